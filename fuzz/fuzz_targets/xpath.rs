@@ -1,0 +1,11 @@
+//! Any text as an XPath filter; what is read is checked against the schema, written and read again.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use groupshot::cim::Schema;
+use groupshot::cim::query::fuzz_xpath;
+
+static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::builtin);
+
+libfuzzer_sys::fuzz_target!(|text: &str| assert!(fuzz_xpath(text, &SCHEMA)));

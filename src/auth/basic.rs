@@ -1,0 +1,205 @@
+//! Basic: user and password in each request, one slow hash for each new pair, none for one seen lately.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use tokio::sync::Semaphore;
+
+use crate::audit::{Audit, Event};
+use crate::clock::SharedClock;
+use crate::handler::Identity;
+
+use super::lockout::{Limit, Locked, Lockout, Who};
+use super::password;
+use super::users::{self, User, Users};
+
+/// How long a verified pair is believed without a hash.
+const BELIEVED: Duration = Duration::from_secs(300);
+
+/// Most pairs that are remembered.
+const REMEMBERED: usize = 1024;
+
+/// Hashes at one time: each takes 19 MiB and a processor.
+const HASHES: usize = 2;
+
+/// Verifies Basic credentials.
+pub(super) struct Basic {
+    users: Users,
+    clock: SharedClock,
+    /// Keys the cache, so that it holds nothing from which a password could be guessed.
+    key: [u8; 32],
+    verified: Mutex<BTreeMap<Tag, Duration>>,
+    hashes: Semaphore,
+    lockout: Lockout,
+    /// What an unknown user's password is hashed against, for the same time as a known one's.
+    nobody: String,
+    #[cfg(test)]
+    hashed: std::sync::atomic::AtomicUsize,
+}
+
+/// HMAC of name, password and the user's stored hash: a new password or a new user is a new tag.
+type Tag = [u8; 32];
+
+/// What is thought of a name and a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Right,
+    Wrong,
+    /// Not looked at.
+    Locked,
+}
+
+impl Basic {
+    pub(super) fn new(users: Users, limit: Limit, clock: SharedClock) -> Result<Self, String> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(|e| format!("random numbers: {e}"))?;
+        let nobody = users::hash(&BASE64_STANDARD.encode(key)).map_err(|e| e.to_string())?;
+        Ok(Self {
+            users,
+            lockout: Lockout::new(limit, clock.clone()),
+            clock,
+            key,
+            verified: Mutex::default(),
+            hashes: Semaphore::new(HASHES),
+            nobody,
+            #[cfg(test)]
+            hashed: Default::default(),
+        })
+    }
+
+    /// The user whose name and password these are. Who is locked out is answered as if they were wrong,
+    /// and costs no hash; names that nobody has are locked out like others, so that tells nothing.
+    pub(super) async fn verify(
+        &self,
+        peer: IpAddr,
+        credentials: &str,
+        audit: &Audit,
+    ) -> Option<Identity> {
+        let pair = BASE64_STANDARD.decode(credentials).ok()?;
+        let pair = String::from_utf8(pair).ok()?;
+        let (name, password) = pair.split_once(':')?;
+        let who = Who::new(name, peer);
+        let user = self.users.find(name);
+        match self.judge(&who, user.as_deref(), password).await {
+            Verdict::Right => self.lockout.succeeded(&who),
+            Verdict::Wrong => {
+                let known = user.as_ref().map(|user| user.name.as_str());
+                report(self.lockout.failed(&who), known, peer, audit);
+                return None;
+            }
+            Verdict::Locked => return None,
+        }
+        user.map(|user| Identity {
+            user: Arc::from(user.name.as_str()),
+            role: user.role,
+        })
+    }
+
+    async fn judge(&self, who: &Who, user: Option<&User>, password: &str) -> Verdict {
+        if self.lockout.is_locked(who) {
+            return Verdict::Locked;
+        }
+        let tag = user.and_then(|user| self.tag(user, password));
+        let is_believed = || tag.is_some_and(|tag| self.is_believed(&tag));
+        if is_believed() {
+            return Verdict::Right;
+        }
+        let Ok(_turn) = self.hashes.acquire().await else {
+            return Verdict::Wrong;
+        };
+        // Guesses that came at once have waited here together.
+        if self.lockout.is_locked(who) {
+            return Verdict::Locked;
+        }
+        // Many connections of one client open at once: the first has done the work for all.
+        if is_believed() {
+            return Verdict::Right;
+        }
+        let stored = user.map_or(&self.nobody, |user| &user.password);
+        #[cfg(test)]
+        self.hashed
+            .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let matched = matches(stored.clone(), password.to_owned()).await;
+        match tag {
+            Some(tag) if matched => {
+                self.remember(tag);
+                Verdict::Right
+            }
+            _ => Verdict::Wrong,
+        }
+    }
+
+    fn tag(&self, user: &User, password: &str) -> Option<Tag> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).ok()?;
+        for part in [&user.name, password, &user.password] {
+            mac.update(&u64::try_from(part.len()).ok()?.to_le_bytes());
+            mac.update(part.as_bytes());
+        }
+        Some(mac.finalize().into_bytes().into())
+    }
+
+    fn is_believed(&self, tag: &Tag) -> bool {
+        let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = verified.get(tag);
+        until.is_some_and(|until| self.clock.elapsed() < *until)
+    }
+
+    fn remember(&self, tag: Tag) {
+        let now = self.clock.elapsed();
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if verified.len() >= REMEMBERED {
+            verified.retain(|_, until| now < *until);
+        }
+        if verified.len() >= REMEMBERED {
+            verified.clear();
+        }
+        verified.insert(tag, now + BELIEVED);
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.verified.lock().unwrap().len()
+    }
+
+    /// How many hashes were computed.
+    #[cfg(test)]
+    pub(super) fn hashed(&self) -> usize {
+        self.hashed.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    #[cfg(test)]
+    pub(super) fn take_all_turns(&self) -> tokio::sync::SemaphorePermit<'_> {
+        self.hashes.try_acquire_many(2).unwrap()
+    }
+}
+
+/// Tells the operator. A name that nobody has may be anything, a password typed into the wrong field too: it
+/// is not told.
+fn report(locked: Locked, user: Option<&str>, peer: IpAddr, audit: &Audit) {
+    let scheme = "basic";
+    audit.record(&peer, &Event::LogonFailed { user, scheme });
+    for (is_locked, what) in [(locked.user, "user"), (locked.address, "address")] {
+        if is_locked {
+            tracing::warn!(%peer, user, "locked out: {what}");
+            audit.record(&peer, &Event::LockedOut { user, what });
+        }
+    }
+}
+
+/// Compares a password with a stored hash, away from the threads that serve.
+async fn matches(stored: String, password: String) -> bool {
+    let work = move || password::matches(&password, &stored);
+    tokio::task::spawn_blocking(work).await.unwrap_or(false)
+}
+
+impl std::fmt::Debug for Basic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Basic").finish_non_exhaustive()
+    }
+}

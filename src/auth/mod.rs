@@ -1,0 +1,158 @@
+//! Who calls: users and their roles, and the schemes by which a caller proves who it is.
+//!
+//! ```text
+//!   Authorization header ──▶ Authenticator ──▶ basic ──▶ users.json
+//!   TLS certificate ─────────────▶│            certificate ──▶ mappings of the configuration
+//!                                │                ├ cache of verified credentials
+//!                                │                └ lockout: who has guessed too often
+//!                                ▼
+//!                         Identity, or the challenges of a 401
+//! ```
+//!
+//! A user is an operator's decision, not a record of the inventory, so the users stand in a file of their
+//! own beside the database: `users.json` in the data directory, replaced whole by `groupshot user …`,
+//! taken up by a running server within a second.
+
+mod basic;
+pub mod certificate;
+mod lockout;
+mod password;
+pub mod users;
+
+use std::net::IpAddr;
+
+use crate::audit::{Audit, Event};
+use crate::clock::SharedClock;
+use crate::handler::Identity;
+
+pub use lockout::{Limit, network};
+
+use basic::Basic;
+use certificate::{Certificate, Mapping};
+use users::Users;
+
+/// What the operator allows; `[auth]` of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Is Basic offered?
+    pub basic: bool,
+    /// May a password come over plain HTTP from another host? (Windows: AllowUnencrypted, Q-10)
+    pub allow_unencrypted: bool,
+    /// How many wrong passwords lock a user and an address out (A-11).
+    pub lockout: Limit,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            basic: true,
+            allow_unencrypted: false,
+            lockout: Limit::default(),
+        }
+    }
+}
+
+/// What clients with a certificate send as `Authorization`. It proves nothing by itself (A-30).
+const MUTUAL: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/https/mutual";
+
+/// The connection that a request came over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Channel<'a> {
+    /// The client.
+    pub peer: IpAddr,
+    /// Is it TLS?
+    pub secure: bool,
+    /// The client's certificate, verified in the handshake.
+    pub certificate: Option<&'a Certificate>,
+}
+
+/// Judges `Authorization` headers and client certificates.
+#[derive(Debug)]
+pub struct Authenticator {
+    basic: Basic,
+    mappings: Vec<Mapping>,
+    audit: Audit,
+    settings: Settings,
+}
+
+impl Authenticator {
+    /// Judges by the users of that file.
+    ///
+    /// # Errors
+    /// The system's words, if it has no random numbers to give.
+    pub fn new(users: Users, settings: Settings, clock: SharedClock) -> Result<Self, String> {
+        Ok(Self {
+            basic: Basic::new(users, settings.lockout, clock)?,
+            mappings: Vec::new(),
+            audit: Audit::default(),
+            settings,
+        })
+    }
+
+    /// Lets the owners of these certificates in as well.
+    #[must_use]
+    pub fn with_mappings(mut self, mappings: Vec<Mapping>) -> Self {
+        self.mappings = mappings;
+        self
+    }
+
+    /// Tells there who could not log on.
+    #[must_use]
+    pub fn with_audit(mut self, audit: Audit) -> Self {
+        self.audit = audit;
+        self
+    }
+
+    /// Values of the `WWW-Authenticate` headers of a 401, one header each, Basic last (A-2, WinRb reads
+    /// the last). Empty if no scheme is open on this channel.
+    #[must_use]
+    pub fn challenges(&self, channel: Channel<'_>) -> &'static [&'static str] {
+        if self.basic_is_open(channel) {
+            &[r#"Basic realm="WSMAN""#]
+        } else {
+            &[]
+        }
+    }
+
+    /// The caller that the header or, without one, the certificate proves; `None` for a 401. Tells nobody
+    /// why (A-11). Whoever gives a name and a password is judged by them alone.
+    pub async fn check(
+        &self,
+        channel: Channel<'_>,
+        authorization: Option<&[u8]>,
+    ) -> Option<Identity> {
+        let Some(authorization) = authorization else {
+            return self.by_certificate(channel);
+        };
+        let text = std::str::from_utf8(authorization).ok()?.trim();
+        if text.eq_ignore_ascii_case(MUTUAL) {
+            return self.by_certificate(channel);
+        }
+        let (scheme, credentials) = text.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("Basic") || !self.basic_is_open(channel) {
+            return None;
+        }
+        self.basic
+            .verify(channel.peer, credentials.trim(), &self.audit)
+            .await
+    }
+
+    fn by_certificate(&self, channel: Channel<'_>) -> Option<Identity> {
+        let found = certificate::identify(&self.mappings, channel.certificate?);
+        if found.is_none() {
+            let (user, scheme) = (None, "certificate");
+            self.audit
+                .record(&channel.peer, &Event::LogonFailed { user, scheme });
+        }
+        found
+    }
+
+    /// A-3: over TLS, on this host, or by the operator's leave.
+    fn basic_is_open(&self, channel: Channel<'_>) -> bool {
+        let private = channel.secure || channel.peer.to_canonical().is_loopback();
+        self.settings.basic && (private || self.settings.allow_unencrypted)
+    }
+}
+
+#[cfg(test)]
+mod tests;

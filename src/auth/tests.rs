@@ -1,0 +1,305 @@
+//! Who is let in, and what it costs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::handler::Role;
+
+struct House {
+    dir: TempDir,
+    clock: Arc<ManualClock>,
+    auth: Authenticator,
+}
+
+impl House {
+    fn new(settings: Settings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        users::add(dir.path(), "änn", Role::Operator, "pass:wörd").unwrap();
+        let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+        let users = Users::follow(dir.path(), clock.clone()).unwrap();
+        let auth = Authenticator::new(users, settings, clock.clone()).unwrap();
+        Self { dir, clock, auth }
+    }
+
+    async fn knows(&self, name: &str, password: &str) -> Option<Role> {
+        let header = basic(name, password);
+        let known = self.auth.check(LOCAL, Some(header.as_bytes())).await?;
+        assert_eq!(&*known.user, name);
+        Some(known.role)
+    }
+}
+
+const LOCAL: Channel<'_> = Channel {
+    peer: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+    secure: false,
+    certificate: None,
+};
+
+fn basic(name: &str, password: &str) -> String {
+    let pair = format!("{name}:{password}");
+    format!("Basic {}", BASE64_STANDARD.encode(pair))
+}
+
+#[tokio::test]
+async fn a_3_basic_takes_utf_8_names_and_passwords_with_colons() {
+    let house = House::new(Settings::default());
+    assert_eq!(house.knows("änn", "pass:wörd").await, Some(Role::Operator));
+    for (name, password) in [
+        ("änn", "pass"),
+        ("änn", ""),
+        ("Änn", "pass:wörd"),
+        ("bob", "pass:wörd"),
+        ("", ""),
+    ] {
+        assert_eq!(house.knows(name, password).await, None, "{name} {password}");
+    }
+    assert_eq!(house.auth.basic.remembered(), 1, "only what was right");
+}
+
+#[tokio::test]
+async fn a_header_that_is_not_basic_proves_nothing() {
+    let house = House::new(Settings::default());
+    let good = basic("änn", "pass:wörd");
+    let lower = good.replace("Basic", "bAsIc ");
+    assert!(
+        house
+            .auth
+            .check(LOCAL, Some(lower.as_bytes()))
+            .await
+            .is_some()
+    );
+    for bad in [
+        "",
+        "Basic",
+        "Basic ",
+        "Basic ?",
+        "Basic YQ==",
+        "Negotiate YQ==",
+        "Basic\u{a0}YTpi",
+    ] {
+        assert!(
+            house
+                .auth
+                .check(LOCAL, Some(bad.as_bytes()))
+                .await
+                .is_none(),
+            "{bad}"
+        );
+    }
+    assert!(house.auth.check(LOCAL, Some(b"Basic \xff")).await.is_none());
+}
+
+#[tokio::test]
+async fn a_3_basic_is_closed_on_plain_http_from_elsewhere() {
+    let far: IpAddr = "192.0.2.1".parse().unwrap();
+    let mapped: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
+    for (peer, secure, allow_unencrypted, open) in [
+        (far, false, false, false),
+        (far, true, false, true),
+        (far, false, true, true),
+        (mapped, false, false, true),
+    ] {
+        let house = House::new(Settings {
+            basic: true,
+            allow_unencrypted,
+            ..Settings::default()
+        });
+        let channel = Channel {
+            peer,
+            secure,
+            certificate: None,
+        };
+        let header = basic("änn", "pass:wörd");
+        let known = house.auth.check(channel, Some(header.as_bytes())).await;
+        assert_eq!(known.is_some(), open, "{channel:?}");
+        assert_eq!(!house.auth.challenges(channel).is_empty(), open);
+    }
+    let off = House::new(Settings {
+        basic: false,
+        allow_unencrypted: true,
+        ..Settings::default()
+    });
+    assert_eq!(off.knows("änn", "pass:wörd").await, None);
+}
+
+#[tokio::test]
+async fn a_running_server_follows_the_users_file() {
+    let house = House::new(Settings::default());
+    let dir = house.dir.path();
+    assert!(house.knows("änn", "pass:wörd").await.is_some());
+
+    users::set_password(dir, "änn", "next").unwrap();
+    users::add(dir, "bob", Role::Reader, "b").unwrap();
+    house.clock.advance(Duration::from_secs(1));
+    assert_eq!(house.knows("änn", "pass:wörd").await, None);
+    assert_eq!(house.knows("änn", "next").await, Some(Role::Operator));
+    assert_eq!(house.knows("bob", "b").await, Some(Role::Reader));
+
+    users::remove(dir, "änn").unwrap();
+    house.clock.advance(Duration::from_secs(1));
+    assert_eq!(house.knows("änn", "next").await, None);
+
+    std::fs::write(dir.join(users::FILE), "{").unwrap();
+    house.clock.advance(Duration::from_secs(1));
+    assert_eq!(house.knows("bob", "b").await, Some(Role::Reader));
+    std::fs::remove_file(dir.join(users::FILE)).unwrap();
+    house.clock.advance(Duration::from_secs(1));
+    assert_eq!(house.knows("bob", "b").await, None);
+}
+
+#[tokio::test]
+async fn a_verified_pair_is_believed_for_five_minutes_without_a_hash() {
+    let house = House::new(Settings::default());
+    assert!(house.knows("änn", "pass:wörd").await.is_some());
+    // With no turn to be had a hash would wait for ever.
+    let turns = house.auth.basic.take_all_turns();
+    house.clock.advance(Duration::from_secs(299));
+    assert!(house.knows("änn", "pass:wörd").await.is_some());
+    house.clock.advance(Duration::from_secs(1));
+    let again = house.knows("änn", "pass:wörd");
+    let late = tokio::time::timeout(Duration::from_millis(50), again).await;
+    assert!(late.is_err(), "it needs a hash now");
+    drop(turns);
+    assert!(house.knows("änn", "pass:wörd").await.is_some());
+}
+
+fn strict() -> Settings {
+    Settings {
+        lockout: Limit {
+            failures: 3,
+            time: Duration::from_secs(60),
+        },
+        ..Settings::default()
+    }
+}
+
+#[tokio::test]
+async fn a_11_a_right_password_is_refused_while_its_user_is_locked_out() {
+    let house = House::new(strict());
+    assert!(house.knows("änn", "pass:wörd").await.is_some());
+    for _ in 0..3 {
+        assert_eq!(house.knows("änn", "guess").await, None);
+    }
+    // Believed without a hash a moment ago; not now.
+    assert_eq!(house.knows("änn", "pass:wörd").await, None);
+    house.clock.advance(Duration::from_secs(59));
+    assert_eq!(house.knows("änn", "pass:wörd").await, None);
+    house.clock.advance(Duration::from_secs(1));
+    assert!(house.knows("änn", "pass:wörd").await.is_some());
+}
+
+#[tokio::test]
+async fn a_11_a_success_forgives_the_failures_before_it() {
+    let house = House::new(strict());
+    for _ in 0..3 {
+        assert_eq!(house.knows("änn", "guess").await, None);
+        assert_eq!(house.knows("änn", "guess").await, None);
+        assert!(house.knows("änn", "pass:wörd").await.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_11_unknown_names_cost_a_hash_and_are_locked_out_like_known_ones() {
+    let house = House::new(strict());
+    let turns = house.auth.basic.take_all_turns();
+    let guess = house.knows("nobody", "guess");
+    let late = tokio::time::timeout(Duration::from_millis(50), guess).await;
+    assert!(late.is_err(), "an unknown name needs a hash as well");
+    drop(turns);
+    for _ in 0..3 {
+        assert_eq!(house.knows("nobody", "guess").await, None);
+    }
+    let turns = house.auth.basic.take_all_turns();
+    assert_eq!(house.knows("nobody", "guess").await, None, "and none now");
+    let far = Channel {
+        peer: "192.0.2.1".parse().unwrap(),
+        secure: true,
+        certificate: None,
+    };
+    let header = basic("nobody", "guess");
+    assert!(
+        house
+            .auth
+            .check(far, Some(header.as_bytes()))
+            .await
+            .is_none()
+    );
+    drop(turns);
+}
+
+#[tokio::test]
+async fn a_11_every_judgement_costs_one_hash_whether_the_name_is_known_or_not() {
+    let house = House::new(Settings::default());
+    for (name, password, cost) in [
+        ("änn", "guess", 1),
+        ("nobody", "guess", 1),
+        ("nobody", "", 1),
+        ("", "", 1),
+        ("änn", "", 1),
+        ("änn", "pass:wörd", 1),
+        ("änn", "pass:wörd", 0),
+        ("änn", "guess", 1),
+    ] {
+        let before = house.auth.basic.hashed();
+        house.knows(name, password).await;
+        let found = house.auth.basic.hashed() - before;
+        assert_eq!(found, cost, "`{name}` `{password}`");
+    }
+}
+
+#[tokio::test]
+async fn a_11_guesses_that_come_at_once_are_no_more_than_those_that_come_in_a_row() {
+    let house = House::new(strict());
+    let turns = house.auth.basic.take_all_turns();
+    let wrong = basic("änn", "guess");
+    let right = basic("änn", "pass:wörd");
+    let all = (0..8).map(|n| if n < 7 { &wrong } else { &right });
+    let all =
+        futures_util::future::join_all(all.map(|h| house.auth.check(LOCAL, Some(h.as_bytes()))));
+    let release = async {
+        tokio::task::yield_now().await;
+        drop(turns);
+    };
+    let (answers, ()) = tokio::join!(all, release);
+    assert!(
+        answers.iter().all(Option::is_none),
+        "the last one is too late"
+    );
+}
+
+#[test]
+fn users_are_added_listed_and_removed_by_name() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    assert!(users::list(dir).unwrap().is_empty());
+    users::add(dir, "b", Role::Reader, "1").unwrap();
+    users::add(dir, "a", Role::Administrator, "2").unwrap();
+    let all = users::list(dir).unwrap();
+    let names: Vec<_> = all.iter().map(|u| (u.name.as_str(), u.role)).collect();
+    assert_eq!(names, [("a", Role::Administrator), ("b", Role::Reader)]);
+    let file = dir.join(users::FILE);
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(!std::fs::read_to_string(&file).unwrap().contains("\"2\""));
+
+    for (result, words) in [
+        (users::add(dir, "a", Role::Reader, "x"), "already"),
+        (users::add(dir, "c:d", Role::Reader, "x"), "no user name"),
+        (users::add(dir, "", Role::Reader, "x"), "no user name"),
+        (users::add(dir, "c", Role::Reader, ""), "empty"),
+        (users::remove(dir, "c"), "no user `c`"),
+        (users::set_password(dir, "c", "x"), "no user `c`"),
+    ] {
+        let text = result.unwrap_err().to_string();
+        assert!(text.contains(words), "{text}");
+    }
+    assert_eq!(users::list(dir).unwrap(), all);
+}

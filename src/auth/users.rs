@@ -1,0 +1,316 @@
+//! The users file: edited by `groupshot user …`, followed by a running server.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::SharedClock;
+use crate::handler::Role;
+
+use super::password;
+
+/// Name of the file in the data directory.
+pub const FILE: &str = "users.json";
+
+/// Format of the file.
+const VERSION: u32 = 1;
+
+/// How often a server looks whether the file is another.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Longest name of a user, in bytes.
+const NAME_MAX: usize = 128;
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// The name it logs on with; letter case counts.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Argon2id hash of its password as a PHC string.
+    pub password: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    version: u32,
+    users: Vec<User>,
+}
+
+type Table = BTreeMap<String, Arc<User>>;
+
+/// Why the users could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    /// Not a name that Basic can carry.
+    #[error("`{0}` is no user name: 1 to 128 bytes, no colon, no control characters")]
+    Name(String),
+    /// The empty password.
+    #[error("the password is empty")]
+    EmptyPassword,
+    /// There is one of that name.
+    #[error("there is a user `{0}` already")]
+    Exists(String),
+    /// There is none of that name.
+    #[error("there is no user `{0}`")]
+    Unknown(String),
+    /// The password cannot be hashed.
+    #[error("password hash: {0}")]
+    Hash(String),
+    /// The file cannot be read or replaced.
+    #[error("{file}: {source}", file = .file.display())]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is not what `groupshot user` writes.
+    #[error("{file} is no users file: {reason}", file = .file.display())]
+    Malformed {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+}
+
+/// Can that be the name of a user? Basic sends it before a colon.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    (1..=NAME_MAX).contains(&name.len())
+        && !name.contains(':')
+        && !name.chars().any(char::is_control)
+}
+
+/// Adds a user to the data directory.
+///
+/// # Errors
+/// [`UserError`]; nothing was changed then.
+pub fn add(directory: &Path, name: &str, role: Role, password: &str) -> Result<(), UserError> {
+    if !is_name(name) {
+        return Err(UserError::Name(name.to_owned()));
+    }
+    let user = User {
+        name: name.to_owned(),
+        role,
+        password: hash(password)?,
+    };
+    edit(directory, |users| {
+        if users.contains_key(name) {
+            return Err(UserError::Exists(name.to_owned()));
+        }
+        users.insert(name.to_owned(), Arc::new(user));
+        Ok(())
+    })
+}
+
+/// Removes a user.
+///
+/// # Errors
+/// [`UserError`]; nothing was changed then.
+pub fn remove(directory: &Path, name: &str) -> Result<(), UserError> {
+    edit(directory, |users| match users.remove(name) {
+        Some(_) => Ok(()),
+        None => Err(UserError::Unknown(name.to_owned())),
+    })
+}
+
+/// Gives a user another password.
+///
+/// # Errors
+/// [`UserError`]; nothing was changed then.
+pub fn set_password(directory: &Path, name: &str, password: &str) -> Result<(), UserError> {
+    let password = hash(password)?;
+    edit(directory, |users| match users.get_mut(name) {
+        Some(user) => {
+            Arc::make_mut(user).password = password;
+            Ok(())
+        }
+        None => Err(UserError::Unknown(name.to_owned())),
+    })
+}
+
+/// All users in the order of their names.
+///
+/// # Errors
+/// [`UserError`].
+pub fn list(directory: &Path) -> Result<Vec<User>, UserError> {
+    let table = read(&directory.join(FILE))?;
+    Ok(table.into_values().map(Arc::unwrap_or_clone).collect())
+}
+
+/// Argon2id with a fresh salt, as a PHC string.
+pub(super) fn hash(password: &str) -> Result<String, UserError> {
+    if password.is_empty() {
+        return Err(UserError::EmptyPassword);
+    }
+    password::hash(password).map_err(UserError::Hash)
+}
+
+/// Changes the file as one: two commands at once do not lose each other's work, and a reader sees the
+/// old file or the new one.
+fn edit(
+    directory: &Path,
+    change: impl FnOnce(&mut Table) -> Result<(), UserError>,
+) -> Result<(), UserError> {
+    let file = directory.join(FILE);
+    let failed = |source| UserError::Io {
+        file: file.clone(),
+        source,
+    };
+    let turn = File::open(directory).map_err(failed)?;
+    turn.lock().map_err(failed)?;
+    let mut users = read(&file)?;
+    change(&mut users)?;
+    let document = Document {
+        version: VERSION,
+        users: users.into_values().map(Arc::unwrap_or_clone).collect(),
+    };
+    let text = serde_json::to_vec_pretty(&document).map_err(|e| failed(e.into()))?;
+    replace(&turn, &file, &text)
+        .and_then(|()| turn.sync_all())
+        .map_err(failed)
+}
+
+fn replace(directory: &File, file: &Path, text: &[u8]) -> io::Result<()> {
+    let fresh = file.with_extension("json.new");
+    let written = write(directory, &fresh, text).and_then(|()| fs::rename(&fresh, file));
+    if written.is_err() {
+        // A full disk: what there is of it helps nobody. If it cannot go either, the next change writes over it.
+        let _ = fs::remove_file(&fresh);
+    }
+    written
+}
+
+fn write(directory: &File, fresh: &Path, text: &[u8]) -> io::Result<()> {
+    let mut out = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(fresh)?;
+    out.write_all(text)?;
+    // Root may edit the users of a server that runs as somebody else, who has to read them.
+    let (owner, ours) = (directory.metadata()?, out.metadata()?);
+    if owner.uid() != ours.uid() {
+        fchown(&out, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    out.sync_all()
+}
+
+/// No file is no users.
+fn read(file: &Path) -> Result<Table, UserError> {
+    let text = match fs::read(file) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Table::new()),
+        Err(source) => {
+            return Err(UserError::Io {
+                file: file.to_path_buf(),
+                source,
+            });
+        }
+    };
+    let malformed = |reason| UserError::Malformed {
+        file: file.to_path_buf(),
+        reason,
+    };
+    let document: Document = serde_json::from_slice(&text).map_err(|e| malformed(e.to_string()))?;
+    if document.version != VERSION {
+        let reason = format!("version {}, this program knows {VERSION}", document.version);
+        return Err(malformed(reason));
+    }
+    let users = document.users.into_iter();
+    Ok(users.map(|u| (u.name.clone(), Arc::new(u))).collect())
+}
+
+/// The users of a data directory as they are now.
+#[derive(Clone)]
+pub struct Users {
+    file: Arc<Path>,
+    clock: SharedClock,
+    seen: Arc<Mutex<Seen>>,
+}
+
+struct Seen {
+    table: Arc<Table>,
+    stamp: Option<Stamp>,
+    looked: Duration,
+}
+
+/// Tells one file from the next: a replaced file is another inode.
+type Stamp = (u64, i64, i64, u64);
+
+impl Users {
+    /// Follows the file of the data directory; it need not exist.
+    ///
+    /// # Errors
+    /// [`UserError`] if it exists and cannot be read.
+    pub fn follow(directory: &Path, clock: SharedClock) -> Result<Self, UserError> {
+        let file = directory.join(FILE);
+        let stamp = stamp(&file);
+        let seen = Seen {
+            table: Arc::new(read(&file)?),
+            stamp,
+            looked: clock.elapsed(),
+        };
+        Ok(Self {
+            file: Arc::from(file),
+            clock,
+            seen: Arc::new(Mutex::new(seen)),
+        })
+    }
+
+    /// Are there no users, as of the last look at the file?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.table.is_empty()
+    }
+
+    /// The user of that name, as of a quarter of a second ago at most.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Arc<User>> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.elapsed();
+        if now >= seen.looked + LOOK {
+            seen.looked = now;
+            self.look(&mut seen);
+        }
+        seen.table.get(name).cloned()
+    }
+
+    /// A file that cannot be read leaves the users as they were: it was edited by hand, and whoever did
+    /// so finds the reason in the log.
+    fn look(&self, seen: &mut Seen) {
+        let stamp = stamp(&self.file);
+        if stamp == seen.stamp {
+            return;
+        }
+        seen.stamp = stamp;
+        match read(&self.file) {
+            Ok(table) => seen.table = Arc::new(table),
+            Err(error) => tracing::error!(%error, "users stay as they were"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Users {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Users").field("file", &self.file).finish()
+    }
+}
+
+fn stamp(file: &Path) -> Option<Stamp> {
+    let meta = fs::metadata(file).ok()?;
+    Some((meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()))
+}

@@ -1,0 +1,282 @@
+//! `groupshot collection …`: groups of machines, over WS-Management.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use crate::client::{Client, Object, Reference, Value};
+use crate::id::VmId;
+
+use super::failure::Failure;
+use super::output::{Output, count, one_line, table};
+use super::remote::{
+    COLLECTION, Kind, MACHINE, NAMESPACE, Remote, all, find, one, reference, sendable, service,
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a collection, with members if any are named.
+    Create {
+        #[command(flatten)]
+        remote: Remote,
+        /// Its name.
+        name: String,
+        /// Virtual machines, by name or id (with --groups: collections).
+        members: Vec<String>,
+        /// A collection of collections.
+        #[arg(long)]
+        groups: bool,
+    },
+    /// Add members to a collection.
+    Add(Members),
+    /// Take members out of a collection.
+    Remove(Members),
+    /// Show the collections.
+    List {
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Delete a collection; its machines and snapshot sets stay.
+    Delete {
+        #[command(flatten)]
+        remote: Remote,
+        /// Name or id.
+        collection: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Members {
+    #[command(flatten)]
+    remote: Remote,
+    /// Name or id of the collection.
+    collection: String,
+    /// Names or ids of the members.
+    #[arg(required = true)]
+    members: Vec<String>,
+}
+
+const SERVICE: &str = "Msvm_CollectionManagementService";
+const REMOVE: &str = "RemoveMember";
+const GROUPS: &str = "Msvm_ManagementCollection";
+/// Which collection is a member of which.
+const LINKS: &str = "Msvm_CollectedCollections";
+
+pub(super) async fn run(command: Command, output: &Output) -> Result<(), Failure> {
+    match command {
+        Command::Create {
+            remote,
+            name,
+            members,
+            groups,
+        } => {
+            sendable("name", &name)?;
+            create(&remote.client()?, &name, &members, groups, output).await
+        }
+        Command::Add(members) => change(&members, "AddMember", "added to", output).await,
+        Command::Remove(members) => change(&members, REMOVE, "removed from", output).await,
+        Command::List { remote } => list(&remote.client()?, output).await,
+        Command::Delete { remote, collection } => {
+            delete(&remote.client()?, &collection, output).await
+        }
+    }
+}
+
+async fn create(
+    client: &Client,
+    name: &str,
+    members: &[String],
+    groups: bool,
+    output: &Output,
+) -> Result<(), Failure> {
+    let kind = if groups { COLLECTION } else { MACHINE };
+    // Looked up first: a wrong name must not leave half a collection.
+    let mut found = Vec::new();
+    if !members.is_empty() {
+        let known = all(client, kind).await?;
+        for member in members {
+            found.push(reference(kind, one(client, kind, &known, member)?));
+        }
+    }
+    let collection = define(client, name, groups).await?;
+    for member in found {
+        call(
+            client,
+            "AddMember",
+            &[
+                ("Member", member.into()),
+                ("Collection", collection.clone().into()),
+            ],
+        )
+        .await?;
+    }
+    let id = collection.text("CollectionID").unwrap_or_default();
+    output.result(json!({"id": id, "name": name}), || {
+        format!(
+            "collection `{}` {id} with {}",
+            one_line(name),
+            count(members.len(), "member")
+        )
+    })
+}
+
+/// Defines a collection on the server; the reference to it.
+pub(super) async fn define(
+    client: &Client,
+    name: &str,
+    groups: bool,
+) -> Result<Reference, Failure> {
+    let kind = if groups { "1" } else { "0" };
+    let answer = call(
+        client,
+        "DefineCollection",
+        &[("Name", name.into()), ("Type", kind.into())],
+    )
+    .await?;
+    let reference = answer.get("DefinedCollection").reference().cloned();
+    reference.ok_or_else(|| Failure::failed("the server named no collection in its answer"))
+}
+
+async fn change(
+    members: &Members,
+    method: &str,
+    done: &str,
+    output: &Output,
+) -> Result<(), Failure> {
+    let client = members.remote.client()?;
+    let collection = find(&client, COLLECTION, &members.collection).await?;
+    let kind = member_kind(&collection);
+    let known = all(&client, kind).await?;
+    for name in &members.members {
+        let member = match (one(&client, kind, &known, name), name.parse::<VmId>()) {
+            (Ok(found), _) => reference(kind, found),
+            // A machine that left the library may still be a member, known by its id only.
+            (Err(_), Ok(id)) if method == REMOVE && kind.class == MACHINE.class => {
+                Reference::new(NAMESPACE, kind.class)
+                    .key("CreationClassName", kind.class)
+                    .key(kind.key, id.to_string().as_str())
+            }
+            (Err(failure), _) => return Err(failure),
+        };
+        call(
+            &client,
+            method,
+            &[
+                ("Member", member.into()),
+                ("Collection", reference(COLLECTION, &collection).into()),
+            ],
+        )
+        .await?;
+        output.note(format_args!(
+            "{} `{}` {done} `{}`",
+            kind.word,
+            one_line(name),
+            one_line(&members.collection)
+        ));
+    }
+    let id = collection.text(COLLECTION.key);
+    output.result(json!({"id": id, "members": members.members}), String::new)
+}
+
+async fn list(client: &Client, output: &Output) -> Result<(), Failure> {
+    let collections = all(client, COLLECTION).await?;
+    let mut links = client
+        .enumerate(NAMESPACE, "Msvm_CollectedVirtualSystems")
+        .await?;
+    links.append(&mut client.enumerate(NAMESPACE, LINKS).await?);
+    let members_of = |id: &str| -> Vec<String> {
+        let of = links
+            .iter()
+            .filter(|l| end(l, "Collection", COLLECTION.key) == Some(id));
+        of.filter_map(|l| end(l, "Member", "Name").or(end(l, "Member", COLLECTION.key)))
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut rows = vec![["NAME", "ID", "OF", "MEMBERS"].map(str::to_owned).to_vec()];
+    let mut objects = Vec::new();
+    for collection in &collections {
+        let (id, name) = (
+            collection.text(COLLECTION.key),
+            collection.text("ElementName"),
+        );
+        let of = member_kind(collection).word;
+        let members = members_of(id);
+        rows.push(vec![
+            name.into(),
+            id.into(),
+            of.into(),
+            members.len().to_string(),
+        ]);
+        objects.push(json!({"id": id, "name": name, "of": of, "members": members}));
+    }
+    output.result(json!({"collections": objects}), || table(&rows))
+}
+
+async fn delete(client: &Client, name: &str, output: &Output) -> Result<(), Failure> {
+    let collections = all(client, COLLECTION).await?;
+    let collection = one(client, COLLECTION, &collections, name)?;
+    let id = collection.text(COLLECTION.key);
+    // Asked before: afterwards nothing tells of it any more.
+    let groups = groups_of(client, &collections, id).await?;
+    let target = reference(COLLECTION, collection);
+    call(
+        client,
+        "DestroyCollection",
+        &[("Collection", target.into())],
+    )
+    .await?;
+    for group in &groups {
+        let (group, of) = (group.text("ElementName"), group.text(COLLECTION.key));
+        let group = one_line(group);
+        output.note(format_args!("it was a member of `{group}` {of}"));
+    }
+    let groups: Vec<_> = groups.iter().map(|g| g.text(COLLECTION.key)).collect();
+    output.result(json!({"id": id, "groups": groups}), || {
+        format!("collection `{}` {id} deleted", one_line(name))
+    })
+}
+
+/// The collections of collections that the collection is a member of.
+async fn groups_of<'a>(
+    client: &Client,
+    collections: &'a [Object],
+    id: &str,
+) -> Result<Vec<&'a Object>, Failure> {
+    if !collections.iter().any(|c| c.class == GROUPS) {
+        return Ok(Vec::new());
+    }
+    let links = client.enumerate(NAMESPACE, LINKS).await?;
+    let of = |link: &&Object| end(link, "Member", COLLECTION.key) == Some(id);
+    let of = links.iter().filter(of);
+    let ids: Vec<_> = of
+        .filter_map(|l| end(l, "Collection", COLLECTION.key))
+        .collect();
+    let groups = collections.iter();
+    Ok(groups
+        .filter(|c| ids.contains(&c.text(COLLECTION.key)))
+        .collect())
+}
+
+/// Calls a method of the service; a return value other than 0 is a failure.
+pub(super) async fn call(
+    client: &Client,
+    method: &str,
+    arguments: &[(&str, Value)],
+) -> Result<Object, Failure> {
+    let answer = client.invoke(&service(SERVICE), method, arguments).await?;
+    match answer.number("ReturnValue") {
+        Some(0) => Ok(answer),
+        _ => Err(super::job::refused(client, method, &answer).await),
+    }
+}
+
+fn member_kind(collection: &Object) -> Kind {
+    match collection.class == GROUPS {
+        true => COLLECTION,
+        false => MACHINE,
+    }
+}
+
+/// The key of one end of an association.
+pub(super) fn end<'a>(link: &'a Object, role: &str, key: &str) -> Option<&'a str> {
+    link.get(role).reference()?.text(key)
+}

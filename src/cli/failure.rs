@@ -1,0 +1,89 @@
+//! Why a command did not do what it should, and the exit code that scripts see.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use crate::client;
+use crate::config::ConfigError;
+
+/// Exit codes; part of the contract with scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// The server or the work failed.
+    Failed = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// The configuration file is wrong.
+    Config = 3,
+    /// Data directory in use, port taken, no permission.
+    Busy = 4,
+    /// User or password are not accepted.
+    Authentication = 5,
+    /// The job ended badly.
+    Job = 6,
+    /// No server there.
+    Unreachable = 7,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Config => 3,
+            Exit::Busy => 4,
+            Exit::Authentication => 5,
+            Exit::Job => 6,
+            Exit::Unreachable => 7,
+        })
+    }
+}
+
+/// One line for the person at the terminal, and the exit code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) exit: Exit,
+    pub(super) message: String,
+}
+
+impl Failure {
+    pub(super) fn new(exit: Exit, message: impl Display) -> Self {
+        Self {
+            exit,
+            message: message.to_string(),
+        }
+    }
+
+    pub(super) fn failed(message: impl Display) -> Self {
+        Self::new(Exit::Failed, message)
+    }
+
+    pub(super) fn usage(message: impl Display) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+}
+
+impl From<client::Error> for Failure {
+    fn from(error: client::Error) -> Self {
+        let exit = match &error {
+            client::Error::Url { .. } | client::Error::Files(_) => Exit::Usage,
+            client::Error::Unreachable { .. } | client::Error::Timeout { .. } => Exit::Unreachable,
+            client::Error::Unauthorized { .. } => Exit::Authentication,
+            client::Error::Http { .. } | client::Error::Malformed { .. } => Exit::Failed,
+            client::Error::Fault(_) => Exit::Failed,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(Exit::Config, error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::failed(error)
+    }
+}

@@ -1,0 +1,209 @@
+//! `groupshot job …`, and waiting for a job that a command started.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::{Value as Json, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::client::{Client, Object, Reference};
+
+use super::failure::{Exit, Failure};
+use super::output::{Output, moment, table};
+use super::remote::{NAMESPACE, Remote, sendable};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show the jobs that the server still knows.
+    List {
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show one job.
+    Show {
+        #[command(flatten)]
+        remote: Remote,
+        /// Its id.
+        job: String,
+    },
+    /// End a job; what it did so far is undone.
+    Cancel {
+        #[command(flatten)]
+        remote: Remote,
+        /// Its id.
+        job: String,
+    },
+}
+
+const CLASS: &str = "Msvm_ConcreteJob";
+const SUBMITTED: &str = "TimeSubmitted";
+/// How often a running job is looked at.
+const POLL: Duration = Duration::from_millis(200);
+/// RequestedState: end the job, undo what it did.
+const TERMINATE: &str = "4";
+
+pub(super) async fn run(command: Command, output: &Output) -> Result<(), Failure> {
+    if let Command::Show { job, .. } | Command::Cancel { job, .. } = &command {
+        sendable("id", job)?;
+    }
+    match command {
+        Command::List { remote } => list(&remote.client()?, output).await,
+        Command::Show { remote, job } => show(&remote.client()?, &job, output).await,
+        Command::Cancel { remote, job } => {
+            let client = remote.client()?;
+            if !cancel(&client, &reference(&job)).await? {
+                return Err(Failure::failed(
+                    "the job has ended or can no longer be stopped",
+                ));
+            }
+            let ended = wait(&client, &reference(&job), output).await?;
+            output.result(fields(&ended), || format!("job {job}: {}", state(&ended)))
+        }
+    }
+}
+
+async fn list(client: &Client, output: &Output) -> Result<(), Failure> {
+    let mut jobs = client.enumerate(NAMESPACE, CLASS).await?;
+    jobs.sort_by(|a, b| a.text(SUBMITTED).cmp(b.text(SUBMITTED)));
+    let mut rows = vec![
+        ["SUBMITTED (UTC)", "ID", "STATE", "%", "WHAT", "STATUS"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for job in &jobs {
+        rows.push(vec![
+            moment(job.text(SUBMITTED)),
+            job.text("InstanceID").to_owned(),
+            state(job).to_owned(),
+            job.text("PercentComplete").to_owned(),
+            job.text("ElementName").to_owned(),
+            job.text("JobStatus").to_owned(),
+        ]);
+    }
+    let objects: Vec<Json> = jobs.iter().map(fields).collect();
+    output.result(json!({"jobs": objects}), || table(&rows))
+}
+
+async fn show(client: &Client, id: &str, output: &Output) -> Result<(), Failure> {
+    let job = client.get(&reference(id)).await?;
+    output.result(fields(&job), || {
+        let mut lines = format!(
+            "job      {id}\nwhat     {}\nstate    {}\npercent  {}\nstatus   {}\n",
+            job.text("ElementName"),
+            state(&job),
+            job.text("PercentComplete"),
+            job.text("JobStatus"),
+        );
+        if !job.text("ErrorDescription").is_empty() {
+            lines += &format!(
+                "error    {}: {}\n",
+                job.text("ErrorCode"),
+                job.text("ErrorDescription")
+            );
+        }
+        lines
+    })
+}
+
+pub(super) fn reference(id: &str) -> Reference {
+    Reference::new(NAMESPACE, CLASS).key("InstanceID", id)
+}
+
+/// Asks the server to end the job; `false` if that is not possible any more.
+async fn cancel(client: &Client, job: &Reference) -> Result<bool, Failure> {
+    let arguments = [("RequestedState", TERMINATE.into())];
+    let answer = client.invoke(job, "RequestStateChange", &arguments).await?;
+    match answer.number("ReturnValue") {
+        Some(0 | 4096) => Ok(true),
+        Some(4097) => Ok(false),
+        other => Err(Failure::failed(format_args!(
+            "the server does not stop the job (return value {})",
+            other.unwrap_or_default()
+        ))),
+    }
+}
+
+/// Shows the job's progress until it has ended. Ctrl-C asks the server to end it and goes on waiting.
+pub(super) async fn wait(
+    client: &Client,
+    job: &Reference,
+    output: &Output,
+) -> Result<Object, Failure> {
+    // Before anything is shown: from then on Ctrl-C means the job.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
+    let mut progress = output.progress();
+    let mut cancelled = false;
+    loop {
+        let now = client.get(job).await?;
+        let percent = now.number("PercentComplete").unwrap_or(0);
+        progress.show(percent, now.text("JobStatus"));
+        // 2 to 6 are the states of a job that goes on.
+        if now.number("JobState").is_some_and(|state| state > 6) {
+            return Ok(now);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => {}
+            _ = interrupt.recv(), if !cancelled => {
+                cancelled = true;
+                output.note(match cancel(client, job).await? {
+                    true => "cancelling; waiting for the end",
+                    false => "too late to cancel; waiting for the end",
+                });
+            }
+        }
+    }
+}
+
+/// The failure that an ended job stands for; `None` if it ended well.
+pub(super) fn failure(job: &Object) -> Option<Failure> {
+    let text = job.text("ErrorDescription");
+    match job.number("JobState") {
+        Some(7) => None,
+        _ => Some(Failure::new(
+            Exit::Job,
+            format_args!("job {} {}: {text}", job.text("InstanceID"), state(job)),
+        )),
+    }
+}
+
+/// The failure behind a return value; the reason stands in the job that came with it, if one did.
+pub(super) async fn refused(client: &Client, method: &str, answer: &Object) -> Failure {
+    let value = answer.text("ReturnValue");
+    let reason = match answer.get("Job").reference() {
+        Some(job) => client.get(job).await.ok(),
+        None => None,
+    };
+    let reason = reason.map(|job| job.text("ErrorDescription").to_owned());
+    Failure::failed(format_args!(
+        "{method} was refused: {} (return value {value})",
+        reason.as_deref().unwrap_or("the server gave no reason")
+    ))
+}
+
+pub(super) fn fields(job: &Object) -> Json {
+    json!({
+        "id": job.text("InstanceID"),
+        "submitted": job.text(SUBMITTED),
+        "what": job.text("ElementName"),
+        "state": state(job),
+        "percent": job.number("PercentComplete"),
+        "status": job.text("JobStatus"),
+        "errorCode": job.number("ErrorCode"),
+        "error": job.text("ErrorDescription"),
+    })
+}
+
+fn state(job: &Object) -> &'static str {
+    match job.number("JobState") {
+        Some(2) => "new",
+        Some(3) => "starting",
+        Some(4) => "running",
+        Some(5) => "suspended",
+        Some(6) => "shutting down",
+        Some(7) => "completed",
+        Some(8) => "terminated",
+        Some(9) => "killed",
+        Some(10) => "failed",
+        _ => "unknown",
+    }
+}

@@ -1,0 +1,132 @@
+//! The command line: one file for each group of commands, nothing but words in and words out.
+//!
+//! Commands that act on the data directory call `server`; those that act on a server, ours or another,
+//! speak WS-Management through `client`. Results go to standard output (for people, or with `--json` as
+//! objects with a `version`), everything else to standard error as one line.
+
+mod check;
+mod collection;
+mod configuration;
+mod doctor;
+mod failure;
+mod job;
+mod local;
+mod manual;
+mod output;
+mod quickstart;
+mod relocate;
+mod remote;
+mod rescue;
+mod schema;
+mod serve;
+mod snapshot;
+mod user;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+use output::Output;
+
+/// Snapshot sets of whole groups of virtual machines, over WS-Management.
+#[derive(Debug, Parser)]
+#[command(name = "groupshot", version, propagate_version = true)]
+struct Cli {
+    /// Print one JSON object instead of text for people.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(serve::Serve),
+    /// Show the main job on fresh machines with real disks, then stay up for any client.
+    Quickstart(quickstart::Quickstart),
+    /// Groups of machines, on a server.
+    #[command(subcommand)]
+    Collection(collection::Command),
+    /// Snapshot sets, on a server.
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
+    /// Jobs, on a server.
+    #[command(subcommand)]
+    Job(job::Command),
+    /// The library of machines, in the data directory.
+    #[command(subcommand)]
+    Vm(vm::Command),
+    /// Users and their roles, in the data directory.
+    #[command(subcommand)]
+    User(user::Command),
+    /// Write new paths after the data directory or image folders were moved.
+    Relocate(relocate::Relocate),
+    /// End what operations in flight left when the server died, without a server.
+    Rescue(rescue::Rescue),
+    /// CIM classes: compile MOF, show what is built in.
+    #[command(subcommand)]
+    Schema(schema::Command),
+    /// The configuration file.
+    #[command(subcommand)]
+    Config(configuration::Command),
+    /// Say what is wrong in the data directory, and repair it; a running server is asked.
+    Doctor(doctor::Doctor),
+    /// Print a completion script for a shell.
+    Completions(manual::Completions),
+    /// Write the manual pages into a directory.
+    Man(manual::Man),
+}
+
+/// Runs the program with the arguments it was started with.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors to clap too; both go where they should.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let output = Output::new(cli.json);
+    match run(cli.command, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.error(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(command: Command, output: &Output) -> Result<(), Failure> {
+    match command {
+        Command::Serve(command) => serve::run(&command),
+        Command::Quickstart(command) => quickstart::run(&command, output),
+        Command::Collection(command) => remote::block_on(collection::run(command, output)),
+        Command::Snapshot(command) => remote::block_on(snapshot::run(command, output)),
+        Command::Job(command) => remote::block_on(job::run(command, output)),
+        Command::Vm(command) => vm::run(&command, output),
+        Command::User(command) => user::run(&command, output),
+        Command::Relocate(command) => relocate::run(&command, output),
+        Command::Rescue(command) => rescue::run(&command, output),
+        Command::Schema(command) => schema::run(&command, output),
+        Command::Config(command) => configuration::run(&command, output),
+        Command::Doctor(command) => doctor::run(&command, output),
+        Command::Completions(command) => manual::completions(&command),
+        Command::Man(command) => manual::pages(&command),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,229 @@
+//! Where words go: results to standard output, the rest to standard error.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::failure::Failure;
+
+/// Version of the objects that `--json` prints; grows when a field changes its meaning or goes.
+const JSON_VERSION: u32 = 1;
+
+/// Text for people or JSON for scripts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub(super) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Is it JSON that is wanted?
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints a result: `fields` as an object with `version`, or the lines of `text`.
+    pub(super) fn result(
+        &self,
+        fields: Value,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        let line = match (self.json, fields) {
+            (false, _) => visible(&text(), true),
+            (true, Value::Object(mut object)) => {
+                object.insert("version".to_owned(), json!(JSON_VERSION));
+                Value::Object(object).to_string()
+            }
+            (true, other) => json!({"version": JSON_VERSION, "result": other}).to_string(),
+        };
+        if line.is_empty() {
+            return Ok(());
+        }
+        print(format!("{}\n", line.trim_end_matches('\n')).as_bytes())
+    }
+
+    /// Says what is going on, on standard error; nothing with `--json`.
+    pub(super) fn note(&self, line: impl std::fmt::Display) {
+        if !self.json {
+            let _ = writeln!(io::stderr(), "{}", visible(&line.to_string(), true));
+        }
+    }
+
+    pub(super) fn error(&self, failure: &Failure) {
+        let message = visible(&failure.message.replace('\n', " "), false);
+        let _ = writeln!(io::stderr(), "groupshot: {message}");
+    }
+
+    /// A display for a job: a bar on a terminal, else one line for each phase.
+    pub(super) fn progress(&self) -> Progress {
+        let bar = (!self.json && io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::new(100);
+            if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3} % {msg}") {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        Progress {
+            output: *self,
+            bar,
+            phase: String::new(),
+        }
+    }
+}
+
+/// The display of one job.
+pub(super) struct Progress {
+    output: Output,
+    bar: Option<ProgressBar>,
+    phase: String,
+}
+
+impl Progress {
+    pub(super) fn show(&mut self, percent: u64, phase: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(percent);
+            bar.set_message(visible(phase, false));
+        } else if phase != self.phase {
+            self.output.note(format_args!("{percent:>3} % {phase}"));
+        }
+        phase.clone_into(&mut self.phase);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Writes to standard output. `groupshot … | head` is no failure.
+pub(super) fn print(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// `1 disk`, `2 disks`.
+pub(super) fn count(n: usize, one: &str) -> String {
+    let ending = if n == 1 { "" } else { "s" };
+    format!("{n} {one}{ending}")
+}
+
+/// A moment as a server writes it, in whole seconds: `2026-11-20 23:44:04`. Other forms stay.
+pub(super) fn moment(wire: &str) -> String {
+    match wire.strip_suffix('Z').and_then(|utc| utc.split_once('T')) {
+        Some((date, time)) => {
+            let seconds = time.split('.').next().unwrap_or(time);
+            format!("{date} {seconds}")
+        }
+        None => wire.to_owned(),
+    }
+}
+
+/// A name within a sentence or as a line of its own: it cannot pretend to be further lines.
+pub(super) fn one_line(name: &str) -> String {
+    visible(name, false)
+}
+
+/// Does a terminal turn the text around, or begin another line? Unicode's Bidi_Control and separators.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text without anything that a terminal would obey: names come from whoever made the things.
+pub(super) fn visible(text: &str, lines: bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match (c.is_control() || turns(c)) && !(lines && c == '\n') {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
+/// How wide a column may be. The last one has no limit: nothing follows it, and it may hold a path to copy.
+const WIDEST: usize = 60;
+
+fn cut(cell: &str) -> String {
+    let mut short: String = cell.chars().take(WIDEST).collect();
+    if short.len() < cell.len() {
+        short.pop();
+        short.push('…');
+    }
+    short
+}
+
+/// Rows as columns, the first row as heading.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let shown = |row: &Vec<String>| -> Vec<String> {
+        let cells = row.iter().map(|cell| visible(cell, false)).enumerate();
+        cells
+            .map(|(n, cell)| match n + 1 < row.len() {
+                true => cut(&cell),
+                false => cell,
+            })
+            .collect()
+    };
+    let rows: Vec<Vec<String>> = rows.iter().map(shown).collect();
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |n: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(n));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(&widths);
+        let line: String = cells
+            .map(|(cell, width)| format!("{cell:width$}  "))
+            .collect();
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_straight_columns() {
+        let row = |a: &str, b: &str| vec![a.to_owned(), b.to_owned()];
+        let text = table(&[row("NAME", "ID"), row("web", "1"), row("database", "2")]);
+        assert_eq!(text, "NAME      ID\nweb       1\ndatabase  2\n");
+    }
+
+    #[test]
+    fn a_name_cannot_command_the_terminal_and_not_push_the_others_away() {
+        let row = |a: &str, b: &str| vec![a.to_owned(), b.to_owned()];
+        let text = table(&[row("a\u{1b}[2J\nb", "1\r")]);
+        assert_eq!(text, "a\\u{1b}[2J\\nb  1\\r\n");
+        assert_eq!(visible("a\u{202e}b\nשלום", true), "a\\u{202e}b\nשלום");
+        let long = "é".repeat(61);
+        let text = table(&[row(&long, &long), row(&"é".repeat(60), "x")]);
+        let short = format!("{}…", "é".repeat(59));
+        assert_eq!(text, format!("{short}  {long}\n{}  x\n", "é".repeat(60)));
+    }
+
+    #[test]
+    fn a_moment_is_told_in_whole_seconds() {
+        assert_eq!(moment("2026-11-20T23:44:04.123456Z"), "2026-11-20 23:44:04");
+        assert_eq!(moment("2026-11-20T23:44:04Z"), "2026-11-20 23:44:04");
+        assert_eq!(
+            moment("2026-11-20T23:44:04+01:00"),
+            "2026-11-20T23:44:04+01:00"
+        );
+    }
+}

@@ -1,0 +1,195 @@
+//! The calls of the demonstration, each shown as it is made.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::client::{Client, Credentials, Object, Reference};
+use crate::inventory::Machine;
+
+use super::super::failure::Failure;
+use super::super::job;
+use super::super::output::{Output, count};
+use super::super::remote::{COLLECTION, MACHINE, NAMESPACE, SNAPSHOT_SET, all, reference};
+use super::super::{collection, snapshot};
+use super::say;
+
+/// A client that tells what it does.
+pub(super) struct Wire {
+    client: Client,
+    output: Output,
+}
+
+impl Wire {
+    pub(super) fn new(
+        address: SocketAddr,
+        credentials: &Credentials,
+        output: Output,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            client: Client::new(&format!("http://{address}/wsman"), credentials)?,
+            output,
+        })
+    }
+
+    pub(super) fn url(&self) -> &str {
+        self.client.url()
+    }
+
+    pub(super) async fn identify(&self) -> Result<(), Failure> {
+        let identity = self.client.identify().await?;
+        say(format_args!(
+            "→ Identify\n← {} {}",
+            identity.vendor, identity.version
+        ));
+        Ok(())
+    }
+
+    /// The collection of that name with these members; defined if an earlier run has not.
+    pub(super) async fn collection(
+        &self,
+        name: &str,
+        machines: &[Machine],
+    ) -> Result<Reference, Failure> {
+        let known = all(&self.client, COLLECTION).await?;
+        if let Some(found) = known.iter().find(|c| c.text("ElementName") == name) {
+            let id = found.text(COLLECTION.key);
+            say(format_args!(
+                "→ Enumerate CIM_CollectionOfMSEs\n← collection `{name}` {id}"
+            ));
+            return Ok(reference(COLLECTION, found));
+        }
+        let made = collection::define(&self.client, name, false).await?;
+        let id = made.text(COLLECTION.key).unwrap_or_default();
+        say(format_args!(
+            "→ Msvm_CollectionManagementService.DefineCollection Name={name} Type=0\n← 0, collection {id}"
+        ));
+        for machine in machines {
+            let member = Reference::new(NAMESPACE, MACHINE.class)
+                .key("CreationClassName", MACHINE.class)
+                .key("Name", machine.id.to_string().as_str());
+            let arguments = [
+                ("Member", member.into()),
+                ("Collection", made.clone().into()),
+            ];
+            collection::call(&self.client, "AddMember", &arguments).await?;
+            say(format_args!(
+                "→ Msvm_CollectionManagementService.AddMember Member={}\n← 0",
+                machine.name
+            ));
+        }
+        Ok(made)
+    }
+
+    /// Takes a set, follows its job if there is one; the id of the set.
+    pub(super) async fn create(&self, of: &Reference, name: &str) -> Result<String, Failure> {
+        let settings = snapshot::named(name);
+        say(format_args!(
+            "→ Msvm_CollectionSnapshotService.CreateSnapshot Collection={} SnapshotType=1 ElementName={name}",
+            of.text(COLLECTION.key).unwrap_or_default()
+        ));
+        let answer = snapshot::call(&self.client, of.clone(), &settings, "1").await?;
+        let set = answer.get("ResultingSnapshotCollection").reference();
+        let set = set
+            .and_then(|s| s.text(SNAPSHOT_SET.key))
+            .unwrap_or_default();
+        let value = answer.text("ReturnValue");
+        let told = format!("{value}, snapshot set {set}");
+        self.follow(&answer, &told).await?;
+        self.show_window(set).await?;
+        Ok(set.to_owned())
+    }
+
+    /// Puts the machines back to a set, follows the job if there is one.
+    pub(super) async fn apply(&self, set: &str, name: &str) -> Result<(), Failure> {
+        say(format_args!(
+            "\n→ Msvm_CollectionSnapshotService.ApplySnapshot SnapshotCollection={set} (`{name}`)"
+        ));
+        let target = Reference::new(NAMESPACE, SNAPSHOT_SET.class).key(SNAPSHOT_SET.key, set);
+        let answer = snapshot::call_apply(&self.client, target).await?;
+        self.follow(&answer, answer.text("ReturnValue")).await
+    }
+
+    /// Tells an answer, and its job to the end if it has one.
+    async fn follow(&self, answer: &Object, told: &str) -> Result<(), Failure> {
+        let Some(job) = answer.get("Job").reference() else {
+            say(format_args!("← {told}, no job: it is done"));
+            return Ok(());
+        };
+        let id = job.text("InstanceID").unwrap_or_default();
+        say(format_args!("← {told}, job {id}"));
+        let ended = job::wait(&self.client, job, &self.output).await?;
+        if let Some(failure) = job::failure(&ended) {
+            return Err(failure);
+        }
+        say(format_args!("  job {id}: {}", ended.text("JobStatus")));
+        Ok(())
+    }
+
+    /// The captured disks of a set: machine and file.
+    pub(super) async fn captured(&self, set: &str) -> Result<Vec<(String, PathBuf)>, Failure> {
+        say("→ Enumerate Msvm_StorageAllocationSettingData, Msvm_ComputerSystem");
+        let disks = self
+            .client
+            .enumerate(NAMESPACE, "Msvm_StorageAllocationSettingData")
+            .await?;
+        let machines = all(&self.client, MACHINE).await?;
+        let mut out = Vec::new();
+        for member in self.members(set).await? {
+            let owner = member.text("VirtualSystemIdentifier");
+            let machine = machines.iter().find(|m| m.text("Name") == owner);
+            let name = machine.map_or(owner, |m| m.text("ElementName"));
+            for file in snapshot::files(&disks, member.text("InstanceID")) {
+                out.push((name.to_owned(), PathBuf::from(file)));
+            }
+        }
+        if out.is_empty() {
+            return Err(Failure::failed(format_args!(
+                "snapshot set {set} holds no disk"
+            )));
+        }
+        Ok(out)
+    }
+
+    async fn members(&self, set: &str) -> Result<Vec<Object>, Failure> {
+        say("→ Enumerate Msvm_CollectedSnapshots, Get of each member");
+        let links = self
+            .client
+            .enumerate(NAMESPACE, "Msvm_CollectedSnapshots")
+            .await?;
+        let mut members = Vec::new();
+        for member in snapshot::members(&links, set) {
+            members.push(self.client.get(member).await?);
+        }
+        Ok(members)
+    }
+
+    /// From the first to the last capture of the set.
+    async fn show_window(&self, set: &str) -> Result<(), Failure> {
+        let members = self.members(set).await?;
+        let times = members
+            .iter()
+            .filter_map(|m| m.text("CreationTime").parse().ok());
+        let times: Vec<jiff::Timestamp> = times.collect();
+        if let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) {
+            let window = last.duration_since(*first).as_micros();
+            say(format_args!(
+                "  {} captured within {window} µs, from {first}",
+                count(members.len(), "machine")
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Commands to paste into a shell on this host.
+pub(super) fn ready_lines(address: SocketAddr, user: &str, password: &str) -> String {
+    let (host, port) = (address.ip(), address.port());
+    format!(
+        r#"pypsrp (pip install pypsrp):
+  python3 -c 'import xml.etree.ElementTree as E; from pypsrp.wsman import WSMan, NAMESPACES as N; w = WSMan("{host}", port={port}, ssl=False, auth="basic", encryption="never", username="{user}", password="{password}"); e = E.Element("{{%s}}Enumerate" % N["wsen"]); E.SubElement(e, "{{%s}}OptimizeEnumeration" % N["wsman"]); E.SubElement(e, "{{%s}}MaxElements" % N["wsman"]).text = "100"; print(E.tostring(w.enumerate("http://schemas.microsoft.com/wbem/wsman/1/wmi/root/virtualization/v2/Msvm_SnapshotCollection", e), encoding="unicode"))'
+PowerShell on Windows (plain HTTP needs AllowUnencrypted in winrm/config/client):
+  $s = New-CimSession -ComputerName {host} -Port {port} -Authentication Basic -Credential {user}; Get-CimInstance -CimSession $s -Namespace root/virtualization/v2 -ClassName Msvm_SnapshotCollection
+This program:
+  GROUPSHOT_URL=http://{address}/wsman GROUPSHOT_USER={user} GROUPSHOT_PASSWORD={password} groupshot snapshot list"#
+    )
+}

@@ -1,0 +1,141 @@
+//! `groupshot relocate`: after the data directory or image folders were moved.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Value as Json, json};
+
+use crate::engine::relocate::{Move, Moves};
+use crate::server::{self, Relocated, Relocation};
+
+use super::failure::Failure;
+use super::local::DataDir;
+use super::output::{Output, count};
+use super::remote::block_on;
+
+/// Without --apply only tells what would be written. No server may run meanwhile.
+#[derive(Debug, Args)]
+pub(super) struct Relocate {
+    #[command(flatten)]
+    data: DataDir,
+    /// A folder that was moved, as recorded paths name it. May be repeated, each with its --to.
+    #[arg(long, value_name = "OLD")]
+    from: Vec<PathBuf>,
+    /// Where it is now; the data directory if there is one --from and no --to.
+    #[arg(long, value_name = "NEW")]
+    to: Vec<PathBuf>,
+    /// Write the new paths into the machines' vm.toml too; all else in them stays.
+    #[arg(long)]
+    definitions: bool,
+    /// Write, or finish what was begun.
+    #[arg(long)]
+    apply: bool,
+}
+
+pub(super) fn run(wish: &Relocate, output: &Output) -> Result<(), Failure> {
+    let data_dir = wish.data.path()?;
+    let moves = Moves::new(moves(wish, &data_dir)?).map_err(Failure::usage)?;
+    let told = block_on(async {
+        let done = server::relocate(&data_dir, &moves, wish.definitions, wish.apply);
+        Ok(done.await?)
+    })?;
+    if told.state == Relocation::Unasked {
+        return Err(Failure::usage(
+            "nothing was begun before: --from says which folder was moved",
+        ));
+    }
+    for note in told.notes.iter().chain(&told.problems) {
+        output.note(note);
+    }
+    output.result(fields(&told), || in_words(&told))?;
+    match told.problems.len() {
+        0 => Ok(()),
+        problems => Err(Failure::failed(format_args!(
+            "{} in the way; nothing is written",
+            count(problems, "thing")
+        ))),
+    }
+}
+
+/// Each folder with its new place.
+fn moves(wish: &Relocate, data_dir: &Path) -> Result<Vec<Move>, Failure> {
+    let real = data_dir.canonicalize().unwrap_or(data_dir.to_owned());
+    let to = match (wish.from.as_slice(), wish.to.as_slice()) {
+        ([_], []) => vec![real.clone()],
+        (from, to) if from.len() == to.len() => to.to_vec(),
+        _ => {
+            return Err(Failure::usage(
+                "each --from needs its --to, in the same order",
+            ));
+        }
+    };
+    let mut moves = Vec::new();
+    for (from, to) in wish.from.iter().zip(to) {
+        let (from, to) = (std::path::absolute(from)?, std::path::absolute(to)?);
+        let arrived = to
+            .canonicalize()
+            .map_err(|e| Failure::failed(format_args!("--to {}: {e}", to.display())))?;
+        // Our own files are known by the real path of the data directory.
+        let to = if arrived == real { arrived } else { plain(&to) };
+        let from = plain(&from);
+        if from != to {
+            moves.push(Move { from, to });
+        }
+    }
+    match moves.is_empty() && !wish.from.is_empty() {
+        true => Err(Failure::usage("--from and --to are the same folder")),
+        false => Ok(moves),
+    }
+}
+
+/// Without a slash at its end.
+fn plain(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
+fn fields(told: &Relocated) -> Json {
+    let moves = told
+        .moves
+        .iter()
+        .map(|m| json!({"from": m.from, "to": m.to}));
+    let changes = told.changes.iter();
+    let changes = changes.map(|(what, to)| json!({"what": what, "to": to}));
+    let yours = told.yours.iter().map(|d| {
+        json!({"file": d.definition, "line": d.line, "disk": d.disk, "from": d.from, "to": d.to})
+    });
+    json!({
+        "applied": told.state == Relocation::Done,
+        "moves": moves.collect::<Vec<_>>(),
+        "changes": changes.collect::<Vec<_>>(),
+        "definitions": yours.collect::<Vec<_>>(),
+        "problems": told.problems,
+        "notes": told.notes,
+    })
+}
+
+fn in_words(told: &Relocated) -> String {
+    let line = |(what, to): &(String, PathBuf)| format!("{what}: {}\n", to.display());
+    let mut text: String = told.changes.iter().map(line).collect();
+    if !told.yours.is_empty() {
+        text += "\nYours to change, or say --definitions:\n";
+    }
+    for line in &told.yours {
+        text += &format!(
+            "{}:{}: {} is {} now\n",
+            line.definition.display(),
+            line.line,
+            line.from.display(),
+            line.to.display()
+        );
+    }
+    let paths = count(told.changes.len(), "path");
+    let end = match (told.state, told.changes.is_empty()) {
+        (_, true) => "the server's own records name nothing in the old place".to_owned(),
+        (Relocation::Done, _) => format!("{paths} written"),
+        (Relocation::Begun, _) => {
+            format!("{paths} were begun to be written: say --apply to finish")
+        }
+        _ => format!("{paths} to write, nothing is written yet: say --apply"),
+    };
+    format!("{text}{}{end}", if text.is_empty() { "" } else { "\n" })
+}

@@ -1,0 +1,168 @@
+//! `groupshot serve`: the server, until SIGTERM or SIGINT. SIGHUP reads certificates again.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{AuditTo, Config, EngineKind};
+use crate::server::{Notify, Reload, Server, Sockets};
+use crate::telemetry;
+
+use super::failure::Failure;
+use super::local::{ConfigFile, DataDir, listen_address};
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    config: ConfigFile,
+    #[command(flatten)]
+    data: DataDir,
+    /// Where to listen for plain HTTP; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
+    listen: Option<SocketAddr>,
+    /// Where to listen for HTTPS; port 0 takes a free one. Without a configured certificate the server
+    /// makes one for itself, in tls/ of the data directory.
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
+    tls_listen: Option<SocketAddr>,
+    /// The engine that runs the machines.
+    #[arg(long)]
+    engine: Option<EngineKind>,
+    /// How many machines the simulation has.
+    #[arg(long)]
+    machines: Option<u32>,
+}
+
+pub(super) fn run(command: &Serve) -> Result<(), Failure> {
+    let mut config = command.config.load()?;
+    if let Some(address) = command.listen {
+        config.listen.http = address;
+    }
+    if let Some(address) = command.tls_listen {
+        config.listen.https = Some(address);
+    }
+    if let Some(engine) = command.engine {
+        config.engine.default = engine;
+    }
+    if let Some(machines) = command.machines {
+        config.engine.machines = machines;
+    }
+    let data_dir = command.data.path()?;
+    start_logging(&config)?;
+    // Before there are other threads: both read the environment, one changes it.
+    let (sockets, notify) = (Sockets::from_environment()?, Notify::from_environment());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(serve(&data_dir, &config, sockets, notify));
+    // Work that is left to the next start must not keep this process from ending.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(
+    data_dir: &Path,
+    config: &Config,
+    sockets: Sockets,
+    notify: Notify,
+) -> Result<(), Failure> {
+    // Before the lines that say the server is there: whoever reads them may send a signal.
+    let mut signals = Signals::listen()?;
+    let hangup = signal(SignalKind::hangup())?;
+    let notify = Arc::new(notify);
+    let server = Server::start_on(data_dir, config, sockets, notify.clone()).await?;
+    tokio::spawn(reload_on_hangup(hangup, server.reload(), notify.clone()));
+    announce(&server);
+    notify.ready(&status(&server));
+    let stop = CancellationToken::new();
+    let twice = async {
+        signals.next().await;
+        stop.cancel();
+        signals.next().await;
+    };
+    tokio::select! {
+        ended = server.run_until(stop.cancelled()) => Ok(ended?),
+        () = twice => Err(Failure::failed(
+            "stopped at once by a second signal; the next start finishes or undoes what was under way",
+        )),
+    }
+}
+
+/// One line for the service manager.
+fn status(server: &Server) -> String {
+    match server.secure_address() {
+        Some(secure) => format!("Listening on {} and {secure} (TLS)", server.address()),
+        None => format!("Listening on {}", server.address()),
+    }
+}
+
+/// Whoever started us may wait for these lines; that nobody reads them is no failure.
+fn announce(server: &Server) {
+    let mut out = io::stdout();
+    let version = env!("CARGO_PKG_VERSION");
+    if let (Some(address), Some(fingerprint)) =
+        (server.secure_address(), server.reload().fingerprint())
+    {
+        let _ = writeln!(
+            out,
+            "groupshot {version} listening on https://{address}/wsman, certificate SHA-256 {fingerprint}"
+        );
+    }
+    let address = server.address();
+    let _ = writeln!(
+        out,
+        "groupshot {version} listening on http://{address}/wsman"
+    );
+}
+
+async fn reload_on_hangup(mut hangup: Signal, reload: Reload, notify: Arc<Notify>) {
+    while hangup.recv().await.is_some() {
+        notify.reloading();
+        let reload = reload.clone();
+        let _ = tokio::task::spawn_blocking(move || reload.now()).await;
+        notify.ready("Files read again");
+    }
+}
+
+pub(super) fn start_logging(config: &Config) -> Result<(), Failure> {
+    let level = match &config.log.audit {
+        AuditTo::Log => format!("{},audit=info", config.log.level),
+        AuditTo::File(_) | AuditTo::Off => format!("{},audit=off", config.log.level),
+    };
+    telemetry::start(&level, config.log.format).map_err(Failure::usage)
+}
+
+/// SIGTERM and SIGINT, heard from the moment that this is made.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// Must be called within the runtime.
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Comes back with the next of them.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+/// Listens for SIGTERM and SIGINT from now on; what it returns comes back with the first of them.
+/// Must be called within the runtime.
+pub(super) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut signals = Signals::listen()?;
+    Ok(async move { signals.next().await })
+}

@@ -1,0 +1,510 @@
+//! `groupshot snapshot …`: snapshot sets of collections, over WS-Management.
+
+use std::io::{self, IsTerminal, Write as _};
+
+use clap::{Subcommand, ValueEnum};
+use serde_json::{Value as Json, json};
+
+use crate::client::{Client, Object, Reference, Value};
+use crate::xml::Writer;
+
+use super::collection::end;
+use super::failure::Failure;
+use super::job;
+use super::output::{Output, count, moment, one_line, table, visible};
+use super::remote::{
+    COLLECTION, MACHINE, NAMESPACE, Remote, SNAPSHOT_SET, all, find, reference, sendable, service,
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Take a snapshot set of every machine of a collection at one point in time.
+    Create(Create),
+    /// Put every disk of every machine of a set back to what the set holds. What the machines wrote since
+    /// is lost, unless another set holds it.
+    Apply(Apply),
+    /// Show the snapshot sets.
+    List {
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show one snapshot set with its members and files.
+    Show {
+        #[command(flatten)]
+        remote: Remote,
+        /// Name or id.
+        set: String,
+    },
+    /// Write a snapshot set as files that stand on their own.
+    Export(Export),
+    /// Destroy a snapshot set. Every other set and every active disk keeps its content.
+    Delete(Delete),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Delete {
+    #[command(flatten)]
+    remote: Remote,
+    /// Name or id of the set.
+    set: String,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    /// Return as soon as the job runs.
+    #[arg(long)]
+    no_wait: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Export {
+    #[command(flatten)]
+    remote: Remote,
+    /// Name or id.
+    set: String,
+    /// Directory of the server, below one of its [export] roots; the set gets a folder of its own in it.
+    directory: String,
+    /// Definitions and manifest only, no disks.
+    #[arg(long)]
+    definitions_only: bool,
+    /// Return as soon as the job runs.
+    #[arg(long)]
+    no_wait: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Create {
+    #[command(flatten)]
+    remote: Remote,
+    /// Name or id of the collection.
+    collection: String,
+    /// Name of the set; collection and time if left out.
+    #[arg(long)]
+    name: Option<String>,
+    /// A recovery set, for backup, in place of a standard one.
+    #[arg(long)]
+    recovery: bool,
+    /// The level wanted: the default is crash for standard, application for recovery sets.
+    #[arg(long)]
+    consistency: Option<Level>,
+    /// Leave out disks that cannot be captured.
+    #[arg(long)]
+    ignore_non_snapshottable_disks: bool,
+    /// Return as soon as the job runs.
+    #[arg(long)]
+    no_wait: bool,
+    /// Take nothing: tell what would become of each disk, or why the set would be refused. Groupshot servers only.
+    #[arg(long, conflicts_with = "no_wait")]
+    check: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Apply {
+    #[command(flatten)]
+    remote: Remote,
+    /// Name or id of the set.
+    set: String,
+    /// Only this virtual machine of it, by name or id.
+    #[arg(long, value_name = "VM")]
+    member: Option<String>,
+    /// Return as soon as the job runs.
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// How much of a guest's state is sure to be in the snapshot.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Level {
+    /// The guest's applications have flushed.
+    Application,
+    /// As after a power cut.
+    Crash,
+}
+
+const SERVICE: &str = "Msvm_CollectionSnapshotService";
+const SETTINGS: &str = "Msvm_VirtualSystemSnapshotSettingData";
+const EXPORT_SETTINGS: &str = "Msvm_CollectionSnapshotExportSettingData";
+
+pub(super) async fn run(command: Command, output: &Output) -> Result<(), Failure> {
+    match command {
+        Command::Create(wish) if wish.check => check(&wish, output).await,
+        Command::Create(wish) => create(&wish, output).await,
+        Command::Apply(wish) => apply(&wish, output).await,
+        Command::List { remote } => list(&remote.client()?, output).await,
+        Command::Show { remote, set } => show(&remote.client()?, &set, output).await,
+        Command::Export(wish) => export(&wish, output).await,
+        Command::Delete(wish) => delete(&wish, output).await,
+    }
+}
+
+async fn create(wish: &Create, output: &Output) -> Result<(), Failure> {
+    sendable("name", wish.name.as_deref().unwrap_or_default())?;
+    let client = wish.remote.client()?;
+    let collection = find(&client, COLLECTION, &wish.collection).await?;
+    let answer = call(
+        &client,
+        reference(COLLECTION, &collection),
+        &settings(wish),
+        kind(wish),
+    )
+    .await?;
+    let set = answer.get("ResultingSnapshotCollection").reference();
+    let set = set
+        .and_then(|s| s.text(SNAPSHOT_SET.key))
+        .unwrap_or_default();
+    ended(&client, &answer, set, wish.no_wait, output, || {
+        format!("snapshot set {set}")
+    })
+    .await
+}
+
+/// SnapshotType.
+fn kind(wish: &Create) -> &'static str {
+    if wish.recovery { "2" } else { "1" }
+}
+
+async fn check(wish: &Create, output: &Output) -> Result<(), Failure> {
+    sendable("name", wish.name.as_deref().unwrap_or_default())?;
+    let client = wish.remote.client()?;
+    let collection = find(&client, COLLECTION, &wish.collection).await?;
+    let answer = super::check::call(
+        &client,
+        reference(COLLECTION, &collection),
+        &settings(wish),
+        kind(wish),
+    )
+    .await?;
+    super::check::tell(&answer, output)
+}
+
+async fn apply(wish: &Apply, output: &Output) -> Result<(), Failure> {
+    let client = wish.remote.client()?;
+    let set = find(&client, SNAPSHOT_SET, &wish.set).await?;
+    let (id, name) = (set.text(SNAPSHOT_SET.key), set.text("ElementName"));
+    let answer = match &wish.member {
+        None => call_apply(&client, reference(SNAPSHOT_SET, &set)).await?,
+        Some(member) => apply_member(&client, id, member).await?,
+    };
+    ended(&client, &answer, id, wish.no_wait, output, || {
+        format!("snapshot set `{}` {id} applied", one_line(name))
+    })
+    .await
+}
+
+async fn delete(wish: &Delete, output: &Output) -> Result<(), Failure> {
+    let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal();
+    if !wish.yes && !can_ask {
+        return Err(Failure::usage(
+            "a deleted set does not come back: say --yes where nobody can be asked",
+        ));
+    }
+    let client = wish.remote.client()?;
+    let set = find(&client, SNAPSHOT_SET, &wish.set).await?;
+    let (id, name) = (set.text(SNAPSHOT_SET.key), set.text("ElementName"));
+    if !wish.yes {
+        let members = client
+            .enumerate(NAMESPACE, "Msvm_CollectedSnapshots")
+            .await?;
+        let members = count(self::members(&members, id).count(), "member");
+        confirm(&format!(
+            "Delete snapshot set `{name}` {id} with {members}?"
+        ))?;
+    }
+    let arguments = [(
+        "AffectedSnapshotCollection",
+        reference(SNAPSHOT_SET, &set).into(),
+    )];
+    let answer = accepted(&client, "DestroySnapshot", &arguments).await?;
+    ended(&client, &answer, id, wish.no_wait, output, || {
+        format!("snapshot set `{}` {id} deleted", one_line(name))
+    })
+    .await
+}
+
+/// Asks on the terminal; anything but a yes is a failure.
+fn confirm(question: &str) -> Result<(), Failure> {
+    write!(io::stderr(), "{} [y/N] ", visible(question, false))?;
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    match line.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::failed("nothing is deleted")),
+    }
+}
+
+/// Calls ApplySnapshot of one member's snapshot.
+async fn apply_member(client: &Client, set: &str, wanted: &str) -> Result<Object, Failure> {
+    let machine = find(client, MACHINE, wanted).await?;
+    let links = client
+        .enumerate(NAMESPACE, "Msvm_CollectedSnapshots")
+        .await?;
+    for member in members(&links, set) {
+        let snapshot = client.get(member).await?;
+        if snapshot.text("VirtualSystemIdentifier") == machine.text(MACHINE.key) {
+            let service = service("Msvm_VirtualSystemSnapshotService");
+            let arguments = [("Snapshot", member.clone().into())];
+            let answer = client.invoke(&service, "ApplySnapshot", &arguments).await?;
+            return match answer.number("ReturnValue") {
+                Some(0 | 4096) => Ok(answer),
+                _ => Err(job::refused(client, "ApplySnapshot", &answer).await),
+            };
+        }
+    }
+    Err(Failure::failed(format_args!(
+        "snapshot set {set} holds nothing of virtual machine `{wanted}`"
+    )))
+}
+
+/// Follows the job of an accepted call, if there is one and if that is wanted, and tells the result.
+async fn ended(
+    client: &Client,
+    answer: &Object,
+    set: &str,
+    no_wait: bool,
+    output: &Output,
+    done: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    let running = answer.get("Job").reference();
+    let id = running.and_then(|job| job.text("InstanceID"));
+    if let Some(running) = running {
+        if no_wait {
+            let line = || format!("job {}", id.unwrap_or_default());
+            return output.result(json!({"set": set, "job": id}), line);
+        }
+        let ended = job::wait(client, running, output).await?;
+        if let Some(failure) = job::failure(&ended) {
+            return Err(failure);
+        }
+    }
+    output.result(json!({"set": set, "job": id}), done)
+}
+
+async fn export(wish: &Export, output: &Output) -> Result<(), Failure> {
+    sendable("directory", &wish.directory)?;
+    let client = wish.remote.client()?;
+    let set = find(&client, SNAPSHOT_SET, &wish.set).await?;
+    let id = set.text(SNAPSHOT_SET.key);
+    let copy = if wish.definitions_only {
+        "false"
+    } else {
+        "true"
+    };
+    let settings = instance(EXPORT_SETTINGS, &[("CopyVmStorage", "boolean", Some(copy))]);
+    let arguments = [
+        ("SnapshotCollection", reference(SNAPSHOT_SET, &set).into()),
+        ("ExportDirectory", Value::from(wish.directory.as_str())),
+        ("ExportSettingData", Value::from(settings.as_str())),
+    ];
+    let answer = accepted(&client, "ExportSnapshot", &arguments).await?;
+    let running = answer.get("Job").reference();
+    let job = running.and_then(|job| job.text("InstanceID"));
+    let directory = format!("{}/{id}", wish.directory.trim_end_matches('/'));
+    let result = json!({"set": id, "directory": directory, "job": job});
+    if let Some(running) = running {
+        if wish.no_wait {
+            return output.result(result, || format!("job {}", job.unwrap_or_default()));
+        }
+        let ended = job::wait(&client, running, output).await?;
+        if let Some(failure) = job::failure(&ended) {
+            return Err(failure);
+        }
+    }
+    output.result(result, || format!("exported to {directory}"))
+}
+
+/// Calls CreateSnapshot; a return value other than 0 and 4096 is a failure.
+pub(super) async fn call(
+    client: &Client,
+    collection: Reference,
+    settings: &str,
+    kind: &str,
+) -> Result<Object, Failure> {
+    let arguments = [
+        ("Collection", collection.into()),
+        ("SnapshotSettings", Value::from(settings)),
+        ("SnapshotType", kind.into()),
+    ];
+    accepted(client, "CreateSnapshot", &arguments).await
+}
+
+/// Calls ApplySnapshot of a set; a return value other than 0 and 4096 is a failure.
+pub(super) async fn call_apply(client: &Client, set: Reference) -> Result<Object, Failure> {
+    accepted(
+        client,
+        "ApplySnapshot",
+        &[("SnapshotCollection", set.into())],
+    )
+    .await
+}
+
+async fn accepted(
+    client: &Client,
+    method: &str,
+    arguments: &[(&str, Value)],
+) -> Result<Object, Failure> {
+    let answer = client.invoke(&service(SERVICE), method, arguments).await?;
+    match answer.number("ReturnValue") {
+        Some(0 | 4096) => Ok(answer),
+        _ => Err(job::refused(client, method, &answer).await),
+    }
+}
+
+/// The settings as the text that Hyper-V tools write; only what was wished for.
+fn settings(wish: &Create) -> String {
+    let level = wish.consistency.map(|level| match level {
+        Level::Application => "1",
+        Level::Crash => "2",
+    });
+    let ignore = wish.ignore_non_snapshottable_disks.then_some("true");
+    instance(
+        SETTINGS,
+        &[
+            ("ElementName", "string", wish.name.as_deref()),
+            ("ConsistencyLevel", "uint8", level),
+            ("IgnoreNonSnapshottableDisks", "boolean", ignore),
+        ],
+    )
+}
+
+/// Settings that only give a name.
+pub(super) fn named(name: &str) -> String {
+    instance(SETTINGS, &[("ElementName", "string", Some(name))])
+}
+
+/// An `<INSTANCE>` of the class with these properties: name, type, value if there is one.
+fn instance(class: &str, properties: &[(&str, &str, Option<&str>)]) -> String {
+    let mut w = Writer::new();
+    w.open("", "INSTANCE", &[("CLASSNAME", class)]);
+    for (name, ty, value) in properties {
+        if let Some(value) = value {
+            w.open("", "PROPERTY", &[("NAME", name), ("TYPE", ty)]);
+            w.element("", "VALUE", &[], value);
+            w.close("", "PROPERTY");
+        }
+    }
+    w.close("", "INSTANCE");
+    w.into_string()
+}
+
+async fn list(client: &Client, output: &Output) -> Result<(), Failure> {
+    let sets = all(client, SNAPSHOT_SET).await?;
+    let links = client
+        .enumerate(NAMESPACE, "Msvm_CollectedSnapshots")
+        .await?;
+    let mut dated = Vec::new();
+    for set in &sets {
+        // A set has no time of its own; its members were captured together.
+        // Nor has it a property for its state; our server says it at the end of the description.
+        let taken = match members(&links, set.text(SNAPSHOT_SET.key)).next() {
+            Some(member) => client.get(member).await?.text("CreationTime").to_owned(),
+            None => String::new(),
+        };
+        dated.push((taken, set));
+    }
+    dated.sort_by(|a, b| a.0.cmp(&b.0));
+    let heading = ["TAKEN (UTC)", "NAME", "ID", "MEMBERS", "STATE"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    let mut objects = Vec::new();
+    for (taken, set) in dated {
+        let (id, name) = (set.text(SNAPSHOT_SET.key), set.text("ElementName"));
+        let members = members(&links, id).count();
+        let damaged = set.text("Description").contains(DAMAGED_MEMBERS);
+        let state = if damaged { "damaged" } else { "" };
+        let cells = [&moment(&taken), name, id, &members.to_string(), state];
+        rows.push(cells.map(str::to_owned).to_vec());
+        objects.push(json!({
+            "id": id, "name": name, "taken": taken, "members": members, "damaged": damaged,
+        }));
+    }
+    output.result(json!({"sets": objects}), || table(&rows))
+}
+
+async fn show(client: &Client, wanted: &str, output: &Output) -> Result<(), Failure> {
+    let set = find(client, SNAPSHOT_SET, wanted).await?;
+    let id = set.text(SNAPSHOT_SET.key);
+    let links = client
+        .enumerate(NAMESPACE, "Msvm_CollectedSnapshots")
+        .await?;
+    let machines = all(client, MACHINE).await?;
+    let disks = client
+        .enumerate(NAMESPACE, "Msvm_StorageAllocationSettingData")
+        .await?;
+    let heading = [
+        "MACHINE",
+        "TAKEN (UTC)",
+        "CONSISTENCY",
+        "DISK",
+        "DRIVER",
+        "BYTES",
+        "FILE",
+    ];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    let (mut objects, mut remarks) = (Vec::new(), Vec::new());
+    for member in members(&links, id) {
+        let snapshot = client.get(member).await?;
+        let machine = snapshot.text("VirtualSystemIdentifier");
+        let known = machines.iter().find(|m| m.text("Name") == machine);
+        let name = known.map_or(machine, |m| m.text("ElementName"));
+        let taken = snapshot.text("CreationTime");
+        let notes: Vec<_> = snapshot.all("Notes").filter_map(Value::text).collect();
+        let level = notes.iter().find_map(|note| note.strip_prefix(CONSISTENCY));
+        let others = notes.iter().filter(|note| !note.starts_with(CONSISTENCY));
+        remarks.extend(others.map(|note| format!("{}\n", one_line(&format!("{name}: {note}")))));
+        let (mut names, mut files) = (Vec::new(), Vec::new());
+        for disk in own(&disks, snapshot.text("InstanceID")) {
+            let (file, bytes) = (disk.text("HostResource"), disk.number("Reservation"));
+            let shown = bytes.map(|n| n.to_string()).unwrap_or_default();
+            let (id, driver) = (disk.text("ElementName"), disk.text("PoolID"));
+            let level = level.unwrap_or_default();
+            let cells = [name, &moment(taken), level, id, driver, &shown, file];
+            rows.push(cells.map(str::to_owned).to_vec());
+            names.push(file);
+            files.push(json!({"id": id, "driver": driver, "bytes": bytes, "file": file}));
+        }
+        let damaged = notes.iter().any(|note| note.starts_with(DAMAGED));
+        objects.push(json!({
+            "machine": machine, "name": name, "taken": taken, "consistency": level, "damaged": damaged,
+            "notes": notes, "disks": names, "files": files,
+        }));
+    }
+    let (name, about) = (set.text("ElementName"), set.text("Description"));
+    output.result(
+        json!({"id": id, "name": name, "description": about, "members": Json::from(objects)}),
+        || {
+            format!(
+                "{}\n{id}\n{}\n\n{}{}",
+                one_line(name),
+                one_line(about),
+                table(&rows),
+                remarks.concat()
+            )
+        },
+    )
+}
+
+/// How notes of our server begin; another server has none.
+const CONSISTENCY: &str = "consistency: ";
+const DAMAGED: &str = "damaged: ";
+/// Stands in the description of a damaged set.
+const DAMAGED_MEMBERS: &str = "; damaged members: ";
+
+/// References to the member snapshots of a set.
+pub(super) fn members<'a>(links: &'a [Object], set: &str) -> impl Iterator<Item = &'a Reference> {
+    links
+        .iter()
+        .filter(move |l| end(l, "Collection", SNAPSHOT_SET.key) == Some(set))
+        .filter_map(|l| l.get("Member").reference())
+}
+
+/// The files of the disks that belong to a settings object.
+pub(super) fn files(disks: &[Object], settings: &str) -> Vec<String> {
+    let files = own(disks, settings).map(|d| d.text("HostResource").to_owned());
+    files.collect()
+}
+
+/// The disks that belong to a settings object.
+fn own<'a>(disks: &'a [Object], settings: &str) -> impl Iterator<Item = &'a Object> {
+    let prefix = format!("{settings}\\");
+    disks
+        .iter()
+        .filter(move |d| d.text("InstanceID").starts_with(&prefix))
+}

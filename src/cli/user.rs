@@ -1,0 +1,131 @@
+//! `groupshot user …`: who may call, and with which role. A running server sees a change within a second.
+
+use std::io::ErrorKind;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+
+use crate::auth::users::{self, UserError};
+use crate::handler::Role;
+use crate::server;
+
+use super::failure::{Exit, Failure};
+use super::local::DataDir;
+use super::output::{Output, table};
+use super::remote::new_password;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Add a user.
+    Add {
+        #[command(flatten)]
+        data: DataDir,
+        /// The name.
+        name: String,
+        /// What the user may do.
+        #[arg(long, default_value = "operator")]
+        role: RoleName,
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+    /// Show the users.
+    List {
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Remove a user.
+    Remove {
+        #[command(flatten)]
+        data: DataDir,
+        /// The name.
+        name: String,
+    },
+    /// Give a user another password.
+    Password {
+        #[command(flatten)]
+        data: DataDir,
+        /// The name.
+        name: String,
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PasswordSource {
+    /// Read the password from the first line of standard input.
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+/// Roles, each with those before it.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum RoleName {
+    /// Reads.
+    Reader,
+    /// Takes snapshot sets and manages collections.
+    Operator,
+    /// Everything.
+    Administrator,
+}
+
+pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
+    match command {
+        Command::Add {
+            data,
+            name,
+            role,
+            password,
+        } => {
+            let role = match role {
+                RoleName::Reader => Role::Reader,
+                RoleName::Operator => Role::Operator,
+                RoleName::Administrator => Role::Administrator,
+            };
+            let directory = server::make_data_dir(&data.path()?)?;
+            let password = new_password(password.password_stdin, name)?;
+            users::add(&directory, name, role, &password)?;
+            output.result(json!({"name": name, "role": role.to_string()}), || {
+                format!("user `{name}` added as {role}")
+            })
+        }
+        Command::List { data } => {
+            let users = users::list(&server::existing_data_dir(&data.path()?)?)?;
+            let mut rows = vec![["NAME", "ROLE"].map(str::to_owned).to_vec()];
+            let row = |u: &users::User| vec![u.name.clone(), u.role.to_string()];
+            rows.extend(users.iter().map(row));
+            let object = |u: &users::User| json!({"name": u.name, "role": u.role.to_string()});
+            let objects: Vec<_> = users.iter().map(object).collect();
+            output.result(json!({"users": objects}), || table(&rows))
+        }
+        Command::Remove { data, name } => {
+            users::remove(&server::existing_data_dir(&data.path()?)?, name)?;
+            output.result(json!({"name": name}), || format!("user `{name}` removed"))
+        }
+        Command::Password {
+            data,
+            name,
+            password,
+        } => {
+            let directory = server::existing_data_dir(&data.path()?)?;
+            let password = new_password(password.password_stdin, name)?;
+            users::set_password(&directory, name, &password)?;
+            output.result(json!({"name": name}), || {
+                format!("user `{name}` has a new password")
+            })
+        }
+    }
+}
+
+impl From<UserError> for Failure {
+    fn from(error: UserError) -> Self {
+        let exit = match &error {
+            UserError::Io { source, .. } => match source.kind() {
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Exit::Busy,
+                _ => Exit::Failed,
+            },
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error)
+    }
+}

@@ -1,0 +1,232 @@
+//! `groupshot vm …`: the library of machines in the data directory. A running server sees a change within a second.
+
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
+use serde_json::{Value as Json, json};
+
+use crate::config::Config;
+use crate::engine::EngineError;
+use crate::engine::import::{NewDisk, NewMachine};
+use crate::inventory::{Format, Machine};
+use crate::server::{self, StartError};
+
+use super::failure::Failure;
+use super::local::DataDir;
+use super::output::{Output, count, one_line, table};
+use super::remote::sendable;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Take a powered-off machine into the library. Its images stay where they are.
+    Import {
+        #[command(flatten)]
+        data: DataDir,
+        /// Its name; with --definition the one that stands there if left out.
+        #[arg(required_unless_present = "definition")]
+        name: Option<String>,
+        /// Its disk images, qcow2 or raw.
+        #[arg(required_unless_present = "definition")]
+        images: Vec<PathBuf>,
+        /// Their format, where the suffix does not tell it.
+        #[arg(long)]
+        format: Option<ImageFormat>,
+        /// The vm.toml of an exported set, in place of images: a new machine on the exported disks.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "format"])]
+        definition: Option<PathBuf>,
+        /// The server's configuration file, for its image_roots and clone_extents.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Where an image cannot be cloned, capture it by an overlay. The overlay is the active file from then
+        /// on: whoever starts the machine looks it up with `vm show` each time.
+        #[arg(long)]
+        overlay_ok: bool,
+    },
+    /// Show the machines.
+    List {
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Show one machine with its disks.
+    Show {
+        #[command(flatten)]
+        data: DataDir,
+        /// Name or id.
+        machine: String,
+    },
+    /// Take a machine out of the library. Its images stay.
+    Remove {
+        #[command(flatten)]
+        data: DataDir,
+        /// Name or id.
+        machine: String,
+    },
+}
+
+/// Formats of disk images.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum ImageFormat {
+    /// QEMU's format with backing files.
+    Qcow2,
+    /// Plain bytes.
+    Raw,
+}
+
+pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
+    match command {
+        Command::Import {
+            data,
+            name,
+            images,
+            format,
+            definition,
+            config,
+            overlay_ok,
+        } => {
+            let config = config.as_deref().map(Config::load).transpose()?;
+            let config = config.unwrap_or_default();
+            let mut new = match definition {
+                Some(file) => NewMachine::exported(file)?,
+                None => NewMachine {
+                    name: String::new(),
+                    disks: disks(images, *format),
+                    overlay_ok: false,
+                },
+            };
+            new.overlay_ok |= overlay_ok;
+            if let Some(name) = name {
+                new.name.clone_from(name);
+            }
+            sendable("name", &new.name)?;
+            let roots = &config.engine.image_roots;
+            let machine = server::import_machine(&data.path()?, &new, roots)?;
+            told(&machine, &config, output)
+        }
+        Command::List { data } => list(data, output),
+        Command::Show { data, machine } => {
+            let machine = find(data, machine)?;
+            output.result(fields(&machine), || in_words(&machine))
+        }
+        Command::Remove { data, machine } => {
+            let found = find(data, machine)?;
+            server::remove_machine(&data.path()?, found.id)?;
+            output.result(fields(&found), || {
+                format!("machine `{}` {} removed", one_line(&found.name), found.id)
+            })
+        }
+    }
+}
+
+/// The imported machine, and what becomes of it where an image cannot be cloned.
+fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failure> {
+    let not_clonable = server::not_clonable(machine, config);
+    let ids: Vec<_> = not_clonable.iter().map(|d| d.id.as_str()).collect();
+    let name = one_line(&machine.name);
+    match (machine.overlay_ok, ids.is_empty()) {
+        (true, _) => output.note(format_args!(
+            "overlay_ok: a snapshot set may make an overlay the active file of `{name}`, and a definition that \
+             goes on naming the old file would boot the stale base: look up the active files with \
+             `groupshot vm show` before each start"
+        )),
+        (false, false) => output.note(format_args!(
+            "warning: {} of `{name}` cannot be cloned where the image lies, so no snapshot set will hold it, and \
+             sets of `{name}` are refused; --overlay-ok, or [qemu] overlay_ok = true in {}, allows overlays",
+            ids.join(", "),
+            machine.definition.display()
+        )),
+        (false, true) => {}
+    }
+    let mut object = fields(machine);
+    if let Json::Object(object) = &mut object {
+        object.insert("notClonable".to_owned(), json!(ids));
+    }
+    output.result(object, || format!("machine `{name}` {}", machine.id))
+}
+
+fn disks(images: &[PathBuf], format: Option<ImageFormat>) -> Vec<NewDisk> {
+    let format = format.map(|f| match f {
+        ImageFormat::Qcow2 => Format::Qcow2,
+        ImageFormat::Raw => Format::Raw,
+    });
+    let disk = |file: &PathBuf| NewDisk {
+        id: None,
+        file: file.clone(),
+        format,
+    };
+    images.iter().map(disk).collect()
+}
+
+fn list(data: &DataDir, output: &Output) -> Result<(), Failure> {
+    let (machines, problems) = server::machines(&data.path()?)?;
+    for problem in problems {
+        output.note(problem);
+    }
+    let mut rows = vec![["NAME", "ID", "DISKS"].map(str::to_owned).to_vec()];
+    for machine in &machines {
+        let disks = machine.disks.len().to_string();
+        rows.push(vec![machine.name.clone(), machine.id.to_string(), disks]);
+    }
+    let objects: Vec<Json> = machines.iter().map(fields).collect();
+    output.result(json!({"machines": objects}), || table(&rows))
+}
+
+fn find(data: &DataDir, wanted: &str) -> Result<Machine, Failure> {
+    // What is wrong with other machines is told by `vm list`.
+    let (mut found, _) = server::machines(&data.path()?)?;
+    found.retain(|m| m.name == wanted || m.id.to_string().eq_ignore_ascii_case(wanted));
+    match (found.pop(), found.len()) {
+        (Some(machine), 0) => Ok(machine),
+        (None, _) => Err(Failure::failed(format_args!(
+            "there is no machine `{wanted}`"
+        ))),
+        (Some(_), more) => Err(Failure::failed(format_args!(
+            "`{wanted}` is the name of {}; give the id",
+            count(more + 1, "machine")
+        ))),
+    }
+}
+
+fn fields(machine: &Machine) -> Json {
+    let disks = machine
+        .disks
+        .iter()
+        .map(|d| json!({"id": d.id, "file": d.file, "format": d.format.as_str(), "size": d.size}));
+    json!({
+        "id": machine.id.to_string(),
+        "name": machine.name,
+        "disks": disks.collect::<Vec<_>>(),
+        "overlayOk": machine.overlay_ok,
+    })
+}
+
+fn in_words(machine: &Machine) -> String {
+    let mut rows = vec![
+        ["DISK", "FORMAT", "BYTES", "FILE"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for disk in &machine.disks {
+        rows.push(vec![
+            disk.id.clone(),
+            disk.format.as_str().to_owned(),
+            disk.size.to_string(),
+            disk.file.display().to_string(),
+        ]);
+    }
+    let overlays = match machine.overlay_ok {
+        true => "allowed (overlay_ok): start it from the files below",
+        false => "not allowed (overlay_ok)",
+    };
+    format!(
+        "{}\n{}\noverlays: {overlays}\n\n{}",
+        one_line(&machine.name),
+        machine.id,
+        table(&rows)
+    )
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        StartError::from(error).into()
+    }
+}

@@ -1,0 +1,151 @@
+//! Writing: the requests of the client, in the form that Windows clients use.
+
+use std::time::Duration;
+
+use crate::id::WireId;
+use crate::soap::ns;
+use crate::wscim::Family;
+use crate::wsman::uri;
+use crate::xml::Writer;
+
+use super::value::{Reference, Value};
+
+/// The largest answer that is asked for, in octets.
+const ENVELOPE_MAX: &str = "512000";
+
+pub(super) fn identify() -> String {
+    let mut w = Writer::with_capacity(512);
+    w.open(
+        "s",
+        "Envelope",
+        &[("xmlns:s", ns::SOAP), ("xmlns:i", ns::IDENTITY)],
+    );
+    w.empty("s", "Header", &[]);
+    w.open("s", "Body", &[]);
+    w.empty("i", "Identify", &[]);
+    w.close("s", "Body");
+    w.close("s", "Envelope");
+    w.into_string()
+}
+
+pub(super) fn get(target: &Reference, timeout: Duration) -> String {
+    request(target, uri::GET, timeout, |_| {})
+}
+
+pub(super) fn enumerate(of: &Reference, page: usize, timeout: Duration) -> String {
+    request(of, uri::ENUMERATE, timeout, |w| {
+        w.open("n", "Enumerate", &[("xmlns:n", ns::ENUMERATION)]);
+        w.empty("w", "OptimizeEnumeration", &[]);
+        w.element("w", "MaxElements", &[], &page.to_string());
+        w.close("n", "Enumerate");
+    })
+}
+
+pub(super) fn pull(of: &Reference, context: &str, page: usize, timeout: Duration) -> String {
+    request(of, uri::PULL, timeout, |w| {
+        w.open("n", "Pull", &[("xmlns:n", ns::ENUMERATION)]);
+        w.element("n", "EnumerationContext", &[], context);
+        w.element("n", "MaxElements", &[], &page.to_string());
+        w.close("n", "Pull");
+    })
+}
+
+pub(super) fn invoke(
+    target: &Reference,
+    method: &str,
+    arguments: &[(&str, Value)],
+    timeout: Duration,
+) -> String {
+    let resource = resource_uri(target);
+    request(target, &format!("{resource}/{method}"), timeout, |w| {
+        let input = format!("{method}_INPUT");
+        w.open(
+            "p",
+            &input,
+            &[("xmlns:p", &resource), ("xmlns:xsi", ns::XSI)],
+        );
+        for (name, value) in arguments {
+            match value {
+                Value::Null => w.empty("p", name, &[("xsi:nil", "true")]),
+                Value::Text(text) => w.element("p", name, &[], text),
+                Value::Reference(reference) => {
+                    w.open("p", name, &[]);
+                    endpoint(w, reference);
+                    w.close("p", name);
+                }
+            }
+        }
+        w.close("p", &input);
+    })
+}
+
+fn request(
+    target: &Reference,
+    action: &str,
+    timeout: Duration,
+    body: impl FnOnce(&mut Writer),
+) -> String {
+    const MUST: &[(&str, &str)] = &[("s:mustUnderstand", "true")];
+    let mut w = Writer::with_capacity(2048);
+    let namespaces = [
+        ("xmlns:s", ns::SOAP),
+        ("xmlns:a", ns::ADDRESSING),
+        ("xmlns:w", ns::WSMAN),
+    ];
+    w.open("s", "Envelope", &namespaces);
+    w.open("s", "Header", &[]);
+    w.element("a", "To", &[], ns::ANONYMOUS);
+    w.element("w", "ResourceURI", MUST, &resource_uri(target));
+    w.open("a", "ReplyTo", &[]);
+    w.element("a", "Address", MUST, ns::ANONYMOUS);
+    w.close("a", "ReplyTo");
+    w.element("a", "Action", MUST, action);
+    w.element("w", "MaxEnvelopeSize", MUST, ENVELOPE_MAX);
+    w.element("a", "MessageID", &[], &format!("uuid:{}", WireId::random()));
+    w.empty(
+        "w",
+        "Locale",
+        &[("xml:lang", "en-US"), ("s:mustUnderstand", "false")],
+    );
+    let seconds = format!("PT{}.{:03}S", timeout.as_secs(), timeout.subsec_millis());
+    w.element("w", "OperationTimeout", &[], &seconds);
+    if !target.keys.is_empty() {
+        selectors(&mut w, target);
+    }
+    w.close("s", "Header");
+    w.open("s", "Body", &[]);
+    body(&mut w);
+    w.close("s", "Body");
+    w.close("s", "Envelope");
+    w.into_string()
+}
+
+fn resource_uri(target: &Reference) -> String {
+    Family::Wmi.class_uri(&target.namespace, &target.class)
+}
+
+fn endpoint(w: &mut Writer, reference: &Reference) {
+    w.element("a", "Address", &[], ns::ANONYMOUS);
+    w.open("a", "ReferenceParameters", &[]);
+    w.element("w", "ResourceURI", &[], &resource_uri(reference));
+    selectors(w, reference);
+    w.close("a", "ReferenceParameters");
+}
+
+fn selectors(w: &mut Writer, reference: &Reference) {
+    w.open("w", "SelectorSet", &[]);
+    for (name, value) in &reference.keys {
+        w.open("w", "Selector", &[("Name", name)]);
+        match value {
+            Value::Null => {}
+            Value::Text(text) => w.text(text),
+            Value::Reference(reference) => {
+                w.open("a", "EndpointReference", &[]);
+                endpoint(w, reference);
+                w.close("a", "EndpointReference");
+            }
+        }
+        w.close("w", "Selector");
+    }
+    w.close("w", "SelectorSet");
+}

@@ -1,0 +1,856 @@
+//! `groupshot.toml`: every key optional, an unknown key is an error that names key and line.
+//!
+//! ```toml
+//! [listen]
+//! http = "127.0.0.1:5985"
+//! # https = "[::]:5986"        # without it there is no TLS
+//! [tls]                        # all files are PEM, their paths relative to this file
+//! # certificate = "server.pem" # the server's, then those between it and its CA; without it one is made
+//! # key = "server.key"
+//! # client_ca = "clients.pem"  # CAs whose certificates users may log on with
+//! # crl = "revoked.pem"        # revocation lists of these CAs
+//! min_version = "1.2"          # or "1.3"
+//! [auth]
+//! basic = true                 # offer Basic
+//! allow_unencrypted = false    # … also over plain HTTP from other hosts than this one
+//! lockout_failures = 10        # wrong passwords in a row that lock out a user, or an address; 0: never
+//! lockout_seconds = 300        # … and for how long
+//! [roles]
+//! mappings = []                # which client certificate is which user
+//! # mappings = [
+//! #   { subject = "CN=backup,O=Example", user = "backup", role = "operator" },
+//! #   { san = "upn:ann@example.com", user = "ann", role = "administrator" },  # or dns: email: uri:
+//! #   { fingerprint = "<SHA-256>", user = "monitor", role = "reader" },
+//! # ]
+//! [limits]
+//! envelope = "500KiB"          # largest request and largest answer
+//! connections = 300            # of all together
+//! user_connections = 100       # of one user
+//! user_requests = 100          # under way, of one user
+//! per_user = 1500              # open enumerations of one user
+//! contexts = 10000             # open enumerations of all users
+//! operation_timeout = "60s"    # default and ceiling of w:OperationTimeout
+//! enumeration_timeout = "60s"  # an enumeration that nobody pulls for so long is forgotten
+//! header_timeout = "30s"       # from a connection's opening, or a request's first byte, to the end of its header
+//! packet_timeout = "120s"      # from there to the end of its body
+//! idle_timeout = "300s"        # a kept-alive connection waits so long for the next request
+//! stop_timeout = "20s"         # requests and operations that run may take so long when the server stops
+//! [snapshot]
+//! inline_wait = "0s"           # CreateSnapshot waits so long for its own job before it answers 4096
+//! chain_cap = 32               # deepest chain of files under a disk
+//! clone_extents = 20000        # a disk image in more pieces is captured by an overlay, not by a clone
+//! reserve = "64MiB"            # space that must stay free on every file system (at least 5 % anyway)
+//! [job]
+//! keep = "1h"                  # ended jobs are shown for so long, at least 5 minutes
+//! [export]
+//! roots = []                   # folders of this host below which sets may be exported; none: no export
+//! [engine]
+//! default = "library"          # or "sim"
+//! machines = 3                 # of the simulation
+//! image_roots = []             # folders that disk images and their backing files must lie in; empty: anywhere
+//! [log]
+//! level = "info"
+//! format = "text"              # or "json"
+//! audit = true                 # who changed what, in the log; false: nowhere; or a file, relative to this one
+//! ```
+
+mod mistakes;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de};
+
+use crate::auth::certificate::{Mapping, Owner};
+use crate::auth::users;
+use crate::handler::Role;
+use crate::telemetry;
+use crate::tls;
+
+use mistakes::Senseless;
+
+pub use mistakes::Mistake;
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Listen,
+    /// Certificates and keys.
+    pub tls: Tls,
+    /// How users prove who they are.
+    pub auth: Auth,
+    /// Which user a client certificate stands for.
+    pub roles: Roles,
+    /// What clients may use up.
+    pub limits: Limits,
+    /// Taking snapshot sets.
+    pub snapshot: Snapshot,
+    /// Jobs.
+    pub job: Job,
+    /// Exporting snapshot sets.
+    pub export: Export,
+    /// Which engine runs the machines.
+    pub engine: Engine,
+    /// Log lines.
+    pub log: Log,
+}
+
+/// `[listen]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// Address and port for plain HTTP.
+    pub http: SocketAddr,
+    /// Address and port for HTTPS; none without it.
+    pub https: Option<SocketAddr>,
+}
+
+/// `[tls]`; the paths are relative to the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// The server's certificate and those between it and its CA.
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// CAs whose certificates users may log on with (rule A-30).
+    pub client_ca: Option<PathBuf>,
+    /// Revocation lists of these CAs.
+    pub crl: Option<PathBuf>,
+    /// Refuses older versions (rule T-15).
+    pub min_version: tls::Version,
+}
+
+/// `[roles]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Roles {
+    /// Which user a client certificate stands for (rule A-31).
+    pub mappings: Vec<MappingEntry>,
+}
+
+/// One of `roles.mappings`: exactly one of the first three.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MappingEntry {
+    /// The subject of the certificate, `CN=backup,O=Example`.
+    pub subject: Option<String>,
+    /// One of its alternative names, `upn:ann@example.com`.
+    pub san: Option<String>,
+    /// Its SHA-256 fingerprint.
+    pub fingerprint: Option<String>,
+    /// The user it stands for.
+    pub user: String,
+    /// What that user may do.
+    pub role: Role,
+}
+
+impl MappingEntry {
+    /// As `auth` takes it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn mapping(&self) -> Result<Mapping, String> {
+        if !users::is_name(&self.user) {
+            return Err(format!("`{}` is no user name", self.user));
+        }
+        let owner = match (&self.subject, &self.san, &self.fingerprint) {
+            (Some(text), None, None) => Owner::subject(text),
+            (None, Some(text), None) => Owner::name(text),
+            (None, None, Some(text)) => Owner::fingerprint(text),
+            _ => Err(format!(
+                "the one of user `{}` must have one of subject, san and fingerprint",
+                self.user
+            )),
+        }?;
+        Ok(Mapping {
+            owner,
+            user: self.user.as_str().into(),
+            role: self.role,
+        })
+    }
+}
+
+/// `[auth]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// Offer Basic.
+    pub basic: bool,
+    /// Offer it over plain HTTP to other hosts too (rule Q-10). Passwords can be read on the way then.
+    pub allow_unencrypted: bool,
+    /// Wrong passwords in a row that lock out a user name or an address (rule A-11); 0 for never.
+    pub lockout_failures: u32,
+    /// How long a lock-out lasts, in seconds.
+    pub lockout_seconds: u64,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Largest request and answer in octets (rule Q-1).
+    #[serde(deserialize_with = "size")]
+    pub envelope: u64,
+    /// Open connections (rule Q-8).
+    pub connections: usize,
+    /// Open connections of one user (rule Q-22).
+    pub user_connections: usize,
+    /// Requests of one user that are under way (rule Q-22).
+    pub user_requests: usize,
+    /// Open enumerations of one user (rule Q-6).
+    pub per_user: usize,
+    /// Open enumerations of all users (rule Q-5).
+    pub contexts: usize,
+    /// Default and ceiling of `w:OperationTimeout` (rule Q-2).
+    #[serde(deserialize_with = "duration")]
+    pub operation_timeout: Duration,
+    /// Idle limit of an enumeration (rule Q-7).
+    #[serde(deserialize_with = "duration")]
+    pub enumeration_timeout: Duration,
+    /// From the opening of a connection, or the first byte of a request, to the end of its header.
+    #[serde(deserialize_with = "duration")]
+    pub header_timeout: Duration,
+    /// From there to the end of the body (rule Q-9).
+    #[serde(deserialize_with = "duration")]
+    pub packet_timeout: Duration,
+    /// How long a kept-alive connection waits for its next request.
+    #[serde(deserialize_with = "duration")]
+    pub idle_timeout: Duration,
+    /// How long requests and operations that run may take when the server stops.
+    #[serde(deserialize_with = "duration")]
+    pub stop_timeout: Duration,
+}
+
+/// `[snapshot]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Snapshot {
+    /// How long a call waits for its own job before it answers 4096.
+    #[serde(deserialize_with = "duration")]
+    pub inline_wait: Duration,
+    /// Deepest chain of files under a disk.
+    pub chain_cap: usize,
+    /// An image of more extents is not cloned.
+    pub clone_extents: u64,
+    /// Octets that must stay free.
+    #[serde(deserialize_with = "size")]
+    pub reserve: u64,
+}
+
+/// `[job]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Job {
+    /// How long an ended job is kept.
+    #[serde(deserialize_with = "duration")]
+    pub keep: Duration,
+}
+
+/// `[export]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Export {
+    /// Folders below which sets may be exported; absolute.
+    pub roots: Vec<PathBuf>,
+}
+
+/// `[engine]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Engine {
+    /// The engine.
+    pub default: EngineKind,
+    /// How many machines the simulation has.
+    pub machines: u32,
+    /// Folders that disk images and their backing files must lie in; empty allows all.
+    pub image_roots: Vec<PathBuf>,
+}
+
+/// The engines that can be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// Machines of the data directory.
+    Library,
+    /// Machines that exist in memory only.
+    Sim,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Filter as `tracing` reads it: `info`, `groupshot=debug,warn`, …
+    pub level: String,
+    /// Text or JSON.
+    pub format: telemetry::Format,
+    /// Where it is written who has changed what and who could not log on.
+    #[serde(deserialize_with = "audit_to")]
+    pub audit: AuditTo,
+}
+
+/// `log.audit`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditTo {
+    /// Nowhere.
+    Off,
+    /// In the log, with the target `audit`.
+    Log,
+    /// In a file, relative to the configuration file.
+    File(PathBuf),
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            http: SocketAddr::from(([127, 0, 0, 1], 5985)),
+            https: None,
+        }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            basic: true,
+            allow_unencrypted: false,
+            lockout_failures: 10,
+            lockout_seconds: 300,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            envelope: 500 * 1024,
+            connections: 300,
+            user_connections: 100,
+            user_requests: 100,
+            per_user: 1500,
+            contexts: 10_000,
+            operation_timeout: Duration::from_secs(60),
+            enumeration_timeout: Duration::from_secs(60),
+            header_timeout: Duration::from_secs(30),
+            packet_timeout: Duration::from_secs(120),
+            idle_timeout: Duration::from_secs(300),
+            stop_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            inline_wait: Duration::ZERO,
+            chain_cap: 32,
+            clone_extents: 20_000,
+            reserve: 64 << 20,
+        }
+    }
+}
+
+impl Default for Job {
+    fn default() -> Self {
+        Self {
+            keep: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            default: EngineKind::Library,
+            machines: 3,
+            image_roots: Vec::new(),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: telemetry::Format::Text,
+            audit: AuditTo::Log,
+        }
+    }
+}
+
+/// The file cannot be used. One line, with the place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("{}: {reason}", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// It is not what it should be.
+    #[error("{}", first(file, mistakes))]
+    Wrong {
+        /// The file.
+        file: PathBuf,
+        /// All that is wrong, in the order of the lines; at least one.
+        mistakes: Vec<Mistake>,
+    },
+}
+
+/// The first mistake with its place, and whether there are more.
+fn first(file: &Path, mistakes: &[Mistake]) -> String {
+    let mut told = file.display().to_string();
+    if let Some(Mistake { line, text, .. }) = mistakes.first() {
+        told.push_str(&format!(":{line}: {text}"));
+    }
+    if mistakes.len() > 1 {
+        let more = mistakes.len() - 1;
+        told.push_str(&format!(" (and {more} more; see `groupshot config check`)"));
+    }
+    told
+}
+
+impl Config {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|e| ConfigError::Unreadable {
+            file: file.to_owned(),
+            reason: e.to_string(),
+        })?;
+        let mut config = Self::parse(&text).map_err(|mistakes| ConfigError::Wrong {
+            file: file.to_owned(),
+            mistakes,
+        })?;
+        config.tls.stand_beside(file);
+        if let AuditTo::File(path) = &mut config.log.audit {
+            *path = file.parent().unwrap_or(Path::new("")).join(&path);
+        }
+        Ok(config)
+    }
+
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// What is wrong, in the order of the lines.
+    pub fn parse(text: &str) -> Result<Self, Vec<Mistake>> {
+        mistakes::read(text)
+    }
+
+    /// Values that have the right type and still make no sense.
+    fn senseless(&self) -> Vec<Senseless> {
+        let mut found = self.limits.senseless();
+        let mut wrong = |key, other, reason| found.push(Senseless { key, other, reason });
+        // Sockets of a port of our own are told apart by it; 0 is any free one.
+        if self.listen.https == Some(self.listen.http) && self.listen.http.port() != 0 {
+            let other = "listen.http";
+            wrong(
+                "listen.https",
+                Some(other),
+                format!("is the address of {other} as well"),
+            );
+        }
+        if let Err(reason) = telemetry::check(&self.log.level) {
+            wrong("log.level", None, format!("cannot be read: {reason}"));
+        }
+        // A lock-out of a year is no lock-out but a lost user.
+        if !(1..=366 * 86_400).contains(&self.auth.lockout_seconds) {
+            wrong(
+                "auth.lockout_seconds",
+                None,
+                "must be between 1 and 31622400".into(),
+            );
+        }
+        if self.job.keep < Duration::from_secs(300) {
+            wrong("job.keep", None, "must be at least 5m".into());
+        }
+        for root in self.export.roots.iter().filter(|r| !r.is_absolute()) {
+            let reason = format!("must hold absolute paths, not {}", root.display());
+            wrong("export.roots", None, reason);
+        }
+        for root in self.engine.image_roots.iter().filter(|r| !r.is_absolute()) {
+            let reason = format!("must be absolute paths, not `{}`", root.display());
+            wrong("engine.image_roots", None, reason);
+        }
+        if self.snapshot.chain_cap == 0 {
+            wrong("snapshot.chain_cap", None, "must be at least 1".into());
+        }
+        found.extend(self.lonely());
+        found.extend(self.roles.senseless());
+        found
+    }
+
+    /// Keys that need each other.
+    fn lonely(&self) -> Vec<Senseless> {
+        let Tls {
+            certificate,
+            key,
+            client_ca,
+            crl,
+            ..
+        } = &self.tls;
+        let (certificate, key, ca) = (certificate.is_some(), key.is_some(), client_ca.is_some());
+        let mappings = !self.roles.mappings.is_empty();
+        let pairs = [
+            ("tls.certificate", certificate, "tls.key", key),
+            ("tls.key", key, "tls.certificate", certificate),
+            ("tls.crl", crl.is_some(), "tls.client_ca", ca),
+            ("roles.mappings", mappings, "tls.client_ca", ca),
+        ];
+        let alone = pairs
+            .into_iter()
+            .filter(|(_, given, _, needed)| *given && !needed);
+        alone
+            .map(|(key, _, other, _)| Senseless {
+                key,
+                other: Some(other),
+                reason: format!("needs {other} beside it"),
+            })
+            .collect()
+    }
+}
+
+impl Limits {
+    fn senseless(&self) -> Vec<Senseless> {
+        let mut found = Vec::new();
+        let mut wrong = |key, reason: &str| {
+            found.push(Senseless {
+                key,
+                other: None,
+                reason: reason.to_owned(),
+            });
+        };
+        // Rule Q-1 names 32 KiB as the least, H-20 lets no client ask for less than 8 KiB.
+        if !(32 * 1024..=64 << 20).contains(&self.envelope) {
+            wrong("limits.envelope", "must be between 32KiB and 64MiB");
+        }
+        for (key, value) in [
+            ("limits.connections", self.connections),
+            ("limits.user_connections", self.user_connections),
+            ("limits.user_requests", self.user_requests),
+            ("limits.per_user", self.per_user),
+            ("limits.contexts", self.contexts),
+        ] {
+            if value == 0 {
+                wrong(key, "must be at least 1");
+            }
+        }
+        for (key, value) in [
+            ("limits.operation_timeout", self.operation_timeout),
+            ("limits.enumeration_timeout", self.enumeration_timeout),
+            ("limits.header_timeout", self.header_timeout),
+            ("limits.packet_timeout", self.packet_timeout),
+            ("limits.idle_timeout", self.idle_timeout),
+            ("limits.stop_timeout", self.stop_timeout),
+        ] {
+            if value < Duration::from_millis(500) {
+                wrong(key, "must be at least 500ms");
+            }
+        }
+        found
+    }
+}
+
+impl Roles {
+    fn senseless(&self) -> Vec<Senseless> {
+        let mut found = Vec::new();
+        let mut seen = Vec::new();
+        for entry in &self.mappings {
+            let reason = match entry.mapping() {
+                Err(reason) => format!("cannot be used: {reason}"),
+                Ok(mapping) if seen.contains(&mapping.owner) => {
+                    format!("map the certificate of user `{}` twice", entry.user)
+                }
+                Ok(mapping) => {
+                    seen.push(mapping.owner);
+                    continue;
+                }
+            };
+            found.push(Senseless {
+                key: "roles.mappings",
+                other: None,
+                reason,
+            });
+        }
+        found
+    }
+}
+
+impl Tls {
+    /// The files that it names.
+    #[must_use]
+    pub fn files(&self) -> tls::Files {
+        tls::Files {
+            pair: self.certificate.clone().zip(self.key.clone()),
+            client_ca: self.client_ca.clone(),
+            crl: self.crl.clone(),
+            min_version: self.min_version,
+        }
+    }
+
+    fn stand_beside(&mut self, config: &Path) {
+        let directory = config.parent().unwrap_or(Path::new(""));
+        let files = [
+            &mut self.certificate,
+            &mut self.key,
+            &mut self.client_ca,
+            &mut self.crl,
+        ];
+        for path in files.into_iter().flatten() {
+            *path = directory.join(&path);
+        }
+    }
+}
+
+/// `true`, `false` or the path of a file.
+fn audit_to<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AuditTo, D::Error> {
+    struct Visitor;
+    impl de::Visitor<'_> for Visitor {
+        type Value = AuditTo;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("true (in the log), false (nowhere) or the path of a file")
+        }
+
+        fn visit_bool<E: de::Error>(self, on: bool) -> Result<AuditTo, E> {
+            Ok(if on { AuditTo::Log } else { AuditTo::Off })
+        }
+
+        fn visit_str<E: de::Error>(self, path: &str) -> Result<AuditTo, E> {
+            match path {
+                "" => Err(E::invalid_value(de::Unexpected::Str(path), &self)),
+                path => Ok(AuditTo::File(path.into())),
+            }
+        }
+    }
+    deserializer.deserialize_any(Visitor)
+}
+
+/// A length of time: whole seconds, or text with units (`1h 30m`, `2s`, `500ms`).
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    struct Visitor;
+    impl de::Visitor<'_> for Visitor {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a length of time: seconds, or text such as \"2s\", \"500ms\", \"1h 30m\"")
+        }
+
+        fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<Duration, E> {
+            let unsigned = u64::try_from(seconds);
+            unsigned
+                .map(Duration::from_secs)
+                .map_err(|_| E::invalid_value(de::Unexpected::Signed(seconds), &self))
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+            let wrong = || E::invalid_value(de::Unexpected::Str(text), &self);
+            let signed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+            Duration::try_from(signed).map_err(|_| wrong())
+        }
+    }
+    deserializer.deserialize_any(Visitor)
+}
+
+/// A number of octets: a number, or text with a unit (`512KiB`, `10GiB`).
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    struct Visitor;
+    impl de::Visitor<'_> for Visitor {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number of bytes, or text such as \"512KiB\", \"256MiB\", \"10GiB\"")
+        }
+
+        fn visit_i64<E: de::Error>(self, octets: i64) -> Result<u64, E> {
+            u64::try_from(octets)
+                .map_err(|_| E::invalid_value(de::Unexpected::Signed(octets), &self))
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
+            parse_size(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+        }
+    }
+    deserializer.deserialize_any(Visitor)
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let unit_at = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(unit_at)?;
+    let factor = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1_u64 << 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        assert_eq!(Config::parse(""), Ok(Config::default()));
+    }
+
+    #[test]
+    fn the_example_of_the_documentation_is_valid_and_shows_the_defaults() {
+        let source = include_str!("mod.rs");
+        let example: String = source
+            .lines()
+            .skip_while(|l| *l != "//! ```toml")
+            .skip(1)
+            .take_while(|l| *l != "//! ```")
+            .map(|l| format!("{}\n", l.trim_start_matches("//! ")))
+            .collect();
+        assert!(example.contains("[limits]"));
+        assert_eq!(Config::parse(&example), Ok(Config::default()));
+    }
+
+    #[test]
+    fn values_are_read() {
+        let config = Config::parse(
+            "[listen]\nhttp = \"[::1]:0\"\n[limits]\nenvelope = 153600\noperation_timeout = 30\n\
+             [snapshot]\ninline_wait = \"1m 30s\"\nreserve = \"10GiB\"\n[engine]\ndefault = \"sim\"\n",
+        )
+        .unwrap();
+        assert_eq!(config.listen.http.to_string(), "[::1]:0");
+        assert_eq!(config.limits.envelope, 153_600);
+        assert_eq!(config.limits.operation_timeout, Duration::from_secs(30));
+        assert_eq!(config.snapshot.inline_wait, Duration::from_secs(90));
+        assert_eq!(config.snapshot.reserve, 10 << 30);
+        assert_eq!(config.engine.default, EngineKind::Sim);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        for (text, line, part) in [
+            (
+                "[limits]\n\nenvelop = 1",
+                3,
+                "limits.envelop: unknown key `envelop`",
+            ),
+            ("[snapshots]\nreserve = 1", 1, "unknown key `snapshots`"),
+            ("[listen]\nhttp = \"localhost\"", 2, "listen.http: "),
+            ("[limits]\nenvelope = \"1 kB\"", 2, "limits.envelope: "),
+            (
+                "[limits]\nenvelope = 10",
+                2,
+                "limits.envelope must be between",
+            ),
+            ("[job]\nkeep = \"1s\"", 2, "job.keep must be at least 5m"),
+            (
+                "[export]\nroots = [\"/a\", \"b\"]",
+                2,
+                "export.roots must hold absolute paths, not b",
+            ),
+            ("[limits]\noperation_timeout = -1", 2, "a length of time"),
+            (
+                "[auth]\nlockout_seconds = 0",
+                2,
+                "auth.lockout_seconds must be between",
+            ),
+            (
+                "[auth]\nlockout_failures = -1",
+                2,
+                "auth.lockout_failures: ",
+            ),
+            ("[tls]\nmin_version = \"1.1\"", 2, "tls.min_version: "),
+            (
+                "[tls]\n\ncertificate = \"c.pem\"",
+                3,
+                "tls.certificate needs tls.key beside it",
+            ),
+            (
+                "[tls]\ncrl = \"c.pem\"",
+                2,
+                "tls.crl needs tls.client_ca beside it",
+            ),
+            (
+                "[roles]\nmappings = [{ san = \"dns:a\", user = \"a\", role = \"reader\" }]",
+                2,
+                "roles.mappings needs tls.client_ca beside it",
+            ),
+            (
+                "[tls]\nclient_ca = \"c\"\n[roles]\nmappings = [{ user = \"a\", role = \"reader\" }]",
+                4,
+                "must have one of subject, san and fingerprint",
+            ),
+            (
+                "[tls]\nclient_ca = \"c\"\n[roles]\nmappings = [{ san = \"ann\", user = \"a\", role = \"reader\" }]",
+                4,
+                "`ann` is not upn:, email:, dns: or uri:",
+            ),
+            (
+                "[engine]\nimage_roots = [\"/a\", \"b\"]",
+                2,
+                "engine.image_roots must be absolute paths, not `b`",
+            ),
+            ("[log]\nlevel = 3", 2, "log.level: "),
+            ("[log]\nlevel = \"a=b=c\"", 2, "log.level cannot be read: "),
+            ("[log]\naudit = 1", 2, "log.audit: "),
+            ("[log]\naudit = \"\"", 2, "log.audit: "),
+            (
+                "[listen]\nhttps = \"127.0.0.1:5985\"",
+                2,
+                "listen.https is the address of listen.http",
+            ),
+            (
+                "[limits]\nuser_connections = 0",
+                2,
+                "limits.user_connections must be at least 1",
+            ),
+            (
+                "[limits]\nstop_timeout = \"1ms\"",
+                2,
+                "limits.stop_timeout must",
+            ),
+            ("[log\n", 1, ""),
+        ] {
+            let mistakes = Config::parse(text).unwrap_err();
+            assert_eq!(mistakes.len(), 1, "{text}: {mistakes:?}");
+            let reason = &mistakes[0].text;
+            assert_eq!(mistakes[0].line, line, "{text}: {reason}");
+            assert!(reason.contains(part), "{text}: {reason}");
+            assert!(!reason.contains('\n'), "{reason}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_told_and_none_that_follows_from_another() {
+        let text = "[listen]\nhttpp = \"a\"\n[limits]\nenvelope = \"12KB\"\nfoo = 1\n\
+                    [tls]\ncertificate = 3\nkey = \"k.pem\"\n[snapshot]\nreserve = -1\n\
+                    [[roles.mappings]]\nuser = \"a\"\n[job]\nkeep = \"1s\"\n\
+                    [export]\nroots = [\"/a\", \"b\", \"c\"]\n";
+        let found = Config::parse(text).unwrap_err();
+        let places: Vec<_> = found.iter().map(|m| (m.line, m.key.as_str())).collect();
+        let wanted = [
+            (2, "listen.httpp"),
+            (4, "limits.envelope"),
+            (5, "limits.foo"),
+            (7, "tls.certificate"),
+            (10, "snapshot.reserve"),
+            (11, "roles.mappings"),
+            (14, "job.keep"),
+            (16, "export.roots"),
+            (16, "export.roots"),
+        ];
+        assert_eq!(places, wanted, "{found:?}");
+    }
+}

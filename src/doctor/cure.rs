@@ -1,0 +1,80 @@
+//! What is repaired: one finding at a time, found again first. Each repair may be killed and repeated.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::doctor::{Doctor, Kind};
+use crate::id::VmId;
+use crate::snapshot::{DamagedDisk, Refused};
+
+/// Who the jobs of repairs belong to.
+const OWNER: &str = "doctor";
+
+/// A repair.
+pub(super) enum Cure {
+    /// Ends operations as the start of a server does.
+    Recover,
+    /// Takes the disk for good as it is.
+    Accept(DamagedDisk),
+    /// Merges the hidden layers of the machine.
+    Tidy(VmId),
+    /// Closes the file to writers; the machine is one of those that it is kept for.
+    Mode(PathBuf, VmId),
+    /// Moves the file away from where it is found again and again.
+    SetAside(PathBuf),
+}
+
+impl Doctor {
+    /// Repairs the finding of this kind and object, if it is still there; says what was done.
+    ///
+    /// # Errors
+    /// Why it was not, in one line.
+    pub async fn fix(self: &Arc<Self>, kind: Kind, object: &str) -> Result<String, String> {
+        let mut all = self.ailments().await.into_iter();
+        let found = all.find(|a| a.finding.kind == kind && a.finding.object == object);
+        let Some(found) = found else {
+            return Ok("it is no longer so".to_owned());
+        };
+        let Some(cure) = found.cure else {
+            return Err("there is no repair for it".to_owned());
+        };
+        let coordinator = &self.deps.coordinator;
+        match cure {
+            Cure::Recover => {
+                let recovered = coordinator.recover().await.map_err(|e| e.to_string())?;
+                match recovered.stuck.first() {
+                    None => Ok(format!("recovered: {recovered}")),
+                    Some(stuck) => Err(format!("it cannot end now: {}", stuck.why)),
+                }
+            }
+            Cure::Accept(disk) => {
+                coordinator.accept_damage(&disk).await.map_err(why)?;
+                Ok("accepted".to_owned())
+            }
+            Cure::Tidy(machine) => {
+                let begun = coordinator.tidy(machine, OWNER.to_owned()).await;
+                let begun = begun.map_err(why)?;
+                coordinator.released(machine).await?;
+                Ok(coordinator.status_of(begun.job).unwrap_or_default())
+            }
+            Cure::Mode(file, machine) => {
+                let closed = coordinator.close_to_writers(&file, machine).await;
+                closed.map_err(why)?;
+                Ok("the mode is 0444".to_owned())
+            }
+            Cure::SetAside(file) => {
+                let coordinator = Arc::clone(coordinator);
+                let moved = tokio::task::spawn_blocking(move || coordinator.set_aside(&file)).await;
+                let moved = moved.map_err(|e| e.to_string())?;
+                let to = moved.map_err(|e| e.to_string())?;
+                Ok(format!("moved to {}", to.display()))
+            }
+        }
+    }
+}
+
+fn why(refused: Refused) -> String {
+    let (Refused::Failed(text) | Refused::InvalidParameter(text) | Refused::InvalidState(text)) =
+        refused;
+    text.render()
+}

@@ -1,0 +1,202 @@
+//! How a running server is asked: one JSON object a line each way over a socket in the data directory.
+//!
+//! ```json
+//! {"version":1,"do":"look"}
+//! {"version":1,"findings":[…]}
+//! {"version":1,"do":"fix","kind":"orphan","object":"…"}
+//! {"version":1,"done":"moved to …"}        or {"version":1,"error":"…"}
+//! ```
+//!
+//! The socket is of mode 0600, and whoever connects must be root or the server's own user. It is reached through a
+//! descriptor of its folder, so the path of the data directory may be of any length.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::doctor::{Doctor, Finding, Kind};
+
+const VERSION: u32 = 1;
+const SOCKET: &str = "groupshot.sock";
+/// Longest request, bytes.
+const LONGEST: u64 = 64 << 10;
+/// Longest answer that is read, bytes.
+const LONGEST_ANSWER: u64 = 64 << 20;
+/// How long a request may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Request {
+    version: u32,
+    #[serde(flatten)]
+    wish: Wish,
+}
+
+/// What is wished for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "lowercase")]
+pub enum Wish {
+    /// Everything that is found.
+    Look,
+    /// One repair.
+    Fix {
+        /// Of this kind.
+        kind: Kind,
+        /// The object of the finding.
+        object: String,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Reply {
+    version: u32,
+    #[serde(flatten)]
+    answer: Answer,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// What was found.
+    Findings(Vec<Finding>),
+    /// What was done.
+    Done(String),
+    /// Why not.
+    Error(String),
+}
+
+impl Doctor {
+    /// Does what is wished.
+    pub async fn answer(self: &Arc<Self>, wish: Wish) -> Answer {
+        match wish {
+            Wish::Look => Answer::Findings(self.look().await),
+            Wish::Fix { kind, object } => match self.fix(kind, &object).await {
+                Ok(done) => Answer::Done(done),
+                Err(why) => Answer::Error(why),
+            },
+        }
+    }
+}
+
+/// The socket of a server, open. Removed when it is dropped.
+#[derive(Debug)]
+pub struct Socket {
+    listener: tokio::net::UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Opens the socket of the data directory, which nobody else serves: one that is there is of a dead process.
+    /// Must be called within a runtime.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn open(data_dir: &Path) -> io::Result<Self> {
+        let path = data_dir.join(SOCKET);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let (_folder, short) = short(data_dir)?;
+        let listener = UnixListener::bind(short)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        Ok(Self { listener, path })
+    }
+
+    /// Answers one after the other until `stop`.
+    pub async fn serve(self, doctor: Arc<Doctor>, stop: CancellationToken) {
+        while let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await {
+            let Ok((stream, _)) = accepted else {
+                // No descriptor left, as a rule.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            };
+            let one = talk(stream, &doctor);
+            match stop.run_until_cancelled(one).await {
+                None => break,
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "A check-up was not asked for to the end")
+                }
+                Some(Ok(())) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+async fn talk(stream: tokio::net::UnixStream, doctor: &Arc<Doctor>) -> io::Result<()> {
+    let uid = stream.peer_cred()?.uid();
+    if uid != 0 && uid != nix::unistd::geteuid().as_raw() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let (from, mut to) = stream.into_split();
+    let mut line = String::new();
+    let mut from = tokio::io::BufReader::new(from.take(LONGEST));
+    tokio::time::timeout(PATIENCE, from.read_line(&mut line)).await??;
+    let answer = match serde_json::from_str::<Request>(&line) {
+        Ok(request) if request.version == VERSION => doctor.answer(request.wish).await,
+        Ok(request) => Answer::Error(format!(
+            "this server speaks version {VERSION} of the check-up, not {}",
+            request.version
+        )),
+        Err(error) => Answer::Error(format!("the request makes no sense: {error}")),
+    };
+    let reply = Reply {
+        version: VERSION,
+        answer,
+    };
+    let mut line = serde_json::to_vec(&reply)?;
+    line.push(b'\n');
+    to.write_all(&line).await?;
+    to.shutdown().await
+}
+
+/// Asks the server of a data directory. Blocks until it has answered.
+///
+/// # Errors
+/// None answers there, or not as expected.
+pub fn ask(data_dir: &Path, wish: Wish) -> io::Result<Answer> {
+    let (_folder, short) = short(data_dir)?;
+    let mut stream = UnixStream::connect(short)?;
+    let request = Request {
+        version: VERSION,
+        wish,
+    };
+    let mut line = serde_json::to_vec(&request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut line = String::new();
+    BufReader::new(stream.take(LONGEST_ANSWER)).read_line(&mut line)?;
+    if line.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let reply: Reply = serde_json::from_str(&line)?;
+    Ok(reply.answer)
+}
+
+/// A path of the socket that is short wherever the folder lies, as long as its descriptor is open.
+fn short(data_dir: &Path) -> io::Result<(File, PathBuf)> {
+    let folder = File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_DIRECTORY)
+        .open(data_dir)?;
+    let path = format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd());
+    Ok((folder, path.into()))
+}

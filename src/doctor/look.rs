@@ -1,0 +1,389 @@
+//! What is found: each check on its own, none of them changes anything but the marks of damaged sets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::doctor::cure::Cure;
+use crate::doctor::{Doctor, Finding, Kind, Severity};
+use crate::engine::definition;
+use crate::engine::failure::At;
+use crate::engine::graph;
+use crate::engine::locks;
+use crate::engine::qcow2::chain::{self, Roots};
+use crate::id::VmId;
+use crate::inventory::{Machine, PowerState, Snapshot, SnapshotDisk};
+use crate::snapshot::{DamagedDisk, OpenJournal, Resource};
+
+/// So many files below the cap a chain is told of.
+const NEAR: usize = 4;
+
+/// A finding with its repair.
+pub(super) struct Ailment {
+    pub(super) finding: Finding,
+    pub(super) cure: Option<Cure>,
+}
+
+impl Doctor {
+    /// Everything that is found now, in the order in which it is best repaired.
+    pub async fn look(self: &Arc<Self>) -> Vec<Finding> {
+        let all = self.ailments().await;
+        all.into_iter().map(|a| a.finding).collect()
+    }
+
+    /// [`Doctor::look`] with the repairs.
+    pub(super) async fn ailments(self: &Arc<Self>) -> Vec<Ailment> {
+        let doctor = Arc::clone(self);
+        let journals = tokio::task::spawn_blocking(move || doctor.journals()).await;
+        let mut found = journals.unwrap_or_default();
+        // Where nobody works on an operation, nobody knows what of its files is its own doing.
+        let at_rest = self.deps.frozen.is_some() || found.is_empty();
+        if at_rest && let Err(error) = self.deps.coordinator.look_at_files().await {
+            found.push(unknown("the database", &error));
+        }
+        let doctor = Arc::clone(self);
+        let rest = tokio::task::spawn_blocking(move || doctor.rest(at_rest)).await;
+        match rest {
+            Ok(rest) => found.extend(rest),
+            Err(error) => found.push(unknown("the check-up", &error)),
+        }
+        found.sort_by(|a, b| {
+            let key = |a: &Ailment| (a.finding.kind, a.finding.object.clone());
+            key(a).cmp(&key(b))
+        });
+        found
+    }
+
+    /// Blocks.
+    fn rest(&self, at_rest: bool) -> Vec<Ailment> {
+        let mut found = self.stuck();
+        found.extend(self.library());
+        found.extend(self.kept());
+        found.extend(self.damaged());
+        found.extend(self.machines());
+        if at_rest {
+            found.extend(self.hidden());
+        }
+        found.extend(self.orphans());
+        found.extend(self.space());
+        let warnings = (self.deps.certificates)().into_iter();
+        found.extend(warnings.map(|w| ailment(Kind::Certificate, Severity::Warning, "tls", w)));
+        found
+    }
+
+    /// A running server works on every journal; those that it cannot end are `stuck`.
+    fn journals(&self) -> Vec<Ailment> {
+        if self.deps.frozen.is_some() {
+            return Vec::new();
+        }
+        let journals = match self.deps.coordinator.open_journals() {
+            Ok(journals) => journals,
+            Err(error) => return vec![unknown("journal/", &error)],
+        };
+        let told = |journal: OpenJournal| {
+            let file = journal.file.display().to_string();
+            match journal.told {
+                Ok((what, job)) => {
+                    let text = format!("the {what} (job {job}) has not ended");
+                    let fix = "finish or undo it, as the start of the server does";
+                    ailment(Kind::OpenJournal, Severity::Warning, file, text)
+                        .cured(fix, Cure::Recover)
+                }
+                Err(why) => {
+                    let text = format!("the journal {why}; the server does not start, keep a copy");
+                    ailment(Kind::JournalUnreadable, Severity::Error, file, text)
+                }
+            }
+        };
+        journals.into_iter().map(told).collect()
+    }
+
+    fn stuck(&self) -> Vec<Ailment> {
+        let stuck = self.deps.coordinator.stuck().into_iter();
+        let told = stuck.map(|(holder, held)| {
+            let machines = held.iter().filter_map(|resource| match resource {
+                Resource::Machine(id) => Some(*id),
+                Resource::Set(_) | Resource::Collection(_) => None,
+            });
+            let name = |id| {
+                let machine = self.deps.compute.machine(id);
+                machine.map_or_else(|| id.to_string(), |m| m.name.clone())
+            };
+            let machines: Vec<_> = machines.map(name).collect();
+            let text = format!(
+                "{}; held: {}; it is tried again by itself until its cause is gone",
+                holder.doing,
+                machines.join(", ")
+            );
+            let job = format!("job {}", holder.job);
+            ailment(Kind::Stuck, Severity::Error, job, text)
+        });
+        told.collect()
+    }
+
+    fn library(&self) -> Vec<Ailment> {
+        let problems = (self.deps.library)().into_iter();
+        let told = problems.map(|p| {
+            ailment(
+                p.kind,
+                Severity::Error,
+                p.file.display().to_string(),
+                p.text,
+            )
+        });
+        told.collect()
+    }
+
+    /// The files that sets keep: there, closed to writers, locked.
+    fn kept(&self) -> Vec<Ailment> {
+        let state = self.deps.store.state();
+        let members = state.sets.values().flat_map(|set| &set.members);
+        let disks = members.flat_map(|m| m.disks.iter().map(move |d| (m, d)));
+        let mut files: BTreeMap<&Path, (&Snapshot, &SnapshotDisk)> = BTreeMap::new();
+        for (member, disk) in disks.filter(|(_, d)| graph::is_file(d)) {
+            let below = disk.sealed.iter().skip(1).map(|s| s.file.as_path());
+            for file in below.chain([disk.file.as_path()]) {
+                files.entry(file).or_insert((member, disk));
+            }
+        }
+        let frozen = self.deps.frozen.as_ref().map(|freeze| freeze());
+        let mut found = Vec::new();
+        for (file, (member, disk)) in &files {
+            let (object, of) = (file.display().to_string(), &member.machine_name);
+            if let Err(error) = file.metadata() {
+                let text = format!(
+                    "a snapshot of machine {of}, disk {} needs it: {error}",
+                    disk.id
+                );
+                found.push(ailment(Kind::KeptMissing, Severity::Error, object, text));
+                continue;
+            }
+            if locks::is_written(file).unwrap_or(false) {
+                let text = format!(
+                    "another process has it open for writing; a snapshot of machine {of} needs it as it is"
+                );
+                found.push(ailment(
+                    Kind::FrozenOpen,
+                    Severity::Error,
+                    object.clone(),
+                    text,
+                ));
+            }
+            let named = **file == *disk.file;
+            if named && frozen.as_ref().is_some_and(|f| !f.holds(file)) {
+                let text = "it is not locked against writers; the server tries again by itself";
+                found.push(ailment(
+                    Kind::FrozenUnlocked,
+                    Severity::Warning,
+                    object,
+                    text,
+                ));
+            }
+        }
+        for (file, machine) in self.deps.coordinator.writable() {
+            let object = file.display().to_string();
+            let text = "a snapshot keeps it, and its mode lets it be written";
+            let cure = Cure::Mode(file, machine);
+            let ailment = ailment(Kind::FrozenWritable, Severity::Warning, object, text);
+            found.push(ailment.cured("set its mode to 0444", cure));
+        }
+        found
+    }
+
+    fn damaged(&self) -> Vec<Ailment> {
+        let damaged = self.deps.coordinator.damaged().into_iter();
+        let told = damaged.map(|disk| {
+            let DamagedDisk {
+                set,
+                machine_name,
+                disk: id,
+                ..
+            } = &disk;
+            let object = format!("set {set}, machine {machine_name}, disk {id}");
+            let files: Vec<_> = disk.files.iter().map(|f| f.display().to_string()).collect();
+            let text = format!(
+                "changed after it was captured: {}; set `{}` is neither applied nor exported",
+                files.join(", "),
+                disk.set_name
+            );
+            let fix = "accept the disk as it is now";
+            ailment(Kind::Damaged, Severity::Error, object, text).cured(fix, Cure::Accept(disk))
+        });
+        told.collect()
+    }
+
+    /// What of machines is at work, on a changed base, or deep.
+    fn machines(&self) -> Vec<Ailment> {
+        let changed = self.deps.coordinator.damaged();
+        let changed: BTreeSet<_> = changed.into_iter().flat_map(|d| d.files).collect();
+        let mut found = Vec::new();
+        for machine in self.deps.compute.machines().values() {
+            if self.deps.compute.state(machine.id) != PowerState::Off {
+                let text = "another process has a disk image of it open for writing: it runs";
+                let object = format!("machine {}", machine.name);
+                found.push(ailment(Kind::Running, Severity::Info, object, text));
+            }
+            found.extend(self.disks(machine, &changed));
+        }
+        found
+    }
+
+    fn disks(&self, machine: &Machine, changed: &BTreeSet<PathBuf>) -> Vec<Ailment> {
+        let mut found = Vec::new();
+        for disk in machine.disks.iter().filter(|d| d.file.is_file()) {
+            let at = At::disk(machine, disk);
+            let object = format!("machine {}, disk {}", machine.name, disk.id);
+            let layers = match chain::open(&at, &disk.file, disk.format, &Roots::default()) {
+                Ok(layers) => layers,
+                Err(error) => {
+                    found.push(ailment(
+                        Kind::ImageUnreadable,
+                        Severity::Error,
+                        object,
+                        error.to_string(),
+                    ));
+                    continue;
+                }
+            };
+            if layers.len().saturating_add(NEAR) > self.deps.chain_cap {
+                let text = format!(
+                    "{} files lie on each other, and chain_cap is {}: delete older sets",
+                    layers.len(),
+                    self.deps.chain_cap
+                );
+                found.push(ailment(
+                    Kind::ChainDeep,
+                    Severity::Warning,
+                    object.clone(),
+                    text,
+                ));
+            }
+            let mut below = layers
+                .iter()
+                .skip(1)
+                .filter_map(|l| l.file.canonicalize().ok());
+            if let Some(file) = below.find(|f| changed.contains(f)) {
+                let text = format!(
+                    "its active file {} lies on {}, which was changed",
+                    disk.file.display(),
+                    file.display()
+                );
+                found.push(ailment(Kind::BaseWritten, Severity::Warning, object, text));
+            }
+        }
+        found
+    }
+
+    fn hidden(&self) -> Vec<Ailment> {
+        let mut found = Vec::new();
+        let machines = self.deps.compute.machines();
+        // The simulation has no files.
+        let has_files = |m: &&Arc<Machine>| m.disks.iter().any(|d| d.file.is_file());
+        for machine in machines.values().filter(has_files) {
+            let hidden = match self.deps.coordinator.hidden(machine) {
+                Ok(hidden) => hidden,
+                // A file that cannot be seen may lie on any other: so it is for every machine.
+                Err(error) => {
+                    found.push(unknown("hidden layers", &error));
+                    break;
+                }
+            };
+            for layer in hidden {
+                let object = layer.file.display().to_string();
+                let of = format!(
+                    "no snapshot names it; machine {}, disk {}",
+                    machine.name, layer.disk
+                );
+                found.push(match layer.why {
+                    None => {
+                        let fix = "merge what lies on it into it";
+                        let text = format!("{of} still needs it until it is merged");
+                        ailment(Kind::PendingMerge, Severity::Warning, object, text)
+                            .cured(fix, Cure::Tidy(machine.id))
+                    }
+                    Some(why) => {
+                        let text = format!("{of} still needs it: {why}");
+                        ailment(Kind::HiddenLayer, Severity::Info, object, text)
+                    }
+                });
+            }
+        }
+        found
+    }
+
+    fn orphans(&self) -> Vec<Ailment> {
+        let orphans = self.deps.coordinator.orphans().into_iter();
+        let told = orphans.map(|file| {
+            let object = file.display().to_string();
+            let owner = file.parent().and_then(Path::file_name);
+            let owner = owner.and_then(|name| name.to_str()?.parse::<VmId>().ok());
+            let whole = |id: VmId| definition::is_complete(&self.deps.data_dir, id);
+            if !self.deps.coordinator.is_in_sets(&file) {
+                let text = "nothing here names it; it may be of another data directory";
+                ailment(Kind::Orphan, Severity::Info, object, text)
+            } else if owner.is_some_and(|id| !whole(id)) {
+                let text = "nothing names it, but its machine cannot be read or is away: it may be the active file; mend the machine first";
+                ailment(Kind::Orphan, Severity::Warning, object, text)
+            } else {
+                let text = "no machine, set or journal names it";
+                let fix = "move it into orphans/ of the data directory";
+                ailment(Kind::Orphan, Severity::Warning, object, text)
+                    .cured(fix, Cure::SetAside(file))
+            }
+        });
+        told.collect()
+    }
+
+    /// The file systems that sets are written to.
+    fn space(&self) -> Vec<Ailment> {
+        let machines = self.deps.compute.machines();
+        let files = machines.values().flat_map(|m| &m.disks).map(|d| &d.file);
+        let folders = files.filter_map(|f| f.parent()).map(Path::to_owned);
+        let folders: BTreeSet<_> = folders.chain([self.deps.data_dir.clone()]).collect();
+        let there = folders.into_iter().filter(|f| f.is_dir());
+        let told = there.filter_map(|folder| {
+            let object = folder.display().to_string();
+            let short = self.deps.reserve.shortage(&folder).transpose()?;
+            Some(match short {
+                Ok((free, needed)) => {
+                    let text = format!("{free} bytes are free and {needed} must stay free: no set can be taken there");
+                    ailment(Kind::SpaceLow, Severity::Warning, object, text)
+                }
+                Err(error) => unknown(object, &error),
+            })
+        });
+        told.collect()
+    }
+}
+
+impl Ailment {
+    fn cured(mut self, fix: &str, cure: Cure) -> Self {
+        self.finding.fix = Some(fix.to_owned());
+        self.cure = Some(cure);
+        self
+    }
+}
+
+fn ailment(
+    kind: Kind,
+    severity: Severity,
+    object: impl Into<String>,
+    text: impl Into<String>,
+) -> Ailment {
+    let finding = Finding {
+        kind,
+        severity,
+        object: object.into(),
+        text: text.into(),
+        fix: None,
+    };
+    Ailment {
+        finding,
+        cure: None,
+    }
+}
+
+fn unknown(object: impl Into<String>, error: &impl ToString) -> Ailment {
+    let text = format!("it could not be looked at: {}", error.to_string());
+    ailment(Kind::Unknown, Severity::Warning, object, text)
+}

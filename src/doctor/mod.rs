@@ -1,0 +1,158 @@
+//! The operator's check-up of one data directory: what is wrong there, and what can be done about it.
+//!
+//! `look` finds, `cure` repairs, one finding at a time and each repair repeatable. Without a server both work in
+//! the process that asks; with one they are asked of it over a socket (`line`).
+
+pub mod line;
+
+mod cure;
+mod look;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Compute;
+use crate::engine::locks::FrozenFiles;
+use crate::engine::space::Reserve;
+use crate::snapshot::Coordinator;
+use crate::store::Store;
+
+/// What can be wrong; the codes are part of the contract with scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A journal that is damaged or from another version: no server starts.
+    JournalUnreadable,
+    /// An operation that has not ended, and no server works on it.
+    OpenJournal,
+    /// An operation that cannot end now; its machines are held.
+    Stuck,
+    /// A definition, or a `tops.json`, that cannot be read.
+    DefinitionUnreadable,
+    /// An active file that is not there.
+    ImageMissing,
+    /// An active file that cannot be read as what it should be.
+    ImageUnreadable,
+    /// An active file outside `image_roots`.
+    ImageOutsideRoots,
+    /// A file that a snapshot set needs is not there.
+    KeptMissing,
+    /// A frozen file that its mode lets be written.
+    FrozenWritable,
+    /// A frozen file that is not locked against writers while the server runs.
+    FrozenUnlocked,
+    /// A frozen file that another process has open for writing.
+    FrozenOpen,
+    /// A disk of a set was changed after it was captured.
+    Damaged,
+    /// A machine whose active file lies on a changed file.
+    BaseWritten,
+    /// A machine that something runs.
+    Running,
+    /// A hidden layer that can be merged now.
+    PendingMerge,
+    /// A hidden layer that must stay for now.
+    HiddenLayer,
+    /// A file that nothing names.
+    Orphan,
+    /// Less free space than the reserve.
+    SpaceLow,
+    /// A chain of files that nears `chain_cap`.
+    ChainDeep,
+    /// A certificate that expires, or a key that others may read.
+    Certificate,
+    /// Something could not be looked at.
+    Unknown,
+}
+
+/// How much it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Data is missing or not what it should be, or the server cannot work.
+    Error,
+    /// Somebody should look.
+    Warning,
+    /// Good to know; nothing needs to be done.
+    Info,
+}
+
+/// One thing that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What is wrong.
+    pub kind: Kind,
+    /// How much it matters.
+    pub severity: Severity,
+    /// What it is about: a file, a machine, a disk of a set. With `kind` it names the finding.
+    pub object: String,
+    /// In words.
+    pub text: String,
+    /// What a repair would do; `None` if there is none.
+    pub fix: Option<String>,
+}
+
+impl Finding {
+    /// Must somebody do something?
+    #[must_use]
+    pub fn needs_somebody(&self) -> bool {
+        self.severity != Severity::Info
+    }
+}
+
+/// A file of the library of machines that cannot be used as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LibraryProblem {
+    /// Which kind.
+    pub kind: Kind,
+    /// The file.
+    pub file: PathBuf,
+    /// In words.
+    pub text: String,
+}
+
+/// Looks at what is wrong with the library now.
+pub type LibraryProblems = Box<dyn Fn() -> Vec<LibraryProblem> + Send + Sync>;
+
+/// Looks whether the TLS files will do.
+pub type Certificates = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// Freezes what is to be frozen, as the server does by itself a moment later, and gives what is.
+pub type Freeze = Box<dyn Fn() -> Arc<FrozenFiles> + Send + Sync>;
+
+/// What a check-up works with.
+pub struct Deps {
+    /// The operations and records of the data directory.
+    pub coordinator: Arc<Coordinator>,
+    /// The machines.
+    pub compute: Arc<dyn Compute>,
+    /// The state of sets.
+    pub store: Arc<dyn Store>,
+    /// What is kept frozen by this process; `None` where no server runs.
+    pub frozen: Option<Freeze>,
+    /// What is wrong with definitions and active files.
+    pub library: LibraryProblems,
+    /// Warnings about certificates.
+    pub certificates: Certificates,
+    /// What must stay free.
+    pub reserve: Reserve,
+    /// The deepest chain that is allowed.
+    pub chain_cap: usize,
+    /// The data directory.
+    pub data_dir: PathBuf,
+}
+
+/// Looks and repairs.
+pub struct Doctor {
+    deps: Deps,
+}
+
+impl Doctor {
+    /// A doctor for one data directory.
+    #[must_use]
+    pub fn new(deps: Deps) -> Arc<Self> {
+        Arc::new(Self { deps })
+    }
+}

@@ -1,0 +1,507 @@
+//! The two files of a machine in the library: `vm.toml`, which belongs to the operator, and `tops.json`,
+//! which belongs to the server.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Top, revert, stage};
+use crate::failpoint;
+use crate::id::VmId;
+use crate::inventory::Format;
+use crate::text::Text;
+use crate::text::catalog::engine as texts;
+
+/// The operator's file.
+pub(crate) const DEFINITION: &str = "vm.toml";
+/// The server's file.
+pub(crate) const TOPS: &str = "tops.json";
+/// The folder of machines in a data directory.
+pub(crate) const MACHINES: &str = "machines";
+const FORMAT: u32 = 1;
+
+/// What stands in `vm.toml`. An unknown key is an error that names it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Definition {
+    /// Version of this layout: 1.
+    pub(crate) format: u32,
+    /// The machine's GUID, also the name of its folder.
+    pub(crate) id: VmId,
+    /// Display name.
+    pub(crate) name: String,
+    /// Its disks.
+    #[serde(default)]
+    pub(crate) disk: Vec<DiskEntry>,
+    /// How it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    qemu: Option<Qemu>,
+}
+
+/// `[qemu]`. Other keys are for a later version, and refused by name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Qemu {
+    /// Whoever starts the machine looks up its active files first.
+    #[serde(default)]
+    overlay_ok: bool,
+    #[serde(flatten)]
+    others: toml::Table,
+}
+
+/// One `[[disk]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DiskEntry {
+    /// Its id within the machine.
+    pub(crate) id: String,
+    /// The imported image, absolute.
+    pub(crate) path: PathBuf,
+    /// Its format.
+    pub(crate) format: Format,
+}
+
+impl Definition {
+    /// A definition of this version.
+    pub(crate) fn new(id: VmId, name: String, disk: Vec<DiskEntry>, overlay_ok: bool) -> Self {
+        Self {
+            format: FORMAT,
+            id,
+            name,
+            disk,
+            qemu: overlay_ok.then(|| Qemu {
+                overlay_ok,
+                ..Qemu::default()
+            }),
+        }
+    }
+
+    /// May an overlay become the active file of a disk?
+    pub(crate) fn overlay_ok(&self) -> bool {
+        self.qemu.as_ref().is_some_and(|q| q.overlay_ok)
+    }
+
+    /// The refusal of a key that this version does not read (`file` is still to be named).
+    fn unread(&self) -> Option<Text> {
+        let key = self.qemu.as_ref()?.others.keys().next()?;
+        Some(texts::DEFINITION_QEMU.with("key", key))
+    }
+
+    /// Reads an exported definition: its paths start at the folder of the file, its id is the exported machine's.
+    pub(crate) fn load_exported(file: &Path) -> Result<Self, Text> {
+        let absolute = std::path::absolute(file);
+        let mut it = absolute.map_err(|e| e.to_string()).and_then(|file| {
+            let text = fs::read_to_string(&file).map_err(|e| e.to_string())?;
+            let mut it: Self = toml::from_str(&text).map_err(|e| e.to_string())?;
+            for disk in &mut it.disk {
+                disk.path = file.with_file_name(&disk.path);
+            }
+            Ok(it)
+        });
+        if let Ok(it) = &mut it {
+            if let Some(text) = it.unread() {
+                return Err(text.with("file", file.display()));
+            }
+            if it.format != FORMAT {
+                let text = texts::DEFINITION_FORMAT.with("format", it.format);
+                return Err(text.with("file", file.display()));
+            }
+        }
+        it.map_err(|cause| {
+            let text = texts::DEFINITION_READ.with("file", file.display());
+            text.with("cause", cause.trim_end())
+        })
+    }
+
+    /// Reads and checks the file of machine `id`.
+    pub(crate) fn load(file: &Path, id: VmId) -> Result<Self, Text> {
+        let fail = |cause: String| {
+            texts::DEFINITION_READ
+                .with("file", file.display())
+                .with("cause", cause.trim_end())
+        };
+        let text = fs::read_to_string(file).map_err(|e| fail(e.to_string()))?;
+        let it: Self = toml::from_str(&text).map_err(|e| fail(e.to_string()))?;
+        let refuse = |text: Text| Err(text.with("file", file.display()));
+        if let Some(text) = it.unread() {
+            return refuse(text);
+        }
+        if it.format != FORMAT {
+            return refuse(texts::DEFINITION_FORMAT.with("format", it.format));
+        }
+        if it.id != id {
+            return refuse(texts::DEFINITION_ID.with("id", it.id));
+        }
+        it.check().map_err(|(disk, cause)| {
+            texts::DEFINITION_DISK
+                .with("file", file.display())
+                .with("disk", disk)
+                .with("cause", cause)
+        })?;
+        Ok(it)
+    }
+
+    /// The rules that types do not hold: each disk has an id of its own and an absolute path.
+    fn check(&self) -> Result<(), (String, String)> {
+        let at = |disk: &str, text: Text| {
+            let text = text.with("machine", &self.name).with("disk", disk);
+            Err((disk.to_owned(), text.render()))
+        };
+        if self.name.trim().is_empty() {
+            return at("*", texts::NAME_EMPTY.text());
+        }
+        if self.disk.is_empty() {
+            return at("*", texts::NO_DISKS.text());
+        }
+        for (n, disk) in self.disk.iter().enumerate() {
+            if !is_disk_id(&disk.id) {
+                return at(&disk.id, texts::DISK_ID.text());
+            }
+            if self.disk.iter().take(n).any(|d| d.id == disk.id) {
+                return at(&disk.id, texts::DISK_TWICE.text());
+            }
+            if !disk.path.is_absolute() {
+                return at(&disk.id, texts::PATH_FORM.with("file", disk.path.display()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The text of a definition with other disk files: each disk that `files` names lies there as qcow2, the others
+/// are gone. Everything else stays as the operator wrote it, but for comments.
+///
+/// # Errors
+/// In words what is wrong with the text.
+pub fn with_disks(text: &str, files: &BTreeMap<String, String>) -> Result<String, String> {
+    let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
+    let disks = table.get_mut("disk").and_then(toml::Value::as_array_mut);
+    let disks = disks.ok_or("it names no disks")?;
+    disks.retain_mut(|disk| {
+        let id = disk.get("id").and_then(toml::Value::as_str);
+        let file = id.and_then(|id| files.get(id));
+        if let (Some(file), Some(disk)) = (file, disk.as_table_mut()) {
+            disk.insert("path".to_owned(), file.clone().into());
+            disk.insert("format".to_owned(), Format::Qcow2.as_str().into());
+            return true;
+        }
+        false
+    });
+    toml::to_string(&table).map_err(|e| e.to_string())
+}
+
+/// A path of a definition, and where it stands.
+pub(crate) struct DiskPath {
+    pub(crate) disk: String,
+    pub(crate) path: PathBuf,
+    pub(crate) format: Format,
+    /// From 1.
+    pub(crate) line: usize,
+    /// Of the path with its quotes, in bytes.
+    place: Range<usize>,
+}
+
+/// The name of the machine and the paths of a definition, whatever else stands in it.
+///
+/// # Errors
+/// In words what is wrong with the text.
+pub(crate) fn paths(text: &str) -> Result<(String, Vec<DiskPath>), String> {
+    #[derive(Deserialize)]
+    struct Outline {
+        name: String,
+        #[serde(default)]
+        disk: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        id: String,
+        path: toml::Spanned<PathBuf>,
+        format: Format,
+    }
+    let it: Outline = toml::from_str(text).map_err(|e| e.to_string())?;
+    let path = |entry: Entry| {
+        let place = entry.path.span();
+        let before = text.get(..place.start).unwrap_or_default();
+        DiskPath {
+            disk: entry.id,
+            path: entry.path.into_inner(),
+            format: entry.format,
+            line: before.matches('\n').count() + 1,
+            place,
+        }
+    };
+    Ok((it.name, it.disk.into_iter().map(path).collect()))
+}
+
+/// The text of a definition with another path of one disk; all else stays byte for byte.
+///
+/// # Errors
+/// In words what is wrong with the text.
+pub(crate) fn with_path(text: &str, disk: &str, path: &Path) -> Result<String, String> {
+    let (_, paths) = paths(text)?;
+    let found = paths.into_iter().find(|p| p.disk == disk);
+    let found = found.ok_or_else(|| format!("it has no disk {disk}"))?;
+    if found.path == path {
+        return Ok(text.to_owned());
+    }
+    let name = path.to_str().ok_or("the path is not UTF-8")?;
+    let mut new = text.to_owned();
+    new.replace_range(found.place, &toml::Value::from(name).to_string());
+    Ok(new)
+}
+
+/// Disk ids become file names and parts of InstanceIDs.
+pub(crate) fn is_disk_id(id: &str) -> bool {
+    (1..=64).contains(&id.len())
+        && !id.starts_with('.')
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// What stands in `tops.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tops {
+    /// Version of this layout: 1.
+    format: u32,
+    /// When the machine was imported.
+    pub(crate) imported: Option<Timestamp>,
+    /// The active file of each disk that has had a snapshot, by disk id; others use their own path.
+    pub(crate) tops: BTreeMap<String, Top>,
+}
+
+/// The active files that `tops.json` of any machine names, also where its definition cannot be read or has the disk
+/// no more.
+pub(crate) fn recorded_tops(data_dir: &Path) -> Vec<Top> {
+    let folders = fs::read_dir(data_dir.join(MACHINES)).into_iter().flatten();
+    let files = folders.flatten().map(|folder| folder.path().join(TOPS));
+    let stored = files.filter_map(|file| Tops::load(&file).ok());
+    stored
+        .flat_map(|stored| stored.tops.into_values())
+        .collect()
+}
+
+/// Whether the machine can be read, and `tops.json` with it, which every import writes.
+pub(crate) fn is_complete(data_dir: &Path, id: VmId) -> bool {
+    let folder = data_dir.join(MACHINES).join(id.to_string());
+    Definition::load(&folder.join(DEFINITION), id).is_ok()
+        && folder.join(TOPS).exists()
+        && Tops::load(&folder.join(TOPS)).is_ok()
+}
+
+impl Tops {
+    /// No snapshot yet.
+    pub(crate) fn new(imported: Option<Timestamp>) -> Self {
+        Self {
+            format: FORMAT,
+            imported,
+            tops: BTreeMap::new(),
+        }
+    }
+
+    /// Reads the file. One that is not there says nothing.
+    pub(crate) fn load(file: &Path) -> io::Result<Self> {
+        match fs::read(file) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::new(None)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Replaces the file durably: write, fsync, rename, fsync of the directory.
+    pub(crate) fn save(&self, file: &Path) -> Result<(), NotReplaced> {
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|e| NotReplaced::Refused(io::Error::other(e)))?;
+        replace(file, &bytes)
+    }
+}
+
+/// What [`Tops::save`] calls the file until it is whole.
+pub(crate) const TOPS_NEW: &str = "tops.json.new";
+
+/// A file was not replaced.
+#[derive(Debug)]
+pub(crate) enum NotReplaced {
+    /// The old one stands.
+    Refused(io::Error),
+    /// A sync failed: nobody knows which of them the disk holds.
+    Broken(io::Error),
+}
+
+impl From<NotReplaced> for io::Error {
+    fn from(error: NotReplaced) -> Self {
+        match error {
+            NotReplaced::Refused(e) | NotReplaced::Broken(e) => e,
+        }
+    }
+}
+
+/// Replaces a file durably, whole or not at all.
+pub(crate) fn replace(file: &Path, bytes: &[u8]) -> Result<(), NotReplaced> {
+    replace_as(file, bytes, |_| Ok(()))
+}
+
+/// [`replace`] that keeps owner and mode.
+pub(crate) fn rewrite(file: &Path, bytes: &[u8]) -> Result<(), NotReplaced> {
+    replace_as(file, bytes, |new| {
+        revert::take_over(new, &File::open(file)?)
+    })
+}
+
+fn replace_as(
+    file: &Path,
+    bytes: &[u8],
+    dress: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<(), NotReplaced> {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let refused = |e| {
+        let _ = fs::remove_file(&new);
+        NotReplaced::Refused(e)
+    };
+    let written = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o640)
+        .open(&new)
+        .and_then(|mut f| {
+            dress(&f)?;
+            f.write_all(bytes)?;
+            Ok(f)
+        });
+    let sync = |f: File| {
+        failpoint::pass("replace.sync").map_err(io::Error::other)?;
+        f.sync_all()
+    };
+    written
+        .map_err(refused)
+        .and_then(|f| sync(f).map_err(NotReplaced::Broken))?;
+    fs::rename(&new, file).map_err(refused)?;
+    file.parent()
+        .map_or(Ok(()), stage::sync_dir)
+        .map_err(NotReplaced::Broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "8A3D0000-0000-0000-0000-0000000000FF";
+
+    fn load(rest: &str) -> Result<Definition, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(DEFINITION);
+        fs::write(&file, format!("id = \"{ID}\"\nname = \"web-1\"\n{rest}")).unwrap();
+        Definition::load(&file, ID.parse().unwrap()).map_err(|t| t.render())
+    }
+
+    #[test]
+    fn a_definition_is_read_back_as_it_was_written() {
+        let disk = DiskEntry {
+            id: "disk0".into(),
+            path: "/images/a b\"c.raw".into(),
+            format: Format::Raw,
+        };
+        for overlay_ok in [false, true] {
+            let disk = vec![disk.clone()];
+            let it = Definition::new(ID.parse().unwrap(), "web-1".into(), disk, overlay_ok);
+            assert_eq!(it.overlay_ok(), overlay_ok);
+            let text = toml::to_string(&it).unwrap();
+            assert_eq!(text.contains("[qemu]\noverlay_ok = true\n"), overlay_ok);
+            assert_eq!(toml::from_str(&text), Ok(it));
+        }
+    }
+
+    #[test]
+    fn an_exported_definition_names_the_files_beside_it() {
+        let disk = |id: &str| DiskEntry {
+            id: id.into(),
+            path: format!("/images/{id}.raw").into(),
+            format: Format::Raw,
+        };
+        let it = Definition::new(
+            ID.parse().unwrap(),
+            "web-1".into(),
+            vec![disk("disk0"), disk("disk1")],
+            true,
+        );
+        let files = BTreeMap::from([("disk1".to_owned(), "disk1.qcow2".to_owned())]);
+        let text = with_disks(&toml::to_string(&it).unwrap(), &files).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(DEFINITION);
+        fs::write(&file, text).unwrap();
+        let read = Definition::load_exported(&file).unwrap();
+        assert_eq!((read.id, read.name.as_str()), (it.id, "web-1"));
+        assert!(read.overlay_ok(), "its operator said so");
+        let only = DiskEntry {
+            id: "disk1".into(),
+            path: dir.path().join("disk1.qcow2"),
+            format: Format::Qcow2,
+        };
+        assert_eq!(read.disk, [only]);
+        assert!(with_disks("name = \"x\"", &files).is_err());
+        assert!(with_disks("disk = 1", &files).is_err());
+        assert!(with_disks("[[disk", &files).is_err());
+    }
+
+    #[test]
+    fn one_path_is_written_anew_and_the_rest_stays() {
+        let text = "# mine\r\nname = 'web'\n[[disk]]\nid=\"a\"\nformat = \"raw\"\n  path = '/old/a' # here\n\n\
+                    [[disk]]\nid = \"b\"\npath = \"/old/b\"\nformat = \"qcow2\"\n[qemu]\nother = 1\n";
+        let (name, found) = paths(text).unwrap();
+        let lines: Vec<_> = found.iter().map(|p| (p.disk.as_str(), p.line)).collect();
+        assert_eq!((name.as_str(), lines), ("web", vec![("a", 6), ("b", 10)]));
+        let new = with_path(text, "a", Path::new("/new/\"x\"/a")).unwrap();
+        assert_eq!(new, text.replace("'/old/a'", "'/new/\"x\"/a'"));
+        assert_eq!(with_path(&new, "a", Path::new("/new/\"x\"/a")), Ok(new));
+        assert!(with_path(text, "c", Path::new("/new")).is_err());
+        assert!(paths("name = 3").is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_definition_is_named() {
+        let disk = "[[disk]]\nid = \"disk0\"\npath = \"/a.raw\"\nformat = \"raw\"\n";
+        assert!(load(&format!("format = 1\n{disk}")).is_ok());
+        let table = [
+            (format!("format = 1\ncolour = 3\n{disk}"), "colour"),
+            (format!("format = 1\n{disk}size = 4\n"), "size"),
+            (format!("format = 2\n{disk}"), "format = 2"),
+            (disk.to_owned(), "format"),
+            ("format = 1\n".to_owned(), "at least one disk"),
+            (format!("format = 1\n{disk}{disk}"), "disk0 stands twice"),
+            (
+                format!("format = 1\n{disk}[qemu]\noverlay_ok = true\nqmp = []\n"),
+                "key qmp of section [qemu]: running machines are not supported by this version",
+            ),
+            (
+                format!("format = 1\n{disk}[qemu]\noverlay_ok = 1\n"),
+                "expected a boolean",
+            ),
+            (
+                format!("format = 1\n{}", disk.replace("/a.raw", "a.raw")),
+                "absolute",
+            ),
+            (
+                format!("format = 1\n{}", disk.replace("disk0", "../x")),
+                "../x",
+            ),
+            (
+                format!("format = 1\n{}", disk.replace("\"raw\"", "\"vmdk\"")),
+                "vmdk",
+            ),
+        ];
+        for (text, word) in table {
+            let error = load(&text).unwrap_err();
+            assert!(error.contains(word), "{word}: {error}");
+            assert!(error.contains(DEFINITION), "names the file: {error}");
+        }
+        assert!(Definition::load(Path::new("/nowhere/vm.toml"), ID.parse().unwrap()).is_err());
+    }
+}

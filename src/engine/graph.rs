@@ -1,0 +1,229 @@
+//! Which disk file lies on which: read from the headers, starting at the files that machines and snapshots
+//! name. Nothing of it is stored, so a merge that waits is found again by looking.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::engine::definition::Definition;
+use crate::engine::failure::At;
+use crate::engine::merge::backing_of;
+use crate::engine::qcow2::header::Header;
+use crate::engine::{EngineError, EngineErrorKind, reflink, sim};
+use crate::inventory::{Format, Machine, SnapshotDisk};
+use crate::text::catalog::engine as texts;
+
+/// Device and inode: what makes two names the same file.
+type Key = (u64, u64);
+
+/// Every file that is reachable from the named ones.
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    nodes: BTreeMap<Key, Node>,
+}
+
+/// One file.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Absolute, as it was first named.
+    pub file: PathBuf,
+    /// Its format.
+    pub format: Format,
+    /// Permission bits.
+    pub mode: u32,
+    /// The file under it.
+    below: Option<Key>,
+}
+
+impl Graph {
+    /// Reads the chains under these files.
+    ///
+    /// # Errors
+    /// A file that is not there or cannot be read: it may lie on any other, so nothing is known then. Those
+    /// of `may_be_gone` may be not there.
+    pub fn read(
+        at: &At,
+        named: impl IntoIterator<Item = (PathBuf, Format)>,
+        may_be_gone: impl IntoIterator<Item = (PathBuf, Format)>,
+    ) -> Result<Self, EngineError> {
+        let mut graph = Self::default();
+        for (file, format) in named {
+            graph.follow(at, file, format)?;
+        }
+        for (file, format) in may_be_gone {
+            match graph.follow(at, file, format) {
+                Err(e) if e.kind == EngineErrorKind::Missing => {}
+                other => other?,
+            }
+        }
+        Ok(graph)
+    }
+
+    /// Adds the chain under a file of which little is known, as far as it can be read.
+    pub fn add(&mut self, at: &At, file: PathBuf, format: Format) {
+        if let Err(error) = self.follow(at, file, format) {
+            tracing::debug!(%error, "A file that nothing names cannot be read");
+        }
+    }
+
+    fn follow(&mut self, at: &At, file: PathBuf, format: Format) -> Result<(), EngineError> {
+        let mut next = Some((file, format));
+        while let Some((file, format)) = next.take() {
+            let io = |e: io::Error| at.io(&file, &e);
+            let meta = fs::metadata(&file).map_err(io)?;
+            let key = (meta.dev(), meta.ino());
+            if self.nodes.contains_key(&key) {
+                break;
+            }
+            let mut node = Node {
+                file: file.clone(),
+                format,
+                mode: meta.mode() & 0o7777,
+                below: None,
+            };
+            if format == Format::Qcow2 {
+                let refuse = |m| at.error(EngineErrorKind::Unsupported, m, &file);
+                let header = File::open(&file).and_then(|f| Header::load(&f));
+                let header = header.map_err(io)?.map_err(|e| refuse(e.message()))?;
+                if let Some(below) = backing_of(&file, &header) {
+                    let meta = fs::metadata(&below).map_err(|e| at.io(&below, &e))?;
+                    node.below = Some((meta.dev(), meta.ino()));
+                    let format = match header.backing_format().as_deref() {
+                        Some("raw") => Format::Raw,
+                        Some("qcow2") => Format::Qcow2,
+                        _ => return Err(refuse(texts::BACKING_UNRECORDED)),
+                    };
+                    next = Some((below, format));
+                }
+            }
+            self.nodes.insert(key, node);
+        }
+        Ok(())
+    }
+
+    /// The file by any of its names.
+    #[must_use]
+    pub fn node(&self, file: &Path) -> Option<&Node> {
+        self.nodes.get(&key(file)?)
+    }
+
+    /// Whether both names are of one file.
+    #[must_use]
+    pub fn is_same(&self, one: &Path, other: &Path) -> bool {
+        one == other || key(one).is_some_and(|k| key(other) == Some(k))
+    }
+
+    /// The files that lie directly on this one.
+    #[must_use]
+    pub fn children(&self, file: &Path) -> Vec<&Node> {
+        let Some(key) = key(file) else {
+            return Vec::new();
+        };
+        let nodes = self.nodes.values();
+        nodes.filter(|n| n.below == Some(key)).collect()
+    }
+
+    /// The file and everything under it, from above.
+    #[must_use]
+    pub fn chain(&self, file: &Path) -> Vec<&Node> {
+        let mut chain = Vec::new();
+        let mut next = key(file);
+        while let Some(node) = next.and_then(|k| self.nodes.get(&k)) {
+            if chain.len() > self.nodes.len() {
+                break; // a loop
+            }
+            chain.push(node);
+            next = node.below;
+        }
+        chain
+    }
+
+    /// Every file that is reachable.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.nodes.values().map(|n| n.file.as_path())
+    }
+}
+
+/// The files that were the active ones of the machine when it was imported.
+#[must_use]
+pub fn imported(machine: &Machine) -> Vec<PathBuf> {
+    let definition = Definition::load(&machine.definition, machine.id);
+    let disks = definition.map(|d| d.disk).unwrap_or_default();
+    disks.into_iter().map(|d| d.path).collect()
+}
+
+/// Whether the disk of a snapshot is a real file.
+#[must_use]
+pub fn is_file(disk: &SnapshotDisk) -> bool {
+    disk.driver != sim::NAME
+}
+
+/// Whether the server made the file: it lies under `sets` of the data directory, or is a clone beside an
+/// image.
+#[must_use]
+pub fn is_ours(sets: &Path, file: &Path) -> bool {
+    let clone = || {
+        let folder = file.parent().and_then(Path::parent);
+        folder.and_then(Path::file_name) == Some(reflink::FOLDER.as_ref())
+    };
+    file.starts_with(sets) || clone()
+}
+
+fn key(file: &Path) -> Option<Key> {
+    let meta = fs::metadata(file).ok()?;
+    Some((meta.dev(), meta.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::qcow2::writer::NewImage;
+
+    fn overlay(folder: &Path, name: &str, on: &Path, format: Format) -> PathBuf {
+        let file = folder.join(name);
+        let new = NewImage {
+            size: 1 << 20,
+            backing: Some((on, format)),
+        };
+        new.write(&File::create(&file).unwrap()).unwrap();
+        file
+    }
+
+    #[test]
+    fn branches_and_other_names_of_a_file_are_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("base.raw");
+        fs::write(&base, [0; 512]).unwrap();
+        let one = overlay(dir.path(), "one.qcow2", &base, Format::Raw);
+        let top = overlay(dir.path(), "top.qcow2", &one, Format::Qcow2);
+        let link = dir.path().join("link.qcow2");
+        std::os::unix::fs::symlink(&one, &link).unwrap();
+        let branch = overlay(dir.path(), "branch.qcow2", &link, Format::Qcow2);
+        let at = At::new("m", "d");
+        let gone = (dir.path().join("gone.qcow2"), Format::Qcow2);
+        let named = [top.clone(), branch.clone()].map(|f| (f, Format::Qcow2));
+        let graph = Graph::read(&at, named.clone(), [gone.clone()]).unwrap();
+        assert_eq!(graph.children(&one).len(), 2);
+        assert_eq!(graph.children(&base).len(), 1);
+        assert_eq!(graph.chain(&top).len(), 3);
+        assert_eq!(graph.files().count(), 4);
+        assert!(graph.is_same(&link, &one));
+        // A file that is not there may lie on any other.
+        let named = named.into_iter().chain([gone]);
+        let error = Graph::read(&at, named, []).unwrap_err();
+        assert_eq!(error.kind, EngineErrorKind::Missing);
+        fs::remove_file(&base).unwrap();
+        assert!(Graph::read(&at, [(top, Format::Qcow2)], []).is_err());
+    }
+
+    #[test]
+    fn ours_is_what_lies_in_our_folders() {
+        let sets = Path::new("/data/sets");
+        assert!(is_ours(sets, Path::new("/data/sets/S/M/disk0.qcow2")));
+        assert!(is_ours(sets, Path::new("/images/.groupshot/S/M-disk0.raw")));
+        assert!(!is_ours(sets, Path::new("/images/web.raw")));
+        assert!(!is_ours(sets, Path::new("/images/.groupshot.raw")));
+    }
+}

@@ -1,0 +1,283 @@
+//! `vm import`: takes a powered-off machine into the library, by reference. The images stay where they are.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, TOPS, Tops};
+use crate::engine::failure::At;
+use crate::engine::library::{self, directory_failed, machines_directory};
+use crate::engine::qcow2::chain::{self, Layer, Roots};
+use crate::engine::qcow2::header::has_magic;
+use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, reflink, stage};
+use crate::id::VmId;
+use crate::inventory::{Format, Machine};
+use crate::text::Text;
+use crate::text::catalog::engine as texts;
+
+/// A machine to import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMachine {
+    /// Display name.
+    pub name: String,
+    /// Its disks, at least one.
+    pub disks: Vec<NewDisk>,
+    /// `[qemu] overlay_ok`: an overlay may become the active file of a disk.
+    pub overlay_ok: bool,
+}
+
+/// A disk to import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDisk {
+    /// Its id; `disk0`, `disk1`, … by place if `None`.
+    pub id: Option<String>,
+    /// The image; a relative path starts at the current directory.
+    pub file: PathBuf,
+    /// Its format; taken from the suffix `.qcow2` or `.raw` if `None`, never from the content.
+    pub format: Option<Format>,
+}
+
+impl NewMachine {
+    /// The machine that an exported definition describes; it becomes a machine of its own, with its own id.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Failed`] naming the file.
+    pub fn exported(definition: &Path) -> Result<Self, EngineError> {
+        let defined = Definition::load_exported(definition).map_err(|text| EngineError {
+            kind: EngineErrorKind::Failed,
+            text,
+        })?;
+        let disk = |disk: DiskEntry| NewDisk {
+            id: Some(disk.id),
+            file: disk.path,
+            format: Some(disk.format),
+        };
+        Ok(Self {
+            overlay_ok: defined.overlay_ok(),
+            name: defined.name,
+            disks: defined.disk.into_iter().map(disk).collect(),
+        })
+    }
+}
+
+/// Checks the images with their chains and writes the definition, durably.
+///
+/// # Errors
+/// [`EngineError`] naming machine, disk and file; nothing was written then.
+pub fn import(
+    data_dir: &Path,
+    new: &NewMachine,
+    roots: &Roots,
+    now: Timestamp,
+) -> Result<Machine, EngineError> {
+    if new.name.trim().is_empty() {
+        return Err(unsupported(texts::NAME_EMPTY.text()));
+    }
+    if new.disks.is_empty() {
+        return Err(unsupported(texts::NO_DISKS.with("machine", &new.name)));
+    }
+    let directory = machines_directory(data_dir);
+    let fail = |e: io::Error| directory_failed(&directory, &e);
+    stage::make_dirs(&directory, 1).map_err(fail)?;
+    let _one_at_a_time = exclusive(&directory).map_err(fail)?;
+    let (others, _) = library::scan(data_dir)?;
+    let mut used = Used::of(&others);
+    let mut disks: Vec<DiskEntry> = Vec::new();
+    for (n, disk) in new.disks.iter().enumerate() {
+        let id = disk.id.clone().unwrap_or_else(|| format!("disk{n}"));
+        let at = At::new(&new.name, &id);
+        let text = |message| at.text(message, &disk.file);
+        if !definition::is_disk_id(&id) {
+            return Err(unsupported(text(texts::DISK_ID)));
+        }
+        if disks.iter().any(|d| d.id == id) {
+            return Err(unsupported(text(texts::DISK_TWICE)));
+        }
+        let (path, format) = image(&at, disk, data_dir)?;
+        let layers = chain::open(&at, &path, format, roots)?;
+        used.add(&at, &new.name, &layers)?;
+        disks.push(DiskEntry { id, path, format });
+    }
+    let definition = Definition::new(VmId::random(), new.name.clone(), disks, new.overlay_ok);
+    write(&directory, &definition, now).map_err(fail)?;
+    let (mut all, _) = library::scan(data_dir)?;
+    all.remove(&definition.id)
+        .map(|m| Machine::clone(&m))
+        .ok_or_else(|| library::unknown(definition.id))
+}
+
+/// Takes the machine out of the library. Its images and the files of its former snapshots stay.
+///
+/// # Errors
+/// [`EngineErrorKind::Missing`] if there is no such machine, [`EngineErrorKind::Locked`] if something runs
+/// it, [`EngineErrorKind::Failed`] if `holders` names snapshot sets that hold it.
+pub fn remove(
+    data_dir: &Path,
+    id: VmId,
+    holders: impl FnOnce(VmId) -> Vec<String>,
+) -> Result<(), EngineError> {
+    let directory = machines_directory(data_dir);
+    let fail = |e: io::Error| directory_failed(&directory, &e);
+    let folder = directory.join(id.to_string());
+    if !folder.is_dir() {
+        return Err(library::unknown(id));
+    }
+    let _one_at_a_time = exclusive(&directory).map_err(fail)?;
+    let sets = holders(id);
+    if !sets.is_empty() {
+        return Err(EngineError {
+            kind: EngineErrorKind::Failed,
+            text: texts::MACHINE_REFERRED
+                .with("machine", id)
+                .with("sets", sets.join(", ")),
+        });
+    }
+    let (machines, _) = library::scan(data_dir)?;
+    let _held = match machines.get(&id) {
+        Some(machine) => match Hold::of(machine) {
+            Err(e) if e.kind == EngineErrorKind::Locked => return Err(e),
+            other => other.ok(), // an image that is gone keeps nobody from removing its machine
+        },
+        None => None,
+    };
+    // Out of sight in one step: a reader never meets half a machine.
+    let gone = directory.join(format!(".gone-{id}"));
+    fs::rename(&folder, &gone).map_err(fail)?;
+    stage::sync_dir(&directory).map_err(fail)?;
+    fs::remove_dir_all(&gone).map_err(fail)
+}
+
+/// The absolute path and the format of an image that may be imported.
+fn image(at: &At, disk: &NewDisk, data_dir: &Path) -> Result<(PathBuf, Format), EngineError> {
+    let io = |e: io::Error| at.io(&disk.file, &e);
+    let path = std::path::absolute(&disk.file).map_err(io)?;
+    if path.to_str().is_none() {
+        return Err(unsupported(at.text(texts::PATH_FORM, &path)));
+    }
+    let real = path.canonicalize().map_err(io)?;
+    let sets = data_dir.join("sets");
+    let sets = sets.canonicalize().unwrap_or(sets);
+    let folder = Path::new(reflink::FOLDER);
+    if real.starts_with(&sets) || real.components().any(|c| c.as_os_str() == folder) {
+        return Err(unsupported(at.text(texts::IMAGE_KEPT, &path)));
+    }
+    let format = format(at, disk, &path)?;
+    if !path.is_file() {
+        return Err(unsupported(at.text(texts::NOT_REGULAR, &path)));
+    }
+    if format == Format::Raw && File::open(&path).and_then(|f| has_magic(&f)).map_err(io)? {
+        return Err(unsupported(at.text(texts::FORMAT_MAGIC, &path)));
+    }
+    Ok((path, format))
+}
+
+fn format(at: &At, disk: &NewDisk, path: &Path) -> Result<Format, EngineError> {
+    match (disk.format, chain::by_suffix(path)) {
+        (Some(said), Some(suffix)) if said != suffix => Err(unsupported(
+            at.text(texts::FORMAT_SUFFIX, path)
+                .with("suffix", suffix.as_str())
+                .with("format", said.as_str()),
+        )),
+        (Some(format), _) | (None, Some(format)) => Ok(format),
+        (None, None) => Err(unsupported(at.text(texts::FORMAT_NEEDED, path))),
+    }
+}
+
+/// Which file belongs to whom. Machines may share a backing file, but nobody's active file may be part of
+/// another's chain.
+#[derive(Default)]
+struct Used {
+    /// Active files by device and inode, with the machine's name.
+    tops: BTreeMap<(u64, u64), String>,
+    /// Backing files likewise.
+    below: BTreeMap<(u64, u64), String>,
+}
+
+impl Used {
+    fn of(machines: &Machines) -> Self {
+        let mut used = Self::default();
+        for machine in machines.values() {
+            for disk in &machine.disks {
+                let at = At::disk(machine, disk);
+                // A chain that cannot be read now still has its active file.
+                match chain::open(&at, &disk.file, disk.format, &Roots::default()) {
+                    Ok(layers) => used.note(&machine.name, &layers),
+                    Err(_) => used.note_file(&machine.name, &disk.file),
+                }
+            }
+        }
+        used
+    }
+
+    fn note(&mut self, name: &str, layers: &[Layer]) {
+        for (n, layer) in layers.iter().enumerate() {
+            let list = if n == 0 {
+                &mut self.tops
+            } else {
+                &mut self.below
+            };
+            list.insert(layer.id, name.to_owned());
+        }
+    }
+
+    fn note_file(&mut self, name: &str, file: &Path) {
+        use std::os::unix::fs::MetadataExt;
+        if let Ok(meta) = fs::metadata(file) {
+            self.tops.insert((meta.dev(), meta.ino()), name.to_owned());
+        }
+    }
+
+    /// Refuses a chain that meets another's, else notes it.
+    fn add(&mut self, at: &At, name: &str, layers: &[Layer]) -> Result<(), EngineError> {
+        for (n, layer) in layers.iter().enumerate() {
+            let as_backing = self.below.get(&layer.id).filter(|_| n == 0);
+            if let Some(other) = self.tops.get(&layer.id).or(as_backing) {
+                let text = at.text(texts::IMAGE_USED, &layer.file);
+                return Err(unsupported(text.with("other", other)));
+            }
+        }
+        self.note(name, layers);
+        Ok(())
+    }
+}
+
+/// Writes the machine's folder aside and renames it into place.
+fn write(directory: &Path, definition: &Definition, now: Timestamp) -> io::Result<()> {
+    let aside = directory.join(format!(".new-{}", definition.id));
+    let written = write_files(&aside, definition, now)
+        .and_then(|()| fs::rename(&aside, directory.join(definition.id.to_string())));
+    if written.is_err() {
+        let _ = fs::remove_dir_all(&aside);
+    }
+    written.and_then(|()| stage::sync_dir(directory))
+}
+
+fn write_files(folder: &Path, definition: &Definition, now: Timestamp) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o750).create(folder)?;
+    let text = toml::to_string(definition).map_err(io::Error::other)?;
+    definition::replace(&folder.join(DEFINITION), text.as_bytes())?;
+    Ok(Tops::new(Some(now)).save(&folder.join(TOPS))?)
+}
+
+/// Imports and removals of one data directory take turns.
+fn exclusive(directory: &Path) -> io::Result<Flock<File>> {
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o640)
+        .open(directory.join(".lock"))?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
+}
+
+fn unsupported(text: Text) -> EngineError {
+    EngineError {
+        kind: EngineErrorKind::Unsupported,
+        text,
+    }
+}

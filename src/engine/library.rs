@@ -1,0 +1,382 @@
+//! The embedded library of machines: one folder each under `machines/` of the data directory.
+//!
+//! Readers share one snapshot. It is renewed at most once a second, when someone asks and a file behind it
+//! has changed; so a running server notices an import within a second and sleeps when nobody asks.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+
+use crate::clock::SharedClock;
+use crate::engine::definition::{
+    DEFINITION, Definition, DiskEntry, MACHINES, NotReplaced, TOPS, TOPS_NEW, Tops,
+};
+use crate::engine::failure::{At, kind};
+use crate::engine::qcow2::chain::Roots;
+use crate::engine::qcow2::header::Header;
+use crate::engine::{
+    Compute, EngineError, EngineErrorKind, Hold, Machines, Stamp, Top, locks, stage,
+};
+use crate::id::VmId;
+use crate::inventory::{Disk, Format, Machine, PowerState};
+use crate::text::Text;
+use crate::text::catalog::engine as texts;
+
+const RENEW_AFTER_MILLIS: u64 = 1000;
+const SECTOR: u64 = 512;
+
+/// A file of the library that cannot be used as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// What is wrong with it.
+    pub text: Text,
+}
+
+/// The library of machines of one data directory.
+pub struct Library {
+    directory: PathBuf,
+    roots: Roots,
+    clock: SharedClock,
+    machines: ArcSwap<Machines>,
+    problems: ArcSwap<Vec<Problem>>,
+    entries: Mutex<BTreeMap<VmId, Entry>>,
+    /// Clock time of the last look, in milliseconds.
+    looked: AtomicU64,
+}
+
+/// A machine as loaded, and the files it was loaded from.
+struct Entry {
+    seen: Vec<(PathBuf, Option<Stamp>)>,
+    machine: Option<Arc<Machine>>,
+    problems: Vec<Problem>,
+}
+
+impl Library {
+    /// Opens the library of a data directory and loads every machine. A broken definition is logged, left
+    /// out and listed by [`Library::problems`].
+    ///
+    /// # Errors
+    /// The folder `machines` can be neither made nor read.
+    pub fn open(data_dir: &Path, clock: SharedClock) -> Result<Self, EngineError> {
+        Self::open_within(data_dir, clock, Roots::default())
+    }
+
+    /// [`Library::open`] where an active file outside `roots` is a problem.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_within(
+        data_dir: &Path,
+        clock: SharedClock,
+        roots: Roots,
+    ) -> Result<Self, EngineError> {
+        let directory = machines_directory(data_dir);
+        let fail = |e: io::Error| directory_failed(&directory, &e);
+        stage::make_dirs(&directory, 1).map_err(fail)?;
+        for id in machine_ids(&directory).map_err(fail)? {
+            // A process that died while it replaced the file left this.
+            let _ = stage::remove(&directory.join(id.to_string()).join(TOPS_NEW));
+        }
+        let library = Self {
+            looked: AtomicU64::new(millis(&clock)),
+            directory,
+            roots,
+            clock,
+            machines: ArcSwap::default(),
+            problems: ArcSwap::default(),
+            entries: Mutex::default(),
+        };
+        library.renew(&mut library.lock());
+        Ok(library)
+    }
+
+    /// What is wrong with files of the library now.
+    #[must_use]
+    pub fn problems(&self) -> Arc<Vec<Problem>> {
+        self.look();
+        self.problems.load_full()
+    }
+
+    /// Renews the snapshot if the last look is a second old and nobody else is at it.
+    fn look(&self) {
+        let now = millis(&self.clock);
+        if now.saturating_sub(self.looked.load(Ordering::Acquire)) < RENEW_AFTER_MILLIS {
+            return;
+        }
+        if let Ok(mut entries) = self.entries.try_lock() {
+            self.looked.store(now, Ordering::Release);
+            self.renew(&mut entries);
+        }
+    }
+
+    fn renew(&self, entries: &mut BTreeMap<VmId, Entry>) {
+        let ids = match machine_ids(&self.directory) {
+            Ok(ids) => ids,
+            Err(e) => {
+                tracing::warn!(directory = %self.directory.display(), error = %e, "machines cannot be listed");
+                return;
+            }
+        };
+        let mut changed = entries.len();
+        entries.retain(|id, _| ids.contains(id));
+        changed -= entries.len();
+        for id in ids {
+            let old = entries.get(&id);
+            if old.is_some_and(|e| e.seen.iter().all(|(file, stamp)| stamp_of(file) == *stamp)) {
+                continue;
+            }
+            let new = load(
+                &self.directory,
+                id,
+                old.and_then(|e| e.machine.as_deref()),
+                &self.roots,
+            );
+            for problem in &new.problems {
+                if old.is_none_or(|e| !e.problems.contains(problem)) {
+                    tracing::warn!(file = %problem.file.display(), "{}", problem.text);
+                }
+            }
+            entries.insert(id, new);
+            changed += 1;
+        }
+        if changed > 0 {
+            let machine = |(id, e): (&VmId, &Entry)| Some((*id, Arc::clone(e.machine.as_ref()?)));
+            self.machines
+                .store(Arc::new(entries.iter().filter_map(machine).collect()));
+            let problems = entries.values().flat_map(|e| e.problems.clone()).collect();
+            self.problems.store(Arc::new(problems));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<VmId, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Compute for Library {
+    fn machines(&self) -> Arc<Machines> {
+        self.look();
+        self.machines.load_full()
+    }
+
+    /// Off, unless another process has a disk open for writing: then something runs the machine.
+    fn state(&self, id: VmId) -> PowerState {
+        let runs = self.machine(id).is_some_and(|m| {
+            m.disks
+                .iter()
+                .any(|d| d.file.is_file() && locks::is_written(&d.file).unwrap_or(false))
+        });
+        if runs {
+            PowerState::Running
+        } else {
+            PowerState::Off
+        }
+    }
+
+    fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
+        let mut entries = self.lock();
+        let folder = self.directory.join(id.to_string());
+        if !folder.join(DEFINITION).is_file() {
+            return Err(unknown(id));
+        }
+        let file = folder.join(TOPS);
+        let fail = |kind, e: io::Error| EngineError {
+            kind,
+            text: texts::TOPS_WRITE
+                .with("machine", id)
+                .with("file", file.display())
+                .with("cause", e),
+        };
+        let mut stored = Tops::load(&file).map_err(|e| fail(kind(&e), e))?;
+        stored
+            .tops
+            .extend(tops.iter().map(|(k, v)| (k.clone(), v.clone())));
+        stored.save(&file).map_err(|e| match e {
+            NotReplaced::Refused(e) => fail(kind(&e), e),
+            NotReplaced::Broken(e) => fail(EngineErrorKind::Broken, e),
+        })?;
+        self.renew(&mut entries);
+        Ok(())
+    }
+
+    fn hold(&self, machine: &Machine) -> Result<Hold, EngineError> {
+        Hold::of(machine)
+    }
+}
+
+/// Every machine of a data directory as its files are now, and what is wrong with the others.
+///
+/// # Errors
+/// The folder `machines` is there and cannot be read.
+pub fn scan(data_dir: &Path) -> Result<(Machines, Vec<Problem>), EngineError> {
+    let directory = machines_directory(data_dir);
+    let ids = match machine_ids(&directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        other => other.map_err(|e| directory_failed(&directory, &e))?,
+    };
+    let mut machines = Machines::new();
+    let mut problems = Vec::new();
+    for id in ids {
+        let entry = load(&directory, id, None, &Roots::default());
+        machines.extend(entry.machine.map(|m| (id, m)));
+        problems.extend(entry.problems);
+    }
+    Ok((machines, problems))
+}
+
+/// Where the machines of a data directory are.
+#[must_use]
+pub fn machines_directory(data_dir: &Path) -> PathBuf {
+    data_dir.join(MACHINES)
+}
+
+pub(crate) fn directory_failed(directory: &Path, error: &io::Error) -> EngineError {
+    EngineError {
+        kind: kind(error),
+        text: texts::DIRECTORY_FAILED
+            .with("file", directory.display())
+            .with("cause", error),
+    }
+}
+
+pub(crate) fn unknown(id: VmId) -> EngineError {
+    EngineError {
+        kind: EngineErrorKind::Missing,
+        text: texts::MACHINE_UNKNOWN.with("machine", id),
+    }
+}
+
+/// The folders that are named as a GUID is written; all else (an import under way) is passed over.
+fn machine_ids(directory: &Path) -> io::Result<Vec<VmId>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let id = name
+            .to_str()
+            .and_then(|n| Some((n, n.parse::<VmId>().ok()?)));
+        ids.extend(id.filter(|(n, id)| id.to_string() == *n).map(|(_, id)| id));
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// Loads one machine. Sizes that cannot be read now are taken from `before`.
+fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> Entry {
+    let folder = directory.join(id.to_string());
+    let (definition, tops) = (folder.join(DEFINITION), folder.join(TOPS));
+    // Stamps first: a change while we read shows at the next look.
+    let mut seen = vec![stamped(&definition), stamped(&tops)];
+    let broken = |file: &Path, text: Text, seen| Entry {
+        seen,
+        machine: None,
+        problems: vec![Problem {
+            file: file.to_owned(),
+            text,
+        }],
+    };
+    let defined = match Definition::load(&definition, id) {
+        Ok(it) => it,
+        Err(text) => return broken(&definition, text, seen),
+    };
+    let stored = match Tops::load(&tops) {
+        Ok(it) => it,
+        Err(e) => {
+            let text = texts::DEFINITION_READ
+                .with("file", tops.display())
+                .with("cause", e);
+            return broken(&tops, text, seen);
+        }
+    };
+    let mut problems = Vec::new();
+    let mut disks = Vec::new();
+    for entry in &defined.disk {
+        let mut disk = disk(entry, &stored);
+        seen.push(stamped(&disk.file));
+        if roots.admit(&disk.file).is_ok_and(|inside| !inside) {
+            problems.push(Problem {
+                file: disk.file.clone(),
+                text: roots.outside(&At::new(&defined.name, &disk.id), &disk.file),
+            });
+        }
+        match virtual_size(&disk.file, disk.format) {
+            Ok(size) => disk.size = size,
+            Err(e) => {
+                let known = before.and_then(|m| m.disks.iter().find(|d| d.id == disk.id));
+                disk.size = known.map_or(0, |d| d.size);
+                problems.push(Problem {
+                    file: disk.file.clone(),
+                    text: texts::FILE_FAILED
+                        .with("machine", &defined.name)
+                        .with("disk", &disk.id)
+                        .with("file", disk.file.display())
+                        .with("cause", e),
+                });
+            }
+        }
+        disks.push(disk);
+    }
+    let created = stored.imported.or_else(|| modified(&definition));
+    let overlay_ok = defined.overlay_ok();
+    Entry {
+        seen,
+        machine: Some(Arc::new(Machine {
+            id,
+            name: defined.name,
+            disks,
+            directory: folder,
+            definition,
+            created: created.unwrap_or(Timestamp::UNIX_EPOCH),
+            overlay_ok,
+        })),
+        problems,
+    }
+}
+
+fn disk(entry: &DiskEntry, stored: &Tops) -> Disk {
+    let top = stored.tops.get(&entry.id);
+    Disk {
+        id: entry.id.clone(),
+        file: top.map_or_else(|| entry.path.clone(), |t| t.file.clone()),
+        format: top.map_or(entry.format, |t| t.format),
+        size: 0,
+    }
+}
+
+fn virtual_size(file: &Path, format: Format) -> io::Result<u64> {
+    let meta = fs::metadata(file)?;
+    if !meta.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    match format {
+        Format::Raw => Ok(meta.len().next_multiple_of(SECTOR)),
+        Format::Qcow2 => match Header::load(&fs::File::open(file)?)? {
+            Ok(header) => Ok(header.size),
+            Err(_) => Err(io::Error::other("no readable qcow2 header")),
+        },
+    }
+}
+
+fn stamped(file: &Path) -> (PathBuf, Option<Stamp>) {
+    (file.to_owned(), stamp_of(file))
+}
+
+fn stamp_of(file: &Path) -> Option<Stamp> {
+    fs::metadata(file).ok().map(|m| Stamp::of(&m))
+}
+
+fn modified(file: &Path) -> Option<Timestamp> {
+    let time = fs::metadata(file).ok()?.modified().ok()?;
+    Timestamp::try_from(time).ok()
+}
+
+fn millis(clock: &SharedClock) -> u64 {
+    u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

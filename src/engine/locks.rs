@@ -1,0 +1,419 @@
+//! QEMU's image locks: open-file-description locks on single bytes far into the file (QEMU
+//! `block/file-posix.c`, "image locking").
+//!
+//! Byte `100 + p` is held by everyone who uses permission `p`, byte `200 + p` by everyone who does not
+//! share it with others. All hold read locks; a conflict is found by asking whether a write lock could be
+//! had. So QEMU and we see each other, whoever came first. `locking=off` and file systems without locks
+//! are out of our reach.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+
+use crate::engine::failure::At;
+use crate::engine::{EngineError, EngineErrorKind, Hold};
+use crate::inventory::Machine;
+use crate::text::catalog::engine as texts;
+
+const USES: i64 = 100;
+const UNSHARED: i64 = 200;
+
+const CONSISTENT_READ: i64 = 0;
+const WRITE: i64 = 1;
+const RESIZE: i64 = 3;
+
+/// What a machine that runs holds: it reads, writes and resizes, and lets nobody else write or resize.
+const OWNER_USES: &[i64] = &[CONSISTENT_READ, WRITE, RESIZE];
+const OWNER_UNSHARED: &[i64] = &[WRITE, RESIZE];
+
+/// Device and inode of every image that this process holds: the kernel's answer to [`is_written`] does
+/// not tell our own locks from those of others.
+static HELD: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
+
+/// An image held as a running machine holds it. Dropping it lets it go.
+#[derive(Debug)]
+pub struct ImageLock {
+    file: File,
+    id: (u64, u64),
+    path: PathBuf,
+    /// Byte that stays locked: the file lives on in a [`FrozenLock`].
+    stays: Option<i64>,
+}
+
+impl ImageLock {
+    /// Takes the image.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Locked`] naming the file if anyone else writes or reads it, or if this process
+    /// holds it already; else what opening it said.
+    pub fn take(at: &At, path: &Path) -> Result<Self, EngineError> {
+        let file = open(path).map_err(|e| at.io(path, &e))?;
+        let meta = file.metadata().map_err(|e| at.io(path, &e))?;
+        let id = (meta.dev(), meta.ino());
+        if !held().insert(id) {
+            return Err(at.error(EngineErrorKind::Locked, texts::LOCKED_HERE, path));
+        }
+        let lock = Self {
+            file,
+            id,
+            path: path.to_owned(),
+            stays: None,
+        };
+        match claim(&lock.file, OWNER_USES, OWNER_UNSHARED) {
+            Ok(true) => Ok(lock),
+            Ok(false) => Err(at.error(EngineErrorKind::Locked, texts::LOCKED, path)),
+            Err(e) => Err(EngineError {
+                kind: EngineErrorKind::Failed,
+                text: at.text(texts::LOCK_UNAVAILABLE, path).with("cause", e),
+            }),
+        }
+    }
+
+    /// The image that is held.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Lets readers in, and no writer: at no moment could one have come between.
+    ///
+    /// # Errors
+    /// No more files can be opened; the image is let go then.
+    pub fn freeze(mut self) -> io::Result<FrozenLock> {
+        // The same description, and so the same locks.
+        let file = self.file.try_clone()?;
+        self.stays = Some(UNSHARED + WRITE);
+        Ok(FrozenLock { file })
+    }
+}
+
+impl Drop for ImageLock {
+    fn drop(&mut self) {
+        // Unlock before the entry goes, or `is_written` could take our lock for another's.
+        let all = bytes(OWNER_USES, OWNER_UNSHARED);
+        for byte in all.into_iter().filter(|b| Some(*b) != self.stays) {
+            let _ = fcntl(
+                &self.file,
+                FcntlArg::F_OFD_SETLK(&range(libc::F_UNLCK, byte)),
+            );
+        }
+        held().remove(&self.id);
+    }
+}
+
+/// Keeps QEMU and its tools from opening a frozen file for writing; reading stays open to all.
+#[derive(Debug)]
+pub struct FrozenLock {
+    file: File,
+}
+
+impl FrozenLock {
+    /// Freezes the file against writers.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Locked`] if someone writes it now; else what opening it said.
+    pub fn take(at: &At, path: &Path) -> Result<Self, EngineError> {
+        let file = open(path).map_err(|e| at.io(path, &e))?;
+        match claim(&file, &[], &[WRITE]) {
+            Ok(true) => Ok(Self { file }),
+            Ok(false) => Err(at.error(EngineErrorKind::Locked, texts::LOCKED, path)),
+            Err(e) => Err(EngineError {
+                kind: EngineErrorKind::Failed,
+                text: at.text(texts::LOCK_UNAVAILABLE, path).with("cause", e),
+            }),
+        }
+    }
+}
+
+impl Drop for FrozenLock {
+    fn drop(&mut self) {
+        // A child process may have the description for a moment; closing ours alone would not unlock then.
+        let byte = range(libc::F_UNLCK, UNSHARED + WRITE);
+        let _ = fcntl(&self.file, FcntlArg::F_OFD_SETLK(&byte));
+    }
+}
+
+/// The frozen files of all snapshot sets, kept frozen while the server runs. Each costs one open file.
+#[derive(Debug, Default)]
+pub struct FrozenFiles {
+    locks: Mutex<BTreeMap<PathBuf, Frozen>>,
+}
+
+#[derive(Debug)]
+struct Frozen {
+    _lock: FrozenLock,
+    /// Some set names the file, or has named it.
+    named: bool,
+}
+
+impl FrozenFiles {
+    /// Freezes exactly the files that `names` tells from now on: takes what is new, lets go what is no
+    /// longer named. `names` is asked when nobody else can change what is frozen; it reads the newest
+    /// state. Files that cannot be frozen are tried again at the next call.
+    ///
+    /// # Errors
+    /// One [`EngineError`] for each file that someone writes or that cannot be opened; the others are
+    /// frozen.
+    pub fn renew(&self, names: impl FnOnce() -> BTreeMap<PathBuf, At>) -> Vec<EngineError> {
+        let mut locks = self.locks();
+        let files = names();
+        locks.retain(|file, frozen| {
+            let named = files.contains_key(file);
+            let stays = named || !frozen.named;
+            frozen.named |= named;
+            stays
+        });
+        let mut errors = Vec::new();
+        for (file, at) in files {
+            if locks.contains_key(&file) {
+                continue;
+            }
+            match FrozenLock::take(&at, &file) {
+                Ok(lock) => {
+                    let frozen = Frozen {
+                        _lock: lock,
+                        named: true,
+                    };
+                    locks.insert(file, frozen);
+                }
+                Err(e) => errors.push(e),
+            }
+        }
+        errors
+    }
+
+    /// Lets the images go, but for those of `files`, which a set is about to name: they pass from held to
+    /// frozen without a moment in which a writer could open them. The rest of `files` is frozen as far as
+    /// it can be; [`FrozenFiles::renew`] tries again.
+    pub fn take_over(&self, holds: impl IntoIterator<Item = Hold>, files: &BTreeMap<PathBuf, At>) {
+        let mut locks = self.locks();
+        let mut freeze = |path: PathBuf, lock| {
+            let named = false;
+            locks.insert(path, Frozen { _lock: lock, named });
+        };
+        for lock in holds.into_iter().flat_map(|hold| hold.locks) {
+            let path = lock.path.clone();
+            if files.contains_key(&path)
+                && let Ok(lock) = lock.freeze()
+            {
+                freeze(path, lock);
+            }
+        }
+        for (path, at) in files {
+            if let Ok(lock) = FrozenLock::take(at, path) {
+                freeze(path.clone(), lock);
+            }
+        }
+    }
+
+    /// Whether the file is kept frozen now.
+    #[must_use]
+    pub fn holds(&self, file: &Path) -> bool {
+        self.locks().contains_key(file)
+    }
+
+    /// Lets these files go at once: no set names them any more.
+    pub fn release<'a>(&self, files: impl IntoIterator<Item = &'a Path>) {
+        let mut locks = self.locks();
+        for file in files {
+            locks.remove(file);
+        }
+    }
+
+    fn locks(&self) -> std::sync::MutexGuard<'_, BTreeMap<PathBuf, Frozen>> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hold {
+    /// Takes the active file of every disk of the machine.
+    ///
+    /// # Errors
+    /// As [`ImageLock::take`]; what was taken is let go.
+    pub fn of(machine: &Machine) -> Result<Self, EngineError> {
+        let take = |d| ImageLock::take(&At::disk(machine, d), &d.file);
+        let locks = machine.disks.iter().map(take).collect::<Result<_, _>>()?;
+        Ok(Self { locks })
+    }
+}
+
+/// Whether another process has the image open for writing: something runs it.
+///
+/// # Errors
+/// The image cannot be opened or has no locks.
+pub fn is_written(path: &Path) -> io::Result<bool> {
+    let file = open(path)?;
+    let meta = file.metadata()?;
+    if held().contains(&(meta.dev(), meta.ino())) {
+        return Ok(false);
+    }
+    is_taken(&file, USES + WRITE)
+}
+
+/// Opens without waiting: a pipe in place of an image would else wait for its other end.
+fn open(path: &Path) -> io::Result<File> {
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+}
+
+fn held() -> std::sync::MutexGuard<'static, BTreeSet<(u64, u64)>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks first and looks afterwards, as QEMU does: of two at the same time at least one sees the other.
+fn claim(file: &File, uses: &[i64], unshared: &[i64]) -> io::Result<bool> {
+    for byte in bytes(uses, unshared) {
+        fcntl(file, FcntlArg::F_OFD_SETLK(&range(libc::F_RDLCK, byte)))?;
+    }
+    let conflicts = bytes(unshared, uses);
+    for byte in conflicts {
+        if is_taken(file, byte)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn bytes(uses: &[i64], unshared: &[i64]) -> Vec<i64> {
+    let uses = uses.iter().map(|p| USES + p);
+    uses.chain(unshared.iter().map(|p| UNSHARED + p)).collect()
+}
+
+fn is_taken(file: &File, byte: i64) -> io::Result<bool> {
+    let mut asked = range(libc::F_WRLCK, byte);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut asked))?;
+    Ok(libc::c_int::from(asked.l_type) != libc::F_UNLCK)
+}
+
+fn range(kind: libc::c_int, byte: i64) -> libc::flock {
+    libc::flock {
+        l_type: libc::c_short::try_from(kind).unwrap_or_default(),
+        l_whence: libc::c_short::try_from(libc::SEEK_SET).unwrap_or_default(),
+        l_start: byte,
+        l_len: 1,
+        l_pid: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        file
+    }
+
+    #[test]
+    fn an_image_is_held_once_and_let_go_on_drop() {
+        let image = image();
+        let at = At::new("m", "disk0");
+        let first = ImageLock::take(&at, image.path()).unwrap();
+        let second = ImageLock::take(&at, image.path()).unwrap_err();
+        assert_eq!(second.kind, EngineErrorKind::Locked);
+        assert!(
+            !is_written(image.path()).unwrap(),
+            "our own lock is no machine"
+        );
+        drop(first);
+        drop(ImageLock::take(&at, image.path()).unwrap());
+    }
+
+    #[test]
+    fn the_locks_of_another_description_are_seen() {
+        let image = image();
+        let at = At::new("m", "disk0");
+        // As QEMU does for a machine that runs.
+        let other = File::open(image.path()).unwrap();
+        assert!(claim(&other, OWNER_USES, OWNER_UNSHARED).unwrap());
+        assert!(is_written(image.path()).unwrap());
+        for error in [
+            ImageLock::take(&at, image.path()).unwrap_err(),
+            FrozenLock::take(&at, image.path()).unwrap_err(),
+        ] {
+            assert_eq!(error.kind, EngineErrorKind::Locked);
+            assert!(
+                error
+                    .text
+                    .render()
+                    .contains(&image.path().display().to_string())
+            );
+        }
+        drop(other);
+        drop(ImageLock::take(&at, image.path()).unwrap());
+    }
+
+    #[test]
+    fn frozen_files_are_those_that_were_named_last() {
+        let (one, two, gone) = (image(), image(), PathBuf::from("/nowhere/a.raw"));
+        let named = |files: &[&Path]| named(files);
+        let frozen = FrozenFiles::default();
+        assert_eq!(frozen.renew(|| named(&[one.path(), &gone])).len(), 1);
+        assert!(ImageLock::take(&at(), one.path()).is_err());
+        assert_eq!(frozen.renew(|| named(&[one.path(), two.path()])), []);
+        assert_eq!(frozen.renew(|| named(&[two.path()])), []);
+        drop(ImageLock::take(&at(), one.path()).unwrap());
+        assert!(ImageLock::take(&at(), two.path()).is_err());
+    }
+
+    #[test]
+    fn a_held_image_that_is_kept_stays_closed_to_writers_until_it_is_released() {
+        let (kept, other) = (image(), image());
+        let frozen = FrozenFiles::default();
+        let take = |file: &tempfile::NamedTempFile| ImageLock::take(&at(), file.path()).unwrap();
+        let hold = Hold {
+            locks: vec![take(&kept), take(&other)],
+        };
+        frozen.take_over([hold], &named(&[kept.path()]));
+        assert!(ImageLock::take(&at(), kept.path()).is_err());
+        drop(take(&other));
+        // The set is not published yet.
+        assert_eq!(frozen.renew(BTreeMap::new), []);
+        assert!(ImageLock::take(&at(), kept.path()).is_err());
+        let reader = File::open(kept.path()).unwrap();
+        assert!(
+            claim(&reader, &[CONSISTENT_READ], &[]).unwrap(),
+            "readers may"
+        );
+        drop(reader);
+        assert_eq!(frozen.renew(|| named(&[kept.path()])), []);
+        frozen.release([kept.path()]);
+        drop(take(&kept));
+    }
+
+    fn at() -> At {
+        At::new("m", "disk0")
+    }
+
+    fn named(files: &[&Path]) -> BTreeMap<PathBuf, At> {
+        files.iter().map(|f| (f.to_path_buf(), at())).collect()
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_an_image_makes_nobody_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("a.raw");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _ = ImageLock::take(&At::new("m", "disk0"), &pipe);
+        let _ = is_written(&pipe);
+    }
+
+    #[test]
+    fn a_frozen_file_refuses_writers_and_admits_more_freezers() {
+        let image = image();
+        let at = At::new("m", "disk0");
+        let _one = FrozenLock::take(&at, image.path()).unwrap();
+        let _two = FrozenLock::take(&at, image.path()).unwrap();
+        assert!(ImageLock::take(&at, image.path()).is_err());
+        assert!(!is_written(image.path()).unwrap());
+    }
+}

@@ -1,0 +1,526 @@
+//! Merges an overlay into the file under it while nobody has either open (`cut.md` 4).
+//!
+//! Afterwards the lower file reads as the overlay did, with the overlay's size. Meanwhile every reader of
+//! the overlay sees what it always saw: each write below is of what the overlay has there itself. So the
+//! work may die at any moment and be begun again, as long as the overlay is there; it is only removed by
+//! others, later. A lower file that is hidden is nobody else's to read.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+use tokio::runtime::Runtime;
+
+use crate::engine::content::Content;
+use crate::engine::failure::At;
+use crate::engine::qcow2::editor::{self, Editor};
+use crate::engine::qcow2::header::Header;
+use crate::engine::qcow2::tables::{Extent, Kind, Tables, size};
+use crate::engine::{EngineError, EngineErrorKind};
+use crate::inventory::Format;
+use crate::text::catalog::engine as texts;
+
+/// Bytes of the disk that are worked on between two rounds of fsync.
+const WINDOW: u64 = 64 << 20;
+/// Bytes that are copied between two looks at the cancel flag.
+const STEP: u64 = 4 << 20;
+
+/// The fail points of a merge into a qcow2 file.
+pub const FAILPOINTS: &[&str] = editor::FAILPOINTS;
+
+/// Two neighbours of a chain.
+#[derive(Debug, Clone, Copy)]
+pub struct Merge<'a> {
+    /// Machine and disk, for texts.
+    pub at: &'a At,
+    /// The lower file; it takes everything.
+    pub parent: &'a Path,
+    /// Its format.
+    pub parent_format: Format,
+    /// The qcow2 overlay; it is only read.
+    pub child: &'a Path,
+}
+
+/// Who looks on.
+pub struct Watch<'a> {
+    /// Told how many bytes of how many are done.
+    pub progress: &'a dyn Fn(u64, u64),
+    /// Asked often; `true` stops the work.
+    pub cancelled: &'a dyn Fn() -> bool,
+}
+
+/// How a merge ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Merged {
+    /// The lower file has everything, durably.
+    Done,
+    /// It was stopped and can be begun again.
+    Cancelled,
+}
+
+/// Where the bytes of one write come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The overlay's file, from this offset on.
+    Child(u64),
+    /// The disk as the overlay shows it, from this offset on.
+    View(u64),
+    Zero,
+}
+
+/// One write into the lower file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Piece {
+    to: u64,
+    length: u64,
+    from: Source,
+}
+
+impl Merge<'_> {
+    /// Does it. Takes long; to be called from a thread that may block.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Unsupported`] for images that cannot be merged and [`EngineErrorKind::Full`] if
+    /// the worst case does not fit onto the file system: nothing was written then. Another kind for
+    /// trouble with a file; the merge can be begun again.
+    pub fn run(&self, watch: &Watch<'_>) -> Result<Merged, EngineError> {
+        let child = |e: io::Error| self.at.io(self.child, &e);
+        let parent = |e: io::Error| self.at.io(self.parent, &e);
+        let header = self.header(self.child)?;
+        self.require_child(&header)?;
+        let lower = match self.parent_format {
+            Format::Raw => None,
+            Format::Qcow2 => Some(self.header(self.parent)?),
+        };
+        let file = File::open(self.child).map_err(child)?;
+        let mut tables = Tables::open(file, header).map_err(child)?;
+        let total = self.require_space(&mut tables, lower.as_ref())?;
+        let mut work = Work {
+            merge: self,
+            watch,
+            tables,
+            view: None,
+            done: 0,
+            total,
+        };
+        let target = open_for_writing(self.parent).map_err(parent)?;
+        let merged = match lower {
+            None => work.fill_raw(&target),
+            Some(header) => work.fill_qcow2(target, header),
+        };
+        merged.map_err(parent)
+    }
+
+    fn header(&self, path: &Path) -> Result<Header, EngineError> {
+        let refuse = |message| self.at.error(EngineErrorKind::Unsupported, message, path);
+        let header = File::open(path).and_then(|f| Header::load(&f));
+        let header = header.map_err(|e| self.at.io(path, &e))?;
+        let header = header.map_err(|e| refuse(e.message()))?;
+        header
+            .merge_refusal()
+            .map_or(Ok(header), |m| Err(refuse(m)))
+    }
+
+    /// The overlay must lie on the lower file: else the merge would destroy what is in there.
+    fn require_child(&self, header: &Header) -> Result<(), EngineError> {
+        let named = backing_of(self.child, header);
+        let id = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+        if named.is_some_and(|named| id(&named).is_some() && id(&named) == id(self.parent)) {
+            return Ok(());
+        }
+        Err(EngineError {
+            kind: EngineErrorKind::Unsupported,
+            text: self
+                .at
+                .text(texts::MERGE_NOT_CHILD, self.child)
+                .with("parent", self.parent.display()),
+        })
+    }
+
+    /// Refuses if the worst case has no room. The bytes that there are to do.
+    fn require_space(
+        &self,
+        tables: &mut Tables,
+        lower: Option<&Header>,
+    ) -> Result<u64, EngineError> {
+        let cluster = lower.map_or(512, |h| 1_u64 << h.cluster_bits);
+        let zeroes_take = lower.is_none_or(|h| h.version < 3);
+        let (mut total, mut clusters, mut last) = (0, 0_u64, None);
+        for window in windows(0, tables.header.size) {
+            let extents = tables.extents(window.0, window.1);
+            for it in extents.map_err(|e| self.at.io(self.child, &e))? {
+                total += it.length;
+                if it.kind == Kind::Zero && !zeroes_take {
+                    continue;
+                }
+                let (first, end) = (it.at / cluster, (it.at + it.length).div_ceil(cluster));
+                clusters += end - first - u64::from(last == Some(first));
+                last = Some(end - 1);
+            }
+        }
+        // Tables take 8 bytes of a cluster for each cluster, and refcounts at most as much.
+        let data = clusters.saturating_mul(cluster);
+        let needed = data.saturating_add(clusters * 16 + data / 64 + 64 * cluster);
+        let stat = rustix::fs::statvfs(self.parent);
+        let stat = stat.map_err(|e| self.at.io(self.parent, &e.into()))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if free >= needed {
+            return Ok(total);
+        }
+        Err(EngineError {
+            kind: EngineErrorKind::Full,
+            text: self
+                .at
+                .text(texts::MERGE_SPACE, self.parent)
+                .with("needed", needed)
+                .with("free", free),
+        })
+    }
+}
+
+/// The file that the header names as its backing file; a relative name starts at the folder of `file`.
+#[must_use]
+pub fn backing_of(file: &Path, header: &Header) -> Option<PathBuf> {
+    let name = std::ffi::OsStr::from_bytes(header.backing.as_deref()?);
+    Some(file.parent().unwrap_or(Path::new("/")).join(name))
+}
+
+/// Whether the header of `file` has room for that backing file.
+///
+/// # Errors
+/// It cannot be read, or has no room.
+pub fn can_name(at: &At, file: &Path, backing: &Path, format: Format) -> Result<(), EngineError> {
+    renamed(at, file, backing, format).map(|_| ())
+}
+
+/// Makes `backing` the backing file that the header of `file` names, durably. The disk under both names
+/// must read the same.
+///
+/// # Errors
+/// As [`can_name`], or it cannot be written.
+pub fn name(at: &At, file: &Path, backing: &Path, format: Format) -> Result<(), EngineError> {
+    let area = renamed(at, file, backing, format)?;
+    let written = open_for_writing(file).and_then(|f| {
+        f.write_all_at(&area, 0)?;
+        f.sync_all()
+    });
+    written.map_err(|e| at.io(file, &e))
+}
+
+fn renamed(at: &At, file: &Path, backing: &Path, format: Format) -> Result<Vec<u8>, EngineError> {
+    let refuse = |message| at.error(EngineErrorKind::Unsupported, message, file);
+    let header = File::open(file).and_then(|f| Header::load(&f));
+    let header = header.map_err(|e| at.io(file, &e))?;
+    let header = header.map_err(|e| refuse(e.message()))?;
+    let area = header.with_backing(backing.as_os_str().as_bytes(), format.as_str());
+    area.ok_or_else(|| refuse(texts::HEADER_FULL))
+}
+
+/// Opens a frozen file of ours too: its mode is lifted for the moment of opening.
+fn open_for_writing(file: &Path) -> io::Result<File> {
+    let open = || File::options().read(true).write(true).open(file);
+    match open() {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+        opened => return opened,
+    }
+    let mode = fs::metadata(file)?.mode() & 0o7777;
+    fs::set_permissions(file, Permissions::from_mode(mode | 0o200))?;
+    let opened = open();
+    fs::set_permissions(file, Permissions::from_mode(mode))?;
+    opened
+}
+
+struct Work<'a> {
+    merge: &'a Merge<'a>,
+    watch: &'a Watch<'a>,
+    tables: Tables,
+    view: Option<View>,
+    done: u64,
+    total: u64,
+}
+
+impl Work<'_> {
+    fn fill_raw(&mut self, target: &File) -> io::Result<Merged> {
+        let bytes = self.tables.header.size;
+        if target.metadata()?.len() < bytes {
+            target.set_len(bytes)?;
+        }
+        for (from, to) in windows(0, bytes) {
+            let extents = self.tables.extents(from, to)?;
+            let pieces = extents.iter().map(|it| piece(it, it.at));
+            if self.write(target, pieces.collect())? == Merged::Cancelled {
+                return Ok(Merged::Cancelled);
+            }
+        }
+        target.set_len(bytes)?;
+        target.sync_all()?;
+        Ok(Merged::Done)
+    }
+
+    fn fill_qcow2(&mut self, target: File, header: Header) -> io::Result<Merged> {
+        let bytes = self.tables.header.size;
+        let below = self.size_below(&header)?;
+        let mut editor = Editor::open(target, header)?;
+        editor.grow(bytes)?;
+        for (from, to) in windows(0, bytes) {
+            let pieces = self.plan(&mut editor, below, from, to)?;
+            if pieces.is_empty() && editor.is_unchanged() {
+                continue;
+            }
+            editor.begin()?;
+            if self.write(&editor.file, pieces)? == Merged::Cancelled {
+                return Ok(Merged::Cancelled);
+            }
+            editor.end()?;
+        }
+        editor.resize(bytes)?;
+        Ok(Merged::Done)
+    }
+
+    /// The size of the disk that shines through where the lower file has nothing.
+    fn size_below(&self, header: &Header) -> io::Result<u64> {
+        let Some(backing) = backing_of(self.merge.parent, header) else {
+            return Ok(0);
+        };
+        if header.backing_format().as_deref() == Some(Format::Qcow2.as_str()) {
+            let below = Header::load(&File::open(backing)?)?;
+            let damaged = |_| io::Error::new(io::ErrorKind::InvalidData, "its backing file");
+            return below.map(|h| h.size).map_err(damaged);
+        }
+        Ok(fs::metadata(backing)?.len())
+    }
+
+    /// Names the clusters of the lower file from `from` to `to` for what the overlay has there; the writes
+    /// that fill them.
+    fn plan(
+        &mut self,
+        editor: &mut Editor,
+        below: u64,
+        from: u64,
+        to: u64,
+    ) -> io::Result<Vec<Piece>> {
+        let (bytes, old, cluster) = (
+            self.tables.header.size,
+            editor.header.size,
+            editor.cluster(),
+        );
+        let extents = self.tables.extents(from, to)?;
+        let mut pieces = Vec::new();
+        if extents.is_empty() && to <= old {
+            return Ok(pieces);
+        }
+        let mut rest = extents.as_slice();
+        let mut at = from;
+        while at < to {
+            let end = (at + cluster).min(bytes);
+            let parts = within(&mut rest, at, end);
+            // Behind the old end the lower file shows nothing, but may have something.
+            let beyond = end > old;
+            if !parts.is_empty() || beyond {
+                let covered: u64 = parts.iter().map(|p| p.length).sum();
+                let zero = parts.iter().all(|p| p.kind == Kind::Zero);
+                if zero && (covered == end - at || (parts.is_empty() && at >= old)) {
+                    clear(editor, below, at, &mut pieces)?;
+                } else {
+                    let (host, kept) = editor.host(at)?;
+                    if covered == end - at || (kept && !beyond) {
+                        pieces.extend(parts.iter().map(|p| piece(p, host + (p.at - at))));
+                    } else {
+                        pieces.push(Piece {
+                            to: host,
+                            length: end - at,
+                            from: Source::View(at),
+                        });
+                    }
+                    pieces.extend((at + cluster > end).then(|| Piece {
+                        to: host + (end - at),
+                        length: at + cluster - end,
+                        from: Source::Zero,
+                    }));
+                }
+            }
+            at += cluster;
+        }
+        Ok(pieces)
+    }
+
+    fn write(&mut self, target: &File, pieces: Vec<Piece>) -> io::Result<Merged> {
+        for mut piece in joined(pieces) {
+            while piece.length > 0 {
+                if (self.watch.cancelled)() {
+                    return Ok(Merged::Cancelled);
+                }
+                let length = piece.length.min(STEP);
+                match piece.from {
+                    Source::Zero => zero(target, piece.to, length)?,
+                    Source::Child(from) => copy(&self.tables.file, from, target, piece.to, length)?,
+                    Source::View(from) => {
+                        let bytes = self.view()?.read(from, length)?;
+                        target.write_all_at(&bytes, piece.to)?;
+                    }
+                }
+                self.done = (self.done + length).min(self.total);
+                (self.watch.progress)(self.done, self.total);
+                piece = piece.behind(length);
+            }
+        }
+        if (self.watch.cancelled)() {
+            return Ok(Merged::Cancelled);
+        }
+        Ok(Merged::Done)
+    }
+
+    fn view(&mut self) -> io::Result<&View> {
+        if self.view.is_none() {
+            self.view = Some(View::open(self.merge.child)?);
+        }
+        self.view
+            .as_ref()
+            .ok_or_else(|| io::ErrorKind::Other.into())
+    }
+}
+
+impl Piece {
+    /// What is left behind its first `length` bytes.
+    fn behind(self, length: u64) -> Self {
+        Self {
+            to: self.to + length,
+            length: self.length - length,
+            from: match self.from {
+                Source::Child(at) => Source::Child(at + length),
+                Source::View(at) => Source::View(at + length),
+                Source::Zero => Source::Zero,
+            },
+        }
+    }
+}
+
+/// The write that brings what the overlay has to offset `to` of the lower file.
+fn piece(extent: &Extent, to: u64) -> Piece {
+    Piece {
+        to,
+        length: extent.length,
+        from: match extent.kind {
+            Kind::Zero => Source::Zero,
+            Kind::Data(at) => Source::Child(at),
+            Kind::Compressed => Source::View(extent.at),
+        },
+    }
+}
+
+/// Lets a cluster of the lower file read as zero.
+fn clear(editor: &mut Editor, below: u64, at: u64, pieces: &mut Vec<Piece>) -> io::Result<()> {
+    if at >= below {
+        return editor.clear(at, false);
+    }
+    if editor.header.version > 2 {
+        return editor.clear(at, true);
+    }
+    let (to, _) = editor.host(at)?;
+    pieces.push(Piece {
+        to,
+        length: editor.cluster(),
+        from: Source::Zero,
+    });
+    Ok(())
+}
+
+/// The extents from `at` to `end`, cut to that; `rest` goes on behind what is over.
+fn within(rest: &mut &[Extent], at: u64, end: u64) -> Vec<Extent> {
+    while let Some((first, behind)) = rest.split_first() {
+        if first.at + first.length > at {
+            break;
+        }
+        *rest = behind;
+    }
+    let begun = rest.iter().take_while(|e| e.at < end);
+    begun
+        .map(|e| {
+            let first = e.at.max(at);
+            let skipped = first - e.at;
+            Extent {
+                at: first,
+                length: (e.at + e.length).min(end) - first,
+                kind: match e.kind {
+                    Kind::Data(host) => Kind::Data(host + skipped),
+                    other => other,
+                },
+            }
+        })
+        .collect()
+}
+
+/// Neighbours that go on from each other as one.
+fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
+    let mut out: Vec<Piece> = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        match out.last_mut() {
+            Some(last) if last.behind(last.length) == (Piece { length: 0, ..piece }) => {
+                last.length += piece.length;
+            }
+            _ => out.push(piece),
+        }
+    }
+    out
+}
+
+fn windows(from: u64, to: u64) -> impl Iterator<Item = (u64, u64)> {
+    let starts = (0..to.div_ceil(WINDOW)).map(|n| n * WINDOW);
+    starts
+        .skip_while(move |at| *at < from)
+        .map(move |at| (at, (at + WINDOW).min(to)))
+}
+
+/// A hole where the file system makes one, else zeroes.
+fn zero(file: &File, at: u64, length: u64) -> io::Result<()> {
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match fallocate(file, hole, at, length) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.write_all_at(&vec![0; size(length)], at),
+        done => Ok(done?),
+    }
+}
+
+/// Copies inside the kernel where it can, sharing blocks where the file system does. What lies behind the
+/// end of `from` is zero.
+fn copy(from: &File, at: u64, to: &File, into: u64, length: u64) -> io::Result<()> {
+    let (mut off_in, mut off_out) = (at, into);
+    while off_in < at + length {
+        let left = size(at + length - off_in);
+        match rustix::fs::copy_file_range(from, Some(&mut off_in), to, Some(&mut off_out), left) {
+            Ok(0) => return zero(to, off_out, at + length - off_in),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                let mut bytes = vec![0; left];
+                crate::engine::qcow2::tables::read_padded(from, off_in, &mut bytes)?;
+                return to.write_all_at(&bytes, off_out);
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The disk as the overlay shows it. What it shows does not change while the overlay is merged, so that
+/// tables which the reader remembers are never wrong.
+struct View {
+    runtime: Runtime,
+    content: Content,
+}
+
+impl View {
+    fn open(child: &Path) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let content = runtime.block_on(Content::open(child, Format::Qcow2, false))?;
+        Ok(Self { runtime, content })
+    }
+
+    fn read(&self, at: u64, length: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; size(length)];
+        self.runtime.block_on(self.content.read(&mut bytes, at))?;
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,358 @@
+//! The ports to what runs machines and keeps disks, and their adapters.
+//!
+//! An engine knows machines and files, not CIM, not the store. Calls of a [`Storage`] driver block and are
+//! made from blocking threads; each may be repeated: `prepare`, `cut` and `undo` done twice are as done once.
+
+pub mod content;
+pub mod definition;
+pub mod drivers;
+pub mod failure;
+pub mod flatten;
+pub mod graph;
+pub mod import;
+pub mod library;
+pub mod locks;
+pub mod merge;
+pub mod overlay;
+pub mod qcow2;
+pub mod reflink;
+pub mod relocate;
+pub mod sim;
+pub mod space;
+
+mod extents;
+mod revert;
+mod stage;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{JobId, SetId, VmId};
+use crate::inventory::{Disk, Format, Machine, PowerState, SnapshotDisk};
+use crate::text::Text;
+
+/// Every machine of the engine at one moment, by id.
+pub type Machines = BTreeMap<VmId, Arc<Machine>>;
+
+/// Knows and runs machines.
+pub trait Compute: Send + Sync + 'static {
+    /// The machines now. Cheap: a shared snapshot that the engine renews when definitions change.
+    fn machines(&self) -> Arc<Machines>;
+
+    /// One machine.
+    fn machine(&self, id: VmId) -> Option<Arc<Machine>> {
+        self.machines().get(&id).cloned()
+    }
+
+    /// Whether it runs.
+    fn state(&self, id: VmId) -> PowerState;
+
+    /// Makes `tops` the active files of the machine, durably (write, fsync, rename, fsync of the
+    /// directory). Disks that are not named keep theirs.
+    ///
+    /// # Errors
+    /// [`EngineError`]; the old tops stand then. [`EngineErrorKind::Broken`] if a sync failed: either may stand.
+    fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError>;
+
+    /// Keeps everyone else from starting the machine or writing its disks as long as the [`Hold`] lives:
+    /// from prepare to done (`cut.md` 5).
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Locked`] if another process or operation has one of the disks.
+    fn hold(&self, machine: &Machine) -> Result<Hold, EngineError>;
+}
+
+/// Holds the disks of one machine; dropping it lets them go.
+#[derive(Debug, Default)]
+#[must_use = "dropping it lets the disks go"]
+pub struct Hold {
+    /// One lock a disk; empty where the engine has no files.
+    pub locks: Vec<locks::ImageLock>,
+}
+
+/// What a file looked like: enough to see that someone else changed it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// `st_dev`.
+    pub device: u64,
+    /// `st_ino`.
+    pub inode: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// Modification time, whole seconds since 1970.
+    pub seconds: i64,
+    /// Modification time, nanoseconds of the second.
+    pub nanos: i64,
+}
+
+impl Stamp {
+    /// The stamp of a file with this metadata.
+    #[must_use]
+    pub fn of(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            seconds: metadata.mtime(),
+            nanos: metadata.mtime_nsec(),
+        }
+    }
+}
+
+/// The active file of a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Top {
+    /// Absolute.
+    pub file: PathBuf,
+    /// Its format.
+    pub format: Format,
+}
+
+/// What a driver needs to have stopped while it cuts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Every writer must stand still.
+    NeedsPause,
+    /// The driver cuts a group of disks atomically by itself.
+    AtomicGroup,
+}
+
+/// How one disk will be captured. Goes into the journal before anything is done, so that recovery knows
+/// every name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// [`Storage::name`] of the driver that made the plan.
+    pub driver: String,
+    /// The set.
+    pub set: SetId,
+    /// The machine.
+    pub machine: VmId,
+    /// Its name when planned, for messages.
+    pub machine_name: String,
+    /// The disk as it was when planned; `disk.file` is the old top.
+    pub disk: Disk,
+    /// The file that the driver will make: the new top (overlay) or the clone (reflink).
+    pub new_file: PathBuf,
+    /// The old top as it was when planned; `cut` refuses if it changed since.
+    pub seen: Stamp,
+}
+
+/// How one disk goes back to what a snapshot keeps. Goes into the journal before anything is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revert {
+    /// [`Storage::name`] of the driver that made the snapshot.
+    pub driver: String,
+    /// The set.
+    pub set: SetId,
+    /// The machine.
+    pub machine: VmId,
+    /// Its name when planned, for messages.
+    pub machine_name: String,
+    /// The disk as it was when planned; `disk.file` is the old top.
+    pub disk: Disk,
+    /// The disk as the snapshot keeps it.
+    pub kept: SnapshotDisk,
+    /// The file that is made: the new top, or what is exchanged with the old one.
+    pub new_file: PathBuf,
+    /// Its format.
+    pub new_format: Format,
+    /// The real path of the old top, if the new file takes its place there.
+    pub in_place: Option<PathBuf>,
+    /// The old top as it was when planned.
+    pub seen: Stamp,
+}
+
+impl Revert {
+    /// The active file before the revert.
+    #[must_use]
+    pub fn old_top(&self) -> Top {
+        Top {
+            file: self.disk.file.clone(),
+            format: self.disk.format,
+        }
+    }
+}
+
+/// What a [`Revert`] is planned from.
+#[derive(Debug, Clone, Copy)]
+pub struct RevertRequest<'a> {
+    /// The job; names of new files come from it.
+    pub job: JobId,
+    /// The set.
+    pub set: SetId,
+    /// The machine.
+    pub machine: &'a Machine,
+    /// Its disk as it is now.
+    pub disk: &'a Disk,
+    /// The disk as the snapshot keeps it.
+    pub kept: &'a SnapshotDisk,
+    /// A snapshot or another file needs the active file as it is: it must not be replaced.
+    pub shared: bool,
+}
+
+/// What a plan left on the disk, as found by looking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing of the plan is there.
+    Absent,
+    /// Its file is there, the cut is not done or not complete.
+    Prepared,
+    /// The file holds a complete cut.
+    Cut,
+}
+
+/// Keeps disks.
+pub trait Storage: Send + Sync + 'static {
+    /// `overlay`, `reflink`, `sim`.
+    fn name(&self) -> &'static str;
+
+    /// Have its disks content in files, which can be exported?
+    fn has_content(&self) -> bool {
+        true
+    }
+
+    /// What must stand still.
+    fn scope(&self) -> Scope;
+
+    /// A plan to capture the disk, or `None` if this driver cannot hold it (found by trying, not by
+    /// the name of the file system). Leaves nothing behind.
+    ///
+    /// # Errors
+    /// The disk cannot be captured by anyone now: missing, locked, unreadable, no space.
+    fn plan(&self, machine: &Machine, disk: &Disk, set: SetId)
+    -> Result<Option<Plan>, EngineError>;
+
+    /// Is there the space that `prepare` asks for? Writes nothing.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Full`].
+    fn room(&self, _plan: &Plan) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// Does everything slow: creates and fsyncs files.
+    ///
+    /// # Errors
+    /// [`EngineError`]; call `undo` then.
+    fn prepare(&self, plan: &Plan) -> Result<(), EngineError>;
+
+    /// Captures. Fast; the writers stand still.
+    ///
+    /// # Errors
+    /// [`EngineError`]; call `undo` then.
+    fn cut(&self, plan: &Plan) -> Result<(), EngineError>;
+
+    /// Makes the capture durable after the writers have gone on.
+    ///
+    /// # Errors
+    /// [`EngineError`]; call `undo` then.
+    fn settle(&self, plan: &Plan) -> Result<(), EngineError>;
+
+    /// The active file of the disk after the cut.
+    fn top_after(&self, plan: &Plan) -> Top;
+
+    /// The disk as the snapshot keeps it after the cut.
+    fn captured(&self, plan: &Plan) -> SnapshotDisk;
+
+    /// Removes whatever of the plan is there. The old top is the active file again (or still).
+    ///
+    /// # Errors
+    /// [`EngineError`]; recovery tries again.
+    fn undo(&self, plan: &Plan) -> Result<(), EngineError>;
+
+    /// Looks what of the plan is there.
+    ///
+    /// # Errors
+    /// [`EngineError`] if it cannot be seen.
+    fn probe(&self, plan: &Plan) -> Result<Found, EngineError>;
+
+    /// A plan to put a disk back to what this driver keeps of it. Leaves nothing behind.
+    ///
+    /// # Errors
+    /// What is kept, or the active file, is missing or unreadable.
+    fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError>;
+
+    /// Makes and fsyncs the new file. May be repeated before the revert.
+    ///
+    /// # Errors
+    /// [`EngineError`]; call `undo_revert` then.
+    fn prepare_revert(&self, revert: &Revert) -> Result<(), EngineError>;
+
+    /// Holds the new file as a running machine would, as far as it is not the active file yet.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Locked`] if anyone has it open.
+    fn hold_revert(&self, revert: &Revert) -> Result<Option<locks::ImageLock>, EngineError>;
+
+    /// Puts the new file in the place of the old one, durably, where it is to stand there. May be repeated.
+    ///
+    /// # Errors
+    /// [`EngineError`]; it is tried again.
+    fn revert(&self, revert: &Revert) -> Result<(), EngineError>;
+
+    /// The active file of the disk after the revert.
+    fn top_reverted(&self, revert: &Revert) -> Top;
+
+    /// Removes what the revert needed no longer: the exchanged-out content. May be repeated.
+    ///
+    /// # Errors
+    /// [`EngineError`]; it is tried again.
+    fn settle_revert(&self, revert: &Revert) -> Result<(), EngineError>;
+
+    /// Removes the old top, after another became active. Whoever calls knows that nothing needs it.
+    ///
+    /// # Errors
+    /// [`EngineError`]; it is tried again.
+    fn discard_old(&self, revert: &Revert) -> Result<(), EngineError>;
+
+    /// Removes whatever was prepared. Only before `revert`.
+    ///
+    /// # Errors
+    /// [`EngineError`]; recovery tries again.
+    fn undo_revert(&self, revert: &Revert) -> Result<(), EngineError>;
+}
+
+impl Machine {
+    /// The active file of every disk, by disk id.
+    #[must_use]
+    pub fn tops(&self) -> BTreeMap<String, Top> {
+        let top = |d: &Disk| Top {
+            file: d.file.clone(),
+            format: d.format,
+        };
+        self.disks.iter().map(|d| (d.id.clone(), top(d))).collect()
+    }
+}
+
+/// An engine could not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct EngineError {
+    /// Which kind of trouble.
+    pub kind: EngineErrorKind,
+    /// For the client: names machine, disk and cause, never a secret.
+    pub text: Text,
+}
+
+/// Kinds of trouble, as far as callers act on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineErrorKind {
+    /// Another process holds the image.
+    Locked,
+    /// A file or directory is not there.
+    Missing,
+    /// No space.
+    Full,
+    /// Not permitted, read-only.
+    Denied,
+    /// This image cannot be captured by this program (encrypted, foreign format, chain too deep, …).
+    Unsupported,
+    /// A sync failed: nobody knows what is on the disk, so the process must stop and recover.
+    Broken,
+    /// Anything else.
+    Failed,
+}

@@ -1,0 +1,247 @@
+//! The driver that works on every file system: a new qcow2 overlay becomes the top, the old top is frozen
+//! as it is. The machine must be started from the new top then, so its definition has to allow it
+//! (`overlay_ok`).
+//!
+//! The overlay lies in the data directory and names the old top by its absolute path. An old top that the
+//! server made itself becomes 0444; the operator's own imported file keeps its mode.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::engine::failure::{At, ours};
+use crate::engine::locks::ImageLock;
+use crate::engine::qcow2::chain::{self, Roots};
+use crate::engine::qcow2::writer::NewImage;
+use crate::engine::space::Reserve;
+use crate::engine::{
+    EngineError, EngineErrorKind, Found, Plan, Revert, RevertRequest, Scope, Stamp, Storage, Top,
+};
+use crate::engine::{revert, stage};
+use crate::id::SetId;
+use crate::inventory::{Disk, Format, Machine, SnapshotDisk};
+use crate::text::catalog::engine as texts;
+
+const NAME: &str = "overlay";
+/// `sets/<set guid>/<vm guid>`: the directories that a plan may make and undo removes.
+const LEVELS: usize = 2;
+/// The overlay driver.
+#[derive(Debug)]
+pub struct Overlay {
+    sets: PathBuf,
+    reserve: Reserve,
+    chain_cap: usize,
+    roots: Roots,
+}
+
+impl Overlay {
+    /// The driver that keeps its files under `data_dir`. It refuses a disk whose chain would become deeper than
+    /// `chain_cap` files.
+    #[must_use]
+    pub fn new(data_dir: &Path, reserve: Reserve, chain_cap: usize) -> Self {
+        Self {
+            sets: data_dir.join("sets"),
+            reserve,
+            chain_cap,
+            roots: Roots::default(),
+        }
+    }
+
+    /// Takes no image with a file outside `roots`.
+    #[must_use]
+    pub fn within(self, roots: Roots) -> Self {
+        Self { roots, ..self }
+    }
+
+    /// Writes the overlay under its staged name, durably. An older attempt is replaced.
+    fn stage(&self, plan: &Plan) -> io::Result<()> {
+        let file = stage::create(plan, LEVELS)?;
+        image(plan).write(&file)?;
+        revert::take_over(&file, &File::open(&plan.disk.file)?)?;
+        file.sync_all()?;
+        stage::sync_dir(plan.new_file.parent().unwrap_or(&self.sets))
+    }
+
+    /// Sets the mode of an old top that is ours; the operator's own files are left alone.
+    fn set_mode(&self, plan: &Plan, mode: u32) -> Result<(), EngineError> {
+        let file = &plan.disk.file;
+        if !file.starts_with(&self.sets) {
+            return Ok(());
+        }
+        // Durable: its times are noted with the snapshot, and a power cut must not bring back older ones.
+        fs::set_permissions(file, Permissions::from_mode(mode))
+            .and_then(|()| stage::sync_file(file))
+            .map_err(|e| At::plan(plan).io(file, &e))
+    }
+}
+
+impl Storage for Overlay {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::NeedsPause
+    }
+
+    fn plan(
+        &self,
+        machine: &Machine,
+        disk: &Disk,
+        set: SetId,
+    ) -> Result<Option<Plan>, EngineError> {
+        let at = At::disk(machine, disk);
+        let chain = chain::open(&at, &disk.file, disk.format, &self.roots)?;
+        if !machine.overlay_ok {
+            let kind = EngineErrorKind::Unsupported;
+            return Err(at.error(kind, texts::OVERLAY_NOT_OK, &disk.file));
+        }
+        let meta = fs::metadata(&disk.file).map_err(|e| at.io(&disk.file, &e))?;
+        let size = chain.first().map_or(disk.size, |top| top.size);
+        let plan = Plan {
+            driver: NAME.to_owned(),
+            set,
+            machine: machine.id,
+            machine_name: machine.name.clone(),
+            disk: Disk {
+                size,
+                ..disk.clone()
+            },
+            new_file: self
+                .sets
+                .join(set.to_string())
+                .join(machine.id.to_string())
+                .join(format!("{}.qcow2", disk.id)),
+            seen: Stamp::of(&meta),
+        };
+        if chain.len() >= self.chain_cap {
+            return Err(EngineError {
+                kind: EngineErrorKind::Unsupported,
+                text: at
+                    .text(texts::CHAIN_CAP, &disk.file)
+                    .with("limit", self.chain_cap),
+            });
+        }
+        let holds = image(&plan).fits();
+        Ok(holds.then_some(plan))
+    }
+
+    fn room(&self, plan: &Plan) -> Result<(), EngineError> {
+        let mut folders = self.sets.ancestors();
+        let there = folders.find(|f| f.is_dir()).unwrap_or(&self.sets);
+        let place = texts::DATA_DIRECTORY.text();
+        self.reserve.require(&At::plan(plan), there, place)
+    }
+
+    fn prepare(&self, plan: &Plan) -> Result<(), EngineError> {
+        if stage::probe(plan)? == Found::Cut {
+            return Ok(());
+        }
+        let at = At::plan(plan);
+        stage::unchanged(plan)?;
+        stage::make_dirs(&self.sets, 1).map_err(|e| ours(plan, &self.sets, &e))?;
+        self.room(plan)?;
+        self.stage(plan)
+            .map_err(|e| ours(plan, &plan.new_file, &e))?;
+        // What the machine wrote last may still be in memory only.
+        stage::sync_file(&plan.disk.file).map_err(|e| at.io(&plan.disk.file, &e))
+    }
+
+    /// The machine is off: the old top stands still already, this only makes sure of it.
+    fn cut(&self, plan: &Plan) -> Result<(), EngineError> {
+        match stage::probe(plan)? {
+            Found::Cut => Ok(()),
+            Found::Prepared => {
+                stage::unchanged(plan)?;
+                stage::commit(plan)
+            }
+            Found::Absent => Err(At::plan(plan).error(
+                EngineErrorKind::Failed,
+                texts::NOT_PREPARED,
+                &plan.disk.file,
+            )),
+        }
+    }
+
+    fn settle(&self, plan: &Plan) -> Result<(), EngineError> {
+        stage::settle(plan, LEVELS)?;
+        self.set_mode(plan, 0o444)
+    }
+
+    fn top_after(&self, plan: &Plan) -> Top {
+        Top {
+            file: plan.new_file.clone(),
+            format: Format::Qcow2,
+        }
+    }
+
+    fn captured(&self, plan: &Plan) -> SnapshotDisk {
+        SnapshotDisk {
+            id: plan.disk.id.clone(),
+            file: plan.disk.file.clone(),
+            format: plan.disk.format,
+            size: plan.disk.size,
+            driver: NAME.to_owned(),
+            sealed: Vec::new(),
+            damage: None,
+        }
+    }
+
+    fn undo(&self, plan: &Plan) -> Result<(), EngineError> {
+        // The overlay has the mode that its base had before `settle`.
+        if let Ok(overlay) = fs::metadata(&plan.new_file) {
+            self.set_mode(plan, overlay.mode() & 0o7777)?;
+        }
+        stage::undo(plan, LEVELS)
+    }
+
+    fn probe(&self, plan: &Plan) -> Result<Found, EngineError> {
+        stage::probe(plan)
+    }
+
+    fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError> {
+        let (set, machine, disk) = (request.set, request.machine, request.disk);
+        let folder = self.sets.join(set.to_string()).join(machine.id.to_string());
+        let new_file = revert::beside(&folder, &disk.id, request.job, "qcow2");
+        revert::plan(NAME, request, new_file, Format::Qcow2, None)
+    }
+
+    fn prepare_revert(&self, revert: &Revert) -> Result<(), EngineError> {
+        let place = texts::DATA_DIRECTORY.text();
+        self.reserve
+            .require(&At::revert(revert), &self.sets, place)?;
+        revert::overlay(revert)
+    }
+
+    fn hold_revert(&self, revert: &Revert) -> Result<Option<ImageLock>, EngineError> {
+        revert::hold(revert)
+    }
+
+    fn revert(&self, revert: &Revert) -> Result<(), EngineError> {
+        revert::exchange(revert)
+    }
+
+    fn top_reverted(&self, revert: &Revert) -> Top {
+        revert::top(revert)
+    }
+
+    fn settle_revert(&self, revert: &Revert) -> Result<(), EngineError> {
+        revert::settle(revert)
+    }
+
+    fn discard_old(&self, revert: &Revert) -> Result<(), EngineError> {
+        revert::discard_old(revert)
+    }
+
+    fn undo_revert(&self, revert: &Revert) -> Result<(), EngineError> {
+        revert::undo(revert)
+    }
+}
+
+fn image(plan: &Plan) -> NewImage<'_> {
+    NewImage {
+        size: plan.disk.size,
+        backing: Some((&plan.disk.file, plan.disk.format)),
+    }
+}

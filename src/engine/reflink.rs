@@ -1,0 +1,319 @@
+//! The driver for file systems that share blocks (XFS, btrfs): the snapshot is a clone of the image, and
+//! the image stays the active file.
+//!
+//! Clones lie in `.groupshot/<set guid>/` beside the image, because a clone must share its file system.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{IFlags, ioctl_ficlone, ioctl_getflags, ioctl_setflags};
+
+use crate::engine::extents;
+use crate::engine::failure::{At, ours};
+use crate::engine::locks::ImageLock;
+use crate::engine::qcow2::chain::{self, Roots};
+use crate::engine::qcow2::header::Header;
+use crate::engine::space::Reserve;
+use crate::engine::{
+    EngineError, EngineErrorKind, Found, Plan, Revert, RevertRequest, Scope, Stamp, Storage, Top,
+};
+use crate::engine::{revert, stage};
+use crate::id::SetId;
+use crate::inventory::{Disk, Format, Machine, SnapshotDisk};
+use crate::text::catalog::engine as texts;
+
+const NAME: &str = "reflink";
+/// The folder beside the images.
+pub const FOLDER: &str = ".groupshot";
+/// `.groupshot/<set guid>`: the directories that a plan may make and undo removes.
+const LEVELS: usize = 2;
+
+/// The reflink driver.
+#[derive(Debug)]
+pub struct Reflink {
+    reserve: Reserve,
+    roots: Roots,
+    extents: u64,
+}
+
+impl Reflink {
+    /// The driver.
+    #[must_use]
+    pub fn new(reserve: Reserve) -> Self {
+        Self {
+            reserve,
+            roots: Roots::default(),
+            extents: u64::MAX,
+        }
+    }
+
+    /// Takes no image with a file outside `roots`.
+    #[must_use]
+    pub fn within(self, roots: Roots) -> Self {
+        Self { roots, ..self }
+    }
+
+    /// Leaves images of more extents than this to another driver: cloning takes time for each of them.
+    #[must_use]
+    pub fn at_most(self, extents: u64) -> Self {
+        Self { extents, ..self }
+    }
+
+    /// Whether the image has too many extents to be cloned while machines stand still. Where they cannot be
+    /// counted the trial clone alone decides.
+    fn is_scattered(&self, file: &Path) -> bool {
+        let counted = File::open(file).and_then(|f| extents::count(&f));
+        let Ok(extents) = counted else { return false };
+        let scattered = extents > self.extents;
+        if scattered {
+            tracing::info!(file = %file.display(), extents, limit = self.extents,                 "Too many extents to clone; another driver is asked");
+        }
+        scattered
+    }
+}
+
+impl Storage for Reflink {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::NeedsPause
+    }
+
+    /// Tries a real clone: the name of the file system tells nothing (other mounts, NOCOW files, quotas).
+    fn plan(
+        &self,
+        machine: &Machine,
+        disk: &Disk,
+        set: SetId,
+    ) -> Result<Option<Plan>, EngineError> {
+        let at = At::disk(machine, disk);
+        let chain = chain::open(&at, &disk.file, disk.format, &self.roots)?;
+        let meta = fs::metadata(&disk.file).map_err(|e| at.io(&disk.file, &e))?;
+        if self.is_scattered(&disk.file) {
+            return Ok(None);
+        }
+        let folder = disk.file.parent().unwrap_or(Path::new("/")).join(FOLDER);
+        let name = format!("{}-{}.{}", machine.id, disk.id, disk.format.as_str());
+        let plan = Plan {
+            driver: NAME.to_owned(),
+            set,
+            machine: machine.id,
+            machine_name: machine.name.clone(),
+            disk: Disk {
+                size: chain.first().map_or(disk.size, |top| top.size),
+                ..disk.clone()
+            },
+            new_file: folder.join(set.to_string()).join(name),
+            seen: Stamp::of(&meta),
+        };
+        // Whatever is in the way here (no such call, another mount, a folder that cannot be written) is
+        // no trouble with the disk itself: another driver may hold it.
+        let held = trial(&plan).is_ok() && header_of_clone(&plan, &self.roots).is_ok();
+        Ok(held.then_some(plan))
+    }
+
+    fn room(&self, plan: &Plan) -> Result<(), EngineError> {
+        let folder = plan.disk.file.parent().unwrap_or(Path::new("/"));
+        self.reserve
+            .require(&At::plan(plan), folder, folder.display())
+    }
+
+    fn prepare(&self, plan: &Plan) -> Result<(), EngineError> {
+        if stage::probe(plan)? == Found::Cut {
+            return Ok(());
+        }
+        let at = At::plan(plan);
+        stage::unchanged(plan)?;
+        self.room(plan)?;
+        stage(plan)
+            .and_then(|_| stage::sync_dir(directory(plan)))
+            .map_err(|e| ours(plan, &plan.new_file, &e))?;
+        // What the machine wrote last may still be in memory only.
+        stage::sync_file(&plan.disk.file).map_err(|e| at.io(&plan.disk.file, &e))
+    }
+
+    fn cut(&self, plan: &Plan) -> Result<(), EngineError> {
+        let at = At::plan(plan);
+        let io = |e: io::Error| ours(plan, &plan.new_file, &e);
+        match stage::probe(plan)? {
+            Found::Cut => return Ok(()),
+            Found::Prepared => {}
+            Found::Absent => {
+                return Err(at.error(
+                    EngineErrorKind::Failed,
+                    texts::NOT_PREPARED,
+                    &plan.disk.file,
+                ));
+            }
+        }
+        stage::unchanged(plan)?;
+        let target = File::options()
+            .write(true)
+            .open(stage::part(plan))
+            .map_err(io)?;
+        clone(plan, &target).map_err(io)?;
+        if let Some(area) = header_of_clone(plan, &self.roots)? {
+            target.write_all_at(&area, 0).map_err(io)?;
+        }
+        target
+            .set_permissions(Permissions::from_mode(0o444))
+            .map_err(io)?;
+        // A writer that came while we cloned shows here at the latest.
+        stage::unchanged(plan)?;
+        stage::commit(plan)
+    }
+
+    fn settle(&self, plan: &Plan) -> Result<(), EngineError> {
+        stage::settle(plan, LEVELS)
+    }
+
+    fn top_after(&self, plan: &Plan) -> Top {
+        Top {
+            file: plan.disk.file.clone(),
+            format: plan.disk.format,
+        }
+    }
+
+    fn captured(&self, plan: &Plan) -> SnapshotDisk {
+        SnapshotDisk {
+            id: plan.disk.id.clone(),
+            file: plan.new_file.clone(),
+            format: plan.disk.format,
+            size: plan.disk.size,
+            driver: NAME.to_owned(),
+            sealed: Vec::new(),
+            damage: None,
+        }
+    }
+
+    fn undo(&self, plan: &Plan) -> Result<(), EngineError> {
+        stage::undo(plan, LEVELS)
+    }
+
+    fn probe(&self, plan: &Plan) -> Result<Found, EngineError> {
+        stage::probe(plan)
+    }
+
+    /// In place where the image is nobody's base, of the same format and beside the clone; else the new
+    /// file becomes the top where it is.
+    fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError> {
+        let (machine, disk, kept) = (request.machine, request.disk, request.kept);
+        let at = At::disk(machine, disk);
+        let real = |f: &Path| f.canonicalize().map_err(|e| at.io(f, &e));
+        let (image, clone) = (real(&disk.file)?, real(&kept.file)?);
+        let folder = clone.parent().unwrap_or(Path::new("/"));
+        let beside = clone.ancestors().nth(3) == image.parent();
+        let in_place = !request.shared && beside && disk.format == kept.format;
+        let stem = format!("{}-{}", machine.id, disk.id);
+        let new_file = revert::beside(folder, &stem, request.job, kept.format.as_str());
+        let image = in_place.then_some(image);
+        revert::plan(NAME, request, new_file, kept.format, image)
+    }
+
+    fn prepare_revert(&self, revert: &Revert) -> Result<(), EngineError> {
+        let folder = revert.new_file.parent().unwrap_or(Path::new("/"));
+        self.reserve
+            .require(&At::revert(revert), folder, folder.display())?;
+        revert::clone(revert)
+    }
+
+    fn hold_revert(&self, revert: &Revert) -> Result<Option<ImageLock>, EngineError> {
+        revert::hold(revert)
+    }
+
+    fn revert(&self, revert: &Revert) -> Result<(), EngineError> {
+        revert::exchange(revert)
+    }
+
+    fn top_reverted(&self, revert: &Revert) -> Top {
+        revert::top(revert)
+    }
+
+    fn settle_revert(&self, revert: &Revert) -> Result<(), EngineError> {
+        revert::settle(revert)
+    }
+
+    fn discard_old(&self, revert: &Revert) -> Result<(), EngineError> {
+        revert::discard_old(revert)
+    }
+
+    fn undo_revert(&self, revert: &Revert) -> Result<(), EngineError> {
+        revert::undo(revert)
+    }
+}
+
+/// The empty target of the clone under its staged name. An older attempt is replaced.
+fn stage(plan: &Plan) -> io::Result<File> {
+    let target = stage::create(plan, LEVELS)?;
+    take_flags(plan, &target)?;
+    Ok(target)
+}
+
+/// Clones beside the image into a file without a name: no journal tells of a plan yet, so nothing may be
+/// left if the process dies here.
+fn trial(plan: &Plan) -> io::Result<()> {
+    let beside = plan.disk.file.parent().unwrap_or(Path::new("/"));
+    match fs::symlink_metadata(beside.join(FOLDER)) {
+        Ok(it) if !it.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+        _ => {}
+    }
+    let target = File::options()
+        .write(true)
+        .custom_flags(nix::libc::O_TMPFILE)
+        .mode(0o600)
+        .open(beside)?;
+    take_flags(plan, &target)?;
+    clone(plan, &target)
+}
+
+fn take_flags(plan: &Plan, target: &File) -> io::Result<()> {
+    // btrfs clones a file without copy-on-write only into another such, and the flag takes only on an
+    // empty file. Where flags are unknown there is none to take over.
+    if ioctl_getflags(File::open(&plan.disk.file)?).is_ok_and(|f| f.contains(IFlags::NOCOW)) {
+        let flags = ioctl_getflags(target)?;
+        ioctl_setflags(target, flags | IFlags::NOCOW)?;
+    }
+    Ok(())
+}
+
+fn clone(plan: &Plan, target: &File) -> io::Result<()> {
+    Ok(ioctl_ficlone(target, File::open(&plan.disk.file)?)?)
+}
+
+fn directory(plan: &Plan) -> &Path {
+    plan.new_file.parent().unwrap_or(Path::new("/"))
+}
+
+/// The header area that the clone needs because it lies in another folder than the image: `None` if the
+/// image names no backing file by a relative path.
+fn header_of_clone(plan: &Plan, roots: &Roots) -> Result<Option<Vec<u8>>, EngineError> {
+    let (at, file) = (At::plan(plan), &plan.disk.file);
+    if plan.disk.format != Format::Qcow2 {
+        return Ok(None);
+    }
+    let header = File::open(file)
+        .and_then(|f| Header::load(&f))
+        .map_err(|e| at.io(file, &e))?
+        .map_err(|e| at.error(EngineErrorKind::Unsupported, e.message(), file))?;
+    let Some(name) = header.backing.as_deref().map(OsStr::from_bytes) else {
+        return Ok(None);
+    };
+    if Path::new(name).is_absolute() {
+        return Ok(None);
+    }
+    let chain = chain::open(&at, file, plan.disk.format, roots)?;
+    let area = chain.get(1).and_then(|below| {
+        let path: PathBuf = below.file.clone();
+        header.with_backing(path.as_os_str().as_bytes(), below.format.as_str())
+    });
+    match area {
+        Some(area) => Ok(Some(area)),
+        None => Err(at.error(EngineErrorKind::Unsupported, texts::HEADER_FULL, file)),
+    }
+}

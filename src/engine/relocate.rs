@@ -1,0 +1,487 @@
+//! What files name by an absolute path, after folders were moved: found, checked against what lies in the new
+//! place, and written again.
+//!
+//! Nothing here decides twice: a survey says what will stand where, and writing that may be repeated.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::definition::{self, DEFINITION, TOPS, Tops};
+use crate::engine::failure::At;
+use crate::engine::graph::is_ours;
+use crate::engine::locks::ImageLock;
+use crate::engine::merge;
+use crate::engine::qcow2::chain::by_suffix;
+use crate::engine::qcow2::header::{Header, has_magic};
+use crate::engine::{EngineError, Top};
+use crate::id::VmId;
+use crate::inventory::Format;
+
+const SECTOR: u64 = 512;
+
+/// A folder that was moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Where it was, as it stands in recorded paths; absolute.
+    pub from: PathBuf,
+    /// Where it is now; absolute.
+    pub to: PathBuf,
+}
+
+/// Folders that were moved together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Moves(Vec<Move>);
+
+impl Moves {
+    /// These folders.
+    ///
+    /// # Errors
+    /// In words, if a path could mean two things after the move.
+    pub fn new(moves: Vec<Move>) -> Result<Self, String> {
+        let nested = |one: &Path, other: &Path| one.starts_with(other) || other.starts_with(one);
+        for (n, one) in moves.iter().enumerate() {
+            for other in moves.iter().skip(n + 1) {
+                if one.from == other.from {
+                    return Err(format!("{} is named twice", one.from.display()));
+                }
+                if nested(&one.from, &other.to) || nested(&one.to, &other.from) {
+                    let (one, other) = (one.from.display(), other.from.display());
+                    return Err(format!(
+                        "the places of {one} and {other} before and after lie in each other: relocate them one after the other"
+                    ));
+                }
+            }
+        }
+        Ok(Self(moves))
+    }
+
+    /// The moves.
+    #[must_use]
+    pub fn all(&self) -> &[Move] {
+        &self.0
+    }
+
+    /// Where the path leads now, if it lies in a folder that was moved. A path that lies in a new place
+    /// already stays, also where the new place is within the old one.
+    #[must_use]
+    pub fn map(&self, path: &Path) -> Option<PathBuf> {
+        let depth = |folder: &Path| folder.components().count();
+        let fits = self.0.iter().filter(|m| path.starts_with(&m.from));
+        let one = fits.max_by_key(|m| depth(&m.from))?;
+        let mut arrived = self.0.iter().filter(|m| path.starts_with(&m.to));
+        if arrived.any(|m| depth(&m.to) > depth(&one.from)) {
+            return None;
+        }
+        let rest = path.strip_prefix(&one.from).ok()?;
+        let new = match rest.as_os_str().is_empty() {
+            true => one.to.clone(),
+            false => one.to.join(rest),
+        };
+        (new != path).then_some(new)
+    }
+
+    fn or_same(&self, path: &Path) -> PathBuf {
+        self.map(path).unwrap_or_else(|| path.to_owned())
+    }
+}
+
+/// A qcow2 file, ours or active, will name this backing file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Naming {
+    /// Name of the machine, for messages.
+    pub machine: String,
+    /// Its disk.
+    pub disk: String,
+    /// The file.
+    pub file: PathBuf,
+    /// What lies under it.
+    pub backing: PathBuf,
+    /// Format of that.
+    pub format: Format,
+}
+
+/// `tops.json` will name this active file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Active {
+    /// The machine.
+    pub machine: VmId,
+    /// Its disk.
+    pub disk: String,
+    /// The active file.
+    pub top: Top,
+}
+
+/// A path in a `vm.toml`, which is the operator's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Defined {
+    /// The file.
+    pub definition: PathBuf,
+    /// Its line, from 1.
+    pub line: usize,
+    /// The disk.
+    pub disk: String,
+    /// What stands there.
+    pub from: PathBuf,
+    /// Where that is now.
+    pub to: PathBuf,
+}
+
+/// A disk file that something names, as it is named now.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// Whose disk it is.
+    pub machine: String,
+    /// Which one.
+    pub disk: String,
+    /// The recorded path.
+    pub file: PathBuf,
+    /// Its format.
+    pub format: Format,
+    /// Virtual size in bytes of what a snapshot keeps; `None` for the active file of a machine.
+    pub size: Option<u64>,
+}
+
+/// What the files of a data directory will say, and what keeps them from it.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Backing names in headers.
+    pub headers: Vec<Naming>,
+    /// Active files.
+    pub active: Vec<Active>,
+    /// Lines of the operator's definitions.
+    pub definitions: Vec<Defined>,
+    /// What has to be put right first.
+    pub problems: Vec<String>,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+    /// Holds each image whose header will be written.
+    locks: Vec<ImageLock>,
+    seen: BTreeSet<PathBuf>,
+}
+
+impl Survey {
+    /// Looks through the machines of the data directory and the chains under everything that is named by them or
+    /// by `named`. Holds what will be written until it is dropped.
+    ///
+    /// # Errors
+    /// A folder or file of the library cannot be read.
+    pub fn take(data_dir: &Path, moves: &Moves, named: &[Named]) -> io::Result<Self> {
+        let mut it = Self::default();
+        let sets = data_dir.join("sets");
+        for machine in it.machines(data_dir, moves)? {
+            it.chain(&sets, moves, &machine);
+        }
+        for named in named {
+            it.chain(&sets, moves, named);
+        }
+        Ok(it)
+    }
+
+    /// Reads each machine's two files; gives its active files.
+    fn machines(&mut self, data_dir: &Path, moves: &Moves) -> io::Result<Vec<Named>> {
+        let mut named = Vec::new();
+        let folders = match fs::read_dir(data_dir.join("machines")) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(named),
+            other => other?,
+        };
+        for entry in folders {
+            let folder = entry?.path();
+            let name = folder.file_name().and_then(OsStr::to_str);
+            let Some(id) = name.and_then(|n| n.parse::<VmId>().ok()) else {
+                continue;
+            };
+            named.extend(self.machine(&folder, id, moves)?);
+        }
+        Ok(named)
+    }
+
+    fn machine(&mut self, folder: &Path, id: VmId, moves: &Moves) -> io::Result<Vec<Named>> {
+        let mut named = Vec::new();
+        let (definition, tops) = (folder.join(DEFINITION), folder.join(TOPS));
+        let at = |file: &Path, e: io::Error| io::Error::other(format!("{}: {e}", file.display()));
+        let text = fs::read_to_string(&definition).map_err(|e| at(&definition, e))?;
+        let (machine, paths) = match definition::paths(&text) {
+            Ok(read) => read,
+            Err(cause) => {
+                let cause = cause.trim_end();
+                self.problems
+                    .push(format!("{}: {cause}", definition.display()));
+                return Ok(Vec::new());
+            }
+        };
+        let tops = Tops::load(&tops).map_err(|e| at(&tops, e))?.tops;
+        let active = |disk: &str, file: &Path, format| Named {
+            machine: machine.clone(),
+            disk: disk.to_owned(),
+            file: file.to_owned(),
+            format,
+            size: None,
+        };
+        for path in paths {
+            if !tops.contains_key(&path.disk) {
+                named.push(active(&path.disk, &path.path, path.format));
+            }
+            if let Some(to) = moves.map(&path.path) {
+                self.definitions.push(Defined {
+                    definition: definition.clone(),
+                    line: path.line,
+                    disk: path.disk,
+                    from: path.path,
+                    to,
+                });
+            }
+        }
+        for (disk, top) in tops {
+            let format = top.format;
+            named.push(active(&disk, &top.file, format));
+            self.active.extend(moves.map(&top.file).map(|file| Active {
+                machine: id,
+                disk,
+                top: Top { file, format },
+            }));
+        }
+        Ok(named)
+    }
+
+    /// Follows the chain under a named file, as it will be.
+    fn chain(&mut self, sets: &Path, moves: &Moves, named: &Named) {
+        let mut next = Some((named.file.clone(), named.format, named.size));
+        while let Some((recorded, format, size)) = next.take() {
+            let file = moves.or_same(&recorded);
+            if !self.seen.insert(file.clone()) && size.is_none() {
+                return;
+            }
+            let header = match look(&file, format, size) {
+                Ok(header) => header,
+                Err(cause) => {
+                    let whose = format!("machine {}, disk {}", named.machine, named.disk);
+                    let text = format!("{whose}: {}: {cause}", file.display());
+                    match file == recorded {
+                        false => self.problems.push(text),
+                        // It was so before, or another folder was moved too.
+                        true => self
+                            .notes
+                            .push(format!("{text}, and no --from tells that it was moved")),
+                    }
+                    return;
+                }
+            };
+            if file != recorded && recorded.exists() && !is_same(&recorded, &file) {
+                self.notes.push(format!(
+                    "{} is still there: nothing will name it any more",
+                    recorded.display()
+                ));
+            }
+            next = header.and_then(|header| self.under(sets, moves, named, &file, &header));
+        }
+    }
+
+    /// What lies under the file, as its header names it now.
+    fn under(
+        &mut self,
+        sets: &Path,
+        moves: &Moves,
+        named: &Named,
+        file: &Path,
+        header: &Header,
+    ) -> Option<(PathBuf, Format, Option<u64>)> {
+        let recorded = merge::backing_of(file, header)?;
+        let format = match header.backing_format().as_deref() {
+            Some("raw") => Some(Format::Raw),
+            Some("qcow2") => Some(Format::Qcow2),
+            _ => by_suffix(&recorded),
+        };
+        let Some(format) = format else {
+            let file = file.display();
+            self.problems.push(format!(
+                "{file} does not record the format of its backing file"
+            ));
+            return None;
+        };
+        let name = Path::new(OsStr::from_bytes(header.backing.as_deref()?));
+        // What is named by a relative path is found from where the file is.
+        if let Some(backing) = moves.map(name).filter(|_| name.is_absolute()) {
+            // Apply may have put a file of ours in the place of an active image.
+            let active = named.size.is_none() && file == moves.or_same(&named.file);
+            match active || is_ours(sets, file) {
+                true => self.will_name(named, file, backing, format),
+                false => self.problems.push(format!(
+                    "{file}, which you imported, names its backing file by the old path: \
+                     qemu-img rebase -u -F {} -b {} {file}",
+                    format.as_str(),
+                    backing.display(),
+                    file = file.display(),
+                )),
+            }
+        }
+        Some((recorded, format, None))
+    }
+
+    fn will_name(&mut self, named: &Named, file: &Path, backing: PathBuf, format: Format) {
+        if self.headers.iter().any(|h| h.file == file) {
+            return;
+        }
+        let at = At::new(&named.machine, &named.disk);
+        let free =
+            merge::can_name(&at, file, &backing, format).and_then(|()| ImageLock::take(&at, file));
+        match free {
+            Ok(lock) => self.locks.push(lock),
+            Err(e) => self.problems.push(e.to_string()),
+        }
+        self.headers.push(Naming {
+            machine: named.machine.clone(),
+            disk: named.disk.clone(),
+            file: file.to_owned(),
+            backing,
+            format,
+        });
+    }
+}
+
+/// Whether the file is what is recorded of it; its header, if it has one.
+fn look(file: &Path, format: Format, size: Option<u64>) -> Result<Option<Header>, String> {
+    let said = |e: io::Error| match e.kind() {
+        io::ErrorKind::NotFound => "is not there".to_owned(),
+        _ => e.to_string(),
+    };
+    let meta = fs::metadata(file).map_err(said)?;
+    if !meta.is_file() {
+        return Err("is not a regular file".to_owned());
+    }
+    let open = File::open(file).map_err(said)?;
+    let header = match format {
+        Format::Qcow2 => {
+            let header = Header::load(&open).map_err(said)?;
+            Some(header.map_err(|_| "is not the qcow2 image that it was".to_owned())?)
+        }
+        Format::Raw if has_magic(&open).map_err(said)? => {
+            return Err("is not the raw image that it was: it begins as qcow2".to_owned());
+        }
+        Format::Raw => None,
+    };
+    let found = match &header {
+        Some(header) => header.size,
+        None => meta.len().next_multiple_of(SECTOR),
+    };
+    match size.filter(|size| *size != found) {
+        Some(size) => Err(format!(
+            "is not the image that it was: its disk has {found} bytes, not {size}"
+        )),
+        None => Ok(header),
+    }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |p: &Path| p.canonicalize().ok();
+    real(one).is_some_and(|one| real(other) == Some(one))
+}
+
+impl Naming {
+    /// Writes the header, durably, unless it says so already.
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub fn write(&self) -> Result<(), EngineError> {
+        let at = At::new(&self.machine, &self.disk);
+        let header = File::open(&self.file).and_then(|f| Header::load(&f));
+        let header = header.map_err(|e| at.io(&self.file, &e))?;
+        let says = |h: &Header| {
+            h.backing.as_deref() == Some(self.backing.as_os_str().as_bytes())
+                && h.backing_format().as_deref() == Some(self.format.as_str())
+        };
+        match header.is_ok_and(|h| says(&h)) {
+            true => Ok(()),
+            false => merge::name(&at, &self.file, &self.backing, self.format),
+        }
+    }
+}
+
+impl Active {
+    /// Writes the machine's `tops.json`, durably, unless it says so already.
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub fn write(&self, data_dir: &Path) -> io::Result<()> {
+        let folder = data_dir.join("machines").join(self.machine.to_string());
+        let file = folder.join(TOPS);
+        let mut tops = Tops::load(&file)?;
+        let old = tops.tops.insert(self.disk.clone(), self.top.clone());
+        match old.as_ref() == Some(&self.top) {
+            true => Ok(()),
+            false => Ok(tops.save(&file)?),
+        }
+    }
+}
+
+impl Defined {
+    /// Writes the path into the definition, durably, and leaves the rest of its text, its owner and its mode.
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub fn write(&self) -> io::Result<()> {
+        let text = fs::read_to_string(&self.definition)?;
+        let new = definition::with_path(&text, &self.disk, &self.to).map_err(io::Error::other)?;
+        match new == text {
+            true => Ok(()),
+            false => Ok(definition::rewrite(&self.definition, new.as_bytes())?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moves(list: &[(&str, &str)]) -> Result<Moves, String> {
+        let one = |(from, to): &(&str, &str)| Move {
+            from: from.into(),
+            to: to.into(),
+        };
+        Moves::new(list.iter().map(one).collect())
+    }
+
+    #[test]
+    fn a_path_moves_once_by_whole_names_and_the_deepest_folder() {
+        let it = moves(&[("/old/gs", "/new/gs"), ("/old/gs/images", "/pool")]).unwrap();
+        let map = |path: &str| it.map(Path::new(path)).map(|p| p.display().to_string());
+        let table = [
+            ("/old/gs/sets/a", Some("/new/gs/sets/a")),
+            ("/old/gs/images/b", Some("/pool/b")),
+            ("/old/gs2/c", None),
+            ("/old/gs", Some("/new/gs")),
+            ("/new/gs/sets/a", None),
+        ];
+        for (path, new) in table {
+            assert_eq!(map(path).as_deref(), new, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_its_new_place_stays_also_inside_the_old_one() {
+        let deeper = moves(&[("/srv", "/srv/gs")]).unwrap();
+        let new = deeper.map(Path::new("/srv/a")).unwrap();
+        assert_eq!(new, Path::new("/srv/gs/a"));
+        assert_eq!(deeper.map(&new), None);
+        let higher = moves(&[("/srv/gs", "/srv")]).unwrap();
+        let new = higher.map(Path::new("/srv/gs/a")).unwrap();
+        assert_eq!(new, Path::new("/srv/a"));
+        assert_eq!(higher.map(&new), None);
+    }
+
+    #[test]
+    fn folders_that_change_places_are_refused() {
+        for list in [
+            [("/a", "/b"), ("/b", "/a")],
+            [("/a", "/b"), ("/a", "/c")],
+            [("/a", "/b/x"), ("/b", "/c")],
+        ] {
+            assert!(moves(&list).is_err(), "{list:?}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! How the file drivers put a disk back to what a snapshot keeps.
+//!
+//! A new file is made and durable before the commit. Either it becomes the new top under its own name, or it
+//! is exchanged with the active file at its path: what stood there then lies under the internal name, as the
+//! safety copy, until [`settle`]. Which of both files stands where is told by the inode of the old one.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    CWD, IFlags, RenameFlags, XattrFlags, fgetxattr, fsetxattr, ioctl_ficlone, ioctl_getflags,
+    ioctl_setflags, renameat_with,
+};
+
+use crate::engine::failure::{At, kind};
+use crate::engine::locks::ImageLock;
+use crate::engine::qcow2::chain::{self, Roots};
+use crate::engine::qcow2::writer::NewImage;
+use crate::engine::stage::{self, remove, sync_dir};
+use crate::engine::{EngineError, EngineErrorKind, Revert, RevertRequest, Stamp, Top};
+use crate::inventory::Format;
+use crate::text::catalog::engine as texts;
+
+/// Access rules beyond the mode that a new top takes over from the old one.
+const ATTRIBUTES: &[&str] = &["system.posix_acl_access", "security.selinux"];
+
+/// The plan, once what is kept is there with all below it.
+pub(crate) fn plan(
+    driver: &str,
+    request: RevertRequest<'_>,
+    new_file: PathBuf,
+    new_format: Format,
+    in_place: Option<PathBuf>,
+) -> Result<Revert, EngineError> {
+    let (machine, disk, kept) = (request.machine, request.disk, request.kept);
+    let at = At::disk(machine, disk);
+    chain::open(&at, &kept.file, kept.format, &Roots::default())?;
+    let meta = fs::metadata(&disk.file).map_err(|e| at.io(&disk.file, &e))?;
+    Ok(Revert {
+        driver: driver.to_owned(),
+        set: request.set,
+        machine: machine.id,
+        machine_name: machine.name.clone(),
+        disk: disk.clone(),
+        kept: kept.clone(),
+        new_file,
+        new_format,
+        in_place,
+        seen: Stamp::of(&meta),
+    })
+}
+
+/// The active file after the revert.
+pub(crate) fn top(revert: &Revert) -> Top {
+    match &revert.in_place {
+        Some(_) => revert.old_top(),
+        None => Top {
+            file: revert.new_file.clone(),
+            format: revert.new_format,
+        },
+    }
+}
+
+/// Makes the new file, an empty overlay over the kept one, durably. An older attempt is replaced.
+pub(crate) fn overlay(revert: &Revert) -> Result<(), EngineError> {
+    let image = NewImage {
+        size: revert.kept.size,
+        backing: Some((&revert.kept.file, revert.kept.format)),
+    };
+    make(revert, |file| image.write(file))
+}
+
+/// Makes the new file, a clone of the kept one, durably. An older attempt is replaced.
+pub(crate) fn clone(revert: &Revert) -> Result<(), EngineError> {
+    make(revert, |file| {
+        let kept = File::open(&revert.kept.file)?;
+        if ioctl_getflags(&kept).is_ok_and(|f| f.contains(IFlags::NOCOW)) {
+            ioctl_setflags(file, ioctl_getflags(file)? | IFlags::NOCOW)?;
+        }
+        Ok(ioctl_ficlone(file, &kept)?)
+    })
+}
+
+fn make(revert: &Revert, content: impl FnOnce(&File) -> io::Result<()>) -> Result<(), EngineError> {
+    let old = &revert.disk.file;
+    let base = File::open(old).map_err(|e| At::revert(revert).io(old, &e))?;
+    let make = || {
+        let folder = revert.new_file.parent().unwrap_or(Path::new("/"));
+        stage::make_dirs(folder, 2)?;
+        remove(&revert.new_file)?;
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&revert.new_file)?;
+        content(&file)?;
+        take_over(&file, &base)?;
+        file.sync_all()?;
+        sync_dir(folder)
+    };
+    make().map_err(|e| trouble(revert, &e))
+}
+
+/// Holds the new file as a running machine would, if it is there and not yet the active one.
+///
+/// # Errors
+/// Someone has it open.
+pub(crate) fn hold(revert: &Revert) -> Result<Option<ImageLock>, EngineError> {
+    let id = inode(&revert.new_file).map_err(|e| trouble(revert, &e))?;
+    if id.is_none() || id == Some((revert.seen.device, revert.seen.inode)) {
+        return Ok(None);
+    }
+    ImageLock::take(&At::revert(revert), &revert.new_file).map(Some)
+}
+
+/// Exchanges the new file with the active one, if it is to stand at its path and does not yet.
+///
+/// # Errors
+/// Neither of both files is the one that was active.
+pub(crate) fn exchange(revert: &Revert) -> Result<(), EngineError> {
+    let Some(path) = &revert.in_place else {
+        return Ok(());
+    };
+    let io = |e: io::Error| trouble(revert, &e);
+    let old = Some((revert.seen.device, revert.seen.inode));
+    let (here, there) = (
+        inode(path).map_err(io)?,
+        inode(&revert.new_file).map_err(io)?,
+    );
+    if here == old && there.is_some() {
+        renameat_with(CWD, &revert.new_file, CWD, path, RenameFlags::EXCHANGE)
+            .map_err(|e| io(e.into()))?;
+    } else if here.is_none() || here == old || (there.is_some() && there != old) {
+        return Err(At::revert(revert).error(EngineErrorKind::Failed, texts::REPLACED, path));
+    }
+    for file in [path, &revert.new_file] {
+        sync_dir(file.parent().unwrap_or(Path::new("/"))).map_err(io)?;
+    }
+    Ok(())
+}
+
+/// Removes the safety copy of a revert in place. The new file of another is the active one and stays.
+pub(crate) fn settle(revert: &Revert) -> Result<(), EngineError> {
+    match revert.in_place {
+        Some(_) => discard(&revert.new_file).map_err(|e| trouble(revert, &e)),
+        None => Ok(()),
+    }
+}
+
+/// Removes what was made. The old file is never removed, wherever it stands.
+pub(crate) fn undo(revert: &Revert) -> Result<(), EngineError> {
+    let io = |e: io::Error| trouble(revert, &e);
+    // Only where the two change places can it stand there. Elsewhere the number may be used again.
+    let old = Some((revert.seen.device, revert.seen.inode));
+    if revert.in_place.is_some() && inode(&revert.new_file).map_err(io)? == old {
+        return Ok(());
+    }
+    discard(&revert.new_file).map_err(io)
+}
+
+/// Removes the old top.
+pub(crate) fn discard_old(revert: &Revert) -> Result<(), EngineError> {
+    discard(&revert.disk.file).map_err(|e| trouble(revert, &e))
+}
+
+/// Unlinks a file durably; it may be gone already, and its folder with it.
+pub(crate) fn discard(file: &Path) -> io::Result<()> {
+    remove(file)?;
+    match sync_dir(file.parent().unwrap_or(Path::new("/"))) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Where a file of this job stands beside the kept one: `<stem>-<job>.<suffix>`.
+pub(crate) fn beside(
+    folder: &Path,
+    stem: &str,
+    job: impl std::fmt::Display,
+    suffix: &str,
+) -> PathBuf {
+    folder.join(format!("{stem}-{job}.{suffix}"))
+}
+
+/// Whoever could use the base can use the new file: owner, mode, ACL and label.
+pub(crate) fn take_over(file: &File, base: &File) -> io::Result<()> {
+    let (own, theirs) = (file.metadata()?, base.metadata()?);
+    if (own.uid(), own.gid()) != (theirs.uid(), theirs.gid()) {
+        fchown(file, Some(theirs.uid()), Some(theirs.gid()))?;
+    }
+    file.set_permissions(Permissions::from_mode((theirs.mode() & 0o777) | 0o600))?;
+    for name in ATTRIBUTES {
+        // Most files have neither; what is not there, or is so already, needs no copy.
+        let wanted = attribute(base, name);
+        if !wanted.is_empty() && attribute(file, name) != wanted {
+            fsetxattr(file, *name, &wanted, XattrFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
+/// An extended attribute; empty if the file has none of that name.
+fn attribute(file: &File, name: &str) -> Vec<u8> {
+    let mut value = vec![0; 4096];
+    let length = fgetxattr(file, name, value.as_mut_slice()).unwrap_or(0);
+    value.truncate(length);
+    value
+}
+
+fn inode(file: &Path) -> io::Result<Option<(u64, u64)>> {
+    match fs::symlink_metadata(file) {
+        Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn trouble(revert: &Revert, error: &io::Error) -> EngineError {
+    tracing::warn!(file = %revert.new_file.display(), %error, "A file of a revert");
+    EngineError {
+        kind: kind(error),
+        text: At::revert(revert)
+            .text(texts::REVERT_FAILED, &revert.disk.file)
+            .with("cause", error),
+    }
+}

@@ -1,0 +1,558 @@
+//! Simulated machines (`--engine sim --machines N`): all that clients can do, with no disk behind it, and
+//! faults on order. For trying out clients at any scale and for tests.
+//!
+//! Ids and names follow from the number alone. A disk's content is one number, its generation; a capture
+//! keeps the generation of its moment. Both live in memory only.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+
+use crate::engine::failure::At;
+use crate::engine::locks::ImageLock;
+use crate::engine::{
+    Compute, EngineError, EngineErrorKind, Found, Hold, Machines, Plan, Revert, RevertRequest,
+    Scope, Stamp, Storage, Top,
+};
+use crate::id::{SetId, VmId};
+use crate::inventory::{Disk, Format, Machine, PowerState, SnapshotDisk};
+use crate::text::catalog::engine as texts;
+
+/// A step that hangs on order gives up then, so that a test that fails meanwhile still ends.
+const HANG_MAX: Duration = Duration::from_secs(60);
+
+/// Name of the storage driver.
+pub const NAME: &str = "sim";
+/// Upper half of every simulated machine's GUID.
+const IDS: u128 = 0x5EED_51B0_0000_4000_8000_0000_0000_0000;
+const DISK_SIZE: u64 = 1 << 30;
+
+/// A step at which a fault can be ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// [`Compute::hold`].
+    Hold,
+    /// [`Storage::plan`].
+    Plan,
+    /// [`Storage::prepare`].
+    Prepare,
+    /// [`Storage::cut`].
+    Cut,
+    /// [`Storage::settle`].
+    Settle,
+    /// [`Storage::undo`].
+    Undo,
+    /// [`Storage::plan_revert`].
+    PlanRevert,
+    /// [`Storage::prepare_revert`].
+    PrepareRevert,
+    /// [`Storage::revert`].
+    Revert,
+    /// [`Storage::settle_revert`].
+    SettleRevert,
+    /// [`Storage::undo_revert`].
+    UndoRevert,
+    /// [`Compute::set_tops`].
+    SetTops,
+}
+
+/// What goes wrong there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// The step fails with that kind and does nothing.
+    Fail(EngineErrorKind),
+    /// The step does not return before [`Sim::release`]; then it fails.
+    Hang,
+    /// The step answers that it went well and does nothing. At `plan`: no driver holds the disk.
+    Lie,
+}
+
+/// A fault on order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// At which machine.
+    pub machine: VmId,
+    /// At which of its disks; all if `None`.
+    pub disk: Option<String>,
+    /// At which step.
+    pub step: Step,
+    /// What happens.
+    pub trouble: Trouble,
+    /// How many times before it is used up.
+    pub times: u32,
+}
+
+/// Simulated machines and their storage.
+pub struct Sim {
+    machines: ArcSwap<Machines>,
+    world: Mutex<World>,
+    released: Condvar,
+}
+
+#[derive(Default)]
+struct World {
+    faults: Vec<Fault>,
+    /// Counts [`Sim::release`]: whoever hangs waits for the next.
+    releases: u64,
+    hanging: usize,
+    states: BTreeMap<VmId, PowerState>,
+    generations: BTreeMap<(VmId, String), u64>,
+    plans: BTreeMap<Key, Capture>,
+}
+
+type Key = (SetId, VmId, String);
+
+#[derive(Clone, Copy)]
+enum Capture {
+    Prepared,
+    Cut(u64),
+}
+
+impl Sim {
+    /// `count` machines of one disk each. Their shared definition file is written to `data_dir/sim`.
+    ///
+    /// # Errors
+    /// The definition file cannot be written.
+    pub fn new(data_dir: &Path, count: u32, now: Timestamp) -> io::Result<Arc<Self>> {
+        let directory = data_dir.join("sim");
+        fs::create_dir_all(&directory)?;
+        let definition = directory.join("machine.toml");
+        fs::write(
+            &definition,
+            "# Every simulated machine has this definition.\ndisks = [\"disk0\"]\n",
+        )?;
+        let machine = |number: u32| {
+            let id = machine_id(number);
+            let name = format!("sim-{number:06}");
+            let disk = Disk {
+                id: "disk0".to_owned(),
+                file: directory.join(format!("{name}.raw")),
+                format: Format::Raw,
+                size: DISK_SIZE,
+            };
+            let machine = Machine {
+                id,
+                name,
+                disks: vec![disk],
+                directory: directory.clone(),
+                definition: definition.clone(),
+                created: now,
+                overlay_ok: false,
+            };
+            (id, Arc::new(machine))
+        };
+        Ok(Arc::new(Self {
+            machines: ArcSwap::from_pointee((1..=count).map(machine).collect()),
+            world: Mutex::default(),
+            released: Condvar::new(),
+        }))
+    }
+
+    /// Orders a fault. The first order that matches a step is served.
+    pub fn order(&self, fault: Fault) {
+        self.world().faults.push(fault);
+    }
+
+    /// Lets everything that hangs go on and fail.
+    pub fn release(&self) {
+        self.world().releases += 1;
+        self.released.notify_all();
+    }
+
+    /// How many steps hang now.
+    #[must_use]
+    pub fn hanging(&self) -> usize {
+        self.world().hanging
+    }
+
+    /// Makes the machine run, pause or stop.
+    pub fn set_state(&self, id: VmId, state: PowerState) {
+        self.world().states.insert(id, state);
+    }
+
+    /// The machine writes to its disk: its content is `generation` from now on.
+    pub fn write(&self, id: VmId, disk: &str, generation: u64) {
+        self.world()
+            .generations
+            .insert((id, disk.to_owned()), generation);
+    }
+
+    /// The content that the set holds of the disk.
+    #[must_use]
+    pub fn captured_generation(&self, set: SetId, id: VmId, disk: &str) -> Option<u64> {
+        match self.world().plans.get(&(set, id, disk.to_owned())) {
+            Some(Capture::Cut(generation)) => Some(*generation),
+            _ => None,
+        }
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves an order for this step. `true`: go on; `false`: lie.
+    fn pass(&self, at: &At, id: VmId, disk: Option<&str>, step: Step) -> Result<bool, EngineError> {
+        let mut world = self.world();
+        let wanted = |f: &Fault| {
+            f.machine == id
+                && f.step == step
+                && f.times > 0
+                && (f.disk.is_none() || f.disk.as_deref() == disk)
+        };
+        let Some(fault) = world.faults.iter_mut().find(|f| wanted(f)) else {
+            return Ok(true);
+        };
+        fault.times -= 1;
+        let kind = match fault.trouble {
+            Trouble::Lie => return Ok(false),
+            Trouble::Fail(kind) => kind,
+            Trouble::Hang => {
+                let now = world.releases;
+                world.hanging += 1;
+                let (mut world, _) = self
+                    .released
+                    .wait_timeout_while(world, HANG_MAX, |w| w.releases == now)
+                    .unwrap_or_else(PoisonError::into_inner);
+                world.hanging -= 1;
+                EngineErrorKind::Failed
+            }
+        };
+        Err(EngineError {
+            kind,
+            text: at
+                .text(texts::ORDERED, Path::new(""))
+                .with("step", format!("{step:?}").to_lowercase()),
+        })
+    }
+
+    fn pass_plan(&self, plan: &Plan, step: Step) -> Result<bool, EngineError> {
+        self.pass(&At::plan(plan), plan.machine, Some(&plan.disk.id), step)
+    }
+}
+
+impl Sim {
+    fn pass_revert(&self, revert: &Revert, step: Step) -> Result<bool, EngineError> {
+        let at = At::revert(revert);
+        self.pass(&at, revert.machine, Some(&revert.disk.id), step)
+    }
+
+    /// The content of the disk now.
+    #[must_use]
+    pub fn generation(&self, id: VmId, disk: &str) -> u64 {
+        let content = (id, disk.to_owned());
+        let world = self.world();
+        world.generations.get(&content).copied().unwrap_or(0)
+    }
+}
+
+/// The id of machine `number`, counted from 1.
+#[must_use]
+pub fn machine_id(number: u32) -> VmId {
+    VmId::from_u128(IDS | u128::from(number))
+}
+
+fn key(plan: &Plan) -> Key {
+    (plan.set, plan.machine, plan.disk.id.clone())
+}
+
+impl Compute for Sim {
+    fn machines(&self) -> Arc<Machines> {
+        self.machines.load_full()
+    }
+
+    fn state(&self, id: VmId) -> PowerState {
+        self.world()
+            .states
+            .get(&id)
+            .copied()
+            .unwrap_or(PowerState::Off)
+    }
+
+    fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
+        if !self.pass(&At::new(id, "*"), id, None, Step::SetTops)? {
+            return Ok(());
+        }
+        let unknown = || EngineError {
+            kind: EngineErrorKind::Missing,
+            text: texts::MACHINE_UNKNOWN.with("machine", id),
+        };
+        let old = self.machine(id).ok_or_else(unknown)?;
+        let mut new = Machine::clone(&old);
+        for disk in &mut new.disks {
+            if let Some(top) = tops.get(&disk.id) {
+                disk.file.clone_from(&top.file);
+                disk.format = top.format;
+            }
+        }
+        if new != *old {
+            let new = Arc::new(new);
+            self.machines.rcu(|all| {
+                let mut all = Machines::clone(all);
+                all.insert(id, Arc::clone(&new));
+                all
+            });
+        }
+        Ok(())
+    }
+
+    /// There are no files to hold; a fault on order can refuse.
+    fn hold(&self, machine: &Machine) -> Result<Hold, EngineError> {
+        self.pass(&At::new(&machine.name, "*"), machine.id, None, Step::Hold)?;
+        Ok(Hold::default())
+    }
+}
+
+impl Storage for Sim {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn has_content(&self) -> bool {
+        false
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::NeedsPause
+    }
+
+    fn plan(
+        &self,
+        machine: &Machine,
+        disk: &Disk,
+        set: SetId,
+    ) -> Result<Option<Plan>, EngineError> {
+        let at = At::disk(machine, disk);
+        if !self.pass(&at, machine.id, Some(&disk.id), Step::Plan)? {
+            return Ok(None);
+        }
+        let name = format!("{set}-{}-{}.raw", machine.id, disk.id);
+        Ok(Some(Plan {
+            driver: NAME.to_owned(),
+            set,
+            machine: machine.id,
+            machine_name: machine.name.clone(),
+            disk: disk.clone(),
+            new_file: machine.directory.join(name),
+            seen: Stamp::default(),
+        }))
+    }
+
+    fn prepare(&self, plan: &Plan) -> Result<(), EngineError> {
+        if self.pass_plan(plan, Step::Prepare)? {
+            let mut world = self.world();
+            world.plans.entry(key(plan)).or_insert(Capture::Prepared);
+        }
+        Ok(())
+    }
+
+    fn cut(&self, plan: &Plan) -> Result<(), EngineError> {
+        if !self.pass_plan(plan, Step::Cut)? {
+            return Ok(());
+        }
+        let mut world = self.world();
+        let content = (plan.machine, plan.disk.id.clone());
+        let generation = world.generations.get(&content).copied().unwrap_or(0);
+        match world.plans.get_mut(&key(plan)) {
+            Some(Capture::Cut(_)) => Ok(()),
+            Some(capture) => {
+                *capture = Capture::Cut(generation);
+                Ok(())
+            }
+            None => Err(At::plan(plan).error(
+                EngineErrorKind::Failed,
+                texts::NOT_PREPARED,
+                &plan.new_file,
+            )),
+        }
+    }
+
+    fn settle(&self, plan: &Plan) -> Result<(), EngineError> {
+        if !self.pass_plan(plan, Step::Settle)? {
+            return Ok(());
+        }
+        match self.probe(plan)? {
+            Found::Cut => Ok(()),
+            _ => Err(At::plan(plan).error(EngineErrorKind::Failed, texts::NOT_CUT, &plan.new_file)),
+        }
+    }
+
+    fn top_after(&self, plan: &Plan) -> Top {
+        Top {
+            file: plan.disk.file.clone(),
+            format: plan.disk.format,
+        }
+    }
+
+    fn captured(&self, plan: &Plan) -> SnapshotDisk {
+        SnapshotDisk {
+            id: plan.disk.id.clone(),
+            file: plan.new_file.clone(),
+            format: plan.disk.format,
+            size: plan.disk.size,
+            driver: NAME.to_owned(),
+            sealed: Vec::new(),
+            damage: None,
+        }
+    }
+
+    fn undo(&self, plan: &Plan) -> Result<(), EngineError> {
+        if self.pass_plan(plan, Step::Undo)? {
+            self.world().plans.remove(&key(plan));
+        }
+        Ok(())
+    }
+
+    fn probe(&self, plan: &Plan) -> Result<Found, EngineError> {
+        Ok(match self.world().plans.get(&key(plan)) {
+            None => Found::Absent,
+            Some(Capture::Prepared) => Found::Prepared,
+            Some(Capture::Cut(_)) => Found::Cut,
+        })
+    }
+
+    fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError> {
+        let (machine, disk) = (request.machine, request.disk);
+        let at = At::disk(machine, disk);
+        self.pass(&at, machine.id, Some(&disk.id), Step::PlanRevert)?;
+        Ok(Revert {
+            driver: NAME.to_owned(),
+            set: request.set,
+            machine: machine.id,
+            machine_name: machine.name.clone(),
+            disk: disk.clone(),
+            kept: request.kept.clone(),
+            new_file: machine.directory.join(request.job.to_string()),
+            new_format: disk.format,
+            in_place: Some(disk.file.clone()),
+            seen: Stamp::default(),
+        })
+    }
+
+    fn prepare_revert(&self, revert: &Revert) -> Result<(), EngineError> {
+        self.pass_revert(revert, Step::PrepareRevert).map(|_| ())
+    }
+
+    fn hold_revert(&self, _: &Revert) -> Result<Option<ImageLock>, EngineError> {
+        Ok(None)
+    }
+
+    /// What an earlier process captured is not known any more; then the content stays as it is.
+    fn revert(&self, revert: &Revert) -> Result<(), EngineError> {
+        if self.pass_revert(revert, Step::Revert)? {
+            let id = &revert.disk.id;
+            if let Some(kept) = self.captured_generation(revert.set, revert.machine, id) {
+                self.write(revert.machine, id, kept);
+            }
+        }
+        Ok(())
+    }
+
+    fn top_reverted(&self, revert: &Revert) -> Top {
+        revert.old_top()
+    }
+
+    fn settle_revert(&self, revert: &Revert) -> Result<(), EngineError> {
+        self.pass_revert(revert, Step::SettleRevert).map(|_| ())
+    }
+
+    fn discard_old(&self, _: &Revert) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn undo_revert(&self, revert: &Revert) -> Result<(), EngineError> {
+        self.pass_revert(revert, Step::UndoRevert).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sim(count: u32) -> (tempfile::TempDir, Arc<Sim>) {
+        let dir = tempfile::tempdir().unwrap();
+        let sim = Sim::new(dir.path(), count, Timestamp::UNIX_EPOCH).unwrap();
+        (dir, sim)
+    }
+
+    #[test]
+    fn machines_follow_from_their_number_alone() {
+        let (_dir, sim) = sim(3);
+        let all = sim.machines();
+        let names: Vec<_> = all.values().map(|m| m.name.as_str()).collect();
+        assert_eq!(names, ["sim-000001", "sim-000002", "sim-000003"]);
+        let second = &all[&machine_id(2)];
+        assert!(second.definition.is_file() && second.directory.is_dir());
+        assert!(Arc::ptr_eq(&all, &sim.machines()), "one shared snapshot");
+    }
+
+    #[test]
+    fn a_hundred_thousand_machines_are_cheap_to_list() {
+        let (_dir, sim) = sim(100_000);
+        assert_eq!(sim.machines().len(), 100_000);
+        let last = sim.machine(machine_id(100_000)).unwrap();
+        assert_eq!(last.name, "sim-100000");
+        sim.set_tops(last.id, &last.tops()).unwrap();
+        assert!(
+            Arc::ptr_eq(&last, &sim.machine(last.id).unwrap()),
+            "nothing changed"
+        );
+    }
+
+    #[test]
+    fn a_fault_is_served_at_its_step_as_often_as_ordered() {
+        let (_dir, sim) = sim(2);
+        let set = SetId::from_u128(1);
+        let machine = sim.machine(machine_id(1)).unwrap();
+        let plan = sim.plan(&machine, &machine.disks[0], set).unwrap().unwrap();
+        let order = |step, trouble| {
+            sim.order(Fault {
+                machine: machine.id,
+                disk: None,
+                step,
+                trouble,
+                times: 1,
+            });
+        };
+        order(Step::Prepare, Trouble::Fail(EngineErrorKind::Full));
+        let error = sim.prepare(&plan).unwrap_err();
+        assert_eq!(error.kind, EngineErrorKind::Full);
+        assert!(error.text.render().contains("prepare"), "{error}");
+        sim.prepare(&plan).unwrap();
+        order(Step::Cut, Trouble::Lie);
+        sim.cut(&plan).unwrap();
+        assert_eq!(sim.probe(&plan), Ok(Found::Prepared));
+        assert!(sim.settle(&plan).is_err(), "a lie shows at settle");
+        sim.write(machine.id, "disk0", 7);
+        sim.cut(&plan).unwrap();
+        sim.write(machine.id, "disk0", 8);
+        sim.cut(&plan).unwrap();
+        assert_eq!(sim.captured_generation(set, machine.id, "disk0"), Some(7));
+    }
+
+    #[test]
+    fn what_hangs_fails_when_it_is_released() {
+        let (_dir, sim) = sim(1);
+        let machine = sim.machine(machine_id(1)).unwrap();
+        sim.order(Fault {
+            machine: machine.id,
+            disk: None,
+            step: Step::Hold,
+            trouble: Trouble::Hang,
+            times: 1,
+        });
+        std::thread::scope(|scope| {
+            let held = scope.spawn(|| sim.hold(&machine));
+            while sim.hanging() == 0 {
+                std::thread::yield_now();
+            }
+            sim.release();
+            assert!(held.join().unwrap().is_err());
+        });
+    }
+}

@@ -1,0 +1,144 @@
+//! Free space: `prepare` writes nothing onto a file system that is nearly full.
+
+use std::fmt::Display;
+use std::io;
+use std::path::Path;
+
+use crate::engine::failure::{At, kind};
+use crate::engine::{EngineError, EngineErrorKind};
+use crate::text::catalog::engine as texts;
+
+/// What must stay free on every file system that a snapshot set writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reserve {
+    /// At least so many bytes.
+    pub bytes: u64,
+    /// And at least so many hundredths of the file system.
+    pub percent: u64,
+}
+
+impl Default for Reserve {
+    /// 64 MiB and 5 % (`cut.md` 6).
+    fn default() -> Self {
+        Self {
+            bytes: 64 << 20,
+            percent: 5,
+        }
+    }
+}
+
+/// Magic numbers of file systems that images lie on (`linux/magic.h`).
+const FILE_SYSTEMS: &[(u64, &str)] = &[
+    (0x5846_5342, "xfs"),
+    (0x9123_683E, "btrfs"),
+    (0xEF53, "ext4"), // and its forerunners
+    (0x0102_1994, "tmpfs"),
+    (0x794C_7630, "overlayfs"),
+    (0x2FC1_2FC1, "zfs"),
+    (0xCA45_1A4E, "bcachefs"),
+    (0xF2F5_2010, "f2fs"),
+    (0x6969, "nfs"),
+    (0xFF53_4D42, "cifs"),
+    (0x00C3_6400, "ceph"),
+];
+
+/// The type of the file system that a file lies on; its magic number if it has no name here, nothing if it cannot
+/// be asked.
+#[must_use]
+pub fn file_system(file: &Path) -> String {
+    let Ok(stat) = rustix::fs::statfs(file) else {
+        return String::new();
+    };
+    // The kernel's field is signed and of the machine's width; the numbers have 32 bits.
+    let magic = u64::try_from(stat.f_type).unwrap_or(0) & 0xFFFF_FFFF;
+    let known = FILE_SYSTEMS.iter().find(|(number, _)| *number == magic);
+    known.map_or_else(|| format!("{magic:#x}"), |(_, name)| (*name).to_owned())
+}
+
+impl Reserve {
+    /// Refuses if less than the reserve is free on the file system that holds `path`; clients are told
+    /// `place`.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Full`] naming the place and both amounts; another kind if it cannot be read.
+    pub fn require(&self, at: &At, path: &Path, place: impl Display) -> Result<(), EngineError> {
+        self.require_room(at, path, place, 0)
+    }
+
+    /// The same if `room` bytes are to be written there: the reserve must be free after that.
+    ///
+    /// # Errors
+    /// As [`Reserve::require`].
+    pub fn require_room(
+        &self,
+        at: &At,
+        path: &Path,
+        place: impl Display,
+        room: u64,
+    ) -> Result<(), EngineError> {
+        let (free, reserve) = self.state(path).map_err(|e| EngineError {
+            kind: kind(&e),
+            text: at
+                .text(texts::SPACE_UNKNOWN, Path::new(&place.to_string()))
+                .with("cause", e),
+        })?;
+        let needed = reserve.saturating_add(room);
+        if free >= needed {
+            return Ok(());
+        }
+        Err(EngineError {
+            kind: EngineErrorKind::Full,
+            text: at
+                .text(texts::SPACE_LOW, Path::new(&place.to_string()))
+                .with("free", free)
+                .with("needed", needed),
+        })
+    }
+
+    /// What is free and what must be, in bytes, where that is less than it must be.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn shortage(&self, path: &Path) -> io::Result<Option<(u64, u64)>> {
+        let (free, reserve) = self.state(path)?;
+        Ok((free < reserve).then_some((free, reserve)))
+    }
+
+    /// What is free, and the reserve, in bytes.
+    fn state(&self, path: &Path) -> io::Result<(u64, u64)> {
+        let stat = rustix::fs::statvfs(path)?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let total = stat.f_blocks.saturating_mul(stat.f_frsize);
+        let reserve = self.bytes.max((total / 100).saturating_mul(self.percent));
+        Ok((free, reserve))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_space_names_path_and_both_amounts() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = At::new("web-1", "disk0");
+        let none = Reserve {
+            bytes: 0,
+            percent: 0,
+        };
+        assert_eq!(none.require(&at, dir.path(), ""), Ok(()));
+        let room = none.require_room(&at, dir.path(), "", u64::MAX);
+        assert_eq!(room.unwrap_err().kind, EngineErrorKind::Full);
+        let all = Reserve {
+            bytes: u64::MAX,
+            percent: 0,
+        };
+        let error = all
+            .require(&at, dir.path(), dir.path().display())
+            .unwrap_err();
+        assert_eq!(error.kind, EngineErrorKind::Full);
+        let text = error.text.render();
+        assert!(text.contains(&dir.path().display().to_string()), "{text}");
+        assert!(text.contains(&u64::MAX.to_string()), "{text}");
+    }
+}

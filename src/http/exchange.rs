@@ -1,0 +1,280 @@
+//! One request and its answer: who asks, may the message be read, what does the handler say.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue,
+    USER_AGENT,
+};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use tokio_util::task::TaskTracker;
+
+use crate::auth::{Authenticator, Channel};
+use crate::handler::{Answer, Caller, Handler, Identity, Message};
+
+use super::Limits;
+use super::body::{self, BodyError};
+use super::handshake::Peer;
+use super::places::{Place, TooMany};
+use super::refusal::Refusal;
+use super::seldom::{ByStatus, Seldom};
+
+/// Set by `Test-WSMan` to ask for Identify without authentication (T-16).
+const WSMANIDENTIFY: HeaderName = HeaderName::from_static("wsmanidentify");
+
+/// Largest message from a caller whom nobody knows; an Identify has a few hundred octets.
+const ANONYMOUS_BODY: usize = 32 << 10;
+
+/// Characters of a refused path that stand in the log.
+const PATH_SHOWN: usize = 100;
+
+/// What every connection of a listener shares.
+pub(super) struct Shared {
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) auth: Arc<Authenticator>,
+    pub(super) limits: Limits,
+    /// Lines about users who have too many connections.
+    pub(super) crowded_users: Seldom,
+    /// Lines about requests that are refused before any SOAP is read.
+    pub(super) refused: ByStatus,
+    /// Connections and running handlers.
+    pub(super) tasks: TaskTracker,
+}
+
+/// Answers the requests of one connection.
+pub(super) struct Exchange {
+    pub(super) shared: Arc<Shared>,
+    pub(super) place: Place,
+    peer: SocketAddr,
+    secure: bool,
+    certificate: Option<Peer>,
+}
+
+impl Exchange {
+    /// For a new connection without TLS.
+    pub(super) fn plain(shared: Arc<Shared>, peer: SocketAddr, place: Place) -> Self {
+        Self {
+            shared,
+            place,
+            peer,
+            secure: false,
+            certificate: None,
+        }
+    }
+
+    /// For a new connection with TLS, the handshake done.
+    pub(super) fn secure(
+        shared: Arc<Shared>,
+        peer: SocketAddr,
+        place: Place,
+        certificate: Option<Peer>,
+    ) -> Self {
+        Self {
+            secure: true,
+            certificate,
+            ..Self::plain(shared, peer, place)
+        }
+    }
+
+    /// Answers one request. What goes wrong is an answer too.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        self.place.phase.busy();
+        let (head, mut body) = request.into_parts();
+        let response = match self.admit(&head, &mut body).await {
+            Ok((identity, bytes)) => self.pass_on(&head, identity, bytes).await,
+            Err(refusal) => {
+                self.tell(&head, &refusal);
+                refuse(refusal, &head.headers, &mut body).await
+            }
+        };
+        self.place.phase.idle();
+        response
+    }
+
+    /// Everything that is decided without the handler, cheapest first.
+    async fn admit(
+        &self,
+        head: &Parts,
+        body: &mut Incoming,
+    ) -> Result<(Option<Identity>, Bytes), Refusal> {
+        if self.place.phase.has_two_lengths() {
+            let reason = "it has both Content-Length and Transfer-Encoding";
+            return Err(Refusal::bad_request(reason));
+        }
+        let anonymous = is_anonymous(head)?;
+        if head.method != Method::POST {
+            return Err(Refusal::method());
+        }
+        let identity = match anonymous {
+            true => None,
+            false => Some(self.authenticate(&head.headers).await?),
+        };
+        let bytes = self.read(body, anonymous).await?;
+        if !bytes.is_empty() {
+            media_type(&head.headers)?;
+        }
+        Ok((identity, bytes))
+    }
+
+    /// A client that is asked for its password is nothing to tell of.
+    fn tell(&self, head: &Parts, refusal: &Refusal) {
+        let status = refusal.status.as_u16();
+        let asked = matches!(status, 401 | 403) && !head.headers.contains_key(AUTHORIZATION);
+        if !asked && let Some(times) = self.shared.refused.happened(status) {
+            let path: String = head.uri.path().chars().take(PATH_SHOWN).collect();
+            let why = refusal.text.render();
+            tracing::warn!(peer = %self.peer, status, method = %head.method, ?path, why, times, "request refused");
+        }
+    }
+
+    /// The connection ends because of what the client sent, or did not send in time: hyper has answered with
+    /// `status`, if with anything.
+    pub(super) fn tell_end(&self, status: u16, why: &dyn Display) {
+        if let Some(times) = self.shared.refused.happened(status) {
+            tracing::warn!(peer = %self.peer, status, %why, times, "request refused");
+        }
+    }
+
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Identity, Refusal> {
+        let channel = Channel {
+            peer: self.peer.ip(),
+            secure: self.secure,
+            certificate: self.certificate.as_ref().and_then(Peer::certificate),
+        };
+        let auth = &self.shared.auth;
+        let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let known = auth.check(channel, authorization).await;
+        let identity =
+            known.ok_or_else(|| Refusal::unauthorized(auth.challenges(channel), self.secure))?;
+        self.place.belongs_to(&identity.user).map_err(|TooMany| {
+            let limit = self.shared.limits.user_connections;
+            if let Some(times) = self.shared.crowded_users.happened() {
+                tracing::warn!(user = %identity.user, peer = %self.peer, limit, times, "too many connections of one user");
+            }
+            Refusal::too_many_connections(limit)
+        })?;
+        Ok(identity)
+    }
+
+    async fn read(&self, body: &mut Incoming, anonymous: bool) -> Result<Bytes, Refusal> {
+        let mut limit = self.shared.handler.body_limit();
+        if anonymous {
+            limit = limit.min(ANONYMOUS_BODY);
+        }
+        let time = self.shared.limits.packet_retrieval;
+        body::read(body, limit, time).await.map_err(|e| match e {
+            BodyError::TooLarge => Refusal::too_large(limit),
+            BodyError::TooSlow => Refusal::too_slow(time.as_secs()),
+            BodyError::Broken => {
+                Refusal::bad_request("its body is cut off or its chunks are broken")
+            }
+        })
+    }
+
+    /// The handler runs in a task of its own: a client that goes away does not cut its work in two, and a
+    /// panic ends this answer only.
+    async fn pass_on(
+        &self,
+        head: &Parts,
+        identity: Option<Identity>,
+        body: Bytes,
+    ) -> Response<Full<Bytes>> {
+        if body.is_empty() && identity.is_some() {
+            // The leg that only authenticates.
+            return Response::new(Full::new(Bytes::new()));
+        }
+        let text = |name| head.headers.get(name).and_then(|v| v.to_str().ok());
+        let caller = Caller {
+            identity,
+            peer: self.peer,
+            secure: self.secure,
+            user_agent: Arc::from(text(USER_AGENT).unwrap_or_default()),
+        };
+        let message = Message {
+            content_type: text(CONTENT_TYPE).map(str::to_owned),
+            body,
+        };
+        let handler = Arc::clone(&self.shared.handler);
+        let work = async move { handler.handle(caller, message).await };
+        match self.shared.tasks.spawn(work).await {
+            Ok(answer) => written(answer),
+            Err(error) if error.is_panic() => {
+                tracing::error!(%error, "a request made the server panic");
+                Refusal::internal().into_response()
+            }
+            Err(_) => Refusal::stopping().into_response(),
+        }
+    }
+}
+
+/// Does this ask for Identify without authentication? Refuses any path that is not ours (T-2, T-16).
+fn is_anonymous(head: &Parts) -> Result<bool, Refusal> {
+    let path = head.uri.path();
+    let path = path.strip_suffix('/').unwrap_or(path);
+    if path.eq_ignore_ascii_case("/wsman-anon/identify") {
+        return Ok(true);
+    }
+    if !path.eq_ignore_ascii_case("/wsman") {
+        return Err(Refusal::not_found());
+    }
+    let asked = head.headers.get(WSMANIDENTIFY);
+    let asked = asked.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"unauthenticated"));
+    Ok(asked && !head.headers.contains_key(AUTHORIZATION))
+}
+
+/// T-4, T-14. No Content-Type is SOAP.
+fn media_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    if let Some(coding) = headers.get(CONTENT_ENCODING)
+        && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        let found = String::from_utf8_lossy(coding.as_bytes());
+        return Err(Refusal::coding(&found));
+    }
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return Ok(());
+    };
+    match value.to_str() {
+        Ok(text) if is_soap_media_type(text) => Ok(()),
+        _ => Err(Refusal::media_type(&String::from_utf8_lossy(
+            value.as_bytes(),
+        ))),
+    }
+}
+
+/// Is that `Content-Type` one of SOAP 1.2 (or `text/xml`, which old scripts send)? Its parameters are not
+/// looked at; an empty one counts as none (T-4).
+fn is_soap_media_type(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    ["", "application/soap+xml", "text/xml"]
+        .iter()
+        .any(|known| essence.eq_ignore_ascii_case(known))
+}
+
+/// A refusal, after the body is out of the way. Who waits for 100 (Continue) hears it without sending one.
+async fn refuse(
+    mut refusal: Refusal,
+    headers: &HeaderMap,
+    body: &mut Incoming,
+) -> Response<Full<Bytes>> {
+    if !refusal.close && !body.is_end_stream() {
+        refusal.close = headers.contains_key(EXPECT) || !body::discard(body).await;
+    }
+    refusal.into_response()
+}
+
+fn written(answer: Answer) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(answer.body));
+    *response.status_mut() =
+        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if !answer.content_type.is_empty() {
+        let value = HeaderValue::from_static(answer.content_type);
+        response.headers_mut().insert(CONTENT_TYPE, value);
+    }
+    response
+}

@@ -1,0 +1,220 @@
+//! Accepts connections up to a limit, and takes its leave from them in the end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Authenticator;
+use crate::handler::Handler;
+use crate::tls::Live;
+
+use super::Limits;
+use super::connection::{self, Ends};
+use super::exchange::{Exchange, Shared};
+use super::handshake::{Handshakes, Peer};
+use super::places::{Entered, Places};
+use super::refusal;
+use super::seldom::{ByStatus, Seldom};
+
+/// Connections over the limit that are told so at one time; further ones are closed without a word.
+const APOLOGIES: usize = 32;
+
+/// Descriptors beyond those of the places: apologies, and connections on their way out.
+pub const EXTRA_SOCKETS: usize = 2 * APOLOGIES;
+
+/// How long a connection over the limit may take to hear it.
+const APOLOGY_TIME: Duration = Duration::from_secs(1);
+
+/// What to wait after accept failed (no file descriptors left, mostly).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A place to listen at.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// HTTPS with what it shows; plain HTTP without.
+    pub tls: Option<Arc<Live>>,
+}
+
+/// Serves plain HTTP on `listener`, as [`serve_all`] does.
+pub async fn serve(
+    listener: TcpListener,
+    handler: Arc<dyn Handler>,
+    auth: Arc<Authenticator>,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let plain = Listener {
+        socket: listener,
+        tls: None,
+    };
+    serve_all(vec![plain], handler, auth, limits, stop).await;
+}
+
+/// Serves on all of them until `stop`; then accepts no more, lets running requests end within
+/// `limits.drain` and returns. Never fails: what goes wrong with one client is that client's matter. The
+/// limits are those of all together.
+pub async fn serve_all(
+    listeners: Vec<Listener>,
+    handler: Arc<dyn Handler>,
+    auth: Arc<Authenticator>,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let shared = Arc::new(Shared {
+        handler,
+        auth,
+        limits,
+        crowded_users: Seldom::default(),
+        refused: ByStatus::default(),
+        tasks: TaskTracker::new(),
+    });
+    let ends = Ends {
+        stop: stop.clone(),
+        kill: CancellationToken::new(),
+    };
+    let door = Door {
+        places: Places::new(limits.connections, limits.user_connections),
+        sockets: Arc::new(Semaphore::new(
+            limits.connections.saturating_add(EXTRA_SOCKETS),
+        )),
+        lines: Lines::default(),
+        apologies: Arc::new(Semaphore::new(APOLOGIES)),
+        handshakes: Arc::default(),
+        shared: Arc::clone(&shared),
+        ends: ends.clone(),
+    };
+    join_all(listeners.into_iter().map(|l| accept(l, &door, &stop))).await;
+    shared.tasks.close();
+    if timeout(limits.drain, shared.tasks.wait()).await.is_err() {
+        tracing::warn!(left = shared.tasks.len(), "requests cut off at shutdown");
+        ends.kill.cancel();
+    }
+}
+
+async fn accept(listener: Listener, door: &Door, stop: &CancellationToken) {
+    let next = async || {
+        // No more are taken from the system than there are descriptors for.
+        let held = Arc::clone(&door.sockets).acquire_owned().await;
+        let held = held.map_err(io::Error::other)?;
+        let (socket, peer) = listener.socket.accept().await?;
+        Ok::<_, io::Error>((Held { socket, held }, peer))
+    };
+    while let Some(accepted) = stop.run_until_cancelled(next()).await {
+        match accepted {
+            Ok((socket, peer)) => door.admit(socket, peer, listener.tls.as_ref()),
+            Err(error) => {
+                if let Some(times) = door.lines.accept.happened() {
+                    tracing::warn!(%error, times, "accept");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Lets connections in.
+struct Door {
+    places: Arc<Places>,
+    /// Descriptors: places, apologies, and connections that were told to leave and have not yet.
+    sockets: Arc<Semaphore>,
+    lines: Lines,
+    apologies: Arc<Semaphore>,
+    handshakes: Arc<Handshakes>,
+    shared: Arc<Shared>,
+    ends: Ends,
+}
+
+/// What is told at most now and then.
+#[derive(Debug, Default)]
+struct Lines {
+    accept: Seldom,
+    turned_away: Seldom,
+    dismissed: Seldom,
+}
+
+/// A socket that counts.
+struct Held {
+    socket: TcpStream,
+    held: OwnedSemaphorePermit,
+}
+
+impl Door {
+    fn admit(&self, socket: Held, peer: SocketAddr, tls: Option<&Arc<Live>>) {
+        let place = match self.places.enter(peer.ip()) {
+            Entered::Free(place) => place,
+            Entered::Instead(place) => {
+                if let Some(times) = self.lines.dismissed.happened() {
+                    let limit = self.shared.limits.connections;
+                    tracing::warn!(limit, times, "too many connections: an idle one was closed");
+                }
+                place
+            }
+            Entered::Full => return self.turn_away(socket, peer, tls.is_some()),
+        };
+        let Held { socket, held } = socket;
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, %peer, "TCP_NODELAY");
+        }
+        let shared = Arc::clone(&self.shared);
+        let ends = self.ends.clone();
+        let Some(tls) = tls else {
+            self.shared.tasks.spawn(async move {
+                connection::serve(socket, Exchange::plain(shared, peer, place), ends).await;
+                drop(held);
+            });
+            return;
+        };
+        let tls = Arc::clone(tls);
+        let shown = tls.shown();
+        let handshakes = Arc::clone(&self.handshakes);
+        self.shared.tasks.spawn(async move {
+            let done = handshakes.shake(socket, shown.acceptor(), &shared.limits, &ends.stop);
+            let leave = place.leave.clone();
+            if let Some(Some(stream)) = leave.run_until_cancelled(done).await {
+                let certificate = Peer::of(&stream, tls, shown);
+                let exchange = Exchange::secure(shared, peer, place, certificate);
+                connection::serve(stream, exchange, ends).await;
+            }
+            drop(held);
+        });
+    }
+
+    /// Says why, where that costs no handshake.
+    fn turn_away(&self, socket: Held, peer: SocketAddr, secure: bool) {
+        if let Some(times) = self.lines.turned_away.happened() {
+            let limit = self.shared.limits.connections;
+            tracing::warn!(%peer, limit, times, "too many connections: turned away");
+        }
+        if secure {
+            return;
+        }
+        if let Ok(turn) = Arc::clone(&self.apologies).try_acquire_owned() {
+            tokio::spawn(async move {
+                let Held { socket, held } = socket;
+                let _ = timeout(APOLOGY_TIME, apologise(socket)).await;
+                drop((turn, held));
+            });
+        }
+    }
+}
+
+/// Says 503 and reads on until the client closes: closing first, with its request unread, would reset the
+/// connection and lose the answer.
+async fn apologise(mut socket: TcpStream) -> io::Result<()> {
+    socket.write_all(&refusal::overload()).await?;
+    socket.shutdown().await?;
+    let mut unread = [0; 4096];
+    while socket.read(&mut unread).await? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! HTTP/1.1: listener, connections, and what is decided before a message reaches its [`Handler`].
+//!
+//! ```text
+//!   listener ─▶ [handshake (TLS)] ─▶ connection (hyper, clocks) ─▶ exchange: path, method, who, media type, body
+//!                                                │ refusal: 400 401 403 404 405 413 415 500 503
+//!                                                ▼
+//!                                          Handler (Caller, Message) ─▶ Answer: 200 or 500
+//! ```
+//!
+//! Nothing here knows SOAP. No HTTP/2: authentication belongs to the connection (T-11).
+//!
+//! [`Handler`]: crate::handler::Handler
+
+mod body;
+mod connection;
+mod exchange;
+mod handshake;
+mod lengths;
+mod listener;
+mod phase;
+mod places;
+mod refusal;
+mod seldom;
+
+use std::time::Duration;
+
+pub use listener::{EXTRA_SOCKETS, Listener, serve, serve_all};
+
+/// How much a client may ask of the transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at one time; one more is answered 503 (Q-8), unless one that is nobody's can go.
+    pub connections: usize,
+    /// Connections of one user; one more is answered 503 (Q-22).
+    pub user_connections: usize,
+    /// TLS handshakes at one time; with one more the oldest is given up.
+    pub handshakes: usize,
+    /// From the connection's opening to the end of its TLS handshake.
+    pub handshake: Duration,
+    /// From the first byte of a request, or from the connection's opening, to the end of its header.
+    pub header: Duration,
+    /// From there to the end of the body: MaxPacketRetrievalTimeSeconds (T-13, Q-9).
+    pub packet_retrieval: Duration,
+    /// A kept-alive connection without a request, or one that does not take its answer.
+    pub idle: Duration,
+    /// What running requests get when the server stops.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 300,
+            user_connections: 100,
+            handshakes: 100,
+            handshake: Duration::from_secs(10),
+            header: Duration::from_secs(30),
+            packet_retrieval: Duration::from_secs(120),
+            idle: Duration::from_secs(300),
+            drain: Duration::from_secs(20),
+        }
+    }
+}

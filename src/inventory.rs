@@ -1,0 +1,407 @@
+//! What the product keeps: machines, collections, snapshot sets and jobs as plain records with typed ids.
+//!
+//! These records go into the store, the journal and the engines. They know nothing of CIM; `provider`
+//! turns them into instances.
+
+use std::path::PathBuf;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{CollectionId, JobId, SetId, SnapshotId, VmId};
+use crate::text::Text;
+
+/// Format of a disk image. Raw is never guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// qcow2, version 2 or 3.
+    Qcow2,
+    /// Plain bytes.
+    Raw,
+}
+
+impl Format {
+    /// `qcow2` or `raw`: QEMU's driver name and our file suffix.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// A disk of a machine as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Its id within the machine: `disk0`.
+    pub id: String,
+    /// The active file (top of the chain), absolute.
+    pub file: PathBuf,
+    /// Format of that file.
+    pub format: Format,
+    /// Virtual size in bytes.
+    pub size: u64,
+}
+
+/// A virtual machine as the engine knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Its GUID.
+    pub id: VmId,
+    /// Its display name; not unique.
+    pub name: String,
+    /// Its disks in the order of the definition.
+    pub disks: Vec<Disk>,
+    /// The directory that holds its definition; absolute, exists.
+    pub directory: PathBuf,
+    /// The definition file; absolute, exists.
+    pub definition: PathBuf,
+    /// When it was imported.
+    pub created: Timestamp,
+    /// Whoever starts it looks up its active files first, so an overlay may become one.
+    pub overlay_ok: bool,
+}
+
+/// Whether a machine runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PowerState {
+    /// No process runs it.
+    Off,
+    /// Its processors run.
+    Running,
+    /// Its processors are stopped.
+    Paused,
+}
+
+/// What a collection collects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CollectionKind {
+    /// Virtual machines: `Msvm_VirtualSystemCollection`, Type 0.
+    Machines,
+    /// Collections: `Msvm_ManagementCollection`, Type 1.
+    Collections,
+}
+
+/// A group of machines or of groups. INVARIANT: only the list that `kind` names is ever filled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collection {
+    /// Its GUID.
+    pub id: CollectionId,
+    /// Its name; may repeat.
+    pub name: String,
+    /// What it collects.
+    pub kind: CollectionKind,
+    /// Member machines in the order they were added.
+    pub machines: Vec<VmId>,
+    /// Member groups in the order they were added.
+    pub collections: Vec<CollectionId>,
+    /// When it was defined.
+    pub created: Timestamp,
+}
+
+/// SnapshotType of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SetKind {
+    /// 1: an ordinary checkpoint.
+    Standard,
+    /// 2: for backup and replication.
+    Recovery,
+}
+
+/// How much of a guest's state a snapshot is sure to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// ConsistencyLevel 1: the guest's applications had flushed, or it was off.
+    Application,
+    /// ConsistencyLevel 2: as after a power cut.
+    Crash,
+}
+
+/// A disk as a snapshot keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotDisk {
+    /// Id of the disk within its machine.
+    pub id: String,
+    /// The file that holds the captured content, absolute.
+    pub file: PathBuf,
+    /// Its format.
+    pub format: Format,
+    /// Virtual size at the cut, bytes.
+    pub size: u64,
+    /// Name of the storage driver that made it: `overlay`, `reflink`, `sim`.
+    pub driver: String,
+    /// That file and every file under it, as they were once frozen. Empty where there is no file, and in a
+    /// record of an older version until the server has looked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sealed: Vec<Sealed>,
+    /// What of it was found changed since; kept until a person accepts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<Damage>,
+}
+
+/// What a frozen file looks like: a write, a change of its mode and another file in its place all show.
+///
+/// No device number: it may be another one after each start of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Seal {
+    /// `st_ino`.
+    pub inode: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// `st_mtim`: seconds since 1970, and nanoseconds of the second.
+    pub modified: (i64, i64),
+    /// `st_ctim`, likewise.
+    pub changed: (i64, i64),
+}
+
+/// A file with its seal.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Sealed {
+    /// Absolute, symbolic links resolved.
+    pub file: PathBuf,
+    /// As it was once frozen.
+    pub seal: Seal,
+}
+
+/// Files under a captured disk that somebody else has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damage {
+    /// As [`Sealed::file`]; at least one.
+    pub files: Vec<PathBuf>,
+    /// When the first of them was noticed.
+    pub noticed: Timestamp,
+}
+
+/// The snapshot of one machine, member of a set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its ConfigurationID.
+    pub id: SnapshotId,
+    /// The machine.
+    pub machine: VmId,
+    /// Name of the machine at the cut.
+    pub machine_name: String,
+    /// Display name.
+    pub name: String,
+    /// The snapshot that the machine stood on before this one was taken.
+    pub parent: Option<SnapshotId>,
+    /// The captured disks.
+    pub disks: Vec<SnapshotDisk>,
+    /// Disks left out because nothing here can capture them (IgnoreNonSnapshottableDisks), by id.
+    pub left_out: Vec<String>,
+    /// The level reached.
+    pub consistency: Consistency,
+    /// Copy of the machine's definition at the cut; absolute, exists.
+    pub definition: PathBuf,
+    /// When its disks were captured.
+    pub cut_at: Timestamp,
+}
+
+/// A snapshot set: what one CreateSnapshot made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotSet {
+    /// Its GUID.
+    pub id: SetId,
+    /// Display name.
+    pub name: String,
+    /// Standard or recovery.
+    pub kind: SetKind,
+    /// The collection that was passed; the link ends when that collection is destroyed.
+    pub collection: Option<CollectionId>,
+    /// When the set was taken (the cut).
+    pub created: Timestamp,
+    /// Its members, one a machine.
+    pub members: Vec<Snapshot>,
+    /// First to last capture of the set.
+    pub window: SignedDuration,
+    /// Who took it.
+    pub owner: String,
+    /// The job that made it.
+    pub job: JobId,
+}
+
+/// Where a machine stands in its tree of snapshots.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The snapshot its active disks grow from.
+    pub parent: Option<SnapshotId>,
+    /// The snapshot that was applied last.
+    pub last_applied: Option<SnapshotId>,
+}
+
+/// JobState as far as anyone can see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// 4
+    Running,
+    /// 7
+    Completed,
+    /// 8
+    Terminated,
+    /// 9
+    Killed,
+    /// 10
+    Exception,
+}
+
+impl JobState {
+    /// The number in `JobState`.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Running => 4,
+            Self::Completed => 7,
+            Self::Terminated => 8,
+            Self::Killed => 9,
+            Self::Exception => 10,
+        }
+    }
+
+    /// Has it ended?
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        !matches!(self, Self::Running)
+    }
+}
+
+/// What a job does; the number is its JobType.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobKind {
+    /// 198
+    CreateSnapshotSet,
+    /// 71 (ours)
+    ApplySnapshotSet,
+    /// 72 (ours)
+    DestroySnapshotSet,
+    /// 62 (ours)
+    ExportSnapshotSet,
+    /// 190
+    DefineCollection,
+    /// 191
+    DestroyCollection,
+    /// 192
+    RenameCollection,
+    /// 193
+    AddMember,
+    /// 194
+    RemoveMember,
+    /// 0: a request that was refused and belongs to no kind above.
+    Other,
+}
+
+impl JobKind {
+    /// The number in `JobType`.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::CreateSnapshotSet => 198,
+            Self::ApplySnapshotSet => 71,
+            Self::DestroySnapshotSet => 72,
+            Self::ExportSnapshotSet => 62,
+            Self::DefineCollection => 190,
+            Self::DestroyCollection => 191,
+            Self::RenameCollection => 192,
+            Self::AddMember => 193,
+            Self::RemoveMember => 194,
+            Self::Other => 0,
+        }
+    }
+}
+
+/// The service that owns a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Service {
+    /// `Msvm_CollectionSnapshotService`
+    CollectionSnapshot,
+    /// `Msvm_CollectionManagementService`
+    CollectionManagement,
+    /// `Msvm_VirtualSystemSnapshotService`
+    VirtualSystemSnapshot,
+}
+
+/// Why a job did not end well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobError {
+    /// ErrorCode: the method's return value, or 32768 and up. Never 0.
+    pub code: u16,
+    /// ErrorDescription.
+    pub description: Text,
+    /// What each failing member had to say; becomes one more GetErrorEx text each.
+    pub details: Vec<Text>,
+}
+
+/// Something a job works on or made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Affected {
+    /// A member machine.
+    Machine(VmId),
+    /// A snapshot set; for a create job only from the commit that ends it.
+    Set(SetId),
+    /// A collection that a management job changed.
+    Collection(CollectionId),
+}
+
+/// Terminate (8) or kill (9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CancelKind {
+    /// RequestedState 4.
+    Terminate,
+    /// RequestedState 5.
+    Kill,
+}
+
+/// An accepted request to stop a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelRequest {
+    /// How.
+    pub kind: CancelKind,
+    /// Who asked.
+    pub by: String,
+}
+
+/// A job, running or ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its InstanceID.
+    pub id: JobId,
+    /// What it does.
+    pub kind: JobKind,
+    /// The service whose method started it.
+    pub service: Service,
+    /// Its state.
+    pub state: JobState,
+    /// 0..=99 while it runs, 100 only when completed. Kept coarse in the store, fine in memory.
+    pub percent: u8,
+    /// What it is doing or did; `JobStatus`.
+    pub status: Text,
+    /// Can RequestStateChange still end it?
+    pub cancellable: bool,
+    /// The user who called.
+    pub owner: String,
+    /// What it works on.
+    pub affected: Vec<Affected>,
+    /// For a create job the set it is to make (fixed at acceptance).
+    pub set: Option<SetId>,
+    /// Why it did not end well; there exactly in states 8, 9 and 10.
+    pub error: Option<JobError>,
+    /// The cancel that was accepted; kept so that a restart does not forget it.
+    #[serde(default)]
+    pub cancel: Option<CancelRequest>,
+    /// When it was accepted.
+    pub submitted: Timestamp,
+    /// When it began to work.
+    pub started: Timestamp,
+    /// When its state last changed.
+    pub changed: Timestamp,
+}

@@ -1,0 +1,103 @@
+//! What a running job shows between two commits: progress, a cancel that came, whether it still may.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::id::JobId;
+use crate::inventory::{CancelRequest, Job};
+use crate::text::Text;
+
+/// A running job in memory.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) id: JobId,
+    now: Mutex<Now>,
+    ended: watch::Sender<bool>,
+}
+
+/// The part that moves.
+#[derive(Debug)]
+struct Now {
+    percent: u8,
+    status: Text,
+    cancel: Option<CancelRequest>,
+    committed: bool,
+}
+
+impl Live {
+    /// A job as the store has it.
+    pub(super) fn of(job: &Job) -> Self {
+        Self {
+            id: job.id,
+            now: Mutex::new(Now {
+                percent: job.percent,
+                status: job.status.clone(),
+                cancel: job.cancel.clone(),
+                committed: !job.cancellable,
+            }),
+            ended: watch::channel(false).0,
+        }
+    }
+
+    /// Goes on to `percent` (at most 99), never back.
+    pub(super) fn progress(&self, percent: u8, status: Text) {
+        let mut now = self.now();
+        now.percent = now.percent.max(percent.min(99));
+        now.status = status;
+    }
+
+    /// Writes this moment into a copy of the stored job.
+    pub(super) fn show(&self, job: &mut Job) {
+        let now = self.now();
+        job.percent = job.percent.max(now.percent);
+        job.status = now.status.clone();
+        job.cancellable = !now.committed;
+        job.cancel.clone_from(&now.cancel);
+    }
+
+    /// Enters a cancel; a kill goes over a terminate. `false` past the commit point.
+    pub(super) fn cancel(&self, request: CancelRequest) -> bool {
+        let mut now = self.now();
+        if now.committed {
+            return false;
+        }
+        if now.cancel.as_ref().is_none_or(|c| c.kind < request.kind) {
+            now.cancel = Some(request);
+        }
+        true
+    }
+
+    pub(super) fn cancelled(&self) -> Option<CancelRequest> {
+        self.now().cancel.clone()
+    }
+
+    /// Passes the commit point unless a cancel came first.
+    pub(super) fn commit_point(&self) -> bool {
+        let mut now = self.now();
+        now.committed |= now.cancel.is_none();
+        now.committed
+    }
+
+    pub(super) fn committed(&self) -> bool {
+        self.now().committed
+    }
+
+    pub(super) fn end(&self) {
+        self.ended.send_replace(true);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
+    /// Waits for [`Live::end`].
+    pub(super) async fn ended(&self) {
+        let mut ended = self.ended.subscribe();
+        let _ = ended.wait_for(|e| *e).await;
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

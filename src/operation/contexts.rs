@@ -1,0 +1,410 @@
+//! Open enumerations: who may pull them, how many there may be, when they are forgotten.
+//!
+//! ```text
+//!              open                 take                      page written, more to come
+//!   (Enumerate) ────▶ waiting ──────────────▶ in a Pull ──────────────────────────────▶ waiting
+//!                        │ idle too long,          │ last item delivered, Release meanwhile
+//!                        ▼ Release                 ▼
+//!                     forgotten                forgotten
+//! ```
+//!
+//! The table holds no clock: the moment is an argument (`Clock::elapsed`).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::id::WireId;
+
+use super::cursor::Cursor;
+
+/// How many enumerations may be open, and how long one may wait for its next Pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContextLimits {
+    /// Open enumerations of one user (rule Q-6).
+    pub per_user: usize,
+    /// Open enumerations of all users together (rule Q-5).
+    pub total: usize,
+    /// An enumeration without `n:Expires` is forgotten when no Pull came for this long (rule Q-7).
+    pub idle: Duration,
+    /// The longest `n:Expires` that is granted (rule E-2).
+    pub longest: Duration,
+}
+
+impl Default for ContextLimits {
+    fn default() -> Self {
+        Self {
+            per_user: 1500,
+            total: 10_000,
+            idle: Duration::from_secs(60),
+            longest: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// How long an open enumeration lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lifetime {
+    /// Until it is idle for [`ContextLimits::idle`].
+    Idle,
+    /// This long from the Enumerate on, whatever is pulled.
+    Fixed(Duration),
+}
+
+/// Too many open enumerations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// Of this user.
+    User,
+    /// Of all users.
+    Total,
+}
+
+/// Why a context cannot be pulled or released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unusable {
+    /// There is none of that id: never, or no longer.
+    Unknown,
+    /// Another user opened it.
+    NotYours,
+    /// A Pull is working on it at this moment.
+    Busy,
+}
+
+/// The open enumerations of the server.
+#[derive(Debug)]
+pub(super) struct Contexts {
+    limits: ContextLimits,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: BTreeMap<WireId, Entry>,
+    /// INVARIANT: for each user the number of its entries; no zeros.
+    per_user: BTreeMap<Arc<str>, usize>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    owner: Arc<str>,
+    lifetime: Lifetime,
+    /// Forgotten at this moment, unless a Pull holds it.
+    deadline: Duration,
+    /// `None` while a Pull works on it.
+    cursor: Option<Box<Cursor>>,
+}
+
+impl Contexts {
+    /// No open enumerations.
+    #[must_use]
+    pub(super) fn new(limits: ContextLimits) -> Self {
+        Self {
+            limits,
+            table: Mutex::default(),
+        }
+    }
+
+    /// The limits it keeps.
+    #[must_use]
+    pub(super) fn limits(&self) -> &ContextLimits {
+        &self.limits
+    }
+
+    /// How many enumerations are open.
+    #[must_use]
+    pub(super) fn len(&self) -> usize {
+        self.table().entries.len()
+    }
+
+    /// Opens a context of `owner` that goes on where `cursor` stands. `id` is fresh.
+    ///
+    /// # Errors
+    /// [`Full`]; the cursor is lost then.
+    pub(super) fn open(
+        &self,
+        id: WireId,
+        owner: &Arc<str>,
+        cursor: Cursor,
+        lifetime: Lifetime,
+        now: Duration,
+    ) -> Result<(), Full> {
+        let mut table = self.table();
+        if table.full(owner, &self.limits).is_some() {
+            table.forget_expired(now);
+        }
+        if let Some(full) = table.full(owner, &self.limits) {
+            return Err(full);
+        }
+        *table.per_user.entry(owner.clone()).or_default() += 1;
+        let life = match lifetime {
+            Lifetime::Idle => self.limits.idle,
+            Lifetime::Fixed(life) => life,
+        };
+        table.entries.insert(
+            id,
+            Entry {
+                owner: owner.clone(),
+                lifetime,
+                deadline: now.saturating_add(life),
+                cursor: Some(Box::new(cursor)),
+            },
+        );
+        Ok(())
+    }
+
+    /// Takes the cursor of a context for one Pull; nobody else can until the [`Lease`] ends.
+    ///
+    /// # Errors
+    /// [`Unusable`].
+    pub(super) fn take(
+        &self,
+        id: WireId,
+        user: &str,
+        now: Duration,
+    ) -> Result<(Lease<'_>, Box<Cursor>), Unusable> {
+        let mut table = self.table();
+        let entry = table.live(id, user, now)?;
+        let cursor = entry.cursor.take().ok_or(Unusable::Busy)?;
+        let lease = Lease {
+            contexts: self,
+            id,
+            open: true,
+        };
+        Ok((lease, cursor))
+    }
+
+    /// Forgets a context, also one that a Pull works on: that Pull is its last.
+    ///
+    /// # Errors
+    /// [`Unusable::Unknown`] and [`Unusable::NotYours`].
+    pub(super) fn release(&self, id: WireId, user: &str, now: Duration) -> Result<(), Unusable> {
+        let mut table = self.table();
+        table.live(id, user, now)?;
+        table.forget(id);
+        Ok(())
+    }
+
+    /// Forgets what has expired.
+    pub(super) fn sweep(&self, now: Duration) {
+        self.table().forget_expired(now);
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Every change of the table is complete before anything in it can panic.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn full(&self, owner: &Arc<str>, limits: &ContextLimits) -> Option<Full> {
+        if self.entries.len() >= limits.total {
+            return Some(Full::Total);
+        }
+        let own = self.per_user.get(owner).copied().unwrap_or_default();
+        (own >= limits.per_user).then_some(Full::User)
+    }
+
+    /// The entry, if it is the user's and has not expired. One that a Pull works on does not expire.
+    fn live(&mut self, id: WireId, user: &str, now: Duration) -> Result<&mut Entry, Unusable> {
+        let entry = self.entries.get(&id).ok_or(Unusable::Unknown)?;
+        if &*entry.owner != user {
+            return Err(Unusable::NotYours);
+        }
+        if entry.expired(now) {
+            self.forget(id);
+        }
+        self.entries.get_mut(&id).ok_or(Unusable::Unknown)
+    }
+
+    fn forget_expired(&mut self, now: Duration) {
+        let expired = self.entries.iter().filter(|(_, e)| e.expired(now));
+        let expired: Vec<WireId> = expired.map(|(id, _)| *id).collect();
+        for id in expired {
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: WireId) {
+        let Some(entry) = self.entries.remove(&id) else {
+            return;
+        };
+        if let Some(n) = self.per_user.get_mut(&entry.owner) {
+            *n -= 1;
+            if *n == 0 {
+                self.per_user.remove(&entry.owner);
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn expired(&self, now: Duration) -> bool {
+        self.cursor.is_some() && self.deadline <= now
+    }
+}
+
+/// The right to pull one context. Dropped without [`Lease::give_back`], it closes the context.
+#[derive(Debug)]
+pub(super) struct Lease<'a> {
+    contexts: &'a Contexts,
+    id: WireId,
+    open: bool,
+}
+
+impl Lease<'_> {
+    /// Puts the cursor back for the next Pull. `false` if the context was released meanwhile.
+    #[must_use]
+    pub(super) fn give_back(mut self, cursor: Box<Cursor>, now: Duration) -> bool {
+        let mut table = self.contexts.table();
+        self.open = false;
+        let Some(entry) = table.entries.get_mut(&self.id) else {
+            return false;
+        };
+        entry.cursor = Some(cursor);
+        if entry.lifetime == Lifetime::Idle {
+            entry.deadline = now.saturating_add(self.contexts.limits.idle);
+        }
+        true
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            self.contexts.table().forget(self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: ContextLimits = ContextLimits {
+        per_user: 2,
+        total: 3,
+        idle: Duration::from_secs(60),
+        longest: Duration::from_secs(600),
+    };
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn open(contexts: &Contexts, user: &str, now: u64) -> Result<WireId, Full> {
+        let (id, now) = (WireId::random(), seconds(now));
+        contexts
+            .open(id, &Arc::from(user), Cursor::empty(), Lifetime::Idle, now)
+            .map(|()| id)
+    }
+
+    fn pull(contexts: &Contexts, id: WireId, user: &str, now: u64) -> Result<bool, Unusable> {
+        let (lease, cursor) = contexts.take(id, user, seconds(now))?;
+        Ok(lease.give_back(cursor, seconds(now)))
+    }
+
+    #[test]
+    fn e_10_each_user_and_all_together_have_a_limit() {
+        let contexts = Contexts::new(LIMITS);
+        let first = open(&contexts, "ann", 0).unwrap();
+        open(&contexts, "ann", 0).unwrap();
+        assert_eq!(open(&contexts, "ann", 0), Err(Full::User));
+        open(&contexts, "bob", 0).unwrap();
+        assert_eq!(open(&contexts, "bob", 0), Err(Full::Total));
+        contexts.release(first, "ann", seconds(0)).unwrap();
+        open(&contexts, "bob", 0).unwrap();
+    }
+
+    #[test]
+    fn expired_contexts_make_room() {
+        let contexts = Contexts::new(LIMITS);
+        open(&contexts, "ann", 0).unwrap();
+        open(&contexts, "ann", 0).unwrap();
+        assert_eq!(open(&contexts, "ann", 59), Err(Full::User));
+        open(&contexts, "ann", 60).unwrap();
+        assert_eq!(contexts.len(), 1);
+    }
+
+    #[test]
+    fn e_3_a_context_belongs_to_its_user() {
+        let contexts = Contexts::new(LIMITS);
+        let id = open(&contexts, "ann", 0).unwrap();
+        assert_eq!(pull(&contexts, id, "bob", 0), Err(Unusable::NotYours));
+        assert_eq!(
+            contexts.release(id, "bob", seconds(0)),
+            Err(Unusable::NotYours)
+        );
+        assert_eq!(pull(&contexts, id, "ann", 0), Ok(true));
+    }
+
+    #[test]
+    fn q_7_every_pull_restarts_the_idle_limit() {
+        let contexts = Contexts::new(LIMITS);
+        let id = open(&contexts, "ann", 0).unwrap();
+        assert_eq!(pull(&contexts, id, "ann", 59), Ok(true));
+        assert_eq!(pull(&contexts, id, "ann", 118), Ok(true));
+        assert_eq!(pull(&contexts, id, "ann", 178), Err(Unusable::Unknown));
+        assert_eq!(contexts.len(), 0);
+    }
+
+    #[test]
+    fn e_2_a_granted_expiry_is_not_prolonged_by_pulls() {
+        let contexts = Contexts::new(LIMITS);
+        let fixed = Lifetime::Fixed(seconds(100));
+        let id = WireId::random();
+        contexts
+            .open(id, &Arc::from("ann"), Cursor::empty(), fixed, seconds(0))
+            .unwrap();
+        assert_eq!(pull(&contexts, id, "ann", 99), Ok(true));
+        assert_eq!(pull(&contexts, id, "ann", 100), Err(Unusable::Unknown));
+    }
+
+    #[test]
+    fn a_second_pull_at_the_same_time_is_refused_and_harms_nothing() {
+        let contexts = Contexts::new(LIMITS);
+        let id = open(&contexts, "ann", 0).unwrap();
+        let (lease, cursor) = contexts.take(id, "ann", seconds(0)).unwrap();
+        assert_eq!(pull(&contexts, id, "ann", 0), Err(Unusable::Busy));
+        contexts.sweep(seconds(1000));
+        assert!(
+            lease.give_back(cursor, seconds(1000)),
+            "a working pull does not expire"
+        );
+        assert_eq!(pull(&contexts, id, "ann", 1001), Ok(true));
+    }
+
+    #[test]
+    fn e_15_a_release_during_a_pull_is_honoured() {
+        let contexts = Contexts::new(LIMITS);
+        let id = open(&contexts, "ann", 0).unwrap();
+        let (lease, cursor) = contexts.take(id, "ann", seconds(0)).unwrap();
+        contexts.release(id, "ann", seconds(0)).unwrap();
+        assert!(!lease.give_back(cursor, seconds(0)));
+        assert_eq!(pull(&contexts, id, "ann", 0), Err(Unusable::Unknown));
+    }
+
+    #[test]
+    fn a_lease_that_is_dropped_closes_the_context() {
+        let contexts = Contexts::new(LIMITS);
+        let id = open(&contexts, "ann", 0).unwrap();
+        drop(contexts.take(id, "ann", seconds(0)).unwrap());
+        assert_eq!(contexts.len(), 0);
+        assert_eq!(
+            open(&contexts, "ann", 0).map(|_| ()),
+            Ok(()),
+            "the quota is free again"
+        );
+    }
+
+    #[test]
+    fn the_sweep_forgets_what_nobody_pulls() {
+        let contexts = Contexts::new(LIMITS);
+        open(&contexts, "ann", 0).unwrap();
+        open(&contexts, "bob", 30).unwrap();
+        contexts.sweep(seconds(60));
+        assert_eq!(contexts.len(), 1);
+        contexts.sweep(seconds(90));
+        assert_eq!(contexts.len(), 0);
+    }
+}

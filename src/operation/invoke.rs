@@ -1,0 +1,188 @@
+//! Method calls: the action is the class URI and the method's name. DSP0227 9, rules I-1, I-10 to I-15.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::audit::{self, Audit, Event};
+use crate::cim::{Method, Path};
+use crate::handler::{Identity, Role};
+use crate::provider::{Arguments, Context, Error, Outcome, Registry, Status, roles};
+use crate::soap::Vocabulary;
+use crate::text::catalog::operation as texts;
+use crate::wscim;
+use crate::wsman::fault::{Fault, Tried, table};
+use crate::wsman::request;
+
+use super::Server;
+use super::exchange::Exchange;
+use super::running::Turn;
+
+/// Calls the method, if the user may, and answers with its output.
+pub(super) async fn invoke(
+    server: &Server,
+    exchange: &Exchange<'_>,
+    call: request::Invoke,
+    turn: Turn,
+) -> Result<String, Fault> {
+    let identity = &exchange.context.identity;
+    let class = &call.target.class;
+    if let Err(refused) = roles::check(identity, class, &call.method) {
+        let entry = Entry::new(server, exchange, &call.target.path, &call.method);
+        entry.end(None, Some(&refused.status), None);
+        return Err(fault(refused));
+    }
+    let reads = roles::required(class, call.method.name.as_str()) == Some(Role::Reader);
+    let method = call.method.clone();
+    let work = Work {
+        registry: server.registry.clone(),
+        context: exchange.context.clone(),
+        path: call.target.path,
+        arguments: Arguments::new(Method::clone(&method), call.arguments),
+        method: method.clone(),
+        _turn: turn,
+    };
+    let limit = exchange.headers.timeout;
+    let outcome = match reads {
+        true => tokio::time::timeout(limit, work.call())
+            .await
+            .map_err(|_| timed_out(&method, limit))?,
+        // A task of its own: neither the timeout nor a client that hangs up stops what has begun.
+        false => {
+            let entry = Entry::new(server, exchange, &work.path, &method);
+            let work = tokio::spawn(work.call_audited(entry));
+            match tokio::time::timeout(limit, work).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_panic)) => return Err(broken(&method)),
+                Err(_) => return Err(timed_out(&method, limit)),
+            }
+        }
+    };
+    let outcome = outcome.map_err(fault)?;
+    let answer = write(exchange, &method, &outcome);
+    let (size, limit) = (exchange.octets(&answer), exchange.headers.max_envelope_size);
+    if size <= limit {
+        return Ok(answer);
+    }
+    Err(match outcome.changed {
+        true => table::UNREPORTABLE_SUCCESS.fault(
+            texts::UNREPORTABLE
+                .with("method", &method.name)
+                .with("size", size)
+                .with("limit", limit),
+        ),
+        false => table::MAX_ENVELOPE_SIZE_EXCEEDED.fault(
+            texts::ANSWER_TOO_LARGE
+                .with("size", size)
+                .with("limit", limit),
+        ),
+    })
+}
+
+/// A call with everything that it needs.
+struct Work {
+    registry: Arc<Registry>,
+    context: Context,
+    path: Path,
+    method: Arc<Method>,
+    arguments: Arguments,
+    /// It is under way until its end, whether somebody waits for the answer or not.
+    _turn: Turn,
+}
+
+impl Work {
+    async fn call(self) -> Result<Outcome, Error> {
+        self.registry
+            .invoke(&self.context, &self.path, &self.method, self.arguments)
+            .await
+    }
+
+    /// The call, and its line in the audit log.
+    async fn call_audited(self, entry: Entry) -> Result<Outcome, Error> {
+        let outcome = self.call().await;
+        match &outcome {
+            Ok(done) => entry.end(done.return_value.as_u64(), None, job(done)),
+            Err(error) => entry.end(None, Some(&error.status), None),
+        }
+        outcome
+    }
+}
+
+/// A line of the audit log in the making. It is written in any case, by a panic too.
+struct Entry {
+    audit: Audit,
+    peer: SocketAddr,
+    identity: Identity,
+    method: String,
+    object: String,
+    outcome: (Option<u64>, Option<String>, Option<String>),
+}
+
+impl Entry {
+    fn new(server: &Server, exchange: &Exchange<'_>, path: &Path, method: &Method) -> Self {
+        Self {
+            audit: server.settings.audit.clone(),
+            peer: exchange.peer,
+            identity: exchange.context.identity.clone(),
+            method: format!("{}.{}", path.class, method.name),
+            object: audit::shortened(&path.to_string()),
+            outcome: (None, Some("Interrupted".to_owned()), None),
+        }
+    }
+
+    /// The status is told by its name only: the text of an error may quote what was sent.
+    fn end(mut self, result: Option<u64>, fault: Option<&Status>, job: Option<String>) {
+        self.outcome = (result, fault.map(|f| format!("{f:?}")), job);
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let (result, fault, job) = std::mem::take(&mut self.outcome);
+        let event = Event::Call {
+            user: &self.identity.user,
+            role: &self.identity.role.to_string(),
+            method: std::mem::take(&mut self.method),
+            object: std::mem::take(&mut self.object),
+            result,
+            fault,
+            job,
+        };
+        self.audit.record(&self.peer, &event);
+    }
+}
+
+fn write(exchange: &Exchange<'_>, method: &Method, outcome: &Outcome) -> String {
+    let headers = exchange.headers;
+    let mut reply = exchange.reply(Vocabulary::Transfer);
+    wscim::write_output(
+        reply.body(),
+        &headers.resource_uri,
+        method,
+        &outcome.outputs,
+        &outcome.return_value,
+        headers.style(),
+    );
+    reply.finish()
+}
+
+fn fault(error: Error) -> Fault {
+    Fault::from_status(error.status, error.text, Tried::Invoke)
+}
+
+fn timed_out(method: &Method, limit: Duration) -> Fault {
+    let text = texts::TIMED_OUT
+        .with("method", &method.name)
+        .with("seconds", limit.as_secs_f32());
+    table::OPERATION_TIMEDOUT.fault(text)
+}
+
+fn broken(method: &Method) -> Fault {
+    table::INTERNAL_ERROR.fault(texts::BROKEN_METHOD.with("method", &method.name))
+}
+
+/// The id of the job that an answer names.
+fn job(outcome: &Outcome) -> Option<String> {
+    let (_, value) = outcome.outputs.iter().find(|(name, _)| *name == "Job")?;
+    value.as_reference()?.text("InstanceID").map(str::to_owned)
+}

@@ -1,0 +1,190 @@
+//! CIM classes given life: each provider turns inventory records into instances and methods into work.
+//!
+//! A provider speaks `cim` values only. The registry is complete at start: a concrete class of the schema
+//! without a provider stops the program unless it is listed as embedded-only.
+
+pub mod registry;
+pub mod roles;
+pub mod virtualization;
+
+pub use crate::cim::Status;
+pub use registry::{Depth, Registry, RegistryError, Traversal};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::cim::query::Equality;
+use crate::cim::schema::VIRTUALIZATION_V2;
+use crate::cim::{Class, Instance, InstanceError, Method, Path, Schema, Value};
+use crate::handler::Identity;
+use crate::text::Text;
+use crate::text::catalog::provider as texts;
+
+/// What a provider needs to know about the call it serves.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Who calls.
+    pub identity: Identity,
+    /// The schema.
+    pub schema: Arc<Schema>,
+    /// How long the client waits for the answer: its OperationTimeout, at most the server's.
+    pub timeout: Duration,
+}
+
+/// Instances one by one, made as they are asked for. Holds its own view of the state: what is deleted
+/// after the start may still come, what is created may not. Never blocks.
+pub type Instances = Box<dyn Iterator<Item = Result<Instance, Error>> + Send>;
+
+/// The arguments of a call: one value for each input parameter of the method, in declared order;
+/// null where the client gave none. References and embedded texts are already `cim` values or text.
+#[derive(Debug, Clone)]
+pub struct Arguments {
+    method: Arc<Method>,
+    values: Vec<Value>,
+}
+
+impl Arguments {
+    /// Arguments for `method`; `values` runs parallel to its parameters, out-only ones null.
+    #[must_use]
+    pub fn new(method: impl Into<Arc<Method>>, values: Vec<Value>) -> Self {
+        Self {
+            method: method.into(),
+            values,
+        }
+    }
+
+    /// The argument of that name; null if it is not there.
+    #[must_use]
+    pub fn get(&self, parameter: &str) -> &Value {
+        self.method
+            .parameters
+            .iter()
+            .position(|p| p.name == *parameter)
+            .and_then(|n| self.values.get(n))
+            .unwrap_or(&Value::Null)
+    }
+}
+
+/// What a method gave back.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// ReturnValue.
+    pub return_value: Value,
+    /// Output parameters that have a value, by name; the others are null.
+    pub outputs: Vec<(&'static str, Value)>,
+    /// Has the call changed anything? Then an answer that cannot be sent is an UnreportableSuccess.
+    pub changed: bool,
+}
+
+/// A CIM-level error; becomes a fault in `wsman::fault`. A method's own failure is an [`Outcome`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Error {
+    /// Which one.
+    pub status: Status,
+    /// For the client.
+    pub text: Text,
+}
+
+impl Error {
+    /// An error of this status.
+    #[must_use]
+    pub const fn new(status: Status, text: Text) -> Self {
+        Self { status, text }
+    }
+}
+
+/// A value that does not fit the class is a mistake in a provider, not of the client.
+impl From<InstanceError> for Error {
+    fn from(error: InstanceError) -> Self {
+        Self::new(
+            Status::Failed,
+            texts::INSTANCE_NOT_BUILT.with("reason", error),
+        )
+    }
+}
+
+/// Gives life to one or more classes.
+#[async_trait]
+pub trait Provider: Send + Sync + 'static {
+    /// The namespace of its classes.
+    fn namespace(&self) -> &'static str {
+        VIRTUALIZATION_V2
+    }
+
+    /// The concrete classes it serves.
+    fn classes(&self) -> &'static [&'static str];
+
+    /// All instances of exactly `class` (one of [`Provider::classes`]), not of subclasses.
+    ///
+    /// # Errors
+    /// [`Error`] if they cannot be listed at all.
+    fn enumerate(&self, ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error>;
+
+    /// How many instances there are, if that is known without making them.
+    fn count(&self, _ctx: &Context, _class: &Class) -> Option<u64> {
+        None
+    }
+
+    /// The instance with these keys (typed by the schema), or `None`. A lookup, not a scan.
+    ///
+    /// # Errors
+    /// [`Error`] for anything but absence.
+    fn get(
+        &self,
+        ctx: &Context,
+        class: &Arc<Class>,
+        path: &Path,
+    ) -> Result<Option<Instance>, Error>;
+
+    /// Instances of exactly `class` among which are all that satisfy `wanted`, found without making the others;
+    /// `None` where there is no quicker way than [`Provider::enumerate`]. Instances by all their keys and
+    /// associations by one of their references are found by the registry.
+    ///
+    /// # Errors
+    /// [`Error`] if they cannot be listed at all.
+    fn select(
+        &self,
+        _ctx: &Context,
+        _class: &Arc<Class>,
+        _wanted: &[Equality],
+    ) -> Result<Option<Instances>, Error> {
+        Ok(None)
+    }
+
+    /// Where `class` is an association: its instances whose reference `role` means the object at `to`. Only
+    /// these are looked at. Empty if there is no such object.
+    ///
+    /// # Errors
+    /// [`Status::NotSupported`] where `class` is no association.
+    fn references(
+        &self,
+        _ctx: &Context,
+        class: &Arc<Class>,
+        _role: &str,
+        _to: &Path,
+    ) -> Result<Instances, Error> {
+        let text = texts::NO_ASSOCIATION.with("class", &class.name);
+        Err(Error::new(Status::NotSupported, text))
+    }
+
+    /// Calls a method on an instance that exists.
+    ///
+    /// # Errors
+    /// [`Error`] for CIM-level errors only.
+    async fn invoke(
+        &self,
+        ctx: &Context,
+        path: &Path,
+        method: &Method,
+        arguments: Arguments,
+    ) -> Result<Outcome, Error> {
+        let _ = (ctx, path, arguments);
+        Err(Error::new(
+            Status::MethodNotAvailable,
+            texts::METHOD_NOT_AVAILABLE.with("method", &method.name),
+        ))
+    }
+}

@@ -1,0 +1,136 @@
+//! `AddMember`, `RemoveMember`, `RemoveMemberById`.
+
+use crate::id::{CollectionId, VmId};
+use crate::inventory::{Collection, CollectionKind};
+use crate::provider::Outcome;
+use crate::store::{Change, State};
+use crate::text::catalog::provider as texts;
+
+use super::super::element::Element;
+use super::super::outcome::Refusal;
+use super::super::reference;
+use super::{Call, check_free, existing, invalid};
+
+/// What can be in a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Member {
+    Machine(VmId),
+    Group(CollectionId),
+}
+
+pub(super) async fn add(call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let member = existing_member(call)?;
+    let id = call.collection()?;
+    let coordinator = call.deps.coordinator.clone();
+    call.commit(move |state| {
+        let mut collection = existing(state, id)?;
+        if has(&collection, member) {
+            return Ok(Vec::new());
+        }
+        match (collection.kind, member) {
+            (CollectionKind::Machines, Member::Machine(machine)) => {
+                collection.machines.push(machine);
+            }
+            (CollectionKind::Collections, Member::Group(group)) => {
+                existing(state, group)?;
+                check_no_cycle(state, group, id)?;
+                collection.collections.push(group);
+            }
+            (CollectionKind::Machines, Member::Group(_)) => {
+                return Err(invalid(texts::ONLY_MACHINES.with("collection", id)));
+            }
+            (CollectionKind::Collections, Member::Machine(_)) => {
+                return Err(invalid(texts::ONLY_COLLECTIONS.with("collection", id)));
+            }
+        }
+        check_free(&coordinator, id)?;
+        Ok(vec![Change::PutCollection(collection)])
+    })
+    .await
+}
+
+pub(super) async fn remove(call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let member = named_member(call)?;
+    let id = call.collection()?;
+    let coordinator = call.deps.coordinator.clone();
+    call.commit(move |state| {
+        let collection = existing(state, id)?;
+        if !has(&collection, member) {
+            return Err(invalid(texts::NO_MEMBER.with("collection", id)));
+        }
+        check_free(&coordinator, id)?;
+        Ok(vec![Change::PutCollection(without(collection, member))])
+    })
+    .await
+}
+
+/// As [`remove`], with the collection by its id, and content if the member is not there.
+pub(super) async fn remove_by_id(call: &Call<'_>) -> Result<Outcome, Refusal> {
+    let member = named_member(call)?;
+    let text = call.arguments.get("CollectionId").as_str();
+    let id: CollectionId = text.and_then(|t| t.parse().ok()).ok_or_else(|| {
+        let text = texts::ID_IS_NO_GUID
+            .with("parameter", "CollectionId")
+            .with("value", text.unwrap_or_default());
+        invalid(text)
+    })?;
+    let coordinator = call.deps.coordinator.clone();
+    call.commit(move |state| {
+        let collection = existing(state, id)?;
+        if !has(&collection, member) {
+            return Ok(Vec::new());
+        }
+        check_free(&coordinator, id)?;
+        Ok(vec![Change::PutCollection(without(collection, member))])
+    })
+    .await
+}
+
+/// The existing machine or group that the parameter `Member` refers to.
+fn existing_member(call: &Call<'_>) -> Result<Member, Refusal> {
+    let (deps, ctx, arguments) = (call.deps, call.ctx, call.arguments);
+    match reference::element(deps, ctx, arguments, "Member", "CIM_ManagedElement") {
+        Ok(Element::Machine(id)) => Ok(Member::Machine(id)),
+        Ok(Element::Group(id, _)) => Ok(Member::Group(id)),
+        Ok(other) => Err(invalid(texts::NOT_COLLECTABLE.with("class", other.class()))),
+        Err(text) => Err(invalid(text)),
+    }
+}
+
+/// As [`existing_member`]; a machine that was removed from the library can still leave its groups.
+fn named_member(call: &Call<'_>) -> Result<Member, Refusal> {
+    existing_member(call).or_else(|refusal| {
+        let path = call.arguments.get("Member").as_reference();
+        let machine = path.and_then(Element::machine_named);
+        machine.map(Member::Machine).ok_or(refusal)
+    })
+}
+
+fn has(collection: &Collection, member: Member) -> bool {
+    match member {
+        Member::Machine(id) => collection.machines.contains(&id),
+        Member::Group(id) => collection.collections.contains(&id),
+    }
+}
+
+fn without(mut collection: Collection, member: Member) -> Collection {
+    match member {
+        Member::Machine(id) => collection.machines.retain(|m| *m != id),
+        Member::Group(id) => collection.collections.retain(|c| *c != id),
+    }
+    collection
+}
+
+/// `group` may go into `into` only if `into` is not `group` or anywhere below it.
+fn check_no_cycle(state: &State, group: CollectionId, into: CollectionId) -> Result<(), Refusal> {
+    let mut open = vec![group];
+    while let Some(id) = open.pop() {
+        if id == into {
+            let text = texts::CYCLE.with("member", group).with("collection", into);
+            return Err(invalid(text));
+        }
+        let below = state.collections.get(&id);
+        open.extend(below.iter().flat_map(|c| &c.collections));
+    }
+    Ok(())
+}

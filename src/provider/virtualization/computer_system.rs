@@ -1,0 +1,193 @@
+//! `Msvm_ComputerSystem`: this host and every virtual machine.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::cim::query::Equality;
+use crate::cim::{Class, DateTime, Instance, Method, Path};
+use crate::id::VmId;
+use crate::inventory::{JobKind, Machine, PowerState};
+use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider};
+use crate::text::catalog::provider as texts;
+
+use super::Deps;
+use super::element::{COMPUTER_SYSTEM, Element};
+use super::names::{self, MachineNames};
+use super::outcome;
+use super::view::View;
+
+/// `EnabledState` 2: runs.
+const ENABLED: u16 = 2;
+/// `EnabledState` 3: is off.
+const DISABLED: u16 = 3;
+/// `EnabledState` 9: is paused.
+const QUIESCE: u16 = 9;
+/// `OperationalStatus` 2.
+const OK: u16 = 2;
+/// `OperationalStatus` 32768, in second place.
+const CREATING_SNAPSHOT: u16 = 32768;
+/// `OperationalStatus` 32769, in second place.
+const APPLYING_SNAPSHOT: u16 = 32769;
+/// `OperationalStatus` 32770, in second place.
+const DELETING_SNAPSHOT: u16 = 32770;
+/// `HealthState` 5.
+const HEALTHY: u16 = 5;
+
+/// Serves `Msvm_ComputerSystem`.
+pub(super) struct ComputerSystems(pub(super) Deps, pub(super) Arc<MachineNames>);
+
+#[async_trait]
+impl Provider for ComputerSystems {
+    fn classes(&self) -> &'static [&'static str] {
+        &[COMPUTER_SYSTEM]
+    }
+
+    fn enumerate(&self, _ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
+        let view = self.0.view();
+        let all = std::iter::once(Element::Host).chain(view.machines());
+        Ok(self.instances(class, view, all))
+    }
+
+    fn select(
+        &self,
+        _ctx: &Context,
+        class: &Arc<Class>,
+        wanted: &[Equality],
+    ) -> Result<Option<Instances>, Error> {
+        let view = self.0.view();
+        let mut found = if let Some(name) = names::text(wanted, "Name") {
+            let id = name.parse().ok();
+            id.map(Element::Machine).into_iter().collect()
+        } else if let Some(name) = names::text(wanted, "ElementName") {
+            let ids = self.1.find(&view.machines, name).into_iter();
+            ids.map(Element::Machine).collect::<Vec<_>>()
+        } else {
+            return Ok(None);
+        };
+        found.retain(|element| view.has(element));
+        found.push(Element::Host);
+        Ok(Some(self.instances(class, view, found.into_iter())))
+    }
+
+    fn count(&self, _ctx: &Context, _class: &Class) -> Option<u64> {
+        let machines = self.0.compute.machines().len();
+        u64::try_from(machines).ok().map(|n| n + 1)
+    }
+
+    fn get(
+        &self,
+        _ctx: &Context,
+        class: &Arc<Class>,
+        path: &Path,
+    ) -> Result<Option<Instance>, Error> {
+        let view = self.0.view();
+        match Element::find(&view, COMPUTER_SYSTEM, path) {
+            Some(element) => instance(&self.0, &view, class, &element),
+            None => Ok(None),
+        }
+    }
+
+    /// Machines are started and stopped elsewhere; every method answers that it is not supported.
+    async fn invoke(
+        &self,
+        _ctx: &Context,
+        _path: &Path,
+        _method: &Method,
+        _arguments: Arguments,
+    ) -> Result<Outcome, Error> {
+        Ok(outcome::value(outcome::management::NOT_SUPPORTED))
+    }
+}
+
+impl ComputerSystems {
+    fn instances(
+        &self,
+        class: &Arc<Class>,
+        view: View,
+        elements: impl Iterator<Item = Element> + Send + 'static,
+    ) -> Instances {
+        let (deps, class) = (self.0.clone(), class.clone());
+        Box::new(
+            elements
+                .filter_map(move |element| instance(&deps, &view, &class, &element).transpose()),
+        )
+    }
+}
+
+fn instance(
+    deps: &Deps,
+    view: &View,
+    class: &Arc<Class>,
+    element: &Element,
+) -> Result<Option<Instance>, Error> {
+    match element {
+        Element::Machine(id) => {
+            let machine = view.machines.get(id);
+            machine
+                .map(|machine| virtual_machine(deps, class, *id, machine))
+                .transpose()
+        }
+        _ => host(class, &view.host).map(Some),
+    }
+}
+
+fn host(class: &Arc<Class>, name: &str) -> Result<Instance, Error> {
+    system(class, name)?
+        .with("Caption", "Hosting Computer System")?
+        .with("Description", "Microsoft Hosting Computer System")?
+        .with("ElementName", name)?
+        .with("EnabledState", ENABLED)
+        .map_err(Error::from)
+}
+
+fn virtual_machine(
+    deps: &Deps,
+    class: &Arc<Class>,
+    id: VmId,
+    machine: &Machine,
+) -> Result<Instance, Error> {
+    let state = match deps.compute.state(id) {
+        PowerState::Running => ENABLED,
+        PowerState::Off => DISABLED,
+        PowerState::Paused => QUIESCE,
+    };
+    system(class, &id.to_string())?
+        .with("Caption", "Virtual Machine")?
+        .with("Description", "Microsoft Virtual Computer System")?
+        .with("ElementName", machine.name.as_str())?
+        .with("EnabledState", state)?
+        .with("InstallDate", DateTime::utc(machine.created))
+        .map_err(Error::from)
+        .and_then(|instance| with_operation(instance, deps, id))
+}
+
+/// The operation that holds the machine, if one does, as the second status.
+fn with_operation(instance: Instance, deps: &Deps, id: VmId) -> Result<Instance, Error> {
+    let job = deps
+        .coordinator
+        .machine_holder(id)
+        .and_then(|holder| deps.jobs.get(holder.job));
+    let (code, words) = match job.map(|job| job.kind) {
+        Some(JobKind::CreateSnapshotSet) => (CREATING_SNAPSHOT, texts::STATUS_CREATING_SNAPSHOT),
+        Some(JobKind::ApplySnapshotSet) => (APPLYING_SNAPSHOT, texts::STATUS_APPLYING_SNAPSHOT),
+        Some(JobKind::DestroySnapshotSet) => (DELETING_SNAPSHOT, texts::STATUS_DELETING_SNAPSHOT),
+        _ => return Ok(instance),
+    };
+    let descriptions = vec![texts::STATUS_OK.text().render(), words.text().render()];
+    instance
+        .with("OperationalStatus", vec![OK, code])?
+        .with("StatusDescriptions", descriptions)
+        .map_err(Error::from)
+}
+
+/// What the host and the machines have in common.
+fn system(class: &Arc<Class>, name: &str) -> Result<Instance, Error> {
+    Instance::new(class)
+        .with("CreationClassName", COMPUTER_SYSTEM)?
+        .with("Name", name)?
+        .with("OperationalStatus", vec![OK])?
+        .with("StatusDescriptions", vec![texts::STATUS_OK.text().render()])?
+        .with("HealthState", HEALTHY)
+        .map_err(Error::from)
+}

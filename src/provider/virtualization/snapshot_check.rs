@@ -1,0 +1,103 @@
+//! `Groupshot_SnapshotCheck`, a class of our own: what CreateSnapshot would do. Another server has no such class
+//! and says so, so nobody takes a set who only wanted to ask.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::cim::{Class, Instance, Method, Path, Value};
+use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider};
+use crate::snapshot::{Checked, CheckedDisk};
+use crate::text::catalog::provider as texts;
+
+use super::Deps;
+use super::collection_snapshot_service::create_snapshot;
+use super::element::{Element, SNAPSHOT_CHECK, SNAPSHOT_CHECK_ID};
+use super::outcome::{self, Refusal, snapshot};
+
+/// Serves `Groupshot_SnapshotCheck`.
+pub(super) struct SnapshotCheck(pub(super) Deps);
+
+#[async_trait]
+impl Provider for SnapshotCheck {
+    fn classes(&self) -> &'static [&'static str] {
+        &[SNAPSHOT_CHECK]
+    }
+
+    fn enumerate(&self, _ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
+        Ok(Box::new(std::iter::once(instance(class))))
+    }
+
+    fn count(&self, _ctx: &Context, _class: &Class) -> Option<u64> {
+        Some(1)
+    }
+
+    fn get(
+        &self,
+        _ctx: &Context,
+        class: &Arc<Class>,
+        path: &Path,
+    ) -> Result<Option<Instance>, Error> {
+        Element::find(&self.0.view(), SNAPSHOT_CHECK, path)
+            .map(|_| instance(class))
+            .transpose()
+    }
+
+    async fn invoke(
+        &self,
+        ctx: &Context,
+        _path: &Path,
+        method: &Method,
+        arguments: Arguments,
+    ) -> Result<Outcome, Error> {
+        if method.name != *"CheckSnapshot" {
+            let refusal = outcome::not_supported(snapshot::NOT_SUPPORTED, method);
+            return Ok(outcome::value(refusal.code));
+        }
+        Ok(match create_snapshot::request(&self.0, ctx, &arguments) {
+            Ok(request) => told(self.0.coordinator.check(request).await),
+            Err(refusal) => explained(Some(refusal)),
+        })
+    }
+}
+
+fn instance(class: &Arc<Class>) -> Result<Instance, Error> {
+    let title = texts::TITLE_SNAPSHOT_CHECK.text().render();
+    Instance::new(class)
+        .with("InstanceID", SNAPSHOT_CHECK_ID)?
+        .with("Caption", title.as_str())?
+        .with("ElementName", title.as_str())?
+        .with("Description", title.as_str())
+        .map_err(Error::from)
+}
+
+/// One value in each list for each disk.
+fn told(checked: Checked) -> Outcome {
+    let mut outcome = explained(checked.refused.map(Refusal::from));
+    let mut list = |name, value: fn(&CheckedDisk) -> String| {
+        let values: Vec<String> = checked.disks.iter().map(value).collect();
+        outcome.outputs.push((name, Value::from(values)));
+    };
+    list("Machines", |d| d.machine.id.to_string());
+    list("MachineNames", |d| d.machine.name.clone());
+    list("Disks", |d| d.disk.clone());
+    list("Files", |d| d.file.display().to_string());
+    list("FileSystems", |d| d.file_system.clone());
+    list("Drivers", |d| d.driver.clone().unwrap_or_default());
+    list("Reasons", |d| {
+        let why = d.driver.as_ref().err();
+        why.map(|text| text.render()).unwrap_or_default()
+    });
+    outcome
+}
+
+/// The return value that CreateSnapshot, or its job, would have, and why.
+fn explained(refusal: Option<Refusal>) -> Outcome {
+    let Some(refusal) = refusal else {
+        return outcome::value(outcome::COMPLETED);
+    };
+    let mut outcome = outcome::value(refusal.code);
+    let why = Value::from(refusal.text.render().as_str());
+    outcome.outputs.push(("Explanation", why));
+    outcome
+}

@@ -1,0 +1,140 @@
+//! The operator's check-up: by the server that runs on the data directory, or by the process that asks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::doctor::line::{self, Answer, Wish};
+use crate::doctor::{self, Doctor, Freeze, Kind, LibraryProblem};
+use crate::engine::definition::{DEFINITION, TOPS};
+use crate::engine::library::{Library, Problem};
+use crate::engine::qcow2::chain::Roots;
+use crate::store::lock::{DirectoryLock, LockError};
+use crate::store::sqlite::{self, OpenError, SqliteStore};
+use crate::tls;
+
+use super::machines::roots;
+use super::parts::Parts;
+use super::run::reserve;
+use super::{StartError, existing_data_dir, frozen, no_data_dir, relocate, require_database};
+
+/// Who looks at a data directory.
+pub enum Checkup {
+    /// This process; no server starts meanwhile.
+    Here(Arc<Doctor>),
+    /// The server that runs on it.
+    Server(PathBuf),
+}
+
+impl Checkup {
+    /// Takes the data directory, which must exist, or finds that a server has it. The configuration counts where
+    /// none has.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn open(data_dir: &Path, config: &Config) -> Result<Self, StartError> {
+        let data_dir = existing_data_dir(data_dir)?;
+        // Nothing is made where nothing of ours is. Who may not look does not know.
+        let mut known = false;
+        for name in [sqlite::FILE, "machines", "users.json"] {
+            let there = data_dir.join(name).try_exists();
+            known |= there.map_err(|e| no_data_dir(&data_dir, &e))?;
+        }
+        if !known {
+            return Err(StartError::Failed(format!(
+                "{} is no data directory",
+                data_dir.display()
+            )));
+        }
+        match DirectoryLock::take(&data_dir) {
+            Ok(lock) => drop(lock),
+            Err(LockError::Busy { .. }) => return Ok(Self::Server(data_dir)),
+            Err(other) => return Err(OpenError::Lock(other).into()),
+        }
+        require_database(&data_dir)?;
+        let store = SqliteStore::open(&data_dir)?;
+        relocate::settled(&data_dir)?;
+        let parts = Parts::open(&data_dir, config, store)?;
+        Ok(Self::Here(doctor(&parts, &data_dir, config, false)))
+    }
+
+    /// Has it done.
+    ///
+    /// # Errors
+    /// [`StartError::Busy`] if someone has the data directory and does not answer.
+    pub async fn answer(&self, wish: Wish) -> Result<Answer, StartError> {
+        let data_dir = match self {
+            Self::Here(doctor) => return Ok(doctor.answer(wish).await),
+            Self::Server(data_dir) => data_dir.clone(),
+        };
+        let asked = tokio::task::spawn_blocking(move || {
+            line::ask(&data_dir, wish).map_err(|error| {
+                StartError::Busy(format!(
+                    "data directory {} is in use, and no server answers in it: {error}",
+                    data_dir.display()
+                ))
+            })
+        });
+        asked.await.map_err(StartError::failed)?
+    }
+}
+
+/// The doctor of these parts; `serves`: a server works on them.
+pub(super) fn doctor(parts: &Parts, data_dir: &Path, config: &Config, serves: bool) -> Arc<Doctor> {
+    let (library, folders) = (parts.library.clone(), config.engine.image_roots.clone());
+    let roots = roots(data_dir, &folders);
+    let (files, own, clock) = (
+        config.tls.files(),
+        data_dir.join("tls"),
+        parts.clock.clone(),
+    );
+    let secure = config.listen.https.is_some();
+    Doctor::new(doctor::Deps {
+        coordinator: parts.coordinator.clone(),
+        compute: parts.compute.clone(),
+        store: parts.store.clone(),
+        frozen: serves.then(|| freeze(parts)),
+        library: Box::new(move || problems(library.as_deref(), &roots)),
+        certificates: Box::new(move || match secure || own.is_dir() {
+            true => {
+                tls::check_in(&files, &own, clock.now()).unwrap_or_else(|e| vec![e.to_string()])
+            }
+            false => Vec::new(),
+        }),
+        reserve: reserve(config),
+        chain_cap: config.snapshot.chain_cap,
+        data_dir: data_dir.to_owned(),
+    })
+}
+
+fn freeze(parts: &Parts) -> Freeze {
+    let (frozen, store) = (parts.frozen.clone(), parts.store.clone());
+    Box::new(move || {
+        let _told_as_not_locked = frozen.renew(|| frozen::files(&store.state()));
+        frozen.clone()
+    })
+}
+
+fn problems(library: Option<&Library>, roots: &Roots) -> Vec<LibraryProblem> {
+    let Some(library) = library else {
+        return Vec::new();
+    };
+    let problem = |p: &Problem| {
+        let name = p.file.file_name().unwrap_or_default();
+        let kind = if name == DEFINITION || name == TOPS {
+            Kind::DefinitionUnreadable
+        } else if !p.file.exists() {
+            Kind::ImageMissing
+        } else if roots.admit(&p.file).is_ok_and(|inside| !inside) {
+            Kind::ImageOutsideRoots
+        } else {
+            Kind::ImageUnreadable
+        };
+        LibraryProblem {
+            kind,
+            file: p.file.clone(),
+            text: p.text.render(),
+        }
+    };
+    library.problems().iter().map(problem).collect()
+}

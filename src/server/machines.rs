@@ -1,0 +1,92 @@
+//! The library of machines of a data directory, without a server.
+
+use std::path::{Path, PathBuf};
+
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::engine::Storage;
+use crate::engine::import::{self, NewMachine};
+use crate::engine::library;
+use crate::engine::qcow2::chain::Roots;
+use crate::engine::reflink::Reflink;
+use crate::engine::space::Reserve;
+use crate::id::{SetId, VmId};
+use crate::inventory::{Disk, Machine};
+use crate::store::Store;
+
+use super::{StartError, existing_data_dir, make_data_dir, relocate, take_store};
+
+/// The folders that images may lie in, as configured; empty allows all. What the server makes lies in its data
+/// directory, or beside an image.
+pub(super) fn roots(data_dir: &Path, folders: &[PathBuf]) -> Roots {
+    match folders {
+        [] => Roots::default(),
+        folders => Roots::new(&[folders, &[data_dir.to_owned()]].concat()),
+    }
+}
+
+/// Takes a machine into the library of a data directory (made if missing), if its images lie in `folders`
+/// (anywhere if there are none).
+///
+/// # Errors
+/// [`StartError`] naming machine, disk and file.
+pub fn import_machine(
+    data_dir: &Path,
+    new: &NewMachine,
+    folders: &[PathBuf],
+) -> Result<Machine, StartError> {
+    let data_dir = make_data_dir(data_dir)?;
+    let now = SystemClock::shared().now();
+    Ok(import::import(
+        &data_dir,
+        new,
+        &roots(&data_dir, folders),
+        now,
+    )?)
+}
+
+/// The disks of the machine that could be captured by an overlay only, found by trying. Leaves nothing behind.
+#[must_use]
+pub fn not_clonable<'a>(machine: &'a Machine, config: &Config) -> Vec<&'a Disk> {
+    let extents = config.snapshot.clone_extents;
+    let reflink = Reflink::new(Reserve::default()).at_most(extents);
+    let cannot =
+        |disk: &&Disk| !matches!(reflink.plan(machine, disk, SetId::random()), Ok(Some(_)));
+    machine.disks.iter().filter(cannot).collect()
+}
+
+/// The machines of a data directory, and in words what is wrong with other files of the library.
+///
+/// # Errors
+/// [`StartError`] if the library cannot be read.
+pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartError> {
+    let (machines, problems) = library::scan(&existing_data_dir(data_dir)?)?;
+    let machines = machines.values().map(|m| Machine::clone(m)).collect();
+    let told = |p: &library::Problem| {
+        let (file, text) = (p.file.display().to_string(), p.text.to_string());
+        // Most texts begin with the file themselves.
+        match text.starts_with(&file) {
+            true => text,
+            false => format!("{file}: {text}"),
+        }
+    };
+    Ok((machines, problems.iter().map(told).collect()))
+}
+
+/// Takes a machine out of the library, unless a snapshot set holds it. No server may run on the data
+/// directory meanwhile: it could be capturing the machine.
+///
+/// # Errors
+/// [`StartError`].
+pub fn remove_machine(data_dir: &Path, id: VmId) -> Result<(), StartError> {
+    let store = take_store(data_dir)?;
+    relocate::settled(data_dir)?;
+    let state = store.state();
+    let holders = |id| {
+        let sets = state.sets.values();
+        sets.filter(|set| set.members.iter().any(|m| m.machine == id))
+            .map(|set| format!("`{}` {}", set.name, set.id))
+            .collect()
+    };
+    Ok(import::remove(data_dir, id, holders)?)
+}

@@ -1,0 +1,235 @@
+//! The composition root: joins every port to its adapter. `run` is the server, `machines` the library of
+//! machines for the commands that act on a data directory.
+
+mod checkup;
+mod frozen;
+mod machines;
+mod parts;
+mod relocate;
+mod rescue;
+mod run;
+mod systemd;
+
+use std::fs::DirBuilder;
+use std::io::{Error, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::config::{AuditTo, Config};
+use crate::engine::{EngineError, EngineErrorKind};
+use crate::http;
+use crate::store::lock::{DirectoryLock, LockError};
+use crate::store::sqlite::{self, OpenError, SqliteStore};
+use crate::tls::TlsError;
+
+pub use checkup::Checkup;
+pub use machines::{import_machine, machines, not_clonable, remove_machine};
+pub use relocate::{RELOCATE_FAILPOINTS, Relocated, Relocation, relocate};
+pub use rescue::rescue;
+pub use run::{Reload, Server};
+pub use systemd::{Notify, Sockets};
+
+/// The server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process has the data directory or the port, or the system does not permit it.
+    #[error("{0}")]
+    Busy(String),
+    /// The configuration names something that cannot be used.
+    #[error("{0}")]
+    Config(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl StartError {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "made for map_err, which hands over what it has"
+    )]
+    fn failed(cause: impl ToString) -> Self {
+        Self::Failed(cause.to_string())
+    }
+}
+
+impl From<TlsError> for StartError {
+    fn from(error: TlsError) -> Self {
+        Self::Config(error.to_string())
+    }
+}
+
+impl From<EngineError> for StartError {
+    fn from(error: EngineError) -> Self {
+        match error.kind {
+            EngineErrorKind::Denied => Self::Busy(error.to_string()),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Lock(_) => Self::Busy(error.to_string()),
+            other => Self::failed(other),
+        }
+    }
+}
+
+/// Descriptors for everything but connections: database, journals, images under work, standard streams.
+const OWN_FILES: usize = 128;
+
+/// How many files this process may open, once the limit is raised as far as it goes. Every file that a
+/// snapshot keeps is held open against writers; the usual limit of 1024 is soon reached.
+fn raise_open_files() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE);
+    let raised = limit.and_then(|(_, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        Ok(hard)
+    });
+    let now = raised.or_else(|error| {
+        tracing::warn!(%error, "The limit of open files stays as it is");
+        limit.map(|(soft, _)| soft)
+    });
+    now.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+/// Can so many connections be open at one time?
+///
+/// # Errors
+/// What the limit of open files is, and what it should be.
+fn enough_files(connections: usize, allowed: usize) -> Result<(), String> {
+    let needed = connections.saturating_add(http::EXTRA_SOCKETS + OWN_FILES);
+    match allowed >= needed {
+        true => Ok(()),
+        false => Err(format!(
+            "limits.connections = {connections} needs {needed} open files and this process may have {allowed}: \
+             lower it, or raise the limit (LimitNOFILE= of the unit, ulimit -Hn)"
+        )),
+    }
+}
+
+/// What of the configuration does not fit this machine as it is now: nothing that keeps the file from being
+/// right, but the server would not start, or not as meant.
+#[must_use]
+pub fn misfits(config: &Config) -> Vec<String> {
+    let mut found = Vec::new();
+    let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard);
+    let hard = usize::try_from(hard).unwrap_or(usize::MAX);
+    found.extend(enough_files(config.limits.connections, hard).err());
+    for address in [Some(config.listen.http), config.listen.https]
+        .into_iter()
+        .flatten()
+    {
+        // In use is no misfit: it may be our own server that has it.
+        if let Err(error) = std::net::TcpListener::bind((address.ip(), 0)) {
+            found.push(format!(
+                "listen: {} is no address of this host: {error}",
+                address.ip()
+            ));
+        }
+    }
+    if let AuditTo::File(path) = &config.log.audit
+        && !path
+            .parent()
+            .is_some_and(|p| p.as_os_str().is_empty() || p.is_dir())
+    {
+        found.push(format!(
+            "log.audit: {} has no folder to be in",
+            path.display()
+        ));
+    }
+    if config.listen.https.is_none() && config.tls.certificate.is_some() {
+        found.push("tls.certificate is shown to nobody: there is no listen.https".to_owned());
+    }
+    if config.auth.allow_unencrypted && !config.listen.http.ip().is_loopback() {
+        found.push("auth.allow_unencrypted: passwords cross the network in the open".to_owned());
+    }
+    if !config.auth.basic && config.roles.mappings.is_empty() {
+        found.push("nobody can log on: auth.basic is off, and roles.mappings is empty".to_owned());
+    }
+    found
+}
+
+/// The data directory, absolute; made for this user alone if it is missing.
+///
+/// # Errors
+/// [`StartError`].
+pub fn make_data_dir(data_dir: &Path) -> Result<PathBuf, StartError> {
+    let failed = |e| no_data_dir(data_dir, &e);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .map_err(failed)?;
+    data_dir.canonicalize().map_err(failed)
+}
+
+/// The data directory, absolute; it must be there.
+///
+/// # Errors
+/// [`StartError::Busy`] if it may not be looked at, else [`StartError::Failed`].
+pub fn existing_data_dir(data_dir: &Path) -> Result<PathBuf, StartError> {
+    data_dir
+        .canonicalize()
+        .map_err(|e| no_data_dir(data_dir, &e))
+}
+
+fn no_data_dir(data_dir: &Path, error: &Error) -> StartError {
+    let text = format!("data directory {}: {error}", data_dir.display());
+    match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StartError::Busy(text),
+        _ => StartError::Failed(text),
+    }
+}
+
+/// The store, for a command that only works while no server has the data directory.
+///
+/// # Errors
+/// [`StartError`].
+fn take_store(data_dir: &Path) -> Result<SqliteStore, StartError> {
+    require_database(data_dir)?;
+    SqliteStore::open(data_dir).map_err(|error| match error {
+        OpenError::Lock(LockError::Busy { .. }) => {
+            StartError::Busy(format!("stop the server first: {error}"))
+        }
+        other => other.into(),
+    })
+}
+
+/// Refuses a data directory with files of snapshot sets and no database: a new one would make them files that nobody
+/// needs.
+///
+/// # Errors
+/// [`StartError::Failed`].
+fn require_database(data_dir: &Path) -> Result<(), StartError> {
+    let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let members = entries(data_dir.join("sets")).flat_map(|set| entries(set.path()));
+    let mut files = members.flat_map(|member| entries(member.path()));
+    let file = data_dir.join(sqlite::FILE);
+    let there = file.metadata().is_ok_and(|m| m.len() > 0);
+    match there || !files.any(|file| file.path().is_file()) {
+        true => Ok(()),
+        false => Err(StartError::Failed(format!(
+            "{} is missing or empty, and sets/ holds files of snapshot sets: put the database back, or, to begin anew, move sets/ away",
+            file.display()
+        ))),
+    }
+}
+
+/// Has a server ever run on the data directory? It may have made anything there since.
+#[must_use]
+pub fn has_served(data_dir: &Path) -> bool {
+    data_dir.join(sqlite::FILE).exists()
+}
+
+/// Holds the data directory until dropped: no server starts on it meanwhile.
+///
+/// # Errors
+/// [`StartError::Busy`] if a server has it.
+pub fn hold_data_dir(data_dir: &Path) -> Result<DirectoryLock, StartError> {
+    DirectoryLock::take(data_dir).map_err(|e| OpenError::Lock(e).into())
+}

@@ -1,0 +1,82 @@
+//! What works on a data directory, whether it is served or only looked at.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::audit::Audit;
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::Config;
+use crate::engine::Compute;
+use crate::engine::library::Library;
+use crate::engine::locks::FrozenFiles;
+use crate::job::Jobs;
+use crate::snapshot::{self, Coordinator};
+use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
+
+use super::StartError;
+use super::run::{Adapters, audit, engine, reserve};
+
+/// Every port joined to its adapter; nothing is recovered yet.
+pub(super) struct Parts {
+    pub(super) clock: SharedClock,
+    pub(super) sqlite: Arc<SqliteStore>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) compute: Arc<dyn Compute>,
+    /// The library, if it is the engine.
+    pub(super) library: Option<Arc<Library>>,
+    pub(super) jobs: Arc<Jobs>,
+    pub(super) audit: Audit,
+    pub(super) frozen: Arc<FrozenFiles>,
+    pub(super) coordinator: Arc<Coordinator>,
+}
+
+impl Parts {
+    /// Joins the parts over a store, which holds the data directory for this process alone.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub(super) fn open(
+        data_dir: &Path,
+        config: &Config,
+        sqlite: SqliteStore,
+    ) -> Result<Self, StartError> {
+        let clock = SystemClock::shared();
+        let sqlite = Arc::new(sqlite);
+        let store: Arc<dyn Store> = sqlite.clone();
+        let Adapters {
+            compute,
+            storage,
+            library,
+        } = engine(data_dir, config, &clock)?;
+        let jobs = Jobs::new(store.clone(), clock.clone(), config.job.keep);
+        let audit = audit(config, &clock)?;
+        let frozen = Arc::new(FrozenFiles::default());
+        let coordinator = Coordinator::new(snapshot::Deps {
+            store: store.clone(),
+            jobs: jobs.clone(),
+            compute: compute.clone(),
+            storage,
+            frozen: frozen.clone(),
+            audit: audit.clone(),
+            clock: clock.clone(),
+            data_dir: data_dir.to_owned(),
+            exports: snapshot::Exports {
+                roots: config.export.roots.clone(),
+                reserve: reserve(config),
+            },
+            limits: snapshot::Limits::default(),
+        });
+        Ok(Self {
+            clock,
+            sqlite,
+            store,
+            compute,
+            library,
+            jobs,
+            audit,
+            frozen,
+            coordinator,
+        })
+    }
+}

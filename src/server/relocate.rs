@@ -1,0 +1,449 @@
+//! `groupshot relocate`: recorded paths after the data directory or image folders were moved.
+//!
+//! ```text
+//!   look, check everything ▶ relocate.json ▶ headers ▶ tops.json ▶ vm.toml ▶ records ▶ relocate.json goes
+//! ```
+//!
+//! `relocate.json` says what will stand where, so what a dead process began is done again from its start, and no
+//! server starts meanwhile.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::SystemClock;
+use crate::engine::definition;
+use crate::engine::failure::At;
+use crate::engine::graph::is_file;
+use crate::engine::locks::ImageLock;
+use crate::engine::relocate::{Active, Defined, Move, Moves, Named, Naming, Survey};
+use crate::failpoint;
+use crate::id::{SetId, SnapshotId};
+use crate::inventory::{Damage, Seal, SnapshotSet};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Change, State, Store};
+
+use super::{StartError, existing_data_dir, raise_open_files, take_store};
+
+/// What was begun, in the data directory.
+const FILE: &str = "relocate.json";
+const FORMAT: u32 = 1;
+
+/// Every fail point, in the order in which they are passed.
+pub const RELOCATE_FAILPOINTS: &[&str] = &[
+    "relocate.planned.before",
+    "relocate.planned.after",
+    "relocate.header.after",
+    "relocate.active.after",
+    "relocate.definition.after",
+    "relocate.records.after",
+    "relocate.clear.after",
+];
+
+/// What was, or will be, written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relocated {
+    /// Where that stands.
+    pub state: Relocation,
+    /// What was moved.
+    pub moves: Vec<Move>,
+    /// Each path: what names it, and where it leads.
+    pub changes: Vec<(String, PathBuf)>,
+    /// Lines of the operator's definitions that go on naming the old place.
+    pub yours: Vec<Defined>,
+    /// What keeps it from being done.
+    pub problems: Vec<String>,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// How far a relocation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relocation {
+    /// Nothing was asked for, and nothing is begun.
+    Unasked,
+    /// Checked, and nothing is written.
+    Planned,
+    /// A process began it and died.
+    Begun,
+    /// All of it is written.
+    Done,
+}
+
+/// The file [`FILE`]: it may be carried out any number of times.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plan {
+    format: u32,
+    moves: Vec<Move>,
+    headers: Vec<Naming>,
+    active: Vec<Active>,
+    definitions: Vec<Defined>,
+    disks: Vec<KeptDisk>,
+    copies: Vec<KeptCopy>,
+    seals: Vec<BrokenSeal>,
+}
+
+/// A snapshot will name this file of a disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct KeptDisk {
+    set: SetId,
+    snapshot: SnapshotId,
+    disk: String,
+    file: PathBuf,
+}
+
+/// A snapshot will name this copy of its machine's definition.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct KeptCopy {
+    set: SetId,
+    snapshot: SnapshotId,
+    definition: PathBuf,
+}
+
+/// The seal of this disk names files that were moved or are written: the next server seals it anew.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct BrokenSeal {
+    set: SetId,
+    snapshot: SnapshotId,
+    disk: String,
+    /// What was changed before the move goes on being told.
+    damage: Option<Damage>,
+}
+
+/// Looks what of a data directory names paths in folders that were moved, and checks what lies in the new
+/// places; with `apply` writes the new paths, those in `vm.toml` only if `definitions` are asked for. What a dead
+/// process began is finished instead.
+///
+/// # Errors
+/// [`StartError`]; after an error with `apply` it may be called again.
+pub async fn relocate(
+    data_dir: &Path,
+    moves: &Moves,
+    definitions: bool,
+    apply: bool,
+) -> Result<Relocated, StartError> {
+    raise_open_files();
+    let data_dir = existing_data_dir(data_dir)?;
+    let store = take_store(&data_dir)?;
+    let asked = moves.all();
+    if let Some(plan) = begun(&data_dir)? {
+        if !asked.is_empty() && asked != plan.moves.as_slice() {
+            return Err(unfinished(&plan));
+        }
+        let mut told = plan.told(Relocation::Begun);
+        if apply {
+            let _held = plan.hold()?;
+            plan.carry_out(&data_dir, &store).await?;
+            told.state = Relocation::Done;
+        }
+        return Ok(told);
+    }
+    if asked.is_empty() {
+        return Ok(Plan::new(asked).told(Relocation::Unasked));
+    }
+    nothing_in_flight(&data_dir)?;
+    let state = store.state();
+    // What it holds stays held until all of it is written.
+    let survey = Survey::take(&data_dir, moves, &named(&state)).map_err(StartError::failed)?;
+    let (plan, mut told) = plan(&state, moves, definitions, &survey);
+    if apply && told.problems.is_empty() {
+        if !told.changes.is_empty() {
+            plan.begin(&data_dir)?;
+            plan.carry_out(&data_dir, &store).await?;
+        }
+        told.state = Relocation::Done;
+    }
+    Ok(told)
+}
+
+/// What is to be written, and how that is told.
+fn plan(state: &State, moves: &Moves, definitions: bool, survey: &Survey) -> (Plan, Relocated) {
+    let mut plan = Plan::new(moves.all());
+    plan.headers.clone_from(&survey.headers);
+    plan.active.clone_from(&survey.active);
+    let mut yours = survey.definitions.clone();
+    if definitions {
+        plan.definitions = std::mem::take(&mut yours);
+    }
+    let mut problems = survey.problems.clone();
+    plan.records(state, moves, &mut problems);
+    plan.break_seals(state, moves, SystemClock::shared().now());
+    let mut told = plan.told(Relocation::Planned);
+    told.notes.clone_from(&survey.notes);
+    told.notes.sort();
+    told.notes.dedup();
+    (told.problems, told.yours) = (problems, yours);
+    (plan, told)
+}
+
+/// Refuses a data directory whose relocation is begun and not finished.
+///
+/// # Errors
+/// [`StartError::Failed`] says how to finish it.
+pub(super) fn settled(data_dir: &Path) -> Result<(), StartError> {
+    match begun(data_dir)? {
+        Some(plan) => Err(unfinished(&plan)),
+        None => Ok(()),
+    }
+}
+
+fn unfinished(plan: &Plan) -> StartError {
+    let moves = plan.moves.iter();
+    let moves = moves.map(|m| format!("{} to {}", m.from.display(), m.to.display()));
+    StartError::Failed(format!(
+        "a relocation ({}) was begun and not finished: run `groupshot relocate --apply`",
+        moves.collect::<Vec<_>>().join(", ")
+    ))
+}
+
+fn begun(data_dir: &Path) -> Result<Option<Plan>, StartError> {
+    let file = data_dir.join(FILE);
+    let failed = |e: &dyn std::fmt::Display| StartError::Failed(format!("{}: {e}", file.display()));
+    let bytes = match fs::read(&file) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|e| failed(&e))?,
+    };
+    let plan: Plan = serde_json::from_slice(&bytes).map_err(|e| failed(&e))?;
+    match plan.format {
+        FORMAT => Ok(Some(plan)),
+        other => Err(failed(&format!(
+            "has format {other}, this program reads {FORMAT}: finish with the program that wrote it"
+        ))),
+    }
+}
+
+/// The journals name paths too, and recovery follows them.
+fn nothing_in_flight(data_dir: &Path) -> Result<(), StartError> {
+    let folder = data_dir.join("journal");
+    let entries = match fs::read_dir(&folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(StartError::failed)?,
+    };
+    // What is empty waits for an operation to come: a server that was killed left it.
+    let open = entries.filter_map(Result::ok).filter(|entry| {
+        entry.path().extension().is_some_and(|e| e == "log")
+            && entry.metadata().map_or(true, |m| m.len() > 0)
+    });
+    match open.count() {
+        0 => Ok(()),
+        open => Err(StartError::Failed(format!(
+            "operations in flight in {}: {open}; move everything back, run `groupshot rescue`, and move it again",
+            folder.display()
+        ))),
+    }
+}
+
+/// The disk files of every snapshot.
+fn named(state: &State) -> Vec<Named> {
+    let members = state.sets.values().flat_map(|set| &set.members);
+    let disks = members.flat_map(|m| m.disks.iter().map(move |d| (m, d)));
+    let disks = disks.filter(|(_, d)| is_file(d));
+    disks
+        .map(|(member, disk)| Named {
+            machine: member.machine_name.clone(),
+            disk: disk.id.clone(),
+            file: disk.file.clone(),
+            format: disk.format,
+            size: Some(disk.size),
+        })
+        .collect()
+}
+
+impl Plan {
+    fn new(moves: &[Move]) -> Self {
+        Self {
+            format: FORMAT,
+            moves: moves.to_vec(),
+            headers: Vec::new(),
+            active: Vec::new(),
+            definitions: Vec::new(),
+            disks: Vec::new(),
+            copies: Vec::new(),
+            seals: Vec::new(),
+        }
+    }
+
+    /// Which seals end, after the headers to write are known.
+    fn break_seals(&mut self, state: &State, moves: &Moves, now: Timestamp) {
+        let there = |file: &Path| moves.map(file).unwrap_or_else(|| file.to_owned());
+        let written: BTreeSet<_> = self.headers.iter().map(|h| h.file.clone()).collect();
+        for set in state.sets.values() {
+            let disks = set.members.iter();
+            for (member, disk) in disks.flat_map(|m| m.disks.iter().map(move |d| (m, d))) {
+                let mut sealed = disk.sealed.iter();
+                if !sealed.any(|s| moves.map(&s.file).is_some() || written.contains(&s.file)) {
+                    continue;
+                }
+                let known = disk.damage.iter().flat_map(|d| &d.files);
+                let mut files: BTreeSet<_> = known.map(|file| there(file)).collect();
+                let all = disk.sealed.iter().map(|s| (there(&s.file), s.seal));
+                files.extend(all.filter_map(|(file, seal)| is_other(&file, seal).then_some(file)));
+                let noticed = disk.damage.as_ref().map_or(now, |d| d.noticed);
+                self.seals.push(BrokenSeal {
+                    set: set.id,
+                    snapshot: member.id,
+                    disk: disk.id.clone(),
+                    damage: (!files.is_empty()).then(|| Damage {
+                        files: files.into_iter().collect(),
+                        noticed,
+                    }),
+                });
+            }
+        }
+    }
+
+    /// What will stand in the records of snapshots.
+    fn records(&mut self, state: &State, moves: &Moves, problems: &mut Vec<String>) {
+        for set in state.sets.values() {
+            for member in &set.members {
+                let (set, snapshot) = (set.id, member.id);
+                for disk in member.disks.iter().filter(|d| is_file(d)) {
+                    self.disks
+                        .extend(moves.map(&disk.file).map(|file| KeptDisk {
+                            set,
+                            snapshot,
+                            disk: disk.id.clone(),
+                            file,
+                        }));
+                }
+                let Some(definition) = moves.map(&member.definition) else {
+                    continue;
+                };
+                if !definition.is_file() {
+                    problems.push(format!("{} is not there", definition.display()));
+                }
+                self.copies.push(KeptCopy {
+                    set,
+                    snapshot,
+                    definition,
+                });
+            }
+        }
+    }
+
+    fn told(&self, state: Relocation) -> Relocated {
+        let mut changes = Vec::new();
+        for it in &self.headers {
+            changes.push((
+                format!("backing file of {}", it.file.display()),
+                it.backing.clone(),
+            ));
+        }
+        for it in &self.active {
+            let what = format!("active file of machine {}, disk {}", it.machine, it.disk);
+            changes.push((what, it.top.file.clone()));
+        }
+        for it in &self.definitions {
+            let what = format!("{}:{}: disk {}", it.definition.display(), it.line, it.disk);
+            changes.push((what, it.to.clone()));
+        }
+        for it in &self.disks {
+            let what = format!("snapshot {}, disk {}", it.snapshot, it.disk);
+            changes.push((what, it.file.clone()));
+        }
+        for it in &self.copies {
+            let what = format!("snapshot {}, definition", it.snapshot);
+            changes.push((what, it.definition.clone()));
+        }
+        Relocated {
+            state,
+            moves: self.moves.clone(),
+            changes,
+            yours: Vec::new(),
+            problems: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Makes the plan durable: from here on it is only gone on with.
+    fn begin(&self, data_dir: &Path) -> Result<(), StartError> {
+        pass("planned", "before")?;
+        let bytes = serde_json::to_vec_pretty(self).map_err(StartError::failed)?;
+        definition::replace(&data_dir.join(FILE), &bytes)
+            .map_err(|e| failed(data_dir, io::Error::from(e)))?;
+        pass("planned", "after")
+    }
+
+    /// Holds every image whose header will be written.
+    fn hold(&self) -> Result<Vec<ImageLock>, StartError> {
+        let take = |h: &Naming| ImageLock::take(&At::new(&h.machine, &h.disk), &h.file);
+        let locks: Result<_, _> = self.headers.iter().map(take).collect();
+        locks.map_err(StartError::failed)
+    }
+
+    async fn carry_out(&self, data_dir: &Path, store: &SqliteStore) -> Result<(), StartError> {
+        for header in &self.headers {
+            header.write().map_err(StartError::failed)?;
+            pass("header", "after")?;
+        }
+        for active in &self.active {
+            active.write(data_dir).map_err(|e| failed(data_dir, e))?;
+            pass("active", "after")?;
+        }
+        for it in &self.definitions {
+            it.write().map_err(|e| failed(&it.definition, e))?;
+            pass("definition", "after")?;
+        }
+        let plan = self.clone();
+        let changes = Box::new(move |state: &State| plan.changes(state));
+        store.transact(changes).await.map_err(StartError::failed)?;
+        pass("records", "after")?;
+        fs::remove_file(data_dir.join(FILE))
+            .and_then(|()| File::open(data_dir)?.sync_all())
+            .map_err(|e| failed(data_dir, e))?;
+        pass("clear", "after")
+    }
+
+    /// The records of snapshots with their new paths.
+    fn changes(&self, state: &State) -> Vec<Change> {
+        let renamed = |old: &SnapshotSet| {
+            let mut new = old.clone();
+            for member in &mut new.members {
+                let mine = |set: SetId, id: SnapshotId| set == old.id && id == member.id;
+                for disk in &mut member.disks {
+                    let mut all = self.disks.iter();
+                    if let Some(it) = all.find(|d| mine(d.set, d.snapshot) && d.disk == disk.id) {
+                        disk.file.clone_from(&it.file);
+                    }
+                    let mut all = self.seals.iter();
+                    if let Some(it) = all.find(|d| mine(d.set, d.snapshot) && d.disk == disk.id) {
+                        disk.sealed.clear();
+                        disk.damage.clone_from(&it.damage);
+                    }
+                }
+                if let Some(it) = self.copies.iter().find(|c| mine(c.set, c.snapshot)) {
+                    member.definition.clone_from(&it.definition);
+                }
+            }
+            (new != *old).then_some(Change::PutSet(new))
+        };
+        state.sets.values().filter_map(|set| renamed(set)).collect()
+    }
+}
+
+/// Whether somebody wrote the file since it was sealed, as far as a move lets that be seen: a copy is another file
+/// and may have another time.
+fn is_other(file: &Path, seal: Seal) -> bool {
+    fs::metadata(file).is_ok_and(|now| {
+        let time = (now.mtime(), now.mtime_nsec());
+        now.len() != seal.length || (now.ino() == seal.inode && time != seal.modified)
+    })
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "made for map_err, which hands over what it has"
+)]
+fn failed(file: &Path, cause: io::Error) -> StartError {
+    StartError::Failed(format!("{}: {cause}", file.display()))
+}
+
+fn pass(step: &str, side: &str) -> Result<(), StartError> {
+    failpoint::pass(&format!("relocate.{step}.{side}")).map_err(StartError::failed)
+}

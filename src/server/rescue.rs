@@ -1,0 +1,28 @@
+//! `groupshot rescue`: what operations in flight left is brought to an end, and no listener is opened.
+
+use std::path::Path;
+
+use crate::config::Config;
+use crate::snapshot::Recovered;
+
+use super::frozen;
+use super::parts::Parts;
+use super::{StartError, existing_data_dir, raise_open_files, relocate, take_store};
+
+/// Recovers as a start of the server does, but waits for the end of each operation that is at work. What cannot
+/// be ended now stays for the next run, or start.
+///
+/// # Errors
+/// [`StartError`]: a server runs, or a journal or the database needs somebody to look at it.
+pub async fn rescue(data_dir: &Path, config: &Config) -> Result<Recovered, StartError> {
+    raise_open_files();
+    let data_dir = existing_data_dir(data_dir)?;
+    let store = take_store(&data_dir)?;
+    relocate::settled(&data_dir)?;
+    let parts = Parts::open(&data_dir, config, store)?;
+    // What cannot be closed to writers now is closed by the next server.
+    let _later = parts.frozen.renew(|| frozen::files(&parts.store.state()));
+    let recovered = parts.coordinator.rescue().await;
+    parts.coordinator.close();
+    recovered.map_err(StartError::failed)
+}

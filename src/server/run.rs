@@ -1,0 +1,546 @@
+//! The server: recovers, listens, and stops in order.
+//!
+//! ```text
+//!   data directory locked ▶ store ▶ engine, drivers ▶ jobs ▶ coordinator ▶ recovery
+//!     ▶ providers ▶ operation ▶ listener open … SIGTERM ▶ no new requests, open ones end ▶ store closed
+//! ```
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::Audit;
+use crate::auth::users::Users;
+use crate::auth::{self, Authenticator};
+use crate::cim::Schema;
+use crate::clock::SharedClock;
+use crate::config::{AuditTo, Config, EngineKind};
+use crate::doctor::line::Socket;
+use crate::engine::Compute;
+use crate::engine::drivers::Drivers;
+use crate::engine::library::Library;
+use crate::engine::locks::FrozenFiles;
+use crate::engine::overlay::Overlay;
+use crate::engine::reflink::Reflink;
+use crate::engine::sim::Sim;
+use crate::engine::space::Reserve;
+use crate::http::{self, Listener};
+use crate::id::JobId;
+use crate::job::Jobs;
+use crate::operation;
+use crate::provider::virtualization;
+use crate::snapshot::{Coordinator, Recovered};
+use crate::store::sqlite::SqliteStore;
+use crate::tls::Live;
+use crate::wsman::request::Limits;
+
+use super::parts::Parts;
+use super::systemd::{Notify, Sockets};
+use super::{
+    StartError, checkup, enough_files, frozen, make_data_dir, raise_open_files, relocate,
+    require_database,
+};
+
+/// What the parts of the server get beyond the time of requests and operations to end when it stops.
+const REST: Duration = Duration::from_secs(2);
+
+/// How often it is looked what a stopping server waits for.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// How often enumerations that nobody pulls are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// A running server.
+pub struct Server {
+    address: SocketAddr,
+    secure_address: Option<SocketAddr>,
+    tls: Option<Arc<Live>>,
+    audit: Audit,
+    stop_timeout: Duration,
+    notify: Arc<Notify>,
+    operation: Arc<operation::Server>,
+    clock: SharedClock,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    jobs: Arc<Jobs>,
+    store: Arc<SqliteStore>,
+    coordinator: Arc<Coordinator>,
+    frozen: Arc<FrozenFiles>,
+}
+
+impl Server {
+    /// Opens the data directory (made if missing), joins the parts, recovers what a dead process left,
+    /// and listens.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(data_dir: &Path, config: &Config) -> Result<Self, StartError> {
+        Self::start_on(data_dir, config, Sockets::default(), Arc::default()).await
+    }
+
+    /// [`Server::start`] under a service manager: on its sockets, if it has opened some, and telling it.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_on(
+        data_dir: &Path,
+        config: &Config,
+        sockets: Sockets,
+        notify: Arc<Notify>,
+    ) -> Result<Self, StartError> {
+        enough_files(config.limits.connections, raise_open_files()).map_err(StartError::Config)?;
+        let data_dir = make_data_dir(data_dir)?;
+        require_database(&data_dir)?;
+        let sqlite = SqliteStore::open(&data_dir)?;
+        relocate::settled(&data_dir)?;
+        let parts = Parts::open(&data_dir, config, sqlite)?;
+        let store = parts.store.clone();
+        let doctor = checkup::doctor(&parts, &data_dir, config, true);
+        let Parts {
+            clock,
+            sqlite,
+            compute,
+            jobs,
+            audit,
+            frozen,
+            coordinator,
+            ..
+        } = parts;
+        // What fails now is told and tried again by the task that follows the store.
+        let _later = frozen.renew(|| frozen::files(&store.state()));
+        let recovered = coordinator.recover().await.map_err(StartError::failed)?;
+        if recovered != Recovered::default() {
+            tracing::info!("Recovered: {recovered}");
+        }
+        coordinator
+            .look_at_files()
+            .await
+            .map_err(StartError::failed)?;
+        let host: Arc<str> = host_name().into();
+        let registry = virtualization::registry(virtualization::Deps {
+            schema: Arc::new(Schema::builtin()),
+            store,
+            jobs: jobs.clone(),
+            compute,
+            coordinator: coordinator.clone(),
+            clock: clock.clone(),
+            host: host.clone(),
+            inline_wait: config.snapshot.inline_wait,
+        })
+        .map_err(StartError::failed)?;
+        let settings = settings(config, &host, &audit);
+        let operation = operation::Server::new(Arc::new(registry), settings, clock.clone());
+        let auth = authenticator(&data_dir, config, &audit, clock.clone())?;
+        let listeners = listeners(&data_dir, config, sockets, &clock).await?;
+        let address = |secure: bool| {
+            let mut all = listeners.iter().filter(|l| l.tls.is_some() == secure);
+            let found = all.next().map(|l| l.socket.local_addr());
+            found.transpose().map_err(StartError::failed)
+        };
+        let server = Self {
+            address: address(false)?.ok_or_else(|| StartError::failed("nowhere to listen"))?,
+            secure_address: address(true)?,
+            tls: listeners.iter().find_map(|l| l.tls.clone()),
+            audit,
+            stop_timeout: config.limits.stop_timeout,
+            notify,
+            operation: operation.clone(),
+            clock,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            jobs,
+            store: sqlite,
+            coordinator,
+            frozen,
+        };
+        server.spawn(listeners, operation, auth, config);
+        match Socket::open(&data_dir) {
+            Ok(socket) => {
+                let stop = server.stop.clone();
+                server
+                    .tasks
+                    .spawn(async move { socket.serve(doctor, stop).await });
+            }
+            Err(error) => tracing::warn!(%error, "`groupshot doctor` cannot ask this server"),
+        }
+        Ok(server)
+    }
+
+    /// Where it listens for plain HTTP; the port is the real one.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it listens for HTTPS, if it does.
+    #[must_use]
+    pub fn secure_address(&self) -> Option<SocketAddr> {
+        self.secure_address
+    }
+
+    /// What exchanges the certificates while the server runs.
+    #[must_use]
+    pub fn reload(&self) -> Reload {
+        Reload {
+            tls: self.tls.clone(),
+            audit: self.audit.clone(),
+            clock: self.clock.clone(),
+        }
+    }
+
+    /// Serves until `signal`, then stops in order: no new connections, requests and operations that run may
+    /// end within `limits.stop_timeout`, the store is closed. A job that still runs then is finished or
+    /// undone by the next start.
+    ///
+    /// # Errors
+    /// [`StartError::Failed`] if something could not be made durable; the process must end and recover.
+    pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<(), StartError> {
+        let work = async {
+            let broken = tokio::select! {
+                () = signal => None,
+                cause = self.store.broken() => Some(cause),
+                cause = self.coordinator.fatal() => Some(cause),
+            };
+            self.drain(broken.is_none()).await;
+            broken
+        };
+        let broken = tokio::select! {
+            broken = work => broken,
+            () = self.notify.keep_alive() => None,
+        };
+        match broken {
+            Some(cause) => Err(StartError::Failed(cause)),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets what runs come to its end, and says what that is. Operations are waited for only if their ends
+    /// can be made durable.
+    async fn drain(&self, durable: bool) {
+        let limit = self.stop_timeout;
+        tracing::info!(?limit, "Stopping");
+        self.stop.cancel();
+        self.tasks.close();
+        let parts = timeout(limit + REST, self.tasks.wait());
+        let operations = async {
+            if durable {
+                let _late = timeout(limit, self.coordinator.idle()).await;
+            }
+        };
+        let mut ended = pin!(join(parts, operations));
+        let mut ticks = tokio::time::interval(WATCH);
+        let mut said = String::new();
+        loop {
+            let waits = self.under_way();
+            if waits != said {
+                tracing::info!("Waiting for {waits}");
+                self.notify.stopping(&format!("Waiting for {waits}"));
+                said = waits;
+            }
+            tokio::select! {
+                _ = &mut ended => break,
+                _ = ticks.tick() => {}
+            }
+        }
+        self.coordinator.close();
+        let left: Vec<_> = self.running_jobs().map(|id| id.to_string()).collect();
+        if !left.is_empty() {
+            tracing::warn!(
+                jobs = left.join(" "),
+                "Left to the next start, which finishes or undoes them"
+            );
+        }
+    }
+
+    fn running_jobs(&self) -> impl Iterator<Item = JobId> {
+        let all = self.jobs.all().into_iter();
+        all.filter(|job| !job.state.is_terminal()).map(|job| job.id)
+    }
+
+    /// What a stopping server waits for.
+    fn under_way(&self) -> String {
+        let count = |n: usize, one: &str| match n {
+            1 => format!("1 {one}"),
+            n => format!("{n} {one}s"),
+        };
+        let requests = count(self.operation.requests(), "request");
+        format!(
+            "{requests} and {}",
+            count(self.running_jobs().count(), "job")
+        )
+    }
+
+    fn spawn(
+        &self,
+        listeners: Vec<Listener>,
+        operation: Arc<operation::Server>,
+        auth: Arc<Authenticator>,
+        config: &Config,
+    ) {
+        let limits = http::Limits {
+            connections: config.limits.connections,
+            header: config.limits.header_timeout,
+            packet_retrieval: config.limits.packet_timeout,
+            idle: config.limits.idle_timeout,
+            user_connections: config.limits.user_connections,
+            drain: config.limits.stop_timeout,
+            ..http::Limits::default()
+        };
+        let stop = self.stop.clone();
+        let serve = http::serve_all(listeners, operation.clone(), auth, limits, stop);
+        self.tasks.spawn(serve);
+        let (jobs, stop) = (self.jobs.clone(), self.stop.clone());
+        self.tasks.spawn(async move { jobs.run(stop).await });
+        let (store, frozen) = (self.store.clone(), self.frozen.clone());
+        self.tasks
+            .spawn(frozen::follow(store, frozen, self.stop.clone()));
+        let (coordinator, stop) = (self.coordinator.clone(), self.stop.clone());
+        self.tasks
+            .spawn(async move { coordinator.watch_files(stop).await });
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            let mut ticks = tokio::time::interval(SWEEP);
+            while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+                operation.sweep();
+            }
+        });
+    }
+}
+
+/// Takes up changed certificates, keys and revocation lists.
+#[derive(Clone)]
+pub struct Reload {
+    tls: Option<Arc<Live>>,
+    audit: Audit,
+    clock: SharedClock,
+}
+
+impl Reload {
+    /// SHA-256 fingerprint of the certificate that is shown now, if TLS is spoken.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<String> {
+        Some(self.tls.as_ref()?.shown().fingerprint.clone())
+    }
+
+    /// Reads the files again and logs what came of it: the new ones, or the old ones and why. The audit
+    /// file is opened again.
+    pub fn now(&self) {
+        match self.audit.reopen() {
+            Ok(()) => {}
+            Err(error) => tracing::error!(%error, "The audit file stays the one that it was"),
+        }
+        let Some(tls) = &self.tls else {
+            tracing::info!("Nothing to read again: no TLS");
+            return;
+        };
+        match tls.reload(self.clock.now()) {
+            Ok(shown) => {
+                tracing::info!(fingerprint = %shown.fingerprint, "TLS files read again");
+                warn(&shown.warnings);
+            }
+            Err(error) => tracing::error!(%error, "TLS stays as it was"),
+        }
+    }
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// The audit log that is configured.
+pub(super) fn audit(config: &Config, clock: &SharedClock) -> Result<Audit, StartError> {
+    match &config.log.audit {
+        AuditTo::Off => Ok(Audit::default()),
+        AuditTo::Log => Ok(Audit::to_log(clock.clone())),
+        AuditTo::File(path) => Audit::to_file(path, clock.clone())
+            .map_err(|e| StartError::Config(format!("log.audit: {}: {e}", path.display()))),
+    }
+}
+
+/// Plain HTTP first, then HTTPS if it is configured or a socket for it was handed over.
+async fn listeners(
+    data_dir: &Path,
+    config: &Config,
+    handed: Sockets,
+    clock: &SharedClock,
+) -> Result<Vec<Listener>, StartError> {
+    let mut all = Vec::new();
+    for socket in sockets(handed.http, Some(config.listen.http)).await? {
+        all.push(Listener { socket, tls: None });
+    }
+    let secure = sockets(handed.https, config.listen.https).await?;
+    if secure.is_empty() {
+        return Ok(all);
+    }
+    let directory = data_dir.join("tls");
+    let tls = Live::load(config.tls.files(), &directory, &host(), clock.now())?;
+    warn(&tls.shown().warnings);
+    let tls = Arc::new(tls);
+    for socket in secure {
+        let tls = Some(tls.clone());
+        all.push(Listener { socket, tls });
+    }
+    Ok(all)
+}
+
+/// Those that were handed over, or else one at the address.
+async fn sockets(
+    handed: Vec<std::net::TcpListener>,
+    address: Option<SocketAddr>,
+) -> Result<Vec<TcpListener>, StartError> {
+    match (handed.is_empty(), address) {
+        (true, Some(address)) => Ok(vec![listen(address).await?]),
+        _ => {
+            let taken = handed.into_iter().map(TcpListener::from_std);
+            taken.collect::<Result<_, _>>().map_err(StartError::failed)
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|e| {
+        let text = format!("cannot listen on {address}: {e}");
+        match e.kind() {
+            ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable | ErrorKind::PermissionDenied => {
+                StartError::Busy(text)
+            }
+            _ => StartError::Failed(text),
+        }
+    })
+}
+
+fn authenticator(
+    data_dir: &Path,
+    config: &Config,
+    audit: &Audit,
+    clock: SharedClock,
+) -> Result<Arc<Authenticator>, StartError> {
+    let users = Users::follow(data_dir, clock.clone()).map_err(StartError::failed)?;
+    if users.is_empty() && config.roles.mappings.is_empty() {
+        tracing::warn!(
+            "No users, so nobody can log on; add one: groupshot user add NAME --role administrator --data-dir {}",
+            data_dir.display()
+        );
+    }
+    let settings = auth::Settings {
+        basic: config.auth.basic,
+        allow_unencrypted: config.auth.allow_unencrypted,
+        lockout: auth::Limit {
+            failures: config.auth.lockout_failures,
+            time: Duration::from_secs(config.auth.lockout_seconds),
+        },
+    };
+    let auth = Authenticator::new(users, settings, clock).map_err(StartError::Failed)?;
+    let mappings: Result<Vec<_>, _> = config.roles.mappings.iter().map(|m| m.mapping()).collect();
+    let mappings = mappings.map_err(StartError::Config)?;
+    Ok(Arc::new(
+        auth.with_mappings(mappings).with_audit(audit.clone()),
+    ))
+}
+
+/// The engine, its storage drivers, and the library if it is the engine.
+pub(super) struct Adapters {
+    pub(super) compute: Arc<dyn Compute>,
+    pub(super) storage: Drivers,
+    pub(super) library: Option<Arc<Library>>,
+}
+
+/// The engine that the configuration names, with its storage drivers, the preferred one first.
+pub(super) fn engine(
+    data_dir: &Path,
+    config: &Config,
+    clock: &SharedClock,
+) -> Result<Adapters, StartError> {
+    match config.engine.default {
+        EngineKind::Library => {
+            let roots = super::machines::roots(data_dir, &config.engine.image_roots);
+            let library = Library::open_within(data_dir, clock.clone(), roots.clone());
+            let library = Arc::new(library.map_err(StartError::failed)?);
+            let reserve = reserve(config);
+            Ok(Adapters {
+                compute: library.clone(),
+                library: Some(library),
+                storage: Drivers::new(vec![
+                    Arc::new(
+                        Reflink::new(reserve)
+                            .within(roots.clone())
+                            .at_most(config.snapshot.clone_extents),
+                    ),
+                    Arc::new(
+                        Overlay::new(data_dir, reserve, config.snapshot.chain_cap).within(roots),
+                    ),
+                ]),
+            })
+        }
+        EngineKind::Sim => {
+            let sim = Sim::new(data_dir, config.engine.machines, clock.now())
+                .map_err(StartError::failed)?;
+            Ok(Adapters {
+                compute: sim.clone(),
+                storage: Drivers::new(vec![sim]),
+                library: None,
+            })
+        }
+    }
+}
+
+pub(super) fn reserve(config: &Config) -> Reserve {
+    Reserve {
+        bytes: config.snapshot.reserve,
+        ..Reserve::default()
+    }
+}
+
+fn settings(config: &Config, host: &str, audit: &Audit) -> operation::Settings {
+    let limits = &config.limits;
+    operation::Settings {
+        limits: Limits {
+            max_envelope_size: usize::try_from(limits.envelope).unwrap_or(usize::MAX),
+            timeout: limits.operation_timeout,
+            host: host.to_owned(),
+            ..Limits::default()
+        },
+        contexts: operation::ContextLimits {
+            per_user: limits.per_user,
+            total: limits.contexts,
+            idle: limits.enumeration_timeout,
+            ..operation::ContextLimits::default()
+        },
+        basic: config.auth.basic,
+        allow_unencrypted: config.auth.allow_unencrypted,
+        https: config.listen.https.is_some(),
+        client_certificates: config.listen.https.is_some() && !config.roles.mappings.is_empty(),
+        user_requests: Some(limits.user_requests),
+        audit: audit.clone(),
+        connections: limits.connections,
+        machine: host.to_owned(),
+    }
+}
+
+/// The name of this host; empty if it has none.
+fn host() -> String {
+    let name = nix::unistd::gethostname().ok();
+    name.and_then(|n| n.into_string().ok()).unwrap_or_default()
+}
+
+/// The name of this host, upper case, as Hyper-V shows it.
+fn host_name() -> String {
+    let name = host();
+    let short = name.split('.').next().unwrap_or_default().to_uppercase();
+    if short.is_empty() {
+        "LOCALHOST".to_owned()
+    } else {
+        short
+    }
+}

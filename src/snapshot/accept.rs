@@ -1,0 +1,239 @@
+//! How an operation of any kind begins: leases, journal, job, task.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::watch;
+use tokio::task::JoinError;
+
+use crate::engine::{EngineError, EngineErrorKind, Hold};
+use crate::id::{JobId, VmId};
+use crate::inventory::{Machine, PowerState};
+use crate::job::{NewJob, Worker};
+use crate::snapshot::Refused;
+use crate::snapshot::coordinator::Coordinator;
+use crate::snapshot::core::Core;
+use crate::snapshot::journal::{Intent, Journal, WriteError};
+use crate::snapshot::kind::Kind;
+use crate::snapshot::members::{Busy, Lease, Mode, Resource};
+use crate::snapshot::operation::{Operation, Verdict};
+use crate::store::{self, State, StoreError};
+use crate::text::catalog::snapshot as texts;
+use crate::text::{Message, Text};
+
+/// How long an accepted request waits for an operation that has ended for clients and only closes its
+/// journal, or for a check.
+const CLOSING: Duration = Duration::from_secs(5);
+
+impl Coordinator {
+    /// Runs the acceptance of a request to its end, also if its caller goes away meanwhile.
+    pub(crate) async fn accepting<T: Send + 'static>(
+        &self,
+        accept: impl Future<Output = Result<T, Refused>> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let accepting = self.core.tasks.spawn(accept);
+        accepting.await.unwrap_or_else(|e| Err(panicked(&e)))
+    }
+}
+
+/// Resolves what is wanted and leases it in one store decision: collection edits are decisions too, so
+/// none comes between.
+///
+/// # Errors
+/// What `resolve` refuses, or that another operation holds something of it.
+pub(crate) async fn lease<T: Send + 'static>(
+    core: &Arc<Core>,
+    job: JobId,
+    doing: Text,
+    resolve: impl Fn(&State) -> Result<(T, Vec<(Resource, Mode)>), Refused> + Clone + Send + 'static,
+) -> Result<(T, Lease), Refused> {
+    let deadline = tokio::time::Instant::now() + CLOSING;
+    let mut released = core.members.released();
+    loop {
+        released.mark_unchanged();
+        let (members, doing, resolve) = (core.members.clone(), doing.clone(), resolve.clone());
+        let decided = store::decide(&*core.deps.store, move |state| {
+            let (resolved, wanted) = resolve(state).map_err(Denied::Refused)?;
+            let lease = members.lease(job, doing, &wanted);
+            Ok((Vec::new(), (resolved, lease.map_err(Denied::Busy)?)))
+        });
+        match decided.await.map_err(|e| core.store_failed(&e))? {
+            Ok(taken) => return Ok(taken),
+            Err(Denied::Refused(refused)) => return Err(refused),
+            Err(Denied::Busy(busy)) => {
+                // Its client has seen the end of the job; only the journal is still to be closed. Or it only looks.
+                let ended = busy.holder.brief || core.has_ended(busy.holder.job);
+                let closing = !busy.holder.stuck && ended;
+                let next = tokio::time::timeout_at(deadline, released.changed());
+                if !closing || next.await.is_err() {
+                    return Err(Refused::InvalidState(core.busy(&busy)));
+                }
+            }
+        }
+    }
+}
+
+enum Denied {
+    Refused(Refused),
+    Busy(Busy),
+}
+
+/// Makes `kind` durable as journal and job and starts its work.
+///
+/// # Errors
+/// [`Refused::Failed`]; nothing was begun then.
+pub(crate) async fn start<K: Kind>(
+    core: &Arc<Core>,
+    kind: K,
+    job: NewJob,
+    holds: BTreeMap<VmId, Hold>,
+    lease: Lease,
+) -> Result<(), Refused> {
+    let (id, set, parts) = (job.id, kind.set(), kind.parts().len());
+    let (journal, worker) = durable::<K>(core, kind.intent(), job).await?;
+    let operation = Arc::new(Operation {
+        core: Arc::clone(core),
+        kind,
+        journal: Mutex::new(journal),
+        worker: Some(worker),
+        verdict: watch::Sender::new(Verdict::Working),
+        holds: Mutex::new(holds),
+        lease,
+    });
+    tracing::info!(kind = K::NAME, %set, job = %id, members = parts, "Operation began");
+    core.tasks.spawn(operation.run());
+    let shared = Arc::clone(core);
+    core.tasks.spawn_blocking(move || {
+        if let Err(error) = shared.spares.fill() {
+            tracing::warn!(%error, "No spare journals can be made; requests take longer");
+        }
+    });
+    Ok(())
+}
+
+/// Journal and job, made durable side by side: two files that need not wait for each other, for nothing is
+/// done before both are. Of a process that dies meanwhile, a journal without its job is undone and a job
+/// without its journal ended as lost.
+async fn durable<K: Kind>(
+    core: &Core,
+    intent: Intent,
+    job: NewJob,
+) -> Result<(Journal, Worker), Refused> {
+    core.pass(K::NAME, "intent", "before")
+        .map_err(|e| journal_failed(e.to_string()))?;
+    let journal = record::<K>(core, job.id, intent);
+    match tokio::join!(journal, core.deps.jobs.start(job, Vec::new())) {
+        (Ok(journal), Ok(worker)) => {
+            let _accepted = core.pass(K::NAME, "job", "after");
+            Ok((journal, worker))
+        }
+        (Ok(journal), Err(error)) => {
+            // Nothing is begun, so nothing is lost if this file stays until the next start.
+            let _ = tokio::task::spawn_blocking(move || journal.remove()).await;
+            Err(core.store_failed(&error))
+        }
+        (Err(refused), Ok(worker)) => {
+            // What the store does not take back now is ended by the next sweep.
+            if let Err(error @ StoreError::Broken(_)) = worker.withdraw().await {
+                core.store_failed(&error);
+            }
+            Err(refused)
+        }
+        (Err(refused), Err(error)) => {
+            core.store_failed(&error);
+            Err(refused)
+        }
+    }
+}
+
+async fn record<K: Kind>(core: &Core, job: JobId, intent: Intent) -> Result<Journal, Refused> {
+    let (folder, spare) = (core.journals(), core.spares.take());
+    let create = move || Journal::create(&folder, job, intent, spare);
+    let create = tokio::task::spawn_blocking(create);
+    let journal = match create.await {
+        Ok(Ok(journal)) => journal,
+        Ok(Err(e)) => {
+            if matches!(e, WriteError::Broken(..)) {
+                core.break_down(e.to_string());
+            }
+            return Err(journal_failed(e.cause().to_string()));
+        }
+        Err(panicked) => return Err(journal_failed(panicked.to_string())),
+    };
+    if let Err(e) = core.pass(K::NAME, "intent", "after") {
+        let _ = tokio::task::spawn_blocking(move || journal.remove()).await;
+        return Err(journal_failed(e.to_string()));
+    }
+    Ok(journal)
+}
+
+fn journal_failed(cause: String) -> Refused {
+    Refused::Failed(texts::JOURNAL_FAILED.with("cause", cause))
+}
+
+/// Plans every item on its own blocking thread, several at a time, in their order.
+///
+/// # Errors
+/// The first refusal.
+pub(crate) async fn plan_each<T, P>(
+    core: &Arc<Core>,
+    items: Vec<T>,
+    plan: impl Fn(&Core, T) -> Result<P, Refused> + Clone + Send + 'static,
+) -> Result<Vec<P>, Refused>
+where
+    T: Send + 'static,
+    P: Send + 'static,
+{
+    let planned = stream::iter(items).map(|item| {
+        let (core, plan) = (Arc::clone(core), plan.clone());
+        tokio::task::spawn_blocking(move || plan(&core, item))
+    });
+    // All of them, also after a refusal: what still runs holds images that the next request may want.
+    let planned = planned.buffered(core.deps.limits.parallel.max(1));
+    let planned: Vec<_> = planned.collect().await;
+    let settle = |result: Result<_, JoinError>| result.unwrap_or_else(|e| Err(panicked(&e)));
+    planned.into_iter().map(settle).collect()
+}
+
+/// The machine of a member, which must be there and powered off. `gone` is the refusal if it is not there,
+/// `running` the one if it runs (`machine`, `state`).
+///
+/// # Errors
+/// [`Refused::InvalidState`].
+pub(crate) fn powered_off(
+    core: &Core,
+    id: VmId,
+    gone: Text,
+    running: Message,
+) -> Result<Arc<Machine>, Refused> {
+    let Some(machine) = core.deps.compute.machine(id) else {
+        return Err(Refused::InvalidState(gone));
+    };
+    let state = match core.deps.compute.state(id) {
+        PowerState::Off => return Ok(machine),
+        PowerState::Running => "running",
+        PowerState::Paused => "paused",
+    };
+    let text = running.with("machine", &machine.name);
+    Err(Refused::InvalidState(text.with("state", state)))
+}
+
+/// What an engine's error means before anything was begun.
+pub(crate) fn refused(error: EngineError) -> Refused {
+    match error.kind {
+        EngineErrorKind::Full | EngineErrorKind::Broken | EngineErrorKind::Failed => {
+            Refused::Failed(error.text)
+        }
+        EngineErrorKind::Locked
+        | EngineErrorKind::Missing
+        | EngineErrorKind::Denied
+        | EngineErrorKind::Unsupported => Refused::InvalidState(error.text),
+    }
+}
+
+pub(crate) fn panicked(error: &JoinError) -> Refused {
+    tracing::error!(%error, "Accepting an operation panicked");
+    Refused::Failed(texts::INTERNAL.text())
+}

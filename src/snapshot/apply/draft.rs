@@ -1,0 +1,170 @@
+//! How each disk of a member will go back, with all names, before anything is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::engine::failure::At;
+use crate::engine::qcow2::chain;
+use crate::engine::{Hold, RevertRequest};
+use crate::inventory::{Disk, Format, Machine, Snapshot};
+use crate::snapshot::accept::refused;
+use crate::snapshot::apply::Member;
+use crate::snapshot::core::Core;
+use crate::snapshot::{Accepted, Refused};
+use crate::text::catalog::snapshot as texts;
+
+/// Holds the machine and plans each disk of its snapshot. Disks that were left out keep their tops.
+///
+/// # Errors
+/// A disk that is in use, that the machine no longer has, or of which something kept is missing.
+pub(crate) fn plan_member(
+    core: &Core,
+    ids: Accepted,
+    machine: Arc<Machine>,
+    snapshot: &Snapshot,
+    uses: &Uses,
+) -> Result<(Member, Hold), Refused> {
+    let hold = core.deps.compute.hold(&machine).map_err(refused)?;
+    // What the definition said before the images were held may be old.
+    let machine = core.deps.compute.machine(machine.id).unwrap_or(machine);
+    let mut member = Member {
+        machine: machine.id,
+        name: machine.name.clone(),
+        definition: machine.definition.clone(),
+        snapshot: snapshot.id,
+        reverts: Vec::new(),
+        tops: BTreeMap::new(),
+    };
+    for kept in &snapshot.disks {
+        let Some(disk) = machine.disks.iter().find(|d| d.id == kept.id) else {
+            let text = texts::APPLY_DISK_GONE.with("machine", &machine.name);
+            return Err(Refused::InvalidState(text.with("disk", &kept.id)));
+        };
+        let driver = core
+            .deps
+            .storage
+            .named(&kept.driver, || At::disk(&machine, disk));
+        let driver = driver.map_err(refused)?;
+        let request = RevertRequest {
+            job: ids.job,
+            set: ids.set,
+            machine: &machine,
+            disk,
+            kept,
+            shared: uses.more_than(1, &disk.file), // itself counts once
+        };
+        let revert = driver.plan_revert(request).map_err(refused)?;
+        let top = driver.top_reverted(&revert);
+        member.tops.insert(disk.id.clone(), top);
+        member.reverts.push(revert);
+    }
+    Ok((member, hold))
+}
+
+/// How many snapshots and machines need each file, by device and inode: as what they name or below it.
+#[derive(Debug, Default)]
+pub(crate) struct Uses {
+    counts: BTreeMap<Key, usize>,
+    /// Files that cannot be read: each may need any other.
+    unreadable: BTreeSet<Key>,
+    /// Something below another file is not there; it may need any file.
+    unsure: bool,
+}
+
+/// Device and inode.
+type Key = (u64, u64);
+
+impl Uses {
+    /// As it is now.
+    pub(crate) fn of(core: &Core) -> Self {
+        let (state, machines) = (core.deps.store.state(), core.deps.compute.machines());
+        let members = state.sets.values().flat_map(|s| &s.members);
+        let kept = members.flat_map(|m| &m.disks).map(|d| (&d.file, d.format));
+        let tops = machines.values().flat_map(|m| &m.disks);
+        let tops = tops.map(|d| (&d.file, d.format));
+        let mut uses = Self::default();
+        for (file, format) in kept.chain(tops) {
+            uses.add(file, format);
+        }
+        uses
+    }
+
+    fn add(&mut self, file: &Path, format: Format) {
+        if !file.exists() {
+            return; // a simulated one, or lost already
+        }
+        let (layers, unreadable) = chain::readable(file, format);
+        let unreadable = unreadable.map(|file| key(&file));
+        self.unsure |= unreadable == Some(None);
+        let unreadable = unreadable.flatten();
+        self.unreadable.extend(unreadable);
+        for id in layers.iter().map(|l| l.id).chain(unreadable) {
+            *self.counts.entry(id).or_default() += 1;
+        }
+    }
+
+    /// The content of the active files that the snapshots replace is given up, so what cannot be read of it keeps
+    /// no other file from being replaced, unless a second one lies on it.
+    pub(crate) fn give_up(&mut self, members: &[(Arc<Machine>, Snapshot)]) {
+        for (machine, snapshot) in members {
+            let replaced = |d: &&Disk| snapshot.disks.iter().any(|kept| kept.id == d.id);
+            for id in machine
+                .disks
+                .iter()
+                .filter(replaced)
+                .flat_map(|d| key(&d.file))
+            {
+                if self.counts.get(&id).is_none_or(|n| *n <= 1) {
+                    self.unreadable.remove(&id);
+                }
+            }
+        }
+    }
+
+    /// Do more than `known` need the file? Whether it can be read itself does not matter.
+    pub(crate) fn more_than(&self, known: usize, file: &Path) -> bool {
+        let Some(id) = key(file) else {
+            return false;
+        };
+        let count = self.counts.get(&id);
+        let unsure = self.unsure || self.unreadable.iter().any(|other| *other != id);
+        unsure || count.is_some_and(|n| *n > known)
+    }
+}
+
+fn key(file: &Path) -> Option<Key> {
+    let meta = fs::metadata(file).ok()?;
+    Some((meta.dev(), meta.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::engine::qcow2::writer::NewImage;
+
+    #[test]
+    fn an_unreadable_file_is_needed_by_those_that_lie_on_it_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let [own, other, above] = ["own", "other", "above"].map(|f| folder.path().join(f));
+        fs::write(&own, []).unwrap();
+        fs::write(&other, [1; 512]).unwrap();
+        let mut uses = Uses::default();
+        uses.add(&own, Format::Qcow2);
+        uses.add(&other, Format::Raw);
+        assert!(!uses.more_than(1, &own), "only itself cannot be read");
+        assert!(uses.more_than(1, &other), "the unreadable one may need it");
+
+        let on_it = NewImage {
+            size: 1 << 20,
+            backing: Some((&own, Format::Qcow2)),
+        };
+        on_it.write(&File::create(&above).unwrap()).unwrap();
+        uses.add(&above, Format::Qcow2);
+        assert!(uses.more_than(1, &own), "one lies on it");
+    }
+}

@@ -1,0 +1,234 @@
+//! Applying a set: every disk of every member goes back to what its snapshot keeps.
+//!
+//! ```text
+//!   prepare ▶ APPLIED ▶ revert ▶ tops ▶ publish (positions, job 7) ▶ tidy (old tops of ours) ▶ clear
+//! ```
+
+mod draft;
+mod steps;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Revert, Top};
+use crate::id::{JobId, SetId, SnapshotId, VmId};
+use crate::inventory::{Affected, JobKind, Position, Service};
+use crate::job::NewJob;
+use crate::snapshot::accept::{self, plan_each, powered_off};
+use crate::snapshot::apply::draft::Uses;
+use crate::snapshot::coordinator::Coordinator;
+use crate::snapshot::core::Core;
+use crate::snapshot::damage;
+use crate::snapshot::journal::{self, Record};
+use crate::snapshot::kind::{Kind, Step, Words};
+use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::{Accepted, Refused};
+use crate::store::{Change, State};
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+pub use steps::FAILPOINTS;
+
+/// A wish to apply a set, or one snapshot of it.
+#[derive(Debug, Clone)]
+pub struct ApplyRequest {
+    /// The set.
+    pub set: SetId,
+    /// Only this snapshot of it; all if `None`.
+    pub only: Option<SnapshotId>,
+    /// The user who called.
+    pub owner: String,
+}
+
+/// Everything that recovery needs to know of an apply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The job.
+    pub job: JobId,
+    /// The set.
+    pub set: SetId,
+    /// What is done to each member.
+    pub members: Vec<Member>,
+}
+
+/// One machine of an [`Intent`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The machine.
+    pub machine: VmId,
+    /// Its name, for texts.
+    pub name: String,
+    /// Its definition; a machine without one is gone.
+    pub definition: PathBuf,
+    /// The snapshot that is applied.
+    pub snapshot: SnapshotId,
+    /// How each disk goes back; `disk.file` is the old top.
+    pub reverts: Vec<Revert>,
+    /// The active file of each of these disks afterwards.
+    pub tops: BTreeMap<String, Top>,
+}
+
+/// A set being applied.
+pub(crate) struct Apply {
+    intent: Intent,
+}
+
+impl Apply {
+    pub(crate) fn new(intent: Intent) -> Self {
+        Self { intent }
+    }
+}
+
+impl Kind for Apply {
+    type Part = Member;
+
+    const NAME: &'static str = "apply";
+    const TAKE: &'static [Step<Self>] = steps::TAKE;
+    const FINISH: &'static [Step<Self>] = steps::FINISH;
+    const WORDS: Words = Words {
+        failed: texts::APPLY_FAILED,
+        interrupted: texts::APPLY_INTERRUPTED,
+        undoing: texts::APPLY_UNDOING,
+        undo_waits: texts::APPLY_UNDO_WAITS,
+        finish_waits: texts::APPLY_FINISH_WAITS,
+        recovering: texts::APPLY_RECOVERING,
+    };
+
+    fn job(&self) -> JobId {
+        self.intent.job
+    }
+
+    fn set(&self) -> SetId {
+        self.intent.set
+    }
+
+    fn parts(&self) -> &[Member] {
+        &self.intent.members
+    }
+
+    fn name(part: &Member) -> &str {
+        &part.name
+    }
+
+    fn intent(&self) -> journal::Intent {
+        journal::Intent::Apply(self.intent.clone())
+    }
+
+    fn replay(&mut self, _: Record) {}
+
+    fn resources(&self) -> Vec<(Resource, Mode)> {
+        let machines = self.intent.members.iter().map(|m| m.machine);
+        resources(self.intent.set, machines)
+    }
+
+    fn names(&self, named: &mut BTreeSet<PathBuf>) {
+        for revert in self.intent.members.iter().flat_map(|m| &m.reverts) {
+            named.insert(revert.new_file.clone());
+            named.insert(revert.disk.file.clone());
+        }
+    }
+
+    fn publish(&self, state: &State) -> Option<(Text, Vec<Change>)> {
+        if ended(state, self.intent.job) {
+            return None;
+        }
+        let changes = self.intent.members.iter().map(|member| {
+            let position = Position {
+                parent: Some(member.snapshot),
+                last_applied: Some(member.snapshot),
+            };
+            Change::PutPosition(member.machine, position)
+        });
+        let status = texts::APPLIED.with("set", self.intent.set);
+        let status = status.with("of", self.intent.members.len());
+        Some((status, changes.collect()))
+    }
+}
+
+fn ended(state: &State, job: JobId) -> bool {
+    state.jobs.get(&job).is_some_and(|j| j.state.is_terminal())
+}
+
+fn resources(set: SetId, machines: impl Iterator<Item = VmId>) -> Vec<(Resource, Mode)> {
+    let machines = machines.map(|m| (Resource::Machine(m), Mode::Exclusive));
+    let set = (Resource::Set(set), Mode::Exclusive);
+    std::iter::once(set).chain(machines).collect()
+}
+
+impl Coordinator {
+    /// Locks the members and starts the job that puts their disks back. Answers once job and journal are
+    /// durable. A caller that goes away meanwhile changes nothing.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn apply(&self, request: ApplyRequest) -> Result<Accepted, Refused> {
+        let core = Arc::clone(&self.core);
+        self.accepting(apply(core, request)).await
+    }
+}
+
+async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Accepted, Refused> {
+    let ids = Accepted {
+        job: JobId::random(),
+        set: request.set,
+    };
+    let only = request.only;
+    let noticed = damage::notice(&core, None, move |set| set.id == ids.set).await;
+    noticed.map_err(|e| core.store_failed(&e))?;
+    let doing = texts::APPLYING.with("set", ids.set);
+    let taken = accept::lease(&core, ids.job, doing.clone(), move |state| {
+        let Some(set) = state.sets.get(&ids.set) else {
+            let text = texts::NO_SET.with("set", ids.set);
+            return Err(Refused::InvalidParameter(text));
+        };
+        let wanted = |id| only.is_none_or(|only| only == id);
+        let members = set.members.iter().filter(|m| wanted(m.id));
+        let members: Vec<_> = members.cloned().collect();
+        damage::require_whole(set, &members)?;
+        let wanted = resources(ids.set, members.iter().map(|m| m.machine));
+        Ok((members, wanted))
+    });
+    let (snapshots, lease) = taken.await?;
+    let machines = snapshots.into_iter().map(|snapshot| {
+        let gone = texts::APPLY_MEMBER_GONE.with("machine", &snapshot.machine_name);
+        let machine = powered_off(&core, snapshot.machine, gone, texts::APPLY_MEMBER_RUNNING)?;
+        Ok((machine, snapshot))
+    });
+    let machines = machines.collect::<Result<Vec<_>, _>>()?;
+    let affected = machines.iter().map(|(m, _)| Affected::Machine(m.id));
+    let affected = affected.chain([Affected::Set(ids.set)]).collect();
+    let (shared, members) = (Arc::clone(&core), machines.clone());
+    let uses = tokio::task::spawn_blocking(move || {
+        let mut uses = Uses::of(&shared);
+        uses.give_up(&members);
+        Arc::new(uses)
+    });
+    let uses = uses.await.map_err(|e| accept::panicked(&e))?;
+    let planned = plan_each(&core, machines, move |core, (machine, snapshot)| {
+        draft::plan_member(core, ids, machine, &snapshot, &uses)
+    });
+    let (members, holds) = planned.await?.into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
+    let holds = members.iter().map(|m| m.machine).zip(holds).collect();
+    let job = NewJob {
+        id: ids.job,
+        kind: JobKind::ApplySnapshotSet,
+        service: match only {
+            Some(_) => Service::VirtualSystemSnapshot,
+            None => Service::CollectionSnapshot,
+        },
+        owner: request.owner,
+        affected,
+        set: Some(ids.set),
+        status: doing,
+    };
+    let intent = Intent {
+        job: ids.job,
+        set: ids.set,
+        members,
+    };
+    accept::start(&core, Apply::new(intent), job, holds, lease).await?;
+    Ok(ids)
+}

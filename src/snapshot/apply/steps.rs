@@ -1,0 +1,213 @@
+//! What applying a set consists of: the steps, in their order, each with its undo.
+
+use crate::engine::failure::At;
+use crate::engine::{EngineError, Revert, Storage};
+use crate::snapshot::apply::draft::Uses;
+use crate::snapshot::apply::{Apply, Member, ended};
+use crate::snapshot::journal::Record;
+use crate::snapshot::kind::{Kind, Step, Work};
+use crate::snapshot::operation::Operation;
+use crate::snapshot::orphans::BESIDE;
+use crate::text::catalog::snapshot as texts;
+
+/// Up to and with the commit point, which is the last of them.
+pub(crate) const TAKE: &[Step<Apply>] = &[
+    Step {
+        name: "prepare",
+        percent: 1,
+        doing: texts::APPLY_PREPARING,
+        work: Work::Parts {
+            run: prepare,
+            undo: Some(undo),
+        },
+    },
+    Step {
+        name: "commit",
+        percent: 70,
+        doing: texts::APPLY_COMMITTING,
+        work: Work::Record(|_| Record::Applied),
+    },
+];
+
+/// After the commit point.
+pub(crate) const FINISH: &[Step<Apply>] = &[
+    Step {
+        name: "revert",
+        percent: 75,
+        doing: texts::APPLY_REVERTING,
+        work: Work::Parts {
+            run: revert,
+            undo: None,
+        },
+    },
+    Step {
+        name: "tops",
+        percent: 85,
+        doing: texts::SWITCHING,
+        work: Work::Parts {
+            run: switch,
+            undo: None,
+        },
+    },
+    Step {
+        name: "discard",
+        percent: 90,
+        doing: texts::APPLY_TIDYING,
+        work: Work::Parts {
+            run: discard_old,
+            undo: None,
+        },
+    },
+    Step {
+        name: "publish",
+        percent: 95,
+        doing: texts::APPLY_PUBLISHING,
+        work: Work::Publish,
+    },
+    Step {
+        name: "tidy",
+        percent: 98,
+        doing: texts::APPLY_TIDYING,
+        work: Work::Parts {
+            run: tidy,
+            undo: None,
+        },
+    },
+    Step {
+        name: "clear",
+        percent: 99,
+        doing: texts::CLEARING,
+        work: Work::Clear,
+    },
+];
+
+/// Every fail point of an apply, in the order in which they are passed; those of the undo last.
+pub const FAILPOINTS: &[&str] = &[
+    "apply.intent.before",
+    "apply.intent.after",
+    "apply.job.after",
+    "apply.prepare.before",
+    "apply.prepare.after",
+    "apply.commit.before",
+    "apply.commit.after",
+    "apply.revert.before",
+    "apply.revert.after",
+    "apply.tops.before",
+    "apply.tops.after",
+    "apply.discard.before",
+    "apply.discard.after",
+    "apply.publish.before",
+    "apply.publish.after",
+    "apply.tidy.before",
+    "apply.tidy.after",
+    "apply.clear.before",
+    "apply.clear.after",
+    "apply.abort.before",
+    "apply.abort.after",
+    "apply.undone.before",
+    "apply.undone.after",
+];
+
+fn driver<'a>(
+    operation: &'a Operation<Apply>,
+    revert: &Revert,
+) -> Result<&'a dyn Storage, EngineError> {
+    let named = operation
+        .drivers()
+        .named(&revert.driver, || At::revert(revert));
+    named.map(|driver| &**driver)
+}
+
+fn prepare(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError> {
+    for revert in &member.reverts {
+        driver(operation, revert)?.prepare_revert(revert)?;
+    }
+    hold_new(operation, member)
+}
+
+/// Holds the new files beside the old ones, so that nobody opens one while it takes its place.
+fn hold_new(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError> {
+    for revert in &member.reverts {
+        operation.hold_also(member.machine, &revert.new_file, || {
+            driver(operation, revert)?.hold_revert(revert)
+        })?;
+    }
+    Ok(())
+}
+
+fn undo(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError> {
+    let undone = member
+        .reverts
+        .iter()
+        .map(|revert| driver(operation, revert)?.undo_revert(revert))
+        .collect::<Vec<_>>();
+    undone.into_iter().collect() // every disk is tried before the first trouble is told
+}
+
+/// After the end of the job nothing is done to a machine any more: it may run by then.
+fn is_over(operation: &Operation<Apply>) -> bool {
+    ended(&operation.core.deps.store.state(), operation.kind.job())
+}
+
+fn revert(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError> {
+    let machine = operation.present(member.machine, &member.name, &member.definition)?;
+    let Some(machine) = machine.filter(|_| !is_over(operation)) else {
+        return Ok(());
+    };
+    operation.hold(&machine)?;
+    hold_new(operation, member)?;
+    for revert in &member.reverts {
+        driver(operation, revert)?.revert(revert)?;
+    }
+    Ok(())
+}
+
+fn switch(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError> {
+    let machine = operation.present(member.machine, &member.name, &member.definition)?;
+    if machine.is_none() || is_over(operation) {
+        return Ok(());
+    }
+    operation.compute().set_tops(member.machine, &member.tops)
+}
+
+/// Removes the old tops that are ours and that nothing needs any more, as long as they are held: a machine that is
+/// started by an old name after that finds nothing to write into. The operator's own files are never removed.
+/// A step of its own, after all members were switched: none looks while another's old file goes.
+fn discard_old(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError> {
+    let machine = operation.present(member.machine, &member.name, &member.definition)?;
+    if machine.is_none() || is_over(operation) {
+        return Ok(());
+    }
+    for revert in member.reverts.iter().filter(|r| r.in_place.is_none()) {
+        let old = &revert.disk.file;
+        let mut folders = old.ancestors().skip(1);
+        let ours = old.starts_with(operation.core.sets()) || folders.any(|f| f.ends_with(BESIDE));
+        if ours && *old != revert.new_file && !Uses::of(&operation.core).more_than(0, old) {
+            driver(operation, revert)?.discard_old(revert)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the safety copies, and the new files of a machine that is gone.
+fn tidy(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError> {
+    let gone = operation.compute().machine(member.machine).is_none();
+    for revert in &member.reverts {
+        let driver = driver(operation, revert)?;
+        driver.settle_revert(revert)?;
+        if gone && revert.in_place.is_none() {
+            driver.undo_revert(revert)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_fail_points_names_every_step() {
+        assert_eq!(FAILPOINTS, crate::snapshot::kind::points::<Apply>());
+    }
+}

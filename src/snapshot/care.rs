@@ -1,0 +1,267 @@
+//! What an operator's check-up asks about files and journals, and the small repairs that are no operations.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::engine::graph;
+use crate::id::{JobId, SetId, VmId};
+use crate::inventory::SnapshotSet;
+use crate::snapshot::Refused;
+use crate::snapshot::accept::panicked;
+use crate::snapshot::apply::Apply;
+use crate::snapshot::coordinator::Coordinator;
+use crate::snapshot::core::Core;
+use crate::snapshot::create::Create;
+use crate::snapshot::damage;
+use crate::snapshot::destroy::Destroy;
+use crate::snapshot::export::Export;
+use crate::snapshot::journal::{self, Intent, Record, sync_folder};
+use crate::snapshot::kind::Kind;
+use crate::snapshot::members::{Holder, Mode, Resource};
+use crate::snapshot::orphans;
+use crate::store::Change;
+use crate::text::catalog::snapshot as texts;
+
+/// Where files that nothing names are moved to, below the data directory.
+const ASIDE: &str = "orphans";
+
+/// A journal of an operation that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenJournal {
+    /// The file.
+    pub file: PathBuf,
+    /// What the operation does, in words, and its job; or why the journal cannot be understood.
+    pub told: Result<(String, JobId), String>,
+}
+
+/// Why a file was not moved aside.
+#[derive(Debug, thiserror::Error)]
+pub enum SetAside {
+    /// It does not lie in `sets/` of the data directory: it may be another's.
+    #[error("{0} does not lie in sets/ of the data directory")]
+    NotOurs(PathBuf),
+    /// It could not be moved.
+    #[error("{0}: {1}")]
+    Io(PathBuf, io::Error),
+}
+
+impl Coordinator {
+    /// Operations that cannot end now, with what they hold.
+    #[must_use]
+    pub fn stuck(&self) -> Vec<(Holder, Vec<Resource>)> {
+        self.core.members.stuck()
+    }
+
+    /// The journals that are there. Blocks.
+    ///
+    /// # Errors
+    /// The folder or a file cannot be read.
+    pub fn open_journals(&self) -> io::Result<Vec<OpenJournal>> {
+        let all = journals(&self.core)?.into_iter();
+        let of = |kind: &str, set: SetId| format!("{kind} of snapshot set {set}");
+        let told = |intent: &Intent| match intent {
+            Intent::Create(it) => (of(Create::NAME, it.set.id), it.set.job),
+            Intent::Apply(it) => (of(Apply::NAME, it.set), it.job),
+            Intent::Export(it) => (of(Export::NAME, it.set.id), it.job),
+            Intent::Destroy(it) if it.tidies => ("merge of hidden layers".to_owned(), it.job),
+            Intent::Destroy(it) => (of(Destroy::NAME, it.set), it.job),
+        };
+        let journal = |(file, intent): (PathBuf, Result<Box<Intent>, String>)| OpenJournal {
+            file,
+            told: intent.map(|intent| told(&intent)),
+        };
+        Ok(all.map(journal).collect())
+    }
+
+    /// The files among ours that no machine, no set and no journal names; none as long as a journal cannot be
+    /// understood. Blocks.
+    #[must_use]
+    pub fn orphans(&self) -> Vec<PathBuf> {
+        let mut all_read = true;
+        let found = orphans::look(&self.core, || {
+            let mut named = BTreeSet::new();
+            for (_, intent) in journals(&self.core).unwrap_or_default() {
+                match intent.map(|intent| *intent) {
+                    Ok(Intent::Create(it)) => Create::new(it).names(&mut named),
+                    Ok(Intent::Apply(it)) => Apply::new(it).names(&mut named),
+                    Ok(Intent::Export(it)) => Export::new(it).names(&mut named),
+                    Ok(Intent::Destroy(it)) => Destroy::new(it).names(&mut named),
+                    Err(_) => all_read = false,
+                }
+            }
+            named
+        });
+        if all_read { found } else { Vec::new() }
+    }
+
+    /// Whether the file lies in `sets/` of the data directory, which nobody else puts files into.
+    #[must_use]
+    pub fn is_in_sets(&self, file: &Path) -> bool {
+        file.starts_with(self.core.sets())
+    }
+
+    /// Moves a file that nothing names into `orphans/` of the data directory; gives its new path. Nothing is
+    /// replaced there. Blocks.
+    ///
+    /// # Errors
+    /// [`SetAside`]; it is where it was then.
+    pub fn set_aside(&self, file: &Path) -> Result<PathBuf, SetAside> {
+        let sets = self.core.sets();
+        let Ok(below) = file.strip_prefix(&sets) else {
+            return Err(SetAside::NotOurs(file.to_owned()));
+        };
+        let io = |e: io::Error| SetAside::Io(file.to_owned(), e);
+        let aside = self.core.deps.data_dir.join(ASIDE);
+        let mut to = aside.join(below);
+        let folder = to.parent().unwrap_or(&aside).to_owned();
+        fs::create_dir_all(&folder).map_err(io)?;
+        let mut number = 0;
+        loop {
+            match renameat_with(CWD, file, CWD, &to, RenameFlags::NOREPLACE) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::EXIST) => {
+                    number += 1;
+                    let mut name = aside.join(below).into_os_string();
+                    name.push(format!(".{number}"));
+                    to = name.into();
+                }
+                Err(e) => return Err(io(e.into())),
+            }
+        }
+        let from = file.parent().unwrap_or(&sets);
+        for folder in [folder.as_path(), from, &aside, &self.core.deps.data_dir] {
+            sync_folder(folder).map_err(io)?;
+        }
+        Ok(to)
+    }
+
+    /// The frozen files of ours that may be written by their mode, with their machines. Blocks.
+    #[must_use]
+    pub fn writable(&self) -> Vec<(PathBuf, VmId)> {
+        let state = self.core.deps.store.state();
+        let members = state.sets.values().flat_map(|set| &set.members);
+        let disks = members.flat_map(|m| m.disks.iter().map(move |d| (m, d)));
+        let disks = disks.filter(|(_, d)| graph::is_file(d));
+        let ours = disks.filter(|(_, d)| graph::is_ours(&self.core.sets(), &d.file));
+        let open = ours.filter(|(_, d)| {
+            let meta = fs::metadata(&d.file);
+            meta.is_ok_and(|m| m.permissions().mode() & 0o222 != 0)
+        });
+        let found: BTreeSet<_> = open.map(|(m, d)| (d.file.clone(), m.machine)).collect();
+        found.into_iter().collect()
+    }
+
+    /// Sets the mode of such a file to 0444. What was as it was sealed is sealed anew; other damage stays.
+    ///
+    /// # Errors
+    /// [`Refused`]: the machine is held, the mode cannot be set, or the store cannot be written.
+    pub async fn close_to_writers(&self, file: &Path, machine: VmId) -> Result<(), Refused> {
+        let core = &self.core;
+        let held = [(Resource::Machine(machine), Mode::Exclusive)];
+        let doing = texts::SEALING.with("file", file.display());
+        let lease = core.members.lease(JobId::random(), doing, &held);
+        let lease = lease.map_err(|busy| Refused::InvalidState(core.busy(&busy)))?;
+        // Without seals until the mode is set: whoever is killed meanwhile leaves nothing that looks changed.
+        let unsealed = core.deps.store.transact(Box::new({
+            let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+            move |state| {
+                let new = state.sets.values().filter_map(|old| {
+                    let new = unsealed(old, &file);
+                    (new != **old).then_some(Change::PutSet(new))
+                });
+                new.collect()
+            }
+        }));
+        unsealed.await.map_err(|e| core.store_failed(&e))?;
+        let closed = file.to_owned();
+        let set = move || {
+            fs::set_permissions(&closed, Permissions::from_mode(0o444))?;
+            File::open(&closed)?.sync_all()
+        };
+        let set = tokio::task::spawn_blocking(set).await;
+        let set = set.map_err(|e| panicked(&e))?;
+        drop(lease);
+        let again = damage::notice(core, None, |_| true).await;
+        again.map_err(|e| core.store_failed(&e))?;
+        set.map_err(|e| {
+            let text = texts::UNSEALED.with("file", file.display());
+            Refused::Failed(text.with("cause", e))
+        })
+    }
+
+    /// Waits until nobody holds the machine, or until whoever does cannot end now: then why.
+    ///
+    /// # Errors
+    /// What its holder waits for.
+    pub async fn released(&self, machine: VmId) -> Result<(), String> {
+        let mut released = self.core.members.released();
+        loop {
+            released.mark_unchanged();
+            match self.core.members.holder(Resource::Machine(machine)) {
+                None => return Ok(()),
+                Some(holder) if holder.stuck || holder.waits => return Err(holder.doing.render()),
+                Some(_) => {}
+            }
+            let _looked = tokio::time::timeout(LOOK, released.changed()).await;
+        }
+    }
+
+    /// What its job said last.
+    #[must_use]
+    pub fn status_of(&self, job: JobId) -> Option<String> {
+        let state = self.core.deps.store.state();
+        state.jobs.get(&job).map(|job| job.status.render())
+    }
+}
+
+/// How often it is looked whether an operation has begun to wait.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// The set without the seals of those disks that lie on this file, and are as they were sealed.
+fn unsealed(set: &Arc<SnapshotSet>, file: &Path) -> SnapshotSet {
+    let mut new = SnapshotSet::clone(set);
+    for disk in new.members.iter_mut().flat_map(|m| &mut m.disks) {
+        let lies_on = disk.sealed.iter().any(|s| s.file == file);
+        let whole = disk.damage.is_none() && !disk.sealed.iter().any(damage::is_changed);
+        if lies_on && whole {
+            disk.sealed.clear();
+        }
+    }
+    new
+}
+
+type Told = (PathBuf, Result<Box<Intent>, String>);
+
+/// Every journal with its first record. One without a whole record is of nothing that was begun.
+fn journals(core: &Core) -> io::Result<Vec<Told>> {
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(core.journals()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_none_or(|e| e != "log") {
+            continue;
+        }
+        let bytes = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // it has ended meanwhile
+            bytes => bytes?,
+        };
+        match journal::read(&bytes) {
+            Ok((records, _)) => {
+                if let Some(Record::Intent(intent)) = records.into_iter().next() {
+                    found.push((path, Ok(intent)));
+                }
+            }
+            Err(unreadable) => found.push((path, Err(unreadable.to_string()))),
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,133 @@
+//! What all operations of one server share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::Audit;
+use crate::clock::SharedClock;
+use crate::engine::Compute;
+use crate::engine::drivers::Drivers;
+use crate::engine::locks::FrozenFiles;
+use crate::failpoint::FailedOnOrder;
+use crate::id::JobId;
+use crate::job::Jobs;
+use crate::snapshot::Refused;
+use crate::snapshot::export::Exports;
+use crate::snapshot::files::Files;
+use crate::snapshot::members::{Busy, Members, Resource};
+use crate::snapshot::spares::Spares;
+use crate::store::{Store, StoreError};
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+/// What the coordinator works with.
+#[derive(Clone)]
+pub struct Deps {
+    /// The durable state.
+    pub store: Arc<dyn Store>,
+    /// The job service over the same store.
+    pub jobs: Arc<Jobs>,
+    /// The machines.
+    pub compute: Arc<dyn Compute>,
+    /// The storage drivers.
+    pub storage: Drivers,
+    /// Where the files that a set keeps go from held to frozen.
+    pub frozen: Arc<FrozenFiles>,
+    /// Where alerts about damaged sets go.
+    pub audit: Audit,
+    /// Time.
+    pub clock: SharedClock,
+    /// The data directory; `journal/` and `sets/` are made in it. Absolute.
+    pub data_dir: PathBuf,
+    /// Where sets may be exported to.
+    pub exports: Exports,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+impl Deps {
+    pub(crate) fn journals(&self) -> PathBuf {
+        self.data_dir.join("journal")
+    }
+}
+
+/// Bounds of one operation.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Members that are worked on at the same time, at least 1.
+    pub parallel: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { parallel: 16 }
+    }
+}
+
+/// Passes a fail point; [`crate::failpoint::pass`] outside tests.
+pub type Passage = Box<dyn Fn(&str) -> Result<(), FailedOnOrder> + Send + Sync>;
+
+/// What all operations of one server share.
+pub(crate) struct Core {
+    pub(crate) deps: Deps,
+    pub(crate) members: Members,
+    /// Who reads or rewrites which disk file.
+    pub(crate) files: Files,
+    pub(crate) spares: Spares,
+    /// Filled once something could not be made durable.
+    pub(crate) broken: watch::Sender<Option<String>>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) passage: Passage,
+}
+
+impl Core {
+    pub(crate) fn journals(&self) -> PathBuf {
+        self.deps.journals()
+    }
+
+    pub(crate) fn sets(&self) -> PathBuf {
+        self.deps.data_dir.join("sets")
+    }
+
+    /// Tells the server to stop at once.
+    pub(crate) fn break_down(&self, cause: String) {
+        tracing::error!(%cause, "Cannot make state durable; the server must stop and recover");
+        self.broken.send_replace(Some(cause));
+    }
+
+    /// Passes the fail point `<kind>.<step>.<side>`.
+    pub(crate) fn pass(&self, kind: &str, step: &str, side: &str) -> Result<(), FailedOnOrder> {
+        (self.passage)(&format!("{kind}.{step}.{side}"))
+    }
+
+    /// Has the job ended, as clients see it?
+    pub(crate) fn has_ended(&self, job: JobId) -> bool {
+        let state = self.deps.store.state();
+        state.jobs.get(&job).is_some_and(|j| j.state.is_terminal())
+    }
+
+    pub(crate) fn store_failed(&self, error: &StoreError) -> Refused {
+        if matches!(error, StoreError::Broken(_)) {
+            self.break_down(error.to_string());
+        }
+        Refused::Failed(texts::STORE_FAILED.with("cause", error))
+    }
+
+    /// Says who holds what was wanted.
+    pub(crate) fn busy(&self, busy: &Busy) -> Text {
+        let text = match busy.resource {
+            Resource::Machine(id) => {
+                let machine = self.deps.compute.machine(id);
+                let name = machine.map_or_else(|| id.to_string(), |m| m.name.clone());
+                texts::MEMBER_BUSY.with("machine", name)
+            }
+            Resource::Collection(id) => texts::HELD.with("resource", format!("collection {id}")),
+            Resource::Set(id) => texts::HELD.with("resource", format!("snapshot set {id}")),
+        };
+        text.with("job", busy.holder.job)
+            .with("doing", &busy.holder.doing)
+    }
+}

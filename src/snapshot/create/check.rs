@@ -1,0 +1,158 @@
+//! What a create would do, found out by doing all of it that leaves nothing behind: resolve, hold, plan, look for
+//! space. Whatever was held is let go at the end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::engine::{EngineError, EngineErrorKind, space};
+use crate::id::{JobId, SetId};
+use crate::inventory::{Disk, Machine};
+use crate::snapshot::Refused;
+use crate::snapshot::accept::{self, plan_each, powered_off, refused};
+use crate::snapshot::coordinator::Coordinator;
+use crate::snapshot::core::Core;
+use crate::snapshot::create::{CreateRequest, selection};
+use crate::snapshot::members::{Mode, Resource};
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+/// What would become of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Every disk that was looked at, in the order of the members.
+    pub disks: Vec<CheckedDisk>,
+    /// What the call would answer, or its job end with; `None` if the set would be taken.
+    pub refused: Option<Refused>,
+}
+
+/// What would become of a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedDisk {
+    /// The machine.
+    pub machine: Arc<Machine>,
+    /// Its id within the machine.
+    pub disk: String,
+    /// The active file.
+    pub file: PathBuf,
+    /// The storage driver that would capture it, or why none would.
+    pub driver: Result<String, Text>,
+    /// Type of the file system of the active file.
+    pub file_system: String,
+}
+
+impl Coordinator {
+    /// Makes every check that [`Coordinator::create`] makes before it accepts, and looks for the space that its
+    /// job would look for. Changes nothing and holds nothing afterwards. A call that comes meanwhile waits for it.
+    pub async fn check(&self, request: CreateRequest) -> Checked {
+        let core = Arc::clone(&self.core);
+        let checked = self.accepting(check(core, request)).await;
+        checked.unwrap_or_else(|refused| Checked {
+            refused: Some(refused),
+            ..Checked::default()
+        })
+    }
+}
+
+async fn check(core: Arc<Core>, request: CreateRequest) -> Result<Checked, Refused> {
+    let (job, set) = (JobId::random(), SetId::random());
+    let collection = request.collection;
+    let taken = accept::lease(&core, job, texts::CHECKING.text(), move |state| {
+        let selection = selection::resolve(state, collection)?;
+        let machines = selection.machines.iter();
+        let wanted = machines.map(|m| (Resource::Machine(*m), Mode::Brief));
+        let wanted = wanted.collect();
+        Ok((selection, wanted))
+    });
+    let (selection, _lease) = taken.await?;
+    let (mut machines, mut first) = (Vec::new(), None);
+    for id in &selection.machines {
+        let gone = texts::MEMBER_GONE.with("machine", id);
+        let gone = gone.with("collection", &selection.name);
+        match powered_off(&core, *id, gone, texts::MEMBER_RUNNING) {
+            Ok(machine) => machines.push(machine),
+            Err(refused) => first = first.or(Some(refused)),
+        }
+    }
+    let leave_out = request.ignore_non_snapshottable_disks;
+    let members = plan_each(&core, machines, move |core, machine| {
+        Ok(member(core, set, machine, leave_out))
+    });
+    let (mut disks, mut later) = (Vec::new(), None);
+    for member in members.await? {
+        disks.extend(member.disks);
+        first = first.or(member.refused);
+        later = later.or(member.fails);
+    }
+    Ok(Checked {
+        disks,
+        refused: first.or(later),
+    })
+}
+
+#[derive(Default)]
+struct Member {
+    disks: Vec<CheckedDisk>,
+    /// The call would be refused.
+    refused: Option<Refused>,
+    /// It would be accepted, and its job fail.
+    fails: Option<Refused>,
+}
+
+/// Holds the machine and looks at each of its disks.
+fn member(core: &Core, set: SetId, machine: Arc<Machine>, leave_out: bool) -> Member {
+    let mut it = Member::default();
+    let hold = core.deps.compute.hold(&machine);
+    // What the definition said before the images were held may be old.
+    let machine = core.deps.compute.machine(machine.id).unwrap_or(machine);
+    if let Err(error) = &hold {
+        it.refused = Some(refused(error.clone()));
+    }
+    for disk in &machine.disks {
+        let driver = match &hold {
+            Ok(_) => plan(core, set, &machine, disk, leave_out, &mut it),
+            Err(error) => Err(error.text.clone()),
+        };
+        it.disks.push(CheckedDisk {
+            machine: Arc::clone(&machine),
+            disk: disk.id.clone(),
+            file: disk.file.clone(),
+            driver,
+            file_system: space::file_system(&disk.file),
+        });
+    }
+    it
+}
+
+/// The driver of the disk, or why there is none; notes what follows for the whole.
+fn plan(
+    core: &Core,
+    set: SetId,
+    machine: &Machine,
+    disk: &Disk,
+    leave_out: bool,
+    member: &mut Member,
+) -> Result<String, Text> {
+    let storage = &core.deps.storage;
+    let plan = storage.plan(machine, disk, set).map_err(|error| {
+        let EngineError { kind, text } = &error;
+        match (kind, leave_out) {
+            (EngineErrorKind::Unsupported, true) => {}
+            (EngineErrorKind::Unsupported, false) => {
+                let why = texts::DISK_NOT_CAPTURABLE.with("cause", text);
+                member.refused.get_or_insert(Refused::InvalidState(why));
+            }
+            _ => {
+                member.refused.get_or_insert(refused(error.clone()));
+            }
+        }
+        text.clone()
+    })?;
+    let room = storage.of(&plan).and_then(|driver| driver.room(&plan));
+    room.map_err(|error| {
+        member
+            .fails
+            .get_or_insert(Refused::Failed(error.text.clone()));
+        error.text
+    })?;
+    Ok(plan.driver)
+}

@@ -1,0 +1,129 @@
+//! What a new set will be, with all its names, before anything is made.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::engine::{EngineErrorKind, Hold, Plan};
+use crate::id::{SetId, SnapshotId, VmId};
+use crate::inventory::{Consistency, Machine, Snapshot, SnapshotSet};
+use crate::snapshot::accept::refused;
+use crate::snapshot::core::Core;
+use crate::snapshot::create::selection::Selection;
+use crate::snapshot::create::{CreateRequest, FileCopy, Intent, Member};
+use crate::snapshot::{Accepted, Refused};
+use crate::text::catalog::snapshot as texts;
+
+/// A machine that is held, and how its disks will be captured.
+pub(crate) struct Planned {
+    machine: Arc<Machine>,
+    hold: Hold,
+    plans: Vec<Plan>,
+    left_out: Vec<String>,
+}
+
+/// Holds the machine and plans each of its disks.
+///
+/// # Errors
+/// A disk that is in use, or that nothing here can capture.
+pub(crate) fn plan_member(
+    core: &Core,
+    set: SetId,
+    machine: Arc<Machine>,
+    leave_out: bool,
+) -> Result<Planned, Refused> {
+    let hold = core.deps.compute.hold(&machine).map_err(refused)?;
+    // What the definition said before the images were held may be old.
+    let machine = core.deps.compute.machine(machine.id).unwrap_or(machine);
+    let (mut plans, mut left_out) = (Vec::new(), Vec::new());
+    for disk in &machine.disks {
+        match core.deps.storage.plan(&machine, disk, set) {
+            Ok(plan) => plans.push(plan),
+            Err(e) if e.kind == EngineErrorKind::Unsupported => {
+                if !leave_out {
+                    let text = texts::DISK_NOT_CAPTURABLE.with("cause", e);
+                    return Err(Refused::InvalidState(text));
+                }
+                left_out.push(disk.id.clone());
+            }
+            Err(e) => return Err(refused(e)),
+        }
+    }
+    Ok(Planned {
+        machine,
+        hold,
+        plans,
+        left_out,
+    })
+}
+
+/// Everything that will be, with its names.
+pub(crate) fn draft(
+    core: &Core,
+    ids: Accepted,
+    request: &CreateRequest,
+    selection: &Selection,
+    planned: Vec<Planned>,
+) -> (Intent, BTreeMap<VmId, Hold>) {
+    let now = core.deps.clock.now();
+    let named = |whose: &str| {
+        request
+            .name
+            .clone()
+            .unwrap_or_else(|| default_name(whose, now))
+    };
+    let state = core.deps.store.state();
+    let folder = core.sets().join(ids.set.to_string());
+    let (mut snapshots, mut members, mut holds) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for member in planned {
+        let machine = member.machine;
+        let definition = FileCopy {
+            from: machine.definition.clone(),
+            to: folder.join(machine.id.to_string()).join("vm.toml"),
+        };
+        let drivers = member.plans.iter().filter_map(|plan| {
+            let driver = core.deps.storage.of(plan).ok()?;
+            let top = (plan.disk.id.clone(), driver.top_after(plan));
+            Some((driver.captured(plan), top))
+        });
+        let (disks, tops): (Vec<_>, BTreeMap<_, _>) = drivers.unzip();
+        snapshots.push(Snapshot {
+            id: SnapshotId::random(),
+            machine: machine.id,
+            machine_name: machine.name.clone(),
+            name: named(&machine.name),
+            parent: state.position(machine.id).parent,
+            disks,
+            left_out: member.left_out,
+            consistency: Consistency::Application, // it is off: nothing is unwritten
+            definition: definition.to.clone(),
+            cut_at: now,
+        });
+        members.push(Member {
+            machine: machine.id,
+            name: machine.name.clone(),
+            definition,
+            plans: member.plans,
+            tops,
+        });
+        holds.insert(machine.id, member.hold);
+    }
+    let set = SnapshotSet {
+        id: ids.set,
+        name: named(&selection.name),
+        kind: request.kind,
+        collection: Some(request.collection),
+        created: now,
+        members: snapshots,
+        window: SignedDuration::ZERO,
+        owner: request.owner.clone(),
+        job: ids.job,
+    };
+    (Intent { set, members }, holds)
+}
+
+/// `<name> - (<UTC time>)`
+fn default_name(name: &str, now: Timestamp) -> String {
+    format!("{name} - ({})", now.strftime("%Y-%m-%d %H:%M:%SZ"))
+}

@@ -1,0 +1,72 @@
+//! What the journal knows of a create from its beginning.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Plan, Top};
+use crate::id::VmId;
+use crate::inventory::{Sealed, SnapshotSet};
+
+/// The seals of captured disks, by machine and disk id.
+pub type Seals = BTreeMap<VmId, BTreeMap<String, Vec<Sealed>>>;
+
+/// Everything that recovery needs to know of a create.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The set to be; its times stand for the moment of acceptance until the cut.
+    pub set: SnapshotSet,
+    /// What is done to each member, in the order of `set.members`.
+    pub members: Vec<Member>,
+}
+
+/// One machine of an [`Intent`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The machine.
+    pub machine: VmId,
+    /// Its name, for texts.
+    pub name: String,
+    /// Its definition, and the copy that the snapshot will keep.
+    pub definition: FileCopy,
+    /// How each disk is captured; `disk.file` of a plan is the old top.
+    pub plans: Vec<Plan>,
+    /// The active file of each captured disk after the cut.
+    pub tops: BTreeMap<String, Top>,
+}
+
+/// A file to be copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCopy {
+    /// From here.
+    pub from: PathBuf,
+    /// To there.
+    pub to: PathBuf,
+}
+
+impl Intent {
+    /// The set as it is published: with the times of the cut and the seals of its disks.
+    #[must_use]
+    pub fn finished(&self, times: &BTreeMap<VmId, Timestamp>, seals: &Seals) -> SnapshotSet {
+        let mut set = self.set.clone();
+        for member in &mut set.members {
+            let sealed = seals.get(&member.machine);
+            for disk in &mut member.disks {
+                let sealed = sealed.and_then(|disks| disks.get(&disk.id));
+                disk.sealed = sealed.cloned().unwrap_or_default();
+            }
+            if let Some(time) = times.get(&member.machine) {
+                member.cut_at = *time;
+            }
+        }
+        if let (Some(first), Some(last)) = (times.values().min(), times.values().max()) {
+            set.created = *last;
+            set.window = last.duration_since(*first);
+        } else {
+            set.window = SignedDuration::ZERO;
+        }
+        set
+    }
+}

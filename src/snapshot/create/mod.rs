@@ -1,0 +1,233 @@
+//! Taking a set: resolve, lease, hold, plan; then the steps.
+//!
+//! ```text
+//!   define ▶ prepare ▶ PREPARED ▶ cut ▶ settle ▶ CUT ▶ tops ▶ publish (set, positions, job 7) ▶ clear
+//! ```
+
+mod check;
+mod draft;
+mod intent;
+mod selection;
+mod steps;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::engine::failure::At;
+use crate::id::{CollectionId, JobId, SetId, VmId};
+use crate::inventory::{Affected, Consistency, JobKind, Position, Service, SetKind, SnapshotSet};
+use crate::job::NewJob;
+use crate::snapshot::accept::{self, plan_each, powered_off};
+use crate::snapshot::coordinator::Coordinator;
+use crate::snapshot::core::Core;
+use crate::snapshot::damage;
+use crate::snapshot::journal::{self, Record};
+use crate::snapshot::kind::{Kind, Step, Words};
+use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::{Accepted, Refused};
+use crate::store::{Change, State};
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+pub use check::{Checked, CheckedDisk};
+pub use intent::{FileCopy, Intent, Member, Seals};
+pub use steps::FAILPOINTS;
+
+/// A wish for a snapshot set, checked for form by the provider.
+#[derive(Debug, Clone)]
+pub struct CreateRequest {
+    /// The collection of machines, or of collections.
+    pub collection: CollectionId,
+    /// ElementName of the settings, if given and not empty.
+    pub name: Option<String>,
+    /// Standard or recovery.
+    pub kind: SetKind,
+    /// The level wanted.
+    pub consistency: Consistency,
+    /// Leave out disks that cannot be captured instead of refusing.
+    pub ignore_non_snapshottable_disks: bool,
+    /// The user who called.
+    pub owner: String,
+}
+
+/// A set being taken.
+pub(crate) struct Create {
+    intent: Intent,
+    /// When each machine was captured.
+    times: Mutex<BTreeMap<VmId, Timestamp>>,
+    /// What the captured files look like.
+    seals: Mutex<Seals>,
+}
+
+impl Create {
+    pub(crate) fn new(intent: Intent) -> Self {
+        Self {
+            intent,
+            times: Mutex::default(),
+            seals: Mutex::default(),
+        }
+    }
+
+    fn times(&self) -> BTreeMap<VmId, Timestamp> {
+        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        times.clone()
+    }
+
+    fn seals(&self) -> MutexGuard<'_, Seals> {
+        self.seals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the machine's disks are captured now.
+    fn captured(&self, machine: VmId, now: Timestamp) {
+        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        times.insert(machine, now);
+    }
+}
+
+impl Kind for Create {
+    type Part = Member;
+
+    const NAME: &'static str = "create";
+    const TAKE: &'static [Step<Self>] = steps::TAKE;
+    const FINISH: &'static [Step<Self>] = steps::FINISH;
+    const WORDS: Words = Words {
+        failed: texts::STEP_FAILED,
+        interrupted: texts::INTERRUPTED,
+        undoing: texts::UNDOING,
+        undo_waits: texts::UNDO_WAITS,
+        finish_waits: texts::FINISH_WAITS,
+        recovering: texts::STILL_RECOVERING,
+    };
+
+    fn job(&self) -> JobId {
+        self.intent.set.job
+    }
+
+    fn set(&self) -> SetId {
+        self.intent.set.id
+    }
+
+    fn parts(&self) -> &[Member] {
+        &self.intent.members
+    }
+
+    fn name(part: &Member) -> &str {
+        &part.name
+    }
+
+    fn intent(&self) -> journal::Intent {
+        journal::Intent::Create(self.intent.clone())
+    }
+
+    fn replay(&mut self, record: Record) {
+        if let Record::Cut { times, seals } = record {
+            self.times = Mutex::new(times);
+            self.seals = Mutex::new(seals);
+        }
+    }
+
+    fn resources(&self) -> Vec<(Resource, Mode)> {
+        let machines = self.intent.members.iter();
+        let machines = machines.map(|m| (Resource::Machine(m.machine), Mode::Exclusive));
+        machines.collect()
+    }
+
+    fn names(&self, named: &mut BTreeSet<PathBuf>) {
+        for member in &self.intent.members {
+            named.insert(member.definition.to.clone());
+            for plan in &member.plans {
+                let mut staged = plan.new_file.clone().into_os_string();
+                staged.push(".part"); // as the file drivers call it until the cut
+                named.insert(staged.into());
+                named.insert(plan.new_file.clone());
+                named.insert(plan.disk.file.clone());
+            }
+        }
+    }
+
+    fn keeps(&self) -> BTreeMap<PathBuf, At> {
+        let members = self.intent.set.members.iter();
+        let disks = members.flat_map(|m| m.disks.iter().map(move |d| (m, d)));
+        let kept = disks.map(|(m, d)| (d.file.clone(), At::new(&m.machine_name, &d.id)));
+        kept.collect()
+    }
+
+    fn publish(&self, state: &State) -> Option<(Text, Vec<Change>)> {
+        if state.sets.contains_key(&self.set()) {
+            return None;
+        }
+        let set = self.intent.finished(&self.times(), &self.seals());
+        let members = set.members.iter().map(|member| {
+            let parent = Some(member.id);
+            let old = state.position(member.machine);
+            Change::PutPosition(member.machine, Position { parent, ..old })
+        });
+        let mut changes: Vec<_> = members.collect();
+        let status = texts::COMPLETED.with("set", set.id);
+        let status = status.with("of", set.members.len());
+        changes.push(Change::PutSet(set));
+        Some((status, changes))
+    }
+}
+
+impl Coordinator {
+    /// Checks the request against the state, locks the members and starts the job. Answers once job and
+    /// journal are durable. A caller that goes away meanwhile changes nothing.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn create(&self, request: CreateRequest) -> Result<Accepted, Refused> {
+        let core = Arc::clone(&self.core);
+        self.accepting(create(core, request)).await
+    }
+}
+
+async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Accepted, Refused> {
+    let ids = Accepted {
+        job: JobId::random(),
+        set: SetId::random(),
+    };
+    let collection = request.collection;
+    let doing = texts::ACCEPTED.with("set", ids.set);
+    let taken = accept::lease(&core, ids.job, doing.clone(), move |state| {
+        let selection = selection::resolve(state, collection)?;
+        let machines = selection.machines.iter();
+        let machines = machines.map(|m| (Resource::Machine(*m), Mode::Exclusive));
+        let collections = selection.collections.iter();
+        let collections = collections.map(|c| (Resource::Collection(*c), Mode::Shared));
+        let wanted = machines.chain(collections).collect();
+        Ok((selection, wanted))
+    });
+    let (selection, lease) = taken.await?;
+    // What it is captured onto: its own content is what it is, but older sets may be damaged by now.
+    let under: BTreeSet<_> = selection.machines.iter().copied().collect();
+    let concerns = move |set: &SnapshotSet| set.members.iter().any(|m| under.contains(&m.machine));
+    let noticed = damage::notice(&core, Some(ids.job), concerns).await;
+    noticed.map_err(|e| core.store_failed(&e))?;
+    let machines = selection.machines.iter().map(|id| {
+        let gone = texts::MEMBER_GONE.with("machine", id);
+        let gone = gone.with("collection", &selection.name);
+        powered_off(&core, *id, gone, texts::MEMBER_RUNNING)
+    });
+    let machines = machines.collect::<Result<Vec<_>, _>>()?;
+    let leave_out = request.ignore_non_snapshottable_disks;
+    let planned = plan_each(&core, machines, move |core, machine| {
+        draft::plan_member(core, ids.set, machine, leave_out)
+    });
+    let (intent, holds) = draft::draft(&core, ids, &request, &selection, planned.await?);
+    let affected = selection.machines.iter();
+    let job = NewJob {
+        id: ids.job,
+        kind: JobKind::CreateSnapshotSet,
+        service: Service::CollectionSnapshot,
+        owner: request.owner,
+        affected: affected.map(|m| Affected::Machine(*m)).collect(),
+        set: Some(ids.set),
+        status: doing,
+    };
+    accept::start(&core, Create::new(intent), job, holds, lease).await?;
+    Ok(ids)
+}

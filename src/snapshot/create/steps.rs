@@ -1,0 +1,259 @@
+//! What taking a set consists of: the steps, in their order, each with its undo.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::engine::EngineError;
+use crate::engine::failure::{self, At};
+use crate::snapshot::create::{Create, Member};
+use crate::snapshot::damage;
+use crate::snapshot::journal::{Record, sync_folder};
+use crate::snapshot::kind::{Step, Work};
+use crate::snapshot::operation::Operation;
+use crate::text::catalog::snapshot as texts;
+
+/// Up to and with the commit point, which is the last of them.
+pub(crate) const TAKE: &[Step<Create>] = &[
+    Step {
+        name: "define",
+        percent: 1,
+        doing: texts::DEFINING,
+        work: Work::Parts {
+            run: define,
+            undo: Some(undefine),
+        },
+    },
+    Step {
+        name: "prepare",
+        percent: 5,
+        doing: texts::PREPARING,
+        work: Work::Parts {
+            run: prepare,
+            undo: Some(undo_disks),
+        },
+    },
+    Step {
+        name: "prepared",
+        percent: 50,
+        doing: texts::RECORDING,
+        work: Work::Record(|_| Record::Prepared),
+    },
+    // Running members: freeze, stop and the guard go here.
+    Step {
+        name: "cut",
+        percent: 52,
+        doing: texts::CUTTING,
+        work: Work::Parts {
+            run: cut,
+            undo: None, // `undo_disks` of prepare removes a cut as well
+        },
+    },
+    Step {
+        name: "settle",
+        percent: 70,
+        doing: texts::SETTLING,
+        work: Work::Parts {
+            run: settle,
+            undo: None,
+        },
+    },
+    Step {
+        name: "commit",
+        percent: 85,
+        doing: texts::COMMITTING,
+        work: Work::Record(|create| Record::Cut {
+            times: create.times(),
+            seals: create.seals().clone(),
+        }),
+    },
+];
+
+/// After the commit point.
+pub(crate) const FINISH: &[Step<Create>] = &[
+    Step {
+        name: "tops",
+        percent: 88,
+        doing: texts::SWITCHING,
+        work: Work::Parts {
+            run: switch,
+            undo: None,
+        },
+    },
+    Step {
+        name: "publish",
+        percent: 97,
+        doing: texts::PUBLISHING,
+        work: Work::Publish,
+    },
+    Step {
+        name: "clear",
+        percent: 99,
+        doing: texts::CLEARING,
+        work: Work::Clear,
+    },
+];
+
+/// Every fail point of a create, in the order in which they are passed; those of the undo last.
+pub const FAILPOINTS: &[&str] = &[
+    "create.intent.before",
+    "create.intent.after",
+    "create.job.after",
+    "create.define.before",
+    "create.define.after",
+    "create.prepare.before",
+    "create.prepare.after",
+    "create.prepared.before",
+    "create.prepared.after",
+    "create.cut.before",
+    "create.cut.after",
+    "create.settle.before",
+    "create.settle.after",
+    "create.commit.before",
+    "create.commit.after",
+    "create.tops.before",
+    "create.tops.after",
+    "create.publish.before",
+    "create.publish.after",
+    "create.clear.before",
+    "create.clear.after",
+    "create.abort.before",
+    "create.abort.after",
+    "create.undone.before",
+    "create.undone.after",
+];
+
+fn define(_: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
+    let copy = || -> io::Result<()> {
+        let to = &member.definition.to;
+        let folders: Vec<_> = to.ancestors().skip(1).take(3).collect();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(to.parent().unwrap_or(Path::new("/")))?;
+        let mut target = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o640)
+            .open(to)?;
+        io::copy(&mut File::open(&member.definition.from)?, &mut target)?;
+        target.sync_all()?;
+        folders.into_iter().try_for_each(sync_folder)
+    };
+    copy().map_err(|e| trouble(member, &e))
+}
+
+fn undefine(_: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
+    let clear = || -> io::Result<()> {
+        let to = &member.definition.to;
+        gone(fs::remove_file(to))?;
+        let mut folders = to.ancestors().skip(1);
+        for folder in folders.by_ref().take(2) {
+            gone(fs::remove_dir(folder))?;
+        }
+        folders
+            .next()
+            .map_or(Ok(()), |sets| gone(sync_folder(sets)))
+    };
+    clear().map_err(|e| trouble(member, &e))
+}
+
+fn prepare(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
+    let drivers = operation.drivers();
+    member
+        .plans
+        .iter()
+        .try_for_each(|plan| drivers.of(plan)?.prepare(plan))
+}
+
+fn undo_disks(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
+    let drivers = operation.drivers();
+    let undone = member
+        .plans
+        .iter()
+        .map(|plan| drivers.of(plan)?.undo(plan))
+        .collect::<Vec<_>>();
+    undone.into_iter().collect() // every disk is tried before the first trouble is told
+}
+
+fn cut(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
+    let drivers = operation.drivers();
+    for plan in &member.plans {
+        drivers.of(plan)?.cut(plan)?;
+    }
+    let now = operation.core.deps.clock.now();
+    operation.kind.captured(member.machine, now);
+    Ok(())
+}
+
+fn settle(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
+    let drivers = operation.drivers();
+    let known = damage::known(&operation.core.deps.store.state(), member.machine);
+    let mut sealed = BTreeMap::new();
+    for plan in &member.plans {
+        let driver = drivers.of(plan)?;
+        driver.settle(plan)?;
+        let kept = driver.captured(plan);
+        let seals = damage::seal(&At::plan(plan), &kept, &known)?;
+        sealed.insert(kept.id, seals);
+    }
+    operation.kind.seals().insert(member.machine, sealed);
+    Ok(())
+}
+
+/// A machine whose definition was removed since has no tops any more; one that merely cannot be read now is
+/// waited for, as it would go on writing to a file that the snapshot keeps.
+fn switch(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
+    let compute = operation.compute();
+    let from = &member.definition.from;
+    let Some(machine) = operation.present(member.machine, &member.name, from)? else {
+        return Ok(());
+    };
+    let now = machine.tops();
+    if member
+        .tops
+        .iter()
+        .any(|(disk, top)| now.get(disk) != Some(top))
+    {
+        operation.hold(&machine)?; // else it was done before, and the machine may run by now
+    }
+    compute.set_tops(member.machine, &member.tops)
+}
+
+/// What is not there, or not empty because others use it, is left as it is.
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e)
+            if !matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Err(e)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn trouble(member: &Member, error: &io::Error) -> EngineError {
+    tracing::warn!(file = %member.definition.to.display(), %error, "The copy of a definition");
+    EngineError {
+        kind: failure::kind(error),
+        text: texts::DEFINITION_FAILED
+            .with("machine", &member.name)
+            .with("cause", error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_fail_points_names_every_step() {
+        assert_eq!(FAILPOINTS, crate::snapshot::kind::points::<Create>());
+    }
+}

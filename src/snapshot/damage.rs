@@ -1,0 +1,506 @@
+//! Whether the files that sets keep are as they were once frozen (`cut.md` 5): their seals, the look at
+//! them, the mark of a set that somebody else has changed, and a person's word that it is good as it is.
+//!
+//! What this program itself changes (a merge, the names in a header, a mode) is sealed again while the machine
+//! is still leased; a look passes over whatever is leased.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::Event;
+use crate::engine::EngineError;
+use crate::engine::failure::At;
+use crate::engine::graph;
+use crate::engine::qcow2::chain::{self, Roots};
+use crate::id::{JobId, SetId, SnapshotId, VmId};
+use crate::inventory::{Damage, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet};
+use crate::snapshot::Refused;
+use crate::snapshot::accept::refused;
+use crate::snapshot::coordinator::Coordinator;
+use crate::snapshot::core::Core;
+use crate::snapshot::members::{Members, Mode, Resource};
+use crate::store::{self, Change, State, StoreError};
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+/// How often the files of all sets are looked at while the server runs.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// How long a look waits for an operation that only closes its journal.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// A captured disk of which something was changed by somebody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedDisk {
+    /// The set.
+    pub set: SetId,
+    /// Its name.
+    pub set_name: String,
+    /// The snapshot of the machine.
+    pub snapshot: SnapshotId,
+    /// The machine.
+    pub machine: VmId,
+    /// Its name at the cut.
+    pub machine_name: String,
+    /// The disk.
+    pub disk: String,
+    /// The changed files.
+    pub files: Vec<PathBuf>,
+}
+
+impl DamagedDisk {
+    /// That it is so, naming set, machine, disk and file.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        let file = self.files.first().map(PathBuf::as_path);
+        texts::DAMAGED
+            .with("set", self.set)
+            .with("machine", &self.machine_name)
+            .with("disk", &self.disk)
+            .with("file", file.unwrap_or(Path::new("?")).display())
+    }
+}
+
+/// The damaged disks of a set.
+pub(crate) fn damaged(set: &SnapshotSet) -> impl Iterator<Item = DamagedDisk> {
+    let disks = set
+        .members
+        .iter()
+        .flat_map(|m| m.disks.iter().map(move |d| (m, d)));
+    disks.filter_map(|(member, disk)| {
+        Some(DamagedDisk {
+            set: set.id,
+            set_name: set.name.clone(),
+            snapshot: member.id,
+            machine: member.machine,
+            machine_name: member.machine_name.clone(),
+            disk: disk.id.clone(),
+            files: disk.damage.as_ref()?.files.clone(),
+        })
+    })
+}
+
+/// What the file looks like now.
+pub(crate) fn look(file: &Path) -> io::Result<Seal> {
+    let meta = fs::metadata(file)?;
+    Ok(Seal {
+        inode: meta.ino(),
+        length: meta.len(),
+        modified: (meta.mtime(), meta.mtime_nsec()),
+        changed: (meta.ctime(), meta.ctime_nsec()),
+    })
+}
+
+/// Whether the file is there and not as sealed. One that is not there now may come back as it was.
+pub(crate) fn is_changed(sealed: &Sealed) -> bool {
+    look(&sealed.file).is_ok_and(|now| now != sealed.seal)
+}
+
+/// Everything that is sealed for snapshots of this machine.
+pub(crate) fn known(state: &State, machine: VmId) -> BTreeSet<Sealed> {
+    let members = state.sets.values().flat_map(|s| &s.members);
+    let disks = members
+        .filter(|m| m.machine == machine)
+        .flat_map(|m| &m.disks);
+    disks.flat_map(|d| d.sealed.iter().cloned()).collect()
+}
+
+/// Seals the file of the disk and every file under it, as they are now; none if the disk is no file.
+///
+/// # Errors
+/// One of them is not there or cannot be read.
+pub(crate) fn seal(
+    at: &At,
+    disk: &SnapshotDisk,
+    known: &BTreeSet<Sealed>,
+) -> Result<Vec<Sealed>, EngineError> {
+    if !graph::is_file(disk) {
+        return Ok(Vec::new());
+    }
+    let layers = chain::open(at, &disk.file, disk.format, &Roots::default())?;
+    let sealed = layers.into_iter().map(|layer| {
+        let io = |e: io::Error| at.io(&layer.file, &e);
+        let file = layer.file.canonicalize().map_err(io)?;
+        let seal = look(&file).map_err(io)?;
+        let sealed = Sealed { file, seal };
+        if !known.contains(&sealed)
+            // Times that are in memory only would be others after a power cut.
+            && let Err(error) = File::open(&sealed.file).and_then(|f| f.sync_all())
+        {
+            tracing::debug!(file = %sealed.file.display(), %error, "Sealed without a sync");
+        }
+        Ok(sealed)
+    });
+    sealed.collect()
+}
+
+/// What a look has found at one disk.
+struct Found {
+    set: SetId,
+    machine: VmId,
+    snapshot: SnapshotId,
+    disk: String,
+    what: What,
+}
+
+enum What {
+    /// These are not as they were sealed.
+    Changed(Vec<Sealed>),
+    /// Its record is of an older version and had no seals.
+    Sealed(Vec<Sealed>),
+}
+
+/// Looks at the files of the sets that are `wanted`; marks those that were changed, durably, and tells of each
+/// in the log and the audit log. What an operation other than `own` holds is passed over.
+///
+/// # Errors
+/// The marks could not be made durable.
+pub(crate) async fn notice(
+    core: &Arc<Core>,
+    own: Option<JobId>,
+    wanted: impl Fn(&SnapshotSet) -> bool + Send + Sync + 'static,
+) -> Result<(), StoreError> {
+    let wanted = Arc::new(wanted);
+    let deadline = tokio::time::Instant::now() + CLOSING;
+    let mut released = core.members.released();
+    let found = loop {
+        released.mark_unchanged();
+        let (state, wanted) = (core.deps.store.state(), Arc::clone(&wanted));
+        let found = tokio::task::spawn_blocking(move || compare(&state, &*wanted)).await;
+        let found = found.unwrap_or_else(|error| {
+            tracing::error!(%error, "Looking at the files of snapshot sets panicked");
+            Vec::new()
+        });
+        if found.is_empty() {
+            return Ok(());
+        }
+        // Of one that has ended for clients and only closes its journal nothing more is changed.
+        let closing = found.iter().any(|f| {
+            let holder = core.members.holder(Resource::Machine(f.machine));
+            holder.is_some_and(|h| !h.stuck && Some(h.job) != own && core.has_ended(h.job))
+        });
+        let next = tokio::time::timeout_at(deadline, released.changed());
+        if !closing || next.await.is_err() {
+            break found;
+        }
+    };
+    let (members, now) = (core.members.clone(), core.deps.clock.now());
+    let marked = store::decide(&*core.deps.store, move |state| {
+        Ok::<_, Infallible>(mark(state, found, &members, own, now))
+    });
+    let Ok(alerts) = marked.await?;
+    for disk in alerts {
+        tracing::warn!(set = %disk.set, "{}", disk.text());
+        core.deps.audit.note(&Event::SetDamaged {
+            set: disk.set.to_string(),
+            machine: disk.machine_name.clone(),
+            disk: disk.disk.clone(),
+            files: disk.files.clone(),
+        });
+    }
+    Ok(())
+}
+
+fn compare(state: &State, wanted: impl Fn(&SnapshotSet) -> bool) -> Vec<Found> {
+    let mut seen: BTreeMap<&Path, Option<Seal>> = BTreeMap::new();
+    let mut found = Vec::new();
+    for set in state.sets.values().filter(|set| wanted(set)) {
+        for (member, disk) in set
+            .members
+            .iter()
+            .flat_map(|m| m.disks.iter().map(move |d| (m, d)))
+        {
+            let what = if !graph::is_file(disk) {
+                None
+            } else if disk.sealed.is_empty() {
+                let at = At::new(&member.machine_name, &disk.id);
+                let sealed = seal(&at, disk, &BTreeSet::new()).unwrap_or_default();
+                (!sealed.is_empty()).then_some(What::Sealed(sealed))
+            } else {
+                let changed = disk.sealed.iter().filter(|sealed| {
+                    let now = seen
+                        .entry(&sealed.file)
+                        .or_insert_with(|| look(&sealed.file).ok());
+                    now.is_some_and(|now| now != sealed.seal)
+                });
+                let changed: Vec<_> = changed.cloned().collect();
+                (!changed.is_empty()).then_some(What::Changed(changed))
+            };
+            found.extend(what.map(|what| Found {
+                set: set.id,
+                machine: member.machine,
+                snapshot: member.id,
+                disk: disk.id.clone(),
+                what,
+            }));
+        }
+    }
+    found
+}
+
+/// What is still so by the newest records, and of each set with new damage one disk to tell of.
+fn mark(
+    state: &State,
+    found: Vec<Found>,
+    members: &Members,
+    own: Option<JobId>,
+    now: Timestamp,
+) -> (Vec<Change>, Vec<DamagedDisk>) {
+    let mut sets: BTreeMap<SetId, SnapshotSet> = BTreeMap::new();
+    let mut alerts: BTreeMap<SetId, SnapshotId> = BTreeMap::new();
+    for one in found {
+        let Some(old) = state.sets.get(&one.set) else {
+            continue;
+        };
+        let mut set = sets
+            .remove(&one.set)
+            .unwrap_or_else(|| SnapshotSet::clone(old));
+        if let Some(member) = set.members.iter_mut().find(|m| m.id == one.snapshot) {
+            let holder = members.holder(Resource::Machine(member.machine));
+            let free = holder.is_none_or(|h| Some(h.job) == own);
+            let disk = member.disks.iter_mut().find(|d| d.id == one.disk);
+            if free && disk.is_some_and(|disk| take_up(disk, one.what, now)) {
+                alerts.entry(one.set).or_insert(one.snapshot);
+            }
+        }
+        sets.insert(one.set, set);
+    }
+    let told = alerts.iter().filter_map(|(set, snapshot)| {
+        let set = sets.get(set)?;
+        damaged(set).find(|d| d.snapshot == *snapshot)
+    });
+    let told = told.collect();
+    let changed = sets.into_values();
+    let changed = changed.filter(|new| state.sets.get(&new.id).is_some_and(|old| **old != *new));
+    (changed.map(Change::PutSet).collect(), told)
+}
+
+/// Takes up what was found at the disk; whether it is new damage.
+fn take_up(disk: &mut SnapshotDisk, what: What, now: Timestamp) -> bool {
+    match what {
+        What::Sealed(sealed) => {
+            if disk.sealed.is_empty() {
+                disk.sealed = sealed;
+            }
+            false
+        }
+        What::Changed(changed) => {
+            let known = disk.damage.as_ref().map(|d| d.files.clone());
+            let known = known.unwrap_or_default();
+            // Sealed again meanwhile: it was our own change.
+            let still = changed.into_iter().filter(|s| disk.sealed.contains(s));
+            let new: Vec<_> = still
+                .map(|s| s.file)
+                .filter(|f| !known.contains(f))
+                .collect();
+            let is_new = !new.is_empty();
+            if is_new {
+                let damage = disk.damage.get_or_insert(Damage {
+                    files: Vec::new(),
+                    noticed: now,
+                });
+                damage.files.extend(new);
+            }
+            is_new
+        }
+    }
+}
+
+/// Refuses to work with disks that are damaged.
+///
+/// # Errors
+/// [`Refused::InvalidState`] naming the first of them.
+pub(crate) fn require_whole<'a>(
+    set: &SnapshotSet,
+    wanted: impl IntoIterator<Item = &'a Snapshot>,
+) -> Result<(), Refused> {
+    let wanted: BTreeSet<_> = wanted.into_iter().map(|m| m.id).collect();
+    match damaged(set).find(|d| wanted.contains(&d.snapshot)) {
+        Some(disk) => Err(Refused::InvalidState(disk.text())),
+        None => Ok(()),
+    }
+}
+
+impl Coordinator {
+    /// Looks at every set now; see [`Coordinator::watch_files`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn look_at_files(&self) -> Result<(), StoreError> {
+        let noticed = notice(&self.core, None, |_| true).await;
+        noticed.inspect_err(|e| {
+            self.core.store_failed(e);
+        })
+    }
+
+    /// Looks at the files of every set again and again until `stop`, and marks sets that were changed.
+    pub async fn watch_files(&self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(PERIOD);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if let Err(error) = self.look_at_files().await {
+                tracing::warn!(%error, "A look at the files of snapshot sets could not be recorded");
+            }
+        }
+    }
+
+    /// Every damaged disk, as the records tell.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<DamagedDisk> {
+        let state = self.core.deps.store.state();
+        state.sets.values().flat_map(|set| damaged(set)).collect()
+    }
+
+    /// A person says that the disk is good as it is now: it is sealed again and no longer damaged.
+    ///
+    /// # Errors
+    /// [`Refused`]: it is gone or held, a file of it cannot be read, or the store cannot be written.
+    pub async fn accept_damage(&self, wanted: &DamagedDisk) -> Result<(), Refused> {
+        let core = &self.core;
+        let held = [
+            (Resource::Set(wanted.set), Mode::Exclusive),
+            (Resource::Machine(wanted.machine), Mode::Exclusive),
+        ];
+        let doing = texts::ACCEPTING.with("set", wanted.set);
+        let lease = core.members.lease(JobId::random(), doing, &held);
+        let _lease = lease.map_err(|busy| Refused::InvalidState(core.busy(&busy)))?;
+        let gone = || Refused::InvalidState(texts::NO_SET.with("set", wanted.set));
+        let state = core.deps.store.state();
+        let (_, snapshot) = state.snapshot(wanted.snapshot).ok_or_else(gone)?;
+        let disk = snapshot.disks.iter().find(|d| d.id == wanted.disk);
+        let disk = disk.cloned().ok_or_else(gone)?;
+        let at = At::new(&wanted.machine_name, &wanted.disk);
+        let sealed = tokio::task::spawn_blocking(move || seal(&at, &disk, &BTreeSet::new()));
+        let sealed = sealed
+            .await
+            .map_err(|e| crate::snapshot::accept::panicked(&e))?;
+        let sealed = sealed.map_err(refused)?;
+        let (set, snapshot, id) = (wanted.set, wanted.snapshot, wanted.disk.clone());
+        let accepted = core.deps.store.transact(Box::new(move |state| {
+            let Some(old) = state.sets.get(&set) else {
+                return Vec::new();
+            };
+            let mut new = SnapshotSet::clone(old);
+            let member = new.members.iter_mut().find(|m| m.id == snapshot);
+            let disk = member.and_then(|m| m.disks.iter_mut().find(|d| d.id == id));
+            if let Some(disk) = disk {
+                disk.damage = None;
+                disk.sealed = sealed;
+            }
+            vec![Change::PutSet(new)]
+        }));
+        accepted.await.map_err(|e| core.store_failed(&e))?;
+        tracing::warn!(set = %wanted.set, machine = wanted.machine_name, disk = wanted.disk, "A damaged disk is accepted as it is");
+        core.deps.audit.note(&Event::DamageAccepted {
+            set: wanted.set.to_string(),
+            machine: wanted.machine_name.clone(),
+            disk: wanted.disk.clone(),
+        });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::Format;
+
+    #[test]
+    fn a_record_without_seals_is_read_and_not_damaged() {
+        let old =
+            r#"{"id":"disk0","file":"/i/a.raw","format":"raw","size":512,"driver":"overlay"}"#;
+        let disk: SnapshotDisk = serde_json::from_str(old).unwrap();
+        assert_eq!((disk.sealed.len(), disk.damage.clone()), (0, None));
+        assert_eq!(serde_json::to_string(&disk).unwrap(), old);
+    }
+
+    #[test]
+    fn a_write_and_a_mode_and_another_file_break_the_seal_and_a_read_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().canonicalize().unwrap().join("a.raw");
+        fs::write(&file, [1; 512]).unwrap();
+        let disk = SnapshotDisk {
+            id: "disk0".into(),
+            file: file.clone(),
+            format: Format::Raw,
+            size: 512,
+            driver: "overlay".into(),
+            sealed: Vec::new(),
+            damage: None,
+        };
+        // The clock of file times is coarse: comes back when it has moved on.
+        let tick = || {
+            let then = look(&file).unwrap().changed;
+            let probe = folder.path().join("probe");
+            loop {
+                fs::write(&probe, "x").unwrap();
+                if look(&probe).unwrap().changed > then {
+                    break;
+                }
+            }
+        };
+        let fresh = || {
+            let sealed = seal(&At::new("m", "disk0"), &disk, &BTreeSet::new()).unwrap();
+            tick();
+            sealed.first().unwrap().clone()
+        };
+        let sealed = fresh();
+        fs::read(&file).unwrap();
+        assert!(!is_changed(&sealed));
+        fs::write(&file, [2; 512]).unwrap();
+        assert!(is_changed(&sealed));
+        let sealed = fresh();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o444);
+        fs::set_permissions(&file, mode).unwrap();
+        assert!(is_changed(&sealed));
+        let sealed = fresh();
+        let other = folder.path().join("b.raw");
+        fs::write(&other, [1; 512]).unwrap();
+        fs::rename(&other, &file).unwrap();
+        assert!(is_changed(&sealed));
+        fs::remove_file(&file).unwrap();
+        assert!(!is_changed(&sealed), "it may come back");
+    }
+
+    #[test]
+    fn damage_is_marked_once_and_stays_until_it_is_accepted() {
+        let sealed = Sealed {
+            file: "/i/a.raw".into(),
+            seal: Seal {
+                inode: 1,
+                length: 2,
+                modified: (3, 4),
+                changed: (5, 6),
+            },
+        };
+        let mut disk = SnapshotDisk {
+            id: "disk0".into(),
+            file: "/i/a.raw".into(),
+            format: Format::Raw,
+            size: 512,
+            driver: "overlay".into(),
+            sealed: vec![sealed.clone()],
+            damage: None,
+        };
+        let now = Timestamp::UNIX_EPOCH;
+        let changed = || What::Changed(vec![sealed.clone()]);
+        assert!(take_up(&mut disk, changed(), now));
+        assert!(!take_up(&mut disk, changed(), now), "told once");
+        let files = &disk.damage.as_ref().unwrap().files;
+        assert_eq!(files.as_slice(), std::slice::from_ref(&sealed.file));
+        // Sealed again between the look and the mark: our own change.
+        disk.damage = None;
+        disk.sealed.clear();
+        assert!(!take_up(&mut disk, changed(), now));
+        assert_eq!(disk.damage, None);
+    }
+}

@@ -1,0 +1,227 @@
+//! Cleaning up after one snapshot: unlink, merge, and go on until there is nothing more to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use crate::engine::failure::At;
+use crate::engine::locks::ImageLock;
+use crate::engine::merge::{self, Merged, Watch};
+use crate::engine::{EngineError, EngineErrorKind, Stamp};
+use crate::snapshot::destroy::files::Survey;
+use crate::snapshot::destroy::relink::{definition, error, pass, relink, reseal, unlink};
+use crate::snapshot::destroy::{Destroy, Member, Merge};
+use crate::snapshot::files::{FileGuard, FileUser};
+use crate::snapshot::journal::{Record, WriteError};
+use crate::snapshot::operation::Operation;
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+/// Attempts at a lock that our own freezer may take in between.
+const ATTEMPTS: u32 = 50;
+const MIB: u64 = 1 << 20;
+
+/// Locks on the files that this member's merges write, kept until its end.
+type Locks = BTreeMap<PathBuf, ImageLock>;
+
+pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(), EngineError> {
+    let core = &operation.core;
+    go_on(operation, member)?;
+    let (mut skip, mut locks) = (BTreeSet::new(), Locks::new());
+    // The simulation has no files.
+    while !member.layers.is_empty() {
+        let mut survey = match Survey::take(core, member) {
+            Ok(survey) => survey,
+            Err(e) => {
+                keep(operation, e.text);
+                break;
+            }
+        };
+        survey.touch(&operation.kind.merges());
+        if let Some(leaf) = survey.leaf(&skip) {
+            let _alone = alone(operation, std::slice::from_ref(&leaf.file), &|| false);
+            core.deps.frozen.release([leaf.file.as_path()]);
+            if let Err(e) = unlink(core, &leaf.file) {
+                let at = At::new(&member.name, &leaf.disk);
+                keep(operation, at.io(&leaf.file, &e).text);
+                skip.insert(leaf.file.clone());
+            }
+            continue;
+        }
+        let Some((layer, judged)) = survey.mergeable(&skip) else {
+            break;
+        };
+        let layer = layer.file.clone();
+        let merged = match judged {
+            Ok(merge) => one(operation, member, &merge, &mut locks)?,
+            Err(why) => Err(why),
+        };
+        if let Err(why) = merged {
+            keep(operation, why);
+            skip.insert(layer);
+        }
+    }
+    if !operation.kind.merges().is_empty() {
+        reseal(operation, member)?;
+    }
+    unlink(core, &member.definition).map_err(|e| definition(member, &e))
+}
+
+/// Merges whose content was in the lower file when a process died.
+fn go_on(operation: &Operation<Destroy>, member: &Member) -> Result<(), EngineError> {
+    let merges = operation.kind.merges().clone();
+    for (merge, seen) in merges.iter().filter(|(m, _)| m.machine == member.machine) {
+        let now = fs::metadata(&merge.child).map(|m| Stamp::of(&m)).ok();
+        // Written since by whoever started the machine: what is in the lower file is old. The child still
+        // lies on it and shows what it should; it is merged again or stays.
+        let content = |s: Stamp| (s.length, s.seconds, s.nanos);
+        if now.is_none() || now.map(content) != seen.map(content) {
+            continue;
+        }
+        let files = [merge.parent.clone(), merge.child.clone()];
+        let _alone = alone(operation, &files, &|| false);
+        if let Some(machine) = operation.core.deps.compute.machine(member.machine) {
+            operation.hold(&machine)?;
+        }
+        relink(operation, member, merge)?;
+    }
+    Ok(())
+}
+
+/// One merge. Inside, why the layer is kept; outside, trouble after which it only goes forward.
+fn one(
+    operation: &Operation<Destroy>,
+    member: &Member,
+    merge: &Merge,
+    locks: &mut Locks,
+) -> Result<Result<(), Text>, EngineError> {
+    let core = &operation.core;
+    let at = At::new(&member.name, &merge.disk);
+    let pending = || {
+        Ok(Err(
+            texts::MERGE_PENDING.with("file", merge.parent.display())
+        ))
+    };
+    let paused = || operation.paused().is_some();
+    // Whoever cancels need not wait for an export either.
+    let files = [merge.parent.clone(), merge.child.clone()];
+    let Some(_alone) = alone(operation, &files, &paused) else {
+        return pending();
+    };
+    if paused() {
+        return pending();
+    }
+    if let Some(machine) = core.deps.compute.machine(member.machine)
+        && let Err(e) = operation.hold(&machine)
+    {
+        return Ok(Err(e.text));
+    }
+    for file in [&merge.parent, &merge.child] {
+        if !operation.is_held(file)
+            && let Err(e) = lock(operation, &at, file, locks)
+        {
+            return Ok(Err(e.text));
+        }
+    }
+    pass(core, "merge", "before")?;
+    let begun = Record::Merge {
+        merge: merge.clone(),
+    };
+    record(operation, &begun)?;
+    operation.kind.take_up(begun);
+    let progress = |done: u64, of: u64| {
+        let text = texts::MERGING
+            .with("machine", &member.name)
+            .with("disk", &merge.disk);
+        operation.progress(10, text.with("done", done / MIB).with("of", of / MIB));
+    };
+    let work = merge::Merge {
+        at: &at,
+        parent: &merge.parent,
+        parent_format: merge.parent_format,
+        child: &merge.child,
+    };
+    let watch = Watch {
+        progress: &progress,
+        cancelled: &paused,
+    };
+    match work.run(&watch) {
+        Ok(Merged::Done) => {}
+        Ok(Merged::Cancelled) => return pending(),
+        Err(e) => return Ok(Err(e.text)),
+    }
+    pass(core, "merge", "after")?;
+    let child = merge.child.clone();
+    let seen = fs::metadata(&child).map(|m| Stamp::of(&m));
+    let seen = seen.map_err(|e| at.io(&child, &e))?;
+    let merged = Record::Merged { child, seen };
+    record(operation, &merged)?;
+    operation.kind.take_up(merged);
+    pass(core, "named", "before")?;
+    relink(operation, member, merge)?;
+    locks.remove(&merge.child);
+    Ok(Ok(()))
+}
+
+/// No QEMU opens the file as long as it is in `locks`; our own freezer lets it go.
+fn lock(
+    operation: &Operation<Destroy>,
+    at: &At,
+    file: &Path,
+    locks: &mut Locks,
+) -> Result<(), EngineError> {
+    if locks.contains_key(file) {
+        return Ok(());
+    }
+    let mut left = ATTEMPTS;
+    loop {
+        operation.core.deps.frozen.release([file]);
+        match ImageLock::take(at, file) {
+            Ok(lock) => {
+                locks.insert(file.to_owned(), lock);
+                return Ok(());
+            }
+            Err(e) if e.kind != EngineErrorKind::Locked || left == 0 => return Err(e),
+            Err(_) => left -= 1,
+        }
+    }
+}
+
+/// Waits until no export reads these files; `None` if it is given up before that.
+fn alone(
+    operation: &Operation<Destroy>,
+    files: &[PathBuf],
+    given_up: &dyn Fn() -> bool,
+) -> Option<FileGuard> {
+    let set = operation.kind.intent.set;
+    let user = FileUser {
+        job: operation.kind.intent.job,
+        doing: texts::DESTROYING.with("set", set),
+    };
+    operation.core.files.write(files, user, |in_use| {
+        let why = texts::DESTROY_WAITS.with("set", set);
+        operation.progress(10, why.with("cause", in_use.text()));
+        match given_up() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    })
+}
+
+fn record(operation: &Operation<Destroy>, record: &Record) -> Result<(), EngineError> {
+    operation.journal().append(record).map_err(|e| {
+        if matches!(e, WriteError::Broken(..)) {
+            operation.core.break_down(e.to_string());
+        }
+        error(texts::JOURNAL_FAILED.with("cause", e.cause()))
+    })
+}
+
+fn keep(operation: &Operation<Destroy>, why: Text) {
+    tracing::info!(set = %operation.kind.intent.set, %why, "A hidden layer stays");
+    let mut kept = operation.kind.kept();
+    if !kept.contains(&why) {
+        kept.push(why);
+    }
+}

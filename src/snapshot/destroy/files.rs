@@ -1,0 +1,269 @@
+//! Who names which disk file now, and what follows from that for the layers of a destroyed snapshot.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use crate::engine::failure::At;
+use crate::engine::graph::{Graph, Node, is_file, is_ours};
+use crate::engine::{EngineError, EngineErrorKind, Stamp, merge};
+use crate::id::{SetId, SnapshotId, VmId};
+use crate::inventory::Format;
+use crate::snapshot::core::Core;
+use crate::snapshot::damage;
+use crate::snapshot::destroy::{Layer, Member, Merge};
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+/// Looks that end at a missing file before it counts as missing.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A name of a disk file.
+#[derive(Debug, Clone)]
+pub(super) struct Named {
+    pub(super) machine: VmId,
+    pub(super) disk: String,
+    pub(super) file: PathBuf,
+    pub(super) format: Format,
+    /// The snapshot that keeps it; `None` for the active file of the machine.
+    pub(super) by: Option<(SetId, SnapshotId)>,
+}
+
+/// The files as they are at one moment.
+pub(super) struct Survey<'a> {
+    core: &'a Core,
+    member: &'a Member,
+    pub(super) graph: Graph,
+    pub(super) named: Vec<Named>,
+    /// Overlays of the machine that nothing here names: its definition may have lost a disk, or be away.
+    strangers: BTreeSet<PathBuf>,
+    /// What our own merges have changed; it is sealed again when they are done.
+    touched: BTreeSet<PathBuf>,
+}
+
+impl<'a> Survey<'a> {
+    /// Looks. Files of other machines may go while we look, by their own cleaning: what is missing is
+    /// missing only if it is so every time.
+    ///
+    /// # Errors
+    /// Something that may lie on these files cannot be seen.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "on a blocking thread, for milliseconds; the cleaning of another machine tells nobody"
+    )]
+    pub(super) fn take(core: &'a Core, member: &'a Member) -> Result<Self, EngineError> {
+        let mut left = ATTEMPTS;
+        loop {
+            match Self::look(core, member) {
+                Err(e) if e.kind == EngineErrorKind::Missing && left > 0 => {
+                    left -= 1;
+                    thread::sleep(PAUSE);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn look(core: &'a Core, member: &'a Member) -> Result<Self, EngineError> {
+        let machines = core.deps.compute.machines();
+        if !machines.contains_key(&member.machine) {
+            let folder = core.deps.data_dir.join("machines");
+            match fs::symlink_metadata(folder.join(member.machine.to_string())) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                _ => {
+                    return Err(EngineError {
+                        kind: EngineErrorKind::Failed,
+                        text: texts::MEMBER_UNREADABLE.with("machine", &member.name),
+                    });
+                }
+            }
+        }
+        let mut named = Vec::new();
+        for machine in machines.values() {
+            named.extend(machine.disks.iter().map(|disk| Named {
+                machine: machine.id,
+                disk: disk.id.clone(),
+                file: disk.file.clone(),
+                format: disk.format,
+                by: None,
+            }));
+        }
+        for set in core.deps.store.state().sets.values() {
+            for snapshot in &set.members {
+                let disks = snapshot.disks.iter().filter(|d| is_file(d));
+                named.extend(disks.map(|disk| Named {
+                    machine: snapshot.machine,
+                    disk: disk.id.clone(),
+                    file: disk.file.clone(),
+                    format: disk.format,
+                    by: Some((set.id, snapshot.id)),
+                }));
+            }
+        }
+        let at = At::new(&member.name, "*");
+        let files = named.iter().map(|n| (n.file.clone(), n.format));
+        let layers = member.layers.iter().map(|l| (l.file.clone(), l.format));
+        let mut graph = Graph::read(&at, files, layers)?;
+        let mut strangers = overlays(&core.sets(), member.machine);
+        strangers.retain(|file| {
+            let is_named = named.iter().any(|n| graph.is_same(&n.file, file));
+            !is_named && member.layers.iter().all(|l| l.file != *file)
+        });
+        for file in &strangers {
+            graph.add(&at, file.clone(), Format::Qcow2);
+        }
+        Ok(Self {
+            core,
+            member,
+            graph,
+            named,
+            strangers,
+            touched: BTreeSet::new(),
+        })
+    }
+
+    /// Notes what these merges have written, finished or not: the lower files, and the headers of what lies
+    /// on them once it was named anew.
+    pub(super) fn touch(&mut self, merges: &[(Merge, Option<Stamp>)]) {
+        let own = |(m, _): &&(Merge, Option<Stamp>)| m.machine == self.member.machine;
+        let mut touched = BTreeSet::new();
+        for (merge, merged) in merges.iter().filter(own) {
+            touched.extend(merge.parent.canonicalize());
+            if merged.is_some() {
+                let children = self.graph.children(&merge.parent).into_iter();
+                let others = children.filter(|n| !self.graph.is_same(&n.file, &merge.child));
+                touched.extend(others.filter_map(|n| n.file.canonicalize().ok()));
+            }
+        }
+        self.touched = touched;
+    }
+
+    /// What [`Survey::touch`] has noted, symbolic links resolved.
+    pub(super) fn touched(&self) -> &BTreeSet<PathBuf> {
+        &self.touched
+    }
+
+    /// Whether somebody else has changed the file since it was frozen, and nobody has accepted that.
+    fn is_damaged(&self, file: &Path) -> bool {
+        let Ok(file) = file.canonicalize() else {
+            return false;
+        };
+        let state = self.core.deps.store.state();
+        let disks = || {
+            let members = state.sets.values().flat_map(|set| &set.members);
+            members.flat_map(|m| &m.disks)
+        };
+        let mut marks = disks().filter_map(|d| d.damage.as_ref());
+        if self.member.damaged.contains(&file) || marks.any(|d| d.files.contains(&file)) {
+            return true;
+        }
+        let seals = disks().flat_map(|d| &d.sealed).chain(&self.member.sealed);
+        let mut seals = seals.filter(|s| s.file == file);
+        !self.touched.contains(&file) && seals.any(damage::is_changed)
+    }
+
+    /// By whom the file is named.
+    pub(super) fn names_of(&self, file: &Path) -> impl Iterator<Item = &Named> {
+        let same = move |n: &&Named| self.graph.is_same(&n.file, file);
+        self.named.iter().filter(same)
+    }
+
+    /// A file of ours that nobody names and nothing lies on.
+    pub(super) fn leaf(&self, skip: &BTreeSet<PathBuf>) -> Option<&Layer> {
+        let layers = self.hidden().filter(|l| self.is_ours(&l.file));
+        let mut leaves = layers.filter(|l| self.graph.children(&l.file).is_empty());
+        leaves.find(|l| !skip.contains(&l.file))
+    }
+
+    /// A layer with one child, and why it cannot be merged if it cannot.
+    pub(super) fn mergeable(
+        &self,
+        skip: &BTreeSet<PathBuf>,
+    ) -> Option<(&Layer, Result<Merge, Text>)> {
+        let mut layers = self.hidden().filter(|l| !skip.contains(&l.file));
+        let layer = layers.find(|l| {
+            (l.written || self.is_ours(&l.file)) && !self.graph.children(&l.file).is_empty()
+        })?;
+        Some((layer, self.judge(layer)))
+    }
+
+    fn judge(&self, layer: &Layer) -> Result<Merge, Text> {
+        let shown = layer.file.display();
+        let node = self.graph.node(&layer.file);
+        let children = self.graph.children(&layer.file);
+        let (Some(node), [child]) = (node, children.as_slice()) else {
+            let text = texts::KEPT_BRANCHES.with("file", shown);
+            return Err(text.with("count", children.len()));
+        };
+        let read_only = node.mode & 0o222 == 0 && !self.is_ours(&node.file);
+        if read_only
+            || rustix::fs::access(&node.file, rustix::fs::Access::WRITE_OK).is_err()
+                && !self.is_ours(&node.file)
+        {
+            return Err(texts::KEPT_READ_ONLY.with("file", shown));
+        }
+        if child.format != Format::Qcow2 || !self.is_ours(&child.file) {
+            let text = texts::KEPT_FOREIGN.with("file", shown);
+            return Err(text.with("child", child.file.display()));
+        }
+        for file in [&node.file, &child.file] {
+            if self.is_damaged(file) {
+                return Err(texts::KEPT_DAMAGED.with("file", file.display()));
+            }
+        }
+        let at = At::new(&self.member.name, &layer.disk);
+        self.require_own(layer, child)?;
+        for grandchild in self.graph.children(&child.file) {
+            self.require_own(layer, grandchild)?;
+            merge::can_name(&at, &grandchild.file, &node.file, node.format).map_err(|e| e.text)?;
+        }
+        Ok(Merge {
+            machine: self.member.machine,
+            disk: layer.disk.clone(),
+            parent: node.file.clone(),
+            parent_format: node.format,
+            child: child.file.clone(),
+        })
+    }
+
+    /// Nobody but the machine that this operation holds may name it, and it must be known what it is.
+    fn require_own(&self, layer: &Layer, node: &Node) -> Result<(), Text> {
+        if self.strangers.contains(&node.file) {
+            let text = texts::KEPT_STRANGER.with("file", layer.file.display());
+            return Err(text.with("child", node.file.display()));
+        }
+        let mut names = self.names_of(&node.file);
+        if names.all(|n| n.machine == self.member.machine) {
+            return Ok(());
+        }
+        let text = texts::KEPT_FOREIGN.with("file", layer.file.display());
+        Err(text.with("child", node.file.display()))
+    }
+
+    /// The layers that are there and that nobody names.
+    fn hidden(&self) -> impl Iterator<Item = &Layer> {
+        let there = |l: &&Layer| self.graph.node(&l.file).is_some();
+        let layers = self.member.layers.iter().filter(there);
+        layers.filter(|l| self.names_of(&l.file).next().is_none())
+    }
+
+    fn is_ours(&self, file: &Path) -> bool {
+        is_ours(&self.core.sets(), file)
+    }
+}
+
+/// The overlays in the folders that the server has for a machine.
+fn overlays(sets: &Path, machine: VmId) -> BTreeSet<PathBuf> {
+    let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries(sets.to_owned()).map(|set| set.path().join(machine.to_string()));
+    let files = folders.flat_map(entries).map(|file| file.path());
+    let is_overlay = |file: &PathBuf| {
+        file.extension()
+            .is_some_and(|e| e == Format::Qcow2.as_str())
+    };
+    files.filter(is_overlay).collect()
+}

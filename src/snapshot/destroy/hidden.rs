@@ -1,0 +1,121 @@
+//! Hidden layers of a machine: files that no snapshot names and others still lie on, and their merge on request.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::engine::EngineError;
+use crate::id::{JobId, SetId, SnapshotId, VmId};
+use crate::inventory::{Affected, JobKind, Machine, Service};
+use crate::job::NewJob;
+use crate::snapshot::accept::{self, powered_off};
+use crate::snapshot::coordinator::Coordinator;
+use crate::snapshot::core::Core;
+use crate::snapshot::destroy::files::Survey;
+use crate::snapshot::destroy::{Destroy, Intent, Member, layers};
+use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::{Accepted, Refused};
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+/// A file that no snapshot names and another one lies on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hidden {
+    /// The machine.
+    pub machine: VmId,
+    /// The disk.
+    pub disk: String,
+    /// The file.
+    pub file: PathBuf,
+    /// Why it cannot be merged now; `None` if it can.
+    pub why: Option<Text>,
+}
+
+impl Coordinator {
+    /// The hidden layers of a machine. Blocks.
+    ///
+    /// # Errors
+    /// A file of some machine cannot be seen, so nothing is known of what lies on what.
+    pub fn hidden(&self, machine: &Machine) -> Result<Vec<Hidden>, EngineError> {
+        let member = member(&self.core, machine);
+        if member.layers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let survey = Survey::take(&self.core, &member)?;
+        let (mut hidden, mut seen) = (Vec::new(), BTreeSet::new());
+        while let Some((layer, judged)) = survey.mergeable(&seen) {
+            seen.insert(layer.file.clone());
+            hidden.push(Hidden {
+                machine: machine.id,
+                disk: layer.disk.clone(),
+                file: layer.file.clone(),
+                why: judged.err(),
+            });
+        }
+        Ok(hidden)
+    }
+
+    /// Starts the job that merges the hidden layers of a machine that is powered off. Goes forward from the
+    /// answer on.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn tidy(&self, machine: VmId, owner: String) -> Result<Accepted, Refused> {
+        let core = Arc::clone(&self.core);
+        self.accepting(tidy(core, machine, owner)).await
+    }
+}
+
+async fn tidy(core: Arc<Core>, machine: VmId, owner: String) -> Result<Accepted, Refused> {
+    let ids = Accepted {
+        job: JobId::random(),
+        set: SetId::random(),
+    };
+    let doing = texts::TIDYING.with("machine", machine);
+    let wanted = vec![(Resource::Machine(machine), Mode::Exclusive)];
+    let leased = accept::lease(&core, ids.job, doing.clone(), move |_| {
+        Ok(((), wanted.clone()))
+    });
+    let ((), lease) = leased.await?;
+    let running = texts::DESTROY_RUNNING;
+    let gone = texts::MEMBER_UNREADABLE.with("machine", machine);
+    let machine = powered_off(&core, machine, gone, running)?;
+    let id = machine.id;
+    let shared = Arc::clone(&core);
+    let member = tokio::task::spawn_blocking(move || member(&shared, &machine)).await;
+    let intent = Intent {
+        job: ids.job,
+        set: ids.set,
+        members: vec![member.map_err(|e| accept::panicked(&e))?],
+        tidies: true,
+    };
+    let job = NewJob {
+        id: ids.job,
+        kind: JobKind::DestroySnapshotSet,
+        service: Service::CollectionSnapshot,
+        owner,
+        affected: vec![Affected::Machine(id)],
+        set: None,
+        status: doing,
+    };
+    accept::start(&core, Destroy::new(intent), job, BTreeMap::new(), lease).await?;
+    Ok(ids)
+}
+
+/// The machine with all its files, and no snapshot that goes.
+fn member(core: &Core, machine: &Machine) -> Member {
+    let snapshot = SnapshotId::random();
+    // No such copy of a definition exists, so none is removed.
+    let definition = core.sets().join(snapshot.to_string()).join("none/vm.toml");
+    Member {
+        machine: machine.id,
+        name: machine.name.clone(),
+        snapshot,
+        parent: None,
+        definition,
+        captured: BTreeSet::new(),
+        layers: layers(core, machine.id, &machine.name, Vec::new(), true),
+        sealed: Vec::new(),
+        damaged: BTreeSet::new(),
+    }
+}

@@ -1,0 +1,77 @@
+//! What the journal knows of a destroy.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{JobId, SetId, SnapshotId, VmId};
+use crate::inventory::{Format, Sealed};
+
+/// Everything that recovery needs to know of a destroy from its beginning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Its job.
+    pub job: JobId,
+    /// The set.
+    pub set: SetId,
+    /// The member snapshots that go.
+    pub members: Vec<Member>,
+    /// Nothing goes: the hidden layers of the one member are merged, and the set stands for nothing.
+    #[serde(default)]
+    pub tidies: bool,
+}
+
+/// One snapshot of an [`Intent`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The machine.
+    pub machine: VmId,
+    /// Its name at the cut, for texts.
+    pub name: String,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// What its children stand on afterwards.
+    pub parent: Option<SnapshotId>,
+    /// The copy of the definition.
+    pub definition: PathBuf,
+    /// The files that it keeps.
+    pub captured: BTreeSet<PathBuf>,
+    /// Every file of the machine, with everything under it.
+    pub layers: Vec<Layer>,
+    /// The files that it keeps and those under them, as they were once frozen.
+    #[serde(default)]
+    pub sealed: Vec<Sealed>,
+    /// Those that are known to be changed by somebody else: none of them is merged.
+    #[serde(default)]
+    pub damaged: BTreeSet<PathBuf>,
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// The disk.
+    pub disk: String,
+    /// Absolute.
+    pub file: PathBuf,
+    /// Its format.
+    pub format: Format,
+    /// The machine has written it: a file that the snapshot keeps, or the imported image. What was under that
+    /// is never written.
+    pub written: bool,
+}
+
+/// A child that goes into its parent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merge {
+    /// The machine.
+    pub machine: VmId,
+    /// The disk, for texts.
+    pub disk: String,
+    /// The lower file.
+    pub parent: PathBuf,
+    /// Its format.
+    pub parent_format: Format,
+    /// The qcow2 file that goes into it.
+    pub child: PathBuf,
+}

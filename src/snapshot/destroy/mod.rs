@@ -1,0 +1,380 @@
+//! Destroying a set, or the snapshot of one of its machines.
+//!
+//! ```text
+//!   INTENT (the commit) ▶ forget (one transaction: gone for clients) ▶ clean ▶ publish (job 7) ▶ clear
+//! ```
+//!
+//! `clean` unlinks what nothing lies on, and merges a layer that nothing names into the file under it. What
+//! cannot be merged now stays as a hidden layer; the status of the job says how many and why. A cancel stops
+//! the merges and leaves their layers; the next destroy on the machine goes on with them.
+
+mod clean;
+mod files;
+mod hidden;
+mod intent;
+mod relink;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::engine::Stamp;
+use crate::engine::failure::At;
+use crate::engine::graph::{self, Graph};
+use crate::id::{JobId, SetId, SnapshotId, VmId};
+use crate::inventory::{Affected, Format, JobKind, Service, Snapshot, SnapshotSet};
+use crate::job::NewJob;
+use crate::snapshot::accept::{self, plan_each, powered_off};
+use crate::snapshot::coordinator::Coordinator;
+use crate::snapshot::core::Core;
+use crate::snapshot::damage;
+use crate::snapshot::journal::{self, Record};
+use crate::snapshot::kind::{Kind, Step, Words, Work};
+use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::{Accepted, Refused};
+use crate::store::{Change, State};
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+pub use hidden::Hidden;
+pub use intent::{Intent, Layer, Member, Merge};
+
+/// A wish to destroy a set or a part of it.
+#[derive(Debug, Clone)]
+pub struct DestroyRequest {
+    /// The set.
+    pub set: SetId,
+    /// Only this member snapshot of it; all of them if `None`.
+    pub snapshot: Option<SnapshotId>,
+    /// The service whose method was called.
+    pub service: Service,
+    /// The user who called.
+    pub owner: String,
+}
+
+/// A set being destroyed.
+pub(crate) struct Destroy {
+    intent: Intent,
+    /// Merges that the journal tells of; the child as it was when the lower file had its content.
+    merges: Mutex<Vec<(Merge, Option<Stamp>)>>,
+    /// Why layers were kept.
+    kept: Mutex<Vec<Text>>,
+}
+
+impl Destroy {
+    pub(crate) fn new(intent: Intent) -> Self {
+        Self {
+            intent,
+            merges: Mutex::default(),
+            kept: Mutex::default(),
+        }
+    }
+
+    /// Notes what a record tells of a merge.
+    fn take_up(&self, record: Record) {
+        match record {
+            Record::Merge { merge } => self.merges().push((merge, None)),
+            Record::Merged { child, seen } => {
+                let mut merges = self.merges();
+                for (_, merged) in merges.iter_mut().filter(|(m, _)| m.child == child) {
+                    *merged = Some(seen);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn merges(&self) -> MutexGuard<'_, Vec<(Merge, Option<Stamp>)>> {
+        self.merges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Text>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const FINISH: &[Step<Destroy>] = &[
+    Step {
+        name: "forget",
+        percent: 2,
+        doing: texts::FORGETTING,
+        work: Work::Parts {
+            run: relink::forget,
+            undo: None,
+        },
+    },
+    Step {
+        name: "clean",
+        percent: 5,
+        doing: texts::CLEANING,
+        work: Work::Parts {
+            run: clean::clean,
+            undo: None,
+        },
+    },
+    Step {
+        name: "publish",
+        percent: 97,
+        doing: texts::DESTROY_ENDING,
+        work: Work::Publish,
+    },
+    Step {
+        name: "clear",
+        percent: 99,
+        doing: texts::CLEARING,
+        work: Work::Clear,
+    },
+];
+
+/// Every fail point of a destroy, in the order in which they are passed.
+pub const FAILPOINTS: &[&str] = &[
+    "destroy.intent.before",
+    "destroy.intent.after",
+    "destroy.job.after",
+    "destroy.forget.before",
+    "destroy.forget.after",
+    "destroy.clean.before",
+    "destroy.clean.after",
+    "destroy.publish.before",
+    "destroy.publish.after",
+    "destroy.clear.before",
+    "destroy.clear.after",
+];
+
+/// The fail points within the cleaning of one member: passed once for each merge.
+pub const MERGE_FAILPOINTS: &[&str] = &[
+    "destroy.merge.before",
+    "destroy.merge.after",
+    "destroy.named.before",
+    "destroy.named.after",
+    "destroy.tops.after",
+    "destroy.records.after",
+    "destroy.unlink.after",
+];
+
+impl Kind for Destroy {
+    type Part = Member;
+
+    const NAME: &'static str = "destroy";
+    const TAKE: &'static [Step<Self>] = &[];
+    const FINISH: &'static [Step<Self>] = FINISH;
+    const PAUSES: bool = true;
+    const WORDS: Words = Words {
+        failed: texts::DESTROY_WAITS,
+        interrupted: texts::DESTROY_RECOVERING,
+        undoing: texts::DESTROY_RECOVERING,
+        undo_waits: texts::DESTROY_WAITS,
+        finish_waits: texts::DESTROY_WAITS,
+        recovering: texts::DESTROY_RECOVERING,
+    };
+
+    fn job(&self) -> JobId {
+        self.intent.job
+    }
+
+    fn set(&self) -> SetId {
+        self.intent.set
+    }
+
+    fn parts(&self) -> &[Member] {
+        &self.intent.members
+    }
+
+    fn name(part: &Member) -> &str {
+        &part.name
+    }
+
+    fn intent(&self) -> journal::Intent {
+        journal::Intent::Destroy(self.intent.clone())
+    }
+
+    fn replay(&mut self, record: Record) {
+        self.take_up(record);
+    }
+
+    fn resources(&self) -> Vec<(Resource, Mode)> {
+        let machines = self.intent.members.iter();
+        let machines = machines.map(|m| (Resource::Machine(m.machine), Mode::Exclusive));
+        let set = (Resource::Set(self.intent.set), Mode::Exclusive);
+        machines.chain([set]).collect()
+    }
+
+    fn names(&self, named: &mut BTreeSet<PathBuf>) {
+        for member in &self.intent.members {
+            named.insert(member.definition.clone());
+            named.extend(member.layers.iter().map(|l| l.file.clone()));
+        }
+    }
+
+    fn publish(&self, state: &State) -> Option<(Text, Vec<Change>)> {
+        let set = self.intent.set;
+        let done = match self.intent.members.first() {
+            Some(member) if state.sets.contains_key(&set) => {
+                let text = texts::DESTROYED_MEMBER.with("set", set);
+                text.with("machine", &member.name)
+            }
+            _ => texts::DESTROYED.with("set", set),
+        };
+        let kept = self.kept();
+        if let (true, Some(member)) = (self.intent.tidies, self.intent.members.first()) {
+            let status = texts::TIDIED.with("machine", &member.name);
+            return Some((status.with("count", kept.len()), Vec::new()));
+        }
+        let status = match kept.first() {
+            None => done,
+            Some(first) => texts::DESTROYED_KEPT
+                .with("done", done)
+                .with("count", kept.len())
+                .with("cause", first),
+        };
+        Some((status, Vec::new()))
+    }
+}
+
+impl Coordinator {
+    /// Checks the request against the state, locks the members and the set and starts the job. Answers once
+    /// job and journal are durable; from then on it goes forward.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn destroy(&self, request: DestroyRequest) -> Result<Accepted, Refused> {
+        let core = Arc::clone(&self.core);
+        self.accepting(destroy(core, request)).await
+    }
+}
+
+async fn destroy(core: Arc<Core>, request: DestroyRequest) -> Result<Accepted, Refused> {
+    let ids = Accepted {
+        job: JobId::random(),
+        set: request.set,
+    };
+    let (set, only) = (request.set, request.snapshot);
+    let doing = match only {
+        None => texts::DESTROYING.with("set", set),
+        Some(_) => texts::DESTROYING_MEMBER.with("set", set),
+    };
+    let machines = core.deps.store.state().sets.get(&set).map(machines);
+    let machines = machines.unwrap_or_default();
+    // Sets of the same machines share files with it.
+    let concerns =
+        move |set: &SnapshotSet| set.members.iter().any(|m| machines.contains(&m.machine));
+    let noticed = damage::notice(&core, None, concerns).await;
+    noticed.map_err(|e| core.store_failed(&e))?;
+    let (snapshots, lease) = accept::lease(&core, ids.job, doing.clone(), move |state| {
+        let found = state.sets.get(&set).map(|s| s.members.clone());
+        let mut found = found.unwrap_or_default();
+        found.retain(|m| only.is_none_or(|id| m.id == id));
+        if found.is_empty() {
+            return Err(Refused::InvalidParameter(texts::NO_SET.with("set", set)));
+        }
+        let machines = found.iter().map(|m| Resource::Machine(m.machine));
+        let wanted = machines.chain([Resource::Set(set)]);
+        let wanted = wanted.map(|r| (r, Mode::Exclusive)).collect();
+        Ok((found, wanted))
+    })
+    .await?;
+    let affected = snapshots.iter().map(|m| Affected::Machine(m.machine));
+    let affected = affected.chain([Affected::Set(set)]).collect();
+    let members = plan_each(&core, snapshots, draft).await?;
+    let intent = Intent {
+        job: ids.job,
+        set,
+        members,
+        tidies: false,
+    };
+    let job = NewJob {
+        id: ids.job,
+        kind: JobKind::DestroySnapshotSet,
+        service: request.service,
+        owner: request.owner,
+        affected,
+        set: None,
+        status: doing,
+    };
+    accept::start(&core, Destroy::new(intent), job, BTreeMap::new(), lease).await?;
+    Ok(ids)
+}
+
+fn machines(set: &Arc<SnapshotSet>) -> BTreeSet<VmId> {
+    set.members.iter().map(|m| m.machine).collect()
+}
+
+/// Everything that will be looked at: after a death nothing else leads to a layer that nobody names.
+fn draft(core: &Core, snapshot: Snapshot) -> Result<Member, Refused> {
+    if core.deps.compute.machine(snapshot.machine).is_some() {
+        let running = texts::DESTROY_RUNNING;
+        powered_off(core, snapshot.machine, running.text(), running)?;
+    }
+    let seals = snapshot.disks.iter().flat_map(|d| d.sealed.clone());
+    let damaged = snapshot.disks.iter().filter_map(|d| d.damage.clone());
+    let own = snapshot.disks.iter().filter(|d| graph::is_file(d));
+    let captured = own.clone().map(|d| d.file.clone()).collect();
+    let own: Vec<_> = own
+        .map(|d| (d.id.clone(), d.file.clone(), d.format))
+        .collect();
+    let active = !own.is_empty();
+    Ok(Member {
+        machine: snapshot.machine,
+        layers: layers(core, snapshot.machine, &snapshot.machine_name, own, active),
+        sealed: seals.collect::<BTreeSet<_>>().into_iter().collect(),
+        damaged: damaged.flat_map(|d| d.files).collect(),
+        name: snapshot.machine_name,
+        snapshot: snapshot.id,
+        parent: snapshot.parent,
+        definition: snapshot.definition,
+        captured,
+    })
+}
+
+/// `own` and every other file of the machine (the active ones too if `active`), with everything under them.
+fn layers(
+    core: &Core,
+    id: VmId,
+    name: &str,
+    own: Vec<(String, PathBuf, Format)>,
+    active: bool,
+) -> Vec<Layer> {
+    let machine = core.deps.compute.machine(id);
+    let state = core.deps.store.state();
+    let imported = machine.as_deref().map(graph::imported).unwrap_or_default();
+    let captured: BTreeSet<_> = own.iter().map(|(_, file, _)| file.clone()).collect();
+    let mut sources = own;
+    // Layers that another destroy had to keep may lie under any file of the machine.
+    let all = state.sets.values().flat_map(|s| &s.members);
+    for other in all.filter(|m| m.machine == id) {
+        let disks = other.disks.iter().filter(|d| graph::is_file(d));
+        sources.extend(disks.map(|d| (d.id.clone(), d.file.clone(), d.format)));
+    }
+    if active {
+        let disks = machine.iter().flat_map(|m| &m.disks);
+        sources.extend(disks.map(|d| (d.id.clone(), d.file.clone(), d.format)));
+    }
+    let mut layers: BTreeMap<PathBuf, Layer> = BTreeMap::new();
+    for (disk, file, format) in sources {
+        let at = At::new(name, &disk);
+        // A file that cannot be read now is looked at again when it is its turn.
+        let graph = Graph::read(&at, [(file.clone(), format)], []).unwrap_or_default();
+        let below = graph.chain(&file).into_iter();
+        let below = below.map(|n| (n.file.clone(), n.format));
+        for (file, format) in [(file.clone(), format)].into_iter().chain(below) {
+            let written = captured.contains(&file) || imported.contains(&file);
+            layers.entry(file.clone()).or_insert_with(|| Layer {
+                disk: disk.clone(),
+                file,
+                format,
+                written,
+            });
+        }
+    }
+    layers.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_fail_points_names_every_step() {
+        assert_eq!(FAILPOINTS, crate::snapshot::kind::points::<Destroy>());
+    }
+}

@@ -1,0 +1,266 @@
+//! Exporting a set: every disk as a stand-alone file, the definitions and a manifest, in one new directory.
+//!
+//! ```text
+//!   read (lease of every file) ▶ copy ▶ manifest ▶ reveal (rename) ▶ commit ▶ publish (job 7) ▶ clear
+//! ```
+//!
+//! All of it is written under a name of its own beside the target, which appears whole by one rename. The undo
+//! takes a revealed target back only if its manifest names this job.
+
+mod intent;
+mod manifest;
+mod place;
+mod steps;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::engine::space::Reserve;
+use crate::id::{JobId, SetId, VmId};
+use crate::inventory::{Affected, JobKind, Service, SnapshotSet};
+use crate::job::NewJob;
+use crate::snapshot::accept;
+use crate::snapshot::coordinator::Coordinator;
+use crate::snapshot::core::Core;
+use crate::snapshot::damage;
+use crate::snapshot::files::FileGuard;
+use crate::snapshot::journal::{self, Record};
+use crate::snapshot::kind::{Kind, Step, Words};
+use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::{Accepted, Refused};
+use crate::store::{Change, State};
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+pub use intent::Intent;
+pub use place::Directory;
+pub use steps::FAILPOINTS;
+
+use manifest::Written;
+
+/// Where sets may be exported to. The default admits no directory.
+#[derive(Debug, Clone, Default)]
+pub struct Exports {
+    /// The folders below which a directory must lie; absolute.
+    pub roots: Vec<PathBuf>,
+    /// What must stay free there.
+    pub reserve: Reserve,
+}
+
+/// A wish for an export, checked for form by the provider.
+#[derive(Debug, Clone)]
+pub struct ExportRequest {
+    /// The set.
+    pub set: SetId,
+    /// The directory in which the exported one is made.
+    pub directory: String,
+    /// The disks too, or definitions only.
+    pub storage: bool,
+    /// The user who called.
+    pub owner: String,
+}
+
+/// Not even begun; nothing was changed. Each is one return value of ExportSnapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExportRefused {
+    /// 32768: the store or the journal cannot be written.
+    Failed(Text),
+    /// 32770: the disks of this engine have no content.
+    NotSupported(Text),
+    /// 32773: no such set, a directory that is not allowed or not there.
+    InvalidParameter(Text),
+    /// 32774: an operation changes the set.
+    InUse(Text),
+    /// 32775: the target exists, or a disk of the set is damaged.
+    InvalidState(Text),
+}
+
+/// A set being exported.
+pub(crate) struct Export {
+    intent: Intent,
+    /// The one part that its steps work on.
+    part: [(); 1],
+    reading: Mutex<Reading>,
+    written: Mutex<BTreeMap<VmId, Written>>,
+}
+
+/// What the copy reads.
+#[derive(Debug, Default)]
+struct Reading {
+    /// The set with the files that its disks have now.
+    set: Option<SnapshotSet>,
+    /// Keeps those files as they are.
+    _guard: Option<FileGuard>,
+}
+
+impl Export {
+    pub(crate) fn new(intent: Intent) -> Self {
+        Self {
+            intent,
+            part: [()],
+            reading: Mutex::default(),
+            written: Mutex::default(),
+        }
+    }
+
+    fn reading(&self) -> MutexGuard<'_, Reading> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn written(&self) -> MutexGuard<'_, BTreeMap<VmId, Written>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kind for Export {
+    type Part = ();
+
+    const NAME: &'static str = "export";
+    const TAKE: &'static [Step<Self>] = steps::TAKE;
+    const FINISH: &'static [Step<Self>] = steps::FINISH;
+    const FAILED: u16 = 32768;
+    const WORDS: Words = Words {
+        failed: texts::EXPORT_FAILED,
+        interrupted: texts::EXPORT_INTERRUPTED,
+        undoing: texts::EXPORT_UNDOING,
+        undo_waits: texts::EXPORT_UNDO_WAITS,
+        finish_waits: texts::EXPORT_FINISH_WAITS,
+        recovering: texts::EXPORT_RECOVERING,
+    };
+
+    fn job(&self) -> JobId {
+        self.intent.job
+    }
+
+    fn set(&self) -> SetId {
+        self.intent.set.id
+    }
+
+    fn parts(&self) -> &[()] {
+        &self.part
+    }
+
+    fn name((): &()) -> &str {
+        "*"
+    }
+
+    fn intent(&self) -> journal::Intent {
+        journal::Intent::Export(self.intent.clone())
+    }
+
+    fn replay(&mut self, _: Record) {}
+
+    fn resources(&self) -> Vec<(Resource, Mode)> {
+        vec![(Resource::Set(self.intent.set.id), Mode::Shared)]
+    }
+
+    fn names(&self, _: &mut BTreeSet<PathBuf>) {}
+
+    fn publish(&self, _: &State) -> Option<(Text, Vec<Change>)> {
+        let status = texts::EXPORT_COMPLETED.with("set", self.intent.set.id);
+        let target = self.intent.directory.path().join(self.intent.target());
+        Some((status.with("target", target.display()), Vec::new()))
+    }
+}
+
+impl Coordinator {
+    /// Checks the request against the state, holds the set and starts the job. Answers once job and journal are
+    /// durable. A caller that goes away meanwhile changes nothing.
+    ///
+    /// # Errors
+    /// [`ExportRefused`].
+    pub async fn export(&self, request: ExportRequest) -> Result<Accepted, ExportRefused> {
+        let core = Arc::clone(&self.core);
+        let exports = &core.deps.exports;
+        let directory = Directory::of(&request.directory, &exports.roots);
+        let directory = directory.map_err(ExportRefused::InvalidParameter)?;
+        let intent = check(Arc::clone(&core), request, directory).await?;
+        let accepting = self.accepting(begin(core, intent)).await;
+        accepting.map_err(|refused| match refused {
+            Refused::Failed(text) => ExportRefused::Failed(text),
+            Refused::InvalidParameter(text) => ExportRefused::InvalidParameter(text),
+            // The only state that is asked for there: whether someone changes the set.
+            Refused::InvalidState(text) => ExportRefused::InUse(text),
+        })
+    }
+}
+
+/// What is to be done, if it can be.
+async fn check(
+    core: Arc<Core>,
+    request: ExportRequest,
+    directory: Directory,
+) -> Result<Intent, ExportRefused> {
+    let wanted = request.set;
+    let noticed = damage::notice(&core, None, move |set| set.id == wanted).await;
+    if let Err(Refused::Failed(text)) = noticed.map_err(|e| core.store_failed(&e)) {
+        return Err(ExportRefused::Failed(text));
+    }
+    let set = set_of(&core.deps.store.state(), request.set);
+    let set = set.map_err(ExportRefused::InvalidParameter)?;
+    if request.storage
+        && let Some(disk) = damage::damaged(&set).next()
+    {
+        return Err(ExportRefused::InvalidState(disk.text()));
+    }
+    let drivers = &core.deps.storage;
+    let mut disks = set.members.iter().flat_map(|m| &m.disks);
+    if request.storage
+        && let Some(disk) = disks.find(|d| !drivers.has_content(&d.driver))
+    {
+        let text = texts::EXPORT_NO_CONTENT.with("driver", &disk.driver);
+        return Err(ExportRefused::NotSupported(text));
+    }
+    let intent = Intent {
+        job: JobId::random(),
+        set,
+        storage: request.storage,
+        directory,
+        exported: core.deps.clock.now(),
+        owner: request.owner,
+    };
+    let checked = tokio::task::spawn_blocking(move || {
+        let unusable = |e| ExportRefused::InvalidParameter(intent.directory.refusal(&e));
+        let place = intent.directory.open().map_err(unusable)?;
+        match place.has(&intent.target()).map_err(unusable)? {
+            true => Err(ExportRefused::InvalidState(intent.exists())),
+            false => Ok(intent),
+        }
+    });
+    checked.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "Checking an export panicked");
+        Err(ExportRefused::Failed(texts::INTERNAL.text()))
+    })
+}
+
+fn set_of(state: &State, id: SetId) -> Result<SnapshotSet, Text> {
+    let set = state.sets.get(&id).map(|set| SnapshotSet::clone(set));
+    set.ok_or_else(|| texts::EXPORT_NO_SET.with("set", id))
+}
+
+async fn begin(core: Arc<Core>, intent: Intent) -> Result<Accepted, Refused> {
+    let ids = Accepted {
+        job: intent.job,
+        set: intent.set.id,
+    };
+    let doing = texts::EXPORTING.with("set", ids.set);
+    let leased = accept::lease(&core, ids.job, doing.clone(), move |state| {
+        set_of(state, ids.set).map_err(Refused::InvalidParameter)?;
+        Ok(((), vec![(Resource::Set(ids.set), Mode::Shared)]))
+    });
+    let ((), lease) = leased.await?;
+    let machines = intent.set.members.iter();
+    let machines = machines.map(|m| Affected::Machine(m.machine));
+    let job = NewJob {
+        id: ids.job,
+        kind: JobKind::ExportSnapshotSet,
+        service: Service::CollectionSnapshot,
+        owner: intent.owner.clone(),
+        affected: machines.chain([Affected::Set(ids.set)]).collect(),
+        set: None,
+        status: doing,
+    };
+    accept::start(&core, Export::new(intent), job, BTreeMap::new(), lease).await?;
+    Ok(ids)
+}

@@ -1,0 +1,232 @@
+//! Where an export goes: a directory below a configured root that no symbolic link leads out of.
+//!
+//! The kernel resolves the path beneath the root (openat2), and from then on the open directory is meant, whatever
+//! happens to its name.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, openat, openat2, renameat_with};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+/// A directory that a client named, split at the root that admits it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// The configured root.
+    pub root: PathBuf,
+    /// The way from there; empty for the root itself.
+    pub below: PathBuf,
+}
+
+impl Directory {
+    /// The directory `named` by a client, if one of `roots` admits it by name.
+    ///
+    /// # Errors
+    /// The refusal, for the client.
+    pub(crate) fn of(named: &str, roots: &[PathBuf]) -> Result<Self, Text> {
+        let path = Path::new(named);
+        if !path.is_absolute() || named.contains('\0') {
+            return Err(texts::EXPORT_ABSOLUTE.with("directory", named));
+        }
+        if roots.is_empty() {
+            return Err(texts::EXPORT_NO_ROOTS.text());
+        }
+        let below = |root: &PathBuf| {
+            let below = path.strip_prefix(root).ok()?;
+            Some(Self {
+                root: root.clone(),
+                below: below.to_owned(),
+            })
+        };
+        roots
+            .iter()
+            .find_map(below)
+            .ok_or_else(|| texts::EXPORT_OUTSIDE.with("directory", named))
+    }
+
+    /// The whole path, as the client named it.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        // Without the slash that joining nothing would add.
+        match self.below.as_os_str().is_empty() {
+            true => self.root.clone(),
+            false => self.root.join(&self.below),
+        }
+    }
+
+    /// Opens it. A symbolic link in the way from the root may lead to what lies below the root, to nothing else.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub(crate) fn open(&self) -> io::Result<Place> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, &self.root, flags, Mode::empty())?;
+        let below = match self.below.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => &self.below,
+        };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let directory = openat2(root, below, flags, Mode::empty(), resolve)?;
+        Ok(Place {
+            directory: directory.into(),
+        })
+    }
+
+    /// Why it cannot be used, for the client.
+    pub(crate) fn refusal(&self, error: &io::Error) -> Text {
+        let directory = self.path();
+        let directory = directory.display();
+        let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
+        match error.kind() {
+            io::ErrorKind::NotFound => texts::EXPORT_MISSING.with("directory", directory),
+            io::ErrorKind::NotADirectory => texts::EXPORT_NO_DIRECTORY.with("directory", directory),
+            // EXDEV: the way leaves the root; ELOOP: it never ends.
+            _ if [Errno::XDEV, Errno::LOOP].contains(&errno) => {
+                texts::EXPORT_OUTSIDE.with("directory", directory)
+            }
+            _ => {
+                let text = texts::EXPORT_UNUSABLE.with("directory", directory);
+                text.with("cause", error)
+            }
+        }
+    }
+}
+
+/// An open directory. Names in it are given by its descriptor, so that nobody can exchange it meanwhile.
+#[derive(Debug)]
+pub(crate) struct Place {
+    directory: File,
+}
+
+impl Place {
+    /// The way to `name` in this directory, good while this lives.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        Path::new("/proc/self/fd")
+            .join(self.directory.as_raw_fd().to_string())
+            .join(name)
+    }
+
+    /// Is there anything of that name, if only a symbolic link?
+    pub(crate) fn has(&self, name: &str) -> io::Result<bool> {
+        match fs::symlink_metadata(self.path(name)) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Gives something another name, durably. Never replaces anything.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let directory = &self.directory;
+        renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE)?;
+        self.sync()
+    }
+
+    /// Removes a directory of that name with all that is in it, durably. One that is not there is fine.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_dir_all(self.path(name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => self.sync(),
+        }
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.directory.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_what_lies_below_a_root_is_admitted() {
+        let roots = [PathBuf::from("/srv/a"), PathBuf::from("/srv/b")];
+        let good = Directory::of("/srv/b/c/", &roots).unwrap();
+        assert_eq!((good.root, good.below), (roots[1].clone(), "c".into()));
+        assert!(Directory::of("/srv/a", &roots).is_ok(), "the root itself");
+        for bad in [
+            "",
+            "srv/a",
+            "C:\\exports",
+            "/srv",
+            "/srv/ab",
+            "/srv/a\0b",
+            "/",
+        ] {
+            assert!(Directory::of(bad, &roots).is_err(), "{bad:?}");
+        }
+        let none = Directory::of("/srv/a", &[]).unwrap_err().render();
+        assert!(none.contains("[export] roots"), "{none}");
+    }
+
+    #[test]
+    fn no_way_leads_out_of_the_root() {
+        let world = tempfile::tempdir().unwrap();
+        let root = world.path().join("root");
+        let outside = world.path().join("outside");
+        fs::create_dir_all(root.join("in/deep")).unwrap();
+        fs::create_dir_all(outside.join("deep")).unwrap();
+        symlink("in", root.join("link-in")).unwrap();
+        symlink(&outside, root.join("link-out")).unwrap();
+        symlink("../outside", root.join("link-up")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        fs::write(root.join("file"), b"").unwrap();
+        let open = |below: &str| {
+            let directory = Directory {
+                root: root.clone(),
+                below: below.into(),
+            };
+            let opened = directory.open();
+            opened.map_err(|e| directory.refusal(&e).id().to_owned())
+        };
+        for good in ["", "in", "in/deep", "link-in/deep", "in/../in"] {
+            assert!(open(good).is_ok(), "{good}");
+        }
+        let table = [
+            ("../outside", texts::EXPORT_OUTSIDE),
+            ("in/../../outside", texts::EXPORT_OUTSIDE),
+            ("link-out", texts::EXPORT_OUTSIDE),
+            ("link-out/deep", texts::EXPORT_OUTSIDE),
+            ("link-up", texts::EXPORT_OUTSIDE),
+            ("loop", texts::EXPORT_OUTSIDE),
+            ("nowhere", texts::EXPORT_MISSING),
+            ("file", texts::EXPORT_NO_DIRECTORY),
+        ];
+        for (bad, text) in table {
+            assert_eq!(open(bad).unwrap_err(), text.id, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_open_directory_is_meant_whatever_its_name_leads_to() {
+        let world = tempfile::tempdir().unwrap();
+        let (root, outside) = (world.path().join("root"), world.path().join("outside"));
+        fs::create_dir_all(root.join("in")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        let directory = Directory {
+            root: root.clone(),
+            below: "in".into(),
+        };
+        let place = directory.open().unwrap();
+        fs::rename(root.join("in"), root.join("moved")).unwrap();
+        symlink(&outside, root.join("in")).unwrap();
+        fs::create_dir(place.path("made")).unwrap();
+        assert!(root.join("moved/made").is_dir());
+        place.rename("made", "other").unwrap();
+        assert!(place.has("other").unwrap() && !place.has("made").unwrap());
+        fs::create_dir(place.path("third")).unwrap();
+        assert!(place.rename("other", "third").is_err(), "replaces nothing");
+        place.remove("other").unwrap();
+        place.remove("other").unwrap();
+        assert!(fs::read_dir(&outside).unwrap().next().is_none());
+    }
+}

@@ -1,0 +1,432 @@
+//! What an export consists of: the steps, in their order, each with its undo.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::engine::failure::{self, At};
+use crate::engine::flatten::{self, Flat};
+use crate::engine::qcow2::chain::{self, Layer, Roots};
+use crate::engine::{EngineError, EngineErrorKind, definition};
+use crate::inventory::{Snapshot, SnapshotDisk, SnapshotSet};
+use crate::job::Worker;
+use crate::snapshot::export::manifest::{self, Definition, Manifest, Written};
+use crate::snapshot::export::place::Place;
+use crate::snapshot::export::{Export, Reading, set_of};
+use crate::snapshot::files::FileUser;
+use crate::snapshot::journal::{Record, sync_folder};
+use crate::snapshot::kind::{Step, Work};
+use crate::snapshot::operation::Operation;
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+/// Up to and with the commit point, which is the last of them.
+pub(crate) const TAKE: &[Step<Export>] = &[
+    Step {
+        name: "read",
+        percent: 1,
+        doing: texts::EXPORT_READING,
+        work: Work::Parts {
+            run: read,
+            undo: Some(unread),
+        },
+    },
+    Step {
+        name: "copy",
+        percent: COPY.0,
+        doing: texts::EXPORT_COPYING,
+        work: Work::Parts {
+            run: copy,
+            undo: Some(remove),
+        },
+    },
+    Step {
+        name: "manifest",
+        percent: COPY.1,
+        doing: texts::EXPORT_MANIFEST,
+        work: Work::Parts {
+            run: describe,
+            undo: None, // `remove` takes it too
+        },
+    },
+    Step {
+        name: "reveal",
+        percent: 96,
+        doing: texts::EXPORT_REVEALING,
+        work: Work::Parts {
+            run: reveal,
+            undo: Some(hide),
+        },
+    },
+    Step {
+        name: "commit",
+        percent: 97,
+        doing: texts::EXPORT_COMMITTING,
+        work: Work::Record(|_| Record::Exported),
+    },
+];
+
+/// After the commit point.
+pub(crate) const FINISH: &[Step<Export>] = &[
+    Step {
+        name: "publish",
+        percent: 98,
+        doing: texts::EXPORT_PUBLISHING,
+        work: Work::Publish,
+    },
+    Step {
+        name: "clear",
+        percent: 99,
+        doing: texts::CLEARING,
+        work: Work::Clear,
+    },
+];
+
+/// Progress when the copy begins and ends.
+const COPY: (u8, u8) = (2, 94);
+
+/// Every fail point of an export, in the order in which they are passed; those of the undo last.
+pub const FAILPOINTS: &[&str] = &[
+    "export.intent.before",
+    "export.intent.after",
+    "export.job.after",
+    "export.read.before",
+    "export.read.after",
+    "export.copy.before",
+    "export.copy.after",
+    "export.manifest.before",
+    "export.manifest.after",
+    "export.reveal.before",
+    "export.reveal.after",
+    "export.commit.before",
+    "export.commit.after",
+    "export.publish.before",
+    "export.publish.after",
+    "export.clear.before",
+    "export.clear.after",
+    "export.abort.before",
+    "export.abort.after",
+    "export.undone.before",
+    "export.undone.after",
+];
+
+type Op = Operation<Export>;
+
+/// Takes every file of every chain for reading. Destroying another set may meanwhile have given a disk another
+/// file: then once more.
+fn read(op: &Op, (): &()) -> Result<(), EngineError> {
+    let user = FileUser {
+        job: op.kind.intent.job,
+        doing: texts::EXPORTING.with("set", op.kind.intent.set.id),
+    };
+    loop {
+        let set = set_now(op)?;
+        let files = files(op, &set)?;
+        let guard = op.core.files.read(&files, user.clone(), |in_use| {
+            progress(op, 1, in_use.text());
+            go_on(op)
+        });
+        let Some(guard) = guard else {
+            return Ok(()); // cancelled
+        };
+        if set_now(op)? == set {
+            *op.kind.reading() = Reading {
+                set: Some(set),
+                _guard: Some(guard),
+            };
+            return Ok(());
+        }
+    }
+}
+
+fn unread(op: &Op, (): &()) -> Result<(), EngineError> {
+    *op.kind.reading() = Reading::default();
+    Ok(())
+}
+
+fn set_now(op: &Op) -> Result<SnapshotSet, EngineError> {
+    let set = set_of(&op.core.deps.store.state(), op.kind.intent.set.id);
+    set.map_err(|text| EngineError {
+        kind: EngineErrorKind::Missing,
+        text,
+    })
+}
+
+fn files(op: &Op, set: &SnapshotSet) -> Result<Vec<PathBuf>, EngineError> {
+    let mut files = Vec::new();
+    for member in set.members.iter().filter(|_| op.kind.intent.storage) {
+        for disk in &member.disks {
+            files.extend(layers(member, disk)?.into_iter().map(|l| l.file));
+        }
+    }
+    files.sort_unstable();
+    files.dedup();
+    Ok(files)
+}
+
+fn layers(member: &Snapshot, disk: &SnapshotDisk) -> Result<Vec<Layer>, EngineError> {
+    let at = At::new(&member.machine_name, &disk.id);
+    chain::open(&at, &disk.file, disk.format, &Roots::default())
+}
+
+fn copy(op: &Op, (): &()) -> Result<(), EngineError> {
+    let Some(set) = op.kind.reading().set.clone() else {
+        return Ok(()); // cancelled before
+    };
+    let place = open(op)?;
+    let temporary = op.kind.intent.temporary();
+    let here = place.path(&temporary);
+    place.remove(&temporary).map_err(|e| failed(op, &e))?;
+    make_folder(&here).map_err(|e| failed(op, &e))?;
+    let all: u64 = set.members.iter().map(|m| weight(op, m)).sum();
+    let mut before = 0;
+    for member in &set.members {
+        let share = (before, weight(op, member), all.max(1));
+        let Some(written) = copy_member(op, &here, member, share)? else {
+            return Ok(()); // cancelled
+        };
+        before += share.1;
+        op.kind.written().insert(member.machine, written);
+    }
+    // What stands from here on is durable and needs the chains no more.
+    unread(op, &())
+}
+
+/// What a member counts in the progress: the files of its disks, as far as they are known before.
+fn weight(op: &Op, member: &Snapshot) -> u64 {
+    if !op.kind.intent.storage {
+        return 1;
+    }
+    let length = |disk: &SnapshotDisk| {
+        use std::os::unix::fs::MetadataExt;
+        let layers = layers(member, disk).unwrap_or_default();
+        let blocks = layers.iter().filter_map(|l| fs::metadata(&l.file).ok());
+        blocks.map(|m| m.blocks()).sum::<u64>()
+    };
+    member.disks.iter().map(length).sum::<u64>().max(1)
+}
+
+/// Copies one machine into its folder. `share` of the progress: done before, its own, all. `None`: cancelled.
+fn copy_member(
+    op: &Op,
+    here: &Path,
+    member: &Snapshot,
+    share: (u64, u64, u64),
+) -> Result<Option<Written>, EngineError> {
+    let folder = here.join(member.machine.to_string());
+    make_folder(&folder).map_err(|e| failed(op, &e))?;
+    let mut disks = BTreeMap::new();
+    let exported = member.disks.iter().filter(|_| op.kind.intent.storage);
+    for (n, disk) in exported.enumerate() {
+        let mut step = |done: u64, total: u64| {
+            progress(
+                op,
+                percent(share, (n, member.disks.len()), (done, total)),
+                {
+                    let status = texts::EXPORT_DISK.with("machine", &member.machine_name);
+                    status.with("disk", &disk.id)
+                },
+            );
+            go_on(op)
+        };
+        let Some(flat) = copy_disk(op, &folder, member, disk, &mut step)? else {
+            return Ok(None);
+        };
+        disks.insert(disk.id.clone(), flat);
+    }
+    let definition = define(op, &folder, member, &disks)?;
+    sync_folder(&folder).map_err(|e| failed(op, &e))?;
+    Ok(Some(Written { definition, disks }))
+}
+
+/// Progress of the copy: a machine's share of it, its disk (which of how many), how much of that is done.
+fn percent(
+    (before, own, all): (u64, u64, u64),
+    (disk, disks): (usize, usize),
+    (done, total): (u64, u64),
+) -> u8 {
+    let [disk, disks] = [disk, disks.max(1)].map(|n| u128::try_from(n).unwrap_or(0));
+    let [before, own, all] = [before, own, all.max(1)].map(u128::from);
+    let [done, total] = [done, total.max(1)].map(u128::from);
+    let whole = all * disks * total;
+    let part = before * disks * total + own * (disk * total + done);
+    let span = u128::from(COPY.1 - COPY.0);
+    COPY.0 + u8::try_from(part * span / whole).unwrap_or(0)
+}
+
+fn copy_disk(
+    op: &Op,
+    folder: &Path,
+    member: &Snapshot,
+    disk: &SnapshotDisk,
+    step: flatten::Step<'_>,
+) -> Result<Option<Flat>, EngineError> {
+    let at = At::new(&member.machine_name, &disk.id);
+    let name = manifest::disk_file(member.machine, &disk.id);
+    let shown = op.kind.intent.directory.path();
+    let shown = shown.join(op.kind.intent.target()).join(&name);
+    let target = flatten::Target {
+        file: &folder.join(Path::new(&name).file_name().unwrap_or_default()),
+        shown: &shown,
+    };
+    let reserve = &op.core.deps.exports.reserve;
+    flatten::flatten(&at, &layers(member, disk)?, target, reserve, step)
+}
+
+/// Writes the machine's definition as it was at the cut; with disks, they are the exported files.
+fn define(
+    op: &Op,
+    folder: &Path,
+    member: &Snapshot,
+    disks: &BTreeMap<String, Flat>,
+) -> Result<Definition, EngineError> {
+    let unreadable = |cause: &dyn std::fmt::Display| EngineError {
+        kind: EngineErrorKind::Failed,
+        text: texts::EXPORT_DEFINITION
+            .with("machine", &member.machine_name)
+            .with("cause", cause),
+    };
+    let text = fs::read_to_string(&member.definition).map_err(|e| unreadable(&e))?;
+    let text = match op.kind.intent.storage {
+        true => {
+            let files = disks.keys().map(|id| (id.clone(), format!("{id}.qcow2")));
+            definition::with_disks(&text, &files.collect()).map_err(|e| unreadable(&e))?
+        }
+        false => text,
+    };
+    let file = folder.join(manifest::DEFINITION);
+    write(&file, text.as_bytes()).map_err(|e| failed(op, &e))?;
+    Ok(Definition {
+        file: format!("{}/{}", member.machine, manifest::DEFINITION),
+        sha256: flatten::sha256_of(&file).map_err(|e| failed(op, &e))?,
+    })
+}
+
+fn describe(op: &Op, (): &()) -> Result<(), EngineError> {
+    let intent = &op.kind.intent;
+    let by = (intent.exported, intent.owner.as_str());
+    let manifest = Manifest::new(intent.job, by, &intent.set, op.kind.written().clone());
+    let place = open(op)?;
+    let here = place.path(&intent.temporary());
+    serde_json::to_vec_pretty(&manifest)
+        .map_err(io::Error::other)
+        .and_then(|bytes| write(&here.join(manifest::NAME), &bytes))
+        .and_then(|()| sync_folder(&here))
+        .map_err(|e| failed(op, &e))
+}
+
+fn reveal(op: &Op, (): &()) -> Result<(), EngineError> {
+    let intent = &op.kind.intent;
+    let place = open(op)?;
+    let renamed = place.rename(&intent.temporary(), &intent.target());
+    renamed.map_err(|e| match e.kind() {
+        io::ErrorKind::AlreadyExists => EngineError {
+            kind: EngineErrorKind::Failed,
+            text: intent.exists(),
+        },
+        _ => failed(op, &e),
+    })
+}
+
+/// Gives what was revealed its temporary name back, if this job revealed it.
+fn hide(op: &Op, (): &()) -> Result<(), EngineError> {
+    let intent = &op.kind.intent;
+    let Some(place) = open_if_there(op)? else {
+        return Ok(());
+    };
+    let (target, temporary) = (intent.target(), intent.temporary());
+    if place.has(&temporary).map_err(|e| failed(op, &e))? {
+        return Ok(()); // so it never had the other name
+    }
+    match fs::read(place.path(&target).join(manifest::NAME)) {
+        Ok(bytes) => {
+            let manifest: Option<Manifest> = serde_json::from_slice(&bytes).ok();
+            if manifest.is_none_or(|m| m.job != intent.job) {
+                return Ok(()); // another's
+            }
+        }
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(());
+        }
+        Err(e) => return Err(failed(op, &e)),
+    }
+    let hidden = place.rename(&target, &temporary);
+    hidden.map_err(|e| failed(op, &e))
+}
+
+/// Removes what was written under the temporary name.
+fn remove(op: &Op, (): &()) -> Result<(), EngineError> {
+    let Some(place) = open_if_there(op)? else {
+        return Ok(());
+    };
+    let removed = place.remove(&op.kind.intent.temporary());
+    removed.map_err(|e| failed(op, &e))
+}
+
+fn open(op: &Op) -> Result<Place, EngineError> {
+    let directory = &op.kind.intent.directory;
+    directory.open().map_err(|e| EngineError {
+        kind: failure::kind(&e),
+        text: directory.refusal(&e),
+    })
+}
+
+/// A directory that is gone holds nothing of ours.
+fn open_if_there(op: &Op) -> Result<Option<Place>, EngineError> {
+    match open(op) {
+        Ok(place) => Ok(Some(place)),
+        Err(e) if e.kind == EngineErrorKind::Missing => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn failed(op: &Op, error: &io::Error) -> EngineError {
+    let directory = op.kind.intent.directory.path();
+    let message = match failure::kind(error) {
+        EngineErrorKind::Full => texts::EXPORT_FULL,
+        _ => texts::EXPORT_WRITE,
+    };
+    EngineError {
+        kind: failure::kind(error),
+        text: message
+            .with("directory", directory.display())
+            .with("cause", error),
+    }
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o750).create(folder)
+}
+
+/// Writes a file, durably but for its name. An older attempt is replaced.
+fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o640)
+        .open(file)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn go_on(op: &Op) -> ControlFlow<()> {
+    match op.worker.as_ref().and_then(Worker::cancelled) {
+        Some(_) => ControlFlow::Break(()),
+        None => ControlFlow::Continue(()),
+    }
+}
+
+fn progress(op: &Op, percent: u8, status: Text) {
+    if let Some(worker) = &op.worker {
+        worker.progress(percent, status);
+    }
+}

@@ -1,0 +1,431 @@
+//! The journal: one append-only file for each operation in flight, `journal/<job id>.log`. After a power cut it may
+//! have the name of a spare; its content tells whose it is.
+//!
+//! ```text
+//!   "GSHOTJ" version:u16le  ( length:u32le  first 8 bytes of SHA-256(json)  json )*
+//! ```
+//!
+//! Every append is fsynced before the next one begins, so only the last record can be torn. A torn tail
+//! never happened; a broken record before others is damage that a person must look at.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::engine::Stamp;
+use crate::id::{JobId, VmId};
+use crate::inventory::JobError;
+use crate::snapshot::{apply, create, destroy, export};
+
+const MAGIC: &[u8; 6] = b"GSHOTJ";
+const VERSION: u16 = 1;
+const HEADER: usize = MAGIC.len() + size_of::<u16>();
+const FRAME: usize = size_of::<u32>() + CHECKSUM;
+const CHECKSUM: usize = 8;
+
+/// One line of the story.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub enum Record {
+    /// First: every name, before anything is made.
+    Intent(Box<Intent>),
+    /// Every file is made and durable.
+    Prepared,
+    /// The commit of a create: every member is captured. From here it only goes forward.
+    Cut {
+        /// When each machine was captured.
+        times: BTreeMap<VmId, Timestamp>,
+        /// The seals of each captured disk, by machine and disk.
+        #[serde(default)]
+        seals: create::Seals,
+    },
+    /// The commit of an apply: every new file is durable. From here it only goes forward.
+    Applied,
+    /// The commit of an export: it is whole, under its name.
+    Exported,
+    /// A destroy merges a layer into the one under it.
+    Merge {
+        /// Every name.
+        merge: destroy::Merge,
+    },
+    /// The lower file has the content; from here on names are changed.
+    Merged {
+        /// The file that goes.
+        child: PathBuf,
+        /// As it was when it was merged.
+        seen: Stamp,
+    },
+    /// It will be undone.
+    Abort {
+        /// What the job will say.
+        error: JobError,
+    },
+}
+
+impl Record {
+    /// Is it a commit point, from where its operation only goes forward?
+    #[must_use]
+    pub fn commits(&self) -> bool {
+        matches!(self, Self::Cut { .. } | Self::Applied | Self::Exported)
+    }
+}
+
+/// Everything that recovery needs to know, by kind of operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Intent {
+    /// A set is taken.
+    Create(create::Intent),
+    /// A set is applied.
+    Apply(apply::Intent),
+    /// A set is exported.
+    Export(export::Intent),
+    /// A set is destroyed, or one of its snapshots.
+    Destroy(destroy::Intent),
+}
+
+/// A record could not be made durable.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// It was not written and the journal is as before; the operation can still be undone.
+    #[error("journal {0}: {1}")]
+    Refused(PathBuf, io::Error),
+    /// Nobody knows what is on the disk: the process must stop (`cut.md` 3).
+    #[error("journal {0} cannot be made durable: {1}")]
+    Broken(PathBuf, io::Error),
+}
+
+impl WriteError {
+    /// What the system said, without the name of the file: that is for the log, not for clients.
+    #[must_use]
+    pub fn cause(&self) -> &io::Error {
+        match self {
+            Self::Refused(_, cause) | Self::Broken(_, cause) => cause,
+        }
+    }
+}
+
+/// A journal file that cannot be read; the server must not open before someone looked at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Another program's file.
+    #[error("is not a journal")]
+    Foreign,
+    /// Written by another version.
+    #[error(
+        "has version {0}, this program reads version {VERSION}: finish with the program that wrote it"
+    )]
+    Version(u16),
+    /// Changed after it was written.
+    #[error("is damaged at byte {0}")]
+    Damaged(usize),
+}
+
+/// An open journal.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl Journal {
+    /// Makes the journal of `job` in `folder`, durable with its first record. `spare` is an empty file in
+    /// it whose name is durable; one that is gone is done without.
+    ///
+    /// # Errors
+    /// [`WriteError::Refused`] leaves no file.
+    pub fn create(
+        folder: &Path,
+        job: JobId,
+        intent: Intent,
+        spare: Option<PathBuf>,
+    ) -> Result<Self, WriteError> {
+        let own = folder.join(format!("{job}.log"));
+        let refused = |e| WriteError::Refused(own.clone(), e);
+        let mut bytes = header();
+        bytes.extend(frame(&Record::Intent(Box::new(intent))).map_err(refused)?);
+        let spare = spare.and_then(|path| Some((open(&path).ok()?, path)));
+        let named = spare.is_some();
+        let (file, path) = match spare {
+            Some(spare) => spare,
+            None => (make(&own).map_err(refused)?, own.clone()),
+        };
+        if let Err(e) = file.write_all_at(&bytes, 0) {
+            let _ = fs::remove_file(&path);
+            return Err(refused(e));
+        }
+        let synced = match named {
+            true => file.sync_data(),
+            false => file.sync_all().and_then(|()| sync_folder(folder)),
+        };
+        synced.map_err(|e| WriteError::Broken(path.clone(), e))?;
+        // For whoever looks into the folder; what counts is durable under either name.
+        let path = match named && fs::rename(&path, &own).is_ok() {
+            true => own,
+            false => path,
+        };
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        Ok(Self { path, file, length })
+    }
+
+    /// Opens a journal that another process left, with its records. No records: its first one was never
+    /// durable, so nothing was done.
+    ///
+    /// # Errors
+    /// The outer one if the file cannot be read, the inner one if its content cannot be understood.
+    pub fn open(path: &Path) -> io::Result<Result<(Self, Vec<Record>), Unreadable>> {
+        let file = open(path)?;
+        let bytes = fs::read(path)?;
+        Ok(read(&bytes).map(|(records, length)| {
+            let journal = Self {
+                path: path.to_owned(),
+                file,
+                length: u64::try_from(length).unwrap_or(u64::MAX),
+            };
+            (journal, records)
+        }))
+    }
+
+    /// Adds a record, durable at return.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn append(&mut self, record: &Record) -> Result<(), WriteError> {
+        let refused = |e| WriteError::Refused(self.path.clone(), e);
+        let broken = |e| WriteError::Broken(self.path.clone(), e);
+        let bytes = frame(record).map_err(refused)?;
+        // A torn tail, of a dead process or of a write that failed, must not stand behind the new record.
+        self.file.set_len(self.length).map_err(refused)?;
+        if let Err(e) = self.file.write_all_at(&bytes, self.length) {
+            self.file.set_len(self.length).map_err(broken)?;
+            return Err(refused(e));
+        }
+        self.file.sync_data().map_err(broken)?;
+        self.length += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    /// Removes the file: the operation is over. May be repeated.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn remove(&self) -> Result<(), WriteError> {
+        match fs::remove_file(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(WriteError::Refused(self.path.clone(), e));
+            }
+            _ => {}
+        }
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        sync_folder(folder).map_err(|e| WriteError::Broken(self.path.clone(), e))
+    }
+}
+
+/// The records of a journal file and the length of what is whole. Fuzzed.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn read(bytes: &[u8]) -> Result<(Vec<Record>, usize), Unreadable> {
+    let begun = bytes.iter().zip(header()).take_while(|(a, b)| **a == *b);
+    let begun = begun.count();
+    if begun < HEADER && bytes.get(begun..).is_none_or(all_zero) {
+        return Ok((Vec::new(), 0)); // torn in the first write
+    }
+    let (head, mut rest) = bytes.split_at_checked(HEADER).ok_or(Unreadable::Foreign)?;
+    let Some(version) = head.strip_prefix(MAGIC) else {
+        return Err(Unreadable::Foreign);
+    };
+    let version = version.try_into().map_or(0, u16::from_le_bytes);
+    if version != VERSION {
+        return Err(Unreadable::Version(version));
+    }
+    let mut records = Vec::new();
+    let mut at = HEADER;
+    while let Some((sum, json, after)) = split_frame(rest) {
+        if *sum != checksum(json) {
+            let last = all_zero(after);
+            return last.then_some((records, at)).ok_or(Unreadable::Damaged(at));
+        }
+        let record = serde_json::from_slice(json).map_err(|_| Unreadable::Damaged(at))?;
+        if records.is_empty() != matches!(record, Record::Intent(_)) {
+            return Err(Unreadable::Damaged(at));
+        }
+        records.push(record);
+        at += rest.len() - after.len();
+        rest = after;
+    }
+    Ok((records, at))
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
+fn make(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o640)
+        .open(path)
+}
+
+/// Makes the entries of a folder durable.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (head, rest) = bytes.split_at_checked(FRAME)?;
+    let (length, sum) = head.split_at_checked(size_of::<u32>())?;
+    let length = u32::from_le_bytes(length.try_into().ok()?);
+    let (json, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+    Some((sum, json, after))
+}
+
+fn header() -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(VERSION.to_le_bytes());
+    bytes
+}
+
+fn frame(record: &Record) -> io::Result<Vec<u8>> {
+    let json = serde_json::to_vec(record)?;
+    let length = u32::try_from(json.len()).map_err(io::Error::other)?;
+    let mut bytes = length.to_le_bytes().to_vec();
+    bytes.extend(checksum(&json));
+    bytes.extend(json);
+    Ok(bytes)
+}
+
+fn checksum(json: &[u8]) -> [u8; CHECKSUM] {
+    let mut sum = [0; CHECKSUM];
+    for (to, from) in sum.iter_mut().zip(Sha256::digest(json)) {
+        *to = from;
+    }
+    sum
+}
+
+fn all_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|b| *b == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::SignedDuration;
+
+    use crate::id::SetId;
+    use crate::inventory::{SetKind, SnapshotSet};
+
+    fn intent() -> Intent {
+        let set = SnapshotSet {
+            id: SetId::from_u128(1),
+            name: "n".into(),
+            kind: SetKind::Standard,
+            collection: None,
+            created: Timestamp::UNIX_EPOCH,
+            members: Vec::new(),
+            window: SignedDuration::ZERO,
+            owner: "o".into(),
+            job: JobId::from_u128(2),
+        };
+        Intent::Create(create::Intent {
+            set,
+            members: Vec::new(),
+        })
+    }
+
+    fn written() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
+        let folder = tempfile::tempdir().unwrap();
+        let (job, no_spare) = (JobId::from_u128(2), None);
+        let mut journal = Journal::create(folder.path(), job, intent(), no_spare).unwrap();
+        journal.append(&Record::Prepared).unwrap();
+        let path = journal.path.clone();
+        let bytes = fs::read(&path).unwrap();
+        (folder, path, bytes)
+    }
+
+    #[test]
+    fn what_is_appended_is_read_back() {
+        let (_folder, _, bytes) = written();
+        let (records, length) = read(&bytes).unwrap();
+        let expected = [Record::Intent(Box::new(intent())), Record::Prepared];
+        assert_eq!((records.as_slice(), length), (&expected[..], bytes.len()));
+    }
+
+    #[test]
+    fn a_spare_gets_the_name_of_its_job_and_one_that_is_gone_is_done_without() {
+        let folder = tempfile::tempdir().unwrap();
+        for there in [true, false] {
+            let spare = folder.path().join("spare-0.log");
+            if there {
+                fs::write(&spare, "").unwrap();
+            }
+            let job = JobId::from_u128(2);
+            let made = Journal::create(folder.path(), job, intent(), Some(spare)).unwrap();
+            let (_, records) = Journal::open(&made.path).unwrap().unwrap();
+            assert_eq!(records, [Record::Intent(Box::new(intent()))]);
+            let names = fs::read_dir(folder.path()).unwrap();
+            let names: Vec<_> = names.map(|entry| entry.unwrap().path()).collect();
+            assert_eq!(names, [folder.path().join(format!("{job}.log"))]);
+            made.remove().unwrap();
+        }
+    }
+
+    #[test]
+    fn every_torn_tail_is_as_if_it_never_happened() {
+        let (_folder, _, bytes) = written();
+        let (_, whole) = read(&bytes).unwrap();
+        let first = read(&bytes[..whole - 1]).unwrap().1;
+        for cut in 0..whole {
+            let (records, length) = read(&bytes[..cut]).unwrap();
+            let expected = usize::from(cut >= first);
+            assert_eq!(records.len(), expected, "cut at {cut}");
+            assert!(length <= cut);
+            // The size reached the disk, the content did not.
+            let mut zeroed = bytes[..cut].to_vec();
+            zeroed.resize(whole, 0);
+            assert_eq!(read(&zeroed).unwrap().0.len(), expected, "zero from {cut}");
+        }
+    }
+
+    #[test]
+    fn an_append_replaces_a_torn_tail() {
+        let (_folder, path, bytes) = written();
+        fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        let (mut journal, records) = Journal::open(&path).unwrap().unwrap();
+        assert_eq!(records.len(), 1);
+        let times = BTreeMap::new();
+        journal
+            .append(&Record::Cut {
+                times,
+                seals: BTreeMap::new(),
+            })
+            .unwrap();
+        let (_, records) = Journal::open(&path).unwrap().unwrap();
+        assert!(matches!(records[1], Record::Cut { .. }));
+        journal.remove().unwrap();
+        journal.remove().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_not_ours_or_damaged_is_refused() {
+        let (_folder, _, bytes) = written();
+        assert_eq!(read(b"SQLite format 3"), Err(Unreadable::Foreign));
+        let mut newer = bytes.clone();
+        newer[6] = 2;
+        assert_eq!(read(&newer), Err(Unreadable::Version(2)));
+        let mut damaged = bytes.clone();
+        damaged[HEADER + FRAME + 5] ^= 1;
+        assert_eq!(read(&damaged), Err(Unreadable::Damaged(HEADER)));
+    }
+}

@@ -1,0 +1,134 @@
+//! What a kind of operation brings along: its steps, its words, what it works on and what it publishes.
+//!
+//! `TAKE` ends with the commit record; any of its steps may fail, and then every undo runs, last step first.
+//! A kind whose first record is its commit has an empty `TAKE`. `FINISH` goes forward only and is tried until
+//! it is done. Every step may be repeated.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use crate::engine::EngineError;
+use crate::engine::failure::At;
+use crate::id::{JobId, SetId};
+use crate::snapshot::journal::{Intent, Record};
+use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::operation::Operation;
+use crate::store::{Change, State};
+use crate::text::{Message, Text};
+
+/// A kind of operation: its intent, and what it learned since.
+pub(crate) trait Kind: Send + Sync + Sized + 'static {
+    /// What its steps work on, several at a time: one machine, usually.
+    type Part: Send + Sync + 'static;
+
+    /// Prefix of its fail points: `create`.
+    const NAME: &'static str;
+    /// Up to and with the commit record, which is the last of them; empty if the intent is the commit.
+    const TAKE: &'static [Step<Self>];
+    /// After the commit point. Holds a `Publish` and ends with `Clear`.
+    const FINISH: &'static [Step<Self>];
+    /// ErrorCode of its job when it failed: "Failed" among the return values of its method.
+    const FAILED: u16 = 2;
+    /// A cancel behind its commit point is not too late: it leaves for later what can wait, and the job ends as
+    /// cancelled. Nothing is undone.
+    const PAUSES: bool = false;
+    /// How it speaks.
+    const WORDS: Words;
+
+    /// Its job.
+    fn job(&self) -> JobId;
+
+    /// The set that it makes or works on; texts name it.
+    fn set(&self) -> SetId;
+
+    /// What the steps work on.
+    fn parts(&self) -> &[Self::Part];
+
+    /// How texts name a part.
+    fn name(part: &Self::Part) -> &str;
+
+    /// The first record of its journal.
+    fn intent(&self) -> Intent;
+
+    /// Takes up what a later record of its journal tells.
+    fn replay(&mut self, record: Record);
+
+    /// What it holds from its start to its end.
+    fn resources(&self) -> Vec<(Resource, Mode)>;
+
+    /// Adds every file that it makes or keeps, by every name that the file may have meanwhile.
+    fn names(&self, named: &mut BTreeSet<PathBuf>);
+
+    /// The files that a set will name from its `publish` on: they stay closed to writers without a moment
+    /// between.
+    fn keeps(&self) -> BTreeMap<PathBuf, At> {
+        BTreeMap::new()
+    }
+
+    /// The last status of the job and the changes that stand in one commit with its end; `None` if this or
+    /// a dead process came so far.
+    fn publish(&self, state: &State) -> Option<(Text, Vec<Change>)>;
+}
+
+/// How a kind speaks of itself. Each text takes the argument `set`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Words {
+    /// A step failed and everything was undone: `doing`, `cause`.
+    pub(crate) failed: Message,
+    /// The server stopped before the commit point.
+    pub(crate) interrupted: Message,
+    /// Status of the job while it is undone.
+    pub(crate) undoing: Message,
+    /// The undo waits: `cause`.
+    pub(crate) undo_waits: Message,
+    /// It is committed and waits: `cause`.
+    pub(crate) finish_waits: Message,
+    /// A recovery is at work on it.
+    pub(crate) recovering: Message,
+}
+
+/// One step.
+pub(crate) struct Step<K: Kind> {
+    /// Its name in fail points: `<kind>.<name>.before`, `<kind>.<name>.after`.
+    pub(crate) name: &'static str,
+    /// Progress when it begins.
+    pub(crate) percent: u8,
+    /// What it does, for the job's status.
+    pub(crate) doing: Message,
+    /// The work.
+    pub(crate) work: Work<K>,
+}
+
+/// Work on one part; blocks.
+pub(crate) type PartWork<K> = fn(&Operation<K>, &<K as Kind>::Part) -> Result<(), EngineError>;
+
+/// The kinds of work.
+pub(crate) enum Work<K: Kind> {
+    /// On each part, several at a time.
+    Parts {
+        /// Does it.
+        run: PartWork<K>,
+        /// Undoes it, also if it was never or half done.
+        undo: Option<PartWork<K>>,
+    },
+    /// A journal record.
+    Record(fn(&K) -> Record),
+    /// The one commit that makes the result visible and ends the job. What was held is let go before.
+    Publish,
+    /// The journal is removed.
+    Clear,
+}
+
+/// The fail points of a kind in the order in which they are passed; those of the undo last.
+#[cfg(test)]
+pub(crate) fn points<K: Kind>() -> Vec<String> {
+    let of = |name: &str| ["before", "after"].map(|side| format!("{}.{name}.{side}", K::NAME));
+    let mut points: Vec<_> = of("intent").into();
+    points.push(format!("{}.job.after", K::NAME));
+    points.extend(K::TAKE.iter().chain(K::FINISH).flat_map(|s| of(s.name)));
+    if !K::TAKE.is_empty() {
+        points.extend(of("abort"));
+        points.extend(of("undone"));
+    }
+    points
+}

@@ -1,0 +1,273 @@
+//! Who holds which machine, set or collection in this process: leases, exclusive or shared, never queued.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::id::{CollectionId, JobId, SetId, VmId};
+use crate::text::Text;
+
+/// Something that an operation may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Resource {
+    /// A machine: exclusively by create, apply and destroy.
+    Machine(VmId),
+    /// A set: shared by export, exclusively by apply and destroy.
+    Set(SetId),
+    /// A collection: shared by every operation that works on its members; its owner's edits wait.
+    Collection(CollectionId),
+}
+
+/// Who holds something, and what for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The job.
+    pub job: JobId,
+    /// What it is doing; for an operation that cannot be finished now, why not.
+    pub doing: Text,
+    /// It cannot be finished now, and nobody knows when.
+    pub stuck: bool,
+    /// Something it has to do failed and is tried again.
+    pub waits: bool,
+    /// It only looks, and is done in a moment.
+    pub brief: bool,
+}
+
+/// A lease was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Busy {
+    /// What is held.
+    pub resource: Resource,
+    /// By whom.
+    pub holder: Holder,
+}
+
+/// How a resource is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Alone.
+    Exclusive,
+    /// Beside other sharers.
+    Shared,
+    /// Alone, and for a moment: who wants it meanwhile waits.
+    Brief,
+}
+
+/// The table of leases. Cloned handles share it.
+#[derive(Debug, Clone, Default)]
+pub struct Members {
+    table: Arc<Mutex<Table>>,
+    /// Counts leases given back.
+    released: Arc<watch::Sender<u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    held: BTreeMap<Resource, BTreeMap<JobId, Mode>>,
+    jobs: BTreeMap<JobId, Holder>,
+}
+
+impl Members {
+    /// Takes every resource for `job`, or none.
+    ///
+    /// # Errors
+    /// [`Busy`] names the first resource that another job holds in a way that excludes this one.
+    pub fn lease(
+        &self,
+        job: JobId,
+        doing: Text,
+        wanted: &[(Resource, Mode)],
+    ) -> Result<Lease, Busy> {
+        let mut table = self.lock();
+        for (resource, mode) in wanted {
+            if let Some(holder) = table.conflict(*resource, *mode, job) {
+                return Err(Busy {
+                    resource: *resource,
+                    holder,
+                });
+            }
+        }
+        for (resource, mode) in wanted {
+            table.held.entry(*resource).or_default().insert(job, *mode);
+        }
+        let holder = Holder {
+            job,
+            doing,
+            stuck: false,
+            waits: false,
+            brief: wanted.iter().any(|(_, mode)| *mode == Mode::Brief),
+        };
+        table.jobs.insert(job, holder);
+        Ok(Lease {
+            members: self.clone(),
+            job,
+        })
+    }
+
+    /// Who holds it, if anyone does.
+    #[must_use]
+    pub fn holder(&self, resource: Resource) -> Option<Holder> {
+        let table = self.lock();
+        let job = *table.held.get(&resource)?.keys().next()?;
+        table.jobs.get(&job).cloned()
+    }
+
+    /// Everyone who cannot end now, each with what it holds.
+    #[must_use]
+    pub fn stuck(&self) -> Vec<(Holder, Vec<Resource>)> {
+        let table = self.lock();
+        let held = |job: &JobId| {
+            let of = table.held.iter().filter(|(_, by)| by.contains_key(job));
+            of.map(|(resource, _)| *resource).collect()
+        };
+        let stuck = table.jobs.iter().filter(|(_, h)| h.stuck || h.waits);
+        stuck
+            .map(|(job, holder)| (holder.clone(), held(job)))
+            .collect()
+    }
+
+    /// Sees every lease that is given back from now on.
+    #[must_use]
+    pub fn released(&self) -> watch::Receiver<u64> {
+        self.released.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn conflict(&self, resource: Resource, mode: Mode, job: JobId) -> Option<Holder> {
+        let (other, _) = self.held.get(&resource)?.iter().find(|(other, held)| {
+            **other != job && (mode != Mode::Shared || **held != Mode::Shared)
+        })?;
+        self.jobs.get(other).cloned()
+    }
+}
+
+/// Holds what it was given until it is dropped.
+#[derive(Debug)]
+#[must_use = "dropping it gives everything back"]
+pub struct Lease {
+    members: Members,
+    job: JobId,
+}
+
+impl Lease {
+    /// Says what the holder is doing now; refusals quote it.
+    pub fn doing(&self, doing: Text) {
+        self.says(doing, false);
+    }
+
+    /// Says that something failed that the holder tries again.
+    pub fn waits(&self, why: Text) {
+        self.says(why, true);
+    }
+
+    fn says(&self, doing: Text, waits: bool) {
+        if let Some(holder) = self.members.lock().jobs.get_mut(&self.job) {
+            holder.doing = doing;
+            holder.waits = waits;
+        }
+    }
+
+    /// Says that the holder cannot end now, and why.
+    pub fn stuck(&self, why: Text) {
+        if let Some(holder) = self.members.lock().jobs.get_mut(&self.job) {
+            holder.doing = why;
+            holder.stuck = true;
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut table = self.members.lock();
+        table.jobs.remove(&self.job);
+        table.held.retain(|_, holders| {
+            holders.remove(&self.job);
+            !holders.is_empty()
+        });
+        drop(table);
+        self.members.released.send_modify(|n| *n += 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::catalog::snapshot::WORKING;
+
+    fn job(n: u128) -> JobId {
+        JobId::from_u128(n)
+    }
+
+    fn machine(n: u128) -> Resource {
+        Resource::Machine(VmId::from_u128(n))
+    }
+
+    #[test]
+    fn an_exclusive_lease_excludes_and_ends_with_its_drop() {
+        let members = Members::default();
+        let wanted = [(machine(1), Mode::Exclusive), (machine(2), Mode::Exclusive)];
+        let first = members.lease(job(1), WORKING.text(), &wanted).unwrap();
+        let overlapping = [(machine(3), Mode::Exclusive), (machine(2), Mode::Exclusive)];
+        let busy = members
+            .lease(job(2), WORKING.text(), &overlapping)
+            .unwrap_err();
+        assert_eq!((busy.resource, busy.holder.job), (machine(2), job(1)));
+        assert_eq!(members.holder(machine(3)), None, "all or none");
+        drop(first);
+        assert!(members.lease(job(2), WORKING.text(), &overlapping).is_ok());
+    }
+
+    #[test]
+    fn sharers_stand_side_by_side_and_keep_the_exclusive_out() {
+        let members = Members::default();
+        let set = Resource::Set(SetId::from_u128(7));
+        let shared = [(set, Mode::Shared)];
+        let a = members.lease(job(1), WORKING.text(), &shared).unwrap();
+        let b = members.lease(job(2), WORKING.text(), &shared).unwrap();
+        let exclusive = [(set, Mode::Exclusive)];
+        assert!(members.lease(job(3), WORKING.text(), &exclusive).is_err());
+        drop(a);
+        assert!(members.lease(job(3), WORKING.text(), &exclusive).is_err());
+        drop(b);
+        let _c = members.lease(job(3), WORKING.text(), &exclusive).unwrap();
+        assert!(members.lease(job(1), WORKING.text(), &shared).is_err());
+    }
+
+    #[test]
+    fn a_brief_lease_stands_alone_and_says_so() {
+        let members = Members::default();
+        let wanted = [(machine(1), Mode::Brief)];
+        let looking = members.lease(job(1), WORKING.text(), &wanted).unwrap();
+        for mode in [Mode::Brief, Mode::Shared, Mode::Exclusive] {
+            let busy = members.lease(job(2), WORKING.text(), &[(machine(1), mode)]);
+            assert!(busy.unwrap_err().holder.brief, "{mode:?}");
+        }
+        drop(looking);
+        let wanted = [(machine(1), Mode::Shared)];
+        let shared = members.lease(job(1), WORKING.text(), &wanted).unwrap();
+        let wanted = [(machine(1), Mode::Brief)];
+        assert!(members.lease(job(2), WORKING.text(), &wanted).is_err());
+        drop(shared);
+    }
+
+    #[test]
+    fn a_refusal_quotes_what_the_holder_does_now() {
+        let members = Members::default();
+        let lease = members
+            .lease(job(1), WORKING.text(), &[(machine(1), Mode::Exclusive)])
+            .unwrap();
+        let text = crate::text::Message {
+            id: "x",
+            en_us: "x",
+        }
+        .text();
+        lease.doing(text.clone());
+        assert_eq!(members.holder(machine(1)).unwrap().doing, text);
+    }
+}

@@ -1,0 +1,77 @@
+//! The heart: operations on the snapshot sets of many machines, all or nothing.
+//!
+//! ```text
+//!  accept ─ resolve, lease, hold, plan ─▶ journal INTENT and job (4), both durable ─▶ answer
+//!                                                             │ own task, `Kind::TAKE`, `Kind::FINISH`
+//!   steps, each with its undo ▶ commit record ▶ tops ▶ publish (records, job 7) ▶ clear the journal
+//!   └── any error, cancel: undo, job 10, 8, 9 ──┘  └───────── only forward, again and again ──────┘
+//! ```
+//!
+//! The fsynced commit record is the point of no return. `accept` begins an operation, `members` says who
+//! holds what, `kind` says what a kind of operation brings along (its step tables, what it works on),
+//! `operation` runs it forward or back, `journal` records it, `recovery` finishes or undoes what a dead
+//! process left, before the listener opens. `create`, `apply`, `export` and `destroy` are the kinds. `damage` knows whether
+//! files are as they were captured, `care` what the operator's check-up asks. Nothing here knows CIM or XML.
+
+pub mod apply;
+pub mod create;
+pub mod destroy;
+pub mod export;
+pub mod files;
+pub mod journal;
+
+mod accept;
+mod care;
+mod coordinator;
+mod core;
+mod damage;
+mod kind;
+mod members;
+mod operation;
+mod orphans;
+mod recovery;
+mod spares;
+
+pub use apply::ApplyRequest;
+pub use care::{OpenJournal, SetAside};
+pub use coordinator::Coordinator;
+pub use core::{Deps, Limits, Passage};
+pub use create::{Checked, CheckedDisk, CreateRequest};
+pub use damage::DamagedDisk;
+pub use destroy::{DestroyRequest, Hidden};
+pub use export::{ExportRefused, ExportRequest, Exports};
+pub use members::{Busy, Holder, Lease, Members, Mode, Resource};
+pub use recovery::{InFlight, Recovered, RecoveryError, Stuck};
+
+use crate::id::{JobId, SetId};
+use crate::text::Text;
+
+/// Every fail point, by kind of operation; of each in the order in which they are passed, those of the
+/// undo last.
+pub const FAILPOINTS: &[&[&str]] = &[
+    create::FAILPOINTS,
+    apply::FAILPOINTS,
+    export::FAILPOINTS,
+    destroy::FAILPOINTS,
+];
+
+/// The job runs; both ids are durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// The job.
+    pub job: JobId,
+    /// The set that it will publish or works on.
+    pub set: SetId,
+}
+
+/// Not even begun; nothing was changed. Each is one return value of the method.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// 2: the store or the journal cannot be written.
+    Failed(Text),
+    /// 4: no such collection or set.
+    InvalidParameter(Text),
+    /// 5: an empty collection, a member or set that is busy or in the wrong state, a disk that cannot be
+    /// worked on.
+    InvalidState(Text),
+}

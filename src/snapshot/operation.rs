@@ -1,0 +1,528 @@
+//! One operation in flight: runs the steps, forward or back, until its journal is gone.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::watch;
+
+use crate::engine::drivers::Drivers;
+use crate::engine::locks::ImageLock;
+use crate::engine::{Compute, EngineError, EngineErrorKind, Hold};
+use crate::failpoint::FailedOnOrder;
+use crate::id::{SetId, VmId};
+use crate::inventory::{JobError, Machine};
+use crate::job::Worker;
+use crate::snapshot::core::Core;
+use crate::snapshot::journal::{Journal, Record, WriteError};
+use crate::snapshot::kind::{Kind, PartWork, Step, Work};
+use crate::snapshot::members::Lease;
+use crate::store::{State, StoreError};
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+/// First and longest pause between two attempts to go forward, or to undo.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// ErrorCode of a job that failed; a kind may have another.
+const FAILED: u16 = 2;
+/// ErrorCode of a job that was cancelled.
+const CANCELLED: u16 = 32768;
+
+/// How far a recovered operation came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Working,
+    /// It tries again and again; why.
+    Waiting(Text),
+    Done,
+}
+
+/// An operation and everything it holds. Dropping it lets go of the images, then of the machines.
+pub(crate) struct Operation<K: Kind> {
+    pub(crate) core: Arc<Core>,
+    pub(crate) kind: K,
+    pub(crate) journal: Mutex<Journal>,
+    /// `None` if the job ended before the journal did, or never began.
+    pub(crate) worker: Option<Worker>,
+    pub(crate) verdict: watch::Sender<Verdict>,
+    pub(crate) holds: Mutex<BTreeMap<VmId, Hold>>,
+    pub(crate) lease: Lease,
+}
+
+/// Why a step before the commit point did not go on.
+enum Stop {
+    Undo(JobError),
+    Broken(String),
+}
+
+/// Why a step after the commit point, or of the undo, did not end yet.
+enum Trouble {
+    Wait(Text),
+    Broken(String),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Broken(_) => Self::Broken(error.to_string()),
+            _ => Self::Wait(texts::STORE_FAILED.with("cause", error)),
+        }
+    }
+}
+
+impl From<WriteError> for Trouble {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Refused(..) => {
+                Self::Wait(texts::JOURNAL_FAILED.with("cause", error.cause()))
+            }
+            WriteError::Broken(..) => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+impl From<FailedOnOrder> for Trouble {
+    fn from(error: FailedOnOrder) -> Self {
+        Self::Wait(texts::ORDERED.with("cause", error))
+    }
+}
+
+impl From<FailedOnOrder> for Stop {
+    fn from(error: FailedOnOrder) -> Self {
+        Self::Undo(failed(texts::ORDERED.with("cause", error), Vec::new()))
+    }
+}
+
+impl<K: Kind> Operation<K> {
+    /// From the beginning.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let set = self.set();
+        let end = match self.take().await {
+            Ok(()) => self.finish().await,
+            Err(Stop::Undo(error)) => self.back(error).await,
+            Err(Stop::Broken(cause)) => Err(cause),
+        };
+        match end {
+            Ok(()) => tracing::info!(kind = K::NAME, %set, "Operation ended"),
+            Err(cause) => self.freeze(cause).await,
+        }
+    }
+
+    /// What a dead process left: forward if it was cut, else back.
+    pub(crate) async fn resume(self: Arc<Self>, back: Option<JobError>) {
+        let end = match back {
+            None => self.finish().await,
+            Some(error) => self.back(error).await,
+        };
+        match end {
+            Ok(()) => {
+                self.verdict.send_replace(Verdict::Done);
+            }
+            Err(cause) => self.freeze(cause).await,
+        }
+    }
+
+    /// Nothing is let go before the process ends: nobody knows what is durable.
+    async fn freeze(&self, cause: String) {
+        self.core.break_down(cause);
+        std::future::pending::<()>().await;
+    }
+
+    async fn take(self: &Arc<Self>) -> Result<(), Stop> {
+        if let (true, Some(worker)) = (K::TAKE.is_empty() && !K::PAUSES, &self.worker) {
+            worker.commit_point(); // the intent was the commit; whoever cancelled meanwhile came too late
+        }
+        for step in K::TAKE {
+            self.stop_if_cancelled()?;
+            self.core.pass(K::NAME, step.name, "before")?;
+            self.progress(step.percent, step.doing.text());
+            match step.work {
+                Work::Parts { run, .. } => {
+                    let failures = self.each(step, run, true).await;
+                    self.stop_if_cancelled()?;
+                    if let Some(first) = failures.first() {
+                        let doing = step.doing.text();
+                        let what = K::WORDS.failed.with("set", self.set());
+                        let what = what.with("doing", doing).with("cause", first);
+                        return Err(Stop::Undo(failed(what, failures)));
+                    }
+                }
+                Work::Record(record) => {
+                    let record = record(&self.kind);
+                    let commits = record.commits();
+                    if commits && self.worker.as_ref().is_some_and(|w| !w.commit_point()) {
+                        self.stop_if_cancelled()?;
+                    }
+                    self.append(record).await.map_err(|e| match e {
+                        Trouble::Wait(text) => Stop::Undo(failed(text, Vec::new())),
+                        Trouble::Broken(cause) => Stop::Broken(cause),
+                    })?;
+                    if commits {
+                        let _no_way_back = self.core.pass(K::NAME, step.name, "after");
+                        return Ok(());
+                    }
+                }
+                Work::Publish | Work::Clear => {}
+            }
+            self.core.pass(K::NAME, step.name, "after")?;
+        }
+        Ok(())
+    }
+
+    /// Only forward: what cannot be done now is tried until it can (`cut.md` 3). The job stays open and
+    /// says what it waits for; members stay held.
+    async fn finish(self: &Arc<Self>) -> Result<(), String> {
+        for step in K::FINISH {
+            let mut pause = RETRY.0;
+            loop {
+                match self.finish_step(step).await {
+                    Ok(()) => {
+                        if pause > RETRY.0 {
+                            self.lease.doing(step.doing.text()); // it waits no more
+                        }
+                        break;
+                    }
+                    Err(Trouble::Broken(cause)) => return Err(cause),
+                    Err(Trouble::Wait(cause)) => {
+                        let why = K::WORDS.finish_waits.with("set", self.set());
+                        self.wait(why.with("cause", cause), &mut pause).await;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish_step(self: &Arc<Self>, step: &Step<K>) -> Result<(), Trouble> {
+        self.core.pass(K::NAME, step.name, "before")?;
+        self.progress(step.percent, step.doing.text());
+        match step.work {
+            Work::Parts { run, .. } => {
+                let failures = self.each(step, run, false).await;
+                if let Some(first) = failures.into_iter().next() {
+                    let broken = self.core.broken.borrow().clone();
+                    return Err(broken.map_or(Trouble::Wait(first), Trouble::Broken));
+                }
+            }
+            Work::Publish => {
+                // Whoever sees the end of the job may start the machines at once, on their new files.
+                // What the set keeps stays closed to whoever starts one on an old file.
+                self.let_go();
+                self.publish().await?;
+            }
+            Work::Clear => self.clear().await?,
+            Work::Record(record) => self.append(record(&self.kind)).await?,
+        }
+        Ok(self.core.pass(K::NAME, step.name, "after")?)
+    }
+
+    async fn publish(&self) -> Result<(), Trouble> {
+        let state = self.core.deps.store.state();
+        let Some((status, changes)) = self.kind.publish(&state) else {
+            return Ok(()); // this or a dead process came so far
+        };
+        if let Some(worker) = &self.worker {
+            let mut ended = worker.complete(status.clone(), changes.clone()).await;
+            if let (Err(StoreError::Refused(_)), Some(by)) = (&ended, self.paused()) {
+                let why = texts::PAUSED.with("status", status).with("user", by);
+                ended = worker.pause(why, changes.clone()).await;
+            }
+            match ended {
+                Err(StoreError::Refused(_)) => {} // the job has ended; the result is published all the same
+                result => return Ok(result?),
+            }
+        }
+        let changes = Box::new(move |_: &State| changes);
+        self.core.deps.store.transact(changes).await?;
+        Ok(())
+    }
+
+    /// Undoes everything. If that cannot be done now, the job ends all the same and the members stay held
+    /// until it can.
+    async fn back(self: &Arc<Self>, mut error: JobError) -> Result<(), String> {
+        if error.code == FAILED {
+            error.code = K::FAILED;
+        }
+        self.progress(0, K::WORDS.undoing.with("set", self.set()));
+        let _only_before = self.core.pass(K::NAME, "abort", "before");
+        match self
+            .append(Record::Abort {
+                error: error.clone(),
+            })
+            .await
+        {
+            Err(Trouble::Broken(cause)) => return Err(cause),
+            // It only tells the next process the cause; without it, that process undoes as well.
+            Err(Trouble::Wait(cause)) => tracing::warn!(%cause, "Abort is not recorded"),
+            Ok(()) => {}
+        }
+        let _ = self.core.pass(K::NAME, "abort", "after");
+        let mut pause = RETRY.0;
+        let mut ended = false;
+        loop {
+            let mut failures = Vec::new();
+            for step in K::TAKE.iter().rev() {
+                if let Work::Parts {
+                    undo: Some(undo), ..
+                } = step.work
+                {
+                    failures.extend(self.each(step, undo, false).await);
+                }
+            }
+            let Some(first) = failures.first() else {
+                break;
+            };
+            let why = K::WORDS
+                .undo_waits
+                .with("set", self.set())
+                .with("cause", first);
+            self.lease.stuck(why.clone());
+            if !ended {
+                let mut error = error.clone();
+                error.details.extend(failures);
+                self.end_job(error).await?;
+                ended = true;
+            }
+            self.wait(why, &mut pause).await;
+        }
+        let _ = self.core.pass(K::NAME, "undone", "before");
+        if !ended {
+            self.end_job(error).await?;
+        }
+        let _ = self.core.pass(K::NAME, "undone", "after");
+        let mut pause = RETRY.0;
+        while let Err(trouble) = self.clear().await {
+            match trouble {
+                Trouble::Broken(cause) => return Err(cause),
+                Trouble::Wait(why) => self.wait(why, &mut pause).await,
+            }
+        }
+        Ok(())
+    }
+
+    async fn end_job(&self, error: JobError) -> Result<(), String> {
+        let Some(worker) = &self.worker else {
+            return Ok(());
+        };
+        let mut pause = RETRY.0;
+        loop {
+            match worker.fail(error.clone(), Vec::new()).await {
+                Ok(()) | Err(StoreError::Refused(_)) => return Ok(()), // or it has ended already
+                Err(StoreError::Broken(cause)) => return Err(cause),
+                Err(StoreError::Full) => {
+                    let why = texts::STORE_FAILED.with("cause", StoreError::Full);
+                    self.wait(why, &mut pause).await;
+                }
+            }
+        }
+    }
+
+    async fn wait(&self, why: Text, pause: &mut Duration) {
+        tracing::warn!(set = %self.set(), %why, "Waiting to try again");
+        self.progress(0, why.clone());
+        self.lease.waits(why.clone());
+        self.verdict.send_replace(Verdict::Waiting(why));
+        tokio::time::sleep(*pause).await;
+        *pause = (*pause * 2).min(RETRY.1);
+    }
+
+    /// Works on every part, several at a time; the texts of those that failed. `or_none`: after the
+    /// first failure, or a cancel, no further part is begun.
+    async fn each(self: &Arc<Self>, step: &Step<K>, run: PartWork<K>, or_none: bool) -> Vec<Text> {
+        let of = self.kind.parts().len();
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut results = stream::iter(0..of)
+            .map(|n| {
+                let (operation, stop) = (Arc::clone(self), Arc::clone(&stop));
+                async move {
+                    if or_none && (stop.load(Ordering::SeqCst) || operation.is_cancelled()) {
+                        return None;
+                    }
+                    let work = tokio::task::spawn_blocking(move || operation.one(n, run));
+                    Some((n, work.await))
+                }
+            })
+            .buffer_unordered(self.core.deps.limits.parallel.max(1));
+        let (mut failures, mut count) = (Vec::new(), 0);
+        while let Some(result) = results.next().await {
+            let Some((n, result)) = result else { continue };
+            let name = self.kind.parts().get(n).map_or("", K::name);
+            match result {
+                Ok(Ok(())) => {
+                    count += 1;
+                    self.progress(step.percent, member_done(step, name, count, of));
+                }
+                Ok(Err(e)) => {
+                    stop.store(true, Ordering::SeqCst);
+                    failures.push(e.text);
+                }
+                Err(panicked) => {
+                    tracing::error!(%panicked, step = step.name, "A step panicked");
+                    stop.store(true, Ordering::SeqCst);
+                    let failed = texts::MEMBER_FAILED.with("machine", name);
+                    failures.push(failed.with("cause", texts::INTERNAL.text()));
+                }
+            }
+        }
+        failures
+    }
+
+    fn one(&self, n: usize, run: PartWork<K>) -> Result<(), EngineError> {
+        let done = self.kind.parts().get(n).map_or(Ok(()), |p| run(self, p));
+        if let Err(error) = &done
+            && error.kind == EngineErrorKind::Broken
+        {
+            self.core.break_down(error.to_string());
+        }
+        done
+    }
+
+    async fn append(self: &Arc<Self>, record: Record) -> Result<(), Trouble> {
+        let operation = Arc::clone(self);
+        let append = tokio::task::spawn_blocking(move || operation.journal().append(&record));
+        Ok(append.await.map_err(panicked)??)
+    }
+
+    async fn clear(self: &Arc<Self>) -> Result<(), Trouble> {
+        let operation = Arc::clone(self);
+        let remove = tokio::task::spawn_blocking(move || operation.journal().remove());
+        Ok(remove.await.map_err(panicked)??)
+    }
+
+    fn stop_if_cancelled(&self) -> Result<(), Stop> {
+        let Some((_, by)) = self.worker.as_ref().and_then(Worker::cancelled) else {
+            return Ok(());
+        };
+        Err(Stop::Undo(JobError {
+            code: CANCELLED,
+            description: texts::CANCELLED.with("user", by),
+            details: Vec::new(),
+        }))
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.worker
+            .as_ref()
+            .is_some_and(|w| w.cancelled().is_some())
+    }
+
+    /// Who has asked to leave for later what can wait.
+    pub(crate) fn paused(&self) -> Option<String> {
+        let worker = self.worker.as_ref().filter(|_| K::PAUSES);
+        worker.and_then(Worker::paused)
+    }
+
+    pub(crate) fn progress(&self, percent: u8, status: Text) {
+        if let Some(worker) = &self.worker {
+            worker.progress(percent, status);
+        }
+    }
+
+    pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self) -> SetId {
+        self.kind.set()
+    }
+
+    /// Holds the machine's images from now until the end, if that is not so already.
+    pub(crate) fn hold(&self, machine: &Machine) -> Result<(), EngineError> {
+        let mut holds = self.holds();
+        if let Entry::Vacant(place) = holds.entry(machine.id) {
+            place.insert(self.core.deps.compute.hold(machine)?);
+        }
+        Ok(())
+    }
+
+    /// Holds one more file for the machine, if it is not held already.
+    pub(crate) fn hold_also(
+        &self,
+        machine: VmId,
+        file: &Path,
+        take: impl FnOnce() -> Result<Option<ImageLock>, EngineError>,
+    ) -> Result<(), EngineError> {
+        let mut holds = self.holds();
+        let locks = &mut holds.entry(machine).or_default().locks;
+        if locks.iter().all(|lock| lock.path() != file) {
+            locks.extend(take()?);
+        }
+        Ok(())
+    }
+
+    /// The machine, or `None` if its definition was removed since. One that merely cannot be read now is
+    /// waited for.
+    pub(crate) fn present(
+        &self,
+        machine: VmId,
+        name: &str,
+        definition: &Path,
+    ) -> Result<Option<Arc<Machine>>, EngineError> {
+        if let Some(machine) = self.compute().machine(machine) {
+            return Ok(Some(machine));
+        }
+        match fs::symlink_metadata(definition) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            _ => Err(EngineError {
+                kind: EngineErrorKind::Failed,
+                text: texts::MEMBER_UNREADABLE.with("machine", name),
+            }),
+        }
+    }
+
+    /// Whether one of the holds is on this image.
+    pub(crate) fn is_held(&self, file: &Path) -> bool {
+        let holds = self.holds();
+        let mut locks = holds.values().flat_map(|hold| &hold.locks);
+        locks.any(|lock| lock.path() == file)
+    }
+
+    fn let_go(&self) {
+        let holds = std::mem::take(&mut *self.holds());
+        let frozen = &self.core.deps.frozen;
+        frozen.take_over(holds.into_values(), &self.kind.keeps());
+    }
+
+    fn holds(&self) -> MutexGuard<'_, BTreeMap<VmId, Hold>> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn drivers(&self) -> &Drivers {
+        &self.core.deps.storage
+    }
+
+    pub(crate) fn compute(&self) -> &dyn Compute {
+        &*self.core.deps.compute
+    }
+}
+
+/// The error of something that failed.
+pub(crate) fn failed(description: Text, details: Vec<Text>) -> JobError {
+    JobError {
+        code: FAILED,
+        description,
+        details,
+    }
+}
+
+fn member_done<K: Kind>(step: &Step<K>, name: &str, count: usize, of: usize) -> Text {
+    texts::PROGRESS
+        .with("doing", step.doing.text())
+        .with("machine", name)
+        .with("count", count)
+        .with("of", of)
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the form that map_err asks for"
+)]
+fn panicked(error: tokio::task::JoinError) -> Trouble {
+    Trouble::Broken(format!("writing the journal: {error}"))
+}

@@ -1,0 +1,127 @@
+//! Files among ours that nothing names.
+//!
+//! They are listed and never removed: a file of a lost journal may be the only copy of something.
+//! Folders that are empty are removed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::engine::definition;
+use crate::engine::failure::At;
+use crate::engine::graph::Graph;
+use crate::snapshot::core::Core;
+
+/// Where a clone lies that must share the file system of its image.
+pub(crate) const BESIDE: &str = ".groupshot";
+
+/// The files in `sets/` and beside the images that no machine, no set and no journal names, and that lie under no
+/// named one. Only while nothing is at work: empty folders go.
+pub(crate) fn find(core: &Core, named: BTreeSet<PathBuf>) -> Vec<PathBuf> {
+    let named = with_known(core, named);
+    let mut orphans = Vec::new();
+    for folder in folders(core, &named) {
+        let ours = folder == core.sets(); // others may keep clones beside the same image
+        walk(&folder, DEPTH, ours, &named, &mut orphans);
+    }
+    orphans
+}
+
+/// The same while operations may be at work, whose files `named` tells when asked. Nothing is removed.
+pub(crate) fn look(core: &Core, named: impl FnOnce() -> BTreeSet<PathBuf>) -> Vec<PathBuf> {
+    let before = with_known(core, BTreeSet::new());
+    let mut orphans = Vec::new();
+    for folder in folders(core, &before) {
+        walk(&folder, DEPTH, false, &before, &mut orphans);
+    }
+    // Whatever made a file since had its journal before, and has it still or has ended.
+    let named = with_known(core, named());
+    orphans.retain(|file| !named.contains(file) && file.symlink_metadata().is_ok());
+    orphans
+}
+
+fn folders(core: &Core, named: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+    let beside = named
+        .iter()
+        .filter_map(|file| Some(file.parent()?.join(BESIDE)));
+    beside.chain([core.sets()]).collect()
+}
+
+/// Adds what machines and sets name, and what lies under that.
+fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+    let tops = definition::recorded_tops(&core.deps.data_dir).into_iter();
+    let mut known: Vec<_> = tops.map(|top| (top.file, top.format)).collect();
+    for machine in core.deps.compute.machines().values() {
+        let disks = machine.disks.iter();
+        known.extend(disks.map(|disk| (disk.file.clone(), disk.format)));
+    }
+    for set in core.deps.store.state().sets.values() {
+        for member in &set.members {
+            named.insert(member.definition.clone());
+            let disks = member.disks.iter();
+            known.extend(disks.map(|disk| (disk.file.clone(), disk.format)));
+        }
+    }
+    for (file, format) in known {
+        // A layer that no snapshot names any more lies under one that is named.
+        if let Ok(graph) = Graph::read(&At::new("*", "*"), [(file.clone(), format)], []) {
+            named.extend(graph.files().map(Path::to_owned));
+        }
+        named.insert(file);
+    }
+    named
+}
+
+/// `sets/<set>/<machine>/<file>`: nothing of ours lies deeper.
+const DEPTH: u8 = 3;
+
+fn walk(
+    folder: &Path,
+    depth: u8,
+    ours: bool,
+    named: &BTreeSet<PathBuf>,
+    orphans: &mut Vec<PathBuf>,
+) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let is_folder = entry.file_type().is_ok_and(|t| t.is_dir());
+        if is_folder && depth > 0 {
+            walk(&path, depth - 1, ours, named, orphans);
+            if ours {
+                let _not_empty = fs::remove_dir(&path);
+            }
+        } else if !named.contains(&path) {
+            orphans.push(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nothing_names_is_listed_and_left_and_empty_folders_go() {
+        let sets = tempfile::tempdir().unwrap();
+        let member = sets.path().join("set/machine");
+        fs::create_dir_all(&member).unwrap();
+        fs::create_dir_all(sets.path().join("empty/one")).unwrap();
+        let (known, lost) = (member.join("known"), member.join("lost"));
+        fs::write(&known, "").unwrap();
+        fs::write(&lost, "").unwrap();
+        let mut orphans = Vec::new();
+        walk(
+            sets.path(),
+            DEPTH,
+            true,
+            &BTreeSet::from([known]),
+            &mut orphans,
+        );
+        assert_eq!(orphans, std::slice::from_ref(&lost));
+        assert!(lost.exists());
+        assert!(!sets.path().join("empty").exists());
+    }
+}

@@ -1,0 +1,368 @@
+//! Before the listener opens: finishes or undoes what a dead process left, ends the jobs nobody works on.
+//!
+//! The records decide, not what the disks look like: a commit record goes forward, anything else back. All of it may
+//! be killed and begun again at any point.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::id::{JobId, SetId};
+use crate::inventory::JobError;
+use crate::snapshot::apply::Apply;
+use crate::snapshot::coordinator::Coordinator;
+use crate::snapshot::core::Core;
+use crate::snapshot::create::Create;
+use crate::snapshot::destroy::Destroy;
+use crate::snapshot::export::Export;
+use crate::snapshot::journal::{Intent, Journal, Record, Unreadable, sync_folder};
+use crate::snapshot::kind::Kind;
+use crate::snapshot::operation::{Operation, Verdict, failed};
+use crate::snapshot::orphans;
+use crate::snapshot::spares::is_spare;
+use crate::store::StoreError;
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+/// How long the start waits for one operation before it opens without it (`cut.md` 3).
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What recovery found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Operations that were committed before the process died; they are finished now.
+    pub finished: Vec<InFlight>,
+    /// Operations that were not; they are undone now.
+    pub undone: Vec<InFlight>,
+    /// Operations that cannot be ended now; their members are held and it is tried again and again.
+    pub stuck: Vec<Stuck>,
+    /// Jobs that were open and had no journal; they ended as Exception.
+    pub ended: Vec<JobId>,
+    /// Files among ours that nothing names. They are left alone.
+    pub orphans: Vec<PathBuf>,
+}
+
+/// In numbers, for the log.
+impl fmt::Display for Recovered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "operations finished {}, undone {}, neither yet {}; lost jobs ended {}; files that nothing names {}",
+            self.finished.len(),
+            self.undone.len(),
+            self.stuck.len(),
+            self.ended.len(),
+            self.orphans.len()
+        )
+    }
+}
+
+/// An operation that a dead process left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InFlight {
+    /// Its kind, as in its fail points: `create`.
+    pub kind: &'static str,
+    /// The set.
+    pub set: SetId,
+    /// The job.
+    pub job: JobId,
+    /// Names of the machines that it works on.
+    pub machines: Vec<String>,
+}
+
+/// An operation that cannot be ended now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stuck {
+    /// Which one.
+    pub operation: InFlight,
+    /// Why.
+    pub why: Text,
+}
+
+/// The server must not open.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// A folder or file of the journal cannot be read or written.
+    #[error("{0}: {1}")]
+    Io(PathBuf, io::Error),
+    /// A journal that cannot be understood.
+    #[error("{0} {1}")]
+    Unreadable(PathBuf, Unreadable),
+    /// Two journals claim the same machine.
+    #[error("{0}: another journal holds one of its machines")]
+    Contradiction(PathBuf),
+    /// The store or a journal broke down meanwhile.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// What a journal tells.
+struct Story {
+    path: PathBuf,
+    journal: Journal,
+    intent: Intent,
+    /// What came after the intent.
+    records: Vec<Record>,
+}
+
+impl Coordinator {
+    /// Recovers. To be called once, before any request is served.
+    ///
+    /// # Errors
+    /// [`RecoveryError`]: someone has to look before the server may open.
+    pub async fn recover(&self) -> Result<Recovered, RecoveryError> {
+        self.recover_within(Some(PATIENCE)).await
+    }
+
+    /// [`Coordinator::recover`] for a process that does nothing else: it waits for the end of whatever is at
+    /// work, and gives what waits for something a few attempts more.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn rescue(&self) -> Result<Recovered, RecoveryError> {
+        self.recover_within(None).await
+    }
+
+    async fn recover_within(&self, patience: Option<Duration>) -> Result<Recovered, RecoveryError> {
+        let core = Arc::clone(&self.core);
+        let stories = tokio::task::spawn_blocking(move || read_all(&core)).await;
+        let stories = stories.map_err(|e| RecoveryError::Broken(e.to_string()))??;
+        let mut named = BTreeSet::new();
+        let mut resumed = Vec::new();
+        for story in stories {
+            resumed.push(self.resume(story, &mut named)?);
+        }
+        let deadline = patience.map(|time| tokio::time::Instant::now() + time);
+        let mut recovered = Recovered::default();
+        for one in resumed {
+            self.outcome(one, deadline, &mut recovered).await?;
+        }
+        recovered.ended = self.end_lost_jobs().await?;
+        recovered.orphans = orphans::find(&self.core, named);
+        for file in &recovered.orphans {
+            tracing::warn!(file = %file.display(), "No machine, set or journal names this file");
+        }
+        Ok(recovered)
+    }
+
+    /// Takes up an operation where its records end; adds the files that it names.
+    fn resume(
+        &self,
+        story: Story,
+        named: &mut BTreeSet<PathBuf>,
+    ) -> Result<Resumed, RecoveryError> {
+        let Story {
+            path,
+            journal,
+            intent,
+            records,
+        } = story;
+        match intent {
+            Intent::Create(it) => self.take_up(path, journal, Create::new(it), records, named),
+            Intent::Apply(it) => self.take_up(path, journal, Apply::new(it), records, named),
+            Intent::Export(it) => self.take_up(path, journal, Export::new(it), records, named),
+            Intent::Destroy(it) => self.take_up(path, journal, Destroy::new(it), records, named),
+        }
+    }
+
+    fn take_up<K: Kind>(
+        &self,
+        path: PathBuf,
+        journal: Journal,
+        mut kind: K,
+        records: Vec<Record>,
+        named: &mut BTreeSet<PathBuf>,
+    ) -> Result<Resumed, RecoveryError> {
+        kind.names(named);
+        let (set, job) = (kind.set(), kind.job());
+        let back = read_story(&mut kind, records);
+        let names = kind.parts().iter().map(|part| K::name(part).to_owned());
+        let operation = InFlight {
+            kind: K::NAME,
+            set,
+            job,
+            machines: names.collect(),
+        };
+        let recovering = K::WORDS.recovering.with("set", set);
+        let lease = self
+            .core
+            .members
+            .lease(job, recovering.clone(), &kind.resources());
+        let lease = lease.map_err(|_| RecoveryError::Contradiction(path))?;
+        lease.stuck(recovering.clone()); // whoever asks meanwhile is told at once
+        let worker = self.core.deps.jobs.adopt(job);
+        if let (None, Some(worker)) = (&back, &worker) {
+            worker.commit_point(); // it was passed before the process died
+        }
+        let resumed = Arc::new(Operation {
+            core: Arc::clone(&self.core),
+            kind,
+            journal: Mutex::new(journal),
+            worker,
+            verdict: watch::Sender::new(Verdict::Working),
+            holds: Mutex::default(),
+            lease,
+        });
+        let verdict = resumed.verdict.subscribe();
+        let forward = back.is_none();
+        tracing::info!(kind = K::NAME, %set, forward, "Recovering an operation");
+        self.core.tasks.spawn(resumed.resume(back));
+        Ok(Resumed {
+            operation,
+            forward,
+            recovering,
+            verdict,
+        })
+    }
+
+    /// Waits for the end of one operation, or for what it waits for.
+    async fn outcome(
+        &self,
+        mut resumed: Resumed,
+        deadline: Option<tokio::time::Instant>,
+        recovered: &mut Recovered,
+    ) -> Result<(), RecoveryError> {
+        let operation = resumed.operation;
+        let verdict = tokio::select! {
+            cause = self.fatal() => return Err(RecoveryError::Broken(cause)),
+            verdict = known(&mut resumed.verdict, deadline) => verdict,
+        };
+        let lost = |_| RecoveryError::Broken(texts::INTERNAL.text().render());
+        let why = match verdict.map_err(lost)? {
+            Verdict::Done => {
+                let list = if resumed.forward {
+                    &mut recovered.finished
+                } else {
+                    &mut recovered.undone
+                };
+                list.push(operation);
+                return Ok(());
+            }
+            Verdict::Waiting(why) => why,
+            Verdict::Working => resumed.recovering,
+        };
+        let set = operation.set;
+        tracing::error!(%set, %why, "An operation cannot be recovered now; its machines stay held");
+        recovered.stuck.push(Stuck { operation, why });
+        Ok(())
+    }
+
+    /// Ends what no journal tells of. Jobs of operations that are still at work have a worker.
+    async fn end_lost_jobs(&self) -> Result<Vec<JobId>, RecoveryError> {
+        let mut ended = Vec::new();
+        for job in self.core.deps.jobs.open_jobs() {
+            let Some(worker) = self.core.deps.jobs.adopt(job.id) else {
+                continue;
+            };
+            let error = failed(texts::LOST.text(), Vec::new());
+            match worker.fail(error, Vec::new()).await {
+                // A full disk: the job service tries this end again.
+                Ok(()) | Err(StoreError::Full | StoreError::Refused(_)) => ended.push(job.id),
+                Err(StoreError::Broken(cause)) => return Err(RecoveryError::Broken(cause)),
+            }
+        }
+        Ok(ended)
+    }
+}
+
+/// An operation that was taken up.
+struct Resumed {
+    operation: InFlight,
+    forward: bool,
+    /// What it says of itself meanwhile.
+    recovering: Text,
+    verdict: watch::Receiver<Verdict>,
+}
+
+/// What is known of an operation at the deadline, or before, as soon as it is more than that it is at work. Without
+/// a deadline what waits has some time more to come to its end.
+async fn known(
+    verdict: &mut watch::Receiver<Verdict>,
+    deadline: Option<tokio::time::Instant>,
+) -> Result<Verdict, watch::error::RecvError> {
+    let told = |v: &Verdict| *v != Verdict::Working;
+    match deadline {
+        Some(deadline) => {
+            if let Ok(known) = tokio::time::timeout_at(deadline, verdict.wait_for(told)).await {
+                known?;
+            }
+        }
+        None => {
+            verdict.wait_for(told).await?;
+            let done = verdict.wait_for(|v| *v == Verdict::Done);
+            if let Ok(done) = tokio::time::timeout(PATIENCE, done).await {
+                done?;
+            }
+        }
+    }
+    Ok(verdict.borrow().clone())
+}
+
+/// Reads every journal; those whose first record was never durable are removed, or spares from now on.
+/// Makes our folders.
+fn read_all(core: &Core) -> Result<Vec<Story>, RecoveryError> {
+    let folder = core.journals();
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |e| RecoveryError::Io(path, e)
+    };
+    for folder in [&folder, &core.sets()] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(folder)
+            .map_err(io(folder))?;
+    }
+    sync_folder(&core.deps.data_dir).map_err(io(&core.deps.data_dir))?;
+    let (mut stories, mut empty) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(&folder).map_err(io(&folder))? {
+        let path = entry.map_err(io(&folder))?.path();
+        if path.extension().is_none_or(|e| e != "log") {
+            continue;
+        }
+        let opened = Journal::open(&path).map_err(io(&path))?;
+        let (journal, records) = opened.map_err(|e| RecoveryError::Unreadable(path.clone(), e))?;
+        let mut records = records.into_iter();
+        match records.next() {
+            Some(Record::Intent(intent)) => stories.push(Story {
+                path,
+                journal,
+                intent: *intent,
+                records: records.collect(),
+            }),
+            // `journal::read` lets nothing else be the first.
+            _ if is_spare(&path) && fs::metadata(&path).is_ok_and(|m| m.len() == 0) => {
+                empty.push(path);
+            }
+            _ => journal
+                .remove()
+                .map_err(|e| RecoveryError::Broken(e.to_string()))?,
+        }
+    }
+    if let Err(error) = core.spares.open(empty) {
+        tracing::warn!(%error, "No spare journals can be made; requests take longer");
+    }
+    Ok(stories)
+}
+
+/// Where it goes from here: forward, or back with this error.
+fn read_story<K: Kind>(kind: &mut K, records: Vec<Record>) -> Option<JobError> {
+    let interrupted = K::WORDS.interrupted.with("set", kind.set());
+    let mut back = (!K::TAKE.is_empty()).then(|| failed(interrupted, Vec::new()));
+    for record in records {
+        if record.commits() {
+            back = None;
+        } else if let Record::Abort { error } = &record {
+            back = Some(error.clone());
+        }
+        kind.replay(record);
+    }
+    back
+}

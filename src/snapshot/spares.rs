@@ -1,0 +1,187 @@
+//! Journal files that are there before anybody needs them: empty, under names that are durable already.
+//!
+//! A journal under a new name takes two syncs one after the other, that of the file and that of its folder,
+//! before a request is accepted. One that takes over a spare takes that of the file alone, beside the one of
+//! the database. It gets its own name then, which nobody waits for: what a dead machine leaves may be a
+//! journal under the name of a spare, and recovery goes by what a journal holds, never by its name.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::snapshot::journal::sync_folder;
+
+/// How many there are at most; more are made when less than half of them is left.
+const ROOM: usize = 8;
+const PREFIX: &str = "spare-";
+
+/// The spares of one journal folder. Closed at first: [`Spares::take`] finds none, [`Spares::fill`] makes none.
+#[derive(Debug)]
+pub(crate) struct Spares {
+    folder: PathBuf,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    open: bool,
+    ready: Vec<PathBuf>,
+    /// Names that are being made.
+    coming: usize,
+    /// The number of the next name.
+    next: usize,
+}
+
+/// Is it the name of a spare?
+pub(crate) fn is_spare(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(PREFIX))
+}
+
+impl Spares {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            table: Mutex::default(),
+        }
+    }
+
+    /// Takes over the empty ones that another process left, and makes what is missing. Blocks.
+    ///
+    /// # Errors
+    /// The disk's; there are fewer spares then, or none.
+    pub(crate) fn open(&self, found: Vec<PathBuf>) -> io::Result<()> {
+        self.table().open = true;
+        // The process that made them may have died before their names were durable.
+        sync_folder(&self.folder)?;
+        self.table().ready = found;
+        self.fill()
+    }
+
+    /// One of them, which is the caller's from now on.
+    pub(crate) fn take(&self) -> Option<PathBuf> {
+        self.table().ready.pop()
+    }
+
+    /// Makes more if there are few; they are durable at return. Blocks.
+    ///
+    /// # Errors
+    /// The disk's; nothing is changed then.
+    pub(crate) fn fill(&self) -> io::Result<()> {
+        let names = self.claim();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut made = Vec::new();
+        let result = self.make(&names, &mut made);
+        let mut table = self.table();
+        table.coming -= names.len();
+        match &result {
+            Ok(()) if table.open => table.ready.append(&mut made),
+            _ => made.iter().for_each(|name| remove(name)),
+        }
+        result
+    }
+
+    /// Removes them: a server that has stopped leaves an empty folder.
+    pub(crate) fn close(&self) {
+        let mut table = self.table();
+        table.open = false;
+        table.ready.drain(..).for_each(|name| remove(&name));
+    }
+
+    /// The names that are to be made now.
+    fn claim(&self) -> Vec<PathBuf> {
+        let mut table = self.table();
+        let there = table.ready.len() + table.coming;
+        if !table.open || there > ROOM / 2 {
+            return Vec::new();
+        }
+        let numbers = table.next..table.next + ROOM - there;
+        (table.next, table.coming) = (numbers.end, table.coming + numbers.len());
+        let name = |n| self.folder.join(format!("{PREFIX}{n}.log"));
+        numbers.map(name).collect()
+    }
+
+    /// Makes those of the names that are free.
+    fn make(&self, names: &[PathBuf], made: &mut Vec<PathBuf>) -> io::Result<()> {
+        for name in names {
+            match create(name) {
+                // A journal that a dead machine left under such a name, and that cannot be ended now.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                other => other?,
+            }
+            made.push(name.clone());
+        }
+        sync_folder(&self.folder)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn create(name: &Path) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o640)
+        .open(name)?
+        .sync_all()
+}
+
+/// An empty file that stays is in nobody's way.
+fn remove(name: &Path) {
+    if let Err(error) = fs::remove_file(name) {
+        tracing::debug!(%error, file = %name.display(), "A spare journal stays");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    #[test]
+    fn there_are_always_some_while_it_is_open_and_none_behind_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let spares = Spares::new(folder.path().to_owned());
+        spares.fill().unwrap();
+        assert_eq!((spares.take(), files(folder.path()).len()), (None, 0));
+        spares.open(Vec::new()).unwrap();
+        for _ in 0..5 * ROOM {
+            let spare = spares.take().unwrap();
+            assert_eq!(fs::metadata(&spare).unwrap().len(), 0);
+            fs::remove_file(spare).unwrap();
+            spares.fill().unwrap();
+            let there = files(folder.path());
+            assert!(there.len() >= ROOM / 2 && there.len() <= ROOM, "{there:?}");
+            assert!(there.iter().all(|file| is_spare(file)));
+        }
+        spares.close();
+        spares.fill().unwrap();
+        assert_eq!((spares.take(), files(folder.path()).len()), (None, 0));
+    }
+
+    #[test]
+    fn a_journal_under_the_name_of_a_spare_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join("spare-1.log");
+        fs::write(&left, "a journal").unwrap();
+        let spares = Spares::new(folder.path().to_owned());
+        spares.open(Vec::new()).unwrap();
+        while let Some(spare) = spares.take() {
+            assert_ne!(spare, left);
+        }
+        let gone = folder.path().join("nowhere");
+        assert!(Spares::new(gone).open(Vec::new()).is_err());
+        spares.close();
+        assert_eq!(fs::read(left).unwrap(), b"a journal");
+    }
+}

@@ -1,0 +1,111 @@
+//! One server per data directory.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Name of the file that is locked; it stays when the server is gone, its lock does not.
+const FILE: &str = "groupshot.lock";
+
+/// Holds the data directory for this process, until dropped or until the process is gone however it dies.
+#[derive(Debug)]
+pub struct DirectoryLock {
+    _file: File,
+}
+
+/// The directory could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it (exit code 4).
+    #[error("data directory {directory} is in use by {holder}; one server per directory", directory = .directory.display())]
+    Busy {
+        /// The directory.
+        directory: PathBuf,
+        /// `process N`, or `another process` if it did not say.
+        holder: String,
+    },
+    /// The lock file cannot be made, opened or locked.
+    #[error("{file}: {source}", file = .file.display())]
+    Io {
+        /// The lock file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl DirectoryLock {
+    /// Takes `directory`, which must exist, by `flock` on a file in it. Never waits.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn take(directory: &Path) -> Result<Self, LockError> {
+        let path = directory.join(FILE);
+        let failed = |source| LockError::Io {
+            file: path.clone(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o640)
+            .open(&path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(LockError::Busy {
+                    directory: directory.to_path_buf(),
+                    holder: holder(&mut file),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        // The number is for people only. A full disk must not keep the server from starting.
+        let _ = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(Self { _file: file })
+    }
+}
+
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let pid: Option<u32> = file
+        .read_to_string(&mut text)
+        .ok()
+        .and_then(|_| text.trim().parse().ok());
+    pid.map_or_else(
+        || "another process".to_owned(),
+        |pid| format!("process {pid}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_held_once_and_free_again_when_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DirectoryLock::take(dir.path()).unwrap();
+        let Err(LockError::Busy { holder, .. }) = DirectoryLock::take(dir.path()) else {
+            panic!("taken twice");
+        };
+        assert_eq!(holder, format!("process {}", std::process::id()));
+        drop(first);
+        DirectoryLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing");
+        let text = DirectoryLock::take(&missing).unwrap_err().to_string();
+        assert!(text.contains("missing/groupshot.lock"), "{text}");
+    }
+}

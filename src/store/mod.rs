@@ -1,0 +1,134 @@
+//! What must outlive the process: collections, sets, positions, jobs.
+//!
+//! All of it stands in memory as an immutable [`State`] that readers take whole. A change is a closure over
+//! the newest state, run by the one writer; its batch is durable before the new state is published and the
+//! caller gets its answer. Many callers share one fdatasync (group commit).
+//!
+//! [`sqlite`] is the durable store, [`memory`] keeps the same promises for as long as the process lives.
+
+mod apply;
+pub mod lock;
+pub mod memory;
+pub mod sqlite;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::id::{CollectionId, JobId, SetId, SnapshotId, VmId};
+use crate::inventory::{Collection, Job, Position, Snapshot, SnapshotSet};
+
+/// Everything the store holds, at one revision.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// Grows by one with each transaction that changed something; begins at 0 in each process.
+    pub revision: u64,
+    /// Collections by id.
+    pub collections: Arc<BTreeMap<CollectionId, Arc<Collection>>>,
+    /// Snapshot sets by id.
+    pub sets: Arc<BTreeMap<SetId, Arc<SnapshotSet>>>,
+    /// Derived from `sets`: where each member snapshot stands, its set and its place among the members.
+    pub snapshots: Arc<BTreeMap<SnapshotId, (SetId, usize)>>,
+    /// Position of each machine that has one.
+    pub positions: Arc<BTreeMap<VmId, Position>>,
+    /// Jobs by id.
+    pub jobs: Arc<BTreeMap<JobId, Arc<Job>>>,
+}
+
+impl State {
+    /// The set that holds the snapshot, and the snapshot itself.
+    #[must_use]
+    pub fn snapshot(&self, id: SnapshotId) -> Option<(&Arc<SnapshotSet>, &Snapshot)> {
+        let (set, place) = self.snapshots.get(&id)?;
+        let set = self.sets.get(set)?;
+        Some((set, set.members.get(*place)?))
+    }
+
+    /// Where the machine stands; the default if it never had a snapshot.
+    #[must_use]
+    pub fn position(&self, machine: VmId) -> Position {
+        self.positions.get(&machine).cloned().unwrap_or_default()
+    }
+}
+
+/// One change of one record.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Adds or replaces a collection.
+    PutCollection(Collection),
+    /// Removes a collection.
+    RemoveCollection(CollectionId),
+    /// Adds or replaces a set with its members.
+    PutSet(SnapshotSet),
+    /// Removes a set with its members.
+    RemoveSet(SetId),
+    /// Sets the position of a machine.
+    PutPosition(VmId, Position),
+    /// Forgets the position of a machine.
+    RemovePosition(VmId),
+    /// Adds or replaces a job.
+    PutJob(Job),
+    /// Removes a job.
+    RemoveJob(JobId),
+}
+
+/// The store could not do it. After [`StoreError::Broken`] nothing more is written by this process.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Writing or syncing failed; the process must stop and recover (`cut.md` 3).
+    #[error("database: {0}")]
+    Broken(String),
+    /// The disk is full; nothing of the transaction is kept, the store goes on.
+    #[error("database: no space left on the disk that holds it")]
+    Full,
+    /// The transaction asks for what cannot be kept (a path that is no UTF-8, an end of a job that has
+    /// ended); nothing of it is kept, the store goes on.
+    #[error("database: {0}")]
+    Refused(String),
+}
+
+/// Decides on a change, given the newest state. `Err(reason)` leaves everything as it is; the closure
+/// hands its own reason out through what it captures.
+pub type Decision = Box<dyn FnOnce(&State) -> Vec<Change> + Send>;
+
+/// A durable store.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The newest published state.
+    fn state(&self) -> Arc<State>;
+
+    /// Runs `decide` on the newest state and makes its changes durable, all or none. An empty list
+    /// commits nothing. Returns the state after it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was changed then.
+    async fn transact(&self, decide: Decision) -> Result<Arc<State>, StoreError>;
+}
+
+/// [`Store::transact`] for a closure that may refuse with a reason of its own.
+///
+/// # Errors
+/// The store's error outside, the closure's inside.
+pub async fn decide<T, E, F>(store: &dyn Store, f: F) -> Result<Result<T, E>, StoreError>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    F: FnOnce(&State) -> Result<(Vec<Change>, T), E> + Send + 'static,
+{
+    let (tx, rx) = std::sync::mpsc::sync_channel(1);
+    store
+        .transact(Box::new(move |state| match f(state) {
+            Ok((changes, value)) => {
+                let _ = tx.send(Ok(value));
+                changes
+            }
+            Err(reason) => {
+                let _ = tx.send(Err(reason));
+                Vec::new()
+            }
+        }))
+        .await?;
+    rx.try_recv()
+        .map_err(|_| StoreError::Broken("the writer dropped a transaction".to_owned()))
+}

@@ -1,0 +1,179 @@
+//! The durable store: SQLite in WAL mode with `synchronous=FULL`, written by one thread.
+//!
+//! ```text
+//!   transact ──▶ queue ──▶ writer: decide, decide, … (each on the state the one before left)
+//!                                  └▶ one COMMIT ──▶ publish ──▶ answer all
+//! ```
+//!
+//! Records are JSON texts, one row each. What is on disk is read whole at start and never again.
+
+mod errno;
+mod rows;
+mod writer;
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::lock::{DirectoryLock, LockError};
+use super::{Decision, State, Store, StoreError};
+use writer::{Request, Writer};
+
+/// Name of the database file in the data directory.
+pub const FILE: &str = "groupshot.db";
+
+/// How many callers may wait for the writer before `transact` itself waits.
+const QUEUE: usize = 1024;
+
+/// The store of a data directory. Dropping it finishes what is queued and closes the database.
+#[derive(Debug)]
+pub struct SqliteStore {
+    published: Arc<ArcSwap<State>>,
+    queue: Option<mpsc::Sender<Request>>,
+    broken: watch::Receiver<Option<String>>,
+    writer: Option<JoinHandle<()>>,
+    _lock: DirectoryLock,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data directory cannot be taken, perhaps because another server has it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// SQLite refuses the file.
+    #[error("{file}: {source}", file = .file.display())]
+    Sqlite {
+        /// The database file.
+        file: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The check of the file found damage.
+    #[error("{file} is damaged: {finding}; restore it from a backup", file = .file.display())]
+    Damaged {
+        /// The database file.
+        file: PathBuf,
+        /// The first finding.
+        finding: String,
+    },
+    /// A later version of the program made the file.
+    #[error("{file} has format {found}, this program knows up to {known}", file = .file.display())]
+    Newer {
+        /// The database file.
+        file: PathBuf,
+        /// `user_version` of the file.
+        found: i64,
+        /// The newest that is known here.
+        known: i64,
+    },
+    /// The writer thread cannot be started.
+    #[error("cannot start the database writer: {0}")]
+    Thread(io::Error),
+}
+
+impl SqliteStore {
+    /// Takes the directory, which must exist, checks its database (made if missing), brings it to today's
+    /// format and reads all of it.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the directory is free again then.
+    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        let lock = DirectoryLock::take(directory)?;
+        let file = directory.join(FILE);
+        close_to_others(&file).map_err(|source| LockError::Io {
+            file: file.clone(),
+            source,
+        })?;
+        let mut connection = rows::connect(&file)?;
+        rows::check(&connection, &file)?;
+        rows::migrate(&mut connection, &file)?;
+        let state = rows::load(&connection, &file)?;
+        Self::run(connection, state, lock)
+    }
+
+    /// Resolves with the reason when the store has broken; the process has to stop then (`cut.md` 3).
+    /// Never resolves otherwise.
+    pub async fn broken(&self) -> String {
+        let mut broken = self.broken.clone();
+        let reason = broken.wait_for(Option::is_some).await;
+        match reason.ok().and_then(|reason| reason.clone()) {
+            Some(reason) => reason,
+            None => "the database writer is gone".to_owned(),
+        }
+    }
+
+    fn run(connection: Connection, state: State, lock: DirectoryLock) -> Result<Self, OpenError> {
+        let published = Arc::new(ArcSwap::from_pointee(state));
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let (report, broken) = watch::channel(None);
+        let writer = Writer::new(connection, Arc::clone(&published), report);
+        let writer = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run(requests))
+            .map_err(OpenError::Thread)?;
+        Ok(Self {
+            published,
+            queue: Some(queue),
+            broken,
+            writer: Some(writer),
+            _lock: lock,
+        })
+    }
+}
+
+/// Makes the file if it is missing, for owner and group only. SQLite gives what it puts beside it the same
+/// mode.
+fn close_to_others(file: &Path) -> io::Result<()> {
+    let open = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o640)
+        .open(file)?;
+    let mode = open.metadata()?.permissions().mode();
+    if mode & 0o007 != 0 {
+        open.set_permissions(Permissions::from_mode(mode & 0o770))?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn state(&self) -> Arc<State> {
+        self.published.load_full()
+    }
+
+    /// Once queued the decision is run, whether or not the caller still waits.
+    async fn transact(&self, decide: Decision) -> Result<Arc<State>, StoreError> {
+        let gone = || StoreError::Broken("the database writer is gone".to_owned());
+        let (answer, answered) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or_else(gone)?;
+        let request = Request { decide, answer };
+        queue.send(request).await.map_err(|_| gone())?;
+        match answered.await.map_err(|_| gone())? {
+            Ok(result) => result,
+            Err(panicked) => std::panic::resume_unwind(panicked),
+        }
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! The tables: one row a record, JSON text under its id; format steps; reading all of it at start.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::store::{Change, State};
+
+use super::OpenError;
+
+/// Each step brings the file to the `user_version` of its place in the list, counted from 1. Steps are
+/// only ever added.
+const STEPS: &[&str] = &["
+    CREATE TABLE collections (id TEXT PRIMARY KEY NOT NULL, record TEXT NOT NULL) STRICT;
+    CREATE TABLE sets        (id TEXT PRIMARY KEY NOT NULL, record TEXT NOT NULL) STRICT;
+    CREATE TABLE positions   (id TEXT PRIMARY KEY NOT NULL, record TEXT NOT NULL) STRICT;
+    CREATE TABLE jobs        (id TEXT PRIMARY KEY NOT NULL, record TEXT NOT NULL) STRICT;
+"];
+
+/// A row to write: the new text, or none to remove it.
+pub(super) struct Row {
+    table: Table,
+    id: String,
+    record: Option<String>,
+}
+
+#[derive(Clone, Copy)]
+enum Table {
+    Collections,
+    Sets,
+    Positions,
+    Jobs,
+}
+
+impl Table {
+    const fn put(self) -> &'static str {
+        match self {
+            Self::Collections => "INSERT OR REPLACE INTO collections VALUES (?1, ?2)",
+            Self::Sets => "INSERT OR REPLACE INTO sets VALUES (?1, ?2)",
+            Self::Positions => "INSERT OR REPLACE INTO positions VALUES (?1, ?2)",
+            Self::Jobs => "INSERT OR REPLACE INTO jobs VALUES (?1, ?2)",
+        }
+    }
+
+    const fn remove(self) -> &'static str {
+        match self {
+            Self::Collections => "DELETE FROM collections WHERE id = ?1",
+            Self::Sets => "DELETE FROM sets WHERE id = ?1",
+            Self::Positions => "DELETE FROM positions WHERE id = ?1",
+            Self::Jobs => "DELETE FROM jobs WHERE id = ?1",
+        }
+    }
+
+    const fn all(self) -> &'static str {
+        match self {
+            Self::Collections => "SELECT id, record FROM collections",
+            Self::Sets => "SELECT id, record FROM sets",
+            Self::Positions => "SELECT id, record FROM positions",
+            Self::Jobs => "SELECT id, record FROM jobs",
+        }
+    }
+}
+
+impl Row {
+    /// The row of a change; the reason if its record has no JSON text.
+    pub(super) fn of(change: &Change) -> Result<Self, String> {
+        match change {
+            Change::PutCollection(c) => Self::put(Table::Collections, &c.id, c),
+            Change::RemoveCollection(id) => Ok(Self::remove(Table::Collections, id)),
+            Change::PutSet(set) => Self::put(Table::Sets, &set.id, set),
+            Change::RemoveSet(id) => Ok(Self::remove(Table::Sets, id)),
+            Change::PutPosition(machine, position) => {
+                Self::put(Table::Positions, machine, position)
+            }
+            Change::RemovePosition(machine) => Ok(Self::remove(Table::Positions, machine)),
+            Change::PutJob(job) => Self::put(Table::Jobs, &job.id, job),
+            Change::RemoveJob(id) => Ok(Self::remove(Table::Jobs, id)),
+        }
+    }
+
+    fn put(table: Table, id: &impl ToString, record: &impl Serialize) -> Result<Self, String> {
+        let id = id.to_string();
+        match serde_json::to_string(record) {
+            Ok(text) => Ok(Self {
+                table,
+                id,
+                record: Some(text),
+            }),
+            Err(reason) => Err(format!("the record of {id} cannot be kept: {reason}")),
+        }
+    }
+
+    fn remove(table: Table, id: &impl ToString) -> Self {
+        Self {
+            table,
+            id: id.to_string(),
+            record: None,
+        }
+    }
+
+    pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
+        match &self.record {
+            Some(text) => connection
+                .prepare_cached(self.table.put())?
+                .execute(params![self.id, text])?,
+            None => connection
+                .prepare_cached(self.table.remove())?
+                .execute(params![self.id])?,
+        };
+        Ok(())
+    }
+}
+
+/// Opens the file, made if missing, with our durability.
+pub(super) fn connect(file: &Path) -> Result<Connection, OpenError> {
+    let open = || {
+        let connection = Connection::open(file)?;
+        // Somebody looking into the file with another program must not break a commit.
+        connection.busy_timeout(Duration::from_secs(10))?;
+        // Before the log is opened: its index then stays in memory. As a mapped file it would end the
+        // process (SIGBUS) where a quota leaves no room for a page that changes.
+        connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(()))?;
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
+        Ok(connection)
+    };
+    open().map_err(failed(file))
+}
+
+/// Looks for damage.
+pub(super) fn check(connection: &Connection, file: &Path) -> Result<(), OpenError> {
+    let finding: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(failed(file))?;
+    if finding == "ok" {
+        return Ok(());
+    }
+    Err(damaged(file, finding))
+}
+
+/// Brings an older file to today's format, step by step, all or none.
+pub(super) fn migrate(connection: &mut Connection, file: &Path) -> Result<(), OpenError> {
+    let found: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(failed(file))?;
+    let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
+    let done = usize::try_from(found).unwrap_or(usize::MAX);
+    let Some(steps) = STEPS.get(done..) else {
+        return Err(OpenError::Newer {
+            file: file.to_path_buf(),
+            found,
+            known,
+        });
+    };
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let mut go = || {
+        let transaction = connection.transaction()?;
+        for step in steps {
+            transaction.execute_batch(step)?;
+        }
+        transaction.pragma_update(None, "user_version", known)?;
+        transaction.commit()
+    };
+    go().map_err(failed(file))
+}
+
+/// Reads everything.
+pub(super) fn load(connection: &Connection, file: &Path) -> Result<State, OpenError> {
+    let collections = records(connection, file, Table::Collections)?;
+    let sets = records(connection, file, Table::Sets)?;
+    let positions: Vec<(String, _)> = records(connection, file, Table::Positions)?;
+    let jobs = records(connection, file, Table::Jobs)?;
+    let mut by_machine = BTreeMap::new();
+    for (id, position) in positions {
+        let machine = id
+            .parse()
+            .map_err(|reason| damaged(file, format!("positions: {reason}")))?;
+        by_machine.insert(machine, position);
+    }
+    let mut state = State {
+        positions: Arc::new(by_machine),
+        ..State::default()
+    };
+    let changes = (collections
+        .into_iter()
+        .map(|(_, c)| Change::PutCollection(c)))
+    .chain(sets.into_iter().map(|(_, s)| Change::PutSet(s)))
+    .chain(jobs.into_iter().map(|(_, j)| Change::PutJob(j)));
+    for change in changes {
+        state.apply(&change);
+    }
+    Ok(state)
+}
+
+fn records<T: DeserializeOwned>(
+    connection: &Connection,
+    file: &Path,
+    table: Table,
+) -> Result<Vec<(String, T)>, OpenError> {
+    let mut statement = connection.prepare(table.all()).map_err(failed(file))?;
+    let mut rows = statement.query([]).map_err(failed(file))?;
+    let mut out = Vec::new();
+    while let Some(row) = rows.next().map_err(failed(file))? {
+        let id: String = row.get(0).map_err(failed(file))?;
+        let text: String = row.get(1).map_err(failed(file))?;
+        let record = serde_json::from_str(&text)
+            .map_err(|reason| damaged(file, format!("record {id}: {reason}")))?;
+        out.push((id, record));
+    }
+    Ok(out)
+}
+
+fn failed(file: &Path) -> impl Fn(rusqlite::Error) -> OpenError {
+    move |source| OpenError::Sqlite {
+        file: file.to_path_buf(),
+        source,
+    }
+}
+
+fn damaged(file: &Path, finding: String) -> OpenError {
+    OpenError::Damaged {
+        file: file.to_path_buf(),
+        finding,
+    }
+}

@@ -1,0 +1,422 @@
+//! What the durable store promises: order, all or nothing, survival of SIGKILL and of a full disk.
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::ffi::OsStrExt;
+use std::process::{Command, Stdio};
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::id::{CollectionId, SetId, SnapshotId, VmId};
+use crate::inventory::{Collection, CollectionKind, Consistency, Position, SetKind};
+use crate::inventory::{Snapshot, SnapshotSet};
+use crate::store::{self, Change};
+
+fn collection(n: u128) -> Collection {
+    Collection {
+        id: CollectionId::from_u128(n),
+        name: format!("group {n}"),
+        kind: CollectionKind::Machines,
+        machines: vec![VmId::from_u128(n)],
+        collections: Vec::new(),
+        created: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn set(id: u128, members: &[u128]) -> SnapshotSet {
+    let member = |n: &u128| Snapshot {
+        id: SnapshotId::from_u128(*n),
+        machine: VmId::from_u128(*n),
+        machine_name: "web".to_owned(),
+        name: "before".to_owned(),
+        parent: None,
+        disks: Vec::new(),
+        left_out: Vec::new(),
+        consistency: Consistency::Crash,
+        definition: "/vm.toml".into(),
+        cut_at: Timestamp::UNIX_EPOCH,
+    };
+    SnapshotSet {
+        id: SetId::from_u128(id),
+        name: "before".to_owned(),
+        kind: SetKind::Standard,
+        collection: None,
+        created: Timestamp::UNIX_EPOCH,
+        members: members.iter().map(member).collect(),
+        window: jiff::SignedDuration::ZERO,
+        owner: "ann".to_owned(),
+        job: crate::id::JobId::from_u128(1),
+    }
+}
+
+async fn put(store: &SqliteStore, change: Change) -> Result<Arc<State>, StoreError> {
+    store.transact(Box::new(move |_| vec![change])).await
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let position = Position {
+        parent: Some(SnapshotId::from_u128(7)),
+        last_applied: None,
+    };
+    let machine = VmId::from_u128(3);
+    let changes = vec![
+        Change::PutCollection(collection(1)),
+        Change::PutCollection(collection(2)),
+        Change::PutSet(set(4, &[7, 8])),
+        Change::PutPosition(machine, position),
+    ];
+    store.transact(Box::new(|_| changes)).await.unwrap();
+    put(&store, Change::RemoveCollection(CollectionId::from_u128(2)))
+        .await
+        .unwrap();
+    let before = store.state();
+    drop(store);
+
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let after = store.state();
+    assert_eq!(after.collections, before.collections);
+    assert_eq!(after.collections.len(), 1);
+    assert_eq!(after.sets, before.sets);
+    assert_eq!(after.snapshots, before.snapshots);
+    assert_eq!(after.positions, before.positions);
+    let (found, member) = after.snapshot(SnapshotId::from_u128(8)).unwrap();
+    assert_eq!(
+        (found.id, member.machine),
+        (SetId::from_u128(4), VmId::from_u128(8))
+    );
+}
+
+#[tokio::test]
+async fn the_index_of_snapshots_follows_its_sets() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    put(&store, Change::PutSet(set(4, &[7, 8]))).await.unwrap();
+    let state = put(&store, Change::PutSet(set(4, &[8]))).await.unwrap();
+    assert!(state.snapshot(SnapshotId::from_u128(7)).is_none());
+    assert!(state.snapshot(SnapshotId::from_u128(8)).is_some());
+    let id = SetId::from_u128(4);
+    let state = put(&store, Change::RemoveSet(id)).await.unwrap();
+    assert!(state.snapshots.is_empty() && state.sets.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_decision_sees_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteStore::open(dir.path()).unwrap());
+    let add = |_| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let decided = store::decide(&*store, |state| {
+                let next = u128::try_from(state.collections.len()).unwrap();
+                let changes = vec![Change::PutCollection(collection(next))];
+                Ok::<_, ()>((changes, next))
+            });
+            decided.await.unwrap().unwrap()
+        })
+    };
+    let tasks: Vec<_> = (0..200).map(add).collect();
+    let mut seen = Vec::new();
+    for task in tasks {
+        seen.push(task.await.unwrap());
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..200).collect::<Vec<_>>());
+    assert_eq!(store.state().revision, 200);
+}
+
+#[tokio::test]
+async fn a_refusal_changes_nothing_and_gives_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let decided = store::decide(&store, |_| Err::<(Vec<Change>, ()), _>("no")).await;
+    assert_eq!(decided, Ok(Err("no")));
+    assert_eq!(store.state().revision, 0);
+}
+
+#[tokio::test]
+async fn a_path_that_is_no_text_is_refused_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let mut bad = set(1, &[1]);
+    bad.members[0].definition = std::ffi::OsStr::from_bytes(b"/\xff").into();
+    let changes = vec![Change::PutCollection(collection(1)), Change::PutSet(bad)];
+    let refused = store.transact(Box::new(|_| changes)).await;
+    assert!(
+        matches!(refused, Err(StoreError::Refused(_))),
+        "{refused:?}"
+    );
+    assert!(store.state().collections.is_empty());
+    put(&store, Change::PutCollection(collection(2)))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_panic_in_a_decision_hits_its_caller_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteStore::open(dir.path()).unwrap());
+    let same = store.clone();
+    let panics = tokio::spawn(async move { same.transact(Box::new(|_| panic!("bug"))).await });
+    assert!(panics.await.unwrap_err().is_panic());
+    put(&store, Change::PutCollection(collection(1)))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn after_a_failed_commit_nothing_more_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(FILE);
+    drop(SqliteStore::open(dir.path()).unwrap());
+    let saboteur =
+        "CREATE TRIGGER saboteur BEFORE INSERT ON sets BEGIN SELECT RAISE(ABORT, 'no'); END";
+    Connection::open(&file)
+        .and_then(|c| c.execute_batch(saboteur))
+        .unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    put(&store, Change::PutCollection(collection(1)))
+        .await
+        .unwrap();
+    let changes = vec![
+        Change::RemoveCollection(collection(1).id),
+        Change::PutSet(set(1, &[1])),
+    ];
+    let failed = store.transact(Box::new(|_| changes)).await.unwrap_err();
+    let StoreError::Broken(reason) = &failed else {
+        panic!("{failed}");
+    };
+    assert_eq!(&store.broken().await, reason);
+    let later = put(&store, Change::PutCollection(collection(2))).await;
+    assert_eq!(later.unwrap_err(), failed);
+    assert_eq!(
+        store.state().revision,
+        1,
+        "readers still see what was committed"
+    );
+    drop(store);
+    let sql = "SELECT count(*) FROM collections";
+    let reader = Connection::open(&file).unwrap();
+    let kept: u32 = reader.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 1, "nothing of the failed transaction is kept");
+}
+
+#[test]
+fn a_directory_has_one_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let _store = SqliteStore::open(dir.path()).unwrap();
+    let second = SqliteStore::open(dir.path());
+    assert!(matches!(
+        second,
+        Err(OpenError::Lock(LockError::Busy { .. }))
+    ));
+}
+
+#[test]
+fn a_newer_or_damaged_file_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(dir.path()).unwrap());
+    let file = dir.path().join(FILE);
+    let version = |n: i64| {
+        let connection = Connection::open(&file).unwrap();
+        connection.pragma_update(None, "user_version", n).unwrap();
+        connection
+    };
+    drop(version(99));
+    let newer = SqliteStore::open(dir.path()).unwrap_err();
+    assert!(
+        matches!(newer, OpenError::Newer { found: 99, .. }),
+        "{newer}"
+    );
+    version(1)
+        .execute("INSERT INTO jobs VALUES ('x', '{')", [])
+        .unwrap();
+    let unreadable = SqliteStore::open(dir.path()).unwrap_err();
+    assert!(unreadable.to_string().contains("record x"), "{unreadable}");
+    std::fs::write(&file, [7_u8; 8192]).unwrap();
+    let garbage = SqliteStore::open(dir.path()).unwrap_err().to_string();
+    assert!(garbage.contains("groupshot.db"), "{garbage}");
+}
+
+/// More rows than one checkpoint period, so that the log is folded into the file on the way.
+#[tokio::test]
+async fn checkpoints_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    for round in 0..5_u128 {
+        let changes = (0..600).map(|n| Change::PutCollection(collection(round * 600 + n)));
+        let changes: Vec<_> = changes.collect();
+        store.transact(Box::new(|_| changes)).await.unwrap();
+    }
+    let copy = dir.path().join("copy");
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::copy(dir.path().join(FILE), copy.join(FILE)).unwrap();
+    let checkpointed = SqliteStore::open(&copy).unwrap().state().collections.len();
+    assert!(
+        checkpointed >= 1200,
+        "{checkpointed} rows in the file without its log"
+    );
+    drop(store);
+    let store = SqliteStore::open(dir.path()).unwrap();
+    assert_eq!(store.state().collections.len(), 3000);
+}
+
+const CHILD: &str = "GROUPSHOT_TEST_STORE_CHILD";
+
+/// Not a test of its own: what the kill test runs and kills. Writes rows from eight tasks for ever and
+/// prints the number of each row that was acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn kill_test_child() {
+    let Ok(dir) = std::env::var(CHILD) else {
+        return;
+    };
+    let store = Arc::new(SqliteStore::open(Path::new(&dir)).unwrap());
+    let first = u128::try_from(store.state().collections.len()).unwrap();
+    let writer = |task: u128| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for n in 0.. {
+                let row = first + n * 8 + task;
+                put(&store, Change::PutCollection(collection(row)))
+                    .await
+                    .unwrap();
+                writeln!(io::stdout(), "acked {row}.").unwrap();
+            }
+        })
+    };
+    let tasks: Vec<_> = (0..8).map(writer).collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[test]
+fn every_acknowledged_row_survives_sigkill() {
+    let dir = tempfile::tempdir().unwrap();
+    for rows in [1, 100, 1500] {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "store::sqlite::tests::kill_test_child",
+                "--nocapture",
+            ])
+            .env(CHILD, dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut acked: Vec<u128> = Vec::new();
+        let row = |line: &str| {
+            line.split_once("acked ")?
+                .1
+                .strip_suffix('.')?
+                .parse::<u128>()
+                .ok()
+        };
+        while acked.len() < rows {
+            acked.extend(row(&lines.next().unwrap().unwrap()));
+        }
+        child.kill().unwrap();
+        acked.extend(lines.map_while(Result::ok).filter_map(|line| row(&line)));
+        child.wait().unwrap();
+
+        let store = SqliteStore::open(dir.path()).unwrap();
+        let state = store.state();
+        for n in &acked {
+            let id = CollectionId::from_u128(*n);
+            assert!(
+                state.collections.contains_key(&id),
+                "row {n} of {} is lost",
+                acked.len()
+            );
+        }
+    }
+}
+
+/// A small file system, gone with the test however it ends.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(dir.path())
+            .status();
+        assert!(mounted.unwrap().success());
+        Self(dir)
+    }
+
+    /// btrfs with a quota of two megabytes, on a file in `home`.
+    fn with_quota(home: &Path) -> Self {
+        let image = home.join("image");
+        File::create(&image)
+            .and_then(|f| f.set_len(200 << 20))
+            .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (image, at) = (image.to_str().unwrap(), dir.path().to_str().unwrap());
+        for line in [
+            format!("mkfs.btrfs -q {image}"),
+            format!("mount -o loop {image} {at}"),
+            format!("btrfs quota enable {at}"),
+            format!("btrfs qgroup limit 2M {at}"),
+        ] {
+            let mut words = line.split(' ');
+            let out = Command::new(words.next().unwrap()).args(words).output();
+            assert!(out.unwrap().status.success(), "{line}");
+        }
+        Self(dir)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg(self.0.path()).status();
+        assert!(unmounted.unwrap().success());
+    }
+}
+
+/// Needs root: mounts a small file system of its own. On with `GROUPSHOT_TEST_FULL=1`.
+#[tokio::test]
+async fn a_full_disk_refuses_the_change_and_the_store_goes_on() {
+    if std::env::var_os("GROUPSHOT_TEST_FULL").is_none() {
+        return;
+    }
+    refuses_while_full(&SmallDisk::mount(), 400 << 10).await;
+}
+
+/// Needs root and btrfs-progs. On with `GROUPSHOT_TEST_FULL=1`.
+#[tokio::test]
+async fn a_quota_that_is_used_up_refuses_the_change_and_the_store_goes_on() {
+    if std::env::var_os("GROUPSHOT_TEST_FULL").is_none() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    refuses_while_full(&SmallDisk::with_quota(home.path()), 1 << 20).await;
+}
+
+async fn refuses_while_full(disk: &SmallDisk, ballast_size: usize) {
+    let dir = disk.0.path();
+    let store = SqliteStore::open(dir).unwrap();
+    let ballast = dir.join("ballast");
+    std::fs::write(&ballast, vec![1_u8; ballast_size]).unwrap();
+    let mut kept = 0;
+    let full = loop {
+        match put(&store, Change::PutCollection(collection(kept))).await {
+            Ok(_) => kept += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full, StoreError::Full);
+    let acknowledged = usize::try_from(kept).unwrap();
+    assert_eq!(store.state().collections.len(), acknowledged);
+    std::fs::remove_file(&ballast).unwrap();
+    put(&store, Change::PutCollection(collection(kept)))
+        .await
+        .unwrap();
+    drop(store);
+    let store = SqliteStore::open(dir).unwrap();
+    assert_eq!(store.state().collections.len(), acknowledged + 1);
+}

@@ -1,0 +1,207 @@
+//! The one thread that writes: it drains its queue into one transaction, commits, publishes, answers.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::failpoint;
+
+use super::rows::Row;
+use super::{Decision, State, StoreError, errno};
+
+/// Most decisions in one commit: bounds how long the first of them waits.
+const BATCH: usize = 256;
+
+/// Rows written between two checkpoints. One in a commit of its own takes some pages of the log, which so stays at a few
+/// megabytes.
+const ROWS_PER_CHECKPOINT: usize = 300;
+
+/// What a caller hears: the state or an error, or the panic of its own decision.
+pub(super) type Outcome = Result<Result<Arc<State>, StoreError>, Box<dyn Any + Send>>;
+
+/// One caller's transaction.
+pub(super) struct Request {
+    pub(super) decide: Decision,
+    pub(super) answer: oneshot::Sender<Outcome>,
+}
+
+/// The writing end of the store.
+pub(super) struct Writer {
+    connection: Connection,
+    published: Arc<ArcSwap<State>>,
+    report: watch::Sender<Option<String>>,
+    rows_since_checkpoint: usize,
+}
+
+/// Decisions that were run and wait for their commit.
+struct Batch {
+    state: State,
+    rows: Vec<Row>,
+    waiting: Vec<oneshot::Sender<Outcome>>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        connection: Connection,
+        published: Arc<ArcSwap<State>>,
+        report: watch::Sender<Option<String>>,
+    ) -> Self {
+        Self {
+            connection,
+            published,
+            report,
+            rows_since_checkpoint: 0,
+        }
+    }
+
+    /// Serves until every sender is gone.
+    pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(first) = requests.blocking_recv() {
+            let mut batch = self.begin();
+            batch.decide(first);
+            while batch.waiting.len() < BATCH
+                && let Ok(next) = requests.try_recv()
+            {
+                batch.decide(next);
+            }
+            self.finish(batch);
+        }
+    }
+
+    fn begin(&self) -> Batch {
+        Batch {
+            state: State::clone(&self.published.load()),
+            rows: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    fn finish(&mut self, batch: Batch) {
+        let result = self.make_durable(batch);
+        if let Err((waiting, error)) = result {
+            for answer in waiting {
+                let _ = answer.send(Ok(Err(error.clone())));
+            }
+        }
+    }
+
+    fn make_durable(
+        &mut self,
+        batch: Batch,
+    ) -> Result<(), (Vec<oneshot::Sender<Outcome>>, StoreError)> {
+        let Batch {
+            state,
+            rows,
+            waiting,
+        } = batch;
+        if let Some(reason) = self.report.borrow().clone() {
+            return Err((waiting, StoreError::Broken(reason)));
+        }
+        let state = if rows.is_empty() {
+            self.published.load_full()
+        } else {
+            if let Err(error) = self.commit(&rows) {
+                return Err((waiting, self.judge(&error)));
+            }
+            let state = Arc::new(state);
+            self.published.store(Arc::clone(&state));
+            state
+        };
+        for answer in waiting {
+            let _ = answer.send(Ok(Ok(Arc::clone(&state))));
+        }
+        self.checkpoint(rows.len());
+        Ok(())
+    }
+
+    fn commit(&mut self, rows: &[Row]) -> rusqlite::Result<()> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for row in rows {
+            row.write(&transaction)?;
+        }
+        failpoint::pass("store.commit").map_err(on_order)?;
+        transaction.commit()?;
+        failpoint::pass("store.committed").map_err(on_order)
+    }
+
+    /// A full disk leaves the transaction undone and the file sound. After anything else (above all a
+    /// failed sync) nobody knows what is on the disk, so this process writes no more.
+    fn judge(&self, error: &rusqlite::Error) -> StoreError {
+        if self.is_full(error) && self.connection.is_autocommit() {
+            tracing::error!(%error, "database: disk full");
+            return StoreError::Full;
+        }
+        let reason = error.to_string();
+        tracing::error!(%error, "database: broken, nothing more is written");
+        self.report.send_replace(Some(reason.clone()));
+        StoreError::Broken(reason)
+    }
+
+    fn is_full(&self, error: &rusqlite::Error) -> bool {
+        let rusqlite::Error::SqliteFailure(error, _) = error else {
+            return false;
+        };
+        match error.extended_code {
+            ffi::SQLITE_FULL => true,
+            // A quota is a full disk by another name, which SQLite does not know.
+            ffi::SQLITE_IOERR_WRITE => {
+                errno::last(&self.connection).kind() == io::ErrorKind::QuotaExceeded
+            }
+            _ => false,
+        }
+    }
+
+    /// Moves the log into the database file now and then. Done here and not by SQLite's own trigger,
+    /// because that one ignores a failed sync.
+    fn checkpoint(&mut self, written: usize) {
+        self.rows_since_checkpoint += written;
+        if self.rows_since_checkpoint < ROWS_PER_CHECKPOINT {
+            return;
+        }
+        self.rows_since_checkpoint = 0;
+        let done = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if let Err(error) = done
+            && error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy)
+        {
+            let _ = self.judge(&error);
+        }
+    }
+}
+
+impl Batch {
+    fn decide(&mut self, request: Request) {
+        let Request { decide, answer } = request;
+        let state = &self.state;
+        let changes = match catch_unwind(AssertUnwindSafe(|| decide(state))) {
+            Ok(changes) => changes,
+            Err(panicked) => {
+                let _ = answer.send(Err(panicked));
+                return;
+            }
+        };
+        let rows: Result<Vec<_>, _> = changes.iter().map(Row::of).collect();
+        match rows {
+            Ok(rows) => {
+                self.rows.extend(rows);
+                self.state = self.state.after(&changes);
+                self.waiting.push(answer);
+            }
+            Err(reason) => {
+                let _ = answer.send(Ok(Err(StoreError::Refused(reason))));
+            }
+        }
+    }
+}
+
+fn on_order(failed: failpoint::FailedOnOrder) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(failed))
+}

@@ -1,0 +1,76 @@
+//! Texts of `engine`.
+
+super::messages! {
+    FILE_MISSING = "engine.file-missing", "machine {machine}, disk {disk}: file {file} is not there";
+    FILE_FULL = "engine.file-full", "machine {machine}, disk {disk}: no space left to write {file}";
+    FILE_DENIED = "engine.file-denied", "machine {machine}, disk {disk}: access to {file} is not permitted ({cause})";
+    FILE_FAILED = "engine.file-failed", "machine {machine}, disk {disk}: {file}: {cause}";
+    OURS_FULL = "engine.ours-full", "machine {machine}, disk {disk}: no space left for the snapshot of {file}";
+    OURS_DENIED = "engine.ours-denied", "machine {machine}, disk {disk}: the folder for the snapshot of {file} cannot be written ({cause})";
+    OURS_FAILED = "engine.ours-failed", "machine {machine}, disk {disk}: the snapshot of {file}: {cause}";
+    NOT_REGULAR = "engine.not-regular", "machine {machine}, disk {disk}: {file} is not a regular file";
+    LOCKED = "engine.locked", "machine {machine}, disk {disk}: {file} is in use by another process";
+    LOCKED_HERE = "engine.locked-here", "machine {machine}, disk {disk}: {file} is held by another operation of this server";
+    LOCK_UNAVAILABLE = "engine.lock-unavailable", "machine {machine}, disk {disk}: the file system of {file} has no locks ({cause})";
+    CHANGED = "engine.changed", "machine {machine}, disk {disk}: {file} changed while the snapshot set was being prepared";
+    REVERT_FAILED = "engine.revert-failed", "machine {machine}, disk {disk}: the new content of {file}: {cause}";
+    REPLACED = "engine.replaced", "machine {machine}, disk {disk}: {file} was replaced by another file meanwhile";
+    FOREIGN_FILE = "engine.foreign-file", "machine {machine}, disk {disk}: {file} is in the way and was not made for this snapshot set";
+    NO_DRIVER = "engine.no-driver", "machine {machine}, disk {disk}: no storage driver can capture {file} (tried: {drivers})";
+    OVERLAY_NOT_OK = "engine.overlay-not-ok", "machine {machine}, disk {disk}: {file} cannot be cloned where it lies, or is in more pieces than clone_extents, and an overlay would become the active file, while the definition of the machine goes on naming this one; [qemu] overlay_ok = true in its vm.toml allows that";
+    UNKNOWN_DRIVER = "engine.unknown-driver", "machine {machine}, disk {disk}: storage driver {driver} is not part of this program";
+    NOT_PREPARED = "engine.not-prepared", "machine {machine}, disk {disk}: the snapshot of {file} was not prepared";
+    NOT_CUT = "engine.not-cut", "machine {machine}, disk {disk}: the snapshot of {file} was not captured";
+    DATA_DIRECTORY = "engine.data-directory", "the data directory";
+    SPACE_LOW = "engine.space-low", "machine {machine}, disk {disk}: the file system of {file} has {free} bytes free, {needed} must stay free";
+    SPACE_UNKNOWN = "engine.space-unknown", "machine {machine}, disk {disk}: the free space of the file system of {file} cannot be read ({cause})";
+
+    NOT_QCOW2 = "engine.not-qcow2", "machine {machine}, disk {disk}: {file} is not a qcow2 image";
+    BAD_HEADER = "engine.bad-header", "machine {machine}, disk {disk}: {file} has a damaged qcow2 header";
+    BAD_VERSION = "engine.bad-version", "machine {machine}, disk {disk}: {file} is a qcow2 image of a version other than 2 and 3";
+    ENCRYPTED = "engine.encrypted", "machine {machine}, disk {disk}: {file} is encrypted (LUKS or AES), which is not supported";
+    EXTERNAL_DATA = "engine.external-data", "machine {machine}, disk {disk}: {file} keeps its data in an external data file, which is not supported";
+    INTERNAL_SNAPSHOTS = "engine.internal-snapshots", "machine {machine}, disk {disk}: {file} holds internal snapshots; remove them first (qemu-img snapshot -d)";
+    DIRTY = "engine.dirty", "machine {machine}, disk {disk}: {file} was not closed cleanly (dirty bit); repair it first (qemu-img check -r all)";
+    CORRUPT = "engine.corrupt", "machine {machine}, disk {disk}: {file} is marked corrupt; repair it first (qemu-img check -r all)";
+    UNKNOWN_FEATURE = "engine.unknown-feature", "machine {machine}, disk {disk}: {file} uses a qcow2 feature that this version does not know";
+    BITMAP_IN_USE = "engine.bitmap-in-use", "machine {machine}, disk {disk}: {file} holds a dirty bitmap that is marked in use; repair it first (qemu-img check -r all)";
+    BACKING_UNRECORDED = "engine.backing-unrecorded", "machine {machine}, disk {disk}: {file} does not record the format of its backing file";
+    MERGE_SUBCLUSTERS = "engine.merge-subclusters", "machine {machine}, disk {disk}: {file} has extended L2 entries, which this version does not merge";
+    MERGE_BITMAPS = "engine.merge-bitmaps", "machine {machine}, disk {disk}: {file} holds dirty bitmaps, which a merge would make wrong; remove them first (qemu-img bitmap --remove)";
+    MERGE_NOT_CHILD = "engine.merge-not-child", "machine {machine}, disk {disk}: {file} does not name {parent} as its backing file";
+    MERGE_SPACE = "engine.merge-space", "machine {machine}, disk {disk}: merging into {file} may need {needed} bytes, {free} are free";
+    HEADER_FULL = "engine.header-full", "machine {machine}, disk {disk}: the header of {file} has no room for the absolute path of its backing file";
+
+    BACKING_MISSING = "engine.backing-missing", "machine {machine}, disk {disk}: backing file {file} (named by {by}) is not there";
+    BACKING_PROTOCOL = "engine.backing-protocol", "machine {machine}, disk {disk}: {file} names its backing file by json: or a protocol ({backing}); only plain paths are supported";
+    BACKING_FORMAT = "engine.backing-format", "machine {machine}, disk {disk}: {file} names a backing file of format {format}; only qcow2 and raw are supported";
+    BACKING_FORMAT_UNKNOWN = "engine.backing-format-unknown", "machine {machine}, disk {disk}: {file} does not record the format of its backing file {backing}; record it (qemu-img rebase -u -F FORMAT -b BACKING)";
+    CHAIN_LOOP = "engine.chain-loop", "machine {machine}, disk {disk}: the backing chain comes back to {file}";
+    CHAIN_CAP = "engine.chain-cap", "machine {machine}, disk {disk}: a snapshot would make its chain of files deeper than {limit} (chain_cap in the configuration)";
+    CHAIN_DEEP = "engine.chain-deep", "machine {machine}, disk {disk}: the backing chain of {file} is deeper than {limit} files";
+    OUTSIDE_ROOTS = "engine.outside-roots", "machine {machine}, disk {disk}: {file} lies outside the configured image folders ({roots})";
+
+    NAME_EMPTY = "engine.name-empty", "a machine needs a name";
+    NO_DISKS = "engine.no-disks", "machine {machine} needs at least one disk";
+    DISK_ID = "engine.disk-id", "machine {machine}: disk id {disk} must be 1 to 64 letters, digits, -, _ or . and not begin with .";
+    DISK_TWICE = "engine.disk-twice", "machine {machine}: disk id {disk} stands twice";
+    FORMAT_NEEDED = "engine.format-needed", "machine {machine}, disk {disk}: the name {file} does not tell the format; say qcow2 or raw (raw is never guessed)";
+    FORMAT_SUFFIX = "engine.format-suffix", "machine {machine}, disk {disk}: {file} is named as {suffix} but was said to be {format}";
+    FORMAT_MAGIC = "engine.format-magic", "machine {machine}, disk {disk}: {file} was said to be raw but begins as a qcow2 image";
+    PATH_FORM = "engine.path-form", "machine {machine}, disk {disk}: path {file} must be absolute UTF-8 text";
+    IMAGE_USED = "engine.image-used", "machine {machine}, disk {disk}: {file} already belongs to machine {other}";
+    IMAGE_KEPT = "engine.image-kept", "machine {machine}, disk {disk}: {file} is a file that snapshot sets keep";
+    MACHINE_UNKNOWN = "engine.machine-unknown", "there is no machine {machine}";
+    MACHINE_REFERRED = "engine.machine-referred", "machine {machine} is held by snapshot sets: {sets}; destroy them first";
+
+    DIRECTORY_FAILED = "engine.directory-failed", "machine directory {file}: {cause}";
+    DEFINITION_READ = "engine.definition-read", "{file}: {cause}";
+    DEFINITION_QEMU = "engine.definition-qemu", "{file}: key {key} of section [qemu]: running machines are not supported by this version";
+    DEFINITION_FORMAT = "engine.definition-format", "{file}: format = {format}; this version reads format = 1";
+    DEFINITION_ID = "engine.definition-id", "{file}: id {id} is not the GUID of its folder";
+    DEFINITION_DISK = "engine.definition-disk", "{file}: disk {disk}: {cause}";
+    TOPS_WRITE = "engine.tops-write", "machine {machine}: its active files cannot be recorded: {cause}";
+
+    ORDERED = "engine.ordered", "machine {machine}, disk {disk}: the simulation was ordered to fail at {step}";
+}

@@ -1,0 +1,18 @@
+//! Texts of `operation`.
+
+super::messages! {
+    AUTHENTICATION_NEEDED = "operation.authentication-needed", "only Identify is answered without authentication";
+    UNKNOWN_CONTEXT = "operation.unknown-context", "there is no open enumeration {context}: it has ended, was released, or nobody pulled it for too long";
+    FOREIGN_CONTEXT = "operation.foreign-context", "the enumeration {context} was opened by another user";
+    BUSY_CONTEXT = "operation.busy-context", "another Pull is working on the enumeration {context}";
+    TOO_MANY_CONTEXTS = "operation.too-many-contexts", "user {user} has {limit} open enumerations, which is the limit; pull them to the end or release them";
+    TOO_MANY_CONTEXTS_IN_TOTAL = "operation.too-many-contexts-in-total", "the server has {limit} open enumerations, which is the limit; try again later";
+    TOO_MANY_REQUESTS = "operation.too-many-requests", "user {user} has {limit} requests under way, which is the limit; try again when one of them has ended";
+    EXPIRES_IN_THE_PAST = "operation.expires-in-the-past", "n:Expires {time} is not in the future";
+    ANSWER_TOO_LARGE = "operation.answer-too-large", "the answer needs {size} octets, the request allows {limit} (MaxEnvelopeSize)";
+    ITEM_TOO_LARGE = "operation.item-too-large", "the next item is larger than the request allows (MaxEnvelopeSize, MaxCharacters)";
+    UNREPORTABLE = "operation.unreportable", "method {method} was carried out; its answer needs {size} octets, the request allows {limit} (MaxEnvelopeSize)";
+    TIMED_OUT = "operation.timed-out", "method {method} did not end within {seconds} s (OperationTimeout); it may still end";
+    GET_TIMED_OUT = "operation.get-timed-out", "the instance of {class} was not found within {seconds} s (OperationTimeout)";
+    BROKEN_METHOD = "operation.broken-method", "method {method} ended without a result";
+}

@@ -1,0 +1,100 @@
+//! Texts that a client may read: a message id with arguments, kept as such and rendered late.
+//!
+//! What is stored (in a job, in a fault) is [`Text`]; the words stand once, in the tables of `catalog`,
+//! one module per area. `operation` renders in the language of the request; today every table is en-US.
+
+pub mod catalog;
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+/// One message of the catalogue: a stable id and the en-US words with `{name}` places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Message {
+    /// Stable, dotted: `snapshot.member-busy`. Stored in databases; never reused for another meaning.
+    pub id: &'static str,
+    /// The words; `{name}` is replaced by the argument of that name.
+    pub en_us: &'static str,
+}
+
+impl Message {
+    /// The message without arguments.
+    #[must_use]
+    pub fn text(self) -> Text {
+        Text {
+            id: Cow::Borrowed(self.id),
+            args: Vec::new(),
+        }
+    }
+
+    /// The message with its first argument; go on with [`Text::with`].
+    #[must_use]
+    pub fn with(self, name: &'static str, value: impl ToString) -> Text {
+        self.text().with(name, value)
+    }
+}
+
+/// A message with its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Text {
+    id: Cow<'static, str>,
+    args: Vec<(Cow<'static, str>, String)>,
+}
+
+impl Text {
+    /// Adds an argument.
+    #[must_use]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers give owned values, references and numbers alike"
+    )]
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.args.push((Cow::Borrowed(name), value.to_string()));
+        self
+    }
+
+    /// The message id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The words in en-US. An id that the catalogue no longer knows gives the id and its arguments.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let Some(message) = catalog::find(&self.id) else {
+            let args: Vec<_> = self.args.iter().map(|(n, v)| format!("{n}={v}")).collect();
+            return format!("{} {}", self.id, args.join(" "))
+                .trim_end()
+                .to_owned();
+        };
+        let mut out = String::with_capacity(message.en_us.len() + 32);
+        let mut rest = message.en_us;
+        while let Some((before, after)) = rest.split_once('{') {
+            out.push_str(before);
+            let Some((name, tail)) = after.split_once('}') else {
+                out.push('{');
+                rest = after;
+                continue;
+            };
+            match self.args.iter().find(|(n, _)| n == name) {
+                Some((_, value)) => out.push_str(value),
+                None => {
+                    out.push('{');
+                    out.push_str(name);
+                    out.push('}');
+                }
+            }
+            rest = tail;
+        }
+        out.push_str(rest);
+        out
+    }
+}
+
+impl std::fmt::Display for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.render())
+    }
+}

@@ -1,0 +1,118 @@
+//! The certificate that a server makes for itself, so that TLS works before anybody has bought one.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+
+use super::TlsError;
+
+/// For how many years it is made: whoever trusts it, trusts the file, not an issuer.
+const YEARS: i64 = 10;
+
+/// Certificate and key in that directory.
+pub(super) fn files(directory: &Path) -> (PathBuf, PathBuf) {
+    (directory.join("certificate.pem"), directory.join("key.pem"))
+}
+
+/// Makes both unless the certificate is there. The certificate is written last: with it the pair is whole.
+pub(super) fn make_if_missing(
+    directory: &Path,
+    host: &str,
+    now: Timestamp,
+) -> Result<(), TlsError> {
+    let (certificate, key) = files(directory);
+    if certificate.exists() {
+        return Ok(());
+    }
+    let made = make(host, now).map_err(|e| TlsError::new(&certificate, &e))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|e| TlsError::new(directory, &e))?;
+    for (file, text) in [(&key, &made.1), (&certificate, &made.0)] {
+        write(directory, file, text).map_err(|e| TlsError::new(file, &e))?;
+    }
+    Ok(())
+}
+
+fn make(host: &str, now: Timestamp) -> Result<(String, String), rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let certificate = parameters(host, now)?.self_signed(&key)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
+
+/// For the host's whole name, its first label, and this host's own names for itself.
+fn parameters(host: &str, now: Timestamp) -> Result<CertificateParams, rcgen::Error> {
+    let host = host.to_lowercase();
+    let short = host.split('.').next().unwrap_or_default().to_owned();
+    let mut names = vec![host, short, "localhost".to_owned()];
+    names.retain(|name| is_dns_name(name));
+    names.dedup();
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = DistinguishedName::new();
+    let common = names.first().cloned().unwrap_or_default();
+    parameters
+        .distinguished_name
+        .push(DnType::CommonName, common);
+    for name in names {
+        let name = SanType::DnsName(name.try_into()?);
+        if !parameters.subject_alt_names.contains(&name) {
+            parameters.subject_alt_names.push(name);
+        }
+    }
+    for address in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+        parameters
+            .subject_alt_names
+            .push(SanType::IpAddress(address));
+    }
+    parameters.is_ca = IsCa::ExplicitNoCa;
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let moment = |day: Date| {
+        let part = |number: i8| u8::try_from(number).unwrap_or(1);
+        rcgen::date_time_ymd(day.year().into(), part(day.month()), part(day.day()))
+    };
+    let today = now.to_zoned(TimeZone::UTC).date();
+    parameters.not_before = moment(today.saturating_sub(1.day()));
+    parameters.not_after = moment(today.saturating_add(YEARS.years()));
+    Ok(parameters)
+}
+
+fn is_dns_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 253
+        && name.split('.').all(|label| {
+            let sound = |c: char| c.is_ascii_alphanumeric() || c == '-';
+            (1..=63).contains(&label.len()) && label.chars().all(sound)
+        })
+}
+
+/// Writes the whole file for this user alone, or leaves none of that name.
+fn write(directory: &Path, file: &Path, text: &str) -> io::Result<()> {
+    let fresh = file.with_extension("new");
+    // Left by a process that died here; it might have other permissions.
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut out = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    fs::rename(&fresh, file)?;
+    File::open(directory)?.sync_all()
+}

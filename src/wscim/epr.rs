@@ -1,0 +1,206 @@
+//! References as endpoint references, and selectors (rules H-17, E-7, I-4, I-12).
+
+use std::borrow::Cow;
+
+use crate::cim::{Path, Schema, Value};
+use crate::soap::ns;
+use crate::xml::{Element, Writer};
+
+use super::uri::{ClassUri, Family, plain_namespace};
+
+/// The selector that names the CIM namespace; it is no key (rule H-18).
+pub const NAMESPACE_SELECTOR: &str = "__cimnamespace";
+/// Deepest nesting of references in selectors.
+pub const NESTING_MAX: usize = 8;
+/// The most selectors of one set (Windows: SelectorLimit).
+pub const SELECTORS_MAX: usize = 64;
+
+/// Why a set of selectors or a reference cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SelectorError {
+    /// A `w:Selector` without `Name`.
+    #[error("a w:Selector has no Name")]
+    NoName,
+    /// The same name twice.
+    #[error("the selector {0} stands twice")]
+    Duplicate(String),
+    /// References nested more than [`NESTING_MAX`] deep.
+    #[error("references are nested too deeply")]
+    Nesting,
+    /// More than [`SELECTORS_MAX`].
+    #[error("there are more than {SELECTORS_MAX} selectors")]
+    TooMany,
+    /// No `a:ReferenceParameters` with a `w:ResourceURI`.
+    #[error("an endpoint reference without w:ResourceURI")]
+    NoResource,
+    /// The resource URI is of no known family.
+    #[error("the resource URI {0} names no class")]
+    Resource(String),
+}
+
+/// One selector: its name, and what it holds.
+#[derive(Debug, Clone)]
+pub struct Selector<'d> {
+    /// Name, as sent.
+    pub name: &'d str,
+    /// Text, untrimmed, or a reference.
+    pub value: SelectorValue<'d>,
+}
+
+/// What a selector holds.
+#[derive(Debug, Clone)]
+pub enum SelectorValue<'d> {
+    /// Text.
+    Text(Cow<'d, str>),
+    /// An `a:EndpointReference`.
+    Reference(Box<Path>),
+}
+
+/// Who reads a reference: it is resolved like what the request itself names.
+#[derive(Debug, Clone, Copy)]
+pub struct Reference<'a> {
+    /// Types the keys of known classes.
+    pub schema: &'a Schema,
+    /// The namespace where the reference names none: that of the request.
+    pub namespace: &'a str,
+}
+
+impl Reference<'_> {
+    /// Reads the selectors of a `w:SelectorSet`.
+    ///
+    /// # Errors
+    /// [`SelectorError`].
+    pub fn selectors<'d>(&self, set: Element<'d>) -> Result<Vec<Selector<'d>>, SelectorError> {
+        self.selectors_at(set, 0)
+    }
+
+    /// Reads an endpoint reference: `element` holds `a:Address` and `a:ReferenceParameters` itself.
+    /// The address is not looked at.
+    ///
+    /// # Errors
+    /// [`SelectorError`].
+    pub fn read(&self, element: Element<'_>) -> Result<Path, SelectorError> {
+        self.read_at(element, 0)
+    }
+
+    fn selectors_at<'d>(
+        &self,
+        set: Element<'d>,
+        depth: usize,
+    ) -> Result<Vec<Selector<'d>>, SelectorError> {
+        let mut selectors: Vec<Selector<'d>> = Vec::with_capacity(8);
+        for element in set.children().filter(|e| e.is(ns::WSMAN, "Selector")) {
+            let name = element
+                .attribute("", "Name")
+                .or_else(|| element.attribute(ns::WSMAN, "Name"))
+                .ok_or(SelectorError::NoName)?;
+            // First the bound: looking for a name among those before it costs their number.
+            if selectors.len() >= SELECTORS_MAX {
+                return Err(SelectorError::TooMany);
+            }
+            if selectors.iter().any(|s| s.name.eq_ignore_ascii_case(name)) {
+                return Err(SelectorError::Duplicate(name.to_owned()));
+            }
+            let value = match element.child(ns::ADDRESSING, "EndpointReference") {
+                Some(epr) => SelectorValue::Reference(Box::new(self.read_at(epr, depth + 1)?)),
+                None => SelectorValue::Text(element.text()),
+            };
+            selectors.push(Selector { name, value });
+        }
+        Ok(selectors)
+    }
+
+    fn read_at(&self, element: Element<'_>, depth: usize) -> Result<Path, SelectorError> {
+        if depth > NESTING_MAX {
+            return Err(SelectorError::Nesting);
+        }
+        let child = |local| element.child(ns::ADDRESSING, local);
+        let parameters = child("ReferenceParameters").or_else(|| child("ReferenceProperties"));
+        let parameters = parameters.ok_or(SelectorError::NoResource)?;
+        let uri = parameters
+            .child(ns::WSMAN, "ResourceURI")
+            .ok_or(SelectorError::NoResource)?
+            .trimmed();
+        let class = ClassUri::parse(&uri)
+            .filter(|c| c.class != "*")
+            .ok_or_else(|| SelectorError::Resource(uri.to_string()))?;
+        let selectors = match parameters.child(ns::WSMAN, "SelectorSet") {
+            Some(set) => self.selectors_at(set, depth)?,
+            None => Vec::new(),
+        };
+        let namespace = class.namespace.as_deref().unwrap_or(self.namespace);
+        let mut path = Path::new(namespace, class.class);
+        path.keys.reserve(selectors.len());
+        for selector in selectors {
+            match selector.value {
+                SelectorValue::Text(text) if is_namespace(selector.name) => {
+                    path.namespace = Some(plain_namespace(&text).into_owned());
+                }
+                SelectorValue::Text(text) => path
+                    .keys
+                    .push((selector.name.into(), Value::String(text.into_owned()))),
+                SelectorValue::Reference(inner) => path
+                    .keys
+                    .push((selector.name.into(), Value::Reference(inner))),
+            }
+        }
+        Ok(self.typed(path))
+    }
+
+    /// The path with its keys in the types that the schema gives them, in its order, and the namespace of
+    /// the request where it names none. A path that fits no class is left as it is: whether it leads
+    /// anywhere is found out by whoever follows it.
+    #[must_use]
+    pub fn typed(&self, mut path: Path) -> Path {
+        let namespace = path
+            .namespace
+            .get_or_insert_with(|| self.namespace.to_owned());
+        let class = self.schema.class(namespace, path.class.as_str());
+        match class.and_then(|class| path.typed(class).ok()) {
+            Some(typed) => typed,
+            None => path,
+        }
+    }
+}
+
+/// Is it the selector that names the CIM namespace?
+#[must_use]
+pub fn is_namespace(selector: &str) -> bool {
+    selector.eq_ignore_ascii_case(NAMESPACE_SELECTOR)
+}
+
+/// Writes `a:Address` and `a:ReferenceParameters`: the inside of a reference property (rule I-12).
+/// The prefixes `a` and `w` are those of the envelope.
+pub fn write(w: &mut Writer, path: &Path, family: Family) {
+    let namespace = path
+        .namespace
+        .as_deref()
+        .unwrap_or(crate::cim::schema::VIRTUALIZATION_V2);
+    w.element("a", "Address", &[], ns::ANONYMOUS);
+    w.open("a", "ReferenceParameters", &[]);
+    let uri = family.class_uri(namespace, path.class.as_str());
+    w.element("w", "ResourceURI", &[], &uri);
+    w.open("w", "SelectorSet", &[]);
+    for (name, value) in &path.keys {
+        let attributes = [("Name", name.as_str())];
+        w.open("w", "Selector", &attributes);
+        match value {
+            Value::Reference(inner) => write_wrapped(w, inner, family),
+            Value::String(text) => w.text(text),
+            other => w.text(&other.lexical().unwrap_or_default()),
+        }
+        w.close("w", "Selector");
+    }
+    if family == Family::Dmtf {
+        w.element("w", "Selector", &[("Name", NAMESPACE_SELECTOR)], namespace);
+    }
+    w.close("w", "SelectorSet");
+    w.close("a", "ReferenceParameters");
+}
+
+/// Writes an `a:EndpointReference`: an item of an enumeration, a reference key in a selector (rule E-7).
+pub fn write_wrapped(w: &mut Writer, path: &Path, family: Family) {
+    w.open("a", "EndpointReference", &[]);
+    write(w, path, family);
+    w.close("a", "EndpointReference");
+}

@@ -1,0 +1,241 @@
+//! Values and instances from XML (rules I-3 to I-6, and the "accept in" column of section 6.3).
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use base64::Engine;
+
+use crate::cim::class::Qualifiers;
+use crate::cim::{Class, Instance, Parameter, Path, Property, Type, TypeError, Value, cimxml};
+use crate::soap::ns;
+use crate::xml::{Element, WHITE_SPACE};
+
+use super::epr::{Reference, SelectorError};
+use super::uri::ClassUri;
+
+/// Why markup is no value of what was declared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The text is of another type.
+    #[error(transparent)]
+    Type(#[from] TypeError),
+    /// More than one element for a single value.
+    #[error("it stands more than once and is no array")]
+    Twice,
+    /// A nil element among those of an array.
+    #[error("an array must not hold nil elements")]
+    NilInArray,
+    /// An endpoint reference that cannot be read.
+    #[error(transparent)]
+    Reference(#[from] SelectorError),
+    /// An embedded instance of a class that is not known.
+    #[error("there is no class {0}")]
+    Class(String),
+    /// An embedded instance with a property that its class does not have.
+    #[error("class {class} has no property {property}")]
+    Property {
+        /// The class.
+        class: String,
+        /// The property.
+        property: String,
+    },
+}
+
+/// What a value is declared as.
+#[derive(Debug, Clone, Copy)]
+pub struct Declared<'a> {
+    ty: &'a Type,
+    array: bool,
+    qualifiers: &'a Qualifiers,
+}
+
+impl<'a> From<&'a Parameter> for Declared<'a> {
+    fn from(parameter: &'a Parameter) -> Self {
+        Self {
+            ty: &parameter.ty,
+            array: parameter.array,
+            qualifiers: &parameter.qualifiers,
+        }
+    }
+}
+
+impl<'a> From<&'a Property> for Declared<'a> {
+    fn from(property: &'a Property) -> Self {
+        Self {
+            ty: &property.ty,
+            array: property.array,
+            qualifiers: &property.qualifiers,
+        }
+    }
+}
+
+/// Reads a value from the elements of its name; none mean null. An embedded instance that comes as markup
+/// becomes the CIM-XML text of it, so that whoever takes the value sees one form.
+///
+/// # Errors
+/// [`Error`].
+pub fn value(
+    elements: &[Element<'_>],
+    declared: Declared<'_>,
+    reference: &Reference<'_>,
+) -> Result<Value, Error> {
+    match elements {
+        [] => Ok(Value::Null),
+        [only] if is_nil(*only) => Ok(Value::Null),
+        [only] if declared.array && declared.qualifiers.is("OctetString") => octets(&only.text())
+            .map_or_else(
+                || Ok(Value::Array(vec![scalar(*only, declared, reference)?])),
+                Ok,
+            ),
+        _ if declared.array => elements
+            .iter()
+            .map(|e| match is_nil(*e) {
+                true => Err(Error::NilInArray),
+                false => scalar(*e, declared, reference),
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map(Value::Array),
+        [only] => scalar(*only, declared, reference),
+        _ => Err(Error::Twice),
+    }
+}
+
+fn is_nil(element: Element<'_>) -> bool {
+    matches!(element.attribute(ns::XSI, "nil"), Some("true" | "1"))
+}
+
+/// An octet string in base64, as OMI writes it; `None` if it is a plain number.
+fn octets(text: &str) -> Option<Value> {
+    let text = text.trim_matches(WHITE_SPACE);
+    if Value::parse(&Type::Uint8, text).is_ok() {
+        return None;
+    }
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .ok()?;
+    Some(Value::from(bytes))
+}
+
+fn scalar(
+    element: Element<'_>,
+    declared: Declared<'_>,
+    reference: &Reference<'_>,
+) -> Result<Value, Error> {
+    let inner = element.children().next();
+    match (declared.ty, inner) {
+        (Type::Reference(_), _) => reference_value(element, reference),
+        (Type::DateTime, Some(inner)) if inner.namespace() == ns::COMMON => {
+            Ok(Value::parse(declared.ty, &inner.text())?)
+        }
+        (Type::String, Some(inner)) => {
+            let embedded = embedded(element, inner, reference)?;
+            Ok(Value::String(cimxml::write_instance(&embedded)))
+        }
+        (_, Some(inner)) => Err(Error::Type(TypeError {
+            expected: declared.ty.to_string(),
+            got: format!("the element {}", inner.local()),
+        })),
+        (_, None) => Ok(Value::parse(declared.ty, &element.text())?),
+    }
+}
+
+/// A reference: an endpoint reference, bare or in its own element; an instance with the keys as its
+/// properties, as OMI's client sends it; or path text (rule I-4).
+fn reference_value(element: Element<'_>, reference: &Reference<'_>) -> Result<Value, Error> {
+    let child = |local| element.child(ns::ADDRESSING, local);
+    if let Some(wrapped) = child("EndpointReference") {
+        return Ok(reference.read(wrapped)?.into());
+    }
+    if element.children().next().is_none() {
+        let path = Value::parse(&Type::Reference("object path".into()), &element.trimmed())?;
+        return Ok(match path {
+            Value::Reference(path) => reference.typed(*path).into(),
+            other => other,
+        });
+    }
+    if child("Address").is_none()
+        && let Some((class, namespace)) = class_of_type(element)
+    {
+        let mut path = Path::new(namespace.as_deref().unwrap_or(reference.namespace), class);
+        for key in element.children() {
+            let text = Value::String(key.text().into_owned());
+            path.keys.push((key.local().into(), text));
+        }
+        return Ok(reference.typed(path).into());
+    }
+    Ok(reference.read(element)?.into())
+}
+
+/// The class that `xsi:type="q:<Class>_Type"` names, and its namespace if the URI of `q` tells. The attribute
+/// is taken from any namespace: OMI binds `xsi` to the wrong one.
+fn class_of_type<'d>(element: Element<'d>) -> Option<(&'d str, Option<Cow<'d, str>>)> {
+    let (_, _, ty) = element.attributes().find(|(_, name, _)| *name == "type")?;
+    let (prefix, local) = ty.split_once(':').unwrap_or(("", ty));
+    let class = local.strip_suffix("_Type")?;
+    let namespace = element
+        .resolve(prefix)
+        .and_then(ClassUri::parse)
+        .and_then(|uri| uri.namespace);
+    Some((class, namespace))
+}
+
+/// An embedded instance as markup: an element of its class inside, or its properties inside and its class
+/// in `xsi:type` (rule I-5 b).
+fn embedded(
+    element: Element<'_>,
+    inner: Element<'_>,
+    reference: &Reference<'_>,
+) -> Result<Instance, Error> {
+    match class_of_type(element) {
+        Some((class, namespace)) => {
+            let class = find(class, namespace.as_deref(), reference)?;
+            properties(&class, element, reference)
+        }
+        None => instance(inner, reference),
+    }
+}
+
+/// Reads an instance: an element whose name, in a class URI as namespace, is the class.
+///
+/// # Errors
+/// [`Error`]; a property that stands in the markup must be one of the class and fit.
+pub fn instance(element: Element<'_>, reference: &Reference<'_>) -> Result<Instance, Error> {
+    let namespace = ClassUri::parse(element.namespace()).and_then(|uri| uri.namespace);
+    let class = find(element.local(), namespace.as_deref(), reference)?;
+    properties(&class, element, reference)
+}
+
+fn find(
+    class: &str,
+    namespace: Option<&str>,
+    reference: &Reference<'_>,
+) -> Result<Arc<Class>, Error> {
+    let namespace = namespace.unwrap_or(reference.namespace);
+    let found = reference.schema.class(namespace, class);
+    found.cloned().ok_or_else(|| Error::Class(class.to_owned()))
+}
+
+fn properties(
+    class: &Arc<Class>,
+    element: Element<'_>,
+    reference: &Reference<'_>,
+) -> Result<Instance, Error> {
+    let unknown = |property: &str| Error::Property {
+        class: class.name.to_string(),
+        property: property.to_owned(),
+    };
+    let mut instance = Instance::new(class);
+    let mut left: Vec<Element<'_>> = element.children().collect();
+    while let Some(first) = left.first().copied() {
+        let name = first.local();
+        let (same, others) = left
+            .into_iter()
+            .partition(|e| e.local().eq_ignore_ascii_case(name));
+        left = others;
+        let same: Vec<Element<'_>> = same;
+        let property = class.property(name).ok_or_else(|| unknown(name))?;
+        let value = value(&same, property.into(), reference)?;
+        instance.set(name, value).map_err(|_| unknown(name))?;
+    }
+    Ok(instance)
+}

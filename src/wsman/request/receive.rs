@@ -1,0 +1,140 @@
+//! From the bytes of a body to a request, or to what is needed to word the refusal.
+
+use std::borrow::Cow;
+
+use crate::cim::Schema;
+use crate::framing::{Charset, Media, Unsupported};
+use crate::soap::Envelope;
+use crate::text::catalog::wire;
+use crate::wsman::fault::{Fault, table};
+use crate::xml;
+
+use super::{Client, Limits, Request, headers};
+
+/// A message as HTTP hands it over.
+#[derive(Debug, Clone, Copy)]
+pub struct Incoming<'a> {
+    /// The `Content-Type` header, if any.
+    pub content_type: Option<&'a str>,
+    /// The `User-Agent` header; empty if absent.
+    pub user_agent: &'a str,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// What came of a message.
+#[derive(Debug)]
+pub struct Received {
+    /// The character set of the request; the answer is written in it (rule T-6).
+    pub charset: Charset,
+    /// What the client is known to need.
+    pub client: Client,
+    /// The request.
+    pub request: Result<Request, Box<Rejected>>,
+}
+
+/// A request that is answered by a fault before it is carried out.
+#[derive(Debug)]
+pub struct Rejected {
+    /// Why.
+    pub fault: Fault,
+    /// `a:MessageID`, if it could be read (rule F-5).
+    pub relates_to: Option<String>,
+    /// Header blocks to be returned (rule H-13), as markup.
+    pub reply_parameters: Vec<String>,
+}
+
+impl From<Fault> for Box<Rejected> {
+    fn from(fault: Fault) -> Self {
+        Self::new(Rejected {
+            fault,
+            relates_to: None,
+            reply_parameters: Vec::new(),
+        })
+    }
+}
+
+/// Reads a message. Takes any bytes, and never panics.
+#[must_use]
+pub fn receive(message: &Incoming<'_>, schema: &Schema, limits: &Limits) -> Received {
+    let (charset, client, request) = match decode(message) {
+        Ok((text, charset)) => {
+            let (client, request) = read(&text, message.user_agent, schema, limits);
+            (charset, client, request)
+        }
+        Err(fault) => (
+            Charset::default(),
+            Client::of(message.user_agent, ""),
+            Err(fault.into()),
+        ),
+    };
+    Received {
+        charset,
+        client,
+        request,
+    }
+}
+
+fn decode<'a>(message: &Incoming<'a>) -> Result<(Cow<'a, str>, Charset), Fault> {
+    let declared = match Media::parse(message.content_type) {
+        Ok(Media::Soap(declared)) => declared,
+        Ok(Media::Encrypted) => {
+            return Err(table::UNSUPPORTED_FEATURE.fault(wire::ENCRYPTED.text()));
+        }
+        Err(Unsupported::Media(media)) => {
+            return Err(table::UNSUPPORTED_MEDIA.fault(wire::MEDIA_TYPE.with("media", media)));
+        }
+        Err(Unsupported::Charset(name)) => {
+            return Err(table::CHARACTER_SET.fault(wire::CHARSET.with("charset", name)));
+        }
+    };
+    Charset::decode(message.body, declared).map_err(|e| {
+        let text = wire::BAD_TEXT
+            .with("charset", e.charset.name())
+            .with("at", e.at);
+        table::CHARACTER_SET.fault(text)
+    })
+}
+
+fn read(
+    text: &str,
+    user_agent: &str,
+    schema: &Schema,
+    limits: &Limits,
+) -> (Client, Result<Request, Box<Rejected>>) {
+    let unknown = Client::of(user_agent, "");
+    let document = match xml::parse(text) {
+        Ok(document) => document,
+        Err(e) => {
+            let text = wire::NOT_XML.with("cause", &e.kind).with("at", e.at);
+            return (
+                unknown,
+                Err(table::SCHEMA_VALIDATION_ERROR.fault(text).into()),
+            );
+        }
+    };
+    let envelope = match Envelope::parse(document.root()) {
+        Ok(envelope) => envelope,
+        Err(e) => return (unknown, Err(Fault::from(e).into())),
+    };
+    let client = Client::of(user_agent, &headers::to(&envelope));
+    let request = Request::parse(&envelope, schema, limits).map_err(|fault| {
+        Box::new(Rejected {
+            fault,
+            relates_to: headers::message_id(&envelope),
+            reply_parameters: headers::reply_parameters(&envelope),
+        })
+    });
+    (client, request)
+}
+
+impl Client {
+    /// The client program by its `User-Agent` and by how it writes `a:To`: OMI's library sends the scheme
+    /// in upper case and, in some builds, no `User-Agent`.
+    #[must_use]
+    pub fn of(user_agent: &str, to: &str) -> Self {
+        let shouts = to.starts_with("HTTP://") || to.starts_with("HTTPS://");
+        let omi = user_agent.contains("xplat http client") || (user_agent.is_empty() && shouts);
+        if omi { Self::Omi } else { Self::Other }
+    }
+}

@@ -1,0 +1,339 @@
+//! Method calls, I-1 to I-6: every form of every kind of argument.
+
+use crate::cim::{DateTime, Path, Value};
+use crate::wsman::fault::{Kind, table};
+use crate::wsman::fixture::{Ask, DMTF, V2, WMI, reference, selectors};
+use crate::wsman::request::{Invoke, Operation};
+
+fn ask(children: &str) -> Ask {
+    let uri = format!("{WMI}T_Service");
+    let body = format!(r#"<p:Do_INPUT xmlns:p="{uri}">{children}</p:Do_INPUT>"#);
+    Ask::new(&format!("{uri}/Do"), &uri, &keys(), &body)
+}
+
+fn keys() -> String {
+    selectors(&[("CreationClassName", "T_Service"), ("Name", "s")])
+}
+
+fn invoke(ask: &Ask) -> Invoke {
+    match ask.request().operation {
+        Operation::Invoke(invoke) => invoke,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn argument(children: &str, name: &str) -> Value {
+    let invoke = invoke(&ask(children));
+    let at = invoke
+        .method
+        .parameters
+        .iter()
+        .position(|p| p.name == *name);
+    invoke.arguments[at.unwrap()].clone()
+}
+
+fn refused(ask: &Ask, kind: &'static Kind, names: &str) {
+    let fault = ask.fault();
+    assert_eq!(fault.kind.name, kind.name, "{fault:?}");
+    let text = fault.text.render();
+    assert!(text.contains(names), "{names:?} is not named in {text:?}");
+}
+
+#[test]
+fn i_1_the_action_names_the_class_or_a_superclass_and_a_method_of_it() {
+    let ask = ask("");
+    let call = invoke(&ask);
+    assert_eq!(call.method.name.as_str(), "Do");
+    assert_eq!(call.target.class.name.as_str(), "T_Service");
+    assert_eq!(call.arguments.len(), call.method.parameters.len());
+    assert!(call.arguments.iter().all(Value::is_null));
+
+    let action = format!("{WMI}T_Service/Do");
+    for (action_now, method) in [
+        (format!("{WMI}t_service/dO"), "Do"),
+        (format!("{DMTF}T_Service/Do"), "Do"),
+        (format!("{WMI}T_System/Start"), "Start"),
+        (format!("{WMI}T_Service/Start"), "Start"),
+    ] {
+        let ask = ask
+            .replace(&action, &action_now)
+            .replace("Do_INPUT", &format!("{method}_INPUT"));
+        let ask = ask.replace("</p:Do_INPUT", &format!("</p:{method}_INPUT"));
+        assert_eq!(invoke(&ask).method.name.as_str(), method, "{action_now}");
+    }
+    for action_now in [
+        format!("{WMI}T_Service/Nope"),
+        format!("{WMI}T_Job/Do"),
+        format!("{WMI}T_Machine/Do"),
+    ] {
+        refused(
+            &ask.replace(&action, &action_now),
+            &table::ACTION_MISMATCH,
+            "T_Service",
+        );
+    }
+}
+
+#[test]
+fn i_1_without_selectors_the_class_itself_is_called() {
+    let uri = format!("{WMI}T_Service");
+    let call = invoke(&Ask::new(&format!("{uri}/Count"), &uri, "", ""));
+    assert!(call.method.is_static);
+    assert!(call.target.path.keys.is_empty());
+}
+
+#[test]
+fn i_2_the_input_is_matched_by_name_alone() {
+    let uri = format!("{WMI}T_Service");
+    for body in [
+        "<Do_INPUT><Kind>2</Kind></Do_INPUT>",
+        r#"<q:do_input xmlns:q="urn:q" xsi:type="Do_INPUT_Type"><kIND>2</kIND></q:do_input>"#,
+        r#"<Do_INPUT xmlns="urn:d"><Kind xsi:type="cim:cimUnsignedShort"> 2 </Kind></Do_INPUT>"#,
+    ] {
+        let call = invoke(&Ask::new(&format!("{uri}/Do"), &uri, &keys(), body));
+        assert_eq!(call.arguments[1], Value::Uint16(2), "{body}");
+    }
+    for body in ["<Do/>", "<Other_INPUT/>", "<INPUT/>", "<é/>"] {
+        let ask = Ask::new(&format!("{uri}/Do"), &uri, &keys(), body);
+        refused(&ask, &table::SCHEMA_VALIDATION_ERROR, "Do_INPUT");
+    }
+}
+
+#[test]
+fn i_2_unknown_repeated_and_mistyped_parameters_are_named() {
+    refused(
+        &ask("<p:Nope>1</p:Nope>"),
+        &table::INVALID_PARAMETER_NAME,
+        "Nope",
+    );
+    let twice = "<p:Kind>1</p:Kind><p:Kind>2</p:Kind>";
+    refused(&ask(twice), &table::INVALID_PARAMETER, "Kind");
+    for (name, text) in [
+        ("Kind", "x"),
+        ("Kind", "65536"),
+        ("Kind", "-1"),
+        ("Kind", ""),
+        ("Kind", "1.0"),
+        ("Flag", "maybe"),
+        ("Flag", ""),
+        ("Delta", "2147483648"),
+        ("Ratio", "much"),
+        ("When", "yesterday"),
+        ("Letter", "70000"),
+        ("Kind", "<p:x/>"),
+        ("Bytes", "256"),
+        ("Jobs", "not a path at all"),
+    ] {
+        let ask = ask(&format!("<p:{name}>{text}</p:{name}>"));
+        refused(&ask, &table::PARAMETER_TYPE_MISMATCH, name);
+    }
+    let nil = r#"<p:Notes>a</p:Notes><p:Notes xsi:nil="true"/>"#;
+    refused(&ask(nil), &table::PARAMETER_TYPE_MISMATCH, "Notes");
+}
+
+#[test]
+fn i_3_absent_and_nil_are_null_and_empty_is_an_empty_text() {
+    assert!(argument("", "Kind").is_null());
+    assert!(argument(r#"<p:Kind xsi:nil="true"/>"#, "Kind").is_null());
+    assert!(argument(r#"<p:Notes xsi:nil="1"/>"#, "Notes").is_null());
+    assert!(argument("", "Notes").is_null());
+    assert_eq!(argument("<p:Settings/>", "Settings"), Value::from(""));
+    assert_eq!(
+        argument("<p:Notes></p:Notes>", "Notes"),
+        Value::from(vec![""])
+    );
+    let two = argument(
+        "<p:Notes>a</p:Notes><p:Kind>1</p:Kind><p:Notes> b </p:Notes>",
+        "Notes",
+    );
+    assert_eq!(two, Value::from(vec!["a", " b "]));
+}
+
+#[test]
+fn i_3_what_only_goes_out_is_not_looked_at() {
+    for out in [
+        "<p:Size/>",
+        "<p:Size>x</p:Size>",
+        r#"<p:Made xsi:nil="true"/>"#,
+    ] {
+        assert!(argument(out, "Size").is_null());
+    }
+}
+
+#[test]
+fn i_4_a_reference_comes_in_three_forms_and_either_family() {
+    let job = Path::new(V2, "T_Job").key("InstanceID", "j");
+    let bare_wmi = reference(&format!("{WMI}T_Job"), &[("InstanceID", "j")]);
+    let with_namespace = [("InstanceID", "j"), ("__cimnamespace", V2)];
+    let bare_dmtf = reference(&format!("{DMTF}t_job"), &with_namespace);
+    let no_namespace = reference(&format!("{DMTF}T_Job"), &[("instanceid", "j")]);
+    let properties = bare_wmi.replace("ReferenceParameters", "ReferenceProperties");
+    let forms = [
+        bare_wmi.clone(),
+        format!("\n {bare_wmi} \n"),
+        bare_dmtf,
+        no_namespace,
+        properties,
+        format!("<a:EndpointReference>{bare_wmi}</a:EndpointReference>"),
+        r#"\\.\root\virtualization\v2:T_Job.InstanceID="j""#.into(),
+        r#" T_Job.InstanceID='j' "#.into(),
+        r#"root/virtualization/v2:T_Job.InstanceID="j""#.into(),
+        r#"<![CDATA[T_Job.InstanceID="j"]]>"#.into(),
+    ];
+    for form in forms {
+        let value = argument(&format!("<p:Result>{form}</p:Result>"), "Result");
+        assert_eq!(value, Value::from(job.clone()), "{form}");
+        assert_eq!(value.as_reference().unwrap().text("InstanceID"), Some("j"));
+    }
+    let elsewhere = argument(
+        r#"<p:Result>\\OTHER\root\virtualization\v2:T_Job.InstanceID="j"</p:Result>"#,
+        "Result",
+    );
+    assert_eq!(
+        elsewhere.as_reference().unwrap().host.as_deref(),
+        Some("OTHER")
+    );
+    let two = format!("<p:Jobs>{bare_wmi}</p:Jobs><p:Jobs>T_Job.InstanceID='k'</p:Jobs>");
+    let two = argument(&two, "Jobs");
+    assert_eq!(two.as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn i_4_a_reference_that_leads_nowhere_is_still_a_reference() {
+    // Whether it exists, and whether its class is the right one, is the method's to say.
+    for (uri, keys) in [
+        (format!("{WMI}T_Nope"), vec![("X", "y")]),
+        (format!("{WMI}T_Job"), vec![("Wrong", "y")]),
+        (format!("{WMI}T_Job"), vec![]),
+        (format!("{WMI}T_Number"), vec![("Id", "x"), ("On", "1")]),
+    ] {
+        let epr = reference(&uri, &keys);
+        let value = argument(&format!("<p:Result>{epr}</p:Result>"), "Result");
+        assert_eq!(value.as_reference().unwrap().keys.len(), keys.len());
+    }
+}
+
+#[test]
+fn i_4_a_reference_that_cannot_be_read_faults() {
+    let foreign = reference("urn:what", &[]);
+    let twice = reference(&format!("{WMI}T_Job"), &[("a", "1"), ("A", "2")]);
+    for (form, names) in [
+        (&*foreign, "urn:what"),
+        (&*twice, "stands twice"),
+        ("<a:Address>x</a:Address>", "w:ResourceURI"),
+        ("<a:EndpointReference/>", "w:ResourceURI"),
+        ("<q:x xmlns:q='urn:q'/>", "w:ResourceURI"),
+    ] {
+        let ask = ask(&format!("<p:Result>{form}</p:Result>"));
+        refused(&ask, &table::PARAMETER_INVALID_VALUE, names);
+    }
+}
+
+#[test]
+fn i_4_omi_sends_a_reference_as_an_instance_with_its_keys() {
+    let value = argument(
+        &format!(
+            r#"<p:Result xmlns:x="http://www.w3.org/2001/XMLSchema" xmlns:p1="{DMTF}T_Job" x:type="p1:T_Job_Type"><p1:InstanceID>j</p1:InstanceID></p:Result>"#
+        ),
+        "Result",
+    );
+    let expected = Path::new(V2, "T_Job").key("InstanceID", "j");
+    assert_eq!(value, Value::from(expected));
+}
+
+#[test]
+fn i_5_embedded_text_stays_text_and_markup_becomes_text() {
+    let text = r#"<INSTANCE CLASSNAME="T_Setting"/>"#;
+    let escaped = format!("<p:Settings>{}</p:Settings>", text.replace('<', "&lt;"));
+    assert_eq!(argument(&escaped, "Settings"), Value::from(text));
+    let cdata = format!("<p:Settings><![CDATA[{text}]]></p:Settings>");
+    assert_eq!(argument(&cdata, "Settings"), Value::from(text));
+
+    let inside = "<q:InstanceID>i</q:InstanceID><q:Level>3</q:Level><q:Names>a</q:Names><q:Names>b</q:Names>";
+    let class = format!(
+        r#"<p:Settings><q:T_Setting xmlns:q="{WMI}T_Setting">{inside}</q:T_Setting></p:Settings>"#
+    );
+    let typed = format!(
+        r#"<p:Settings xmlns:q="{DMTF}T_Setting" xsi:type="q:T_Setting_Type">{inside}</p:Settings>"#
+    );
+    for markup in [class, typed] {
+        let value = argument(&markup, "Settings");
+        let text = value.as_str().unwrap();
+        let schema = crate::wsman::fixture::schema();
+        let read = crate::cim::cimxml::parse_instance(schema, V2, text).unwrap();
+        assert_eq!(read.get("Level"), Some(&Value::Uint32(3)), "{text}");
+        assert_eq!(
+            read.get("Names"),
+            Some(&Value::from(vec!["a", "b"])),
+            "{text}"
+        );
+    }
+    for (markup, names) in [
+        ("<q:T_Nope xmlns:q='urn:q'/>", "T_Nope"),
+        ("<q:T_Setting xmlns:q='urn:q'><q:Foo/></q:T_Setting>", "Foo"),
+    ] {
+        let ask = ask(&format!("<p:Settings>{markup}</p:Settings>"));
+        refused(&ask, &table::PARAMETER_INVALID_VALUE, names);
+    }
+    let bad = "<q:T_Setting xmlns:q='urn:q'><q:Level>x</q:Level></q:T_Setting>";
+    let ask = ask(&format!("<p:Settings>{bad}</p:Settings>"));
+    refused(&ask, &table::PARAMETER_TYPE_MISMATCH, "Settings");
+}
+
+#[test]
+fn section_6_3_every_type_is_read_in_its_forms() {
+    let moment = |text: &str| Value::DateTime(DateTime::parse(text).unwrap());
+    let cim = r#"xmlns:c="http://schemas.dmtf.org/wbem/wscim/1/common""#;
+    let table = [
+        ("Kind", "0xFF".to_owned(), Value::Uint16(255)),
+        ("Flag", "TRUE".into(), Value::Boolean(true)),
+        ("Flag", " 0 ".into(), Value::Boolean(false)),
+        ("Delta", "+5".into(), Value::Sint32(5)),
+        ("Delta", "-5".into(), Value::Sint32(-5)),
+        ("Ratio", "1.5e3".into(), Value::Real64(1500.0)),
+        ("Ratio", "-INF".into(), Value::Real64(f64::NEG_INFINITY)),
+        ("Letter", "A".into(), Value::Char16(65)),
+        (
+            "When",
+            format!("<c:Datetime {cim}>2024-05-01T12:30:15.5Z</c:Datetime>"),
+            moment("20240501123015.500000+000"),
+        ),
+        (
+            "When",
+            "2024-05-01T12:30:15+02:00".into(),
+            moment("20240501123015.000000+120"),
+        ),
+        (
+            "When",
+            "20240501123015.000000+120".into(),
+            moment("20240501123015.000000+120"),
+        ),
+        (
+            "When",
+            format!("<c:Interval {cim}>P1DT2H3M4S</c:Interval>"),
+            moment("00000001020304.000000:000"),
+        ),
+        (
+            "When",
+            "P1DT2H3M4S".into(),
+            moment("00000001020304.000000:000"),
+        ),
+        (
+            "When",
+            format!("<c:CIM_DateTime {cim}>2024**********.******+000</c:CIM_DateTime>"),
+            moment("2024**********.******+000"),
+        ),
+        ("Bytes", "7".into(), Value::from(vec![7u8])),
+        (
+            "Bytes",
+            "AAEC/w==".into(),
+            Value::from(vec![0u8, 1, 2, 255]),
+        ),
+    ];
+    for (name, text, value) in table {
+        let read = argument(&format!("<p:{name}>{text}</p:{name}>"), name);
+        assert_eq!(read, value, "{name} {text}");
+    }
+    let bytes = argument("<p:Bytes>1</p:Bytes><p:Bytes>2</p:Bytes>", "Bytes");
+    assert_eq!(bytes, Value::from(vec![1u8, 2]));
+}

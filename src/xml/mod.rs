@@ -1,0 +1,26 @@
+//! XML as this program reads and writes it: namespaces, no DTD, no processing instructions, no indentation.
+//!
+//! [`parse`] turns a whole text into a [`Document`], a flat tree that borrows from the text; [`Element`] is a
+//! place in it. [`Writer`] appends markup to a buffer. Nothing here knows SOAP or CIM.
+
+mod read;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use read::{Children, Document, Element, Error, Kind, allowed, parse};
+pub use write::{Writer, escape};
+
+/// Deepest nesting of elements that is read.
+pub const DEPTH_MAX: usize = 64;
+/// Most attributes of one element, namespace declarations included.
+pub const ATTRIBUTES_MAX: usize = 64;
+/// Most namespace declarations in scope at one element.
+pub const NAMESPACES_MAX: usize = 128;
+
+/// `http://www.w3.org/XML/1998/namespace`: the prefix `xml` is bound to it without a declaration.
+pub const XML_NAMESPACE: &str = "http://www.w3.org/XML/1998/namespace";
+
+/// The characters that XML counts as white space.
+pub const WHITE_SPACE: [char; 4] = [' ', '\t', '\r', '\n'];

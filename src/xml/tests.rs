@@ -1,0 +1,211 @@
+//! Reading and writing XML.
+
+use super::*;
+
+fn kind(text: &str) -> Kind {
+    parse(text).expect_err(text).kind
+}
+
+#[test]
+fn names_attributes_text_and_children_are_found() {
+    let text = r#"<?xml version="1.0"?><!-- hi --><s:a xmlns:s="urn:s" xmlns="urn:d" k="v&amp;w" s:k="2">
+        <b>one<!-- x -->&lt;two<![CDATA[<3>]]>&#x34;</b><c xmlns=""/><s:d s:e="f"><b/></s:d></s:a>"#;
+    let document = parse(text).unwrap();
+    let root = document.root();
+    assert!(root.is("urn:s", "a"));
+    assert_eq!(root.prefix(), "s");
+    assert_eq!(root.attribute("", "k"), Some("v&w"));
+    assert_eq!(root.attribute("urn:s", "k"), Some("2"));
+    assert_eq!(root.attribute("urn:d", "k"), None);
+    let children: Vec<_> = root
+        .children()
+        .map(|c| (c.namespace(), c.local()))
+        .collect();
+    assert_eq!(children, [("urn:d", "b"), ("", "c"), ("urn:s", "d")]);
+    assert_eq!(root.child("urn:d", "b").unwrap().text(), "one<two<3>4");
+    let d = root.child("urn:s", "d").unwrap();
+    assert_eq!(d.attribute("urn:s", "e"), Some("f"));
+    assert_eq!(d.children().count(), 1);
+    assert_eq!(d.resolve("s"), Some("urn:s"));
+    assert_eq!(d.resolve("q"), None);
+    assert_eq!(d.offset(), text.find("<s:d").unwrap());
+}
+
+#[test]
+fn text_is_borrowed_and_trimmed_on_demand() {
+    let document = parse("<a> x&#x20;</a>").unwrap();
+    assert_eq!(document.root().text(), " x ");
+    assert_eq!(document.root().trimmed(), "x");
+    let document = parse("<a>plain</a>").unwrap();
+    assert!(matches!(
+        document.root().text(),
+        std::borrow::Cow::Borrowed("plain")
+    ));
+}
+
+#[test]
+fn line_ends_are_normalised() {
+    let document = parse("<a b='1\r\n2'>x\r\ny\rz&#13;</a>").unwrap();
+    assert_eq!(document.root().text(), "x\ny\nz\r");
+    assert_eq!(document.root().attribute("", "b"), Some("1 2"));
+}
+
+#[test]
+fn n_4_hostile_and_broken_texts_are_refused_with_their_reason() {
+    let deep = "<a>".repeat(10_000);
+    let wide = format!(
+        "<a {}/>",
+        (0..65).map(|n| format!("k{n}='' ")).collect::<String>()
+    );
+    let many = format!(
+        "<a {}><a {}><a {}/></a></a>",
+        (0..60)
+            .map(|n| format!("xmlns:a{n}='u' "))
+            .collect::<String>(),
+        (0..60)
+            .map(|n| format!("xmlns:b{n}='u' "))
+            .collect::<String>(),
+        (0..60)
+            .map(|n| format!("xmlns:c{n}='u' "))
+            .collect::<String>(),
+    );
+    let table: &[(&str, Kind)] = &[
+        ("<!DOCTYPE a><a/>", Kind::Doctype),
+        (
+            "<!DOCTYPE a [<!ENTITY x 'y'><!ENTITY z '&x;&x;'>]><a>&z;</a>",
+            Kind::Doctype,
+        ),
+        ("<?pi x?><a/>", Kind::ProcessingInstruction),
+        ("<a><?pi x?></a>", Kind::ProcessingInstruction),
+        (" <?xml version='1.0'?><a/>", Kind::ProcessingInstruction),
+        ("<a>&nbsp;</a>", Kind::UnknownEntity("nbsp".into())),
+        ("<p:a/>", Kind::UnknownPrefix("p".into())),
+        ("<a p:k='1'/>", Kind::UnknownPrefix("p".into())),
+        (
+            "<b><p:a xmlns:p='u'/><p:c/></b>",
+            Kind::UnknownPrefix("p".into()),
+        ),
+        ("<a xmlns:p=''/>", Kind::BadDeclaration("p".into())),
+        ("<a xmlns:xml='u'/>", Kind::BadDeclaration("xml".into())),
+        ("<a xmlns:xmlns='u'/>", Kind::BadDeclaration("xmlns".into())),
+        ("<a>\u{1}</a>", Kind::Character),
+        ("<a>&#1;</a>", Kind::Character),
+        ("<a k='&#x1F;'/>", Kind::Character),
+        ("<a>&#xFFFE;</a>", Kind::Character),
+        ("<1a/>", Kind::Name("1a".into())),
+        ("<a:b:c xmlns:a='u'/>", Kind::Name("a:b:c".into())),
+        ("<:a/>", Kind::Name(":a".into())),
+        (
+            "<a xmlns:p='u' xmlns:q='u' p:k='1' q:k='2'/>",
+            Kind::DuplicateAttribute("k".into()),
+        ),
+        ("<a k='1' k='2'/>", Kind::DuplicateAttribute("k".into())),
+        (
+            "<a xmlns:p='u' xmlns:p='v'/>",
+            Kind::DuplicateAttribute("xmlns:p".into()),
+        ),
+        ("<a k='<'/>", Kind::Character),
+        (&deep, Kind::Depth),
+        (&wide, Kind::Attributes),
+        (&many, Kind::Namespaces),
+        ("<a/>x", Kind::OutsideRoot),
+        ("x<a/>", Kind::OutsideRoot),
+        ("<a/><b/>", Kind::OutsideRoot),
+        ("<a/>&lt;", Kind::OutsideRoot),
+        ("<a/><![CDATA[x]]>", Kind::OutsideRoot),
+        ("", Kind::Incomplete),
+        ("<a><b/>", Kind::Incomplete),
+    ];
+    for (text, expected) in table {
+        assert_eq!(kind(text), *expected, "{:.60}", text);
+    }
+}
+
+#[test]
+fn not_well_formed_is_malformed_and_says_where() {
+    for text in [
+        "<a>&</a>",
+        "<a>&lt</a>",
+        "<a></b>",
+        "<a",
+        "<a k=1/>",
+        "<a k/>",
+        "<a/></a>",
+        "<a>&#xZZ;</a>",
+        "<a k='&x;'/>",
+        "<![CDATA[",
+        "<a><!-- </a>",
+        "<a>&#0;</a>",
+        "<a>&#x110000;</a>",
+    ] {
+        assert!(matches!(kind(text), Kind::Malformed(_)), "{text}");
+    }
+    let error = parse("<a><b></c></a>").unwrap_err();
+    assert_eq!(error.at, 6);
+    assert!(error.to_string().ends_with("at byte 6"), "{error}");
+}
+
+#[test]
+fn nesting_up_to_the_limit_is_read() {
+    let text = format!("{}{}", "<a>".repeat(DEPTH_MAX), "</a>".repeat(DEPTH_MAX));
+    assert!(parse(&text).is_ok());
+    let text = format!("<a>{text}</a>");
+    assert_eq!(kind(&text), Kind::Depth);
+}
+
+#[test]
+fn i_20_markup_is_written_compactly_and_escaped() {
+    let mut w = Writer::new();
+    w.open("s", "a", &[("xmlns:s", "urn:<s>\"\n")]);
+    w.element("", "b", &[], "1 < 2 & \"3\"\r\n\u{0}\u{1F}\u{FFFF}é");
+    w.empty("s", "c", &[]);
+    w.open("", "n", &[]);
+    w.display(-5);
+    w.close("", "n");
+    w.close("s", "a");
+    let text = w.into_string();
+    assert_eq!(
+        text,
+        "<s:a xmlns:s=\"urn:&lt;s&gt;&quot;&#10;\"><b>1 &lt; 2 &amp; \"3\"&#13;\n???é</b><s:c/><n>-5</n></s:a>"
+    );
+    let document = parse(&text).unwrap();
+    assert_eq!(
+        document.root().child("", "b").unwrap().text(),
+        "1 < 2 & \"3\"\r\n???é"
+    );
+}
+
+#[test]
+fn a_copy_stands_for_itself() {
+    let text = "<a xmlns:p='urn:p' xmlns='urn:d'><p:b p:k='1' j='2' xml:lang='en'><c>x&amp;y</c><d xmlns=''/></p:b></a>";
+    let document = parse(text).unwrap();
+    let mut w = Writer::new();
+    w.copy(document.root().children().next().unwrap());
+    let copy = w.into_string();
+    let document = parse(&copy).unwrap();
+    let b = document.root();
+    assert!(b.is("urn:p", "b"));
+    assert_eq!(b.attribute("urn:p", "k"), Some("1"));
+    assert_eq!(b.attribute("", "j"), Some("2"));
+    assert_eq!(b.attribute(XML_NAMESPACE, "lang"), Some("en"));
+    assert_eq!(b.child("urn:d", "c").unwrap().text(), "x&y");
+    assert!(b.child("", "d").is_some());
+}
+
+proptest::proptest! {
+    #[test]
+    fn what_is_written_is_read_back(text in "\\PC*", value in "\\PC*") {
+        let mut w = Writer::new();
+        w.element("", "a", &[("k", &value)], &text);
+        let written = w.into_string();
+        let document = parse(&written).unwrap();
+        let tame = |s: &str| s.replace(['\u{FFFE}', '\u{FFFF}'], "?");
+        proptest::prop_assert_eq!(document.root().text(), tame(&text));
+        proptest::prop_assert_eq!(document.root().attribute("", "k"), Some(&*tame(&value)));
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in "[<>/a:&;#x!'\"= ?\\[\\]-]{0,60}") {
+        let _ = parse(&text);
+    }
+}

@@ -1,0 +1,404 @@
+//! Commands that speak to a server.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
+
+use crate::support::gate::Gate;
+use crate::support::server::{Options, PASSWORD, Server, USER, binary, run_in};
+
+use super::{code, fails, json, ok, said};
+
+#[test]
+fn collections_and_snapshot_sets_from_the_shell() {
+    let server = Server::start(&["--engine", "sim", "--machines", "4"]);
+    let made = json(&server.cli(&["collection", "create", "web", "sim-000001", "--json"]));
+    let id = made["id"].as_str().unwrap();
+    ok(&server.cli(&["collection", "add", "web", "sim-000002", "sim-000003"]));
+    ok(&server.cli(&["collection", "remove", id, "sim-000003"]));
+    let list = json(&server.cli(&["collection", "list", "--json"]));
+    assert_eq!(
+        list["collections"][0]["members"].as_array().unwrap().len(),
+        2
+    );
+
+    let taken = json(&server.cli(&["snapshot", "create", "web", "--name", "a <b>", "--json"]));
+    let (set, job) = (
+        taken["set"].as_str().unwrap(),
+        taken["job"].as_str().unwrap(),
+    );
+    let sets = json(&server.cli(&["snapshot", "list", "--json"]));
+    assert_eq!(sets["sets"][0]["name"], "a <b>");
+    assert_eq!(sets["sets"][0]["members"], 2);
+    let shown = json(&server.cli(&["snapshot", "show", set, "--json"]));
+    assert_eq!(shown["members"].as_array().unwrap().len(), 2);
+    assert_eq!(shown["members"][0]["disks"].as_array().unwrap().len(), 1);
+    let ended = json(&server.cli(&["job", "show", job, "--json"]));
+    assert_eq!(
+        (&ended["state"], &ended["percent"]),
+        (&"completed".into(), &100.into())
+    );
+    fails(&server.cli(&["job", "cancel", job]), 1, "ended");
+    assert_eq!(
+        json(&server.cli(&["job", "list", "--json"]))["jobs"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    // A machine that left the library is known by its id only; the server decides whether it is a member.
+    let left = "00000000-0000-4000-8000-00000000DEAD";
+    fails(
+        &server.cli(&["collection", "remove", id, left]),
+        1,
+        "not a member",
+    );
+    ok(&server.cli(&["collection", "delete", "web"]));
+    fails(
+        &server.cli(&["collection", "delete", "web"]),
+        1,
+        "no collection `web`",
+    );
+}
+
+#[test]
+fn a_set_is_exported_from_the_shell() {
+    let home = tempfile::tempdir().unwrap();
+    let (root, config) = (home.path().join("exports"), home.path().join("c.toml"));
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(&config, format!("[export]\nroots = [{root:?}]\n")).unwrap();
+    let server = Server::start(&["--engine", "sim", "--config", config.to_str().unwrap()]);
+    ok(&server.cli(&["collection", "create", "web", "sim-000001"]));
+    let taken = json(&server.cli(&["snapshot", "create", "web", "--name", "a", "--json"]));
+    let set = taken["set"].as_str().unwrap();
+    let root = root.to_str().unwrap();
+    let with_disks = server.cli(&["snapshot", "export", "a", root]);
+    fails(&with_disks, 1, "simulated disks have no content");
+    fails(
+        &server.cli(&["snapshot", "export", "a", "/"]),
+        1,
+        "[export] roots",
+    );
+    fails(&server.cli(&["snapshot", "export", "b", root]), 1, "`b`");
+    let alone = ["snapshot", "export", "a", root, "--definitions-only"];
+    let done = json(&server.cli(&[&alone[..], &["--json"]].concat()));
+    assert_eq!(done["set"], set);
+    let folder = done["directory"].as_str().unwrap();
+    assert!(std::path::Path::new(folder).join("manifest.json").is_file());
+    fails(&server.cli(&alone), 1, "exists already");
+}
+
+#[test]
+fn a_ctrl_c_that_comes_too_late_waits_for_the_set() {
+    let gate = Gate::new();
+    let server = Server::with(&Options {
+        args: &["--engine", "sim"],
+        env: &[("GROUPSHOT_FAILPOINTS", &gate.at("create.tops.after"))],
+        ..Options::default()
+    });
+    ok(&server.cli(&["collection", "create", "web", "sim-000001"]));
+    let mut child = Command::new(binary())
+        .args(["snapshot", "create", "web"])
+        .env("GROUPSHOT_URL", server.url())
+        .env("GROUPSHOT_USER", USER)
+        .env("GROUPSHOT_PASSWORD", PASSWORD)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    while !next().contains("switching machines") {}
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGINT).unwrap();
+    while !next().contains("too late to cancel") {}
+    gate.open();
+    let out = ok(&child.wait_with_output().unwrap());
+    assert!(out.contains("snapshot set "), "{out}");
+}
+
+/// A server over one simulated machine with a set `first` of it.
+fn with_a_set(failpoints: &str) -> Server {
+    let server = Server::with(&Options {
+        args: &["--engine", "sim"],
+        env: &[("GROUPSHOT_FAILPOINTS", failpoints)],
+        ..Options::default()
+    });
+    ok(&server.cli(&["collection", "create", "web", "sim-000001"]));
+    ok(&server.cli(&["snapshot", "create", "web", "--name", "first"]));
+    server
+}
+
+#[test]
+fn a_set_is_applied_by_name_or_id_and_its_job_is_followed() {
+    let server = with_a_set("");
+    let set = json(&server.cli(&["snapshot", "list", "--json"]))["sets"][0]["id"].clone();
+    let said = server.cli(&["snapshot", "apply", "first"]);
+    assert!(
+        ok(&said).contains("snapshot set `first` "),
+        "{}",
+        super::said(&said)
+    );
+    assert!(
+        super::said(&said).contains(" % "),
+        "no progress: {}",
+        super::said(&said)
+    );
+    let applied = json(&server.cli(&["snapshot", "apply", set.as_str().unwrap(), "--json"]));
+    assert_eq!(applied["set"], set);
+    let job = applied["job"].as_str().unwrap();
+    let ended = json(&server.cli(&["job", "show", job, "--json"]));
+    assert_eq!(ended["state"], "completed");
+    let one = |machine| server.cli(&["snapshot", "apply", "first", "--member", machine]);
+    ok(&one("sim-000001"));
+    fails(&one("sim-000002"), 1, "holds nothing of");
+    let begun = json(&server.cli(&["snapshot", "apply", "first", "--no-wait", "--json"]));
+    assert_ne!(begun["job"], applied["job"]);
+    fails(
+        &server.cli(&["snapshot", "apply", "second"]),
+        1,
+        "no snapshot set `second`",
+    );
+}
+
+#[test]
+fn an_apply_that_fails_is_exit_6_and_says_why() {
+    let server = with_a_set("apply.prepare.after=error");
+    fails(
+        &server.cli(&["snapshot", "apply", "first"]),
+        6,
+        "apply.prepare.after",
+    );
+    ok(&server.cli(&["snapshot", "apply", "first"]));
+}
+
+#[test]
+fn a_ctrl_c_before_the_commit_undoes_the_apply() {
+    let gate = Gate::new();
+    let server = with_a_set(&gate.at("apply.prepare.after"));
+    let mut child = Command::new(binary())
+        .args(["snapshot", "apply", "first"])
+        .env("GROUPSHOT_URL", server.url())
+        .env("GROUPSHOT_USER", USER)
+        .env("GROUPSHOT_PASSWORD", PASSWORD)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    while !next().contains(" % ") {}
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGINT).unwrap();
+    while !next().contains("cancelling") {}
+    gate.open();
+    while !next().contains("terminated") {}
+    assert_eq!(child.wait().unwrap().code(), Some(6));
+    ok(&server.cli(&["snapshot", "apply", "first"]));
+}
+
+#[test]
+fn a_set_is_deleted_by_name_or_id_and_its_job_is_followed() {
+    let server = with_a_set("");
+    ok(&server.cli(&["snapshot", "create", "web", "--name", "second"]));
+    let said = server.cli(&["snapshot", "delete", "first", "--yes"]);
+    assert!(
+        ok(&said).contains("snapshot set `first` "),
+        "{}",
+        super::said(&said)
+    );
+    assert!(
+        super::said(&said).contains(" % "),
+        "no progress: {}",
+        super::said(&said)
+    );
+    let left = json(&server.cli(&["snapshot", "list", "--json"]));
+    let [second] = &left["sets"].as_array().unwrap()[..] else {
+        panic!("{left}")
+    };
+    assert_eq!(second["name"], "second");
+    fails(
+        &server.cli(&["snapshot", "delete", "first", "--yes"]),
+        1,
+        "no snapshot set `first`",
+    );
+    let id = second["id"].as_str().unwrap();
+    let gone = json(&server.cli(&["snapshot", "delete", id, "--yes", "--json"]));
+    assert_eq!(gone["set"], id);
+    let job = gone["job"].as_str().unwrap();
+    let ended = json(&server.cli(&["job", "show", job, "--json"]));
+    assert_eq!(ended["state"], "completed");
+}
+
+#[test]
+fn a_delete_that_fails_once_goes_on_and_no_wait_tells_the_job() {
+    let server = with_a_set("destroy.forget.before=error");
+    let begun = server.cli(&[
+        "snapshot",
+        "delete",
+        "first",
+        "--yes",
+        "--no-wait",
+        "--json",
+    ]);
+    let begun = json(&begun);
+    let job = begun["job"].as_str().unwrap();
+    let began = std::time::Instant::now();
+    while json(&server.cli(&["job", "show", job, "--json"]))["state"] != "completed" {
+        assert!(began.elapsed().as_secs() < 60, "never ends");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_delete_asks_on_a_terminal_and_is_refused_where_nobody_can_be_asked() {
+    let server = with_a_set("");
+    let refused = server.cli(&["snapshot", "delete", "first"]);
+    fails(&refused, 2, "--yes");
+    // A terminal, with somebody who types.
+    let on_a_terminal = |answer: &str| {
+        let command = format!("'{}' snapshot delete first", binary().display());
+        let mut child = Command::new("script")
+            .args(["-q", "-e", "-c", &command, "/dev/null"])
+            .env("GROUPSHOT_URL", server.url())
+            .env("GROUPSHOT_USER", USER)
+            .env("GROUPSHOT_PASSWORD", PASSWORD)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut keys = child.stdin.take().unwrap();
+        let mut said = Vec::new();
+        let mut screen = child.stdout.take().unwrap();
+        while !String::from_utf8_lossy(&said).contains("[y/N] ") {
+            let mut byte = [0];
+            assert_eq!(screen.read(&mut byte).unwrap(), 1, "{said:?}");
+            said.extend(byte);
+        }
+        assert!(String::from_utf8_lossy(&said).contains("`first`"));
+        assert!(String::from_utf8_lossy(&said).contains("with 1 member?"));
+        writeln!(keys, "{answer}").unwrap();
+        screen.read_to_end(&mut said).unwrap();
+        child.wait().unwrap().code()
+    };
+    let sets = || {
+        let list = json(&server.cli(&["snapshot", "list", "--json"]));
+        list["sets"].as_array().unwrap().len()
+    };
+    for no in ["", "n", "first"] {
+        assert_eq!(on_a_terminal(no), Some(1), "{no:?}");
+        assert_eq!(sets(), 1, "{no:?}");
+    }
+    assert_eq!(on_a_terminal("y"), Some(0));
+    assert_eq!(sets(), 0);
+}
+
+#[test]
+fn lists_tell_when_and_a_name_cannot_command_the_terminal() {
+    let server = Server::start(&["--engine", "sim"]);
+    ok(&server.cli(&["collection", "create", "web", "sim-000001"]));
+    let create = |name: &str| ok(&server.cli(&["snapshot", "create", "web", "--name", name]));
+    create("z\u{9b}2J");
+    create(&"a".repeat(61));
+    let sets = json(&server.cli(&["snapshot", "list", "--json"]));
+    assert_eq!(sets["sets"][0]["name"], "z\u{9b}2J");
+    assert!(sets["sets"][0]["taken"].as_str() < sets["sets"][1]["taken"].as_str());
+    let text = ok(&server.cli(&["snapshot", "list"]));
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("TAKEN (UTC)  "), "{text}");
+    assert!(lines[1].contains(r"z\u{9b}2J"), "{text}");
+    assert!(
+        lines[2].contains("aaa… ") && lines[2].starts_with("20"),
+        "{text}"
+    );
+    let jobs = json(&server.cli(&["job", "list", "--json"]));
+    assert!(jobs["jobs"][0]["submitted"].as_str() < jobs["jobs"][1]["submitted"].as_str());
+    let text = ok(&server.cli(&["job", "list"]));
+    assert!(text.starts_with("SUBMITTED (UTC)  "), "{text}");
+}
+
+#[test]
+fn a_name_cannot_pretend_to_be_lines_and_what_xml_cannot_hold_is_not_sent() {
+    let server = Server::start(&["--engine", "sim"]);
+    let name = "a\nb\u{202e}c";
+    let shown = r"a\nb\u{202e}c";
+    let made = ok(&server.cli(&["collection", "create", name, "sim-000001"]));
+    assert!(
+        made.starts_with(&format!("collection `{shown}` ")),
+        "{made}"
+    );
+    ok(&server.cli(&["snapshot", "create", name, "--name", name]));
+    let text = ok(&server.cli(&["snapshot", "show", name]));
+    assert_eq!(text.lines().next(), Some(shown), "{text}");
+    for (bad, told) in [
+        ("a\u{1b}[2J", "U+001B"),
+        ("\u{1}", "U+0001"),
+        ("x\u{fffe}", "U+FFFE"),
+    ] {
+        fails(&server.cli(&["collection", "create", bad]), 2, told);
+        let set = ["snapshot", "create", name, "--name", bad];
+        fails(&server.cli(&set), 2, told);
+        fails(&server.cli(&[&set[..], &["--check"]].concat()), 2, told);
+        fails(&server.cli(&["job", "show", bad]), 2, told);
+        fails(&server.local(&["vm", "import", bad, "none.raw"]), 2, told);
+    }
+}
+
+#[test]
+fn a_reader_who_checks_hears_that_it_is_denied() {
+    let server = Server::start(&["--engine", "sim"]);
+    ok(&server.cli(&["collection", "create", "web", "sim-000001"]));
+    let add = [
+        "user",
+        "add",
+        "rita",
+        "--role",
+        "reader",
+        "--password-stdin",
+    ];
+    ok(&run_in(&server.data, &add, PASSWORD));
+    let check = ["snapshot", "create", "web", "--check", "--user", "rita"];
+    // The server sees a new user within a second.
+    let mut out = server.cli(&check);
+    while code(&out) == 5 {
+        out = server.cli(&check);
+    }
+    fails(&out, 1, "AccessDenied");
+    assert!(!said(&out).contains("does not check"), "{}", said(&out));
+}
+
+#[test]
+fn what_is_refused_tells_why() {
+    let server = Server::start(&["--engine", "sim"]);
+    ok(&server.cli(&["collection", "create", "empty"]));
+    fails(
+        &server.cli(&["snapshot", "create", "empty"]),
+        1,
+        "return value 5",
+    );
+    fails(
+        &server.cli(&["collection", "create", "x", "no-such-machine"]),
+        1,
+        "no-such-machine",
+    );
+    fails(
+        &server.cli(&["job", "show", "no-such-job"]),
+        1,
+        "DestinationUnreachable",
+    );
+}
+
+#[test]
+fn a_server_that_is_not_there_is_exit_7_and_a_wrong_password_exit_5() {
+    let server = Server::start(&["--engine", "sim"]);
+    let list = |url: &str, password: &str| {
+        Command::new(binary())
+            .args(["job", "list", "--url", url, "--user", USER])
+            .env("GROUPSHOT_PASSWORD", password)
+            .output()
+            .unwrap()
+    };
+    ok(&list(&server.url(), PASSWORD));
+    fails(&list(&server.url(), "wrong"), 5, USER);
+    fails(&list("http://127.0.0.1:1", PASSWORD), 7, "127.0.0.1:1");
+    fails(&list("127.0.0.1:1", PASSWORD), 2, "http://");
+}

@@ -1,0 +1,169 @@
+//! `groupshot rescue`: the server is dead, and what it was doing is brought to an end without another one.
+
+use std::fs;
+use std::process::Output;
+use std::time::Duration;
+
+use crate::support::server::{Server, run_in};
+use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
+use crate::support::tools::{self, full};
+use crate::support::wire::Wire;
+
+use super::{code, fails, json, ok, said};
+
+fn rescue(site: &Site, args: &[&str]) -> Output {
+    run_in(&site.data, &[&["rescue"], args].concat(), "")
+}
+
+/// The server dies at this point of what `call` begins.
+fn dies_at(site: &Site, point: &str, call: impl FnOnce(&Wire)) {
+    let mut server = site.serve_with(&[&format!("{point}=abort")]);
+    call(&Wire::new(&server));
+    let status = server.wait(Duration::from_secs(30));
+    assert!(status.expect("it dies").code().is_none(), "{point}");
+    assert_eq!(site.journals().len(), 1, "{point}");
+}
+
+fn group(server: &Server, machines: &[&Machine]) -> String {
+    let ids: Vec<_> = machines.iter().map(|m| m.id.as_str()).collect();
+    Wire::new(server).define("all", &ids).unwrap()
+}
+
+#[test]
+fn each_operation_is_finished_or_undone_and_every_machine_let_go() {
+    if !full("rescue") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let mut web = site.machine("web", &[Image::Raw], 1);
+    let db = site.machine("db", &[Image::Qcow2], 2);
+    let group = group(&site.serve(), &[&web, &db]);
+    let told = ok(&rescue(&site, &[]));
+    assert_eq!(told, "nothing was left in flight\n");
+
+    dies_at(&site, "create.prepared.after", |wire| {
+        let _ = wire.create(&group, "no");
+    });
+    let told = json(&rescue(&site, &["--json"]));
+    assert_eq!(told["undone"][0]["kind"], "create", "{told}");
+    assert_eq!(
+        told["undone"][0]["machines"],
+        serde_json::json!(["web", "db"])
+    );
+    assert_eq!(site.kept(), Vec::<std::path::PathBuf>::new());
+
+    dies_at(&site, "create.commit.after", |wire| {
+        let _ = wire.create(&group, "yes");
+    });
+    let told = ok(&rescue(&site, &[]));
+    for part in [
+        "finished, the set is complete",
+        "machine web: let go",
+        "machine db: let go",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(site.journals().is_empty());
+    let top = site.top(&web, 0);
+    web.write(&top, 0, 0, 4096, 9); // QEMU's tools could not if it were held
+    let set = {
+        let server = site.serve();
+        let shown = Wire::new(&server).shown().unwrap();
+        assert!(
+            shown.jobs.values().all(|job| job.state > 6),
+            "{:?}",
+            shown.jobs
+        );
+        assert_eq!(shown.sets.len(), 1);
+        let (id, set) = shown.sets.into_iter().next().unwrap();
+        let member = set.members.iter().find(|m| m.machine == web.id).unwrap();
+        assert_holds(
+            &member.disks["disk0"],
+            &[1; crate::support::site::SIZE],
+            "kept",
+        );
+        id
+    };
+
+    dies_at(&site, "apply.commit.after", |wire| {
+        let _ = wire.apply(&set);
+    });
+    let told = ok(&rescue(&site, &[]));
+    assert!(
+        told.contains("every disk holds what the set holds"),
+        "{told}"
+    );
+    assert_holds(
+        &site.top(&web, 0),
+        &[1; crate::support::site::SIZE],
+        "applied",
+    );
+
+    dies_at(&site, "destroy.merge.after", |wire| {
+        let _ = wire.destroy(&set);
+    });
+    let told = ok(&rescue(&site, &[]));
+    assert!(
+        told.contains("the snapshots and their files are gone"),
+        "{told}"
+    );
+    assert_holds(
+        &site.top(&web, 0),
+        &[1; crate::support::site::SIZE],
+        "merged",
+    );
+    tools::assert_clean(&site.top(&db, 0));
+    assert_eq!(ok(&rescue(&site, &[])), "nothing was left in flight\n");
+}
+
+#[test]
+fn what_cannot_be_ended_is_told_with_its_machines_and_why() {
+    if !full("rescue of what is stuck") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let web = site.machine("web", &[Image::Raw], 1);
+    let server = site.serve();
+    let group = group(&server, &[&web]);
+    fails(&rescue(&site, &[]), 4, "stop the server first");
+    drop(server);
+    dies_at(&site, "create.commit.after", |wire| {
+        let _ = wire.create(&group, "one");
+    });
+    // The new active file cannot be recorded.
+    let way = site
+        .data
+        .join("machines")
+        .join(&web.id)
+        .join("tops.json.new");
+    fs::create_dir(&way).unwrap();
+    fs::write(way.join("x"), b"").unwrap();
+    let out = rescue(&site, &[]);
+    fails(&out, 1, "1 operation cannot be ended now");
+    for part in [
+        "create of set",
+        "cannot be ended now",
+        "machine web: still held",
+    ] {
+        assert!(said(&out).contains(part), "{part}: {}", said(&out));
+    }
+    let out = rescue(&site, &["--json"]);
+    let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let why = told["stuck"][0]["why"].as_str().unwrap();
+    assert!(why.contains("active files cannot be recorded"), "{why}");
+    fs::remove_dir_all(&way).unwrap();
+    ok(&rescue(&site, &[]));
+    let left = fs::read_dir(site.data.join("journal")).unwrap();
+    assert_eq!(left.count(), 0);
+
+    let journal = site
+        .data
+        .join("journal/8B5879E2-07EA-4B6B-92AA-0AF0176BAFBC.log");
+    fs::write(&journal, b"no journal of ours").unwrap();
+    let damaged = rescue(&site, &[]);
+    fails(&damaged, 1, journal.to_str().unwrap());
+    assert!(journal.exists());
+    let nowhere = run_in(&site.data.join("nowhere"), &["rescue"], "");
+    assert_eq!(code(&nowhere), 1);
+    assert!(!site.data.join("nowhere").exists(), "nothing is made");
+}

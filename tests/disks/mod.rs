@@ -1,0 +1,10 @@
+//! The main promise on real disks: what the program captures is what was written, byte for byte, whatever
+//! file system, format and chain; trouble with the disks is told clearly and leaves nothing behind.
+
+mod capture;
+mod damage;
+mod doctor;
+mod lost;
+mod refuse;
+mod restored;
+mod trouble;

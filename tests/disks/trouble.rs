@@ -1,0 +1,362 @@
+//! Disks that are full, read-only or gone while a set is taken: a clear end, nothing left behind, and the
+//! server goes on.
+
+use std::fs::{self, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::support::gate::Gate;
+use crate::support::server::Server;
+use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
+use crate::support::tools::{Bound, Mount, full};
+use crate::support::wire::{Created, Job, STARTED, Wire};
+
+const FAILED: u64 = 2;
+const EXCEPTION: u64 = 10;
+
+/// A site with one machine in one group, and its server.
+struct Scene {
+    server: Server,
+    wire: Wire,
+    machine: Machine,
+    group: String,
+    site: Site,
+}
+
+impl Scene {
+    fn new(site: Site, failpoints: &[&str]) -> Self {
+        let machine = site.machine("web", &[Image::Raw, Image::Qcow2], 1);
+        let server = site.serve_with(failpoints);
+        let wire = Wire::new(&server);
+        let group = wire.define("all", &[&machine.id]).unwrap();
+        Self {
+            server,
+            wire,
+            machine,
+            group,
+            site,
+        }
+    }
+
+    /// Takes a set that is accepted and fails: the job that tells why.
+    fn fails(&self) -> Job {
+        let created = self.wire.create(&self.group, "x").unwrap();
+        assert_eq!(created.value, STARTED, "{}", self.wire.why(&created));
+        let job = self.wire.end(&created.job.unwrap()).unwrap();
+        self.assert_failed(&job);
+        job
+    }
+
+    fn assert_failed(&self, job: &Job) {
+        assert_eq!((job.state, job.code), (EXCEPTION, FAILED), "{job:?}");
+        assert!(job.percent < 100 && job.error.contains("web"), "{job:?}");
+        self.assert_no_internals(&job.error);
+    }
+
+    /// No text names a path of the data directory.
+    fn assert_no_internals(&self, text: &str) {
+        assert!(!text.contains(self.site.data.to_str().unwrap()), "{text}");
+    }
+
+    /// Nothing is there that was not there before, and a set can be taken that holds what it must.
+    fn goes_on(mut self, before: &std::collections::BTreeMap<PathBuf, crate::support::site::Seen>) {
+        self.site.wait_for_journals();
+        assert_eq!(&self.site.tree(), before);
+        assert_eq!(self.wire.shown().unwrap().sets.len(), 0);
+        let set = self.wire.take(&self.group, "after");
+        let shown = self.wire.shown().unwrap();
+        for (n, expected) in self.machine.content.clone().iter().enumerate() {
+            let disk = format!("disk{n}");
+            assert_holds(
+                &shown.sets[&set].members[0].disks[&disk],
+                expected,
+                "captured",
+            );
+            let top = &shown.tops[&(self.machine.id.clone(), disk)];
+            self.machine.write(top, n, 0, 4096, 9);
+            assert_holds(top, &self.machine.content[n], "active");
+        }
+        assert!(
+            self.server.wait(std::time::Duration::ZERO).is_none(),
+            "it still runs"
+        );
+    }
+}
+
+/// Takes all the space that is left, until dropped.
+struct Filler(PathBuf);
+
+impl Filler {
+    fn fill(folder: &Path) -> Self {
+        Self::leave(folder, 0)
+    }
+
+    /// Leaves about so many bytes.
+    fn leave(folder: &Path, bytes: u64) -> Self {
+        let path = folder.join("filler");
+        let file = File::create(&path).unwrap();
+        let stat = rustix::fs::statvfs(folder).unwrap();
+        let free = stat.f_bavail * stat.f_frsize;
+        let mut wanted = free.saturating_sub(bytes).max(1);
+        let none = rustix::fs::FallocateFlags::empty();
+        // The server may take some meanwhile.
+        while let Err(e) = rustix::fs::fallocate(&file, none, 0, wanted) {
+            assert_eq!(e, rustix::io::Errno::NOSPC);
+            wanted -= stat.f_frsize;
+        }
+        if bytes == 0 {
+            let mut at = file.metadata().unwrap().len();
+            while std::os::unix::fs::FileExt::write_all_at(&file, &[1; 512], at).is_ok() {
+                at += 512;
+            }
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn too_little_space_in_the_data_directory_fails_the_job_and_says_how_much() {
+    if !full("a full disk") {
+        return;
+    }
+    let mount = Mount::tmpfs("size=256m");
+    let scene = Scene::new(Site::with_data_on(mount), &[]);
+    let filler = Filler::leave(scene.site.data.parent().unwrap(), 20 << 20);
+    let before = scene.site.tree();
+    let job = scene.fails();
+    assert!(job.error.contains("free"), "{}", job.error);
+    drop(filler);
+    scene.goes_on(&before);
+}
+
+#[test]
+fn too_little_space_beside_the_images_fails_the_job_and_says_how_much() {
+    if !full("a full disk") {
+        return;
+    }
+    let scene = Scene::new(Site::new(Ground::Xfs), &[]);
+    let filler = Filler::leave(scene.site.images.parent().unwrap(), 8 << 20);
+    let before = scene.site.tree();
+    let job = scene.fails();
+    assert!(job.error.contains("free"), "{}", job.error);
+    drop(filler);
+    scene.goes_on(&before);
+}
+
+#[test]
+fn a_full_data_directory_refuses_and_loses_nothing() {
+    if !full("a full disk") {
+        return;
+    }
+    let scene = Scene::new(Site::with_data_on(Mount::tmpfs("size=256m")), &[]);
+    let before = scene.site.tree();
+    let filler = Filler::fill(scene.site.data.parent().unwrap());
+    let refused = scene.wire.create(&scene.group, "x").unwrap();
+    assert_eq!(refused.value, FAILED);
+    scene.assert_no_internals(&scene.wire.why(&refused));
+    scene.wire.shown().unwrap();
+    drop(filler);
+    scene.goes_on(&before);
+}
+
+/// Accepted, and at work until the step `at`, which stands at the gate.
+fn held_at(at: &str) -> (Scene, Created, Gate) {
+    let gate = Gate::new();
+    let mount = Mount::tmpfs("size=256m");
+    let scene = Scene::new(Site::with_data_on(mount), &[&gate.at(at)]);
+    let created = scene.wire.create(&scene.group, "x").unwrap();
+    assert_eq!(created.value, STARTED, "{}", scene.wire.why(&created));
+    gate.reached();
+    (scene, created, gate)
+}
+
+#[test]
+fn a_disk_that_fills_up_after_acceptance_undoes_everything() {
+    if !full("a full disk") {
+        return;
+    }
+    let (scene, created, gate) = held_at("create.define.before");
+    let job = created.job.unwrap();
+    let filler = Filler::fill(scene.site.data.parent().unwrap());
+    gate.open();
+    // The database has no room for the end of the job either: it is told as soon as there is some.
+    let waits = |job: &Job| job.status.contains("could not be recorded");
+    assert_eq!(scene.wire.until(&job, waits).unwrap().state, 4);
+    assert_eq!(scene.site.kept(), [] as [PathBuf; 0], "undone at once");
+    drop(filler);
+    let job = scene.wire.end(&job).unwrap();
+    assert_eq!((job.state, job.code), (EXCEPTION, FAILED), "{job:?}");
+    scene.assert_no_internals(&job.error);
+    assert!(job.error.contains("space"), "{}", job.error);
+    scene.site.wait_for_journals();
+    let before = scene.site.tree();
+    scene.goes_on(&before);
+}
+
+#[test]
+fn a_disk_that_fills_up_after_the_cut_delays_the_set_and_loses_nothing() {
+    if !full("a full disk") {
+        return;
+    }
+    let (mut scene, created, gate) = held_at("create.tops.before");
+    let job = created.job.unwrap();
+    let filler = Filler::fill(scene.site.data.parent().unwrap());
+    gate.open();
+    let waits = scene
+        .wire
+        .until(&job, |job| job.status.contains("waits"))
+        .unwrap();
+    assert_eq!(waits.state, 4);
+    scene.assert_no_internals(&waits.status);
+    drop(filler);
+    let ended = scene.wire.end(&job).unwrap();
+    assert_eq!(ended.state, 7, "{ended:?}");
+    let shown = scene.wire.shown().unwrap();
+    let member = &shown.sets[&created.set.unwrap()].members[0];
+    for (n, expected) in scene.machine.content.clone().iter().enumerate() {
+        assert_holds(&member.disks[&format!("disk{n}")], expected, "captured");
+        let top = &shown.tops[&(scene.machine.id.clone(), format!("disk{n}"))];
+        scene.machine.write(top, n, 0, 4096, 9);
+    }
+}
+
+#[test]
+fn a_read_only_folder_of_ours_is_told_and_nothing_is_left() {
+    if !full("read-only folders") {
+        return;
+    }
+    for folder in ["sets", "journal"] {
+        let scene = Scene::new(Site::new(Ground::Host), &[]);
+        let before = scene.site.tree();
+        let bound = Bound::read_only(&scene.site.data.join(folder));
+        let created = scene.wire.create(&scene.group, "x").unwrap();
+        if created.value == STARTED {
+            let job = scene.wire.end(&created.job.unwrap()).unwrap();
+            scene.assert_failed(&job);
+            assert!(job.error.contains("Read-only"), "{}", job.error);
+        } else {
+            assert_eq!(created.value, FAILED);
+            let why = scene.wire.why(&created);
+            assert!(why.contains("Read-only"), "{why}");
+            scene.assert_no_internals(&why);
+        }
+        drop(bound);
+        scene.goes_on(&before);
+    }
+}
+
+#[test]
+fn images_that_are_read_only_are_captured_all_the_same() {
+    if !full("read-only folders") {
+        return;
+    }
+    for ground in [Ground::Host, Ground::Xfs] {
+        let scene = Scene::new(Site::new(ground), &[]);
+        let _bound = Bound::read_only(&scene.site.images);
+        let set = scene.wire.take(&scene.group, "x");
+        let shown = scene.wire.shown().unwrap();
+        for (n, expected) in scene.machine.content.iter().enumerate() {
+            let disk = format!("disk{n}");
+            assert_holds(
+                &shown.sets[&set].members[0].disks[&disk],
+                expected,
+                "captured",
+            );
+            let top = &shown.tops[&(scene.machine.id.clone(), disk)];
+            assert!(top.starts_with(&scene.site.data), "{}", top.display());
+        }
+    }
+}
+
+#[test]
+fn images_that_vanish_or_change_after_acceptance_fail_the_job() {
+    if !full("files that change") {
+        return;
+    }
+    for ground in [Ground::Host, Ground::Xfs] {
+        for vanish in [true, false] {
+            let gate = Gate::new();
+            let scene = Scene::new(Site::new(ground), &[&gate.at("create.cut.before")]);
+            let before = scene.site.tree();
+            let created = scene.wire.create(&scene.group, "x").unwrap();
+            let job = created.job.unwrap();
+            gate.reached();
+            let image = &scene.machine.images[0];
+            let away = image.with_extension("away");
+            if vanish {
+                fs::rename(image, &away).unwrap();
+            } else {
+                let bytes = fs::read(image).unwrap();
+                fs::write(image, &bytes).unwrap(); // the same, but who knows that
+            }
+            gate.open();
+            let job = scene.wire.end(&job).unwrap();
+            scene.assert_failed(&job);
+            for part in ["disk0", image.to_str().unwrap()] {
+                assert!(job.error.contains(part), "{part}: {}", job.error);
+            }
+            if vanish {
+                fs::rename(&away, image).unwrap();
+            }
+            scene.goes_on(&before);
+        }
+    }
+}
+
+#[test]
+fn folders_of_ours_that_vanish_are_made_again_or_told() {
+    if !full("folders that vanish") {
+        return;
+    }
+    let scene = Scene::new(Site::new(Ground::Host), &[]);
+    let before = scene.site.tree();
+    let folder = |name: &str| scene.site.data.join(name);
+    let make = |folder: &Path| fs::DirBuilder::new().mode(0o750).create(folder).unwrap();
+    fs::remove_dir(folder("sets")).unwrap();
+    fs::remove_dir_all(folder("journal")).unwrap(); // with the spares in it
+    let refused = scene.wire.create(&scene.group, "x").unwrap();
+    if refused.value != STARTED {
+        assert_eq!(refused.value, FAILED);
+        let why = scene.wire.why(&refused);
+        assert!(why.contains("journal"), "{why}");
+        scene.assert_no_internals(&why);
+        make(&folder("journal"));
+    }
+    if !folder("sets").exists() {
+        make(&folder("sets"));
+    }
+    // The library keeps what it knew; the definition cannot be copied.
+    let (home, away) = (folder("machines"), folder("away"));
+    fs::rename(&home, &away).unwrap();
+    let job = scene.fails();
+    assert!(job.error.contains("definition"), "{}", job.error);
+    fs::rename(&away, &home).unwrap();
+    scene.goes_on(&before);
+}
+
+#[test]
+fn a_failed_sync_of_tops_json_ends_the_server_and_the_next_one_finishes_the_set() {
+    if !full("a failed sync") {
+        return;
+    }
+    let mut scene = Scene::new(Site::new(Ground::Host), &["replace.sync=error"]);
+    let created = scene.wire.create(&scene.group, "x").unwrap();
+    assert_eq!(created.value, STARTED, "{}", scene.wire.why(&created));
+    let status = scene.server.wait(std::time::Duration::from_secs(60));
+    assert!(!status.expect("it ends by itself").success());
+    assert_eq!(scene.site.journals().len(), 1);
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    assert_eq!(wire.end(&created.job.unwrap()).unwrap().state, 7);
+    let shown = wire.shown().unwrap();
+    let member = &shown.sets[&created.set.unwrap()].members[0];
+    for (n, expected) in scene.machine.content.iter().enumerate() {
+        assert_holds(&member.disks[&format!("disk{n}")], expected, "captured");
+    }
+}

@@ -1,0 +1,231 @@
+//! Collection management: the rules of `semantics.md` 4.
+
+use groupshot::cim::schema::VIRTUALIZATION_V2;
+use groupshot::cim::{Path, Value};
+use groupshot::store::StoreError;
+
+use super::world::{HOST, MANAGEMENT, World, machine, number, output, reference, returned, text};
+
+async fn call(world: &World, method: &str, arguments: &[(&str, Value)]) -> u64 {
+    let outcome = world.call(MANAGEMENT, method, arguments).await;
+    let value = returned(&outcome);
+    if value == 0 {
+        assert_eq!(output(&outcome, "Job"), None);
+    } else {
+        assert!(!world.reason(&outcome).is_empty());
+        assert!(!outcome.changed);
+    }
+    value
+}
+
+fn members(member: &Path, collection: &Path) -> [(&'static str, Value); 2] {
+    [
+        ("Member", member.clone().into()),
+        ("Collection", collection.clone().into()),
+    ]
+}
+
+#[tokio::test]
+async fn define_gives_the_id_asked_for_or_a_fresh_one() {
+    let world = World::new(1).await;
+    let id = "8a3d0000-0000-0000-0000-0000000000ff";
+    let arguments = [
+        ("Name", "web".into()),
+        ("Id", id.into()),
+        ("Type", 0_u16.into()),
+    ];
+    let outcome = world.call(MANAGEMENT, "DefineCollection", &arguments).await;
+    assert_eq!(returned(&outcome), 0);
+    let path = reference(&outcome, "DefinedCollection");
+    assert_eq!(path.class, "Msvm_VirtualSystemCollection");
+    assert_eq!(path.text("CollectionID"), Some(id.to_uppercase().as_str()));
+    assert_eq!(text(&world.get(&path).unwrap(), "ElementName"), "web");
+    assert_eq!(call(&world, "DefineCollection", &arguments).await, 32773);
+
+    for id in [Value::Null, Value::from("")] {
+        let arguments = [("Name", "web".into()), ("Id", id), ("Type", 1_u16.into())];
+        let outcome = world.call(MANAGEMENT, "DefineCollection", &arguments).await;
+        let path = reference(&outcome, "DefinedCollection");
+        assert_eq!(path.class, "Msvm_ManagementCollection");
+    }
+    assert_eq!(world.all("CIM_CollectionOfMSEs").len(), 3);
+}
+
+#[tokio::test]
+async fn define_refuses_what_makes_no_collection() {
+    let world = World::new(1).await;
+    for (name, id, kind) in [
+        (Value::Null, Value::Null, Value::from(0_u16)),
+        ("".into(), Value::Null, 0_u16.into()),
+        ("a".into(), "17".into(), 0_u16.into()),
+        ("a".into(), Value::Null, 2_u16.into()),
+        ("a".into(), Value::Null, Value::Null),
+    ] {
+        let arguments = [("Name", name), ("Id", id), ("Type", kind)];
+        assert_eq!(call(&world, "DefineCollection", &arguments).await, 32773);
+    }
+    assert!(world.all("CIM_CollectionOfMSEs").is_empty());
+}
+
+#[tokio::test]
+async fn rename_changes_the_name_and_nothing_else() {
+    let world = World::new(1).await;
+    let group = world.group("web", &[1]).await;
+    let rename = |name: &str| {
+        [
+            ("Collection", Value::from(group.clone())),
+            ("NewName", Value::from(name)),
+        ]
+    };
+    assert_eq!(call(&world, "RenameCollection", &rename("db")).await, 0);
+    assert_eq!(text(&world.get(&group).unwrap(), "ElementName"), "db");
+    assert_eq!(world.all("Msvm_CollectedVirtualSystems").len(), 1);
+    assert_eq!(call(&world, "RenameCollection", &rename("")).await, 32773);
+}
+
+#[tokio::test]
+async fn adding_twice_is_0_and_adding_the_wrong_thing_32773() {
+    let world = World::new(2).await;
+    let group = world.group("web", &[1]).await;
+    let above = world.group_of_groups("above", &[&group]).await;
+    let top = world.group_of_groups("top", &[&above]).await;
+    let host = Path::new(VIRTUALIZATION_V2, "Msvm_ComputerSystem")
+        .key("CreationClassName", "Msvm_ComputerSystem")
+        .key("Name", HOST);
+    let service = world.all(MANAGEMENT)[0].path().unwrap();
+    for (member, collection, code) in [
+        (&machine(1), &group, 0),
+        (&group, &above, 0),
+        (&host, &group, 32773),
+        (&service, &group, 32773),
+        (&machine(3), &group, 32773),
+        (&machine(1), &above, 32773),
+        (&above, &group, 32773),
+        (&group, &group, 32773),
+        (&above, &above, 32773),
+        (&top, &above, 32773),
+        (&machine(2), &machine(1), 32773),
+        (&machine(2), &group, 0),
+    ] {
+        let code_now = call(&world, "AddMember", &members(member, collection)).await;
+        assert_eq!(code_now, code, "{member} into {collection}");
+    }
+    assert_eq!(world.all("Msvm_CollectedVirtualSystems").len(), 2);
+    assert_eq!(world.all("Msvm_CollectedCollections").len(), 2);
+}
+
+#[tokio::test]
+async fn a_machine_may_be_in_several_groups() {
+    let world = World::new(1).await;
+    world.group("one", &[1]).await;
+    world.group("two", &[1]).await;
+    assert_eq!(world.all("Msvm_CollectedVirtualSystems").len(), 2);
+}
+
+#[tokio::test]
+async fn removing_a_stranger_is_32773_but_0_by_id() {
+    let world = World::new(2).await;
+    let group = world.group("web", &[1]).await;
+    let id = group.text("CollectionID").unwrap();
+    let by_id = |id: &str| {
+        [
+            ("Member", Value::from(machine(1))),
+            ("CollectionId", Value::from(id)),
+        ]
+    };
+    let stranger = members(&machine(2), &group);
+    assert_eq!(call(&world, "RemoveMember", &stranger).await, 32773);
+    let member = members(&machine(1), &group);
+    assert_eq!(call(&world, "RemoveMember", &member).await, 0);
+    assert_eq!(call(&world, "RemoveMember", &member).await, 32773);
+    assert_eq!(call(&world, "RemoveMemberById", &by_id(id)).await, 0);
+    assert_eq!(call(&world, "AddMember", &member).await, 0);
+    assert_eq!(call(&world, "RemoveMemberById", &by_id(id)).await, 0);
+    assert!(world.all("Msvm_CollectedVirtualSystems").is_empty());
+    assert_eq!(call(&world, "RemoveMemberById", &by_id("17")).await, 32773);
+    let unknown = by_id("00000000-0000-0000-0000-000000000000");
+    assert_eq!(call(&world, "RemoveMemberById", &unknown).await, 32773);
+}
+
+#[tokio::test]
+async fn destroy_keeps_the_sets_and_ends_their_link() {
+    let world = World::new(1).await;
+    let group = world.group("web", &[1]).await;
+    world.group_of_groups("above", &[&group]).await;
+    let set = world.snapshot(&group, 1).await;
+    assert_eq!(world.all("Msvm_SnapshotOfVirtualSystemCollection").len(), 1);
+    let arguments = [("Collection", group.clone().into())];
+    assert_eq!(call(&world, "DestroyCollection", &arguments).await, 0);
+    assert!(world.get(&group).is_err());
+    world.get(&set).unwrap();
+    assert!(
+        world
+            .all("Msvm_SnapshotOfVirtualSystemCollection")
+            .is_empty()
+    );
+    assert!(world.all("Msvm_CollectedCollections").is_empty());
+    assert_eq!(call(&world, "DestroyCollection", &arguments).await, 32773);
+
+    // the same id again is another collection
+    let again = [
+        ("Name", "web".into()),
+        ("Id", group.text("CollectionID").unwrap().into()),
+        ("Type", 0_u16.into()),
+    ];
+    assert_eq!(call(&world, "DefineCollection", &again).await, 0);
+    assert!(
+        world
+            .all("Msvm_SnapshotOfVirtualSystemCollection")
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn while_an_operation_holds_the_group_its_members_stay() {
+    let world = World::new(2).await;
+    let group = world.group("web", &[1]).await;
+    let running = world.hanging(&group).await;
+    let new = members(&machine(2), &group);
+    assert_eq!(call(&world, "AddMember", &new).await, 32775);
+    let old = members(&machine(1), &group);
+    assert_eq!(call(&world, "RemoveMember", &old).await, 32775);
+    let by_id = [
+        ("Member", machine(1).into()),
+        ("CollectionId", group.text("CollectionID").unwrap().into()),
+    ];
+    assert_eq!(call(&world, "RemoveMemberById", &by_id).await, 32775);
+    let destroy = [("Collection", group.clone().into())];
+    assert_eq!(call(&world, "DestroyCollection", &destroy).await, 32775);
+    let rename = [("Collection", group.into()), ("NewName", "db".into())];
+    assert_eq!(call(&world, "RenameCollection", &rename).await, 0);
+    world.sim.release();
+    world.ended(&running).await;
+    assert_eq!(call(&world, "DestroyCollection", &destroy).await, 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_is_32768_and_nothing_changed() {
+    let world = World::new(1).await;
+    let before = world.revision();
+    world.store.fail_next(StoreError::Full);
+    let arguments = [("Name", "web".into()), ("Type", 0_u16.into())];
+    let outcome = world.call(MANAGEMENT, "DefineCollection", &arguments).await;
+    assert_eq!(returned(&outcome), 32768);
+    assert!(world.all("CIM_CollectionOfMSEs").is_empty());
+    // the job that tells why is the only trace
+    assert_eq!(world.revision(), before + 1);
+    let job = world.get(&reference(&outcome, "Job")).unwrap();
+    assert_eq!(number(&job, "ErrorCode"), 32768);
+    assert_eq!(number(&job, "JobType"), 190);
+}
+
+#[tokio::test]
+async fn a_refusal_tells_why_even_where_it_cannot_be_recorded() {
+    let world = World::new(1).await;
+    world.store.fail_next(StoreError::Full);
+    let arguments = [("Name", "web".into()), ("Type", 7_u16.into())];
+    let outcome = world.call(MANAGEMENT, "DefineCollection", &arguments).await;
+    assert_eq!(returned(&outcome), 32773);
+    let job = world.get(&reference(&outcome, "Job")).unwrap();
+    assert_eq!(number(&job, "ErrorCode"), 32773);
+}

@@ -1,0 +1,10 @@
+//! The cut: all or nothing, whatever fails, dies or cancels, and whoever comes at the same time.
+
+mod apply;
+mod at_every_step;
+mod busy;
+mod destroy;
+mod hidden;
+mod table;
+mod trouble;
+mod world;

@@ -1,0 +1,263 @@
+//! Trouble on order, on simulated machines: what fails, what waits, what stops the process.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use groupshot::clock::ManualClock;
+use groupshot::engine::EngineErrorKind;
+use groupshot::engine::drivers::Drivers;
+use groupshot::engine::sim::{Fault, Sim, Step, Trouble, machine_id};
+use groupshot::inventory::{CollectionKind, Job, JobState, PowerState};
+use groupshot::job::Jobs;
+use groupshot::snapshot::{Accepted, Coordinator, Deps, Exports, Limits, RecoveryError, Refused};
+use groupshot::store::memory::MemoryStore;
+use groupshot::store::{Store, StoreError};
+use jiff::Timestamp;
+
+use crate::support::site::is_spare;
+
+use super::world::{collection, group, put, request};
+
+struct Simulated {
+    store: Arc<MemoryStore>,
+    jobs: Arc<Jobs>,
+    sim: Arc<Sim>,
+    coordinator: Arc<Coordinator>,
+}
+
+impl Simulated {
+    async fn new(root: &Path, count: u32) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+        let jobs = Jobs::new(store.clone(), clock.clone(), Duration::from_secs(300));
+        let sim = Sim::new(root, count, Timestamp::UNIX_EPOCH).unwrap();
+        let deps = Deps {
+            store: store.clone(),
+            jobs: jobs.clone(),
+            compute: sim.clone(),
+            storage: Drivers::new(vec![sim.clone()]),
+            frozen: Arc::default(),
+            audit: Default::default(),
+            clock,
+            data_dir: root.to_owned(),
+            exports: Exports::default(),
+            limits: Limits { parallel: 4 },
+        };
+        let members = (1..=count).map(machine_id).collect();
+        let machines = CollectionKind::Machines;
+        put(
+            &*store,
+            vec![collection(group(), machines, members, vec![])],
+        )
+        .await;
+        let coordinator = Coordinator::new(deps);
+        coordinator.recover().await.unwrap();
+        Self {
+            store,
+            jobs,
+            sim,
+            coordinator,
+        }
+    }
+
+    fn order(&self, step: Step, trouble: Trouble, times: u32) {
+        self.sim.order(Fault {
+            machine: machine_id(2),
+            disk: None,
+            step,
+            trouble,
+            times,
+        });
+    }
+
+    async fn create(&self) -> Result<Accepted, Refused> {
+        self.coordinator.create(request(group())).await
+    }
+
+    async fn end(&self, accepted: Accepted) -> Job {
+        let job = self
+            .jobs
+            .wait(accepted.job, Duration::from_secs(3600))
+            .await;
+        job.unwrap()
+    }
+}
+
+const FAILS: Trouble = Trouble::Fail(EngineErrorKind::Failed);
+
+#[tokio::test(start_paused = true)]
+async fn one_member_that_fails_undoes_them_all_and_is_named() {
+    for step in [Step::Prepare, Step::Cut, Step::Settle] {
+        let root = tempfile::tempdir().unwrap();
+        let world = Simulated::new(root.path(), 5).await;
+        world.order(step, FAILS, 1);
+        let accepted = world.create().await.unwrap();
+        let job = world.end(accepted).await;
+        assert_eq!(job.state, JobState::Exception, "{step:?}");
+        let error = job.error.unwrap();
+        let text = error.description.render();
+        assert!(error.code != 0 && text.contains("sim-000002"), "{text}");
+        world.coordinator.idle().await;
+        for n in 1..=5 {
+            let captured = world
+                .sim
+                .captured_generation(accepted.set, machine_id(n), "disk0");
+            assert_eq!(captured, None, "{step:?}");
+        }
+        assert!(world.store.state().sets.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_lies_at_the_cut_fails_the_set() {
+    let root = tempfile::tempdir().unwrap();
+    let world = Simulated::new(root.path(), 2).await;
+    world.order(Step::Cut, Trouble::Lie, 1);
+    let job = world.end(world.create().await.unwrap()).await;
+    assert_eq!(job.state, JobState::Exception);
+}
+
+#[tokio::test]
+async fn a_disk_that_no_driver_holds_is_5_or_left_out_and_listed() {
+    let root = tempfile::tempdir().unwrap();
+    let world = Simulated::new(root.path(), 2).await;
+    world.order(Step::Plan, Trouble::Lie, 2);
+    let Err(Refused::InvalidState(text)) = world.create().await else {
+        panic!("nothing can capture the disk");
+    };
+    let text = text.render();
+    assert!(
+        text.contains("sim-000002") && text.contains("disk0"),
+        "{text}"
+    );
+    let mut lenient = request(group());
+    lenient.ignore_non_snapshottable_disks = true;
+    let accepted = world.coordinator.create(lenient).await.unwrap();
+    assert_eq!(world.end(accepted).await.state, JobState::Completed);
+    let state = world.store.state();
+    let [first, second] = &state.sets[&accepted.set].members[..] else {
+        panic!("two members");
+    };
+    assert!(first.left_out.is_empty() && first.disks.len() == 1);
+    assert!(second.left_out == ["disk0"] && second.disks.is_empty());
+}
+
+#[tokio::test]
+async fn a_running_or_paused_member_is_5_and_named() {
+    let root = tempfile::tempdir().unwrap();
+    let world = Simulated::new(root.path(), 2).await;
+    for (state, word) in [
+        (PowerState::Running, "running"),
+        (PowerState::Paused, "paused"),
+    ] {
+        world.sim.set_state(machine_id(2), state);
+        let Err(Refused::InvalidState(text)) = world.create().await else {
+            panic!("it is {word}");
+        };
+        let text = text.render();
+        assert!(text.contains("sim-000002") && text.contains(word), "{text}");
+    }
+    assert!(world.coordinator.machine_holder(machine_id(1)).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_cut_a_full_disk_or_tops_that_fail_are_waited_for() {
+    let root = tempfile::tempdir().unwrap();
+    let world = Simulated::new(root.path(), 3).await;
+    world.order(Step::SetTops, Trouble::Fail(EngineErrorKind::Full), 8);
+    let job = world.end(world.create().await.unwrap()).await;
+    assert_eq!(job.state, JobState::Completed);
+    world.order(Step::SetTops, Trouble::Hang, 1);
+    let accepted = world.create().await.unwrap();
+    while world.sim.hanging() == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.store.fail_next(StoreError::Full);
+    world.sim.release();
+    assert_eq!(world.end(accepted).await.state, JobState::Completed);
+    assert_eq!(world.store.state().sets.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_cannot_be_done_ends_the_job_and_keeps_the_machines() {
+    let root = tempfile::tempdir().unwrap();
+    let world = Simulated::new(root.path(), 2).await;
+    world.order(Step::Cut, FAILS, 1);
+    world.order(Step::Undo, FAILS, 3);
+    let accepted = world.create().await.unwrap();
+    let job = world.end(accepted).await;
+    assert_eq!(job.state, JobState::Exception);
+    let holder = world.coordinator.machine_holder(machine_id(1)).unwrap();
+    assert!(holder.stuck && holder.job == accepted.job);
+    let Err(Refused::InvalidState(text)) = world.create().await else {
+        panic!("it is stuck");
+    };
+    assert!(text.render().contains(&accepted.set.to_string()), "{text}");
+    assert!(!world.coordinator.held(group()), "its collection is free");
+    world.coordinator.idle().await;
+    let job = world.end(world.create().await.unwrap()).await;
+    assert_eq!(job.state, JobState::Completed);
+}
+
+/// How many journals there are.
+fn journals(root: &Path) -> usize {
+    let entries = std::fs::read_dir(root.join("journal")).unwrap();
+    let journal = |path: &std::path::PathBuf| !is_spare(path);
+    entries.map(|e| e.unwrap().path()).filter(journal).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_breaks_stops_the_process_and_lets_nothing_go() {
+    let root = tempfile::tempdir().unwrap();
+    let world = Simulated::new(root.path(), 2).await;
+    world.order(Step::SetTops, Trouble::Hang, 1);
+    let fatal = world.coordinator.fatal();
+    world.create().await.unwrap();
+    while world.sim.hanging() == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.store.fail_next(StoreError::Broken("fsync".into()));
+    world.sim.release();
+    assert!(fatal.await.contains("fsync"));
+    assert!(world.coordinator.machine_holder(machine_id(1)).is_some());
+    assert_eq!(journals(root.path()), 1);
+}
+
+#[tokio::test]
+async fn a_failed_sync_of_the_active_files_stops_the_process_and_is_not_repeated() {
+    let root = tempfile::tempdir().unwrap();
+    let world = Simulated::new(root.path(), 2).await;
+    world.order(Step::SetTops, Trouble::Fail(EngineErrorKind::Broken), 1);
+    let fatal = world.coordinator.fatal();
+    let accepted = world.create().await.unwrap();
+    let cause = fatal.await;
+    assert!(cause.contains(&machine_id(2).to_string()), "{cause}");
+    // A second attempt would succeed and publish the set.
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    let state = world.store.state();
+    assert!(state.sets.is_empty());
+    assert_eq!(state.jobs[&accepted.job].state, JobState::Running);
+    assert!(world.coordinator.machine_holder(machine_id(1)).is_some());
+}
+
+#[tokio::test]
+async fn a_full_store_refuses_with_2_and_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let world = Simulated::new(root.path(), 2).await;
+    world.store.fail_next(StoreError::Full);
+    let refused = world.create().await;
+    assert!(matches!(refused, Err(Refused::Failed(_))), "{refused:?}");
+    assert_eq!(journals(root.path()), 0);
+    assert!(world.coordinator.machine_holder(machine_id(1)).is_none());
+}
+
+#[tokio::test]
+async fn a_journal_of_another_version_keeps_the_server_from_opening() {
+    let root = tempfile::tempdir().unwrap();
+    let world = Simulated::new(root.path(), 1).await;
+    std::fs::write(root.path().join("journal/x.log"), b"GSHOTJ\x09\x00").unwrap();
+    let error = world.coordinator.recover().await.unwrap_err();
+    assert!(matches!(error, RecoveryError::Unreadable(..)));
+    assert!(error.to_string().contains("version 9"), "{error}");
+}

@@ -1,0 +1,223 @@
+//! Starts that must fail, with one line that says why and the exit code of `interface.md`'s table; and damage
+//! that must not keep the server from starting.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use crate::support::server::{Options, Server};
+use crate::support::site::{Ground, Image, Site, assert_holds, is_spare};
+use crate::support::wire::Wire;
+
+const FAILED: i32 = 1;
+const BUSY: i32 = 4;
+
+/// The one line of a server that does not start.
+fn refusal(site: &Site, args: &[&str], code: i32) -> String {
+    let data = Some(site.data.as_path());
+    let options = Options {
+        args,
+        data,
+        ..Options::default()
+    };
+    let Err(said) = Server::try_with(&options) else {
+        panic!("it started");
+    };
+    let said = said
+        .strip_prefix(&format!("exit status: {code}: "))
+        .unwrap_or_else(|| panic!("{said}"));
+    let (log, line) = said
+        .trim_end()
+        .rsplit_once('\n')
+        .unwrap_or(("", said.trim_end()));
+    assert!(
+        !log.contains("groupshot: ") && !log.contains("panicked"),
+        "{said}"
+    );
+    let line = line
+        .strip_prefix("groupshot: ")
+        .unwrap_or_else(|| panic!("{said}"));
+    line.to_owned()
+}
+
+#[test]
+fn a_second_server_on_the_directory_ends_with_4_and_names_the_first() {
+    let site = Site::new(Ground::Host);
+    let first = site.serve();
+    let line = refusal(&site, &[], BUSY);
+    assert!(line.contains(&first.pid().to_string()), "{line}");
+    assert!(line.contains(site.data.to_str().unwrap()), "{line}");
+    Wire::new(&first).shown().unwrap();
+}
+
+#[test]
+fn a_port_in_use_ends_with_4_and_names_it() {
+    let site = Site::new(Ground::Host);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    // The last one given counts.
+    let file = site.data.join("groupshot.toml");
+    fs::write(&file, format!("[listen]\nhttp = \"{address}\"\n")).unwrap();
+    let out = std::process::Command::new(crate::support::server::binary())
+        .args(["serve", "--config"])
+        .arg(&file)
+        .arg("--data-dir")
+        .arg(&site.data)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(BUSY), "{said}");
+    let last = said.lines().last().unwrap();
+    assert!(
+        last.starts_with("groupshot: ") && last.contains(&address),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_damaged_database_is_refused_and_left_as_it_is() {
+    let site = Site::new(Ground::Host);
+    let mut server = site.serve();
+    let wire = Wire::new(&server);
+    for n in 0..40 {
+        wire.define(&format!("group {n}"), &[]).unwrap();
+    }
+    server.stop();
+    let file = site.data.join("groupshot.db");
+    let whole = fs::read(&file).unwrap();
+    let middle = whole.len() / 2;
+    let mut scribbled = whole.clone();
+    scribbled[middle - 3000..middle + 3000].fill(0x5a);
+    let damages = [
+        ("not a database", vec![b'x'; whole.len()]),
+        ("scribbled over", scribbled),
+        ("cut short", whole[..middle].to_vec()),
+    ];
+    for (how, bytes) in damages {
+        fs::write(&file, &bytes).unwrap();
+        let line = refusal(&site, &[], FAILED);
+        assert!(line.contains("groupshot.db"), "{how}: {line}");
+        assert_eq!(fs::read(&file).unwrap(), bytes, "{how}: it was written");
+    }
+    fs::write(&file, &whole).unwrap();
+    assert_eq!(
+        Wire::new(&site.serve()).shown().unwrap().collections.len(),
+        40
+    );
+}
+
+/// A site whose server died with everything prepared, and the journal that it left.
+fn interrupted() -> (Site, PathBuf, String) {
+    let site = Site::new(Ground::Host);
+    let machine = site.machine("web", &[Image::Raw], 1);
+    let mut server = site.serve_with(&["create.prepared.after=abort"]);
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&machine.id]).unwrap();
+    let _dies = wire.create(&group, "x");
+    server.wait(std::time::Duration::from_secs(60)).unwrap();
+    let [journal] = <[PathBuf; 1]>::try_from(site.journals()).unwrap();
+    (site, journal, group)
+}
+
+fn recovers(site: &Site, group: &str) {
+    let server = site.serve();
+    let wire = Wire::new(&server);
+    assert_eq!(site.journals(), [] as [PathBuf; 0]);
+    assert_eq!(site.kept(), [] as [PathBuf; 0]);
+    let shown = wire.shown().unwrap();
+    assert!(shown.sets.is_empty() && shown.jobs.values().all(|j| j.state == 10));
+    wire.take(group, "after");
+}
+
+#[test]
+fn a_torn_journal_is_recovered() {
+    for cut in [1, 9, 20] {
+        let (site, journal, group) = interrupted();
+        let bytes = fs::read(&journal).unwrap();
+        fs::write(&journal, &bytes[..bytes.len() - cut]).unwrap();
+        recovers(&site, &group);
+    }
+}
+
+/// The power went before the file's own name was durable. A server that stops leaves no spares.
+#[test]
+fn a_journal_under_the_name_of_a_spare_is_recovered() {
+    let (site, journal, group) = interrupted();
+    let folder = journal.parent().unwrap();
+    let left = || fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    let spare = left().find(|file| is_spare(file)).unwrap();
+    fs::rename(&journal, &spare).unwrap();
+    recovers(&site, &group);
+    assert!(left().any(|file| is_spare(&file)), "it keeps some ready");
+    site.serve().stop();
+    assert_eq!(left().collect::<Vec<_>>(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn a_damaged_journal_is_refused_and_named_and_nothing_is_touched() {
+    let (site, journal, group) = interrupted();
+    let whole = fs::read(&journal).unwrap();
+    let mut flipped = whole.clone();
+    flipped[100] ^= 1;
+    for bytes in [flipped, b"what is this?".to_vec(), vec![0xff; 4000]] {
+        fs::write(&journal, &bytes).unwrap();
+        let before = site.tree();
+        let line = refusal(&site, &[], FAILED);
+        assert!(line.contains(journal.to_str().unwrap()), "{line}");
+        assert_eq!(site.tree(), before);
+    }
+    fs::write(&journal, &whole).unwrap();
+    recovers(&site, &group);
+}
+
+#[test]
+fn a_broken_definition_keeps_nobody_else_from_being_served() {
+    let site = Site::new(Ground::Host);
+    let good = site.machine("good", &[Image::Raw], 1);
+    let bad = site.machine("bad", &[Image::Raw], 2);
+    let (mine, both) = {
+        let mut server = site.serve();
+        let wire = Wire::new(&server);
+        let mine = wire.define("mine", &[&good.id]).unwrap();
+        let both = wire.define("both", &[&good.id, &bad.id]).unwrap();
+        server.stop();
+        (mine, both)
+    };
+    let definition = site.data.join("machines").join(&bad.id).join("vm.toml");
+    let text = fs::read_to_string(&definition).unwrap();
+    for broken in ["", "id = 7", "\u{0}\u{1}", &text.replace("raw", "vhdx")] {
+        fs::write(&definition, broken).unwrap();
+        let server = site.serve();
+        let wire = Wire::new(&server);
+        let refused = wire.create(&both, "both").unwrap();
+        assert_eq!(refused.value, 5, "{broken:?}");
+        let why = wire.why(&refused);
+        assert!(why.contains(&bad.id), "{why}");
+        let before = wire.shown().unwrap().sets.len();
+        let set = wire.take(&mine, &format!("mine {before}"));
+        let shown = wire.shown().unwrap();
+        if before == 0 {
+            let file = &shown.sets[&set].members[0].disks["disk0"];
+            assert_holds(file, &good.content[0], "captured");
+        }
+    }
+    fs::write(&definition, text).unwrap();
+    Wire::new(&site.serve()).take(&both, "both");
+}
+
+#[test]
+fn a_broken_users_file_and_a_file_for_a_directory_are_named() {
+    let site = Site::new(Ground::Host);
+    fs::remove_file(site.data.join("users.json")).unwrap();
+    fs::write(site.data.join("users.json"), "{ nobody }").unwrap();
+    let line = refusal(&site, &[], FAILED);
+    assert!(line.contains("users.json"), "{line}");
+    let file = site.images.join("file");
+    fs::write(&file, "").unwrap();
+    let options = Options {
+        data: Some(Path::new(&file)),
+        ..Options::default()
+    };
+    let said = Server::try_with(&options).err().unwrap();
+    assert!(said.contains(file.to_str().unwrap()), "{said}");
+}

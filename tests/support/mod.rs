@@ -1,0 +1,9 @@
+//! What several tests share: the real program as a child process, clients, real disks.
+
+pub(crate) mod gate;
+pub(crate) mod http;
+pub(crate) mod pki;
+pub(crate) mod server;
+pub(crate) mod site;
+pub(crate) mod tools;
+pub(crate) mod wire;

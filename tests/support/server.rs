@@ -1,0 +1,207 @@
+//! The real `groupshot` as a child process on loopback, ended by pid when the test is over.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// User and password of every test server.
+pub(crate) const USER: &str = "admin";
+/// See [`USER`].
+pub(crate) const PASSWORD: &str = "correct horse";
+
+/// A server under test.
+pub(crate) struct Server {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Where it listens for HTTPS, if it was told to, and the fingerprint of its certificate.
+    pub(crate) secure: Option<(SocketAddr, String)>,
+    /// Its data directory.
+    pub(crate) data: PathBuf,
+    _own: Option<tempfile::TempDir>,
+}
+
+/// How to start it.
+#[derive(Default)]
+pub(crate) struct Options<'a> {
+    /// Further arguments of `serve`.
+    pub(crate) args: &'a [&'a str],
+    /// Environment.
+    pub(crate) env: &'a [(&'a str, &'a str)],
+    /// An existing data directory; a fresh one otherwise.
+    pub(crate) data: Option<&'a Path>,
+}
+
+impl Server {
+    /// Starts on a fresh data directory with the user [`USER`].
+    pub(crate) fn start(args: &[&str]) -> Self {
+        Self::with(&Options {
+            args,
+            ..Options::default()
+        })
+    }
+
+    /// Starts as told and waits until it listens.
+    pub(crate) fn with(options: &Options<'_>) -> Self {
+        Self::try_with(options).unwrap_or_else(|e| panic!("the server did not start: {e}"))
+    }
+
+    /// [`Server::with`] that hands the end of a server that did not come up to the test.
+    pub(crate) fn try_with(options: &Options<'_>) -> Result<Self, String> {
+        let own = options.data.is_none().then(|| tempfile::tempdir().unwrap());
+        let data = options
+            .data
+            .map_or_else(|| own.as_ref().unwrap().path().to_owned(), Path::to_owned);
+        if options.data.is_none() {
+            let out = run_in(
+                &data,
+                &[
+                    "user",
+                    "add",
+                    USER,
+                    "--role",
+                    "administrator",
+                    "--password-stdin",
+                ],
+                PASSWORD,
+            );
+            assert!(out.status.success(), "user add: {}", text(&out.stderr));
+        }
+        let mut child = Command::new(binary())
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(&data)
+            .args(options.args)
+            .envs(options.env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut secure = None;
+        let address = loop {
+            match lines.next() {
+                Some(Ok(line)) => {
+                    if let Some((_, rest)) = line.split_once("listening on https://") {
+                        let (address, rest) = rest.split_once('/').unwrap();
+                        let fingerprint = rest.rsplit(' ').next().unwrap().to_owned();
+                        secure = Some((address.parse().unwrap(), fingerprint));
+                    }
+                    if let Some((_, rest)) = line.split_once("listening on http://") {
+                        break rest.split(['/', ' ']).next().unwrap().parse().unwrap();
+                    }
+                }
+                _ => {
+                    let out = child.wait_with_output().unwrap();
+                    return Err(format!("{}: {}", out.status, text(&out.stderr)));
+                }
+            }
+        };
+        // Both pipes are drained for ever, or the server would stall when they are full.
+        std::thread::spawn(move || lines.for_each(drop));
+        let stderr = child.stderr.take().unwrap();
+        std::thread::spawn(move || BufReader::new(stderr).lines().for_each(drop));
+        Ok(Self {
+            child,
+            address,
+            secure,
+            data,
+            _own: own,
+        })
+    }
+
+    /// Its URL.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/wsman", self.address)
+    }
+
+    /// Its URL with TLS; by name, for which its own certificate is good.
+    pub(crate) fn secure_url(&self) -> String {
+        let (address, _) = self.secure.as_ref().unwrap();
+        format!("https://localhost:{}/wsman", address.port())
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A client command of the program against this server.
+    pub(crate) fn cli(&self, args: &[&str]) -> Output {
+        Command::new(binary())
+            .args(args)
+            .env("GROUPSHOT_URL", self.url())
+            .env("GROUPSHOT_USER", USER)
+            .env("GROUPSHOT_PASSWORD", PASSWORD)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// A local command on this server's data directory.
+    pub(crate) fn local(&self, args: &[&str]) -> Output {
+        run_in(&self.data, args, "")
+    }
+
+    /// SIGTERM, and waits for the orderly end.
+    pub(crate) fn stop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).unwrap();
+        let status = self
+            .wait(Duration::from_secs(60))
+            .expect("it ends when asked to");
+        assert!(status.success(), "{status}");
+    }
+
+    /// SIGKILL, and the data directory stays.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits for it to end by itself; `None` if it has not within `limit`.
+    pub(crate) fn wait(&mut self, limit: Duration) -> Option<std::process::ExitStatus> {
+        let until = Instant::now() + limit;
+        while Instant::now() < until {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The program under test.
+pub(crate) fn binary() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_groupshot"))
+}
+
+/// Runs a local command on a data directory, `input` on its standard input.
+pub(crate) fn run_in(data: &Path, args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(binary())
+        .args(args)
+        .arg("--data-dir")
+        .arg(data)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that reads no input may be gone before it is written.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+/// Bytes as text, for messages.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

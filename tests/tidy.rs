@@ -1,0 +1,232 @@
+//! Rules of the source tree that the compiler does not check: layers, adapters, file heads and sizes, the map.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Who may `use crate::…` whom, bottom layer first. A module may import its
+/// own layer's earlier lines and every layer below, and nothing else.
+const LAYERS: &[&[&str]] = &[
+    &["clock", "audit", "failpoint", "id", "telemetry", "text"],
+    &["xml", "cim", "inventory"],
+    &["framing", "soap", "wscim", "wsman", "handler"],
+    &[
+        "tls", "store", "auth", "job", "engine", "snapshot", "doctor", "client",
+    ],
+    &["provider"],
+    &["operation"],
+    &["http"],
+    &["config", "server", "cli", "main"],
+];
+
+/// Imports that the layers would allow and the design does not.
+const FORBIDDEN: &[(&str, &[&str])] = &[
+    ("engine", &["cim", "job", "store"]), // an engine knows machines, not CIM
+    ("job", &["cim", "xml"]),             // a job runs steps, whatever they are
+    ("snapshot", &["cim", "xml", "soap", "wscim", "wsman"]), // the cut knows no CIM
+    ("doctor", &["cim", "xml", "soap", "wscim", "wsman"]), // files and records, no wire
+    ("client", &["store", "job", "engine", "snapshot", "doctor"]), // a client of any server
+    ("provider", &["xml", "soap", "wscim", "wsman"]), // a provider speaks CIM only
+    ("operation", &["store", "job", "engine", "snapshot"]), // reached through providers
+    ("http", &["operation", "provider", "soap", "wscim", "wsman"]), // http hands bytes to a `Handler`
+];
+
+/// Named by `server`, which joins a port to its adapter, and by `config`,
+/// which holds the adapter's settings; by nobody else.
+const ADAPTERS: &[&str] = &[
+    "engine::library",
+    "engine::reflink",
+    "engine::overlay",
+    "engine::sim",
+    "store::sqlite",
+];
+
+const LINES_MAX: usize = 900;
+
+#[test]
+fn a_module_imports_only_from_layers_below() {
+    let mut broken = Vec::new();
+    for (path, text) in sources() {
+        let owner = owner(&path);
+        if owner == "lib" {
+            continue;
+        }
+        for (n, line) in text.lines().enumerate() {
+            assert!(
+                !line.contains("crate::{"),
+                "{}:{}: one `use crate::…` line names one module",
+                path.display(),
+                n + 1
+            );
+            for target in crate_paths(line) {
+                if target != owner && layer(&target) >= layer(&owner) && !before(&target, &owner) {
+                    broken.push(format!(
+                        "{}:{}: {owner} must not use {target}",
+                        path.display(),
+                        n + 1
+                    ));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+#[test]
+fn a_forbidden_import_stays_out() {
+    for (path, text) in sources() {
+        let owner = owner(&path);
+        let Some((_, banned)) = FORBIDDEN.iter().find(|(m, _)| *m == owner) else {
+            continue;
+        };
+        for (n, line) in text.lines().enumerate() {
+            for target in crate_paths(line) {
+                assert!(
+                    !banned.contains(&target.as_str()),
+                    "{}:{}: {owner} must not use {target}",
+                    path.display(),
+                    n + 1
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn only_server_and_config_name_an_adapter() {
+    for (path, text) in sources() {
+        let owner = owner(&path);
+        for adapter in ADAPTERS {
+            let inside = adapter.starts_with(&format!("{owner}::"));
+            assert!(
+                ["server", "config"].contains(&owner.as_str())
+                    || inside
+                    || !text.contains(&format!("crate::{adapter}")),
+                "{} names the adapter {adapter}",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn every_file_opens_with_its_purpose() {
+    for (path, text) in sources() {
+        assert!(
+            text.starts_with("//!"),
+            "{} needs a `//!` first line",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn no_file_outgrows_a_sitting() {
+    for (path, text) in sources() {
+        let n = text.lines().count();
+        assert!(
+            n <= LINES_MAX,
+            "{} has {n} lines, more than {LINES_MAX}",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn the_map_names_every_module() {
+    let map = fs::read_to_string(src().join("../ARCHITECTURE.md")).unwrap();
+    for module in LAYERS
+        .iter()
+        .flat_map(|l| l.iter())
+        .filter(|m| **m != "main")
+    {
+        assert!(
+            map.contains(&format!("`{module}`")),
+            "ARCHITECTURE.md does not name `{module}`"
+        );
+    }
+}
+
+#[test]
+fn every_module_has_a_layer() {
+    let known: BTreeSet<_> = LAYERS
+        .iter()
+        .flat_map(|l| l.iter())
+        .map(|s| s.to_string())
+        .collect();
+    for (path, _) in sources() {
+        let o = owner(&path);
+        assert!(o == "lib" || known.contains(&o), "{o} has no layer");
+    }
+}
+
+fn layer(m: &str) -> usize {
+    LAYERS
+        .iter()
+        .position(|l| l.contains(&m))
+        .unwrap_or_else(|| panic!("{m} has no layer"))
+}
+fn before(a: &str, b: &str) -> bool {
+    let l = LAYERS[layer(b)];
+    layer(a) == layer(b) && l.iter().position(|x| *x == a) < l.iter().position(|x| *x == b)
+}
+#[test]
+fn no_first_level_file_leaves_its_module_by_super() {
+    for (path, text) in sources() {
+        let depth = path.strip_prefix(src()).unwrap().components().count();
+        let top = depth == 1 || (depth == 2 && path.ends_with("mod.rs"));
+        let code: String = text.split("#[cfg(test)]").next().unwrap().to_owned();
+        assert!(
+            !top || !code.contains("super::"),
+            "{} leaves its module by `super::`; write `crate::…`",
+            path.display()
+        );
+    }
+}
+
+fn owner(path: &Path) -> String {
+    let rel = path.strip_prefix(src()).unwrap();
+    let first = rel
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+fn crate_paths(line: &str) -> Vec<String> {
+    let code = line.split("//").next().unwrap();
+    // A first-level file reaches its neighbours by `super::` as well, and `main.rs` by the package name.
+    let roots = code.replace("groupshot::", "crate::");
+    roots
+        .split("crate::")
+        .skip(1)
+        .map(|r| {
+            r.chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect::<String>()
+        })
+        .filter(|s| !s.is_empty() && s.chars().next().unwrap().is_lowercase())
+        .collect()
+}
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut out = Vec::new();
+    let mut todo = vec![src()];
+    while let Some(dir) = todo.pop() {
+        for e in fs::read_dir(dir).unwrap() {
+            let p = e.unwrap().path();
+            if p.is_dir() {
+                todo.push(p);
+            } else if p.extension().is_some_and(|x| x == "rs") {
+                let t = fs::read_to_string(&p).unwrap();
+                out.push((p, t));
+            }
+        }
+    }
+    out.sort();
+    out
+}
