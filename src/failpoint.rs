@@ -2,9 +2,9 @@
 //!
 //! The order comes from the environment variable `GROUPSHOT_FAILPOINTS`, read once at start:
 //! comma-separated `name=action` with action `abort` (the process dies as under SIGKILL), `error` (the
-//! step fails once), `pause:MILLIS` or `hold:PATH`: it writes the name of the point into that file and
-//! stands as long as the file is there, two minutes at most. `name` may end in `#N`: the N-th passage,
-//! counted from 1. Without the variable a passage costs one atomic load. Operators have no use for it.
+//! step fails once) or `hold:PATH`: it writes the name of the point into that file and stands as long as the
+//! file is there, five minutes at most. `name` may end in `#N`: the N-th passage, counted from 1. Without
+//! the variable a passage costs one atomic load. Operators have no use for it.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -17,7 +17,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Between two looks for the file of a `hold`, and how many there are: nothing stands for ever.
 const LOOK: Duration = Duration::from_millis(10);
-const LOOKS: u32 = 12_000;
+const LOOKS: u32 = 30_000;
 
 /// A step was ordered to fail.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +29,6 @@ pub struct FailedOnOrder(pub String);
 enum Action {
     Abort,
     Error,
-    Pause(Duration),
     Hold(PathBuf),
 }
 
@@ -70,10 +69,6 @@ pub fn pass(name: &str) -> Result<(), FailedOnOrder> {
             std::process::abort()
         }
         Action::Error => Err(FailedOnOrder(name.to_owned())),
-        Action::Pause(time) => {
-            aside(|| sleep(time));
-            Ok(())
-        }
         Action::Hold(gate) => {
             aside(|| hold(name, &gate));
             Ok(())
@@ -91,7 +86,11 @@ fn hold(name: &str, gate: &Path) {
         if !gate.exists() {
             return;
         }
-        sleep(LOOK);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "to stand still on order is what this is for"
+        )]
+        std::thread::sleep(LOOK);
     }
     tracing::warn!(name, "Nobody opened the gate");
 }
@@ -102,14 +101,6 @@ fn aside(long: impl FnOnce()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(long),
         _ => long(),
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "to stand still on order is what this is for"
-)]
-fn sleep(time: Duration) {
-    std::thread::sleep(time);
 }
 
 fn from_environment() -> Option<Mutex<Orders>> {
@@ -127,7 +118,6 @@ fn order(text: &str) -> Option<(String, (u32, Order))> {
     let action = match action.split_once(':') {
         None if action == "abort" => Action::Abort,
         None if action == "error" => Action::Error,
-        Some(("pause", millis)) => Action::Pause(Duration::from_millis(millis.parse().ok()?)),
         Some(("hold", gate)) => Action::Hold(PathBuf::from(gate)),
         _ => return None,
     };
@@ -140,9 +130,9 @@ mod tests {
 
     #[test]
     fn an_order_names_point_passage_and_action() {
-        let (name, (_, order)) = order("journal.cut#3=pause:20").unwrap();
+        let (name, (_, order)) = order("journal.cut#3=error").unwrap();
         assert_eq!((name.as_str(), order.nth), ("journal.cut", 3));
-        assert_eq!(order.action, Action::Pause(Duration::from_millis(20)));
+        assert_eq!(order.action, Action::Error);
         let (_, (_, order)) = super::order("journal.cut=hold:/run/gate").unwrap();
         assert_eq!(
             (order.nth, order.action),

@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use crate::support::gate::Gate;
 use crate::support::server::{Server, run_in};
 use crate::support::site::{Ground, Image, Site};
 use crate::support::tools::{Opened, full};
@@ -162,12 +163,15 @@ fn a_check_names_the_job_that_holds_a_member() {
     }
     let site = Site::new(Ground::Host);
     let web = site.machine("web", &[Image::Raw], 1);
-    let server = site.serve_with(&["create.prepared.before=pause:3000"]);
+    let gate = Gate::new();
+    let server = site.serve_with(&[&gate.at("create.prepared.before")]);
     let wire = Wire::new(&server);
     let group = wire.define("all", &[&web.id]).unwrap();
     let first = wire.create(&group, "first").unwrap().job.unwrap();
+    gate.reached();
     let held = check(&server, &[]);
     fails(&held, 1, &first);
+    gate.open();
     assert_eq!(wire.end(&first).unwrap().state, 7);
     ok(&check(&server, &[]));
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::gate::Gate;
 use crate::support::server::{PASSWORD, binary};
 use crate::support::tools::{self, Mount, full};
 
@@ -69,6 +70,8 @@ struct Shell {
     mount: Mount,
     holder: Child,
     server: Option<Child>,
+    /// Holds the fourth set of the server, for `job cancel`.
+    gate: Option<Gate>,
     /// What stands in place of what the documents leave open.
     places: BTreeMap<&'static str, String>,
 }
@@ -92,6 +95,7 @@ impl Shell {
             mount,
             holder,
             server: None,
+            gate: None,
             places: BTreeMap::from([("--data-dir …", "--data-dir ./other".to_owned())]),
         }
     }
@@ -113,6 +117,9 @@ impl Shell {
                 let out = self.run(&command);
                 assert_eq!(code(&out), 0, "{line}: {}", said(&out));
             }
+        }
+        if command.starts_with("groupshot job cancel") {
+            self.gate = None;
         }
         if command.starts_with("groupshot snapshot") {
             self.wait_for_jobs();
@@ -181,10 +188,10 @@ impl Shell {
     /// Starts a server in place of the one that runs, and waits until it listens.
     fn serve(&mut self, command: &str) {
         self.stop();
+        let gate = Gate::new();
         let mut child = self
             .command(&format!("exec {command}"))
-            // The fourth set, for `job cancel`, takes its time.
-            .env("GROUPSHOT_FAILPOINTS", "create.prepare.before#4=pause:8000")
+            .env("GROUPSHOT_FAILPOINTS", gate.at("create.prepare.before#4"))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -194,11 +201,13 @@ impl Shell {
         let found = lines.by_ref().map_while(Result::ok).any(|l| up(&l));
         std::thread::spawn(move || lines.for_each(drop));
         self.server = Some(child);
+        self.gate = Some(gate);
         assert!(found, "{command} does not come up");
     }
 
     /// Ends the server in order.
     fn stop(&mut self) {
+        self.gate = None;
         let Some(mut server) = self.server.take() else {
             return;
         };

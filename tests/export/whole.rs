@@ -222,7 +222,12 @@ fn a_merge_waits_for_an_export_and_says_for_whom() {
         return;
     }
     let mut rig = Rig::new(Ground::Host);
-    let server = rig.serve("export.copy.after#1=pause:8000,export.copy.after#2=pause:15000");
+    let (first, second) = (Gate::new(), Gate::new());
+    let orders = [
+        first.at("export.copy.after#1"),
+        second.at("export.copy.after#2"),
+    ];
+    let server = rig.serve(&orders.join(","));
     let wire = Wire::new(&server);
     let group = rig.group(&wire);
     let mut sets = Vec::new();
@@ -234,11 +239,10 @@ fn a_merge_waits_for_an_export_and_says_for_whom() {
     // The last one lies on the others.
     let (last, captured) = (sets.remove(2), content(&rig.machines));
     rig.write(600_000, 99);
-    for (set, cancelled) in [(&sets[0], false), (&sets[1], true)] {
+    for (set, gate, cancelled) in [(&sets[0], first, false), (&sets[1], second, true)] {
         let export = wire.export(&last, rig.root(), None).unwrap();
         let export = export.job.unwrap();
-        let copies = wire.until(&export, |job| job.status.contains("copying"));
-        assert_eq!(copies.unwrap().state, 4);
+        gate.reached();
         let destroyed = wire.destroy(set).unwrap();
         assert_eq!(destroyed.value, STARTED, "{}", wire.why(&destroyed));
         let job = destroyed.job.unwrap();
@@ -253,6 +257,7 @@ fn a_merge_waits_for_an_export_and_says_for_whom() {
             assert!(ended.error.contains("pending"), "{ended:?}");
         }
         assert_eq!(wire.job(&export).unwrap().state, 4, "it still stands");
+        gate.open();
         assert_eq!(wire.end(&export).unwrap().state, 7);
         assert_eq!(wire.end(&job).unwrap().state, if cancelled { 8 } else { 7 });
         rig.site.wait_for_journals();

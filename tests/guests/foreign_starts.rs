@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::gate::Gate;
 use crate::support::site::{Ground, Image, Machine, Site, content};
 use crate::support::tools::full;
 use crate::support::wire::{Created, STARTED, Set, Wire};
@@ -38,7 +39,8 @@ fn an_old_name_boots_nothing_once_the_apply_is_told() {
     let machine = site.machine("m", &[Image::Qcow2], 0);
     guest::install(&machine.images[0]);
     // The job has ended, its last steps have not.
-    let server = site.serve_with(&["apply.publish.after=pause:6000"]);
+    let gate = Gate::new();
+    let server = site.serve_with(&[&gate.at("apply.publish.after")]);
     let wire = Wire::new(&server);
     let group = wire.define("all", &[&machine.id]).unwrap();
     let set = wire.take(&group, "set");
@@ -50,6 +52,8 @@ fn an_old_name_boots_nothing_once_the_apply_is_told() {
     assert!(!site.journals().is_empty(), "it is too late to tell");
     assert!(matches!(stale, Start::Refused(_)), "{stale:?}");
     assert_eq!(guest::start(&site.top(&machine, 0)), Start::Ran(1));
+    gate.open();
+    site.wait_for_journals();
 }
 
 /// What a snapshot's file held when its job had ended.

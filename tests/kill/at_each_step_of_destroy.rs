@@ -2,6 +2,7 @@
 
 use groupshot::snapshot::destroy::{FAILPOINTS, MERGE_FAILPOINTS};
 
+use crate::support::gate::Gate;
 use crate::support::site::{Ground, Image, Site};
 use crate::support::tools::full;
 use crate::support::wire::Wire;
@@ -77,8 +78,9 @@ fn dies_after_a_cancel(order: &str) {
         site.machine("web", &[Image::Raw, Image::Qcow2], 1),
         site.machine("db", &[Image::Chain], 2),
     ]);
-    let held = "destroy.forget.before=pause:3000";
-    let mut server = site.serve_with(&[held, &format!("{order}=abort")]);
+    let gate = Gate::new();
+    let mut server =
+        site.serve_with(&[&gate.at("destroy.forget.before"), &format!("{order}=abort")]);
     let wire = Wire::new(&server);
     let group = ledger.define(&wire, "all").unwrap();
     for (n, name) in ["0001", "0002", "0003"].into_iter().enumerate() {
@@ -88,7 +90,9 @@ fn dies_after_a_cancel(order: &str) {
     }
     ledger.write(&site, 180_000, 70_000, 14);
     let job = ledger.destroy(&wire, "0002").unwrap();
+    gate.reached();
     assert_eq!(wire.cancel(&job), 4096, "{order}");
+    gate.open();
     assert_killed(&mut server, order);
     let server = site.serve();
     let wire = Wire::new(&server);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long the program may take to come to the point.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Holds what comes to a fail point, until it is opened or dropped.
 pub(crate) struct Gate(tempfile::NamedTempFile);

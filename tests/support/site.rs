@@ -16,7 +16,7 @@ use super::tools::{self, Mount};
 pub(crate) const SIZE: usize = 1 << 20;
 
 /// How long an operation may take to close its journal.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Where the images are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::server::{PASSWORD, Server, USER};
 /// CreateSnapshot's return value for "job started".
 pub(crate) const STARTED: u64 = 4096;
 /// How long a job may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A client of one server.
 pub(crate) struct Wire {
