@@ -3,14 +3,16 @@
 
 mod change;
 mod check;
+mod sequence;
 mod step;
 mod world;
 
-use proptest::test_runner::{Config, TestRng, TestRunner};
+use proptest::test_runner::{Config, TestRng, TestRunner, basic_result_cache};
 
 use crate::support::site::Ground;
 use crate::support::tools::full;
 
+use self::sequence::Sequence;
 use self::step::op;
 use self::world::World;
 
@@ -36,11 +38,13 @@ fn sequences(ground: Ground) {
     let cases = if long { 100 } else { 3 };
     let config = Config {
         cases,
-        max_shrink_iters: 40,
+        max_shrink_iters: 200,
+        max_shrink_time: 600_000, // milliseconds
         failure_persistence: None,
+        result_cache: basic_result_cache,
         ..Config::default()
     };
-    let steps = proptest::collection::vec(op(), STEPS);
+    let steps = Sequence(op(), STEPS);
     let run = |ops: Vec<step::Op>| {
         let mut world = World::new(ground);
         for (n, op) in ops.iter().enumerate() {

@@ -53,7 +53,7 @@ pub(super) enum Death {
 }
 
 /// Any step, the frequent ones more often.
-pub(super) fn op() -> impl Strategy<Value = Op> {
+pub(super) fn op() -> BoxedStrategy<Op> {
     let byte = prop_oneof![3 => 1..=255u8, 1 => Just(0)];
     let write = (0..4usize, 0..2usize, 0..SIZE, 1..SIZE / 3, byte);
     let write = write.prop_map(|(machine, disk, at, length, byte)| Op::Write {
@@ -78,6 +78,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => fresh,
         2 => Just(Op::Restart),
     ]
+    .boxed()
 }
 
 fn change() -> impl Strategy<Value = Change> {
