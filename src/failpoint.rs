@@ -39,7 +39,7 @@ struct Order {
 }
 
 /// How often each point was passed, and what is ordered there.
-type Orders = BTreeMap<String, (u32, Order)>;
+type Orders = BTreeMap<String, (u32, Vec<Order>)>;
 
 static ORDERS: OnceLock<Option<Mutex<Orders>>> = OnceLock::new();
 
@@ -53,13 +53,13 @@ pub fn pass(name: &str) -> Result<(), FailedOnOrder> {
     };
     let action = {
         let mut orders = orders.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((passed, order)) = orders.get_mut(name) else {
+        let Some((passed, orders)) = orders.get_mut(name) else {
             return Ok(());
         };
         *passed += 1;
-        if *passed != order.nth {
+        let Some(order) = orders.iter().find(|o| o.nth == *passed) else {
             return Ok(());
-        }
+        };
         order.action.clone()
     };
     match action {
@@ -105,11 +105,18 @@ fn aside(long: impl FnOnce()) {
 
 fn from_environment() -> Option<Mutex<Orders>> {
     let text = std::env::var("GROUPSHOT_FAILPOINTS").ok()?;
-    let orders: Orders = text.split(',').filter_map(order).collect();
-    Some(Mutex::new(orders))
+    Some(Mutex::new(orders(&text)))
 }
 
-fn order(text: &str) -> Option<(String, (u32, Order))> {
+fn orders(text: &str) -> Orders {
+    let mut orders = Orders::new();
+    for (name, order) in text.split(',').filter_map(order) {
+        orders.entry(name).or_default().1.push(order);
+    }
+    orders
+}
+
+fn order(text: &str) -> Option<(String, Order)> {
     let (name, action) = text.trim().split_once('=')?;
     let (name, nth) = match name.split_once('#') {
         Some((name, nth)) => (name, nth.parse().ok()?),
@@ -121,7 +128,7 @@ fn order(text: &str) -> Option<(String, (u32, Order))> {
         Some(("hold", gate)) => Action::Hold(PathBuf::from(gate)),
         _ => return None,
     };
-    Some((name.to_owned(), (0, Order { nth, action })))
+    Some((name.to_owned(), Order { nth, action }))
 }
 
 #[cfg(test)]
@@ -130,15 +137,22 @@ mod tests {
 
     #[test]
     fn an_order_names_point_passage_and_action() {
-        let (name, (_, order)) = order("journal.cut#3=error").unwrap();
+        let (name, order) = order("journal.cut#3=error").unwrap();
         assert_eq!((name.as_str(), order.nth), ("journal.cut", 3));
         assert_eq!(order.action, Action::Error);
-        let (_, (_, order)) = super::order("journal.cut=hold:/run/gate").unwrap();
+        let (_, order) = super::order("journal.cut=hold:/run/gate").unwrap();
         assert_eq!(
             (order.nth, order.action),
             (1, Action::Hold("/run/gate".into()))
         );
         assert!(super::order("journal.cut=explode").is_none());
+    }
+
+    #[test]
+    fn one_point_takes_an_order_for_each_passage() {
+        let orders = orders("cut#1=error,other=abort,cut#3=abort");
+        let nth: Vec<_> = orders["cut"].1.iter().map(|o| o.nth).collect();
+        assert_eq!((orders.len(), nth), (2, vec![1, 3]));
     }
 
     #[test]
