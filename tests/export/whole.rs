@@ -223,9 +223,10 @@ fn a_merge_waits_for_an_export_and_says_for_whom() {
     }
     let mut rig = Rig::new(Ground::Host);
     let (first, second) = (Gate::new(), Gate::new());
+    // Read leases are held from the step before the copy to its end.
     let orders = [
-        first.at("export.copy.after#1"),
-        second.at("export.copy.after#2"),
+        first.at("export.copy.before#1"),
+        second.at("export.copy.before#2"),
     ];
     let server = rig.serve(&orders.join(","));
     let wire = Wire::new(&server);
