@@ -7,6 +7,7 @@
 mod check;
 mod collection;
 mod configuration;
+mod contents;
 mod doctor;
 mod failure;
 mod job;
@@ -19,6 +20,7 @@ mod remote;
 mod rescue;
 mod schema;
 mod serve;
+mod show;
 mod snapshot;
 mod user;
 mod vm;
