@@ -1,7 +1,7 @@
 //! What a snapshot set holds: its members, the names of their machines, their disks. However many members there are,
 //! few questions are asked.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::client::{Client, Object, Reference};
 
@@ -18,8 +18,8 @@ const FEW: usize = 4;
 pub(super) struct Contents {
     /// The settings that each member keeps.
     pub(super) members: Vec<Object>,
-    machines: HashMap<String, String>,
-    disks: HashMap<String, Vec<Object>>,
+    machines: BTreeMap<String, String>,
+    disks: BTreeMap<String, Vec<Object>>,
 }
 
 impl Contents {
@@ -32,7 +32,7 @@ impl Contents {
         let mut contents = Self {
             members,
             machines: machines.iter().map(name).collect(),
-            disks: HashMap::new(),
+            disks: BTreeMap::new(),
         };
         for disk in disks {
             let owner = disk.text("InstanceID").split('\\').next();
