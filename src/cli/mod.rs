@@ -4,6 +4,7 @@
 //! speak WS-Management through `client`. Results go to standard output (for people, or with `--json` as
 //! objects with a `version`), everything else to standard error as one line.
 
+mod call;
 mod check;
 mod collection;
 mod configuration;

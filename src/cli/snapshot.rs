@@ -8,10 +8,10 @@ use serde_json::json;
 use crate::client::{Client, Object, Reference, Value};
 use crate::xml::Writer;
 
+use super::call::{self, ended, job_id, snapshot_arguments};
 use super::collection::end;
 use super::contents::{self, member_reference};
 use super::failure::Failure;
-use super::job;
 use super::output::{Output, count, moment, one_line, table, visible};
 use super::remote::{
     COLLECTION, MACHINE, NAMESPACE, Remote, SNAPSHOT_SET, all, find, reference, sendable, service,
@@ -124,6 +124,8 @@ enum Level {
 
 const SERVICE: &str = "Msvm_CollectionSnapshotService";
 const SETTINGS: &str = "Msvm_VirtualSystemSnapshotSettingData";
+/// Return values of a call that is carried out, and of one that a job carries out.
+const DONE_OR_RUNNING: [u64; 2] = [0, 4096];
 const EXPORT_SETTINGS: &str = "Msvm_CollectionSnapshotExportSettingData";
 
 pub(super) async fn run(command: Command, output: &Output) -> Result<(), Failure> {
@@ -142,7 +144,7 @@ async fn create(wish: &Create, output: &Output) -> Result<(), Failure> {
     sendable("name", wish.name.as_deref().unwrap_or_default())?;
     let client = wish.remote.client()?;
     let collection = find(&client, COLLECTION, &wish.collection).await?;
-    let answer = call(
+    let answer = call_create(
         &client,
         reference(COLLECTION, &collection),
         &settings(wish),
@@ -153,10 +155,9 @@ async fn create(wish: &Create, output: &Output) -> Result<(), Failure> {
     let set = set
         .and_then(|s| s.text(SNAPSHOT_SET.key))
         .unwrap_or_default();
-    ended(&client, &answer, set, wish.no_wait, output, || {
-        format!("snapshot set {set}")
-    })
-    .await
+    let result = json!({"set": set, "job": job_id(&answer)});
+    let done = || format!("snapshot set {set}");
+    ended(&client, &answer, wish.no_wait, output, result, done).await
 }
 
 /// SnapshotType.
@@ -186,10 +187,9 @@ async fn apply(wish: &Apply, output: &Output) -> Result<(), Failure> {
         None => call_apply(&client, reference(SNAPSHOT_SET, &set)).await?,
         Some(member) => apply_member(&client, id, member).await?,
     };
-    ended(&client, &answer, id, wish.no_wait, output, || {
-        format!("snapshot set `{}` {id} applied", one_line(name))
-    })
-    .await
+    let result = json!({"set": id, "job": job_id(&answer)});
+    let done = || format!("snapshot set `{}` {id} applied", one_line(name));
+    ended(&client, &answer, wish.no_wait, output, result, done).await
 }
 
 async fn delete(wish: &Delete, output: &Output) -> Result<(), Failure> {
@@ -214,10 +214,9 @@ async fn delete(wish: &Delete, output: &Output) -> Result<(), Failure> {
         reference(SNAPSHOT_SET, &set).into(),
     )];
     let answer = accepted(&client, "DestroySnapshot", &arguments).await?;
-    ended(&client, &answer, id, wish.no_wait, output, || {
-        format!("snapshot set `{}` {id} deleted", one_line(name))
-    })
-    .await
+    let result = json!({"set": id, "job": job_id(&answer)});
+    let done = || format!("snapshot set `{}` {id} deleted", one_line(name));
+    ended(&client, &answer, wish.no_wait, output, result, done).await
 }
 
 /// Asks on the terminal; anything but a yes is a failure.
@@ -238,40 +237,13 @@ async fn apply_member(client: &Client, set: &str, wanted: &str) -> Result<Object
         if member.text("VirtualSystemIdentifier") == machine.text(MACHINE.key) {
             let service = service("Msvm_VirtualSystemSnapshotService");
             let arguments = [("Snapshot", member_reference(&member).into())];
-            let answer = client.invoke(&service, "ApplySnapshot", &arguments).await?;
-            return match answer.number("ReturnValue") {
-                Some(0 | 4096) => Ok(answer),
-                _ => Err(job::refused(client, "ApplySnapshot", &answer).await),
-            };
+            let method = "ApplySnapshot";
+            return call::accepted(client, &service, method, &arguments, &DONE_OR_RUNNING).await;
         }
     }
     Err(Failure::failed(format_args!(
         "snapshot set {set} holds nothing of virtual machine `{wanted}`"
     )))
-}
-
-/// Follows the job of an accepted call, if there is one and if that is wanted, and tells the result.
-async fn ended(
-    client: &Client,
-    answer: &Object,
-    set: &str,
-    no_wait: bool,
-    output: &Output,
-    done: impl FnOnce() -> String,
-) -> Result<(), Failure> {
-    let running = answer.get("Job").reference();
-    let id = running.and_then(|job| job.text("InstanceID"));
-    if let Some(running) = running {
-        if no_wait {
-            let line = || format!("job {}", id.unwrap_or_default());
-            return output.result(json!({"set": set, "job": id}), line);
-        }
-        let ended = job::wait(client, running, output).await?;
-        if let Some(failure) = job::failure(&ended) {
-            return Err(failure);
-        }
-    }
-    output.result(json!({"set": set, "job": id}), done)
 }
 
 async fn export(wish: &Export, output: &Output) -> Result<(), Failure> {
@@ -291,34 +263,20 @@ async fn export(wish: &Export, output: &Output) -> Result<(), Failure> {
         ("ExportSettingData", Value::from(settings.as_str())),
     ];
     let answer = accepted(&client, "ExportSnapshot", &arguments).await?;
-    let running = answer.get("Job").reference();
-    let job = running.and_then(|job| job.text("InstanceID"));
     let directory = format!("{}/{id}", wish.directory.trim_end_matches('/'));
-    let result = json!({"set": id, "directory": directory, "job": job});
-    if let Some(running) = running {
-        if wish.no_wait {
-            return output.result(result, || format!("job {}", job.unwrap_or_default()));
-        }
-        let ended = job::wait(&client, running, output).await?;
-        if let Some(failure) = job::failure(&ended) {
-            return Err(failure);
-        }
-    }
-    output.result(result, || format!("exported to {directory}"))
+    let result = json!({"set": id, "directory": directory, "job": job_id(&answer)});
+    let done = || format!("exported to {directory}");
+    ended(&client, &answer, wish.no_wait, output, result, done).await
 }
 
 /// Calls CreateSnapshot; a return value other than 0 and 4096 is a failure.
-pub(super) async fn call(
+pub(super) async fn call_create(
     client: &Client,
     collection: Reference,
     settings: &str,
     kind: &str,
 ) -> Result<Object, Failure> {
-    let arguments = [
-        ("Collection", collection.into()),
-        ("SnapshotSettings", Value::from(settings)),
-        ("SnapshotType", kind.into()),
-    ];
+    let arguments = snapshot_arguments(collection, settings, kind);
     accepted(client, "CreateSnapshot", &arguments).await
 }
 
@@ -337,11 +295,14 @@ async fn accepted(
     method: &str,
     arguments: &[(&str, Value)],
 ) -> Result<Object, Failure> {
-    let answer = client.invoke(&service(SERVICE), method, arguments).await?;
-    match answer.number("ReturnValue") {
-        Some(0 | 4096) => Ok(answer),
-        _ => Err(job::refused(client, method, &answer).await),
-    }
+    call::accepted(
+        client,
+        &service(SERVICE),
+        method,
+        arguments,
+        &DONE_OR_RUNNING,
+    )
+    .await
 }
 
 /// The settings as the text that Hyper-V tools write; only what was wished for.

@@ -88,7 +88,7 @@ impl Wire {
             "→ Msvm_CollectionSnapshotService.CreateSnapshot Collection={} SnapshotType=1 ElementName={name}",
             of.text(COLLECTION.key).unwrap_or_default()
         ));
-        let answer = snapshot::call(&self.client, of.clone(), &settings, "1").await?;
+        let answer = snapshot::call_create(&self.client, of.clone(), &settings, "1").await?;
         let set = answer.get("ResultingSnapshotCollection").reference();
         let set = set
             .and_then(|s| s.text(SNAPSHOT_SET.key))
