@@ -49,6 +49,10 @@ const OF_NO_FAMILY: &[(&str, &str)] = &[
         "class declarations are one resource, the same in both families",
     ),
     (
+        "OPTIONS_NOT_SUPPORTED",
+        "of the configuration, which is no class",
+    ),
+    (
         "UNSUPPORTED_FEATURE",
         "a sealed body, which nobody can read",
     ),

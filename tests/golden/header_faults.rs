@@ -229,6 +229,12 @@ fn on_no_class() -> Vec<(&'static str, Ask)> {
         ("config-part", config("Get", "/listener")),
         ("config-put", config("Put", "")),
         (
+            "config-option",
+            config("Get", "").header(
+                "<w:OptionSet><w:Option Name=\"o\" MustComply=\"true\">v</w:Option></w:OptionSet>",
+            ),
+        ),
+        (
             "config-put-by-reader",
             config("Put", "").by("rita", Role::Reader),
         ),

@@ -64,6 +64,10 @@ impl<'r> Asked<'r> {
             return Err(table::URI_LIMIT.fault(text));
         }
         let resource = Resource::of(uri);
+        // CIM requests are carried out whatever other options say, as Windows does.
+        if let Resource::Config(_) = resource {
+            blocks.insist_on_no_option()?;
+        }
         let named = match &resource {
             Resource::Class(class) => class.namespace.clone(),
             Resource::AllClasses(_, namespace) => namespace.clone(),
