@@ -2,8 +2,9 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::client::{Client, Error, Object, Reference, Value};
+use crate::client::{Client, Error, Object, Reference};
 
+use super::call::snapshot_arguments;
 use super::failure::Failure;
 use super::output::{Output, table};
 use super::remote::service;
@@ -27,11 +28,7 @@ pub(super) async fn call(
     settings: &str,
     kind: &str,
 ) -> Result<Object, Failure> {
-    let arguments = [
-        ("Collection", collection.into()),
-        ("SnapshotSettings", Value::from(settings)),
-        ("SnapshotType", kind.into()),
-    ];
+    let arguments = snapshot_arguments(collection, settings, kind);
     let service = service(CLASS);
     let answer = client.invoke(&service, "CheckSnapshot", &arguments).await;
     answer.map_err(|error| match error {

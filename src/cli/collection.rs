@@ -262,11 +262,7 @@ pub(super) async fn call(
     method: &str,
     arguments: &[(&str, Value)],
 ) -> Result<Object, Failure> {
-    let answer = client.invoke(&service(SERVICE), method, arguments).await?;
-    match answer.number("ReturnValue") {
-        Some(0) => Ok(answer),
-        _ => Err(super::job::refused(client, method, &answer).await),
-    }
+    super::call::accepted(client, &service(SERVICE), method, arguments, &[0]).await
 }
 
 fn member_kind(collection: &Object) -> Kind {

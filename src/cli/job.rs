@@ -166,20 +166,6 @@ pub(super) fn failure(job: &Object) -> Option<Failure> {
     }
 }
 
-/// The failure behind a return value; the reason stands in the job that came with it, if one did.
-pub(super) async fn refused(client: &Client, method: &str, answer: &Object) -> Failure {
-    let value = answer.text("ReturnValue");
-    let reason = match answer.get("Job").reference() {
-        Some(job) => client.get(job).await.ok(),
-        None => None,
-    };
-    let reason = reason.map(|job| job.text("ErrorDescription").to_owned());
-    Failure::failed(format_args!(
-        "{method} was refused: {} (return value {value})",
-        reason.as_deref().unwrap_or("the server gave no reason")
-    ))
-}
-
 pub(super) fn fields(job: &Object) -> Json {
     json!({
         "id": job.text("InstanceID"),

@@ -4,9 +4,11 @@
 //! speak WS-Management through `client`. Results go to standard output (for people, or with `--json` as
 //! objects with a `version`), everything else to standard error as one line.
 
+mod call;
 mod check;
 mod collection;
 mod configuration;
+mod contents;
 mod doctor;
 mod failure;
 mod job;
@@ -19,6 +21,7 @@ mod remote;
 mod rescue;
 mod schema;
 mod serve;
+mod show;
 mod snapshot;
 mod user;
 mod vm;

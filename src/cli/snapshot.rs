@@ -3,18 +3,20 @@
 use std::io::{self, IsTerminal, Write as _};
 
 use clap::{Subcommand, ValueEnum};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use crate::client::{Client, Object, Reference, Value};
 use crate::xml::Writer;
 
+use super::call::{self, ended, job_id, snapshot_arguments};
 use super::collection::end;
+use super::contents::{self, member_reference};
 use super::failure::Failure;
-use super::job;
 use super::output::{Output, count, moment, one_line, table, visible};
 use super::remote::{
     COLLECTION, MACHINE, NAMESPACE, Remote, SNAPSHOT_SET, all, find, reference, sendable, service,
 };
+use super::show;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -122,6 +124,8 @@ enum Level {
 
 const SERVICE: &str = "Msvm_CollectionSnapshotService";
 const SETTINGS: &str = "Msvm_VirtualSystemSnapshotSettingData";
+/// Return values of a call that is carried out, and of one that a job carries out.
+const DONE_OR_RUNNING: [u64; 2] = [0, 4096];
 const EXPORT_SETTINGS: &str = "Msvm_CollectionSnapshotExportSettingData";
 
 pub(super) async fn run(command: Command, output: &Output) -> Result<(), Failure> {
@@ -130,7 +134,7 @@ pub(super) async fn run(command: Command, output: &Output) -> Result<(), Failure
         Command::Create(wish) => create(&wish, output).await,
         Command::Apply(wish) => apply(&wish, output).await,
         Command::List { remote } => list(&remote.client()?, output).await,
-        Command::Show { remote, set } => show(&remote.client()?, &set, output).await,
+        Command::Show { remote, set } => show::show(&remote.client()?, &set, output).await,
         Command::Export(wish) => export(&wish, output).await,
         Command::Delete(wish) => delete(&wish, output).await,
     }
@@ -140,7 +144,7 @@ async fn create(wish: &Create, output: &Output) -> Result<(), Failure> {
     sendable("name", wish.name.as_deref().unwrap_or_default())?;
     let client = wish.remote.client()?;
     let collection = find(&client, COLLECTION, &wish.collection).await?;
-    let answer = call(
+    let answer = call_create(
         &client,
         reference(COLLECTION, &collection),
         &settings(wish),
@@ -151,10 +155,9 @@ async fn create(wish: &Create, output: &Output) -> Result<(), Failure> {
     let set = set
         .and_then(|s| s.text(SNAPSHOT_SET.key))
         .unwrap_or_default();
-    ended(&client, &answer, set, wish.no_wait, output, || {
-        format!("snapshot set {set}")
-    })
-    .await
+    let result = json!({"set": set, "job": job_id(&answer)});
+    let done = || format!("snapshot set {set}");
+    ended(&client, &answer, wish.no_wait, output, result, done).await
 }
 
 /// SnapshotType.
@@ -184,10 +187,9 @@ async fn apply(wish: &Apply, output: &Output) -> Result<(), Failure> {
         None => call_apply(&client, reference(SNAPSHOT_SET, &set)).await?,
         Some(member) => apply_member(&client, id, member).await?,
     };
-    ended(&client, &answer, id, wish.no_wait, output, || {
-        format!("snapshot set `{}` {id} applied", one_line(name))
-    })
-    .await
+    let result = json!({"set": id, "job": job_id(&answer)});
+    let done = || format!("snapshot set `{}` {id} applied", one_line(name));
+    ended(&client, &answer, wish.no_wait, output, result, done).await
 }
 
 async fn delete(wish: &Delete, output: &Output) -> Result<(), Failure> {
@@ -201,10 +203,8 @@ async fn delete(wish: &Delete, output: &Output) -> Result<(), Failure> {
     let set = find(&client, SNAPSHOT_SET, &wish.set).await?;
     let (id, name) = (set.text(SNAPSHOT_SET.key), set.text("ElementName"));
     if !wish.yes {
-        let members = client
-            .enumerate(NAMESPACE, "Msvm_CollectedSnapshots")
-            .await?;
-        let members = count(self::members(&members, id).count(), "member");
+        let members = contents::members(&client, id).await?;
+        let members = count(members.len(), "member");
         confirm(&format!(
             "Delete snapshot set `{name}` {id} with {members}?"
         ))?;
@@ -214,10 +214,9 @@ async fn delete(wish: &Delete, output: &Output) -> Result<(), Failure> {
         reference(SNAPSHOT_SET, &set).into(),
     )];
     let answer = accepted(&client, "DestroySnapshot", &arguments).await?;
-    ended(&client, &answer, id, wish.no_wait, output, || {
-        format!("snapshot set `{}` {id} deleted", one_line(name))
-    })
-    .await
+    let result = json!({"set": id, "job": job_id(&answer)});
+    let done = || format!("snapshot set `{}` {id} deleted", one_line(name));
+    ended(&client, &answer, wish.no_wait, output, result, done).await
 }
 
 /// Asks on the terminal; anything but a yes is a failure.
@@ -234,48 +233,17 @@ fn confirm(question: &str) -> Result<(), Failure> {
 /// Calls ApplySnapshot of one member's snapshot.
 async fn apply_member(client: &Client, set: &str, wanted: &str) -> Result<Object, Failure> {
     let machine = find(client, MACHINE, wanted).await?;
-    let links = client
-        .enumerate(NAMESPACE, "Msvm_CollectedSnapshots")
-        .await?;
-    for member in members(&links, set) {
-        let snapshot = client.get(member).await?;
-        if snapshot.text("VirtualSystemIdentifier") == machine.text(MACHINE.key) {
+    for member in contents::members(client, set).await? {
+        if member.text("VirtualSystemIdentifier") == machine.text(MACHINE.key) {
             let service = service("Msvm_VirtualSystemSnapshotService");
-            let arguments = [("Snapshot", member.clone().into())];
-            let answer = client.invoke(&service, "ApplySnapshot", &arguments).await?;
-            return match answer.number("ReturnValue") {
-                Some(0 | 4096) => Ok(answer),
-                _ => Err(job::refused(client, "ApplySnapshot", &answer).await),
-            };
+            let arguments = [("Snapshot", member_reference(&member).into())];
+            let method = "ApplySnapshot";
+            return call::accepted(client, &service, method, &arguments, &DONE_OR_RUNNING).await;
         }
     }
     Err(Failure::failed(format_args!(
         "snapshot set {set} holds nothing of virtual machine `{wanted}`"
     )))
-}
-
-/// Follows the job of an accepted call, if there is one and if that is wanted, and tells the result.
-async fn ended(
-    client: &Client,
-    answer: &Object,
-    set: &str,
-    no_wait: bool,
-    output: &Output,
-    done: impl FnOnce() -> String,
-) -> Result<(), Failure> {
-    let running = answer.get("Job").reference();
-    let id = running.and_then(|job| job.text("InstanceID"));
-    if let Some(running) = running {
-        if no_wait {
-            let line = || format!("job {}", id.unwrap_or_default());
-            return output.result(json!({"set": set, "job": id}), line);
-        }
-        let ended = job::wait(client, running, output).await?;
-        if let Some(failure) = job::failure(&ended) {
-            return Err(failure);
-        }
-    }
-    output.result(json!({"set": set, "job": id}), done)
 }
 
 async fn export(wish: &Export, output: &Output) -> Result<(), Failure> {
@@ -295,34 +263,20 @@ async fn export(wish: &Export, output: &Output) -> Result<(), Failure> {
         ("ExportSettingData", Value::from(settings.as_str())),
     ];
     let answer = accepted(&client, "ExportSnapshot", &arguments).await?;
-    let running = answer.get("Job").reference();
-    let job = running.and_then(|job| job.text("InstanceID"));
     let directory = format!("{}/{id}", wish.directory.trim_end_matches('/'));
-    let result = json!({"set": id, "directory": directory, "job": job});
-    if let Some(running) = running {
-        if wish.no_wait {
-            return output.result(result, || format!("job {}", job.unwrap_or_default()));
-        }
-        let ended = job::wait(&client, running, output).await?;
-        if let Some(failure) = job::failure(&ended) {
-            return Err(failure);
-        }
-    }
-    output.result(result, || format!("exported to {directory}"))
+    let result = json!({"set": id, "directory": directory, "job": job_id(&answer)});
+    let done = || format!("exported to {directory}");
+    ended(&client, &answer, wish.no_wait, output, result, done).await
 }
 
 /// Calls CreateSnapshot; a return value other than 0 and 4096 is a failure.
-pub(super) async fn call(
+pub(super) async fn call_create(
     client: &Client,
     collection: Reference,
     settings: &str,
     kind: &str,
 ) -> Result<Object, Failure> {
-    let arguments = [
-        ("Collection", collection.into()),
-        ("SnapshotSettings", Value::from(settings)),
-        ("SnapshotType", kind.into()),
-    ];
+    let arguments = snapshot_arguments(collection, settings, kind);
     accepted(client, "CreateSnapshot", &arguments).await
 }
 
@@ -341,11 +295,14 @@ async fn accepted(
     method: &str,
     arguments: &[(&str, Value)],
 ) -> Result<Object, Failure> {
-    let answer = client.invoke(&service(SERVICE), method, arguments).await?;
-    match answer.number("ReturnValue") {
-        Some(0 | 4096) => Ok(answer),
-        _ => Err(job::refused(client, method, &answer).await),
-    }
+    call::accepted(
+        client,
+        &service(SERVICE),
+        method,
+        arguments,
+        &DONE_OR_RUNNING,
+    )
+    .await
 }
 
 /// The settings as the text that Hyper-V tools write; only what was wished for.
@@ -418,93 +375,13 @@ async fn list(client: &Client, output: &Output) -> Result<(), Failure> {
     output.result(json!({"sets": objects}), || table(&rows))
 }
 
-async fn show(client: &Client, wanted: &str, output: &Output) -> Result<(), Failure> {
-    let set = find(client, SNAPSHOT_SET, wanted).await?;
-    let id = set.text(SNAPSHOT_SET.key);
-    let links = client
-        .enumerate(NAMESPACE, "Msvm_CollectedSnapshots")
-        .await?;
-    let machines = all(client, MACHINE).await?;
-    let disks = client
-        .enumerate(NAMESPACE, "Msvm_StorageAllocationSettingData")
-        .await?;
-    let heading = [
-        "MACHINE",
-        "TAKEN (UTC)",
-        "CONSISTENCY",
-        "DISK",
-        "DRIVER",
-        "BYTES",
-        "FILE",
-    ];
-    let mut rows = vec![heading.map(str::to_owned).to_vec()];
-    let (mut objects, mut remarks) = (Vec::new(), Vec::new());
-    for member in members(&links, id) {
-        let snapshot = client.get(member).await?;
-        let machine = snapshot.text("VirtualSystemIdentifier");
-        let known = machines.iter().find(|m| m.text("Name") == machine);
-        let name = known.map_or(machine, |m| m.text("ElementName"));
-        let taken = snapshot.text("CreationTime");
-        let notes: Vec<_> = snapshot.all("Notes").filter_map(Value::text).collect();
-        let level = notes.iter().find_map(|note| note.strip_prefix(CONSISTENCY));
-        let others = notes.iter().filter(|note| !note.starts_with(CONSISTENCY));
-        remarks.extend(others.map(|note| format!("{}\n", one_line(&format!("{name}: {note}")))));
-        let (mut names, mut files) = (Vec::new(), Vec::new());
-        for disk in own(&disks, snapshot.text("InstanceID")) {
-            let (file, bytes) = (disk.text("HostResource"), disk.number("Reservation"));
-            let shown = bytes.map(|n| n.to_string()).unwrap_or_default();
-            let (id, driver) = (disk.text("ElementName"), disk.text("PoolID"));
-            let level = level.unwrap_or_default();
-            let cells = [name, &moment(taken), level, id, driver, &shown, file];
-            rows.push(cells.map(str::to_owned).to_vec());
-            names.push(file);
-            files.push(json!({"id": id, "driver": driver, "bytes": bytes, "file": file}));
-        }
-        let damaged = notes.iter().any(|note| note.starts_with(DAMAGED));
-        objects.push(json!({
-            "machine": machine, "name": name, "taken": taken, "consistency": level, "damaged": damaged,
-            "notes": notes, "disks": names, "files": files,
-        }));
-    }
-    let (name, about) = (set.text("ElementName"), set.text("Description"));
-    output.result(
-        json!({"id": id, "name": name, "description": about, "members": Json::from(objects)}),
-        || {
-            format!(
-                "{}\n{id}\n{}\n\n{}{}",
-                one_line(name),
-                one_line(about),
-                table(&rows),
-                remarks.concat()
-            )
-        },
-    )
-}
-
-/// How notes of our server begin; another server has none.
-const CONSISTENCY: &str = "consistency: ";
-const DAMAGED: &str = "damaged: ";
 /// Stands in the description of a damaged set.
 const DAMAGED_MEMBERS: &str = "; damaged members: ";
 
 /// References to the member snapshots of a set.
-pub(super) fn members<'a>(links: &'a [Object], set: &str) -> impl Iterator<Item = &'a Reference> {
+fn members<'a>(links: &'a [Object], set: &str) -> impl Iterator<Item = &'a Reference> {
     links
         .iter()
         .filter(move |l| end(l, "Collection", SNAPSHOT_SET.key) == Some(set))
         .filter_map(|l| l.get("Member").reference())
-}
-
-/// The files of the disks that belong to a settings object.
-pub(super) fn files(disks: &[Object], settings: &str) -> Vec<String> {
-    let files = own(disks, settings).map(|d| d.text("HostResource").to_owned());
-    files.collect()
-}
-
-/// The disks that belong to a settings object.
-fn own<'a>(disks: &'a [Object], settings: &str) -> impl Iterator<Item = &'a Object> {
-    let prefix = format!("{settings}\\");
-    disks
-        .iter()
-        .filter(move |d| d.text("InstanceID").starts_with(&prefix))
 }

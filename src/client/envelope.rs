@@ -32,13 +32,47 @@ pub(super) fn get(target: &Reference, timeout: Duration) -> String {
     request(target, uri::GET, timeout, |_| {})
 }
 
-pub(super) fn enumerate(of: &Reference, page: usize, timeout: Duration) -> String {
+/// What is enumerated.
+pub(super) enum Wanted<'a> {
+    /// Every instance of the class.
+    All,
+    /// What a WQL query asks for.
+    Query(&'a str),
+    /// What associations of a class link to an object: object, association, class of the wanted objects.
+    Linked(&'a Reference, &'a str, &'a str),
+}
+
+pub(super) fn enumerate(
+    of: &Reference,
+    wanted: &Wanted<'_>,
+    page: usize,
+    timeout: Duration,
+) -> String {
     request(of, uri::ENUMERATE, timeout, |w| {
         w.open("n", "Enumerate", &[("xmlns:n", ns::ENUMERATION)]);
         w.empty("w", "OptimizeEnumeration", &[]);
         w.element("w", "MaxElements", &[], &page.to_string());
+        match wanted {
+            Wanted::All => {}
+            Wanted::Query(text) => w.element("w", "Filter", &[("Dialect", uri::WQL)], text),
+            Wanted::Linked(object, association, result) => {
+                linked(w, object, association, result);
+            }
+        }
         w.close("n", "Enumerate");
     })
+}
+
+fn linked(w: &mut Writer, object: &Reference, association: &str, result: &str) {
+    w.open("w", "Filter", &[("Dialect", uri::ASSOCIATION_FILTER)]);
+    w.open("b", "AssociatedInstances", &[("xmlns:b", ns::BINDING)]);
+    w.open("b", "Object", &[]);
+    endpoint(w, object);
+    w.close("b", "Object");
+    w.element("b", "AssociationClassName", &[], association);
+    w.element("b", "ResultClassName", &[], result);
+    w.close("b", "AssociatedInstances");
+    w.close("w", "Filter");
 }
 
 pub(super) fn pull(of: &Reference, context: &str, page: usize, timeout: Duration) -> String {

@@ -24,6 +24,7 @@ pub use error::{Error, Fault};
 pub use value::{Object, Reference, Value};
 
 use connection::Connection;
+use envelope::Wanted;
 
 /// How many instances are asked for at once.
 const PAGE: usize = 500;
@@ -100,14 +101,41 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn enumerate(&self, namespace: &str, class: &str) -> Result<Vec<Object>, Error> {
-        let of = Reference::new(namespace, class);
-        let body = self
-            .call(envelope::enumerate(&of, PAGE, self.timeout))
-            .await?;
+        self.pages(&Reference::new(namespace, class), &Wanted::All)
+            .await
+    }
+
+    /// What a WQL query asks for. Of a query that names properties the objects have no more than those.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn query(&self, namespace: &str, wql: &str) -> Result<Vec<Object>, Error> {
+        self.pages(&Reference::new(namespace, "*"), &Wanted::Query(wql))
+            .await
+    }
+
+    /// The objects of class `result` that associations of class `association` link to `object`.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn linked(
+        &self,
+        object: &Reference,
+        association: &str,
+        result: &str,
+    ) -> Result<Vec<Object>, Error> {
+        let wanted = Wanted::Linked(object, association, result);
+        self.pages(&Reference::new(&object.namespace, "*"), &wanted)
+            .await
+    }
+
+    async fn pages(&self, of: &Reference, wanted: &Wanted<'_>) -> Result<Vec<Object>, Error> {
+        let request = envelope::enumerate(of, wanted, PAGE, self.timeout);
+        let body = self.call(request).await?;
         let mut page = self.read(&body, answer::page)?;
         let mut all = std::mem::take(&mut page.items);
         while let Some(context) = page.context.take() {
-            let pull = envelope::pull(&of, &context, PAGE, self.timeout);
+            let pull = envelope::pull(of, &context, PAGE, self.timeout);
             page = self.read(&self.call(pull).await?, answer::page)?;
             all.append(&mut page.items);
         }

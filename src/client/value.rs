@@ -115,4 +115,9 @@ impl Object {
             .filter(move |(n, _)| n.eq_ignore_ascii_case(name))
             .map(|(_, v)| v)
     }
+
+    /// The texts of an array property.
+    pub fn texts<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.all(name).filter_map(Value::text)
+    }
 }

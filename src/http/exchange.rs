@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue,
-    USER_AGENT,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName,
+    HeaderValue, USER_AGENT,
 };
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{Authenticator, Channel};
@@ -106,6 +106,9 @@ impl Exchange {
         if self.place.phase.has_two_lengths() {
             let reason = "it has both Content-Length and Transfer-Encoding";
             return Err(Refusal::bad_request(reason));
+        }
+        if !names_its_host(head) {
+            return Err(Refusal::bad_request("it needs exactly one header Host"));
         }
         let anonymous = is_anonymous(head)?;
         if head.method != Method::POST {
@@ -210,6 +213,14 @@ impl Exchange {
             }
             Err(_) => Refusal::stopping().into_response(),
         }
+    }
+}
+
+/// A request of HTTP/1.1 has one Host (RFC 9112 section 3.2); older ones need none.
+fn names_its_host(head: &Parts) -> bool {
+    match head.headers.get_all(HOST).iter().count() {
+        0 => head.version < Version::HTTP_11,
+        count => count == 1,
     }
 }
 

@@ -36,6 +36,14 @@ pub enum SelectorError {
     /// The resource URI is of no known family.
     #[error("the resource URI {0} names no class")]
     Resource(String),
+    /// The resource URI names one namespace, the selector `__cimnamespace` another (rule H-18).
+    #[error("its resource URI names the namespace {uri}, its selector __cimnamespace {selector}")]
+    Namespaces {
+        /// That of the URI.
+        uri: String,
+        /// That of the selector.
+        selector: String,
+    },
 }
 
 /// One selector: its name, and what it holds.
@@ -134,7 +142,10 @@ impl Reference<'_> {
         for selector in selectors {
             match selector.value {
                 SelectorValue::Text(text) if is_namespace(selector.name) => {
-                    path.namespace = Some(plain_namespace(&text).into_owned());
+                    let selected = plain_namespace(&text);
+                    if let Some(namespace) = agreed(class.namespace.as_deref(), &selected)? {
+                        path.namespace = Some(namespace.to_owned());
+                    }
                 }
                 SelectorValue::Text(text) => path
                     .keys
@@ -160,6 +171,18 @@ impl Reference<'_> {
             Some(typed) => typed,
             None => path,
         }
+    }
+}
+
+/// The namespace that the selector names, unless it is empty; the URI must not name another.
+fn agreed<'n>(named: Option<&str>, selected: &'n str) -> Result<Option<&'n str>, SelectorError> {
+    match named {
+        _ if selected.is_empty() => Ok(None),
+        Some(named) if !named.eq_ignore_ascii_case(selected) => Err(SelectorError::Namespaces {
+            uri: named.to_owned(),
+            selector: selected.to_owned(),
+        }),
+        _ => Ok(Some(selected)),
     }
 }
 

@@ -184,6 +184,12 @@ fn i_2_i_4_the_parameter_collection() {
     let group = "Msvm_VirtualSystemCollection";
     let id = selector("CollectionID", EMPTY);
     let path = |path: &str| given(&path.replace('&', "&amp;"));
+    let contradictory = epr(
+        group,
+        &(id.clone() + &selector("__cimnamespace", "root/cimv2")),
+    );
+    let dmtf = groupshot::wscim::Family::Dmtf.class_uri("", group);
+    let elsewhere = contradictory.replace(&format!("{V2}/{group}"), &dmtf);
     let cases = [
         ("missing", call(&parameter("SnapshotType", "2")), Returns(4)),
         (
@@ -227,14 +233,8 @@ fn i_2_i_4_the_parameter_collection() {
             given(&epr(group, &selector("CollectionID", "C"))),
             Returns(4),
         ),
-        (
-            "to another namespace",
-            given(&epr(
-                group,
-                &(id.clone() + &selector("__cimnamespace", "root/cimv2")),
-            )),
-            Returns(4),
-        ),
+        ("to another namespace", given(&elsewhere), Returns(4)),
+        ("that contradicts itself", given(&contradictory), VALUE),
         (
             "a resource of no known family",
             given(

@@ -78,6 +78,32 @@ fn members_are_looked_up_with_one_question_however_many_they_are() {
 }
 
 #[test]
+fn a_set_is_shown_by_few_questions_however_many_members_it_has() {
+    let server = Server::start(&["--engine", "sim", "--machines", "9"]);
+    let between = Between::new(&server);
+    let names: Vec<String> = (1..=8).map(|n| format!("sim-{n:06}")).collect();
+    for (name, members) in [("two", &names[..2]), ("eight", &names[..])] {
+        let members: Vec<&str> = members.iter().map(String::as_str).collect();
+        ok(&server.cli(&[&["collection", "create", name], &members[..]].concat()));
+        ok(&server.cli(&["snapshot", "create", name, "--name", name]));
+        let (output, asked) = between.run(&server, &["snapshot", "show", name, "--json"]);
+        let shown = json(&output);
+        let shown = shown["members"].as_array().unwrap();
+        assert_eq!(shown.len(), members.len());
+        for (member, name) in shown.iter().zip(members) {
+            assert_eq!(member["name"], name);
+            let file = member["files"][0]["file"].as_str().unwrap();
+            assert!(file.contains(member["machine"].as_str().unwrap()), "{file}");
+            assert_eq!(member["files"].as_array().unwrap().len(), 1);
+        }
+        // The sets, the members, then machines and disks: of two members for each, of eight for all.
+        assert_eq!(asked, if shown.len() == 2 { 6 } else { 4 }, "{name}");
+        let heard = between.heard.lock().unwrap();
+        assert!(!String::from_utf8_lossy(&heard).contains("transfer/Get<"));
+    }
+}
+
+#[test]
 fn a_deleted_collection_names_the_groups_that_lost_it() {
     let server = Server::start(&["--engine", "sim", "--machines", "1"]);
     ok(&server.cli(&["collection", "create", "web", "sim-000001"]));

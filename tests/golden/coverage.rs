@@ -1,8 +1,8 @@
-//! No kind of fault without a golden envelope.
+//! No kind of fault and no operation without a golden envelope in both URI families.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use groupshot::wsman::fault::table;
 
@@ -38,12 +38,124 @@ const OUT_OF_REACH: &[(&str, &str)] = &[
     ),
 ];
 
+/// Kinds that no request on a class brings about, and why: a golden file of no family is enough.
+const OF_NO_FAMILY: &[(&str, &str)] = &[
+    (
+        "CHARACTER_SET",
+        "of the Content-Type, before anything is read",
+    ),
+    (
+        "ENUMERATE_FILTERING_NOT_SUPPORTED",
+        "class declarations are one resource, the same in both families",
+    ),
+    (
+        "OPTIONS_NOT_SUPPORTED",
+        "of the configuration, which is no class",
+    ),
+    (
+        "UNSUPPORTED_FEATURE",
+        "a sealed body, which nobody can read",
+    ),
+    (
+        "UNSUPPORTED_MEDIA",
+        "of the Content-Type, before anything is read",
+    ),
+];
+
+/// Operations on classes, as their actions end; calls of methods are looked for by method.
+const OPERATIONS: &[&str] = &["Get", "Enumerate", "Pull", "Release"];
+
+/// The families of golden files, as their names end.
+const FAMILIES: [&str; 2] = ["dmtf", "wmi"];
+
 #[test]
-fn every_fault_that_the_source_names_has_a_golden_envelope() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+fn every_fault_that_the_source_names_has_a_golden_envelope_in_both_families() {
+    let named = named();
+    let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    visit(&golden(), &mut |path, text| {
+        if let Some(kind) = shown_kind(text) {
+            shown.entry(kind).or_default().insert(family(path));
+        }
+    });
+    let (out_of_reach, of_none) = (names(OUT_OF_REACH), names(OF_NO_FAMILY));
+    let mut complaints = Vec::new();
+    for name in &named {
+        let families = shown.get(name).cloned().unwrap_or_default();
+        let both = FAMILIES.iter().all(|f| families.contains(*f));
+        match (out_of_reach.contains(name), of_none.contains(name)) {
+            (true, _) if families.is_empty() => {}
+            (false, true) if !families.is_empty() && !both => {}
+            (false, false) if both => {}
+            _ => complaints.push(format!("{name}: {families:?}")),
+        }
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    let gone: Vec<_> = out_of_reach.union(&of_none).collect();
+    let gone: Vec<_> = gone.iter().filter(|n| !named.contains(**n)).collect();
+    assert!(gone.is_empty(), "no longer in the source: {gone:?}");
+}
+
+#[test]
+fn every_operation_on_a_class_has_a_golden_envelope_in_both_families() {
+    let mut shown = BTreeSet::new();
+    visit(&golden(), &mut |path, text| {
+        let action = text.split_once("<a:Action>").map(|(_, rest)| rest);
+        let action = action.and_then(|rest| rest.split('<').next());
+        let verb = action.and_then(|a| a.rsplit('/').next()?.strip_suffix("Response"));
+        if let Some(verb) = verb {
+            shown.insert((verb.to_owned(), family(path)));
+        }
+    });
+    for verb in OPERATIONS.iter().map(|v| (*v).to_owned()).chain(methods()) {
+        for family in FAMILIES {
+            let wanted = (verb.clone(), family.to_owned());
+            assert!(shown.contains(&wanted), "{verb} has no golden.{family}");
+        }
+    }
+}
+
+/// The methods that do something here: the arms by which providers tell them apart.
+fn methods() -> BTreeSet<String> {
+    let mut methods = BTreeSet::from(["CheckSnapshot".to_owned()]);
+    let providers = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/provider/virtualization");
+    visit(&providers, &mut |path, text| {
+        if path.ends_with("mod.rs") {
+            let arms = text.lines().map(str::trim).filter(|l| l.starts_with('"'));
+            let arms = arms.filter_map(|l| l.split_once(" =>")).map(|(arm, _)| arm);
+            methods.extend(
+                arms.flat_map(|a| a.split(" | "))
+                    .map(|m| m.replace('"', "")),
+            );
+        }
+    });
+    assert!(
+        methods.len() > 15,
+        "the search finds no method: {methods:?}"
+    );
+    methods
+}
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/golden")
+}
+
+/// `dmtf`, `wmi`, or nothing for an answer of no family.
+fn family(path: &Path) -> String {
+    let stem = path.file_stem().unwrap().to_string_lossy();
+    let family = FAMILIES.iter().find(|f| stem.ends_with(&format!(".{f}")));
+    family.map_or_else(String::new, |f| (*f).to_owned())
+}
+
+fn names(list: &[(&str, &str)]) -> BTreeSet<String> {
+    list.iter().map(|(name, _)| (*name).to_owned()).collect()
+}
+
+/// The kinds that the source names outside of its tests.
+fn named() -> BTreeSet<String> {
     let mut named = BTreeSet::new();
-    visit(&root.join("src"), &mut |path, text| {
-        if !path.ends_with("tests.rs") {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    visit(&source, &mut |path, text| {
+        if !path.ends_with("tests.rs") && !path.to_string_lossy().contains("/tests/") {
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
             named.extend(kinds(code));
         }
@@ -52,24 +164,7 @@ fn every_fault_that_the_source_names_has_a_golden_envelope() {
         named.len() > 50,
         "the search finds nothing any more: {named:?}"
     );
-    let mut shown = BTreeSet::new();
-    visit(&root.join("fixtures/golden"), &mut |_, text| {
-        shown.extend(shown_kind(text))
-    });
-    let out_of_reach: BTreeSet<String> = OUT_OF_REACH
-        .iter()
-        .map(|(name, _)| (*name).to_owned())
-        .collect();
-    for name in &named {
-        let (golden, excused) = (shown.contains(name), out_of_reach.contains(name));
-        assert!(golden || excused, "{name} has no golden envelope");
-        assert!(
-            !golden || !excused,
-            "{name} is in reach: take it off the list"
-        );
-    }
-    let gone: Vec<_> = out_of_reach.difference(&named).collect();
-    assert!(gone.is_empty(), "no longer in the source: {gone:?}");
+    named
 }
 
 /// The names after `table::`.

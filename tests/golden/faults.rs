@@ -135,6 +135,10 @@ async fn h_17_x_2_e_9_selectors() {
             let epr = epr(family, "Msvm_CollectedVirtualSystems", &keys);
             format!("<a:EndpointReference>{epr}</a:EndpointReference>")
         });
+        // Only a URI of the WMI family names a namespace that a selector can contradict.
+        let keys = [("Name", absent), ("__cimnamespace", "root/cimv2")];
+        let contradictory = epr(Family::Wmi, SYSTEM, &keys);
+        let contradictory = format!("<a:EndpointReference>{contradictory}</a:EndpointReference>");
         let without_class = "<a:EndpointReference><a:ReferenceParameters/></a:EndpointReference>";
         let many = (0..65).fold(Ask::get(family, SYSTEM), |ask, n| {
             ask.selector(&format!("S{n}"), "v")
@@ -167,6 +171,10 @@ async fn h_17_x_2_e_9_selectors() {
                 association("Msvm_ComputerSystem.Name=\"x\""),
             ),
             ("reference-without-class", association(without_class)),
+            (
+                "reference-that-contradicts-itself",
+                association(&contradictory),
+            ),
             ("nested-too-deep", association(&nested)),
             ("too-many", many),
             ("namespace-as-reference", {

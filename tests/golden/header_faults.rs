@@ -1,21 +1,17 @@
-//! Faults of messages and header blocks: what is wrong before any class is looked at. The form of the
-//! resource URI has no part in them, so each stands once.
+//! Faults of messages and header blocks: what is wrong before any class is looked at. Those of requests on a class
+//! stand in both URI families; where no class is named, or nothing can be read at all, each stands once.
 
 use groupshot::handler::Role;
 use groupshot::wscim::Family;
 
-use super::ask::{Ask, transfer};
+use super::ask::{Ask, class_uri, transfer};
 use super::book::Book;
-use super::world::World;
+use super::world::{FAMILIES, World};
 
 const SYSTEM: &str = "Msvm_ComputerSystem";
 
 fn get() -> Ask {
     Ask::get(Family::Wmi, SYSTEM)
-}
-
-fn with(block: &str) -> Ask {
-    get().header(block)
 }
 
 fn bent(from: &str, to: &str) -> Ask {
@@ -25,17 +21,18 @@ fn bent(from: &str, to: &str) -> Ask {
     Ask::raw(envelope.replace(from, to)).change(|a| a.message_id = id)
 }
 
-async fn record(folder: &str, cases: Vec<(&str, Ask)>) {
-    let mut book = Book::open(folder);
+async fn record(book: &mut Book, family: Option<Family>, cases: Vec<(&str, Ask)>) {
     let world = World::new().await;
     for (name, ask) in cases {
         let mut reply = world.send(&ask).await;
         // Rule F-5: related to the request as soon as its id can be read.
         let readable = !UNREADABLE.contains(&name);
         reply.asked_message_id = ask.message_id.clone().filter(|_| readable);
-        book.check_one(name, &reply);
+        match family {
+            Some(family) => book.check(name, family, &reply),
+            None => book.check_one(name, &reply),
+        }
     }
-    book.close();
 }
 
 /// Cases whose MessageID cannot be read.
@@ -110,11 +107,29 @@ async fn h_1_h_2_n_4_t_5_t_6_messages() {
             bent("</s:Body>", "</s:Body><s:Header/>"),
         ),
     ];
-    record("faults-message", cases).await;
+    let mut book = Book::open("faults-message");
+    record(&mut book, None, cases).await;
+    book.close();
 }
 
 #[tokio::test]
 async fn h_3_to_h_31_header_blocks() {
+    let mut book = Book::open("faults-header");
+    for family in FAMILIES {
+        record(&mut book, Some(family), on_a_class(family)).await;
+    }
+    // No URI of the DMTF family names a namespace.
+    let differ = get().selector("__cimnamespace", "root/cimv2");
+    let differ = vec![("namespaces-differ", differ)];
+    record(&mut book, Some(Family::Wmi), differ).await;
+    record(&mut book, None, on_no_class()).await;
+    book.close();
+}
+
+fn on_a_class(family: Family) -> Vec<(&'static str, Ask)> {
+    let get = || Ask::get(family, SYSTEM);
+    let with = |block: &str| get().header(block);
+    let on = |class: &str| get().change(|a| a.resource = Some(class_uri(family, class)));
     let understood = |block: &str| {
         with(&format!(
             "<x:{block} xmlns:x=\"urn:x\" s:mustUnderstand=\"true\"/>"
@@ -124,7 +139,7 @@ async fn h_3_to_h_31_header_blocks() {
     let option = |n: usize| format!("<w:Option Name=\"o{n}\">v</w:Option>");
     let options: String = (0..257).map(option).collect();
     let long = "x".repeat(2049);
-    let cases = vec![
+    vec![
         ("not-understood", understood("Magic")),
         ("action-twice", with("<a:Action>again</a:Action>")),
         (
@@ -154,19 +169,6 @@ async fn h_3_to_h_31_header_blocks() {
         (
             "fault-to-elsewhere",
             with("<a:FaultTo><a:Address>http://elsewhere/</a:Address></a:FaultTo>"),
-        ),
-        ("no-resource-uri", get().change(|a| a.resource = None)),
-        (
-            "resource-uri-unknown",
-            get().change(|a| a.resource = Some("http://x/y".to_owned())),
-        ),
-        (
-            "resource-uri-too-long",
-            get().change(|a| a.resource = Some(long.clone())),
-        ),
-        (
-            "namespaces-differ",
-            get().selector("__cimnamespace", "root/cimv2"),
         ),
         (
             "timeout-no-duration",
@@ -212,16 +214,31 @@ async fn h_3_to_h_31_header_blocks() {
             "too-many-options",
             with(&format!("<w:OptionSet>{options}</w:OptionSet>")),
         ),
+        ("resource-uri-too-long", on(&long)),
+        ("resource-uri-without-class", on("")),
+        ("not-authenticated", get().change(|a| a.identity = None)),
+    ]
+}
+
+fn on_no_class() -> Vec<(&'static str, Ask)> {
+    let on = |resource: Option<&str>| get().change(|a| a.resource = resource.map(str::to_owned));
+    vec![
         ("no-header", bent_header()),
+        ("no-resource-uri", on(None)),
+        ("resource-uri-unknown", on(Some("http://x/y"))),
         ("config-part", config("Get", "/listener")),
         ("config-put", config("Put", "")),
-        ("not-authenticated", get().change(|a| a.identity = None)),
+        (
+            "config-option",
+            config("Get", "").header(
+                "<w:OptionSet><w:Option Name=\"o\" MustComply=\"true\">v</w:Option></w:OptionSet>",
+            ),
+        ),
         (
             "config-put-by-reader",
             config("Put", "").by("rita", Role::Reader),
         ),
-    ];
-    record("faults-header", cases).await;
+    ]
 }
 
 fn bent_header() -> Ask {

@@ -13,6 +13,7 @@ mod classes;
 mod coverage;
 mod faults;
 mod header_faults;
+mod methods;
 mod operations;
 mod queries;
 mod rules;

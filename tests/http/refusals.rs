@@ -37,6 +37,12 @@ async fn t_9_each_refusal_has_its_status() {
             request("POST /wsman", &format!("Content-Length: {big}\r\n")),
             413,
         ),
+        (
+            "no host",
+            format!("POST /wsman HTTP/1.1\r\n{auth}\r\n"),
+            400,
+        ),
+        ("two hosts", request("POST /wsman", "Host: other\r\n"), 400),
         ("no method", "\u{7f} / HTTP/1.1\r\n\r\n".to_owned(), 400),
         (
             "length",
@@ -73,6 +79,16 @@ async fn t_9_each_refusal_has_its_status() {
         let allow: &[&str] = if status == 405 { &["POST"] } else { &[] };
         assert_eq!(reply.all("allow"), allow, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_request_of_http_1_0_needs_no_host() {
+    let server = Server::start().await;
+    let bytes = signed_post("x").replace("HTTP/1.1\r\nHost: h\r\n", "HTTP/1.0\r\n");
+    assert!(!bytes.contains("Host"), "{bytes}");
+    let mut client = server.connect().await;
+    client.send(&bytes).await;
+    assert_eq!(client.try_reply().await.map(|r| r.status), Some(200));
 }
 
 /// No HTTP/2 here: authentication belongs to the connection.

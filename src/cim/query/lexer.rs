@@ -1,7 +1,8 @@
 //! The tokens of WQL and CQL.
 
+use super::Error;
 use super::cursor::{Cursor, described};
-use super::{Error, Place};
+use super::tokens::Lexeme;
 use crate::text::catalog::query as texts;
 
 /// A token.
@@ -28,9 +29,10 @@ const SIGNS: [&str; 15] = [
     "<>", "!=", "<=", ">=", "||", "=", "<", ">", "(", ")", "[", "]", ",", ".", "*",
 ];
 
-impl Token {
-    /// The token named for an error.
-    pub(super) fn describe(&self) -> String {
+impl Lexeme for Token {
+    const END: &'static Self = &Self::End;
+
+    fn describe(&self) -> String {
         match self {
             Self::Word(text) | Self::Text(text) | Self::Braces(text) => described(text),
             Self::Integer(n) => n.to_string(),
@@ -39,31 +41,27 @@ impl Token {
             Self::End => "the end of the query".to_owned(),
         }
     }
-}
 
-/// Takes the text apart; the last token is [`Token::End`].
-pub(super) fn tokens(text: &str) -> Result<Vec<(Token, Place)>, Error> {
-    let mut lexer = Lexer {
-        text: Cursor::new(text)?,
-    };
-    let mut tokens = Vec::new();
-    loop {
-        lexer.text.skip_blanks();
-        let place = lexer.text.place();
-        let token = lexer.token()?;
-        let ended = token == Token::End;
-        tokens.push((token, place));
-        if ended {
-            return Ok(tokens);
-        }
+    fn is_sign(&self, sign: &str) -> bool {
+        matches!(self, Self::Sign(s) if *s == sign)
+    }
+
+    /// Keywords have no case.
+    fn is_word(&self, word: &str) -> bool {
+        matches!(self, Self::Word(w) if w.eq_ignore_ascii_case(word))
     }
 }
 
-struct Lexer<'a> {
-    text: Cursor<'a>,
+/// Reads the next token.
+pub(super) fn token(text: &mut Cursor<'_>) -> Result<Token, Error> {
+    Lexer { text }.token()
 }
 
-impl Lexer<'_> {
+struct Lexer<'c, 'a> {
+    text: &'c mut Cursor<'a>,
+}
+
+impl Lexer<'_, '_> {
     fn token(&mut self) -> Result<Token, Error> {
         let Some(c) = self.text.peek() else {
             return Ok(Token::End);

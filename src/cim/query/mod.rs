@@ -23,6 +23,7 @@ mod selector;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod xpath;
 
 use std::fmt;

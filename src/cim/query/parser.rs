@@ -11,11 +11,12 @@
 //!              | property [ number ] | function ( [ class or alias ] )
 //! ```
 
-use super::lexer::{Token, tokens};
+use super::lexer::{Token, token};
 use super::syntax::{
     Body, Clause, Columns, Expr, Kind, Literal, Op, Operand, Property, Statement, Word,
 };
-use super::{DEPTH_MAX, Error, Language, Place, TERMS_MAX};
+use super::tokens::{Lexeme, Tokens, joined};
+use super::{Error, Language, TERMS_MAX};
 use crate::text::catalog::query as texts;
 
 /// Reads a query.
@@ -25,15 +26,12 @@ use crate::text::catalog::query as texts;
 pub fn parse(language: Language, text: &str) -> Result<Statement, Error> {
     let mut parser = Parser {
         language,
-        tokens: tokens(text)?,
-        at: 0,
-        depth: 0,
-        terms: 0,
+        tokens: Tokens::read(text, token)?,
     };
     let body = parser.body()?;
-    match parser.peek() {
+    match parser.tokens.peek() {
         Token::End => Ok(Statement { language, body }),
-        _ => Err(parser.expected("the end of the query")),
+        _ => Err(parser.tokens.expected("the end of the query")),
     }
 }
 
@@ -44,96 +42,48 @@ const KEYWORDS: [&str; 10] = [
 
 struct Parser {
     language: Language,
-    /// INVARIANT: ends in [`Token::End`].
-    tokens: Vec<(Token, Place)>,
-    at: usize,
-    depth: usize,
-    terms: usize,
+    tokens: Tokens<Token>,
 }
 
 impl Parser {
-    fn peek(&self) -> &Token {
-        self.peek_at(0)
-    }
-
-    fn peek_at(&self, ahead: usize) -> &Token {
-        self.tokens
-            .get(self.at + ahead)
-            .map_or(&Token::End, |(t, _)| t)
-    }
-
-    fn place(&self) -> Place {
-        let last = self.tokens.last();
-        let token = self.tokens.get(self.at).or(last);
-        token.map_or_else(Place::default, |(_, place)| *place)
-    }
-
-    fn advance(&mut self) {
-        self.at += 1;
-    }
-
-    fn expected(&self, expected: &str) -> Error {
-        self.place()
-            .error(texts::SYNTAX)
-            .with("expected", expected)
-            .with("got", self.peek().describe())
-    }
-
-    fn is_keyword(&self, ahead: usize, keyword: &str) -> bool {
-        matches!(self.peek_at(ahead), Token::Word(word) if word.eq_ignore_ascii_case(keyword))
-    }
-
-    /// Takes the keyword if it is next.
-    fn keyword(&mut self, keyword: &str) -> bool {
-        let found = self.is_keyword(0, keyword);
-        if found {
-            self.advance();
-        }
-        found
-    }
-
-    fn sign(&mut self, sign: &str) -> bool {
-        let found = matches!(self.peek(), Token::Sign(s) if *s == sign);
-        if found {
-            self.advance();
-        }
-        found
-    }
-
     /// A name that is no keyword.
     fn word(&mut self, expected: &str) -> Result<Word, Error> {
-        let place = self.place();
-        match self.peek() {
+        let place = self.tokens.place();
+        match self.tokens.peek() {
             Token::Word(text) if !KEYWORDS.iter().any(|k| text.eq_ignore_ascii_case(k)) => {
                 let text = text.clone();
-                self.advance();
+                self.tokens.advance(1);
                 Ok(Word { text, place })
             }
-            _ => Err(self.expected(expected)),
+            _ => Err(self.tokens.expected(expected)),
         }
     }
 
     /// A name, bare or in quotes.
     fn name(&mut self, expected: &str) -> Result<Word, Error> {
-        let place = self.place();
-        if let Token::Text(text) = self.peek() {
+        let place = self.tokens.place();
+        if let Token::Text(text) = self.tokens.peek() {
             let text = text.clone();
-            self.advance();
+            self.tokens.advance(1);
             return Ok(Word { text, place });
         }
         self.word(expected)
     }
 
     fn body(&mut self) -> Result<Body, Error> {
-        if self.keyword("SELECT") {
+        if self.tokens.word("SELECT") {
             return self.select();
         }
         let wql = !self.is_cql();
         let kind = match () {
-            () if wql && self.keyword("ASSOCIATORS") => Kind::Associators,
-            () if wql && self.keyword("REFERENCES") => Kind::References,
-            () if wql => return Err(self.expected("SELECT, ASSOCIATORS OF or REFERENCES OF")),
-            () => return Err(self.expected("SELECT")),
+            () if wql && self.tokens.word("ASSOCIATORS") => Kind::Associators,
+            () if wql && self.tokens.word("REFERENCES") => Kind::References,
+            () if wql => {
+                return Err(self
+                    .tokens
+                    .expected("SELECT, ASSOCIATORS OF or REFERENCES OF"));
+            }
+            () => return Err(self.tokens.expected("SELECT")),
         };
         self.related(kind)
     }
@@ -143,20 +93,20 @@ impl Parser {
             return Err(self.not_offered());
         }
         let columns = self.columns()?;
-        if !self.keyword("FROM") {
-            return Err(self.expected("',' or FROM"));
+        if !self.tokens.word("FROM") {
+            return Err(self.tokens.expected("',' or FROM"));
         }
         let class = self.word("the name of a class")?;
         let alias = self.alias()?;
         if self.is_beyond_from() {
             return Err(self.not_offered());
         }
-        let condition = if self.keyword("WHERE") {
+        let condition = if self.tokens.word("WHERE") {
             Some(Box::new(self.any()?))
-        } else if matches!(self.peek(), Token::End) {
+        } else if matches!(self.tokens.peek(), Token::End) {
             None
         } else {
-            return Err(self.expected("WHERE or the end of the query"));
+            return Err(self.tokens.expected("WHERE or the end of the query"));
         };
         if self.is_beyond_from() {
             return Err(self.not_offered());
@@ -171,9 +121,9 @@ impl Parser {
 
     /// Does a quantity stand before the columns, as DSP0202 has it?
     fn is_beyond_select(&self) -> bool {
-        let quantity = self.is_keyword(0, "DISTINCT") || self.is_keyword(0, "FIRST");
-        let follows = match self.peek_at(1) {
-            Token::Word(_) => !self.is_keyword(1, "FROM"),
+        let quantity = self.tokens.is_word(0, "DISTINCT") || self.tokens.is_word(0, "FIRST");
+        let follows = match self.tokens.peek_at(1) {
+            Token::Word(_) => !self.tokens.is_word(1, "FROM"),
             Token::Integer(_) | Token::Sign("*") => true,
             _ => false,
         };
@@ -183,16 +133,16 @@ impl Parser {
     /// Does something follow that other queries than these have: another class, an interval, groups, an order?
     fn is_beyond_from(&self) -> bool {
         let keywords = ["WITHIN", "GROUP", "HAVING", "ORDER"];
-        let join = self.is_cql() && matches!(self.peek(), Token::Sign(","));
-        join || keywords.iter().any(|k| self.is_keyword(0, k))
+        let join = self.is_cql() && self.tokens.is_sign(0, ",");
+        join || keywords.iter().any(|k| self.tokens.is_word(0, k))
     }
 
     fn not_offered(&self) -> Error {
-        let what = match self.peek() {
+        let what = match self.tokens.peek() {
             Token::Sign(",") => "a join of classes".to_owned(),
             token => token.describe(),
         };
-        self.place().error(texts::NOT_OFFERED).with("what", what)
+        self.tokens.not_offered(what)
     }
 
     fn is_cql(&self) -> bool {
@@ -200,26 +150,26 @@ impl Parser {
     }
 
     fn alias(&mut self) -> Result<Option<Word>, Error> {
-        if self.is_cql() && self.keyword("AS") {
+        if self.is_cql() && self.tokens.word("AS") {
             return self.word("an alias").map(Some);
         }
         Ok(None)
     }
 
     fn columns(&mut self) -> Result<Columns, Error> {
-        if self.sign("*") {
+        if self.tokens.sign("*") {
             return Ok(Columns::All(None));
         }
-        let (dot, star) = (self.peek_at(1), self.peek_at(2));
+        let (dot, star) = (self.tokens.peek_at(1), self.tokens.peek_at(2));
         if self.is_cql() && *dot == Token::Sign(".") && *star == Token::Sign("*") {
             let qualifier = self.word("a class or an alias")?;
-            self.at += 2;
+            self.tokens.advance(2);
             return Ok(Columns::All(Some(qualifier)));
         }
         let mut columns = vec![self.property("'*' or the name of a property")?];
-        while self.sign(",") {
+        while self.tokens.sign(",") {
             if columns.len() >= TERMS_MAX {
-                return Err(self.too_many("columns"));
+                return Err(self.tokens.too_many("columns"));
             }
             columns.push(self.property("the name of a property")?);
         }
@@ -227,14 +177,14 @@ impl Parser {
     }
 
     fn property(&mut self, expected: &str) -> Result<Property, Error> {
-        let function = self.is_cql() && matches!(self.peek_at(1), Token::Sign("("));
-        if function && matches!(self.peek(), Token::Word(_)) {
+        let function = self.is_cql() && self.tokens.is_sign(1, "(");
+        if function && matches!(self.tokens.peek(), Token::Word(_)) {
+            let place = self.tokens.place();
             let what = format!("{}()", self.word(expected)?);
-            self.at -= 1;
-            return Err(self.place().error(texts::NOT_OFFERED).with("what", what));
+            return Err(place.error(texts::NOT_OFFERED).with("what", what));
         }
         let name = self.word(expected)?;
-        if !self.sign(".") {
+        if !self.tokens.sign(".") {
             return Ok(Property {
                 qualifier: None,
                 name,
@@ -254,17 +204,17 @@ impl Parser {
             return Ok(property);
         }
         let mut property = self.property(expected)?;
-        if self.is_cql() && self.sign("[") {
-            property.index = match self.peek() {
+        if self.is_cql() && self.tokens.sign("[") {
+            property.index = match self.tokens.peek() {
                 Token::Integer(n) => usize::try_from(*n).ok(),
                 _ => None,
             };
             if property.index.is_none() {
-                return Err(self.expected("the number of an element, from 0"));
+                return Err(self.tokens.expected("the number of an element, from 0"));
             }
-            self.advance();
-            if !self.sign("]") {
-                return Err(self.expected("']'"));
+            self.tokens.advance(1);
+            if !self.tokens.sign("]") {
+                return Err(self.tokens.expected("']'"));
             }
         }
         Ok(property)
@@ -278,24 +228,23 @@ impl Parser {
             ("NAMESPACENAME", "__NAMESPACE"),
             ("HOSTPORT", "__SERVER"),
         ];
-        let called = self.is_cql() && matches!(self.peek_at(1), Token::Sign("("));
+        let called = self.is_cql() && self.tokens.is_sign(1, "(");
         let mut functions = functions.iter().filter(|_| called);
-        let Some((_, property)) = functions.find(|(f, _)| self.is_keyword(0, f)) else {
+        let Some((_, property)) = functions.find(|(f, _)| self.tokens.is_word(0, f)) else {
             return Ok(None);
         };
-        let place = self.place();
-        self.at += 2;
+        let place = self.tokens.place();
+        self.tokens.advance(2);
         // The path of the instance is what the others take.
-        let nested =
-            self.is_keyword(0, "OBJECTPATH") && matches!(self.peek_at(1), Token::Sign("("));
-        self.at += if nested { 2 } else { 0 };
-        let qualifier = match self.peek() {
+        let nested = self.tokens.is_word(0, "OBJECTPATH") && self.tokens.is_sign(1, "(");
+        self.tokens.advance(if nested { 2 } else { 0 });
+        let qualifier = match self.tokens.peek() {
             Token::Word(_) => Some(self.word("a class or an alias")?),
             _ => None,
         };
         for _ in 0..=usize::from(nested) {
-            if !self.sign(")") {
-                return Err(self.expected("a class, an alias or ')'"));
+            if !self.tokens.sign(")") {
+                return Err(self.tokens.expected("a class, an alias or ')'"));
             }
         }
         let text = (*property).to_owned();
@@ -307,82 +256,57 @@ impl Parser {
     }
 
     fn any(&mut self) -> Result<Expr, Error> {
-        self.list("OR", Self::all, Expr::Any)
+        joined(self, Self::all, |p| p.tokens.word("OR"), Expr::Any)
     }
 
     fn all(&mut self) -> Result<Expr, Error> {
-        self.list("AND", Self::not, Expr::All)
-    }
-
-    fn list(
-        &mut self,
-        keyword: &str,
-        part: fn(&mut Self) -> Result<Expr, Error>,
-        join: fn(Vec<Expr>) -> Expr,
-    ) -> Result<Expr, Error> {
-        let first = part(self)?;
-        if !self.is_keyword(0, keyword) {
-            return Ok(first);
-        }
-        let mut parts = vec![first];
-        while self.keyword(keyword) {
-            parts.push(part(self)?);
-        }
-        Ok(join(parts))
+        joined(self, Self::not, |p| p.tokens.word("AND"), Expr::All)
     }
 
     fn not(&mut self) -> Result<Expr, Error> {
-        let each = (self.is_keyword(0, "ANY") || self.is_keyword(0, "EVERY"))
-            && matches!(self.peek_at(1), Token::Word(_))
-            && self.is_keyword(2, "IN");
-        let nested = self.is_keyword(0, "NOT") || matches!(self.peek(), Token::Sign("("));
+        let each = (self.tokens.is_word(0, "ANY") || self.tokens.is_word(0, "EVERY"))
+            && matches!(self.tokens.peek_at(1), Token::Word(_))
+            && self.tokens.is_word(2, "IN");
+        let nested = self.tokens.is_word(0, "NOT") || self.tokens.is_sign(0, "(");
         if self.is_cql() && each {
             return self.each();
         }
         if !nested {
             return self.comparison();
         }
-        self.deeper()?;
-        let inner = if self.keyword("NOT") {
+        self.tokens.enter()?;
+        let inner = if self.tokens.word("NOT") {
             Expr::Not(Box::new(self.not()?))
         } else {
             self.parentheses()?
         };
-        self.depth -= 1;
+        self.tokens.leave();
         Ok(inner)
     }
 
-    fn deeper(&mut self) -> Result<(), Error> {
-        if self.depth >= DEPTH_MAX {
-            return Err(self.place().error(texts::TOO_DEEP).with("max", DEPTH_MAX));
-        }
-        self.depth += 1;
-        Ok(())
-    }
-
     fn parentheses(&mut self) -> Result<Expr, Error> {
-        if !self.sign("(") {
-            return Err(self.expected("'('"));
+        if !self.tokens.sign("(") {
+            return Err(self.tokens.expected("'('"));
         }
         let inner = self.any()?;
-        if !self.sign(")") {
-            return Err(self.expected("AND, OR or ')'"));
+        if !self.tokens.sign(")") {
+            return Err(self.tokens.expected("AND, OR or ')'"));
         }
         Ok(inner)
     }
 
     fn each(&mut self) -> Result<Expr, Error> {
-        self.deeper()?;
-        let every = self.is_keyword(0, "EVERY");
-        self.advance();
+        self.tokens.enter()?;
+        let every = self.tokens.is_word(0, "EVERY");
+        self.tokens.advance(1);
         let variable = self.word("a name for the element")?;
-        self.advance();
+        self.tokens.advance(1);
         let array = self.property("an array")?;
-        if !self.keyword("SATISFIES") {
-            return Err(self.expected("SATISFIES"));
+        if !self.tokens.word("SATISFIES") {
+            return Err(self.tokens.expected("SATISFIES"));
         }
         let inner = Box::new(self.parentheses()?);
-        self.depth -= 1;
+        self.tokens.leave();
         Ok(Expr::Each {
             every,
             variable,
@@ -392,38 +316,39 @@ impl Parser {
     }
 
     fn comparison(&mut self) -> Result<Expr, Error> {
-        self.terms += 1;
-        if self.terms > TERMS_MAX {
-            return Err(self.too_many("comparisons"));
-        }
+        self.tokens.count()?;
         let left = self.operand("a property, a literal, NOT or '('")?;
-        if let Token::Sign(sign) = self.peek()
+        if let Token::Sign(sign) = self.tokens.peek()
             && let Some(op) = Op::of(sign)
         {
-            self.advance();
+            self.tokens.advance(1);
             let right = self.operand("a property or a literal")?;
             return Ok(Expr::Compare(left, op, right));
         }
         let Operand::Property(property) = left else {
-            return Err(self.expected("a comparison operator"));
+            return Err(self.tokens.expected("a comparison operator"));
         };
-        if self.keyword("LIKE") {
+        if self.tokens.word("LIKE") {
             return self.like(property);
         }
-        if self.is_keyword(0, "NOT") && self.is_keyword(1, "LIKE") {
-            self.at += 2;
+        if self.tokens.is_word(0, "NOT") && self.tokens.is_word(1, "LIKE") {
+            self.tokens.advance(2);
             return Ok(Expr::Not(Box::new(self.like(property)?)));
         }
-        if self.keyword("ISA") {
+        if self.tokens.word("ISA") {
             let class = self.name("the name of a class")?;
             return Ok(Expr::IsA(property, class));
         }
-        if !self.keyword("IS") {
-            return Err(self.expected("a comparison operator, LIKE, IS or ISA"));
+        if !self.tokens.word("IS") {
+            return Err(self
+                .tokens
+                .expected("a comparison operator, LIKE, IS or ISA"));
         }
-        let negated = self.keyword("NOT");
-        if !self.keyword("NULL") {
-            return Err(self.expected(if negated { "NULL" } else { "NULL or NOT NULL" }));
+        let negated = self.tokens.word("NOT");
+        if !self.tokens.word("NULL") {
+            return Err(self
+                .tokens
+                .expected(if negated { "NULL" } else { "NULL or NOT NULL" }));
         }
         let is_null = Expr::IsNull(property);
         Ok(match negated {
@@ -433,21 +358,21 @@ impl Parser {
     }
 
     fn like(&mut self, property: Property) -> Result<Expr, Error> {
-        let place = self.place();
-        let Token::Text(text) = self.peek() else {
-            return Err(self.expected("a pattern in quotes"));
+        let place = self.tokens.place();
+        let Token::Text(text) = self.tokens.peek() else {
+            return Err(self.tokens.expected("a pattern in quotes"));
         };
         let text = text.clone();
-        self.advance();
+        self.tokens.advance(1);
         Ok(Expr::Like(property, Word { text, place }))
     }
 
     fn operand(&mut self, expected: &str) -> Result<Operand, Error> {
-        let place = self.place();
-        let literal = match self.peek() {
+        let place = self.tokens.place();
+        let literal = match self.tokens.peek() {
             Token::Text(text) => {
                 let text = text.clone();
-                self.advance();
+                self.tokens.advance(1);
                 return Ok(Operand::Literal(Literal::Text(self.texts(text)?), place));
             }
             Token::Integer(n) => Literal::Integer(*n),
@@ -457,37 +382,37 @@ impl Parser {
             Token::Word(word) if word.eq_ignore_ascii_case("FALSE") => Literal::Boolean(false),
             _ => return self.value(expected).map(Operand::Property),
         };
-        self.advance();
+        self.tokens.advance(1);
         Ok(Operand::Literal(literal, place))
     }
 
     /// What follows the first of several texts that are joined to one.
     fn texts(&mut self, mut text: String) -> Result<String, Error> {
-        while self.is_cql() && self.sign("||") {
-            let Token::Text(next) = self.peek() else {
-                return Err(self.expected("a text in quotes after '||'"));
+        while self.is_cql() && self.tokens.sign("||") {
+            let Token::Text(next) = self.tokens.peek() else {
+                return Err(self.tokens.expected("a text in quotes after '||'"));
             };
             text.push_str(next);
-            self.advance();
+            self.tokens.advance(1);
         }
         Ok(text)
     }
 
     fn related(&mut self, kind: Kind) -> Result<Body, Error> {
-        if !self.keyword("OF") {
-            return Err(self.expected("OF"));
+        if !self.tokens.word("OF") {
+            return Err(self.tokens.expected("OF"));
         }
-        let place = self.place();
-        let Token::Braces(text) = self.peek() else {
-            return Err(self.expected("an object path in braces"));
+        let place = self.tokens.place();
+        let Token::Braces(text) = self.tokens.peek() else {
+            return Err(self.tokens.expected("an object path in braces"));
         };
         let text = text.clone();
-        self.advance();
+        self.tokens.advance(1);
         let mut clauses: Vec<(Clause, Word)> = Vec::new();
-        if self.keyword("WHERE") {
+        if self.tokens.word("WHERE") {
             clauses.push(self.clause(kind)?);
-            while !matches!(self.peek(), Token::End) {
-                let place = self.place();
+            while !matches!(self.tokens.peek(), Token::End) {
+                let place = self.tokens.place();
                 let clause = self.clause(kind)?;
                 if clauses.iter().any(|(known, _)| *known == clause.0) {
                     let what = clause.0.keyword();
@@ -504,7 +429,7 @@ impl Parser {
     }
 
     fn clause(&mut self, kind: Kind) -> Result<(Clause, Word), Error> {
-        let place = self.place();
+        let place = self.tokens.place();
         let applies = |clause: &Clause| {
             kind == Kind::Associators
                 || !matches!(
@@ -513,29 +438,22 @@ impl Parser {
                 )
         };
         let mut known = Clause::ALL.into_iter().filter(applies);
-        let Some(clause) = known.find(|c| self.is_keyword(0, c.keyword())) else {
+        let Some(clause) = known.find(|c| self.tokens.is_word(0, c.keyword())) else {
             let names: Vec<&str> = Clause::ALL
                 .into_iter()
                 .filter(applies)
                 .map(Clause::keyword)
                 .collect();
-            return Err(self.expected(&names.join(", ")));
+            return Err(self.tokens.expected(&names.join(", ")));
         };
-        self.advance();
+        self.tokens.advance(1);
         if !clause.takes_name() {
             let text = String::new();
             return Ok((clause, Word { text, place }));
         }
-        if !self.sign("=") {
-            return Err(self.expected("'='"));
+        if !self.tokens.sign("=") {
+            return Err(self.tokens.expected("'='"));
         }
         Ok((clause, self.name("a name")?))
-    }
-
-    fn too_many(&self, what: &str) -> Error {
-        self.place()
-            .error(texts::TOO_MANY)
-            .with("max", TERMS_MAX)
-            .with("what", what)
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::client::{Client, Credentials, Object, Reference};
 use crate::inventory::Machine;
 
+use super::super::contents::{self, Contents};
 use super::super::failure::Failure;
 use super::super::job;
 use super::super::output::{Output, count};
@@ -87,7 +88,7 @@ impl Wire {
             "→ Msvm_CollectionSnapshotService.CreateSnapshot Collection={} SnapshotType=1 ElementName={name}",
             of.text(COLLECTION.key).unwrap_or_default()
         ));
-        let answer = snapshot::call(&self.client, of.clone(), &settings, "1").await?;
+        let answer = snapshot::call_create(&self.client, of.clone(), &settings, "1").await?;
         let set = answer.get("ResultingSnapshotCollection").reference();
         let set = set
             .and_then(|s| s.text(SNAPSHOT_SET.key))
@@ -127,19 +128,13 @@ impl Wire {
 
     /// The captured disks of a set: machine and file.
     pub(super) async fn captured(&self, set: &str) -> Result<Vec<(String, PathBuf)>, Failure> {
-        say("→ Enumerate Msvm_StorageAllocationSettingData, Msvm_ComputerSystem");
-        let disks = self
-            .client
-            .enumerate(NAMESPACE, "Msvm_StorageAllocationSettingData")
-            .await?;
-        let machines = all(&self.client, MACHINE).await?;
+        say("→ Enumerate what Msvm_CollectedSnapshots links to the set, its machines and disks");
+        let contents = Contents::read(&self.client, set).await?;
         let mut out = Vec::new();
-        for member in self.members(set).await? {
-            let owner = member.text("VirtualSystemIdentifier");
-            let machine = machines.iter().find(|m| m.text("Name") == owner);
-            let name = machine.map_or(owner, |m| m.text("ElementName"));
-            for file in snapshot::files(&disks, member.text("InstanceID")) {
-                out.push((name.to_owned(), PathBuf::from(file)));
+        for member in &contents.members {
+            for disk in contents.disks(member) {
+                let file = PathBuf::from(disk.text("HostResource"));
+                out.push((contents.machine(member).to_owned(), file));
             }
         }
         if out.is_empty() {
@@ -150,22 +145,10 @@ impl Wire {
         Ok(out)
     }
 
-    async fn members(&self, set: &str) -> Result<Vec<Object>, Failure> {
-        say("→ Enumerate Msvm_CollectedSnapshots, Get of each member");
-        let links = self
-            .client
-            .enumerate(NAMESPACE, "Msvm_CollectedSnapshots")
-            .await?;
-        let mut members = Vec::new();
-        for member in snapshot::members(&links, set) {
-            members.push(self.client.get(member).await?);
-        }
-        Ok(members)
-    }
-
     /// From the first to the last capture of the set.
     async fn show_window(&self, set: &str) -> Result<(), Failure> {
-        let members = self.members(set).await?;
+        say("→ Enumerate what Msvm_CollectedSnapshots links to the set");
+        let members = contents::members(&self.client, set).await?;
         let times = members
             .iter()
             .filter_map(|m| m.text("CreationTime").parse().ok());

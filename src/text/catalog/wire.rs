@@ -52,6 +52,7 @@ super::messages! {
     FRAGMENT_TRANSFER = "wire.fragment-transfer", "fragments (header w:FragmentTransfer) are not supported";
     FRAGMENT_OPTIONAL = "wire.fragment-optional", "the header w:FragmentTransfer must carry mustUnderstand=\"true\"";
     OPTION_NO_NAME = "wire.option-no-name", "a w:Option has no Name";
+    OPTION_MUST_COMPLY = "wire.option-must-comply", "the option {option} must be complied with, but this resource has no options";
     TOO_MANY_OPTIONS = "wire.too-many-options", "there may be at most {max} options";
     BODY = "wire.body", "the body must hold the element {element} of {namespace}";
     INPUT = "wire.input", "the body of a call of {method} must hold the element {method}_INPUT, got {element}";

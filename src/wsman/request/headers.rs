@@ -352,6 +352,22 @@ impl Blocks<'_> {
     }
 }
 
+impl Blocks<'_> {
+    /// For a resource that has no options: refuses one that the sender insists on (rule H-23).
+    pub(super) fn insist_on_no_option(&self) -> Result<(), Fault> {
+        let options = self.option_set.into_iter().flat_map(|set| set.children());
+        let insists = |e: &Element<'_>| {
+            let must = e.attribute("", "MustComply");
+            e.is(ns::WSMAN, "Option") && matches!(must.map(str::trim), Some("true" | "1"))
+        };
+        let Some(option) = options.into_iter().find(insists) else {
+            return Ok(());
+        };
+        let name = option.attribute("", "Name").unwrap_or_default();
+        Err(table::OPTIONS_NOT_SUPPORTED.fault(wire::OPTION_MUST_COMPLY.with("option", name)))
+    }
+}
+
 /// The options that have an effect (rules H-24, H-25, C-4).
 #[derive(Debug, Default)]
 struct Options {

@@ -64,6 +64,10 @@ impl<'r> Asked<'r> {
             return Err(table::URI_LIMIT.fault(text));
         }
         let resource = Resource::of(uri);
+        // CIM requests are carried out whatever other options say, as Windows does.
+        if let Resource::Config(_) = resource {
+            blocks.insist_on_no_option()?;
+        }
         let named = match &resource {
             Resource::Class(class) => class.namespace.clone(),
             Resource::AllClasses(_, namespace) => namespace.clone(),
@@ -82,10 +86,7 @@ impl<'r> Asked<'r> {
         let selected = take_namespace(&mut selectors)?;
         let namespace = match (named, selected) {
             (Some(named), Some(selected)) if !named.eq_ignore_ascii_case(&selected) => {
-                let text = wire::NAMESPACES_DIFFER
-                    .with("uri", named)
-                    .with("selector", selected);
-                return Err(table::DIFFERENT_CIM_SELECTOR.fault(text));
+                return Err(namespaces_differ(&named, &selected));
             }
             (Some(namespace), _) | (None, Some(namespace)) => namespace,
             (None, None) => Cow::Borrowed(&*limits.default_namespace),
@@ -210,8 +211,8 @@ impl<'r> Asked<'r> {
         };
         let target = self.target(uri)?;
         // Nearly always the very URI that the resource has.
-        let of_target = class == self.uri
-            || ClassUri::parse(class).is_some_and(|named| target.class.is_a(named.class));
+        let of_target =
+            class == self.uri || ClassUri::parse(class).is_some_and(|c| self.names(&c, &target));
         match target.class.method(method).filter(|_| of_target).cloned() {
             Some(method) => Ok((target, method)),
             None => {
@@ -221,6 +222,12 @@ impl<'r> Asked<'r> {
                 Err(table::ACTION_MISMATCH.fault(text))
             }
         }
+    }
+
+    /// Is it the class of the target or one above it, in the namespace of the request?
+    fn names(&self, class: &ClassUri<'_>, target: &Target) -> bool {
+        let here = |namespace: &str| namespace.eq_ignore_ascii_case(&self.namespace);
+        class.namespace.as_deref().is_none_or(here) && target.class.is_a(class.class)
     }
 
     fn namespace_exists(&self) -> Result<(), Fault> {
@@ -341,6 +348,13 @@ fn take_namespace<'d>(selectors: &mut Vec<Selector<'d>>) -> Result<Option<Cow<'d
     Ok(Some(namespace).filter(|n| !n.is_empty()))
 }
 
+fn namespaces_differ(uri: &str, selector: &str) -> Fault {
+    let text = wire::NAMESPACES_DIFFER
+        .with("uri", uri)
+        .with("selector", selector);
+    table::DIFFERENT_CIM_SELECTOR.fault(text)
+}
+
 fn within_limits(selectors: &[Selector<'_>]) -> Result<(), Fault> {
     let length = |s: &Selector<'_>| match &s.value {
         SelectorValue::Text(text) => s.name.len() + text.len(),
@@ -380,5 +394,6 @@ fn selector_fault(error: SelectorError) -> Fault {
         SelectorError::Resource(uri) => {
             table::INVALID_SELECTOR_VALUE.fault(wire::EPR_RESOURCE.with("uri", uri))
         }
+        SelectorError::Namespaces { uri, selector } => namespaces_differ(&uri, &selector),
     }
 }

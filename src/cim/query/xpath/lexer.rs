@@ -1,8 +1,9 @@
 //! The tokens of XPath 1.0 (section 3.7), as far as a filter may hold them or they are refused by name.
 
 use crate::cim::lexical;
+use crate::cim::query::Error;
 use crate::cim::query::cursor::{Cursor, described};
-use crate::cim::query::{Error, Place};
+use crate::cim::query::tokens::Lexeme;
 use crate::text::catalog::query as texts;
 
 /// A token.
@@ -25,9 +26,10 @@ const SIGNS: [&str; 23] = [
     "|", "+", "-", "$", ":",
 ];
 
-impl Token {
-    /// The token named for an error.
-    pub(super) fn describe(&self) -> String {
+impl Lexeme for Token {
+    const END: &'static Self = &Self::End;
+
+    fn describe(&self) -> String {
         match self {
             Self::Name(Some(prefix), local) => described(&format!("{prefix}:{local}")),
             Self::Name(None, text) | Self::Text(text) => described(text),
@@ -37,25 +39,18 @@ impl Token {
             Self::End => "the end of the query".to_owned(),
         }
     }
-}
 
-/// Takes the text apart; the last token is [`Token::End`].
-pub(super) fn tokens(text: &str) -> Result<Vec<(Token, Place)>, Error> {
-    let mut text = Cursor::new(text)?;
-    let mut tokens = Vec::new();
-    loop {
-        text.skip_blanks();
-        let place = text.place();
-        let token = token(&mut text)?;
-        let ended = token == Token::End;
-        tokens.push((token, place));
-        if ended {
-            return Ok(tokens);
-        }
+    fn is_sign(&self, sign: &str) -> bool {
+        matches!(self, Self::Sign(s) if *s == sign)
+    }
+
+    fn is_word(&self, word: &str) -> bool {
+        matches!(self, Self::Name(None, local) if local == word)
     }
 }
 
-fn token(text: &mut Cursor<'_>) -> Result<Token, Error> {
+/// Reads the next token.
+pub(super) fn token(text: &mut Cursor<'_>) -> Result<Token, Error> {
     let Some(c) = text.peek() else {
         return Ok(Token::End);
     };

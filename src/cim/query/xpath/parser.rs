@@ -9,22 +9,20 @@
 //!   step      = . | text() | @name | name { [ position ] | [ any ] }
 //! ```
 
-use super::lexer::{Token, tokens};
+use super::lexer::{Token, token};
 use super::syntax::{Expr, Name, Operand, Part, Path, Predicate, Step};
+use crate::cim::query::Error;
 use crate::cim::query::syntax::{Literal, Op, Word};
-use crate::cim::query::{DEPTH_MAX, Error, Place, TERMS_MAX};
+use crate::cim::query::tokens::{Lexeme, Tokens, joined};
 use crate::text::catalog::query as texts;
 
 /// Reads a filter.
 pub(super) fn parse(text: &str) -> Result<Expr, Error> {
     let mut parser = Parser {
-        tokens: tokens(text)?,
-        at: 0,
-        depth: 0,
-        terms: 0,
+        tokens: Tokens::read(text, token)?,
     };
     let expr = parser.any()?;
-    match parser.peek() {
+    match parser.tokens.peek() {
         Token::End => Ok(expr),
         _ => Err(parser.expected("an operator or the end of the query")),
     }
@@ -34,113 +32,53 @@ pub(super) fn parse(text: &str) -> Result<Expr, Error> {
 const NOT_OFFERED: [&str; 8] = ["//", "::", "..", "*", "|", "+", "-", "$"];
 
 struct Parser {
-    /// INVARIANT: ends in [`Token::End`].
-    tokens: Vec<(Token, Place)>,
-    at: usize,
-    depth: usize,
-    terms: usize,
+    tokens: Tokens<Token>,
 }
 
 impl Parser {
-    fn peek(&self) -> &Token {
-        self.peek_at(0)
-    }
-
-    fn peek_at(&self, ahead: usize) -> &Token {
-        self.tokens
-            .get(self.at + ahead)
-            .map_or(&Token::End, |(t, _)| t)
-    }
-
-    fn place(&self) -> Place {
-        let token = self.tokens.get(self.at).or(self.tokens.last());
-        token.map_or_else(Place::default, |(_, place)| *place)
-    }
-
     fn expected(&self, expected: &str) -> Error {
-        let what = self.peek().describe();
-        let beyond = match self.peek() {
+        let beyond = match self.tokens.peek() {
             Token::Sign(sign) => NOT_OFFERED.contains(sign),
             Token::Name(None, name) => matches!(&**name, "div" | "mod"),
             _ => false,
         };
-        if beyond {
-            return self.place().error(texts::NOT_OFFERED).with("what", what);
+        match beyond {
+            true => self.tokens.not_offered(self.tokens.peek().describe()),
+            false => self.tokens.expected(expected),
         }
-        self.place()
-            .error(texts::SYNTAX)
-            .with("expected", expected)
-            .with("got", what)
-    }
-
-    fn is_sign(&self, ahead: usize, sign: &str) -> bool {
-        matches!(self.peek_at(ahead), Token::Sign(s) if *s == sign)
-    }
-
-    /// Takes the sign if it is next.
-    fn sign(&mut self, sign: &str) -> bool {
-        let found = self.is_sign(0, sign);
-        self.at += usize::from(found);
-        found
     }
 
     fn must(&mut self, sign: &str) -> Result<(), Error> {
-        match self.sign(sign) {
+        match self.tokens.sign(sign) {
             true => Ok(()),
             false => Err(self.expected(&format!("'{sign}'"))),
         }
     }
 
-    fn is_name(&self, name: &str) -> bool {
-        matches!(self.peek(), Token::Name(None, local) if local == name)
-    }
-
     /// The function that is called here.
     fn function(&self) -> Option<&str> {
-        match self.peek() {
-            Token::Name(None, name) if self.is_sign(1, "(") => Some(name),
+        match self.tokens.peek() {
+            Token::Name(None, name) if self.tokens.is_sign(1, "(") => Some(name),
             _ => None,
         }
     }
 
     fn any(&mut self) -> Result<Expr, Error> {
-        self.list("or", Self::all, Expr::Any)
+        joined(self, Self::all, |p| p.tokens.word("or"), Expr::Any)
     }
 
     fn all(&mut self) -> Result<Expr, Error> {
-        self.list("and", Self::test, Expr::All)
-    }
-
-    fn list(
-        &mut self,
-        operator: &str,
-        part: fn(&mut Self) -> Result<Expr, Error>,
-        join: fn(Vec<Expr>) -> Expr,
-    ) -> Result<Expr, Error> {
-        let first = part(self)?;
-        if !self.is_name(operator) {
-            return Ok(first);
-        }
-        let mut parts = vec![first];
-        while self.is_name(operator) {
-            self.at += 1;
-            parts.push(part(self)?);
-        }
-        Ok(join(parts))
+        joined(self, Self::test, |p| p.tokens.word("and"), Expr::All)
     }
 
     fn test(&mut self) -> Result<Expr, Error> {
-        self.terms += 1;
-        if self.terms > TERMS_MAX {
-            let error = self.place().error(texts::TOO_MANY).with("max", TERMS_MAX);
-            return Err(error.with("what", "comparisons"));
-        }
-        if self.sign("(") {
+        self.tokens.count()?;
+        if self.tokens.sign("(") {
             return self.nested(")");
         }
         match self.function() {
             Some("not") => {
-                self.at += 2;
+                self.tokens.advance(2);
                 Ok(Expr::Not(Box::new(self.nested(")")?)))
             }
             Some(name) => match Part::ALL.into_iter().find(|p| p.function() == name) {
@@ -153,41 +91,38 @@ impl Parser {
 
     /// A condition up to what closes it.
     fn nested(&mut self, end: &str) -> Result<Expr, Error> {
-        if self.depth >= DEPTH_MAX {
-            return Err(self.place().error(texts::TOO_DEEP).with("max", DEPTH_MAX));
-        }
-        self.depth += 1;
+        self.tokens.enter()?;
         let inner = self.any()?;
-        if !self.sign(end) {
+        if !self.tokens.sign(end) {
             return Err(self.expected(&format!("an operator or '{end}'")));
         }
-        self.depth -= 1;
+        self.tokens.leave();
         Ok(inner)
     }
 
     fn part(&mut self, part: Part) -> Result<Expr, Error> {
-        self.at += 2;
+        self.tokens.advance(2);
         let path = self.path("the path of a property")?;
         self.must(",")?;
-        let place = self.place();
-        let Token::Text(text) = self.peek() else {
+        let place = self.tokens.place();
+        let Token::Text(text) = self.tokens.peek() else {
             return Err(self.expected("a text in quotes"));
         };
         let text = text.clone();
-        self.at += 1;
+        self.tokens.advance(1);
         self.must(")")?;
         Ok(Expr::Part(part, path, Word { text, place }))
     }
 
     fn comparison(&mut self) -> Result<Expr, Error> {
         let left = self.operand()?;
-        let op = match self.peek() {
+        let op = match self.tokens.peek() {
             Token::Sign(sign) => Op::of(sign),
             _ => None,
         };
         match (op, left) {
             (Some(op), left) => {
-                self.at += 1;
+                self.tokens.advance(1);
                 Ok(Expr::Compare(left, op, self.operand()?))
             }
             (None, Operand::Path(path)) => Ok(Expr::Exists(path)),
@@ -196,9 +131,10 @@ impl Parser {
     }
 
     fn operand(&mut self) -> Result<Operand, Error> {
-        let place = self.place();
-        let negative = self.is_sign(0, "-") && !matches!(self.peek_at(1), Token::Sign(_));
-        let literal = match self.peek_at(usize::from(negative)) {
+        let place = self.tokens.place();
+        let negative =
+            self.tokens.is_sign(0, "-") && !matches!(self.tokens.peek_at(1), Token::Sign(_));
+        let literal = match self.tokens.peek_at(usize::from(negative)) {
             Token::Text(text) if !negative => Literal::Text(text.clone()),
             Token::Integer(n) if negative => Literal::Integer(-n),
             Token::Integer(n) => Literal::Integer(*n),
@@ -211,19 +147,19 @@ impl Parser {
                     .map(Operand::Path);
             }
         };
-        self.at += 1 + usize::from(negative);
+        self.tokens.advance(1 + usize::from(negative));
         Ok(Operand::Literal(literal, place))
     }
 
     fn path(&mut self, expected: &str) -> Result<Path, Error> {
-        let place = self.place();
-        let absolute = self.sign("/");
+        let place = self.tokens.place();
+        let absolute = self.tokens.sign("/");
         let mut steps = vec![self.step(if absolute {
             "the name of a class"
         } else {
             expected
         })?];
-        while self.sign("/") {
+        while self.tokens.sign("/") {
             steps.push(self.step("a step after '/'")?);
         }
         Ok(Path {
@@ -234,10 +170,10 @@ impl Parser {
     }
 
     fn step(&mut self, expected: &str) -> Result<Step, Error> {
-        let place = self.place();
+        let place = self.tokens.place();
         match self.function() {
             Some("text") => {
-                self.at += 2;
+                self.tokens.advance(2);
                 self.must(")")?;
                 return Ok(Step::Text(place));
             }
@@ -251,27 +187,27 @@ impl Parser {
             }
             None => {}
         }
-        if self.sign(".") {
+        if self.tokens.sign(".") {
             return Ok(Step::This);
         }
-        if self.sign("@") {
+        if self.tokens.sign("@") {
             return self.name("the name of an attribute").map(Step::Attribute);
         }
         let name = self.name(expected)?;
         let mut predicates = Vec::new();
-        while self.sign("[") {
+        while self.tokens.sign("[") {
             predicates.push(self.predicate()?);
         }
         Ok(Step::Child(name, predicates))
     }
 
     fn name(&mut self, expected: &str) -> Result<Name, Error> {
-        let place = self.place();
-        let Token::Name(prefix, local) = self.peek() else {
+        let place = self.tokens.place();
+        let Token::Name(prefix, local) = self.tokens.peek() else {
             return Err(self.expected(expected));
         };
         let (prefix, text) = (prefix.clone(), local.clone());
-        self.at += 1;
+        self.tokens.advance(1);
         Ok(Name {
             prefix,
             local: Word { text, place },
@@ -279,9 +215,9 @@ impl Parser {
     }
 
     fn predicate(&mut self) -> Result<Predicate, Error> {
-        if let (Token::Integer(n), true) = (self.peek(), self.is_sign(1, "]")) {
-            let (n, place) = (*n, self.place());
-            self.at += 2;
+        if let (Token::Integer(n), true) = (self.tokens.peek(), self.tokens.is_sign(1, "]")) {
+            let (n, place) = (*n, self.tokens.place());
+            self.tokens.advance(2);
             return Ok(Predicate::Position(n, place));
         }
         self.nested("]").map(Predicate::Condition)

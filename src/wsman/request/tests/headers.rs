@@ -331,6 +331,30 @@ fn h_23_to_h_25_options_are_understood_and_two_have_an_effect() {
 }
 
 #[test]
+fn h_23_an_option_that_must_be_complied_with_is_refused_where_there_are_no_options() {
+    let with = |must: &str| {
+        let option = format!("<w:Option Name=\"a\"/><w:Option Name=\"o\" {must}>x</w:Option>");
+        let set = format!("<w:OptionSet>{option}</w:OptionSet>");
+        Ask::new(
+            GET,
+            "http://schemas.microsoft.com/wbem/wsman/1/config",
+            &set,
+            "",
+        )
+    };
+    for must in ["MustComply=\"true\"", "MustComply=\"1\""] {
+        assert_fault(
+            &with(must).fault(),
+            &table::OPTIONS_NOT_SUPPORTED,
+            "option o",
+        );
+    }
+    for must in ["", "MustComply=\"false\""] {
+        assert!(with(must).received().request.is_ok(), "{must}");
+    }
+}
+
+#[test]
 fn h_26_to_h_32_known_blocks_of_no_effect_are_understood() {
     for block in [
         r#"<w:RequestEPR s:mustUnderstand="true"/>"#,

@@ -3,8 +3,9 @@
 use crate::cim::Value;
 use crate::wsman::config::Part;
 use crate::wsman::fault::{Kind, table};
-use crate::wsman::fixture::{Ask, DMTF, GET, V2, WMI, reference, selectors};
+use crate::wsman::fixture::{Ask, DMTF, ENUMERATE, GET, V2, WMI, reference, selectors};
 use crate::wsman::request::{Operation, Target};
+use crate::wsman::uri;
 
 fn ask(class: &str, selectors: &str) -> Ask {
     Ask::new(GET, &format!("{WMI}{class}"), selectors, "")
@@ -220,6 +221,92 @@ fn h_18_the_namespace_selector_is_no_key_and_agrees_with_the_uri() {
         &with(dmtf, "root/cimv2"),
         &table::RESOURCE_NOT_FOUND,
         "root/cimv2",
+    );
+}
+
+const CIMV2: &str = "root/cimv2";
+
+/// A request on a URI of the WMI family, whose selector names another namespace.
+fn contradicted(action: &str, uri: &str, keys: &[(&str, &str)], body: &str) -> Ask {
+    let given = [keys, &[("__cimnamespace", CIMV2)]].concat();
+    Ask::new(action, uri, &selectors(&given), body)
+}
+
+#[test]
+fn h_18_a_uri_that_contradicts_the_namespace_selector_is_refused_by_each_operation() {
+    let (one, all) = (format!("{WMI}T_Service"), format!("{WMI}*"));
+    let start = format!("{WMI}T_Service/Count");
+    let put = GET.replace("Get", "Put");
+    let filter = |dialect: &str, text: &str| {
+        format!("<n:Enumerate><w:Filter Dialect=\"{dialect}\">{text}</w:Filter></n:Enumerate>")
+    };
+    let wql = filter(uri::WQL, "SELECT * FROM T_Service");
+    let object = reference(&format!("{WMI}T_Job"), &[("InstanceID", "j")]);
+    let linked =
+        format!("<b:AssociatedInstances><b:Object>{object}</b:Object></b:AssociatedInstances>");
+    let linked = filter(uri::ASSOCIATION_FILTER, &linked);
+    for (action, uri, body) in [
+        (GET, &one, ""),
+        (&put, &one, ""),
+        (ENUMERATE, &one, "<n:Enumerate/>"),
+        (ENUMERATE, &one, &wql),
+        (ENUMERATE, &one, &linked),
+        (ENUMERATE, &all, &wql),
+        (ENUMERATE, &all, &linked),
+        (&start, &one, ""),
+    ] {
+        let ask = contradicted(action, uri, &[], body);
+        refused(&ask, &table::DIFFERENT_CIM_SELECTOR, CIMV2);
+        let agrees = ask.replace(CIMV2, V2);
+        assert!(
+            action == put || agrees.received().request.is_ok(),
+            "{action} {uri}"
+        );
+        // Neither URI of the DMTF family names a namespace: there the selector alone counts.
+        let dmtf = ask.replace(uri, &uri.replace(WMI, DMTF));
+        refused(&dmtf, &table::RESOURCE_NOT_FOUND, CIMV2);
+    }
+}
+
+#[test]
+fn h_18_a_reference_that_contradicts_itself_is_refused_wherever_it_stands() {
+    let job = format!("{WMI}T_Job");
+    let keys = [("InstanceID", "j"), ("__CIMNamespace", CIMV2)];
+    let bad = reference(&job, &keys);
+    let wrapped = format!("<a:EndpointReference>{bad}</a:EndpointReference>");
+    let key = selectors(&[("Antecedent", &wrapped), ("Dependent", &wrapped)]);
+    refused(&ask("T_Link", &key), &table::DIFFERENT_CIM_SELECTOR, CIMV2);
+
+    let walk = format!("<b:AssociatedInstances><b:Object>{bad}</b:Object></b:AssociatedInstances>");
+    let dialect = uri::ASSOCIATION_FILTER;
+    let body =
+        format!("<n:Enumerate><w:Filter Dialect=\"{dialect}\">{walk}</w:Filter></n:Enumerate>");
+    let enumerate = Ask::new(ENUMERATE, &format!("{WMI}*"), "", &body);
+    refused(&enumerate, &table::INVALID_FILTER_XML, CIMV2);
+
+    let service = format!("{WMI}T_Service");
+    let body = format!("<p:Do_INPUT><p:Jobs>{bad}</p:Jobs></p:Do_INPUT>");
+    let call = Ask::new(&format!("{service}/Do"), &service, "", &body);
+    refused(&call, &table::PARAMETER_INVALID_VALUE, CIMV2);
+
+    // An empty selector says nothing, as in the header of a request.
+    for namespace in ["", "ROOT\\virtualization\\v2"] {
+        let call = call.replace(CIMV2, namespace);
+        assert!(call.received().request.is_ok(), "{namespace}");
+    }
+}
+
+#[test]
+fn h_18_a_method_of_a_class_of_another_namespace_is_not_called() {
+    let uri = format!("{WMI}T_Service");
+    let action = format!("{uri}/Count");
+    let call = Ask::new(&action, &uri, "", "");
+    assert!(call.received().request.is_ok());
+    let elsewhere = action.replace("virtualization/v2", "cimv2");
+    refused(
+        &call.replace(&action, &elsewhere),
+        &table::ACTION_MISMATCH,
+        "Count",
     );
 }
 
