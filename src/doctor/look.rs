@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::doctor::cure::Cure;
+use crate::doctor::cure::{Cure, actives};
 use crate::doctor::{Doctor, Finding, Kind, Severity};
 use crate::engine::definition;
 use crate::engine::failure::At;
@@ -124,12 +124,21 @@ impl Doctor {
     fn library(&self) -> Vec<Ailment> {
         let problems = (self.deps.library)().into_iter();
         let told = problems.map(|p| {
-            ailment(
-                p.kind,
-                Severity::Error,
-                p.file.display().to_string(),
-                p.text,
-            )
+            let object = p.file.display().to_string();
+            let Some(machine) = without_tops(&p.file) else {
+                return ailment(p.kind, Severity::Error, object, p.text);
+            };
+            match self.deps.coordinator.lost_tops(machine) {
+                Ok(tops) => {
+                    let fix = format!("make it anew: {}", actives(&tops));
+                    let found = ailment(p.kind, Severity::Error, object, p.text);
+                    found.cured(&fix, Cure::Tops(machine))
+                }
+                Err(why) => {
+                    let text = format!("{}; it cannot be made anew: {why}", p.text);
+                    ailment(p.kind, Severity::Error, object, text)
+                }
+            }
         });
         told.collect()
     }
@@ -354,6 +363,13 @@ impl Doctor {
         });
         told.collect()
     }
+}
+
+/// The machine whose `tops.json` this is, if it is not there.
+fn without_tops(file: &Path) -> Option<VmId> {
+    let machine = file.parent().and_then(Path::file_name)?.to_str()?;
+    let gone = file.ends_with(definition::TOPS) && !file.exists();
+    machine.parse().ok().filter(|_| gone)
 }
 
 impl Ailment {

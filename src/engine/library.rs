@@ -105,6 +105,13 @@ impl Library {
         self.problems.load_full()
     }
 
+    /// [`Library::problems`] by a look that is made now.
+    #[must_use]
+    pub fn problems_now(&self) -> Arc<Vec<Problem>> {
+        self.renew(&mut self.lock());
+        self.problems.load_full()
+    }
+
     /// Renews the snapshot if the last look is a second old and nobody else is at it.
     fn look(&self) {
         let now = millis(&self.clock);
@@ -156,6 +163,37 @@ impl Library {
         }
     }
 
+    /// Adds `tops` to what `old` finds in the file.
+    fn record_tops(
+        &self,
+        id: VmId,
+        tops: &BTreeMap<String, Top>,
+        old: impl FnOnce(&Path) -> Result<Tops, (EngineErrorKind, io::Error)>,
+    ) -> Result<(), EngineError> {
+        let mut entries = self.lock();
+        let folder = self.directory.join(id.to_string());
+        if !folder.join(DEFINITION).is_file() {
+            return Err(unknown(id));
+        }
+        let file = folder.join(TOPS);
+        let fail = |(kind, e): (EngineErrorKind, io::Error)| EngineError {
+            kind,
+            text: texts::TOPS_WRITE
+                .with("machine", id)
+                .with("file", file.display())
+                .with("cause", e),
+        };
+        let mut stored = old(&file).map_err(fail)?;
+        let new = tops.iter().map(|(k, v)| (k.clone(), v.clone()));
+        stored.tops.extend(new);
+        stored.save(&file).map_err(|e| match e {
+            NotReplaced::Refused(e) => fail((kind(&e), e)),
+            NotReplaced::Broken(e) => fail((EngineErrorKind::Broken, e)),
+        })?;
+        self.renew(&mut entries);
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<VmId, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -181,30 +219,27 @@ impl Compute for Library {
         }
     }
 
-    fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
-        let mut entries = self.lock();
+    fn trouble(&self, id: VmId) -> Option<Text> {
         let folder = self.directory.join(id.to_string());
-        if !folder.join(DEFINITION).is_file() {
-            return Err(unknown(id));
-        }
-        let file = folder.join(TOPS);
-        let fail = |kind, e: io::Error| EngineError {
-            kind,
-            text: texts::TOPS_WRITE
-                .with("machine", id)
-                .with("file", file.display())
-                .with("cause", e),
-        };
-        let mut stored = Tops::load(&file).map_err(|e| fail(kind(&e), e))?;
-        stored
-            .tops
-            .extend(tops.iter().map(|(k, v)| (k.clone(), v.clone())));
-        stored.save(&file).map_err(|e| match e {
-            NotReplaced::Refused(e) => fail(kind(&e), e),
-            NotReplaced::Broken(e) => fail(EngineErrorKind::Broken, e),
-        })?;
-        self.renew(&mut entries);
-        Ok(())
+        let problems = self.problems();
+        let is_broken = self.machine(id).is_none();
+        let mut own = problems
+            .iter()
+            .filter(|p| is_broken && p.file.parent() == Some(&folder));
+        own.next().map(|p| p.text.clone())
+    }
+
+    fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
+        let unread = |e: io::Error| (kind(&e), e);
+        self.record_tops(id, tops, |file| Tops::load(file).map_err(unread))
+    }
+
+    fn restore_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
+        self.record_tops(id, tops, |file| match fs::symlink_metadata(file) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Tops::new(None)),
+            Err(e) => Err((kind(&e), e)),
+            Ok(_) => Err((EngineErrorKind::Failed, io::ErrorKind::AlreadyExists.into())),
+        })
     }
 
     fn hold(&self, machine: &Machine) -> Result<Hold, EngineError> {
@@ -255,7 +290,7 @@ pub(crate) fn unknown(id: VmId) -> EngineError {
 }
 
 /// The folders that are named as a GUID is written; all else (an import under way) is passed over.
-fn machine_ids(directory: &Path) -> io::Result<Vec<VmId>> {
+pub(crate) fn machine_ids(directory: &Path) -> io::Result<Vec<VmId>> {
     let mut ids = Vec::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
@@ -289,10 +324,11 @@ fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> 
     let stored = match Tops::load(&tops) {
         Ok(it) => it,
         Err(e) => {
-            let text = texts::DEFINITION_READ
-                .with("file", tops.display())
-                .with("cause", e);
-            return broken(&tops, text, seen);
+            let text = match e.kind() {
+                io::ErrorKind::NotFound => texts::TOPS_MISSING.text(),
+                _ => texts::DEFINITION_READ.with("cause", e),
+            };
+            return broken(&tops, text.with("file", tops.display()), seen);
         }
     };
     let mut problems = Vec::new();

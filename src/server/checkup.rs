@@ -136,5 +136,5 @@ fn problems(library: Option<&Library>, roots: &Roots) -> Vec<LibraryProblem> {
             text: p.text.render(),
         }
     };
-    library.problems().iter().map(problem).collect()
+    library.problems_now().iter().map(problem).collect()
 }

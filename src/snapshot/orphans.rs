@@ -75,7 +75,7 @@ fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
 /// `sets/<set>/<machine>/<file>`: nothing of ours lies deeper.
 const DEPTH: u8 = 3;
 
-fn walk(
+pub(crate) fn walk(
     folder: &Path,
     depth: u8,
     ours: bool,

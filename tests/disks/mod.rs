@@ -7,4 +7,6 @@ mod doctor;
 mod lost;
 mod refuse;
 mod restored;
+mod scene;
+mod tops;
 mod trouble;

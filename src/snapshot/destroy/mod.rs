@@ -301,7 +301,8 @@ fn machines(set: &Arc<SnapshotSet>) -> BTreeSet<VmId> {
 
 /// Everything that will be looked at: after a death nothing else leads to a layer that nobody names.
 fn draft(core: &Core, snapshot: Snapshot) -> Result<Member, Refused> {
-    if core.deps.compute.machine(snapshot.machine).is_some() {
+    let compute = &core.deps.compute;
+    if compute.machine(snapshot.machine).is_some() || compute.trouble(snapshot.machine).is_some() {
         let running = texts::DESTROY_RUNNING;
         powered_off(core, snapshot.machine, running.text(), running)?;
     }
