@@ -63,6 +63,7 @@ impl Doctor {
         found.extend(self.machines());
         if at_rest {
             found.extend(self.hidden());
+            found.extend(self.leftovers());
         }
         found.extend(self.orphans());
         found.extend(self.space());
@@ -318,6 +319,27 @@ impl Doctor {
             }
         }
         found
+    }
+
+    fn leftovers(&self) -> Vec<Ailment> {
+        let left = self.deps.coordinator.leftovers().into_iter();
+        let told = left.map(|(left, away)| {
+            let object = left.file.display().to_string();
+            let of = format!(
+                "a set that is deleted kept it; machine {}, disk {}",
+                left.machine_name, left.disk
+            );
+            match away {
+                None => ailment(Kind::Leftover, Severity::Warning, object, of)
+                    .cured("remove it", Cure::Tidy(left.machine)),
+                Some(error) => {
+                    let text =
+                        format!("{of}; it is not known whether something lies on it: {error}");
+                    ailment(Kind::Leftover, Severity::Warning, object, text)
+                }
+            }
+        });
+        told.collect()
     }
 
     fn orphans(&self) -> Vec<Ailment> {

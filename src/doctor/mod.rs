@@ -55,6 +55,8 @@ pub enum Kind {
     PendingMerge,
     /// A hidden layer that must stay for now.
     HiddenLayer,
+    /// A file that a destroyed set has left.
+    Leftover,
     /// A file that nothing names.
     Orphan,
     /// Less free space than the reserve.

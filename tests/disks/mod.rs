@@ -4,6 +4,7 @@
 mod capture;
 mod damage;
 mod doctor;
+mod left;
 mod lost;
 mod refuse;
 mod restored;
