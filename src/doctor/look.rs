@@ -126,6 +126,9 @@ impl Doctor {
         let problems = (self.deps.library)().into_iter();
         let told = problems.map(|p| {
             let object = p.file.display().to_string();
+            if p.kind == Kind::PathIdle {
+                return ailment(p.kind, Severity::Warning, object, p.text);
+            }
             let Some(machine) = without_tops(&p.file) else {
                 return ailment(p.kind, Severity::Error, object, p.text);
             };

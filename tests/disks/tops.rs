@@ -1,11 +1,12 @@
 //! A machine whose `tops.json` is gone is used by nobody; it is made anew where its active files are known.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use super::scene::Scene;
-use crate::support::server::{run_in, text};
-use crate::support::site::Image;
+use crate::support::server::{binary, run_in, text};
+use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
 use crate::support::tools::full;
 use crate::support::wire::{Created, Wire};
 
@@ -140,4 +141,85 @@ fn where_it_is_not_certain_which_file_is_active_nothing_is_made_anew() {
     fs::remove_file(&journal).unwrap();
     fs::write(scene.tops(), whole).unwrap();
     scene.assert_whole("put back");
+}
+
+/// A server whose log is a file.
+struct Logged {
+    child: Child,
+    log: tempfile::NamedTempFile,
+}
+
+impl Logged {
+    fn new(data: &Path) -> Self {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut server = Command::new(binary());
+        server
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data);
+        let server = server.stdout(Stdio::null()).stderr(log.reopen().unwrap());
+        let child = server.spawn().unwrap();
+        Self { child, log }
+    }
+
+    fn count(&self, words: &str) -> usize {
+        fs::read_to_string(self.log.path())
+            .unwrap()
+            .matches(words)
+            .count()
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_path_that_is_edited_after_a_set_is_told_to_have_no_effect() {
+    if !full("images that are cloned") {
+        return;
+    }
+    for ground in [Ground::Host, Ground::Xfs] {
+        let site = Site::new(ground);
+        let machine = site.machine("web", &[Image::Raw], 1);
+        let mut server = site.serve();
+        let wire = Wire::new(&server);
+        let group = wire.define("all", &[&machine.id]).unwrap();
+        let set = wire.take(&group, "first");
+        let applied = wire.apply(&set).unwrap();
+        assert_eq!(wire.end(&applied.job.unwrap()).unwrap().state, 7);
+        site.wait_for_journals();
+        server.stop();
+        told_once(&site, &machine);
+        assert_holds(&site.top(&machine, 0), &machine.content[0], "after all");
+    }
+}
+
+/// The path is edited while a server runs, and written back.
+fn told_once(site: &Site, machine: &Machine) {
+    let file = site.data.join("machines").join(&machine.id).join("vm.toml");
+    let whole = fs::read_to_string(&file).unwrap();
+    let other = site.image("other", Image::Raw, 2);
+    let (old, new) = (machine.images[0].to_str().unwrap(), other.to_str().unwrap());
+    let server = Logged::new(&site.data);
+    while !site.data.join("groupshot.sock").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let doctor = || text(&run_in(&site.data, &["doctor"], "").stdout);
+    assert!(!doctor().contains("path-idle"));
+    fs::write(&file, whole.replace(old, new)).unwrap();
+    for _ in 0..3 {
+        let said = doctor();
+        let line = said.lines().find(|l| l.contains("path-idle")).unwrap();
+        let top = site.top(machine, 0).display().to_string();
+        assert!(
+            line.contains(new) && line.contains(&format!("runs on {top}")),
+            "{line}"
+        );
+    }
+    assert_eq!(server.count("has no effect"), 1);
+    fs::write(&file, &whole).unwrap();
+    assert!(!doctor().contains("path-idle"));
 }
