@@ -153,7 +153,9 @@ impl Doctor {
         let members = state.sets.values().flat_map(|set| &set.members);
         let disks = members.flat_map(|m| m.disks.iter().map(move |d| (m, d)));
         let mut files: BTreeMap<&Path, (&Snapshot, &SnapshotDisk)> = BTreeMap::new();
+        let mut named = BTreeSet::new();
         for (member, disk) in disks.filter(|(_, d)| graph::is_file(d)) {
+            named.insert(disk.file.as_path());
             let below = disk.sealed.iter().skip(1).map(|s| s.file.as_path());
             for file in below.chain([disk.file.as_path()]) {
                 files.entry(file).or_insert((member, disk));
@@ -182,8 +184,7 @@ impl Doctor {
                     text,
                 ));
             }
-            let named = **file == *disk.file;
-            if named && frozen.as_ref().is_some_and(|f| !f.holds(file)) {
+            if named.contains(file) && frozen.as_ref().is_some_and(|f| !f.holds(file)) {
                 let text = "it is not locked against writers; the server tries again by itself";
                 found.push(ailment(
                     Kind::FrozenUnlocked,
