@@ -226,6 +226,23 @@ pub struct SnapshotSet {
     pub job: JobId,
 }
 
+/// A file that a destroyed snapshot kept and that could not be removed with it: something that may lie on it was away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// The machine.
+    pub machine: VmId,
+    /// Its name at the cut.
+    pub machine_name: String,
+    /// The disk.
+    pub disk: String,
+    /// The file, absolute.
+    pub file: PathBuf,
+    /// Its format.
+    pub format: Format,
+    /// What it must be still: another file at its path is not ours.
+    pub sealed: Sealed,
+}
+
 /// Where a machine stands in its tree of snapshots.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {

@@ -1,9 +1,11 @@
 //! What is repaired: one finding at a time, found again first. Each repair may be killed and repeated.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::doctor::{Doctor, Kind};
+use crate::engine::Top;
 use crate::id::VmId;
 use crate::snapshot::{DamagedDisk, Refused};
 
@@ -20,6 +22,8 @@ pub(super) enum Cure {
     Tidy(VmId),
     /// Closes the file to writers; the machine is one of those that it is kept for.
     Mode(PathBuf, VmId),
+    /// Writes the `tops.json` of the machine anew.
+    Tops(VmId),
     /// Moves the file away from where it is found again and again.
     SetAside(PathBuf),
 }
@@ -62,6 +66,10 @@ impl Doctor {
                 closed.map_err(why)?;
                 Ok("the mode is 0444".to_owned())
             }
+            Cure::Tops(machine) => {
+                let tops = coordinator.write_lost_tops(machine).await?;
+                Ok(format!("written: {}", actives(&tops)))
+            }
             Cure::SetAside(file) => {
                 let coordinator = Arc::clone(coordinator);
                 let moved = tokio::task::spawn_blocking(move || coordinator.set_aside(&file)).await;
@@ -71,6 +79,14 @@ impl Doctor {
             }
         }
     }
+}
+
+/// The active file of each disk.
+pub(super) fn actives(tops: &BTreeMap<String, Top>) -> String {
+    let told = tops
+        .iter()
+        .map(|(disk, top)| format!("{disk} runs on {}", top.file.display()));
+    told.collect::<Vec<_>>().join(", ")
 }
 
 fn why(refused: Refused) -> String {

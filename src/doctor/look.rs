@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::doctor::cure::Cure;
+use crate::doctor::cure::{Cure, actives};
 use crate::doctor::{Doctor, Finding, Kind, Severity};
 use crate::engine::definition;
 use crate::engine::failure::At;
@@ -63,6 +63,7 @@ impl Doctor {
         found.extend(self.machines());
         if at_rest {
             found.extend(self.hidden());
+            found.extend(self.leftovers());
         }
         found.extend(self.orphans());
         found.extend(self.space());
@@ -124,12 +125,24 @@ impl Doctor {
     fn library(&self) -> Vec<Ailment> {
         let problems = (self.deps.library)().into_iter();
         let told = problems.map(|p| {
-            ailment(
-                p.kind,
-                Severity::Error,
-                p.file.display().to_string(),
-                p.text,
-            )
+            let object = p.file.display().to_string();
+            if p.kind == Kind::PathIdle {
+                return ailment(p.kind, Severity::Warning, object, p.text);
+            }
+            let Some(machine) = without_tops(&p.file) else {
+                return ailment(p.kind, Severity::Error, object, p.text);
+            };
+            match self.deps.coordinator.lost_tops(machine) {
+                Ok(tops) => {
+                    let fix = format!("make it anew: {}", actives(&tops));
+                    let found = ailment(p.kind, Severity::Error, object, p.text);
+                    found.cured(&fix, Cure::Tops(machine))
+                }
+                Err(why) => {
+                    let text = format!("{}; it cannot be made anew: {why}", p.text);
+                    ailment(p.kind, Severity::Error, object, text)
+                }
+            }
         });
         told.collect()
     }
@@ -140,7 +153,9 @@ impl Doctor {
         let members = state.sets.values().flat_map(|set| &set.members);
         let disks = members.flat_map(|m| m.disks.iter().map(move |d| (m, d)));
         let mut files: BTreeMap<&Path, (&Snapshot, &SnapshotDisk)> = BTreeMap::new();
+        let mut named = BTreeSet::new();
         for (member, disk) in disks.filter(|(_, d)| graph::is_file(d)) {
+            named.insert(disk.file.as_path());
             let below = disk.sealed.iter().skip(1).map(|s| s.file.as_path());
             for file in below.chain([disk.file.as_path()]) {
                 files.entry(file).or_insert((member, disk));
@@ -169,8 +184,7 @@ impl Doctor {
                     text,
                 ));
             }
-            let named = **file == *disk.file;
-            if named && frozen.as_ref().is_some_and(|f| !f.holds(file)) {
+            if named.contains(file) && frozen.as_ref().is_some_and(|f| !f.holds(file)) {
                 let text = "it is not locked against writers; the server tries again by itself";
                 found.push(ailment(
                     Kind::FrozenUnlocked,
@@ -311,6 +325,27 @@ impl Doctor {
         found
     }
 
+    fn leftovers(&self) -> Vec<Ailment> {
+        let left = self.deps.coordinator.leftovers().into_iter();
+        let told = left.map(|(left, away)| {
+            let object = left.file.display().to_string();
+            let of = format!(
+                "a set that is deleted kept it; machine {}, disk {}",
+                left.machine_name, left.disk
+            );
+            match away {
+                None => ailment(Kind::Leftover, Severity::Warning, object, of)
+                    .cured("remove it", Cure::Tidy(left.machine)),
+                Some(error) => {
+                    let text =
+                        format!("{of}; it is not known whether something lies on it: {error}");
+                    ailment(Kind::Leftover, Severity::Warning, object, text)
+                }
+            }
+        });
+        told.collect()
+    }
+
     fn orphans(&self) -> Vec<Ailment> {
         let orphans = self.deps.coordinator.orphans().into_iter();
         let told = orphans.map(|file| {
@@ -354,6 +389,13 @@ impl Doctor {
         });
         told.collect()
     }
+}
+
+/// The machine whose `tops.json` this is, if it is not there.
+fn without_tops(file: &Path) -> Option<VmId> {
+    let machine = file.parent().and_then(Path::file_name)?.to_str()?;
+    let gone = file.ends_with(definition::TOPS) && !file.exists();
+    machine.parse().ok().filter(|_| gone)
 }
 
 impl Ailment {

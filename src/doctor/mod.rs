@@ -31,6 +31,8 @@ pub enum Kind {
     Stuck,
     /// A definition, or a `tops.json`, that cannot be read.
     DefinitionUnreadable,
+    /// A path in a definition on which the machine does not run.
+    PathIdle,
     /// An active file that is not there.
     ImageMissing,
     /// An active file that cannot be read as what it should be.
@@ -55,6 +57,8 @@ pub enum Kind {
     PendingMerge,
     /// A hidden layer that must stay for now.
     HiddenLayer,
+    /// A file that a destroyed set has left.
+    Leftover,
     /// A file that nothing names.
     Orphan,
     /// Less free space than the reserve.

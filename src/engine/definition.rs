@@ -286,12 +286,10 @@ pub(crate) fn recorded_tops(data_dir: &Path) -> Vec<Top> {
         .collect()
 }
 
-/// Whether the machine can be read, and `tops.json` with it, which every import writes.
+/// Whether the machine can be read, and `tops.json` with it.
 pub(crate) fn is_complete(data_dir: &Path, id: VmId) -> bool {
     let folder = data_dir.join(MACHINES).join(id.to_string());
-    Definition::load(&folder.join(DEFINITION), id).is_ok()
-        && folder.join(TOPS).exists()
-        && Tops::load(&folder.join(TOPS)).is_ok()
+    Definition::load(&folder.join(DEFINITION), id).is_ok() && Tops::load(&folder.join(TOPS)).is_ok()
 }
 
 impl Tops {
@@ -304,13 +302,9 @@ impl Tops {
         }
     }
 
-    /// Reads the file. One that is not there says nothing.
+    /// Reads the file. Every import writes one: where it is not there, nobody knows which files are active.
     pub(crate) fn load(file: &Path) -> io::Result<Self> {
-        match fs::read(file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::other),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::new(None)),
-            Err(e) => Err(e),
-        }
+        serde_json::from_slice(&fs::read(file)?).map_err(io::Error::other)
     }
 
     /// Replaces the file durably: write, fsync, rename, fsync of the directory.

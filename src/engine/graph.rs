@@ -52,13 +52,26 @@ impl Graph {
         for (file, format) in named {
             graph.follow(at, file, format)?;
         }
-        for (file, format) in may_be_gone {
-            match graph.follow(at, file, format) {
+        graph.follow_if_there(at, may_be_gone)?;
+        Ok(graph)
+    }
+
+    /// Adds the chains under files that may be not there.
+    ///
+    /// # Errors
+    /// One cannot be read.
+    pub fn follow_if_there(
+        &mut self,
+        at: &At,
+        files: impl IntoIterator<Item = (PathBuf, Format)>,
+    ) -> Result<(), EngineError> {
+        for (file, format) in files {
+            match self.follow(at, file, format) {
                 Err(e) if e.kind == EngineErrorKind::Missing => {}
                 other => other?,
             }
         }
-        Ok(graph)
+        Ok(())
     }
 
     /// Adds the chain under a file of which little is known, as far as it can be read.
@@ -68,7 +81,11 @@ impl Graph {
         }
     }
 
-    fn follow(&mut self, at: &At, file: PathBuf, format: Format) -> Result<(), EngineError> {
+    /// Adds the chain under a file.
+    ///
+    /// # Errors
+    /// As [`Graph::read`].
+    pub fn follow(&mut self, at: &At, file: PathBuf, format: Format) -> Result<(), EngineError> {
         let mut next = Some((file, format));
         while let Some((file, format)) = next.take() {
             let io = |e: io::Error| at.io(&file, &e);

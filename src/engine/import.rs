@@ -87,6 +87,7 @@ pub fn import(
     let _one_at_a_time = exclusive(&directory).map_err(fail)?;
     let (others, _) = library::scan(data_dir)?;
     let mut used = Used::of(&others);
+    used.note_unreadable(&directory, &others).map_err(fail)?;
     let mut disks: Vec<DiskEntry> = Vec::new();
     for (n, disk) in new.disks.iter().enumerate() {
         let id = disk.id.clone().unwrap_or_else(|| format!("disk{n}"));
@@ -212,6 +213,22 @@ impl Used {
             }
         }
         used
+    }
+
+    /// The images of machines that cannot be used now: they are theirs all the same.
+    fn note_unreadable(&mut self, directory: &Path, others: &Machines) -> io::Result<()> {
+        for id in library::machine_ids(directory)? {
+            let file = directory.join(id.to_string()).join(DEFINITION);
+            let text = match others.contains_key(&id) {
+                true => continue,
+                false => fs::read_to_string(file).unwrap_or_default(),
+            };
+            let (name, paths) = definition::paths(&text).unwrap_or_default();
+            for path in paths {
+                self.note_file(&name, &path.path);
+            }
+        }
+        Ok(())
     }
 
     fn note(&mut self, name: &str, layers: &[Layer]) {

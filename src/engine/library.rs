@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +19,9 @@ use crate::engine::definition::{
     DEFINITION, Definition, DiskEntry, MACHINES, NotReplaced, TOPS, TOPS_NEW, Tops,
 };
 use crate::engine::failure::{At, kind};
-use crate::engine::qcow2::chain::Roots;
+use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::header::Header;
+use crate::engine::reflink::FOLDER;
 use crate::engine::{
     Compute, EngineError, EngineErrorKind, Hold, Machines, Stamp, Top, locks, stage,
 };
@@ -38,6 +40,18 @@ pub struct Problem {
     pub file: PathBuf,
     /// What is wrong with it.
     pub text: Text,
+    /// It is only a path that has no effect.
+    pub is_idle_path: bool,
+}
+
+impl Problem {
+    fn new(file: &Path, text: Text) -> Self {
+        Self {
+            file: file.to_owned(),
+            text,
+            is_idle_path: false,
+        }
+    }
 }
 
 /// The library of machines of one data directory.
@@ -105,6 +119,13 @@ impl Library {
         self.problems.load_full()
     }
 
+    /// [`Library::problems`] by a look that is made now.
+    #[must_use]
+    pub fn problems_now(&self) -> Arc<Vec<Problem>> {
+        self.renew(&mut self.lock());
+        self.problems.load_full()
+    }
+
     /// Renews the snapshot if the last look is a second old and nobody else is at it.
     fn look(&self) {
         let now = millis(&self.clock);
@@ -156,6 +177,37 @@ impl Library {
         }
     }
 
+    /// Adds `tops` to what `old` finds in the file.
+    fn record_tops(
+        &self,
+        id: VmId,
+        tops: &BTreeMap<String, Top>,
+        old: impl FnOnce(&Path) -> Result<Tops, (EngineErrorKind, io::Error)>,
+    ) -> Result<(), EngineError> {
+        let mut entries = self.lock();
+        let folder = self.directory.join(id.to_string());
+        if !folder.join(DEFINITION).is_file() {
+            return Err(unknown(id));
+        }
+        let file = folder.join(TOPS);
+        let fail = |(kind, e): (EngineErrorKind, io::Error)| EngineError {
+            kind,
+            text: texts::TOPS_WRITE
+                .with("machine", id)
+                .with("file", file.display())
+                .with("cause", e),
+        };
+        let mut stored = old(&file).map_err(fail)?;
+        let new = tops.iter().map(|(k, v)| (k.clone(), v.clone()));
+        stored.tops.extend(new);
+        stored.save(&file).map_err(|e| match e {
+            NotReplaced::Refused(e) => fail((kind(&e), e)),
+            NotReplaced::Broken(e) => fail((EngineErrorKind::Broken, e)),
+        })?;
+        self.renew(&mut entries);
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<VmId, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -181,30 +233,27 @@ impl Compute for Library {
         }
     }
 
-    fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
-        let mut entries = self.lock();
+    fn trouble(&self, id: VmId) -> Option<Text> {
         let folder = self.directory.join(id.to_string());
-        if !folder.join(DEFINITION).is_file() {
-            return Err(unknown(id));
-        }
-        let file = folder.join(TOPS);
-        let fail = |kind, e: io::Error| EngineError {
-            kind,
-            text: texts::TOPS_WRITE
-                .with("machine", id)
-                .with("file", file.display())
-                .with("cause", e),
-        };
-        let mut stored = Tops::load(&file).map_err(|e| fail(kind(&e), e))?;
-        stored
-            .tops
-            .extend(tops.iter().map(|(k, v)| (k.clone(), v.clone())));
-        stored.save(&file).map_err(|e| match e {
-            NotReplaced::Refused(e) => fail(kind(&e), e),
-            NotReplaced::Broken(e) => fail(EngineErrorKind::Broken, e),
-        })?;
-        self.renew(&mut entries);
-        Ok(())
+        let problems = self.problems();
+        let is_broken = self.machine(id).is_none();
+        let mut own = problems
+            .iter()
+            .filter(|p| is_broken && p.file.parent() == Some(&folder));
+        own.next().map(|p| p.text.clone())
+    }
+
+    fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
+        let unread = |e: io::Error| (kind(&e), e);
+        self.record_tops(id, tops, |file| Tops::load(file).map_err(unread))
+    }
+
+    fn restore_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
+        self.record_tops(id, tops, |file| match fs::symlink_metadata(file) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Tops::new(None)),
+            Err(e) => Err((kind(&e), e)),
+            Ok(_) => Err((EngineErrorKind::Failed, io::ErrorKind::AlreadyExists.into())),
+        })
     }
 
     fn hold(&self, machine: &Machine) -> Result<Hold, EngineError> {
@@ -255,7 +304,7 @@ pub(crate) fn unknown(id: VmId) -> EngineError {
 }
 
 /// The folders that are named as a GUID is written; all else (an import under way) is passed over.
-fn machine_ids(directory: &Path) -> io::Result<Vec<VmId>> {
+pub(crate) fn machine_ids(directory: &Path) -> io::Result<Vec<VmId>> {
     let mut ids = Vec::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
@@ -277,10 +326,7 @@ fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> 
     let broken = |file: &Path, text: Text, seen| Entry {
         seen,
         machine: None,
-        problems: vec![Problem {
-            file: file.to_owned(),
-            text,
-        }],
+        problems: vec![Problem::new(file, text)],
     };
     let defined = match Definition::load(&definition, id) {
         Ok(it) => it,
@@ -289,10 +335,11 @@ fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> 
     let stored = match Tops::load(&tops) {
         Ok(it) => it,
         Err(e) => {
-            let text = texts::DEFINITION_READ
-                .with("file", tops.display())
-                .with("cause", e);
-            return broken(&tops, text, seen);
+            let text = match e.kind() {
+                io::ErrorKind::NotFound => texts::TOPS_MISSING.text(),
+                _ => texts::DEFINITION_READ.with("cause", e),
+            };
+            return broken(&tops, text.with("file", tops.display()), seen);
         }
     };
     let mut problems = Vec::new();
@@ -301,9 +348,16 @@ fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> 
         let mut disk = disk(entry, &stored);
         seen.push(stamped(&disk.file));
         if roots.admit(&disk.file).is_ok_and(|inside| !inside) {
+            let text = roots.outside(&At::new(&defined.name, &disk.id), &disk.file);
+            problems.push(Problem::new(&disk.file, text));
+        }
+        if is_idle(&entry.path, &disk) {
+            let text = texts::PATH_IDLE.with("file", definition.display());
+            let text = text.with("disk", &disk.id);
+            let text = text.with("active", disk.file.display());
             problems.push(Problem {
-                file: disk.file.clone(),
-                text: roots.outside(&At::new(&defined.name, &disk.id), &disk.file),
+                is_idle_path: true,
+                ..Problem::new(&definition, text.with("path", entry.path.display()))
             });
         }
         match virtual_size(&disk.file, disk.format) {
@@ -311,14 +365,8 @@ fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> 
             Err(e) => {
                 let known = before.and_then(|m| m.disks.iter().find(|d| d.id == disk.id));
                 disk.size = known.map_or(0, |d| d.size);
-                problems.push(Problem {
-                    file: disk.file.clone(),
-                    text: texts::FILE_FAILED
-                        .with("machine", &defined.name)
-                        .with("disk", &disk.id)
-                        .with("file", disk.file.display())
-                        .with("cause", e),
-                });
+                let text = At::new(&defined.name, &disk.id).text(texts::FILE_FAILED, &disk.file);
+                problems.push(Problem::new(&disk.file, text.with("cause", e)));
             }
         }
         disks.push(disk);
@@ -348,6 +396,24 @@ fn disk(entry: &DiskEntry, stored: &Tops) -> Disk {
         format: top.map_or(entry.format, |t| t.format),
         size: 0,
     }
+}
+
+/// Whether the path of a definition is neither the active file nor under it, nor in the folder of one of ours that
+/// has taken its place there. Of what cannot be read nothing is said.
+fn is_idle(path: &Path, disk: &Disk) -> bool {
+    if path == disk.file {
+        return false;
+    }
+    let (layers, unreadable) = chain::readable(&disk.file, disk.format);
+    let key = fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+    let beside = |file: &Path| {
+        let folder = file.ancestors().nth(2);
+        let is_clone = folder.and_then(Path::file_name) == Some(FOLDER.as_ref());
+        is_clone && folder.and_then(Path::parent) == path.parent()
+    };
+    let mut own = layers.iter();
+    let is_own = own.any(|l| l.file == path || Some(l.id) == key || beside(&l.file));
+    unreadable.is_none() && !is_own
 }
 
 fn virtual_size(file: &Path, format: Format) -> io::Result<u64> {

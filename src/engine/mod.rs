@@ -51,12 +51,25 @@ pub trait Compute: Send + Sync + 'static {
     /// Whether it runs.
     fn state(&self, id: VmId) -> PowerState;
 
+    /// Why a machine that is there is not among [`Compute::machines`]: what describes it cannot be read.
+    fn trouble(&self, _id: VmId) -> Option<Text> {
+        None
+    }
+
     /// Makes `tops` the active files of the machine, durably (write, fsync, rename, fsync of the
     /// directory). Disks that are not named keep theirs.
     ///
     /// # Errors
     /// [`EngineError`]; the old tops stand then. [`EngineErrorKind::Broken`] if a sync failed: either may stand.
     fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError>;
+
+    /// [`Compute::set_tops`] for a machine of which no active files are recorded any more; `tops` are all of them.
+    ///
+    /// # Errors
+    /// As there; also if some are recorded.
+    fn restore_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
+        self.set_tops(id, tops)
+    }
 
     /// Keeps everyone else from starting the machine or writing its disks as long as the [`Hold`] lives:
     /// from prepare to done (`cut.md` 5).

@@ -121,7 +121,9 @@ fn problems(library: Option<&Library>, roots: &Roots) -> Vec<LibraryProblem> {
     };
     let problem = |p: &Problem| {
         let name = p.file.file_name().unwrap_or_default();
-        let kind = if name == DEFINITION || name == TOPS {
+        let kind = if p.is_idle_path {
+            Kind::PathIdle
+        } else if name == DEFINITION || name == TOPS {
             Kind::DefinitionUnreadable
         } else if !p.file.exists() {
             Kind::ImageMissing
@@ -136,5 +138,5 @@ fn problems(library: Option<&Library>, roots: &Roots) -> Vec<LibraryProblem> {
             text: p.text.render(),
         }
     };
-    library.problems().iter().map(problem).collect()
+    library.problems_now().iter().map(problem).collect()
 }

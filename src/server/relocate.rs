@@ -24,7 +24,7 @@ use crate::engine::locks::ImageLock;
 use crate::engine::relocate::{Active, Defined, Move, Moves, Named, Naming, Survey};
 use crate::failpoint;
 use crate::id::{SetId, SnapshotId};
-use crate::inventory::{Damage, Seal, SnapshotSet};
+use crate::inventory::{Damage, Leftover, Seal, SnapshotSet};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, State, Store};
 
@@ -423,7 +423,25 @@ impl Plan {
             }
             (new != *old).then_some(Change::PutSet(new))
         };
-        state.sets.values().filter_map(|set| renamed(set)).collect()
+        let sets = state.sets.values().filter_map(|set| renamed(set));
+        sets.chain(self.leftovers(state)).collect()
+    }
+
+    /// What deleted sets have left, with its new paths.
+    fn leftovers(&self, state: &State) -> Vec<Change> {
+        let moves = Moves::new(self.moves.clone()).unwrap_or_default();
+        let moved = state.leftovers.values().filter_map(|old| {
+            let mut new = Leftover {
+                file: moves.map(&old.file)?,
+                ..old.clone()
+            };
+            new.sealed.file = moves.map(&old.sealed.file).unwrap_or(new.sealed.file);
+            Some([
+                Change::RemoveLeftover(old.file.clone()),
+                Change::PutLeftover(new),
+            ])
+        });
+        moved.flatten().collect()
     }
 }
 

@@ -197,7 +197,7 @@ where
     planned.into_iter().map(settle).collect()
 }
 
-/// The machine of a member, which must be there and powered off. `gone` is the refusal if it is not there,
+/// The machine of a member, which must be there, readable and powered off. `gone` is the refusal if it is not there,
 /// `running` the one if it runs (`machine`, `state`).
 ///
 /// # Errors
@@ -209,7 +209,12 @@ pub(crate) fn powered_off(
     running: Message,
 ) -> Result<Arc<Machine>, Refused> {
     let Some(machine) = core.deps.compute.machine(id) else {
-        return Err(Refused::InvalidState(gone));
+        let unreadable = core.deps.compute.trouble(id);
+        let unreadable = unreadable.map(|cause| {
+            let text = texts::MEMBER_TROUBLE.with("machine", id);
+            text.with("cause", cause)
+        });
+        return Err(Refused::InvalidState(unreadable.unwrap_or(gone)));
     };
     let state = match core.deps.compute.state(id) {
         PowerState::Off => return Ok(machine),

@@ -239,7 +239,7 @@ fn unsealed(set: &Arc<SnapshotSet>, file: &Path) -> SnapshotSet {
 type Told = (PathBuf, Result<Box<Intent>, String>);
 
 /// Every journal with its first record. One without a whole record is of nothing that was begun.
-fn journals(core: &Core) -> io::Result<Vec<Told>> {
+pub(crate) fn journals(core: &Core) -> io::Result<Vec<Told>> {
     let mut found = Vec::new();
     let entries = match fs::read_dir(core.journals()) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),

@@ -31,6 +31,7 @@ mod operation;
 mod orphans;
 mod recovery;
 mod spares;
+mod tops;
 
 pub use apply::ApplyRequest;
 pub use care::{OpenJournal, SetAside};

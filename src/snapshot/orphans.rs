@@ -11,6 +11,7 @@ use crate::engine::definition;
 use crate::engine::failure::At;
 use crate::engine::graph::Graph;
 use crate::snapshot::core::Core;
+use crate::snapshot::damage;
 
 /// Where a clone lies that must share the file system of its image.
 pub(crate) const BESIDE: &str = ".groupshot";
@@ -62,6 +63,9 @@ fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
             known.extend(disks.map(|disk| (disk.file.clone(), disk.format)));
         }
     }
+    let left = core.deps.store.state().leftovers.clone();
+    let left = left.values().filter(|l| !damage::is_changed(&l.sealed));
+    named.extend(left.map(|l| l.file.clone()));
     for (file, format) in known {
         // A layer that no snapshot names any more lies under one that is named.
         if let Ok(graph) = Graph::read(&At::new("*", "*"), [(file.clone(), format)], []) {
@@ -75,7 +79,7 @@ fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
 /// `sets/<set>/<machine>/<file>`: nothing of ours lies deeper.
 const DEPTH: u8 = 3;
 
-fn walk(
+pub(crate) fn walk(
     folder: &Path,
     depth: u8,
     ours: bool,

@@ -42,6 +42,12 @@ impl State {
             Change::RemovePosition(machine) => {
                 Arc::make_mut(&mut self.positions).remove(machine);
             }
+            Change::PutLeftover(it) => {
+                Arc::make_mut(&mut self.leftovers).insert(it.file.clone(), it.clone());
+            }
+            Change::RemoveLeftover(file) => {
+                Arc::make_mut(&mut self.leftovers).remove(file);
+            }
             Change::PutJob(job) => {
                 Arc::make_mut(&mut self.jobs).insert(job.id, Arc::new(job.clone()));
             }

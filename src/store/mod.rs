@@ -1,4 +1,4 @@
-//! What must outlive the process: collections, sets, positions, jobs.
+//! What must outlive the process: collections, sets, positions, leftovers of sets, jobs.
 //!
 //! All of it stands in memory as an immutable [`State`] that readers take whole. A change is a closure over
 //! the newest state, run by the one writer; its batch is durable before the new state is published and the
@@ -12,12 +12,13 @@ pub mod memory;
 pub mod sqlite;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::id::{CollectionId, JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Collection, Job, Position, Snapshot, SnapshotSet};
+use crate::inventory::{Collection, Job, Leftover, Position, Snapshot, SnapshotSet};
 
 /// Everything the store holds, at one revision.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +33,8 @@ pub struct State {
     pub snapshots: Arc<BTreeMap<SnapshotId, (SetId, usize)>>,
     /// Position of each machine that has one.
     pub positions: Arc<BTreeMap<VmId, Position>>,
+    /// What destroyed snapshots have left, by file.
+    pub leftovers: Arc<BTreeMap<PathBuf, Leftover>>,
     /// Jobs by id.
     pub jobs: Arc<BTreeMap<JobId, Arc<Job>>>,
 }
@@ -67,6 +70,10 @@ pub enum Change {
     PutPosition(VmId, Position),
     /// Forgets the position of a machine.
     RemovePosition(VmId),
+    /// Adds or replaces what a destroyed snapshot has left.
+    PutLeftover(Leftover),
+    /// Forgets it: the file is gone, or needed by others.
+    RemoveLeftover(PathBuf),
     /// Adds or replaces a job.
     PutJob(Job),
     /// Removes a job.

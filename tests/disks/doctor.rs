@@ -1,13 +1,15 @@
 //! `groupshot doctor`: what it finds with and without a server, what `--fix` does about it, death in between.
 
 use std::fs::{self, Permissions};
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value as Json;
 
 use super::damage::scribble;
+use crate::support::pki::{Authority, Wish};
 use crate::support::server::{Options, Server, binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
 use crate::support::tools::{Opened, full};
@@ -64,7 +66,7 @@ impl Scene {
 }
 
 /// Kind and object of every finding but that the machine of the test is short of space.
-fn found(output: &Output) -> Vec<(String, String)> {
+pub(super) fn found(output: &Output) -> Vec<(String, String)> {
     let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
     let shown: Json =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {said}"));
@@ -264,6 +266,129 @@ fn what_somebody_else_has_open_is_told() {
     assert_eq!(kinds(&all), ["frozen-open"]);
     assert_eq!(all[0].1, scene.image().display().to_string());
     drop(frozen);
+}
+
+#[test]
+fn a_frozen_file_that_the_server_could_not_lock_is_told() {
+    if !full("images that QEMU has open") {
+        return;
+    }
+    let scene = Scene::new();
+    let opened = Opened::new(scene.image(), &[]);
+    let _server = scene.site.serve();
+    let image = scene.image().display().to_string();
+    let expected = ["frozen-unlocked", "frozen-open"].map(|k| (k.to_owned(), image.clone()));
+    assert_eq!(scene.finds(), expected);
+    drop(opened);
+    assert_eq!(scene.finds(), [], "it is locked by now");
+}
+
+#[test]
+fn certificates_that_somebody_should_look_at_are_told_with_a_server_and_without() {
+    let scene = Scene::new();
+    let authority = Authority::new(&scene.site.images, "ca");
+    let pair = authority.issue(&Wish {
+        years: (2000, 2001),
+        ..Wish::named("old")
+    });
+    fs::set_permissions(&pair.key, Permissions::from_mode(0o644)).unwrap();
+    let text_of = |https: &str| {
+        let (certificate, key) = (pair.certificate.display(), pair.key.display());
+        format!(
+            "[listen]\nhttp = \"127.0.0.1:0\"\n{https}[tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n"
+        )
+    };
+    let https = text_of("https = \"127.0.0.1:0\"\n");
+    let config = scene.site.configuration(&https);
+    let told = |output: &Output| {
+        assert_eq!(kinds(&found(output)), ["certificate", "certificate"]);
+        let said = text(&output.stdout);
+        assert!(said.contains("has expired on 2001-01-01"), "{said}");
+        assert!(
+            said.contains("every user of this host may open this key"),
+            "{said}"
+        );
+    };
+    told(&scene.doctor(&["--config", config.to_str().unwrap()]));
+    let mut server = scene.site.serve_configured(&https);
+    told(&scene.doctor(&[]));
+    server.stop();
+    // Nobody is shown it, so nobody needs to look.
+    let plain = scene.site.configuration(&text_of(""));
+    assert_eq!(
+        found(&scene.doctor(&["--config", plain.to_str().unwrap()])),
+        []
+    );
+}
+
+/// `doctor --fix` on a terminal, with somebody who types one of `keys` at each question. Exit code and screen.
+fn on_a_terminal(data: &Path, keys: &[&str]) -> (Option<i32>, String) {
+    let (program, data) = (binary(), data.display());
+    let command = format!("'{}' doctor --fix --data-dir '{data}'", program.display());
+    let mut child = Command::new("script")
+        .args(["-q", "-e", "-c", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut hand = child.stdin.take().unwrap();
+    let (mut said, mut screen) = (Vec::new(), child.stdout.take().unwrap());
+    for (n, key) in keys.iter().enumerate() {
+        while String::from_utf8_lossy(&said).matches("[y/N] ").count() <= n {
+            let mut byte = [0];
+            let read = screen.read(&mut byte).unwrap();
+            assert_eq!(read, 1, "{}", String::from_utf8_lossy(&said));
+            said.extend(byte);
+        }
+        hand.write_all(key.as_bytes()).unwrap();
+    }
+    screen.read_to_end(&mut said).unwrap();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    (child.wait().unwrap().code(), said)
+}
+
+#[test]
+fn on_a_terminal_each_repair_is_asked_for_and_only_a_yes_has_it_done() {
+    let scene = Scene::new();
+    let [one, two] = ["one", "two"].map(|name| scene.site.data.join("sets/lost").join(name));
+    fs::create_dir_all(one.parent().unwrap()).unwrap();
+    for file in [&one, &two] {
+        fs::write(file, "the only copy").unwrap();
+    }
+    const END_OF_INPUT: &str = "\x04";
+    const CTRL_C: &str = "\x03";
+    for no in ["n\n", "\n", "what?\n", END_OF_INPUT] {
+        let (code, said) = on_a_terminal(&scene.site.data, &[no, no]);
+        assert_eq!(code, Some(1), "{no:?}: {said}");
+        assert!(
+            said.contains("lost/one: ") && said.contains("Move it into orphans/"),
+            "{said}"
+        );
+        assert!(said.contains("2 findings need somebody"), "{said}");
+        assert!(one.exists() && two.exists(), "{no:?}: {said}");
+    }
+    let (code, said) = on_a_terminal(&scene.site.data, &[CTRL_C]);
+    assert_eq!(code, Some(130), "{said}");
+    assert!(
+        one.exists() && two.exists() && !said.contains("lost/two"),
+        "{said}"
+    );
+    // With the first repair done, a Ctrl-C at the second question leaves that one.
+    let (code, said) = on_a_terminal(&scene.site.data, &["y\n", CTRL_C]);
+    assert_eq!(code, Some(130), "{said}");
+    assert!(!one.exists() && two.exists(), "{said}");
+    let _server = scene.site.serve();
+    let (code, said) = on_a_terminal(&scene.site.data, &["YES\n"]);
+    assert_eq!(
+        code,
+        if said.contains("space-low") {
+            Some(1)
+        } else {
+            Some(0)
+        },
+        "{said}"
+    );
+    assert!(!two.exists() && scene.finds().is_empty(), "{said}");
 }
 
 #[test]

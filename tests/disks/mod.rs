@@ -4,7 +4,10 @@
 mod capture;
 mod damage;
 mod doctor;
+mod left;
 mod lost;
 mod refuse;
 mod restored;
+mod scene;
+mod tops;
 mod trouble;

@@ -84,6 +84,8 @@ async fn a_file_that_another_machine_names_is_not_changed() {
     let folder = world.root.join("data/machines").join(other);
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("vm.toml"), text).unwrap();
+    let tops = r#"{"format": 1, "imported": null, "tops": {}}"#;
+    fs::write(folder.join("tops.json"), tops).unwrap();
     let world = again(world, Box::new(|_| Ok(())));
     assert_eq!(world.machines().len(), 2);
     let why = "not this machine's alone";

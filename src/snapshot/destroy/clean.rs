@@ -10,6 +10,7 @@ use crate::engine::locks::ImageLock;
 use crate::engine::merge::{self, Merged, Watch};
 use crate::engine::{EngineError, EngineErrorKind, Stamp};
 use crate::snapshot::destroy::files::Survey;
+use crate::snapshot::destroy::left::Left;
 use crate::snapshot::destroy::relink::{definition, error, pass, relink, reseal, unlink};
 use crate::snapshot::destroy::{Destroy, Member, Merge};
 use crate::snapshot::files::{FileGuard, FileUser};
@@ -29,12 +30,14 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
     let core = &operation.core;
     go_on(operation, member)?;
     let (mut skip, mut locks) = (BTreeSet::new(), Locks::new());
+    let mut left = Left::default();
     // The simulation has no files.
     while !member.layers.is_empty() {
         let mut survey = match Survey::take(core, member) {
             Ok(survey) => survey,
             Err(e) => {
                 keep(operation, e.text);
+                left.blind = true;
                 break;
             }
         };
@@ -45,6 +48,7 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
             if let Err(e) = unlink(core, &leaf.file) {
                 let at = At::new(&member.name, &leaf.disk);
                 keep(operation, at.io(&leaf.file, &e).text);
+                left.files.insert(leaf.file.clone());
                 skip.insert(leaf.file.clone());
             }
             continue;
@@ -65,6 +69,7 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
     if !operation.kind.merges().is_empty() {
         reseal(operation, member)?;
     }
+    left.remember(core, member)?;
     unlink(core, &member.definition).map_err(|e| definition(member, &e))
 }
 

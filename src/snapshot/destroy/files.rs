@@ -26,6 +26,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone)]
 pub(super) struct Named {
     pub(super) machine: VmId,
+    pub(super) machine_name: String,
     pub(super) disk: String,
     pub(super) file: PathBuf,
     pub(super) format: Format,
@@ -86,6 +87,7 @@ impl<'a> Survey<'a> {
         for machine in machines.values() {
             named.extend(machine.disks.iter().map(|disk| Named {
                 machine: machine.id,
+                machine_name: machine.name.clone(),
                 disk: disk.id.clone(),
                 file: disk.file.clone(),
                 format: disk.format,
@@ -97,6 +99,7 @@ impl<'a> Survey<'a> {
                 let disks = snapshot.disks.iter().filter(|d| is_file(d));
                 named.extend(disks.map(|disk| Named {
                     machine: snapshot.machine,
+                    machine_name: snapshot.machine_name.clone(),
                     disk: disk.id.clone(),
                     file: disk.file.clone(),
                     format: disk.format,
@@ -105,9 +108,14 @@ impl<'a> Survey<'a> {
             }
         }
         let at = At::new(&member.name, "*");
-        let files = named.iter().map(|n| (n.file.clone(), n.format));
         let layers = member.layers.iter().map(|l| (l.file.clone(), l.format));
-        let mut graph = Graph::read(&at, files, layers)?;
+        let mut graph = Graph::default();
+        for n in &named {
+            // Whose file is away: it may be any machine's.
+            let at = At::new(&n.machine_name, &n.disk);
+            graph.follow(&at, n.file.clone(), n.format)?;
+        }
+        graph.follow_if_there(&at, layers)?;
         let mut strangers = overlays(&core.sets(), member.machine);
         strangers.retain(|file| {
             let is_named = named.iter().any(|n| graph.is_same(&n.file, file));
@@ -177,6 +185,11 @@ impl<'a> Survey<'a> {
         let layers = self.hidden().filter(|l| self.is_ours(&l.file));
         let mut leaves = layers.filter(|l| self.graph.children(&l.file).is_empty());
         leaves.find(|l| !skip.contains(&l.file))
+    }
+
+    /// Whether the file is there and [`Survey::leaf`] may give it.
+    pub(super) fn is_leaf(&self, file: &Path) -> bool {
+        self.hidden().any(|l| l.file == file) && self.graph.children(file).is_empty()
     }
 
     /// A layer with one child, and why it cannot be merged if it cannot.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use crate::engine::EngineError;
 use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Affected, JobKind, Machine, Service};
+use crate::inventory::{Affected, JobKind, Leftover, Machine, Service};
 use crate::job::NewJob;
 use crate::snapshot::accept::{self, powered_off};
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
+use crate::snapshot::damage;
 use crate::snapshot::destroy::files::Survey;
-use crate::snapshot::destroy::{Destroy, Intent, Member, layers};
+use crate::snapshot::destroy::{Destroy, Intent, Member, layers, left};
 use crate::snapshot::members::{Mode, Resource};
 use crate::snapshot::{Accepted, Refused};
 use crate::text::Text;
@@ -37,7 +38,7 @@ impl Coordinator {
     /// # Errors
     /// A file of some machine cannot be seen, so nothing is known of what lies on what.
     pub fn hidden(&self, machine: &Machine) -> Result<Vec<Hidden>, EngineError> {
-        let member = member(&self.core, machine);
+        let member = member(&self.core, machine.id, &machine.name);
         if member.layers.is_empty() {
             return Ok(Vec::new());
         }
@@ -55,8 +56,24 @@ impl Coordinator {
         Ok(hidden)
     }
 
-    /// Starts the job that merges the hidden layers of a machine that is powered off. Goes forward from the
-    /// answer on.
+    /// What destroyed snapshots have left, each with the reason why it cannot be removed now. Blocks.
+    #[must_use]
+    pub fn leftovers(&self) -> Vec<(Leftover, Option<EngineError>)> {
+        let all = self.core.deps.store.state().leftovers.clone();
+        let ours = all.values().filter(|l| !damage::is_changed(&l.sealed));
+        let told = ours.filter_map(|left| {
+            let member = member(&self.core, left.machine, &left.machine_name);
+            match Survey::take(&self.core, &member) {
+                Err(error) => Some((left.clone(), Some(error))),
+                // What others lie on is a hidden layer; what is not there is forgotten with the next look.
+                Ok(survey) => survey.is_leaf(&left.file).then(|| (left.clone(), None)),
+            }
+        });
+        told.collect()
+    }
+
+    /// Starts the job that merges the hidden layers of a machine that is powered off, and removes what its destroyed
+    /// snapshots have left, also if it is gone itself. Goes forward from the answer on.
     ///
     /// # Errors
     /// [`Refused`].
@@ -77,12 +94,9 @@ async fn tidy(core: Arc<Core>, machine: VmId, owner: String) -> Result<Accepted,
         Ok(((), wanted.clone()))
     });
     let ((), lease) = leased.await?;
-    let running = texts::DESTROY_RUNNING;
-    let gone = texts::MEMBER_UNREADABLE.with("machine", machine);
-    let machine = powered_off(&core, machine, gone, running)?;
-    let id = machine.id;
+    let (id, name) = (machine, name(&core, machine)?);
     let shared = Arc::clone(&core);
-    let member = tokio::task::spawn_blocking(move || member(&shared, &machine)).await;
+    let member = tokio::task::spawn_blocking(move || member(&shared, id, &name)).await;
     let intent = Intent {
         job: ids.job,
         set: ids.set,
@@ -102,19 +116,33 @@ async fn tidy(core: Arc<Core>, machine: VmId, owner: String) -> Result<Accepted,
     Ok(ids)
 }
 
+/// The name of a machine that is powered off, or gone and has left something.
+fn name(core: &Core, machine: VmId) -> Result<String, Refused> {
+    let compute = &core.deps.compute;
+    if compute.machine(machine).is_none() && compute.trouble(machine).is_none() {
+        let state = core.deps.store.state();
+        if let Some(left) = left::of(&state, machine).next() {
+            return Ok(left.machine_name.clone());
+        }
+    }
+    let gone = texts::MEMBER_UNREADABLE.with("machine", machine);
+    let machine = powered_off(core, machine, gone, texts::DESTROY_RUNNING)?;
+    Ok(machine.name.clone())
+}
+
 /// The machine with all its files, and no snapshot that goes.
-fn member(core: &Core, machine: &Machine) -> Member {
+fn member(core: &Core, machine: VmId, name: &str) -> Member {
     let snapshot = SnapshotId::random();
     // No such copy of a definition exists, so none is removed.
     let definition = core.sets().join(snapshot.to_string()).join("none/vm.toml");
     Member {
-        machine: machine.id,
-        name: machine.name.clone(),
+        machine,
+        name: name.to_owned(),
         snapshot,
         parent: None,
         definition,
         captured: BTreeSet::new(),
-        layers: layers(core, machine.id, &machine.name, Vec::new(), true),
+        layers: layers(core, machine, name, Vec::new(), true),
         sealed: Vec::new(),
         damaged: BTreeSet::new(),
     }

@@ -12,6 +12,7 @@ mod clean;
 mod files;
 mod hidden;
 mod intent;
+mod left;
 mod relink;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -301,7 +302,8 @@ fn machines(set: &Arc<SnapshotSet>) -> BTreeSet<VmId> {
 
 /// Everything that will be looked at: after a death nothing else leads to a layer that nobody names.
 fn draft(core: &Core, snapshot: Snapshot) -> Result<Member, Refused> {
-    if core.deps.compute.machine(snapshot.machine).is_some() {
+    let compute = &core.deps.compute;
+    if compute.machine(snapshot.machine).is_some() || compute.trouble(snapshot.machine).is_some() {
         let running = texts::DESTROY_RUNNING;
         powered_off(core, snapshot.machine, running.text(), running)?;
     }
@@ -337,8 +339,10 @@ fn layers(
     let machine = core.deps.compute.machine(id);
     let state = core.deps.store.state();
     let imported = machine.as_deref().map(graph::imported).unwrap_or_default();
-    let captured: BTreeSet<_> = own.iter().map(|(_, file, _)| file.clone()).collect();
+    let left = left::of(&state, id).filter(|l| !damage::is_changed(&l.sealed));
     let mut sources = own;
+    sources.extend(left.map(|l| (l.disk.clone(), l.file.clone(), l.format)));
+    let captured: BTreeSet<_> = sources.iter().map(|(_, file, _)| file.clone()).collect();
     // Layers that another destroy had to keep may lie under any file of the machine.
     let all = state.sets.values().flat_map(|s| &s.members);
     for other in all.filter(|m| m.machine == id) {

@@ -198,7 +198,7 @@ pub(super) fn unlink(core: &Core, file: &Path) -> io::Result<()> {
 }
 
 /// A transaction from a blocking thread.
-fn transact(
+pub(super) fn transact(
     core: &Core,
     changes: impl FnOnce(&State) -> Vec<Change> + Send + 'static,
 ) -> Result<(), EngineError> {

@@ -15,12 +15,17 @@ use super::OpenError;
 
 /// Each step brings the file to the `user_version` of its place in the list, counted from 1. Steps are
 /// only ever added.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE collections (id TEXT PRIMARY KEY NOT NULL, record TEXT NOT NULL) STRICT;
     CREATE TABLE sets        (id TEXT PRIMARY KEY NOT NULL, record TEXT NOT NULL) STRICT;
     CREATE TABLE positions   (id TEXT PRIMARY KEY NOT NULL, record TEXT NOT NULL) STRICT;
     CREATE TABLE jobs        (id TEXT PRIMARY KEY NOT NULL, record TEXT NOT NULL) STRICT;
-"];
+",
+    "
+    CREATE TABLE leftovers   (id TEXT PRIMARY KEY NOT NULL, record TEXT NOT NULL) STRICT;
+",
+];
 
 /// A row to write: the new text, or none to remove it.
 pub(super) struct Row {
@@ -34,6 +39,7 @@ enum Table {
     Collections,
     Sets,
     Positions,
+    Leftovers,
     Jobs,
 }
 
@@ -43,6 +49,7 @@ impl Table {
             Self::Collections => "INSERT OR REPLACE INTO collections VALUES (?1, ?2)",
             Self::Sets => "INSERT OR REPLACE INTO sets VALUES (?1, ?2)",
             Self::Positions => "INSERT OR REPLACE INTO positions VALUES (?1, ?2)",
+            Self::Leftovers => "INSERT OR REPLACE INTO leftovers VALUES (?1, ?2)",
             Self::Jobs => "INSERT OR REPLACE INTO jobs VALUES (?1, ?2)",
         }
     }
@@ -52,6 +59,7 @@ impl Table {
             Self::Collections => "DELETE FROM collections WHERE id = ?1",
             Self::Sets => "DELETE FROM sets WHERE id = ?1",
             Self::Positions => "DELETE FROM positions WHERE id = ?1",
+            Self::Leftovers => "DELETE FROM leftovers WHERE id = ?1",
             Self::Jobs => "DELETE FROM jobs WHERE id = ?1",
         }
     }
@@ -61,6 +69,7 @@ impl Table {
             Self::Collections => "SELECT id, record FROM collections",
             Self::Sets => "SELECT id, record FROM sets",
             Self::Positions => "SELECT id, record FROM positions",
+            Self::Leftovers => "SELECT id, record FROM leftovers",
             Self::Jobs => "SELECT id, record FROM jobs",
         }
     }
@@ -78,6 +87,8 @@ impl Row {
                 Self::put(Table::Positions, machine, position)
             }
             Change::RemovePosition(machine) => Ok(Self::remove(Table::Positions, machine)),
+            Change::PutLeftover(it) => Self::put(Table::Leftovers, &it.file.display(), it),
+            Change::RemoveLeftover(file) => Ok(Self::remove(Table::Leftovers, &file.display())),
             Change::PutJob(job) => Self::put(Table::Jobs, &job.id, job),
             Change::RemoveJob(id) => Ok(Self::remove(Table::Jobs, id)),
         }
@@ -177,6 +188,7 @@ pub(super) fn load(connection: &Connection, file: &Path) -> Result<State, OpenEr
     let collections = records(connection, file, Table::Collections)?;
     let sets = records(connection, file, Table::Sets)?;
     let positions: Vec<(String, _)> = records(connection, file, Table::Positions)?;
+    let leftovers = records(connection, file, Table::Leftovers)?;
     let jobs = records(connection, file, Table::Jobs)?;
     let mut by_machine = BTreeMap::new();
     for (id, position) in positions {
@@ -193,6 +205,7 @@ pub(super) fn load(connection: &Connection, file: &Path) -> Result<State, OpenEr
         .into_iter()
         .map(|(_, c)| Change::PutCollection(c)))
     .chain(sets.into_iter().map(|(_, s)| Change::PutSet(s)))
+    .chain(leftovers.into_iter().map(|(_, l)| Change::PutLeftover(l)))
     .chain(jobs.into_iter().map(|(_, j)| Change::PutJob(j)));
     for change in changes {
         state.apply(&change);

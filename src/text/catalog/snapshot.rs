@@ -20,6 +20,8 @@ super::messages! {
     FINISH_WAITS = "snapshot.finish-waits", "snapshot set {set} is captured and waits to be completed: {cause}";
     STILL_RECOVERING = "snapshot.still-recovering", "snapshot set {set} is still being recovered";
     MEMBER_UNREADABLE = "snapshot.member-unreadable", "machine {machine}: its definition is there and cannot be read";
+    TOPS_ANEW = "snapshot.tops-anew", "writing tops.json of machine {machine} anew";
+    MEMBER_TROUBLE = "snapshot.member-trouble", "machine {machine} cannot be used as it is: {cause}";
     FILE_IN_USE = "snapshot.file-in-use", "waiting until job {job} no longer uses {file}: {doing}";
     ORDERED = "snapshot.ordered", "{cause}";
     INTERNAL = "snapshot.internal", "the work ended without a result; the log of the server tells more";

@@ -1,0 +1,87 @@
+//! What a destroyed snapshot has left: its own files that could not be removed, because something that may lie on
+//! them was away. A clone has nothing on it and nothing under it, so no file leads to it later: it is remembered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use crate::engine::EngineError;
+use crate::engine::graph::is_ours;
+use crate::id::VmId;
+use crate::inventory::{Leftover, Sealed};
+use crate::snapshot::core::Core;
+use crate::snapshot::damage;
+use crate::snapshot::destroy::relink::transact;
+use crate::snapshot::destroy::{Layer, Member};
+use crate::store::{Change, State};
+
+/// What one cleaning could not remove.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// Nothing could be removed: it is not known what lies on what.
+    pub(super) blind: bool,
+    /// These could not, and nothing lies on them.
+    pub(super) files: BTreeSet<PathBuf>,
+}
+
+/// What is remembered of a machine.
+pub(super) fn of(state: &State, machine: VmId) -> impl Iterator<Item = &Leftover> {
+    let all = state.leftovers.values();
+    all.filter(move |l| l.machine == machine)
+}
+
+impl Left {
+    /// Remembers what is left now and forgets what is not any more, durably.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) fn remember(&self, core: &Core, member: &Member) -> Result<(), EngineError> {
+        let state = core.deps.store.state();
+        let old: BTreeMap<_, _> = of(&state, member.machine)
+            .map(|l| (l.file.clone(), l.clone()))
+            .collect();
+        let mut new = old.clone();
+        let files = member
+            .layers
+            .iter()
+            .filter(|l| member.captured.contains(&l.file));
+        let files = files.filter(|l| is_ours(&core.sets(), &l.file) && !is_kept(&state, l));
+        new.extend(files.filter_map(|l| Some((l.file.clone(), leftover(member, l)?))));
+        new.retain(|file, _| self.blind || self.files.contains(file));
+        if new == old {
+            return Ok(());
+        }
+        let gone = old.into_keys().filter(|file| !new.contains_key(file));
+        let gone: Vec<_> = gone.map(Change::RemoveLeftover).collect();
+        let changes = gone
+            .into_iter()
+            .chain(new.into_values().map(Change::PutLeftover));
+        let changes: Vec<_> = changes.collect();
+        transact(core, move |_| changes)
+    }
+}
+
+fn is_kept(state: &State, layer: &Layer) -> bool {
+    let members = state.sets.values().flat_map(|set| &set.members);
+    let mut disks = members.flat_map(|m| &m.disks);
+    disks.any(|d| d.file == layer.file)
+}
+
+/// `None` if nobody could tell the file from another one.
+fn leftover(member: &Member, layer: &Layer) -> Option<Leftover> {
+    let file = layer.file.canonicalize();
+    let file = file.unwrap_or_else(|_| layer.file.clone());
+    let known = member.sealed.iter().find(|s| s.file == file).cloned();
+    let now = || {
+        let seal = damage::look(&file).ok()?;
+        let file = file.clone();
+        Some(Sealed { file, seal })
+    };
+    Some(Leftover {
+        machine: member.machine,
+        machine_name: member.name.clone(),
+        disk: layer.disk.clone(),
+        file: layer.file.clone(),
+        format: layer.format,
+        sealed: known.or_else(now)?,
+    })
+}

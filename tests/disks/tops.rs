@@ -1,0 +1,225 @@
+//! A machine whose `tops.json` is gone is used by nobody; it is made anew where its active files are known.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::scene::Scene;
+use crate::support::server::{binary, run_in, text};
+use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
+use crate::support::tools::full;
+use crate::support::wire::{Created, Wire};
+
+const REFUSED: u64 = 5;
+
+impl Scene {
+    fn tops(&self) -> PathBuf {
+        self.folder().join("tops.json")
+    }
+
+    /// The doctor repairs nothing, says why not, and leaves everything as it is.
+    fn is_not_made_anew(&self, why: &str) {
+        let before = self.site.tree();
+        let (code, said) = self.doctor(&["--fix", "--yes"]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains("tops.json") && said.contains("cannot be made anew"),
+            "{said}"
+        );
+        assert!(said.contains(why), "{why}: {said}");
+        assert!(self.site.tree() == before, "{said}");
+    }
+}
+
+fn assert_refused(wire: &Wire, created: &Created, what: &str) {
+    let why = wire.why(created);
+    assert_eq!(created.value, REFUSED, "{what}: {why}");
+    assert!(
+        why.contains("tops.json") && why.contains("doctor --fix"),
+        "{what}: {why}"
+    );
+}
+
+#[test]
+fn a_machine_without_tops_json_is_refused_by_name_until_it_is_made_anew() {
+    if !full("overlays that are active files") {
+        return;
+    }
+    let scene = Scene::new();
+    let whole = fs::read(scene.tops()).unwrap();
+    fs::remove_file(scene.tops()).unwrap();
+    let before = scene.site.tree();
+    let mut server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let (create, set) = (wire.create(&scene.group, "x").unwrap(), &scene.sets[1]);
+    assert_refused(&wire, &create, "create");
+    assert_refused(&wire, &wire.apply(set).unwrap(), "apply");
+    assert_refused(&wire, &wire.destroy(set).unwrap(), "destroy");
+    let image = scene.machine.images[0].to_str().unwrap();
+    let again = run_in(&scene.site.data, &["vm", "import", "again", image], "");
+    assert_eq!(again.status.code(), Some(1));
+    let said = text(&again.stderr);
+    assert!(said.contains("already belongs to machine web"), "{said}");
+    let list = run_in(&scene.site.data, &["vm", "list"], "");
+    assert!(text(&list.stderr).contains("tops.json"), "{list:?}");
+    server.stop();
+    let old = |tree: std::collections::BTreeMap<PathBuf, _>| {
+        let kept = tree.into_iter().filter(|(f, _)| !f.ends_with(".lock"));
+        kept.collect::<Vec<_>>()
+    };
+    assert!(
+        old(scene.site.tree()) == old(before),
+        "nothing was done to any file"
+    );
+
+    // With a server and without.
+    for serves in [false, true] {
+        let server = serves.then(|| scene.site.serve());
+        let _gone = fs::remove_file(scene.tops());
+        let (code, said) = scene.doctor(&[]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains("definition-unreadable") && said.contains("--fix: make it anew"),
+            "{said}"
+        );
+        let (_, said) = scene.doctor(&["--fix", "--yes"]);
+        assert!(said.contains("written: disk0 runs on"), "{said}");
+        let (_, said) = scene.doctor(&[]);
+        assert!(!said.contains("definition-unreadable"), "{said}");
+        let tops = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+        assert_eq!(
+            tops(&fs::read(scene.tops()).unwrap())["tops"],
+            tops(&whole)["tops"]
+        );
+        drop(server);
+    }
+    scene.assert_whole("made anew");
+    scene.destroy(&[1, 0, 2]);
+    scene.assert_whole("made anew, and all sets destroyed");
+    // The images are the active files now, as nothing else can be.
+    fs::remove_file(scene.tops()).unwrap();
+    let (_, said) = scene.doctor(&["--fix", "--yes"]);
+    assert!(said.contains(&format!("disk0 runs on {image}")), "{said}");
+    scene.assert_whole("made anew without a set");
+}
+
+#[test]
+fn where_it_is_not_certain_which_file_is_active_nothing_is_made_anew() {
+    if !full("overlays that are active files") {
+        return;
+    }
+    let scene = Scene::new();
+    let active = scene.site.top(&scene.machine, 0);
+    let whole = fs::read(scene.tops()).unwrap();
+    fs::remove_file(scene.tops()).unwrap();
+    let job = "8B5879E2-07EA-4B6B-92AA-0AF0176BAFBC";
+    let second = active.with_file_name(format!("disk0-{job}.qcow2"));
+    fs::copy(&active, &second).unwrap();
+    scene.is_not_made_anew("more than one file could be the active one");
+    fs::remove_file(&second).unwrap();
+
+    let aside = scene.site.data.join("aside");
+    fs::rename(&active, &aside).unwrap();
+    scene.is_not_made_anew("no file is there that could be the active one");
+    // One that does not lie on the last set.
+    let foreign = scene.site.image("foreign", Image::Qcow2, 9);
+    fs::copy(&foreign, &active).unwrap();
+    scene.is_not_made_anew("does not lie on the last snapshot");
+    fs::rename(&aside, &active).unwrap();
+
+    let file = scene.folder().join("vm.toml");
+    let defined = fs::read_to_string(&file).unwrap();
+    let image = scene.machine.images[0].to_str().unwrap();
+    let other = scene.site.image("other", Image::Raw, 9);
+    fs::write(&file, defined.replace(image, other.to_str().unwrap())).unwrap();
+    scene.is_not_made_anew("another image than at a cut");
+    fs::write(&file, defined).unwrap();
+
+    let journal = scene.site.data.join("journal").join(format!("{job}.log"));
+    fs::write(&journal, "this is no journal of ours").unwrap();
+    scene.is_not_made_anew("an operation has not ended");
+    fs::remove_file(&journal).unwrap();
+    fs::write(scene.tops(), whole).unwrap();
+    scene.assert_whole("put back");
+}
+
+/// A server whose log is a file.
+struct Logged {
+    child: Child,
+    log: tempfile::NamedTempFile,
+}
+
+impl Logged {
+    fn new(data: &Path) -> Self {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut server = Command::new(binary());
+        server
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data);
+        let server = server.stdout(Stdio::null()).stderr(log.reopen().unwrap());
+        let child = server.spawn().unwrap();
+        Self { child, log }
+    }
+
+    fn count(&self, words: &str) -> usize {
+        fs::read_to_string(self.log.path())
+            .unwrap()
+            .matches(words)
+            .count()
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_path_that_is_edited_after_a_set_is_told_to_have_no_effect() {
+    if !full("images that are cloned") {
+        return;
+    }
+    for ground in [Ground::Host, Ground::Xfs] {
+        let site = Site::new(ground);
+        let machine = site.machine("web", &[Image::Raw], 1);
+        let mut server = site.serve();
+        let wire = Wire::new(&server);
+        let group = wire.define("all", &[&machine.id]).unwrap();
+        let set = wire.take(&group, "first");
+        let applied = wire.apply(&set).unwrap();
+        assert_eq!(wire.end(&applied.job.unwrap()).unwrap().state, 7);
+        site.wait_for_journals();
+        server.stop();
+        told_once(&site, &machine);
+        assert_holds(&site.top(&machine, 0), &machine.content[0], "after all");
+    }
+}
+
+/// The path is edited while a server runs, and written back.
+fn told_once(site: &Site, machine: &Machine) {
+    let file = site.data.join("machines").join(&machine.id).join("vm.toml");
+    let whole = fs::read_to_string(&file).unwrap();
+    let other = site.image("other", Image::Raw, 2);
+    let (old, new) = (machine.images[0].to_str().unwrap(), other.to_str().unwrap());
+    let server = Logged::new(&site.data);
+    while !site.data.join("groupshot.sock").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let doctor = || text(&run_in(&site.data, &["doctor"], "").stdout);
+    assert!(!doctor().contains("path-idle"));
+    fs::write(&file, whole.replace(old, new)).unwrap();
+    for _ in 0..3 {
+        let said = doctor();
+        let line = said.lines().find(|l| l.contains("path-idle")).unwrap();
+        let top = site.top(machine, 0).display().to_string();
+        assert!(
+            line.contains(new) && line.contains(&format!("runs on {top}")),
+            "{line}"
+        );
+    }
+    assert_eq!(server.count("has no effect"), 1);
+    fs::write(&file, &whole).unwrap();
+    assert!(!doctor().contains("path-idle"));
+}
