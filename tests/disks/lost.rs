@@ -4,7 +4,8 @@ use std::fs;
 
 use super::scene::Scene;
 use crate::support::server::{run_in, text};
-use crate::support::tools::full;
+use crate::support::site::{Image, assert_holds};
+use crate::support::tools::{self, full};
 use crate::support::wire::Wire;
 
 #[test]
@@ -73,6 +74,28 @@ fn what_may_be_the_active_file_of_a_machine_is_not_moved_by_the_doctor() {
 }
 
 #[test]
+fn an_old_active_file_that_another_machine_lies_on_outlives_an_apply() {
+    if !full("an overlay of somebody else on an active file") {
+        return;
+    }
+    let scene = Scene::new();
+    let other = scene.site.machine("other", &[Image::Chain], 5);
+    let old = [0, 1].map(|disk| scene.site.top(&scene.machine, disk));
+    let (image, base) = (other.images[0].to_str().unwrap(), old[0].to_str().unwrap());
+    let onto = [
+        "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", base, image,
+    ];
+    tools::run("qemu-img", &onto);
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let applied = wire.apply(&scene.sets[0]).unwrap();
+    assert_eq!(wire.end(&applied.job.unwrap()).unwrap().state, 7);
+    scene.site.wait_for_journals();
+    assert_holds(&other.images[0], &scene.machine.content[0], "the other one");
+    assert!(!old[1].exists(), "nothing lies on this one");
+}
+
+#[test]
 fn without_its_database_a_data_directory_with_sets_is_refused() {
     if !full("a database that is lost") {
         return;
@@ -85,11 +108,13 @@ fn without_its_database_a_data_directory_with_sets_is_refused() {
             true => fs::write(&file, "").unwrap(),
             false => fs::remove_file(&file).unwrap(),
         }
-        for command in [
-            &["serve", "--listen", "127.0.0.1:0"][..],
-            &["doctor", "--fix", "--yes"],
-            &["rescue"],
-        ] {
+        // A server that comes up is a failure at once.
+        let told = scene.site.try_serve(&[]).err().unwrap();
+        assert!(
+            told.contains("groupshot.db") && told.contains("sets/"),
+            "{told}"
+        );
+        for command in [&["doctor", "--fix", "--yes"][..], &["rescue"]] {
             let out = run_in(&scene.site.data, command, "");
             let said = text(&out.stderr);
             assert_eq!(out.status.code(), Some(1), "{command:?}: {said}");

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::id::{CollectionId, SetId, SnapshotId, VmId};
-use crate::inventory::{Collection, CollectionKind, Consistency, Position, SetKind};
-use crate::inventory::{Snapshot, SnapshotSet};
+use crate::inventory::{Collection, CollectionKind, Consistency, Format, Leftover, Position};
+use crate::inventory::{Seal, Sealed, SetKind, Snapshot, SnapshotSet};
 use crate::store::{self, Change};
 
 fn collection(n: u128) -> Collection {
@@ -214,6 +214,45 @@ fn a_directory_has_one_store() {
     ));
 }
 
+#[tokio::test]
+async fn a_file_of_the_first_format_takes_up_what_deleted_sets_have_left() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(dir.path()).unwrap());
+    let old = Connection::open(dir.path().join(FILE)).unwrap();
+    old.execute_batch("DROP TABLE leftovers").unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    drop(old);
+    let file = PathBuf::from("/images/.groupshot/S/M-disk0.raw");
+    let seal = Seal {
+        inode: 1,
+        length: 2,
+        modified: (3, 4),
+        changed: (5, 6),
+    };
+    let left = Leftover {
+        machine: VmId::from_u128(3),
+        machine_name: "web".into(),
+        disk: "disk0".into(),
+        file: file.clone(),
+        format: Format::Raw,
+        sealed: Sealed {
+            file: file.clone(),
+            seal,
+        },
+    };
+    let store = SqliteStore::open(dir.path()).unwrap();
+    put(&store, Change::PutLeftover(left.clone()))
+        .await
+        .unwrap();
+    drop(store);
+    let store = SqliteStore::open(dir.path()).unwrap();
+    assert_eq!(store.state().leftovers.get(&file), Some(&left));
+    put(&store, Change::RemoveLeftover(file)).await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(dir.path()).unwrap();
+    assert!(store.state().leftovers.is_empty());
+}
+
 #[test]
 fn a_newer_or_damaged_file_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -230,7 +269,7 @@ fn a_newer_or_damaged_file_is_refused_by_name() {
         matches!(newer, OpenError::Newer { found: 99, .. }),
         "{newer}"
     );
-    version(1)
+    version(2)
         .execute("INSERT INTO jobs VALUES ('x', '{')", [])
         .unwrap();
     let unreadable = SqliteStore::open(dir.path()).unwrap_err();
