@@ -5,12 +5,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 /// Requests answered per second by `address` over `connections` connections.
 pub(crate) fn throughput(
     address: SocketAddr,
+    request: &[u8],
+    connections: usize,
+    time: Duration,
+) -> f64 {
+    throughput_over(address, None, request, connections, time)
+}
+
+/// The same over TLS, if there is a connector; the time begins when every handshake is done.
+pub(crate) fn throughput_over(
+    address: SocketAddr,
+    tls: Option<&TlsConnector>,
     request: &[u8],
     connections: usize,
     time: Duration,
@@ -20,32 +33,55 @@ pub(crate) fn throughput(
         .build()
         .unwrap();
     runtime.block_on(async {
-        let stop = Arc::new(AtomicBool::new(false));
-        let answered = Arc::new(AtomicU64::new(0));
-        let request: Arc<[u8]> = Arc::from(request);
+        let work = Work {
+            request: Arc::from(request),
+            stop: Arc::default(),
+            answered: Arc::default(),
+        };
         let mut tasks = Vec::new();
         for _ in 0..connections {
-            let mut stream = TcpStream::connect(address).await.unwrap();
+            let stream = TcpStream::connect(address).await.unwrap();
             stream.set_nodelay(true).unwrap();
-            let (stop, answered, request) = (stop.clone(), answered.clone(), request.clone());
-            tasks.push(tokio::spawn(async move {
-                let mut buffer = Vec::with_capacity(64 * 1024);
-                while !stop.load(Ordering::Relaxed) {
-                    stream.write_all(&request).await.unwrap();
-                    read_answer(&mut stream, &mut buffer).await;
-                    answered.fetch_add(1, Ordering::Relaxed);
+            tasks.push(match tls {
+                None => tokio::spawn(work.clone().go_on(stream)),
+                Some(tls) => {
+                    let name = ServerName::try_from("localhost").unwrap();
+                    tokio::spawn(work.clone().go_on(tls.connect(name, stream).await.unwrap()))
                 }
-            }));
+            });
         }
+        // The first connections are answered while the last ones still shake hands.
+        let before = work.answered.load(Ordering::Relaxed);
         let began = Instant::now();
         tokio::time::sleep(time).await;
-        stop.store(true, Ordering::Relaxed);
-        let rate = answered.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
+        let answered = work.answered.load(Ordering::Relaxed) - before;
+        let rate = answered as f64 / began.elapsed().as_secs_f64();
+        work.stop.store(true, Ordering::Relaxed);
         for task in tasks {
             task.await.unwrap();
         }
         rate
     })
+}
+
+/// What every connection does, and how often it was done.
+#[derive(Clone)]
+struct Work {
+    request: Arc<[u8]>,
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+}
+
+impl Work {
+    async fn go_on(self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let mut buffer = Vec::with_capacity(64 * 1024);
+        while !self.stop.load(Ordering::Relaxed) {
+            stream.write_all(&self.request).await.unwrap();
+            stream.flush().await.unwrap();
+            read_answer(&mut stream, &mut buffer).await;
+            self.answered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// One request on a connection of its own: status and body of the answer.
@@ -96,10 +132,7 @@ impl Connection {
 }
 
 /// Reads one answer into `buffer`; the length of its head.
-pub(crate) async fn read_answer(
-    stream: &mut (impl AsyncRead + Unpin),
-    buffer: &mut Vec<u8>,
-) -> usize {
+async fn read_answer(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> usize {
     buffer.clear();
     loop {
         let n = stream.read_buf(buffer).await.unwrap();

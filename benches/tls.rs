@@ -1,17 +1,11 @@
 //! Row 7: requests answered per second over kept-alive connections with TLS, over the same without.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use groupshot::config::{Config, EngineKind};
 use groupshot::server::Server;
 use groupshot::tls::{Trust, connector};
-use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
-use tokio_rustls::TlsConnector;
 
 use crate::{load, median, spread, subject, verdict};
 
@@ -39,11 +33,11 @@ pub(crate) fn run(short: bool) {
         ..Trust::default()
     };
     let tls = connector(&trust).unwrap();
-    let request: Arc<[u8]> = Arc::from(subject::get(plain));
+    let request = subject::get(plain);
     assert_eq!(load::exchange(plain, &request).0, 200);
     for connections in [8, 64] {
-        let with = || throughput(secure, Some(&tls), &request, connections, time);
-        let without = || throughput(plain, None, &request, connections, time);
+        let with = || load::throughput_over(secure, Some(&tls), &request, connections, time);
+        let without = || load::throughput(plain, &request, connections, time);
         let pair = || (with(), without());
         pair();
         let pairs: Vec<(f64, f64)> = (0..rounds).map(|_| pair()).collect();
@@ -57,56 +51,5 @@ pub(crate) fn run(short: bool) {
             median(pairs.iter().map(|p| p.1).collect()),
             verdict(ratio >= TARGET),
         );
-    }
-}
-
-/// Requests answered per second, once every handshake is done.
-fn throughput(
-    address: std::net::SocketAddr,
-    tls: Option<&TlsConnector>,
-    request: &Arc<[u8]>,
-    connections: usize,
-    time: Duration,
-) -> f64 {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let stop = Arc::new(AtomicBool::new(false));
-        let answered = Arc::new(AtomicU64::new(0));
-        let mut tasks = Vec::new();
-        for _ in 0..connections {
-            let stream = TcpStream::connect(address).await.unwrap();
-            stream.set_nodelay(true).unwrap();
-            let more = (request.clone(), stop.clone(), answered.clone());
-            tasks.push(match tls {
-                None => tokio::spawn(busy(stream, more)),
-                Some(tls) => {
-                    let name = ServerName::try_from("localhost").unwrap();
-                    tokio::spawn(busy(tls.connect(name, stream).await.unwrap(), more))
-                }
-            });
-        }
-        let began = Instant::now();
-        tokio::time::sleep(time).await;
-        stop.store(true, Ordering::Relaxed);
-        let rate = answered.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
-        for task in tasks {
-            task.await.unwrap();
-        }
-        rate
-    })
-}
-
-type Work = (Arc<[u8]>, Arc<AtomicBool>, Arc<AtomicU64>);
-
-async fn busy(mut stream: impl AsyncRead + AsyncWrite + Unpin, (request, stop, answered): Work) {
-    let mut buffer = Vec::with_capacity(64 * 1024);
-    while !stop.load(Ordering::Relaxed) {
-        stream.write_all(&request).await.unwrap();
-        stream.flush().await.unwrap();
-        load::read_answer(&mut stream, &mut buffer).await;
-        answered.fetch_add(1, Ordering::Relaxed);
     }
 }
