@@ -243,6 +243,12 @@ impl Compute for Library {
         own.next().map(|p| p.text.clone())
     }
 
+    fn is_ailing(&self, id: VmId) -> bool {
+        let problems = self.problems();
+        let is_one = |disk: &Disk| problems.iter().any(|p| p.file == disk.file);
+        self.machine(id).is_some_and(|m| m.disks.iter().any(is_one))
+    }
+
     fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
         let unread = |e: io::Error| (kind(&e), e);
         self.record_tops(id, tops, |file| Tops::load(file).map_err(unread))

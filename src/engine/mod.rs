@@ -56,6 +56,11 @@ pub trait Compute: Send + Sync + 'static {
         None
     }
 
+    /// Whether the active file of one of its disks is away, cannot be read, or lies where it must not.
+    fn is_ailing(&self, _id: VmId) -> bool {
+        false
+    }
+
     /// Makes `tops` the active files of the machine, durably (write, fsync, rename, fsync of the
     /// directory). Disks that are not named keep theirs.
     ///

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::support::gate::Gate;
 use crate::support::server::Server;
@@ -348,7 +349,7 @@ fn a_failed_sync_of_tops_json_ends_the_server_and_the_next_one_finishes_the_set(
     let mut scene = Scene::new(Site::new(Ground::Host), &["replace.sync=error"]);
     let created = scene.wire.create(&scene.group, "x").unwrap();
     assert_eq!(created.value, STARTED, "{}", scene.wire.why(&created));
-    let status = scene.server.wait(std::time::Duration::from_secs(60));
+    let status = scene.server.wait(Duration::from_secs(60));
     assert!(!status.expect("it ends by itself").success());
     assert_eq!(scene.site.journals().len(), 1);
     let server = scene.site.serve();
@@ -359,4 +360,26 @@ fn a_failed_sync_of_tops_json_ends_the_server_and_the_next_one_finishes_the_set(
     for (n, expected) in scene.machine.content.iter().enumerate() {
         assert_holds(&member.disks[&format!("disk{n}")], expected, "captured");
     }
+}
+
+#[test]
+fn a_machine_whose_image_is_away_says_so() {
+    if !full("a machine without its image") {
+        return;
+    }
+    let scene = Scene::new(Site::new(Ground::Host), &[]);
+    let (image, id) = (&scene.machine.images[1], &scene.machine.id);
+    let away = image.with_extension("away");
+    let becomes = |expected| {
+        let until = Instant::now() + Duration::from_secs(60);
+        while scene.wire.health(id) != expected {
+            assert!(Instant::now() < until, "it is not {expected:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    assert_eq!(scene.wire.health(id), (2, 5));
+    fs::rename(image, &away).unwrap();
+    becomes((3, 20));
+    fs::rename(&away, image).unwrap();
+    becomes((2, 5));
 }

@@ -273,6 +273,17 @@ impl Wire {
         of_job.map(element).collect()
     }
 
+    /// First status and health of a machine.
+    pub(crate) fn health(&self, machine: &str) -> (u64, u64) {
+        let system = object("Msvm_ComputerSystem")
+            .key("CreationClassName", "Msvm_ComputerSystem")
+            .key("Name", machine);
+        let system = self.get(&system).unwrap();
+        ["OperationalStatus", "HealthState"]
+            .map(|name| system.number(name).unwrap())
+            .into()
+    }
+
     /// The job now.
     pub(crate) fn job(&self, id: &str) -> Result<Job, Error> {
         let job = object("Msvm_ConcreteJob").key("InstanceID", id);

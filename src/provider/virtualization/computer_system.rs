@@ -9,6 +9,7 @@ use crate::cim::{Class, DateTime, Instance, Method, Path};
 use crate::id::VmId;
 use crate::inventory::{JobKind, Machine, PowerState};
 use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider};
+use crate::text::Message;
 use crate::text::catalog::provider as texts;
 
 use super::Deps;
@@ -25,6 +26,8 @@ const DISABLED: u16 = 3;
 const QUIESCE: u16 = 9;
 /// `OperationalStatus` 2.
 const OK: u16 = 2;
+/// `OperationalStatus` 3.
+const DEGRADED: u16 = 3;
 /// `OperationalStatus` 32768, in second place.
 const CREATING_SNAPSHOT: u16 = 32768;
 /// `OperationalStatus` 32769, in second place.
@@ -33,6 +36,8 @@ const APPLYING_SNAPSHOT: u16 = 32769;
 const DELETING_SNAPSHOT: u16 = 32770;
 /// `HealthState` 5.
 const HEALTHY: u16 = 5;
+/// `HealthState` 20.
+const MAJOR_FAILURE: u16 = 20;
 
 /// Serves `Msvm_ComputerSystem`.
 pub(super) struct ComputerSystems(pub(super) Deps, pub(super) Arc<MachineNames>);
@@ -159,26 +164,44 @@ fn virtual_machine(
         .with("EnabledState", state)?
         .with("InstallDate", DateTime::utc(machine.created))
         .map_err(Error::from)
-        .and_then(|instance| with_operation(instance, deps, id))
+        .and_then(|instance| with_status(instance, deps, id))
 }
 
-/// The operation that holds the machine, if one does, as the second status.
-fn with_operation(instance: Instance, deps: &Deps, id: VmId) -> Result<Instance, Error> {
+/// Its disks as the first status, and as the second the operation that holds the machine, if one does.
+fn with_status(instance: Instance, deps: &Deps, id: VmId) -> Result<Instance, Error> {
+    let (code, words, health) = match deps.compute.is_ailing(id) {
+        true => (DEGRADED, texts::STATUS_DEGRADED, MAJOR_FAILURE),
+        false => (OK, texts::STATUS_OK, HEALTHY),
+    };
+    let (mut codes, mut descriptions) = (vec![code], vec![words.text().render()]);
+    if let Some((code, words)) = operation(deps, id) {
+        codes.push(code);
+        descriptions.push(words.text().render());
+    }
+    instance
+        .with("HealthState", health)?
+        .with("OperationalStatus", codes)?
+        .with("StatusDescriptions", descriptions)
+        .map_err(Error::from)
+}
+
+fn operation(deps: &Deps, id: VmId) -> Option<(u16, Message)> {
     let job = deps
         .coordinator
         .machine_holder(id)
         .and_then(|holder| deps.jobs.get(holder.job));
-    let (code, words) = match job.map(|job| job.kind) {
-        Some(JobKind::CreateSnapshotSet) => (CREATING_SNAPSHOT, texts::STATUS_CREATING_SNAPSHOT),
-        Some(JobKind::ApplySnapshotSet) => (APPLYING_SNAPSHOT, texts::STATUS_APPLYING_SNAPSHOT),
-        Some(JobKind::DestroySnapshotSet) => (DELETING_SNAPSHOT, texts::STATUS_DELETING_SNAPSHOT),
-        _ => return Ok(instance),
-    };
-    let descriptions = vec![texts::STATUS_OK.text().render(), words.text().render()];
-    instance
-        .with("OperationalStatus", vec![OK, code])?
-        .with("StatusDescriptions", descriptions)
-        .map_err(Error::from)
+    match job.map(|job| job.kind) {
+        Some(JobKind::CreateSnapshotSet) => {
+            Some((CREATING_SNAPSHOT, texts::STATUS_CREATING_SNAPSHOT))
+        }
+        Some(JobKind::ApplySnapshotSet) => {
+            Some((APPLYING_SNAPSHOT, texts::STATUS_APPLYING_SNAPSHOT))
+        }
+        Some(JobKind::DestroySnapshotSet) => {
+            Some((DELETING_SNAPSHOT, texts::STATUS_DELETING_SNAPSHOT))
+        }
+        _ => None,
+    }
 }
 
 /// What the host and the machines have in common.

@@ -13,6 +13,7 @@ super::messages! {
     NOT_OWN_JOB = "provider.not-own-job", "job {job} belongs to another user; only an administrator may end it, and {user} is none";
 
     STATUS_OK = "provider.status-ok", "Operating normally";
+    STATUS_DEGRADED = "provider.status-degraded", "A disk image is missing or cannot be used";
     STATUS_CREATING_SNAPSHOT = "provider.status-creating-snapshot", "Creating snapshot";
     STATUS_APPLYING_SNAPSHOT = "provider.status-applying-snapshot", "Applying snapshot";
     STATUS_DELETING_SNAPSHOT = "provider.status-deleting-snapshot", "Deleting snapshot";
