@@ -10,9 +10,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    CWD, IFlags, RenameFlags, XattrFlags, fgetxattr, fsetxattr, ioctl_ficlone, ioctl_getflags,
-    ioctl_setflags, renameat_with,
+    CWD, IFlags, RenameFlags, XattrFlags, fgetxattr, flistxattr, fsetxattr, ioctl_ficlone,
+    ioctl_getflags, ioctl_setflags, renameat_with,
 };
+use rustix::io::Errno;
 
 use crate::engine::failure::{At, kind};
 use crate::engine::locks::ImageLock;
@@ -184,7 +185,8 @@ pub(crate) fn beside(
     folder.join(format!("{stem}-{job}.{suffix}"))
 }
 
-/// Whoever could use the base can use the new file: owner, mode, ACL and label.
+/// Whoever could use the base can use the new file: owner, mode, ACL and label. What users have noted on the base
+/// goes along where the file system has it.
 pub(crate) fn take_over(file: &File, base: &File) -> io::Result<()> {
     let (own, theirs) = (file.metadata()?, base.metadata()?);
     if (own.uid(), own.gid()) != (theirs.uid(), theirs.gid()) {
@@ -198,12 +200,29 @@ pub(crate) fn take_over(file: &File, base: &File) -> io::Result<()> {
             fsetxattr(file, *name, &wanted, XattrFlags::empty())?;
         }
     }
+    for name in notes(base) {
+        match fsetxattr(file, &name, &attribute(base, &name), XattrFlags::empty()) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
     Ok(())
+}
+
+/// The names of the extended attributes that belong to users.
+fn notes(file: &File) -> Vec<String> {
+    let mut names = vec![0; 64 << 10]; // the kernel's limit
+    let length = flistxattr(file, names.as_mut_slice()).unwrap_or(0);
+    names.truncate(length);
+    let names = names.split(|octet| *octet == 0);
+    let names = names.filter_map(|name| std::str::from_utf8(name).ok());
+    let names = names.filter(|name| name.starts_with("user."));
+    names.map(str::to_owned).collect()
 }
 
 /// An extended attribute; empty if the file has none of that name.
 fn attribute(file: &File, name: &str) -> Vec<u8> {
-    let mut value = vec![0; 4096];
+    let mut value = vec![0; 64 << 10]; // the kernel's limit
     let length = fgetxattr(file, name, value.as_mut_slice()).unwrap_or(0);
     value.truncate(length);
     value

@@ -77,10 +77,7 @@ impl Scene {
             self.machine.write(top, n, 0, 4096, 9);
             assert_holds(top, &self.machine.content[n], "active");
         }
-        assert!(
-            self.server.wait(std::time::Duration::ZERO).is_none(),
-            "it still runs"
-        );
+        assert!(self.server.wait(Duration::ZERO).is_none(), "it still runs");
     }
 }
 

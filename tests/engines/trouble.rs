@@ -204,6 +204,9 @@ fn whoever_could_use_the_base_can_use_the_overlay() {
         eprintln!("no access control lists on {}", dir.path().display());
         return;
     }
+    // What users have noted goes along.
+    let note = ("user.backup", b"weekly");
+    rustix::fs::setxattr(&image, note.0, note.1, rustix::fs::XattrFlags::empty()).unwrap();
     let machine = machine(&image);
     let overlay = Overlay::new(dir.path(), NO_RESERVE, 32);
     let plan = overlay
@@ -212,7 +215,9 @@ fn whoever_could_use_the_base_can_use_the_overlay() {
         .unwrap();
     overlay.prepare(&plan).unwrap();
     overlay.cut(&plan).unwrap();
-    let mut got = vec![0; 256];
-    let length = rustix::fs::getxattr(&plan.new_file, ACL, &mut got[..]).unwrap();
-    assert_eq!(got[..length], acl);
+    for (name, wanted) in [(ACL, acl.as_slice()), (note.0, note.1)] {
+        let mut got = vec![0; 256];
+        let length = rustix::fs::getxattr(&plan.new_file, name, &mut got[..]).unwrap();
+        assert_eq!(got[..length], *wanted, "{name}");
+    }
 }
