@@ -1,6 +1,5 @@
 //! Classes as the MOF compiler leaves them: flattened, every inherited element in its place.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::name::{Name, compare};
@@ -169,6 +168,8 @@ pub struct Class {
     pub qualifiers: Qualifiers,
     /// Positions in `properties`, sorted by name.
     by_name: Vec<usize>,
+    /// The same by the length of the name and then the name, where most looks end at the length.
+    by_length: Vec<usize>,
     /// Positions of the keys in `properties`.
     keys: Vec<usize>,
 }
@@ -187,6 +188,8 @@ impl Class {
         let name_of = |n: &usize| properties.get(*n).map(|p| p.name.clone());
         let mut by_name: Vec<usize> = (0..properties.len()).collect();
         by_name.sort_by_key(name_of);
+        let mut by_length = by_name.clone();
+        by_length.sort_by_key(|n| properties.get(*n).map(|p| p.name.as_str().len()));
         let is_key = |n: &usize| properties.get(*n).is_some_and(|p| p.key);
         let keys = (0..properties.len()).filter(is_key).collect();
         Self {
@@ -197,6 +200,7 @@ impl Class {
             methods: methods.into_iter().map(Arc::new).collect(),
             qualifiers,
             by_name,
+            by_length,
             keys,
         }
     }
@@ -205,14 +209,12 @@ impl Class {
     #[must_use]
     pub fn index(&self, property: &str) -> Option<usize> {
         let order = |n: &usize| {
-            self.properties
-                .get(*n)
-                .map_or(Ordering::Less, |p| compare(p.name.as_str(), property))
+            let name = self.properties.get(*n).map_or("", |p| p.name.as_str());
+            let length = name.len().cmp(&property.len());
+            length.then_with(|| compare(name, property))
         };
-        self.by_name
-            .binary_search_by(order)
-            .ok()
-            .and_then(|at| self.by_name.get(at).copied())
+        let at = self.by_length.binary_search_by(order).ok()?;
+        self.by_length.get(at).copied()
     }
 
     /// The property of that name.
