@@ -3,6 +3,7 @@
 //! These records go into the store, the journal and the engines. They know nothing of CIM; `provider`
 //! turns them into instances.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,6 +11,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{CollectionId, JobId, SetId, SnapshotId, VmId};
 use crate::text::Text;
+
+/// The most characters of a name of a machine, a collection or a set: `MaxLen` of the names in the CIM schema
+/// (`CIM_System.Name`, `CIM_CollectionOfMSEs.CollectionID`); ElementName, which carries them, has none of its own.
+/// An answer must hold any object.
+pub const NAME_MAX: usize = 256;
+
+/// Has the name more than [`NAME_MAX`] characters?
+#[must_use]
+pub fn is_too_long(name: &str) -> bool {
+    name.chars().nth(NAME_MAX).is_some()
+}
+
+/// The name as clients see it: one that is too long, from before there was a limit, ends in `…`.
+#[must_use]
+pub fn shown(name: &str) -> Cow<'_, str> {
+    if !is_too_long(name) {
+        return Cow::Borrowed(name);
+    }
+    let kept = name.chars().take(NAME_MAX - 1);
+    Cow::Owned(kept.chain(['…']).collect())
+}
 
 /// Format of a disk image. Raw is never guessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

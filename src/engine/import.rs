@@ -16,7 +16,7 @@ use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::header::has_magic;
 use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, reflink, stage};
 use crate::id::VmId;
-use crate::inventory::{Format, Machine};
+use crate::inventory::{self, Format, Machine, NAME_MAX};
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
 
@@ -77,6 +77,9 @@ pub fn import(
 ) -> Result<Machine, EngineError> {
     if new.name.trim().is_empty() {
         return Err(unsupported(texts::NAME_EMPTY.text()));
+    }
+    if inventory::is_too_long(&new.name) {
+        return Err(unsupported(texts::NAME_TOO_LONG.with("limit", NAME_MAX)));
     }
     if new.disks.is_empty() {
         return Err(unsupported(texts::NO_DISKS.with("machine", &new.name)));

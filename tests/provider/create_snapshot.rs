@@ -189,6 +189,20 @@ async fn settings_give_level_and_name() {
 }
 
 #[tokio::test]
+async fn a_name_of_a_set_that_is_too_long_is_4_and_told_with_its_limit() {
+    let (world, group) = one_machine().await;
+    let named = |count| settings(&[("ElementName", &"a".repeat(count))]);
+    let outcome = world.create(&group, 1, &named(256)).await;
+    assert_eq!(returned(&outcome), 4096, "{}", world.reason(&outcome));
+    world.ended(&outcome).await;
+    let outcome = world.create(&group, 1, &named(257)).await;
+    assert_eq!(returned(&outcome), 4);
+    let reason = world.reason(&outcome);
+    assert!(reason.contains("SnapshotSettings: ElementName"), "{reason}");
+    assert!(reason.contains("at most 256 characters"), "{reason}");
+}
+
+#[tokio::test]
 async fn settings_are_read_in_the_dialects_that_clients_write() {
     let (world, group) = one_machine().await;
     let wmi = r#"<INSTANCE CLASSNAME="Msvm_VirtualSystemSnapshotSettingData">

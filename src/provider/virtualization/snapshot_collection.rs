@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::cim::{Class, Instance, Path};
 use crate::id::SetId;
-use crate::inventory::{JobState, SetKind, Snapshot, SnapshotSet};
+use crate::inventory::{self, JobState, SetKind, Snapshot, SnapshotSet};
 use crate::provider::{Context, Error, Instances, Provider, Status};
 use crate::text::catalog::provider as texts;
 
@@ -79,7 +79,7 @@ fn not_yet(view: &View, promised: SetId) -> Result<Option<Instance>, Error> {
 fn instance(class: &Arc<Class>, set: &SnapshotSet) -> Result<Instance, Error> {
     Instance::new(class)
         .with("CollectionID", set.id.to_string())?
-        .with("ElementName", set.name.as_str())?
+        .with("ElementName", &*inventory::shown(&set.name))?
         .with("Description", description(set))
         .map_err(Error::from)
 }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::{EngineErrorKind, Hold, Plan};
 use crate::id::{SetId, SnapshotId, VmId};
-use crate::inventory::{Consistency, Machine, Snapshot, SnapshotSet};
+use crate::inventory::{Consistency, Machine, NAME_MAX, Snapshot, SnapshotSet};
 use crate::snapshot::accept::refused;
 use crate::snapshot::core::Core;
 use crate::snapshot::create::selection::Selection;
@@ -123,7 +123,9 @@ pub(crate) fn draft(
     (Intent { set, members }, holds)
 }
 
-/// `<name> - (<UTC time>)`
+/// `<name> - (<UTC time>)`, with as much of the name as fits.
 fn default_name(name: &str, now: Timestamp) -> String {
-    format!("{name} - ({})", now.strftime("%Y-%m-%d %H:%M:%SZ"))
+    let time = format!(" - ({})", now.strftime("%Y-%m-%d %H:%M:%SZ"));
+    let rest = NAME_MAX.saturating_sub(time.chars().count());
+    name.chars().take(rest).chain(time.chars()).collect()
 }

@@ -52,6 +52,7 @@ super::messages! {
     OUTSIDE_ROOTS = "engine.outside-roots", "machine {machine}, disk {disk}: {file} lies outside the configured image folders ({roots})";
 
     NAME_EMPTY = "engine.name-empty", "a machine needs a name";
+    NAME_TOO_LONG = "engine.name-too-long", "the name of a machine must have at most {limit} characters";
     NO_DISKS = "engine.no-disks", "machine {machine} needs at least one disk";
     DISK_ID = "engine.disk-id", "machine {machine}: disk id {disk} must be 1 to 64 letters, digits, -, _ or . and not begin with .";
     DISK_TWICE = "engine.disk-twice", "machine {machine}: disk id {disk} stands twice";
