@@ -190,6 +190,8 @@ async fn removing_a_stranger_is_32773_but_0_by_id() {
             ("CollectionId", Value::from(id)),
         ]
     };
+    let elsewhere = members(&machine(1).on("OTHERHOST"), &group);
+    assert_eq!(call(&world, "RemoveMember", &elsewhere).await, 32773);
     let stranger = members(&machine(2), &group);
     assert_eq!(call(&world, "RemoveMember", &stranger).await, 32773);
     let member = members(&machine(1), &group);

@@ -203,6 +203,29 @@ async fn a_name_of_a_set_that_is_too_long_is_4_and_told_with_its_limit() {
 }
 
 #[tokio::test]
+async fn settings_that_cannot_be_read_are_told_under_the_name_of_their_parameter() {
+    let (world, group) = one_machine().await;
+    let set = world.snapshot(&group, 1).await;
+    for wrong in ["<INSTANCE", &settings(&[("ConsistencyLevel", "1")])] {
+        let arguments = [
+            ("SnapshotCollection", set.clone().into()),
+            ("ExportDirectory", "/".into()),
+            ("ExportSettingData", wrong.into()),
+        ];
+        let outcome = world.call(SNAPSHOTS, "ExportSnapshot", &arguments).await;
+        assert_eq!(returned(&outcome), 32773);
+        let reason = world.reason(&outcome);
+        assert!(
+            reason.starts_with("parameter ExportSettingData"),
+            "{reason}"
+        );
+    }
+    let outcome = world.create(&group, 1, "<INSTANCE").await;
+    let reason = world.reason(&outcome);
+    assert!(reason.starts_with("parameter SnapshotSettings"), "{reason}");
+}
+
+#[tokio::test]
 async fn settings_are_read_in_the_dialects_that_clients_write() {
     let (world, group) = one_machine().await;
     let wmi = r#"<INSTANCE CLASSNAME="Msvm_VirtualSystemSnapshotSettingData">

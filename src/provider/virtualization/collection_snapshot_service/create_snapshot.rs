@@ -105,7 +105,8 @@ struct Wishes {
 
 /// Reads SnapshotSettings: absent, null or empty text means the defaults.
 fn wishes(ctx: &Context, settings: &Value) -> Result<Wishes, Text> {
-    let Some(instance) = settings::read(ctx, settings, SETTINGS_CLASS)? else {
+    let Some(instance) = settings::read(ctx, ("SnapshotSettings", settings), SETTINGS_CLASS)?
+    else {
         return Ok(Wishes::default());
     };
     let instance = &*instance;
