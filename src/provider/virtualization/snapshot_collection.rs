@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::cim::{Class, Instance, Path};
 use crate::id::SetId;
-use crate::inventory::{self, JobState, SetKind, Snapshot, SnapshotSet};
+use crate::inventory::{self, JobState, LeftOut, SetKind, Snapshot, SnapshotSet};
 use crate::provider::{Context, Error, Instances, Provider, Status};
 use crate::text::catalog::provider as texts;
 
@@ -84,7 +84,7 @@ fn instance(class: &Arc<Class>, set: &SnapshotSet) -> Result<Instance, Error> {
         .map_err(Error::from)
 }
 
-/// Kind, size, stun window and damage in words; the class has no property of their own for them.
+/// Kind, size, stun window, what is left out and damage in words; the class has no property of their own for them.
 fn description(set: &SnapshotSet) -> String {
     let words = match set.kind {
         SetKind::Standard => texts::SET_OF_STANDARD_SNAPSHOTS,
@@ -93,6 +93,13 @@ fn description(set: &SnapshotSet) -> String {
     let whole = words
         .with("members", set.members.len())
         .with("micros", set.window.as_micros());
+    let whole = match LeftOut::of(set.members.iter()) {
+        None => whole,
+        Some(LeftOut { count, named }) => texts::SET_LEFT_OUT
+            .with("description", whole)
+            .with("count", count)
+            .with("disks", named),
+    };
     let is_damaged = |m: &&Snapshot| m.disks.iter().any(|d| d.damage.is_some());
     match set.members.iter().filter(is_damaged).count() {
         0 => whole.render(),

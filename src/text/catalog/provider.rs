@@ -25,6 +25,7 @@ super::messages! {
     NOTE_DISK_LEFT_OUT = "provider.note.disk-left-out", "not captured: {disk}";
     NOTE_DAMAGED = "provider.note.damaged", "damaged: {disk}: {file}";
     NOTE_LIES_ON = "provider.note.lies-on", "lies on: {disk}: {file}";
+    SET_LEFT_OUT = "provider.set.left-out", "{description}; disks left out: {count} ({disks})";
     SET_DAMAGED = "provider.set.damaged", "{description}; damaged members: {count}";
     SET_OF_STANDARD_SNAPSHOTS = "provider.set.standard", "{members} standard snapshots, first to last capture {micros} microseconds";
     SET_OF_RECOVERY_SNAPSHOTS = "provider.set.recovery", "{members} recovery snapshots, first to last capture {micros} microseconds";
