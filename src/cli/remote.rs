@@ -55,6 +55,9 @@ impl Remote {
         };
         let credentials = match trust.identity {
             Some(_) => None,
+            None if self.user.is_empty() => {
+                return Err(Failure::usage("--user (or GROUPSHOT_USER) names no user"));
+            }
             None => Some(Credentials {
                 user: self.user.clone(),
                 password: password(self.password_stdin, &format!("Password of {}: ", self.user))?,

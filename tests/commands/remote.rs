@@ -425,6 +425,56 @@ fn what_is_refused_tells_why() {
 }
 
 #[test]
+fn a_server_that_dies_under_a_command_leaves_the_ids_of_job_and_set() {
+    for json_wanted in [false, true] {
+        let gate = Gate::new();
+        let mut server = Server::with(&Options {
+            args: &["--engine", "sim"],
+            env: &[("GROUPSHOT_FAILPOINTS", &gate.at("create.prepare.after"))],
+            ..Options::default()
+        });
+        ok(&server.cli(&["collection", "create", "web", "sim-000001"]));
+        let mut command = Command::new(binary());
+        command.args(["snapshot", "create", "web"]);
+        if json_wanted {
+            command.arg("--json");
+        }
+        let child = command
+            .env("GROUPSHOT_URL", server.url())
+            .env("GROUPSHOT_USER", USER)
+            .env("GROUPSHOT_PASSWORD", PASSWORD)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        gate.reached();
+        let jobs = json(&server.cli(&["job", "list", "--json"]));
+        let job = jobs["jobs"][0]["id"].as_str().unwrap().to_owned();
+        server.kill();
+        let out = child.wait_with_output().unwrap();
+        fails(&out, 7, &format!("groupshot job show {job}"));
+        assert!(said(&out).contains(" of snapshot set "), "{}", said(&out));
+        if json_wanted {
+            let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+            assert_eq!(told["job"], job.as_str());
+            assert!(said(&out).contains(told["set"].as_str().unwrap()));
+            assert!(told["error"].as_str().unwrap().contains("cannot reach"));
+        }
+    }
+}
+
+#[test]
+fn an_empty_user_is_a_usage_error_that_names_the_option() {
+    let list = ["job", "list", "--user", "", "--url", "http://127.0.0.1:1"];
+    let out = Command::new(binary())
+        .args(list)
+        .env("GROUPSHOT_PASSWORD", PASSWORD)
+        .output()
+        .unwrap();
+    fails(&out, 2, "--user");
+}
+
+#[test]
 fn a_server_that_is_not_there_is_exit_7_and_a_wrong_password_exit_5() {
     let server = Server::start(&["--engine", "sim"]);
     let list = |url: &str, password: &str| {
