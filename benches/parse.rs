@@ -24,7 +24,7 @@ pub(crate) fn run(short: bool) {
         let (text, _) = Charset::decode(body.as_bytes(), None).unwrap();
         let document = xml::parse(&text).unwrap();
         let envelope = Envelope::parse(document.root()).unwrap();
-        black_box(Request::parse(&envelope, &schema, &limits).unwrap());
+        black_box(Request::parse(&envelope, &schema, &limits, "").unwrap());
     };
     let bare = || {
         black_box(ceiling::walk(&body));

@@ -50,6 +50,8 @@ pub struct Caller {
     pub secure: bool,
     /// The `User-Agent` header, empty if absent.
     pub user_agent: Arc<str>,
+    /// The `Host` header, empty if absent.
+    pub host: Arc<str>,
 }
 
 /// A request body as it came, after content decoding.

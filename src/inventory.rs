@@ -3,6 +3,7 @@
 //! These records go into the store, the journal and the engines. They know nothing of CIM; `provider`
 //! turns them into instances.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,6 +11,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{CollectionId, JobId, SetId, SnapshotId, VmId};
 use crate::text::Text;
+
+/// The most characters of a name of a machine, a collection or a set: `MaxLen` of the names in the CIM schema
+/// (`CIM_System.Name`, `CIM_CollectionOfMSEs.CollectionID`); ElementName, which carries them, has none of its own.
+/// An answer must hold any object.
+pub const NAME_MAX: usize = 256;
+
+/// Has the name more than [`NAME_MAX`] characters?
+#[must_use]
+pub fn is_too_long(name: &str) -> bool {
+    name.chars().nth(NAME_MAX).is_some()
+}
+
+/// The name as clients see it: one that is too long, from before there was a limit, ends in `…`.
+#[must_use]
+pub fn shown(name: &str) -> Cow<'_, str> {
+    if !is_too_long(name) {
+        return Cow::Borrowed(name);
+    }
+    let kept = name.chars().take(NAME_MAX - 1);
+    Cow::Owned(kept.chain(['…']).collect())
+}
 
 /// Format of a disk image. Raw is never guessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -226,6 +248,40 @@ pub struct SnapshotSet {
     pub job: JobId,
 }
 
+/// The most disks that [`LeftOut`] names.
+const LEFT_OUT_NAMED: usize = 8;
+/// The most characters of a machine's name in it.
+const LEFT_OUT_NAME_MAX: usize = 64;
+
+/// The disks that snapshots do not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// How many.
+    pub count: usize,
+    /// The first of them in words, with their machines; its length is bounded.
+    pub named: String,
+}
+
+impl LeftOut {
+    /// Of these snapshots; `None` if they hold every disk.
+    pub fn of<'a>(members: impl Iterator<Item = &'a Snapshot>) -> Option<Self> {
+        let disks = members.flat_map(|m| m.left_out.iter().map(move |disk| (m, disk)));
+        let (mut count, mut named) = (0, Vec::new());
+        for (member, disk) in disks {
+            if count < LEFT_OUT_NAMED {
+                let name = member.machine_name.chars().take(LEFT_OUT_NAME_MAX);
+                named.push(format!("{} {disk}", name.collect::<String>()));
+            }
+            count += 1;
+        }
+        if count > LEFT_OUT_NAMED {
+            named.push("…".to_owned());
+        }
+        let named = named.join(", ");
+        (count > 0).then_some(Self { count, named })
+    }
+}
+
 /// A file that a destroyed snapshot kept and that could not be removed with it: something that may lie on it was away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leftover {
@@ -421,4 +477,47 @@ pub struct Job {
     pub started: Timestamp,
     /// When its state last changed.
     pub changed: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(name: &str, left_out: &[&str]) -> Snapshot {
+        Snapshot {
+            id: SnapshotId::from_u128(1),
+            machine: VmId::from_u128(1),
+            machine_name: name.to_owned(),
+            name: String::new(),
+            parent: None,
+            disks: Vec::new(),
+            left_out: left_out.iter().map(ToString::to_string).collect(),
+            consistency: Consistency::Crash,
+            definition: PathBuf::new(),
+            cut_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn disks_that_are_left_out_are_counted_and_the_first_are_named() {
+        let whole = member("db", &[]);
+        assert_eq!(LeftOut::of([&whole].into_iter()), None);
+        let two = member("web", &["disk1", "disk2"]);
+        let told = LeftOut::of([&whole, &two].into_iter()).unwrap();
+        assert_eq!((told.count, &*told.named), (2, "web disk1, web disk2"));
+        let long = member(&"ä".repeat(256), &["disk0"; 9]);
+        let told = LeftOut::of([&two, &long].into_iter()).unwrap();
+        assert_eq!(told.count, 11);
+        assert!(told.named.ends_with("disk0, …"), "{}", told.named);
+        assert!(told.named.chars().count() < 1000);
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_is_shown_cut() {
+        let fits = "ä".repeat(NAME_MAX);
+        assert_eq!(shown(&fits), fits);
+        let cut = shown(&(fits.clone() + "b")).into_owned();
+        assert_eq!(cut.chars().count(), NAME_MAX);
+        assert!(cut.ends_with("ä…"), "{cut}");
+    }
 }

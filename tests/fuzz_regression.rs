@@ -19,7 +19,7 @@ fn envelope() {
         let (text, _) = Charset::decode(bytes, None).ok()?;
         let document = xml::parse(&text).ok()?;
         let envelope = Envelope::parse(document.root()).ok()?;
-        Request::parse(&envelope, &schema, &limits).ok()
+        Request::parse(&envelope, &schema, &limits, "").ok()
     };
     replay("envelope", |bytes| drop(read(bytes)));
 }

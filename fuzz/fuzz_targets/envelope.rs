@@ -22,5 +22,5 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Ok(envelope) = Envelope::parse(document.root()) else {
         return;
     };
-    let _ = Request::parse(&envelope, &SCHEMA, &LIMITS);
+    let _ = Request::parse(&envelope, &SCHEMA, &LIMITS, "");
 });

@@ -69,10 +69,30 @@ pub(super) async fn ended(
             let line = || format!("job {}", job_id(answer).unwrap_or_default());
             return output.result(result, line);
         }
-        let ended = job::wait(client, running, output).await?;
+        let ended = job::wait(client, running, output).await;
+        let ended = ended.map_err(|failure| lost(&failure, &result, output))?;
         if let Some(failure) = job::failure(&ended) {
             return Err(failure);
         }
     }
     output.result(result, done)
+}
+
+/// The failure of a call whose job could not be followed to its end: it says what to look for.
+fn lost(failure: &Failure, result: &Json, output: &Output) -> Failure {
+    let text = |field: &str| result.get(field).and_then(Json::as_str);
+    let (job, set) = (text("job").unwrap_or_default(), text("set"));
+    let of = set.map(|set| format!(" of snapshot set {set}"));
+    let mut told = result.clone();
+    if let (true, Json::Object(fields)) = (output.is_json(), &mut told) {
+        fields.insert("error".to_owned(), failure.message.as_str().into());
+        // What is said on standard error stands in any case.
+        let _ = output.result(told, String::new);
+    }
+    let message = format!(
+        "{}; how job {job}{} ends is not known: `groupshot job show {job}` tells once the server is there",
+        failure.message,
+        of.unwrap_or_default()
+    );
+    Failure::new(failure.exit, message)
 }

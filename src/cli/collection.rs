@@ -1,5 +1,7 @@
 //! `groupshot collection …`: groups of machines, over WS-Management.
 
+use std::collections::BTreeSet;
+
 use clap::Subcommand;
 use serde_json::json;
 
@@ -9,7 +11,8 @@ use crate::id::VmId;
 use super::failure::Failure;
 use super::output::{Output, count, one_line, table};
 use super::remote::{
-    COLLECTION, Kind, MACHINE, NAMESPACE, Remote, all, find, one, reference, sendable, service,
+    COLLECTION, GROUPS, Kind, MACHINE, NAMESPACE, Remote, all, find, find_each, reference,
+    sendable, service,
 };
 
 #[derive(Debug, Subcommand)]
@@ -57,7 +60,6 @@ pub(super) struct Members {
 
 const SERVICE: &str = "Msvm_CollectionManagementService";
 const REMOVE: &str = "RemoveMember";
-const GROUPS: &str = "Msvm_ManagementCollection";
 /// Which collection is a member of which.
 const LINKS: &str = "Msvm_CollectedCollections";
 
@@ -90,14 +92,14 @@ async fn create(
 ) -> Result<(), Failure> {
     let kind = if groups { COLLECTION } else { MACHINE };
     // Looked up first: a wrong name must not leave half a collection.
-    let mut found = Vec::new();
-    if !members.is_empty() {
-        let known = all(client, kind).await?;
-        for member in members {
-            found.push(reference(kind, one(client, kind, &known, member)?));
-        }
-    }
+    let found = find_each(client, kind, members).await?.into_iter();
+    let found = found.map(|object| Ok(reference(kind, &object?)));
+    let mut found = found.collect::<Result<Vec<_>, Failure>>()?;
+    // Whoever is named twice is one member.
+    let mut seen = BTreeSet::new();
+    found.retain(|member| seen.insert(member.text(kind.key).map(str::to_owned)));
     let collection = define(client, name, groups).await?;
+    let members = found.len();
     for member in found {
         call(
             client,
@@ -114,7 +116,7 @@ async fn create(
         format!(
             "collection `{}` {id} with {}",
             one_line(name),
-            count(members.len(), "member")
+            count(members, "member")
         )
     })
 }
@@ -145,10 +147,10 @@ async fn change(
     let client = members.remote.client()?;
     let collection = find(&client, COLLECTION, &members.collection).await?;
     let kind = member_kind(&collection);
-    let known = all(&client, kind).await?;
-    for name in &members.members {
-        let member = match (one(&client, kind, &known, name), name.parse::<VmId>()) {
-            (Ok(found), _) => reference(kind, found),
+    let found = find_each(&client, kind, &members.members).await?;
+    for (name, found) in members.members.iter().zip(found) {
+        let member = match (found, name.parse::<VmId>()) {
+            (Ok(found), _) => reference(kind, &found),
             // A machine that left the library may still be a member, known by its id only.
             (Err(_), Ok(id)) if method == REMOVE && kind.class == MACHINE.class => {
                 Reference::new(NAMESPACE, kind.class)
@@ -212,12 +214,11 @@ async fn list(client: &Client, output: &Output) -> Result<(), Failure> {
 }
 
 async fn delete(client: &Client, name: &str, output: &Output) -> Result<(), Failure> {
-    let collections = all(client, COLLECTION).await?;
-    let collection = one(client, COLLECTION, &collections, name)?;
+    let collection = find(client, COLLECTION, name).await?;
     let id = collection.text(COLLECTION.key);
     // Asked before: afterwards nothing tells of it any more.
-    let groups = groups_of(client, &collections, id).await?;
-    let target = reference(COLLECTION, collection);
+    let groups = groups_of(client, id).await?;
+    let target = reference(COLLECTION, &collection);
     call(
         client,
         "DestroyCollection",
@@ -236,24 +237,16 @@ async fn delete(client: &Client, name: &str, output: &Output) -> Result<(), Fail
 }
 
 /// The collections of collections that the collection is a member of.
-async fn groups_of<'a>(
-    client: &Client,
-    collections: &'a [Object],
-    id: &str,
-) -> Result<Vec<&'a Object>, Failure> {
-    if !collections.iter().any(|c| c.class == GROUPS) {
-        return Ok(Vec::new());
+async fn groups_of(client: &Client, id: &str) -> Result<Vec<Object>, Failure> {
+    let mut groups = Vec::new();
+    for link in client.enumerate(NAMESPACE, LINKS).await? {
+        if end(&link, "Member", COLLECTION.key) == Some(id)
+            && let Some(group) = link.get("Collection").reference()
+        {
+            groups.push(client.get(group).await?);
+        }
     }
-    let links = client.enumerate(NAMESPACE, LINKS).await?;
-    let of = |link: &&Object| end(link, "Member", COLLECTION.key) == Some(id);
-    let of = links.iter().filter(of);
-    let ids: Vec<_> = of
-        .filter_map(|l| end(l, "Collection", COLLECTION.key))
-        .collect();
-    let groups = collections.iter();
-    Ok(groups
-        .filter(|c| ids.contains(&c.text(COLLECTION.key)))
-        .collect())
+    Ok(groups)
 }
 
 /// Calls a method of the service; a return value other than 0 is a failure.

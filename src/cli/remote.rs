@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::client::{Client, Credentials, Object, Reference};
+use crate::client::{self, Client, Credentials, Object, Reference};
 use crate::tls::Trust;
 
 use super::failure::Failure;
@@ -55,6 +55,9 @@ impl Remote {
         };
         let credentials = match trust.identity {
             Some(_) => None,
+            None if self.user.is_empty() => {
+                return Err(Failure::usage("--user (or GROUPSHOT_USER) names no user"));
+            }
             None => Some(Credentials {
                 user: self.user.clone(),
                 password: password(self.password_stdin, &format!("Password of {}: ", self.user))?,
@@ -125,6 +128,8 @@ pub(super) struct Kind {
     pub(super) word: &'static str,
     /// The class that is enumerated.
     pub(super) class: &'static str,
+    /// The classes that objects of it have.
+    pub(super) classes: &'static [&'static str],
     /// The key that holds the id.
     pub(super) key: &'static str,
 }
@@ -132,16 +137,21 @@ pub(super) struct Kind {
 pub(super) const MACHINE: Kind = Kind {
     word: "virtual machine",
     class: "Msvm_ComputerSystem",
+    classes: &["Msvm_ComputerSystem"],
     key: "Name",
 };
+/// Collections of collections.
+pub(super) const GROUPS: &str = "Msvm_ManagementCollection";
 pub(super) const COLLECTION: Kind = Kind {
     word: "collection",
     class: "CIM_CollectionOfMSEs",
+    classes: &["Msvm_VirtualSystemCollection", GROUPS],
     key: "CollectionID",
 };
 pub(super) const SNAPSHOT_SET: Kind = Kind {
     word: "snapshot set",
     class: "Msvm_SnapshotCollection",
+    classes: &["Msvm_SnapshotCollection"],
     key: "CollectionID",
 };
 
@@ -154,9 +164,52 @@ pub(super) async fn all(client: &Client, kind: Kind) -> Result<Vec<Object>, Fail
     Ok(objects)
 }
 
-/// The object with that id or that name.
+/// The object with that id or that name. What is named by its id needs no list.
 pub(super) async fn find(client: &Client, kind: Kind, wanted: &str) -> Result<Object, Failure> {
+    if let Some(object) = by_id(client, kind, wanted).await? {
+        return Ok(object);
+    }
     one(client, kind, &all(client, kind).await?, wanted).cloned()
+}
+
+/// The object with that id; `None` if it is no id, or nothing has it.
+async fn by_id(client: &Client, kind: Kind, wanted: &str) -> Result<Option<Object>, Failure> {
+    let Ok(id) = wanted.trim_matches(['{', '}']).parse::<crate::id::VmId>() else {
+        return Ok(None);
+    };
+    for class in kind.classes {
+        let mut target = Reference::new(NAMESPACE, class).key(kind.key, id.to_string().as_str());
+        if kind.class == MACHINE.class {
+            target = target.key("CreationClassName", *class);
+        }
+        match client.get(&target).await {
+            Ok(object) => return Ok(Some(object)),
+            Err(client::Error::Fault(_)) => {} // the list tells what is there
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
+}
+
+/// Objects by id or name, in this order; the list of all is asked for once, and only if a name needs it.
+pub(super) async fn find_each(
+    client: &Client,
+    kind: Kind,
+    wanted: &[String],
+) -> Result<Vec<Result<Object, Failure>>, Failure> {
+    let (mut found, mut known) = (Vec::new(), None);
+    for name in wanted {
+        if let Some(object) = by_id(client, kind, name).await? {
+            found.push(Ok(object));
+            continue;
+        }
+        let known = match &mut known {
+            Some(known) => known,
+            None => known.insert(all(client, kind).await?),
+        };
+        found.push(one(client, kind, known, name).cloned());
+    }
+    Ok(found)
 }
 
 /// The object with that id or that name, among all of the kind.

@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{AuditTo, Config, EngineKind};
+use crate::config::{AuditTo, Config, EngineKind, MACHINES_MAX};
 use crate::server::{Notify, Reload, Server, Sockets};
 use crate::telemetry;
 
@@ -33,7 +33,7 @@ pub(super) struct Serve {
     #[arg(long)]
     engine: Option<EngineKind>,
     /// How many machines the simulation has.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=i64::from(MACHINES_MAX)))]
     machines: Option<u32>,
 }
 

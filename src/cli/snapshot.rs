@@ -364,7 +364,7 @@ async fn list(client: &Client, output: &Output) -> Result<(), Failure> {
     for (taken, set) in dated {
         let (id, name) = (set.text(SNAPSHOT_SET.key), set.text("ElementName"));
         let members = members(&links, id).count();
-        let damaged = set.text("Description").contains(DAMAGED_MEMBERS);
+        let damaged = is_damaged(set.text("Description"));
         let state = if damaged { "damaged" } else { "" };
         let cells = [&moment(&taken), name, id, &members.to_string(), state];
         rows.push(cells.map(str::to_owned).to_vec());
@@ -375,8 +375,11 @@ async fn list(client: &Client, output: &Output) -> Result<(), Failure> {
     output.result(json!({"sets": objects}), || table(&rows))
 }
 
-/// Stands in the description of a damaged set.
-const DAMAGED_MEMBERS: &str = "; damaged members: ";
+/// Does the description end as that of a damaged set? Before that it may hold names, which may say anything.
+fn is_damaged(description: &str) -> bool {
+    let end = description.rsplit_once("; damaged members: ");
+    end.is_some_and(|(_, count)| count.parse::<usize>().is_ok())
+}
 
 /// References to the member snapshots of a set.
 fn members<'a>(links: &'a [Object], set: &str) -> impl Iterator<Item = &'a Reference> {

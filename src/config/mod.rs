@@ -46,7 +46,7 @@
 //! roots = []                   # folders of this host below which sets may be exported; none: no export
 //! [engine]
 //! default = "library"          # or "sim"
-//! machines = 3                 # of the simulation
+//! machines = 3                 # of the simulation, at most 100000
 //! image_roots = []             # folders that disk images and their backing files must lie in; empty: anywhere
 //! [log]
 //! level = "info"
@@ -271,6 +271,9 @@ pub struct Engine {
     pub image_roots: Vec<PathBuf>,
 }
 
+/// The most machines of the simulation: so many have been tried, and each costs memory.
+pub const MACHINES_MAX: u32 = 100_000;
+
 /// The engines that can be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -480,6 +483,10 @@ impl Config {
         for root in self.engine.image_roots.iter().filter(|r| !r.is_absolute()) {
             let reason = format!("must be absolute paths, not `{}`", root.display());
             wrong("engine.image_roots", None, reason);
+        }
+        if self.engine.machines > MACHINES_MAX {
+            let reason = format!("must be at most {MACHINES_MAX}");
+            wrong("engine.machines", None, reason);
         }
         if self.snapshot.chain_cap == 0 {
             wrong("snapshot.chain_cap", None, "must be at least 1".into());
@@ -759,6 +766,11 @@ mod tests {
                 "[export]\nroots = [\"/a\", \"b\"]",
                 2,
                 "export.roots must hold absolute paths, not b",
+            ),
+            (
+                "[engine]\nmachines = 100001",
+                2,
+                "engine.machines must be at most 100000",
             ),
             ("[limits]\noperation_timeout = -1", 2, "a length of time"),
             (

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Top, revert, stage};
 use crate::failpoint;
 use crate::id::VmId;
-use crate::inventory::Format;
+use crate::inventory::{self, Format, NAME_MAX};
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
 
@@ -154,6 +154,9 @@ impl Definition {
         };
         if self.name.trim().is_empty() {
             return at("*", texts::NAME_EMPTY.text());
+        }
+        if inventory::is_too_long(&self.name) {
+            return at("*", texts::NAME_TOO_LONG.with("limit", NAME_MAX));
         }
         if self.disk.is_empty() {
             return at("*", texts::NO_DISKS.text());
@@ -457,6 +460,28 @@ mod tests {
         assert_eq!(with_path(&new, "a", Path::new("/new/\"x\"/a")), Ok(new));
         assert!(with_path(text, "c", Path::new("/new")).is_err());
         assert!(paths("name = 3").is_err());
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_makes_a_definition_unreadable_and_is_told() {
+        let text = |count| {
+            format!(
+                "format = 1\nid = \"{ID}\"\nname = \"{}\"\n[[disk]]\nid = \"a\"\npath = \"/a.raw\"\nformat = \"raw\"\n",
+                "ä".repeat(count)
+            )
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(DEFINITION);
+        let load = |count| {
+            fs::write(&file, text(count)).unwrap();
+            Definition::load(&file, ID.parse().unwrap()).map_err(|t| t.render())
+        };
+        assert!(load(NAME_MAX).is_ok());
+        let error = load(NAME_MAX + 1).unwrap_err();
+        assert!(
+            error.contains("at most 256 characters") && error.contains(DEFINITION),
+            "{error}"
+        );
     }
 
     #[test]

@@ -16,9 +16,10 @@ use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::header::has_magic;
 use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, reflink, stage};
 use crate::id::VmId;
-use crate::inventory::{Format, Machine};
+use crate::inventory::{self, Format, Machine, NAME_MAX};
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
+use crate::xml;
 
 /// A machine to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +78,12 @@ pub fn import(
 ) -> Result<Machine, EngineError> {
     if new.name.trim().is_empty() {
         return Err(unsupported(texts::NAME_EMPTY.text()));
+    }
+    if inventory::is_too_long(&new.name) {
+        return Err(unsupported(texts::NAME_TOO_LONG.with("limit", NAME_MAX)));
+    }
+    if let Some(character) = beyond_xml(&new.name) {
+        return Err(unsupported(texts::NAME_XML.with("character", character)));
     }
     if new.disks.is_empty() {
         return Err(unsupported(texts::NO_DISKS.with("machine", &new.name)));
@@ -157,8 +164,12 @@ pub fn remove(
 fn image(at: &At, disk: &NewDisk, data_dir: &Path) -> Result<(PathBuf, Format), EngineError> {
     let io = |e: io::Error| at.io(&disk.file, &e);
     let path = std::path::absolute(&disk.file).map_err(io)?;
-    if path.to_str().is_none() {
+    let Some(text) = path.to_str() else {
         return Err(unsupported(at.text(texts::PATH_FORM, &path)));
+    };
+    if let Some(character) = beyond_xml(text) {
+        let text = at.text(texts::PATH_XML, &path);
+        return Err(unsupported(text.with("character", character)));
     }
     let real = path.canonicalize().map_err(io)?;
     let sets = data_dir.join("sets");
@@ -175,6 +186,12 @@ fn image(at: &At, disk: &NewDisk, data_dir: &Path) -> Result<(PathBuf, Format), 
         return Err(unsupported(at.text(texts::FORMAT_MAGIC, &path)));
     }
     Ok((path, format))
+}
+
+/// The first character that no answer can hold.
+fn beyond_xml(text: &str) -> Option<String> {
+    let found = text.chars().find(|c| !xml::allowed(*c))?;
+    Some(format!("U+{:04X}", u32::from(found)))
 }
 
 fn format(at: &At, disk: &NewDisk, path: &Path) -> Result<Format, EngineError> {

@@ -198,6 +198,7 @@ impl Exchange {
             peer: self.peer,
             secure: self.secure,
             user_agent: Arc::from(text(USER_AGENT).unwrap_or_default()),
+            host: Arc::from(text(HOST).unwrap_or_default()),
         };
         let message = Message {
             content_type: text(CONTENT_TYPE).map(str::to_owned),

@@ -184,6 +184,7 @@ impl Handler for Server {
         let incoming = Incoming {
             content_type: message.content_type.as_deref(),
             user_agent: &caller.user_agent,
+            host: &caller.host,
             body: &message.body,
         };
         let Received {

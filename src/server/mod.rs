@@ -132,15 +132,12 @@ pub fn misfits(config: &Config) -> Vec<String> {
             ));
         }
     }
-    if let AuditTo::File(path) = &config.log.audit
-        && !path
-            .parent()
-            .is_some_and(|p| p.as_os_str().is_empty() || p.is_dir())
-    {
-        found.push(format!(
-            "log.audit: {} has no folder to be in",
-            path.display()
-        ));
+    if let AuditTo::File(path) = &config.log.audit {
+        found.extend(no_audit_file(path));
+    }
+    for root in config.export.roots.iter().filter(|root| !root.is_dir()) {
+        let root = root.display();
+        found.push(format!("export.roots: there is no folder {root}"));
     }
     if config.listen.https.is_none() && config.tls.certificate.is_some() {
         found.push("tls.certificate is shown to nobody: there is no listen.https".to_owned());
@@ -152,6 +149,17 @@ pub fn misfits(config: &Config) -> Vec<String> {
         found.push("nobody can log on: auth.basic is off, and roles.mappings is empty".to_owned());
     }
     found
+}
+
+/// Why the audit log cannot be written there.
+fn no_audit_file(path: &Path) -> Option<String> {
+    let in_folder = |p: &Path| p.as_os_str().is_empty() || p.is_dir();
+    let wrong = match path.parent().is_some_and(in_folder) {
+        _ if path.is_dir() => "is a folder, not a file",
+        true => return None,
+        false => "has no folder to be in",
+    };
+    Some(format!("log.audit: {} {wrong}", path.display()))
 }
 
 /// The data directory, absolute; made for this user alone if it is missing.

@@ -29,3 +29,13 @@ pub const CONFIG: &str = "http://schemas.microsoft.com/wbem/wsman/1/config";
 
 /// The address that stands for "whoever asked".
 pub const ANONYMOUS: &str = "http://schemas.xmlsoap.org/ws/2004/08/addressing/role/anonymous";
+
+/// The anonymous address of the next version of WS-Addressing.
+const ANONYMOUS_2005: &str = "http://www.w3.org/2005/08/addressing/anonymous";
+
+/// Does the address name nobody but the server that is asked?
+#[must_use]
+pub fn is_anonymous(address: &str) -> bool {
+    let address = address.strip_suffix('/').unwrap_or(address);
+    address == ANONYMOUS || address == ANONYMOUS_2005
+}

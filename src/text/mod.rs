@@ -54,6 +54,18 @@ impl Text {
         self
     }
 
+    /// The text with every argument cut to that many characters; what is cut ends in `…`.
+    #[must_use]
+    pub fn shortened(mut self, max: usize) -> Self {
+        for (_, value) in &mut self.args {
+            if let Some((end, _)) = value.char_indices().nth(max) {
+                value.truncate(end);
+                value.push('…');
+            }
+        }
+        self
+    }
+
     /// The message id.
     #[must_use]
     pub fn id(&self) -> &str {

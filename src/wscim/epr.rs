@@ -1,6 +1,7 @@
 //! References as endpoint references, and selectors (rules H-17, E-7, I-4, I-12).
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use crate::cim::{Path, Schema, Value};
 use crate::soap::ns;
@@ -30,6 +31,9 @@ pub enum SelectorError {
     /// More than [`SELECTORS_MAX`].
     #[error("there are more than {SELECTORS_MAX} selectors")]
     TooMany,
+    /// An element of a reference, or the reference itself, stands more than once.
+    #[error("{0} stands more than once")]
+    Twice(&'static str),
     /// No `a:ReferenceParameters` with a `w:ResourceURI`.
     #[error("an endpoint reference without w:ResourceURI")]
     NoResource,
@@ -71,6 +75,70 @@ pub struct Reference<'a> {
     pub schema: &'a Schema,
     /// The namespace where the reference names none: that of the request.
     pub namespace: &'a str,
+    /// What addresses may name.
+    pub names: Names<'a>,
+}
+
+/// The names of this server, as far as an address of a reference may have them. Beyond these every loopback name is
+/// its own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Names<'a> {
+    /// Its host name; in an address a domain may follow it.
+    pub own: &'a str,
+    /// `a:To` of the request, whatever name or address the client knows the server by.
+    pub to: &'a str,
+    /// The `Host` header of the request.
+    pub host: &'a str,
+}
+
+impl Names<'_> {
+    /// The host that an address names, if it is another one. The port does not count.
+    fn foreign<'t>(&self, address: &'t str) -> Option<&'t str> {
+        if ns::is_anonymous(address) {
+            return None;
+        }
+        let (_, rest) = address.split_once("://")?;
+        let host = host(rest);
+        (!host.is_empty() && !self.is_known(host)).then_some(host)
+    }
+
+    fn is_known(&self, name: &str) -> bool {
+        let to = self.to.split_once("://").map_or("", |(_, rest)| host(rest));
+        let asked = [to, host(self.host), "localhost", "."];
+        let own = name.get(..self.own.len());
+        let rest = name.get(self.own.len()..).unwrap_or_default();
+        own.is_some_and(|own| own.eq_ignore_ascii_case(self.own))
+            && (rest.is_empty() || rest.starts_with('.'))
+            || asked.iter().any(|known| known.eq_ignore_ascii_case(name))
+            || name
+                .parse()
+                .is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
+    }
+}
+
+/// The host of `user@host:port/path`, without brackets and the last dot.
+fn host(authority: &str) -> &str {
+    let end = authority.find(['/', '?', '#']).unwrap_or(authority.len());
+    let authority = authority.get(..end).unwrap_or_default();
+    let authority = authority.rsplit('@').next().unwrap_or_default();
+    if let Some((ip, _)) = authority.strip_prefix('[').and_then(|a| a.split_once(']')) {
+        return ip;
+    }
+    let host = authority.split(':').next().unwrap_or_default();
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+/// The only child of that name, if there is one.
+fn only<'d>(
+    element: Element<'d>,
+    namespace: &str,
+    local: &'static str,
+) -> Result<Option<Element<'d>>, SelectorError> {
+    let mut found = element.children().filter(|c| c.is(namespace, local));
+    match (found.next(), found.next()) {
+        (_, Some(_)) => Err(SelectorError::Twice(local)),
+        (first, None) => Ok(first),
+    }
 }
 
 impl Reference<'_> {
@@ -82,8 +150,33 @@ impl Reference<'_> {
         self.selectors_at(set, 0)
     }
 
+    /// Reads the `a:EndpointReference` that stands in `element`, if there is one.
+    ///
+    /// # Errors
+    /// [`SelectorError`]; it must be alone.
+    pub fn read_wrapped(&self, element: Element<'_>) -> Result<Option<Path>, SelectorError> {
+        self.wrapped_at(element, 0)
+    }
+
+    fn wrapped_at(
+        &self,
+        element: Element<'_>,
+        depth: usize,
+    ) -> Result<Option<Path>, SelectorError> {
+        let Some(wrapped) = only(element, ns::ADDRESSING, "EndpointReference")? else {
+            return Ok(None);
+        };
+        if element
+            .child(ns::ADDRESSING, "ReferenceParameters")
+            .is_some()
+        {
+            return Err(SelectorError::Twice("EndpointReference"));
+        }
+        self.read_at(wrapped, depth).map(Some)
+    }
+
     /// Reads an endpoint reference: `element` holds `a:Address` and `a:ReferenceParameters` itself.
-    /// The address is not looked at.
+    /// An address of another host becomes the host of the path.
     ///
     /// # Errors
     /// [`SelectorError`].
@@ -109,8 +202,8 @@ impl Reference<'_> {
             if selectors.iter().any(|s| s.name.eq_ignore_ascii_case(name)) {
                 return Err(SelectorError::Duplicate(name.to_owned()));
             }
-            let value = match element.child(ns::ADDRESSING, "EndpointReference") {
-                Some(epr) => SelectorValue::Reference(Box::new(self.read_at(epr, depth + 1)?)),
+            let value = match self.wrapped_at(element, depth + 1)? {
+                Some(path) => SelectorValue::Reference(Box::new(path)),
                 None => SelectorValue::Text(element.text()),
             };
             selectors.push(Selector { name, value });
@@ -122,22 +215,23 @@ impl Reference<'_> {
         if depth > NESTING_MAX {
             return Err(SelectorError::Nesting);
         }
-        let child = |local| element.child(ns::ADDRESSING, local);
-        let parameters = child("ReferenceParameters").or_else(|| child("ReferenceProperties"));
+        let child = |local| only(element, ns::ADDRESSING, local);
+        let parameters = child("ReferenceParameters")?.or(child("ReferenceProperties")?);
         let parameters = parameters.ok_or(SelectorError::NoResource)?;
-        let uri = parameters
-            .child(ns::WSMAN, "ResourceURI")
+        let uri = only(parameters, ns::WSMAN, "ResourceURI")?
             .ok_or(SelectorError::NoResource)?
             .trimmed();
         let class = ClassUri::parse(&uri)
             .filter(|c| c.class != "*")
             .ok_or_else(|| SelectorError::Resource(uri.to_string()))?;
-        let selectors = match parameters.child(ns::WSMAN, "SelectorSet") {
+        let selectors = match only(parameters, ns::WSMAN, "SelectorSet")? {
             Some(set) => self.selectors_at(set, depth)?,
             None => Vec::new(),
         };
         let namespace = class.namespace.as_deref().unwrap_or(self.namespace);
         let mut path = Path::new(namespace, class.class);
+        let address = child("Address")?.map(|a| a.trimmed());
+        path.host = address.and_then(|a| self.names.foreign(&a).map(str::to_owned));
         path.keys.reserve(selectors.len());
         for selector in selectors {
             match selector.value {

@@ -10,7 +10,7 @@ mod tests;
 pub mod uri;
 mod write;
 
-pub use epr::{Reference, SelectorError};
+pub use epr::{Names, Reference, SelectorError};
 pub use read::{Declared, Error, instance as read_instance, value as read_value};
 pub use uri::Family;
 pub use write::{

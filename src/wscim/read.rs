@@ -142,9 +142,8 @@ fn scalar(
 /// A reference: an endpoint reference, bare or in its own element; an instance with the keys as its
 /// properties, as OMI's client sends it; or path text (rule I-4).
 fn reference_value(element: Element<'_>, reference: &Reference<'_>) -> Result<Value, Error> {
-    let child = |local| element.child(ns::ADDRESSING, local);
-    if let Some(wrapped) = child("EndpointReference") {
-        return Ok(reference.read(wrapped)?.into());
+    if let Some(path) = reference.read_wrapped(element)? {
+        return Ok(path.into());
     }
     if element.children().next().is_none() {
         let path = Value::parse(&Type::Reference("object path".into()), &element.trimmed())?;
@@ -153,7 +152,7 @@ fn reference_value(element: Element<'_>, reference: &Reference<'_>) -> Result<Va
             other => other,
         });
     }
-    if child("Address").is_none()
+    if element.child(ns::ADDRESSING, "Address").is_none()
         && let Some((class, namespace)) = class_of_type(element)
     {
         let mut path = Path::new(namespace.as_deref().unwrap_or(reference.namespace), class);

@@ -88,6 +88,7 @@ fn round_trip(instance: &Instance, style: Style) -> Instance {
     let reference = Reference {
         schema: &schema,
         namespace: NAMESPACE,
+        names: Names::default(),
     };
     let element = document.root().children().next().unwrap();
     read_instance(element, &reference).unwrap_or_else(|e| panic!("{e}\n{text}"))
@@ -386,6 +387,7 @@ fn an_instance_that_does_not_fit_its_class_is_refused_by_name() {
     let reference = Reference {
         schema: &schema,
         namespace: NAMESPACE,
+        names: Names::default(),
     };
     let read = |text: &str| {
         let document = parse(text).unwrap();

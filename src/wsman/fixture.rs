@@ -106,6 +106,7 @@ impl Ask {
         let message = Incoming {
             content_type: None,
             user_agent: "test",
+            host: "asked.example:5985",
             body: self.text.as_bytes(),
         };
         receive(&message, schema(), &Limits::default())

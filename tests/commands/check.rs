@@ -97,7 +97,7 @@ fn a_check_gives_the_answer_of_the_set_and_does_nothing() {
     assert!(site.journals().is_empty());
 
     as_the_set(&site, &server, &group, &[], &[]);
-    // A member whose definition allows no overlay: refused, or left out.
+    // A member whose definition allows no overlay: refused, and so if the disk were left out, for it has no other.
     let add = ["collection", "add", "all", &plain_id];
     ok(&server.cli(&add));
     let out = check(&server, &[]);
@@ -108,7 +108,7 @@ fn a_check_gives_the_answer_of_the_set_and_does_nothing() {
     let json = told(&left_out);
     assert_eq!(
         (left_out.status.code(), &json["returnValue"]),
-        (Some(0), &0.into()),
+        (Some(1), &5.into()),
         "{json}"
     );
     let disks = json["disks"].as_array().unwrap();

@@ -120,6 +120,33 @@ fn every_mistake_of_a_configuration_is_told_in_a_line_or_in_one_object() {
     fails(&serve, 3, "and 5 more");
 }
 
+#[test]
+fn more_simulated_machines_than_documented_and_folders_that_do_not_fit_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("groupshot.toml");
+    let check = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        run(&["config", "check", file.to_str().unwrap()])
+    };
+    let sim = "[engine]\ndefault = \"sim\"\nmachines = 99999999\n";
+    fails(&check(sim), 3, ":3: engine.machines must be at most 100000");
+    let serve = ["serve", "--engine", "sim", "--machines", "100001"];
+    assert_eq!(code(&run_in(folder.path(), &serve, "")), 2);
+    let at = folder.path().display();
+    let text = format!("[export]\nroots = [\"{at}/gone\", \"{at}\"]\n[log]\naudit = \"{at}\"\n");
+    let told = ok(&check(&text));
+    let warned = |part: &str| told.contains(&format!("warning: {part}\n"));
+    assert!(
+        warned(&format!("export.roots: there is no folder {at}/gone")),
+        "{told}"
+    );
+    assert!(
+        warned(&format!("log.audit: {at} is a folder, not a file")),
+        "{told}"
+    );
+    assert_eq!(told.matches("export.roots").count(), 1, "{told}");
+}
+
 /// A command as somebody to whom the directory is closed.
 fn as_a_stranger(data: &std::path::Path, args: &[&str]) -> std::process::Output {
     use std::os::unix::process::CommandExt as _;

@@ -61,6 +61,43 @@ fn collections_and_snapshot_sets_from_the_shell() {
 }
 
 #[test]
+fn what_is_named_by_its_id_needs_no_list_and_a_long_name_is_refused() {
+    let server = Server::start(&["--engine", "sim", "--machines", "2"]);
+    let long = "<".repeat(257);
+    let refused = server.cli(&["collection", "create", &long]);
+    fails(&refused, 1, "at most 256 characters");
+    let create =
+        |args: &[&str]| json(&server.cli(&[&["collection", "create"], args, &["--json"]].concat()));
+    let id_of = |made: &serde_json::Value| made["id"].as_str().unwrap().to_owned();
+    let machines = json(&server.cli(&["collection", "list", "--json"]));
+    assert_eq!(machines["collections"].as_array().unwrap().len(), 0);
+    let web = id_of(&create(&[&"&".repeat(256), "sim-000001"]));
+    let above = id_of(&create(&["above", "--groups", &web.to_lowercase()]));
+    let taken = json(&server.cli(&["snapshot", "create", &web, "--json"]));
+    let set = taken["set"].as_str().unwrap();
+    let braced = format!("{{{set}}}");
+    for set in [set, &set.to_lowercase(), &braced] {
+        ok(&server.cli(&["snapshot", "show", set]));
+    }
+    ok(&server.cli(&["snapshot", "delete", set, "--yes"]));
+    fails(
+        &server.cli(&["snapshot", "show", set]),
+        1,
+        "no snapshot set",
+    );
+    let gone = json(&server.cli(&["collection", "delete", &web, "--json"]));
+    assert_eq!(gone["groups"][0], above.as_str());
+    ok(&server.cli(&["collection", "delete", &above]));
+}
+
+#[test]
+fn a_member_that_is_named_twice_is_one_member() {
+    let server = Server::start(&["--engine", "sim", "--machines", "2"]);
+    let made = ok(&server.cli(&["collection", "create", "q", "sim-000001", "sim-000001"]));
+    assert!(made.ends_with(" with 1 member\n"), "{made}");
+}
+
+#[test]
 fn a_set_is_exported_from_the_shell() {
     let home = tempfile::tempdir().unwrap();
     let (root, config) = (home.path().join("exports"), home.path().join("c.toml"));
@@ -385,6 +422,56 @@ fn what_is_refused_tells_why() {
         1,
         "DestinationUnreachable",
     );
+}
+
+#[test]
+fn a_server_that_dies_under_a_command_leaves_the_ids_of_job_and_set() {
+    for json_wanted in [false, true] {
+        let gate = Gate::new();
+        let mut server = Server::with(&Options {
+            args: &["--engine", "sim"],
+            env: &[("GROUPSHOT_FAILPOINTS", &gate.at("create.prepare.after"))],
+            ..Options::default()
+        });
+        ok(&server.cli(&["collection", "create", "web", "sim-000001"]));
+        let mut command = Command::new(binary());
+        command.args(["snapshot", "create", "web"]);
+        if json_wanted {
+            command.arg("--json");
+        }
+        let child = command
+            .env("GROUPSHOT_URL", server.url())
+            .env("GROUPSHOT_USER", USER)
+            .env("GROUPSHOT_PASSWORD", PASSWORD)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        gate.reached();
+        let jobs = json(&server.cli(&["job", "list", "--json"]));
+        let job = jobs["jobs"][0]["id"].as_str().unwrap().to_owned();
+        server.kill();
+        let out = child.wait_with_output().unwrap();
+        fails(&out, 7, &format!("groupshot job show {job}"));
+        assert!(said(&out).contains(" of snapshot set "), "{}", said(&out));
+        if json_wanted {
+            let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+            assert_eq!(told["job"], job.as_str());
+            assert!(said(&out).contains(told["set"].as_str().unwrap()));
+            assert!(told["error"].as_str().unwrap().contains("cannot reach"));
+        }
+    }
+}
+
+#[test]
+fn an_empty_user_is_a_usage_error_that_names_the_option() {
+    let list = ["job", "list", "--user", "", "--url", "http://127.0.0.1:1"];
+    let out = Command::new(binary())
+        .args(list)
+        .env("GROUPSHOT_PASSWORD", PASSWORD)
+        .output()
+        .unwrap();
+    fails(&out, 2, "--user");
 }
 
 #[test]

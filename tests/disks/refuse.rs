@@ -43,7 +43,10 @@ fn disks_that_nobody_can_capture_are_left_out_only_when_told_so() {
     ];
     let created = wire.create_with(&group, &ignore).unwrap();
     assert_eq!(created.value, STARTED, "{}", wire.why(&created));
-    assert_eq!(wire.end(&created.job.unwrap()).unwrap().state, 7);
+    let ended = wire.end(&created.job.unwrap()).unwrap();
+    assert_eq!(ended.state, 7);
+    let told = "disks left out: 1 (web disk1)";
+    assert!(ended.status.ends_with(told), "{}", ended.status);
     let shown = wire.shown().unwrap();
     let member = &shown.sets[&created.set.unwrap()].members[0];
     assert_eq!(member.disks.keys().collect::<Vec<_>>(), ["disk0"]);
@@ -254,22 +257,17 @@ fn an_overlay_is_made_only_where_the_definition_allows_it() {
         assert!(why.contains(part), "{part}: {why}");
     }
     assert_eq!(site.tree(), before);
+    // Left out it would have nothing in the set.
     let ignore = [("IgnoreNonSnapshottableDisks", "true")];
-    let created = wire.create_with(&group, &ignore).unwrap();
-    assert_eq!(created.value, STARTED, "{}", wire.why(&created));
-    assert_eq!(wire.end(&created.job.unwrap()).unwrap().state, 7);
-    let shown = wire.shown().unwrap();
-    let members = &shown.sets[&created.set.unwrap()].members;
-    let disks = |id: &str| {
-        members
-            .iter()
-            .find(|m| m.machine == id)
-            .unwrap()
-            .disks
-            .len()
-    };
-    assert_eq!((disks(&plain), disks(&told)), (0, 1));
-    assert_eq!(shown.tops[&(plain.clone(), "disk0".to_owned())], first);
+    let refused = wire.create_with(&group, &ignore).unwrap();
+    assert_eq!(refused.value, INVALID_STATE);
+    let why = wire.why(&refused);
+    for part in ["machine plain has no disk", "overlay_ok"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    assert_eq!(site.tree(), before);
+    let tops = wire.shown().unwrap().tops;
+    assert_eq!(tops[&(plain.clone(), "disk0".to_owned())], first);
     // Its operator allows it: from then on it is captured as any other.
     let definition = site.data.join("machines").join(&plain).join("vm.toml");
     let text = fs::read_to_string(&definition).unwrap();

@@ -116,6 +116,7 @@ fn an_image_that_may_not_be_imported_is_named_with_its_reason() {
         ..disk(&base, None)
     };
     let image = place.raw("a.img");
+    let unsayable = place.raw("a\u{1}b.raw");
     let table = [
         (one(&magic, None), "begins as a qcow2 image"),
         (one(&magic, Some(Format::Qcow2)), "named as raw"),
@@ -127,6 +128,7 @@ fn an_image_that_may_not_be_imported_is_named_with_its_reason() {
             "not a regular file",
         ),
         (one(&place.0.path().join("no.raw"), None), "not there"),
+        (one(&unsayable, None), "the character U+0001"),
         (one(&used, None), "already belongs to machine other"),
         (one(&over_used, None), "already belongs to machine other"),
         (
@@ -148,6 +150,13 @@ fn an_image_that_may_not_be_imported_is_named_with_its_reason() {
             !error.text.render().contains('{'),
             "every place is filled: {error}"
         );
+    }
+    for (name, word) in [
+        ("a\u{1b}b", "the character U+001B"),
+        (&*"a".repeat(257), "at most 256 characters"),
+    ] {
+        let error = place.import(name, &[&base]).unwrap_err();
+        assert!(error.text.render().contains(word), "{word}: {error}");
     }
     let roots = Roots::new(&[place.data()]);
     let new = NewMachine {

@@ -123,6 +123,7 @@ impl World {
             peer: "127.0.0.1:1".parse().unwrap(),
             secure: false,
             user_agent: ask.user_agent.into(),
+            host: "".into(),
         };
         let message = Message {
             content_type: ask.content_type.clone(),

@@ -100,6 +100,7 @@ impl Rig {
             peer: "127.0.0.1:1".parse().unwrap(),
             secure: false,
             user_agent: "".into(),
+            host: "rig.example:5985".into(),
         };
         let message = Message {
             content_type: None,

@@ -2,7 +2,8 @@
 
 use groupshot::cim::schema::VIRTUALIZATION_V2;
 use groupshot::cim::{Path, Value};
-use groupshot::store::StoreError;
+use groupshot::inventory::{Collection, NAME_MAX};
+use groupshot::store::{Change, Store, StoreError};
 
 use super::world::{HOST, MANAGEMENT, World, machine, number, output, reference, returned, text};
 
@@ -84,6 +85,62 @@ async fn rename_changes_the_name_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_too_long_is_32773_and_told_with_its_limit() {
+    let world = World::new(1).await;
+    let group = world.group(&"&".repeat(NAME_MAX), &[1]).await;
+    let name = Value::from("&".repeat(NAME_MAX + 1));
+    let define = [("Name", name.clone()), ("Type", 0_u16.into())];
+    let rename = [("Collection", group.clone().into()), ("NewName", name)];
+    for (method, arguments, parameter) in [
+        ("DefineCollection", define, "parameter Name "),
+        ("RenameCollection", rename, "parameter NewName "),
+    ] {
+        let outcome = world.call(MANAGEMENT, method, &arguments).await;
+        assert_eq!(returned(&outcome), 32773);
+        let reason = world.reason(&outcome);
+        assert!(reason.contains(parameter), "{reason}");
+        assert!(reason.contains("at most 256 characters"), "{reason}");
+    }
+    assert_eq!(world.all("CIM_CollectionOfMSEs").len(), 1);
+}
+
+#[tokio::test]
+async fn a_longer_name_from_before_the_limit_is_shown_cut_and_harms_nobody() {
+    let world = World::new(1).await;
+    let group = world.group("web", &[1]).await;
+    let mut old: Collection = {
+        let state = world.store.state();
+        state.collections.values().next().unwrap().as_ref().clone()
+    };
+    old.name = "<".repeat(400_000);
+    let change = Change::PutCollection(old);
+    let written = world.store.transact(Box::new(|_| vec![change]));
+    written.await.unwrap();
+    let shown = world.all("CIM_CollectionOfMSEs").remove(0);
+    let shown = text(&shown, "ElementName").to_owned();
+    assert_eq!(shown.chars().count(), NAME_MAX);
+    assert!(shown.ends_with('…'), "{shown}");
+    let set = world.get(&world.snapshot(&group, 1).await).unwrap();
+    let name = text(&set, "ElementName");
+    assert!(name.ends_with("Z)"), "{name}");
+    assert_eq!(name.chars().count(), NAME_MAX);
+    let arguments = [("Collection", group.into())];
+    assert_eq!(call(&world, "DestroyCollection", &arguments).await, 0);
+}
+
+#[tokio::test]
+async fn what_a_refused_call_sent_is_quoted_up_to_a_limit() {
+    let world = World::new(1).await;
+    let id = Value::from("&".repeat(400_000));
+    let arguments = [("Name", "a".into()), ("Id", id), ("Type", 0_u16.into())];
+    let outcome = world.call(MANAGEMENT, "DefineCollection", &arguments).await;
+    assert_eq!(returned(&outcome), 32773);
+    let reason = world.reason(&outcome);
+    assert!(reason.len() < 5000, "{}", reason.len());
+    assert!(reason.contains("parameter Id must be a GUID"), "{reason}");
+}
+
+#[tokio::test]
 async fn adding_twice_is_0_and_adding_the_wrong_thing_32773() {
     let world = World::new(2).await;
     let group = world.group("web", &[1]).await;
@@ -133,6 +190,8 @@ async fn removing_a_stranger_is_32773_but_0_by_id() {
             ("CollectionId", Value::from(id)),
         ]
     };
+    let elsewhere = members(&machine(1).on("OTHERHOST"), &group);
+    assert_eq!(call(&world, "RemoveMember", &elsewhere).await, 32773);
     let stranger = members(&machine(2), &group);
     assert_eq!(call(&world, "RemoveMember", &stranger).await, 32773);
     let member = members(&machine(1), &group);

@@ -8,6 +8,7 @@ use groupshot::engine::EngineErrorKind;
 use groupshot::engine::sim::{Fault, Step, Trouble};
 use groupshot::inventory::PowerState;
 use groupshot::provider::{Outcome, Status};
+use groupshot::store::{Change, Store};
 
 use super::world::{
     HOST, SNAPSHOTS, VM_SNAPSHOTS, World, job_id, machine, machine_id, number, output, reference,
@@ -189,6 +190,43 @@ async fn settings_give_level_and_name() {
 }
 
 #[tokio::test]
+async fn a_name_of_a_set_that_is_too_long_is_4_and_told_with_its_limit() {
+    let (world, group) = one_machine().await;
+    let named = |count| settings(&[("ElementName", &"a".repeat(count))]);
+    let outcome = world.create(&group, 1, &named(256)).await;
+    assert_eq!(returned(&outcome), 4096, "{}", world.reason(&outcome));
+    world.ended(&outcome).await;
+    let outcome = world.create(&group, 1, &named(257)).await;
+    assert_eq!(returned(&outcome), 4);
+    let reason = world.reason(&outcome);
+    assert!(reason.contains("SnapshotSettings: ElementName"), "{reason}");
+    assert!(reason.contains("at most 256 characters"), "{reason}");
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_read_are_told_under_the_name_of_their_parameter() {
+    let (world, group) = one_machine().await;
+    let set = world.snapshot(&group, 1).await;
+    for wrong in ["<INSTANCE", &settings(&[("ConsistencyLevel", "1")])] {
+        let arguments = [
+            ("SnapshotCollection", set.clone().into()),
+            ("ExportDirectory", "/".into()),
+            ("ExportSettingData", wrong.into()),
+        ];
+        let outcome = world.call(SNAPSHOTS, "ExportSnapshot", &arguments).await;
+        assert_eq!(returned(&outcome), 32773);
+        let reason = world.reason(&outcome);
+        assert!(
+            reason.starts_with("parameter ExportSettingData"),
+            "{reason}"
+        );
+    }
+    let outcome = world.create(&group, 1, "<INSTANCE").await;
+    let reason = world.reason(&outcome);
+    assert!(reason.starts_with("parameter SnapshotSettings"), "{reason}");
+}
+
+#[tokio::test]
 async fn settings_are_read_in_the_dialects_that_clients_write() {
     let (world, group) = one_machine().await;
     let wmi = r#"<INSTANCE CLASSNAME="Msvm_VirtualSystemSnapshotSettingData">
@@ -290,7 +328,7 @@ async fn a_member_that_another_operation_holds_is_5_at_once_and_named() {
 }
 
 #[tokio::test]
-async fn a_disk_that_cannot_be_captured_is_5_or_left_out_and_listed() {
+async fn a_disk_that_cannot_be_captured_is_5_and_so_is_a_member_without_any_other() {
     let (world, group) = one_machine().await;
     let active = world.all("Msvm_StorageAllocationSettingData");
     let disk = text(&active[0], "ElementName").to_owned();
@@ -313,16 +351,45 @@ async fn a_disk_that_cannot_be_captured_is_5_or_left_out_and_listed() {
     world.sim.order(unfit());
     let ignoring = settings(&[("IgnoreNonSnapshottableDisks", "TRUE")]);
     let outcome = world.create(&group, 1, &ignoring).await;
-    assert_eq!(returned(&outcome), 4096, "{}", world.reason(&outcome));
-    let job = world.ended(&outcome).await;
-    assert_eq!(job.state.number(), 7, "{:?}", job.error);
+    assert_eq!(returned(&outcome), 5);
+    let reason = world.reason(&outcome);
+    assert!(reason.contains("machine sim-000001"), "{reason}");
+    assert!(reason.contains("no disk that can be captured"), "{reason}");
+    assert_eq!(output(&outcome, "ResultingSnapshotCollection"), None);
+}
+
+#[tokio::test]
+async fn disks_that_are_left_out_are_told_by_the_set_its_members_and_the_apply() {
+    let (world, group) = one_machine().await;
+    let path = world.snapshot(&group, 1).await;
+    let whole = text(&world.get(&path).unwrap(), "Description").to_owned();
+    assert!(!whole.contains("left out"), "{whole}");
+    let mut set = {
+        let state = world.store.state();
+        state.sets.values().next().unwrap().as_ref().clone()
+    };
+    set.members[0].left_out = vec!["disk1".to_owned(), "disk2".to_owned()];
+    let change = Change::PutSet(set);
+    let written = world.store.transact(Box::new(|_| vec![change]));
+    written.await.unwrap();
+    let told = "; disks left out: 2 (sim-000001 disk1, sim-000001 disk2)";
+    let partial = world.get(&path).unwrap();
+    assert_eq!(text(&partial, "Description"), whole + told);
     let settings = world.all("Msvm_VirtualSystemSettingData");
     let kept = settings
         .iter()
         .find(|i| text(i, "VirtualSystemType").contains("Snapshot"));
     let notes = kept.unwrap().get("Notes").unwrap().as_array().unwrap();
-    let listed = Value::from(format!("not captured: {disk}"));
-    assert!(notes.contains(&listed), "{notes:?}");
+    assert!(notes.contains(&"not captured: disk1".into()), "{notes:?}");
+    let arguments = [("SnapshotCollection", path.into())];
+    let outcome = world.call(SNAPSHOTS, "ApplySnapshot", &arguments).await;
+    world.ended(&outcome).await;
+    let job = world.get(&reference(&outcome, "Job")).unwrap();
+    let status = text(&job, "JobStatus");
+    assert!(
+        status.contains("is applied") && status.ends_with(told),
+        "{status}"
+    );
 }
 
 #[tokio::test]

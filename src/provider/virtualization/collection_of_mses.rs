@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::cim::{Class, Instance, Path};
-use crate::inventory::{Collection, CollectionKind};
+use crate::inventory::{self, Collection, CollectionKind};
 use crate::provider::{Context, Error, Instances, Provider};
 
 use super::Deps;
@@ -58,6 +58,6 @@ fn collection<'a>(view: &'a View, group: &Element) -> Option<&'a Collection> {
 fn instance(class: &Arc<Class>, collection: &Collection) -> Result<Instance, Error> {
     Instance::new(class)
         .with("CollectionID", collection.id.to_string())?
-        .with("ElementName", collection.name.as_str())
+        .with("ElementName", &*inventory::shown(&collection.name))
         .map_err(Error::from)
 }

@@ -152,8 +152,11 @@ impl Element {
         element.filter(|e| view.has(e))
     }
 
-    /// The machine that a path names, whether it exists or not.
-    pub(super) fn machine_named(path: &Path) -> Option<VmId> {
+    /// The machine of this host that a path names, whether it exists or not.
+    pub(super) fn machine_named(host: &str, path: &Path) -> Option<VmId> {
+        if !is_here(host, path) {
+            return None;
+        }
         let is_system =
             path.class == *COMPUTER_SYSTEM && key_is(path, "CreationClassName", COMPUTER_SYSTEM);
         is_system.then(|| parse(path.text("Name")?)).flatten()
@@ -167,10 +170,7 @@ impl Element {
         path: &Path,
         declared: &str,
     ) -> Option<Self> {
-        let here = |host: &String| {
-            host.eq_ignore_ascii_case(&view.host) || host == "." || host == "localhost"
-        };
-        if !path.host.as_ref().is_none_or(here) {
+        if !is_here(&view.host, path) {
             return None;
         }
         let namespace = path.namespace.as_deref().unwrap_or(VIRTUALIZATION_V2);
@@ -187,6 +187,14 @@ impl Element {
             .filter_map(|leaf| Some((leaf_name(leaf.name.as_str())?, as_leaf(leaf, path)?)))
             .find_map(|(leaf, path)| Self::find(view, leaf, &path))
     }
+}
+
+/// Does the path name no other host than this one?
+fn is_here(own: &str, path: &Path) -> bool {
+    let here = |host: &String| {
+        host.eq_ignore_ascii_case(own) || host == "." || host.eq_ignore_ascii_case("localhost")
+    };
+    path.host.as_ref().is_none_or(here)
 }
 
 /// Name of the service instance; Hyper-V publishes only the last, so the others are ours; all stay.

@@ -17,6 +17,10 @@ pub(super) const COMPLETED: u32 = 0;
 /// 4096: Method Parameters Checked - Job Started.
 pub(super) const JOB_STARTED: u32 = 4096;
 
+/// So much of what a client sent, or of any other cause, is quoted in the job of a refused call: everybody who lists
+/// jobs must be able to read it.
+const QUOTE_MAX: usize = 4096;
+
 /// Return values of the snapshot methods (`semantics.md` 1.5).
 pub(super) mod snapshot {
     /// Not Supported
@@ -132,7 +136,7 @@ pub(super) async fn refused(
     };
     let error = JobError {
         code: refusal.code,
-        description: refusal.text,
+        description: refusal.text.shortened(QUOTE_MAX),
         details: Vec::new(),
     };
     match deps.jobs.refused(new, error).await {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::cim::{Class, Instance, Path};
 use crate::id::SetId;
-use crate::inventory::{JobState, SetKind, Snapshot, SnapshotSet};
+use crate::inventory::{self, JobState, LeftOut, SetKind, Snapshot, SnapshotSet};
 use crate::provider::{Context, Error, Instances, Provider, Status};
 use crate::text::catalog::provider as texts;
 
@@ -79,12 +79,12 @@ fn not_yet(view: &View, promised: SetId) -> Result<Option<Instance>, Error> {
 fn instance(class: &Arc<Class>, set: &SnapshotSet) -> Result<Instance, Error> {
     Instance::new(class)
         .with("CollectionID", set.id.to_string())?
-        .with("ElementName", set.name.as_str())?
+        .with("ElementName", &*inventory::shown(&set.name))?
         .with("Description", description(set))
         .map_err(Error::from)
 }
 
-/// Kind, size, stun window and damage in words; the class has no property of their own for them.
+/// Kind, size, stun window, what is left out and damage in words; the class has no property of their own for them.
 fn description(set: &SnapshotSet) -> String {
     let words = match set.kind {
         SetKind::Standard => texts::SET_OF_STANDARD_SNAPSHOTS,
@@ -93,6 +93,13 @@ fn description(set: &SnapshotSet) -> String {
     let whole = words
         .with("members", set.members.len())
         .with("micros", set.window.as_micros());
+    let whole = match LeftOut::of(set.members.iter()) {
+        None => whole,
+        Some(LeftOut { count, named }) => texts::SET_LEFT_OUT
+            .with("description", whole)
+            .with("count", count)
+            .with("disks", named),
+    };
     let is_damaged = |m: &&Snapshot| m.disks.iter().any(|d| d.damage.is_some());
     match set.members.iter().filter(is_damaged).count() {
         0 => whole.render(),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::cim::query::Equality;
 use crate::cim::{Class, DateTime, Instance, Path};
-use crate::inventory::{Consistency, Machine, SetKind, Snapshot, SnapshotSet};
+use crate::inventory::{self, Consistency, Machine, SetKind, Snapshot, SnapshotSet};
 use crate::provider::{Context, Error, Instances, Provider};
 use crate::text::Message;
 use crate::text::catalog::provider as texts;
@@ -128,7 +128,7 @@ fn kept(
     };
     settings(class, &snapshot.id.to_string(), &snapshot.definition)?
         .with("Description", "Snapshot settings for the virtual machine")?
-        .with("ElementName", snapshot.name.as_str())?
+        .with("ElementName", &*inventory::shown(&snapshot.name))?
         .with("VirtualSystemIdentifier", snapshot.machine.to_string())?
         .with("VirtualSystemType", system_type)?
         .with("CreationTime", DateTime::utc(snapshot.cut_at))?

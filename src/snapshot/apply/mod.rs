@@ -15,12 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Revert, Top};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Affected, JobKind, Position, Service};
+use crate::inventory::{Affected, JobKind, LeftOut, Position, Service, Snapshot};
 use crate::job::NewJob;
 use crate::snapshot::accept::{self, plan_each, powered_off};
 use crate::snapshot::apply::draft::Uses;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
+use crate::snapshot::create::told_with;
 use crate::snapshot::damage;
 use crate::snapshot::journal::{self, Record};
 use crate::snapshot::kind::{Kind, Step, Words};
@@ -144,6 +145,10 @@ impl Kind for Apply {
         });
         let status = texts::APPLIED.with("set", self.intent.set);
         let status = status.with("of", self.intent.members.len());
+        let applied = |s: &&Snapshot| self.intent.members.iter().any(|m| m.snapshot == s.id);
+        let set = state.sets.get(&self.intent.set);
+        let snapshots = set.into_iter().flat_map(|set| &set.members).filter(applied);
+        let status = told_with(status, LeftOut::of(snapshots));
         Some((status, changes.collect()))
     }
 }

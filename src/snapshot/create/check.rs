@@ -11,7 +11,7 @@ use crate::snapshot::Refused;
 use crate::snapshot::accept::{self, plan_each, powered_off, refused};
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
-use crate::snapshot::create::{CreateRequest, selection};
+use crate::snapshot::create::{CreateRequest, draft, selection};
 use crate::snapshot::members::{Mode, Resource};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -96,6 +96,8 @@ struct Member {
     refused: Option<Refused>,
     /// It would be accepted, and its job fail.
     fails: Option<Refused>,
+    /// Why disks would be left out.
+    left_out: Vec<Text>,
 }
 
 /// Holds the machine and looks at each of its disks.
@@ -120,6 +122,12 @@ fn member(core: &Core, set: SetId, machine: Arc<Machine>, leave_out: bool) -> Me
             file_system: space::file_system(&disk.file),
         });
     }
+    if it.left_out.len() == machine.disks.len()
+        && let Some(cause) = it.left_out.first()
+    {
+        let nothing = draft::nothing_of(&machine, cause.clone());
+        it.refused.get_or_insert(nothing);
+    }
     it
 }
 
@@ -136,7 +144,7 @@ fn plan(
     let plan = storage.plan(machine, disk, set).map_err(|error| {
         let EngineError { kind, text } = &error;
         match (kind, leave_out) {
-            (EngineErrorKind::Unsupported, true) => {}
+            (EngineErrorKind::Unsupported, true) => member.left_out.push(text.clone()),
             (EngineErrorKind::Unsupported, false) => {
                 let why = texts::DISK_NOT_CAPTURABLE.with("cause", text);
                 member.refused.get_or_insert(Refused::InvalidState(why));

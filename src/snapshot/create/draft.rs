@@ -7,12 +7,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::{EngineErrorKind, Hold, Plan};
 use crate::id::{SetId, SnapshotId, VmId};
-use crate::inventory::{Consistency, Machine, Snapshot, SnapshotSet};
+use crate::inventory::{Consistency, Machine, NAME_MAX, Snapshot, SnapshotSet};
 use crate::snapshot::accept::refused;
 use crate::snapshot::core::Core;
 use crate::snapshot::create::selection::Selection;
 use crate::snapshot::create::{CreateRequest, FileCopy, Intent, Member};
 use crate::snapshot::{Accepted, Refused};
+use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
 /// A machine that is held, and how its disks will be captured.
@@ -26,7 +27,8 @@ pub(crate) struct Planned {
 /// Holds the machine and plans each of its disks.
 ///
 /// # Errors
-/// A disk that is in use, or that nothing here can capture.
+/// A disk that is in use, or that nothing here can capture; if such disks are left out, a machine of which nothing else
+/// is there.
 pub(crate) fn plan_member(
     core: &Core,
     set: SetId,
@@ -36,7 +38,7 @@ pub(crate) fn plan_member(
     let hold = core.deps.compute.hold(&machine).map_err(refused)?;
     // What the definition said before the images were held may be old.
     let machine = core.deps.compute.machine(machine.id).unwrap_or(machine);
-    let (mut plans, mut left_out) = (Vec::new(), Vec::new());
+    let (mut plans, mut left_out, mut why) = (Vec::new(), Vec::new(), None);
     for disk in &machine.disks {
         match core.deps.storage.plan(&machine, disk, set) {
             Ok(plan) => plans.push(plan),
@@ -46,9 +48,13 @@ pub(crate) fn plan_member(
                     return Err(Refused::InvalidState(text));
                 }
                 left_out.push(disk.id.clone());
+                why = why.or(Some(e.text));
             }
             Err(e) => return Err(refused(e)),
         }
+    }
+    if let (true, Some(cause)) = (plans.is_empty(), why) {
+        return Err(nothing_of(&machine, cause));
     }
     Ok(Planned {
         machine,
@@ -56,6 +62,12 @@ pub(crate) fn plan_member(
         plans,
         left_out,
     })
+}
+
+/// The refusal of a machine that has disks, none of which can be captured.
+pub(crate) fn nothing_of(machine: &Machine, cause: Text) -> Refused {
+    let text = texts::MEMBER_NOT_CAPTURABLE.with("machine", &machine.name);
+    Refused::InvalidState(text.with("cause", cause))
 }
 
 /// Everything that will be, with its names.
@@ -123,7 +135,9 @@ pub(crate) fn draft(
     (Intent { set, members }, holds)
 }
 
-/// `<name> - (<UTC time>)`
+/// `<name> - (<UTC time>)`, with as much of the name as fits.
 fn default_name(name: &str, now: Timestamp) -> String {
-    format!("{name} - ({})", now.strftime("%Y-%m-%d %H:%M:%SZ"))
+    let time = format!(" - ({})", now.strftime("%Y-%m-%d %H:%M:%SZ"));
+    let rest = NAME_MAX.saturating_sub(time.chars().count());
+    name.chars().take(rest).chain(time.chars()).collect()
 }

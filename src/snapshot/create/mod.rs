@@ -18,7 +18,9 @@ use jiff::Timestamp;
 
 use crate::engine::failure::At;
 use crate::id::{CollectionId, JobId, SetId, VmId};
-use crate::inventory::{Affected, Consistency, JobKind, Position, Service, SetKind, SnapshotSet};
+use crate::inventory::{
+    Affected, Consistency, JobKind, LeftOut, Position, Service, SetKind, SnapshotSet,
+};
 use crate::job::NewJob;
 use crate::snapshot::accept::{self, plan_each, powered_off};
 use crate::snapshot::coordinator::Coordinator;
@@ -168,8 +170,20 @@ impl Kind for Create {
         let mut changes: Vec<_> = members.collect();
         let status = texts::COMPLETED.with("set", set.id);
         let status = status.with("of", set.members.len());
+        let status = told_with(status, LeftOut::of(set.members.iter()));
         changes.push(Change::PutSet(set));
         Some((status, changes))
+    }
+}
+
+/// The status of a job, and what is left out of its set.
+pub(crate) fn told_with(status: Text, left_out: Option<LeftOut>) -> Text {
+    match left_out {
+        None => status,
+        Some(LeftOut { count, named }) => texts::LEFT_OUT
+            .with("status", status)
+            .with("count", count)
+            .with("disks", named),
     }
 }
 

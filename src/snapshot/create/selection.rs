@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::id::{CollectionId, VmId};
+use crate::inventory;
 use crate::snapshot::Refused;
 use crate::store::State;
 use crate::text::catalog::snapshot as texts;
@@ -28,7 +29,7 @@ pub(crate) fn resolve(state: &State, top: CollectionId) -> Result<Selection, Ref
         return Err(Refused::InvalidParameter(text));
     };
     let mut selection = Selection {
-        name: collection.name.clone(),
+        name: inventory::shown(&collection.name).into_owned(),
         collections: Vec::new(),
         machines: Vec::new(),
     };

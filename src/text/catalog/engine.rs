@@ -52,6 +52,7 @@ super::messages! {
     OUTSIDE_ROOTS = "engine.outside-roots", "machine {machine}, disk {disk}: {file} lies outside the configured image folders ({roots})";
 
     NAME_EMPTY = "engine.name-empty", "a machine needs a name";
+    NAME_TOO_LONG = "engine.name-too-long", "the name of a machine must have at most {limit} characters";
     NO_DISKS = "engine.no-disks", "machine {machine} needs at least one disk";
     DISK_ID = "engine.disk-id", "machine {machine}: disk id {disk} must be 1 to 64 letters, digits, -, _ or . and not begin with .";
     DISK_TWICE = "engine.disk-twice", "machine {machine}: disk id {disk} stands twice";
@@ -59,6 +60,8 @@ super::messages! {
     FORMAT_SUFFIX = "engine.format-suffix", "machine {machine}, disk {disk}: {file} is named as {suffix} but was said to be {format}";
     FORMAT_MAGIC = "engine.format-magic", "machine {machine}, disk {disk}: {file} was said to be raw but begins as a qcow2 image";
     PATH_FORM = "engine.path-form", "machine {machine}, disk {disk}: path {file} must be absolute UTF-8 text";
+    PATH_XML = "engine.path-xml", "machine {machine}, disk {disk}: the path {file} has the character {character}, which XML cannot hold, and no client could be told it: rename the file";
+    NAME_XML = "engine.name-xml", "the name of a machine has the character {character}, which XML cannot hold";
     IMAGE_USED = "engine.image-used", "machine {machine}, disk {disk}: {file} already belongs to machine {other}";
     IMAGE_KEPT = "engine.image-kept", "machine {machine}, disk {disk}: {file} is a file that snapshot sets keep";
     MACHINE_UNKNOWN = "engine.machine-unknown", "there is no machine {machine}";

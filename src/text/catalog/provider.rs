@@ -26,6 +26,7 @@ super::messages! {
     NOTE_DISK_LEFT_OUT = "provider.note.disk-left-out", "not captured: {disk}";
     NOTE_DAMAGED = "provider.note.damaged", "damaged: {disk}: {file}";
     NOTE_LIES_ON = "provider.note.lies-on", "lies on: {disk}: {file}";
+    SET_LEFT_OUT = "provider.set.left-out", "{description}; disks left out: {count} ({disks})";
     SET_DAMAGED = "provider.set.damaged", "{description}; damaged members: {count}";
     SET_OF_STANDARD_SNAPSHOTS = "provider.set.standard", "{members} standard snapshots, first to last capture {micros} microseconds";
     SET_OF_RECOVERY_SNAPSHOTS = "provider.set.recovery", "{members} recovery snapshots, first to last capture {micros} microseconds";
@@ -56,16 +57,18 @@ super::messages! {
     REFERENCE_TO_NOTHING = "provider.reference-to-nothing", "parameter {parameter} must refer to an existing {class} on this host; {path} is none";
     SNAPSHOT_TYPE_NOT_OFFERED = "provider.snapshot-type", "SnapshotType {type} is not offered; 1 (standard) and 2 (recovery) are";
     NO_REFERENCE_POINT_OF_STANDARD = "provider.reference-point-of-standard", "a collection of standard snapshots cannot become reference points; only recovery snapshots can";
-    SETTINGS_UNREADABLE = "provider.settings.unreadable", "SnapshotSettings: {reason}";
-    SETTINGS_OF_ANOTHER_CLASS = "provider.settings.class", "SnapshotSettings holds an instance of {class}; {expected} is expected";
+    SETTINGS_UNREADABLE = "provider.settings.unreadable", "parameter {parameter}: {reason}";
+    SETTINGS_OF_ANOTHER_CLASS = "provider.settings.class", "parameter {parameter} holds an instance of {class}; {expected} is expected";
     GUEST_BACKUP_TYPE = "provider.settings.guest-backup-type", "SnapshotSettings: GuestBackupType is {value}; 0, 1 and 2 are known";
     CONSISTENCY_LEVEL = "provider.settings.consistency-level", "SnapshotSettings: ConsistencyLevel is {value}; 1 (application) and 2 (crash) are known";
+    ELEMENT_NAME_TOO_LONG = "provider.settings.element-name", "parameter SnapshotSettings: ElementName must have at most {limit} characters";
     NO_SNAPSHOT = "provider.parameter.no-snapshot", "{parameter} is not the settings of a snapshot";
     NO_SNAPSHOT_SET = "provider.no-snapshot-set", "parameter {parameter}: it refers to no snapshot set";
     BACKUP_INTENT = "provider.backup-intent", "parameter ExportSettingData: BackupIntent is 1 (preserve chain) or 2 (merge), not {value}";
     DIFFERENTIAL_BACKUP_BASE = "provider.differential-backup-base", "parameter ExportSettingData: DifferentialBackupBase is not supported yet; leave it out to export everything";
 
     NAME_EMPTY = "provider.collection.name-empty", "parameter {parameter} must not be empty";
+    NAME_TOO_LONG = "provider.name-too-long", "parameter {parameter} must have at most {limit} characters";
     COLLECTION_TYPE = "provider.collection.type", "Type is {value}; 0 (virtual machines) and 1 (collections) are known";
     ID_IS_NO_GUID = "provider.collection.id", "parameter {parameter} must be a GUID; `{value}` is none";
     COLLECTION_EXISTS = "provider.collection.exists", "there is already a collection {collection}";

@@ -8,6 +8,8 @@ super::messages! {
     MEMBER_GONE = "snapshot.member-gone", "member machine {machine} of collection {collection} no longer exists";
     MEMBER_RUNNING = "snapshot.member-running", "machine {machine} is {state}; only machines that are powered off can be captured";
     DISK_NOT_CAPTURABLE = "snapshot.disk-not-capturable", "{cause}; IgnoreNonSnapshottableDisks would leave this disk out";
+    MEMBER_NOT_CAPTURABLE = "snapshot.member-not-capturable", "machine {machine} has no disk that can be captured, and the set would hold nothing of it: {cause}";
+    LEFT_OUT = "snapshot.left-out", "{status}; disks left out: {count} ({disks})";
     STORE_FAILED = "snapshot.store-failed", "the request could not be recorded: {cause}";
     JOURNAL_FAILED = "snapshot.journal-failed", "the journal could not be written: {cause}";
     STEP_FAILED = "snapshot.step-failed", "the snapshot set was not taken and everything was undone; {doing}: {cause}";

@@ -40,6 +40,7 @@ super::messages! {
     SELECTOR_EPR = "wire.selector-epr", "the selector {selector} of {class} takes a value of type {type}, not an endpoint reference";
     SELECTOR_NO_EPR = "wire.selector-no-epr", "the selector {selector} of {class} takes an a:EndpointReference ({type}), not text";
     EPR_NO_RESOURCE = "wire.epr-no-resource", "an endpoint reference has no w:ResourceURI in its a:ReferenceParameters";
+    EPR_TWICE = "wire.epr-twice", "in an endpoint reference, or beside it, {element} stands more than once";
     EPR_RESOURCE = "wire.epr-resource", "an endpoint reference names the resource URI {uri}, which is no class";
     ENUMERATE_SELECTOR = "wire.enumerate-selector", "Enumerate takes no selector but __cimnamespace; {selector} was given";
     OPERATION_MISMATCH = "wire.operation-mismatch", "the resource {uri} does not support {operation}";
@@ -62,6 +63,7 @@ super::messages! {
     FILTER_DIALECT = "wire.filter-dialect", "filters in the dialect {dialect} are not supported";
     ASSOCIATION_ONE = "wire.association-one", "an association filter holds exactly one element, b:AssociatedInstances or b:AssociationInstances";
     ASSOCIATION_OBJECT = "wire.association-object", "b:{element} has no b:Object, the reference to the object where the walk begins";
+    ASSOCIATION_OBJECT_HOST = "wire.association-object-host", "b:Object names an object of the host {host}, which is not this one";
     ASSOCIATION_OBJECT_EPR = "wire.association-object-epr", "b:Object must be an endpoint reference: {cause}";
     ASSOCIATION_ELEMENT = "wire.association-element", "b:{walk} takes no element {element}";
     ASSOCIATION_TWICE = "wire.association-twice", "b:{element} stands more than once in the association filter";

@@ -7,7 +7,7 @@ use crate::cim::{Class, Path};
 use crate::soap::ns;
 use crate::text::Text;
 use crate::text::catalog::wire;
-use crate::wscim::{Reference, SelectorError};
+use crate::wscim::{Names, Reference, SelectorError};
 use crate::wsman::fault::{Fault, table};
 use crate::xml::Element;
 
@@ -150,14 +150,20 @@ fn given(element: Element<'_>) -> Option<String> {
 
 /// The object: the inside of an endpoint reference, or one.
 fn object(element: Element<'_>, reference: &Reference<'_>) -> Result<Path, Fault> {
-    let inside = element.child(ns::ADDRESSING, "EndpointReference");
-    let read = reference.read(inside.unwrap_or(element));
-    read.map_err(|error| match error {
+    let read = || match reference.read_wrapped(element)? {
+        Some(path) => Ok(path),
+        None => reference.read(element),
+    };
+    let path = read().map_err(|error| match error {
         SelectorError::Nesting => {
             table::EPR_NESTING_EXCEEDED.fault(wire::ASSOCIATION_OBJECT_EPR.with("cause", error))
         }
         other => malformed(wire::ASSOCIATION_OBJECT_EPR.with("cause", other)),
-    })
+    })?;
+    match &path.host {
+        None => Ok(path),
+        Some(host) => Err(malformed(wire::ASSOCIATION_OBJECT_HOST.with("host", host))),
+    }
 }
 
 fn class_of(reference: &Reference<'_>, name: &str) -> Result<Arc<Class>, Fault> {
@@ -208,6 +214,7 @@ pub fn fuzz(schema: &crate::cim::Schema, filter: &str) -> bool {
     let reference = Reference {
         schema,
         namespace: crate::cim::schema::VIRTUALIZATION_V2,
+        names: Names::default(),
     };
     let Ok(document) = crate::xml::parse(&text) else {
         return true;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cim::query::Scope;
-use crate::cim::{DateTime, Method, Parameter};
+use crate::cim::{DateTime, Method, Parameter, Type};
 use crate::soap::ns;
 use crate::text::Text;
 use crate::text::catalog::wire;
@@ -23,6 +23,7 @@ pub(super) fn enumerate(
     payload: Option<Element<'_>>,
     wanted: Wanted,
     scope: &Scope<'_>,
+    reference: &Reference<'_>,
 ) -> Result<Operation, Fault> {
     let body = expect(payload, "Enumerate")?;
     if body.child(ns::ENUMERATION, "EndTo").is_some() {
@@ -41,7 +42,7 @@ pub(super) fn enumerate(
         return Err(table::POLYMORPHISM_MODE_UNSUPPORTED.fault(text));
     }
     let polymorphism = polymorphism.map_or(Ok(Polymorphism::default()), polymorphism_mode)?;
-    let source = filter::source(filter, wanted, mode, scope)?;
+    let source = filter::source(filter, wanted, mode, scope, reference)?;
     Ok(Operation::Enumerate(Enumerate {
         source,
         optimize: wsman("OptimizeEnumeration").is_some(),
@@ -171,7 +172,8 @@ fn polymorphism_mode(element: Element<'_>) -> Result<Polymorphism, Fault> {
 }
 
 /// Reads `<Method>_INPUT`. Names of elements count without case and whatever their namespace (rule I-2).
-/// What stands for a parameter that only goes out is not looked at.
+/// What stands for a parameter that only goes out is not looked at; an empty element for a reference that goes in and
+/// out is null.
 pub(super) fn invoke(
     payload: Option<Element<'_>>,
     target: Target,
@@ -190,7 +192,10 @@ pub(super) fn invoke(
     let mut elements: Vec<Element<'_>> = Vec::new();
     for parameter in &method.parameters {
         elements.clear();
-        elements.extend(given().filter(|e| parameter.input && parameter.name == *e.local()));
+        let returned = parameter.output && matches!(parameter.ty, Type::Reference(_));
+        let is_left_out = |e: &Element<'_>| returned && is_empty(*e);
+        let wanted = |e: &Element<'_>| parameter.input && parameter.name == *e.local();
+        elements.extend(given().filter(|e| wanted(e) && !is_left_out(e)));
         let value = wscim::read_value(&elements, parameter.into(), reference);
         arguments.push(value.map_err(|e| parameter_fault(&e, parameter, &method))?);
     }
@@ -199,6 +204,10 @@ pub(super) fn invoke(
         method,
         arguments,
     }))
+}
+
+fn is_empty(element: Element<'_>) -> bool {
+    element.children().next().is_none() && element.trimmed().is_empty()
 }
 
 fn input<'d>(payload: Option<Element<'d>>, method: &Method) -> Result<Option<Element<'d>>, Fault> {

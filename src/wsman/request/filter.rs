@@ -43,6 +43,7 @@ pub(super) fn source(
     wanted: Wanted,
     mode: Mode,
     scope: &Scope<'_>,
+    reference: &Reference<'_>,
 ) -> Result<Source, Fault> {
     let (element, class) = match (filter, wanted) {
         (None, Wanted::Class(class)) => return Ok(Source::Class(class)),
@@ -64,6 +65,7 @@ pub(super) fn source(
         element,
         class,
         scope,
+        reference,
     };
     let dialect = dialect(element);
     match dialect {
@@ -86,15 +88,13 @@ struct Filter<'a> {
     /// Of the ResourceURI.
     class: Option<Arc<Class>>,
     scope: &'a Scope<'a>,
+    /// How references in it are read.
+    reference: &'a Reference<'a>,
 }
 
 impl Filter<'_> {
     fn associations(self, mode: Mode) -> Result<Source, Fault> {
-        let reference = Reference {
-            schema: self.scope.schema,
-            namespace: self.scope.namespace,
-        };
-        let found = associations::read(self.element, self.class, &reference)?;
+        let found = associations::read(self.element, self.class, self.reference)?;
         if !found.properties.is_empty() && mode != Mode::Object {
             let text = wire::ASSOCIATION_EPR_PROPERTY.text();
             return Err(table::FRAGMENT_TRANSFER_NOT_SUPPORTED.fault(text));
@@ -145,16 +145,12 @@ impl Filter<'_> {
             let text = wire::FILTER_NEEDS_CLASS.text();
             return Err(table::ENUMERATE_CANNOT_PROCESS_FILTER.fault(text));
         };
-        let reference = Reference {
-            schema: self.scope.schema,
-            namespace: self.scope.namespace,
-        };
         let unreadable = |cause: String| {
             let text = wire::FILTER_SELECTORS.with("cause", cause);
             table::ENUMERATE_CANNOT_PROCESS_FILTER.fault(text)
         };
         let set = self.element.child(ns::WSMAN, "SelectorSet");
-        let selectors = set.map_or(Ok(Vec::new()), |set| reference.selectors(set));
+        let selectors = set.map_or(Ok(Vec::new()), |set| self.reference.selectors(set));
         let selectors = selectors.map_err(|e| unreadable(e.to_string()))?;
         let mut pairs = Vec::with_capacity(selectors.len());
         for selector in &selectors {

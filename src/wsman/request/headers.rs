@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::cim::{DateTime, Schema};
 use crate::soap::{Envelope, must_understand, ns};
 use crate::text::catalog::wire;
+use crate::wscim::epr::Names;
 use crate::wsman::fault::{Extra, Fault, table};
 use crate::wsman::uri::{Action, Family, LENGTH_MAX};
 use crate::xml::{Element, Writer, XML_NAMESPACE};
@@ -154,6 +155,7 @@ pub(super) fn parse(
     envelope: &Envelope<'_>,
     schema: &Schema,
     limits: &Limits,
+    host: &str,
 ) -> Result<Request, Fault> {
     let payload = envelope.payload();
     if payload.is_some_and(|p| p.is(ns::IDENTITY, "Identify")) {
@@ -172,13 +174,19 @@ pub(super) fn parse(
         });
     }
     blocks.answerable()?;
-    let asked = target::Asked::new(&blocks, &headers, schema, limits)?;
+    let to = blocks.to.map(|to| to.trimmed()).unwrap_or_default();
+    let names = Names {
+        own: &limits.host,
+        to: &to,
+        host,
+    };
+    let asked = target::Asked::new(&blocks, &headers, (schema, names), limits)?;
     let operation = match action {
         Action::Get => asked.get(),
         Action::Write => asked.write(),
-        Action::Enumerate => asked
-            .enumerate()
-            .and_then(|wanted| body::enumerate(payload, wanted, &asked.scope(limits))),
+        Action::Enumerate => asked.enumerate().and_then(|wanted| {
+            body::enumerate(payload, wanted, &asked.scope(limits), &asked.reference())
+        }),
         Action::Pull => body::pull(payload),
         Action::Release => body::release(payload),
         Action::Method(class, method) => {
@@ -390,7 +398,7 @@ fn anonymous(block: Element<'_>, header: &str) -> Result<(), Fault> {
         return Err(table::INVALID_MESSAGE_INFORMATION_HEADER.fault(text));
     };
     let address = address.trimmed();
-    if address.strip_suffix('/').unwrap_or(&address) == ns::ANONYMOUS {
+    if ns::is_anonymous(&address) {
         return Ok(());
     }
     let text = wire::NOT_ANONYMOUS

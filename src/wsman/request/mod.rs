@@ -35,7 +35,7 @@ pub struct Limits {
     pub timeout: Duration,
     /// Namespace of classes named without one, with `/` (rule H-18).
     pub default_namespace: String,
-    /// The name of this host: an object path in a query may name it.
+    /// The name of this host: an object path in a query, and the address of a reference, may name it.
     pub host: String,
 }
 
@@ -254,11 +254,17 @@ impl Headers {
 }
 
 impl Request {
-    /// Reads a request: checks the headers, resolves class, method and selectors, types the values.
+    /// Reads a request: checks the headers, resolves class, method and selectors, types the values. `host` is the
+    /// `Host` header that it came with: the server has this name for its client.
     ///
     /// # Errors
     /// The [`Fault`] that the client gets.
-    pub fn parse(envelope: &Envelope<'_>, schema: &Schema, limits: &Limits) -> Result<Self, Fault> {
-        headers::parse(envelope, schema, limits)
+    pub fn parse(
+        envelope: &Envelope<'_>,
+        schema: &Schema,
+        limits: &Limits,
+        host: &str,
+    ) -> Result<Self, Fault> {
+        headers::parse(envelope, schema, limits, host)
     }
 }

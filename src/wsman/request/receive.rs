@@ -18,6 +18,8 @@ pub struct Incoming<'a> {
     pub content_type: Option<&'a str>,
     /// The `User-Agent` header; empty if absent.
     pub user_agent: &'a str,
+    /// The `Host` header; empty if absent.
+    pub host: &'a str,
     /// The body.
     pub body: &'a [u8],
 }
@@ -59,7 +61,7 @@ impl From<Fault> for Box<Rejected> {
 pub fn receive(message: &Incoming<'_>, schema: &Schema, limits: &Limits) -> Received {
     let (charset, client, request) = match decode(message) {
         Ok((text, charset)) => {
-            let (client, request) = read(&text, message.user_agent, schema, limits);
+            let (client, request) = read(&text, message, schema, limits);
             (charset, client, request)
         }
         Err(fault) => (
@@ -98,11 +100,11 @@ fn decode<'a>(message: &Incoming<'a>) -> Result<(Cow<'a, str>, Charset), Fault> 
 
 fn read(
     text: &str,
-    user_agent: &str,
+    message: &Incoming<'_>,
     schema: &Schema,
     limits: &Limits,
 ) -> (Client, Result<Request, Box<Rejected>>) {
-    let unknown = Client::of(user_agent, "");
+    let unknown = Client::of(message.user_agent, "");
     let document = match xml::parse(text) {
         Ok(document) => document,
         Err(e) => {
@@ -117,8 +119,8 @@ fn read(
         Ok(envelope) => envelope,
         Err(e) => return (unknown, Err(Fault::from(e).into())),
     };
-    let client = Client::of(user_agent, &headers::to(&envelope));
-    let request = Request::parse(&envelope, schema, limits).map_err(|fault| {
+    let client = Client::of(message.user_agent, &headers::to(&envelope));
+    let request = Request::parse(&envelope, schema, limits, message.host).map_err(|fault| {
         Box::new(Rejected {
             fault,
             relates_to: headers::message_id(&envelope),

@@ -8,7 +8,7 @@ use crate::cim::query::Scope;
 use crate::cim::{Class, Method, Path, Property, Schema, Type, Value};
 use crate::text::Text;
 use crate::text::catalog::wire;
-use crate::wscim::epr::{self, Reference, Selector, SelectorError, SelectorValue};
+use crate::wscim::epr::{self, Names, Reference, Selector, SelectorError, SelectorValue};
 use crate::wsman::fault::{Fault, table};
 use crate::wsman::uri::{
     ClassUri, Family, LENGTH_MAX, Resource, WMI, plain_namespace, strip_prefix,
@@ -43,6 +43,7 @@ pub(super) struct Asked<'r> {
     resource: Resource<'r>,
     uri: &'r str,
     schema: &'r Schema,
+    names: Names<'r>,
     namespace: Cow<'r, str>,
     /// Without the one that names the namespace.
     selectors: Vec<Selector<'r>>,
@@ -52,7 +53,7 @@ impl<'r> Asked<'r> {
     pub(super) fn new(
         blocks: &Blocks<'r>,
         headers: &'r Headers,
-        schema: &'r Schema,
+        (schema, names): (&'r Schema, Names<'r>),
         limits: &'r Limits,
     ) -> Result<Self, Fault> {
         let uri = &*headers.resource_uri;
@@ -77,6 +78,7 @@ impl<'r> Asked<'r> {
         let reference = Reference {
             schema,
             namespace: default,
+            names,
         };
         let mut selectors = match blocks.selector_set {
             Some(set) => reference.selectors(set).map_err(selector_fault)?,
@@ -95,6 +97,7 @@ impl<'r> Asked<'r> {
             resource,
             uri,
             schema,
+            names,
             namespace,
             selectors,
         })
@@ -105,6 +108,7 @@ impl<'r> Asked<'r> {
         Reference {
             schema: self.schema,
             namespace: &self.namespace,
+            names: self.names,
         }
     }
 
@@ -387,6 +391,9 @@ fn selector_fault(error: SelectorError) -> Fault {
         SelectorError::Nesting => {
             let text = wire::SELECTOR_NESTING.with("max", epr::NESTING_MAX);
             table::EPR_NESTING_EXCEEDED.fault(text)
+        }
+        SelectorError::Twice(what) => {
+            table::INVALID_SELECTOR_VALUE.fault(wire::EPR_TWICE.with("element", what))
         }
         SelectorError::NoResource => {
             table::INVALID_SELECTOR_VALUE.fault(wire::EPR_NO_RESOURCE.text())

@@ -101,7 +101,7 @@ fn existing_member(call: &Call<'_>) -> Result<Member, Refusal> {
 fn named_member(call: &Call<'_>) -> Result<Member, Refusal> {
     existing_member(call).or_else(|refusal| {
         let path = call.arguments.get("Member").as_reference();
-        let machine = path.and_then(Element::machine_named);
+        let machine = path.and_then(|path| Element::machine_named(&call.deps.host, path));
         machine.map(Member::Machine).ok_or(refusal)
     })
 }

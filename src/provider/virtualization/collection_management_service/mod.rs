@@ -12,7 +12,7 @@ use async_trait::async_trait;
 
 use crate::cim::{Class, Instance, Method, Path};
 use crate::id::CollectionId;
-use crate::inventory::{Collection, Service};
+use crate::inventory::{self, Collection, NAME_MAX, Service};
 use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider};
 use crate::snapshot::Coordinator;
 use crate::store::{self, Change, State};
@@ -106,10 +106,14 @@ impl Call<'_> {
         }
     }
 
-    /// The parameter's text, which must not be empty.
+    /// The parameter's text, which must be neither empty nor too long.
     fn name(&self, parameter: &str) -> Result<String, Refusal> {
         let name = self.arguments.get(parameter).as_str();
         match name.filter(|n| !n.trim().is_empty()) {
+            Some(name) if inventory::is_too_long(name) => {
+                let text = texts::NAME_TOO_LONG.with("parameter", parameter);
+                Err(invalid(text.with("limit", NAME_MAX)))
+            }
             Some(name) => Ok(name.to_owned()),
             None => Err(invalid(texts::NAME_EMPTY.with("parameter", parameter))),
         }

@@ -3,7 +3,7 @@
 //! The parameters become a [`CreateRequest`]; the coordinator does the rest. `semantics.md` 1 to 3.
 
 use crate::cim::Value;
-use crate::inventory::{Consistency, SetKind};
+use crate::inventory::{self, Consistency, NAME_MAX, SetKind};
 use crate::provider::{Arguments, Context, Outcome};
 use crate::snapshot::{Accepted, CreateRequest};
 use crate::text::Text;
@@ -105,7 +105,8 @@ struct Wishes {
 
 /// Reads SnapshotSettings: absent, null or empty text means the defaults.
 fn wishes(ctx: &Context, settings: &Value) -> Result<Wishes, Text> {
-    let Some(instance) = settings::read(ctx, settings, SETTINGS_CLASS)? else {
+    let Some(instance) = settings::read(ctx, ("SnapshotSettings", settings), SETTINGS_CLASS)?
+    else {
         return Ok(Wishes::default());
     };
     let instance = &*instance;
@@ -120,6 +121,9 @@ fn wishes(ctx: &Context, settings: &Value) -> Result<Wishes, Text> {
         Some(other) => return Err(texts::CONSISTENCY_LEVEL.with("value", other)),
     };
     let name = instance.get("ElementName").and_then(Value::as_str);
+    if name.is_some_and(inventory::is_too_long) {
+        return Err(texts::ELEMENT_NAME_TOO_LONG.with("limit", NAME_MAX));
+    }
     let ignore = instance.get("IgnoreNonSnapshottableDisks");
     Ok(Wishes {
         name: name.filter(|n| !n.is_empty()).map(str::to_owned),

@@ -57,7 +57,8 @@ fn request(deps: &Deps, ctx: &Context, arguments: &Arguments) -> Result<ExportRe
 
 /// Do ExportSettingData ask for the disks too? By default they do.
 fn storage(ctx: &Context, value: &Value) -> Result<bool, Refusal> {
-    let Some(settings) = settings::read(ctx, value, SETTINGS_CLASS).map_err(invalid)? else {
+    let parameter = ("ExportSettingData", value);
+    let Some(settings) = settings::read(ctx, parameter, SETTINGS_CLASS).map_err(invalid)? else {
         return Ok(true);
     };
     if let Some(unknown) = settings.get("BackupIntent").and_then(Value::as_u64)

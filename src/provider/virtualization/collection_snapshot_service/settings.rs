@@ -8,27 +8,32 @@ use crate::provider::Context;
 use crate::text::Text;
 use crate::text::catalog::provider as texts;
 
-/// The settings object of that class; `None` for absent, null or empty text, which mean the defaults.
+/// The settings object of that class in the parameter; `None` for absent, null or empty text, which mean the defaults.
 ///
 /// # Errors
 /// In words what is wrong with the text.
 pub(super) fn read<'a>(
     ctx: &Context,
-    settings: &'a Value,
+    (parameter, settings): (&str, &'a Value),
     class: &str,
 ) -> Result<Option<Cow<'a, Instance>>, Text> {
+    let unreadable = |reason: &dyn std::fmt::Display| {
+        let text = texts::SETTINGS_UNREADABLE.with("parameter", parameter);
+        text.with("reason", reason)
+    };
     let instance = match settings {
         Value::Null => return Ok(None),
         Value::String(text) if text.trim().is_empty() => return Ok(None),
         Value::String(text) => {
             let parsed = cimxml::parse_instance(&ctx.schema, VIRTUALIZATION_V2, text);
-            Cow::Owned(parsed.map_err(|e| texts::SETTINGS_UNREADABLE.with("reason", e))?)
+            Cow::Owned(parsed.map_err(|e| unreadable(&e))?)
         }
         Value::Instance(instance) => Cow::Borrowed(&**instance),
-        _ => return Err(texts::SETTINGS_UNREADABLE.with("reason", "no text")),
+        _ => return Err(unreadable(&"no text")),
     };
     if !instance.class().is_a(class) {
         return Err(texts::SETTINGS_OF_ANOTHER_CLASS
+            .with("parameter", parameter)
             .with("class", &instance.class().name)
             .with("expected", class));
     }

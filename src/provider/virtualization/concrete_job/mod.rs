@@ -4,7 +4,6 @@ mod errors;
 mod request_state_change;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -28,8 +27,6 @@ const HEALTHY: u16 = 5;
 const MAJOR_FAILURE: u16 = 20;
 /// `LocalOrUtcTime` 2.
 const UTC: u16 = 2;
-/// A job stays readable at least this long after its end.
-const TIME_BEFORE_REMOVAL: Duration = Duration::from_mins(5);
 
 /// Serves `Msvm_ConcreteJob`.
 pub(super) struct ConcreteJobs(pub(super) Deps);
@@ -139,7 +136,7 @@ fn with_times(instance: Instance, deps: &Deps, job: &Job) -> Result<Instance, Er
         .with("StartTime", DateTime::utc(job.started))?
         .with("TimeOfLastStateChange", DateTime::utc(job.changed))?
         .with("ElapsedTime", DateTime::interval(elapsed))?
-        .with("TimeBeforeRemoval", DateTime::interval(TIME_BEFORE_REMOVAL))
+        .with("TimeBeforeRemoval", DateTime::interval(deps.jobs.keep()))
         .map_err(Error::from)
 }
 

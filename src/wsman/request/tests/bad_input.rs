@@ -9,6 +9,7 @@ fn take(content_type: Option<&str>, body: &[u8]) -> Received {
     let message = Incoming {
         content_type,
         user_agent: "",
+        host: "",
         body,
     };
     receive(&message, schema(), &Limits::default())

@@ -161,6 +161,85 @@ fn i_3_what_only_goes_out_is_not_looked_at() {
 }
 
 #[test]
+fn i_3_an_empty_reference_that_comes_back_is_null() {
+    for out in [
+        "<p:Result/>",
+        "<p:Result> \n </p:Result>",
+        r#"<p:Result xsi:nil="true"/>"#,
+        "<p:Result/><p:Result></p:Result>",
+    ] {
+        assert!(argument(out, "Result").is_null(), "{out}");
+    }
+    refused(
+        &ask("<p:Target/>"),
+        &table::PARAMETER_TYPE_MISMATCH,
+        "Target",
+    );
+}
+
+#[test]
+fn i_4_an_address_of_this_server_in_any_of_its_names_is_no_other_host() {
+    let bare = reference(&format!("{WMI}T_Job"), &[("InstanceID", "j")]);
+    let anonymous = "http://schemas.xmlsoap.org/ws/2004/08/addressing/role/anonymous";
+    let host = |address: &str| {
+        let epr = bare.replace(anonymous, address);
+        let value = argument(&format!("<p:Result>{epr}</p:Result>"), "Result");
+        value.as_reference().unwrap().host.clone()
+    };
+    for ours in [
+        anonymous,
+        "http://schemas.xmlsoap.org/ws/2004/08/addressing/role/anonymous/",
+        "http://www.w3.org/2005/08/addressing/anonymous",
+        "",
+        "default",
+        "http://h:5985/wsman",
+        "HTTPS://H./wsman?x",
+        "http://u@ASKED.example/wsman",
+        "http://localhost:1/",
+        "http://localhost.localdomain/wsman",
+        "http://127.0.0.1:5985",
+        "http://127.8.0.1/wsman",
+        "https://[::1]:5986/wsman",
+        "https://[::ffff:127.0.0.1]/wsman",
+    ] {
+        assert_eq!(host(ours), None, "{ours}");
+    }
+    for (other, named) in [
+        ("http://otherhost:5985/wsman", "otherhost"),
+        ("https://h2/wsman", "h2"),
+        ("http://localhostile/wsman", "localhostile"),
+        ("http://asked.example@evil/wsman", "evil"),
+        ("http://[fe80::1]/wsman", "fe80::1"),
+        ("http://10.0.0.1/wsman", "10.0.0.1"),
+    ] {
+        assert_eq!(host(other).as_deref(), Some(named), "{other}");
+    }
+}
+
+#[test]
+fn i_4_two_references_in_the_place_of_one_are_refused() {
+    let bare = reference(&format!("{WMI}T_Job"), &[("InstanceID", "j")]);
+    let wrapped = format!("<a:EndpointReference>{bare}</a:EndpointReference>");
+    let uri = format!("<w:ResourceURI>{WMI}T_Job</w:ResourceURI>");
+    let two_uris = bare.replace(&uri, &format!("{uri}{uri}"));
+    for two in [
+        format!("{bare}{bare}"),
+        format!("{wrapped}{wrapped}"),
+        format!("{bare}{wrapped}"),
+        format!("<a:EndpointReference>{bare}{bare}</a:EndpointReference>"),
+        two_uris,
+    ] {
+        let ask = ask(&format!("<p:Result>{two}</p:Result>"));
+        refused(&ask, &table::PARAMETER_INVALID_VALUE, "Result");
+        refused(
+            &ask,
+            &table::PARAMETER_INVALID_VALUE,
+            "stands more than once",
+        );
+    }
+}
+
+#[test]
 fn i_4_a_reference_comes_in_three_forms_and_either_family() {
     let job = Path::new(V2, "T_Job").key("InstanceID", "j");
     let bare_wmi = reference(&format!("{WMI}T_Job"), &[("InstanceID", "j")]);
