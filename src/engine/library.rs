@@ -21,7 +21,7 @@ use crate::engine::definition::{
 use crate::engine::failure::{At, kind};
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::header::Header;
-use crate::engine::reflink::FOLDER;
+use crate::engine::reflink::{self, FOLDER};
 use crate::engine::{
     Compute, EngineError, EngineErrorKind, Hold, Machines, Stamp, Top, locks, stage,
 };
@@ -406,10 +406,14 @@ fn is_idle(path: &Path, disk: &Disk) -> bool {
     }
     let (layers, unreadable) = chain::readable(&disk.file, disk.format);
     let key = fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+    let folders = [
+        Some(path.with_file_name(FOLDER)),
+        reflink::folder_of(path).ok(),
+    ];
     let beside = |file: &Path| {
         let folder = file.ancestors().nth(2);
-        let is_clone = folder.and_then(Path::file_name) == Some(FOLDER.as_ref());
-        is_clone && folder.and_then(Path::parent) == path.parent()
+        let mut folders = folders.iter().flatten();
+        folders.any(|of| Some(of.as_path()) == folder)
     };
     let mut own = layers.iter();
     let is_own = own.any(|l| l.file == path || Some(l.id) == key || beside(&l.file));

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -23,10 +23,13 @@ use crate::engine::{EngineError, EngineErrorKind, Revert, RevertRequest, Stamp, 
 use crate::inventory::Format;
 use crate::text::catalog::engine as texts;
 
+/// The folders above a new file that are ours.
+const LEVELS: usize = 2;
 /// Access rules beyond the mode that a new top takes over from the old one.
 const ATTRIBUTES: &[&str] = &["system.posix_acl_access", "security.selinux"];
 
-/// The plan, once what is kept is there with all below it.
+/// The plan, once what is kept is there with all below it. Another file becomes the active one only where the
+/// definition allows it.
 pub(crate) fn plan(
     driver: &str,
     request: RevertRequest<'_>,
@@ -37,6 +40,10 @@ pub(crate) fn plan(
     let (machine, disk, kept) = (request.machine, request.disk, request.kept);
     let at = At::disk(machine, disk);
     chain::open(&at, &kept.file, kept.format, &Roots::default())?;
+    if in_place.is_none() && !machine.overlay_ok {
+        let kind = EngineErrorKind::Unsupported;
+        return Err(at.error(kind, texts::REVERT_MOVES, &disk.file));
+    }
     let meta = fs::metadata(&disk.file).map_err(|e| at.io(&disk.file, &e))?;
     Ok(Revert {
         driver: driver.to_owned(),
@@ -88,13 +95,7 @@ fn make(revert: &Revert, content: impl FnOnce(&File) -> io::Result<()>) -> Resul
     let base = File::open(old).map_err(|e| At::revert(revert).io(old, &e))?;
     let make = || {
         let folder = revert.new_file.parent().unwrap_or(Path::new("/"));
-        stage::make_dirs(folder, 2)?;
-        remove(&revert.new_file)?;
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&revert.new_file)?;
+        let file = stage::create_file(&revert.new_file, LEVELS)?;
         content(&file)?;
         take_over(&file, &base)?;
         file.sync_all()?;
@@ -144,7 +145,7 @@ pub(crate) fn exchange(revert: &Revert) -> Result<(), EngineError> {
 /// Removes the safety copy of a revert in place. The new file of another is the active one and stays.
 pub(crate) fn settle(revert: &Revert) -> Result<(), EngineError> {
     match revert.in_place {
-        Some(_) => discard(&revert.new_file).map_err(|e| trouble(revert, &e)),
+        Some(_) => discard_new(revert),
         None => Ok(()),
     }
 }
@@ -157,7 +158,17 @@ pub(crate) fn undo(revert: &Revert) -> Result<(), EngineError> {
     if revert.in_place.is_some() && inode(&revert.new_file).map_err(io)? == old {
         return Ok(());
     }
-    discard(&revert.new_file).map_err(io)
+    discard_new(revert)
+}
+
+/// Removes the new file, or what was exchanged for it, and the folders that were made for it and are empty.
+fn discard_new(revert: &Revert) -> Result<(), EngineError> {
+    let gone = discard(&revert.new_file);
+    let gone = gone.and_then(|()| match &revert.in_place {
+        Some(_) => stage::remove_dirs(&revert.new_file, LEVELS),
+        None => Ok(()),
+    });
+    gone.map_err(|e| trouble(revert, &e))
 }
 
 /// Removes the old top.

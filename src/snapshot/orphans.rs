@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::definition;
 use crate::engine::failure::At;
 use crate::engine::graph::Graph;
+use crate::engine::reflink;
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 
@@ -25,7 +26,23 @@ pub(crate) fn find(core: &Core, named: BTreeSet<PathBuf>) -> Vec<PathBuf> {
         let ours = folder == core.sets(); // others may keep clones beside the same image
         walk(&folder, DEPTH, ours, &named, &mut orphans);
     }
+    leave_known(&mut orphans, &named);
     orphans
+}
+
+/// One folder may be reached by two paths: what is named by the other path is known.
+fn leave_known(orphans: &mut Vec<PathBuf>, named: &BTreeSet<PathBuf>) {
+    if orphans.is_empty() {
+        return;
+    }
+    let mut seen: BTreeSet<_> = named.iter().filter_map(|f| real(f)).collect();
+    orphans.retain(|file| real(file).is_none_or(|real| seen.insert(real)));
+}
+
+/// The file by the real path of its folder; a link that it may be itself is not followed.
+fn real(file: &Path) -> Option<PathBuf> {
+    let folder = file.parent()?.canonicalize().ok()?;
+    Some(folder.join(file.file_name()?))
 }
 
 /// The same while operations may be at work, whose files `named` tells when asked. Nothing is removed.
@@ -38,14 +55,21 @@ pub(crate) fn look(core: &Core, named: impl FnOnce() -> BTreeSet<PathBuf>) -> Ve
     // Whatever made a file since had its journal before, and has it still or has ended.
     let named = with_known(core, named());
     orphans.retain(|file| !named.contains(file) && file.symlink_metadata().is_ok());
+    leave_known(&mut orphans, &named);
     orphans
 }
 
 fn folders(core: &Core, named: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-    let beside = named
-        .iter()
-        .filter_map(|file| Some(file.parent()?.join(BESIDE)));
+    let beside = named.iter().flat_map(|file| beside(file));
     beside.chain([core.sets()]).collect()
+}
+
+/// Where clones of the image may lie: beside it and, if it is a symbolic link, beside what it leads to.
+pub(crate) fn beside(image: &Path) -> BTreeSet<PathBuf> {
+    let own = image.with_file_name(BESIDE);
+    let real = reflink::folder_of(image).ok();
+    let other = real.filter(|real| real.canonicalize().ok() != own.canonicalize().ok());
+    other.into_iter().chain([own]).collect()
 }
 
 /// Adds what machines and sets name, and what lies under that.

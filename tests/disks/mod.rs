@@ -5,6 +5,7 @@ mod capture;
 mod damage;
 mod doctor;
 mod left;
+mod linked;
 mod lost;
 mod refuse;
 mod restored;

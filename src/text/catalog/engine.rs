@@ -15,6 +15,7 @@ super::messages! {
     CHANGED = "engine.changed", "machine {machine}, disk {disk}: {file} changed while the snapshot set was being prepared";
     REVERT_FAILED = "engine.revert-failed", "machine {machine}, disk {disk}: the new content of {file}: {cause}";
     REPLACED = "engine.replaced", "machine {machine}, disk {disk}: {file} was replaced by another file meanwhile";
+    REVERT_MOVES = "engine.revert-moves", "machine {machine}, disk {disk}: what the set keeps cannot take the place of {file}: the way of capture does not allow it, or another machine or set needs this file or may need it; another file would become the active one, which only [qemu] overlay_ok = true in vm.toml allows";
     FOREIGN_FILE = "engine.foreign-file", "machine {machine}, disk {disk}: {file} is in the way and was not made for this snapshot set";
     NO_DRIVER = "engine.no-driver", "machine {machine}, disk {disk}: no storage driver can capture {file} (tried: {drivers})";
     OVERLAY_NOT_OK = "engine.overlay-not-ok", "machine {machine}, disk {disk}: {file} cannot be cloned where it lies, or is in more pieces than clone_extents, and an overlay would become the active file, while the definition of the machine goes on naming this one; [qemu] overlay_ok = true in its vm.toml allows that";
