@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::definition;
 use crate::engine::failure::At;
-use crate::engine::graph::Graph;
-use crate::engine::reflink;
+use crate::engine::graph::{self, Graph};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 
@@ -67,7 +66,7 @@ fn folders(core: &Core, named: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
 /// Where clones of the image may lie: beside it and, if it is a symbolic link, beside what it leads to.
 pub(crate) fn beside(image: &Path) -> BTreeSet<PathBuf> {
     let own = image.with_file_name(BESIDE);
-    let real = reflink::folder_of(image).ok();
+    let real = graph::clones_of(image).ok();
     let other = real.filter(|real| real.canonicalize().ok() != own.canonicalize().ok());
     other.into_iter().chain([own]).collect()
 }

@@ -68,7 +68,8 @@ super::messages! {
     DIRECTORY_FAILED = "engine.directory-failed", "machine directory {file}: {cause}";
     DEFINITION_READ = "engine.definition-read", "{file}: {cause}";
     TOPS_MISSING = "engine.tops-missing", "{file} is not there, and nobody knows the active files of the machine without it: put it back, or have `groupshot doctor --fix` make it anew";
-    PATH_IDLE = "engine.path-idle", "{file}: disk {disk}: the path {path} has no effect: the machine runs on {active}, which does not lie on it; write the old path again, or move images with `groupshot relocate`";
+    PATH_IDLE = "engine.path-idle", "machine {machine}, disk {disk}: the path {path} in {file} has no effect: the machine runs on {active}, which does not lie on it, and no snapshot set is taken until that is put right; write the old path again, move images with `groupshot relocate`, or import {path} as a machine of its own";
+    FORMAT_IDLE = "engine.format-idle", "machine {machine}, disk {disk}: format = {format} of {path} in {file} has no effect: the machine runs on {active}, recorded with another format, and no snapshot set is taken until that is put right; write the old format again, or import a converted image as a machine of its own";
     DEFINITION_QEMU = "engine.definition-qemu", "{file}: key {key} of section [qemu]: running machines are not supported by this version";
     DEFINITION_FORMAT = "engine.definition-format", "{file}: format = {format}; this version reads format = 1";
     DEFINITION_ID = "engine.definition-id", "{file}: id {id} is not the GUID of its folder";
