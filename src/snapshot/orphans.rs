@@ -71,6 +71,36 @@ pub(crate) fn beside(image: &Path) -> BTreeSet<PathBuf> {
     other.into_iter().chain([own]).collect()
 }
 
+/// What machines and sets name and is not there.
+pub(crate) fn missing(core: &Core) -> BTreeSet<PathBuf> {
+    let tops = definition::recorded_tops(&core.deps.data_dir).into_iter();
+    let mut named: BTreeSet<_> = tops.map(|top| top.file).collect();
+    // The simulation has no files.
+    let machines = core.deps.compute.machines();
+    for machine in machines.values().filter(|m| m.definition.is_file()) {
+        named.extend(machine.disks.iter().map(|disk| disk.file.clone()));
+    }
+    let state = core.deps.store.state();
+    for member in state.sets.values().flat_map(|set| &set.members) {
+        let disks: Vec<_> = member.disks.iter().filter(|d| graph::is_file(d)).collect();
+        let definition = (!disks.is_empty()).then(|| member.definition.clone());
+        let files = disks.iter().map(|disk| disk.file.clone());
+        named.extend(files.chain(definition));
+    }
+    named.retain(|file| file.metadata().is_err());
+    named
+}
+
+/// The data directory that a path below `sets/` of it was recorded in, if that file is below `sets/` of ours now.
+pub(crate) fn moved_from(data_dir: &Path, missing: &Path) -> Option<PathBuf> {
+    let mut above = missing.ancestors().filter(|a| a.ends_with(SETS));
+    above.find_map(|sets| {
+        let here = data_dir.join(SETS).join(missing.strip_prefix(sets).ok()?);
+        let there = sets.parent()?;
+        (there != data_dir && here.is_file()).then(|| there.to_owned())
+    })
+}
+
 /// Adds what machines and sets name, and what lies under that.
 fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
     let tops = definition::recorded_tops(&core.deps.data_dir).into_iter();
@@ -98,6 +128,9 @@ fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
     }
     named
 }
+
+/// The folder of a data directory for files of sets.
+const SETS: &str = "sets";
 
 /// `sets/<set>/<machine>/<file>`: nothing of ours lies deeper.
 const DEPTH: u8 = 3;
