@@ -8,13 +8,13 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{IFlags, ioctl_ficlone, ioctl_getflags, ioctl_setflags};
 
 use crate::engine::extents;
-use crate::engine::failure::{At, ours};
+use crate::engine::failure::{At, kind, ours};
 use crate::engine::locks::ImageLock;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::header::Header;
@@ -301,13 +301,25 @@ fn trial(plan: &Plan) -> io::Result<()> {
         Ok(it) if !it.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
         _ => {}
     }
-    let target = File::options()
-        .write(true)
-        .custom_flags(nix::libc::O_TMPFILE)
-        .mode(0o600)
-        .open(beside)?;
+    let target = stage::nameless(beside)?;
     take_flags(plan, &target)?;
+    // An apply gives the image's owner and mode to what takes its place.
+    revert::take_over(&target, &File::open(&plan.disk.file)?)?;
     clone(plan, &target)
+}
+
+/// What keeps this process from making a file beside the image that may take its place, if it is a permission.
+pub(crate) fn forbidden(image: &Path) -> Option<String> {
+    let folder = folder_of(image).ok()?;
+    let beside = folder.parent()?;
+    let target = match stage::nameless(beside) {
+        Ok(target) => target,
+        Err(e) if kind(&e) == EngineErrorKind::Denied => {
+            return Some(format!("files cannot be made in {}: {e}", beside.display()));
+        }
+        Err(_) => return None,
+    };
+    revert::forbidden(&target, image)
 }
 
 fn take_flags(plan: &Plan, target: &File) -> io::Result<()> {

@@ -212,6 +212,21 @@ pub(crate) fn take_over(file: &File, base: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// Why this process may not give a file of its own the owner and mode of the image, in words; `None` if it may.
+pub(crate) fn forbidden(file: &File, image: &Path) -> Option<String> {
+    let base = File::open(image).ok()?;
+    let error = take_over(file, &base).err()?;
+    let owner = base.metadata().ok()?;
+    (kind(&error) == EngineErrorKind::Denied).then(|| {
+        format!(
+            "it belongs to user {} and group {}, and the server, which runs as user {}, may not give them to another file: {error}",
+            owner.uid(),
+            owner.gid(),
+            nix::unistd::geteuid()
+        )
+    })
+}
+
 /// An extended attribute; empty if the file has none of that name.
 fn attribute(file: &File, name: &str) -> Vec<u8> {
     let mut value = vec![0; 4096];

@@ -92,6 +92,15 @@ pub(crate) fn create_file(file: &Path, own: usize) -> io::Result<File> {
     }
 }
 
+/// A file without a name in the folder: it is gone once it is closed.
+pub(crate) fn nameless(folder: &Path) -> io::Result<File> {
+    File::options()
+        .write(true)
+        .custom_flags(nix::libc::O_TMPFILE)
+        .mode(0o600)
+        .open(folder)
+}
+
 /// Looks how far the plan came.
 pub(crate) fn probe(plan: &Plan) -> Result<Found, EngineError> {
     let there = |file: &Path| match fs::symlink_metadata(file) {

@@ -3,6 +3,7 @@
 
 mod capture;
 mod damage;
+mod denied;
 mod doctor;
 mod left;
 mod linked;

@@ -19,6 +19,8 @@ super::messages! {
     FOREIGN_FILE = "engine.foreign-file", "machine {machine}, disk {disk}: {file} is in the way and was not made for this snapshot set";
     NO_DRIVER = "engine.no-driver", "machine {machine}, disk {disk}: no storage driver can capture {file} (tried: {drivers})";
     OVERLAY_NOT_OK = "engine.overlay-not-ok", "machine {machine}, disk {disk}: {file} cannot be cloned where it lies, or is in more pieces than clone_extents, and an overlay would become the active file, while the definition of the machine goes on naming this one; [qemu] overlay_ok = true in its vm.toml allows that";
+    CLONE_DENIED = "engine.clone-denied", "machine {machine}, disk {disk}: {file} cannot be cloned where it lies: {cause}; and an overlay would become the active file, which only [qemu] overlay_ok = true in its vm.toml allows";
+    OWNER_DENIED = "engine.owner-denied", "machine {machine}, disk {disk}: {file} cannot be captured: {cause}; run the server as root or as that user, or give the image to its user";
     UNKNOWN_DRIVER = "engine.unknown-driver", "machine {machine}, disk {disk}: storage driver {driver} is not part of this program";
     NOT_PREPARED = "engine.not-prepared", "machine {machine}, disk {disk}: the snapshot of {file} was not prepared";
     NOT_CUT = "engine.not-cut", "machine {machine}, disk {disk}: the snapshot of {file} was not captured";
