@@ -10,8 +10,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    CWD, IFlags, RenameFlags, XattrFlags, fgetxattr, fsetxattr, ioctl_ficlone, ioctl_getflags,
-    ioctl_setflags, renameat_with,
+    Access, AtFlags, CWD, IFlags, RenameFlags, XattrFlags, accessat, fgetxattr, fsetxattr,
+    ioctl_ficlone, ioctl_getflags, ioctl_setflags, renameat_with,
 };
 
 use crate::engine::failure::{At, kind};
@@ -20,6 +20,7 @@ use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::writer::NewImage;
 use crate::engine::stage::{self, remove, sync_dir};
 use crate::engine::{EngineError, EngineErrorKind, Revert, RevertRequest, Stamp, Top};
+use crate::id::SetId;
 use crate::inventory::Format;
 use crate::text::catalog::engine as texts;
 
@@ -45,6 +46,9 @@ pub(crate) fn plan(
         return Err(at.error(kind, texts::REVERT_MOVES, &disk.file));
     }
     let meta = fs::metadata(&disk.file).map_err(|e| at.io(&disk.file, &e))?;
+    if !meta.is_file() {
+        return Err(at.error(EngineErrorKind::Unsupported, texts::NOT_REGULAR, &disk.file));
+    }
     Ok(Revert {
         driver: driver.to_owned(),
         set: request.set,
@@ -94,6 +98,7 @@ fn make(revert: &Revert, content: impl FnOnce(&File) -> io::Result<()>) -> Resul
     let old = &revert.disk.file;
     let base = File::open(old).map_err(|e| At::revert(revert).io(old, &e))?;
     let make = || {
+        require_removable(revert)?;
         let folder = revert.new_file.parent().unwrap_or(Path::new("/"));
         let file = stage::create_file(&revert.new_file, LEVELS)?;
         content(&file)?;
@@ -102,6 +107,47 @@ fn make(revert: &Revert, content: impl FnOnce(&File) -> io::Result<()>) -> Resul
         sync_dir(folder)
     };
     make().map_err(|e| trouble(revert, &e))
+}
+
+/// Whether the old file can go from its place after the commit, where it has to.
+fn require_removable(revert: &Revert) -> io::Result<()> {
+    let made = |file: &Path| {
+        let mut above = file.ancestors().skip(1).take(2);
+        let is_set = |f: &Path| f.file_name()?.to_str()?.parse::<SetId>().ok();
+        above.any(|folder| is_set(folder).is_some())
+    };
+    let old = match &revert.in_place {
+        Some(image) => image,
+        None if made(&revert.disk.file) => &revert.disk.file,
+        None => return Ok(()),
+    };
+    let folder = old.parent().unwrap_or(Path::new("/"));
+    for it in [old.as_path(), folder] {
+        let kept = IFlags::IMMUTABLE | IFlags::APPEND;
+        let flags = File::open(it).and_then(|f| Ok(ioctl_getflags(f)?));
+        if flags.is_ok_and(|flags| flags.intersects(kept)) {
+            let text = format!("{} has the attribute i or a (chattr)", it.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+    }
+    let denied = |e| io::Error::new(e, format!("{} cannot be written", folder.display()));
+    accessat(
+        CWD,
+        folder,
+        Access::WRITE_OK | Access::EXEC_OK,
+        AtFlags::EACCESS,
+    )
+    .map_err(|e| denied(io::Error::from(e).kind()))?;
+    let (user, file, above) = (
+        nix::unistd::geteuid(),
+        fs::metadata(old)?,
+        fs::metadata(folder)?,
+    );
+    let owners = [0, file.uid(), above.uid()];
+    match above.mode() & 0o1000 == 0 || owners.contains(&user.as_raw()) {
+        true => Ok(()),
+        false => Err(denied(io::ErrorKind::PermissionDenied)),
+    }
 }
 
 /// Holds the new file as a running machine would, if it is there and not yet the active one.

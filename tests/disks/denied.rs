@@ -4,12 +4,13 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
-use crate::support::server::{Options, Server, text};
-use crate::support::site::{Ground, Image, Machine, SIZE, Site};
+use crate::support::server::{Options, Server, run_in, text};
+use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds};
 use crate::support::tools::{self, full};
-use crate::support::wire::Wire;
+use crate::support::wire::{STARTED, Wire};
 
 const COMPLETED: u64 = 7;
+const EXCEPTION: u64 = 10;
 const INVALID_STATE: u64 = 5;
 /// Whom the image belongs to; then whom the server runs as.
 const OWNER: u32 = 1234;
@@ -109,4 +110,56 @@ fn a_folder_that_the_server_may_not_write_is_named() {
         &group,
         &["web", "disk0", &cause, "overlay_ok"],
     );
+}
+
+/// Before the commit, so that nothing is changed and the machine is free again.
+#[test]
+fn what_cannot_be_replaced_fails_the_apply_and_every_disk_is_as_before() {
+    if !full("images that cannot be replaced") {
+        return;
+    }
+    let site = Site::new(Ground::Xfs);
+    let mut machine = site.machine("web", &[Image::Raw, Image::Raw], 1);
+    let server = site.serve();
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&machine.id]).unwrap();
+    let first = machine.content.clone();
+    let set = wire.take(&group, "one");
+    let images = machine.images.clone();
+    machine.write(&images[1], 1, 0, 4096, 2);
+    site.wait_for_journals();
+    for fixed in [&images[1], &site.images] {
+        let fixed = fixed.to_str().unwrap();
+        let before = site.tree();
+        tools::run("chattr", &["+i", fixed]);
+        let applied = wire.apply(&set).unwrap();
+        assert_eq!(applied.value, STARTED, "{}", wire.why(&applied));
+        let job = wire.end(&applied.job.unwrap()).unwrap();
+        tools::run("chattr", &["-i", fixed]);
+        assert_eq!(job.state, EXCEPTION, "{job:?}");
+        for part in ["web", "chattr", fixed] {
+            assert!(job.error.contains(part), "{part}: {job:?}");
+        }
+        site.wait_for_journals();
+        assert!(site.tree() == before, "nothing was done");
+    }
+    let away = images[1].with_extension("away");
+    fs::rename(&images[1], &away).unwrap();
+    fs::create_dir(&images[1]).unwrap();
+    let applied = wire.apply(&set).unwrap();
+    let why = wire.why(&applied);
+    assert_eq!(applied.value, INVALID_STATE, "{why}");
+    for part in ["web", "disk1", images[1].to_str().unwrap()] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    fs::remove_dir(&images[1]).unwrap();
+    fs::rename(&away, &images[1]).unwrap();
+    let applied = wire.apply(&set).unwrap();
+    let job = wire.end(&applied.job.unwrap()).unwrap();
+    assert_eq!(job.state, COMPLETED, "{job:?}");
+    for (image, content) in images.iter().zip(&first) {
+        assert_holds(image, content, "applied");
+    }
+    let out = run_in(&site.data, &["doctor"], "");
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stdout));
 }
