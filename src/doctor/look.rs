@@ -56,7 +56,8 @@ impl Doctor {
 
     /// Blocks.
     fn rest(&self, at_rest: bool) -> Vec<Ailment> {
-        let mut found = self.stuck();
+        let mut found = self.moved();
+        found.extend(self.stuck());
         found.extend(self.library());
         found.extend(self.kept());
         found.extend(self.damaged());
@@ -97,6 +98,18 @@ impl Doctor {
             }
         };
         journals.into_iter().map(told).collect()
+    }
+
+    fn moved(&self) -> Vec<Ailment> {
+        let data_dir = self.deps.data_dir.display();
+        let told = self.deps.coordinator.moved_from().into_iter().map(|from| {
+            let from = from.display().to_string();
+            let text = format!(
+                "recorded paths lie there, and their files are here: the data directory was moved; no server starts and no orphan is moved before `groupshot relocate --data-dir {data_dir} --from {from} --apply`"
+            );
+            ailment(Kind::DataDirectoryMoved, Severity::Error, from, text)
+        });
+        told.collect()
     }
 
     fn stuck(&self) -> Vec<Ailment> {
@@ -347,6 +360,7 @@ impl Doctor {
     }
 
     fn orphans(&self) -> Vec<Ailment> {
+        let missing = self.deps.coordinator.missing().into_iter().next();
         let orphans = self.deps.coordinator.orphans().into_iter();
         let told = orphans.map(|file| {
             let object = file.display().to_string();
@@ -358,6 +372,9 @@ impl Doctor {
                 ailment(Kind::Orphan, Severity::Info, object, text)
             } else if owner.is_some_and(|id| !whole(id)) {
                 let text = "nothing names it, but its machine cannot be read or is away: it may be the active file; mend the machine first";
+                ailment(Kind::Orphan, Severity::Warning, object, text)
+            } else if let Some(missing) = &missing {
+                let text = format!("nothing names it, but {} is named and not there: what was moved or is away may need it; mend that first", missing.display());
                 ailment(Kind::Orphan, Severity::Warning, object, text)
             } else {
                 let text = "no machine, set or journal names it";

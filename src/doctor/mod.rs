@@ -27,6 +27,8 @@ pub enum Kind {
     JournalUnreadable,
     /// An operation that has not ended, and no server works on it.
     OpenJournal,
+    /// Recorded paths lie in another data directory, and their files in this one.
+    DataDirectoryMoved,
     /// An operation that cannot end now; its machines are held.
     Stuck,
     /// A definition, or a `tops.json`, that cannot be read.

@@ -188,6 +188,14 @@ pub fn is_ours(sets: &Path, file: &Path) -> bool {
     file.starts_with(sets) || clone()
 }
 
+/// The folder for clones of the image, beside what a symbolic link leads to.
+///
+/// # Errors
+/// Where the link leads cannot be seen.
+pub fn clones_of(image: &Path) -> io::Result<PathBuf> {
+    reflink::folder_of(image)
+}
+
 fn key(file: &Path) -> Option<Key> {
     let meta = fs::metadata(file).ok()?;
     Some((meta.dev(), meta.ino()))

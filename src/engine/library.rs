@@ -21,14 +21,14 @@ use crate::engine::definition::{
 use crate::engine::failure::{At, kind};
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::header::Header;
-use crate::engine::reflink::FOLDER;
+use crate::engine::reflink::{self, FOLDER};
 use crate::engine::{
     Compute, EngineError, EngineErrorKind, Hold, Machines, Stamp, Top, locks, stage,
 };
 use crate::id::VmId;
 use crate::inventory::{Disk, Format, Machine, PowerState};
-use crate::text::Text;
 use crate::text::catalog::engine as texts;
+use crate::text::{Message, Text};
 
 const RENEW_AFTER_MILLIS: u64 = 1000;
 const SECTOR: u64 = 512;
@@ -40,8 +40,8 @@ pub struct Problem {
     pub file: PathBuf,
     /// What is wrong with it.
     pub text: Text,
-    /// It is only a path that has no effect.
-    pub is_idle_path: bool,
+    /// It is only a disk of a definition whose path or format has no effect.
+    pub idle_disk: Option<String>,
 }
 
 impl Problem {
@@ -49,7 +49,7 @@ impl Problem {
         Self {
             file: file.to_owned(),
             text,
-            is_idle_path: false,
+            idle_disk: None,
         }
     }
 }
@@ -71,6 +71,19 @@ struct Entry {
     seen: Vec<(PathBuf, Option<Stamp>)>,
     machine: Option<Arc<Machine>>,
     problems: Vec<Problem>,
+}
+
+impl Entry {
+    /// Whether the files are as they were.
+    fn is_current(&self) -> bool {
+        let mut files = self.seen.iter();
+        files.all(|(file, stamp)| stamp_of(file) == *stamp)
+    }
+
+    fn misnamed(&self) -> Option<(String, Text)> {
+        let mut all = self.problems.iter();
+        all.find_map(|p| Some((p.idle_disk.clone()?, p.text.clone())))
+    }
 }
 
 impl Library {
@@ -151,7 +164,7 @@ impl Library {
         changed -= entries.len();
         for id in ids {
             let old = entries.get(&id);
-            if old.is_some_and(|e| e.seen.iter().all(|(file, stamp)| stamp_of(file) == *stamp)) {
+            if old.is_some_and(Entry::is_current) {
                 continue;
             }
             let new = load(
@@ -247,6 +260,16 @@ impl Compute for Library {
         let problems = self.problems();
         let is_one = |disk: &Disk| problems.iter().any(|p| p.file == disk.file);
         self.machine(id).is_some_and(|m| m.disks.iter().any(is_one))
+    }
+
+    fn misnamed(&self, id: VmId) -> Option<(String, Text)> {
+        let entries = self.lock();
+        let known = entries.get(&id)?;
+        if known.is_current() {
+            return known.misnamed();
+        }
+        let before = known.machine.as_deref();
+        load(&self.directory, id, before, &self.roots).misnamed()
     }
 
     fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
@@ -357,13 +380,13 @@ fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> 
             let text = roots.outside(&At::new(&defined.name, &disk.id), &disk.file);
             problems.push(Problem::new(&disk.file, text));
         }
-        if is_idle(&entry.path, &disk) {
-            let text = texts::PATH_IDLE.with("file", definition.display());
-            let text = text.with("disk", &disk.id);
-            let text = text.with("active", disk.file.display());
+        if let Some(message) = idle(entry, &disk) {
+            let text = At::new(&defined.name, &disk.id).text(message, &definition);
+            let text = text.with("path", entry.path.display());
+            let text = text.with("format", entry.format.as_str());
             problems.push(Problem {
-                is_idle_path: true,
-                ..Problem::new(&definition, text.with("path", entry.path.display()))
+                idle_disk: Some(disk.id.clone()),
+                ..Problem::new(&definition, text.with("active", disk.file.display()))
             });
         }
         match virtual_size(&disk.file, disk.format) {
@@ -404,22 +427,30 @@ fn disk(entry: &DiskEntry, stored: &Tops) -> Disk {
     }
 }
 
-/// Whether the path of a definition is neither the active file nor under it, nor in the folder of one of ours that
-/// has taken its place there. Of what cannot be read nothing is said.
-fn is_idle(path: &Path, disk: &Disk) -> bool {
+/// What is to be said of a path that is neither the active file nor under it, nor in the folder of one of ours that
+/// has taken its place there, or of another format than that file is of. Of what cannot be read nothing is said.
+fn idle(entry: &DiskEntry, disk: &Disk) -> Option<Message> {
+    let path = entry.path.as_path();
+    let as_format = |format| (format != entry.format).then_some(texts::FORMAT_IDLE);
     if path == disk.file {
-        return false;
+        return as_format(disk.format);
     }
     let (layers, unreadable) = chain::readable(&disk.file, disk.format);
     let key = fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+    let folders = [
+        Some(path.with_file_name(FOLDER)),
+        reflink::folder_of(path).ok(),
+    ];
     let beside = |file: &Path| {
         let folder = file.ancestors().nth(2);
-        let is_clone = folder.and_then(Path::file_name) == Some(FOLDER.as_ref());
-        is_clone && folder.and_then(Path::parent) == path.parent()
+        let mut folders = folders.iter().flatten();
+        folders.any(|of| Some(of.as_path()) == folder)
     };
-    let mut own = layers.iter();
-    let is_own = own.any(|l| l.file == path || Some(l.id) == key || beside(&l.file));
-    unreadable.is_none() && !is_own
+    if let Some(own) = layers.iter().find(|l| l.file == path || Some(l.id) == key) {
+        return as_format(own.format);
+    }
+    let is_own = unreadable.is_some() || layers.iter().any(|l| beside(&l.file));
+    (!is_own).then_some(texts::PATH_IDLE)
 }
 
 fn virtual_size(file: &Path, format: Format) -> io::Result<u64> {

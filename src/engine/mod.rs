@@ -61,6 +61,12 @@ pub trait Compute: Send + Sync + 'static {
         false
     }
 
+    /// The first disk whose active file is not the one that the definition names and does not lie on it, as the
+    /// definition is now, and why that is so. No set may be taken then: nobody knows which file is meant.
+    fn misnamed(&self, _id: VmId) -> Option<(String, Text)> {
+        None
+    }
+
     /// Makes `tops` the active files of the machine, durably (write, fsync, rename, fsync of the
     /// directory). Disks that are not named keep theirs.
     ///

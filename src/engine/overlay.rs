@@ -18,7 +18,7 @@ use crate::engine::space::Reserve;
 use crate::engine::{
     EngineError, EngineErrorKind, Found, Plan, Revert, RevertRequest, Scope, Stamp, Storage, Top,
 };
-use crate::engine::{revert, stage};
+use crate::engine::{reflink, revert, stage};
 use crate::id::SetId;
 use crate::inventory::{Disk, Format, Machine, SnapshotDisk};
 use crate::text::catalog::engine as texts;
@@ -52,6 +52,26 @@ impl Overlay {
     #[must_use]
     pub fn within(self, roots: Roots) -> Self {
         Self { roots, ..self }
+    }
+
+    /// The overlay gets the owner and mode of what lies under it.
+    fn require_owner(&self, at: &At, image: &Path) -> Result<(), EngineError> {
+        let Ok(file) = stage::nameless(self.there()) else {
+            return Ok(()); // tried when it is made
+        };
+        match revert::forbidden(&file, image) {
+            None => Ok(()),
+            Some(why) => Err(EngineError {
+                kind: EngineErrorKind::Denied,
+                text: at.text(texts::OWNER_DENIED, image).with("cause", why),
+            }),
+        }
+    }
+
+    /// The folder for sets, or the nearest above that is there.
+    fn there(&self) -> &Path {
+        let mut folders = self.sets.ancestors();
+        folders.find(|f| f.is_dir()).unwrap_or(&self.sets)
     }
 
     /// Writes the overlay under its staged name, durably. An older attempt is replaced.
@@ -94,9 +114,14 @@ impl Storage for Overlay {
         let at = At::disk(machine, disk);
         let chain = chain::open(&at, &disk.file, disk.format, &self.roots)?;
         if !machine.overlay_ok {
+            let text = match reflink::forbidden(&disk.file) {
+                Some(why) => at.text(texts::CLONE_DENIED, &disk.file).with("cause", why),
+                None => at.text(texts::OVERLAY_NOT_OK, &disk.file),
+            };
             let kind = EngineErrorKind::Unsupported;
-            return Err(at.error(kind, texts::OVERLAY_NOT_OK, &disk.file));
+            return Err(EngineError { kind, text });
         }
+        self.require_owner(&at, &disk.file)?;
         let meta = fs::metadata(&disk.file).map_err(|e| at.io(&disk.file, &e))?;
         let size = chain.first().map_or(disk.size, |top| top.size);
         let plan = Plan {
@@ -128,10 +153,8 @@ impl Storage for Overlay {
     }
 
     fn room(&self, plan: &Plan) -> Result<(), EngineError> {
-        let mut folders = self.sets.ancestors();
-        let there = folders.find(|f| f.is_dir()).unwrap_or(&self.sets);
         let place = texts::DATA_DIRECTORY.text();
-        self.reserve.require(&At::plan(plan), there, place)
+        self.reserve.require(&At::plan(plan), self.there(), place)
     }
 
     fn prepare(&self, plan: &Plan) -> Result<(), EngineError> {

@@ -1,19 +1,20 @@
 //! The driver for file systems that share blocks (XFS, btrfs): the snapshot is a clone of the image, and
 //! the image stays the active file.
 //!
-//! Clones lie in `.groupshot/<set guid>/` beside the image, because a clone must share its file system.
+//! Clones lie in `.groupshot/<set guid>/` beside the image, because a clone must share its file system; where the
+//! image is named by a symbolic link, beside what the link leads to.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{IFlags, ioctl_ficlone, ioctl_getflags, ioctl_setflags};
 
 use crate::engine::extents;
-use crate::engine::failure::{At, ours};
+use crate::engine::failure::{At, kind, ours};
 use crate::engine::locks::ImageLock;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::header::Header;
@@ -98,7 +99,7 @@ impl Storage for Reflink {
         if self.is_scattered(&disk.file) {
             return Ok(None);
         }
-        let folder = disk.file.parent().unwrap_or(Path::new("/")).join(FOLDER);
+        let folder = folder_of(&disk.file).map_err(|e| at.io(&disk.file, &e))?;
         let name = format!("{}-{}.{}", machine.id, disk.id, disk.format.as_str());
         let plan = Plan {
             driver: NAME.to_owned(),
@@ -119,7 +120,7 @@ impl Storage for Reflink {
     }
 
     fn room(&self, plan: &Plan) -> Result<(), EngineError> {
-        let folder = plan.disk.file.parent().unwrap_or(Path::new("/"));
+        let folder = beside(plan);
         self.reserve
             .require(&At::plan(plan), folder, folder.display())
     }
@@ -200,24 +201,27 @@ impl Storage for Reflink {
         stage::probe(plan)
     }
 
-    /// In place where the image is nobody's base, of the same format and beside the clone; else the new
-    /// file becomes the top where it is.
+    /// In place where the image is nobody's base, of the same format and belongs to the clone; else the new
+    /// file becomes the top where it is, if the definition allows that.
     fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError> {
         let (machine, disk, kept) = (request.machine, request.disk, request.kept);
         let at = At::disk(machine, disk);
         let real = |f: &Path| f.canonicalize().map_err(|e| at.io(f, &e));
         let (image, clone) = (real(&disk.file)?, real(&kept.file)?);
-        let folder = clone.parent().unwrap_or(Path::new("/"));
-        let beside = clone.ancestors().nth(3) == image.parent();
-        let in_place = !request.shared && beside && disk.format == kept.format;
+        let in_place = !request.shared && disk.format == kept.format;
+        let image = (in_place && belongs(&disk.file, &image, &clone)).then_some(image);
+        let folder = match &image {
+            Some(image) => folder_to_exchange(image, request.set),
+            None => clone.parent().unwrap_or(Path::new("/")).to_owned(),
+        };
         let stem = format!("{}-{}", machine.id, disk.id);
-        let new_file = revert::beside(folder, &stem, request.job, kept.format.as_str());
-        let image = in_place.then_some(image);
+        let new_file = revert::beside(&folder, &stem, request.job, kept.format.as_str());
         revert::plan(NAME, request, new_file, kept.format, image)
     }
 
     fn prepare_revert(&self, revert: &Revert) -> Result<(), EngineError> {
-        let folder = revert.new_file.parent().unwrap_or(Path::new("/"));
+        let mut folders = revert.new_file.ancestors().skip(1);
+        let folder = folders.find(|f| f.is_dir()).unwrap_or(Path::new("/"));
         self.reserve
             .require(&At::revert(revert), folder, folder.display())?;
         revert::clone(revert)
@@ -248,6 +252,40 @@ impl Storage for Reflink {
     }
 }
 
+/// The folder for the clones of an image. A symbolic link is followed: its target may lie on another file system.
+///
+/// # Errors
+/// Where the link leads cannot be seen.
+pub fn folder_of(image: &Path) -> io::Result<PathBuf> {
+    let real = match fs::symlink_metadata(image)?.is_symlink() {
+        true => image.canonicalize()?,
+        false => image.to_owned(),
+    };
+    Ok(real.with_file_name(FOLDER))
+}
+
+/// Whether the file is in a folder for clones.
+fn is_clone(file: &Path) -> bool {
+    file.ancestors().nth(2).and_then(Path::file_name) == Some(FOLDER.as_ref())
+}
+
+/// Whether the clone was made of the image that `named` leads to: it lies beside it, or, from an older version, beside
+/// the link. Such a version also made a file in the folder for clones the active one.
+fn belongs(named: &Path, image: &Path, clone: &Path) -> bool {
+    let place = clone.ancestors().nth(3);
+    let link = named.parent().and_then(|folder| folder.canonicalize().ok());
+    let is_ours = is_clone(image) && image.ancestors().nth(3) == place;
+    place == image.parent() || place == link.as_deref() || is_ours
+}
+
+/// Where the file is made that is exchanged with the image: on its file system.
+fn folder_to_exchange(image: &Path, set: SetId) -> PathBuf {
+    match image.parent() {
+        Some(folder) if is_clone(image) => folder.to_owned(),
+        _ => image.with_file_name(FOLDER).join(set.to_string()),
+    }
+}
+
 /// The empty target of the clone under its staged name. An older attempt is replaced.
 fn stage(plan: &Plan) -> io::Result<File> {
     let target = stage::create(plan, LEVELS)?;
@@ -258,18 +296,30 @@ fn stage(plan: &Plan) -> io::Result<File> {
 /// Clones beside the image into a file without a name: no journal tells of a plan yet, so nothing may be
 /// left if the process dies here.
 fn trial(plan: &Plan) -> io::Result<()> {
-    let beside = plan.disk.file.parent().unwrap_or(Path::new("/"));
+    let beside = beside(plan);
     match fs::symlink_metadata(beside.join(FOLDER)) {
         Ok(it) if !it.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
         _ => {}
     }
-    let target = File::options()
-        .write(true)
-        .custom_flags(nix::libc::O_TMPFILE)
-        .mode(0o600)
-        .open(beside)?;
+    let target = stage::nameless(beside)?;
     take_flags(plan, &target)?;
+    // An apply gives the image's owner and mode to what takes its place.
+    revert::take_over(&target, &File::open(&plan.disk.file)?)?;
     clone(plan, &target)
+}
+
+/// What keeps this process from making a file beside the image that may take its place, if it is a permission.
+pub(crate) fn forbidden(image: &Path) -> Option<String> {
+    let folder = folder_of(image).ok()?;
+    let beside = folder.parent()?;
+    let target = match stage::nameless(beside) {
+        Ok(target) => target,
+        Err(e) if kind(&e) == EngineErrorKind::Denied => {
+            return Some(format!("files cannot be made in {}: {e}", beside.display()));
+        }
+        Err(_) => return None,
+    };
+    revert::forbidden(&target, image)
 }
 
 fn take_flags(plan: &Plan, target: &File) -> io::Result<()> {
@@ -284,6 +334,12 @@ fn take_flags(plan: &Plan, target: &File) -> io::Result<()> {
 
 fn clone(plan: &Plan, target: &File) -> io::Result<()> {
     Ok(ioctl_ficlone(target, File::open(&plan.disk.file)?)?)
+}
+
+/// The folder that the image lies in.
+fn beside(plan: &Plan) -> &Path {
+    let mut above = plan.new_file.ancestors();
+    above.nth(LEVELS + 1).unwrap_or(Path::new("/"))
 }
 
 fn directory(plan: &Plan) -> &Path {

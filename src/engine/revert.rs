@@ -6,12 +6,12 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    CWD, IFlags, RenameFlags, XattrFlags, fgetxattr, flistxattr, fsetxattr, ioctl_ficlone,
-    ioctl_getflags, ioctl_setflags, renameat_with,
+    Access, AtFlags, CWD, IFlags, RenameFlags, XattrFlags, accessat, fgetxattr, flistxattr,
+    fsetxattr, ioctl_ficlone, ioctl_getflags, ioctl_setflags, renameat_with,
 };
 use rustix::io::Errno;
 
@@ -21,13 +21,17 @@ use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::writer::NewImage;
 use crate::engine::stage::{self, remove, sync_dir};
 use crate::engine::{EngineError, EngineErrorKind, Revert, RevertRequest, Stamp, Top};
+use crate::id::SetId;
 use crate::inventory::Format;
 use crate::text::catalog::engine as texts;
 
+/// The folders above a new file that are ours.
+const LEVELS: usize = 2;
 /// Access rules beyond the mode that a new top takes over from the old one.
 const ATTRIBUTES: &[&str] = &["system.posix_acl_access", "security.selinux"];
 
-/// The plan, once what is kept is there with all below it.
+/// The plan, once what is kept is there with all below it. Another file becomes the active one only where the
+/// definition allows it.
 pub(crate) fn plan(
     driver: &str,
     request: RevertRequest<'_>,
@@ -38,7 +42,14 @@ pub(crate) fn plan(
     let (machine, disk, kept) = (request.machine, request.disk, request.kept);
     let at = At::disk(machine, disk);
     chain::open(&at, &kept.file, kept.format, &Roots::default())?;
+    if in_place.is_none() && !machine.overlay_ok {
+        let kind = EngineErrorKind::Unsupported;
+        return Err(at.error(kind, texts::REVERT_MOVES, &disk.file));
+    }
     let meta = fs::metadata(&disk.file).map_err(|e| at.io(&disk.file, &e))?;
+    if !meta.is_file() {
+        return Err(at.error(EngineErrorKind::Unsupported, texts::NOT_REGULAR, &disk.file));
+    }
     Ok(Revert {
         driver: driver.to_owned(),
         set: request.set,
@@ -88,20 +99,56 @@ fn make(revert: &Revert, content: impl FnOnce(&File) -> io::Result<()>) -> Resul
     let old = &revert.disk.file;
     let base = File::open(old).map_err(|e| At::revert(revert).io(old, &e))?;
     let make = || {
+        require_removable(revert)?;
         let folder = revert.new_file.parent().unwrap_or(Path::new("/"));
-        stage::make_dirs(folder, 2)?;
-        remove(&revert.new_file)?;
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&revert.new_file)?;
+        let file = stage::create_file(&revert.new_file, LEVELS)?;
         content(&file)?;
         take_over(&file, &base)?;
         file.sync_all()?;
         sync_dir(folder)
     };
     make().map_err(|e| trouble(revert, &e))
+}
+
+/// Whether the old file can go from its place after the commit, where it has to.
+fn require_removable(revert: &Revert) -> io::Result<()> {
+    let made = |file: &Path| {
+        let mut above = file.ancestors().skip(1).take(2);
+        let is_set = |f: &Path| f.file_name()?.to_str()?.parse::<SetId>().ok();
+        above.any(|folder| is_set(folder).is_some())
+    };
+    let old = match &revert.in_place {
+        Some(image) => image,
+        None if made(&revert.disk.file) => &revert.disk.file,
+        None => return Ok(()),
+    };
+    let folder = old.parent().unwrap_or(Path::new("/"));
+    for it in [old.as_path(), folder] {
+        let kept = IFlags::IMMUTABLE | IFlags::APPEND;
+        let flags = File::open(it).and_then(|f| Ok(ioctl_getflags(f)?));
+        if flags.is_ok_and(|flags| flags.intersects(kept)) {
+            let text = format!("{} has the attribute i or a (chattr)", it.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+    }
+    let denied = |e| io::Error::new(e, format!("{} cannot be written", folder.display()));
+    accessat(
+        CWD,
+        folder,
+        Access::WRITE_OK | Access::EXEC_OK,
+        AtFlags::EACCESS,
+    )
+    .map_err(|e| denied(io::Error::from(e).kind()))?;
+    let (user, file, above) = (
+        nix::unistd::geteuid(),
+        fs::metadata(old)?,
+        fs::metadata(folder)?,
+    );
+    let owners = [0, file.uid(), above.uid()];
+    match above.mode() & 0o1000 == 0 || owners.contains(&user.as_raw()) {
+        true => Ok(()),
+        false => Err(denied(io::ErrorKind::PermissionDenied)),
+    }
 }
 
 /// Holds the new file as a running machine would, if it is there and not yet the active one.
@@ -145,7 +192,7 @@ pub(crate) fn exchange(revert: &Revert) -> Result<(), EngineError> {
 /// Removes the safety copy of a revert in place. The new file of another is the active one and stays.
 pub(crate) fn settle(revert: &Revert) -> Result<(), EngineError> {
     match revert.in_place {
-        Some(_) => discard(&revert.new_file).map_err(|e| trouble(revert, &e)),
+        Some(_) => discard_new(revert),
         None => Ok(()),
     }
 }
@@ -158,7 +205,17 @@ pub(crate) fn undo(revert: &Revert) -> Result<(), EngineError> {
     if revert.in_place.is_some() && inode(&revert.new_file).map_err(io)? == old {
         return Ok(());
     }
-    discard(&revert.new_file).map_err(io)
+    discard_new(revert)
+}
+
+/// Removes the new file, or what was exchanged for it, and the folders that were made for it and are empty.
+fn discard_new(revert: &Revert) -> Result<(), EngineError> {
+    let gone = discard(&revert.new_file);
+    let gone = gone.and_then(|()| match &revert.in_place {
+        Some(_) => stage::remove_dirs(&revert.new_file, LEVELS),
+        None => Ok(()),
+    });
+    gone.map_err(|e| trouble(revert, &e))
 }
 
 /// Removes the old top.
@@ -218,6 +275,21 @@ fn notes(file: &File) -> Vec<String> {
     let names = names.filter_map(|name| std::str::from_utf8(name).ok());
     let names = names.filter(|name| name.starts_with("user."));
     names.map(str::to_owned).collect()
+}
+
+/// Why this process may not give a file of its own the owner and mode of the image, in words; `None` if it may.
+pub(crate) fn forbidden(file: &File, image: &Path) -> Option<String> {
+    let base = File::open(image).ok()?;
+    let error = take_over(file, &base).err()?;
+    let owner = base.metadata().ok()?;
+    (kind(&error) == EngineErrorKind::Denied).then(|| {
+        format!(
+            "it belongs to user {} and group {}, and the server, which runs as user {}, may not give them to another file: {error}",
+            owner.uid(),
+            owner.gid(),
+            nix::unistd::geteuid()
+        )
+    })
 }
 
 /// An extended attribute; empty if the file has none of that name.

@@ -67,18 +67,22 @@ pub(crate) fn make_dirs(dir: &Path, own: usize) -> io::Result<()> {
 /// Plans share directories: the undo of another plan may remove one that it finds empty between the moment
 /// we made it and the moment our file is in it. Then it is made again.
 pub(crate) fn create(plan: &Plan, own: usize) -> io::Result<File> {
-    let part = part(plan);
-    let dir = part.parent().unwrap_or(Path::new("/"));
+    create_file(&part(plan), own)
+}
+
+/// [`create`] for any file in directories of ours.
+pub(crate) fn create_file(file: &Path, own: usize) -> io::Result<File> {
+    let dir = file.parent().unwrap_or(Path::new("/"));
     let mut left = ATTEMPTS;
     loop {
         let created = make_dirs(dir, own)
-            .and_then(|()| remove(&part))
+            .and_then(|()| remove(file))
             .and_then(|()| {
                 File::options()
                     .write(true)
                     .create_new(true)
                     .mode(0o600)
-                    .open(&part)
+                    .open(file)
             });
         left -= 1;
         match created {
@@ -86,6 +90,15 @@ pub(crate) fn create(plan: &Plan, own: usize) -> io::Result<File> {
             done => return done,
         }
     }
+}
+
+/// A file without a name in the folder: it is gone once it is closed.
+pub(crate) fn nameless(folder: &Path) -> io::Result<File> {
+    File::options()
+        .write(true)
+        .custom_flags(nix::libc::O_TMPFILE)
+        .mode(0o600)
+        .open(folder)
 }
 
 /// Looks how far the plan came.
@@ -129,17 +142,22 @@ pub(crate) fn undo(plan: &Plan, levels: usize) -> Result<(), EngineError> {
     for file in [part(plan), plan.new_file.clone()] {
         remove(&file).map_err(|e| ours(plan, &file, &e))?;
     }
-    let mut dirs = plan.new_file.ancestors().skip(1);
+    remove_dirs(&plan.new_file, levels).map_err(|e| ours(plan, &plan.new_file, &e))
+}
+
+/// Removes the `levels` directories above a file that is gone, as far as they are empty, durably.
+pub(crate) fn remove_dirs(file: &Path, levels: usize) -> io::Result<()> {
+    let mut dirs = file.ancestors().skip(1);
     for dir in dirs.by_ref().take(levels) {
         let removed = sync_dir(dir).and_then(|()| fs::remove_dir(dir));
         match removed {
             Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
-            Err(e) if !absent(&e) => return Err(ours(plan, dir, &e)),
+            Err(e) if !absent(&e) => return Err(e),
             _ => {}
         }
     }
     match dirs.next().map_or(Ok(()), sync_dir) {
-        Err(e) if !absent(&e) => Err(ours(plan, &plan.new_file, &e)),
+        Err(e) if !absent(&e) => Err(e),
         _ => Ok(()),
     }
 }

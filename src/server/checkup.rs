@@ -121,7 +121,7 @@ fn problems(library: Option<&Library>, roots: &Roots) -> Vec<LibraryProblem> {
     };
     let problem = |p: &Problem| {
         let name = p.file.file_name().unwrap_or_default();
-        let kind = if p.is_idle_path {
+        let kind = if p.idle_disk.is_some() {
             Kind::PathIdle
         } else if name == DEFINITION || name == TOPS {
             Kind::DefinitionUnreadable

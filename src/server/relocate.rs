@@ -28,6 +28,7 @@ use crate::inventory::{Damage, Leftover, Seal, SnapshotSet};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, State, Store};
 
+use super::parts::Parts;
 use super::{StartError, existing_data_dir, raise_open_files, take_store};
 
 /// What was begun, in the data directory.
@@ -180,6 +181,25 @@ fn plan(state: &State, moves: &Moves, definitions: bool, survey: &Survey) -> (Pl
     told.notes.dedup();
     (told.problems, told.yours) = (problems, yours);
     (plan, told)
+}
+
+/// Refuses a data directory that was moved: its files are not where machines and sets name them, so nothing could be
+/// captured, applied or recovered, and what is written meanwhile would lie beside them.
+///
+/// # Errors
+/// [`StartError::Failed`] naming the old place and the command.
+pub(super) async fn in_place(parts: &Parts, data_dir: &Path) -> Result<(), StartError> {
+    let coordinator = parts.coordinator.clone();
+    let from = tokio::task::spawn_blocking(move || coordinator.moved_from()).await;
+    let from = from.map_err(StartError::failed)?;
+    match from.first() {
+        None => Ok(()),
+        Some(from) => Err(StartError::Failed(format!(
+            "{here} was moved: recorded paths lie in {from}, and their files are here; move it back, or run `groupshot relocate --data-dir {here} --from {from} --apply`",
+            here = data_dir.display(),
+            from = from.display(),
+        ))),
+    }
 }
 
 /// Refuses a data directory whose relocation is begun and not finished.

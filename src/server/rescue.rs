@@ -20,6 +20,7 @@ pub async fn rescue(data_dir: &Path, config: &Config) -> Result<Recovered, Start
     let store = take_store(&data_dir)?;
     relocate::settled(&data_dir)?;
     let parts = Parts::open(&data_dir, config, store)?;
+    relocate::in_place(&parts, &data_dir).await?;
     // What cannot be closed to writers now is closed by the next server.
     let _later = parts.frozen.renew(|| frozen::files(&parts.store.state()));
     let recovered = parts.coordinator.rescue().await;

@@ -103,6 +103,7 @@ impl Server {
         let sqlite = SqliteStore::open(&data_dir)?;
         relocate::settled(&data_dir)?;
         let parts = Parts::open(&data_dir, config, sqlite)?;
+        relocate::in_place(&parts, &data_dir).await?;
         let store = parts.store.clone();
         let doctor = checkup::doctor(&parts, &data_dir, config, true);
         let Parts {

@@ -100,6 +100,21 @@ impl Coordinator {
         if all_read { found } else { Vec::new() }
     }
 
+    /// The files that machines and sets name and that are not there. Blocks.
+    #[must_use]
+    pub fn missing(&self) -> BTreeSet<PathBuf> {
+        orphans::missing(&self.core)
+    }
+
+    /// The data directories that recorded paths lie in though their files are in this one: it was moved. Blocks.
+    #[must_use]
+    pub fn moved_from(&self) -> BTreeSet<PathBuf> {
+        let missing = self.missing().into_iter();
+        let data_dir = &self.core.deps.data_dir;
+        let from = missing.filter_map(|file| orphans::moved_from(data_dir, &file));
+        from.collect()
+    }
+
     /// Whether the file lies in `sets/` of the data directory, which nobody else puts files into.
     #[must_use]
     pub fn is_in_sets(&self, file: &Path) -> bool {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::definition;
 use crate::engine::failure::At;
-use crate::engine::graph::Graph;
+use crate::engine::graph::{self, Graph};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 
@@ -25,7 +25,23 @@ pub(crate) fn find(core: &Core, named: BTreeSet<PathBuf>) -> Vec<PathBuf> {
         let ours = folder == core.sets(); // others may keep clones beside the same image
         walk(&folder, DEPTH, ours, &named, &mut orphans);
     }
+    leave_known(&mut orphans, &named);
     orphans
+}
+
+/// One folder may be reached by two paths: what is named by the other path is known.
+fn leave_known(orphans: &mut Vec<PathBuf>, named: &BTreeSet<PathBuf>) {
+    if orphans.is_empty() {
+        return;
+    }
+    let mut seen: BTreeSet<_> = named.iter().filter_map(|f| real(f)).collect();
+    orphans.retain(|file| real(file).is_none_or(|real| seen.insert(real)));
+}
+
+/// The file by the real path of its folder; a link that it may be itself is not followed.
+fn real(file: &Path) -> Option<PathBuf> {
+    let folder = file.parent()?.canonicalize().ok()?;
+    Some(folder.join(file.file_name()?))
 }
 
 /// The same while operations may be at work, whose files `named` tells when asked. Nothing is removed.
@@ -38,14 +54,51 @@ pub(crate) fn look(core: &Core, named: impl FnOnce() -> BTreeSet<PathBuf>) -> Ve
     // Whatever made a file since had its journal before, and has it still or has ended.
     let named = with_known(core, named());
     orphans.retain(|file| !named.contains(file) && file.symlink_metadata().is_ok());
+    leave_known(&mut orphans, &named);
     orphans
 }
 
 fn folders(core: &Core, named: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-    let beside = named
-        .iter()
-        .filter_map(|file| Some(file.parent()?.join(BESIDE)));
+    let beside = named.iter().flat_map(|file| beside(file));
     beside.chain([core.sets()]).collect()
+}
+
+/// Where clones of the image may lie: beside it and, if it is a symbolic link, beside what it leads to.
+pub(crate) fn beside(image: &Path) -> BTreeSet<PathBuf> {
+    let own = image.with_file_name(BESIDE);
+    let real = graph::clones_of(image).ok();
+    let other = real.filter(|real| real.canonicalize().ok() != own.canonicalize().ok());
+    other.into_iter().chain([own]).collect()
+}
+
+/// What machines and sets name and is not there.
+pub(crate) fn missing(core: &Core) -> BTreeSet<PathBuf> {
+    let tops = definition::recorded_tops(&core.deps.data_dir).into_iter();
+    let mut named: BTreeSet<_> = tops.map(|top| top.file).collect();
+    // The simulation has no files.
+    let machines = core.deps.compute.machines();
+    for machine in machines.values().filter(|m| m.definition.is_file()) {
+        named.extend(machine.disks.iter().map(|disk| disk.file.clone()));
+    }
+    let state = core.deps.store.state();
+    for member in state.sets.values().flat_map(|set| &set.members) {
+        let disks: Vec<_> = member.disks.iter().filter(|d| graph::is_file(d)).collect();
+        let definition = (!disks.is_empty()).then(|| member.definition.clone());
+        let files = disks.iter().map(|disk| disk.file.clone());
+        named.extend(files.chain(definition));
+    }
+    named.retain(|file| file.metadata().is_err());
+    named
+}
+
+/// The data directory that a path below `sets/` of it was recorded in, if that file is below `sets/` of ours now.
+pub(crate) fn moved_from(data_dir: &Path, missing: &Path) -> Option<PathBuf> {
+    let mut above = missing.ancestors().filter(|a| a.ends_with(SETS));
+    above.find_map(|sets| {
+        let here = data_dir.join(SETS).join(missing.strip_prefix(sets).ok()?);
+        let there = sets.parent()?;
+        (there != data_dir && here.is_file()).then(|| there.to_owned())
+    })
 }
 
 /// Adds what machines and sets name, and what lies under that.
@@ -75,6 +128,9 @@ fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
     }
     named
 }
+
+/// The folder of a data directory for files of sets.
+const SETS: &str = "sets";
 
 /// `sets/<set>/<machine>/<file>`: nothing of ours lies deeper.
 const DEPTH: u8 = 3;

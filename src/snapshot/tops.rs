@@ -21,7 +21,7 @@ use crate::snapshot::care;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
 use crate::snapshot::members::{Mode, Resource};
-use crate::snapshot::orphans::{self, BESIDE};
+use crate::snapshot::orphans;
 use crate::store::State;
 use crate::text::catalog::snapshot as texts;
 
@@ -144,9 +144,10 @@ impl<'a> Lost<'a> {
         let image = fs::metadata(&disk.path).ok().filter(Metadata::is_file);
         image.ok_or_else(|| format!("{} is not there", disk.path.display()))?;
         let mut found = vec![(disk.path.clone(), disk.format)];
-        let beside = disk.path.with_file_name(BESIDE);
+        let mut folders = orphans::beside(&disk.path);
+        folders.insert(self.core.sets());
         let mut files = Vec::new();
-        for folder in [self.core.sets(), beside] {
+        for folder in folders {
             orphans::walk(&folder, DEPTH, false, &BTreeSet::new(), &mut files);
         }
         let own = files.into_iter().filter(|f| self.is_named_as(disk, f));

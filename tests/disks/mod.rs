@@ -3,8 +3,10 @@
 
 mod capture;
 mod damage;
+mod denied;
 mod doctor;
 mod left;
+mod linked;
 mod lost;
 mod refuse;
 mod restored;

@@ -197,6 +197,55 @@ fn a_path_that_is_edited_after_a_set_is_told_to_have_no_effect() {
     }
 }
 
+/// Until it is put right; what was taken before stays usable.
+#[test]
+fn no_set_is_taken_of_a_machine_whose_definition_names_another_file() {
+    if !full("images that are cloned") {
+        return;
+    }
+    for ground in [Ground::Host, Ground::Xfs] {
+        let site = Site::new(ground);
+        let machine = site.machine("web", &[Image::Raw, Image::Qcow2], 1);
+        let other = site.image("other", Image::Raw, 2);
+        let server = site.serve();
+        let wire = Wire::new(&server);
+        let group = wire.define("all", &[&machine.id]).unwrap();
+        let set = wire.take(&group, "first");
+        site.wait_for_journals();
+        let file = site.data.join("machines").join(&machine.id).join("vm.toml");
+        let whole = fs::read_to_string(&file).unwrap();
+        let (old, new) = (machine.images[0].to_str().unwrap(), other.to_str().unwrap());
+        let format = whole.replacen("format = \"raw\"", "format = \"qcow2\"", 1);
+        for (edited, named) in [(whole.replace(old, new), new), (format, old)] {
+            fs::write(&file, edited).unwrap();
+            let before = site.tree();
+            let ignore = ("IgnoreNonSnapshottableDisks", "true");
+            for settings in [&[][..], &[ignore]] {
+                let refused = wire.create_with(&group, settings).unwrap();
+                assert_eq!(refused.value, REFUSED);
+                let (why, top) = (wire.why(&refused), site.top(&machine, 0));
+                for part in ["web", "disk0", named, top.to_str().unwrap(), "again"] {
+                    assert!(why.contains(part), "{part}: {why}");
+                }
+            }
+            let out = server.cli(&["snapshot", "create", &group, "--check"]);
+            let said = text(&out.stdout) + &text(&out.stderr);
+            assert_eq!(out.status.code(), Some(1), "{said}");
+            assert!(said.contains(named) && said.contains("again"), "{said}");
+            assert!(site.tree() == before, "nothing was done");
+            let applied = wire.apply(&set).unwrap();
+            assert_eq!(wire.end(&applied.job.unwrap()).unwrap().state, 7);
+            site.wait_for_journals();
+        }
+        let gone = wire.destroy(&set).unwrap();
+        assert_eq!(wire.end(&gone.job.unwrap()).unwrap().state, 7);
+        site.wait_for_journals();
+        assert_holds(&site.top(&machine, 0), &machine.content[0], "after all");
+        fs::write(&file, &whole).unwrap();
+        wire.take(&group, "put right");
+    }
+}
+
 /// The path is edited while a server runs, and written back.
 fn told_once(site: &Site, machine: &Machine) {
     let file = site.data.join("machines").join(&machine.id).join("vm.toml");

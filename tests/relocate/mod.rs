@@ -497,3 +497,67 @@ fn the_text_of_a_definition_stays_but_for_its_paths() {
         Some(1)
     );
 }
+
+/// Before its paths are written: neither the server nor the doctor does anything to it.
+#[test]
+fn a_moved_data_directory_is_told_and_left_as_it_is_until_it_is_relocated() {
+    if !full("a moved data directory") {
+        return;
+    }
+    for ground in [Ground::Host, Ground::Xfs] {
+        let mut filled = fill(ground);
+        let images = filled.site.images.clone();
+        let stray = filled.site.data.join("sets/stray");
+        fs::create_dir(&stray).unwrap();
+        fs::write(stray.join("file"), "nobody's").unwrap();
+        let old = filled.site.data.clone();
+        let new = old.with_file_name("moved");
+        filled.move_to(&new, &images);
+        let before = filled.site.tree();
+        let doctor = |more: &[&str]| {
+            let out = run_in(&new, &[&["doctor"], more].concat(), "");
+            text(&out.stdout) + &text(&out.stderr)
+        };
+        let command = format!("--from {}", old.display());
+        for more in [&[][..], &["--fix", "--yes"]] {
+            let said = doctor(more);
+            let mut lines = said.lines().filter(|l| l.contains("data-directory-moved"));
+            let line = lines.next().unwrap_or_else(|| panic!("{said}"));
+            assert!(
+                line.contains(&command) && line.contains("relocate"),
+                "{line}"
+            );
+            assert!(!said.contains("moved to"), "{said}");
+        }
+        for command in ["serve", "rescue"] {
+            let args = [command, "--listen", "127.0.0.1:0"];
+            let args = if command == "serve" {
+                &args[..]
+            } else {
+                &args[..1]
+            };
+            let out = run_in(&new, args, "");
+            let said = text(&out.stderr);
+            assert_eq!(out.status.code(), Some(1), "{said}");
+            assert!(
+                said.contains("relocate") && said.contains(old.to_str().unwrap()),
+                "{said}"
+            );
+        }
+        assert!(filled.site.tree() == before, "nothing was done");
+        let args = ["relocate", "--from", old.to_str().unwrap(), "--apply"];
+        let out = run_in(&new, &args, "");
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        let _server = filled.site.serve();
+        let said = doctor(&["--fix", "--yes"]);
+        assert!(
+            said.contains("moved to") && !said.contains("data-directory-moved"),
+            "{said}"
+        );
+        assert!(!new.join("sets/stray/file").exists());
+        for machine in &filled.machines {
+            let top = filled.site.top(machine, 0);
+            assert_holds(&top, &machine.content[0], "relocated");
+        }
+    }
+}

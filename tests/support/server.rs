@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ pub(crate) struct Options<'a> {
     pub(crate) env: &'a [(&'a str, &'a str)],
     /// An existing data directory; a fresh one otherwise.
     pub(crate) data: Option<&'a Path>,
+    /// The user and group that it runs as, if not the test's own.
+    pub(crate) user: Option<u32>,
 }
 
 impl Server {
@@ -69,7 +72,11 @@ impl Server {
             );
             assert!(out.status.success(), "user add: {}", text(&out.stderr));
         }
-        let mut child = Command::new(binary())
+        let mut command = Command::new(binary());
+        if let Some(user) = options.user {
+            command.uid(user).gid(user);
+        }
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(&data)
             .args(options.args)

@@ -203,7 +203,8 @@ impl Site {
         self.import(name, &args, content)
     }
 
-    fn import(&self, name: &str, args: &[&str], content: Vec<Vec<u8>>) -> Machine {
+    /// A machine by `vm import`; its disks hold `content`.
+    pub(crate) fn import(&self, name: &str, args: &[&str], content: Vec<Vec<u8>>) -> Machine {
         let args = [&["--json", "vm", "import", name], args].concat();
         let out = run_in(&self.data, &args, "");
         assert!(out.status.success(), "vm import: {}", text(&out.stderr));

@@ -109,10 +109,15 @@ fn member(core: &Core, set: SetId, machine: Arc<Machine>, leave_out: bool) -> Me
     if let Err(error) = &hold {
         it.refused = Some(refused(error.clone()));
     }
+    let misnamed = core.deps.compute.misnamed(machine.id);
+    if let Some((_, why)) = &misnamed {
+        it.refused.get_or_insert(Refused::InvalidState(why.clone()));
+    }
     for disk in &machine.disks {
-        let driver = match &hold {
-            Ok(_) => plan(core, set, &machine, disk, leave_out, &mut it),
-            Err(error) => Err(error.text.clone()),
+        let driver = match (&hold, &misnamed) {
+            (Err(error), _) => Err(error.text.clone()),
+            (Ok(_), Some((id, why))) if *id == disk.id => Err(why.clone()),
+            (Ok(_), _) => plan(core, set, &machine, disk, leave_out, &mut it),
         };
         it.disks.push(CheckedDisk {
             machine: Arc::clone(&machine),

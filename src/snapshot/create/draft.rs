@@ -38,6 +38,9 @@ pub(crate) fn plan_member(
     let hold = core.deps.compute.hold(&machine).map_err(refused)?;
     // What the definition said before the images were held may be old.
     let machine = core.deps.compute.machine(machine.id).unwrap_or(machine);
+    if let Some((_, why)) = core.deps.compute.misnamed(machine.id) {
+        return Err(Refused::InvalidState(why));
+    }
     let (mut plans, mut left_out, mut why) = (Vec::new(), Vec::new(), None);
     for disk in &machine.disks {
         match core.deps.storage.plan(&machine, disk, set) {

@@ -15,9 +15,12 @@ super::messages! {
     CHANGED = "engine.changed", "machine {machine}, disk {disk}: {file} changed while the snapshot set was being prepared";
     REVERT_FAILED = "engine.revert-failed", "machine {machine}, disk {disk}: the new content of {file}: {cause}";
     REPLACED = "engine.replaced", "machine {machine}, disk {disk}: {file} was replaced by another file meanwhile";
+    REVERT_MOVES = "engine.revert-moves", "machine {machine}, disk {disk}: what the set keeps cannot take the place of {file}: the way of capture does not allow it, or another machine or set needs this file or may need it; another file would become the active one, which only [qemu] overlay_ok = true in vm.toml allows";
     FOREIGN_FILE = "engine.foreign-file", "machine {machine}, disk {disk}: {file} is in the way and was not made for this snapshot set";
     NO_DRIVER = "engine.no-driver", "machine {machine}, disk {disk}: no storage driver can capture {file} (tried: {drivers})";
     OVERLAY_NOT_OK = "engine.overlay-not-ok", "machine {machine}, disk {disk}: {file} cannot be cloned where it lies, or is in more pieces than clone_extents, and an overlay would become the active file, while the definition of the machine goes on naming this one; [qemu] overlay_ok = true in its vm.toml allows that";
+    CLONE_DENIED = "engine.clone-denied", "machine {machine}, disk {disk}: {file} cannot be cloned where it lies: {cause}; and an overlay would become the active file, which only [qemu] overlay_ok = true in its vm.toml allows";
+    OWNER_DENIED = "engine.owner-denied", "machine {machine}, disk {disk}: {file} cannot be captured: {cause}; run the server as root or as that user, or give the image to its user";
     UNKNOWN_DRIVER = "engine.unknown-driver", "machine {machine}, disk {disk}: storage driver {driver} is not part of this program";
     NOT_PREPARED = "engine.not-prepared", "machine {machine}, disk {disk}: the snapshot of {file} was not prepared";
     NOT_CUT = "engine.not-cut", "machine {machine}, disk {disk}: the snapshot of {file} was not captured";
@@ -70,7 +73,8 @@ super::messages! {
     DIRECTORY_FAILED = "engine.directory-failed", "machine directory {file}: {cause}";
     DEFINITION_READ = "engine.definition-read", "{file}: {cause}";
     TOPS_MISSING = "engine.tops-missing", "{file} is not there, and nobody knows the active files of the machine without it: put it back, or have `groupshot doctor --fix` make it anew";
-    PATH_IDLE = "engine.path-idle", "{file}: disk {disk}: the path {path} has no effect: the machine runs on {active}, which does not lie on it; write the old path again, or move images with `groupshot relocate`";
+    PATH_IDLE = "engine.path-idle", "machine {machine}, disk {disk}: the path {path} in {file} has no effect: the machine runs on {active}, which does not lie on it, and no snapshot set is taken until that is put right; write the old path again, move images with `groupshot relocate`, or import {path} as a machine of its own";
+    FORMAT_IDLE = "engine.format-idle", "machine {machine}, disk {disk}: format = {format} of {path} in {file} has no effect: the machine runs on {active}, recorded with another format, and no snapshot set is taken until that is put right; write the old format again, or import a converted image as a machine of its own";
     DEFINITION_QEMU = "engine.definition-qemu", "{file}: key {key} of section [qemu]: running machines are not supported by this version";
     DEFINITION_FORMAT = "engine.definition-format", "{file}: format = {format}; this version reads format = 1";
     DEFINITION_ID = "engine.definition-id", "{file}: id {id} is not the GUID of its folder";

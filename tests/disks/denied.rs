@@ -1,0 +1,165 @@
+//! What a server may not do to an image is told before anything is promised, with the cause.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+
+use crate::support::server::{Options, Server, run_in, text};
+use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds};
+use crate::support::tools::{self, full};
+use crate::support::wire::{STARTED, Wire};
+
+const COMPLETED: u64 = 7;
+const EXCEPTION: u64 = 10;
+const INVALID_STATE: u64 = 5;
+/// Whom the image belongs to; then whom the server runs as.
+const OWNER: u32 = 1234;
+const SERVER: u32 = 4321;
+
+/// A site that another user's server can work on, and a machine in the group `all`.
+fn scene(ground: Ground, more: &[&str]) -> (Site, Machine, String) {
+    let site = Site::new(ground);
+    let image = site.image("web", Image::Raw, 1);
+    let args = [more, &[image.to_str().unwrap()]].concat();
+    let machine = site.import("web", &args, vec![vec![1; SIZE]]);
+    let group = Wire::new(&site.serve()).define("all", &[&machine.id]);
+    for folder in [&site.data, &site.images] {
+        for above in folder
+            .ancestors()
+            .skip(1)
+            .filter(|a| *a != Path::new("/tmp"))
+        {
+            if above.starts_with("/tmp") {
+                fs::set_permissions(above, Permissions::from_mode(0o755)).unwrap();
+            }
+        }
+        let owner = format!("{SERVER}:{SERVER}");
+        tools::run("chown", &["-R", &owner, folder.to_str().unwrap()]);
+    }
+    fs::set_permissions(&image, Permissions::from_mode(0o666)).unwrap();
+    (site, machine, group.unwrap())
+}
+
+fn serve(site: &Site) -> Server {
+    Server::with(&Options {
+        data: Some(&site.data),
+        user: Some(SERVER),
+        ..Options::default()
+    })
+}
+
+/// The set and its check are refused with the same words, all of `parts` among them.
+fn refused(site: &Site, server: &Server, group: &str, parts: &[&str]) {
+    let wire = Wire::new(server);
+    let before = site.tree();
+    let created = wire.create(group, "x").unwrap();
+    let why = wire.why(&created);
+    assert_eq!(created.value, INVALID_STATE, "{why}");
+    for part in parts {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    let out = server.cli(&["--json", "snapshot", "create", "all", "--check"]);
+    let said = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    let checked: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(checked["reason"].as_str(), Some(why.as_str()));
+    assert!(site.tree() == before, "nothing was done");
+}
+
+#[test]
+fn an_image_whose_owner_cannot_be_kept_is_not_captured_and_both_users_are_named() {
+    if !full("a server of another user") {
+        return;
+    }
+    for (ground, more) in [
+        (Ground::Xfs, &[][..]),
+        (Ground::Xfs, &["--overlay-ok"]),
+        (Ground::Host, &["--overlay-ok"]),
+    ] {
+        let (site, machine, group) = scene(ground, more);
+        let image = &machine.images[0];
+        chown(image, Some(OWNER), Some(OWNER)).unwrap();
+        let server = serve(&site);
+        let (owner, user) = (OWNER.to_string(), SERVER.to_string());
+        let parts = ["web", "disk0", image.to_str().unwrap(), &owner, &user];
+        refused(&site, &server, &group, &parts);
+        chown(image, Some(SERVER), Some(SERVER)).unwrap();
+        let wire = Wire::new(&server);
+        let set = wire.take(&group, "own");
+        site.wait_for_journals();
+        let applied = wire.apply(&set).unwrap();
+        let job = wire.end(&applied.job.unwrap()).unwrap();
+        assert_eq!(job.state, COMPLETED, "{job:?}");
+    }
+}
+
+#[test]
+fn a_folder_that_the_server_may_not_write_is_named() {
+    if !full("a server of another user") {
+        return;
+    }
+    let (site, _, group) = scene(Ground::Xfs, &[]);
+    chown(&site.images, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&site.images, Permissions::from_mode(0o755)).unwrap();
+    let server = serve(&site);
+    let folder = site.images.display().to_string();
+    let cause = format!("files cannot be made in {folder}: Permission denied");
+    refused(
+        &site,
+        &server,
+        &group,
+        &["web", "disk0", &cause, "overlay_ok"],
+    );
+}
+
+/// Before the commit, so that nothing is changed and the machine is free again.
+#[test]
+fn what_cannot_be_replaced_fails_the_apply_and_every_disk_is_as_before() {
+    if !full("images that cannot be replaced") {
+        return;
+    }
+    let site = Site::new(Ground::Xfs);
+    let mut machine = site.machine("web", &[Image::Raw, Image::Raw], 1);
+    let server = site.serve();
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&machine.id]).unwrap();
+    let first = machine.content.clone();
+    let set = wire.take(&group, "one");
+    let images = machine.images.clone();
+    machine.write(&images[1], 1, 0, 4096, 2);
+    site.wait_for_journals();
+    for fixed in [&images[1], &site.images] {
+        let fixed = fixed.to_str().unwrap();
+        let before = site.tree();
+        tools::run("chattr", &["+i", fixed]);
+        let applied = wire.apply(&set).unwrap();
+        assert_eq!(applied.value, STARTED, "{}", wire.why(&applied));
+        let job = wire.end(&applied.job.unwrap()).unwrap();
+        tools::run("chattr", &["-i", fixed]);
+        assert_eq!(job.state, EXCEPTION, "{job:?}");
+        for part in ["web", "chattr", fixed] {
+            assert!(job.error.contains(part), "{part}: {job:?}");
+        }
+        site.wait_for_journals();
+        assert!(site.tree() == before, "nothing was done");
+    }
+    let away = images[1].with_extension("away");
+    fs::rename(&images[1], &away).unwrap();
+    fs::create_dir(&images[1]).unwrap();
+    let applied = wire.apply(&set).unwrap();
+    let why = wire.why(&applied);
+    assert_eq!(applied.value, INVALID_STATE, "{why}");
+    for part in ["web", "disk1", images[1].to_str().unwrap()] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    fs::remove_dir(&images[1]).unwrap();
+    fs::rename(&away, &images[1]).unwrap();
+    let applied = wire.apply(&set).unwrap();
+    let job = wire.end(&applied.job.unwrap()).unwrap();
+    assert_eq!(job.state, COMPLETED, "{job:?}");
+    for (image, content) in images.iter().zip(&first) {
+        assert_holds(image, content, "applied");
+    }
+    let out = run_in(&site.data, &["doctor"], "");
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stdout));
+}
