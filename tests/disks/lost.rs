@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use groupshot::snapshot::destroy::{FAILPOINTS, MERGE_FAILPOINTS};
+
 use super::scene::Scene;
 use crate::support::server::{run_in, text};
 use crate::support::site::{Image, assert_holds};
@@ -132,4 +134,32 @@ fn without_its_database_a_data_directory_with_sets_is_refused() {
     scene.assert_whole("with its database again");
     let server = scene.site.serve();
     assert_eq!(Wire::new(&server).shown().unwrap().sets.len(), 3);
+}
+
+/// The journal knows its files, and no definition names them any more.
+#[test]
+fn a_machine_that_is_away_while_its_destroy_is_recovered_keeps_its_active_files() {
+    if !full("a destroy that is recovered without its machine") {
+        return;
+    }
+    let points = FAILPOINTS.iter().chain(MERGE_FAILPOINTS);
+    for (point, set) in points.flat_map(|p| [(p, 1), (p, 2)]) {
+        let scene = Scene::new();
+        let order = format!("{point}=abort");
+        let mut server = scene.site.serve_with(&[&order]);
+        let wire = Wire::new(&server);
+        if let Ok(gone) = wire.destroy(&scene.sets[set])
+            && let Some(job) = gone.job
+        {
+            let _ended_or_dead = wire.end(&job);
+        }
+        server.kill();
+        let away = scene.site.data.join("away");
+        fs::rename(scene.folder(), &away).unwrap();
+        let server = scene.site.serve();
+        let _answers = Wire::new(&server).shown();
+        drop(server);
+        fs::rename(&away, scene.folder()).unwrap();
+        scene.assert_whole(&format!("{point}, set {set}"));
+    }
 }

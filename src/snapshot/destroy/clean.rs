@@ -9,6 +9,7 @@ use crate::engine::failure::At;
 use crate::engine::locks::ImageLock;
 use crate::engine::merge::{self, Merged, Watch};
 use crate::engine::{EngineError, EngineErrorKind, Stamp};
+use crate::snapshot::core::Core;
 use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::destroy::left::Left;
 use crate::snapshot::destroy::relink::{definition, error, pass, relink, reseal, unlink};
@@ -84,6 +85,17 @@ fn go_on(operation: &Operation<Destroy>, member: &Member) -> Result<(), EngineEr
         if now.is_none() || now.map(content) != seen.map(content) {
             continue;
         }
+        // Its tops cannot be written, and the child may be one of them: both show the same, and stay.
+        if operation
+            .core
+            .deps
+            .compute
+            .machine(member.machine)
+            .is_none()
+            && !is_kept(&operation.core, &merge.child)
+        {
+            continue;
+        }
         let files = [merge.parent.clone(), merge.child.clone()];
         let _alone = alone(operation, &files, &|| false);
         if let Some(machine) = operation.core.deps.compute.machine(member.machine) {
@@ -92,6 +104,13 @@ fn go_on(operation: &Operation<Destroy>, member: &Member) -> Result<(), EngineEr
         relink(operation, member, merge)?;
     }
     Ok(())
+}
+
+/// Whether a snapshot names the file.
+fn is_kept(core: &Core, file: &Path) -> bool {
+    let state = core.deps.store.state();
+    let mut members = state.sets.values().flat_map(|set| &set.members);
+    members.any(|m| m.disks.iter().any(|disk| disk.file == file))
 }
 
 /// One merge. Inside, why the layer is kept; outside, trouble after which it only goes forward.

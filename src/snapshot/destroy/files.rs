@@ -10,17 +10,20 @@ use std::time::Duration;
 use crate::engine::failure::At;
 use crate::engine::graph::{Graph, Node, is_file, is_ours};
 use crate::engine::{EngineError, EngineErrorKind, Stamp, merge};
-use crate::id::{SetId, SnapshotId, VmId};
+use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::Format;
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::{Layer, Member, Merge};
+use crate::snapshot::orphans::BESIDE;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
 /// Looks that end at a missing file before it counts as missing.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(20);
+/// Characters of a GUID.
+const GUID: usize = 36;
 
 /// A name of a disk file.
 #[derive(Debug, Clone)]
@@ -40,7 +43,8 @@ pub(super) struct Survey<'a> {
     member: &'a Member,
     pub(super) graph: Graph,
     pub(super) named: Vec<Named>,
-    /// Overlays of the machine that nothing here names: its definition may have lost a disk, or be away.
+    /// Files of the machine that nothing here names: its definition may have lost a disk, or be away. One of them may
+    /// be an active file.
     strangers: BTreeSet<PathBuf>,
     /// What our own merges have changed; it is sealed again when they are done.
     touched: BTreeSet<PathBuf>,
@@ -117,10 +121,17 @@ impl<'a> Survey<'a> {
         }
         graph.follow_if_there(&at, layers)?;
         let mut strangers = overlays(&core.sets(), member.machine);
+        let is_away = !machines.contains_key(&member.machine);
+        if is_away {
+            let layers = member.layers.iter().map(|l| &l.file);
+            strangers.extend(layers.filter(|f| is_of_apply(f)).cloned());
+        }
         strangers.retain(|file| {
             let is_named = named.iter().any(|n| graph.is_same(&n.file, file));
-            !is_named && member.layers.iter().all(|l| l.file != *file)
+            let is_known = !is_away && member.layers.iter().any(|l| l.file == *file);
+            !is_named && !is_known
         });
+        strangers.retain(|file| file.symlink_metadata().is_ok());
         for file in &strangers {
             graph.add(&at, file.clone(), Format::Qcow2);
         }
@@ -183,13 +194,14 @@ impl<'a> Survey<'a> {
     /// A file of ours that nobody names and nothing lies on.
     pub(super) fn leaf(&self, skip: &BTreeSet<PathBuf>) -> Option<&Layer> {
         let layers = self.hidden().filter(|l| self.is_ours(&l.file));
-        let mut leaves = layers.filter(|l| self.graph.children(&l.file).is_empty());
+        let mut leaves = layers.filter(|l| self.is_leaf(&l.file));
         leaves.find(|l| !skip.contains(&l.file))
     }
 
     /// Whether the file is there and [`Survey::leaf`] may give it.
     pub(super) fn is_leaf(&self, file: &Path) -> bool {
-        self.hidden().any(|l| l.file == file) && self.graph.children(file).is_empty()
+        let is_free = !self.strangers.contains(file) && self.graph.children(file).is_empty();
+        is_free && self.hidden().any(|l| l.file == file)
     }
 
     /// A layer with one child, and why it cannot be merged if it cannot.
@@ -267,6 +279,17 @@ impl<'a> Survey<'a> {
     fn is_ours(&self, file: &Path) -> bool {
         is_ours(&self.core.sets(), file)
     }
+}
+
+/// Whether an apply made the file beside an image: `….groupshot/<set>/<machine>-<disk>-<job>.*`.
+fn is_of_apply(file: &Path) -> bool {
+    let stem = file
+        .file_stem()
+        .and_then(|s| s.to_str())
+        .unwrap_or_default();
+    let job = stem.len().checked_sub(GUID).and_then(|at| stem.get(at..));
+    let is_clone = file.ancestors().nth(2).is_some_and(|f| f.ends_with(BESIDE));
+    is_clone && job.is_some_and(|job| job.parse::<JobId>().is_ok()) && stem.len() > 2 * GUID + 1
 }
 
 /// The overlays in the folders that the server has for a machine.
