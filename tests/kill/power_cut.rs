@@ -70,8 +70,9 @@ fn a_sync_that_is_left_out_is_noticed() {
 /// The file system with the site, and the one that its file lies on.
 struct Bench {
     site: Site,
-    at: tempfile::TempDir,
     inner: Mutex<Option<Mount>>,
+    /// Where it is mounted; removed after it.
+    at: tempfile::TempDir,
     outer: Mount,
 }
 
