@@ -22,6 +22,7 @@
 pub mod audit;
 pub mod clock;
 pub mod failpoint;
+pub mod held;
 pub mod id;
 pub mod telemetry;
 pub mod text;

@@ -7,7 +7,15 @@ use std::path::{Path, PathBuf};
 /// Who may `use crate::…` whom, bottom layer first. A module may import its
 /// own layer's earlier lines and every layer below, and nothing else.
 const LAYERS: &[&[&str]] = &[
-    &["clock", "audit", "failpoint", "id", "telemetry", "text"],
+    &[
+        "failpoint",
+        "held",
+        "clock",
+        "audit",
+        "id",
+        "telemetry",
+        "text",
+    ],
     &["xml", "cim", "inventory"],
     &["framing", "soap", "wscim", "wsman", "handler"],
     &[

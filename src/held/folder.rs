@@ -1,0 +1,407 @@
+//! Open folders, and opening what is in them.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, ResolveFlags, linkat, mkdirat, openat, openat2,
+    renameat_with, statat,
+};
+use rustix::io::Errno;
+
+use super::identity::{Foreign, Identity, Kind};
+
+/// What an image may be opened as; nothing waits for the other end of a pipe, no terminal is taken over.
+const FILE: OFlags = OFlags::NOFOLLOW
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+
+/// What a link on the way below a root does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// No link is followed.
+    Straight,
+    /// A link is followed as far as it stays below the root. Where the kernel lacks `openat2`, none is.
+    Beneath,
+}
+
+/// An open directory. Names in it are single components, and mean what is in this very directory, whatever
+/// happens to its own name.
+#[derive(Debug)]
+pub struct Folder {
+    descriptor: File,
+    /// The name by which it was opened, for messages.
+    path: PathBuf,
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Folder {
+    /// Opens a folder. A link in its last component is refused; links above it are followed.
+    ///
+    /// # Errors
+    /// The I/O error; [`Foreign::Link`].
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::at(CWD, path, path, OFlags::NOFOLLOW)
+    }
+
+    /// Opens a folder wherever the name leads; for names that only root and the operator can change.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn follow(path: &Path) -> io::Result<Self> {
+        Self::at(CWD, path, path, OFlags::empty())
+    }
+
+    /// The folder that a file lies in, links followed, and the file's name in it.
+    ///
+    /// # Errors
+    /// The I/O error; the path has no last component.
+    pub fn of(file: &Path) -> io::Result<(Self, OsString)> {
+        let name = file.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let above = match file.parent() {
+            Some(above) if !above.as_os_str().is_empty() => above,
+            _ => Path::new("."),
+        };
+        Ok((Self::follow(above)?, name.to_owned()))
+    }
+
+    /// Resolves the links that the operator has in a path, once, and opens what they lead to: every component
+    /// of the resolved path, which [`Folder::path`] tells, is a real folder.
+    ///
+    /// # Errors
+    /// The I/O error; somebody put a link in the way while it was resolved.
+    pub fn resolve(path: &Path) -> io::Result<Self> {
+        let real = path.canonicalize()?;
+        let root = Self::follow(Path::new("/"))?;
+        let below = real.strip_prefix("/").unwrap_or(&real);
+        let found = root.beneath(below, Way::Straight)?;
+        Ok(Self {
+            path: real,
+            ..found
+        })
+    }
+
+    /// The folder at a relative path below this one (`openat2` with `RESOLVE_BENEATH` and
+    /// `RESOLVE_NO_MAGICLINKS`); the folder itself for an empty path.
+    ///
+    /// # Errors
+    /// The I/O error: `EXDEV` where the way leads out, `ELOOP` at a link that is not followed.
+    pub fn beneath(&self, below: &Path, way: Way) -> io::Result<Self> {
+        let path = self.path.join(below);
+        let below = match below.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => below,
+        };
+        let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        if way == Way::Straight {
+            resolve |= ResolveFlags::NO_SYMLINKS;
+        }
+        match openat2(self, below, FOLDER, Mode::empty(), resolve) {
+            Ok(descriptor) => Ok(Self {
+                descriptor: descriptor.into(),
+                path,
+            }),
+            // An older kernel, or a filter that does not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => self.walk(below, path),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// [`Folder::beneath`] one component after the other.
+    pub(super) fn walk(&self, below: &Path, path: PathBuf) -> io::Result<Self> {
+        let mut here = self.again()?;
+        for component in below.components() {
+            here = match component {
+                Component::CurDir => continue,
+                Component::Normal(name) => here.child(name)?,
+                _ => return Err(Errno::XDEV.into()),
+            };
+        }
+        Ok(Self { path, ..here })
+    }
+
+    /// The folder of that name in this one; never a link.
+    ///
+    /// # Errors
+    /// The I/O error; [`Foreign::Link`].
+    pub fn child(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
+        let name = single(name.as_ref())?;
+        Self::at(self, name, &self.path.join(name), OFlags::NOFOLLOW)
+    }
+
+    fn at(from: impl AsFd, name: impl AsRef<Path>, path: &Path, more: OFlags) -> io::Result<Self> {
+        let name = name.as_ref();
+        let opened = openat(&from, name, FOLDER | more, Mode::empty());
+        match opened {
+            Ok(descriptor) => Ok(Self {
+                descriptor: descriptor.into(),
+                path: path.to_owned(),
+            }),
+            // The kernel tells a link by either, depending on its mood about O_DIRECTORY.
+            Err(Errno::LOOP | Errno::NOTDIR)
+                if more.contains(OFlags::NOFOLLOW) && is_link(&from, name) =>
+            {
+                Err(Foreign::Link.into())
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The same folder by a descriptor of its own.
+    ///
+    /// # Errors
+    /// No more files can be opened.
+    pub fn again(&self) -> io::Result<Self> {
+        Ok(Self {
+            descriptor: self.descriptor.try_clone()?,
+            path: self.path.clone(),
+        })
+    }
+
+    /// The name by which it was opened: for messages and records, not for opening.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path to a name in this very folder (`/proc/self/fd/…`), good while the folder is held; for libraries
+    /// that open by path. The last component may be a link.
+    #[must_use]
+    pub fn place(&self, name: impl AsRef<Path>) -> PathBuf {
+        let own = self.descriptor.as_raw_fd().to_string();
+        Path::new("/proc/self/fd").join(own).join(name)
+    }
+
+    /// What it is itself.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn identity(&self) -> io::Result<Identity> {
+        Identity::of(self)
+    }
+
+    /// Refuses unless nobody but root and this process can exchange what is in it.
+    ///
+    /// # Errors
+    /// [`Foreign::Shared`]; the I/O error.
+    pub fn require_private(&self) -> io::Result<()> {
+        let own = self.identity()?;
+        match own.is_private() {
+            true => Ok(()),
+            false => Err(Foreign::Shared {
+                owner: own.owner,
+                mode: own.mode,
+            }
+            .into()),
+        }
+    }
+
+    /// What stands under that name, not following a link; `None` if nothing does. For a look; what is used is
+    /// [opened](Folder::open_file) and compared.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn look(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Identity>> {
+        let name = single(name.as_ref())?;
+        match statat(self, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Identity::from(&stat))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The names in it, sorted.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(self)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name.to_vec()));
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Opens a regular file for reading; `write`: for both.
+    ///
+    /// # Errors
+    /// The I/O error; [`Foreign::Link`], [`Foreign::NotRegular`].
+    pub fn open_file(&self, name: impl AsRef<OsStr>, write: bool) -> io::Result<File> {
+        let access = access(write);
+        regular(self, single(name.as_ref())?, access, Mode::empty())
+    }
+
+    /// Opens a regular file for reading and writing, and makes it, empty, if it is not there.
+    ///
+    /// # Errors
+    /// As [`Folder::open_file`].
+    pub fn open_or_create(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
+        let access = OFlags::RDWR | OFlags::CREATE;
+        let mode = Mode::from_raw_mode(mode);
+        regular(self, single(name.as_ref())?, access, mode)
+    }
+
+    /// Makes a new, empty file, open for reading and writing. Anything that stands there refuses it.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn create_new(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
+        let flags = FILE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let name = single(name.as_ref())?;
+        let made = openat(self, name, flags, Mode::from_raw_mode(mode))?;
+        Ok(made.into())
+    }
+
+    /// A file without a name on the folder's file system: gone once closed, unless [`Folder::link_in`] names it.
+    ///
+    /// # Errors
+    /// The I/O error; the file system may lack such files.
+    pub fn nameless(&self, mode: u32) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let made = openat(self, ".", flags, Mode::from_raw_mode(mode))?;
+        Ok(made.into())
+    }
+
+    /// Gives an open file a name here. Anything that stands there refuses it.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn link_in(&self, file: &File, name: impl AsRef<OsStr>) -> io::Result<()> {
+        let name = single(name.as_ref())?;
+        let held = format!("/proc/self/fd/{}", file.as_raw_fd());
+        Ok(linkat(CWD, held, self, name, AtFlags::SYMLINK_FOLLOW)?)
+    }
+
+    /// Makes a folder and opens it; one that is there is opened. A link is refused.
+    ///
+    /// # Errors
+    /// The I/O error; [`Foreign::Link`].
+    pub fn make(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Self> {
+        let name = single(name.as_ref())?;
+        match mkdirat(self, name, Mode::from_raw_mode(mode)) {
+            Ok(()) | Err(Errno::EXIST) => self.child(name),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// [`Folder::make`] that refuses one that is there.
+    ///
+    /// # Errors
+    /// The I/O error; [`Foreign::Shared`] if what was made was exchanged before it could be opened.
+    pub fn make_new(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Self> {
+        let name = single(name.as_ref())?;
+        mkdirat(self, name, Mode::from_raw_mode(mode))?;
+        let made = self.child(name)?;
+        made.require_private()?;
+        Ok(made)
+    }
+
+    /// Gives what stands under `from` the name `to` in another folder. Never replaces anything.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn rename_new(
+        &self,
+        from: impl AsRef<OsStr>,
+        folder: &Self,
+        to: impl AsRef<OsStr>,
+    ) -> io::Result<()> {
+        let (from, to) = (single(from.as_ref())?, single(to.as_ref())?);
+        Ok(renameat_with(
+            self,
+            from,
+            folder,
+            to,
+            RenameFlags::NOREPLACE,
+        )?)
+    }
+
+    /// Makes what was done to names in it durable.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn sync(&self) -> io::Result<()> {
+        self.descriptor.sync_all()
+    }
+}
+
+/// Opens a regular file for reading; `write`: for both. A link in its last component is refused, links above it
+/// are followed; nothing waits, whatever stands there.
+///
+/// # Errors
+/// The I/O error; [`Foreign::Link`], [`Foreign::NotRegular`].
+pub fn open(file: &Path, write: bool) -> io::Result<File> {
+    regular(CWD, file, access(write), Mode::empty())
+}
+
+/// [`open`] for reading, wherever a link leads; for names that only root and the operator can change.
+///
+/// # Errors
+/// The I/O error; [`Foreign::NotRegular`].
+pub fn open_any(file: &Path) -> io::Result<File> {
+    let flags = FILE.difference(OFlags::NOFOLLOW) | OFlags::RDONLY;
+    checked(openat(CWD, file, flags, Mode::empty())?.into())
+}
+
+fn access(write: bool) -> OFlags {
+    match write {
+        true => OFlags::RDWR,
+        false => OFlags::RDONLY,
+    }
+}
+
+pub(super) fn regular(
+    from: impl AsFd,
+    name: impl AsRef<Path>,
+    access: OFlags,
+    mode: Mode,
+) -> io::Result<File> {
+    let name = name.as_ref();
+    match openat(&from, name, FILE | access, mode) {
+        Ok(file) => checked(file.into()),
+        Err(Errno::LOOP) if is_link(&from, name) => Err(Foreign::Link.into()),
+        // A folder opened for writing; a socket; a pipe without a reader.
+        Err(Errno::ISDIR | Errno::NXIO) => Err(Foreign::NotRegular.into()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn checked(file: File) -> io::Result<File> {
+    match Identity::of(&file)?.kind {
+        Kind::File => Ok(file),
+        _ => Err(Foreign::NotRegular.into()),
+    }
+}
+
+fn is_link(from: impl AsFd, name: &Path) -> bool {
+    let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|s| Identity::from(&s).kind == Kind::Link)
+}
+
+/// A name that stands for itself: one component, not `.` or `..`.
+pub(super) fn single(name: &OsStr) -> io::Result<&OsStr> {
+    let bytes = name.as_bytes();
+    let bad = bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/');
+    match bad {
+        true => Err(io::ErrorKind::InvalidInput.into()),
+        false => Ok(name),
+    }
+}

@@ -1,0 +1,144 @@
+//! What a file is, by its descriptor.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::fs::{FileType, Stat, fstat};
+
+/// What stands behind a descriptor. Device and inode name it as long as this process lives; only the inode may
+/// be compared with what another process has recorded (btrfs, NFS and LVM give other device numbers after a
+/// start of the host).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// `st_dev`; for comparison within this process.
+    pub device: u64,
+    /// `st_ino`.
+    pub inode: u64,
+    /// `st_uid`.
+    pub owner: u32,
+    /// `st_gid`.
+    pub group: u32,
+    /// `st_nlink`: how many names it has.
+    pub links: u64,
+    /// The permission bits, with set-user-id and sticky.
+    pub mode: u32,
+    /// Length in bytes.
+    pub length: u64,
+    /// What kind of file.
+    pub kind: Kind,
+}
+
+/// Kinds of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Folder,
+    /// A symbolic link.
+    Link,
+    /// A device, pipe or socket.
+    Other,
+}
+
+impl Identity {
+    /// Of an open file or folder (`fstat`).
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn of(held: impl AsFd) -> io::Result<Self> {
+        Ok(Self::from(&fstat(held)?))
+    }
+
+    /// Whether both are the same file; within one process.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    /// Whether nobody but root and this process's user can change it; of a folder: the names in it. Only
+    /// what is held is judged, not the way to it.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        let own = [0, nix::unistd::geteuid().as_raw()];
+        own.contains(&self.owner) && self.mode & 0o022 == 0
+    }
+}
+
+impl From<&Stat> for Identity {
+    fn from(stat: &Stat) -> Self {
+        let raw = stat.st_mode;
+        Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            owner: stat.st_uid,
+            group: stat.st_gid,
+            links: wide(stat.st_nlink),
+            mode: raw & 0o7777,
+            length: u64::try_from(stat.st_size).unwrap_or_default(),
+            kind: match FileType::from_raw_mode(raw) {
+                FileType::RegularFile => Kind::File,
+                FileType::Directory => Kind::Folder,
+                FileType::Symlink => Kind::Link,
+                _ => Kind::Other,
+            },
+        }
+    }
+}
+
+/// The field has another width on each processor.
+fn wide(number: impl Into<u64>) -> u64 {
+    number.into()
+}
+
+/// Why what stands there is not what was meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Foreign {
+    /// A symbolic link stands there.
+    #[error("a symbolic link stands there")]
+    Link,
+    /// A folder, device, pipe or socket stands there.
+    #[error("what stands there is no regular file")]
+    NotRegular,
+    /// Another file than the expected one stands there.
+    #[error("another file stands there (inode {found} instead of {expected})")]
+    Other {
+        /// The inode that was expected.
+        expected: u64,
+        /// The inode that is there.
+        found: u64,
+    },
+    /// Others than root and the server may exchange what is in the folder.
+    #[error(
+        "the folder belongs to user {owner} and has the mode {mode:o}: others could exchange what the server keeps in it"
+    )]
+    Shared {
+        /// `st_uid` of the folder.
+        owner: u32,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Somebody exchanged a file while it was moved, and what came out could not be put back: its place was taken.
+    #[error(
+        "somebody exchanged it meanwhile; what stood there (inode {found}) is kept in the folder {TRASH} beside it"
+    )]
+    Kept {
+        /// The inode of what is kept.
+        found: u64,
+    },
+}
+
+/// The folder of ours in which a file of a shared folder is looked at before it is unlinked.
+pub(super) const TRASH: &str = ".groupshot-trash";
+
+impl From<Foreign> for io::Error {
+    fn from(foreign: Foreign) -> Self {
+        Self::other(foreign)
+    }
+}
+
+/// What stands in the place of the expected file, if that is what the error tells.
+#[must_use]
+pub fn foreign(error: &io::Error) -> Option<Foreign> {
+    error.get_ref()?.downcast_ref::<Foreign>().copied()
+}

@@ -1,0 +1,37 @@
+//! Files and folders that are held by a descriptor, not named by a path.
+//!
+//! Whoever may rename in a folder decides what a name in it leads to, from one system call to the next. So a
+//! file is opened once, without following a link in its last component; what was opened is compared with what
+//! was expected; and from then on the descriptor is used, never the name. This is the only module that opens
+//! files for writing, creates, replaces, renames, links and removes, or changes owner, mode and attributes;
+//! `tests/tidy.rs` refuses all of that elsewhere.
+//!
+//! * [`open`], [`open_any`], [`writable`]: a file, regular and no link, to be compared by [`Identity`].
+//! * [`Folder`]: an open directory; everything is done to names in it. [`Folder::of`] gives the folder that a
+//!   file lies in, [`Folder::beneath`] a way below a root that nothing leads out of, [`make_folders`] makes
+//!   folders of ours.
+//! * [`replace`]: a small file of ours as a whole, durably.
+//! * [`set_mode`], [`set_owner`], [`set_attribute`]: by descriptor.
+//!
+//! Linux renames and unlinks by name only. [`Folder::exchange`] and [`Folder::remove`] therefore look at what
+//! came out, in a folder where nobody else can exchange it again, and put back what is foreign. Where a folder
+//! [is private](Identity::is_private), nobody but root and this process can exchange anything, and names in it
+//! are as good as descriptors once the folder is held.
+//!
+//! Errors are I/O errors; [`foreign`] tells those apart that mean "something else stands there".
+
+mod change;
+mod folder;
+mod identity;
+mod own;
+mod remove;
+
+pub use change::{set_attribute, set_mode, set_owner, take_flags, writable};
+pub use folder::{Folder, Way, open, open_any};
+pub use identity::{Foreign, Identity, Kind, foreign};
+pub use own::{
+    NotReplaced, append, make_folders, remove_folders, replace, replace_as, sync_folder,
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! Small files and folders of ours: in the data directory, and wherever only root and the server may write.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, renameat};
+
+use super::folder::{Folder, regular};
+use super::identity::{Foreign, Kind};
+use crate::failpoint;
+
+/// Permission bits of folders that the server makes.
+const MODE: u32 = 0o750;
+
+/// A file was not replaced.
+#[derive(Debug)]
+pub enum NotReplaced {
+    /// The old one stands.
+    Refused(io::Error),
+    /// A sync failed: nobody knows which of them the disk holds.
+    Broken(io::Error),
+}
+
+impl From<NotReplaced> for io::Error {
+    fn from(error: NotReplaced) -> Self {
+        match error {
+            NotReplaced::Refused(e) | NotReplaced::Broken(e) => e,
+        }
+    }
+}
+
+/// Replaces a file durably, whole or not at all: write beside it, fsync, rename, fsync of the folder. Makes it
+/// if it is not there. Its folder must be ours: nobody else may write in it.
+///
+/// # Errors
+/// [`NotReplaced`].
+pub fn replace(file: &Path, bytes: &[u8], mode: u32) -> Result<(), NotReplaced> {
+    replace_as(file, bytes, mode, |_| Ok(()))
+}
+
+/// [`replace`] where `dress` gives the new file owner, mode and attributes before anything is in it.
+///
+/// # Errors
+/// [`NotReplaced`].
+pub fn replace_as(
+    file: &Path,
+    bytes: &[u8],
+    mode: u32,
+    dress: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<(), NotReplaced> {
+    let (folder, name) = Folder::of(file).map_err(NotReplaced::Refused)?;
+    folder.replace_as(&name, bytes, mode, dress)
+}
+
+impl Folder {
+    /// [`replace_as`] in a folder that is held.
+    ///
+    /// # Errors
+    /// [`NotReplaced`].
+    pub fn replace_as(
+        &self,
+        name: &OsStr,
+        bytes: &[u8],
+        mode: u32,
+        dress: impl FnOnce(&File) -> io::Result<()>,
+    ) -> Result<(), NotReplaced> {
+        let mut new = OsString::from(name);
+        new.push(".new");
+        let refused = |e| {
+            let _ = self.discard(&new);
+            NotReplaced::Refused(e)
+        };
+        let written = self.discard(&new).and_then(|()| {
+            let mut file = self.create_new(&new, mode)?;
+            dress(&file)?;
+            file.write_all(bytes)?;
+            Ok(file)
+        });
+        let file = written.map_err(refused)?;
+        let synced = failpoint::pass("replace.sync").map_err(io::Error::other);
+        synced
+            .and_then(|()| file.sync_all())
+            .map_err(NotReplaced::Broken)?;
+        renameat(self, new.as_os_str(), self, name).map_err(|e| refused(e.into()))?;
+        self.sync().map_err(NotReplaced::Broken)
+    }
+
+    /// Unlinks what an earlier attempt left under a name of ours; a link itself.
+    fn discard(&self, name: &OsStr) -> io::Result<()> {
+        match rustix::fs::unlinkat(self, name, rustix::fs::AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+/// Opens a file to be added to at its end, and makes it if it is not there. A link in its last component is
+/// refused.
+///
+/// # Errors
+/// As [`super::open`].
+pub fn append(file: &Path, mode: u32) -> io::Result<File> {
+    let access = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
+    regular(CWD, file, access, Mode::from_raw_mode(mode))
+}
+
+/// Opens `folder` and makes, durably, what is missing of it. The last `own` components of the path are ours:
+/// none of them may be a link, and nobody else may be able to exchange what is in them. Links above are followed.
+///
+/// # Errors
+/// The I/O error; [`Foreign::Link`], [`Foreign::Shared`].
+pub fn make_folders(folder: &Path, own: usize) -> io::Result<Folder> {
+    if own == 0 {
+        match Folder::follow(folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+    }
+    let Some(name) = folder.file_name() else {
+        return Folder::follow(folder);
+    };
+    let above = match folder.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    };
+    let above = make_folders(above, own.saturating_sub(1))?;
+    let there = above.look(name)?;
+    let made = match there.map(|it| it.kind) {
+        Some(Kind::Link) => return Err(Foreign::Link.into()),
+        Some(_) => above.child(name)?,
+        None => {
+            let made = above.make(name, MODE)?;
+            above.sync()?;
+            made
+        }
+    };
+    if own > 0 {
+        made.require_private()?;
+    }
+    Ok(made)
+}
+
+/// Removes the `levels` folders above a file that is gone, as far as they are empty, durably.
+///
+/// # Errors
+/// The I/O error.
+pub fn remove_folders(file: &Path, levels: usize) -> io::Result<()> {
+    let mut folders = file.ancestors().skip(1);
+    for folder in folders.by_ref().take(levels) {
+        match sync_folder(folder) {
+            Err(e) if absent(&e) => continue,
+            synced => synced?,
+        }
+        let (above, name) = match Folder::of(folder) {
+            Err(e) if absent(&e) => continue,
+            found => found?,
+        };
+        if !above.remove_folder(&name)? && above.look(&name)?.is_some() {
+            return Ok(());
+        }
+    }
+    match folders.next().map_or(Ok(()), sync_folder) {
+        Err(e) if !absent(&e) => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Makes what was done to names in a folder durable.
+///
+/// # Errors
+/// The I/O error.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    Folder::follow(folder)?.sync()
+}
+
+fn absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}

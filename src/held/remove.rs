@@ -1,0 +1,198 @@
+//! Exchanging and removing: what Linux does by name only.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{AtFlags, Dir, RenameFlags, renameat_with, unlinkat};
+use rustix::io::Errno;
+
+use super::folder::{Folder, single};
+use super::identity::{Foreign, Identity, Kind, TRASH};
+
+impl Folder {
+    /// Exchanges what stands under `name` here with what stands under `other_name` in `other`, which must be
+    /// private, and looks at what came out: `old` of here must lie there now, and `new` of there here. Else it
+    /// is exchanged back.
+    ///
+    /// # Errors
+    /// The I/O error; [`Foreign::Other`] if something else stood there, and is there again; [`Foreign::Kept`] if
+    /// it could not be put back.
+    pub fn exchange(
+        &self,
+        name: impl AsRef<OsStr>,
+        old: u64,
+        other: &Self,
+        other_name: impl AsRef<OsStr>,
+        new: u64,
+    ) -> io::Result<()> {
+        let (name, other_name) = (single(name.as_ref())?, single(other_name.as_ref())?);
+        other.require_private()?;
+        require(other, other_name, new)?;
+        require(self, name, old)?;
+        let swap = || renameat_with(other, other_name, self, name, RenameFlags::EXCHANGE);
+        swap()?;
+        let came = other.look(other_name)?;
+        let found = came.map_or(0, |it| it.inode);
+        if found == old && came.is_some_and(|it| it.kind == Kind::File) {
+            return Ok(());
+        }
+        swap()?;
+        let expected = old;
+        match other.look(other_name)? {
+            Some(back) if back.inode == new => Err(Foreign::Other { expected, found }.into()),
+            _ => Err(Foreign::Kept { found }.into()),
+        }
+    }
+
+    /// Removes the file with that inode. In a folder that is not private it is first moved into one that is, and
+    /// looked at there: what is foreign is put back. `false` if nothing stood under that name.
+    ///
+    /// What a process that died meanwhile left in that folder goes at the next call. The folder must be synced
+    /// afterwards.
+    ///
+    /// # Errors
+    /// The I/O error; [`Foreign::Other`] if another file stands there, and is there again; [`Foreign::Kept`] if
+    /// it could not be put back.
+    pub fn remove(&self, name: impl AsRef<OsStr>, inode: u64) -> io::Result<bool> {
+        let name = single(name.as_ref())?;
+        if self.identity()?.is_private() {
+            return match self.look(name)? {
+                None => Ok(false),
+                Some(_) => {
+                    require(self, name, inode)?;
+                    self.unlink(name)?;
+                    Ok(true)
+                }
+            };
+        }
+        if self.look(name)?.is_none() && self.look(TRASH)?.is_none() {
+            return Ok(false);
+        }
+        let trash = self.make(TRASH, 0o700)?;
+        trash.require_private()?;
+        let done = self.through(&trash, name, inode);
+        let _not_empty = unlinkat(self, TRASH, AtFlags::REMOVEDIR);
+        done
+    }
+
+    /// [`Folder::remove`] by way of `trash`, in which the file has its inode as its name.
+    fn through(&self, trash: &Self, name: &OsStr, inode: u64) -> io::Result<bool> {
+        let inside = inode.to_string();
+        let inside = OsStr::new(&inside);
+        if trash.look(inside)?.is_some() {
+            trash.unlink(inside)?;
+        }
+        if self.look(name)?.is_none() {
+            return Ok(false);
+        }
+        require(self, name, inode)?;
+        self.rename_new(name, trash, inside)?;
+        let found = trash.look(inside)?.map_or(0, |it| it.inode);
+        if found == inode {
+            trash.unlink(inside)?;
+            return Ok(true);
+        }
+        if trash.rename_new(inside, self, name).is_ok() {
+            let expected = inode;
+            return Err(Foreign::Other { expected, found }.into());
+        }
+        // Out of the way of a later file with the expected number.
+        let _stays = trash.rename_new(inside, trash, format!("kept-{found}"));
+        Err(Foreign::Kept { found }.into())
+    }
+
+    /// Removes whatever stands under that name in a private folder, if it is no folder; a link itself, not what it
+    /// leads to. `false` if nothing stood there.
+    ///
+    /// # Errors
+    /// The I/O error; [`Foreign::Shared`] if the folder is not private and something stands there.
+    pub fn remove_ours(&self, name: impl AsRef<OsStr>) -> io::Result<bool> {
+        let name = single(name.as_ref())?;
+        if self.look(name)?.is_none() {
+            return Ok(false);
+        }
+        self.require_private()?;
+        self.unlink(name)
+    }
+
+    fn unlink(&self, name: &OsStr) -> io::Result<bool> {
+        match unlinkat(self, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes an empty folder. `false` if it is not empty or nothing stands there.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn remove_folder(&self, name: impl AsRef<OsStr>) -> io::Result<bool> {
+        match unlinkat(self, single(name.as_ref())?, AtFlags::REMOVEDIR) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes a folder of ours with all that is in it; no link is followed. `false` if nothing stood there.
+    ///
+    /// # Errors
+    /// The I/O error; [`Foreign::Link`]; [`Foreign::Shared`] if the folder or one in it is not private, and
+    /// [`Foreign::Other`] if it is not that of `expected`, so far as that is known.
+    pub fn remove_tree(
+        &self,
+        name: impl AsRef<OsStr>,
+        expected: Option<&Identity>,
+    ) -> io::Result<bool> {
+        let name = single(name.as_ref())?;
+        let tree = match self.child(name) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        };
+        if let Some(expected) = expected
+            && !expected.is_same(&tree.identity()?)
+        {
+            let (expected, found) = (expected.inode, tree.identity()?.inode);
+            return Err(Foreign::Other { expected, found }.into());
+        }
+        tree.empty()?;
+        self.remove_folder(name)
+    }
+
+    fn empty(&self) -> io::Result<()> {
+        self.require_private()?;
+        for entry in Dir::read_from(self)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            match self.look(name)? {
+                Some(it) if it.kind == Kind::Folder => {
+                    self.remove_tree(name, Some(&it))?;
+                }
+                _ => {
+                    self.unlink(name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses unless a regular file with that inode stands there.
+fn require(folder: &Folder, name: &OsStr, inode: u64) -> io::Result<()> {
+    let there = folder.look(name)?.ok_or(io::ErrorKind::NotFound)?;
+    match there.kind {
+        Kind::Link => Err(Foreign::Link.into()),
+        Kind::File if there.inode == inode => Ok(()),
+        Kind::File => Err(Foreign::Other {
+            expected: inode,
+            found: there.inode,
+        }
+        .into()),
+        Kind::Folder | Kind::Other => Err(Foreign::NotRegular.into()),
+    }
+}

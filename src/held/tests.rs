@@ -1,0 +1,376 @@
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::Mode;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A private folder of ours, a shared one, and a file outside that nobody may touch.
+struct World {
+    _dir: TempDir,
+    ours: PathBuf,
+    shared: PathBuf,
+    victim: PathBuf,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("ours")).unwrap();
+        fs::create_dir(at("shared")).unwrap();
+        fs::set_permissions(at("ours"), fs::Permissions::from_mode(0o750)).unwrap();
+        fs::set_permissions(at("shared"), fs::Permissions::from_mode(0o777)).unwrap();
+        fs::write(at("victim"), "secret").unwrap();
+        fs::set_permissions(at("victim"), fs::Permissions::from_mode(0o600)).unwrap();
+        Self {
+            ours: at("ours"),
+            shared: at("shared"),
+            victim: at("victim"),
+            _dir: dir,
+        }
+    }
+
+    fn is_untouched(&self) -> bool {
+        let meta = fs::metadata(&self.victim).unwrap();
+        fs::read(&self.victim).unwrap() == b"secret" && meta.mode() & 0o7777 == 0o600
+    }
+}
+
+fn inode(file: &Path) -> u64 {
+    fs::symlink_metadata(file).unwrap().ino()
+}
+
+#[test]
+fn only_a_regular_file_is_opened_and_nothing_waits_for_a_pipe() {
+    let world = World::new();
+    let at = |name: &str| world.shared.join(name);
+    symlink(&world.victim, at("link")).unwrap();
+    symlink("nowhere", at("dangling")).unwrap();
+    nix::unistd::mkfifo(&at("pipe"), Mode::S_IRWXU).unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+    for write in [false, true] {
+        for name in ["link", "dangling"] {
+            let error = open(&at(name), write).unwrap_err();
+            assert_eq!(foreign(&error), Some(Foreign::Link), "{name} {error}");
+        }
+        for name in ["pipe", "folder", "socket"] {
+            let error = open(&at(name), write).unwrap_err();
+            assert_eq!(foreign(&error), Some(Foreign::NotRegular), "{name} {error}");
+        }
+        assert_eq!(
+            foreign(&open(Path::new("/dev/null"), write).unwrap_err()),
+            Some(Foreign::NotRegular)
+        );
+        assert!(open(&world.victim, write).is_ok());
+    }
+    assert!(open_any(&at("link")).is_ok());
+    assert!(append(&at("link"), 0o600).is_err());
+    let folder = Folder::open(&world.shared).unwrap();
+    assert!(folder.create_new("dangling", 0o600).is_err());
+    assert!(folder.open_or_create("dangling", 0o600).is_err());
+    assert!(world.is_untouched() && !at("nowhere").exists());
+}
+
+#[test]
+fn a_held_file_is_meant_whatever_takes_its_name() {
+    let world = World::new();
+    let image = world.shared.join("a.raw");
+    fs::write(&image, "image").unwrap();
+    let held = open(&image, false).unwrap();
+    fs::set_permissions(&image, fs::Permissions::from_mode(0o444)).unwrap();
+    fs::rename(&image, world.shared.join("old")).unwrap();
+    symlink(&world.victim, &image).unwrap();
+    set_mode(&held, 0o640).unwrap();
+    set_attribute(&held, "user.note", b"x").ok();
+    writable(&held).unwrap().write_all(b"IMAGE").unwrap();
+    assert_eq!(fs::read(world.shared.join("old")).unwrap(), b"IMAGE");
+    assert!(world.is_untouched());
+}
+
+#[test]
+fn a_held_folder_is_meant_whatever_takes_its_name() {
+    let world = World::new();
+    fs::create_dir(world.shared.join("a")).unwrap();
+    let held = Folder::open(&world.shared.join("a")).unwrap();
+    fs::rename(world.shared.join("a"), world.shared.join("b")).unwrap();
+    symlink(&world.ours, world.shared.join("a")).unwrap();
+    held.create_new("x", 0o600).unwrap();
+    assert!(world.shared.join("b/x").exists() && !world.ours.join("x").exists());
+    let error = Folder::open(&world.shared.join("a")).unwrap_err();
+    assert_eq!(foreign(&error), Some(Foreign::Link));
+    let shared = Folder::open(&world.shared).unwrap();
+    let error = shared.child("a").unwrap_err();
+    assert_eq!(foreign(&error), Some(Foreign::Link));
+    assert_eq!(
+        foreign(&shared.make("a", 0o700).unwrap_err()),
+        Some(Foreign::Link)
+    );
+    for bad in ["", ".", "..", "b/x", "/"] {
+        assert!(shared.look(bad).is_err(), "{bad:?}");
+        assert!(shared.create_new(bad, 0o600).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn no_way_leads_out_of_a_root_with_openat2_or_without() {
+    let world = World::new();
+    fs::create_dir_all(world.shared.join("in/deep")).unwrap();
+    symlink("in", world.shared.join("link")).unwrap();
+    symlink(&world.ours, world.shared.join("out")).unwrap();
+    let root = Folder::open(&world.shared).unwrap();
+    let table = [
+        ("", true, true),
+        ("in/deep", true, true),
+        ("link/deep", false, true),
+        ("out", false, false),
+        ("../ours", false, false),
+        ("/", false, false),
+    ];
+    for (way, straight, beneath) in table {
+        let path = Path::new(way);
+        assert_eq!(
+            root.beneath(path, Way::Straight).is_ok(),
+            straight,
+            "{way:?}"
+        );
+        assert_eq!(root.walk(path, path.into()).is_ok(), straight, "{way:?}");
+        assert_eq!(root.beneath(path, Way::Beneath).is_ok(), beneath, "{way:?}");
+    }
+    let found = Folder::resolve(&world.shared.join("link/deep")).unwrap();
+    let real = world.shared.canonicalize().unwrap();
+    assert_eq!(found.path(), real.join("in/deep"));
+}
+
+#[test]
+fn an_exchange_puts_back_what_is_foreign() {
+    let world = World::new();
+    let (image, new) = (world.shared.join("a.raw"), world.ours.join("new"));
+    fs::write(&image, "old").unwrap();
+    fs::write(&new, "new").unwrap();
+    let (shared, ours) = (
+        Folder::open(&world.shared).unwrap(),
+        Folder::open(&world.ours).unwrap(),
+    );
+    let (old, made) = (inode(&image), inode(&new));
+    let exchange = |old| shared.exchange("a.raw", old, &ours, "new", made);
+    // Another file.
+    let error = exchange(old + 1).unwrap_err();
+    assert_eq!(
+        foreign(&error),
+        Some(Foreign::Other {
+            expected: old + 1,
+            found: old
+        })
+    );
+    // A link.
+    fs::rename(&image, world.shared.join("aside")).unwrap();
+    symlink(&world.victim, &image).unwrap();
+    assert_eq!(foreign(&exchange(old).unwrap_err()), Some(Foreign::Link));
+    assert_eq!(fs::read_link(&image).unwrap(), world.victim);
+    fs::remove_file(&image).unwrap();
+    fs::rename(world.shared.join("aside"), &image).unwrap();
+    exchange(old).unwrap();
+    assert_eq!(fs::read(&image).unwrap(), b"new");
+    assert_eq!(inode(&new), old);
+    // Into a folder where others could exchange it again.
+    let error = ours
+        .exchange("new", old, &shared, "a.raw", made)
+        .unwrap_err();
+    assert!(matches!(foreign(&error), Some(Foreign::Shared { .. })));
+    assert!(world.is_untouched());
+}
+
+#[test]
+fn an_exchange_under_attack_ends_whole_or_not_at_all() {
+    let world = World::new();
+    let (image, new) = (world.shared.join("a.raw"), world.ours.join("new"));
+    fs::write(&image, "old").unwrap();
+    fs::write(&new, "new").unwrap();
+    let (old, made) = (inode(&image), inode(&new));
+    let (shared, ours) = (
+        Folder::open(&world.shared).unwrap(),
+        Folder::open(&world.ours).unwrap(),
+    );
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let aside = world.shared.join("aside");
+    symlink(&world.victim, &aside).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let folder = Folder::open(&world.shared).unwrap();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                let (a, b) = (folder.as_fd(), folder.as_fd());
+                rustix::fs::renameat_with(a, "a.raw", b, "aside", flags).unwrap();
+            }
+        });
+        for _ in 0..2000 {
+            match shared.exchange("a.raw", old, &ours, "new", made) {
+                Ok(()) => {
+                    assert_eq!(ours.look("new").unwrap().unwrap().inode, old);
+                    break;
+                }
+                Err(e) => match foreign(&e).unwrap() {
+                    Foreign::Kept { .. } => break,
+                    _ => assert_eq!(ours.look("new").unwrap().unwrap().inode, made),
+                },
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(world.is_untouched());
+}
+
+#[test]
+fn only_the_expected_file_is_removed() {
+    let world = World::new();
+    for folder in [&world.ours, &world.shared] {
+        let held = Folder::open(folder).unwrap();
+        let file = folder.join("a");
+        fs::write(&file, "x").unwrap();
+        let it = inode(&file);
+        let error = held.remove("a", it + 1).unwrap_err();
+        assert!(matches!(foreign(&error), Some(Foreign::Other { .. })));
+        assert!(held.remove("a", it).unwrap());
+        assert!(!held.remove("a", it).unwrap());
+        symlink(&world.victim, &file).unwrap();
+        let error = held.remove("a", inode(&world.victim)).unwrap_err();
+        assert_eq!(foreign(&error), Some(Foreign::Link));
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        let error = held.remove("a", it).unwrap_err();
+        assert_eq!(foreign(&error), Some(Foreign::NotRegular));
+        fs::remove_dir(&file).unwrap();
+        assert_eq!(
+            held.names().unwrap(),
+            Vec::<std::ffi::OsString>::new(),
+            "nothing of ours is left"
+        );
+    }
+    assert!(world.is_untouched());
+}
+
+#[test]
+fn what_a_killed_process_left_while_it_removed_a_file_goes_at_the_next_try() {
+    let world = World::new();
+    let held = Folder::open(&world.shared).unwrap();
+    fs::write(world.shared.join("a"), "x").unwrap();
+    let it = inode(&world.shared.join("a"));
+    let trash = held.make(".groupshot-trash", 0o700).unwrap();
+    held.rename_new("a", &trash, it.to_string()).unwrap();
+    assert!(!held.remove("a", it).unwrap());
+    assert!(held.names().unwrap().is_empty());
+    // One that somebody else has put there is not ours to use.
+    fs::create_dir(world.shared.join(".groupshot-trash")).unwrap();
+    let open = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(world.shared.join(".groupshot-trash"), open).unwrap();
+    fs::write(world.shared.join("a"), "x").unwrap();
+    let error = held
+        .remove("a", inode(&world.shared.join("a")))
+        .unwrap_err();
+    assert!(matches!(foreign(&error), Some(Foreign::Shared { .. })));
+    assert!(world.shared.join("a").exists());
+}
+
+#[test]
+fn a_tree_is_removed_without_following_a_link() {
+    let world = World::new();
+    let held = Folder::open(&world.ours).unwrap();
+    fs::create_dir_all(world.ours.join("t/one/two")).unwrap();
+    for folder in ["t", "t/one", "t/one/two"] {
+        let mode = fs::Permissions::from_mode(0o750);
+        fs::set_permissions(world.ours.join(folder), mode).unwrap();
+    }
+    fs::write(world.ours.join("t/one/two/file"), "x").unwrap();
+    symlink(world.victim.parent().unwrap(), world.ours.join("t/one/out")).unwrap();
+    let before = held.look("t").unwrap().unwrap();
+    assert!(held.remove_tree("t", Some(&before)).unwrap());
+    assert!(!held.remove_tree("t", None).unwrap());
+    symlink(&world.shared, world.ours.join("t")).unwrap();
+    let error = held.remove_tree("t", None).unwrap_err();
+    assert_eq!(foreign(&error), Some(Foreign::Link));
+    assert!(world.is_untouched() && world.shared.exists());
+}
+
+#[test]
+fn a_file_is_replaced_whole_and_through_no_link() {
+    let world = World::new();
+    let file = world.ours.join("tops.json");
+    symlink(&world.victim, world.ours.join("tops.json.new")).unwrap();
+    replace(&file, b"one", 0o640).unwrap();
+    assert_eq!(fs::read(&file).unwrap(), b"one");
+    symlink(&world.victim, world.ours.join("link")).unwrap();
+    replace(&world.ours.join("link"), b"two", 0o600).unwrap();
+    assert!(
+        fs::symlink_metadata(world.ours.join("link"))
+            .unwrap()
+            .is_file()
+    );
+    let refused = replace_as(&file, b"three", 0o640, |_| Err(std::io::Error::other("no")));
+    assert!(matches!(refused, Err(NotReplaced::Refused(_))));
+    assert_eq!(fs::read(&file).unwrap(), b"one");
+    assert!(!world.ours.join("tops.json.new").exists());
+    assert!(world.is_untouched());
+}
+
+#[test]
+fn folders_of_ours_are_no_links_and_not_shared() {
+    let world = World::new();
+    let made = make_folders(&world.shared.join("a/b"), 2).unwrap();
+    assert!(made.identity().unwrap().is_private());
+    make_folders(&world.shared.join("a/b"), 2).unwrap();
+    symlink(&world.ours, world.shared.join("link")).unwrap();
+    let error = make_folders(&world.shared.join("link"), 1).unwrap_err();
+    assert_eq!(foreign(&error), Some(Foreign::Link));
+    let error = make_folders(&world.shared.join("link/x"), 2).unwrap_err();
+    assert_eq!(foreign(&error), Some(Foreign::Link));
+    assert!(!world.ours.join("x").exists());
+    make_folders(&world.shared.join("link/x"), 1).unwrap();
+    assert!(world.ours.join("x").is_dir());
+    let error = make_folders(&world.shared.join("b"), 2).unwrap_err();
+    assert!(matches!(foreign(&error), Some(Foreign::Shared { .. })));
+    fs::write(world.shared.join("a/b/file"), "").unwrap();
+    remove_folders(&world.shared.join("a/b/gone"), 2).unwrap();
+    assert!(world.shared.join("a/b").exists());
+    fs::remove_file(world.shared.join("a/b/file")).unwrap();
+    remove_folders(&world.shared.join("a/b/gone"), 2).unwrap();
+    assert!(!world.shared.join("a").exists());
+}
+
+#[test]
+fn a_nameless_file_gets_a_name_and_replaces_nothing() {
+    let world = World::new();
+    let folder = Folder::open(&world.shared).unwrap();
+    let file = folder.nameless(0o600).unwrap();
+    symlink(&world.victim, world.shared.join("taken")).unwrap();
+    assert!(folder.link_in(&file, "taken").is_err());
+    folder.link_in(&file, "free").unwrap();
+    assert_eq!(
+        inode(&world.shared.join("free")),
+        Identity::of(&file).unwrap().inode
+    );
+    fs::hard_link(world.shared.join("free"), world.shared.join("second")).unwrap();
+    assert_eq!(Identity::of(&file).unwrap().links, 2);
+}
+
+#[test]
+fn the_mode_of_a_socket_is_set_without_following_a_link() {
+    let world = World::new();
+    let folder = Folder::open(&world.shared).unwrap();
+    let socket = world.shared.join("s");
+    let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let it = folder.look("s").unwrap().unwrap();
+    folder.set_mode_of("s", &it, 0o600).unwrap();
+    assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o7777, 0o600);
+    fs::rename(&socket, world.shared.join("old")).unwrap();
+    symlink(&world.victim, &socket).unwrap();
+    let error = folder.set_mode_of("s", &it, 0o666).unwrap_err();
+    assert!(matches!(foreign(&error), Some(Foreign::Other { .. })));
+    let _: File = folder.create_new("kept", 0o600).unwrap();
+    assert!(world.is_untouched());
+}
