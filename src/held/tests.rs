@@ -1,3 +1,5 @@
+//! Attacks on names of files and folders, each by hand.
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsFd;
