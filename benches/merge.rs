@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use groupshot::engine::content::{self, Content};
+use groupshot::engine::content;
 use groupshot::engine::failure::At;
 use groupshot::engine::merge::{Merge, Merged, Watch};
 use groupshot::engine::qcow2::writer::NewImage;
 use groupshot::inventory::Format;
-use tokio::runtime::Runtime;
 
 use crate::{median, spread, verdict};
 
@@ -24,12 +23,11 @@ pub(crate) fn run(short: bool) {
     } else {
         (11, 256 * MIB)
     };
-    let runtime = Runtime::new().unwrap();
     for (name, format) in [("raw", Format::Raw), ("qcow2", Format::Qcow2)] {
         let (mut merges, mut copies, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
             let folder = tempfile::tempdir().unwrap();
-            let (parent, child) = chain(&runtime, folder.path(), format, size);
+            let (parent, child) = chain(folder.path(), format, size);
             let merge = seconds(|| merge(&parent, format, &child));
             let (from, to) = (folder.path().join("bytes"), folder.path().join("copy"));
             std::fs::write(&from, vec![7; size]).unwrap();
@@ -54,7 +52,7 @@ pub(crate) fn run(short: bool) {
 }
 
 /// A lower file that has nothing, and an overlay that is full; both are on the disk.
-fn chain(runtime: &Runtime, folder: &Path, format: Format, size: usize) -> (PathBuf, PathBuf) {
+fn chain(folder: &Path, format: Format, size: usize) -> (PathBuf, PathBuf) {
     let parent = folder.join(format!("parent.{}", format.as_str()));
     content::create(&parent, format, size as u64).unwrap();
     let child = folder.join("child.qcow2");
@@ -63,13 +61,10 @@ fn chain(runtime: &Runtime, folder: &Path, format: Format, size: usize) -> (Path
         backing: Some((&parent, format)),
     };
     image.write(&File::create(&child).unwrap()).unwrap();
-    runtime.block_on(async {
-        let disk = Content::open(&child, Format::Qcow2, true).await.unwrap();
-        for at in (0..size).step_by(4 * MIB) {
-            disk.write(&vec![7; 4 * MIB], at as u64).await.unwrap();
-        }
-        disk.sync().await.unwrap();
-    });
+    for at in (0..size).step_by(4 * MIB) {
+        let writes = [(at as u64, vec![7; 4 * MIB])];
+        content::overwrite(&child, Format::Qcow2, &writes).unwrap();
+    }
     File::open(&child).unwrap().sync_all().unwrap();
     (parent, child)
 }

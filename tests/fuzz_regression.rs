@@ -109,6 +109,13 @@ fn qcow2_header() {
 }
 
 #[test]
+fn qcow2_content() {
+    replay("qcow2_content", |bytes| {
+        assert!(groupshot::engine::content::fuzz(bytes).unwrap());
+    });
+}
+
+#[test]
 fn every_fuzz_target_is_replayed_here() {
     let here = include_str!("fuzz_regression.rs");
     for entry in fs::read_dir(root().join("fuzz/fuzz_targets")).unwrap() {

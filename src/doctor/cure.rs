@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::doctor::look::Ailment;
 use crate::doctor::{Doctor, Kind};
 use crate::engine::Top;
 use crate::id::VmId;
@@ -34,11 +35,25 @@ impl Doctor {
     /// # Errors
     /// Why it was not, in one line.
     pub async fn fix(self: &Arc<Self>, kind: Kind, object: &str) -> Result<String, String> {
-        let mut all = self.ailments().await.into_iter();
-        let found = all.find(|a| a.finding.kind == kind && a.finding.object == object);
-        let Some(found) = found else {
+        let Some(found) = self.found(kind, object).await else {
             return Ok("it is no longer so".to_owned());
         };
+        let done = self.cure(found).await?;
+        // What was done is told by what is found afterwards, not by who did it.
+        match self.found(kind, object).await {
+            Some(still) if still.cure.is_some() => {
+                Err(format!("it is still so: {}; {done}", still.finding.text))
+            }
+            _ => Ok(done),
+        }
+    }
+
+    async fn found(self: &Arc<Self>, kind: Kind, object: &str) -> Option<Ailment> {
+        let mut all = self.ailments().await.into_iter();
+        all.find(|a| a.finding.kind == kind && a.finding.object == object)
+    }
+
+    async fn cure(self: &Arc<Self>, found: Ailment) -> Result<String, String> {
         let Some(cure) = found.cure else {
             return Err("there is no repair for it".to_owned());
         };

@@ -272,10 +272,13 @@ impl Doctor {
                     continue;
                 }
             };
-            if layers.len().saturating_add(NEAR) > self.deps.chain_cap {
+            // How deep a chain was imported is nobody's fault; that no set can be taken is told by the refusal.
+            let files = layers.iter().map(|l| l.file.as_path());
+            let own = files.filter(|f| self.deps.coordinator.is_of_sets(f));
+            let own = own.count();
+            if own.saturating_add(NEAR) > self.deps.chain_cap {
                 let text = format!(
-                    "{} files lie on each other, and chain_cap is {}: delete older sets",
-                    layers.len(),
+                    "{own} files of snapshot sets lie on each other, and chain_cap is {}: delete older sets",
                     self.deps.chain_cap
                 );
                 found.push(ailment(

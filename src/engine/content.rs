@@ -1,32 +1,48 @@
-//! The content of a disk as its machine sees it: read and written through the whole chain of files.
+//! The content of a disk as its machine sees it: read through the whole chain of files.
+//!
+//! The one reader of images: exports, merges and comparisons go through it. It follows no name in a header; which
+//! files make up the chain is said by `qcow2::chain`.
 
-use std::fs::File as StdFile;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::ptr;
+use std::path::{Path, PathBuf};
 
-use imago::file::File;
-use imago::qcow2::Qcow2;
-use imago::raw::Raw;
-use imago::{
-    DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, PermissiveImplicitOpenGate,
-    ShallowMapping, Storage, StorageOpenOptions,
-};
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use rustix::io::Errno;
 
-use crate::engine::qcow2::chain::Layer;
+use crate::engine::failure::At;
+use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::editor::Editor;
 use crate::engine::qcow2::header::Header;
+use crate::engine::qcow2::tables::{Kind, Tables, damaged, length, read_padded, size};
+use crate::engine::qcow2::unpack::Unpacker;
 use crate::engine::qcow2::writer::NewImage;
 use crate::inventory::Format;
 
-/// An open disk image. Nobody else may write to it meanwhile.
+/// An open chain of disk images. Nobody may write to them meanwhile, but for a merge of the first into the second
+/// of them: what the disk shows stays the same.
+#[derive(Debug)]
 pub struct Content {
-    access: FormatAccess<File>,
-    /// The files of the chain, top first, where they are known; for asking the file system about holes.
-    files: Vec<StdFile>,
+    /// Top first; at least one.
+    levels: Vec<Level>,
+    unpacker: Unpacker,
+    /// The compressed cluster that was read last: its level, where it begins on the disk, and its bytes.
+    unpacked: Option<(usize, u64, Vec<u8>)>,
+}
+
+#[derive(Debug)]
+struct Level {
+    /// Virtual size in bytes.
+    size: u64,
+    image: Image,
+}
+
+#[derive(Debug)]
+enum Image {
+    Raw(File),
+    Qcow2(Box<Tables>),
 }
 
 /// What stands at a place of a disk.
@@ -38,142 +54,176 @@ pub struct Extent {
     pub length: u64,
 }
 
+/// Where the bytes of a place of the disk are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Zero,
+    /// In the file of a level, from this offset on.
+    Stored(usize, u64),
+    /// Packed in the file of a level: where the packed bytes begin, and how many they are at most.
+    Packed(usize, u64, u64),
+}
+
 impl Content {
-    /// Opens the top file of a chain. The files below it are found by their headers.
+    /// Opens the top file of a chain with all below it.
     ///
     /// # Errors
-    /// The I/O error; also for an image that cannot be read.
-    pub async fn open(top: &Path, format: Format, write: bool) -> io::Result<Self> {
-        let access = match format {
-            Format::Raw => FormatAccess::new(
-                Raw::<File>::builder_path(top)
-                    .write(write)
-                    .open(PermissiveImplicitOpenGate::default())
-                    .await?,
-            ),
-            Format::Qcow2 => FormatAccess::new(
-                Qcow2::<File>::builder_path(top)
-                    .write(write)
-                    .open(PermissiveImplicitOpenGate::default())
-                    .await?,
-            ),
-        };
-        Ok(Self {
-            access,
-            files: Vec::new(),
-        })
+    /// Also for a chain that is not taken, with the reason.
+    pub fn open(top: &Path, format: Format) -> io::Result<Self> {
+        let at = At::new("*", "*");
+        let layers = chain::open(&at, top, format, &Roots::default());
+        Self::of_chain(&layers.map_err(|e| io::Error::other(e.to_string()))?)
     }
 
-    /// Opens exactly the files of a chain, top first, for reading; what their headers say of further files is not
-    /// followed.
+    /// Opens exactly the files of a chain, top first.
     ///
     /// # Errors
-    /// The I/O error; also for an image that cannot be read.
-    pub async fn of_chain(layers: &[Layer]) -> io::Result<Self> {
-        let mut below: Option<FormatAccess<File>> = None;
-        let mut files = Vec::new();
-        for layer in layers.iter().rev() {
-            let gate = DenyImplicitOpenGate::default();
-            let options = StorageOpenOptions::new().filename(&layer.file);
-            let image = File::open(options).await?;
-            let access = match layer.format {
-                Format::Raw => FormatAccess::new(Raw::builder(image).open(gate).await?),
-                Format::Qcow2 => {
-                    let builder = Qcow2::builder(image).backing(below);
-                    FormatAccess::new(builder.open(gate).await?)
-                }
-            };
-            files.insert(0, StdFile::open(&layer.file)?);
-            below = Some(access);
+    /// The I/O error; [`io::ErrorKind::InvalidInput`] for no file at all.
+    pub fn of_chain(layers: &[Layer]) -> io::Result<Self> {
+        let level = |layer: &Layer| {
+            let file = File::open(&layer.file)?;
+            Ok(Level {
+                size: layer.size,
+                image: match &layer.header {
+                    None => Image::Raw(file),
+                    Some(header) => Image::Qcow2(Box::new(Tables::open(file, header.clone())?)),
+                },
+            })
+        };
+        let levels = layers.iter().map(level).collect::<io::Result<Vec<_>>>()?;
+        if levels.is_empty() {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
-        let access = below.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Self { access, files })
+        Ok(Self {
+            levels,
+            unpacker: Unpacker::default(),
+            unpacked: None,
+        })
     }
 
     /// Virtual size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.access.size()
+        self.levels.first().map_or(0, |top| top.size)
     }
 
     /// What stands at `offset`, looking no further than `limit` bytes. By the tables of the images and the holes
     /// of their files; no data is read. After the end: zeroes of length 0.
     ///
     /// # Errors
-    /// The I/O error.
-    pub async fn extent(&self, offset: u64, limit: u64) -> io::Result<Extent> {
-        let (mut layer, mut at, mut length, mut depth) = (&self.access, offset, limit, 0);
-        loop {
-            let (mapping, mapped) = layer.get_shallow_mapping(at, length).await?;
-            let zeroes = |length| {
-                Ok(Extent {
-                    data: false,
-                    length,
-                })
-            };
-            match mapping {
-                ShallowMapping::Indirect {
-                    layer: below,
-                    offset,
-                    ..
-                } => {
-                    (layer, at, length) = (below, offset, mapped);
-                    depth += 1;
-                }
-                ShallowMapping::Zero { .. } => return zeroes(mapped),
-                // A backing file may be shorter than what stands on it.
-                ShallowMapping::Eof { .. } if ptr::eq(layer, &raw const self.access) => {
-                    return zeroes(0);
-                }
-                ShallowMapping::Eof { .. } => return zeroes(length),
-                ShallowMapping::Raw { offset, .. } => {
-                    return match self.files.get(depth) {
-                        Some(file) => stored(file, offset, mapped),
-                        None => Ok(Extent {
-                            data: true,
-                            length: mapped,
-                        }),
-                    };
-                }
-                // Compressed, or something new: it is read to be known.
-                _ => {
-                    return Ok(Extent {
-                        data: true,
-                        length: mapped,
-                    });
-                }
-            }
+    /// The I/O error; [`io::ErrorKind::InvalidData`] for an image that contradicts itself.
+    pub fn extent(&mut self, offset: u64, limit: u64) -> io::Result<Extent> {
+        let limit = limit.min(self.size().saturating_sub(offset));
+        let (place, length) = self.place(offset, limit)?;
+        let extent = |data| Ok(Extent { data, length });
+        match place {
+            Place::Zero => extent(false),
+            Place::Packed(..) => extent(true),
+            Place::Stored(level, at) => match self.file(level) {
+                Some(file) => stored(file, at, length),
+                None => extent(true),
+            },
         }
     }
 
     /// Reads at that offset of the virtual disk, in bytes.
     ///
     /// # Errors
-    /// The I/O error.
-    pub async fn read(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
-        self.access.read(into, offset).await
+    /// As [`Content::extent`]; [`io::ErrorKind::UnexpectedEof`] behind the end of the disk.
+    pub fn read(&mut self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset.checked_add(length(into.len()));
+        if end.is_none_or(|end| end > self.size()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let (mut rest, mut at) = (into, offset);
+        while !rest.is_empty() {
+            let (place, run) = self.place(at, length(rest.len()))?;
+            let (now, later) = rest
+                .split_at_mut_checked(size(run))
+                .ok_or(io::ErrorKind::InvalidData)?;
+            match place {
+                Place::Zero => now.fill(0),
+                Place::Stored(level, host) => {
+                    let file = self.file(level).ok_or(io::ErrorKind::InvalidInput)?;
+                    read_padded(file, host, now)?;
+                }
+                Place::Packed(level, host, bytes) => {
+                    self.read_packed(level, (host, bytes), at, now)?;
+                }
+            }
+            (rest, at) = (later, at + run);
+        }
+        Ok(())
     }
 
-    /// Writes at that offset of the virtual disk, in bytes.
-    ///
-    /// # Errors
-    /// The I/O error.
-    pub async fn write(&self, from: &[u8], offset: u64) -> io::Result<()> {
-        self.access.write(from, offset).await
+    /// Where the bytes at `at` are, and for how many of the next `limit` that goes on.
+    fn place(&mut self, at: u64, limit: u64) -> io::Result<(Place, u64)> {
+        let mut run = limit;
+        for (n, level) in self.levels.iter_mut().enumerate() {
+            // A backing file may be shorter than what stands on it.
+            let rest = level.size.saturating_sub(at);
+            if rest == 0 {
+                break;
+            }
+            run = run.min(rest);
+            let tables = match &mut level.image {
+                Image::Raw(_) => return Ok((Place::Stored(n, at), run)),
+                Image::Qcow2(tables) => tables,
+            };
+            let (kind, length) = tables.run(at, run)?;
+            run = length;
+            match kind {
+                None => {}
+                Some(Kind::Zero) => return Ok((Place::Zero, run)),
+                Some(Kind::Data(host)) => return Ok((Place::Stored(n, host), run)),
+                Some(Kind::Compressed(host, bytes)) => {
+                    return Ok((Place::Packed(n, host, bytes), run));
+                }
+            }
+        }
+        Ok((Place::Zero, run))
     }
 
-    /// Makes durable what was written. To be called before it is dropped.
-    ///
-    /// # Errors
-    /// The I/O error.
-    pub async fn sync(&self) -> io::Result<()> {
-        self.access.flush().await?;
-        self.access.sync().await
+    fn file(&self, level: usize) -> Option<&File> {
+        self.levels.get(level).map(|level| match &level.image {
+            Image::Raw(file) => file,
+            Image::Qcow2(tables) => &tables.file,
+        })
+    }
+
+    /// Reads at `at` from the cluster around it, which is packed in these bytes of the file.
+    fn read_packed(
+        &mut self,
+        level: usize,
+        packed: (u64, u64),
+        at: u64,
+        into: &mut [u8],
+    ) -> io::Result<()> {
+        let Some(Image::Qcow2(tables)) = self.levels.get(level).map(|l| &l.image) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let cluster = 1_u64 << tables.header.cluster_bits;
+        let (inside, begins) = (size(at % cluster), at - at % cluster);
+        let known = self.unpacked.as_ref();
+        if known.is_none_or(|(l, b, _)| (*l, *b) != (level, begins)) {
+            let mut bytes = vec![0; size(packed.1)];
+            read_padded(&tables.file, packed.0, &mut bytes)?;
+            let old = self.unpacked.take();
+            let mut clear = old.map(|(_, _, clear)| clear).unwrap_or_default();
+            clear.resize(size(cluster), 0);
+            let how = tables.header.compression;
+            self.unpacker.unpack(how, &bytes, &mut clear)?;
+            self.unpacked = Some((level, begins, clear));
+        }
+        let clear = self.unpacked.as_ref().map(|(_, _, clear)| clear.as_slice());
+        let part = clear.and_then(|c| c.get(inside..)?.get(..into.len()));
+        into.copy_from_slice(part.ok_or_else(|| damaged("a compressed cluster is too short"))?);
+        Ok(())
     }
 }
 
 /// Data or a hole at that place of a file, by its file system; one that knows no holes says all is data.
-fn stored(file: &StdFile, offset: u64, length: u64) -> io::Result<Extent> {
+fn stored(file: &File, offset: u64, length: u64) -> io::Result<Extent> {
     let until = |end: u64| end.saturating_sub(offset).clamp(1, length.max(1));
     let data = |data, length| Ok(Extent { data, length });
     match seek(file, SeekFrom::Data(offset)) {
@@ -193,7 +243,7 @@ fn stored(file: &StdFile, offset: u64, length: u64) -> io::Result<Extent> {
 /// # Errors
 /// The I/O error.
 pub fn create(file: &Path, format: Format, size: u64) -> io::Result<()> {
-    let image = StdFile::create_new(file)?;
+    let image = File::create_new(file)?;
     match format {
         Format::Raw => image.set_len(size)?,
         Format::Qcow2 => NewImage {
@@ -212,7 +262,7 @@ pub fn create(file: &Path, format: Format, size: u64) -> io::Result<()> {
 /// The I/O error; [`io::ErrorKind::InvalidData`] for an image that is damaged, [`io::ErrorKind::InvalidInput`]
 /// for a part of a cluster.
 pub fn overwrite(top: &Path, format: Format, writes: &[(u64, Vec<u8>)]) -> io::Result<()> {
-    let file = StdFile::options().read(true).write(true).open(top)?;
+    let file = File::options().read(true).write(true).open(top)?;
     if format == Format::Raw {
         for (at, bytes) in writes {
             file.write_all_at(bytes, *at)?;
@@ -242,12 +292,59 @@ pub fn overwrite(top: &Path, format: Format, writes: &[(u64, Vec<u8>)]) -> io::R
     editor.resize(size)
 }
 
+/// Reads any bytes as an image, and writes a cluster where that is taken: what was written is read back. Whether all
+/// of that holds; this is a fuzz target.
+///
+/// # Errors
+/// No file in memory can be made.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) -> io::Result<bool> {
+    let Some(header) = Header::parse(bytes).ok().filter(|h| h.refusal().is_none()) else {
+        return Ok(true);
+    };
+    let memory = File::from(memfd_create("image", MemfdFlags::CLOEXEC)?);
+    memory.write_all_at(bytes, 0)?;
+    let file = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
+    let (disk, cluster) = (header.size, 1_u64 << header.cluster_bits);
+    let layers = [Layer {
+        file: file.clone(),
+        format: Format::Qcow2,
+        size: disk,
+        id: (0, 0),
+        header: Some(header),
+    }];
+    let mut at = 0;
+    if let Ok(mut content) = Content::of_chain(&layers) {
+        for _ in 0..FUZZ_STEPS {
+            let Ok(extent) = content.extent(at, u64::MAX) else {
+                break;
+            };
+            let some = size(extent.length.min(cluster + 1));
+            let _ = content.read(&mut vec![0; some], at);
+            if extent.length == 0 {
+                return Ok(at == disk);
+            }
+            at += extent.length;
+        }
+    }
+    let writes = [(0, vec![0x5a; size(cluster)])];
+    if disk < cluster || overwrite(&file, Format::Qcow2, &writes).is_err() {
+        return Ok(true);
+    }
+    let mut read = vec![0; size(cluster)];
+    Content::of_chain(&layers)?.read(&mut read, 0)?;
+    Ok(writes.first().is_some_and(|(_, wrote)| *wrote == read))
+}
+
+/// Extents that [`fuzz`] looks at.
+const FUZZ_STEPS: u32 = 256;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn whole_clusters_are_overwritten_in_raw_and_qcow2() {
+    #[test]
+    fn whole_clusters_are_overwritten_in_raw_and_qcow2() {
         let folder = tempfile::tempdir().unwrap();
         for format in [Format::Raw, Format::Qcow2] {
             let file = folder.path().join(format!("disk.{}", format.as_str()));
@@ -258,9 +355,9 @@ mod tests {
                     (5 << 16, vec![byte + 10; 1 << 16]),
                 ];
                 overwrite(&file, format, &writes).unwrap();
-                let content = Content::open(&file, format, false).await.unwrap();
+                let mut content = Content::open(&file, format).unwrap();
                 let mut read = vec![0; 1 << 20];
-                content.read(&mut read, 0).await.unwrap();
+                content.read(&mut read, 0).unwrap();
                 let mut expected = vec![0; 1 << 20];
                 expected[..1 << 17].fill(byte);
                 expected[5 << 16..6 << 16].fill(byte + 10);
@@ -273,38 +370,34 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
     }
 
-    #[tokio::test]
-    async fn what_is_written_is_read_back_through_a_chain() {
+    #[test]
+    fn what_is_written_is_read_back_through_a_chain() {
         let folder = tempfile::tempdir().unwrap();
         for format in [Format::Raw, Format::Qcow2] {
             let base = folder.path().join(format!("base.{}", format.as_str()));
             create(&base, format, 1 << 20).unwrap();
-            let content = Content::open(&base, format, true).await.unwrap();
-            content.write(&[1; 4096], 8192).await.unwrap();
-            content.sync().await.unwrap();
-            drop(content);
-
+            overwrite(&base, format, &[(1 << 16, vec![1; 1 << 17])]).unwrap();
             let top = folder
                 .path()
                 .join(format!("top-on-{}.qcow2", format.as_str()));
             let overlay = NewImage {
-                size: 1 << 20,
+                size: (1 << 20) + 512,
                 backing: Some((&base, format)),
             };
-            overlay.write(&StdFile::create_new(&top).unwrap()).unwrap();
-            let content = Content::open(&top, Format::Qcow2, true).await.unwrap();
-            assert_eq!(content.size(), 1 << 20);
-            content.write(&[2; 512], 8192).await.unwrap();
-            content.sync().await.unwrap();
-            let mut read = vec![9; 8192];
-            content.read(&mut read, 8192).await.unwrap();
-            assert!(read[..512].iter().all(|b| *b == 2));
-            assert!(read[512..4096].iter().all(|b| *b == 1), "from below");
-            assert!(read[4096..].iter().all(|b| *b == 0));
-
-            let below = Content::open(&base, format, false).await.unwrap();
-            below.read(&mut read[..512], 8192).await.unwrap();
-            assert!(read[..512].iter().all(|b| *b == 1), "the base is as it was");
+            overlay.write(&File::create_new(&top).unwrap()).unwrap();
+            overwrite(&top, Format::Qcow2, &[(1 << 16, vec![2; 1 << 16])]).unwrap();
+            let mut content = Content::open(&top, Format::Qcow2).unwrap();
+            assert_eq!(content.size(), (1 << 20) + 512);
+            let mut read = vec![9; (1 << 20) + 512];
+            content.read(&mut read, 0).unwrap();
+            let mut expected = vec![0; (1 << 20) + 512];
+            expected[1 << 16..2 << 16].fill(2);
+            expected[2 << 16..3 << 16].fill(1);
+            assert!(read == expected, "{format:?}");
+            let behind = content.read(&mut [0; 2], (1 << 20) + 511).unwrap_err();
+            assert_eq!(behind.kind(), io::ErrorKind::UnexpectedEof);
+            let at_end = content.extent((1 << 20) + 512, 4096).unwrap();
+            assert_eq!((at_end.data, at_end.length), (false, 0));
         }
     }
 }

@@ -276,6 +276,9 @@ pub(crate) struct Tops {
     pub(crate) imported: Option<Timestamp>,
     /// The active file of each disk that has had a snapshot, by disk id; others use their own path.
     pub(crate) tops: BTreeMap<String, Top>,
+    /// Images whose header does not record the format of the file under them, with that format.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) backing_formats: BTreeMap<PathBuf, Format>,
 }
 
 /// The active files that `tops.json` of any machine names, also where its definition cannot be read or has the disk
@@ -302,6 +305,7 @@ impl Tops {
             format: FORMAT,
             imported,
             tops: BTreeMap::new(),
+            backing_formats: BTreeMap::new(),
         }
     }
 
@@ -346,7 +350,7 @@ pub(crate) fn replace(file: &Path, bytes: &[u8]) -> Result<(), NotReplaced> {
 /// [`replace`] that keeps owner and mode.
 pub(crate) fn rewrite(file: &Path, bytes: &[u8]) -> Result<(), NotReplaced> {
     replace_as(file, bytes, |new| {
-        revert::take_over(new, &File::open(file)?)
+        revert::take_over(new, &File::open(file)?).map(drop)
     })
 }
 

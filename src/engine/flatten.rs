@@ -65,17 +65,13 @@ pub fn flatten(
 ) -> Result<Option<Flat>, EngineError> {
     let source = layers.first().map_or(Path::new(""), |l| &l.file);
     let read = |e: io::Error| at.io(source, &e);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .map_err(read)?;
     let file = File::options()
         .write(true)
         .create_new(true)
         .mode(0o640)
         .open(target.file)
         .map_err(|e| at.io(target.shown, &e))?;
-    let made = runtime.block_on(async {
-        let content = Content::of_chain(layers).await.map_err(read)?;
+    let made = Content::of_chain(layers).map_err(read).and_then(|content| {
         let copy = Copy {
             at,
             source,
@@ -83,7 +79,7 @@ pub fn flatten(
             content,
             data: 0,
         };
-        copy.run(file, reserve, step).await
+        copy.run(file, reserve, step)
     });
     if !matches!(made, Ok(Some(_)))
         && let Err(error) = stage::remove(target.file)
@@ -104,13 +100,13 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    async fn run(
+    fn run(
         mut self,
         file: File,
         reserve: &Reserve,
         step: Step<'_>,
     ) -> Result<Option<Flat>, EngineError> {
-        let Some(data) = self.survey(step).await? else {
+        let Some(data) = self.survey(step)? else {
             return Ok(None);
         };
         self.data = data;
@@ -119,7 +115,7 @@ impl Copy<'_> {
         let folder = self.target.file.parent().unwrap_or(Path::new("/"));
         reserve.require_room(self.at, folder, self.target.shown.display(), room)?;
         let image = Sequential::new(file, size).map_err(|e| self.write_failed(&e))?;
-        let Some(image) = self.copy(image, step).await? else {
+        let Some(image) = self.copy(image, step)? else {
             return Ok(None);
         };
         let length = image.finish().map_err(|e| self.write_failed(&e))?;
@@ -133,9 +129,9 @@ impl Copy<'_> {
     }
 
     /// How many bytes [`Copy::copy`] will read.
-    async fn survey(&self, step: Step<'_>) -> Result<Option<u64>, EngineError> {
+    fn survey(&mut self, step: Step<'_>) -> Result<Option<u64>, EngineError> {
         let (mut data, mut from) = (0, 0);
-        while let Some((start, end)) = self.batch(from).await? {
+        while let Some((start, end)) = self.batch(from)? {
             data += end - start;
             from = end;
             if step(0, 1).is_break() {
@@ -145,19 +141,19 @@ impl Copy<'_> {
         Ok(Some(data))
     }
 
-    async fn copy(
-        &self,
+    fn copy(
+        &mut self,
         mut image: Sequential,
         step: Step<'_>,
     ) -> Result<Option<Sequential>, EngineError> {
         let mut buffer = vec![0; usize::try_from(BATCH).unwrap_or(0)];
         let (mut from, mut done, mut unsynced) = (0, 0, 0);
-        while let Some((start, end)) = self.batch(from).await? {
+        while let Some((start, end)) = self.batch(from)? {
             let (whole, rest) = (end - start, self.content.size().saturating_sub(start));
             let clusters = part(&mut buffer, whole);
             clusters.fill(0); // the last cluster may reach beyond the end of the disk
             let read = self.content.read(part(clusters, rest.min(whole)), start);
-            read.await.map_err(|e| self.at.io(self.source, &e))?;
+            read.map_err(|e| self.at.io(self.source, &e))?;
             unsynced += put(&mut image, start, clusters).map_err(|e| self.write_failed(&e))?;
             if unsynced >= SYNC_EVERY {
                 image.sync_data().map_err(|e| self.write_failed(&e))?;
@@ -173,10 +169,10 @@ impl Copy<'_> {
     }
 
     /// The next clusters at or after `from` (a multiple of the cluster) that may hold something: start and end.
-    async fn batch(&self, from: u64) -> Result<Option<(u64, u64)>, EngineError> {
+    fn batch(&mut self, from: u64) -> Result<Option<(u64, u64)>, EngineError> {
         let (size, mut offset) = (self.content.size(), from);
         while offset < size {
-            let extent = self.content.extent(offset, size - offset).await;
+            let extent = self.content.extent(offset, size - offset);
             let extent = extent.map_err(|e| self.at.io(self.source, &e))?;
             if extent.data {
                 let start = offset - offset % CLUSTER;

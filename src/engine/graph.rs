@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::definition::Definition;
 use crate::engine::failure::At;
-use crate::engine::merge::backing_of;
+use crate::engine::qcow2::backing::{self, Doubt};
+use crate::engine::qcow2::chain;
 use crate::engine::qcow2::header::Header;
 use crate::engine::{EngineError, EngineErrorKind, reflink, sim};
 use crate::inventory::{Format, Machine, SnapshotDisk};
-use crate::text::catalog::engine as texts;
 
 /// Device and inode: what makes two names the same file.
 type Key = (u64, u64);
@@ -104,15 +104,15 @@ impl Graph {
                 let refuse = |m| at.error(EngineErrorKind::Unsupported, m, &file);
                 let header = File::open(&file).and_then(|f| Header::load(&f));
                 let header = header.map_err(io)?.map_err(|e| refuse(e.message()))?;
-                if let Some(below) = backing_of(&file, &header) {
-                    let meta = fs::metadata(&below).map_err(|e| at.io(&below, &e))?;
-                    node.below = Some((meta.dev(), meta.ino()));
-                    let format = match header.backing_format().as_deref() {
-                        Some("raw") => Format::Raw,
-                        Some("qcow2") => Format::Qcow2,
-                        _ => return Err(refuse(texts::BACKING_UNRECORDED)),
+                if let Some(below) = backing::of(&file, &header) {
+                    // Where no format is recorded it may be either: it is looked into.
+                    let Some(format) = below.likely() else {
+                        let doubt = below.format.err().unwrap_or(Doubt::Unrecorded);
+                        return Err(chain::doubtful(at, &file, &below.file, doubt));
                     };
-                    next = Some((below, format));
+                    let meta = fs::metadata(&below.file).map_err(|e| at.io(&below.file, &e))?;
+                    node.below = Some((meta.dev(), meta.ino()));
+                    next = Some((below.file, format));
                 }
             }
             self.nodes.insert(key, node);

@@ -96,6 +96,7 @@ pub fn import(
     let mut used = Used::of(&others);
     used.note_unreadable(&directory, &others).map_err(fail)?;
     let mut disks: Vec<DiskEntry> = Vec::new();
+    let mut tops = Tops::new(Some(now));
     for (n, disk) in new.disks.iter().enumerate() {
         let id = disk.id.clone().unwrap_or_else(|| format!("disk{n}"));
         let at = At::new(&new.name, &id);
@@ -109,10 +110,11 @@ pub fn import(
         let (path, format) = image(&at, disk, data_dir)?;
         let layers = chain::open(&at, &path, format, roots)?;
         used.add(&at, &new.name, &layers)?;
+        tops.backing_formats.extend(chain::unrecorded(&layers));
         disks.push(DiskEntry { id, path, format });
     }
     let definition = Definition::new(VmId::random(), new.name.clone(), disks, new.overlay_ok);
-    write(&directory, &definition, now).map_err(fail)?;
+    write(&directory, &definition, &tops).map_err(fail)?;
     let (mut all, _) = library::scan(data_dir)?;
     all.remove(&definition.id)
         .map(|m| Machine::clone(&m))
@@ -281,9 +283,9 @@ impl Used {
 }
 
 /// Writes the machine's folder aside and renames it into place.
-fn write(directory: &Path, definition: &Definition, now: Timestamp) -> io::Result<()> {
+fn write(directory: &Path, definition: &Definition, tops: &Tops) -> io::Result<()> {
     let aside = directory.join(format!(".new-{}", definition.id));
-    let written = write_files(&aside, definition, now)
+    let written = write_files(&aside, definition, tops)
         .and_then(|()| fs::rename(&aside, directory.join(definition.id.to_string())));
     if written.is_err() {
         let _ = fs::remove_dir_all(&aside);
@@ -291,11 +293,11 @@ fn write(directory: &Path, definition: &Definition, now: Timestamp) -> io::Resul
     written.and_then(|()| stage::sync_dir(directory))
 }
 
-fn write_files(folder: &Path, definition: &Definition, now: Timestamp) -> io::Result<()> {
+fn write_files(folder: &Path, definition: &Definition, tops: &Tops) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o750).create(folder)?;
     let text = toml::to_string(definition).map_err(io::Error::other)?;
     definition::replace(&folder.join(DEFINITION), text.as_bytes())?;
-    Ok(Tops::new(Some(now)).save(&folder.join(TOPS))?)
+    Ok(tops.save(&folder.join(TOPS))?)
 }
 
 /// Imports and removals of one data directory take turns.

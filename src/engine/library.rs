@@ -19,6 +19,7 @@ use crate::engine::definition::{
     DEFINITION, Definition, DiskEntry, MACHINES, NotReplaced, TOPS, TOPS_NEW, Tops,
 };
 use crate::engine::failure::{At, kind};
+use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::header::Header;
 use crate::engine::reflink::{self, FOLDER};
@@ -371,6 +372,9 @@ fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> 
             return broken(&tops, text.with("file", tops.display()), seen);
         }
     };
+    for (image, format) in &stored.backing_formats {
+        backing::record(image, *format);
+    }
     let mut problems = Vec::new();
     let mut disks = Vec::new();
     for entry in &defined.disk {

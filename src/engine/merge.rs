@@ -9,14 +9,15 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
-use tokio::runtime::Runtime;
 
 use crate::engine::content::Content;
 use crate::engine::failure::At;
+use crate::engine::qcow2::backing;
+use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::editor::{self, Editor};
 use crate::engine::qcow2::header::Header;
 use crate::engine::qcow2::tables::{Extent, Kind, Tables, size};
@@ -90,19 +91,14 @@ impl Merge<'_> {
     pub fn run(&self, watch: &Watch<'_>) -> Result<Merged, EngineError> {
         let child = |e: io::Error| self.at.io(self.child, &e);
         let parent = |e: io::Error| self.at.io(self.parent, &e);
-        let header = self.header(self.child)?;
-        self.require_child(&header)?;
-        let lower = match self.parent_format {
-            Format::Raw => None,
-            Format::Qcow2 => Some(self.header(self.parent)?),
-        };
+        let (header, lower, layers) = self.checked()?;
         let file = File::open(self.child).map_err(child)?;
         let mut tables = Tables::open(file, header).map_err(child)?;
         let total = self.require_space(&mut tables, lower.as_ref())?;
         let mut work = Work {
-            merge: self,
             watch,
             tables,
+            layers,
             view: None,
             done: 0,
             total,
@@ -113,6 +109,27 @@ impl Merge<'_> {
             Some(header) => work.fill_qcow2(target, header),
         };
         merged.map_err(parent)
+    }
+
+    /// That nothing is known now for which the merge would be refused, but for space. Writes nothing.
+    ///
+    /// # Errors
+    /// As [`Merge::run`].
+    pub fn check(&self) -> Result<(), EngineError> {
+        self.checked().map(|_| ())
+    }
+
+    /// The headers of both files, that of the lower one if it has one, and the chain of the overlay.
+    fn checked(&self) -> Result<(Header, Option<Header>, Vec<Layer>), EngineError> {
+        let header = self.header(self.child)?;
+        self.require_child(&header)?;
+        let lower = match self.parent_format {
+            Format::Raw => None,
+            Format::Qcow2 => Some(self.header(self.parent)?),
+        };
+        let layers = chain::open(self.at, self.child, Format::Qcow2, &Roots::default())?;
+        chain::require_whole(self.at, &layers)?;
+        Ok((header, lower, layers))
     }
 
     fn header(&self, path: &Path) -> Result<Header, EngineError> {
@@ -127,7 +144,7 @@ impl Merge<'_> {
 
     /// The overlay must lie on the lower file: else the merge would destroy what is in there.
     fn require_child(&self, header: &Header) -> Result<(), EngineError> {
-        let named = backing_of(self.child, header);
+        let named = backing::of(self.child, header).map(|b| b.file);
         let id = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
         if named.is_some_and(|named| id(&named).is_some() && id(&named) == id(self.parent)) {
             return Ok(());
@@ -182,13 +199,6 @@ impl Merge<'_> {
     }
 }
 
-/// The file that the header names as its backing file; a relative name starts at the folder of `file`.
-#[must_use]
-pub fn backing_of(file: &Path, header: &Header) -> Option<PathBuf> {
-    let name = std::ffi::OsStr::from_bytes(header.backing.as_deref()?);
-    Some(file.parent().unwrap_or(Path::new("/")).join(name))
-}
-
 /// Whether the header of `file` has room for that backing file.
 ///
 /// # Errors
@@ -235,10 +245,13 @@ fn open_for_writing(file: &Path) -> io::Result<File> {
 }
 
 struct Work<'a> {
-    merge: &'a Merge<'a>,
     watch: &'a Watch<'a>,
     tables: Tables,
-    view: Option<View>,
+    /// The overlay with all below it.
+    layers: Vec<Layer>,
+    /// The disk as the overlay shows it. That does not change while the overlay is merged, so that tables which the
+    /// reader remembers are never wrong.
+    view: Option<Content>,
     done: u64,
     total: u64,
 }
@@ -263,7 +276,7 @@ impl Work<'_> {
 
     fn fill_qcow2(&mut self, target: File, header: Header) -> io::Result<Merged> {
         let bytes = self.tables.header.size;
-        let below = self.size_below(&header)?;
+        let below = self.size_below();
         let mut editor = Editor::open(target, header)?;
         editor.grow(bytes)?;
         for (from, to) in windows(0, bytes) {
@@ -282,16 +295,8 @@ impl Work<'_> {
     }
 
     /// The size of the disk that shines through where the lower file has nothing.
-    fn size_below(&self, header: &Header) -> io::Result<u64> {
-        let Some(backing) = backing_of(self.merge.parent, header) else {
-            return Ok(0);
-        };
-        if header.backing_format().as_deref() == Some(Format::Qcow2.as_str()) {
-            let below = Header::load(&File::open(backing)?)?;
-            let damaged = |_| io::Error::new(io::ErrorKind::InvalidData, "its backing file");
-            return below.map(|h| h.size).map_err(damaged);
-        }
-        Ok(fs::metadata(backing)?.len())
+    fn size_below(&self) -> u64 {
+        self.layers.get(2).map_or(0, |below| below.size)
     }
 
     /// Names the clusters of the lower file from `from` to `to` for what the overlay has there; the writes
@@ -359,7 +364,8 @@ impl Work<'_> {
                     Source::Zero => zero(target, piece.to, length)?,
                     Source::Child(from) => copy(&self.tables.file, from, target, piece.to, length)?,
                     Source::View(from) => {
-                        let bytes = self.view()?.read(from, length)?;
+                        let mut bytes = vec![0; size(length)];
+                        self.view()?.read(&mut bytes, from)?;
                         target.write_all_at(&bytes, piece.to)?;
                     }
                 }
@@ -374,13 +380,12 @@ impl Work<'_> {
         Ok(Merged::Done)
     }
 
-    fn view(&mut self) -> io::Result<&View> {
+    fn view(&mut self) -> io::Result<&mut Content> {
         if self.view.is_none() {
-            self.view = Some(View::open(self.merge.child)?);
+            self.view = Some(Content::of_chain(&self.layers)?);
         }
-        self.view
-            .as_ref()
-            .ok_or_else(|| io::ErrorKind::Other.into())
+        let view = self.view.as_mut();
+        view.ok_or_else(|| io::ErrorKind::Other.into())
     }
 }
 
@@ -407,7 +412,7 @@ fn piece(extent: &Extent, to: u64) -> Piece {
         from: match extent.kind {
             Kind::Zero => Source::Zero,
             Kind::Data(at) => Source::Child(at),
-            Kind::Compressed => Source::View(extent.at),
+            Kind::Compressed(..) => Source::View(extent.at),
         },
     }
 }
@@ -502,25 +507,4 @@ fn copy(from: &File, at: u64, to: &File, into: u64, length: u64) -> io::Result<(
         }
     }
     Ok(())
-}
-
-/// The disk as the overlay shows it. What it shows does not change while the overlay is merged, so that
-/// tables which the reader remembers are never wrong.
-struct View {
-    runtime: Runtime,
-    content: Content,
-}
-
-impl View {
-    fn open(child: &Path) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        let content = runtime.block_on(Content::open(child, Format::Qcow2, false))?;
-        Ok(Self { runtime, content })
-    }
-
-    fn read(&self, at: u64, length: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; size(length)];
-        self.runtime.block_on(self.content.read(&mut bytes, at))?;
-        Ok(bytes)
-    }
 }

@@ -21,6 +21,7 @@ pub mod sim;
 pub mod space;
 
 mod extents;
+mod project;
 mod revert;
 mod stage;
 

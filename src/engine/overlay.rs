@@ -78,7 +78,7 @@ impl Overlay {
     fn stage(&self, plan: &Plan) -> io::Result<()> {
         let file = stage::create(plan, LEVELS)?;
         image(plan).write(&file)?;
-        revert::take_over(&file, &File::open(&plan.disk.file)?)?;
+        revert::take_over_writable(&file, &File::open(&plan.disk.file)?, &plan.new_file)?;
         file.sync_all()?;
         stage::sync_dir(plan.new_file.parent().unwrap_or(&self.sets))
     }
@@ -113,6 +113,7 @@ impl Storage for Overlay {
     ) -> Result<Option<Plan>, EngineError> {
         let at = At::disk(machine, disk);
         let chain = chain::open(&at, &disk.file, disk.format, &self.roots)?;
+        chain::require_whole(&at, &chain)?;
         if !machine.overlay_ok {
             let text = match reflink::forbidden(&disk.file) {
                 Some(why) => at.text(texts::CLONE_DENIED, &disk.file).with("cause", why),
@@ -148,8 +149,8 @@ impl Storage for Overlay {
                     .with("limit", self.chain_cap),
             });
         }
-        let holds = image(&plan).fits();
-        Ok(holds.then_some(plan))
+        image(&plan).require(&at, &disk.file)?;
+        Ok(Some(plan))
     }
 
     fn room(&self, plan: &Plan) -> Result<(), EngineError> {
@@ -225,8 +226,14 @@ impl Storage for Overlay {
 
     fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError> {
         let (set, machine, disk) = (request.set, request.machine, request.disk);
+        let kept = request.kept;
         let folder = self.sets.join(set.to_string()).join(machine.id.to_string());
         let new_file = revert::beside(&folder, &disk.id, request.job, "qcow2");
+        let image = NewImage {
+            size: kept.size,
+            backing: Some((&kept.file, kept.format)),
+        };
+        image.require(&At::disk(machine, disk), &kept.file)?;
         revert::plan(NAME, request, new_file, Format::Qcow2, None)
     }
 

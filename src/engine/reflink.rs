@@ -95,6 +95,7 @@ impl Storage for Reflink {
     ) -> Result<Option<Plan>, EngineError> {
         let at = At::disk(machine, disk);
         let chain = chain::open(&at, &disk.file, disk.format, &self.roots)?;
+        chain::require_whole(&at, &chain)?;
         let meta = fs::metadata(&disk.file).map_err(|e| at.io(&disk.file, &e))?;
         if self.is_scattered(&disk.file) {
             return Ok(None);
@@ -346,8 +347,8 @@ fn directory(plan: &Plan) -> &Path {
     plan.new_file.parent().unwrap_or(Path::new("/"))
 }
 
-/// The header area that the clone needs because it lies in another folder than the image: `None` if the
-/// image names no backing file by a relative path.
+/// The header area that the clone needs because it lies in another folder than the image, and nothing is recorded of
+/// the clone but what its header says: `None` if the image names no backing file, or by an absolute path with a format.
 fn header_of_clone(plan: &Plan, roots: &Roots) -> Result<Option<Vec<u8>>, EngineError> {
     let (at, file) = (At::plan(plan), &plan.disk.file);
     if plan.disk.format != Format::Qcow2 {
@@ -360,7 +361,7 @@ fn header_of_clone(plan: &Plan, roots: &Roots) -> Result<Option<Vec<u8>>, Engine
     let Some(name) = header.backing.as_deref().map(OsStr::from_bytes) else {
         return Ok(None);
     };
-    if Path::new(name).is_absolute() {
+    if Path::new(name).is_absolute() && header.backing_format().is_some() {
         return Ok(None);
     }
     let chain = chain::open(&at, file, plan.disk.format, roots)?;

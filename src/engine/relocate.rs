@@ -17,7 +17,7 @@ use crate::engine::failure::At;
 use crate::engine::graph::is_ours;
 use crate::engine::locks::ImageLock;
 use crate::engine::merge;
-use crate::engine::qcow2::chain::by_suffix;
+use crate::engine::qcow2::backing;
 use crate::engine::qcow2::header::{Header, has_magic};
 use crate::engine::{EngineError, Top};
 use crate::id::VmId;
@@ -291,13 +291,9 @@ impl Survey {
         file: &Path,
         header: &Header,
     ) -> Option<(PathBuf, Format, Option<u64>)> {
-        let recorded = merge::backing_of(file, header)?;
-        let format = match header.backing_format().as_deref() {
-            Some("raw") => Some(Format::Raw),
-            Some("qcow2") => Some(Format::Qcow2),
-            _ => by_suffix(&recorded),
-        };
-        let Some(format) = format else {
+        let below = backing::of(file, header)?;
+        let (recorded, format) = (below.file, below.format);
+        let Ok(format) = format else {
             let file = file.display();
             self.problems.push(format!(
                 "{file} does not record the format of its backing file"

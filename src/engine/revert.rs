@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     Access, AtFlags, CWD, IFlags, RenameFlags, XattrFlags, accessat, fgetxattr, flistxattr,
-    fsetxattr, ioctl_ficlone, ioctl_getflags, ioctl_setflags, renameat_with,
+    fremovexattr, fsetxattr, ioctl_ficlone, ioctl_getflags, ioctl_setflags, renameat_with,
 };
 use rustix::io::Errno;
 
 use crate::engine::failure::{At, kind};
 use crate::engine::locks::ImageLock;
+use crate::engine::project;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::writer::NewImage;
 use crate::engine::stage::{self, remove, sync_dir};
@@ -28,7 +29,10 @@ use crate::text::catalog::engine as texts;
 /// The folders above a new file that are ours.
 const LEVELS: usize = 2;
 /// Access rules beyond the mode that a new top takes over from the old one.
-const ATTRIBUTES: &[&str] = &["system.posix_acl_access", "security.selinux"];
+const ATTRIBUTES: &[&str] = &[ACL, "security.selinux"];
+const ACL: &str = "system.posix_acl_access";
+/// Extended attributes that others have noted on a file.
+const NOTES: &[&str] = &["user.", "trusted."];
 
 /// The plan, once what is kept is there with all below it. Another file becomes the active one only where the
 /// definition allows it.
@@ -41,7 +45,8 @@ pub(crate) fn plan(
 ) -> Result<Revert, EngineError> {
     let (machine, disk, kept) = (request.machine, request.disk, request.kept);
     let at = At::disk(machine, disk);
-    chain::open(&at, &kept.file, kept.format, &Roots::default())?;
+    let layers = chain::open(&at, &kept.file, kept.format, &Roots::default())?;
+    chain::require_whole(&at, &layers)?;
     if in_place.is_none() && !machine.overlay_ok {
         let kind = EngineErrorKind::Unsupported;
         return Err(at.error(kind, texts::REVERT_MOVES, &disk.file));
@@ -103,7 +108,10 @@ fn make(revert: &Revert, content: impl FnOnce(&File) -> io::Result<()>) -> Resul
         let folder = revert.new_file.parent().unwrap_or(Path::new("/"));
         let file = stage::create_file(&revert.new_file, LEVELS)?;
         content(&file)?;
-        take_over(&file, &base)?;
+        match &revert.in_place {
+            Some(image) => tell(image, &take_over(&file, &base)?),
+            None => take_over_writable(&file, &base, &revert.new_file)?,
+        }
         file.sync_all()?;
         sync_dir(folder)
     };
@@ -130,6 +138,22 @@ fn require_removable(revert: &Revert) -> io::Result<()> {
             let text = format!("{} has the attribute i or a (chattr)", it.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
+    }
+    if revert.in_place.is_some()
+        && let (Ok(own), Ok(above)) = (
+            File::open(old).and_then(|f| project::of(&f)),
+            File::open(folder).and_then(|f| project::of(&f)),
+        )
+        && above.inherits
+        && own.id != above.id
+    {
+        let text = format!(
+            "{} is of project {}, and its folder keeps every other than {} from being moved into it (chattr -p)",
+            old.display(),
+            own.id,
+            above.id
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
     let denied = |e| io::Error::new(e, format!("{} cannot be written", folder.display()));
     accessat(
@@ -242,38 +266,113 @@ pub(crate) fn beside(
     folder.join(format!("{stem}-{job}.{suffix}"))
 }
 
-/// Whoever could use the base can use the new file: owner, mode, ACL and label. What users have noted on the base
-/// goes along where the file system has it.
-pub(crate) fn take_over(file: &File, base: &File) -> io::Result<()> {
+/// Gives a file what the base has beside its content: owner, access control list, label, what users and
+/// administrators have noted on it, project, inode flags, mode. In words what of it the file system or the kernel
+/// does not let be kept.
+///
+/// # Errors
+/// The I/O error; owner, mode, list and label are kept or it fails.
+pub(crate) fn take_over(file: &File, base: &File) -> io::Result<Vec<String>> {
     let (own, theirs) = (file.metadata()?, base.metadata()?);
     if (own.uid(), own.gid()) != (theirs.uid(), theirs.gid()) {
         fchown(file, Some(theirs.uid()), Some(theirs.gid()))?;
     }
-    file.set_permissions(Permissions::from_mode((theirs.mode() & 0o777) | 0o600))?;
     for name in ATTRIBUTES {
         // Most files have neither; what is not there, or is so already, needs no copy.
-        let wanted = attribute(base, name);
-        if !wanted.is_empty() && attribute(file, name) != wanted {
+        let (own, wanted) = (attribute(file, name), attribute(base, name));
+        if !wanted.is_empty() && own != wanted {
             fsetxattr(file, *name, &wanted, XattrFlags::empty())?;
+        } else if *name == ACL && wanted.is_empty() && !own.is_empty() {
+            fremovexattr(file, *name)?; // the folder has given it one
         }
     }
+    let mut lost = Vec::new();
     for name in notes(base) {
         match fsetxattr(file, &name, &attribute(base, &name), XattrFlags::empty()) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Ok(()) => {}
+            Err(e @ (Errno::OPNOTSUPP | Errno::PERM)) => {
+                lost.push(format!("extended attribute {name} ({e})"));
+            }
             Err(e) => return Err(e.into()),
         }
     }
-    Ok(())
+    if let (Ok(own), Ok(theirs)) = (project::of(file), project::of(base))
+        && own.id != theirs.id
+        && let Err(e) = project::set(file, theirs.id)
+    {
+        lost.push(format!("project id {} ({e})", theirs.id));
+    }
+    lost.extend(take_flags(file, base));
+    let mode = theirs.mode() & 0o7777;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    if file.metadata()?.mode() & 0o7777 != mode {
+        lost.push(format!("mode {mode:o}"));
+    }
+    Ok(lost)
 }
 
-/// The names of the extended attributes that belong to users.
+/// [`take_over`] for a file that becomes a writable one of ours; what is not kept is told in the log.
+pub(crate) fn take_over_writable(file: &File, base: &File, named: &Path) -> io::Result<()> {
+    tell(named, &take_over(file, base)?);
+    let mode = file.metadata()?.mode() & 0o7777;
+    file.set_permissions(Permissions::from_mode(mode | 0o600))
+}
+
+fn tell(file: &Path, lost: &[String]) {
+    if !lost.is_empty() {
+        let lost = lost.join(", ");
+        tracing::warn!(file = %file.display(), %lost, "The file in the place of an image does not keep all that the image has");
+    }
+}
+
+/// Inode flags that say how a file is treated and are not of its content (`chattr`), with their names there.
+const FLAGS: &[(u32, &str)] = &[
+    (0x0000_0001, "s (secure deletion)"),
+    (0x0000_0002, "u (undeletable)"),
+    (0x0000_0004, "c (compressed)"),
+    (0x0000_0008, "S (synchronous)"),
+    (0x0000_0040, "d (no dump)"),
+    (0x0000_0080, "A (no atime)"),
+    (0x0000_0400, "m (not compressed)"),
+    (0x0000_4000, "j (data journal)"),
+    (0x0000_8000, "t (no tail-merging)"),
+    (0x0080_0000, "C (no copy-on-write)"),
+    (0x0200_0000, "x (direct access)"),
+];
+
+/// Makes these flags the same; what cannot be is given back.
+fn take_flags(file: &File, base: &File) -> Vec<String> {
+    let (Ok(own), Ok(theirs)) = (ioctl_getflags(file), ioctl_getflags(base)) else {
+        return Vec::new();
+    };
+    let kept = FLAGS.iter().fold(0, |all, (bit, _)| all | bit);
+    let wanted = (own.bits() & !kept) | (theirs.bits() & kept);
+    if wanted == own.bits() {
+        return Vec::new();
+    }
+    if ioctl_setflags(file, IFlags::from_bits_retain(wanted)).is_err() {
+        let mut now = own.bits();
+        for (bit, _) in FLAGS {
+            let differs = (now ^ wanted) & bit != 0;
+            if differs && ioctl_setflags(file, IFlags::from_bits_retain(now ^ bit)).is_ok() {
+                now ^= bit;
+            }
+        }
+    }
+    // Some file systems take a flag without a word and do not set it.
+    let now = ioctl_getflags(file).map_or(own.bits(), |now| now.bits());
+    let lost = FLAGS.iter().filter(|(bit, _)| (now ^ wanted) & bit != 0);
+    lost.map(|(_, name)| format!("flag {name}")).collect()
+}
+
+/// The names of the extended attributes that users and administrators have noted.
 fn notes(file: &File) -> Vec<String> {
     let mut names = vec![0; 64 << 10]; // the kernel's limit
     let length = flistxattr(file, names.as_mut_slice()).unwrap_or(0);
     names.truncate(length);
     let names = names.split(|octet| *octet == 0);
     let names = names.filter_map(|name| std::str::from_utf8(name).ok());
-    let names = names.filter(|name| name.starts_with("user."));
+    let names = names.filter(|name| NOTES.iter().any(|of| name.starts_with(of)));
     names.map(str::to_owned).collect()
 }
 

@@ -121,6 +121,12 @@ impl Coordinator {
         file.starts_with(self.core.sets())
     }
 
+    /// Whether sets have made the file: in `sets/` of the data directory, or as a clone beside an image.
+    #[must_use]
+    pub fn is_of_sets(&self, file: &Path) -> bool {
+        graph::is_ours(&self.core.sets(), file)
+    }
+
     /// Moves a file that nothing names into `orphans/` of the data directory; gives its new path. Nothing is
     /// replaced there. Blocks.
     ///

@@ -5,6 +5,7 @@ mod capture;
 mod damage;
 mod denied;
 mod doctor;
+mod images;
 mod left;
 mod linked;
 mod lost;

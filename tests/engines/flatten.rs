@@ -115,6 +115,43 @@ fn zoo(dir: &Path) -> Vec<(&'static str, PathBuf, Format)> {
     write(&large, "qcow2", 6, "31M", "1536k");
     zoo.push(("clusters of 2 MiB", large, Format::Qcow2));
 
+    for bits in [9, 12, 14, 16, 21] {
+        for (how, extended) in [("zlib", false), ("zstd", false), ("zstd", true)] {
+            if extended && bits < 14 {
+                continue; // QEMU has no subclusters of less than a sector
+            }
+            let name = format!("{how}-{bits}-{extended}.qcow2");
+            let file = path(&name);
+            let options = format!(
+                "compression_type={how},cluster_size={},extended_l2={}",
+                1 << bits,
+                if extended { "on" } else { "off" }
+            );
+            let convert = ["convert", "-q", "-c", "-O", "qcow2", "-o", &options];
+            img(&[&convert[..], &[&text(&plain), &text(&file)]].concat());
+            // Over packed clusters, and parts of clusters that have no other.
+            for (n, at) in ["1030k", "2500k", "40M", "50000k"].into_iter().enumerate() {
+                write(&file, "qcow2", 0x30 + n as u8, at, "3k");
+            }
+            let discard = ["-f", "qcow2", "-c", "discard 1600k 128k", "-c"];
+            let zero = ["write -z 2600k 5k", &text(&file)];
+            run("qemu-io", &[&discard[..], &zero].concat());
+            zoo.push((Box::leak(name.into_boxed_str()), file, Format::Qcow2));
+        }
+    }
+
+    let parts = path("parts.qcow2");
+    let options = "extended_l2=on,cluster_size=64k";
+    let backed = ["create", "-q", "-f", "qcow2", "-F", "qcow2", "-o", options];
+    img(&[&backed[..], &["-b", &text(&plain), &text(&parts)]].concat());
+    for at in (1000..3000).step_by(74) {
+        let write = format!("write -P {} {at}k 2k", 1 + at % 250);
+        let zero = format!("write -z {}k 6k", at + 40);
+        let args = ["-f", "qcow2", "-c", &write, "-c", &zero, &text(&parts)];
+        run("qemu-io", &args);
+    }
+    zoo.push(("subclusters over a backing file", parts, Format::Qcow2));
+
     let mut below = (plain, "qcow2");
     for n in 0..3 {
         let layer = path(&format!("layer{n}.qcow2"));

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use groupshot::engine::content::Content;
 use groupshot::failpoint::FailedOnOrder;
 use groupshot::id::{SetId, VmId};
 use groupshot::inventory::JobState;
@@ -13,6 +12,7 @@ use groupshot::snapshot::{ApplyRequest, Mode, Passage, Recovered, Refused, Resou
 use groupshot::store::Store;
 
 use super::world::{Left, World, furnish, group};
+use crate::support::disk;
 
 fn nothing() -> Passage {
     Box::new(|_| Ok(()))
@@ -41,10 +41,9 @@ fn before_the_commit(point: &str) -> bool {
 async fn content(world: &World) -> BTreeMap<VmId, u8> {
     let mut content = BTreeMap::new();
     for (id, machine) in world.machines().iter() {
-        let disk = &machine.disks[0];
-        let it = Content::open(&disk.file, disk.format, false).await.unwrap();
-        let mut sector = [0; 512];
-        it.read(&mut sector, 4096).await.unwrap();
+        let image = &machine.disks[0];
+        let it = disk::read(&image.file, image.format).await;
+        let sector = &it[4096..4096 + 512];
         assert!(sector.iter().all(|b| *b == sector[0]));
         content.insert(*id, sector[0]);
     }
@@ -53,10 +52,8 @@ async fn content(world: &World) -> BTreeMap<VmId, u8> {
 
 async fn write(world: &World, byte: u8) {
     for machine in world.machines().values() {
-        let disk = &machine.disks[0];
-        let it = Content::open(&disk.file, disk.format, true).await.unwrap();
-        it.write(&[byte; 512], 4096).await.unwrap();
-        it.sync().await.unwrap();
+        let image = &machine.disks[0];
+        disk::write(&image.file, image.format, &[byte; 512], 4096).await;
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
-use groupshot::engine::content::{self, Content};
+use groupshot::engine::content;
 use groupshot::engine::import::{NewDisk, NewMachine, import};
 use groupshot::engine::qcow2::chain::Roots;
 use groupshot::engine::qcow2::writer::NewImage;
@@ -22,6 +22,7 @@ use groupshot::store::{Change, Store};
 use jiff::Timestamp;
 
 use super::world::{Left, World, collection, furnish, group, put};
+use crate::support::disk;
 use crate::support::tools::{self, full};
 
 pub(super) type Contents = BTreeMap<String, Vec<u8>>;
@@ -59,18 +60,13 @@ pub(super) async fn take(world: &World, count: u8) -> Vec<SetId> {
 
 pub(super) async fn write(world: &World, pattern: u8, at: u64) {
     for machine in world.machines().values() {
-        let disk = &machine.disks[0];
-        let content = Content::open(&disk.file, disk.format, true).await.unwrap();
-        content.write(&[pattern; 20_000], at).await.unwrap();
-        content.sync().await.unwrap();
+        let image = &machine.disks[0];
+        disk::write(&image.file, image.format, &[pattern; 20_000], at).await;
     }
 }
 
 async fn read(file: &Path, format: Format) -> Vec<u8> {
-    let content = Content::open(file, format, false).await.unwrap();
-    let mut bytes = vec![0; usize::try_from(content.size()).unwrap()];
-    content.read(&mut bytes, 0).await.unwrap();
-    bytes
+    disk::read(file, format).await
 }
 
 /// What every snapshot and every active disk holds.

@@ -101,18 +101,12 @@ pub(super) fn write(
 }
 
 /// Compares a disk with what it should hold; gives how many bytes were compared.
-pub(super) async fn compare(
-    file: &Path,
-    machine: &str,
-    expected: &Expected,
-) -> Result<u64, Failure> {
+pub(super) fn compare(file: &Path, machine: &str, expected: &Expected) -> Result<u64, Failure> {
     let failed = |e| at(file, &e);
-    let content = Content::open(file, format(file)?, false)
-        .await
-        .map_err(failed)?;
+    let mut content = Content::open(file, format(file)?).map_err(failed)?;
     let mut read = vec![0; BLOCK];
     for (n, pattern) in expected.iter().enumerate() {
-        content.read(&mut read, offset(n)).await.map_err(failed)?;
+        content.read(&mut read, offset(n)).map_err(failed)?;
         let wanted = bytes(*pattern, machine, n);
         if read != wanted {
             let byte = read.iter().zip(&wanted).position(|(a, b)| a != b);
@@ -193,8 +187,8 @@ mod tests {
         assert_eq!(names(&machines(&data).unwrap()), names(&made));
     }
 
-    #[tokio::test]
-    async fn a_single_changed_byte_is_found() {
+    #[test]
+    fn a_single_changed_byte_is_found() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().canonicalize().unwrap();
         let made = machines(&data).unwrap();
@@ -214,16 +208,16 @@ mod tests {
         let all_a = expected.clone();
         write(&data, b, false, &mut expected).unwrap();
         for (machine, file) in active(&data).unwrap() {
-            compare(&file, &machine, &expected).await.unwrap();
-            assert!(compare(&file, &machine, &all_a).await.is_err());
-            assert!(compare(&file, "another machine", &expected).await.is_err());
-            let content = Content::open(&file, format(&file).unwrap(), true)
-                .await
-                .unwrap();
-            let last = content.size() - 512;
-            content.write(&[0; 512], last).await.unwrap();
-            content.sync().await.unwrap();
-            let found = compare(&file, &machine, &expected).await.unwrap_err();
+            compare(&file, &machine, &expected).unwrap();
+            assert!(compare(&file, &machine, &all_a).is_err());
+            assert!(compare(&file, "another machine", &expected).is_err());
+            let mut content = Content::open(&file, format(&file).unwrap()).unwrap();
+            let last = content.size() - (1 << 16);
+            let mut cluster = vec![0; 1 << 16];
+            content.read(&mut cluster, last).unwrap();
+            cluster[(1 << 16) - 512..].fill(0);
+            content::overwrite(&file, format(&file).unwrap(), &[(last, cluster)]).unwrap();
+            let found = compare(&file, &machine, &expected).unwrap_err();
             assert!(found.message.contains("at byte 16776704"), "{found:?}");
         }
     }

@@ -209,7 +209,7 @@ async fn while_serving<T>(
 async fn compare(wire: &Wire, set: &str, expected: &Expected, name: &str) -> Result<(), Failure> {
     say(format_args!("Set `{name}`, compared by bytes:"));
     for (machine, file) in wire.captured(set).await? {
-        let bytes = disks::compare(&file, &machine, expected).await?;
+        let bytes = compare_disk(&file, &machine, expected).await?;
         say(format_args!(
             "  {machine}: {} holds {bytes} bytes, all as at the cut",
             file.display()
@@ -218,11 +218,19 @@ async fn compare(wire: &Wire, set: &str, expected: &Expected, name: &str) -> Res
     Ok(())
 }
 
+/// [`disks::compare`] on a thread that may block.
+async fn compare_disk(file: &Path, machine: &str, expected: &Expected) -> Result<u64, Failure> {
+    let (file, machine, expected) = (file.to_owned(), machine.to_owned(), expected.clone());
+    let compared =
+        tokio::task::spawn_blocking(move || disks::compare(&file, &machine, &expected)).await;
+    compared.map_err(Failure::failed)?
+}
+
 /// Compares every disk that the machines run on.
 async fn compare_active(data_dir: &Path, expected: &Expected, words: &str) -> Result<(), Failure> {
     say("Active disks, compared by bytes:");
     for (machine, file) in disks::active(data_dir)? {
-        let bytes = disks::compare(&file, &machine, expected).await?;
+        let bytes = compare_disk(&file, &machine, expected).await?;
         say(format_args!(
             "  {machine}: {} holds {bytes} bytes, {words}",
             file.display()

@@ -1,19 +1,21 @@
 //! The backing chain of an image, from the active file down, every link checked.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::header::{Header, has_magic};
+use super::backing::{self, Doubt};
+use super::header::Header;
+use super::whole;
 use crate::engine::failure::At;
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::inventory::Format;
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
+
+pub use super::backing::by_suffix;
 
 /// No chain deeper than this is read (`cut.md` 6).
 pub const DEPTH_MAX: usize = 64;
@@ -81,18 +83,85 @@ pub fn open(at: &At, top: &Path, format: Format, roots: &Roots) -> Result<Vec<La
     }
 }
 
-/// The chain under `top` as far as it can be read, and the file that cannot be, if there is one.
+/// The images of a chain whose header does not record the format of the file under them, with the format that it was
+/// read by.
+pub(crate) fn unrecorded(layers: &[Layer]) -> impl Iterator<Item = (PathBuf, Format)> {
+    let pairs = layers.iter().zip(layers.iter().skip(1));
+    let without = |layer: &Layer| {
+        let header = layer.header.as_ref();
+        header.is_some_and(|h| h.backing_format().is_none())
+    };
+    pairs
+        .filter(move |(layer, _)| without(layer))
+        .map(|(layer, below)| (layer.file.clone(), below.format))
+}
+
+/// The chain under `top` as far as its headers can be read, and the file of which it is not known what lies under it,
+/// if there is one. Nothing is refused for what a file holds: this asks only what lies on what.
 #[must_use]
 pub fn readable(top: &Path, format: Format) -> (Vec<Layer>, Option<PathBuf>) {
-    let mut layers = Vec::new();
-    let read = follow(
-        &At::new("", ""),
-        top,
+    let (mut layers, mut next) = (Vec::<Layer>::new(), Some((top.to_owned(), format)));
+    while let Some((file, format)) = next.take() {
+        let Ok(layer) = bare(&file, format) else {
+            return (layers, Some(file));
+        };
+        if layers.len() == DEPTH_MAX || layers.iter().any(|l| l.id == layer.id) {
+            return (layers, Some(file));
+        }
+        let below = layer.header.as_ref().and_then(|h| backing::of(&file, h));
+        layers.push(layer);
+        if let Some(below) = below {
+            let Some(format) = below.likely() else {
+                return (layers, Some(below.file));
+            };
+            next = Some((below.file, format));
+        }
+    }
+    (layers, None)
+}
+
+fn bare(file: &Path, format: Format) -> io::Result<Layer> {
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let header = match format {
+        Format::Raw => None,
+        Format::Qcow2 => {
+            Some(Header::load(&File::open(file)?)?.map_err(|_| io::ErrorKind::InvalidData)?)
+        }
+    };
+    let whole = meta.len().next_multiple_of(SECTOR);
+    Ok(Layer {
+        size: header.as_ref().map_or(whole, |h| h.size),
+        id: (meta.dev(), meta.ino()),
+        file: file.to_owned(),
         format,
-        &Roots::default(),
-        &mut layers,
-    );
-    (layers, read.err().map(|(file, _)| file))
+        header,
+    })
+}
+
+/// Refuses a chain of which a file is shorter than its own tables say: it was cut off since it was written.
+///
+/// # Errors
+/// [`EngineErrorKind::Unsupported`] naming the file.
+pub fn require_whole(at: &At, layers: &[Layer]) -> Result<(), EngineError> {
+    for layer in layers {
+        let Some(header) = &layer.header else {
+            continue;
+        };
+        let file = File::open(&layer.file).map_err(|e| at.io(&layer.file, &e))?;
+        match whole::require(&file, header) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                let text = at.text(texts::NOT_WHOLE, &layer.file).with("cause", e);
+                let kind = EngineErrorKind::Unsupported;
+                return Err(EngineError { kind, text });
+            }
+            Err(e) => return Err(at.io(&layer.file, &e)),
+        }
+    }
+    Ok(())
 }
 
 /// Adds every layer that can be read; a failure names its file.
@@ -117,7 +186,7 @@ fn follow(
             let error = unsupported(at, texts::CHAIN_LOOP, &layer.file);
             return Err((file, error));
         }
-        next = backing(at, &layer).map_err(|e| (file, e))?;
+        next = below(at, &layer).map_err(|e| (file, e))?;
         layers.push(layer);
     }
     Ok(())
@@ -175,81 +244,44 @@ fn checked_header(at: &At, path: &Path, file: &File) -> Result<Header, EngineErr
     if let Some(message) = header.refusal() {
         return Err(unsupported(at, message, path));
     }
-    match header.has_bitmap_in_use(file).map_err(io)? {
-        Ok(false) => Ok(header),
-        Ok(true) => Err(unsupported(at, texts::BITMAP_IN_USE, path)),
+    match header.bitmap_in_use(file).map_err(io)? {
+        Ok(None) => Ok(header),
+        Ok(Some(name)) => Err(EngineError {
+            kind: EngineErrorKind::Unsupported,
+            text: at.text(texts::BITMAP_IN_USE, path).with("bitmap", name),
+        }),
         Err(e) => Err(unsupported(at, e.message(), path)),
     }
 }
 
-/// The file under this one. A relative name starts at the folder of the file that names it.
-fn backing(at: &At, layer: &Layer) -> Result<Option<(PathBuf, Format)>, EngineError> {
-    let Some((header, name)) = layer
+/// The file under this one, with its format.
+fn below(at: &At, layer: &Layer) -> Result<Option<(PathBuf, Format)>, EngineError> {
+    let Some(below) = layer
         .header
         .as_ref()
-        .and_then(|h| Some((h, h.backing.as_ref()?)))
+        .and_then(|h| backing::of(&layer.file, h))
     else {
         return Ok(None);
     };
-    let shown = String::from_utf8_lossy(name);
-    if is_protocol(name) {
-        return Err(EngineError {
-            kind: EngineErrorKind::Unsupported,
-            text: at
-                .text(texts::BACKING_PROTOCOL, &layer.file)
-                .with("backing", shown),
-        });
+    match below.format {
+        Ok(format) => Ok(Some((below.file, format))),
+        Err(doubt) => Err(doubtful(at, &layer.file, &below.file, doubt)),
     }
-    let name = Path::new(OsStr::from_bytes(name));
-    let file = layer.file.parent().unwrap_or(Path::new("/")).join(name);
-    let format = match header.backing_format() {
-        Some(text) => recorded(&text).ok_or_else(|| EngineError {
-            kind: EngineErrorKind::Unsupported,
-            text: at
-                .text(texts::BACKING_FORMAT, &layer.file)
-                .with("format", text),
-        })?,
-        None => unrecorded(&file).ok_or_else(|| EngineError {
-            kind: EngineErrorKind::Unsupported,
-            text: at
-                .text(texts::BACKING_FORMAT_UNKNOWN, &layer.file)
-                .with("backing", shown),
-        })?,
+}
+
+/// That it is not known what lies under `file`.
+pub(crate) fn doubtful(at: &At, file: &Path, below: &Path, doubt: Doubt) -> EngineError {
+    let text = match doubt {
+        Doubt::Protocol => at.text(texts::BACKING_PROTOCOL, file),
+        Doubt::Foreign(format) => {
+            let text = at.text(texts::BACKING_FORMAT, file);
+            text.with("format", format)
+        }
+        Doubt::Unrecorded => at.text(texts::BACKING_FORMAT_UNKNOWN, file),
     };
-    Ok(Some((file, format)))
-}
-
-/// `json:{…}`, `nbd://…`, `file:…`: QEMU reads a colon before the first slash as a protocol.
-fn is_protocol(name: &[u8]) -> bool {
-    name.iter().find(|b| matches!(b, b':' | b'/')) == Some(&b':')
-}
-
-fn recorded(text: &str) -> Option<Format> {
-    match text {
-        "qcow2" => Some(Format::Qcow2),
-        "raw" => Some(Format::Raw),
-        _ => None,
-    }
-}
-
-/// What the suffix says, if the content does not speak against it. QEMU would guess from content alone
-/// and could be led by what a guest wrote.
-fn unrecorded(file: &Path) -> Option<Format> {
-    let format = by_suffix(file)?;
-    if !file.is_file() {
-        return Some(format); // gets its own error when it is read as a layer
-    }
-    let magic = File::open(file).and_then(|f| has_magic(&f)).ok()?;
-    (magic == (format == Format::Qcow2)).then_some(format)
-}
-
-/// The format that the name of an image claims. `.img` claims nothing: it is used for both.
-#[must_use]
-pub fn by_suffix(file: &Path) -> Option<Format> {
-    match file.extension()?.to_ascii_lowercase().to_str()? {
-        "qcow2" => Some(Format::Qcow2),
-        "raw" => Some(Format::Raw),
-        _ => None,
+    EngineError {
+        kind: EngineErrorKind::Unsupported,
+        text: text.with("backing", below.display()),
     }
 }
 

@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use super::header::Header;
 use super::refcounts::Refcounts;
 use super::tables::{
-    COPIED, Entry, ZERO, damaged, l2_offset, length, read_table, size, table_bytes,
+    COPIED, Entry, RawEntry, damaged, l2_offset, length, read_table, size, table_bytes,
 };
 use crate::failpoint;
 
@@ -62,7 +62,8 @@ impl Editor {
                 continue;
             };
             refcounts.count(offset, cluster)?;
-            for raw in read_table(&file, offset, size(cluster / 8))? {
+            let table = read_table(&file, offset, size(cluster / 8))?;
+            for raw in table.chunks(RawEntry::width(&header)).map(raw_entry) {
                 if let Some((offset, bytes)) = extent(Entry::read(raw, &header)?, cluster) {
                     refcounts.count(offset, bytes)?;
                 }
@@ -120,8 +121,8 @@ impl Editor {
     pub(crate) fn entry(&mut self, at: u64) -> io::Result<Entry> {
         let (index, place) = self.place(at);
         self.load(index)?;
-        let raw = self.l2.get(&index).and_then(|t| t.entries.get(place));
-        Entry::read(raw.copied().unwrap_or(0), &self.header)
+        let entries = self.l2.get(&index).and_then(|t| t.entries.get(place..));
+        Entry::read(raw_entry(entries.unwrap_or_default()), &self.header)
     }
 
     /// The host cluster for the contents of the cluster at `at`: the one it has if it has it alone, else a
@@ -130,14 +131,16 @@ impl Editor {
         let old = self.entry(at)?;
         match old {
             Entry::Data(host) if self.refcounts.is_single(host) => Ok((host, true)),
-            Entry::Zero(Some(host)) if self.refcounts.is_single(host) => {
-                self.put(at, host | COPIED)?;
+            Entry::Zero(Some(host)) | Entry::Mixed(Some(host), _)
+                if self.refcounts.is_single(host) =>
+            {
+                self.put(at, RawEntry::data(host, &self.header))?;
                 Ok((host, false))
             }
             _ => {
                 let host = self.refcounts.allocate(1);
                 self.let_go(old);
-                self.put(at, host | COPIED)?;
+                self.put(at, RawEntry::data(host, &self.header))?;
                 Ok((host, false))
             }
         }
@@ -146,7 +149,10 @@ impl Editor {
     /// Lets the cluster at `at` read as zero (version 3 only), or as what the backing file has.
     pub(crate) fn clear(&mut self, at: u64, zero: bool) -> io::Result<()> {
         let old = self.entry(at)?;
-        let new = if zero { ZERO } else { 0 };
+        let new = match zero {
+            true => RawEntry::zero(&self.header),
+            false => RawEntry::default(),
+        };
         if old == Entry::read(new, &self.header)? {
             return Ok(());
         }
@@ -235,12 +241,14 @@ impl Editor {
     }
 
     fn covers(&self) -> u64 {
-        1 << (2 * self.header.cluster_bits - 3)
+        self.header.covers()
     }
 
+    /// The L2 table by its place in L1, and where in it the entry begins.
     fn place(&self, at: u64) -> (usize, usize) {
         let place = (at % self.covers()) >> self.header.cluster_bits;
-        (size(at / self.covers()), size(place))
+        let begins = size(place) * RawEntry::width(&self.header);
+        (size(at / self.covers()), begins)
     }
 
     fn load(&mut self, index: usize) -> io::Result<()> {
@@ -262,7 +270,7 @@ impl Editor {
         Ok(())
     }
 
-    fn put(&mut self, at: u64, raw: u64) -> io::Result<()> {
+    fn put(&mut self, at: u64, raw: RawEntry) -> io::Result<()> {
         let (index, place) = self.place(at);
         self.load(index)?;
         let entries = size(self.cluster() / 8);
@@ -273,9 +281,10 @@ impl Editor {
             changed: true,
         });
         table.changed = true;
-        if let Some(entry) = table.entries.get_mut(place) {
-            *entry = raw;
-        }
+        let entry = table.entries.get_mut(place..).unwrap_or_default();
+        let halves = [raw.first, raw.second];
+        let halves = halves.into_iter().take(RawEntry::width(&self.header));
+        entry.iter_mut().zip(halves).for_each(|(e, half)| *e = half);
         Ok(())
     }
 
@@ -301,8 +310,19 @@ fn pass(step: &str) -> io::Result<()> {
 /// The bytes of the file that an entry takes.
 fn extent(entry: Entry, cluster: u64) -> Option<(u64, u64)> {
     match entry {
-        Entry::Unallocated | Entry::Zero(None) => None,
-        Entry::Data(host) | Entry::Zero(Some(host)) => Some((host, cluster)),
+        Entry::Unallocated | Entry::Zero(None) | Entry::Mixed(None, _) => None,
+        Entry::Data(host) | Entry::Zero(Some(host)) | Entry::Mixed(Some(host), _) => {
+            Some((host, cluster))
+        }
         Entry::Compressed(offset, bytes) => Some((offset, bytes)),
+    }
+}
+
+/// The entry that these numbers of a table begin with; a second one is its second half where entries have one.
+fn raw_entry(numbers: &[u64]) -> RawEntry {
+    let number = |n: usize| numbers.get(n).copied().unwrap_or(0);
+    RawEntry {
+        first: number(0),
+        second: number(1),
     }
 }

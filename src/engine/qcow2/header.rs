@@ -20,6 +20,11 @@ const KNOWN: u64 = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2;
 /// Autoclear bit 0: the bitmaps extension is up to date.
 const BITMAPS_VALID: u64 = 1;
 
+/// Extended L2 entries need clusters of 16 KiB: 32 subclusters of one sector.
+const EXTENDED_BITS_MIN: u32 = 14;
+const COMPRESSION_TYPE: usize = 104;
+const SECTOR: u64 = 512;
+
 /// Sizes that QEMU itself refuses to go beyond.
 const L1_ENTRIES_MAX: u32 = (32 << 20) / 8;
 const EXTENSIONS_MAX: usize = 64;
@@ -49,6 +54,17 @@ impl HeaderError {
     }
 }
 
+/// How the compressed clusters of an image are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Raw deflate.
+    Deflate,
+    /// Zstandard frames.
+    Zstd,
+    /// A type of a later version of the format.
+    Unknown,
+}
+
 /// One header extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extension {
@@ -65,7 +81,7 @@ pub struct Header {
     pub version: u32,
     /// Cluster size is `1 << cluster_bits`.
     pub cluster_bits: u32,
-    /// Virtual size in bytes.
+    /// Virtual size in bytes, in whole sectors: QEMU shows no part of one.
     pub size: u64,
     /// 0 none, 1 AES, 2 LUKS.
     pub crypt_method: u32,
@@ -85,6 +101,8 @@ pub struct Header {
     pub incompatible: u64,
     /// Autoclear features; 0 in version 2.
     pub autoclear: u64,
+    /// How compressed clusters are packed.
+    pub compression: Compression,
     /// Length of the fixed part.
     pub length: usize,
     /// Name of the backing file as written.
@@ -150,7 +168,7 @@ impl Header {
         let header = Self {
             version,
             cluster_bits,
-            size: be64(bytes, 24)?,
+            size: be64(bytes, 24)? / SECTOR * SECTOR,
             crypt_method: be32(bytes, 32)?,
             l1_entries: be32(bytes, 36)?,
             l1_offset: be64(bytes, 40)?,
@@ -160,6 +178,11 @@ impl Header {
             snapshots: be32(bytes, 60)?,
             incompatible: if v3 { be64(bytes, 72)? } else { 0 },
             autoclear: if v3 { be64(bytes, 88)? } else { 0 },
+            compression: match bytes.get(COMPRESSION_TYPE) {
+                Some(1) if length > COMPRESSION_TYPE => Compression::Zstd,
+                Some(2..) if length > COMPRESSION_TYPE => Compression::Unknown,
+                _ => Compression::Deflate,
+            },
             length,
             backing,
             extensions: extensions(bytes, length, extensions_end)?,
@@ -168,13 +191,26 @@ impl Header {
         header.is_plausible().then_some(header)
     }
 
-    /// The L1 table lies on a cluster behind the header and covers the virtual size.
+    /// Whether L2 entries have a second half, with the state of 32 subclusters.
+    #[must_use]
+    pub fn is_extended(&self) -> bool {
+        self.incompatible & EXTENDED_L2 != 0
+    }
+
+    /// Bytes of the disk under one L2 table.
+    #[must_use]
+    pub fn covers(&self) -> u64 {
+        1 << (2 * self.cluster_bits - 3 - u32::from(self.is_extended()))
+    }
+
+    /// The L1 table lies on a cluster behind the header and covers the virtual size; no feature contradicts a field.
     fn is_plausible(&self) -> bool {
-        let extended = u32::from(self.incompatible & EXTENDED_L2 != 0);
-        let covered_bits = 2 * self.cluster_bits - 3 - extended;
-        let needed = self.size.div_ceil(1_u64 << covered_bits);
+        let needed = self.size.div_ceil(self.covers());
         let cluster = 1_u64 << self.cluster_bits;
+        let packed = self.compression != Compression::Deflate;
         self.size <= i64::MAX.unsigned_abs()
+            && (!self.is_extended() || self.cluster_bits >= EXTENDED_BITS_MIN)
+            && packed == (self.incompatible & COMPRESSION != 0)
             && self.l1_entries <= L1_ENTRIES_MAX
             && u64::from(self.l1_entries) >= needed
             && (self.l1_entries == 0
@@ -202,6 +238,10 @@ impl Header {
             (has(CORRUPT), texts::CORRUPT),
             (has(DIRTY), texts::DIRTY),
             (self.incompatible & !KNOWN != 0, texts::UNKNOWN_FEATURE),
+            (
+                self.compression == Compression::Unknown,
+                texts::UNKNOWN_FEATURE,
+            ),
             (self.snapshots != 0, texts::INTERNAL_SNAPSHOTS),
         ]
         .into_iter()
@@ -213,30 +253,20 @@ impl Header {
     #[must_use]
     pub fn merge_refusal(&self) -> Option<Message> {
         let bitmaps = self.extensions.iter().any(|e| e.kind == EXT_BITMAPS);
-        self.refusal().or_else(|| {
-            [
-                (
-                    self.incompatible & EXTENDED_L2 != 0,
-                    texts::MERGE_SUBCLUSTERS,
-                ),
-                (bitmaps, texts::MERGE_BITMAPS),
-            ]
-            .into_iter()
-            .find_map(|(applies, message)| applies.then_some(message))
-        })
+        self.refusal().or(bitmaps.then_some(texts::MERGE_BITMAPS))
     }
 
-    /// Whether a persistent bitmap is marked in use: its last writer did not close the image. Stored
+    /// The first persistent bitmap that is marked in use: its last writer did not close the image. Stored
     /// bitmaps that are not are no reason to refuse an image.
     ///
     /// # Errors
     /// Outside the I/O error, inside [`HeaderError::Damaged`] for a directory that cannot be read.
-    pub fn has_bitmap_in_use(&self, file: &File) -> io::Result<Result<bool, HeaderError>> {
+    pub fn bitmap_in_use(&self, file: &File) -> io::Result<Result<Option<String>, HeaderError>> {
         let Some(ext) = self.extensions.iter().find(|e| e.kind == EXT_BITMAPS) else {
-            return Ok(Ok(false));
+            return Ok(Ok(None));
         };
         if self.autoclear & BITMAPS_VALID == 0 {
-            return Ok(Ok(false));
+            return Ok(Ok(None));
         }
         let fields = (be32(&ext.data, 0), be64(&ext.data, 8), be64(&ext.data, 16));
         let (Some(count), Some(length), Some(offset)) = fields else {
@@ -247,7 +277,7 @@ impl Header {
         }
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let directory = read_up_to(file, offset, length)?;
-        Ok(any_in_use(&directory, count).ok_or(HeaderError::Damaged))
+        Ok(first_in_use(&directory, count).ok_or(HeaderError::Damaged))
     }
 
     /// The header area with this backing file in place of the old one: everything from offset 0 to the
@@ -335,16 +365,22 @@ pub(super) fn push_extension(out: &mut Vec<u8>, ext: &Extension) -> Option<()> {
 }
 
 /// `None` for a directory that does not hold `count` entries.
-fn any_in_use(directory: &[u8], count: u32) -> Option<bool> {
+fn first_in_use(directory: &[u8], count: u32) -> Option<Option<String>> {
     let mut at = 0_usize;
-    let mut found = false;
+    let mut found = None;
     for _ in 0..count {
-        found |= be32(directory, at + 12)? & 1 != 0;
+        let in_use = be32(directory, at + 12)? & 1 != 0;
         let name = usize::from(u16::from_be_bytes(
             *directory.get(at + 18..)?.first_chunk()?,
         ));
         let extra = usize::try_from(be32(directory, at + 20)?).ok()?;
         let length = 24_usize.checked_add(name)?.checked_add(extra)?;
+        if in_use && found.is_none() {
+            // The name lies behind the extra data.
+            let begins = at.checked_add(24)?.checked_add(extra)?;
+            let name = directory.get(begins..begins.checked_add(name)?)?;
+            found = Some(String::from_utf8_lossy(name).into_owned());
+        }
         at = at.checked_add(length.checked_next_multiple_of(8)?)?;
         if at > directory.len() {
             return None;

@@ -1,6 +1,7 @@
 //! qcow2 images as far as this program reads and writes them by itself: the header, a new image, the
 //! backing chain. QEMU `docs/interop/qcow2.rst` is the format's text.
 
+pub mod backing;
 pub mod chain;
 pub mod header;
 pub mod sequential;
@@ -8,6 +9,8 @@ pub mod writer;
 
 pub(crate) mod editor;
 pub(crate) mod tables;
+pub(crate) mod unpack;
+pub(crate) mod whole;
 
 mod refcounts;
 

@@ -254,7 +254,7 @@ fn limit(order: u32) -> u64 {
 }
 
 /// Counts narrower than a byte fill it from its low end; wider ones are big-endian.
-fn read_count(block: &[u8], order: u32, place: usize) -> u64 {
+pub(super) fn read_count(block: &[u8], order: u32, place: usize) -> u64 {
     if order < 3 {
         let (byte, shift, mask) = narrow(order, place);
         return u64::from((block.get(byte).copied().unwrap_or(0) >> shift) & mask);

@@ -141,7 +141,7 @@ fn images_that_this_program_does_not_take_say_why() {
 }
 
 /// A header with a bitmaps extension whose directory stands at 64 KiB and is `directory`.
-fn with_bitmaps(directory: &[u8], count: u32, valid: bool) -> Result<bool, HeaderError> {
+fn with_bitmaps(directory: &[u8], count: u32, valid: bool) -> Result<Option<String>, HeaderError> {
     let mut bytes = good();
     bytes.resize(1 << 16, 0);
     let mut data = Vec::new();
@@ -160,7 +160,7 @@ fn with_bitmaps(directory: &[u8], count: u32, valid: bool) -> Result<bool, Heade
     fs::write(file.path(), &bytes).unwrap();
     let open = File::open(file.path()).unwrap();
     let header = Header::load(&open).unwrap().unwrap();
-    header.has_bitmap_in_use(&open).unwrap()
+    header.bitmap_in_use(&open).unwrap()
 }
 
 #[test]
@@ -175,12 +175,13 @@ fn a_bitmap_in_use_is_found_and_a_stored_one_is_kept() {
     };
     let (stored, in_use) = (entry(2), entry(3));
     let both = [stored.clone(), in_use.clone()].concat();
-    assert_eq!(with_bitmaps(&stored, 1, true), Ok(false));
-    assert_eq!(with_bitmaps(&in_use, 1, true), Ok(true));
-    assert_eq!(with_bitmaps(&both, 2, true), Ok(true));
+    let named = Ok(Some("rp1".to_owned()));
+    assert_eq!(with_bitmaps(&stored, 1, true), Ok(None));
+    assert_eq!(with_bitmaps(&in_use, 1, true), named);
+    assert_eq!(with_bitmaps(&both, 2, true), named);
     assert_eq!(
         with_bitmaps(&in_use, 1, false),
-        Ok(false),
+        Ok(None),
         "stale: QEMU drops it"
     );
     for (directory, count) in [(&stored, 2), (&stored, u32::MAX), (&Vec::new(), 1)] {

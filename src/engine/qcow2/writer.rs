@@ -13,7 +13,10 @@ use std::path::Path;
 
 use super::header::{Extension, push_extension};
 use super::{BACKING_NAME_MAX, EXT_BACKING_FORMAT, MAGIC};
+use crate::engine::failure::At;
+use crate::engine::{EngineError, EngineErrorKind};
 use crate::inventory::Format;
+use crate::text::catalog::engine as texts;
 
 const CLUSTER_BITS: u32 = 16;
 /// Bytes of a cluster in every image written here.
@@ -41,8 +44,30 @@ impl NewImage<'_> {
     /// Can it be written: neither too large nor its backing path too long?
     #[must_use]
     pub fn fits(&self) -> bool {
-        let name = self.backing.map_or(0, |(p, _)| p.as_os_str().len());
-        self.size <= SIZE_MAX && name <= BACKING_NAME_MAX
+        self.size <= SIZE_MAX && self.name() <= BACKING_NAME_MAX
+    }
+
+    fn name(&self) -> usize {
+        self.backing.map_or(0, |(p, _)| p.as_os_str().len())
+    }
+
+    /// That it can be written, for an image over `file`.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Unsupported`] with the reason why it cannot.
+    pub fn require(&self, at: &At, file: &Path) -> Result<(), EngineError> {
+        let text = if self.size > SIZE_MAX {
+            let text = at.text(texts::DISK_TOO_LARGE, file);
+            text.with("size", self.size).with("limit", SIZE_MAX)
+        } else if self.name() > BACKING_NAME_MAX {
+            let text = at.text(texts::BACKING_NAME_LONG, file);
+            let text = text.with("length", self.name());
+            text.with("limit", BACKING_NAME_MAX)
+        } else {
+            return Ok(());
+        };
+        let kind = EngineErrorKind::Unsupported;
+        Err(EngineError { kind, text })
     }
 
     /// Writes it into an empty file. Syncs nothing.

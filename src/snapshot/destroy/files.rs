@@ -246,6 +246,13 @@ impl<'a> Survey<'a> {
             self.require_own(layer, grandchild)?;
             merge::can_name(&at, &grandchild.file, &node.file, node.format).map_err(|e| e.text)?;
         }
+        let merge = merge::Merge {
+            at: &at,
+            parent: &node.file,
+            parent_format: node.format,
+            child: &child.file,
+        };
+        merge.check().map_err(|e| e.text)?;
         Ok(Merge {
             machine: self.member.machine,
             disk: layer.disk.clone(),

@@ -218,8 +218,14 @@ impl Kind for Destroy {
         };
         let kept = self.kept();
         if let (true, Some(member)) = (self.intent.tidies, self.intent.members.first()) {
-            let status = texts::TIDIED.with("machine", &member.name);
-            return Some((status.with("count", kept.len()), Vec::new()));
+            let status = match kept.first() {
+                None => texts::TIDIED.with("machine", &member.name),
+                Some(first) => texts::TIDIED_KEPT
+                    .with("machine", &member.name)
+                    .with("count", kept.len())
+                    .with("cause", first),
+            };
+            return Some((status, Vec::new()));
         }
         let status = match kept.first() {
             None => done,

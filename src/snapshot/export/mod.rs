@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::engine::qcow2::writer::SIZE_MAX;
 use crate::engine::space::Reserve;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Affected, JobKind, Service, SnapshotSet};
@@ -212,6 +213,11 @@ async fn check(
         let text = texts::EXPORT_NO_CONTENT.with("driver", &disk.driver);
         return Err(ExportRefused::NotSupported(text));
     }
+    if request.storage
+        && let Some(text) = too_large(&set)
+    {
+        return Err(ExportRefused::InvalidState(text));
+    }
     let intent = Intent {
         job: JobId::random(),
         set,
@@ -232,6 +238,19 @@ async fn check(
         tracing::error!(%error, "Checking an export panicked");
         Err(ExportRefused::Failed(texts::INTERNAL.text()))
     })
+}
+
+/// That the first disk which is too large for the image that an export makes of it is so.
+fn too_large(set: &SnapshotSet) -> Option<Text> {
+    let disks = set
+        .members
+        .iter()
+        .flat_map(|m| m.disks.iter().map(move |d| (m, d)));
+    let (member, disk) = disks.into_iter().find(|(_, d)| d.size > SIZE_MAX)?;
+    let text = texts::EXPORT_TOO_LARGE
+        .with("machine", &member.machine_name)
+        .with("disk", &disk.id);
+    Some(text.with("size", disk.size).with("limit", SIZE_MAX))
 }
 
 fn set_of(state: &State, id: SetId) -> Result<SnapshotSet, Text> {

@@ -37,9 +37,10 @@ super::messages! {
     DIRTY = "engine.dirty", "machine {machine}, disk {disk}: {file} was not closed cleanly (dirty bit); repair it first (qemu-img check -r all)";
     CORRUPT = "engine.corrupt", "machine {machine}, disk {disk}: {file} is marked corrupt; repair it first (qemu-img check -r all)";
     UNKNOWN_FEATURE = "engine.unknown-feature", "machine {machine}, disk {disk}: {file} uses a qcow2 feature that this version does not know";
-    BITMAP_IN_USE = "engine.bitmap-in-use", "machine {machine}, disk {disk}: {file} holds a dirty bitmap that is marked in use; repair it first (qemu-img check -r all)";
-    BACKING_UNRECORDED = "engine.backing-unrecorded", "machine {machine}, disk {disk}: {file} does not record the format of its backing file";
-    MERGE_SUBCLUSTERS = "engine.merge-subclusters", "machine {machine}, disk {disk}: {file} has extended L2 entries, which this version does not merge";
+    BITMAP_IN_USE = "engine.bitmap-in-use", "machine {machine}, disk {disk}: {file} holds a dirty bitmap, {bitmap}, that is marked in use: whoever wrote it last did not close the image, and the bitmap is of no use any more; remove it first (qemu-img bitmap --remove {file} {bitmap})";
+    NOT_WHOLE = "engine.not-whole", "machine {machine}, disk {disk}: {file} cannot be read to its end ({cause}); put back the whole file";
+    DISK_TOO_LARGE = "engine.disk-too-large", "machine {machine}, disk {disk}: the disk of {file} has {size} bytes; an image that this program makes holds at most {limit}";
+    BACKING_NAME_LONG = "engine.backing-name-long", "machine {machine}, disk {disk}: the path {file} has {length} bytes, and qcow2 has room for {limit} in the name of a backing file: no overlay can be made over it; move the image to a shorter path (groupshot relocate)";
     MERGE_BITMAPS = "engine.merge-bitmaps", "machine {machine}, disk {disk}: {file} holds dirty bitmaps, which a merge would make wrong; remove them first (qemu-img bitmap --remove)";
     MERGE_NOT_CHILD = "engine.merge-not-child", "machine {machine}, disk {disk}: {file} does not name {parent} as its backing file";
     MERGE_SPACE = "engine.merge-space", "machine {machine}, disk {disk}: merging into {file} may need {needed} bytes, {free} are free";
@@ -48,7 +49,7 @@ super::messages! {
     BACKING_MISSING = "engine.backing-missing", "machine {machine}, disk {disk}: backing file {file} (named by {by}) is not there";
     BACKING_PROTOCOL = "engine.backing-protocol", "machine {machine}, disk {disk}: {file} names its backing file by json: or a protocol ({backing}); only plain paths are supported";
     BACKING_FORMAT = "engine.backing-format", "machine {machine}, disk {disk}: {file} names a backing file of format {format}; only qcow2 and raw are supported";
-    BACKING_FORMAT_UNKNOWN = "engine.backing-format-unknown", "machine {machine}, disk {disk}: {file} does not record the format of its backing file {backing}; record it (qemu-img rebase -u -F FORMAT -b BACKING)";
+    BACKING_FORMAT_UNKNOWN = "engine.backing-format-unknown", "machine {machine}, disk {disk}: {file} does not record the format of its backing file {backing}, and neither its suffix nor its beginning tells it for sure; say it (groupshot vm set {machine} --backing-format {file}=FORMAT; before an import qemu-img rebase -u -F FORMAT -b {backing} {file})";
     CHAIN_LOOP = "engine.chain-loop", "machine {machine}, disk {disk}: the backing chain comes back to {file}";
     CHAIN_CAP = "engine.chain-cap", "machine {machine}, disk {disk}: a snapshot would make its chain of files deeper than {limit} (chain_cap in the configuration)";
     CHAIN_DEEP = "engine.chain-deep", "machine {machine}, disk {disk}: the backing chain of {file} is deeper than {limit} files";

@@ -56,7 +56,8 @@ super::messages! {
     DESTROY_WAITS = "snapshot.destroy-waits", "snapshot set {set} is destroyed; the merge of its files waits: {cause}";
     DESTROY_RECOVERING = "snapshot.destroy-recovering", "snapshot set {set} is destroyed; its files are still being merged";
     TIDYING = "snapshot.tidying", "merging hidden layers of machine {machine}";
-    TIDIED = "snapshot.tidied", "hidden layers of machine {machine} are merged; files kept as hidden layers: {count}";
+    TIDIED = "snapshot.tidied", "no hidden layer of machine {machine} is left to merge";
+    TIDIED_KEPT = "snapshot.tidied-kept", "hidden layers of machine {machine} that stay: {count}; {cause}";
     FORGETTING = "snapshot.forgetting", "taking the snapshots out of the records";
     CLEANING = "snapshot.cleaning", "removing and merging files";
     DESTROY_ENDING = "snapshot.destroy-ending", "recording the end";
@@ -97,6 +98,7 @@ super::messages! {
     EXPORT_UNUSABLE = "snapshot.export-unusable", "parameter ExportDirectory: {directory} cannot be used: {cause}";
     EXPORT_EXISTS = "snapshot.export-exists", "{target} exists already; an export never replaces anything";
     EXPORT_NO_CONTENT = "snapshot.export-no-content", "simulated disks have no content to export (storage driver {driver}); CopyVmStorage = false exports the definitions";
+    EXPORT_TOO_LARGE = "snapshot.export-too-large", "machine {machine}, disk {disk}: it has {size} bytes; an exported image holds at most {limit}";
     EXPORT_FULL = "snapshot.export-full", "no space left below {directory}";
     EXPORT_WRITE = "snapshot.export-write", "{directory}: {cause}";
     EXPORT_DEFINITION = "snapshot.export-definition", "machine {machine}: its definition in the set cannot be exported: {cause}";

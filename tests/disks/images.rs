@@ -1,0 +1,521 @@
+//! Images of every make that QEMU has: captured, exported, applied, merged, each against QEMU's own reading; and what
+//! is refused of them, before anything is written.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{IFlags, XattrFlags};
+
+use crate::support::server::{Server, run_in, text};
+use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds};
+use crate::support::tools::{self, assert_clean, assert_equal, full, run, try_run};
+use crate::support::wire::{STARTED, Wire};
+
+const INVALID_STATE: u64 = 5;
+
+fn path(file: &Path) -> &str {
+    file.to_str().unwrap()
+}
+
+/// Takes the record of the backing format out of a header, as `qemu-img create -b` without `-F` wrote it once.
+fn forget_backing_format(image: &Path) {
+    let file = File::options().read(true).write(true).open(image).unwrap();
+    let mut header = [0; 4096];
+    file.read_exact_at(&mut header, 0).unwrap();
+    let kind = [0xe2, 0x79, 0x2a, 0xca];
+    let at = header.windows(4).position(|w| w == kind).unwrap();
+    file.write_all_at(&[0x11; 4], u64::try_from(at).unwrap())
+        .unwrap();
+}
+
+/// Virtual size in bytes as QEMU shows it.
+fn virtual_size(image: &Path) -> u64 {
+    let told = run("qemu-img", &["info", "-U", "--output=json", path(image)]);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    told["virtual-size"].as_u64().unwrap()
+}
+
+/// An image with something in every kind of cluster.
+fn image(site: &Site, name: &str, options: &str) -> PathBuf {
+    let (raw, image) = (site.images.join("content.raw"), site.images.join(name));
+    let text: Vec<u8> = (0..3 << 20).map(|n: u32| (n / 700 % 251) as u8).collect();
+    fs::write(&raw, text).unwrap();
+    let convert = ["convert", "-c", "-f", "raw", "-O", "qcow2", "-o", options];
+    run(
+        "qemu-img",
+        &[&convert[..], &[path(&raw), path(&image)]].concat(),
+    );
+    fs::remove_file(raw).unwrap();
+    tools::write(&image, "qcow2", 9, "100k", "3k");
+    let zero = [
+        "-c",
+        "write -z 700k 70k",
+        "-c",
+        "discard 1M 256k",
+        path(&image),
+    ];
+    run("qemu-io", &zero);
+    image
+}
+
+/// What the disk holds, as QEMU reads it.
+fn content(site: &Site, name: &str, top: &Path) -> PathBuf {
+    let raw = site.images.join(name);
+    run(
+        "qemu-img",
+        &["convert", "-U", "-O", "raw", path(top), path(&raw)],
+    );
+    raw
+}
+
+fn import(site: &Site, name: &str, image: &Path) -> Machine {
+    site.import(name, &["--overlay-ok", path(image)], vec![vec![0; SIZE]])
+}
+
+fn destroy(site: &Site, wire: &Wire, set: &str) -> String {
+    let gone = wire.destroy(set).unwrap();
+    assert_eq!(gone.value, STARTED, "{}", wire.why(&gone));
+    let job = wire.end(&gone.job.unwrap()).unwrap();
+    assert_eq!(job.state, 7, "{job:?}");
+    site.wait_for_journals();
+    job.status
+}
+
+fn exporting(site: &Site, more: &str) -> (Server, PathBuf) {
+    let out = site.images.join("out");
+    let _there = fs::create_dir(&out);
+    let roots = format!("[export]\nroots = [\"{}\"]\n{more}", out.display());
+    (site.serve_configured(&roots), out)
+}
+
+#[test]
+fn packed_and_subclustered_images_are_exported_applied_and_merged() {
+    if !full("images of every make") {
+        return;
+    }
+    for options in [
+        "compat=0.10,cluster_size=4k",
+        "cluster_size=512",
+        "compression_type=zstd,cluster_size=2M",
+        "compression_type=zstd,cluster_size=4k",
+        "extended_l2=on,cluster_size=16k",
+        "extended_l2=on,compression_type=zstd,cluster_size=128k",
+        "extended_l2=on,refcount_bits=64,cluster_size=2M",
+    ] {
+        let site = Site::new(Ground::Host);
+        let image = image(&site, "disk.qcow2", options);
+        let machine = import(&site, "web", &image);
+        let (server, out) = exporting(&site, "");
+        let wire = Wire::new(&server);
+        let group = wire.define("all", &[&machine.id]).unwrap();
+        let before = content(&site, "before.raw", &image);
+        let first = wire.take(&group, "first");
+        site.wait_for_journals();
+        let top = site.top(&machine, 0);
+        tools::write(&top, "qcow2", 7, "101k", "512");
+        tools::write(&top, "qcow2", 8, "1100k", "300k");
+        run("qemu-io", &["-c", "write -z 2M 1k", path(&top)]);
+        let after = content(&site, "after.raw", &top);
+        let second = wire.take(&group, "second");
+        site.wait_for_journals();
+
+        let exported = wire.export(&first, path(&out), None).unwrap();
+        assert_eq!(exported.value, STARTED, "{}", wire.why(&exported));
+        let job = wire.end(&exported.job.unwrap()).unwrap();
+        assert_eq!(job.state, 7, "{options}: {job:?}");
+        let exported = out.join("first").join("web").join("disk0.qcow2");
+        let exported = if exported.exists() {
+            exported
+        } else {
+            found(&out)
+        };
+        assert_equal((&exported, "qcow2"), (&before, "raw"));
+        assert_clean(&exported);
+
+        let applied = wire.apply(&first).unwrap();
+        let applied = wire.end(&applied.job.unwrap()).unwrap();
+        assert_eq!(applied.state, 7, "{options}: {applied:?}");
+        site.wait_for_journals();
+        assert_equal((&site.top(&machine, 0), "qcow2"), (&before, "raw"));
+        let applied = wire.apply(&second).unwrap();
+        assert_eq!(wire.end(&applied.job.unwrap()).unwrap().state, 7);
+        site.wait_for_journals();
+        for set in [second, first] {
+            let said = destroy(&site, &wire, &set);
+            assert!(!said.contains("hidden"), "{options}: {said}");
+        }
+        assert_eq!(site.top(&machine, 0), image, "{options}");
+        assert_equal((&image, "qcow2"), (&after, "raw"));
+        assert_clean(&image);
+        assert_eq!(site.kept(), Vec::<PathBuf>::new(), "{options}");
+    }
+}
+
+/// The one image of an export.
+fn found(out: &Path) -> PathBuf {
+    let entries = fs::read_dir(out).unwrap().map(|e| e.unwrap().path());
+    let mut found: Vec<_> = entries
+        .flat_map(|e| match e.is_dir() {
+            true => vec![found_in(&e)],
+            false => Vec::new(),
+        })
+        .flatten()
+        .collect();
+    found.pop().unwrap()
+}
+
+fn found_in(folder: &Path) -> Option<PathBuf> {
+    let mut entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    entries.find_map(|e| match e.is_dir() {
+        true => found_in(&e),
+        false => e.ends_with("disk0.qcow2").then_some(e),
+    })
+}
+
+#[test]
+fn a_size_that_is_no_multiple_of_512_is_shown_as_qemu_shows_it() {
+    if !full("a broken sector at the end") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let image = site.images.join("odd.qcow2");
+    run(
+        "qemu-img",
+        &["create", "-q", "-f", "qcow2", path(&image), "6M"],
+    );
+    let file = File::options().write(true).open(&image).unwrap();
+    file.write_all_at(&((6_u64 << 20) + 100).to_be_bytes(), 24)
+        .unwrap();
+    let raw = site.images.join("odd.raw");
+    fs::write(&raw, vec![5; (1 << 20) + 100]).unwrap();
+    let expected = [(&image, 6 << 20), (&raw, (1 << 20) + 512)];
+    for (file, size) in expected {
+        assert_eq!(virtual_size(file), size, "{}", file.display());
+        let name = file.extension().unwrap().to_str().unwrap();
+        let machine = import(&site, name, file);
+        let (server, out) = exporting(&site, "");
+        let wire = Wire::new(&server);
+        let group = wire.define(name, &[&machine.id]).unwrap();
+        let set = wire.take(&group, name);
+        site.wait_for_journals();
+        assert_eq!(virtual_size(&site.top(&machine, 0)), size);
+        let exported = wire.export(&set, path(&out), None).unwrap();
+        assert_eq!(wire.end(&exported.job.unwrap()).unwrap().state, 7);
+        assert_eq!(virtual_size(&found(&out)), size);
+        site.wait_for_journals();
+        destroy(&site, &wire, &set);
+        assert_eq!(virtual_size(file), size);
+        fs::remove_dir_all(out).unwrap();
+    }
+}
+
+#[test]
+fn an_image_whose_header_names_no_backing_format_holds_up_nobody() {
+    if !full("a header without a backing format") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let base = site.image("base", Image::Qcow2, 1);
+    let old = site.images.join("old.qcow2");
+    let over = ["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"];
+    run(
+        "qemu-img",
+        &[&over[..], &[path(&base), path(&old)]].concat(),
+    );
+    forget_backing_format(&old);
+    let machine = import(&site, "old", &old);
+    let mut other = site.machine("other", &[Image::Qcow2], 2);
+    let server = site.serve();
+    let wire = Wire::new(&server);
+    let both = wire.define("both", &[&machine.id, &other.id]).unwrap();
+    let alone = wire.define("alone", &[&other.id]).unwrap();
+    for group in [&both, &alone] {
+        let set = wire.take(group, "x");
+        site.wait_for_journals();
+        let top = site.top(&other, 0);
+        other.write(&top, 0, 4096, 4096, 3);
+        let said = destroy(&site, &wire, &set);
+        assert!(!said.contains("hidden"), "{said}");
+        assert_eq!(site.kept(), Vec::<PathBuf>::new());
+    }
+    drop(server);
+    let file = base.with_extension("img");
+    fs::rename(&base, &file).unwrap();
+    let unsafe_rebase = ["rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b"];
+    run(
+        "qemu-img",
+        &[&unsafe_rebase[..], &[path(&file), path(&old)]].concat(),
+    );
+    forget_backing_format(&old);
+    let again = site.images.join("again.qcow2");
+    fs::copy(&old, &again).unwrap();
+    let refused = run_in(&site.data, &["vm", "import", "again", path(&again)], "");
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains("backing file") && said.contains("qemu-img rebase -u"),
+        "{said}"
+    );
+    // What lies on what is known all the same: others are merged, and nothing under it goes.
+    let server = site.serve();
+    let wire = Wire::new(&server);
+    let refused = wire.create(&both, "y").unwrap();
+    assert_eq!(refused.value, INVALID_STATE);
+    let why = wire.why(&refused);
+    assert!(why.contains("vm set old --backing-format"), "{why}");
+    let set = wire.take(&alone, "z");
+    site.wait_for_journals();
+    let said = destroy(&site, &wire, &set);
+    assert!(!said.contains("hidden"), "{said}");
+    assert_eq!(site.kept(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_bitmap_in_use_is_removed_as_the_refusal_says() {
+    if !full("a bitmap that is marked in use") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let image = site.image("disk", Image::Qcow2, 1);
+    run("qemu-img", &["bitmap", "--add", path(&image), "backup"]);
+    let file = File::options().read(true).write(true).open(&image).unwrap();
+    let mut header = [0; 4096];
+    file.read_exact_at(&mut header, 0).unwrap();
+    let kind = [0x23, 0x85, 0x28, 0x75];
+    let at = header.windows(4).position(|w| w == kind).unwrap();
+    let directory = u64::from_be_bytes(header[at + 24..at + 32].try_into().unwrap());
+    file.write_all_at(&3_u32.to_be_bytes(), directory + 12)
+        .unwrap();
+    let refused = run_in(&site.data, &["vm", "import", "web", path(&image)], "");
+    let said = text(&refused.stderr);
+    let advice = format!("qemu-img bitmap --remove {} backup", path(&image));
+    assert!(said.contains(&advice), "{said}");
+    let words: Vec<_> = advice.split(' ').skip(1).collect();
+    run("qemu-img", &words);
+    import(&site, "web", &image);
+}
+
+#[test]
+fn what_cannot_be_captured_is_refused_with_its_reason_before_anything_is_written() {
+    if !full("images that are too long, too large, too short") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let mut deep = site.images.clone();
+    while deep.as_os_str().len() < 900 {
+        deep.push("a-folder-with-a-name-of-some-length-in-which-another-one-lies");
+    }
+    deep.push("b".repeat(180));
+    fs::create_dir_all(&deep).unwrap();
+    let long = deep.join("disk.raw");
+    fs::write(&long, vec![1; SIZE]).unwrap();
+    let huge = site.images.join("huge.qcow2");
+    let create = ["create", "-q", "-f", "qcow2", "-o", "cluster_size=2M"];
+    run("qemu-img", &[&create[..], &[path(&huge), "1E"]].concat());
+    let short = site.image("short", Image::Qcow2, 3);
+    let wanted = [
+        ("long", long, "1023"),
+        ("huge", huge, "2251799813685248"),
+        ("short", short.clone(), "cut off"),
+    ];
+    let machines = wanted.map(|(name, file, word)| (import(&site, name, &file), word));
+    let half = short.metadata().unwrap().len() / 2;
+    File::options()
+        .write(true)
+        .open(&short)
+        .unwrap()
+        .set_len(half)
+        .unwrap();
+    let server = site.serve();
+    let wire = Wire::new(&server);
+    for (machine, word) in machines {
+        let group = wire.define(&machine.name, &[&machine.id]).unwrap();
+        let before = site.tree();
+        let checked = server.cli(&["snapshot", "create", &machine.name, "--check"]);
+        let checked = text(&checked.stdout).to_owned() + &text(&checked.stderr);
+        assert!(checked.contains(word), "{}: {checked}", machine.name);
+        let refused = wire.create(&group, "x").unwrap();
+        assert_eq!(refused.value, INVALID_STATE, "{}", machine.name);
+        let why = wire.why(&refused);
+        assert!(
+            why.contains(word) && why.contains(path(&machine.images[0])),
+            "{why}"
+        );
+        assert_eq!(site.tree(), before, "{}", machine.name);
+    }
+}
+
+#[test]
+fn a_disk_too_large_for_an_exported_image_is_captured_and_its_export_refused() {
+    if !full("a disk of 1 EiB") {
+        return;
+    }
+    let site = Site::new(Ground::Xfs);
+    let huge = site.images.join("huge.qcow2");
+    let create = ["create", "-q", "-f", "qcow2", "-o", "cluster_size=2M"];
+    run("qemu-img", &[&create[..], &[path(&huge), "1E"]].concat());
+    let machine = import(&site, "huge", &huge);
+    let (server, out) = exporting(&site, "");
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&machine.id]).unwrap();
+    let set = wire.take(&group, "x");
+    site.wait_for_journals();
+    let refused = wire.export(&set, path(&out), None).unwrap();
+    let why = wire.why(&refused);
+    assert_eq!(refused.value, 32775);
+    assert!(why.contains("1152921504606846976 bytes"), "{why}");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
+    let applied = wire.apply(&set).unwrap();
+    assert_eq!(wire.end(&applied.job.unwrap()).unwrap().state, 7);
+}
+
+/// Mode, flags, project and attributes of a file.
+fn kept(file: &Path) -> (u32, u32, String, Vec<Vec<u8>>) {
+    let open = File::open(file).unwrap();
+    let flags = IFlags::NODUMP | IFlags::NOATIME;
+    let flags = rustix::fs::ioctl_getflags(&open).unwrap() & flags;
+    let project = match try_run("xfs_io", &["-r", "-c", "lsproj", path(file)]) {
+        (true, said) => said,
+        (false, _) => String::new(), // no XFS
+    };
+    let attributes = ["user.note", "trusted.note"].map(|name| {
+        let mut value = vec![0; 64];
+        let length = rustix::fs::fgetxattr(&open, name, value.as_mut_slice()).unwrap_or(0);
+        value.truncate(length);
+        value
+    });
+    (
+        open.metadata().unwrap().mode() & 0o7777,
+        flags.bits(),
+        project,
+        attributes.to_vec(),
+    )
+}
+
+#[test]
+fn an_apply_keeps_mode_flags_project_and_attributes() {
+    if !full("what an image has beside its content") {
+        return;
+    }
+    for ground in [Ground::Xfs, Ground::Btrfs] {
+        for mode in [0o444, 0o640, 0o4755] {
+            let site = Site::new(ground);
+            let machine = site.machine("web", &[Image::Qcow2], 1);
+            let image = &machine.images[0];
+            let open = File::open(image).unwrap();
+            for name in ["user.note", "trusted.note"] {
+                rustix::fs::fsetxattr(&open, name, name.as_bytes(), XattrFlags::empty()).unwrap();
+            }
+            let flags = rustix::fs::ioctl_getflags(&open).unwrap();
+            rustix::fs::ioctl_setflags(&open, flags | IFlags::NODUMP | IFlags::NOATIME).unwrap();
+            if ground == Ground::Xfs {
+                run("xfs_io", &["-r", "-c", "chproj 42", path(image)]);
+            }
+            fs::set_permissions(image, fs::Permissions::from_mode(mode)).unwrap();
+            let before = kept(image);
+            let server = site.serve();
+            let wire = Wire::new(&server);
+            let group = wire.define("all", &[&machine.id]).unwrap();
+            let set = wire.take(&group, "x");
+            site.wait_for_journals();
+            let inode = image.metadata().unwrap().ino();
+            let applied = wire.apply(&set).unwrap();
+            let job = wire.end(&applied.job.unwrap()).unwrap();
+            assert_eq!(job.state, 7, "{job:?}");
+            site.wait_for_journals();
+            assert_ne!(image.metadata().unwrap().ino(), inode, "replaced");
+            assert_eq!(kept(image), before, "{ground:?} {mode:o}");
+            assert_eq!(before.0, mode);
+        }
+    }
+}
+
+#[test]
+fn an_image_of_another_project_than_its_folder_is_refused_before_an_apply() {
+    if !full("projects of folders") {
+        return;
+    }
+    let site = Site::new(Ground::Xfs);
+    let machine = site.machine("web", &[Image::Raw], 1);
+    let folder = ["-r", "-c", "chproj 7", "-c", "chattr +P"];
+    run("xfs_io", &[&folder[..], &[path(&site.images)]].concat());
+    let server = site.serve();
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&machine.id]).unwrap();
+    let set = wire.take(&group, "x");
+    site.wait_for_journals();
+    let applied = wire.apply(&set).unwrap();
+    let job = wire.end(&applied.job.unwrap()).unwrap();
+    assert_eq!(job.state, 10, "{job:?}");
+    assert!(job.error.contains("project"), "{job:?}");
+    site.wait_for_journals();
+    run(
+        "xfs_io",
+        &["-r", "-c", "chproj 7", path(&machine.images[0])],
+    );
+    let applied = wire.apply(&set).unwrap();
+    let job = wire.end(&applied.job.unwrap()).unwrap();
+    assert_eq!(job.state, 7, "{job:?}");
+}
+
+#[test]
+fn the_doctor_says_what_it_did_and_not_what_it_tried() {
+    if !full("a merge that cannot be") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let mut machine = site.machine("web", &[Image::Qcow2], 1);
+    let image = machine.images[0].clone();
+    let server = site.serve_with(&["merge.filled#1=error", "merge.filled#2=error"]);
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&machine.id]).unwrap();
+    let set = wire.take(&group, "x");
+    site.wait_for_journals();
+    let top = site.top(&machine, 0);
+    machine.write(&top, 0, 4096, 512, 2);
+    let said = destroy(&site, &wire, &set);
+    assert!(said.contains("hidden layers: 1"), "{said}");
+    let fix = || {
+        let out = run_in(&site.data, &["doctor", "--fix", "--yes"], "");
+        (
+            out.status.code(),
+            text(&out.stdout).to_owned() + &text(&out.stderr),
+        )
+    };
+    let (code, said) = fix();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("it is still so") && said.contains("merge.filled"),
+        "{said}"
+    );
+    let (code, said) = fix();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("no hidden layer of machine web is left"),
+        "{said}"
+    );
+    assert_holds(&image, &machine.content[0], "merged");
+    assert_eq!(site.top(&machine, 0), image);
+}
+
+#[test]
+fn a_chain_that_was_imported_deep_is_no_finding() {
+    if !full("a deep chain") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let mut below = site.image("base", Image::Qcow2, 1);
+    for n in 0..30 {
+        let next = site.images.join(format!("layer{n}.qcow2"));
+        let over = ["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"];
+        run(
+            "qemu-img",
+            &[&over[..], &[path(&below), path(&next)]].concat(),
+        );
+        below = next;
+    }
+    import(&site, "deep", &below);
+    let out = run_in(&site.data, &["doctor"], "");
+    let said = text(&out.stdout);
+    assert!(!said.contains("chain-deep"), "{said}");
+}
