@@ -346,7 +346,7 @@ impl Doctor {
         let told = left.map(|(left, away)| {
             let object = left.file.display().to_string();
             let of = format!(
-                "a set that is deleted kept it; machine {}, disk {}",
+                "nothing needs it any more, and it could not be removed; machine {}, disk {}",
                 left.machine_name, left.disk
             );
             match away {

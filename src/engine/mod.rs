@@ -328,12 +328,6 @@ pub trait Storage: Send + Sync + 'static {
     /// [`EngineError`]; it is tried again.
     fn settle_revert(&self, revert: &Revert) -> Result<(), EngineError>;
 
-    /// Removes the old top, after another became active. Whoever calls knows that nothing needs it.
-    ///
-    /// # Errors
-    /// [`EngineError`]; it is tried again.
-    fn discard_old(&self, revert: &Revert) -> Result<(), EngineError>;
-
     /// Removes whatever was prepared. Only before `revert`.
     ///
     /// # Errors

@@ -260,10 +260,6 @@ impl Storage for Overlay {
         revert::settle(revert)
     }
 
-    fn discard_old(&self, revert: &Revert) -> Result<(), EngineError> {
-        revert::discard_old(revert)
-    }
-
     fn undo_revert(&self, revert: &Revert) -> Result<(), EngineError> {
         revert::undo(revert)
     }

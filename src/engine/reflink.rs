@@ -244,10 +244,6 @@ impl Storage for Reflink {
         revert::settle(revert)
     }
 
-    fn discard_old(&self, revert: &Revert) -> Result<(), EngineError> {
-        revert::discard_old(revert)
-    }
-
     fn undo_revert(&self, revert: &Revert) -> Result<(), EngineError> {
         revert::undo(revert)
     }

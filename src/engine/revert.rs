@@ -242,11 +242,6 @@ fn discard_new(revert: &Revert) -> Result<(), EngineError> {
     gone.map_err(|e| trouble(revert, &e))
 }
 
-/// Removes the old top.
-pub(crate) fn discard_old(revert: &Revert) -> Result<(), EngineError> {
-    discard(&revert.disk.file).map_err(|e| trouble(revert, &e))
-}
-
 /// Unlinks a file durably; it may be gone already, and its folder with it.
 pub(crate) fn discard(file: &Path) -> io::Result<()> {
     remove(file)?;

@@ -461,10 +461,6 @@ impl Storage for Sim {
         self.pass_revert(revert, Step::SettleRevert).map(|_| ())
     }
 
-    fn discard_old(&self, _: &Revert) -> Result<(), EngineError> {
-        Ok(())
-    }
-
     fn undo_revert(&self, revert: &Revert) -> Result<(), EngineError> {
         self.pass_revert(revert, Step::UndoRevert).map(|_| ())
     }

@@ -66,7 +66,7 @@ impl Scene {
 }
 
 /// Kind and object of every finding but that the machine of the test is short of space.
-pub(super) fn found(output: &Output) -> Vec<(String, String)> {
+pub(crate) fn found(output: &Output) -> Vec<(String, String)> {
     let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
     let shown: Json =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {said}"));

@@ -4,7 +4,7 @@
 mod capture;
 mod damage;
 mod denied;
-mod doctor;
+pub(crate) mod doctor;
 mod images;
 mod left;
 mod linked;

@@ -209,10 +209,21 @@ impl World {
 fn points(change: &Change) -> Vec<&'static str> {
     match change {
         Change::Create => create::FAILPOINTS.to_vec(),
-        Change::Apply { .. } | Change::ApplyMember { .. } => apply::FAILPOINTS.to_vec(),
-        Change::Destroy { .. } | Change::DestroyMember { .. } => {
-            [destroy::FAILPOINTS, destroy::MERGE_FAILPOINTS].concat()
+        Change::Apply { .. } | Change::ApplyMember { .. } => {
+            [apply::FAILPOINTS, free_of("apply").as_slice()].concat()
         }
+        Change::Destroy { .. } | Change::DestroyMember { .. } => [
+            destroy::FAILPOINTS,
+            destroy::MERGE_FAILPOINTS,
+            free_of("destroy").as_slice(),
+        ]
+        .concat(),
         Change::Export { .. } => export::FAILPOINTS.to_vec(),
     }
+}
+
+/// Those around the removal of a file, of this kind of operation.
+fn free_of(kind: &str) -> Vec<&'static str> {
+    let all = destroy::FREE_FAILPOINTS.iter().copied();
+    all.filter(|point| point.starts_with(kind)).collect()
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use crate::disks::doctor::found;
+use crate::support::server::run_in;
 use crate::support::site::assert_holds;
 use crate::support::wire::Shown;
 
@@ -30,6 +32,15 @@ impl World {
         }
         self.check_sets(&shown, what);
         self.check_exports(what);
+        self.check_files(what);
+    }
+
+    /// No file is left that nothing names, and none that should have gone.
+    fn check_files(&self, what: &str) {
+        let out = run_in(&self.site.data, &["--json", "doctor"], "");
+        let lost = |(kind, _): &(String, String)| kind == "orphan" || kind == "leftover";
+        let lost: Vec<_> = found(&out).into_iter().filter(lost).collect();
+        assert!(lost.is_empty(), "{what}: {lost:?}");
     }
 
     fn check_sets(&self, shown: &Shown, what: &str) {

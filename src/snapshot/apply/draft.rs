@@ -3,16 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::failure::At;
+use crate::engine::graph::is_file;
 use crate::engine::qcow2::chain;
 use crate::engine::{Hold, RevertRequest};
 use crate::inventory::{Disk, Format, Machine, Snapshot};
 use crate::snapshot::accept::refused;
 use crate::snapshot::apply::Member;
 use crate::snapshot::core::Core;
+use crate::snapshot::destroy;
 use crate::snapshot::{Accepted, Refused};
 use crate::text::catalog::snapshot as texts;
 
@@ -30,6 +32,10 @@ pub(crate) fn plan_member(
     let hold = core.deps.compute.hold(&machine).map_err(refused)?;
     // What the definition said before the images were held may be old.
     let machine = core.deps.compute.machine(machine.id).unwrap_or(machine);
+    // The simulation has no files.
+    let has_files = snapshot.disks.iter().any(is_file);
+    let layers =
+        has_files.then(|| destroy::all_layers(core, machine.id, &machine.name, Vec::new()));
     let mut member = Member {
         machine: machine.id,
         name: machine.name.clone(),
@@ -37,6 +43,7 @@ pub(crate) fn plan_member(
         snapshot: snapshot.id,
         reverts: Vec::new(),
         tops: BTreeMap::new(),
+        layers: layers.unwrap_or_default(),
     };
     for kept in &snapshot.disks {
         let Some(disk) = machine.disks.iter().find(|d| d.id == kept.id) else {
@@ -72,14 +79,38 @@ pub(crate) struct Uses {
     unreadable: BTreeSet<Key>,
     /// Something below another file is not there; it may need any file.
     unsure: bool,
+    /// The files that one of these is said of.
+    doubts: BTreeSet<PathBuf>,
 }
+
+/// So often it is looked again before what is doubtful each time in another way is taken as it is.
+const LOOKS: u32 = 20;
 
 /// Device and inode.
 type Key = (u64, u64);
 
 impl Uses {
-    /// As it is now.
+    /// As it is now. Operations on other machines may remove files while it is looked: they name nothing that they
+    /// have removed, so what is doubtful in two looks, each from its beginning, is doubtful.
     pub(crate) fn of(core: &Core) -> Self {
+        Self::sure(|| Self::look(core))
+    }
+
+    fn sure(mut look: impl FnMut() -> Self) -> Self {
+        let mut uses = look();
+        for _ in 0..LOOKS {
+            if uses.doubts.is_empty() {
+                break;
+            }
+            let before = std::mem::replace(&mut uses, look());
+            if uses.doubts == before.doubts {
+                break;
+            }
+        }
+        uses
+    }
+
+    fn look(core: &Core) -> Self {
         let (state, machines) = (core.deps.store.state(), core.deps.compute.machines());
         let members = state.sets.values().flat_map(|s| &s.members);
         let kept = members.flat_map(|m| &m.disks).map(|d| (&d.file, d.format));
@@ -97,6 +128,7 @@ impl Uses {
             return; // a simulated one, or lost already
         }
         let (layers, unreadable) = chain::readable(file, format);
+        self.doubts.extend(unreadable.clone());
         let unreadable = unreadable.map(|file| key(&file));
         self.unsure |= unreadable == Some(None);
         let unreadable = unreadable.flatten();
@@ -146,6 +178,25 @@ mod tests {
 
     use super::*;
     use crate::engine::qcow2::writer::NewImage;
+
+    #[test]
+    fn what_another_operation_removes_meanwhile_is_no_doubt() {
+        let doubtful = |file: &str| Uses {
+            unsure: true,
+            doubts: BTreeSet::from([file.into()]),
+            ..Uses::default()
+        };
+        let mut looks = [doubtful("one"), doubtful("another"), Uses::default()].into_iter();
+        let uses = Uses::sure(|| looks.next().unwrap());
+        assert!(!uses.unsure && looks.next().is_none());
+        let mut looks = 0;
+        let uses = Uses::sure(|| {
+            looks += 1;
+            doubtful("away")
+        });
+        assert!(uses.unsure, "it is away");
+        assert_eq!(looks, 2);
+    }
 
     #[test]
     fn an_unreadable_file_is_needed_by_those_that_lie_on_it_only() {

@@ -23,6 +23,7 @@ use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
 use crate::snapshot::create::told_with;
 use crate::snapshot::damage;
+use crate::snapshot::destroy::Layer;
 use crate::snapshot::journal::{self, Record};
 use crate::snapshot::kind::{Kind, Step, Words};
 use crate::snapshot::members::{Mode, Resource};
@@ -70,6 +71,10 @@ pub struct Member {
     pub reverts: Vec<Revert>,
     /// The active file of each of these disks afterwards.
     pub tops: BTreeMap<String, Top>,
+    /// Every file that the machine has before, with everything under it: after a death nothing else leads to what
+    /// the old tops lay on.
+    #[serde(default)]
+    pub layers: Vec<Layer>,
 }
 
 /// A set being applied.
@@ -130,6 +135,8 @@ impl Kind for Apply {
             named.insert(revert.new_file.clone());
             named.insert(revert.disk.file.clone());
         }
+        let layers = self.intent.members.iter().flat_map(|m| &m.layers);
+        named.extend(layers.map(|l| l.file.clone()));
     }
 
     fn publish(&self, state: &State) -> Option<(Text, Vec<Change>)> {

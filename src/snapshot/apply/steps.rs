@@ -1,13 +1,14 @@
 //! What applying a set consists of: the steps, in their order, each with its undo.
 
 use crate::engine::failure::At;
+use crate::engine::graph::is_file;
 use crate::engine::{EngineError, Revert, Storage};
-use crate::snapshot::apply::draft::Uses;
 use crate::snapshot::apply::{Apply, Member, ended};
+use crate::snapshot::destroy::{self, Freed};
+use crate::snapshot::files::InUse;
 use crate::snapshot::journal::Record;
 use crate::snapshot::kind::{Kind, Step, Work};
 use crate::snapshot::operation::Operation;
-use crate::snapshot::orphans::BESIDE;
 use crate::text::catalog::snapshot as texts;
 
 /// Up to and with the commit point, which is the last of them.
@@ -170,23 +171,37 @@ fn switch(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineErr
     operation.compute().set_tops(member.machine, &member.tops)
 }
 
-/// Removes the old tops that are ours and that nothing needs any more, as long as they are held: a machine that is
-/// started by an old name after that finds nothing to write into. The operator's own files are never removed.
-/// A step of its own, after all members were switched: none looks while another's old file goes.
+/// Removes the old tops that are ours, and what lay under them, if nothing needs it any more, as long as they are held:
+/// a machine that is started by an old name after that finds nothing to write into. The operator's own files are never
+/// removed. A step of its own, after all members were switched: none looks while another's old file goes.
 fn discard_old(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError> {
     let machine = operation.present(member.machine, &member.name, &member.definition)?;
     if machine.is_none() || is_over(operation) {
         return Ok(());
     }
-    for revert in member.reverts.iter().filter(|r| r.in_place.is_none()) {
-        let old = &revert.disk.file;
-        let mut folders = old.ancestors().skip(1);
-        let ours = old.starts_with(operation.core.sets()) || folders.any(|f| f.ends_with(BESIDE));
-        if ours && *old != revert.new_file && !Uses::of(&operation.core).more_than(0, old) {
-            driver(operation, revert)?.discard_old(revert)?;
-        }
+    let core = &*operation.core;
+    let moved = |r: &&Revert| r.in_place.is_none() && r.disk.file != r.new_file && is_file(&r.kept);
+    let old: Vec<_> = member.reverts.iter().filter(moved).collect();
+    let old = old.iter().map(|r| &r.disk);
+    let mut layers = member.layers.clone();
+    if layers.is_empty() && old.len() > 0 {
+        // A journal of a version that did not note them.
+        let also = old
+            .clone()
+            .map(|d| (d.id.clone(), d.file.clone(), d.format));
+        layers = destroy::all_layers(core, member.machine, &member.name, also.collect());
     }
-    Ok(())
+    if layers.is_empty() {
+        return Ok(()); // the simulation has no files
+    }
+    let freed = Freed {
+        machine: member.machine,
+        name: &member.name,
+        tops: old.map(|d| d.file.clone()).collect(),
+        layers,
+    };
+    let waiting = |in_use: &InUse| operation.progress(90, in_use.text());
+    destroy::after_apply(core, freed, operation.kind.job(), &waiting)
 }
 
 /// Removes the safety copies, and the new files of a machine that is gone.

@@ -11,11 +11,13 @@ use crate::engine::merge::{self, Merged, Watch};
 use crate::engine::{EngineError, EngineErrorKind, Stamp};
 use crate::snapshot::core::Core;
 use crate::snapshot::destroy::files::Survey;
+use crate::snapshot::destroy::free::Remover;
 use crate::snapshot::destroy::left::Left;
 use crate::snapshot::destroy::relink::{definition, error, pass, relink, reseal, unlink};
 use crate::snapshot::destroy::{Destroy, Member, Merge};
 use crate::snapshot::files::{FileGuard, FileUser};
 use crate::snapshot::journal::{Record, WriteError};
+use crate::snapshot::kind::Kind as _;
 use crate::snapshot::operation::Operation;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -32,6 +34,13 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
     go_on(operation, member)?;
     let (mut skip, mut locks) = (BTreeSet::new(), Locks::new());
     let mut left = Left::default();
+    let remover = Remover {
+        core,
+        kind: Destroy::NAME,
+        name: &member.name,
+        alone: &|file| alone(operation, &[file.to_owned()], &|| false),
+        keep: &|why| keep(operation, why),
+    };
     // The simulation has no files.
     while !member.layers.is_empty() {
         let mut survey = match Survey::take(core, member) {
@@ -43,15 +52,7 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
             }
         };
         survey.touch(&operation.kind.merges());
-        if let Some(leaf) = survey.leaf(&skip) {
-            let _alone = alone(operation, std::slice::from_ref(&leaf.file), &|| false);
-            core.deps.frozen.release([leaf.file.as_path()]);
-            if let Err(e) = unlink(core, &leaf.file) {
-                let at = At::new(&member.name, &leaf.disk);
-                keep(operation, at.io(&leaf.file, &e).text);
-                left.files.insert(leaf.file.clone());
-                skip.insert(leaf.file.clone());
-            }
+        if remover.sweep(&survey, &mut left)? {
             continue;
         }
         let Some((layer, judged)) = survey.mergeable(&skip) else {

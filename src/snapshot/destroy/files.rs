@@ -51,8 +51,8 @@ pub(super) struct Survey<'a> {
 }
 
 impl<'a> Survey<'a> {
-    /// Looks. Files of other machines may go while we look, by their own cleaning: what is missing is
-    /// missing only if it is so every time.
+    /// Looks. Files of other machines may go or change while we look, by their own cleaning: what is missing is
+    /// missing only if it is so every time, and other trouble is trouble if it is the same twice.
     ///
     /// # Errors
     /// Something that may lie on these files cannot be seen.
@@ -61,11 +61,14 @@ impl<'a> Survey<'a> {
         reason = "on a blocking thread, for milliseconds; the cleaning of another machine tells nobody"
     )]
     pub(super) fn take(core: &'a Core, member: &'a Member) -> Result<Self, EngineError> {
-        let mut left = ATTEMPTS;
+        let (mut left, mut last) = (ATTEMPTS, None);
         loop {
             match Self::look(core, member) {
-                Err(e) if e.kind == EngineErrorKind::Missing && left > 0 => {
-                    left -= 1;
+                Err(e)
+                    if left > 0
+                        && (e.kind == EngineErrorKind::Missing || last.as_ref() != Some(&e)) =>
+                {
+                    (left, last) = (left - 1, Some(e));
                     thread::sleep(PAUSE);
                 }
                 other => return other,
@@ -191,14 +194,25 @@ impl<'a> Survey<'a> {
         self.named.iter().filter(same)
     }
 
-    /// A file of ours that nobody names and nothing lies on.
-    pub(super) fn leaf(&self, skip: &BTreeSet<PathBuf>) -> Option<&Layer> {
-        let layers = self.hidden().filter(|l| self.is_ours(&l.file));
-        let mut leaves = layers.filter(|l| self.is_leaf(&l.file));
-        leaves.find(|l| !skip.contains(&l.file))
+    /// The files of ours that nobody names and nothing lies on, and those of which that is so once these are gone;
+    /// from above.
+    pub(super) fn free(&self, skip: &BTreeSet<PathBuf>) -> Vec<&Layer> {
+        let mut free: Vec<&Layer> = Vec::new();
+        loop {
+            let goes = |n: &Node| free.iter().any(|f| self.graph.is_same(&f.file, &n.file));
+            let is_free = |l: &&Layer| {
+                let known = skip.contains(&l.file) || free.iter().any(|f| f.file == l.file);
+                !known && self.is_ours(&l.file) && !self.strangers.contains(&l.file)
+            };
+            let mut layers = self.hidden().filter(is_free);
+            match layers.find(|l| self.graph.children(&l.file).iter().all(|n| goes(n))) {
+                Some(layer) => free.push(layer),
+                None => return free,
+            }
+        }
     }
 
-    /// Whether the file is there and [`Survey::leaf`] may give it.
+    /// Whether the file is there and the first that [`Survey::free`] may give.
     pub(super) fn is_leaf(&self, file: &Path) -> bool {
         let is_free = !self.strangers.contains(file) && self.graph.children(file).is_empty();
         is_free && self.hidden().any(|l| l.file == file)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::engine::EngineError;
-use crate::id::{JobId, SetId, SnapshotId, VmId};
+use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Affected, JobKind, Leftover, Machine, Service};
 use crate::job::NewJob;
 use crate::snapshot::accept::{self, powered_off};
@@ -13,7 +13,7 @@ use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::files::Survey;
-use crate::snapshot::destroy::{Destroy, Intent, Member, layers, left};
+use crate::snapshot::destroy::{Destroy, Intent, Member, free, left};
 use crate::snapshot::members::{Mode, Resource};
 use crate::snapshot::{Accepted, Refused};
 use crate::text::Text;
@@ -132,18 +132,6 @@ fn name(core: &Core, machine: VmId) -> Result<String, Refused> {
 
 /// The machine with all its files, and no snapshot that goes.
 fn member(core: &Core, machine: VmId, name: &str) -> Member {
-    let snapshot = SnapshotId::random();
-    // No such copy of a definition exists, so none is removed.
-    let definition = core.sets().join(snapshot.to_string()).join("none/vm.toml");
-    Member {
-        machine,
-        name: name.to_owned(),
-        snapshot,
-        parent: None,
-        definition,
-        captured: BTreeSet::new(),
-        layers: layers(core, machine, name, Vec::new(), true),
-        sealed: Vec::new(),
-        damaged: BTreeSet::new(),
-    }
+    let layers = free::all_layers(core, machine, name, Vec::new());
+    free::bare(core, machine, name, BTreeSet::new(), layers)
 }

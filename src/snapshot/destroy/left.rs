@@ -1,5 +1,6 @@
-//! What a destroyed snapshot has left: its own files that could not be removed, because something that may lie on
-//! them was away. A clone has nothing on it and nothing under it, so no file leads to it later: it is remembered.
+//! What a destroyed snapshot or an apply has left: files that could not be removed, or of which it could not be seen
+//! whether something lies on them. Nothing may lie on them or under them, so no file leads to them later: they are
+//! remembered, until an operation on the machine removes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -40,10 +41,9 @@ impl Left {
             .map(|l| (l.file.clone(), l.clone()))
             .collect();
         let mut new = old.clone();
-        let files = member
-            .layers
-            .iter()
-            .filter(|l| member.captured.contains(&l.file));
+        let skipped =
+            |l: &&Layer| member.captured.contains(&l.file) || self.files.contains(&l.file);
+        let files = member.layers.iter().filter(skipped);
         let files = files.filter(|l| is_ours(&core.sets(), &l.file) && !is_kept(&state, l));
         new.extend(files.filter_map(|l| Some((l.file.clone(), leftover(member, l)?))));
         new.retain(|file, _| self.blind || self.files.contains(file));

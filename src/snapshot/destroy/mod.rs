@@ -10,6 +10,7 @@
 
 mod clean;
 mod files;
+mod free;
 mod hidden;
 mod intent;
 mod left;
@@ -37,6 +38,8 @@ use crate::store::{Change, State};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
+pub use free::FREE_FAILPOINTS;
+pub(crate) use free::{Freed, after_apply, all_layers};
 pub use hidden::Hidden;
 pub use intent::{Intent, Layer, Member, Merge};
 

@@ -1,0 +1,156 @@
+//! What nothing needs any more: removed by whoever takes away the last thing that lay on it, or remembered.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::engine::EngineError;
+use crate::engine::failure::At;
+use crate::id::{JobId, SnapshotId, VmId};
+use crate::inventory::Format;
+use crate::snapshot::core::Core;
+use crate::snapshot::destroy::files::Survey;
+use crate::snapshot::destroy::left::Left;
+use crate::snapshot::destroy::relink::{error, unlink};
+use crate::snapshot::destroy::{Layer, Member, layers};
+use crate::snapshot::files::{FileGuard, FileUser, InUse};
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+/// The fail points around each file that is removed so, by the kind of operation.
+pub const FREE_FAILPOINTS: &[&str] = &[
+    "apply.free.before",
+    "apply.free.after",
+    "destroy.free.before",
+    "destroy.free.after",
+];
+
+/// Who removes.
+pub(super) struct Remover<'a> {
+    pub(super) core: &'a Core,
+    /// The kind of operation, as in its fail points.
+    pub(super) kind: &'static str,
+    /// Name of the machine, for texts.
+    pub(super) name: &'a str,
+    /// Waits until nobody reads the file.
+    pub(super) alone: &'a dyn Fn(&Path) -> Option<FileGuard>,
+    /// Takes the reason why a file stays.
+    pub(super) keep: &'a dyn Fn(Text),
+}
+
+impl Remover<'_> {
+    /// Unlinks what nothing needs, from above; notes in `left` what cannot be. Whether there was anything: then it
+    /// is to be looked again.
+    ///
+    /// # Errors
+    /// A fail point was ordered to fail.
+    pub(super) fn sweep(&self, survey: &Survey<'_>, left: &mut Left) -> Result<bool, EngineError> {
+        let free = survey.free(&left.files);
+        for layer in &free {
+            self.pass("before")?;
+            let _alone = (self.alone)(&layer.file);
+            self.core.deps.frozen.release([layer.file.as_path()]);
+            if let Err(e) = unlink(self.core, &layer.file) {
+                let at = At::new(self.name, &layer.disk);
+                (self.keep)(at.io(&layer.file, &e).text);
+                left.files.insert(layer.file.clone());
+                break; // what is under it is needed on
+            }
+            self.pass("after")?;
+        }
+        Ok(!free.is_empty())
+    }
+
+    fn pass(&self, side: &str) -> Result<(), EngineError> {
+        let passed = self.core.pass(self.kind, "free", side);
+        passed.map_err(|e| error(texts::ORDERED.with("cause", e)))
+    }
+}
+
+/// What an operation leaves of a machine's disks that it has switched to others.
+pub(crate) struct Freed<'a> {
+    /// The machine.
+    pub(crate) machine: VmId,
+    /// Its name, for texts.
+    pub(crate) name: &'a str,
+    /// The files that were active.
+    pub(crate) tops: BTreeSet<PathBuf>,
+    /// Every file that the machine had, with everything under it.
+    pub(crate) layers: Vec<Layer>,
+}
+
+/// Removes those of the old files that nothing needs any more. What cannot be seen or removed now is remembered,
+/// durably, for the next operation on the machine.
+///
+/// # Errors
+/// The store's.
+pub(crate) fn after_apply(
+    core: &Core,
+    freed: Freed<'_>,
+    job: JobId,
+    waiting: &dyn Fn(&InUse),
+) -> Result<(), EngineError> {
+    let (name, layers) = (freed.name, freed.layers);
+    let member = bare(core, freed.machine, name, freed.tops, layers);
+    let remover = Remover {
+        core,
+        kind: "apply",
+        name,
+        alone: &|file| {
+            let doing = texts::APPLY_TIDYING.text();
+            let user = FileUser { job, doing };
+            core.files.write(&[file.to_owned()], user, |in_use| {
+                waiting(in_use);
+                std::ops::ControlFlow::Continue(())
+            })
+        },
+        keep: &|why| tracing::info!(machine = name, %why, "A file that was active stays for now"),
+    };
+    let mut left = Left::default();
+    loop {
+        match Survey::take(core, &member) {
+            Ok(survey) if remover.sweep(&survey, &mut left)? => {}
+            Ok(_) => break,
+            Err(e) => {
+                (remover.keep)(e.text);
+                left.blind = true;
+                break;
+            }
+        }
+    }
+    left.remember(core, &member)
+}
+
+/// All files of a machine: those that it runs on, those that its snapshots keep, what deleted sets have left, and
+/// everything under them.
+pub(crate) fn all_layers(
+    core: &Core,
+    machine: VmId,
+    name: &str,
+    also: Vec<(String, PathBuf, Format)>,
+) -> Vec<Layer> {
+    layers(core, machine, name, also, true)
+}
+
+/// The machine with files of it, and no snapshot that goes.
+pub(super) fn bare(
+    core: &Core,
+    machine: VmId,
+    name: &str,
+    captured: BTreeSet<PathBuf>,
+    layers: Vec<Layer>,
+) -> Member {
+    let snapshot = SnapshotId::random();
+    // No such copy of a definition exists, so none is removed.
+    let definition = core.sets().join(snapshot.to_string()).join("none/vm.toml");
+    Member {
+        machine,
+        name: name.to_owned(),
+        snapshot,
+        parent: None,
+        definition,
+        captured,
+        layers,
+        sealed: Vec::new(),
+        damaged: BTreeSet::new(),
+    }
+}
