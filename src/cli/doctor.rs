@@ -1,7 +1,5 @@
 //! `groupshot doctor`: what is wrong in a data directory, and with `--fix` its repair. A running server is asked.
 
-use std::io::{self, IsTerminal, Write as _};
-
 use clap::Args;
 use serde_json::{Value as Json, json};
 
@@ -11,7 +9,7 @@ use crate::server::Checkup;
 
 use super::failure::Failure;
 use super::local::{ConfigFile, DataDir};
-use super::output::{Output, count, table, visible};
+use super::output::{Output, can_ask, confirm, count, table};
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
@@ -31,8 +29,7 @@ pub(super) struct Doctor {
 }
 
 pub(super) fn run(command: &Doctor, output: &Output) -> Result<(), Failure> {
-    let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal();
-    if command.fix && !command.yes && !can_ask {
+    if command.fix && !command.yes && !can_ask() {
         return Err(Failure::usage(
             "repairs change files: say --yes where nobody can be asked",
         ));
@@ -100,17 +97,6 @@ async fn fix(checkup: &Checkup, command: &Doctor, output: &Output) -> Result<Vec
         });
     }
     Ok(done)
-}
-
-/// Asks on the terminal; no answer is a no.
-fn confirm(question: &str) -> Result<bool, Failure> {
-    write!(io::stderr(), "{} [y/N] ", visible(question, false))?;
-    let mut line = String::new();
-    io::stdin().read_line(&mut line)?;
-    Ok(matches!(
-        line.trim().to_ascii_lowercase().as_str(),
-        "y" | "yes"
-    ))
 }
 
 fn capital(text: &str) -> String {

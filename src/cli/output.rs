@@ -104,6 +104,20 @@ impl Drop for Progress {
     }
 }
 
+/// Is somebody there to answer a question?
+pub(super) fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks on the terminal; no answer is a no.
+pub(super) fn confirm(question: &str) -> Result<bool, Failure> {
+    write!(io::stderr(), "{} [y/N] ", visible(question, false))?;
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    let answer = line.trim().to_ascii_lowercase();
+    Ok(matches!(answer.as_str(), "y" | "yes"))
+}
+
 /// Writes to standard output. `groupshot … | head` is no failure.
 pub(super) fn print(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout();

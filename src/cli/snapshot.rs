@@ -1,7 +1,5 @@
 //! `groupshot snapshot …`: snapshot sets of collections, over WS-Management.
 
-use std::io::{self, IsTerminal, Write as _};
-
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 
@@ -12,7 +10,7 @@ use super::call::{self, ended, job_id, snapshot_arguments};
 use super::collection::end;
 use super::contents::{self, member_reference};
 use super::failure::Failure;
-use super::output::{Output, count, moment, one_line, table, visible};
+use super::output::{Output, can_ask, confirm, count, moment, one_line, table};
 use super::remote::{
     COLLECTION, MACHINE, NAMESPACE, Remote, SNAPSHOT_SET, all, find, reference, sendable, service,
 };
@@ -193,8 +191,7 @@ async fn apply(wish: &Apply, output: &Output) -> Result<(), Failure> {
 }
 
 async fn delete(wish: &Delete, output: &Output) -> Result<(), Failure> {
-    let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal();
-    if !wish.yes && !can_ask {
+    if !wish.yes && !can_ask() {
         return Err(Failure::usage(
             "a deleted set does not come back: say --yes where nobody can be asked",
         ));
@@ -205,9 +202,10 @@ async fn delete(wish: &Delete, output: &Output) -> Result<(), Failure> {
     if !wish.yes {
         let members = contents::members(&client, id).await?;
         let members = count(members.len(), "member");
-        confirm(&format!(
-            "Delete snapshot set `{name}` {id} with {members}?"
-        ))?;
+        let question = format!("Delete snapshot set `{name}` {id} with {members}?");
+        if !confirm(&question)? {
+            return Err(Failure::failed("nothing is deleted"));
+        }
     }
     let arguments = [(
         "AffectedSnapshotCollection",
@@ -217,17 +215,6 @@ async fn delete(wish: &Delete, output: &Output) -> Result<(), Failure> {
     let result = json!({"set": id, "job": job_id(&answer)});
     let done = || format!("snapshot set `{}` {id} deleted", one_line(name));
     ended(&client, &answer, wish.no_wait, output, result, done).await
-}
-
-/// Asks on the terminal; anything but a yes is a failure.
-fn confirm(question: &str) -> Result<(), Failure> {
-    write!(io::stderr(), "{} [y/N] ", visible(question, false))?;
-    let mut line = String::new();
-    io::stdin().read_line(&mut line)?;
-    match line.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(Failure::failed("nothing is deleted")),
-    }
 }
 
 /// Calls ApplySnapshot of one member's snapshot.

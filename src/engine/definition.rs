@@ -126,7 +126,17 @@ impl Definition {
                 .with("cause", cause.trim_end())
         };
         let text = fs::read_to_string(file).map_err(|e| fail(e.to_string()))?;
-        let it: Self = toml::from_str(&text).map_err(|e| fail(e.to_string()))?;
+        Self::parse(&text, file, id)
+    }
+
+    /// Checks what stands, or is to stand, in the file of machine `id`.
+    pub(crate) fn parse(text: &str, file: &Path, id: VmId) -> Result<Self, Text> {
+        let fail = |cause: String| {
+            texts::DEFINITION_READ
+                .with("file", file.display())
+                .with("cause", cause.trim_end())
+        };
+        let it: Self = toml::from_str(text).map_err(|e| fail(e.to_string()))?;
         let refuse = |text: Text| Err(text.with("file", file.display()));
         if let Some(text) = it.unread() {
             return refuse(text);

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, TOPS, Tops};
@@ -302,13 +303,29 @@ fn write_files(folder: &Path, definition: &Definition, tops: &Tops) -> io::Resul
 
 /// Imports and removals of one data directory take turns.
 fn exclusive(directory: &Path) -> io::Result<Flock<File>> {
-    let file = File::options()
+    Flock::lock(turn(directory)?, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
+}
+
+/// The turn of whoever changes the library of machines; `None` if another command has it now.
+///
+/// # Errors
+/// The lock cannot be made.
+pub fn try_exclusive(data_dir: &Path) -> io::Result<Option<Flock<File>>> {
+    let file = turn(&machines_directory(data_dir))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, error)) => Err(error.into()),
+    }
+}
+
+fn turn(directory: &Path) -> io::Result<File> {
+    File::options()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o640)
-        .open(directory.join(".lock"))?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
+        .open(directory.join(".lock"))
 }
 
 fn unsupported(text: Text) -> EngineError {

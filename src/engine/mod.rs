@@ -17,6 +17,7 @@ pub mod overlay;
 pub mod qcow2;
 pub mod reflink;
 pub mod relocate;
+pub mod setting;
 pub mod sim;
 pub mod space;
 

@@ -25,7 +25,7 @@ use crate::store::sqlite::{self, OpenError, SqliteStore};
 use crate::tls::TlsError;
 
 pub use checkup::Checkup;
-pub use machines::{import_machine, machines, not_clonable, remove_machine};
+pub use machines::{change_machine, import_machine, machines, not_clonable, remove_machine};
 pub use relocate::{RELOCATE_FAILPOINTS, Relocated, Relocation, relocate};
 pub use rescue::rescue;
 pub use run::{Reload, Server};

@@ -2,6 +2,7 @@
 
 mod check;
 mod local;
+mod machines;
 mod quickstart;
 mod remote;
 mod requests;

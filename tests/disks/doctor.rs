@@ -1,16 +1,15 @@
 //! `groupshot doctor`: what it finds with and without a server, what `--fix` does about it, death in between.
 
 use std::fs::{self, Permissions};
-use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::Value as Json;
 
 use super::damage::scribble;
 use crate::support::pki::{Authority, Wish};
-use crate::support::server::{Options, Server, binary, run_in, text};
+use crate::support::server::{Options, Server, binary, on_a_terminal, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
 use crate::support::tools::{Opened, full};
 use crate::support::wire::Wire;
@@ -322,29 +321,9 @@ fn certificates_that_somebody_should_look_at_are_told_with_a_server_and_without(
 }
 
 /// `doctor --fix` on a terminal, with somebody who types one of `keys` at each question. Exit code and screen.
-fn on_a_terminal(data: &Path, keys: &[&str]) -> (Option<i32>, String) {
-    let (program, data) = (binary(), data.display());
-    let command = format!("'{}' doctor --fix --data-dir '{data}'", program.display());
-    let mut child = Command::new("script")
-        .args(["-q", "-e", "-c", &command, "/dev/null"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut hand = child.stdin.take().unwrap();
-    let (mut said, mut screen) = (Vec::new(), child.stdout.take().unwrap());
-    for (n, key) in keys.iter().enumerate() {
-        while String::from_utf8_lossy(&said).matches("[y/N] ").count() <= n {
-            let mut byte = [0];
-            let read = screen.read(&mut byte).unwrap();
-            assert_eq!(read, 1, "{}", String::from_utf8_lossy(&said));
-            said.extend(byte);
-        }
-        hand.write_all(key.as_bytes()).unwrap();
-    }
-    screen.read_to_end(&mut said).unwrap();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    (child.wait().unwrap().code(), said)
+fn fix_on_a_terminal(data: &Path, keys: &[&str]) -> (Option<i32>, String) {
+    let data = data.to_str().unwrap();
+    on_a_terminal(&["doctor", "--fix", "--data-dir", data], &[], keys)
 }
 
 #[test]
@@ -358,7 +337,7 @@ fn on_a_terminal_each_repair_is_asked_for_and_only_a_yes_has_it_done() {
     const END_OF_INPUT: &str = "\x04";
     const CTRL_C: &str = "\x03";
     for no in ["n\n", "\n", "what?\n", END_OF_INPUT] {
-        let (code, said) = on_a_terminal(&scene.site.data, &[no, no]);
+        let (code, said) = fix_on_a_terminal(&scene.site.data, &[no, no]);
         assert_eq!(code, Some(1), "{no:?}: {said}");
         assert!(
             said.contains("lost/one: ") && said.contains("Move it into orphans/"),
@@ -367,18 +346,18 @@ fn on_a_terminal_each_repair_is_asked_for_and_only_a_yes_has_it_done() {
         assert!(said.contains("2 findings need somebody"), "{said}");
         assert!(one.exists() && two.exists(), "{no:?}: {said}");
     }
-    let (code, said) = on_a_terminal(&scene.site.data, &[CTRL_C]);
+    let (code, said) = fix_on_a_terminal(&scene.site.data, &[CTRL_C]);
     assert_eq!(code, Some(130), "{said}");
     assert!(
         one.exists() && two.exists() && !said.contains("lost/two"),
         "{said}"
     );
     // With the first repair done, a Ctrl-C at the second question leaves that one.
-    let (code, said) = on_a_terminal(&scene.site.data, &["y\n", CTRL_C]);
+    let (code, said) = fix_on_a_terminal(&scene.site.data, &["y\n", CTRL_C]);
     assert_eq!(code, Some(130), "{said}");
     assert!(!one.exists() && two.exists(), "{said}");
     let _server = scene.site.serve();
-    let (code, said) = on_a_terminal(&scene.site.data, &["YES\n"]);
+    let (code, said) = fix_on_a_terminal(&scene.site.data, &["YES\n"]);
     assert_eq!(
         code,
         if said.contains("space-low") {

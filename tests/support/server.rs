@@ -1,6 +1,6 @@
 //! The real `groupshot` as a child process on loopback, ended by pid when the test is over.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -206,6 +206,36 @@ pub(crate) fn run_in(data: &Path, args: &[&str], input: &str) -> Output {
     // A command that reads no input may be gone before it is written.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
+}
+
+/// Runs a command on a terminal, with somebody who types one of `keys` at each question. Exit code and screen.
+pub(crate) fn on_a_terminal(
+    args: &[&str],
+    env: &[(&str, &str)],
+    keys: &[&str],
+) -> (Option<i32>, String) {
+    let quoted = args.iter().map(|a| format!(" '{a}'"));
+    let command = format!("'{}'{}", binary().display(), quoted.collect::<String>());
+    let mut child = Command::new("script")
+        .args(["-q", "-e", "-c", &command, "/dev/null"])
+        .envs(env.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut hand = child.stdin.take().unwrap();
+    let (mut said, mut screen) = (Vec::new(), child.stdout.take().unwrap());
+    for (n, key) in keys.iter().enumerate() {
+        while text(&said).matches("[y/N] ").count() <= n {
+            let mut byte = [0];
+            let read = screen.read(&mut byte).unwrap();
+            assert_eq!(read, 1, "{}", text(&said));
+            said.extend(byte);
+        }
+        hand.write_all(key.as_bytes()).unwrap();
+    }
+    screen.read_to_end(&mut said).unwrap();
+    (child.wait().unwrap().code(), text(&said))
 }
 
 /// Bytes as text, for messages.

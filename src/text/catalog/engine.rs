@@ -72,6 +72,7 @@ super::messages! {
     MACHINE_REFERRED = "engine.machine-referred", "machine {machine} is held by snapshot sets: {sets}; destroy them first";
 
     DIRECTORY_FAILED = "engine.directory-failed", "machine directory {file}: {cause}";
+    DEFINITION_CHANGED = "engine.definition-changed", "{file} was written by somebody else at the same moment; nothing was changed: try again";
     DEFINITION_READ = "engine.definition-read", "{file}: {cause}";
     TOPS_MISSING = "engine.tops-missing", "{file} is not there, and nobody knows the active files of the machine without it: put it back, or have `groupshot doctor --fix` make it anew";
     PATH_IDLE = "engine.path-idle", "machine {machine}, disk {disk}: the path {path} in {file} has no effect: the machine runs on {active}, which does not lie on it, and no snapshot set is taken until that is put right; write the old path again, move images with `groupshot relocate`, or import {path} as a machine of its own";

@@ -1,5 +1,7 @@
 //! `groupshot vm …`: the library of machines in the data directory. A running server sees a change within a second.
 
+mod set;
+
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
@@ -11,13 +13,13 @@ use crate::engine::import::{NewDisk, NewMachine};
 use crate::inventory::{Format, Machine};
 use crate::server::{self, StartError};
 
-use super::failure::Failure;
-use super::local::DataDir;
-use super::output::{Output, count, one_line, table};
-use super::remote::sendable;
+use crate::cli::failure::Failure;
+use crate::cli::local::DataDir;
+use crate::cli::output::{Output, count, one_line, table};
+use crate::cli::remote::sendable;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(in crate::cli) enum Command {
     /// Take a powered-off machine into the library. Its images stay where they are.
     Import {
         #[command(flatten)]
@@ -54,6 +56,8 @@ pub(super) enum Command {
         /// Name or id.
         machine: String,
     },
+    /// Change what the definition of a machine (vm.toml) allows. The rest of the file stays as it is.
+    Set(set::Set),
     /// Take a machine out of the library. Its images stay.
     Remove {
         #[command(flatten)]
@@ -65,14 +69,14 @@ pub(super) enum Command {
 
 /// Formats of disk images.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum ImageFormat {
+pub(in crate::cli) enum ImageFormat {
     /// QEMU's format with backing files.
     Qcow2,
     /// Plain bytes.
     Raw,
 }
 
-pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
+pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
     match command {
         Command::Import {
             data,
@@ -107,6 +111,7 @@ pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
             let machine = find(data, machine)?;
             output.result(fields(&machine), || in_words(&machine))
         }
+        Command::Set(wish) => set::run(wish, output),
         Command::Remove { data, machine } => {
             let found = find(data, machine)?;
             server::remove_machine(&data.path()?, found.id)?;
@@ -123,11 +128,7 @@ fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failu
     let ids: Vec<_> = not_clonable.iter().map(|d| d.id.as_str()).collect();
     let name = one_line(&machine.name);
     match (machine.overlay_ok, ids.is_empty()) {
-        (true, _) => output.note(format_args!(
-            "overlay_ok: a snapshot set may make an overlay the active file of `{name}`, and a definition that \
-             goes on naming the old file would boot the stale base: look up the active files with \
-             `groupshot vm show` before each start"
-        )),
+        (true, _) => output.note(overlays_allowed(machine)),
         (false, false) => output.note(format_args!(
             "warning: {} of `{name}` cannot be cloned where the image lies, so no snapshot set will hold it, and \
              sets of `{name}` are refused; --overlay-ok, or [qemu] overlay_ok = true in {}, allows overlays",
@@ -141,6 +142,16 @@ fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failu
         object.insert("notClonable".to_owned(), json!(ids));
     }
     output.result(object, || format!("machine `{name}` {}", machine.id))
+}
+
+/// What it means that overlays may become the active files of a machine.
+fn overlays_allowed(machine: &Machine) -> String {
+    format!(
+        "overlay_ok: a snapshot set may make an overlay, which is qcow2 whatever its base is, the active file of a \
+         disk of `{}`; a start from the old file would boot what is stale and damage the set: look up the active \
+         files and their formats with `groupshot vm show` before each start.",
+        one_line(&machine.name)
+    )
 }
 
 fn disks(images: &[PathBuf], format: Option<ImageFormat>) -> Vec<NewDisk> {

@@ -1,0 +1,112 @@
+//! `groupshot vm set`: what the definition of a machine allows, changed on request.
+//!
+//! Each option is a field of [`Change`] with its line of consequences; nothing is written before they are told.
+
+use clap::Args;
+use serde_json::{Value as Json, json};
+
+use crate::engine::setting::Changes;
+use crate::inventory::Machine;
+use crate::server;
+
+use super::find;
+use crate::cli::failure::Failure;
+use crate::cli::local::DataDir;
+use crate::cli::output::{Output, can_ask, confirm, one_line};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Set {
+    #[command(flatten)]
+    data: DataDir,
+    /// Name or id.
+    machine: String,
+    #[command(flatten)]
+    change: Change,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+struct Change {
+    /// Where an image cannot be cloned, capture it by an overlay, which is the active file from then on.
+    #[arg(long, conflicts_with = "no_overlay_ok")]
+    overlay_ok: bool,
+    /// Capture by clones or not at all.
+    #[arg(long)]
+    no_overlay_ok: bool,
+}
+
+impl Change {
+    fn changes(&self) -> Changes {
+        Changes {
+            overlay_ok: match (self.overlay_ok, self.no_overlay_ok) {
+                (true, _) => Some(true),
+                (_, true) => Some(false),
+                (false, false) => None,
+            },
+        }
+    }
+}
+
+pub(super) fn run(wish: &Set, output: &Output) -> Result<(), Failure> {
+    let machine = find(&wish.data, &wish.machine)?;
+    let changes = wish.change.changes();
+    let consequences = consequences(&machine, &changes);
+    if !consequences.is_empty() && !wish.yes {
+        if !can_ask() {
+            return Err(Failure::usage(format_args!(
+                "{} say --yes where nobody can be asked",
+                consequences.join(" ")
+            )));
+        }
+        for line in &consequences {
+            output.note(line);
+        }
+        if !confirm(&format!("Change `{}`?", machine.name))? {
+            return Err(Failure::failed("nothing is changed"));
+        }
+    }
+    let changed = server::change_machine(&wish.data.path()?, machine.id, &changes)?;
+    if wish.yes && changed {
+        consequences.iter().for_each(|line| output.note(line));
+    }
+    let now = find(&wish.data, &machine.id.to_string())?;
+    output.result(fields(&now, changed), || {
+        let name = one_line(&now.name);
+        match changed {
+            true => format!("{} is changed", now.definition.display()),
+            false => format!("`{name}` is so already; nothing was changed"),
+        }
+    })
+}
+
+fn fields(machine: &Machine, changed: bool) -> Json {
+    let mut fields = super::fields(machine);
+    if let Json::Object(fields) = &mut fields {
+        fields.insert("changed".to_owned(), changed.into());
+        fields.insert("definition".to_owned(), json!(machine.definition));
+    }
+    fields
+}
+
+/// What follows from the changes, in sentences; none if there is nothing to change.
+fn consequences(machine: &Machine, changes: &Changes) -> Vec<String> {
+    let mut lines = Vec::new();
+    match changes.overlay_ok.filter(|ok| *ok != machine.overlay_ok) {
+        Some(true) => lines.push(super::overlays_allowed(machine)),
+        Some(false) => lines.push(overlays_forbidden(machine)),
+        None => {}
+    }
+    lines
+}
+
+fn overlays_forbidden(machine: &Machine) -> String {
+    format!(
+        "`{}`: no overlay becomes the active file of a disk any more; where an image cannot be cloned, sets of it \
+         are refused, and so is an apply that would need another active file. Its active files stay those that \
+         they are.",
+        one_line(&machine.name)
+    )
+}

@@ -1,0 +1,161 @@
+//! `vm set`: what an operator has changed in the definition of a machine. All else in the file stays as it was
+//! written, comments too.
+
+use std::fs;
+use std::path::Path;
+
+use toml_edit::{DocumentMut, Item, Table};
+
+use crate::engine::definition::{self, DEFINITION, Definition};
+use crate::engine::library::{self, machines_directory};
+use crate::engine::{EngineError, EngineErrorKind};
+use crate::id::VmId;
+use crate::text::Text;
+use crate::text::catalog::engine as texts;
+
+/// What is to be changed; `None` stays as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// `[qemu] overlay_ok`: an overlay may become the active file of a disk.
+    pub overlay_ok: Option<bool>,
+}
+
+/// Writes the changes into the machine's definition, durably, and keeps owner and mode of the file; says whether
+/// there was anything to write. Whoever calls holds the library against other commands.
+///
+/// # Errors
+/// [`EngineErrorKind::Missing`] if there is no such machine, [`EngineErrorKind::Locked`] if the file was written by
+/// another meanwhile, else [`EngineErrorKind::Failed`]; nothing was written then.
+pub fn change(data_dir: &Path, id: VmId, changes: &Changes) -> Result<bool, EngineError> {
+    let folder = machines_directory(data_dir).join(id.to_string());
+    if !folder.is_dir() {
+        return Err(library::unknown(id));
+    }
+    let file = folder.join(DEFINITION);
+    let failed = |text: Text| error(EngineErrorKind::Failed, text);
+    let unread = |cause: String| {
+        let text = texts::DEFINITION_READ.with("file", file.display());
+        failed(text.with("cause", cause.trim_end()))
+    };
+    Definition::load(&file, id).map_err(failed)?;
+    let old = fs::read_to_string(&file).map_err(|e| unread(e.to_string()))?;
+    let new = edited(&old, changes).map_err(unread)?;
+    if new == old {
+        return Ok(false);
+    }
+    Definition::parse(&new, &file, id).map_err(failed)?;
+    let now = fs::read_to_string(&file).map_err(|e| unread(e.to_string()))?;
+    if now != old {
+        let text = texts::DEFINITION_CHANGED.with("file", file.display());
+        return Err(error(EngineErrorKind::Locked, text));
+    }
+    definition::rewrite(&file, new.as_bytes()).map_err(|e| {
+        let cause = std::io::Error::from(e);
+        let text = texts::DEFINITION_READ.with("file", file.display());
+        error(
+            crate::engine::failure::kind(&cause),
+            text.with("cause", cause),
+        )
+    })?;
+    Ok(true)
+}
+
+fn error(kind: EngineErrorKind, text: Text) -> EngineError {
+    EngineError { kind, text }
+}
+
+/// The text of a definition with the changes.
+///
+/// # Errors
+/// In words what is wrong with the text.
+fn edited(text: &str, changes: &Changes) -> Result<String, String> {
+    let mut document: DocumentMut = text
+        .parse()
+        .map_err(|e: toml_edit::TomlError| e.to_string())?;
+    if let Some(allowed) = changes.overlay_ok {
+        flag(&mut document, "qemu", "overlay_ok", allowed)?;
+    }
+    Ok(document.to_string())
+}
+
+/// Sets a key that is `false` where it does not stand.
+fn flag(document: &mut DocumentMut, section: &str, key: &str, on: bool) -> Result<(), String> {
+    let stands = document.get(section).and_then(|s| s.get(key));
+    if stands.and_then(Item::as_bool).unwrap_or(false) == on {
+        return Ok(());
+    }
+    if document.get(section).is_none() {
+        let mut table = Table::new();
+        table.decor_mut().set_prefix("\n");
+        document.insert(section, Item::Table(table));
+    }
+    let table = document
+        .get_mut(section)
+        .and_then(Item::as_table_like_mut)
+        .ok_or_else(|| format!("{section} is no section"))?;
+    match table.get_mut(key).and_then(Item::as_value_mut) {
+        Some(value) => {
+            let decor = value.decor().clone();
+            *value = on.into();
+            *value.decor_mut() = decor;
+        }
+        None => {
+            table.insert(key, toml_edit::value(on));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(text: &str, overlay_ok: bool) -> String {
+        let overlay_ok = Some(overlay_ok);
+        edited(text, &Changes { overlay_ok }).unwrap()
+    }
+
+    #[test]
+    fn the_text_of_a_definition_stays_but_for_what_is_set() {
+        let head = "# mine\nformat = 1 # one\nname = 'web'\n\n[[disk]] # first\nid = \"a\"\n\n[[disk]]\nid=\"b\"\n";
+        let table = [
+            (
+                head.to_owned(),
+                format!("{head}\n[qemu]\noverlay_ok = true\n"),
+            ),
+            (
+                format!("{head}\n[qemu] # runs\n# why\noverlay_ok   =  false   # not yet\n"),
+                format!("{head}\n[qemu] # runs\n# why\noverlay_ok   =  true   # not yet\n"),
+            ),
+            (
+                format!("qemu.overlay_ok = false # no\n{head}"),
+                format!("qemu.overlay_ok = true # no\n{head}"),
+            ),
+            (
+                format!("qemu = {{ overlay_ok = false }}\n{head}"),
+                format!("qemu = {{ overlay_ok = true }}\n{head}"),
+            ),
+            (
+                format!("qemu = {{}} # none\n{head}"),
+                format!("qemu = {{ overlay_ok = true }} # none\n{head}"),
+            ),
+            (
+                "[qemu]\n# empty\n\n[[disk]]\nid = 1\n".to_owned(),
+                "[qemu]\noverlay_ok = true\n# empty\n\n[[disk]]\nid = 1\n".to_owned(),
+            ),
+        ];
+        for (off, on) in table {
+            assert_eq!(with(&off, true), on);
+            assert_eq!(with(&on, true), on);
+            assert_eq!(with(&off, false), off);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_edited() {
+        let overlay_ok = Some(true);
+        for text in ["name = ", "qemu = 3\n"] {
+            assert!(edited(text, &Changes { overlay_ok }).is_err(), "{text}");
+        }
+    }
+}
