@@ -1,6 +1,7 @@
 //! A checked condition, and its truth for one instance.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -90,12 +91,43 @@ pub(super) enum Source {
     System(System, Arc<str>),
 }
 
+/// Counts what a condition costs, and stops it where it has cost enough.
+pub trait Effort {
+    /// So many more values, characters or classes were looked at.
+    ///
+    /// # Errors
+    /// [`Stopped`]: the time is up.
+    fn spend(&self, steps: usize) -> Result<(), Stopped>;
+}
+
+/// A condition was not judged to its end, for want of time. It may be judged anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped;
+
+/// No limit.
+struct Free;
+
+impl Effort for Free {
+    fn spend(&self, _steps: usize) -> Result<(), Stopped> {
+        Ok(())
+    }
+}
+
 /// What a condition is asked about.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 struct Row<'i> {
     instance: &'i Instance,
     /// Within [`Condition::Each`].
     element: Option<&'i Value>,
+    known: &'i Known,
+    effort: &'i dyn Effort,
+}
+
+/// What is made of an instance once, however many terms ask for it.
+#[derive(Default)]
+struct Known {
+    path: OnceCell<Option<Path>>,
+    system: [OnceCell<Value>; System::ALL.len()],
 }
 
 /// A system property.
@@ -117,12 +149,25 @@ impl Filter {
     /// Is the condition true for this instance?
     #[must_use]
     pub fn matches(&self, instance: &Instance) -> bool {
-        let condition = self.condition.as_deref();
+        self.judge(instance, &Free).unwrap_or(false)
+    }
+
+    /// [`Filter::matches`] as long as `effort` lets it. The steps are bounded by the terms of the condition and the
+    /// texts that they look at.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn judge(&self, instance: &Instance, effort: &dyn Effort) -> Result<bool, Stopped> {
+        let Some(condition) = self.condition.as_deref() else {
+            return Ok(true);
+        };
         let row = Row {
             instance,
             element: None,
+            known: &Known::default(),
+            effort,
         };
-        condition.is_none_or(|c| c.truth(row, self.fold) == Some(true))
+        Ok(condition.truth(row, self.fold)? == Some(true))
     }
 
     /// Is there no condition at all?
@@ -142,28 +187,36 @@ impl Column {
     /// The value for one instance.
     #[must_use]
     pub fn value<'i>(&self, instance: &'i Instance) -> Cow<'i, Value> {
-        self.source.value(Row {
-            instance,
-            element: None,
-        })
+        match &self.source {
+            Source::Property(name) => {
+                Cow::Borrowed(instance.get(name.as_str()).unwrap_or(&Value::Null))
+            }
+            Source::Item(name, n) => {
+                Cow::Borrowed(item(instance, name, *n).unwrap_or(&Value::Null))
+            }
+            Source::Element => Cow::Borrowed(&Value::Null),
+            Source::System(system, host) => Cow::Owned(system.value(instance, host)),
+        }
     }
 }
 
+type Truth = Result<Option<bool>, Stopped>;
+
 impl Condition {
     /// `None` is neither true nor false: something compared is null.
-    fn truth(&self, row: Row<'_>, fold: bool) -> Option<bool> {
+    fn truth(&self, row: Row<'_>, fold: bool) -> Truth {
+        row.effort.spend(1)?;
         match self {
             Self::All(parts) => all(parts.iter().map(|part| part.truth(row, fold))),
             Self::Any(parts) => any(parts.iter().map(|part| part.truth(row, fold))),
-            Self::Not(inner) => inner.truth(row, fold).map(|t| !t),
+            Self::Not(inner) => Ok(inner.truth(row, fold)?.map(|t| !t)),
             Self::Each {
                 array,
                 every,
                 inner,
             } => {
-                let array = array.value(row);
-                let Value::Array(elements) = &*array else {
-                    return None;
+                let Value::Array(elements) = array.value(row) else {
+                    return Ok(None);
                 };
                 let truths = elements.iter().map(|element| {
                     let element = Some(element);
@@ -171,45 +224,82 @@ impl Condition {
                 });
                 if *every { all(truths) } else { any(truths) }
             }
-            Self::Known(inner) => Some(inner.truth(row, fold) == Some(true)),
-            Self::Compare(source, op, with) => with.compare(*op, &source.value(row), fold),
-            Self::Both(left, op, right) => both(*op, &left.value(row), &right.value(row), fold),
-            Self::This(object, equal) => {
-                let path = row.instance.path().ok()?;
-                Some(object.is(&path) == *equal)
+            Self::Known(inner) => Ok(Some(inner.truth(row, fold)? == Some(true))),
+            Self::Compare(source, op, with) => Ok(with.compare(*op, source.value(row), fold)),
+            Self::Both(left, op, right) => {
+                let (left, right) = (left.value(row), right.value(row));
+                row.effort.spend(length(left) + length(right))?;
+                Ok(both(*op, left, right, fold))
             }
-            Self::Like(source, pattern) => match &*source.value(row) {
-                Value::String(text) => Some(pattern.matches(text)),
-                Value::Reference(path) => Some(pattern.matches(&path.to_string())),
-                _ => None,
-            },
-            Self::IsNull(source) => Some(source.value(row).is_null()),
-            Self::IsA(None, classes) => Some(classes.contains(&row.instance.class().name)),
-            Self::IsA(Some(source), classes) => match &*source.value(row) {
-                Value::Reference(path) => Some(classes.contains(&path.class)),
-                _ => None,
-            },
-            Self::Always(truth) => *truth,
+            Self::This(object, equal) => {
+                let path = row.path();
+                Ok(path.map(|path| object.is(path) == *equal))
+            }
+            Self::Like(source, pattern) => {
+                let fits = match source.value(row) {
+                    Value::String(text) => pattern.matches(text),
+                    Value::Reference(path) => pattern.matches(&path.to_string()),
+                    _ => return Ok(None),
+                };
+                row.effort.spend(fits.1)?;
+                Ok(Some(fits.0))
+            }
+            Self::IsNull(source) => Ok(Some(source.value(row).is_null())),
+            Self::IsA(None, classes) => {
+                row.effort.spend(classes.len())?;
+                Ok(Some(classes.contains(&row.instance.class().name)))
+            }
+            Self::IsA(Some(source), classes) => {
+                row.effort.spend(classes.len())?;
+                Ok(match source.value(row) {
+                    Value::Reference(path) => Some(classes.contains(&path.class)),
+                    _ => None,
+                })
+            }
+            Self::Always(truth) => Ok(*truth),
         }
     }
 }
 
 /// False as soon as one is false, true if each is true.
-fn all(truths: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+fn all(truths: impl Iterator<Item = Truth>) -> Truth {
     let mut all = Some(true);
     for truth in truths {
-        match truth {
+        match truth? {
             Some(true) => {}
-            Some(false) => return Some(false),
+            Some(false) => return Ok(Some(false)),
             None => all = None,
         }
     }
-    all
+    Ok(all)
 }
 
 /// True as soon as one is true, false if each is false.
-fn any(truths: impl Iterator<Item = Option<bool>>) -> Option<bool> {
-    all(truths.map(|truth| truth.map(|t| !t))).map(|t| !t)
+fn any(truths: impl Iterator<Item = Truth>) -> Truth {
+    let turned = all(truths.map(|truth| Ok(truth?.map(|t| !t))))?;
+    Ok(turned.map(|t| !t))
+}
+
+/// The characters of a text, as steps.
+fn length(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        _ => 1,
+    }
+}
+
+impl<'i> Row<'i> {
+    fn path(self) -> Option<&'i Path> {
+        let made = || self.instance.path().ok();
+        self.known.path.get_or_init(made).as_ref()
+    }
+
+    fn system(self, system: System, host: &str) -> &'i Value {
+        let mut all = System::ALL.iter().zip(&self.known.system);
+        let found = all.find(|((_, other), _)| *other == system);
+        let made = || system.value(self.instance, host);
+        found.map_or(&Value::Null, |(_, known)| known.get_or_init(made))
+    }
 }
 
 impl Comparand {
@@ -248,17 +338,22 @@ impl Object {
 }
 
 impl Source {
-    fn value<'i>(&self, row: Row<'i>) -> Cow<'i, Value> {
-        let borrowed = match self {
+    fn value<'i>(&self, row: Row<'i>) -> &'i Value {
+        let found = match self {
             Self::Property(name) => row.instance.get(name.as_str()),
-            Self::Item(name, n) => match row.instance.get(name.as_str()) {
-                Some(Value::Array(elements)) => elements.get(*n),
-                _ => None,
-            },
+            Self::Item(name, n) => item(row.instance, name, *n),
             Self::Element => row.element,
-            Self::System(system, host) => return Cow::Owned(system.value(row.instance, host)),
+            Self::System(system, host) => Some(row.system(*system, host)),
         };
-        Cow::Borrowed(borrowed.unwrap_or(&Value::Null))
+        found.unwrap_or(&Value::Null)
+    }
+}
+
+/// One element of an array.
+fn item<'i>(instance: &'i Instance, name: &Name, n: usize) -> Option<&'i Value> {
+    match instance.get(name.as_str()) {
+        Some(Value::Array(elements)) => elements.get(n),
+        _ => None,
     }
 }
 

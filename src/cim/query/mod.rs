@@ -38,7 +38,7 @@ use super::status::Status;
 use super::value::Value;
 use crate::text::{Message, Text};
 
-pub use filter::{Column, Filter};
+pub use filter::{Column, Effort, Filter, Stopped};
 pub use parser::parse;
 pub use selector::select as selector_filter;
 pub use syntax::{Kind, Statement};
