@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::cim::query::Column;
 use crate::cim::{Class, Instance};
-use crate::provider::{Error, Instances};
+use crate::provider::{Error, Instances, Pace};
 use crate::wscim::Style;
 use crate::wsman::request::{ClassOptions, Mode};
 
@@ -47,42 +47,78 @@ pub(super) fn instances(instances: Instances) -> Items {
     Box::new(instances.map(|i| i.map(Item::Instance)))
 }
 
-/// An enumeration in progress. It looks one item ahead, so that `EndOfSequence` can go with the last item,
+/// An enumeration in progress. It can look one item ahead, so that `EndOfSequence` can go with the last item,
 /// and so that an item that did not fit on a page is the first of the next.
 pub(super) struct Cursor {
     /// The form of the items.
     pub(super) shape: Shape,
+    /// The time of whoever goes on with it.
+    pub(super) pace: Pace,
     rest: Items,
-    next: Option<Result<Item, Error>>,
+    next: Next,
+}
+
+/// What is known of the item to come.
+#[derive(Debug)]
+enum Next {
+    Unseen,
+    Is(Result<Item, Error>),
+    End,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub(super) enum Look<'a> {
+    /// This item.
+    Item(&'a Item),
+    /// None, for this reason.
+    Error(&'a Error),
+    /// That is not known yet: the turn is over.
+    Paused,
+    /// Nothing.
+    End,
 }
 
 impl Cursor {
-    /// Stands before the first of `items`.
+    /// Stands before the first of `items`, which go on at that pace. Nothing is evaluated.
     #[must_use]
-    pub(super) fn new(shape: Shape, mut items: Items) -> Self {
-        let next = items.next();
+    pub(super) fn new(shape: Shape, pace: Pace, items: Items) -> Self {
         Self {
             shape,
+            pace,
             rest: items,
-            next,
+            next: Next::Unseen,
         }
     }
 
-    /// The item to come, `None` at the end.
-    #[must_use]
-    pub(super) fn peek(&self) -> Option<&Result<Item, Error>> {
-        self.next.as_ref()
+    /// What comes next; found now if it was not yet.
+    pub(super) fn look(&mut self) -> Look<'_> {
+        if matches!(self.next, Next::Unseen) {
+            self.next = match self.rest.next() {
+                Some(Err(error)) if error.is_paused() => return Look::Paused,
+                Some(next) => Next::Is(next),
+                None => Next::End,
+            };
+        }
+        match &self.next {
+            Next::Unseen => Look::Paused,
+            Next::Is(Ok(item)) => Look::Item(item),
+            Next::Is(Err(error)) => Look::Error(error),
+            Next::End => Look::End,
+        }
     }
 
     /// Goes on to the next item.
     pub(super) fn advance(&mut self) {
-        self.next = self.rest.next();
+        if !self.at_end() {
+            self.next = Next::Unseen;
+        }
     }
 
-    /// Is everything delivered?
+    /// Is it known that everything is delivered?
     #[must_use]
     pub(super) fn at_end(&self) -> bool {
-        self.next.is_none()
+        matches!(self.next, Next::End)
     }
 }
 
@@ -113,6 +149,6 @@ impl Cursor {
             class_options: ClassOptions::default(),
             total: None,
         };
-        Self::new(shape, Box::new(std::iter::empty()))
+        Self::new(shape, Pace::default(), Box::new(std::iter::empty()))
     }
 }

@@ -6,75 +6,204 @@ use std::time::Duration;
 use crate::cim::query::{Column, Select};
 use crate::cim::{Class, Instance};
 use crate::id::WireId;
-use crate::provider::{Depth, Error, Instances, Traversal};
+use crate::provider::{Context, Depth, Error, Instances, Pace, Registry, Traversal};
 use crate::text::catalog::operation as texts;
+use crate::wscim::Style;
 use crate::wsman::enumeration::Page;
 use crate::wsman::fault::{Fault, Tried, table};
-use crate::wsman::request::{self, Associations, ClassList, Expires, Polymorphism, Source};
+use crate::wsman::request::{
+    self, Associations, ClassList, ClassOptions, Expires, Polymorphism, Source,
+};
 
 use super::Server;
 use super::class;
 use super::contexts::{Full, Lifetime};
 use super::cursor::{Cursor, Item, Items, Shape, instances};
 use super::exchange::Exchange;
-use super::{page, related};
+use super::page::{self, Due, Filling};
+use super::related;
+use super::workers::Failed;
 
 /// Answers with a context, and with the first items if the client asked for that.
-pub(super) fn enumerate(
+pub(super) async fn enumerate(
     server: &Server,
     exchange: &Exchange<'_>,
-    wish: &request::Enumerate,
+    wish: request::Enumerate,
 ) -> Result<String, Fault> {
-    let until = server.clock.elapsed() + exchange.headers.timeout;
     let granted = wish.expires.map(|e| grant(server, e)).transpose()?;
-    let mut cursor = open(server, exchange, wish)?;
+    let (optimize, max_elements) = (wish.optimize, wish.max_elements);
+    let cursor = opened(server, exchange, wish).await?;
     let id = WireId::random();
     let context = format!("uuid:{id}");
-    let mut page = Page::enumerate(
+    let page = Page::enumerate(
         &exchange.reply_headers(),
-        wish.optimize,
+        optimize,
         &context,
         granted.as_ref().map(|g| g.text.as_str()),
         exchange.count(cursor.shape.total),
-        exchange.budget(wish.max_elements.unwrap_or(1), None),
+        exchange.budget(max_elements.unwrap_or(1), None),
     );
-    page::fill(&mut page, &mut cursor, until, &*server.clock)?;
+    let cursor = Box::new(cursor);
     // Without items in the answer the client learns of an empty set by its first Pull (rule E-5).
-    let more = !wish.optimize || !cursor.at_end();
+    if !optimize {
+        keep(server, exchange, id, *cursor, granted.as_ref())?;
+        return Ok(page.finish(true));
+    }
+    let user = &exchange.context.identity.user;
+    // Whoever wants items in this answer goes on with the context where there are none yet.
+    let due = Due::new(exchange.began, exchange.headers.timeout, true);
+    let filling = Filling { page, cursor };
+    let late = || late(exchange);
+    let (filling, filled) = page::fill(server, user, filling, due, late).await;
+    filled?;
+    let Some(Filling { page, cursor }) = filling else {
+        return Err(page::broken());
+    };
+    let more = !cursor.at_end();
     if more {
-        keep(server, exchange, id, cursor, granted.as_ref())?;
+        keep(server, exchange, id, *cursor, granted.as_ref())?;
     }
     Ok(page.finish(more))
 }
 
-fn open(
+/// Opens the walk: here, where that is no more than to look at a list, else on a worker.
+async fn opened(
     server: &Server,
     exchange: &Exchange<'_>,
-    wish: &request::Enumerate,
+    wish: request::Enumerate,
 ) -> Result<Cursor, Fault> {
-    let found = match &wish.source {
-        Source::Class(class) => of_class(server, exchange, class, wish.polymorphism),
-        Source::Select(select) => selected(server, exchange, select, wish.polymorphism),
-        Source::Related(related) => {
-            related::instances(&server.registry, &exchange.context, related)
-                .map(Found::new)
-                .map_err(no_object)
-        }
-        Source::Associations(filter) => associated(server, exchange, filter, wish.polymorphism),
-        Source::Classes(list) => Ok(declarations(server, exchange, list)),
-    }?;
-    let is_cast = wish.polymorphism == Polymorphism::ExcludeSubClassProperties;
-    let shape = Shape {
-        cast: found.class.filter(|_| is_cast),
-        columns: found.columns,
+    let opening = Opening {
+        registry: server.registry.clone(),
+        context: Context {
+            pace: Pace::by(server.clock.clone()),
+            ..exchange.context.clone()
+        },
         style: exchange.headers.style(),
-        mode: wish.mode,
-        max_elements: wish.max_elements,
-        properties: found.properties,
         class_options: exchange.headers.class_options,
-        total: found.total,
+        wish,
     };
-    Ok(Cursor::new(shape, found.items))
+    if matches!(opening.wish.source, Source::Class(_)) {
+        return opening.open();
+    }
+    let user = &exchange.context.identity.user;
+    let evaluation = server.workers.begin(user);
+    let until = exchange.began + exchange.headers.timeout;
+    let left = until.saturating_sub(server.clock.elapsed());
+    let failed = |failed| match failed {
+        Failed::Late => late(exchange),
+        Failed::Broken => page::broken(),
+    };
+    let place = server.workers.place(&evaluation, left).await;
+    let place = place.map_err(failed)?;
+    let opened = server.workers.run(place, move || opening.open()).await;
+    opened.map_err(failed)?
+}
+
+fn late(exchange: &Exchange<'_>) -> Fault {
+    let time = exchange.headers.timeout.as_secs_f32();
+    table::OPERATION_TIMEDOUT.fault(texts::ENUMERATE_TIMED_OUT.with("seconds", time))
+}
+
+/// All that a walk is opened from.
+struct Opening {
+    registry: Arc<Registry>,
+    context: Context,
+    style: Style,
+    class_options: ClassOptions,
+    wish: request::Enumerate,
+}
+
+impl Opening {
+    fn open(&self) -> Result<Cursor, Fault> {
+        let polymorphism = self.wish.polymorphism;
+        let found = match &self.wish.source {
+            Source::Class(class) => self.of_class(class),
+            Source::Select(select) => self.selected(select),
+            Source::Related(related) => related::instances(&self.registry, &self.context, related)
+                .map(Found::new)
+                .map_err(no_object),
+            Source::Associations(filter) => self.associated(filter),
+            Source::Classes(list) => Ok(self.declarations(list)),
+        }?;
+        let is_cast = polymorphism == Polymorphism::ExcludeSubClassProperties;
+        let shape = Shape {
+            cast: found.class.filter(|_| is_cast),
+            columns: found.columns,
+            style: self.style,
+            mode: self.wish.mode,
+            max_elements: self.wish.max_elements,
+            properties: found.properties,
+            class_options: self.class_options,
+            total: found.total,
+        };
+        Ok(Cursor::new(shape, self.context.pace.clone(), found.items))
+    }
+
+    fn of_class(&self, class: &Arc<Class>) -> Result<Found, Fault> {
+        let depth = depth(self.wish.polymorphism);
+        let found = self.registry.enumerate(&self.context, class, depth);
+        Ok(Found {
+            class: Some(class.clone()),
+            total: self.registry.count(&self.context, class, depth),
+            ..Found::new(found.map_err(not_listed)?)
+        })
+    }
+
+    fn selected(&self, select: &Select) -> Result<Found, Fault> {
+        let depth = depth(self.wish.polymorphism);
+        let found = self.registry.select(&self.context, select, depth);
+        Ok(Found {
+            class: Some(select.class.clone()),
+            columns: select.columns.clone(),
+            ..Found::new(found.map_err(not_listed)?)
+        })
+    }
+
+    /// Follows an association filter (rule E-42). Its object has to be one that exists (R8.2.1-4).
+    fn associated(&self, filter: &Associations) -> Result<Found, Fault> {
+        let traversal = Traversal {
+            association: filter.association.clone(),
+            role: filter.role.clone(),
+            result: filter.result.clone(),
+            result_role: filter.result_role.clone(),
+            ..Traversal::default()
+        };
+        let (registry, context) = (&self.registry, &self.context);
+        let found = match filter.links {
+            true => registry.references(context, &filter.object, &traversal),
+            false => registry.associators(context, &filter.object, &traversal),
+        }
+        .map_err(no_object)?;
+        let class = filter.item_class().cloned();
+        let is_exact = self.wish.polymorphism == Polymorphism::None;
+        let exact = class.clone().filter(|_| is_exact);
+        let of_class = move |item: &Result<Instance, Error>| match (item, &exact) {
+            (Ok(item), Some(class)) => item.class().name == class.name,
+            _ => true,
+        };
+        Ok(Found {
+            class,
+            properties: filter.properties.clone(),
+            ..Found::new(Box::new(found.filter(of_class)))
+        })
+    }
+
+    fn declarations(&self, list: &ClassList) -> Found {
+        let schema = self.registry.schema();
+        let classes = class::list(schema, list, self.class_options);
+        let total = u64::try_from(classes.len()).ok();
+        let mut classes = classes.into_iter();
+        let pace = self.context.pace.clone();
+        let next = move || match pace.is_over() {
+            true => Some(Err(Error::paused())),
+            false => classes.next().map(|class| Ok(Item::Class(class))),
+        };
+        Found {
+            total,
+            items: Box::new(std::iter::from_fn(next)),
+            ..Found::new(Box::new(std::iter::empty()))
+        }
+    }
 }
 
 /// What the source of an enumeration gives.
@@ -103,79 +232,6 @@ const fn depth(polymorphism: Polymorphism) -> Depth {
     match polymorphism {
         Polymorphism::None => Depth::Exact,
         _ => Depth::Deep,
-    }
-}
-
-fn of_class(
-    server: &Server,
-    exchange: &Exchange<'_>,
-    class: &Arc<Class>,
-    polymorphism: Polymorphism,
-) -> Result<Found, Fault> {
-    let (registry, context) = (&server.registry, &exchange.context);
-    let found = registry.enumerate(context, class, depth(polymorphism));
-    Ok(Found {
-        class: Some(class.clone()),
-        total: registry.count(context, class, depth(polymorphism)),
-        ..Found::new(found.map_err(not_listed)?)
-    })
-}
-
-fn selected(
-    server: &Server,
-    exchange: &Exchange<'_>,
-    select: &Select,
-    polymorphism: Polymorphism,
-) -> Result<Found, Fault> {
-    let (registry, context) = (&server.registry, &exchange.context);
-    let found = registry.select(context, select, depth(polymorphism));
-    Ok(Found {
-        class: Some(select.class.clone()),
-        columns: select.columns.clone(),
-        ..Found::new(found.map_err(not_listed)?)
-    })
-}
-
-/// Follows an association filter (rule E-42). Its object has to be one that exists (R8.2.1-4).
-fn associated(
-    server: &Server,
-    exchange: &Exchange<'_>,
-    filter: &Associations,
-    polymorphism: Polymorphism,
-) -> Result<Found, Fault> {
-    let traversal = Traversal {
-        association: filter.association.clone(),
-        role: filter.role.clone(),
-        result: filter.result.clone(),
-        result_role: filter.result_role.clone(),
-        ..Traversal::default()
-    };
-    let (registry, context) = (&server.registry, &exchange.context);
-    let found = match filter.links {
-        true => registry.references(context, &filter.object, &traversal),
-        false => registry.associators(context, &filter.object, &traversal),
-    }
-    .map_err(no_object)?;
-    let class = filter.item_class().cloned();
-    let exact = class.clone().filter(|_| polymorphism == Polymorphism::None);
-    let of_class = move |item: &Result<Instance, Error>| match (item, &exact) {
-        (Ok(item), Some(class)) => item.class().name == class.name,
-        _ => true,
-    };
-    Ok(Found {
-        class,
-        properties: filter.properties.clone(),
-        ..Found::new(Box::new(found.filter(of_class)))
-    })
-}
-
-fn declarations(server: &Server, exchange: &Exchange<'_>, list: &ClassList) -> Found {
-    let schema = server.registry.schema();
-    let classes = class::list(schema, list, exchange.headers.class_options);
-    Found {
-        total: u64::try_from(classes.len()).ok(),
-        items: Box::new(classes.into_iter().map(|class| Ok(Item::Class(class)))),
-        ..Found::new(Box::new(std::iter::empty()))
     }
 }
 

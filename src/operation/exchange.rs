@@ -1,6 +1,7 @@
 //! What every verb needs of the request it answers: who calls, the headers, the room for the answer.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::framing::Charset;
 use crate::id::WireId;
@@ -26,6 +27,8 @@ pub(super) struct Exchange<'a> {
     charset: Charset,
     /// The client's address.
     pub(super) peer: SocketAddr,
+    /// When the request was there, by the monotonic clock: its time runs from then on.
+    pub(super) began: Duration,
 }
 
 impl<'a> Exchange<'a> {
@@ -34,6 +37,7 @@ impl<'a> Exchange<'a> {
         headers: &'a Headers,
         charset: Charset,
         peer: SocketAddr,
+        began: Duration,
     ) -> Self {
         Self {
             context,
@@ -42,6 +46,7 @@ impl<'a> Exchange<'a> {
             message_id: message_id(),
             charset,
             peer,
+            began,
         }
     }
 

@@ -21,8 +21,11 @@ mod page;
 mod pull;
 mod related;
 mod running;
+mod share;
+mod workers;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -31,7 +34,7 @@ use crate::audit::Audit;
 use crate::clock::SharedClock;
 use crate::framing::Charset;
 use crate::handler::{Answer, Caller, Handler, Identity, Message};
-use crate::provider::{Context, Registry};
+use crate::provider::{Context, Pace, Registry};
 use crate::text::catalog::operation as texts;
 use crate::wsman::fault::{Fault, FaultHeaders, table};
 use crate::wsman::request::{
@@ -44,6 +47,11 @@ use contexts::Contexts;
 use exchange::{Exchange, message_id};
 use identify::Identities;
 use running::{Running, Turn};
+use workers::{Failed, Workers};
+
+/// The most octets of a message that a thread that serves reads by itself: more than any client sends for a call or a
+/// short query, and read in a fraction of a millisecond.
+const SMALL: usize = 8 * 1024;
 
 /// What the server promises and what it allows.
 #[derive(Debug, Clone, Default)]
@@ -76,6 +84,7 @@ pub struct Server {
     contexts: Contexts,
     identities: Identities,
     running: Arc<Running>,
+    workers: Workers,
     settings: Settings,
     clock: SharedClock,
 }
@@ -89,6 +98,7 @@ impl Server {
             contexts: Contexts::new(settings.contexts),
             identities: Identities::new(&settings),
             running: Arc::default(),
+            workers: Workers::new(),
             settings,
             clock,
         })
@@ -118,6 +128,7 @@ impl Server {
         headers: &Headers,
         operation: Operation,
         charset: Charset,
+        began: Duration,
     ) -> Result<Option<String>, Fault> {
         let Some(identity) = &caller.identity else {
             return Err(table::ACCESS_DENIED.fault(texts::AUTHENTICATION_NEEDED.text()));
@@ -126,21 +137,57 @@ impl Server {
             identity: identity.clone(),
             schema: self.registry.schema().clone(),
             timeout: headers.timeout,
+            pace: Pace::default(),
         };
         let turn = self.begin(identity)?;
-        let exchange = Exchange::new(context, headers, charset, caller.peer);
+        let exchange = Exchange::new(context, headers, charset, caller.peer, began);
         match operation {
             // Identify has an answer of its own, without headers.
             Operation::Identify | Operation::End => return Ok(None),
             Operation::Get(target) => get::get(self, &exchange, &target),
             Operation::GetClass(class) => class::get(&exchange, &class),
             Operation::GetConfig(part) => config::get(self, &exchange, part),
-            Operation::Enumerate(wish) => enumerate::enumerate(self, &exchange, &wish),
-            Operation::Pull(wish) => pull::pull(self, &exchange, &wish),
+            Operation::Enumerate(wish) => enumerate::enumerate(self, &exchange, wish).await,
+            Operation::Pull(wish) => pull::pull(self, &exchange, &wish).await,
             Operation::Release(context) => pull::release(self, &exchange, &context),
             Operation::Invoke(call) => invoke::invoke(self, &exchange, call, turn).await,
         }
         .map(Some)
+    }
+
+    /// Reads a message: here if it is small, else where evaluations are made, in its turn. A long query takes a while
+    /// to read.
+    async fn read(&self, caller: &Caller, message: Message) -> Received {
+        let user = caller.identity.as_ref().map(|i| i.user.clone());
+        let reading = Reading {
+            registry: self.registry.clone(),
+            limits: self.settings.limits.clone(),
+            caller: caller.clone(),
+            message,
+        };
+        if reading.message.body.len() <= SMALL {
+            return reading.read();
+        }
+        let evaluation = self.workers.begin(&user.unwrap_or_default());
+        let time = self.settings.limits.timeout;
+        let read = match self.workers.place(&evaluation, time).await {
+            Ok(place) => self.workers.run(place, move || reading.read()).await,
+            Err(failed) => Err(failed),
+        };
+        read.unwrap_or_else(|failed| {
+            let fault = match failed {
+                Failed::Late => {
+                    let text = texts::READ_TIMED_OUT.with("seconds", time.as_secs_f32());
+                    table::OPERATION_TIMEDOUT.fault(text)
+                }
+                Failed::Broken => page::broken(),
+            };
+            Received {
+                charset: Charset::default(),
+                client: Client::default(),
+                request: Err(fault.into()),
+            }
+        })
     }
 
     /// Rule Q-22.
@@ -178,20 +225,35 @@ impl Server {
     }
 }
 
+/// A message, and what it is read with.
+struct Reading {
+    registry: Arc<Registry>,
+    limits: Limits,
+    caller: Caller,
+    message: Message,
+}
+
+impl Reading {
+    fn read(&self) -> Received {
+        let incoming = Incoming {
+            content_type: self.message.content_type.as_deref(),
+            user_agent: &self.caller.user_agent,
+            host: &self.caller.host,
+            body: &self.message.body,
+        };
+        receive(&incoming, self.registry.schema(), &self.limits)
+    }
+}
+
 #[async_trait]
 impl Handler for Server {
     async fn handle(&self, caller: Caller, message: Message) -> Answer {
-        let incoming = Incoming {
-            content_type: message.content_type.as_deref(),
-            user_agent: &caller.user_agent,
-            host: &caller.host,
-            body: &message.body,
-        };
+        let began = self.clock.elapsed();
         let Received {
             charset,
             client,
             request,
-        } = receive(&incoming, self.registry.schema(), &self.settings.limits);
+        } = self.read(&caller, message).await;
         let Request { headers, operation } = match request {
             Ok(request) => request,
             Err(rejected) => {
@@ -202,7 +264,10 @@ impl Handler for Server {
         if matches!(operation, Operation::Identify) {
             return self.identities.answer(&caller, charset);
         }
-        match self.carry_out(&caller, &headers, operation, charset).await {
+        match self
+            .carry_out(&caller, &headers, operation, charset, began)
+            .await
+        {
             Ok(Some(envelope)) => answer(200, envelope, charset),
             Ok(None) => Answer {
                 status: 200,

@@ -1,8 +1,11 @@
 //! WS-Enumeration Pull and Release: go on with a walk, or give it up. DSP0226 8.4 and 8.7, rules E-11 to E-15.
 
+use std::time::Duration;
+
 use crate::id::WireId;
 use crate::soap::Vocabulary;
 use crate::text::catalog::operation as texts;
+use crate::text::{Message, Text};
 use crate::wsman::enumeration::Page;
 use crate::wsman::fault::{Fault, table};
 use crate::wsman::request;
@@ -11,34 +14,46 @@ use super::Server;
 use super::contexts::Unusable;
 use super::cursor::Shape;
 use super::exchange::Exchange;
-use super::page;
+use super::page::{self, Due, Filling};
 
 /// Answers with the next items. The context alone says which enumeration is meant (rule E-3).
-pub(super) fn pull(
+pub(super) async fn pull(
     server: &Server,
     exchange: &Exchange<'_>,
     wish: &request::Pull,
 ) -> Result<String, Fault> {
-    let began = server.clock.elapsed();
     let user = &exchange.context.identity.user;
-    let (lease, mut cursor) = id(&wish.context)
-        .and_then(|id| server.contexts.take(id, user, began))
+    let (lease, cursor) = id(&wish.context)
+        .and_then(|id| server.contexts.take(id, user, server.clock.elapsed()))
         .map_err(|e| fault(e, &wish.context))?;
     let items = items_wanted(wish, &cursor.shape);
-    let mut page = Page::pull(
+    let page = Page::pull(
         &exchange.reply_headers(),
         &wish.context,
         exchange.count(cursor.shape.total),
         exchange.budget(items, wish.max_characters),
     );
     let time = exchange.headers.timeout;
-    let until = began + wish.max_time.map_or(time, |t| t.min(time));
-    let filled = page::fill(&mut page, &mut cursor, until, &*server.clock);
-    // Also after a fault the enumeration goes on: the client may ask again with more room.
+    let max_time = wish.max_time.filter(|t| *t < time);
+    // A page without an item would end the walk of clients that look for the first one.
+    let due = Due::new(exchange.began, max_time.unwrap_or(time), false);
+    let late = || match max_time {
+        Some(time) => table::ENUMERATE_TIMED_OUT.fault(no_item(texts::NO_ITEM_IN_MAX_TIME, time)),
+        None => table::OPERATION_TIMEDOUT.fault(no_item(texts::NO_ITEM_IN_TIME, time)),
+    };
+    let (filling, filled) = page::fill(server, user, Filling { page, cursor }, due, late).await;
+    let Some(Filling { page, cursor }) = filling else {
+        return Err(filled.err().unwrap_or_else(page::broken));
+    };
+    // Also after a fault the enumeration goes on: the client may ask again, with more room or time.
     let ended = filled.is_ok() && cursor.at_end();
     let more = !ended && lease.give_back(cursor, server.clock.elapsed());
     filled?;
     Ok(page.finish(more))
+}
+
+fn no_item(text: Message, time: Duration) -> Text {
+    text.with("seconds", time.as_secs_f32())
 }
 
 /// Gives up an enumeration.

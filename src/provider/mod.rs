@@ -3,11 +3,13 @@
 //! A provider speaks `cim` values only. The registry is complete at start: a concrete class of the schema
 //! without a provider stops the program unless it is listed as embedded-only.
 
+mod pace;
 pub mod registry;
 pub mod roles;
 pub mod virtualization;
 
 pub use crate::cim::Status;
+pub use pace::Pace;
 pub use registry::{Depth, Registry, RegistryError, Traversal};
 
 use std::sync::Arc;
@@ -31,10 +33,13 @@ pub struct Context {
     pub schema: Arc<Schema>,
     /// How long the client waits for the answer: its OperationTimeout, at most the server's.
     pub timeout: Duration,
+    /// When an evaluation gives its place up. A walk over instances asks it, a look-up does not.
+    pub pace: Pace,
 }
 
 /// Instances one by one, made as they are asked for. Holds its own view of the state: what is deleted
-/// after the start may still come, what is created may not. Never blocks.
+/// after the start may still come, what is created may not. Never blocks, and opens no file. Where its turn is over
+/// [`Error::paused`] comes in place of an instance, and the next call goes on.
 pub type Instances = Box<dyn Iterator<Item = Result<Instance, Error>> + Send>;
 
 /// The arguments of a call: one value for each input parameter of the method, in declared order;
@@ -86,13 +91,33 @@ pub struct Error {
     pub status: Status,
     /// For the client.
     pub text: Text,
+    paused: bool,
 }
 
 impl Error {
     /// An error of this status.
     #[must_use]
     pub const fn new(status: Status, text: Text) -> Self {
-        Self { status, text }
+        Self {
+            status,
+            text,
+            paused: false,
+        }
+    }
+
+    /// No error: the turn of an evaluation is over ([`Pace`]).
+    #[must_use]
+    pub fn paused() -> Self {
+        Self {
+            paused: true,
+            ..Self::new(Status::Failed, texts::PAUSED.text())
+        }
+    }
+
+    /// Is it [`Error::paused`]?
+    #[must_use]
+    pub const fn is_paused(&self) -> bool {
+        self.paused
     }
 }
 

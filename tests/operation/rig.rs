@@ -1,7 +1,7 @@
 //! A server over two classes whose instances and methods are made for tests.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use groupshot::cim::mof::{self, Place, Source};
 use groupshot::cim::schema::{self, VIRTUALIZATION_V2};
 use groupshot::cim::{Class, Instance, Method, Path, Schema, Value};
-use groupshot::clock::ManualClock;
+use groupshot::clock::{Clock, ManualClock};
 use groupshot::handler::{Answer, Caller, Handler, Identity, Message, Role};
 use groupshot::operation::{Server, Settings};
 use groupshot::provider::{Arguments, Context, Error, Instances, Outcome, Provider, Registry};
@@ -44,6 +44,40 @@ pub(super) struct Things {
     clock: Arc<ManualClock>,
     /// How long it takes to make one instance, milliseconds of the clock.
     pub(super) slowness: Arc<AtomicU64>,
+    /// Whoever is called `reader` opens no walk while it is shut.
+    pub(super) gate: Arc<Gate>,
+}
+
+/// Holds back who comes to it, and knows how many that are.
+#[derive(Default)]
+pub(super) struct Gate {
+    state: Mutex<(bool, usize)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    pub(super) fn shut(&self) {
+        self.state.lock().unwrap().0 = true;
+    }
+
+    pub(super) fn open(&self) {
+        self.state.lock().unwrap().0 = false;
+        self.changed.notify_all();
+    }
+
+    /// How many stand before it.
+    pub(super) fn held(&self) -> usize {
+        self.state.lock().unwrap().1
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.1 += 1;
+        while state.0 {
+            state = self.changed.wait(state).unwrap();
+        }
+        state.1 -= 1;
+    }
 }
 
 impl Rig {
@@ -69,6 +103,7 @@ impl Rig {
             finished: AtomicUsize::new(0),
             clock: clock.clone(),
             slowness: Arc::default(),
+            gate: Arc::default(),
         });
         let schema = Arc::new(Schema::new(compiled.classes));
         let registry = Registry::new(schema, vec![things.clone()], &[]).unwrap();
@@ -78,6 +113,11 @@ impl Rig {
             clock,
             things,
         }
+    }
+
+    /// Time since the rig was made.
+    pub(super) fn clock_now(&self) -> Duration {
+        Clock::elapsed(&*self.clock)
     }
 
     /// Sends as the administrator `admin`.
@@ -145,7 +185,10 @@ impl Provider for Things {
         ]
     }
 
-    fn enumerate(&self, _: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
+    fn enumerate(&self, ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
+        if &*ctx.identity.user == "reader" {
+            self.gate.pass();
+        }
         let class = class.clone();
         if class.name == *"Test_Service" {
             let only = Instance::new(&class)
@@ -162,6 +205,7 @@ impl Provider for Things {
             finished: AtomicUsize::new(0),
             clock: self.clock.clone(),
             slowness: self.slowness.clone(),
+            gate: Arc::default(),
         };
         let numbers = (0..self.count).filter({
             let class = class.clone();

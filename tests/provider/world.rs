@@ -13,7 +13,7 @@ use groupshot::id::{JobId, VmId};
 use groupshot::inventory::Job;
 use groupshot::job::Jobs;
 use groupshot::provider::virtualization::{Deps, registry};
-use groupshot::provider::{Arguments, Context, Depth, Error, Outcome, Registry};
+use groupshot::provider::{Arguments, Context, Depth, Error, Outcome, Pace, Registry};
 use groupshot::snapshot::{self, Coordinator, Exports, Limits};
 use groupshot::store::Store;
 use groupshot::store::memory::MemoryStore;
@@ -93,6 +93,7 @@ impl World {
             },
             schema: self.schema.clone(),
             timeout: Duration::from_secs(60),
+            pace: Pace::default(),
         }
     }
 

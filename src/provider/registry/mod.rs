@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::cim::schema::VIRTUALIZATION_V2;
 use crate::cim::{Class, Instance, Method, Name, Path, Schema};
+use crate::provider::pace::paced;
 use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider, Status};
 use crate::text::catalog::provider as texts;
 
@@ -115,6 +116,11 @@ impl Registry {
         class: &Arc<Class>,
         depth: Depth,
     ) -> Result<Instances, Error> {
+        Ok(paced(&ctx.pace, self.listed(ctx, class, depth)?))
+    }
+
+    /// [`Registry::enumerate`] at no pace.
+    fn listed(&self, ctx: &Context, class: &Arc<Class>, depth: Depth) -> Result<Instances, Error> {
         let mut parts = Vec::new();
         for (leaf, provider) in self.served(class, depth) {
             parts.push(provider.enumerate(ctx, leaf)?);
@@ -208,7 +214,7 @@ impl Registry {
     }
 
     fn only_instance(&self, ctx: &Context, class: &Arc<Class>) -> Result<Instance, Error> {
-        let mut instances = self.enumerate(ctx, class, Depth::Deep)?;
+        let mut instances = self.listed(ctx, class, Depth::Deep)?;
         match (instances.next(), instances.next()) {
             (Some(only), None) => only,
             (None, _) => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::cim::query::{Equality, Select};
 use crate::cim::{Class, Path, Value};
+use crate::provider::pace::{filtered, paced};
 use crate::provider::{Context, Error, Instances, Provider};
 
 use super::{Depth, Registry, as_leaf};
@@ -18,12 +19,8 @@ impl Registry {
         for (leaf, provider) in self.served(&select.class, depth) {
             parts.push(candidates(ctx, leaf, provider, select.filter.equalities())?);
         }
-        let all = parts.into_iter().flatten();
-        let filter = select.filter.clone();
-        Ok(Box::new(all.filter(move |item| {
-            item.as_ref()
-                .map_or(true, |instance| filter.matches(instance))
-        })))
+        let all = paced(&ctx.pace, Box::new(parts.into_iter().flatten()));
+        Ok(filtered(&ctx.pace, select.filter.clone(), all))
     }
 }
 

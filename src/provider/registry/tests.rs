@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::cim::mof::{Place, Source, compile};
 use crate::handler::{Identity, Role};
+use crate::provider::Pace;
 
 const MOF: &str = r#"
     Qualifier Key : boolean = false, Scope(property, reference), Flavor(DisableOverride, ToSubclass);
@@ -102,6 +103,7 @@ fn ctx(registry: &Registry) -> Context {
         },
         schema: registry.schema().clone(),
         timeout: std::time::Duration::from_secs(60),
+        pace: Pace::default(),
     }
 }
 

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use crate::cim::{Class, Instance, Path, Type};
+use crate::provider::pace::paced;
 use crate::provider::{Context, Error, Instances, Status};
 
 use super::Registry;
@@ -197,7 +198,10 @@ impl Registry {
     /// The association instances on one way from the object.
     fn along(&self, ctx: &Context, way: &Way, object: &Path) -> Result<Instances, Error> {
         match self.provider(&way.class) {
-            Some(provider) => provider.references(ctx, &way.class, &way.role, object),
+            Some(provider) => {
+                let found = provider.references(ctx, &way.class, &way.role, object)?;
+                Ok(paced(&ctx.pace, found))
+            }
             None => Ok(Box::new(std::iter::empty())),
         }
     }

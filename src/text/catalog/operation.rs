@@ -13,6 +13,11 @@ super::messages! {
     ITEM_TOO_LARGE = "operation.item-too-large", "the next item is larger than the request allows (MaxEnvelopeSize, MaxCharacters)";
     UNREPORTABLE = "operation.unreportable", "method {method} was carried out; its answer needs {size} octets, the request allows {limit} (MaxEnvelopeSize)";
     TIMED_OUT = "operation.timed-out", "method {method} did not end within {seconds} s (OperationTimeout); it may still end";
+    ENUMERATE_TIMED_OUT = "operation.enumerate-timed-out", "the enumeration was not begun within {seconds} s (OperationTimeout): others of this user are evaluated; try again with fewer at a time";
+    NO_ITEM_IN_TIME = "operation.no-item-in-time", "no item was found within {seconds} s (OperationTimeout); the enumeration stays open, and another Pull goes on where it stands";
+    NO_ITEM_IN_MAX_TIME = "operation.no-item-in-max-time", "no item was found within {seconds} s (MaxTime); the enumeration stays open, and another Pull goes on where it stands";
+    READ_TIMED_OUT = "operation.read-timed-out", "the request was not read within {seconds} s: other requests of this user are evaluated; try again with fewer at a time";
+    BROKEN_EVALUATION = "operation.broken-evaluation", "the evaluation broke down; the log of the server tells more";
     GET_TIMED_OUT = "operation.get-timed-out", "the instance of {class} was not found within {seconds} s (OperationTimeout)";
     BROKEN_METHOD = "operation.broken-method", "method {method} ended without a result";
 }

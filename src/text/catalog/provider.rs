@@ -1,6 +1,7 @@
 //! Texts of `provider`.
 
 super::messages! {
+    PAUSED = "provider.paused", "the turn of this evaluation is over";
     NOT_A_SNAPSHOT_SET = "provider.not-a-snapshot-set", "parameter {parameter}: must refer to a Msvm_SnapshotCollection";
     METHOD_NOT_AVAILABLE = "provider.method-not-available", "method {method} cannot be called on this object";
     INSTANCE_NOT_BUILT = "provider.instance-not-built", "the object cannot be shown: {reason}";

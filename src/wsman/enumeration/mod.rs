@@ -34,9 +34,9 @@ enum Answer {
 
 /// An answer under construction. Its frame is counted from the start with everything it may have.
 #[derive(Debug)]
-pub struct Page<'a> {
+pub struct Page {
     start: Reply,
-    body: Body<'a>,
+    body: Body,
     count: usize,
     budget: Budget,
     octets: usize,
@@ -45,10 +45,10 @@ pub struct Page<'a> {
 
 /// What goes between the start of the envelope and its end.
 #[derive(Debug)]
-struct Body<'a> {
+struct Body {
     answer: Answer,
-    context: &'a str,
-    expires: Option<&'a str>,
+    context: String,
+    expires: Option<String>,
     items: Writer,
 }
 
@@ -63,15 +63,15 @@ pub enum Count {
     Known(u64),
 }
 
-impl<'a> Page<'a> {
+impl Page {
     /// The answer to an Enumerate. `context` is what the enumeration is called if it goes on; `expires` is
     /// the granted lifetime as text, if the client asked for one.
     #[must_use]
     pub fn enumerate(
         headers: &ReplyHeaders<'_>,
         optimized: bool,
-        context: &'a str,
-        expires: Option<&'a str>,
+        context: &str,
+        expires: Option<&str>,
         count: Count,
         budget: Budget,
     ) -> Self {
@@ -81,20 +81,15 @@ impl<'a> Page<'a> {
 
     /// The answer to a Pull.
     #[must_use]
-    pub fn pull(
-        headers: &ReplyHeaders<'_>,
-        context: &'a str,
-        count: Count,
-        budget: Budget,
-    ) -> Self {
+    pub fn pull(headers: &ReplyHeaders<'_>, context: &str, count: Count, budget: Budget) -> Self {
         Self::new(Answer::Pull, headers, context, None, count, budget)
     }
 
     fn new(
         answer: Answer,
         headers: &ReplyHeaders<'_>,
-        context: &'a str,
-        expires: Option<&'a str>,
+        context: &str,
+        expires: Option<&str>,
         count: Count,
         budget: Budget,
     ) -> Self {
@@ -109,8 +104,8 @@ impl<'a> Page<'a> {
         });
         let body = Body {
             answer,
-            context,
-            expires,
+            context: context.to_owned(),
+            expires: expires.map(str::to_owned),
             items: Writer::with_capacity(8192),
         };
         let mut page = Self {
@@ -190,16 +185,16 @@ impl<'a> Page<'a> {
     }
 }
 
-impl Body<'_> {
+impl Body {
     fn write(&self, w: &mut Writer, more: bool) {
         match self.answer {
             Answer::Enumerate { optimized } => {
                 w.raw("<n:EnumerateResponse>");
-                if let Some(expires) = self.expires {
+                if let Some(expires) = &self.expires {
                     w.element("n", "Expires", &[], expires);
                 }
                 if more {
-                    w.element("n", "EnumerationContext", &[], self.context);
+                    w.element("n", "EnumerationContext", &[], &self.context);
                 } else {
                     w.raw("<n:EnumerationContext/>");
                 }
@@ -214,7 +209,7 @@ impl Body<'_> {
             Answer::Pull => {
                 w.raw("<n:PullResponse>");
                 if more {
-                    w.element("n", "EnumerationContext", &[], self.context);
+                    w.element("n", "EnumerationContext", &[], &self.context);
                 }
                 w.raw("<n:Items>");
                 w.raw(self.items.as_str());

@@ -24,7 +24,7 @@ fn budget(items: usize, octets: usize) -> Budget {
     }
 }
 
-fn push(page: &mut Page<'_>, markup: &str) -> bool {
+fn push(page: &mut Page, markup: &str) -> bool {
     page.push(|w| {
         w.raw(markup);
         Ok::<(), Infallible>(())
@@ -135,7 +135,7 @@ fn h_20_e_8_a_page_never_exceeds_the_envelope_size_in_any_encoding() {
     }
 }
 
-fn page_like(optimized: bool, budget: Budget) -> Page<'static> {
+fn page_like(optimized: bool, budget: Budget) -> Page {
     if optimized {
         Page::enumerate(&HEADERS, true, "uuid:C", None, Count::Known(1), budget)
     } else {
