@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::qcow2::chain;
 use crate::engine::{Top, revert, stage};
 use crate::failpoint;
 use crate::id::VmId;
@@ -289,6 +290,40 @@ pub(crate) struct Tops {
     /// Images whose header does not record the format of the file under them, with that format.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) backing_formats: BTreeMap<PathBuf, Format>,
+    /// What each active file was seen to be when it was recorded last, by disk id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) seen: BTreeMap<String, SeenTop>,
+}
+
+/// An active file as it was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SeenTop {
+    /// Virtual size in bytes.
+    pub(crate) size: u64,
+    /// The files under it, from above.
+    pub(crate) below: Vec<PathBuf>,
+}
+
+impl SeenTop {
+    /// The same, with what is seen under it now and was not before.
+    pub(crate) fn with(mut self, now: Option<&Self>) -> Self {
+        let new = now.into_iter().flat_map(|now| &now.below);
+        let new = new.filter(|file| !self.below.contains(file));
+        let new: Vec<_> = new.cloned().collect();
+        self.below.extend(new);
+        self
+    }
+
+    /// As it is now; `None` if it cannot be seen with all that lies under it.
+    pub(crate) fn of(file: &Path, format: Format) -> Option<Self> {
+        let (layers, unreadable) = chain::readable(file, format);
+        let size = layers.first().filter(|_| unreadable.is_none())?.size;
+        let below = layers.into_iter().skip(1).map(|l| l.file);
+        Some(Self {
+            size,
+            below: below.collect(),
+        })
+    }
 }
 
 /// The active files that `tops.json` of any machine names, also where its definition cannot be read or has the disk
@@ -316,6 +351,7 @@ impl Tops {
             imported,
             tops: BTreeMap::new(),
             backing_formats: BTreeMap::new(),
+            seen: BTreeMap::new(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Which disk file lies on which: read from the headers, starting at the files that machines and snapshots
 //! name. Nothing of it is stored, so a merge that waits is found again by looking.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -35,6 +35,16 @@ pub struct Node {
     pub mode: u32,
     /// The file under it.
     below: Option<Key>,
+    /// The files that may lie under it, where it cannot be read now.
+    perhaps: BTreeSet<Key>,
+}
+
+impl Node {
+    /// It cannot be read now, and may lie on anything that it lay on.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        self.below.is_none() && !self.perhaps.is_empty()
+    }
 }
 
 impl Graph {
@@ -99,6 +109,7 @@ impl Graph {
                 format,
                 mode: meta.mode() & 0o7777,
                 below: None,
+                perhaps: BTreeSet::new(),
             };
             if format == Format::Qcow2 {
                 let refuse = |m| at.error(EngineErrorKind::Unsupported, m, &file);
@@ -117,6 +128,44 @@ impl Graph {
             }
             self.nodes.insert(key, node);
         }
+        Ok(())
+    }
+
+    /// Adds the chain under a file. Where that cannot be read, the file stands on all that it is `known` to have lain
+    /// on, as far as that is there.
+    ///
+    /// # Errors
+    /// As [`Graph::read`], where nothing is known of it either.
+    pub fn follow_known(
+        &mut self,
+        at: &At,
+        file: &Path,
+        format: Format,
+        known: impl FnOnce() -> Option<Vec<PathBuf>>,
+    ) -> Result<(), EngineError> {
+        let Err(error) = self.follow(at, file.to_owned(), format) else {
+            return Ok(());
+        };
+        let Some(known) = known() else {
+            return Err(error);
+        };
+        tracing::debug!(%error, "Counts as lying on all that it lay on");
+        if format == Format::Raw {
+            return Ok(()); // on nothing
+        }
+        // No file has this device number: one that is away has none.
+        let away = (
+            u64::MAX,
+            u64::try_from(self.nodes.len()).unwrap_or(u64::MAX),
+        );
+        let node = Node {
+            file: file.to_owned(),
+            format,
+            mode: fs::metadata(file).map_or(0, |m| m.mode() & 0o7777),
+            below: None,
+            perhaps: known.iter().filter_map(|file| key(file)).collect(),
+        };
+        self.nodes.insert(key(file).unwrap_or(away), node);
         Ok(())
     }
 
@@ -139,7 +188,8 @@ impl Graph {
             return Vec::new();
         };
         let nodes = self.nodes.values();
-        nodes.filter(|n| n.below == Some(key)).collect()
+        let is_on = |n: &&Node| n.below == Some(key) || n.perhaps.contains(&key);
+        nodes.filter(is_on).collect()
     }
 
     /// The file and everything under it, from above.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, TOPS, Tops};
+use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, SeenTop, TOPS, Tops};
 use crate::engine::failure::At;
 use crate::engine::library::{self, directory_failed, machines_directory};
 use crate::engine::qcow2::chain::{self, Layer, Roots};
@@ -112,6 +112,8 @@ pub fn import(
         let layers = chain::open(&at, &path, format, roots)?;
         used.add(&at, &new.name, &layers)?;
         tops.backing_formats.extend(chain::unrecorded(&layers));
+        let seen = SeenTop::of(&path, format);
+        tops.seen.extend(seen.map(|seen| (id.clone(), seen)));
         disks.push(DiskEntry { id, path, format });
     }
     let definition = Definition::new(VmId::random(), new.name.clone(), disks, new.overlay_ok);

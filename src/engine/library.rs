@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 use crate::clock::SharedClock;
 use crate::engine::definition::{
-    DEFINITION, Definition, DiskEntry, MACHINES, NotReplaced, TOPS, TOPS_NEW, Tops,
+    DEFINITION, Definition, DiskEntry, MACHINES, NotReplaced, SeenTop, TOPS, TOPS_NEW, Tops,
 };
 use crate::engine::failure::{At, kind};
 use crate::engine::qcow2::backing;
@@ -41,7 +41,8 @@ pub struct Problem {
     pub file: PathBuf,
     /// What is wrong with it.
     pub text: Text,
-    /// It is only a disk of a definition whose path or format has no effect.
+    /// It is only this disk, of which no set may be taken: a path or a format in the definition has no effect, or its
+    /// active file was cut off.
     pub idle_disk: Option<String>,
 }
 
@@ -71,6 +72,12 @@ pub struct Library {
 struct Entry {
     seen: Vec<(PathBuf, Option<Stamp>)>,
     machine: Option<Arc<Machine>>,
+    /// What lies under the active file of a disk, and what was recorded to, by disk id.
+    below: BTreeMap<String, Vec<PathBuf>>,
+    /// The disks of which that cannot be seen now.
+    unseen: Vec<String>,
+    /// What was seen of active files and is not recorded.
+    unrecorded: BTreeMap<String, SeenTop>,
     problems: Vec<Problem>,
 }
 
@@ -79,6 +86,17 @@ impl Entry {
     fn is_current(&self) -> bool {
         let mut files = self.seen.iter();
         files.all(|(file, stamp)| stamp_of(file) == *stamp)
+    }
+
+    /// What lay under a file that cannot be read any more is known from before.
+    fn remember(&mut self, old: &Self) {
+        let unseen = old.below.iter().filter(|(id, _)| self.unseen.contains(id));
+        for (disk, below) in unseen {
+            let known = self.below.entry(disk.clone()).or_default();
+            let more = below.iter().filter(|file| !known.contains(file));
+            let more: Vec<_> = more.cloned().collect();
+            known.extend(more);
+        }
     }
 
     fn misnamed(&self) -> Option<(String, Text)> {
@@ -168,12 +186,16 @@ impl Library {
             if old.is_some_and(Entry::is_current) {
                 continue;
             }
-            let new = load(
+            let mut new = load(
                 &self.directory,
                 id,
                 old.and_then(|e| e.machine.as_deref()),
                 &self.roots,
             );
+            if let Some(old) = old {
+                new.remember(old);
+            }
+            self.record_seen(id, std::mem::take(&mut new.unrecorded));
             for problem in &new.problems {
                 if old.is_none_or(|e| !e.problems.contains(problem)) {
                     tracing::warn!(file = %problem.file.display(), "{}", problem.text);
@@ -188,6 +210,21 @@ impl Library {
                 .store(Arc::new(entries.iter().filter_map(machine).collect()));
             let problems = entries.values().flat_map(|e| e.problems.clone()).collect();
             self.problems.store(Arc::new(problems));
+        }
+    }
+
+    /// Records what was seen of active files: it is needed when they are away.
+    fn record_seen(&self, id: VmId, seen: BTreeMap<String, SeenTop>) {
+        if seen.is_empty() {
+            return;
+        }
+        let file = self.directory.join(id.to_string()).join(TOPS);
+        let saved = Tops::load(&file).and_then(|mut stored| {
+            stored.seen.extend(seen);
+            Ok(stored.save(&file)?)
+        });
+        if let Err(error) = saved {
+            tracing::warn!(file = %file.display(), %error, "What lies under active files is not recorded");
         }
     }
 
@@ -212,8 +249,13 @@ impl Library {
                 .with("cause", e),
         };
         let mut stored = old(&file).map_err(fail)?;
-        let new = tops.iter().map(|(k, v)| (k.clone(), v.clone()));
-        stored.tops.extend(new);
+        for (disk, top) in tops {
+            stored.tops.insert(disk.clone(), top.clone());
+            match SeenTop::of(&top.file, top.format) {
+                Some(seen) => stored.seen.insert(disk.clone(), seen),
+                None => stored.seen.remove(disk),
+            };
+        }
         stored.save(&file).map_err(|e| match e {
             NotReplaced::Refused(e) => fail((kind(&e), e)),
             NotReplaced::Broken(e) => fail((EngineErrorKind::Broken, e)),
@@ -261,6 +303,10 @@ impl Compute for Library {
         let problems = self.problems();
         let is_one = |disk: &Disk| problems.iter().any(|p| p.file == disk.file);
         self.machine(id).is_some_and(|m| m.disks.iter().any(is_one))
+    }
+
+    fn below(&self, id: VmId, disk: &str) -> Option<Vec<PathBuf>> {
+        self.lock().get(&id)?.below.get(disk).cloned()
     }
 
     fn misnamed(&self, id: VmId) -> Option<(String, Text)> {
@@ -356,6 +402,9 @@ fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> 
     let broken = |file: &Path, text: Text, seen| Entry {
         seen,
         machine: None,
+        below: BTreeMap::new(),
+        unseen: Vec::new(),
+        unrecorded: BTreeMap::new(),
         problems: vec![Problem::new(file, text)],
     };
     let defined = match Definition::load(&definition, id) {
@@ -377,8 +426,22 @@ fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> 
     }
     let mut problems = Vec::new();
     let mut disks = Vec::new();
+    let (mut below, mut unseen) = (BTreeMap::new(), Vec::new());
+    let mut unrecorded = BTreeMap::new();
     for entry in &defined.disk {
         let mut disk = disk(entry, &stored);
+        let recorded = stored.seen.get(&entry.id);
+        let now = SeenTop::of(&disk.file, disk.format);
+        unseen.extend(now.is_none().then(|| disk.id.clone()));
+        let all = recorded
+            .cloned()
+            .map_or(now.clone(), |seen| Some(seen.with(now.as_ref())));
+        if let Some(all) = all {
+            below.insert(disk.id.clone(), all.below.clone());
+            if recorded != Some(&all) {
+                unrecorded.insert(disk.id.clone(), all);
+            }
+        }
         seen.push(stamped(&disk.file));
         if roots.admit(&disk.file).is_ok_and(|inside| !inside) {
             let text = roots.outside(&At::new(&defined.name, &disk.id), &disk.file);
@@ -394,7 +457,19 @@ fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> 
             });
         }
         match virtual_size(&disk.file, disk.format) {
-            Ok(size) => disk.size = size,
+            Ok(size) => {
+                disk.size = size;
+                // A qcow2 file tells by itself whether it is whole.
+                let was = recorded.map_or(0, |seen| seen.size);
+                if disk.format == Format::Raw && size < was {
+                    let text = At::new(&defined.name, &disk.id).text(texts::SHRUNK, &disk.file);
+                    let text = text.with("size", size).with("was", was);
+                    problems.push(Problem {
+                        idle_disk: Some(disk.id.clone()),
+                        ..Problem::new(&disk.file, text)
+                    });
+                }
+            }
             Err(e) => {
                 let known = before.and_then(|m| m.disks.iter().find(|d| d.id == disk.id));
                 disk.size = known.map_or(0, |d| d.size);
@@ -417,6 +492,9 @@ fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> 
             created: created.unwrap_or(Timestamp::UNIX_EPOCH),
             overlay_ok,
         })),
+        below,
+        unseen,
+        unrecorded,
         problems,
     }
 }

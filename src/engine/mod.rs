@@ -15,6 +15,7 @@ pub mod locks;
 pub mod merge;
 pub mod overlay;
 pub mod qcow2;
+pub mod recorded;
 pub mod reflink;
 pub mod relocate;
 pub mod setting;
@@ -61,6 +62,12 @@ pub trait Compute: Send + Sync + 'static {
     /// Whether the active file of one of its disks is away, cannot be read, or lies where it must not.
     fn is_ailing(&self, _id: VmId) -> bool {
         false
+    }
+
+    /// The files that lay under the active file of a disk when it was last seen with all of them: what it may need
+    /// while it cannot be read. `None` if that is not known.
+    fn below(&self, _id: VmId, _disk: &str) -> Option<Vec<PathBuf>> {
+        None
     }
 
     /// The first disk whose active file is not the one that the definition names and does not lie on it, as the

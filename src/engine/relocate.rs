@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::definition::{self, DEFINITION, TOPS, Tops};
 use crate::engine::failure::At;
 use crate::engine::graph::is_ours;
+use crate::engine::library;
 use crate::engine::locks::ImageLock;
 use crate::engine::merge;
 use crate::engine::qcow2::backing;
@@ -413,6 +414,31 @@ impl Active {
             false => Ok(tops.save(&file)?),
         }
     }
+}
+
+/// Forgets what was seen of active files before they were moved, and takes what was said of images along. May be
+/// repeated.
+///
+/// # Errors
+/// A `tops.json` cannot be read or written.
+pub fn take_along(data_dir: &Path, moves: Vec<Move>) -> io::Result<()> {
+    let moves = Moves(moves);
+    let directory = library::machines_directory(data_dir);
+    for id in library::machine_ids(&directory)? {
+        let file = directory.join(id.to_string()).join(TOPS);
+        let old = Tops::load(&file)?;
+        let mut new = old.clone();
+        // The next look records it anew.
+        new.seen.clear();
+        let formats = std::mem::take(&mut new.backing_formats).into_iter();
+        new.backing_formats = formats
+            .map(|(f, format)| (moves.or_same(&f), format))
+            .collect();
+        if new != old {
+            new.save(&file)?;
+        }
+    }
+    Ok(())
 }
 
 impl Defined {

@@ -121,7 +121,7 @@ fn problems(library: Option<&Library>, roots: &Roots) -> Vec<LibraryProblem> {
     };
     let problem = |p: &Problem| {
         let name = p.file.file_name().unwrap_or_default();
-        let kind = if p.idle_disk.is_some() {
+        let kind = if p.idle_disk.is_some() && name == DEFINITION {
             Kind::PathIdle
         } else if name == DEFINITION || name == TOPS {
             Kind::DefinitionUnreadable

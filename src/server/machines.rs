@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::engine::EngineErrorKind;
 use crate::engine::Storage;
 use crate::engine::import::{self, NewMachine};
 use crate::engine::library;
 use crate::engine::qcow2::chain::Roots;
+use crate::engine::recorded::{self, Said};
 use crate::engine::reflink::Reflink;
 use crate::engine::setting::{self, Changes};
 use crate::engine::space::Reserve;
+use crate::engine::{EngineError, EngineErrorKind};
 use crate::id::{SetId, VmId};
 use crate::inventory::{Disk, Machine};
 use crate::store::Store;
@@ -75,12 +76,17 @@ pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartErr
     Ok((machines, problems.iter().map(told).collect()))
 }
 
-/// Changes the definition of a machine as the operator wishes; says whether there was anything to change. A server
+/// Changes the definition of a machine as the operator wishes, and records what is said of its images; says whether there was anything to change. A server
 /// that runs takes notice.
 ///
 /// # Errors
 /// [`StartError::Busy`] if another command is changing the library, or somebody the file; else as there.
-pub fn change_machine(data_dir: &Path, id: VmId, changes: &Changes) -> Result<bool, StartError> {
+pub fn change_machine(
+    data_dir: &Path,
+    id: VmId,
+    changes: &Changes,
+    said: &Said,
+) -> Result<bool, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
     relocate::settled(&data_dir)?;
     let turn = import::try_exclusive(&data_dir).map_err(StartError::failed)?;
@@ -90,10 +96,12 @@ pub fn change_machine(data_dir: &Path, id: VmId, changes: &Changes) -> Result<bo
             data_dir.display()
         )));
     };
-    setting::change(&data_dir, id, changes).map_err(|error| match error.kind {
+    let failed = |error: EngineError| match error.kind {
         EngineErrorKind::Locked => StartError::Busy(error.to_string()),
         _ => error.into(),
-    })
+    };
+    let recorded = !said.is_empty() && recorded::record(&data_dir, id, said).map_err(failed)?;
+    Ok(setting::change(&data_dir, id, changes).map_err(failed)? || recorded)
 }
 
 /// Takes a machine out of the library, unless a snapshot set holds it. No server may run on the data

@@ -21,7 +21,7 @@ use crate::engine::definition;
 use crate::engine::failure::At;
 use crate::engine::graph::is_file;
 use crate::engine::locks::ImageLock;
-use crate::engine::relocate::{Active, Defined, Move, Moves, Named, Naming, Survey};
+use crate::engine::relocate::{Active, Defined, Move, Moves, Named, Naming, Survey, take_along};
 use crate::failpoint;
 use crate::id::{SetId, SnapshotId};
 use crate::inventory::{Damage, Leftover, Seal, SnapshotSet};
@@ -406,6 +406,7 @@ impl Plan {
             active.write(data_dir).map_err(|e| failed(data_dir, e))?;
             pass("active", "after")?;
         }
+        take_along(data_dir, self.moves.clone()).map_err(|e| failed(data_dir, e))?;
         for it in &self.definitions {
             it.write().map_err(|e| failed(&it.definition, e))?;
             pass("definition", "after")?;

@@ -256,7 +256,14 @@ fn an_image_whose_header_names_no_backing_format_holds_up_nobody() {
         said.contains("backing file") && said.contains("qemu-img rebase -u"),
         "{said}"
     );
-    // What lies on what is known all the same: others are merged, and nothing under it goes.
+    // What was recorded at the import holds; without it the image is refused, and others are merged all the same.
+    let mut server = site.serve();
+    let wire = Wire::new(&server);
+    let set = wire.take(&both, "recorded");
+    site.wait_for_journals();
+    destroy(&site, &wire, &set);
+    server.stop();
+    unrecord(&site, &machine, "backing_formats");
     let server = site.serve();
     let wire = Wire::new(&server);
     let refused = wire.create(&both, "y").unwrap();
@@ -268,6 +275,122 @@ fn an_image_whose_header_names_no_backing_format_holds_up_nobody() {
     let said = destroy(&site, &wire, &set);
     assert!(!said.contains("hidden"), "{said}");
     assert_eq!(site.kept(), Vec::<PathBuf>::new());
+    for target in ["disk0=qcow2", &format!("{}=qcow2", path(&old))] {
+        unrecord(&site, &machine, "backing_formats");
+        let set = ["vm", "set", "old", "--backing-format", target, "--yes"];
+        let out = run_in(&site.data, &set, "");
+        assert!(out.status.success(), "{}", text(&out.stderr));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1500)); // the server looks once a second
+    wire.take(&both, "again");
+    site.wait_for_journals();
+}
+
+/// Takes a record out of `tops.json`, as if an older version had written it.
+fn unrecord(site: &Site, machine: &Machine, key: &str) {
+    let file = site
+        .data
+        .join("machines")
+        .join(&machine.id)
+        .join("tops.json");
+    let tops = fs::read(&file).unwrap();
+    let mut tops: serde_json::Value = serde_json::from_slice(&tops).unwrap();
+    for key in [key, "checksum"] {
+        tops.as_object_mut().unwrap().remove(key);
+    }
+    fs::write(&file, tops.to_string()).unwrap();
+}
+
+#[test]
+fn a_machine_whose_image_is_away_holds_up_what_its_image_lies_on_and_nothing_else() {
+    if !full("an image that is away") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let mut web = site.machine("web", &[Image::Raw], 1);
+    let other = site.machine("other", &[Image::Qcow2], 2);
+    let image = &other.images[0];
+    let aside = image.with_extension("aside");
+    for (lies, again) in [(false, false), (true, false), (true, true)] {
+        let mut server = site.serve();
+        let mut wire = Wire::new(&server);
+        let group = wire.define("all", &[&web.id]).unwrap();
+        let first = wire.take(&group, "first");
+        site.wait_for_journals();
+        let top = site.top(&web, 0);
+        web.write(&top, 0, 8192, 4096, 3);
+        let second = wire.take(&group, "second");
+        site.wait_for_journals();
+        let active = site.top(&web, 0);
+        web.write(&active, 0, 4096, 4096, 4);
+        if lies {
+            // Somebody puts the other machine onto what the set keeps of this one.
+            let onto = ["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"];
+            run(
+                "qemu-img",
+                &[&onto[..], &[path(&top), path(image)]].concat(),
+            );
+        }
+        let before = content(&site, "other.raw", image);
+        std::thread::sleep(std::time::Duration::from_millis(1500)); // the server looks once a second
+        let _looked = wire.shown().unwrap();
+        fs::rename(image, &aside).unwrap();
+        if again {
+            server.stop();
+            server = site.serve();
+            wire = Wire::new(&server);
+        }
+        let said = destroy(&site, &wire, &second);
+        assert_eq!(said.contains(path(image)), lies, "{said}");
+        let merged = site.top(&web, 0) == top;
+        assert_eq!(merged, !lies, "{said}");
+        fs::rename(&aside, image).unwrap();
+        assert_equal((image, "qcow2"), (&before, "raw"));
+        assert_holds(&site.top(&web, 0), &web.content[0], "active");
+        run(
+            "qemu-img",
+            &["create", "-q", "-f", "qcow2", path(image), "1M"],
+        );
+        destroy(&site, &wire, &first);
+        server.stop();
+    }
+}
+
+#[test]
+fn a_raw_image_that_was_cut_off_is_refused_until_somebody_says_it_is_whole() {
+    if !full("a raw image that was cut off") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let machine = site.machine("web", &[Image::Raw], 1);
+    let image = &machine.images[0];
+    let half = u64::try_from(SIZE / 2).unwrap();
+    let file = File::options().write(true).open(image).unwrap();
+    file.set_len(half).unwrap();
+    let server = site.serve();
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&machine.id]).unwrap();
+    let before = site.tree();
+    let refused = wire.create(&group, "x").unwrap();
+    assert_eq!(refused.value, INVALID_STATE);
+    let why = wire.why(&refused);
+    assert!(
+        why.contains(path(image)) && why.contains("vm set web --accept-size disk0"),
+        "{why}"
+    );
+    assert_eq!(site.tree(), before);
+    let found = run_in(&site.data, &["doctor"], "");
+    let found = text(&found.stdout);
+    assert!(
+        found.contains("image-unreadable") && found.contains("cut off"),
+        "{found}"
+    );
+    let accept = ["vm", "set", "web", "--accept-size", "disk0", "--yes"];
+    let out = run_in(&site.data, &accept, "");
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    std::thread::sleep(std::time::Duration::from_millis(1500)); // the server looks once a second
+    wire.take(&group, "x");
+    site.wait_for_journals();
 }
 
 #[test]

@@ -22,7 +22,7 @@ impl Scene {
     fn new() -> Self {
         let site = Site::new(Ground::Xfs);
         let web = site.machine("web", &[Image::Raw], 1);
-        let other = site.machine("other", &[Image::Raw], 2);
+        let other = site.machine("other", &[Image::Qcow2], 2);
         let server = site.serve();
         let wire = Wire::new(&server);
         let group = wire.define("all", &[&web.id]).unwrap();
@@ -63,6 +63,15 @@ impl Scene {
     fn destroy_without_other(&self) {
         let aside = self.other.images[0].with_extension("aside");
         fs::rename(&self.other.images[0], &aside).unwrap();
+        // As a version left it that did not record what its image lies on.
+        let tops = self.site.data.join("machines").join(&self.other.id);
+        let tops = tops.join("tops.json");
+        let recorded = fs::read(&tops).unwrap();
+        let mut recorded: serde_json::Value = serde_json::from_slice(&recorded).unwrap();
+        for key in ["seen", "checksum"] {
+            recorded.as_object_mut().unwrap().remove(key);
+        }
+        fs::write(&tops, recorded.to_string()).unwrap();
         let said = self.destroy(0);
         let away = self.other.images[0].display().to_string();
         assert!(

@@ -132,7 +132,8 @@ async fn whatever_is_left_to_free_when_the_process_dies_is_freed_by_the_next() {
     }
 }
 
-/// Two machines and a set; the first is put back while the image of the second is away.
+/// Two machines and a set; the first is put back while the image of the second is away, which is recorded to have lain
+/// on the first one's.
 async fn put_back_blindly(root: &Path) -> (World, SetId, PathBuf) {
     let world = furnish(root, 2).await;
     let set = take(&world, 1).await[0];
@@ -140,6 +141,16 @@ async fn put_back_blindly(root: &Path) -> (World, SetId, PathBuf) {
     let first = world.store.state().sets[&set].members[0].machine;
     let others = world.machines();
     let other = others.values().find(|m| m.id != first).unwrap();
+    let tops = other.directory.join("tops.json");
+    let mut recorded: serde_json::Value =
+        serde_json::from_slice(&fs::read(&tops).unwrap()).unwrap();
+    let below = &mut recorded["seen"][&other.disks[0].id]["below"];
+    below
+        .as_array_mut()
+        .unwrap()
+        .push(old.to_str().unwrap().into());
+    recorded.as_object_mut().unwrap().remove("checksum");
+    fs::write(&tops, recorded.to_string()).unwrap();
     let other = other.disks[0].file.clone();
     let aside = other.with_extension("aside");
     let moves = (other.clone(), aside.clone());

@@ -5,8 +5,9 @@
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+use crate::engine::recorded::Said;
 use crate::engine::setting::Changes;
-use crate::inventory::Machine;
+use crate::inventory::{Format, Machine};
 use crate::server;
 
 use super::find;
@@ -36,6 +37,22 @@ struct Change {
     /// Capture by clones or not at all.
     #[arg(long)]
     no_overlay_ok: bool,
+    /// Take the file under this disk's image, or under this image, as of this format, where its header names none.
+    #[arg(long, value_name = "DISK|FILE=FORMAT", value_parser = backing_format)]
+    backing_format: Vec<(String, Format)>,
+    /// Take the active file of this disk as whole, though it had more bytes before.
+    #[arg(long, value_name = "DISK")]
+    accept_size: Vec<String>,
+}
+
+fn backing_format(text: &str) -> Result<(String, Format), String> {
+    let (target, format) = text.rsplit_once('=').ok_or("it has no =")?;
+    let format = match format {
+        "qcow2" => Format::Qcow2,
+        "raw" => Format::Raw,
+        _ => return Err("the format is qcow2 or raw".to_owned()),
+    };
+    Ok((target.to_owned(), format))
 }
 
 impl Change {
@@ -48,12 +65,21 @@ impl Change {
             },
         }
     }
+
+    fn said(&self) -> Said {
+        Said {
+            backing_formats: self.backing_format.clone(),
+            whole: self.accept_size.clone(),
+        }
+    }
 }
 
 pub(super) fn run(wish: &Set, output: &Output) -> Result<(), Failure> {
     let machine = find(&wish.data, &wish.machine)?;
     let changes = wish.change.changes();
-    let consequences = consequences(&machine, &changes);
+    let said = wish.change.said();
+    let mut consequences = consequences(&machine, &changes);
+    consequences.extend(taken(&said));
     if !consequences.is_empty() && !wish.yes {
         if !can_ask() {
             return Err(Failure::usage(format_args!(
@@ -68,7 +94,7 @@ pub(super) fn run(wish: &Set, output: &Output) -> Result<(), Failure> {
             return Err(Failure::failed("nothing is changed"));
         }
     }
-    let changed = server::change_machine(&wish.data.path()?, machine.id, &changes)?;
+    let changed = server::change_machine(&wish.data.path()?, machine.id, &changes, &said)?;
     if wish.yes && changed {
         consequences.iter().for_each(|line| output.note(line));
     }
@@ -76,7 +102,8 @@ pub(super) fn run(wish: &Set, output: &Output) -> Result<(), Failure> {
     output.result(fields(&now, changed), || {
         let name = one_line(&now.name);
         match changed {
-            true => format!("{} is changed", now.definition.display()),
+            true if said.is_empty() => format!("{} is changed", now.definition.display()),
+            true => format!("`{name}` is changed"),
             false => format!("`{name}` is so already; nothing was changed"),
         }
     })
@@ -100,6 +127,25 @@ fn consequences(machine: &Machine, changes: &Changes) -> Vec<String> {
         None => {}
     }
     lines
+}
+
+/// What is taken for true from now on.
+fn taken(said: &Said) -> Vec<String> {
+    let formats = said.backing_formats.iter().map(|(target, format)| {
+        let format = format.as_str();
+        format!(
+            "What lies under {} is read as {format} from now on. If it is of another format, sets hold what no \
+             machine has written.",
+            one_line(target)
+        )
+    });
+    let sizes = said.whole.iter().map(|disk| {
+        format!(
+            "Disk {} counts as whole as it is now; what was behind its end is gone.",
+            one_line(disk)
+        )
+    });
+    formats.chain(sizes).collect()
 }
 
 fn overlays_forbidden(machine: &Machine) -> String {

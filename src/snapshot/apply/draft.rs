@@ -113,22 +113,40 @@ impl Uses {
     fn look(core: &Core) -> Self {
         let (state, machines) = (core.deps.store.state(), core.deps.compute.machines());
         let members = state.sets.values().flat_map(|s| &s.members);
-        let kept = members.flat_map(|m| &m.disks).map(|d| (&d.file, d.format));
-        let tops = machines.values().flat_map(|m| &m.disks);
-        let tops = tops.map(|d| (&d.file, d.format));
         let mut uses = Self::default();
-        for (file, format) in kept.chain(tops) {
-            uses.add(file, format);
+        for disk in members.flat_map(|m| &m.disks) {
+            let below = || {
+                let (_itself, below) = disk.sealed.split_first()?;
+                Some(below.iter().map(|sealed| sealed.file.clone()).collect())
+            };
+            uses.add(&disk.file, disk.format, below);
+        }
+        for machine in machines.values() {
+            for disk in &machine.disks {
+                let below = || core.deps.compute.below(machine.id, &disk.id);
+                uses.add(&disk.file, disk.format, below);
+            }
         }
         uses
     }
 
-    fn add(&mut self, file: &Path, format: Format) {
+    /// Counts a file with all under it; where that cannot be read, with what it is known to have lain on.
+    fn add(&mut self, file: &Path, format: Format, known: impl FnOnce() -> Option<Vec<PathBuf>>) {
+        let (layers, unreadable) = chain::readable(file, format);
+        self.doubts.extend(unreadable.clone());
+        if unreadable.is_some()
+            && let Some(known) = known()
+        {
+            let all = key(file).into_iter();
+            let all = all.chain(known.iter().filter_map(|file| key(file)));
+            for id in all.collect::<BTreeSet<_>>() {
+                *self.counts.entry(id).or_default() += 1;
+            }
+            return;
+        }
         if !file.exists() {
             return; // a simulated one, or lost already
         }
-        let (layers, unreadable) = chain::readable(file, format);
-        self.doubts.extend(unreadable.clone());
         let unreadable = unreadable.map(|file| key(&file));
         self.unsure |= unreadable == Some(None);
         let unreadable = unreadable.flatten();
@@ -205,8 +223,8 @@ mod tests {
         fs::write(&own, []).unwrap();
         fs::write(&other, [1; 512]).unwrap();
         let mut uses = Uses::default();
-        uses.add(&own, Format::Qcow2);
-        uses.add(&other, Format::Raw);
+        uses.add(&own, Format::Qcow2, || None);
+        uses.add(&other, Format::Raw, || None);
         assert!(!uses.more_than(1, &own), "only itself cannot be read");
         assert!(uses.more_than(1, &other), "the unreadable one may need it");
 
@@ -215,7 +233,13 @@ mod tests {
             backing: Some((&own, Format::Qcow2)),
         };
         on_it.write(&File::create(&above).unwrap()).unwrap();
-        uses.add(&above, Format::Qcow2);
+        uses.add(&above, Format::Qcow2, || None);
         assert!(uses.more_than(1, &own), "one lies on it");
+
+        let mut uses = Uses::default();
+        uses.add(&own, Format::Qcow2, || Some(vec![above.clone()]));
+        uses.add(&other, Format::Raw, || None);
+        assert!(!uses.more_than(1, &other), "it never lay on it");
+        assert!(uses.more_than(0, &above), "it lay on it");
     }
 }

@@ -56,6 +56,7 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
             continue;
         }
         let Some((layer, judged)) = survey.mergeable(&skip) else {
+            left.files.extend(survey.doubtful());
             break;
         };
         let layer = layer.file.clone();

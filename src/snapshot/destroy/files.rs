@@ -63,7 +63,7 @@ impl<'a> Survey<'a> {
     pub(super) fn take(core: &'a Core, member: &'a Member) -> Result<Self, EngineError> {
         let (mut left, mut last) = (ATTEMPTS, None);
         loop {
-            match Self::look(core, member) {
+            match Self::look(core, member, false) {
                 Err(e)
                     if left > 0
                         && (e.kind == EngineErrorKind::Missing || last.as_ref() != Some(&e)) =>
@@ -71,12 +71,15 @@ impl<'a> Survey<'a> {
                     (left, last) = (left - 1, Some(e));
                     thread::sleep(PAUSE);
                 }
-                other => return other,
+                // What others cannot be seen to lie on may be known.
+                Err(_) => return Self::look(core, member, true),
+                seen => return seen,
             }
         }
     }
 
-    fn look(core: &'a Core, member: &'a Member) -> Result<Self, EngineError> {
+    /// With `by_record` files of other machines that cannot be read count as lying on all that they lay on.
+    fn look(core: &'a Core, member: &'a Member, by_record: bool) -> Result<Self, EngineError> {
         let machines = core.deps.compute.machines();
         if !machines.contains_key(&member.machine) {
             let folder = core.deps.data_dir.join("machines");
@@ -120,7 +123,11 @@ impl<'a> Survey<'a> {
         for n in &named {
             // Whose file is away: it may be any machine's.
             let at = At::new(&n.machine_name, &n.disk);
-            graph.follow(&at, n.file.clone(), n.format)?;
+            let known = || match by_record && n.machine != member.machine {
+                true => known_below(core, n),
+                false => None,
+            };
+            graph.follow_known(&at, &n.file, n.format, known)?;
         }
         graph.follow_if_there(&at, layers)?;
         let mut strangers = overlays(&core.sets(), member.machine);
@@ -188,6 +195,20 @@ impl<'a> Survey<'a> {
         !self.touched.contains(&file) && seals.any(damage::is_changed)
     }
 
+    /// A file of another machine that cannot be read now and may lie on this one.
+    pub(super) fn away_over(&self, file: &Path) -> Option<&Path> {
+        let children = self.graph.children(file).into_iter();
+        let mut away = children.filter(|child| child.is_away());
+        away.next().map(|child| child.file.as_path())
+    }
+
+    /// The files of ours that nobody names, and that stay for the sake of such a file: nothing may lead to them later.
+    pub(super) fn doubtful(&self) -> impl Iterator<Item = PathBuf> {
+        let ours = self.hidden().filter(|l| self.is_ours(&l.file));
+        let doubtful = ours.filter(|l| self.away_over(&l.file).is_some());
+        doubtful.map(|l| l.file.clone())
+    }
+
     /// By whom the file is named.
     pub(super) fn names_of(&self, file: &Path) -> impl Iterator<Item = &Named> {
         let same = move |n: &&Named| self.graph.is_same(&n.file, file);
@@ -232,6 +253,10 @@ impl<'a> Survey<'a> {
 
     fn judge(&self, layer: &Layer) -> Result<Merge, Text> {
         let shown = layer.file.display();
+        if let Some(away) = self.away_over(&layer.file) {
+            let text = texts::KEPT_AWAY.with("file", shown);
+            return Err(text.with("child", away.display()));
+        }
         let node = self.graph.node(&layer.file);
         let children = self.graph.children(&layer.file);
         let (Some(node), [child]) = (node, children.as_slice()) else {
@@ -300,6 +325,22 @@ impl<'a> Survey<'a> {
     fn is_ours(&self, file: &Path) -> bool {
         is_ours(&self.core.sets(), file)
     }
+}
+
+/// The files that the named one is known to have lain on.
+fn known_below(core: &Core, named: &Named) -> Option<Vec<PathBuf>> {
+    if named.format == Format::Raw {
+        return Some(Vec::new());
+    }
+    let Some((set, snapshot)) = named.by else {
+        return core.deps.compute.below(named.machine, &named.disk);
+    };
+    let state = core.deps.store.state();
+    let members = &state.sets.get(&set)?.members;
+    let member = members.iter().find(|m| m.id == snapshot)?;
+    let disk = member.disks.iter().find(|d| d.id == named.disk)?;
+    let (_itself, below) = disk.sealed.split_first()?;
+    Some(below.iter().map(|sealed| sealed.file.clone()).collect())
 }
 
 /// Whether an apply made the file beside an image: `….groupshot/<set>/<machine>-<disk>-<job>.*`.

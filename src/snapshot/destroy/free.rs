@@ -109,7 +109,10 @@ pub(crate) fn after_apply(
     loop {
         match Survey::take(core, &member) {
             Ok(survey) if remover.sweep(&survey, &mut left)? => {}
-            Ok(_) => break,
+            Ok(survey) => {
+                left.files.extend(survey.doubtful());
+                break;
+            }
             Err(e) => {
                 (remover.keep)(e.text);
                 left.blind = true;

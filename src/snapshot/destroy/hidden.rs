@@ -1,10 +1,12 @@
 //! Hidden layers of a machine: files that no snapshot names and others still lie on, and their merge on request.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::engine::EngineError;
+use crate::engine::failure::At;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Affected, JobKind, Leftover, Machine, Service};
 use crate::job::NewJob;
@@ -66,7 +68,14 @@ impl Coordinator {
             match Survey::take(&self.core, &member) {
                 Err(error) => Some((left.clone(), Some(error))),
                 // What others lie on is a hidden layer; what is not there is forgotten with the next look.
-                Ok(survey) => survey.is_leaf(&left.file).then(|| (left.clone(), None)),
+                Ok(survey) => match survey.away_over(&left.file) {
+                    Some(away) => {
+                        let at = At::new(&left.machine_name, &left.disk);
+                        let error = at.io(away, &io::ErrorKind::NotFound.into());
+                        Some((left.clone(), Some(error)))
+                    }
+                    None => survey.is_leaf(&left.file).then(|| (left.clone(), None)),
+                },
             }
         });
         told.collect()

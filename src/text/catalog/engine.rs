@@ -39,6 +39,8 @@ super::messages! {
     UNKNOWN_FEATURE = "engine.unknown-feature", "machine {machine}, disk {disk}: {file} uses a qcow2 feature that this version does not know";
     BITMAP_IN_USE = "engine.bitmap-in-use", "machine {machine}, disk {disk}: {file} holds a dirty bitmap, {bitmap}, that is marked in use: whoever wrote it last did not close the image, and the bitmap is of no use any more; remove it first (qemu-img bitmap --remove {file} {bitmap})";
     NOT_WHOLE = "engine.not-whole", "machine {machine}, disk {disk}: {file} cannot be read to its end ({cause}); put back the whole file";
+    NOT_SILENT = "engine.not-silent", "machine {machine}: {target} is neither one of its disks nor an image under one whose header names a backing file without its format";
+    SHRUNK = "engine.shrunk", "machine {machine}, disk {disk}: {file} has {size} bytes and had {was} when it was recorded: it was cut off, or not copied whole; put back the whole file, or say that it is so on purpose (groupshot vm set {machine} --accept-size {disk})";
     DISK_TOO_LARGE = "engine.disk-too-large", "machine {machine}, disk {disk}: the disk of {file} has {size} bytes; an image that this program makes holds at most {limit}";
     BACKING_NAME_LONG = "engine.backing-name-long", "machine {machine}, disk {disk}: the path {file} has {length} bytes, and qcow2 has room for {limit} in the name of a backing file: no overlay can be made over it; move the image to a shorter path (groupshot relocate)";
     MERGE_BITMAPS = "engine.merge-bitmaps", "machine {machine}, disk {disk}: {file} holds dirty bitmaps, which a merge would make wrong; remove them first (qemu-img bitmap --remove)";
