@@ -132,8 +132,7 @@ impl Charset {
 
 fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, usize> {
     let (pairs, rest) = bytes.as_chunks::<2>();
-    // A single NUL at the end is padding that does not know of UTF-16.
-    if !matches!(rest, [] | [0]) {
+    if !rest.is_empty() {
         return Err(bytes.len() - rest.len());
     }
     let mut text = String::with_capacity(bytes.len() / 2);
@@ -192,8 +191,23 @@ mod tests {
         assert_eq!(read(b"<a/>\0\0\0"), "<a/>");
         let mut le = utf16("<a/>\0", u16::to_le_bytes);
         assert_eq!(read(&le), "<a/>");
-        le.push(0);
+        le.extend([0, 0]);
         assert_eq!(read(&le), "<a/>");
+    }
+
+    /// Whatever octet it is: half a character is missing, or the text was cut off.
+    #[test]
+    fn t_5_utf_16_with_an_odd_octet_at_the_end_is_refused() {
+        for unit in [u16::to_le_bytes, u16::to_be_bytes] {
+            for last in [0, 7, b'>'] {
+                for mark in ["", "\u{FEFF}"] {
+                    let mut bytes = utf16(&format!("{mark}<a/>"), unit);
+                    let at = bytes.len();
+                    bytes.push(last);
+                    assert_eq!(Charset::decode(&bytes, None).map_err(|e| e.at), Err(at));
+                }
+            }
+        }
     }
 
     #[test]

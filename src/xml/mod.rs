@@ -19,8 +19,11 @@ pub const ATTRIBUTES_MAX: usize = 64;
 /// Most namespace declarations in scope at one element.
 pub const NAMESPACES_MAX: usize = 128;
 
-/// `http://www.w3.org/XML/1998/namespace`: the prefix `xml` is bound to it without a declaration.
+/// `http://www.w3.org/XML/1998/namespace`: the prefix `xml`, and no other, is bound to it without a declaration.
 pub const XML_NAMESPACE: &str = "http://www.w3.org/XML/1998/namespace";
+
+/// `http://www.w3.org/2000/xmlns/`: the namespace of declarations themselves, which no prefix may be bound to.
+pub const XMLNS_NAMESPACE: &str = "http://www.w3.org/2000/xmlns/";
 
 /// The characters that XML counts as white space.
 pub const WHITE_SPACE: [char; 4] = [' ', '\t', '\r', '\n'];

@@ -12,7 +12,9 @@ use quick_xml::events::attributes::Attributes;
 use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::reader::Reader;
 
-use super::{ATTRIBUTES_MAX, DEPTH_MAX, NAMESPACES_MAX, WHITE_SPACE, XML_NAMESPACE};
+use super::{
+    ATTRIBUTES_MAX, DEPTH_MAX, NAMESPACES_MAX, WHITE_SPACE, XML_NAMESPACE, XMLNS_NAMESPACE,
+};
 
 /// Why a text is not taken, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +47,8 @@ pub enum Kind {
     /// A prefix without declaration.
     #[error("the prefix {0} is not declared")]
     UnknownPrefix(String),
-    /// A declaration that Namespaces in XML forbids: of `xml`, of `xmlns`, or of a prefix as nothing.
+    /// A declaration that Namespaces in XML (section 3) forbids: `xml` as another name, another prefix as that of
+    /// `xml`, `xmlns`, or a prefix as nothing.
     #[error("the prefix {0} must not be declared like this")]
     BadDeclaration(String),
     /// A character that XML forbids, raw or as a reference.
@@ -415,8 +418,12 @@ impl<'a> Build<'a> {
         outer: usize,
         scope: usize,
     ) -> Result<usize, Error> {
-        let reserved = matches!(prefix, "xml" | "xmlns") || uri == XML_NAMESPACE;
-        if reserved || (uri.is_empty() && !prefix.is_empty()) {
+        let is_xml = prefix == "xml";
+        let is_bad = is_xml != (uri == XML_NAMESPACE)
+            || prefix == "xmlns"
+            || uri == XMLNS_NAMESPACE
+            || (uri.is_empty() && !prefix.is_empty());
+        if is_bad {
             return self.error(Kind::BadDeclaration(prefix.to_owned()));
         }
         let found = self.document.binding(prefix, scope);

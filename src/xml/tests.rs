@@ -6,6 +6,31 @@ fn kind(text: &str) -> Kind {
     parse(text).expect_err(text).kind
 }
 
+/// Namespaces in XML 1.0, section 3: it is bound by nature and may be declared, on any element.
+#[test]
+fn h_2_the_prefix_xml_may_be_declared_with_its_own_name() {
+    let own = "xmlns:xml='http://www.w3.org/XML/1998/namespace'";
+    let text =
+        format!("<a {own}><b {own} xml:lang='en'><c xml:lang='de'/></b><c xml:lang='fr'/></a>");
+    let document = parse(&text).unwrap();
+    let language = |e: Element<'_>| e.attribute(XML_NAMESPACE, "lang").map(str::to_owned);
+    let (b, c) = {
+        let mut children = document.root().children();
+        (children.next().unwrap(), children.next().unwrap())
+    };
+    assert_eq!(language(b).as_deref(), Some("en"));
+    assert_eq!(
+        language(b.children().next().unwrap()).as_deref(),
+        Some("de")
+    );
+    assert_eq!(language(c).as_deref(), Some("fr"));
+    assert_eq!(
+        document.root().attributes().count(),
+        0,
+        "a declaration is no attribute"
+    );
+}
+
 #[test]
 fn names_attributes_text_and_children_are_found() {
     let text = r#"<?xml version="1.0"?><!-- hi --><s:a xmlns:s="urn:s" xmlns="urn:d" k="v&amp;w" s:k="2">
@@ -87,7 +112,32 @@ fn n_4_hostile_and_broken_texts_are_refused_with_their_reason() {
         ),
         ("<a xmlns:p=''/>", Kind::BadDeclaration("p".into())),
         ("<a xmlns:xml='u'/>", Kind::BadDeclaration("xml".into())),
+        ("<a xmlns:xml=''/>", Kind::BadDeclaration("xml".into())),
         ("<a xmlns:xmlns='u'/>", Kind::BadDeclaration("xmlns".into())),
+        (
+            "<a xmlns:xmlns='http://www.w3.org/2000/xmlns/'/>",
+            Kind::BadDeclaration("xmlns".into()),
+        ),
+        (
+            "<a xmlns:p='http://www.w3.org/2000/xmlns/'/>",
+            Kind::BadDeclaration("p".into()),
+        ),
+        (
+            "<a xmlns:p='http://www.w3.org/XML/1998/namespace'/>",
+            Kind::BadDeclaration("p".into()),
+        ),
+        (
+            "<a xmlns='http://www.w3.org/XML/1998/namespace'/>",
+            Kind::BadDeclaration(String::new()),
+        ),
+        (
+            "<a xmlns:xml='http://www.w3.org/XML/1998/namespace/'/>",
+            Kind::BadDeclaration("xml".into()),
+        ),
+        (
+            "<a xmlns:xml='http://www.w3.org/XML/1998/namespace' xmlns:xml='http://www.w3.org/XML/1998/namespace'/>",
+            Kind::DuplicateAttribute("xmlns:xml".into()),
+        ),
         ("<a>\u{1}</a>", Kind::Character),
         ("<a>&#1;</a>", Kind::Character),
         ("<a k='&#x1F;'/>", Kind::Character),
