@@ -1,11 +1,12 @@
-//! The audit log: who has changed something, who could not log on. One JSON object a line, each with the
-//! time, the client's address and an `event`; never a password, a parameter or a text that quotes one.
+//! The audit log: who has changed something, who could not log on, which web page tried to. One JSON object a
+//! line, each with the time, the client's address and an `event`; never a password, a parameter or a text that quotes one.
 //!
 //! ```json
 //! {"time":"2026-01-02T03:04:05.678Z","event":"call","address":"192.0.2.7:50123","user":"otto","role":"operator",
 //!  "method":"Msvm_CollectionSnapshotService.CreateSnapshot","object":"…","result":4096,"job":"8B58…"}
 //! {"time":"…","event":"logon-failed","address":"192.0.2.7","user":"otto","scheme":"basic"}
 //! {"time":"…","event":"locked-out","address":"192.0.2.7","user":"otto","what":"user"}
+//! {"time":"…","event":"cross-site","address":"192.0.2.7:50123","origin":"https://pages.example","method":"POST","path":"/wsman"}
 //! ```
 //!
 //! A line is written with one `write` before the client has its answer. One that cannot be written goes to
@@ -79,6 +80,15 @@ pub enum Event<'a> {
         user: Option<&'a str>,
         /// `user`, `address`
         what: &'a str,
+    },
+    /// A request that a web page sent which may not.
+    CrossSite {
+        /// The origin of the page, or how its site belongs to this server's: `cross-site`, `same-site`.
+        origin: &'a str,
+        /// The method of HTTP.
+        method: &'a str,
+        /// The path.
+        path: &'a str,
     },
     /// Files that a snapshot set keeps were changed by somebody else.
     SetDamaged {

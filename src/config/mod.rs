@@ -4,6 +4,8 @@
 //! [listen]
 //! http = "127.0.0.1:5985"
 //! # https = "[::]:5986"        # without it there is no TLS
+//! [http]
+//! allowed_origins = []         # whose web pages may send requests, as "https://console.example"; none: no page may
 //! [tls]                        # all files are PEM, their paths relative to this file
 //! # certificate = "server.pem" # the server's, then those between it and its CA; without it one is made
 //! # key = "server.key"
@@ -54,6 +56,7 @@
 //! audit = true                 # who changed what, in the log; false: nowhere; or a file, relative to this one
 //! ```
 
+mod http;
 mod mistakes;
 
 use std::fmt;
@@ -71,6 +74,7 @@ use crate::tls;
 
 use mistakes::Senseless;
 
+pub use http::Http;
 pub use mistakes::Mistake;
 
 /// The whole file.
@@ -79,6 +83,8 @@ pub use mistakes::Mistake;
 pub struct Config {
     /// Where to listen.
     pub listen: Listen,
+    /// What is taken of browsers.
+    pub http: Http,
     /// Certificates and keys.
     pub tls: Tls,
     /// How users prove who they are.
@@ -462,6 +468,10 @@ impl Config {
                 format!("is the address of {other} as well"),
             );
         }
+        if let Err(reason) = self.http.origins() {
+            let reason = format!("cannot be read: {reason}");
+            wrong("http.allowed_origins", None, reason);
+        }
         if let Err(reason) = telemetry::check(&self.log.level) {
             wrong("log.level", None, format!("cannot be read: {reason}"));
         }
@@ -813,6 +823,16 @@ mod tests {
                 "[engine]\nimage_roots = [\"/a\", \"b\"]",
                 2,
                 "engine.image_roots must be absolute paths, not `b`",
+            ),
+            (
+                "[http]\nallowed_origins = [\"https://a.example\", \"https://b.example/\"]",
+                2,
+                "http.allowed_origins cannot be read: `https://b.example/` is no origin",
+            ),
+            (
+                "[http]\nallowed_origins = [\"null\"]",
+                2,
+                "`null` is no origin",
             ),
             ("[log]\nlevel = 3", 2, "log.level: "),
             ("[log]\nlevel = \"a=b=c\"", 2, "log.level cannot be read: "),

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 /// Most that is read of a body which nobody wants, so that its sender hears the answer before the
 /// connection closes.
-const DISCARD: usize = 4 << 20;
+pub(super) const DISCARD: usize = 4 << 20;
 
 /// Longest that is waited for it.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
@@ -64,14 +64,23 @@ async fn collect(body: &mut Incoming, announced: usize, limit: usize) -> Result<
 
 /// Reads and forgets. `false` if something is left; the connection has to close then.
 pub(super) async fn discard(body: &mut Incoming) -> bool {
-    let all = async {
-        let mut left = DISCARD;
-        while let Some(bytes) = next(body).await? {
-            left = left.checked_sub(bytes.len()).ok_or(BodyError::TooLarge)?;
-        }
-        Ok::<_, BodyError>(())
-    };
-    matches!(timeout(DISCARD_TIME, all).await, Ok(Ok(())))
+    matches!(timeout(DISCARD_TIME, pass_over(body)).await, Ok(Ok(())))
+}
+
+/// Reads and forgets what comes behind an answer, for as long as the connection's clock lets it. Where something is
+/// left, the connection closes.
+pub(super) async fn forget(mut body: Incoming) {
+    if let Err(error) = pass_over(&mut body).await {
+        tracing::debug!(?error, "the rest of a refused request");
+    }
+}
+
+async fn pass_over(body: &mut Incoming) -> Result<(), BodyError> {
+    let mut left = DISCARD;
+    while let Some(bytes) = next(body).await? {
+        left = left.checked_sub(bytes.len()).ok_or(BodyError::TooLarge)?;
+    }
+    Ok(())
 }
 
 /// The next piece of data; trailers are skipped.

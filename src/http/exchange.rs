@@ -5,24 +5,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName,
-    HeaderValue, USER_AGENT,
+    HeaderValue, TRANSFER_ENCODING, USER_AGENT,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio_util::task::TaskTracker;
 
+use crate::audit::{self, Audit, Event};
 use crate::auth::{Authenticator, Channel};
 use crate::handler::{Answer, Caller, Handler, Identity, Message};
 
 use super::Limits;
 use super::body::{self, BodyError};
 use super::handshake::Peer;
+use super::origin::{self, Origin};
 use super::places::{Place, TooMany};
 use super::refusal::Refusal;
+use super::reply::Reply;
 use super::seldom::{ByStatus, Seldom};
 
 /// Set by `Test-WSMan` to ask for Identify without authentication (T-16).
@@ -39,6 +41,8 @@ pub(super) struct Shared {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) auth: Arc<Authenticator>,
     pub(super) limits: Limits,
+    pub(super) allowed_origins: Vec<Origin>,
+    pub(super) audit: Audit,
     /// Lines about users who have too many connections.
     pub(super) crowded_users: Seldom,
     /// Lines about requests that are refused before any SOAP is read.
@@ -83,14 +87,14 @@ impl Exchange {
     }
 
     /// Answers one request. What goes wrong is an answer too.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
         self.place.phase.busy();
         let (head, mut body) = request.into_parts();
         let response = match self.admit(&head, &mut body).await {
             Ok((identity, bytes)) => self.pass_on(&head, identity, bytes).await,
             Err(refusal) => {
                 self.tell(&head, &refusal);
-                refuse(refusal, &head.headers, &mut body).await
+                refuse(refusal, &head.headers, body).await
             }
         };
         self.place.phase.idle();
@@ -107,6 +111,11 @@ impl Exchange {
             let reason = "it has both Content-Length and Transfer-Encoding";
             return Err(Refusal::bad_request(reason));
         }
+        if !is_plainly_chunked(&head.headers) {
+            let reason = "its Transfer-Encoding is something other than chunked, once";
+            return Err(Refusal::bad_request(reason));
+        }
+        self.keep_pages_out(head)?;
         if !names_its_host(head) {
             return Err(Refusal::bad_request("it needs exactly one header Host"));
         }
@@ -125,10 +134,25 @@ impl Exchange {
         Ok((identity, bytes))
     }
 
+    /// Whatever it asks for, and before anybody looks at who it is: a page cannot even try passwords.
+    fn keep_pages_out(&self, head: &Parts) -> Result<(), Refusal> {
+        let Some(whose) = origin::stranger(&head.headers, &self.shared.allowed_origins) else {
+            return Ok(());
+        };
+        let whose = audit::shortened(&whose);
+        let event = Event::CrossSite {
+            origin: &whose,
+            method: head.method.as_str(),
+            path: &audit::shortened(head.uri.path()),
+        };
+        self.shared.audit.record(&self.peer, &event);
+        Err(Refusal::cross_site(&whose))
+    }
+
     /// A client that is asked for its password is nothing to tell of.
     fn tell(&self, head: &Parts, refusal: &Refusal) {
         let status = refusal.status.as_u16();
-        let asked = matches!(status, 401 | 403) && !head.headers.contains_key(AUTHORIZATION);
+        let asked = refusal.asks && !head.headers.contains_key(AUTHORIZATION);
         if !asked && let Some(times) = self.shared.refused.happened(status) {
             let path: String = head.uri.path().chars().take(PATH_SHOWN).collect();
             let why = refusal.text.render();
@@ -187,10 +211,10 @@ impl Exchange {
         head: &Parts,
         identity: Option<Identity>,
         body: Bytes,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<Reply> {
         if body.is_empty() && identity.is_some() {
             // The leg that only authenticates.
-            return Response::new(Full::new(Bytes::new()));
+            return Response::new(Reply::from(Bytes::new()));
         }
         let text = |name| head.headers.get(name).and_then(|v| v.to_str().ok());
         let caller = Caller {
@@ -222,6 +246,17 @@ fn names_its_host(head: &Parts) -> bool {
     match head.headers.get_all(HOST).iter().count() {
         0 => head.version < Version::HTTP_11,
         count => count == 1,
+    }
+}
+
+/// Without a Transfer-Encoding, or with exactly one that is `chunked` and no more (RFC 9112 section 6.1): any other,
+/// and a server in front may see another end of the body than we do.
+fn is_plainly_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
     }
 }
 
@@ -268,20 +303,28 @@ fn is_soap_media_type(content_type: &str) -> bool {
         .any(|known| essence.eq_ignore_ascii_case(known))
 }
 
-/// A refusal, after the body is out of the way. Who waits for 100 (Continue) hears it without sending one.
-async fn refuse(
-    mut refusal: Refusal,
-    headers: &HeaderMap,
-    body: &mut Incoming,
-) -> Response<Full<Bytes>> {
-    if !refusal.close && !body.is_end_stream() {
-        refusal.close = headers.contains_key(EXPECT) || !body::discard(body).await;
+/// A refusal. What the header alone decides is told at once, and the body is read behind the answer: who waits for
+/// 100 (Continue) hears it without sending one, and may log on over the same connection. A body that was already too
+/// large is got out of the way first.
+async fn refuse(mut refusal: Refusal, headers: &HeaderMap, mut body: Incoming) -> Response<Reply> {
+    if refusal.close || body.is_end_stream() {
+        return refusal.into_response();
     }
-    refusal.into_response()
+    if refusal.status == StatusCode::PAYLOAD_TOO_LARGE {
+        refusal.close = headers.contains_key(EXPECT) || !body::discard(&mut body).await;
+        return refusal.into_response();
+    }
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    refusal.close = announced > body::DISCARD;
+    let response = refusal.into_response();
+    match announced > body::DISCARD {
+        true => response,
+        false => response.map(|answer| answer.before(body)),
+    }
 }
 
-fn written(answer: Answer) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(answer.body));
+fn written(answer: Answer) -> Response<Reply> {
+    let mut response = Response::new(Reply::from(answer.body));
     *response.status_mut() =
         StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if !answer.content_type.is_empty() {

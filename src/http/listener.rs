@@ -17,7 +17,7 @@ use crate::auth::Authenticator;
 use crate::handler::Handler;
 use crate::tls::Live;
 
-use super::Limits;
+use super::Settings;
 use super::connection::{self, Ends};
 use super::exchange::{Exchange, Shared};
 use super::handshake::{Handshakes, Peer};
@@ -51,14 +51,14 @@ pub async fn serve(
     listener: TcpListener,
     handler: Arc<dyn Handler>,
     auth: Arc<Authenticator>,
-    limits: Limits,
+    settings: impl Into<Settings>,
     stop: CancellationToken,
 ) {
     let plain = Listener {
         socket: listener,
         tls: None,
     };
-    serve_all(vec![plain], handler, auth, limits, stop).await;
+    serve_all(vec![plain], handler, auth, settings, stop).await;
 }
 
 /// Serves on all of them until `stop`; then accepts no more, lets running requests end within
@@ -68,13 +68,20 @@ pub async fn serve_all(
     listeners: Vec<Listener>,
     handler: Arc<dyn Handler>,
     auth: Arc<Authenticator>,
-    limits: Limits,
+    settings: impl Into<Settings>,
     stop: CancellationToken,
 ) {
+    let Settings {
+        limits,
+        allowed_origins,
+        audit,
+    } = settings.into();
     let shared = Arc::new(Shared {
         handler,
         auth,
         limits,
+        allowed_origins,
+        audit,
         crowded_users: Seldom::default(),
         refused: ByStatus::default(),
         tasks: TaskTracker::new(),

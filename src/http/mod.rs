@@ -1,7 +1,7 @@
 //! HTTP/1.1: listener, connections, and what is decided before a message reaches its [`Handler`].
 //!
 //! ```text
-//!   listener ─▶ [handshake (TLS)] ─▶ connection (hyper, clocks) ─▶ exchange: path, method, who, media type, body
+//!   listener ─▶ [handshake (TLS)] ─▶ connection (hyper, clocks) ─▶ exchange: framing, origin, path, method, who, media
 //!                                                │ refusal: 400 401 403 404 405 413 415 500 503
 //!                                                ▼
 //!                                          Handler (Caller, Message) ─▶ Answer: 200 or 500
@@ -14,17 +14,42 @@
 mod body;
 mod connection;
 mod exchange;
+mod follow;
 mod handshake;
-mod lengths;
 mod listener;
+mod origin;
 mod phase;
 mod places;
 mod refusal;
+mod reply;
 mod seldom;
 
 use std::time::Duration;
 
+use crate::audit::Audit;
+
 pub use listener::{EXTRA_SOCKETS, Listener, serve, serve_all};
+pub use origin::{NoOrigin, Origin};
+
+/// What listeners are run with.
+#[derive(Clone, Default)]
+pub struct Settings {
+    /// How much a client may ask of the transport.
+    pub limits: Limits,
+    /// Whose pages may send requests; those of no other may.
+    pub allowed_origins: Vec<Origin>,
+    /// Where it is told that another one did.
+    pub audit: Audit,
+}
+
+impl From<Limits> for Settings {
+    fn from(limits: Limits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+}
 
 /// How much a client may ask of the transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::Limits;
-use super::lengths::Lengths;
+use super::follow::Follower;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,88 +21,112 @@ enum Doing {
     Header,
     /// In the body of a request or at its answer; that has limits of its own.
     Busy,
+    /// In the body of a request that has its answer.
+    Rest,
 }
 
 /// Shared by the connection's socket and its requests.
 #[derive(Debug)]
 pub(super) struct Phase {
-    now: Mutex<(Doing, Instant)>,
-    /// The header of this request has two lengths.
-    two_lengths: AtomicBool,
+    now: Mutex<Now>,
+}
+
+#[derive(Debug)]
+struct Now {
+    doing: Doing,
+    since: Instant,
+    follower: Follower,
+    /// Requests that have been looked at.
+    requests: u64,
+}
+
+impl Now {
+    fn set(&mut self, doing: Doing) {
+        (self.doing, self.since) = (doing, Instant::now());
+    }
 }
 
 impl Phase {
     pub(super) fn new() -> Self {
         Self {
-            now: Mutex::new((Doing::Header, Instant::now())),
-            two_lengths: AtomicBool::new(false),
+            now: Mutex::new(Now {
+                doing: Doing::Header,
+                since: Instant::now(),
+                follower: Follower::default(),
+                requests: 0,
+            }),
         }
     }
 
     /// A request's header is complete.
     pub(super) fn busy(&self) {
-        *self.get() = (Doing::Busy, Instant::now());
+        let mut now = self.get();
+        now.requests = now.requests.saturating_add(1);
+        now.set(Doing::Busy);
     }
 
-    /// A request has its answer.
+    /// A request has its answer; of its body something may still be to come.
     pub(super) fn idle(&self) {
-        *self.get() = (Doing::Idle, Instant::now());
+        let mut now = self.get();
+        let left = now.follower.is_in_body();
+        now.set(if left { Doing::Rest } else { Doing::Idle });
     }
 
     /// Has it been at this for too long?
     pub(super) fn is_overdue(&self, limits: &Limits) -> bool {
-        let (doing, since) = *self.get();
-        match doing {
-            Doing::Idle => since.elapsed() >= limits.idle,
-            Doing::Header => since.elapsed() >= limits.header,
-            Doing::Busy => false,
-        }
+        let now = self.get();
+        let most = match now.doing {
+            Doing::Idle => limits.idle,
+            Doing::Header => limits.header,
+            Doing::Rest => limits.packet_retrieval,
+            Doing::Busy => return false,
+        };
+        now.since.elapsed() >= most
     }
 
     /// Before the end of a request's header?
     pub(super) fn is_in_header(&self) -> bool {
-        self.get().0 == Doing::Header
+        self.get().doing == Doing::Header
     }
 
     /// In a request that has been looked at for no longer than this?
     pub(super) fn is_busy_since(&self, most: Duration) -> bool {
-        let (doing, since) = *self.get();
-        doing == Doing::Busy && since.elapsed() <= most
+        let now = self.get();
+        now.doing == Doing::Busy && now.since.elapsed() <= most
     }
 
     /// How long it has waited between two requests, if it does.
     pub(super) fn idle_for(&self) -> Option<Duration> {
-        let (doing, since) = *self.get();
-        (doing == Doing::Idle).then(|| since.elapsed())
+        let now = self.get();
+        (now.doing == Doing::Idle).then(|| now.since.elapsed())
     }
 
-    /// Does the request's header say in two ways how long the body is? Seen where the header did not come
-    /// together with the request before it.
+    /// Does the header of the request that is looked at say in two ways how long the body is?
     pub(super) fn has_two_lengths(&self) -> bool {
-        self.two_lengths.load(Ordering::SeqCst)
+        let now = self.get();
+        now.follower.is_bad(now.requests)
     }
 
-    /// These octets came; `lengths` are of the header that is read.
-    fn received(&self, octets: &[u8], lengths: &mut Lengths) {
+    /// These octets came.
+    fn received(&self, octets: &[u8]) {
         let mut now = self.get();
-        if now.0 == Doing::Idle {
-            *now = (Doing::Header, Instant::now());
-            *lengths = Lengths::default();
-        }
-        if now.0 == Doing::Header {
-            let two = lengths.are_two(octets);
-            self.two_lengths.store(two, Ordering::SeqCst);
+        now.follower.take(octets);
+        match now.doing {
+            Doing::Idle => now.set(Doing::Header),
+            Doing::Rest if now.follower.is_between() => now.set(Doing::Idle),
+            Doing::Rest if !now.follower.is_in_body() => now.set(Doing::Header),
+            Doing::Rest | Doing::Header | Doing::Busy => {}
         }
     }
 
     fn sent(&self) {
         let mut now = self.get();
-        if now.0 == Doing::Idle {
-            now.1 = Instant::now();
+        if now.doing == Doing::Idle {
+            now.since = Instant::now();
         }
     }
 
-    fn get(&self) -> MutexGuard<'_, (Doing, Instant)> {
+    fn get(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,16 +136,11 @@ impl Phase {
 pub(super) struct Watched<S> {
     socket: S,
     phase: Arc<Phase>,
-    lengths: Lengths,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(socket: S, phase: Arc<Phase>) -> Self {
-        Self {
-            socket,
-            phase,
-            lengths: Lengths::default(),
-        }
+        Self { socket, phase }
     }
 }
 
@@ -134,9 +152,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
-        let this = &mut *self;
         if let Some(octets) = buf.filled().get(before..).filter(|o| !o.is_empty()) {
-            this.phase.received(octets, &mut this.lengths);
+            self.phase.received(octets);
         }
         Poll::Ready(Ok(()))
     }

@@ -1,12 +1,13 @@
 //! Answers that carry no envelope: a status, the headers that belong to it, one line of plain text.
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 
 use crate::text::Text;
 use crate::text::catalog::http as texts;
+
+use super::reply::Reply;
 
 /// Why a request gets no further.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(super) struct Refusal {
     challenges: &'static [&'static str],
     /// The rest of the connection cannot be understood or is not wanted.
     pub(super) close: bool,
+    /// It says no more than that a client has to log on first.
+    pub(super) asks: bool,
 }
 
 impl Refusal {
@@ -25,6 +28,7 @@ impl Refusal {
             text,
             challenges: &[],
             close: false,
+            asks: false,
         }
     }
 
@@ -45,12 +49,22 @@ impl Refusal {
                 true => texts::NO_USER.text(),
                 false => texts::NO_SCHEME.text(),
             };
-            return Self::new(StatusCode::FORBIDDEN, text);
+            return Self {
+                asks: true,
+                ..Self::new(StatusCode::FORBIDDEN, text)
+            };
         }
         Self {
             challenges,
+            asks: true,
             ..Self::new(StatusCode::UNAUTHORIZED, texts::UNAUTHORIZED.text())
         }
+    }
+
+    /// A page sends it that this server does not know; `whose` is its origin, or how it belongs to this server.
+    pub(super) fn cross_site(whose: &str) -> Self {
+        let text = texts::CROSS_SITE.with("origin", whose);
+        Self::new(StatusCode::FORBIDDEN, text)
     }
 
     pub(super) fn not_found() -> Self {
@@ -94,9 +108,9 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, texts::STOPPING.text()).closing()
     }
 
-    pub(super) fn into_response(self) -> Response<Full<Bytes>> {
+    pub(super) fn into_response(self) -> Response<Reply> {
         let line = format!("{}\n", self.text.render());
-        let mut response = Response::new(Full::new(Bytes::from(line)));
+        let mut response = Response::new(Reply::from(Bytes::from(line)));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(

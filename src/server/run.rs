@@ -296,8 +296,14 @@ impl Server {
             drain: config.limits.stop_timeout,
             ..http::Limits::default()
         };
+        let settings = http::Settings {
+            limits,
+            // What is no origin was refused when the file was read.
+            allowed_origins: config.http.origins().unwrap_or_default(),
+            audit: self.audit.clone(),
+        };
         let stop = self.stop.clone();
-        let serve = http::serve_all(listeners, operation.clone(), auth, limits, stop);
+        let serve = http::serve_all(listeners, operation.clone(), auth, settings, stop);
         self.tasks.spawn(serve);
         let (jobs, stop) = (self.jobs.clone(), self.stop.clone());
         self.tasks.spawn(async move { jobs.run(stop).await });

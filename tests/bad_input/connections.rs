@@ -224,6 +224,14 @@ fn what_two_servers_could_read_differently_is_refused() {
             post("Transfer-Encoding: chunked, identity\r\n", &chunks),
         ),
         (
+            "something, then chunked",
+            post("Transfer-Encoding: identity, chunked\r\n", &chunks),
+        ),
+        (
+            "chunked twice",
+            post(&"Transfer-Encoding: chunked\r\n".repeat(2), &chunks),
+        ),
+        (
             "nearly chunked",
             post("Transfer-Encoding: xchunked\r\n", &chunks),
         ),

@@ -63,10 +63,10 @@ async fn broken_chunks_and_truncated_bodies_end_the_connection() {
     }
 }
 
-/// It is refused and the connection ends (RFC 9112, 6.3), so that nothing is smuggled in. Behind another request in one
-/// packet it is read by its chunks, and the connection ends too.
+/// It is refused and the connection ends (RFC 9112, 6.3), so that nothing is smuggled in, also behind other requests in
+/// one packet.
 #[tokio::test]
-async fn a_length_beside_chunks_is_not_believed() {
+async fn t_12_a_length_beside_chunks_is_refused_wherever_it_stands() {
     let server = Server::start().await;
     let (length, te) = ("Content-Length: 99\r\n", "Transfer-Encoding: chunked\r\n");
     for both in [format!("{length}{te}"), format!("{te}{length}")] {
@@ -77,15 +77,53 @@ async fn a_length_beside_chunks_is_not_believed() {
         assert_eq!((reply.status, reply.closes()), (400, true));
         assert!(reply.body.contains("Transfer-Encoding"), "{}", reply.body);
         assert!(client.is_closed().await, "{both}");
+        let sound = "1\r\na\r\n0\r\nTrailer: t\r\n\r\n";
+        for before in [signed_post("first"), signed_post(""), chunked(sound)] {
+            let mut client = server.connect().await;
+            let request = chunked("2\r\nab\r\n0\r\n\r\n").replace(te, &both);
+            let all = [before.clone(), before, request, signed_post("x")];
+            client.send(all.concat()).await;
+            assert_eq!(client.reply().await.status, 200);
+            assert_eq!(client.reply().await.status, 200);
+            let reply = client.reply().await;
+            assert_eq!((reply.status, reply.closes()), (400, true));
+            assert!(reply.body.contains("Transfer-Encoding"), "{}", reply.body);
+            assert!(client.is_closed().await, "{both}");
+        }
+    }
+}
+
+/// RFC 9112 6.1: by any other a server in front may find another end of the body.
+#[tokio::test]
+async fn t_12_only_chunked_once_is_taken_as_a_coding() {
+    let server = Server::start().await;
+    let te = "Transfer-Encoding: chunked\r\n";
+    let sound = chunked("1\r\na\r\n0\r\n\r\n");
+    for coding in ["CHUNKED", "chunked ", " chunked\t"] {
+        let header = format!("Transfer-Encoding: {coding}\r\n");
+        let reply = server.ask(sound.replace(te, &header)).await;
+        assert_eq!(reply.body, "ann - 1", "{coding:?}");
+    }
+    for headers in [
+        format!("{te}{te}"),
+        format!("Transfer-Encoding: identity\r\n{te}"),
+        format!("{te}Transfer-Encoding: gzip\r\n"),
+        "Transfer-Encoding: gzip, chunked\r\n".to_owned(),
+        "Transfer-Encoding: chunked, chunked\r\n".to_owned(),
+        "Transfer-Encoding: , chunked\r\n".to_owned(),
+        "Transfer-Encoding: chunked;q=1\r\n".to_owned(),
+        "Transfer-Encoding: \"chunked\"\r\n".to_owned(),
+        "Transfer-Encoding: \r\n".to_owned(),
+    ] {
         let mut client = server.connect().await;
-        let request = chunked("2\r\nab\r\n0\r\n\r\n").replace(te, &both);
-        client
-            .send([signed_post("first"), request, signed_post("x")].concat())
-            .await;
+        let refused = sound.replace(te, &headers);
+        let two = [signed_post("x"), refused, signed_post("x")];
+        client.send(two.concat()).await;
         assert_eq!(client.reply().await.status, 200);
-        let reply = client.reply().await;
-        assert_eq!((reply.body.as_str(), reply.closes()), ("ann - 2", true));
-        assert!(client.is_closed().await, "{both}");
+        let reply = client.try_reply().await;
+        let told = reply.map(|r| (r.status, r.closes()));
+        assert_eq!(told, Some((400, true)), "{headers:?}");
+        assert!(client.is_closed().await, "{headers:?}");
     }
 }
 
@@ -135,12 +173,59 @@ async fn t_10_expect_is_answered_100_or_refused_at_once() {
     client.send("ok").await;
     assert_eq!(client.reply().await.body, "ann - 2");
 
+    // The body is neither asked for nor waited for.
     client.send(expecting("")).await;
+    let reply = client.reply().await;
+    assert_eq!((reply.status, reply.closes()), (401, false));
+    // It may come all the same, and is no request, whatever it looks like.
+    client.send("PO").await;
+    client.send(expecting(&authorization())).await;
+    assert_eq!(client.reply().await.status, 100);
+    client.send("ok").await;
+    assert_eq!(client.reply().await.body, "ann - 2");
+}
+
+/// However much of the body comes, and whenever: it has its announced length, and the next request begins behind it.
+#[tokio::test]
+async fn t_10_what_comes_behind_a_401_is_the_body_and_no_request() {
+    let server = Server::start().await;
+    let smuggled = signed_post("smuggled");
+    let head = |framing: &str| {
+        format!("POST /wsman HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n{framing}\r\n")
+    };
+    let sized = head(&format!("Content-Length: {}\r\n", smuggled.len()));
+    let chunks = head("Transfer-Encoding: chunked\r\n");
+    let in_chunks = format!("{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len());
+    for (head, body) in [(sized, smuggled), (chunks, in_chunks)] {
+        let mut client = server.connect().await;
+        client.send(&head).await;
+        assert_eq!(client.reply().await.status, 401);
+        let (first, second) = body.split_at(body.len() / 2);
+        client.send(first).await;
+        client.send([second, &signed_post("x")].concat()).await;
+        assert_eq!(client.reply().await.body, "ann - 1");
+        // All at once, as if nothing had been expected.
+        client
+            .send([&head, &*body, &signed_post("xy")].concat())
+            .await;
+        assert_eq!(client.reply().await.status, 401);
+        assert_eq!(client.reply().await.body, "ann - 2");
+        drop(client);
+        // One that never comes ends with the connection, and with its client.
+        let mut client = server.connect().await;
+        client.send(&head).await;
+        assert_eq!(client.reply().await.status, 401);
+        client.send(first).await;
+        client.socket.shutdown().await.unwrap();
+        assert!(client.is_closed().await);
+    }
+    let mut client = server.connect().await;
+    client.send(head("Content-Length: 1000000000\r\n")).await;
     let reply = client.reply().await;
     assert_eq!(
         (reply.status, reply.closes()),
         (401, true),
-        "the body is not waited for"
+        "nobody reads that much"
     );
     assert!(client.is_closed().await);
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use groupshot::audit::Audit;
 use groupshot::auth::certificate::Mapping;
 use groupshot::auth::users::{self, Users};
 use groupshot::auth::{Authenticator, Limit, Settings};
@@ -79,12 +80,12 @@ impl Server {
         Self::with(Limits::default(), Settings::default()).await
     }
 
-    async fn with(limits: Limits, settings: Settings) -> Self {
-        Self::listening(limits, settings, None, Vec::new()).await
+    async fn with(transport: impl Into<http::Settings>, settings: Settings) -> Self {
+        Self::listening(transport, settings, None, Vec::new()).await
     }
 
     async fn listening(
-        limits: Limits,
+        transport: impl Into<http::Settings>,
         settings: Settings,
         tls: Option<Arc<Live>>,
         mappings: Vec<Mapping>,
@@ -101,13 +102,14 @@ impl Server {
         let handler = Arc::new(Echo { gate: gate.clone() });
         let stop = CancellationToken::new();
         let stopped = stop.clone();
+        let transport = transport.into();
         let task = tokio::spawn(async move {
             match tls {
-                None => http::serve(listener, handler, auth, limits, stopped).await,
+                None => http::serve(listener, handler, auth, transport, stopped).await,
                 tls => {
                     let socket = listener;
                     let all = vec![Listener { socket, tls }];
-                    http::serve_all(all, handler, auth, limits, stopped).await;
+                    http::serve_all(all, handler, auth, transport, stopped).await;
                 }
             }
             drop(dir);

@@ -91,6 +91,101 @@ async fn a_request_of_http_1_0_needs_no_host() {
     assert_eq!(client.try_reply().await.map(|r| r.status), Some(200));
 }
 
+/// Whatever it asks for, before its body has come, and whoever sends it. What other clients send is not concerned.
+#[tokio::test]
+async fn a_3_a_request_of_a_foreign_page_is_403_on_every_path() {
+    let console = "https://console.example".parse().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit");
+    let settings = http::Settings {
+        allowed_origins: vec![console],
+        audit: Audit::to_file(&file, SystemClock::shared()).unwrap(),
+        ..http::Settings::default()
+    };
+    let server = Server::with(settings, Settings::default()).await;
+    let auth = authorization();
+    let marks = [
+        "Origin: https://pages.example",
+        "Origin: null",
+        "Origin:",
+        "Origin: https://console.example.pages.example",
+        "Origin: https://console.example\r\nOrigin: null",
+        "Sec-Fetch-Site: cross-site",
+        "Sec-Fetch-Site: same-site",
+        "sec-fetch-site: CROSS-SITE",
+    ];
+    let lines = [
+        "POST /wsman",
+        "POST /wsman-anon/identify",
+        "POST /",
+        "GET /wsman",
+        "OPTIONS /wsman",
+    ];
+    for mark in marks {
+        for line in lines {
+            for auth in [&*auth, ""] {
+                let rest = "Content-Length: 5\r\nContent-Type: text/plain\r\n";
+                let bytes = format!("{line} HTTP/1.1\r\nHost: h\r\n{mark}\r\n{auth}{rest}\r\n");
+                let mut client = server.connect().await;
+                client.send(bytes).await;
+                let reply = client.reply().await;
+                assert_eq!(reply.status, 403, "{mark} {line}");
+                assert!(reply.all("www-authenticate").is_empty());
+                assert!(
+                    reply.body.contains("http.allowed_origins"),
+                    "{}",
+                    reply.body
+                );
+                // The body is read to its end and is no request.
+                client.send(["POST ", &signed_post("x")].concat()).await;
+                assert_eq!(client.reply().await.body, "ann - 1", "{mark} {line}");
+            }
+        }
+    }
+    let told = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(told.lines().count(), marks.len() * lines.len() * 2);
+    let first = told.lines().next().unwrap();
+    assert!(first.contains(r#","address":"127.0.0.1:"#), "{first}");
+    let rest =
+        r#","event":"cross-site","origin":"https://pages.example","method":"POST","path":"/wsman""#;
+    assert!(first.contains(rest), "{first}");
+    for mark in [
+        "Origin: https://console.example",
+        "Origin: https://CONSOLE.example:443\r\nSec-Fetch-Site: cross-site",
+        "Sec-Fetch-Site: same-origin",
+        "Sec-Fetch-Site: none",
+        "Referer: https://pages.example/",
+    ] {
+        let reply = server.ask(post(&format!("{auth}{mark}\r\n"), "x")).await;
+        assert_eq!((reply.status, &*reply.body), (200, "ann - 1"), "{mark}");
+    }
+    let renamed = signed_post("x").replace("Host: h", "Host: groupshot.pages.example:8080");
+    assert_eq!(
+        server.ask(renamed).await.status,
+        200,
+        "a tunnel changes Host"
+    );
+}
+
+/// A wrong password in such a request counts for nobody: the lock-out is not a page's to cause.
+#[tokio::test]
+async fn a_11_a_foreign_page_can_try_no_password() {
+    let strict = Settings {
+        lockout: Limit {
+            failures: 1,
+            time: Duration::from_secs(3600),
+        },
+        ..Settings::default()
+    };
+    let server = Server::with(Limits::default(), strict).await;
+    let wrong = BASE64_STANDARD.encode("ann:wrong");
+    let page = format!("Authorization: Basic {wrong}\r\nOrigin: https://pages.example\r\n");
+    for _ in 0..3 {
+        assert_eq!(server.ask(post(&page, "x")).await.status, 403);
+    }
+    assert_eq!(server.ask(signed_post("x")).await.status, 200);
+}
+
 /// No HTTP/2 here: authentication belongs to the connection.
 #[tokio::test]
 async fn t_11_http_2_finds_a_closed_door() {

@@ -9,6 +9,8 @@ super::messages! {
     NO_SCHEME = "http.no-scheme", "No authentication is offered on this connection: over plain HTTP from another host passwords are not accepted (setting auth.allow_unencrypted).";
     /// 403
     NO_USER = "http.no-user", "Only a client certificate that stands for a user is accepted on this connection.";
+    /// 403
+    CROSS_SITE = "http.cross-site", "A web page ({origin}) sends this request, and pages of that origin are not allowed to (setting http.allowed_origins).";
     /// 404
     NOT_FOUND = "http.not-found", "There is nothing at this path; WS-Management is at /wsman.";
     /// 405
