@@ -1,6 +1,7 @@
-//! WS-Transfer Get: one instance, by its keys. DSP0226 7.3, rules.
+//! WS-Transfer Get: one instance, by its keys. DSP0226 7.3, rules.
 
-use crate::provider::Status;
+use crate::cim::Path;
+use crate::provider::{Error, Status};
 use crate::soap::Vocabulary;
 use crate::text::catalog::operation as texts;
 use crate::wscim;
@@ -10,7 +11,17 @@ use crate::wsman::request::Target;
 use super::Server;
 use super::exchange::Exchange;
 
-/// Answers with the instance that the selectors name, or with the only one of its class.
+/// The fault where no instance was found at `path`.
+pub(super) fn unfound(error: Error, path: &Path) -> Fault {
+    let kind = match error.status {
+        Status::InvalidParameter if path.keys.is_empty() => &table::INVALID_URI_WMI_SINGLETON,
+        Status::InvalidParameter if path.lacks_keys() => &table::INSUFFICIENT_SELECTORS,
+        status => return Fault::from_status(status, error.text, Tried::Select),
+    };
+    kind.fault(error.text).because(error.status)
+}
+
+/// Answers with the instance that the selectors name.
 pub(super) fn get(
     server: &Server,
     exchange: &Exchange<'_>,
@@ -25,14 +36,7 @@ pub(super) fn get(
             .with("seconds", limit.as_secs_f32());
         return Err(table::OPERATION_TIMEDOUT.fault(text));
     }
-    let instance = found.map_err(|error| {
-        if error.status == Status::InvalidParameter && target.path.keys.is_empty() {
-            return table::INVALID_URI_WMI_SINGLETON
-                .fault(error.text)
-                .because(error.status);
-        }
-        Fault::from_status(error.status, error.text, Tried::Select)
-    })?;
+    let instance = found.map_err(|error| unfound(error, &target.path))?;
     let mut reply = exchange.reply(Vocabulary::Transfer);
     wscim::write_instance(reply.body(), &instance, None, exchange.headers.style());
     exchange.finish(reply)

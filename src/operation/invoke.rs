@@ -16,6 +16,7 @@ use crate::wsman::request;
 
 use super::Server;
 use super::exchange::Exchange;
+use super::get::unfound;
 use super::running::Turn;
 
 /// Calls the method, if the user may, and answers with its output.
@@ -30,7 +31,7 @@ pub(super) async fn invoke(
     if let Err(refused) = roles::check(identity, class, &call.method) {
         let entry = Entry::new(server, exchange, &call.target.path, &call.method);
         entry.end(None, Some(&refused.status), None);
-        return Err(fault(refused));
+        return Err(Failure::Called(refused).fault(&call.target.path));
     }
     let reads = roles::required(class, call.method.name.as_str()) == Some(Role::Reader);
     let method = call.method.clone();
@@ -42,7 +43,7 @@ pub(super) async fn invoke(
         method: method.clone(),
         _turn: turn,
     };
-    let limit = exchange.headers.timeout;
+    let (path, limit) = (work.path.clone(), exchange.headers.timeout);
     let outcome = match reads {
         true => tokio::time::timeout(limit, work.call())
             .await
@@ -58,7 +59,7 @@ pub(super) async fn invoke(
             }
         }
     };
-    let outcome = outcome.map_err(fault)?;
+    let outcome = outcome.map_err(|failure| failure.fault(&path))?;
     let answer = write(exchange, &method, &outcome);
     let (size, limit) = (exchange.octets(&answer), exchange.headers.max_envelope_size);
     if size <= limit {
@@ -90,19 +91,45 @@ struct Work {
     _turn: Turn,
 }
 
+/// Why a call has no outcome.
+enum Failure {
+    /// The object is not to be found.
+    Sought(Error),
+    /// The method raised it, or nobody may call it.
+    Called(Error),
+}
+
+impl Failure {
+    const fn status(&self) -> &Status {
+        match self {
+            Self::Sought(error) | Self::Called(error) => &error.status,
+        }
+    }
+
+    fn fault(self, path: &Path) -> Fault {
+        match self {
+            Self::Sought(error) => unfound(error, path),
+            Self::Called(error) => Fault::from_status(error.status, error.text, Tried::Invoke),
+        }
+    }
+}
+
 impl Work {
-    async fn call(self) -> Result<Outcome, Error> {
+    async fn call(self) -> Result<Outcome, Failure> {
+        let found = self.registry.get(&self.context, &self.path);
+        let found = found.map_err(Failure::Sought)?;
         self.registry
-            .invoke(&self.context, &self.path, &self.method, self.arguments)
+            .call(&self.context, &found, &self.method, self.arguments)
             .await
+            .map_err(Failure::Called)
     }
 
     /// The call, and its line in the audit log.
-    async fn call_audited(self, entry: Entry) -> Result<Outcome, Error> {
+    async fn call_audited(self, entry: Entry) -> Result<Outcome, Failure> {
         let outcome = self.call().await;
         match &outcome {
             Ok(done) => entry.end(done.return_value.as_u64(), None, job(done)),
-            Err(error) => entry.end(None, Some(&error.status), None),
+            Err(failure) => entry.end(None, Some(failure.status()), None),
         }
         outcome
     }
@@ -164,10 +191,6 @@ fn write(exchange: &Exchange<'_>, method: &Method, outcome: &Outcome) -> String 
         headers.style(),
     );
     reply.finish()
-}
-
-fn fault(error: Error) -> Fault {
-    Fault::from_status(error.status, error.text, Tried::Invoke)
 }
 
 fn timed_out(method: &Method, limit: Duration) -> Fault {

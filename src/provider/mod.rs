@@ -60,6 +60,15 @@ impl Arguments {
         }
     }
 
+    /// Every argument made anew.
+    #[must_use]
+    pub(crate) fn map(self, make: impl FnMut(Value) -> Value) -> Self {
+        Self {
+            values: self.values.into_iter().map(make).collect(),
+            ..self
+        }
+    }
+
     /// The argument of that name; null if it is not there.
     #[must_use]
     pub fn get(&self, parameter: &str) -> &Value {
@@ -141,6 +150,11 @@ pub trait Provider: Send + Sync + 'static {
 
     /// The concrete classes it serves.
     fn classes(&self) -> &'static [&'static str];
+
+    /// Has the class one instance by nature, as a service has? Then it needs no keys to be named (rule X-2).
+    fn is_singleton(&self, _class: &Class) -> bool {
+        false
+    }
 
     /// All instances of exactly `class` (one of [`Provider::classes`]), not of subclasses.
     ///

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::cim::{Path, Schema, Value};
+use crate::cim::{Class, KeyError, Path, Schema, Value};
 use crate::soap::ns;
 use crate::xml::{Element, Writer};
 
@@ -249,19 +249,30 @@ impl Reference<'_> {
                     .push((selector.name.into(), Value::Reference(inner))),
             }
         }
-        Ok(self.typed(path))
+        Ok(self.selected(path))
     }
 
     /// The path with its keys in the types that the schema gives them, in its order, and the namespace of
     /// the request where it names none. A path that fits no class is left as it is: whether it leads
     /// anywhere is found out by whoever follows it.
     #[must_use]
-    pub fn typed(&self, mut path: Path) -> Path {
+    pub fn typed(&self, path: Path) -> Path {
+        self.read_as(path, Path::typed)
+    }
+
+    /// As [`Reference::typed`], of a path that came as selectors: some of the keys are enough where they fit one
+    /// object only (rule X-3).
+    #[must_use]
+    pub fn selected(&self, path: Path) -> Path {
+        self.read_as(path, Path::typed_in_part)
+    }
+
+    fn read_as(&self, mut path: Path, read: fn(&Path, &Class) -> Result<Path, KeyError>) -> Path {
         let namespace = path
             .namespace
             .get_or_insert_with(|| self.namespace.to_owned());
         let class = self.schema.class(namespace, path.class.as_str());
-        match class.and_then(|class| path.typed(class).ok()) {
+        match class.and_then(|class| read(&path, class).ok()) {
             Some(typed) => typed,
             None => path,
         }

@@ -160,7 +160,7 @@ fn reference_value(element: Element<'_>, reference: &Reference<'_>) -> Result<Va
             let text = Value::String(key.text().into_owned());
             path.keys.push((key.local().into(), text));
         }
-        return Ok(reference.typed(path).into());
+        return Ok(reference.selected(path).into());
     }
     Ok(reference.read(element)?.into())
 }

@@ -185,6 +185,10 @@ impl Provider for Things {
         ]
     }
 
+    fn is_singleton(&self, class: &Class) -> bool {
+        class.name == *"Test_Service"
+    }
+
     fn enumerate(&self, ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
         if &*ctx.identity.user == "reader" {
             self.gate.pass();

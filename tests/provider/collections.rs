@@ -68,6 +68,39 @@ async fn define_refuses_what_makes_no_collection() {
     assert!(world.all("CIM_CollectionOfMSEs").is_empty());
 }
 
+/// A client may name a machine by its Name alone, in an endpoint reference; in text it names nothing so.
+#[tokio::test]
+async fn x_3_a_reference_by_some_keys_means_the_one_object_that_has_them() {
+    let world = World::new(2).await;
+    let group = world.group("web", &[]).await;
+    let named = |key: &str, value: &str| Path {
+        partial: true,
+        ..Path::new(VIRTUALIZATION_V2, "Msvm_ComputerSystem").key(key, value)
+    };
+    let id = machine(1).text("Name").unwrap().to_owned();
+    let text = Path::parse(&format!(r#"Msvm_ComputerSystem.Name="{id}""#)).unwrap();
+    for refused in [
+        text,
+        named("CreationClassName", "Msvm_ComputerSystem"),
+        named("Name", "5EED51B0-0000-4000-8000-0000000000FF"),
+        named("Name", &id).on("elsewhere"),
+        named("Name", HOST),
+    ] {
+        let arguments = members(&refused, &group);
+        assert_eq!(
+            call(&world, "AddMember", &arguments).await,
+            32773,
+            "{refused}"
+        );
+    }
+    assert!(world.all("Msvm_CollectedVirtualSystems").is_empty());
+    let by_name = members(&named("Name", &id), &group);
+    assert_eq!(call(&world, "AddMember", &by_name).await, 0);
+    let link = world.all("Msvm_CollectedVirtualSystems").remove(0);
+    assert_eq!(link.get("Member"), Some(&machine(1).into()));
+    assert_eq!(call(&world, "RemoveMember", &by_name).await, 0);
+}
+
 #[tokio::test]
 async fn rename_changes_the_name_and_nothing_else() {
     let world = World::new(1).await;

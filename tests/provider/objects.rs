@@ -88,8 +88,101 @@ async fn x_2_without_keys_the_only_instance_is_meant() {
     assert_eq!(service.get("Started"), Some(&Value::Boolean(true)));
     assert_eq!(number(&service, "EnabledState"), 2);
     assert_eq!(text(&service, "SystemName"), HOST);
-    let several = world.get(&Path::new(VIRTUALIZATION_V2, "Msvm_ComputerSystem"));
-    assert_eq!(several.unwrap_err().status, Status::InvalidParameter);
+    // Not even where there is only one at the moment.
+    world.group("alone", &[1]).await;
+    for class in [
+        "Msvm_ComputerSystem",
+        "Msvm_VirtualSystemCollection",
+        "CIM_Service",
+    ] {
+        let which = world.get(&Path::new(VIRTUALIZATION_V2, class));
+        assert_eq!(
+            which.unwrap_err().status,
+            Status::InvalidParameter,
+            "{class}"
+        );
+    }
+}
+
+fn some(class: &str, key: &str, value: impl Into<Value>) -> Path {
+    Path {
+        partial: true,
+        ..Path::new(VIRTUALIZATION_V2, class).key(key, value)
+    }
+}
+
+#[tokio::test]
+async fn x_3_keys_that_fit_one_instance_name_it() {
+    let world = World::new(3).await;
+    let group = world.group("web", &[1]).await;
+    let id = machine_id(2).to_string();
+    for class in ["Msvm_ComputerSystem", "CIM_ComputerSystem", "CIM_System"] {
+        let found = world.get(&some(class, "Name", id.to_lowercase())).unwrap();
+        assert_eq!(text(&found, "Name"), id);
+        let host = world
+            .get(&some(class, "Name", HOST.to_lowercase()))
+            .unwrap();
+        assert_eq!(text(&host, "Caption"), "Hosting Computer System");
+    }
+    for (service, name) in [
+        (SNAPSHOTS, "vssCollectionSnapshot"),
+        (MANAGEMENT, "collectionManagement"),
+        ("Msvm_VirtualSystemSnapshotService", "vssnapsvc"),
+    ] {
+        for (key, value) in [
+            ("CreationClassName", service),
+            ("Name", name),
+            ("SystemName", HOST),
+            ("SystemCreationClassName", "Msvm_ComputerSystem"),
+        ] {
+            let found = world.get(&some(service, key, value)).unwrap();
+            assert_eq!(text(&found, "CreationClassName"), service);
+        }
+        let by_class = world.get(&some("CIM_Service", "CreationClassName", service));
+        assert_eq!(text(&by_class.unwrap(), "Name"), name);
+    }
+    let membership =
+        |key: &str, to: Path| world.get(&some("Msvm_CollectedVirtualSystems", key, to));
+    for to in [
+        machine(1),
+        some("Msvm_ComputerSystem", "Name", machine_id(1).to_string()),
+    ] {
+        let link = membership("Member", to).unwrap();
+        assert_eq!(link.get("Collection"), Some(&group.clone().into()));
+    }
+    let status = |path: &Path| world.get(path).unwrap_err().status;
+    let several = some(
+        "Msvm_ComputerSystem",
+        "CreationClassName",
+        "Msvm_ComputerSystem",
+    );
+    assert_eq!(status(&several), Status::InvalidParameter);
+    let several = some("CIM_Service", "SystemName", HOST);
+    assert_eq!(status(&several), Status::InvalidParameter);
+    for none in [
+        some(
+            "Msvm_ComputerSystem",
+            "Name",
+            "5EED51B0-0000-4000-8000-0000000000FF",
+        ),
+        some("Msvm_ComputerSystem", "Name", format!("{{{id}}}")),
+        some("Msvm_ComputerSystem", "Name", ""),
+        some(
+            "Msvm_ComputerSystem",
+            "CreationClassName",
+            "CIM_ComputerSystem",
+        ),
+        some(SNAPSHOTS, "Name", "other"),
+    ] {
+        assert_eq!(status(&none), Status::NotFound, "{none}");
+    }
+    assert_eq!(
+        membership("Member", machine(2)).unwrap_err().status,
+        Status::NotFound
+    );
+    world.group("db", &[1]).await;
+    let several = membership("Member", machine(1)).unwrap_err();
+    assert_eq!(several.status, Status::InvalidParameter);
 }
 
 #[tokio::test]
@@ -106,6 +199,127 @@ async fn embedded_only_classes_list_nothing_and_find_nothing() {
     }
 }
 
+/// What clients filter by, and what they look for in what they have found, is as Hyper-V has it.
+#[tokio::test]
+async fn i_19_constant_texts_are_those_that_clients_compare() {
+    let world = World::new(1).await;
+    let group = world.group("web", &[1]).await;
+    world.snapshot(&group, 1).await;
+    world.snapshot(&group, 2).await;
+    let settings = "Msvm_VirtualSystemSettingData";
+    let kind = |name: &str| format!("Microsoft:Hyper-V:{name}");
+    let (active, standard) = (kind("System:Realized"), kind("Snapshot:Realized"));
+    let (recovery, hard_disk) = (kind("Snapshot:Recovery"), kind("Virtual Hard Disk"));
+    let title = "Hyper-V Virtual System Snapshot Service";
+    let about = "Service for creating, destroying, and applying virtual machine snapshots";
+    let kept = "Snapshot settings for the virtual machine";
+    let id = machine_id(1).to_string();
+    // class, how many have the first value, the first property and its value, what they have besides
+    let table: &[(&str, usize, &[(&str, &str)])] = &[
+        (
+            "Msvm_ComputerSystem",
+            1,
+            &[
+                ("Description", "Microsoft Virtual Machine"),
+                ("Caption", "Virtual Machine"),
+                ("CreationClassName", "Msvm_ComputerSystem"),
+                ("Name", &id),
+            ],
+        ),
+        (
+            "Msvm_ComputerSystem",
+            1,
+            &[
+                ("Description", "Microsoft Hosting Computer System"),
+                ("Caption", "Hosting Computer System"),
+                ("CreationClassName", "Msvm_ComputerSystem"),
+                ("Name", HOST),
+                ("ElementName", HOST),
+            ],
+        ),
+        (
+            settings,
+            1,
+            &[
+                ("VirtualSystemType", &active),
+                ("Caption", "Virtual Machine Settings"),
+                ("Description", "Active settings for the virtual machine"),
+                ("VirtualSystemIdentifier", &id),
+                ("InstanceID", &format!("Microsoft:{id}")),
+            ],
+        ),
+        (
+            settings,
+            1,
+            &[
+                ("VirtualSystemType", &standard),
+                ("Caption", "Virtual Machine Settings"),
+                ("Description", kept),
+                ("VirtualSystemIdentifier", &id),
+            ],
+        ),
+        (
+            settings,
+            1,
+            &[("VirtualSystemType", &recovery), ("Description", kept)],
+        ),
+        (
+            "Msvm_StorageAllocationSettingData",
+            3,
+            &[
+                ("ResourceSubType", &hard_disk),
+                ("Caption", "Hard Disk Image"),
+                ("VirtualQuantityUnits", "byte"),
+            ],
+        ),
+        (
+            "Msvm_VirtualSystemSnapshotService",
+            1,
+            &[
+                ("Name", "vssnapsvc"),
+                ("Caption", title),
+                ("ElementName", title),
+                ("Description", about),
+                ("SystemCreationClassName", "Msvm_ComputerSystem"),
+                ("SystemName", HOST),
+            ],
+        ),
+        (
+            SNAPSHOTS,
+            1,
+            &[
+                ("Name", "vssCollectionSnapshot"),
+                ("SystemCreationClassName", "Msvm_ComputerSystem"),
+            ],
+        ),
+        (
+            MANAGEMENT,
+            1,
+            &[
+                ("Name", "collectionManagement"),
+                ("SystemCreationClassName", "Msvm_ComputerSystem"),
+            ],
+        ),
+    ];
+    for (class, count, texts) in table {
+        let (first, value) = texts[0];
+        let all = world.all(class);
+        let found = || all.iter().filter(|i| text(i, first) == value);
+        assert_eq!(found().count(), *count, "{class}.{first} {value:?}");
+        for instance in found() {
+            for (property, value) in *texts {
+                assert_eq!(text(instance, property), *value, "{class}.{property}");
+            }
+        }
+    }
+    let ok = Value::from(vec!["Operating normally"]);
+    for class in ["Msvm_ComputerSystem", "CIM_Service"] {
+        for instance in world.all(class) {
+            assert_eq!(instance.get("StatusDescriptions"), Some(&ok), "{class}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn host_and_machines_carry_the_captions_that_clients_filter_by() {
     let world = World::new(2).await;
@@ -114,10 +328,15 @@ async fn host_and_machines_carry_the_captions_that_clients_filter_by() {
     let host = &world.all("Msvm_ComputerSystem")[0];
     assert_eq!(text(host, "Name"), HOST);
     assert_eq!(text(host, "Caption"), "Hosting Computer System");
+    assert_eq!(
+        text(host, "Description"),
+        "Microsoft Hosting Computer System"
+    );
     for (n, state) in [(1, 2), (2, 9)] {
         let machine = world.get(&machine(n)).unwrap();
         assert_eq!(text(&machine, "Name"), machine_id(n).to_string());
         assert_eq!(text(&machine, "Caption"), "Virtual Machine");
+        assert_eq!(text(&machine, "Description"), "Microsoft Virtual Machine");
         assert_eq!(number(&machine, "EnabledState"), state);
         assert_eq!(number(&machine, "HealthState"), 5);
         let statuses = machine.get("OperationalStatus").unwrap();

@@ -137,6 +137,25 @@ def test_get_and_queries_in_pages(shared, base):
 
 
 @pytest.mark.parametrize("base", BASES)
+def test_a_machine_is_named_by_its_name_alone(site, base):
+    client = Winrm(plain(site), base)
+    by_class = client.get(SNAPSHOTS, CreationClassName=SNAPSHOTS)
+    assert by_class == client.get(SNAPSHOTS)
+    machines, _ = client.query(f"SELECT * FROM {SYSTEM} WHERE ElementName = 'web'", 10)
+    name = machines[0]["Name"]
+    assert client.get(SYSTEM, Name=name.lower()) == machines[0]
+    made = client.invoke(GROUPS, "DefineCollection", {"m:Name": "some keys", "m:Type": "0"})
+    group = client.reference("Msvm_VirtualSystemCollection", **keys_of(made, "DefinedCollection"))
+    for keys, value in [
+        ({"CreationClassName": SYSTEM}, "32773"),
+        ({"Name": "5EED51B0-0000-4000-8000-0000000000FF"}, "32773"),
+        ({"Name": name}, "0"),
+    ]:
+        call = {"m:Member": client.reference(SYSTEM, **keys), "m:Collection": group}
+        assert properties(client.invoke(GROUPS, "AddMember", call))["ReturnValue"] == value
+
+
+@pytest.mark.parametrize("base", BASES)
 def test_create_snapshot_from_the_call_to_the_set(site, base):
     client = Winrm(plain(site), base)
     made = client.invoke(GROUPS, "DefineCollection", {"m:Name": "by pywinrm", "m:Type": "0"})
@@ -163,7 +182,11 @@ def test_faults_are_exceptions_with_all_their_codes(shared):
     release = {"n:Release": {"n:EnumerationContext": "uuid:00000000-0000-4000-8000-000000000001"}}
     for call, subcode, number, wmi in [
         (lambda: client.get("Msvm_Nope"), "a:DestinationUnreachable", 2150858752, None),
-        (lambda: client.get(SYSTEM, Name="x"), "w:InvalidSelectors", None, None),
+        (
+            lambda: client.get(SYSTEM, CreationClassName=SYSTEM),
+            "w:InvalidSelectors", 2150858842, None,
+        ),
+        (lambda: client.get(SYSTEM, Name="x"), "a:DestinationUnreachable", 2150858752, NOT_FOUND),
         (
             lambda: client.get(SYSTEM, CreationClassName=SYSTEM, Name="x"),
             "a:DestinationUnreachable", None, NOT_FOUND,

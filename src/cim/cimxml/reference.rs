@@ -76,6 +76,7 @@ fn class(element: Element<'_>, attribute: &'static str) -> Result<Path, String> 
         namespace: None,
         class: Name::from(name),
         keys: Vec::new(),
+        partial: false,
     })
 }
 

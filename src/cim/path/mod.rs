@@ -32,6 +32,9 @@ pub struct Path {
     pub class: Name,
     /// Keys in the order given, each name once.
     pub keys: Vec<(Name, Value)>,
+    /// Keys of the class are left out, and meant is the one object that has those given, if there is exactly one.
+    /// Only selectors may be so (rule X-3): a path in text that lacks a key names nothing.
+    pub partial: bool,
 }
 
 /// The keys of a path do not fit the class.
@@ -76,6 +79,7 @@ impl Path {
             namespace: Some(namespace.to_owned()),
             class: class.into(),
             keys: Vec::new(),
+            partial: false,
         }
     }
 
@@ -105,6 +109,13 @@ impl Path {
         self.get(key).and_then(Value::as_str)
     }
 
+    /// Is it, or a reference among its keys, [partial](Self::partial)?
+    #[must_use]
+    pub fn lacks_keys(&self) -> bool {
+        let mut inner = self.keys.iter().filter_map(|(_, v)| v.as_reference());
+        self.partial || inner.any(Self::lacks_keys)
+    }
+
     /// Reads a path in any form that clients write; see the module. The host `.` is dropped, `\` in the
     /// namespace becomes `/`.
     ///
@@ -122,6 +133,28 @@ impl Path {
     /// A key is unknown, missing or mistyped. The paths in reference keys are read but not checked further;
     /// [`Schema::resolve`](crate::cim::schema::Schema::resolve) does that.
     pub fn typed(&self, class: &Class) -> Result<Self, KeyError> {
+        match self.read(class)? {
+            (path, None) => Ok(path),
+            (_, Some(missing)) => Err(missing),
+        }
+    }
+
+    /// As [`Path::typed`], but keys may be missing: the path is [partial](Self::partial) then.
+    ///
+    /// # Errors
+    /// A key is unknown or mistyped, or there is none.
+    pub fn typed_in_part(&self, class: &Class) -> Result<Self, KeyError> {
+        match self.read(class)? {
+            (path, Some(missing)) if path.keys.is_empty() => Err(missing),
+            (path, missing) => Ok(Self {
+                partial: missing.is_some(),
+                ..path
+            }),
+        }
+    }
+
+    /// The keys of `class` that are there, typed, and what is wrong with the first that is not.
+    fn read(&self, class: &Class) -> Result<(Self, Option<KeyError>), KeyError> {
         let named = |key: &Name| (class.name.to_string(), key.to_string());
         for (key, _) in &self.keys {
             if !class.keys().any(|p| p.name == *key) {
@@ -130,11 +163,13 @@ impl Path {
             }
         }
         let mut keys = Vec::with_capacity(self.keys.len());
+        let mut missing = None;
         for property in class.keys() {
             let value = self.get(property.name.as_str());
             let Some(value) = value.filter(|v| !v.is_null()) else {
                 let (class, key) = named(&property.name);
-                return Err(KeyError::Missing { class, key });
+                missing.get_or_insert(KeyError::Missing { class, key });
+                continue;
             };
             let converted = match value {
                 Value::String(text) => Value::parse(&property.ty, text),
@@ -151,12 +186,14 @@ impl Path {
             })?;
             keys.push((property.name.clone(), value));
         }
-        Ok(Self {
+        let path = Self {
             host: self.host.clone(),
             namespace: self.namespace.clone(),
             class: class.name.clone(),
             keys,
-        })
+            partial: false,
+        };
+        Ok((path, missing))
     }
 
     /// The text with `/` instead of `\` before the class, as some clients store it.
@@ -240,12 +277,17 @@ impl Path {
     /// Have both the same keys with equal values, in whatever order?
     #[must_use]
     pub fn same_keys(&self, other: &Self) -> bool {
-        self.keys.len() == other.keys.len()
-            && self.keys.iter().all(|(name, value)| {
-                other
-                    .get(name.as_str())
-                    .is_some_and(|theirs| same_key(value, theirs))
-            })
+        self.keys.len() == other.keys.len() && self.fits(other)
+    }
+
+    /// Has the other path every key of this one with an equal value?
+    #[must_use]
+    pub fn fits(&self, other: &Self) -> bool {
+        self.keys.iter().all(|(name, value)| {
+            other
+                .get(name.as_str())
+                .is_some_and(|theirs| same_key(value, theirs))
+        })
     }
 }
 

@@ -76,6 +76,7 @@ pub(super) fn path(text: &str) -> Result<Path, PathError> {
         namespace,
         class: Name::from(class),
         keys,
+        partial: false,
     })
 }
 

@@ -1,10 +1,12 @@
 //! Which provider serves which class, and how a request for a superclass finds its leaves.
 
+mod partial;
 mod select;
 mod traversal;
 
 pub use traversal::Traversal;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -136,11 +138,13 @@ impl Registry {
             .try_fold(0, |sum, n| Some(n? + sum))
     }
 
-    /// The instance at `path`. Its class may be a superclass if the keys identify the instance (rule X-1).
-    /// Without keys the only instance of the class is meant (rule X-2).
+    /// The instance at `path`. Its class may be a superclass if the keys identify the instance (rule X-1). Without
+    /// keys the instance of a class is meant that has one by nature (rule X-2), and where the path is
+    /// [partial](Path::partial) that which alone has its keys (rule X-3).
     ///
     /// # Errors
-    /// [`Status::NotFound`]; [`Status::InvalidParameter`] if keys are missing or not those of the class.
+    /// [`Status::NotFound`]; [`Status::InvalidParameter`] if keys are missing or not those of the class, or if
+    /// several instances have those of a partial path.
     pub fn get(&self, ctx: &Context, path: &Path) -> Result<Instance, Error> {
         let namespace = path.namespace.as_deref().unwrap_or(VIRTUALIZATION_V2);
         let class = self
@@ -150,6 +154,14 @@ impl Registry {
         if path.keys.is_empty() {
             return self.only_instance(ctx, class);
         }
+        if path.partial {
+            return self.only_fitting(ctx, class, path);
+        }
+        let whole = match path.lacks_keys() {
+            true => Cow::Owned(self.with_whole_references(ctx, path)?),
+            false => Cow::Borrowed(path),
+        };
+        let path = &*whole;
         let mut keys_fit = false;
         for (leaf, provider) in self.served(class, Depth::Deep) {
             let Some(leaf_path) = as_leaf(leaf, path) else {
@@ -172,7 +184,7 @@ impl Registry {
     /// Calls `method` on the instance at `path`.
     ///
     /// # Errors
-    /// As [`Registry::get`], and what the provider raises.
+    /// As [`Registry::get`] and [`Registry::call`].
     pub async fn invoke(
         &self,
         ctx: &Context,
@@ -180,7 +192,21 @@ impl Registry {
         method: &Method,
         arguments: Arguments,
     ) -> Result<Outcome, Error> {
-        let instance = self.get(ctx, path)?;
+        let target = self.get(ctx, path)?;
+        self.call(ctx, &target, method, arguments).await
+    }
+
+    /// Calls `method` on an instance. References among the arguments may be [partial](Path::partial) too.
+    ///
+    /// # Errors
+    /// What the provider raises; [`Status::MethodNotAvailable`].
+    pub async fn call(
+        &self,
+        ctx: &Context,
+        instance: &Instance,
+        method: &Method,
+        arguments: Arguments,
+    ) -> Result<Outcome, Error> {
         let leaf = instance.class();
         let not_available = || {
             let text = texts::METHOD_NOT_AVAILABLE.with("method", &method.name);
@@ -190,6 +216,7 @@ impl Registry {
         let method = leaf
             .method(method.name.as_str())
             .ok_or_else(not_available)?;
+        let arguments = self.with_whole_arguments(ctx, arguments);
         provider
             .invoke(ctx, &instance.path()?, method, arguments)
             .await
@@ -211,21 +238,6 @@ impl Registry {
             .unwrap_or_default()
             .iter()
             .filter_map(|leaf| self.provider(leaf).map(|provider| (leaf, provider)))
-    }
-
-    fn only_instance(&self, ctx: &Context, class: &Arc<Class>) -> Result<Instance, Error> {
-        let mut instances = self.listed(ctx, class, Depth::Deep)?;
-        match (instances.next(), instances.next()) {
-            (Some(only), None) => only,
-            (None, _) => {
-                let text = texts::NO_INSTANCE_OF.with("class", &class.name);
-                Err(Error::new(Status::NotFound, text))
-            }
-            _ => {
-                let text = texts::KEYS_ARE_NEEDED.with("class", &class.name);
-                Err(Error::new(Status::InvalidParameter, text))
-            }
-        }
     }
 
     fn add(&mut self, class: &str, provider: &Arc<dyn Provider>) -> Result<(), RegistryError> {

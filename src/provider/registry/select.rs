@@ -25,7 +25,7 @@ impl Registry {
 }
 
 /// The instances of `leaf` among which are all that satisfy `wanted`.
-fn candidates(
+pub(super) fn candidates(
     ctx: &Context,
     leaf: &Arc<Class>,
     provider: &Arc<dyn Provider>,

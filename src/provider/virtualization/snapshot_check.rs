@@ -24,6 +24,10 @@ impl Provider for SnapshotCheck {
         &[SNAPSHOT_CHECK]
     }
 
+    fn is_singleton(&self, _class: &Class) -> bool {
+        true
+    }
+
     fn enumerate(&self, _ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
         Ok(Box::new(std::iter::once(instance(class))))
     }

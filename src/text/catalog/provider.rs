@@ -8,7 +8,8 @@ super::messages! {
     NOT_FOUND = "provider.not-found", "there is no {class} with {keys}";
     NO_INSTANCE_OF = "provider.no-instance-of", "there is no instance of {class}";
     KEYS_DO_NOT_FIT = "provider.keys-do-not-fit", "the selectors are not the keys of {class} or of a class derived from it";
-    KEYS_ARE_NEEDED = "provider.keys-are-needed", "{class} has several instances; all its keys are needed as selectors";
+    KEYS_ARE_NEEDED = "provider.keys-are-needed", "no selector tells which {class} is meant; its keys are needed";
+    KEYS_FIT_SEVERAL = "provider.keys-fit-several", "several instances of {class} have {keys}; one is named by further keys: {missing}";
     NO_ASSOCIATION = "provider.no-association", "{class} is no association";
     ROLE_TOO_LOW = "provider.role-too-low", "user {user} has the role {role}; {method} needs the role {needed}";
     NOT_OWN_JOB = "provider.not-own-job", "job {job} belongs to another user; only an administrator may end it, and {user} is none";
@@ -21,6 +22,7 @@ super::messages! {
     TITLE_SNAPSHOT_SERVICE = "provider.title.snapshot-service", "Collection Snapshot Service";
     TITLE_MANAGEMENT_SERVICE = "provider.title.management-service", "Collection Management Service";
     TITLE_VM_SNAPSHOT_SERVICE = "provider.title.vm-snapshot-service", "Hyper-V Virtual System Snapshot Service";
+    ABOUT_VM_SNAPSHOT_SERVICE = "provider.about.vm-snapshot-service", "Service for creating, destroying, and applying virtual machine snapshots";
 
     NOTE_APPLICATION_CONSISTENT = "provider.note.application-consistent", "consistency: application";
     NOTE_CRASH_CONSISTENT = "provider.note.crash-consistent", "consistency: crash";

@@ -35,7 +35,6 @@ super::messages! {
     SELECTOR_NESTING = "wire.selector-nesting", "references in selectors are nested more than {max} deep";
     SELECTOR_LIMIT = "wire.selector-limit", "there may be at most {count} selectors with {bytes} bytes of text";
     SELECTOR_NO_KEY = "wire.selector-no-key", "the selector {selector} is no key of {class}; its keys are: {keys}";
-    SELECTOR_MISSING = "wire.selector-missing", "the selector {selector}, a key of {class}, is missing";
     SELECTOR_VALUE = "wire.selector-value", "the selector {selector} of {class} takes a value of type {type}, got {got}";
     SELECTOR_EPR = "wire.selector-epr", "the selector {selector} of {class} takes a value of type {type}, not an endpoint reference";
     SELECTOR_NO_EPR = "wire.selector-no-epr", "the selector {selector} of {class} takes an a:EndpointReference ({type}), not text";

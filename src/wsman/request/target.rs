@@ -265,7 +265,8 @@ impl<'r> Asked<'r> {
         })
     }
 
-    /// Class and keys. Without any selector the keys stay empty: the only instance of the class is meant.
+    /// Class and keys. Without any selector the keys stay empty; with some of them the path is partial. Whether they
+    /// name an instance is for whoever has the instances (rules ).
     fn target(&self, uri: &ClassUri<'_>) -> Result<Target, Fault> {
         let class = self.class(uri)?;
         let mut path = Path::new(&class.namespace, class.name.clone());
@@ -277,19 +278,16 @@ impl<'r> Asked<'r> {
                 .with("keys", names(class.keys()));
             return Err(table::UNEXPECTED_SELECTORS.fault(text));
         }
-        let singleton = self.selectors.is_empty();
         path.keys.reserve(self.selectors.len());
-        for key in class.keys().filter(|_| !singleton) {
-            let given = self.selectors.iter().find(|s| key.name == *s.name);
-            let selector = given.ok_or_else(|| {
-                let text = wire::SELECTOR_MISSING
-                    .with("selector", &key.name)
-                    .with("class", &class.name);
-                table::INSUFFICIENT_SELECTORS.fault(text)
-            })?;
-            let value = key_value(selector, &key.ty, class)?;
-            path.keys.push((key.name.clone(), value));
+        let mut keys = 0;
+        for key in class.keys() {
+            keys += 1;
+            if let Some(selector) = self.selectors.iter().find(|s| key.name == *s.name) {
+                let value = key_value(selector, &key.ty, class)?;
+                path.keys.push((key.name.clone(), value));
+            }
         }
+        path.partial = !path.keys.is_empty() && path.keys.len() < keys;
         Ok(Target {
             class: class.clone(),
             path,

@@ -36,6 +36,10 @@ impl Provider for CollectionManagementService {
         &[MANAGEMENT_SERVICE]
     }
 
+    fn is_singleton(&self, _class: &Class) -> bool {
+        true
+    }
+
     fn enumerate(&self, _ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
         let only = service::instance(class, &self.0.host, SERVICE);
         Ok(Box::new(std::iter::once(only)))

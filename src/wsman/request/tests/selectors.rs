@@ -73,20 +73,9 @@ fn h_17_values_are_typed_by_the_key() {
 }
 
 #[test]
-fn h_17_each_missing_surplus_or_repeated_selector_is_named() {
+fn h_17_each_surplus_or_repeated_selector_is_named() {
     let class = ("CreationClassName", "T_System");
     let name = ("Name", "a");
-    let missing = &table::INSUFFICIENT_SELECTORS;
-    refused(
-        &ask("T_System", &selectors(&[class])),
-        missing,
-        "selector Name",
-    );
-    refused(
-        &ask("T_System", &selectors(&[name])),
-        missing,
-        "CreationClassName",
-    );
     let surplus = &table::UNEXPECTED_SELECTORS;
     let given = selectors(&[class, name, ("State", "2")]);
     refused(&ask("T_System", &given), surplus, "State");
@@ -101,6 +90,34 @@ fn h_17_each_missing_surplus_or_repeated_selector_is_named() {
         &table::SCHEMA_VALIDATION_ERROR,
         "Name",
     );
+}
+
+/// Whether they name an instance is found out where the instances are.
+#[test]
+fn x_3_some_of_the_keys_are_kept_as_such() {
+    let all = [("CreationClassName", "T_System"), ("Name", "a")];
+    for given in [&all[..1], &all[1..], &all[..]] {
+        let found = target(&ask("T_System", &selectors(given)));
+        let keys: Vec<_> = found
+            .path
+            .keys
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let names: Vec<_> = given.iter().map(|(name, _)| *name).collect();
+        assert_eq!((keys, found.path.partial), (names, given.len() < 2));
+    }
+    assert!(
+        !target(&ask("T_System", "")).path.partial,
+        "none is not some"
+    );
+    // In a reference among the keys too.
+    let inner = reference(&format!("{WMI}T_System"), &[("Name", "a")]);
+    let inner = format!("<a:EndpointReference>{inner}</a:EndpointReference>");
+    let link = target(&ask("T_Link", &selectors(&[("Antecedent", &inner)])));
+    assert!(link.path.partial);
+    let inner = link.path.get("Antecedent").and_then(Value::as_reference);
+    assert!(inner.unwrap().partial);
 }
 
 #[test]
