@@ -199,6 +199,9 @@ async fn embedded_only_classes_list_nothing_and_find_nothing() {
     }
 }
 
+/// A class, how many of its instances have the first value, and what these have besides.
+type Row<'a> = (&'a str, usize, &'a [(&'a str, &'a str)]);
+
 /// What clients filter by, and what they look for in what they have found, is as Hyper-V has it.
 #[tokio::test]
 async fn i_19_constant_texts_are_those_that_clients_compare() {
@@ -214,8 +217,7 @@ async fn i_19_constant_texts_are_those_that_clients_compare() {
     let about = "Service for creating, destroying, and applying virtual machine snapshots";
     let kept = "Snapshot settings for the virtual machine";
     let id = machine_id(1).to_string();
-    // class, how many have the first value, the first property and its value, what they have besides
-    let table: &[(&str, usize, &[(&str, &str)])] = &[
+    let table: &[Row<'_>] = &[
         (
             "Msvm_ComputerSystem",
             1,

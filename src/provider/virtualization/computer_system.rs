@@ -159,7 +159,7 @@ fn virtual_machine(
     };
     system(class, &id.to_string())?
         .with("Caption", "Virtual Machine")?
-        .with("Description", "Microsoft Virtual Computer System")?
+        .with("Description", "Microsoft Virtual Machine")?
         .with("ElementName", machine.name.as_str())?
         .with("EnabledState", state)?
         .with("InstallDate", DateTime::utc(machine.created))

@@ -27,6 +27,10 @@ pub(super) fn instance(
         Service::CollectionManagement => texts::TITLE_MANAGEMENT_SERVICE,
         Service::VirtualSystemSnapshot => texts::TITLE_VM_SNAPSHOT_SERVICE,
     };
+    let description = match service {
+        Service::VirtualSystemSnapshot => texts::ABOUT_VM_SNAPSHOT_SERVICE,
+        _ => title,
+    };
     let title = title.text().render();
     Instance::new(class)
         .with("CreationClassName", Element::Service(service).class())?
@@ -35,7 +39,7 @@ pub(super) fn instance(
         .with("SystemName", host)?
         .with("Caption", title.as_str())?
         .with("ElementName", title.as_str())?
-        .with("Description", title.as_str())?
+        .with("Description", description.text().render())?
         .with("Started", true)?
         .with("EnabledState", ENABLED)?
         .with("OperationalStatus", vec![OK])?
