@@ -36,9 +36,9 @@ use crate::framing::Charset;
 use crate::handler::{Answer, Caller, Handler, Identity, Message};
 use crate::provider::{Context, Pace, Registry};
 use crate::text::catalog::operation as texts;
-use crate::wsman::fault::{Fault, FaultHeaders, table};
+use crate::wsman::fault::{Attempt, Fault, FaultHeaders, table};
 use crate::wsman::request::{
-    Client, Headers, Incoming, Limits, Operation, Received, Rejected, Request, receive,
+    Client, Headers, Incoming, Limits, Operation, Received, Rejected, Request, attempt, receive,
 };
 
 pub use contexts::ContextLimits;
@@ -157,26 +157,12 @@ impl Server {
 
     /// Reads a message: here if it is small, else where evaluations are made, in its turn. A long query takes a while
     /// to read.
-    async fn read(&self, caller: &Caller, message: Message) -> Received {
-        let user = caller.identity.as_ref().map(|i| i.user.clone());
-        let reading = Reading {
-            registry: self.registry.clone(),
-            limits: self.settings.limits.clone(),
-            caller: caller.clone(),
-            message,
-        };
-        if reading.message.body.len() <= SMALL {
-            return reading.read();
-        }
-        let evaluation = self.workers.begin(&user.unwrap_or_default());
-        let time = self.settings.limits.timeout;
-        let read = match self.workers.place(&evaluation, time).await {
-            Ok(place) => self.workers.run(place, move || reading.read()).await,
-            Err(failed) => Err(failed),
-        };
+    async fn read(&self, reading: &Arc<Reading>) -> Received {
+        let read = self.in_its_place(reading, Reading::read).await;
         read.unwrap_or_else(|failed| {
             let fault = match failed {
                 Failed::Late => {
+                    let time = self.settings.limits.timeout;
                     let text = texts::READ_TIMED_OUT.with("seconds", time.as_secs_f32());
                     table::OPERATION_TIMEDOUT.fault(text)
                 }
@@ -190,6 +176,22 @@ impl Server {
         })
     }
 
+    async fn in_its_place<T: Send + 'static>(
+        &self,
+        reading: &Arc<Reading>,
+        read: fn(&Reading) -> T,
+    ) -> Result<T, Failed> {
+        if reading.message.body.len() <= SMALL {
+            return Ok(read(reading));
+        }
+        let user = reading.caller.identity.as_ref().map(|i| i.user.clone());
+        let evaluation = self.workers.begin(&user.unwrap_or_default());
+        let time = self.settings.limits.timeout;
+        let place = self.workers.place(&evaluation, time).await?;
+        let reading = reading.clone();
+        self.workers.run(place, move || read(&reading)).await
+    }
+
     /// Rule Q-22.
     fn begin(&self, identity: &Identity) -> Result<Turn, Fault> {
         let limit = self.settings.user_requests;
@@ -201,9 +203,20 @@ impl Server {
         })
     }
 
-    /// The fault as an answer of at most `max` octets: what the client wants returned (rule H-13) is left
-    /// out where it alone would break its own limit (rule H-20).
-    fn refuse(&self, rejected: &Rejected, client: Client, charset: Charset, max: usize) -> Answer {
+    /// The fault as an answer of at most `max` octets: what the client wants returned (rule H-13), and what it is told
+    /// again of its request (rule F-11), is left out where that would break its own limit (rule H-20).
+    async fn refuse(
+        &self,
+        rejected: &Rejected,
+        reading: &Arc<Reading>,
+        (client, charset): (Client, Charset),
+        max: usize,
+    ) -> Answer {
+        let attempt = match rejected.fault.status {
+            Some(_) if client != Client::Omi => self.in_its_place(reading, Reading::attempt).await,
+            _ => Ok(None),
+        };
+        let attempt = attempt.unwrap_or_default();
         let id = message_id();
         let mut headers = FaultHeaders {
             message_id: &id,
@@ -211,14 +224,17 @@ impl Server {
             reply_parameters: &rejected.reply_parameters,
             client,
             machine: &self.settings.machine,
+            attempt: attempt.as_ref(),
         };
         if rejected.fault.is_internal() {
             let reason = rejected.fault.text.render();
             tracing::error!(activity = headers.activity(), %reason, "internal error");
         }
         let mut envelope = rejected.fault.envelope(&headers);
-        if charset.octets(&envelope) > max && !headers.reply_parameters.is_empty() {
+        let optional = !headers.reply_parameters.is_empty() || headers.attempt.is_some();
+        if charset.octets(&envelope) > max && optional {
             headers.reply_parameters = &[];
+            headers.attempt = None;
             envelope = rejected.fault.envelope(&headers);
         }
         answer(500, envelope, charset)
@@ -234,14 +250,21 @@ struct Reading {
 }
 
 impl Reading {
-    fn read(&self) -> Received {
-        let incoming = Incoming {
+    fn incoming(&self) -> Incoming<'_> {
+        Incoming {
             content_type: self.message.content_type.as_deref(),
             user_agent: &self.caller.user_agent,
             host: &self.caller.host,
             body: &self.message.body,
-        };
-        receive(&incoming, self.registry.schema(), &self.limits)
+        }
+    }
+
+    fn read(&self) -> Received {
+        receive(&self.incoming(), self.registry.schema(), &self.limits)
+    }
+
+    fn attempt(&self) -> Option<Attempt> {
+        attempt(&self.incoming(), self.registry.schema(), &self.limits)
     }
 }
 
@@ -249,23 +272,31 @@ impl Reading {
 impl Handler for Server {
     async fn handle(&self, caller: Caller, message: Message) -> Answer {
         let began = self.clock.elapsed();
+        let reading = Arc::new(Reading {
+            registry: self.registry.clone(),
+            limits: self.settings.limits.clone(),
+            caller,
+            message,
+        });
         let Received {
             charset,
             client,
             request,
-        } = self.read(&caller, message).await;
+        } = self.read(&reading).await;
+        let caller = &reading.caller;
         let Request { headers, operation } = match request {
             Ok(request) => request,
             Err(rejected) => {
                 let max = self.settings.limits.max_envelope_size;
-                return self.refuse(&rejected, client, charset, max);
+                let to = (client, charset);
+                return self.refuse(&rejected, &reading, to, max).await;
             }
         };
         if matches!(operation, Operation::Identify) {
-            return self.identities.answer(&caller, charset);
+            return self.identities.answer(caller, charset);
         }
         match self
-            .carry_out(&caller, &headers, operation, charset, began)
+            .carry_out(caller, &headers, operation, charset, began)
             .await
         {
             Ok(Some(envelope)) => answer(200, envelope, charset),
@@ -280,7 +311,9 @@ impl Handler for Server {
                     relates_to: headers.message_id,
                     reply_parameters: headers.reply_parameters,
                 };
-                self.refuse(&rejected, client, charset, headers.max_envelope_size)
+                let max = headers.max_envelope_size;
+                let to = (client, charset);
+                self.refuse(&rejected, &reading, to, max).await
             }
         }
     }

@@ -13,7 +13,6 @@ use std::time::Duration;
 use crate::cim::InstanceError;
 use crate::provider::Error;
 use crate::text::catalog::operation as texts;
-use crate::wscim;
 use crate::wsman::enumeration::{self, Form, Page};
 use crate::wsman::fault::{Fault, Tried, table};
 use crate::xml::Writer;
@@ -134,6 +133,7 @@ impl Filling {
         let form = Form {
             cast: shape.cast.as_deref(),
             columns: shape.columns.as_deref(),
+            properties: &shape.properties,
             mode: shape.mode,
             style: shape.style,
         };
@@ -193,13 +193,7 @@ fn write(
             class::item(w, class, shape.class_options, in_full);
             Ok(())
         }
-        Item::Instance(instance) if shape.properties.is_empty() => {
-            enumeration::item(w, instance, form)
-        }
-        Item::Instance(instance) => {
-            wscim::write_fragment(w, instance, &shape.properties, shape.style);
-            Ok(())
-        }
+        Item::Instance(instance) => enumeration::item(w, instance, form),
     }
 }
 

@@ -309,7 +309,7 @@ pub(super) fn payload(envelope: &str) -> Object {
     of(body.unwrap().children().next().unwrap(), Vec::new())
 }
 
-/// The pairs of object and reference.
+/// The pairs of object and reference; the object may be what a projection left of it.
 fn items(envelope: &str) -> Vec<Object> {
     let document = xml::parse(envelope).unwrap();
     let mut found = Vec::new();
@@ -318,10 +318,6 @@ fn items(envelope: &str) -> Vec<Object> {
             let mut parts = e.children();
             let (instance, epr) = (parts.next().unwrap(), parts.next().unwrap());
             found.push(of(instance, keys(epr)));
-        }
-        // What a projection left of an instance has no reference beside it.
-        if e.local() == "XmlFragment" {
-            found.push(of(e, Vec::new()));
         }
     });
     found

@@ -240,8 +240,12 @@ def test_faults_are_exceptions_with_code_and_reason(shared, family):
     cases = [
         (2150858752, "Msvm_NoSuch", lambda: cim.get("Msvm_NoSuch")),
         (2150858752, "Msvm_ComputerSystem", lambda: cim.get(absent)),
-        (2150858842, "CreationClassName", lambda: cim.get(Ref("Msvm_ComputerSystem", {"Name": "x"}))),
-        (2150859002, "several", lambda: cim.get("Msvm_ComputerSystem")),
+        (2150858752, "Name", lambda: cim.get(Ref("Msvm_ComputerSystem", {"Name": "x"}))),
+        (
+            2150858842, "further keys: Name",
+            lambda: cim.get(Ref("Msvm_ComputerSystem", {"CreationClassName": "Msvm_ComputerSystem"})),
+        ),
+        (2150859002, "no selector", lambda: cim.get("Msvm_ComputerSystem")),
         (2150858843, "Colour", lambda: cim.get(Ref(SNAPSHOTS, {"Colour": "blue"}))),
         (2150858801, "Explode", lambda: cim.invoke(SNAPSHOTS, "Explode")),
         (2150858837, "Colour", lambda: cim.invoke(SNAPSHOTS, "CreateSnapshot", Colour="blue")),

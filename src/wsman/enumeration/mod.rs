@@ -226,8 +226,10 @@ impl Body {
 pub struct Form<'a> {
     /// The instance is written as one of this superclass (rule E-31); the reference always names the leaf class.
     pub cast: Option<&'a Class>,
-    /// Only these properties, as a fragment (rule E-43). Such an item has no reference beside it.
+    /// Only these columns of a query, as a fragment (rule E-43).
     pub columns: Option<&'a [Column]>,
+    /// Only these properties, as a fragment (rule E-42); empty means all.
+    pub properties: &'a [String],
     /// Objects, references or both (rule E-7).
     pub mode: Mode,
     /// How values and references are written.
@@ -237,29 +239,39 @@ pub struct Form<'a> {
 /// Writes one item.
 ///
 /// # Errors
-/// A key of the instance is null, so there is no reference to it.
+/// A key of the instance is null, so there is no reference to it. A fragment stands without one then.
 pub fn item(w: &mut Writer, instance: &Instance, form: Form<'_>) -> Result<(), InstanceError> {
-    let Form {
-        cast, mode, style, ..
-    } = form;
-    if let (Some(columns), Mode::Object | Mode::ObjectAndEpr) = (form.columns, mode) {
-        wscim::write_columns(w, columns, instance, style);
-        return Ok(());
-    }
-    if mode == Mode::Object {
-        wscim::write_instance(w, instance, cast, style);
-        return Ok(());
-    }
-    let path = instance.path()?;
-    if mode == Mode::ObjectAndEpr {
-        w.open("w", "Item", &[]);
-        wscim::write_instance(w, instance, cast, style);
-        epr::write_wrapped(w, &path, style.family);
-        w.close("w", "Item");
-    } else {
-        epr::write_wrapped(w, &path, style.family);
+    let reference = |w: &mut Writer| {
+        let path = instance.path()?;
+        epr::write_wrapped(w, &path, form.style.family);
+        Ok(())
+    };
+    match form.mode {
+        Mode::Object => object(w, instance, form),
+        Mode::Epr => reference(w)?,
+        Mode::ObjectAndEpr => {
+            let is_fragment = form.columns.is_some() || !form.properties.is_empty();
+            w.open("w", "Item", &[]);
+            object(w, instance, form);
+            let written = reference(w);
+            if !is_fragment {
+                written?;
+            }
+            w.close("w", "Item");
+        }
     }
     Ok(())
+}
+
+/// The instance, or what of it is wanted.
+fn object(w: &mut Writer, instance: &Instance, form: Form<'_>) {
+    match form.columns {
+        Some(columns) => wscim::write_columns(w, columns, instance, form.style),
+        None if form.properties.is_empty() => {
+            wscim::write_instance(w, instance, form.cast, form.style);
+        }
+        None => wscim::write_fragment(w, instance, form.properties, form.style),
+    }
 }
 
 #[cfg(test)]

@@ -211,6 +211,7 @@ fn e_7_items_come_in_three_forms() {
     let form = |mode| Form {
         cast: None,
         columns: None,
+        properties: &[],
         mode,
         style,
     };
@@ -234,4 +235,31 @@ fn e_7_items_come_in_three_forms() {
     let nameless = Instance::new(class);
     let mut w = Writer::new();
     assert!(item(&mut w, &nameless, form(Mode::Epr)).is_err());
+    // Columns and chosen properties too; without a reference where a row has no key.
+    let names = ["InstanceID".to_owned()];
+    let fragment = |job: &Instance, mode| {
+        let mut w = Writer::new();
+        let properties = &names[..];
+        let form = Form {
+            properties,
+            ..form(mode)
+        };
+        item(&mut w, job, form).map(|()| w.into_string())
+    };
+    let bare = fragment(&job, Mode::Object).unwrap();
+    assert!(
+        bare.starts_with("<w:XmlFragment ") && bare.ends_with("</w:XmlFragment>"),
+        "{bare}"
+    );
+    assert_eq!(
+        fragment(&job, Mode::ObjectAndEpr),
+        Ok(format!("<w:Item>{bare}{epr}</w:Item>"))
+    );
+    assert_eq!(fragment(&job, Mode::Epr), Ok(epr));
+    let bare = fragment(&nameless, Mode::Object).unwrap();
+    assert_eq!(
+        fragment(&nameless, Mode::ObjectAndEpr),
+        Ok(format!("<w:Item>{bare}</w:Item>"))
+    );
+    assert!(fragment(&nameless, Mode::Epr).is_err());
 }

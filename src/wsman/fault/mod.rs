@@ -3,6 +3,7 @@
 //! A fault is a row of [`table`], a [`Text`] for people and, where one stands behind it, a CIM status.
 
 mod cim_error;
+mod provider;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use crate::soap;
 use crate::text::Text;
 
 pub use cim_error::Tried;
+pub use provider::Attempt;
 pub use write::FaultHeaders;
 
 /// `s:Code/s:Value`.

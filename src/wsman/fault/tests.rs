@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::cim_error::Tried;
-use super::{Code, Extra, Fault, FaultHeaders, Kind, table};
+use super::{Attempt, Code, Extra, Fault, FaultHeaders, Kind, table};
 use crate::cim::Status;
 use crate::soap::ns;
 use crate::text::catalog::wire;
 use crate::wsman::request::Client;
+use crate::wsman::uri::Family;
 use crate::xml::{Element, parse};
 
 const HEADERS: FaultHeaders<'static> = FaultHeaders {
@@ -16,6 +17,7 @@ const HEADERS: FaultHeaders<'static> = FaultHeaders {
     reply_parameters: &[],
     client: Client::Other,
     machine: "hv1",
+    attempt: None,
 };
 
 /// Every fault code, by the list of which [`Kind`] is right: code, subcode, detail, action, number.
@@ -577,14 +579,14 @@ fn f_21_omi_gets_its_own_error_class() {
 }
 
 #[test]
-fn f_11_what_a_provider_said_is_nested_with_its_number() {
+fn f_11_what_a_provider_said_is_nested_under_the_number_of_the_fault() {
     let fault = Fault::from_status(Status::NotFound, wire::NO_HEADER.text(), Tried::Select);
     let words = fault.text.render();
     let envelope = fault.envelope(&HEADERS);
     let nested = format!(
         "<f:Message>{words}<f:ProviderFault provider=\"Groupshot\"><f:WSManFault Code=\"{}\" Machine=\"hv1\">\
          <f:Message>{words}</f:Message></f:WSManFault></f:ProviderFault></f:Message>",
-        0x8004_1002_u32
+        2_150_858_752_u32
     );
     assert!(envelope.contains(&nested), "{envelope}");
     // Not where no provider was asked, and not for OMI's strict reader.
@@ -595,6 +597,54 @@ fn f_11_what_a_provider_said_is_nested_with_its_number() {
         ..HEADERS
     };
     assert!(!fault.envelope(&omi).contains("ProviderFault"));
+}
+
+#[test]
+fn f_11_what_was_attempted_is_told_in_the_family_of_the_request() {
+    let fault = Fault::from_status(Status::NotFound, wire::NO_HEADER.text(), Tried::Select);
+    let words = fault.text.render();
+    let xsi = ns::XSI;
+    for (family, uri, parameter, told) in [
+        (
+            Family::Wmi,
+            "http://schemas.microsoft.com/wbem/wsman/1/wmi/root/cimv2/__ExtendedStatus",
+            Some("A.B=\"<c>\""),
+            "<p:ParameterInfo>A.B=\"&lt;c&gt;\"</p:ParameterInfo>",
+        ),
+        (
+            Family::Dmtf,
+            "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/__ExtendedStatus",
+            None,
+            "<p:ParameterInfo xsi:nil=\"true\"/>",
+        ),
+    ] {
+        let attempt = Attempt {
+            family,
+            namespace: "root/cimv2".to_owned(),
+            operation: "GetObject",
+            parameter: parameter.map(str::to_owned),
+        };
+        let headers = FaultHeaders {
+            attempt: Some(&attempt),
+            ..HEADERS
+        };
+        let expected = format!(
+            "</f:WSManFault><f:ExtendedError><p:__ExtendedStatus xmlns:p=\"{uri}\" xmlns:xsi=\"{xsi}\" \
+             xsi:type=\"p:__ExtendedStatus_Type\"><p:Description>{words}</p:Description>\
+             <p:Operation>GetObject</p:Operation>{told}<p:ProviderName>Groupshot</p:ProviderName>\
+             <p:StatusCode>{}</p:StatusCode></p:__ExtendedStatus></f:ExtendedError></f:ProviderFault>",
+            0x8004_1002_u32
+        );
+        let envelope = fault.envelope(&headers);
+        assert!(envelope.contains(&expected), "{envelope}");
+        let error = "<p:error_Code xsi:type=\"cim:cimUnsignedInt\">2147749890</p:error_Code>";
+        assert!(envelope.contains(error), "{envelope}");
+        let omi = FaultHeaders {
+            client: Client::Omi,
+            ..headers
+        };
+        assert!(!fault.envelope(&omi).contains("ExtendedStatus"));
+    }
 }
 
 #[test]

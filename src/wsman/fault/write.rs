@@ -1,10 +1,10 @@
-//! A fault as an envelope (rules F-1 to F-6, F-10, F-12).
+//! A fault as an envelope (rules F-1 to F-6, F-10 to F-12).
 
-use crate::cim::Status;
 use crate::soap::{Reply, ReplyHeaders, Vocabulary};
 use crate::wsman::request::Client;
 use crate::xml::Writer;
 
+use super::provider::{self, Attempt};
 use super::{Action, Code, Extra, Fault, cim_error};
 
 const DETAIL: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman/faultDetail/";
@@ -23,6 +23,8 @@ pub struct FaultHeaders<'a> {
     pub client: Client,
     /// The name of this host.
     pub machine: &'a str,
+    /// What the request wanted, where a provider said no.
+    pub attempt: Option<&'a Attempt>,
 }
 
 impl FaultHeaders<'_> {
@@ -125,24 +127,10 @@ impl Fault {
         if let Some(status) = self.status
             && to.client != Client::Omi
         {
-            provider_fault(w, status, text, to.machine);
+            let about = (status, &*number);
+            provider::write(w, about, text, to.machine, to.attempt);
         }
         w.close("f", "Message");
         w.close("f", "WSManFault");
     }
-}
-
-/// What the provider itself said, inside the message, with Microsoft's number of the CIM status (rule F-11).
-/// The words stand before it as well, for clients that look no deeper.
-fn provider_fault(w: &mut Writer, status: Status, text: &str, machine: &str) {
-    w.open("f", "ProviderFault", &[("provider", "Groupshot")]);
-    let number = cim_error::hresult(status).to_string();
-    w.open(
-        "f",
-        "WSManFault",
-        &[("Code", &number), ("Machine", machine)],
-    );
-    w.element("f", "Message", &[], text);
-    w.close("f", "WSManFault");
-    w.close("f", "ProviderFault");
 }

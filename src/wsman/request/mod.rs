@@ -1,6 +1,7 @@
 //! Everything a client may ask, parsed and typed.
 
 mod associations;
+mod attempt;
 mod body;
 mod classes;
 mod filter;
@@ -23,6 +24,7 @@ use super::fault::Fault;
 use super::uri::Family;
 
 pub use associations::{Associations, fuzz as fuzz_association_filter};
+pub use attempt::attempt;
 pub use classes::{ClassList, ClassOptions};
 pub use receive::{Incoming, Received, Rejected, receive};
 
@@ -140,8 +142,8 @@ pub enum Operation {
     End,
 }
 
-/// An instance by class and selectors. `path.keys` are typed; all keys are there, or none
-/// (`path.keys.is_empty()`: a singleton is meant).
+/// An instance by class and selectors. `path.keys` are typed; all keys are there, some (`path.partial`: they must fit
+/// one instance only), or none (`path.keys.is_empty()`: a singleton is meant).
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The class named by the ResourceURI.

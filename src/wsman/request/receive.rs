@@ -77,7 +77,7 @@ pub fn receive(message: &Incoming<'_>, schema: &Schema, limits: &Limits) -> Rece
     }
 }
 
-fn decode<'a>(message: &Incoming<'a>) -> Result<(Cow<'a, str>, Charset), Fault> {
+pub(super) fn decode<'a>(message: &Incoming<'a>) -> Result<(Cow<'a, str>, Charset), Fault> {
     let declared = match Media::parse(message.content_type) {
         Ok(Media::Soap(declared)) => declared,
         Ok(Media::Encrypted) => {
