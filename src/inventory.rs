@@ -86,6 +86,18 @@ pub struct Machine {
     pub overlay_ok: bool,
 }
 
+impl Machine {
+    /// The machine as one word of a command line: its name where a shell takes that as it stands, else its id.
+    #[must_use]
+    pub fn word(&self) -> String {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        match !self.name.is_empty() && !self.name.starts_with('-') && self.name.bytes().all(plain) {
+            true => self.name.clone(),
+            false => self.id.to_string(),
+        }
+    }
+}
+
 /// Whether a machine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

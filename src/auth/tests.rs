@@ -142,7 +142,7 @@ async fn a_running_server_follows_the_users_file() {
     assert_eq!(house.knows("änn", "next").await, Some(Role::Operator));
     assert_eq!(house.knows("bob", "b").await, Some(Role::Reader));
 
-    users::remove(dir, "änn").unwrap();
+    users::remove(dir, "änn", true).unwrap();
     house.clock.advance(Duration::from_secs(1));
     assert_eq!(house.knows("änn", "next").await, None);
 
@@ -295,7 +295,7 @@ fn users_are_added_listed_and_removed_by_name() {
         (users::add(dir, "c:d", Role::Reader, "x"), "no user name"),
         (users::add(dir, "", Role::Reader, "x"), "no user name"),
         (users::add(dir, "c", Role::Reader, ""), "empty"),
-        (users::remove(dir, "c"), "no user `c`"),
+        (users::remove(dir, "c", false), "no user `c`"),
         (users::set_password(dir, "c", "x"), "no user `c`"),
     ] {
         let text = result.unwrap_err().to_string();

@@ -60,6 +60,11 @@ pub enum UserError {
     /// There is one of that name.
     #[error("there is a user `{0}` already")]
     Exists(String),
+    /// Nobody else is an administrator.
+    #[error(
+        "`{0}` is the last administrator: without one nobody can apply or delete snapshot sets; add another first, or say --force"
+    )]
+    LastAdministrator(String),
     /// There is none of that name.
     #[error("there is no user `{0}`")]
     Unknown(String),
@@ -118,10 +123,17 @@ pub fn add(directory: &Path, name: &str, role: Role, password: &str) -> Result<(
 ///
 /// # Errors
 /// [`UserError`]; nothing was changed then.
-pub fn remove(directory: &Path, name: &str) -> Result<(), UserError> {
+pub fn remove(directory: &Path, name: &str, last_too: bool) -> Result<(), UserError> {
     edit(directory, |users| match users.remove(name) {
-        Some(_) => Ok(()),
         None => Err(UserError::Unknown(name.to_owned())),
+        Some(gone) => {
+            let administers = |user: &User| user.role == Role::Administrator;
+            let left = users.values().any(|user| administers(user));
+            match !administers(&gone) || left || last_too {
+                true => Ok(()),
+                false => Err(UserError::LastAdministrator(name.to_owned())),
+            }
+        }
     })
 }
 

@@ -28,6 +28,9 @@ pub(super) enum Command {
         /// A collection of collections.
         #[arg(long)]
         groups: bool,
+        /// Also if there is a collection of that name.
+        #[arg(long)]
+        allow_duplicate: bool,
     },
     /// Add members to a collection.
     Add(Members),
@@ -70,9 +73,14 @@ pub(super) async fn run(command: Command, output: &Output) -> Result<(), Failure
             name,
             members,
             groups,
+            allow_duplicate,
         } => {
             sendable("name", &name)?;
-            create(&remote.client()?, &name, &members, groups, output).await
+            let client = remote.client()?;
+            if !allow_duplicate {
+                is_new(&client, &name).await?;
+            }
+            create(&client, &name, &members, groups, output).await
         }
         Command::Add(members) => change(&members, "AddMember", "added to", output).await,
         Command::Remove(members) => change(&members, REMOVE, "removed from", output).await,
@@ -80,6 +88,19 @@ pub(super) async fn run(command: Command, output: &Output) -> Result<(), Failure
         Command::Delete { remote, collection } => {
             delete(&remote.client()?, &collection, output).await
         }
+    }
+}
+
+/// Refuses a name that a collection has.
+async fn is_new(client: &Client, name: &str) -> Result<(), Failure> {
+    let all = all(client, COLLECTION).await?;
+    match all.iter().find(|c| c.text("ElementName") == name) {
+        None => Ok(()),
+        Some(same) => Err(Failure::failed(format_args!(
+            "there is a collection `{}` already, {}; another one of that name needs --allow-duplicate",
+            one_line(name),
+            same.text(COLLECTION.key)
+        ))),
     }
 }
 

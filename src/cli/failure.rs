@@ -25,17 +25,36 @@ pub(super) enum Exit {
     Unreachable = 7,
 }
 
+impl Exit {
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Config => 3,
+            Self::Busy => 4,
+            Self::Authentication => 5,
+            Self::Job => 6,
+            Self::Unreachable => 7,
+        }
+    }
+
+    /// As JSON names it.
+    pub(super) fn kind(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Config => "config",
+            Self::Busy => "busy",
+            Self::Authentication => "authentication",
+            Self::Job => "job",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-            Exit::Config => 3,
-            Exit::Busy => 4,
-            Exit::Authentication => 5,
-            Exit::Job => 6,
-            Exit::Unreachable => 7,
-        })
+        Self::from(exit.code())
     }
 }
 

@@ -7,8 +7,10 @@ use serde_json::{Value as Json, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::{Client, Object, Reference};
+use crate::id::JobId;
 
 use super::failure::{Exit, Failure};
+use super::naming::pick;
 use super::output::{Output, moment, table};
 use super::remote::{NAMESPACE, Remote, sendable};
 
@@ -48,9 +50,13 @@ pub(super) async fn run(command: Command, output: &Output) -> Result<(), Failure
     }
     match command {
         Command::List { remote } => list(&remote.client()?, output).await,
-        Command::Show { remote, job } => show(&remote.client()?, &job, output).await,
+        Command::Show { remote, job } => {
+            let client = remote.client()?;
+            show(&client, &full_id(&client, &job).await?, output).await
+        }
         Command::Cancel { remote, job } => {
             let client = remote.client()?;
+            let job = full_id(&client, &job).await?;
             if !cancel(&client, &reference(&job)).await? {
                 return Err(Failure::failed(
                     "the job has ended or can no longer be stopped",
@@ -107,6 +113,17 @@ async fn show(client: &Client, id: &str, output: &Output) -> Result<(), Failure>
 
 pub(super) fn reference(id: &str) -> Reference {
     Reference::new(NAMESPACE, CLASS).key("InstanceID", id)
+}
+
+/// The id that is meant: the word itself if it is one, else that of the job whose id begins so.
+async fn full_id(client: &Client, wanted: &str) -> Result<String, Failure> {
+    if wanted.parse::<JobId>().is_ok() {
+        return Ok(wanted.to_owned());
+    }
+    let jobs = client.enumerate(NAMESPACE, CLASS).await?;
+    let of = |job: &Object| (job.text("InstanceID").to_owned(), String::new());
+    let found = pick(&jobs, wanted, "job", of)?.map(|job| of(job).0);
+    Ok(found.unwrap_or_else(|| wanted.to_owned()))
 }
 
 /// Asks the server to end the job; `false` if that is not possible any more.

@@ -14,6 +14,7 @@ mod failure;
 mod job;
 mod local;
 mod manual;
+mod naming;
 mod output;
 mod quickstart;
 mod relocate;
@@ -37,9 +38,12 @@ use output::Output;
 #[derive(Debug, Parser)]
 #[command(name = "groupshot", version, propagate_version = true)]
 struct Cli {
-    /// Print one JSON object instead of text for people.
+    /// Print one JSON object instead of text for people; an error as one on standard error.
     #[arg(long, global = true)]
     json: bool,
+    /// Print results and errors only: no progress, no notes.
+    #[arg(long, short, global = true)]
+    quiet: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -89,11 +93,15 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are errors to clap too; both go where they should.
-            let _ = error.print();
+            let in_json = std::env::args_os().any(|word| word == "--json");
+            match error.use_stderr() && in_json {
+                true => Output::new(true, false).error(&Failure::usage(error.render())),
+                false => drop(error.print()),
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let output = Output::new(cli.json);
+    let output = Output::new(cli.json, cli.quiet);
     match run(cli.command, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

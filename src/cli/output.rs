@@ -15,11 +15,12 @@ const JSON_VERSION: u32 = 1;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Output {
     json: bool,
+    quiet: bool,
 }
 
 impl Output {
-    pub(super) fn new(json: bool) -> Self {
-        Self { json }
+    pub(super) fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet }
     }
 
     /// Is it JSON that is wanted?
@@ -47,21 +48,32 @@ impl Output {
         print(format!("{}\n", line.trim_end_matches('\n')).as_bytes())
     }
 
-    /// Says what is going on, on standard error; nothing with `--json`.
+    /// Says what is going on, on standard error; nothing with `--json` or `--quiet`.
     pub(super) fn note(&self, line: impl std::fmt::Display) {
-        if !self.json {
+        if !self.json && !self.quiet {
             let _ = writeln!(io::stderr(), "{}", visible(&line.to_string(), true));
         }
     }
 
     pub(super) fn error(&self, failure: &Failure) {
-        let message = visible(&failure.message.replace('\n', " "), false);
-        let _ = writeln!(io::stderr(), "groupshot: {message}");
+        let mut err = io::stderr();
+        let _ = match self.json {
+            true => {
+                let (kind, exit) = (failure.exit.kind(), failure.exit.code());
+                let error = json!({"kind": kind, "exit": exit, "message": failure.message});
+                let object = json!({"version": JSON_VERSION, "error": error});
+                writeln!(err, "{object}")
+            }
+            false => {
+                let message = visible(&failure.message.replace('\n', " "), false);
+                writeln!(err, "groupshot: {message}")
+            }
+        };
     }
 
     /// A display for a job: a bar on a terminal, else one line for each phase.
     pub(super) fn progress(&self) -> Progress {
-        let bar = (!self.json && io::stderr().is_terminal()).then(|| {
+        let bar = (!self.json && !self.quiet && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(100);
             if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3} % {msg}") {
                 bar.set_style(style);
@@ -131,6 +143,24 @@ pub(super) fn print(bytes: &[u8]) -> Result<(), Failure> {
 pub(super) fn count(n: usize, one: &str) -> String {
     let ending = if n == 1 { "" } else { "s" };
     format!("{n} {one}{ending}")
+}
+
+/// Bytes for people: `512 bytes`, `1.5 GiB`. A scaled number is rounded; JSON has the bytes.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let (mut tenths, mut unit) = (None, None);
+    for (n, name) in (1_u32..).zip(UNITS) {
+        let one = 1_u128 << (10 * n);
+        if u128::from(bytes) >= one {
+            tenths = Some((u128::from(bytes) * 10 + one / 2) / one);
+            unit = Some(name);
+        }
+    }
+    match (tenths, unit) {
+        (Some(tenths), Some(unit)) if tenths % 10 == 0 => format!("{} {unit}", tenths / 10),
+        (Some(tenths), Some(unit)) => format!("{}.{} {unit}", tenths / 10, tenths % 10),
+        _ => format!("{bytes} bytes"),
+    }
 }
 
 /// A moment as a server writes it, in whole seconds: `2026-11-20 23:44:04`. Other forms stay.
@@ -229,6 +259,21 @@ mod tests {
         let text = table(&[row(&long, &long), row(&"é".repeat(60), "x")]);
         let short = format!("{}…", "é".repeat(59));
         assert_eq!(text, format!("{short}  {long}\n{}  x\n", "é".repeat(60)));
+    }
+
+    #[test]
+    fn a_size_is_told_in_the_largest_unit_that_it_fills() {
+        let table = [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            (10 << 30, "10 GiB"),
+            (u64::MAX, "16 EiB"),
+        ];
+        for (bytes, told) in table {
+            assert_eq!(size(bytes), told);
+        }
     }
 
     #[test]

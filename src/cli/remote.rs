@@ -9,7 +9,8 @@ use crate::client::{self, Client, Credentials, Object, Reference};
 use crate::tls::Trust;
 
 use super::failure::Failure;
-use super::output::count;
+use super::naming::pick;
+use super::output::one_line;
 
 /// The namespace of everything here.
 pub(super) const NAMESPACE: &str = crate::cim::schema::VIRTUALIZATION_V2;
@@ -219,22 +220,20 @@ pub(super) fn one<'a>(
     all: &'a [Object],
     wanted: &str,
 ) -> Result<&'a Object, Failure> {
-    let id = wanted.trim_matches(['{', '}']);
-    let is_it =
-        |o: &&Object| o.text(kind.key).eq_ignore_ascii_case(id) || o.text("ElementName") == wanted;
-    let mut found = all.iter().filter(is_it);
-    match (found.next(), found.count()) {
-        (Some(object), 0) => Ok(object),
-        (None, _) => Err(Failure::failed(format_args!(
-            "there is no {} `{wanted}` on {}",
+    let of = |o: &Object| {
+        (
+            o.text(kind.key).to_owned(),
+            o.text("ElementName").to_owned(),
+        )
+    };
+    pick(all, wanted, kind.word, of)?.ok_or_else(|| {
+        Failure::failed(format_args!(
+            "there is no {} `{}` on {}",
             kind.word,
+            one_line(wanted),
             client.url()
-        ))),
-        (Some(_), more) => Err(Failure::failed(format_args!(
-            "`{wanted}` is the name of {}; give the id",
-            count(more + 1, kind.word)
-        ))),
-    }
+        ))
+    })
 }
 
 /// The reference to an object that was enumerated.

@@ -6,7 +6,7 @@ use crate::client::{Client, Object};
 
 use super::contents::Contents;
 use super::failure::Failure;
-use super::output::{Output, moment, one_line, table};
+use super::output::{Output, moment, one_line, size, table};
 use super::remote::{SNAPSHOT_SET, find};
 
 const HEADING: [&str; 7] = [
@@ -15,7 +15,7 @@ const HEADING: [&str; 7] = [
     "CONSISTENCY",
     "DISK",
     "DRIVER",
-    "BYTES",
+    "SPACE",
     "FILE",
 ];
 /// How notes of our server begin; another server has none.
@@ -96,7 +96,7 @@ impl<'a> Member<'a> {
     fn rows(&self) -> impl Iterator<Item = Vec<String>> {
         let (taken, level) = (moment(self.taken()), self.level().unwrap_or_default());
         self.disks.iter().map(move |disk| {
-            let bytes = disk.number("Reservation").map(|n| n.to_string());
+            let bytes = disk.number("Reservation").map(size);
             let (id, driver) = (disk.text("ElementName"), disk.text("PoolID"));
             let (bytes, file) = (bytes.unwrap_or_default(), disk.text("HostResource"));
             let cells = [self.name, &taken, level, id, driver, &bytes, file];

@@ -106,6 +106,9 @@ pub(super) struct Apply {
     /// Only this virtual machine of it, by name or id.
     #[arg(long, value_name = "VM")]
     member: Option<String>,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
     /// Return as soon as the job runs.
     #[arg(long)]
     no_wait: bool,
@@ -178,9 +181,26 @@ async fn check(wish: &Create, output: &Output) -> Result<(), Failure> {
 }
 
 async fn apply(wish: &Apply, output: &Output) -> Result<(), Failure> {
+    if !wish.yes && !can_ask() {
+        return Err(Failure::usage(
+            "what the machines wrote since a set was taken is lost when it is applied: say --yes where nobody can be asked",
+        ));
+    }
     let client = wish.remote.client()?;
     let set = find(&client, SNAPSHOT_SET, &wish.set).await?;
     let (id, name) = (set.text(SNAPSHOT_SET.key), set.text("ElementName"));
+    if !wish.yes {
+        let whom = match &wish.member {
+            Some(member) => format!("machine `{member}`"),
+            None => count(contents::members(&client, id).await?.len(), "machine"),
+        };
+        let question = format!(
+            "Put {whom} back to snapshot set `{name}` {id}? What was written since is lost, unless another set holds it."
+        );
+        if !confirm(&question)? {
+            return Err(Failure::failed("nothing is applied"));
+        }
+    }
     let answer = match &wish.member {
         None => call_apply(&client, reference(SNAPSHOT_SET, &set)).await?,
         Some(member) => apply_member(&client, id, member).await?,

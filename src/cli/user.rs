@@ -39,6 +39,9 @@ pub(super) enum Command {
         data: DataDir,
         /// The name.
         name: String,
+        /// The last administrator too.
+        #[arg(long)]
+        force: bool,
     },
     /// Give a user another password.
     Password {
@@ -98,8 +101,8 @@ pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
             let objects: Vec<_> = users.iter().map(object).collect();
             output.result(json!({"users": objects}), || table(&rows))
         }
-        Command::Remove { data, name } => {
-            users::remove(&server::existing_data_dir(&data.path()?)?, name)?;
+        Command::Remove { data, name, force } => {
+            users::remove(&server::existing_data_dir(&data.path()?)?, name, *force)?;
             output.result(json!({"name": name}), || format!("user `{name}` removed"))
         }
         Command::Password {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::links::BY_NAME;
 use crate::engine::qcow2::chain;
 use crate::engine::{Top, revert, stage};
 use crate::failpoint;
@@ -330,7 +331,8 @@ impl SeenTop {
 /// no more.
 pub(crate) fn recorded_tops(data_dir: &Path) -> Vec<Top> {
     let folders = fs::read_dir(data_dir.join(MACHINES)).into_iter().flatten();
-    let files = folders.flatten().map(|folder| folder.path().join(TOPS));
+    let folders = folders.flatten().filter(|f| f.file_name() != BY_NAME);
+    let files = folders.map(|folder| folder.path().join(TOPS));
     let stored = files.filter_map(|file| Tops::load(&file).ok());
     stored
         .flat_map(|stored| stored.tops.into_values())

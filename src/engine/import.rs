@@ -119,6 +119,11 @@ pub fn import(
     let definition = Definition::new(VmId::random(), new.name.clone(), disks, new.overlay_ok);
     write(&directory, &definition, &tops).map_err(fail)?;
     let (mut all, _) = library::scan(data_dir)?;
+    library::link(
+        &directory,
+        &all,
+        all.get(&definition.id).map(|m| m.as_ref()),
+    );
     all.remove(&definition.id)
         .map(|m| Machine::clone(&m))
         .ok_or_else(|| library::unknown(definition.id))
@@ -162,6 +167,8 @@ pub fn remove(
     let gone = directory.join(format!(".gone-{id}"));
     fs::rename(&folder, &gone).map_err(fail)?;
     stage::sync_dir(&directory).map_err(fail)?;
+    let (left, _) = library::scan(data_dir)?;
+    library::link(&directory, &left, None);
     fs::remove_dir_all(&gone).map_err(fail)
 }
 

@@ -19,6 +19,7 @@ use crate::engine::definition::{
     DEFINITION, Definition, DiskEntry, MACHINES, NotReplaced, SeenTop, TOPS, TOPS_NEW, Tops,
 };
 use crate::engine::failure::{At, kind};
+use crate::engine::links::{self, Names};
 use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::header::Header;
@@ -64,6 +65,8 @@ pub struct Library {
     machines: ArcSwap<Machines>,
     problems: ArcSwap<Vec<Problem>>,
     entries: Mutex<BTreeMap<VmId, Entry>>,
+    /// Where links by name led when they were last made.
+    named: Mutex<Option<Names>>,
     /// Clock time of the last look, in milliseconds.
     looked: AtomicU64,
 }
@@ -139,6 +142,7 @@ impl Library {
             machines: ArcSwap::default(),
             problems: ArcSwap::default(),
             entries: Mutex::default(),
+            named: Mutex::default(),
         };
         library.renew(&mut library.lock());
         Ok(library)
@@ -201,6 +205,10 @@ impl Library {
                     tracing::warn!(file = %problem.file.display(), "{}", problem.text);
                 }
             }
+            follow(
+                old.and_then(|e| e.machine.as_deref()),
+                new.machine.as_deref(),
+            );
             entries.insert(id, new);
             changed += 1;
         }
@@ -210,6 +218,26 @@ impl Library {
                 .store(Arc::new(entries.iter().filter_map(machine).collect()));
             let problems = entries.values().flat_map(|e| e.problems.clone()).collect();
             self.problems.store(Arc::new(problems));
+            self.name(entries);
+        }
+    }
+
+    /// Has the names lead to their machines, if any came, went or has another one.
+    fn name(&self, entries: &BTreeMap<VmId, Entry>) {
+        let machines = entries.values().filter_map(|e| e.machine.as_deref());
+        let names = links::names(machines);
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if named.as_ref() == Some(&names) {
+            return;
+        }
+        let unreadable = entries.iter().filter(|(_, e)| e.machine.is_none());
+        let unreadable: Vec<_> = unreadable.map(|(id, _)| *id).collect();
+        match links::name(&self.directory, &names, &unreadable) {
+            Ok(()) => *named = Some(names),
+            Err(error) => {
+                let directory = self.directory.display();
+                tracing::warn!(%directory, %error, "Links to machines by their names could not all be made");
+            }
         }
     }
 
@@ -334,6 +362,33 @@ impl Compute for Library {
 
     fn hold(&self, machine: &Machine) -> Result<Hold, EngineError> {
         Hold::of(machine)
+    }
+}
+
+/// Has the links of a machine lead to its active files where those are others than before.
+fn follow(before: Option<&Machine>, now: Option<&Machine>) {
+    let Some(machine) = now else { return };
+    let files = |m: &Machine| -> Vec<_> {
+        let disks = m.disks.iter();
+        disks.map(|d| (d.id.clone(), d.file.clone())).collect()
+    };
+    if before.is_some_and(|before| files(before) == files(machine)) {
+        return;
+    }
+    if let Err(error) = links::follow(machine) {
+        let machine = machine.id;
+        tracing::warn!(%machine, %error, "Links to its active files could not all be made");
+    }
+}
+
+/// Makes the links to one machine, if one is new, and the names of all.
+pub(crate) fn link(directory: &Path, machines: &Machines, new: Option<&Machine>) {
+    follow(None, new);
+    let ids = machine_ids(directory).unwrap_or_default();
+    let unreadable = ids.into_iter().filter(|id| !machines.contains_key(id));
+    let names = links::names(machines.values().map(Arc::as_ref));
+    if let Err(error) = links::name(directory, &names, &unreadable.collect::<Vec<_>>()) {
+        tracing::warn!(%error, "Links to machines by their names could not all be made");
     }
 }
 

@@ -11,6 +11,7 @@ pub mod flatten;
 pub mod graph;
 pub mod import;
 pub mod library;
+pub mod links;
 pub mod locks;
 pub mod merge;
 pub mod overlay;

@@ -11,6 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::engine::failure::{At, ours};
+use crate::engine::links;
 use crate::engine::locks::ImageLock;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::writer::NewImage;
@@ -120,6 +121,7 @@ impl Storage for Overlay {
                 None => at.text(texts::OVERLAY_NOT_OK, &disk.file),
             };
             let kind = EngineErrorKind::Unsupported;
+            let text = links::allowing(text, machine, disk);
             return Err(EngineError { kind, text });
         }
         self.require_owner(&at, &disk.file)?;

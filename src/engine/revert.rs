@@ -16,6 +16,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::engine::failure::{At, kind};
+use crate::engine::links;
 use crate::engine::locks::ImageLock;
 use crate::engine::project;
 use crate::engine::qcow2::chain::{self, Roots};
@@ -49,7 +50,9 @@ pub(crate) fn plan(
     chain::require_whole(&at, &layers)?;
     if in_place.is_none() && !machine.overlay_ok {
         let kind = EngineErrorKind::Unsupported;
-        return Err(at.error(kind, texts::REVERT_MOVES, &disk.file));
+        let text = at.text(texts::REVERT_MOVES, &disk.file);
+        let text = links::allowing(text, machine, disk);
+        return Err(EngineError { kind, text });
     }
     let meta = fs::metadata(&disk.file).map_err(|e| at.io(&disk.file, &e))?;
     if !meta.is_file() {

@@ -176,7 +176,7 @@ fn journal_failed(cause: String) -> Refused {
 /// Plans every item on its own blocking thread, several at a time, in their order.
 ///
 /// # Errors
-/// The first refusal.
+/// All refusals in one.
 pub(crate) async fn plan_each<T, P>(
     core: &Arc<Core>,
     items: Vec<T>,
@@ -194,7 +194,45 @@ where
     let planned = planned.buffered(core.deps.limits.parallel.max(1));
     let planned: Vec<_> = planned.collect().await;
     let settle = |result: Result<_, JoinError>| result.unwrap_or_else(|e| Err(panicked(&e)));
-    planned.into_iter().map(settle).collect()
+    together(planned.into_iter().map(settle))
+}
+
+/// How many further refusals are told in full.
+const TOLD: usize = 20;
+
+/// What all came to, or all refusals in one.
+///
+/// # Errors
+/// As [`joined`].
+pub(crate) fn together<T>(
+    results: impl IntoIterator<Item = Result<T, Refused>>,
+) -> Result<Vec<T>, Refused> {
+    let (mut fine, mut refusals) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(it) => fine.push(it),
+            Err(refused) => refusals.push(refused),
+        }
+    }
+    joined(refusals).map_or(Ok(fine), Err)
+}
+
+/// Refusals of several machines as one: of the kind of the first, with the words of all, so that nobody mends one
+/// only to meet the next.
+pub(crate) fn joined(refusals: Vec<Refused>) -> Option<Refused> {
+    let mut all = refusals.into_iter();
+    let first = all.next()?;
+    let others: Vec<_> = all.map(|refused| refused.text().render()).collect();
+    if others.is_empty() {
+        return Some(first);
+    }
+    let more = others.len().saturating_sub(TOLD);
+    let mut told: Vec<_> = others.into_iter().take(TOLD).collect();
+    if more > 0 {
+        told.push(texts::REFUSED_MORE.with("count", more).render());
+    }
+    let text = texts::REFUSED_TOGETHER.with("first", first.text());
+    Some(first.saying(text.with("others", told.join("; "))))
 }
 
 /// The machine of a member, which must be there, readable and powered off. `gone` is the refusal if it is not there,

@@ -76,3 +76,22 @@ pub enum Refused {
     /// worked on.
     InvalidState(Text),
 }
+
+impl Refused {
+    /// Why.
+    #[must_use]
+    pub fn text(&self) -> &Text {
+        match self {
+            Self::Failed(text) | Self::InvalidParameter(text) | Self::InvalidState(text) => text,
+        }
+    }
+
+    /// The same refusal in other words.
+    pub(crate) fn saying(&self, text: Text) -> Self {
+        match self {
+            Self::Failed(_) => Self::Failed(text),
+            Self::InvalidParameter(_) => Self::InvalidParameter(text),
+            Self::InvalidState(_) => Self::InvalidState(text),
+        }
+    }
+}

@@ -338,7 +338,8 @@ fn only_vm_list_tells_of_a_broken_machine_and_doubled_names_are_told_in_words() 
         let image = folder.path().join(name);
         std::fs::write(&image, vec![7; 4096]).unwrap();
         let image = image.to_str().unwrap();
-        ok(&run_in(&library, &["vm", "import", "twin", image], ""));
+        let import = ["vm", "import", "twin", image, "--allow-duplicate"];
+        ok(&run_in(&library, &import, ""));
     }
     let broken = library.join("machines/00000000-0000-4000-8000-00000000DEAD");
     std::fs::create_dir(&broken).unwrap();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::support::server::{on_a_terminal, run_in};
+use crate::support::server::{PASSWORD, Server, USER, on_a_terminal, run_in};
 use crate::support::site::{Ground, Image, Site};
 
 use super::{code, fails, json, ok, said};
@@ -92,11 +92,12 @@ fn a_definition_is_not_set_while_another_command_has_the_library() {
 #[test]
 fn a_running_server_takes_notice_of_what_is_set() {
     let site = Site::new(Ground::Host);
-    forbidding(&site);
+    let file = forbidding(&site);
     let server = site.serve();
     ok(&server.cli(&["collection", "create", "all", "web"]));
     let refused = server.cli(&["snapshot", "create", "all"]);
-    fails(&refused, 1, "overlay_ok");
+    fails(&refused, 1, "groupshot vm set web --overlay-ok");
+    fails(&refused, 1, file.to_str().unwrap());
     ok(&server.local(&["vm", "set", "web", "--overlay-ok", "--yes"]));
     eventually(|| server.cli(&["snapshot", "create", "all"]).status.success());
 }
@@ -110,4 +111,220 @@ fn eventually(mut holds: impl FnMut() -> bool) {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     panic!("it never came to hold");
+}
+
+/// The path by name of a disk, as the program tells it.
+fn path_of(site: &Site, machine: &str) -> String {
+    let out = run_in(&site.data, &["vm", "path", machine, "disk0"], "");
+    ok(&out).trim_end().to_owned()
+}
+
+#[test]
+fn the_path_by_name_leads_to_the_active_file_through_sets_restarts_and_renames() {
+    let site = Site::new(Ground::Host);
+    let machine = site.machine("web", &[Image::Raw], 1);
+    let leads_to = |path: &str| fs::read_link(path).unwrap();
+    let path = path_of(&site, "web");
+    let by_name = site.data.join("machines/by-name");
+    assert_eq!(PathBuf::from(&path), by_name.join("web/disk0"));
+    assert_eq!(leads_to(&path), machine.images[0]);
+    let mut server = site.serve();
+    ok(&server.cli(&["collection", "create", "all", "web"]));
+    ok(&server.cli(&["snapshot", "create", "all", "--name", "first"]));
+    let overlay = site.top(&machine, 0);
+    assert_ne!(overlay, machine.images[0]);
+    assert_eq!(
+        (path_of(&site, "web"), leads_to(&path)),
+        (path.clone(), overlay)
+    );
+    ok(&server.cli(&["snapshot", "apply", "first", "--yes"]));
+    assert_eq!(leads_to(&path), site.top(&machine, 0));
+    server.stop();
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/elsewhere", by_name.join("gone")).unwrap();
+    let astray = run_in(&site.data, &["vm", "path", "web"], "");
+    fails(&astray, 1, "does not lead to the active file");
+    let server = site.serve();
+    assert_eq!(leads_to(&path_of(&site, "web")), site.top(&machine, 0));
+    assert!(!by_name.join("gone").is_symlink());
+    let definition = site.data.join("machines").join(&machine.id).join("vm.toml");
+    let renamed = fs::read_to_string(&definition)
+        .unwrap()
+        .replace("\"web\"", "\"a/b\"");
+    fs::write(&definition, renamed).unwrap();
+    eventually(|| {
+        ok(&server.cli(&["collection", "list"]));
+        server.cli(&["snapshot", "list"]);
+        by_name.join("a%2Fb/disk0").exists() && !by_name.join("web").is_symlink()
+    });
+    assert_eq!(leads_to(&path_of(&site, "a/b")), site.top(&machine, 0));
+}
+
+#[test]
+fn a_name_that_two_machines_have_or_no_folder_can_hold_leads_nowhere_and_it_is_said_why() {
+    let site = Site::new(Ground::Host);
+    let import = |name: &str, more: &[&str], n: u8| {
+        let image = site.image(&format!("image{n}"), Image::Qcow2, n);
+        let args = [&["vm", "import", name, image.to_str().unwrap()], more].concat();
+        run_in(&site.data, &args, "")
+    };
+    ok(&import("twin", &[], 1));
+    assert!(path_of(&site, "twin").ends_with("/by-name/twin/disk0"));
+    let id = json(&run_in(&site.data, &["vm", "show", "twin", "--json"], ""))["id"].clone();
+    let id = id.as_str().unwrap();
+    fails(&import("twin", &[], 2), 1, id);
+    ok(&import("twin", &["--allow-duplicate"], 3));
+    let path = |machine: &str, more: &[&str]| {
+        run_in(&site.data, &[&["vm", "path", machine], more].concat(), "")
+    };
+    fails(&path("twin", &[]), 1, id);
+    // The beginning of an id is enough, as long as it begins one only.
+    let other = json(&run_in(&site.data, &["vm", "list", "--json"], ""));
+    let ids = other["machines"].as_array().unwrap().iter();
+    let unique = ids
+        .filter(|m| m["id"].as_str().unwrap().starts_with(&id[..8]))
+        .count()
+        == 1;
+    if unique {
+        fails(
+            &path(&id[..8].to_lowercase(), &[]),
+            1,
+            "is also the name of",
+        );
+    }
+    let told = json(&path(id, &["--json"]));
+    assert!(told["disks"][0]["path"].is_null(), "{told}");
+    let by_id = told["disks"][0]["byId"].as_str().unwrap();
+    assert_eq!(
+        fs::read_link(by_id).unwrap(),
+        PathBuf::from(told["disks"][0]["active"].as_str().unwrap())
+    );
+    let long = "ü".repeat(128);
+    ok(&import(&long, &[], 4));
+    fails(&path(&long, &[]), 1, "takes 256 bytes");
+    ok(&run_in(&site.data, &["vm", "remove", id], ""));
+    assert!(path_of(&site, "twin").ends_with("/by-name/twin/disk0"));
+}
+
+#[test]
+fn a_refusal_names_every_machine_that_it_concerns_and_the_way_on() {
+    let site = Site::new(Ground::Host);
+    for (n, name) in [(1, "web"), (2, "two words"), (3, "db")] {
+        let image = site.image(&format!("image{n}"), Image::Raw, n);
+        let args = ["vm", "import", name, image.to_str().unwrap()];
+        ok(&run_in(&site.data, &args, ""));
+    }
+    let list = json(&run_in(&site.data, &["vm", "list", "--json"], ""));
+    let machines = list["machines"].as_array().unwrap();
+    let server = site.serve();
+    ok(&server.cli(&["collection", "create", "all", "web", "two words", "db"]));
+    for more in [&[][..], &["--check"], &["--json"]] {
+        let refused = server.cli(&[&["snapshot", "create", "all"], more].concat());
+        for machine in machines {
+            let (id, name) = (
+                machine["id"].as_str().unwrap(),
+                machine["name"].as_str().unwrap(),
+            );
+            let word = if name.contains(' ') { id } else { name };
+            fails(
+                &refused,
+                1,
+                &format!("groupshot vm set {word} --overlay-ok"),
+            );
+            fails(&refused, 1, &format!("machines/{id}/vm.toml"));
+            fails(&refused, 1, &format!("machines/by-name/{name}/disk0"));
+        }
+    }
+    let refused = server.cli(&["snapshot", "create", "all", "--json"]);
+    let error: serde_json::Value = serde_json::from_slice(&refused.stderr).unwrap();
+    assert_eq!(
+        (&error["version"], &error["error"]["kind"]),
+        (&1.into(), &"failed".into())
+    );
+    assert_eq!(error["error"]["exit"], 1);
+}
+
+#[test]
+fn errors_of_usage_are_objects_with_json_and_notes_are_left_out_with_quiet() {
+    let site = Site::new(Ground::Host);
+    let wrong = run_in(&site.data, &["vm", "show", "--json"], "");
+    assert_eq!(code(&wrong), 2);
+    let error: serde_json::Value = serde_json::from_slice(&wrong.stderr).unwrap();
+    assert_eq!(error["error"]["kind"], "usage");
+    let image = site.image("web", Image::Qcow2, 1);
+    let import = [
+        "vm",
+        "import",
+        "web",
+        image.to_str().unwrap(),
+        "--overlay-ok",
+        "--quiet",
+    ];
+    let quiet = run_in(&site.data, &import, "");
+    assert!(ok(&quiet).contains("machine `web`"));
+    assert!(quiet.stderr.is_empty(), "{}", said(&quiet));
+    fails(
+        &run_in(&site.data, &["vm", "show", "none", "--quiet"], ""),
+        1,
+        "none",
+    );
+}
+
+#[test]
+fn the_last_administrator_is_removed_only_by_force() {
+    let site = Site::new(Ground::Host);
+    let user = |args: &[&str]| run_in(&site.data, &[&["user"], args].concat(), "secret\n");
+    ok(&user(&["add", "ann", "--password-stdin"]));
+    fails(&user(&["remove", USER]), 1, "last administrator");
+    ok(&user(&["remove", "ann"]));
+    ok(&user(&[
+        "add",
+        "ann",
+        "--role",
+        "administrator",
+        "--password-stdin",
+    ]));
+    ok(&user(&["remove", USER]));
+    fails(&user(&["remove", "ann"]), 1, "--force");
+    ok(&user(&["remove", "ann", "--force"]));
+}
+
+#[test]
+fn a_name_that_a_collection_has_is_refused_and_an_ambiguous_one_lists_its_ids() {
+    let server = Server::start(&["--engine", "sim", "--machines", "2"]);
+    let create =
+        |more: &[&str]| server.cli(&[&["collection", "create", "all", "--json"], more].concat());
+    let first = json(&create(&[]))["id"].clone();
+    let first = first.as_str().unwrap();
+    fails(&create(&[]), 1, first);
+    let second = json(&create(&["--allow-duplicate"]))["id"].clone();
+    let delete = |name: &str| server.cli(&["collection", "delete", name]);
+    fails(&delete("all"), 1, first);
+    fails(&delete("all"), 1, second.as_str().unwrap());
+    fails(&delete(&first[..3]), 1, "there is no collection");
+    let beginning = (4..37)
+        .find(|n| first[..*n] != second.as_str().unwrap()[..*n])
+        .unwrap();
+    ok(&delete(&first[..beginning].to_lowercase()));
+    ok(&delete("all"));
+}
+
+#[test]
+fn an_apply_is_asked_for_and_only_a_yes_has_it_done() {
+    let server = Server::start(&["--engine", "sim", "--machines", "2"]);
+    ok(&server.cli(&["collection", "create", "all", "sim-000001"]));
+    ok(&server.cli(&["snapshot", "create", "all", "--name", "first"]));
+    fails(&server.cli(&["snapshot", "apply", "first"]), 2, "--yes");
+    let url = server.url();
+    let env = [
+        ("GROUPSHOT_URL", url.as_str()),
+        ("GROUPSHOT_USER", USER),
+        ("GROUPSHOT_PASSWORD", PASSWORD),
+    ];
+    let apply = ["snapshot", "apply", "first"];
+    let (exit, said) = on_a_terminal(&apply, &env, &["n\n"]);
+    assert_eq!(exit, Some(1), "{said}");
+    assert!(said.contains("nothing is applied"), "{said}");
+    let (exit, said) = on_a_terminal(&apply, &env, &["y\n"]);
+    assert_eq!(exit, Some(0), "{said}");
 }

@@ -7,6 +7,7 @@ mod quickstart;
 mod remote;
 mod requests;
 mod rescue;
+mod shapes;
 mod shown;
 
 use std::process::Output;
@@ -36,10 +37,8 @@ fn ok(output: &Output) -> String {
 fn fails(output: &Output, exit: i32, part: &str) {
     let line = text(&output.stderr);
     assert_eq!(code(output), exit, "{}", said(output));
-    let own: Vec<&str> = line
-        .lines()
-        .filter(|l| l.starts_with("groupshot: "))
-        .collect();
+    let is_own = |l: &&str| l.starts_with("groupshot: ") || l.starts_with(r#"{"error":"#);
+    let own: Vec<&str> = line.lines().filter(is_own).collect();
     assert_eq!(own.len(), 1, "{line}");
     assert!(own[0].contains(part), "{line}");
 }

@@ -169,7 +169,7 @@ fn with_a_set(failpoints: &str) -> Server {
 fn a_set_is_applied_by_name_or_id_and_its_job_is_followed() {
     let server = with_a_set("");
     let set = json(&server.cli(&["snapshot", "list", "--json"]))["sets"][0]["id"].clone();
-    let said = server.cli(&["snapshot", "apply", "first"]);
+    let said = server.cli(&["snapshot", "apply", "first", "--yes"]);
     assert!(
         ok(&said).contains("snapshot set `first` "),
         "{}",
@@ -180,18 +180,24 @@ fn a_set_is_applied_by_name_or_id_and_its_job_is_followed() {
         "no progress: {}",
         super::said(&said)
     );
-    let applied = json(&server.cli(&["snapshot", "apply", set.as_str().unwrap(), "--json"]));
+    let applied = json(&server.cli(&[
+        "snapshot",
+        "apply",
+        set.as_str().unwrap(),
+        "--yes",
+        "--json",
+    ]));
     assert_eq!(applied["set"], set);
     let job = applied["job"].as_str().unwrap();
     let ended = json(&server.cli(&["job", "show", job, "--json"]));
     assert_eq!(ended["state"], "completed");
-    let one = |machine| server.cli(&["snapshot", "apply", "first", "--member", machine]);
+    let one = |machine| server.cli(&["snapshot", "apply", "first", "--yes", "--member", machine]);
     ok(&one("sim-000001"));
     fails(&one("sim-000002"), 1, "holds nothing of");
-    let begun = json(&server.cli(&["snapshot", "apply", "first", "--no-wait", "--json"]));
+    let begun = json(&server.cli(&["snapshot", "apply", "first", "--yes", "--no-wait", "--json"]));
     assert_ne!(begun["job"], applied["job"]);
     fails(
-        &server.cli(&["snapshot", "apply", "second"]),
+        &server.cli(&["snapshot", "apply", "second", "--yes"]),
         1,
         "no snapshot set `second`",
     );
@@ -201,11 +207,11 @@ fn a_set_is_applied_by_name_or_id_and_its_job_is_followed() {
 fn an_apply_that_fails_is_exit_6_and_says_why() {
     let server = with_a_set("apply.prepare.after=error");
     fails(
-        &server.cli(&["snapshot", "apply", "first"]),
+        &server.cli(&["snapshot", "apply", "first", "--yes"]),
         6,
         "apply.prepare.after",
     );
-    ok(&server.cli(&["snapshot", "apply", "first"]));
+    ok(&server.cli(&["snapshot", "apply", "first", "--yes"]));
 }
 
 #[test]
@@ -213,7 +219,7 @@ fn a_ctrl_c_before_the_commit_undoes_the_apply() {
     let gate = Gate::new();
     let server = with_a_set(&gate.at("apply.prepare.after"));
     let mut child = Command::new(binary())
-        .args(["snapshot", "apply", "first"])
+        .args(["snapshot", "apply", "first", "--yes"])
         .env("GROUPSHOT_URL", server.url())
         .env("GROUPSHOT_USER", USER)
         .env("GROUPSHOT_PASSWORD", PASSWORD)
@@ -230,7 +236,7 @@ fn a_ctrl_c_before_the_commit_undoes_the_apply() {
     gate.open();
     while !next().contains("terminated") {}
     assert_eq!(child.wait().unwrap().code(), Some(6));
-    ok(&server.cli(&["snapshot", "apply", "first"]));
+    ok(&server.cli(&["snapshot", "apply", "first", "--yes"]));
 }
 
 #[test]

@@ -236,7 +236,7 @@ fn an_overlay_is_made_only_where_the_definition_allows_it() {
     }
     let said = import(&["--overlay-ok", "told", second.to_str().unwrap()]);
     assert!(
-        said.contains("stale base") && said.contains("vm show"),
+        said.contains("boot what is stale") && said.contains("/by-name/told/disk0"),
         "{said}"
     );
     let show = |name: &str| {

@@ -173,7 +173,7 @@ fn an_image_that_may_not_be_imported_is_named_with_its_reason() {
         "nothing was written"
     );
     let left = fs::read_dir(place.data().join("machines")).unwrap().count();
-    assert_eq!(left, 2, "one machine and the lock");
+    assert_eq!(left, 3, "one machine, the lock and the names");
 }
 
 #[test]

@@ -290,7 +290,7 @@ impl Site {
         walk(&self.data.join("machines"), &mut found);
         let files = found
             .into_keys()
-            .filter(|f| f.is_file() && !f.ends_with(".lock"));
+            .filter(|f| f.is_file() && !f.is_symlink() && !f.ends_with(".lock"));
         let name = |f: PathBuf| f.file_name().unwrap().to_str().unwrap().to_owned();
         files.map(name).collect()
     }

@@ -1,5 +1,6 @@
 //! `groupshot vm …`: the library of machines in the data directory. A running server sees a change within a second.
 
+mod path;
 mod set;
 
 use std::path::PathBuf;
@@ -10,12 +11,14 @@ use serde_json::{Value as Json, json};
 use crate::config::Config;
 use crate::engine::EngineError;
 use crate::engine::import::{NewDisk, NewMachine};
+use crate::engine::links;
 use crate::inventory::{Format, Machine};
 use crate::server::{self, StartError};
 
 use crate::cli::failure::Failure;
 use crate::cli::local::DataDir;
-use crate::cli::output::{Output, count, one_line, table};
+use crate::cli::naming::pick;
+use crate::cli::output::{Output, one_line, size, table};
 use crate::cli::remote::sendable;
 
 #[derive(Debug, Subcommand)]
@@ -43,6 +46,9 @@ pub(in crate::cli) enum Command {
         /// on: whoever starts the machine looks it up with `vm show` each time.
         #[arg(long)]
         overlay_ok: bool,
+        /// Also if there is a machine of that name.
+        #[arg(long)]
+        allow_duplicate: bool,
     },
     /// Show the machines.
     List {
@@ -56,6 +62,8 @@ pub(in crate::cli) enum Command {
         /// Name or id.
         machine: String,
     },
+    /// Print the stable paths to the active files of a machine, to start it by.
+    Path(path::Path),
     /// Change what the definition of a machine (vm.toml) allows. The rest of the file stays as it is.
     Set(set::Set),
     /// Take a machine out of the library. Its images stay.
@@ -86,6 +94,7 @@ pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Fail
             definition,
             config,
             overlay_ok,
+            allow_duplicate,
         } => {
             let config = config.as_deref().map(Config::load).transpose()?;
             let config = config.unwrap_or_default();
@@ -102,6 +111,9 @@ pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Fail
                 new.name.clone_from(name);
             }
             sendable("name", &new.name)?;
+            if !allow_duplicate {
+                is_new(data, &new.name)?;
+            }
             let roots = &config.engine.image_roots;
             let machine = server::import_machine(&data.path()?, &new, roots)?;
             told(&machine, &config, output)
@@ -111,6 +123,7 @@ pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Fail
             let machine = find(data, machine)?;
             output.result(fields(&machine), || in_words(&machine))
         }
+        Command::Path(wish) => path::run(wish, output),
         Command::Set(wish) => set::run(wish, output),
         Command::Remove { data, machine } => {
             let found = find(data, machine)?;
@@ -119,6 +132,23 @@ pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Fail
                 format!("machine `{}` {} removed", one_line(&found.name), found.id)
             })
         }
+    }
+}
+
+/// Refuses a name that a machine of the library has.
+fn is_new(data: &DataDir, name: &str) -> Result<(), Failure> {
+    let path = data.path()?;
+    if !path.exists() {
+        return Ok(());
+    }
+    let (machines, _) = server::machines(&path)?;
+    match machines.iter().find(|m| m.name == name) {
+        None => Ok(()),
+        Some(same) => Err(Failure::failed(format_args!(
+            "there is a machine `{}` already, {}; another one of that name needs --allow-duplicate",
+            one_line(name),
+            same.id
+        ))),
     }
 }
 
@@ -131,8 +161,10 @@ fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failu
         (true, _) => output.note(overlays_allowed(machine)),
         (false, false) => output.note(format_args!(
             "warning: {} of `{name}` cannot be cloned where the image lies, so no snapshot set will hold it, and \
-             sets of `{name}` are refused; --overlay-ok, or [qemu] overlay_ok = true in {}, allows overlays",
+             sets of `{name}` are refused; `groupshot vm set {} --overlay-ok`, or [qemu] overlay_ok = true in {}, \
+             allows overlays",
             ids.join(", "),
+            machine.word(),
             machine.definition.display()
         )),
         (false, true) => {}
@@ -146,11 +178,26 @@ fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failu
 
 /// What it means that overlays may become the active files of a machine.
 fn overlays_allowed(machine: &Machine) -> String {
+    let disks = machine.disks.iter();
+    let paths = disks.map(|d| links::to_start(machine, &d.id).display().to_string());
+    let (paths, one) = (paths.collect::<Vec<_>>(), machine.disks.len() == 1);
     format!(
-        "overlay_ok: a snapshot set may make an overlay, which is qcow2 whatever its base is, the active file of a \
-         disk of `{}`; a start from the old file would boot what is stale and damage the set: look up the active \
-         files and their formats with `groupshot vm show` before each start.",
-        one_line(&machine.name)
+        "overlay_ok: where an image of `{}` cannot be cloned, a snapshot set makes an overlay its active file; a \
+         start from the old file would then boot what is stale and damage the set. Start it from {}, which {} to \
+         {} whatever that is; an overlay is qcow2, so {}.",
+        one_line(&machine.name),
+        paths.join(", "),
+        if one { "leads" } else { "lead" },
+        if one {
+            "its active file"
+        } else {
+            "its active files"
+        },
+        match machine.disks.iter().any(|d| d.format == Format::Raw) {
+            true =>
+                "a raw disk becomes qcow2 with its first set: `groupshot vm show` tells the format",
+            false => "qcow2 they stay",
+        }
     )
 }
 
@@ -183,18 +230,10 @@ fn list(data: &DataDir, output: &Output) -> Result<(), Failure> {
 
 fn find(data: &DataDir, wanted: &str) -> Result<Machine, Failure> {
     // What is wrong with other machines is told by `vm list`.
-    let (mut found, _) = server::machines(&data.path()?)?;
-    found.retain(|m| m.name == wanted || m.id.to_string().eq_ignore_ascii_case(wanted));
-    match (found.pop(), found.len()) {
-        (Some(machine), 0) => Ok(machine),
-        (None, _) => Err(Failure::failed(format_args!(
-            "there is no machine `{wanted}`"
-        ))),
-        (Some(_), more) => Err(Failure::failed(format_args!(
-            "`{wanted}` is the name of {}; give the id",
-            count(more + 1, "machine")
-        ))),
-    }
+    let (machines, _) = server::machines(&data.path()?)?;
+    let of = |m: &Machine| (m.id.to_string(), m.name.clone());
+    let found = pick(&machines, wanted, "machine", of)?.cloned();
+    found.ok_or_else(|| Failure::failed(format_args!("there is no machine `{}`", one_line(wanted))))
 }
 
 fn fields(machine: &Machine) -> Json {
@@ -212,7 +251,7 @@ fn fields(machine: &Machine) -> Json {
 
 fn in_words(machine: &Machine) -> String {
     let mut rows = vec![
-        ["DISK", "FORMAT", "BYTES", "FILE"]
+        ["DISK", "FORMAT", "SIZE", "FILE"]
             .map(str::to_owned)
             .to_vec(),
     ];
@@ -220,12 +259,12 @@ fn in_words(machine: &Machine) -> String {
         rows.push(vec![
             disk.id.clone(),
             disk.format.as_str().to_owned(),
-            disk.size.to_string(),
+            size(disk.size),
             disk.file.display().to_string(),
         ]);
     }
     let overlays = match machine.overlay_ok {
-        true => "allowed (overlay_ok): start it from the files below",
+        true => "allowed (overlay_ok): start it by `groupshot vm path`",
         false => "not allowed (overlay_ok)",
     };
     format!(

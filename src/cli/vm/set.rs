@@ -87,10 +87,8 @@ pub(super) fn run(wish: &Set, output: &Output) -> Result<(), Failure> {
                 consequences.join(" ")
             )));
         }
-        for line in &consequences {
-            output.note(line);
-        }
-        if !confirm(&format!("Change `{}`?", machine.name))? {
+        let question = format!("{} Change `{}`?", consequences.join(" "), machine.name);
+        if !confirm(&question)? {
             return Err(Failure::failed("nothing is changed"));
         }
     }

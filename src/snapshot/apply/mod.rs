@@ -209,7 +209,7 @@ async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Accepted, Refus
         let machine = powered_off(&core, snapshot.machine, gone, texts::APPLY_MEMBER_RUNNING)?;
         Ok((machine, snapshot))
     });
-    let machines = machines.collect::<Result<Vec<_>, _>>()?;
+    let machines = accept::together(machines)?;
     let affected = machines.iter().map(|(m, _)| Affected::Machine(m.id));
     let affected = affected.chain([Affected::Set(ids.set)]).collect();
     let (shared, members) = (Arc::clone(&core), machines.clone());

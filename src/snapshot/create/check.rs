@@ -64,28 +64,30 @@ async fn check(core: Arc<Core>, request: CreateRequest) -> Result<Checked, Refus
         Ok((selection, wanted))
     });
     let (selection, _lease) = taken.await?;
-    let (mut machines, mut first) = (Vec::new(), None);
+    let (mut machines, mut first) = (Vec::new(), Vec::new());
     for id in &selection.machines {
         let gone = texts::MEMBER_GONE.with("machine", id);
         let gone = gone.with("collection", &selection.name);
         match powered_off(&core, *id, gone, texts::MEMBER_RUNNING) {
             Ok(machine) => machines.push(machine),
-            Err(refused) => first = first.or(Some(refused)),
+            Err(refused) => first.push(refused),
         }
     }
     let leave_out = request.ignore_non_snapshottable_disks;
     let members = plan_each(&core, machines, move |core, machine| {
         Ok(member(core, set, machine, leave_out))
     });
-    let (mut disks, mut later) = (Vec::new(), None);
+    let (mut disks, mut refusals, mut later) = (Vec::new(), Vec::new(), Vec::new());
     for member in members.await? {
         disks.extend(member.disks);
-        first = first.or(member.refused);
-        later = later.or(member.fails);
+        refusals.extend(member.refused);
+        later.extend(member.fails);
     }
     Ok(Checked {
         disks,
-        refused: first.or(later),
+        refused: accept::joined(first)
+            .or_else(|| accept::joined(refusals))
+            .or_else(|| accept::joined(later)),
     })
 }
 

@@ -226,7 +226,7 @@ async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Accepted, Ref
         let gone = gone.with("collection", &selection.name);
         powered_off(&core, *id, gone, texts::MEMBER_RUNNING)
     });
-    let machines = machines.collect::<Result<Vec<_>, _>>()?;
+    let machines = accept::together(machines)?;
     let leave_out = request.ignore_non_snapshottable_disks;
     let planned = plan_each(&core, machines, move |core, machine| {
         draft::plan_member(core, ids.set, machine, leave_out)

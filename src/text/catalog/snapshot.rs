@@ -5,7 +5,9 @@ super::messages! {
     EMPTY = "snapshot.empty", "collection {collection} has no member machine";
     MEMBER_BUSY = "snapshot.member-busy", "machine {machine} is held by job {job}: {doing}";
     HELD = "snapshot.held", "{resource} is held by job {job}: {doing}";
-    MEMBER_GONE = "snapshot.member-gone", "member machine {machine} of collection {collection} no longer exists";
+    REFUSED_TOGETHER = "snapshot.refused-together", "{first}; {others}";
+    REFUSED_MORE = "snapshot.refused-more", "and {count} more machines likewise";
+    MEMBER_GONE = "snapshot.member-gone", "member machine {machine} of collection {collection} no longer exists; `groupshot collection remove` takes it out";
     MEMBER_RUNNING = "snapshot.member-running", "machine {machine} is {state}; only machines that are powered off can be captured";
     DISK_NOT_CAPTURABLE = "snapshot.disk-not-capturable", "{cause}; IgnoreNonSnapshottableDisks would leave this disk out";
     MEMBER_NOT_CAPTURABLE = "snapshot.member-not-capturable", "machine {machine} has no disk that can be captured, and the set would hold nothing of it: {cause}";
