@@ -103,6 +103,10 @@ guid_type!(
     JobId
 );
 guid_type!(
+    /// A data directory; a copy gets another one.
+    DirectoryId
+);
+guid_type!(
     /// A WS-Addressing message, an enumeration context: ids that live on the wire only.
     WireId
 );

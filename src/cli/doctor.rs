@@ -40,7 +40,7 @@ pub(super) fn run(command: &Doctor, output: &Output) -> Result<(), Failure> {
         .enable_all()
         .build()?;
     let result = runtime.block_on(async {
-        let checkup = Checkup::open(&data_dir, &config)?;
+        let checkup = Checkup::open(&data_dir, &config, command.fix)?;
         let fixed = match command.fix {
             true => fix(&checkup, command, output).await?,
             false => Vec::new(),

@@ -13,7 +13,7 @@ pub(super) enum Exit {
     Failed = 1,
     /// The command line makes no sense.
     Usage = 2,
-    /// The configuration file is wrong.
+    /// The configuration file is wrong, or the data directory is not the one that it was.
     Config = 3,
     /// Data directory in use, port taken, no permission.
     Busy = 4,

@@ -69,7 +69,7 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let exit = match &error {
             StartError::Busy(_) => Exit::Busy,
-            StartError::Config(_) => Exit::Config,
+            StartError::Config(_) | StartError::Refused(_) => Exit::Config,
             StartError::Failed(_) => Exit::Failed,
         };
         Self::new(exit, error)

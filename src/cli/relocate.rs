@@ -6,11 +6,11 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use crate::engine::relocate::{Move, Moves};
-use crate::server::{self, Relocated, Relocation};
+use crate::server::{self, Differing, Here, HereState, Relocated, Relocation};
 
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use super::local::DataDir;
-use super::output::{Output, count};
+use super::output::{Output, can_ask, confirm, count};
 use super::remote::block_on;
 
 /// Without --apply only tells what would be written. No server may run meanwhile.
@@ -30,10 +30,22 @@ pub(super) struct Relocate {
     /// Write, or finish what was begun.
     #[arg(long)]
     apply: bool,
+    /// The data directory was copied or restored, and its paths lead into it: check every file and bind it here.
+    #[arg(long, conflicts_with_all = ["from", "to", "definitions"])]
+    here: bool,
+    /// Files that are copies of what is recorded, by length and time, count as that from now on. Else each is asked for.
+    #[arg(long, requires = "here")]
+    accept_copied: bool,
+    /// Files that were changed or are not there keep nothing from being bound; they go on being told.
+    #[arg(long, requires = "here")]
+    accept_damaged: bool,
 }
 
 pub(super) fn run(wish: &Relocate, output: &Output) -> Result<(), Failure> {
     let data_dir = wish.data.path()?;
+    if wish.here {
+        return here(wish, &data_dir, output);
+    }
     let moves = Moves::new(moves(wish, &data_dir)?).map_err(Failure::usage)?;
     let told = block_on(async {
         let done = server::relocate(&data_dir, &moves, wish.definitions, wish.apply);
@@ -50,11 +62,84 @@ pub(super) fn run(wish: &Relocate, output: &Output) -> Result<(), Failure> {
     output.result(fields(&told), || in_words(&told))?;
     match told.problems.len() {
         0 => Ok(()),
-        problems => Err(Failure::failed(format_args!(
-            "{} in the way; nothing is written",
-            count(problems, "thing")
-        ))),
+        problems => Err(in_the_way(problems, told.astray)),
     }
+}
+
+/// `astray`: paths lead to another data directory, or to what another one names too.
+fn in_the_way(problems: usize, astray: bool) -> Failure {
+    let exit = match astray {
+        true => Exit::Config,
+        false => Exit::Failed,
+    };
+    let things = count(problems, "thing");
+    Failure::new(
+        exit,
+        format_args!("{things} in the way; nothing is written"),
+    )
+}
+
+fn here(wish: &Relocate, data_dir: &Path, output: &Output) -> Result<(), Failure> {
+    let confirmed = |d: &Differing| {
+        let (accepted, what) = match d.copied {
+            true => (wish.accept_copied, "Take it as the file that is recorded"),
+            false => (wish.accept_damaged, "Go on without it"),
+        };
+        let question = || format!("{}: {}: {}. {what}?", d.whose, d.file.display(), d.how);
+        accepted || (can_ask() && confirm(&question()).unwrap_or(false))
+    };
+    let told = block_on(async { Ok(server::here(data_dir, wish.apply, &confirmed).await?) })?;
+    for note in told.notes.iter().chain(&told.problems) {
+        output.note(note);
+    }
+    let differing = told
+        .differing
+        .iter()
+        .map(|d| json!({"whose": d.whose, "file": d.file, "how": d.how, "copied": d.copied}));
+    let fields = json!({
+        "applied": told.state == HereState::Done,
+        "id": told.id.map(|id| id.to_string()),
+        "found": told.found,
+        "differing": differing.collect::<Vec<_>>(),
+        "problems": told.problems,
+        "notes": told.notes,
+    });
+    output.result(fields, || here_in_words(&told))?;
+    match (told.problems.len(), told.unconfirmed) {
+        (0, 0) => Ok(()),
+        (0, files) => Err(Failure::failed(format_args!(
+            "{} not confirmed, nothing is written: say --accept-copied for copies, --accept-damaged for what was changed or is not there",
+            count(files, "file")
+        ))),
+        (problems, _) => Err(in_the_way(problems, true)),
+    }
+}
+
+fn here_in_words(told: &Here) -> String {
+    let line = |d: &Differing| {
+        let kind = if d.copied {
+            "a copy"
+        } else {
+            "not as recorded"
+        };
+        format!("{}: {}: {kind}: {}\n", d.whose, d.file.display(), d.how)
+    };
+    let files: String = told.differing.iter().map(line).collect();
+    let end = match (told.state, &told.id) {
+        (HereState::Bound, None) => "it has no id yet: the next start gives it one".to_owned(),
+        (HereState::Bound, Some(id)) => format!("it is bound here already, as {id}"),
+        (HereState::Done, id) => {
+            let id = id.map(|id| id.to_string()).unwrap_or_default();
+            format!("bound here, as {id}")
+        }
+        (HereState::Planned, _) if !told.problems.is_empty() || told.unconfirmed > 0 => {
+            told.found.clone()
+        }
+        (HereState::Planned, _) => {
+            format!("{}; nothing is written yet: say --apply", told.found)
+        }
+    };
+    format!("{files}{end}")
 }
 
 /// Each folder with its new place.

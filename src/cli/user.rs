@@ -86,6 +86,7 @@ pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
                 RoleName::Administrator => Role::Administrator,
             };
             let directory = server::make_data_dir(&data.path()?)?;
+            server::require_own(&directory)?;
             let password = new_password(password.password_stdin, name)?;
             users::add(&directory, name, role, &password)?;
             output.result(json!({"name": name, "role": role.to_string()}), || {
@@ -102,7 +103,9 @@ pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
             output.result(json!({"users": objects}), || table(&rows))
         }
         Command::Remove { data, name, force } => {
-            users::remove(&server::existing_data_dir(&data.path()?)?, name, *force)?;
+            let directory = server::existing_data_dir(&data.path()?)?;
+            server::require_own(&directory)?;
+            users::remove(&directory, name, *force)?;
             output.result(json!({"name": name}), || format!("user `{name}` removed"))
         }
         Command::Password {
@@ -111,6 +114,7 @@ pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
             password,
         } => {
             let directory = server::existing_data_dir(&data.path()?)?;
+            server::require_own(&directory)?;
             let password = new_password(password.password_stdin, name)?;
             users::set_password(&directory, name, &password)?;
             output.result(json!({"name": name}), || {

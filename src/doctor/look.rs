@@ -56,7 +56,8 @@ impl Doctor {
 
     /// Blocks.
     fn rest(&self, at_rest: bool) -> Vec<Ailment> {
-        let mut found = self.moved();
+        let mut found = self.copied();
+        found.extend(self.moved());
         found.extend(self.stuck());
         found.extend(self.library());
         found.extend(self.kept());
@@ -110,6 +111,13 @@ impl Doctor {
             ailment(Kind::DataDirectoryMoved, Severity::Error, from, text)
         });
         told.collect()
+    }
+
+    fn copied(&self) -> Vec<Ailment> {
+        let object = self.deps.data_dir.display().to_string();
+        let told = (self.deps.directory)()
+            .map(|text| ailment(Kind::DataDirectoryCopied, Severity::Error, object, text));
+        told.into_iter().collect()
     }
 
     fn stuck(&self) -> Vec<Ailment> {

@@ -29,6 +29,8 @@ pub enum Kind {
     OpenJournal,
     /// Recorded paths lie in another data directory, and their files in this one.
     DataDirectoryMoved,
+    /// The data directory is not the one that its id was made for: a copy, or restored.
+    DataDirectoryCopied,
     /// An operation that cannot end now; its machines are held.
     Stuck,
     /// A definition, or a `tops.json`, that cannot be read.
@@ -125,6 +127,9 @@ pub type LibraryProblems = Box<dyn Fn() -> Vec<LibraryProblem> + Send + Sync>;
 /// Looks whether the TLS files will do.
 pub type Certificates = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 
+/// Looks whether the data directory is another one than it was; then what was found and what to do.
+pub type Directory = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// Freezes what is to be frozen, as the server does by itself a moment later, and gives what is.
 pub type Freeze = Box<dyn Fn() -> Arc<FrozenFiles> + Send + Sync>;
 
@@ -142,6 +147,8 @@ pub struct Deps {
     pub library: LibraryProblems,
     /// Warnings about certificates.
     pub certificates: Certificates,
+    /// Whether the data directory is the one that it was.
+    pub directory: Directory,
     /// What must stay free.
     pub reserve: Reserve,
     /// The deepest chain that is allowed.

@@ -3,7 +3,7 @@
 //!
 //! Nothing here decides twice: a survey says what will stand where, and writing that may be repeated.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
@@ -87,7 +87,9 @@ impl Moves {
         (new != path).then_some(new)
     }
 
-    fn or_same(&self, path: &Path) -> PathBuf {
+    /// Where the path leads now, moved or not.
+    #[must_use]
+    pub fn or_same(&self, path: &Path) -> PathBuf {
         self.map(path).unwrap_or_else(|| path.to_owned())
     }
 }
@@ -161,6 +163,14 @@ pub struct Survey {
     pub problems: Vec<String>,
     /// What the operator should know.
     pub notes: Vec<String>,
+    /// Files that are not what is recorded of them, and were not moved: whose, which, and why.
+    pub unlike: Vec<(String, PathBuf, String)>,
+    /// Every file that is named, in a record or a header, where it is now, and whose it is.
+    pub files: BTreeMap<PathBuf, String>,
+    /// What records name, as it is recorded, and whose it is: operations may write or remove these files.
+    pub written: BTreeMap<PathBuf, String>,
+    /// The paths that stand in the operator's definitions.
+    pub paths: Vec<Named>,
     /// Holds each image whose header will be written.
     locks: Vec<ImageLock>,
     seen: BTreeSet<PathBuf>,
@@ -225,8 +235,10 @@ impl Survey {
             size: None,
         };
         for path in paths {
+            let defined = active(&path.disk, &path.path, path.format);
+            self.paths.push(defined.clone());
             if !tops.contains_key(&path.disk) {
-                named.push(active(&path.disk, &path.path, path.format));
+                named.push(defined);
             }
             if let Some(to) = moves.map(&path.path) {
                 self.definitions.push(Defined {
@@ -253,22 +265,25 @@ impl Survey {
     /// Follows the chain under a named file, as it will be.
     fn chain(&mut self, sets: &Path, moves: &Moves, named: &Named) {
         let mut next = Some((named.file.clone(), named.format, named.size));
+        let whose = format!("machine {}, disk {}", named.machine, named.disk);
+        let recorded = self.written.entry(named.file.clone());
+        recorded.or_insert_with(|| whose.clone());
         while let Some((recorded, format, size)) = next.take() {
             let file = moves.or_same(&recorded);
+            let known = self.files.entry(file.clone());
+            known.or_insert_with(|| whose.clone());
             if !self.seen.insert(file.clone()) && size.is_none() {
                 return;
             }
             let header = match look(&file, format, size) {
                 Ok(header) => header,
                 Err(cause) => {
-                    let whose = format!("machine {}, disk {}", named.machine, named.disk);
-                    let text = format!("{whose}: {}: {cause}", file.display());
                     match file == recorded {
-                        false => self.problems.push(text),
+                        false => self
+                            .problems
+                            .push(format!("{whose}: {}: {cause}", file.display())),
                         // It was so before, or another folder was moved too.
-                        true => self
-                            .notes
-                            .push(format!("{text}, and no --from tells that it was moved")),
+                        true => self.unlike.push((whose, file, cause)),
                     }
                     return;
                 }

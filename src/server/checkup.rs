@@ -16,7 +16,9 @@ use crate::tls;
 use super::machines::roots;
 use super::parts::Parts;
 use super::run::reserve;
-use super::{StartError, existing_data_dir, frozen, no_data_dir, relocate, require_database};
+use super::{
+    StartError, existing_data_dir, frozen, identity, no_data_dir, relocate, require_database,
+};
 
 /// Who looks at a data directory.
 pub enum Checkup {
@@ -28,11 +30,11 @@ pub enum Checkup {
 
 impl Checkup {
     /// Takes the data directory, which must exist, or finds that a server has it. The configuration counts where
-    /// none has.
+    /// none has. `repairs`: not only to look.
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn open(data_dir: &Path, config: &Config) -> Result<Self, StartError> {
+    pub fn open(data_dir: &Path, config: &Config, repairs: bool) -> Result<Self, StartError> {
         let data_dir = existing_data_dir(data_dir)?;
         // Nothing is made where nothing of ours is. Who may not look does not know.
         let mut known = false;
@@ -53,7 +55,10 @@ impl Checkup {
         }
         require_database(&data_dir)?;
         let store = SqliteStore::open(&data_dir)?;
-        relocate::settled(&data_dir)?;
+        match repairs {
+            true => relocate::writable(&data_dir)?,
+            false => relocate::settled(&data_dir)?,
+        }
         let parts = Parts::open(&data_dir, config, store)?;
         Ok(Self::Here(doctor(&parts, &data_dir, config, false)))
     }
@@ -100,6 +105,10 @@ pub(super) fn doctor(parts: &Parts, data_dir: &Path, config: &Config, serves: bo
                 tls::check_in(&files, &own, clock.now()).unwrap_or_else(|e| vec![e.to_string()])
             }
             false => Vec::new(),
+        }),
+        directory: Box::new({
+            let data_dir = data_dir.to_owned();
+            move || identity::finding(&data_dir)
         }),
         reserve: reserve(config),
         chain_cap: config.snapshot.chain_cap,

@@ -17,7 +17,7 @@ use crate::id::{SetId, VmId};
 use crate::inventory::{Disk, Machine};
 use crate::store::Store;
 
-use super::{StartError, existing_data_dir, make_data_dir, relocate, take_store};
+use super::{StartError, existing_data_dir, identity, make_data_dir, relocate, take_store};
 
 /// The folders that images may lie in, as configured; empty allows all. What the server makes lies in its data
 /// directory, or beside an image.
@@ -39,6 +39,7 @@ pub fn import_machine(
     folders: &[PathBuf],
 ) -> Result<Machine, StartError> {
     let data_dir = make_data_dir(data_dir)?;
+    relocate::writable(&data_dir)?;
     let now = SystemClock::shared().now();
     Ok(import::import(
         &data_dir,
@@ -63,7 +64,8 @@ pub fn not_clonable<'a>(machine: &'a Machine, config: &Config) -> Vec<&'a Disk> 
 /// # Errors
 /// [`StartError`] if the library cannot be read.
 pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartError> {
-    let (machines, problems) = library::scan(&existing_data_dir(data_dir)?)?;
+    let data_dir = existing_data_dir(data_dir)?;
+    let (machines, problems) = library::scan(&data_dir)?;
     let machines = machines.values().map(|m| Machine::clone(m)).collect();
     let told = |p: &library::Problem| {
         let (file, text) = (p.file.display().to_string(), p.text.to_string());
@@ -73,7 +75,9 @@ pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartErr
             false => format!("{file}: {text}"),
         }
     };
-    Ok((machines, problems.iter().map(told).collect()))
+    let other = identity::finding(&data_dir);
+    let problems = other.into_iter().chain(problems.iter().map(told));
+    Ok((machines, problems.collect()))
 }
 
 /// Changes the definition of a machine as the operator wishes, and records what is said of its images; says whether there was anything to change. A server
@@ -88,7 +92,7 @@ pub fn change_machine(
     said: &Said,
 ) -> Result<bool, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
-    relocate::settled(&data_dir)?;
+    relocate::writable(&data_dir)?;
     let turn = import::try_exclusive(&data_dir).map_err(StartError::failed)?;
     let Some(_turn) = turn else {
         return Err(StartError::Busy(format!(
@@ -111,7 +115,7 @@ pub fn change_machine(
 /// [`StartError`].
 pub fn remove_machine(data_dir: &Path, id: VmId) -> Result<(), StartError> {
     let store = take_store(data_dir)?;
-    relocate::settled(data_dir)?;
+    relocate::writable(&existing_data_dir(data_dir)?)?;
     let state = store.state();
     let holders = |id| {
         let sets = state.sets.values();

@@ -3,6 +3,8 @@
 
 mod checkup;
 mod frozen;
+mod here;
+mod identity;
 mod machines;
 mod parts;
 mod relocate;
@@ -25,6 +27,7 @@ use crate::store::sqlite::{self, OpenError, SqliteStore};
 use crate::tls::TlsError;
 
 pub use checkup::Checkup;
+pub use here::{Differing, HERE_FAILPOINTS, Here, HereState, here};
 pub use machines::{change_machine, import_machine, machines, not_clonable, remove_machine};
 pub use relocate::{RELOCATE_FAILPOINTS, Relocated, Relocation, relocate};
 pub use rescue::rescue;
@@ -40,6 +43,9 @@ pub enum StartError {
     /// The configuration names something that cannot be used.
     #[error("{0}")]
     Config(String),
+    /// The data directory is not the one that it was; somebody has to say what it is.
+    #[error("{0}")]
+    Refused(String),
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -192,6 +198,14 @@ fn no_data_dir(data_dir: &Path, error: &Error) -> StartError {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StartError::Busy(text),
         _ => StartError::Failed(text),
     }
+}
+
+/// Refuses a data directory that is not the one that it was, for commands that change it without its records.
+///
+/// # Errors
+/// [`StartError`].
+pub fn require_own(data_dir: &Path) -> Result<(), StartError> {
+    identity::require(data_dir)
 }
 
 /// The store, for a command that only works while no server has the data directory.

@@ -28,6 +28,8 @@ use crate::inventory::{Damage, Leftover, Seal, SnapshotSet};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, State, Store};
 
+use super::here::Place;
+use super::identity::{self, Standing};
 use super::parts::Parts;
 use super::{StartError, existing_data_dir, raise_open_files, take_store};
 
@@ -43,6 +45,7 @@ pub const RELOCATE_FAILPOINTS: &[&str] = &[
     "relocate.active.after",
     "relocate.definition.after",
     "relocate.records.after",
+    "relocate.bound.after",
     "relocate.clear.after",
 ];
 
@@ -61,6 +64,8 @@ pub struct Relocated {
     pub problems: Vec<String>,
     /// What the operator should know.
     pub notes: Vec<String>,
+    /// The data directory is another one than it was, and its paths would not all lead into it.
+    pub astray: bool,
 }
 
 /// How far a relocation is.
@@ -133,12 +138,14 @@ pub async fn relocate(
     let data_dir = existing_data_dir(data_dir)?;
     let store = take_store(&data_dir)?;
     let asked = moves.all();
+    let standing = identity::look(&data_dir)?;
     if let Some(plan) = begun(&data_dir)? {
         if !asked.is_empty() && asked != plan.moves.as_slice() {
             return Err(unfinished(&plan));
         }
         let mut told = plan.told(Relocation::Begun);
         if apply {
+            plan.require_own(&data_dir, &standing)?;
             let _held = plan.hold()?;
             plan.carry_out(&data_dir, &store).await?;
             told.state = Relocation::Done;
@@ -153,6 +160,20 @@ pub async fn relocate(
     // What it holds stays held until all of it is written.
     let survey = Survey::take(&data_dir, moves, &named(&state)).map_err(StartError::failed)?;
     let (plan, mut told) = plan(&state, moves, definitions, &survey);
+    if let Standing::Other(binding, found) = &standing {
+        let place = Place {
+            data_dir: &data_dir,
+            binding: binding.as_ref(),
+            moves,
+            definitions,
+        };
+        let astray = place.astray(&state, &survey, &BTreeSet::new());
+        told.astray = !astray.is_empty();
+        told.problems.extend(astray);
+        let unbound = told.changes.is_empty();
+        told.notes
+            .extend(unbound.then(|| identity::told(&data_dir, binding.as_ref(), found)));
+    }
     if apply && told.problems.is_empty() {
         if !told.changes.is_empty() {
             plan.begin(&data_dir)?;
@@ -177,6 +198,11 @@ fn plan(state: &State, moves: &Moves, definitions: bool, survey: &Survey) -> (Pl
     plan.break_seals(state, moves, SystemClock::shared().now());
     let mut told = plan.told(Relocation::Planned);
     told.notes.clone_from(&survey.notes);
+    told.notes
+        .extend(survey.unlike.iter().map(|(whose, file, cause)| {
+            let file = file.display();
+            format!("{whose}: {file}: {cause}, and no --from tells that it was moved")
+        }));
     told.notes.sort();
     told.notes.dedup();
     (told.problems, told.yours) = (problems, yours);
@@ -211,6 +237,16 @@ pub(super) fn settled(data_dir: &Path) -> Result<(), StartError> {
         Some(plan) => Err(unfinished(&plan)),
         None => Ok(()),
     }
+}
+
+/// Refuses a data directory that may not be written to as it is: its relocation is not finished, or it is another one
+/// than it was.
+///
+/// # Errors
+/// [`StartError`] says what to do.
+pub(super) fn writable(data_dir: &Path) -> Result<(), StartError> {
+    settled(data_dir)?;
+    identity::require(data_dir)
 }
 
 fn unfinished(plan: &Plan) -> StartError {
@@ -260,7 +296,7 @@ fn nothing_in_flight(data_dir: &Path) -> Result<(), StartError> {
 }
 
 /// The disk files of every snapshot.
-fn named(state: &State) -> Vec<Named> {
+pub(super) fn named(state: &State) -> Vec<Named> {
     let members = state.sets.values().flat_map(|set| &set.members);
     let disks = members.flat_map(|m| m.disks.iter().map(move |d| (m, d)));
     let disks = disks.filter(|(_, d)| is_file(d));
@@ -378,6 +414,33 @@ impl Plan {
             yours: Vec::new(),
             problems: Vec::new(),
             notes: Vec::new(),
+            astray: false,
+        }
+    }
+
+    /// Whether it was begun in this data directory, and not in one that this is a copy of.
+    fn require_own(&self, data_dir: &Path, standing: &Standing) -> Result<(), StartError> {
+        let Standing::Other(binding, found) = standing else {
+            return Ok(());
+        };
+        let moves = Moves::default();
+        let place = Place {
+            data_dir,
+            binding: None,
+            moves: &moves,
+            definitions: false,
+        };
+        let headers = self.headers.iter().flat_map(|h| [&h.file, &h.backing]);
+        let actives = self.active.iter().map(|a| &a.top.file);
+        let disks = self.disks.iter().map(|d| &d.file);
+        let mut files = headers.chain(actives).chain(disks);
+        match files.find(|file| place.elsewhere(file).is_some()) {
+            None => Ok(()),
+            Some(file) => Err(StartError::Refused(format!(
+                "{}; its {FILE} is a copy too: it would write {}",
+                identity::told(data_dir, binding.as_ref(), found),
+                file.display()
+            ))),
         }
     }
 
@@ -415,6 +478,8 @@ impl Plan {
         let changes = Box::new(move |state: &State| plan.changes(state));
         store.transact(changes).await.map_err(StartError::failed)?;
         pass("records", "after")?;
+        identity::renew(data_dir)?;
+        pass("bound", "after")?;
         fs::remove_file(data_dir.join(FILE))
             .and_then(|()| File::open(data_dir)?.sync_all())
             .map_err(|e| failed(data_dir, e))?;

@@ -18,7 +18,7 @@ pub async fn rescue(data_dir: &Path, config: &Config) -> Result<Recovered, Start
     raise_open_files();
     let data_dir = existing_data_dir(data_dir)?;
     let store = take_store(&data_dir)?;
-    relocate::settled(&data_dir)?;
+    relocate::writable(&data_dir)?;
     let parts = Parts::open(&data_dir, config, store)?;
     relocate::in_place(&parts, &data_dir).await?;
     // What cannot be closed to writers now is closed by the next server.

@@ -46,7 +46,7 @@ use crate::wsman::request::Limits;
 use super::parts::Parts;
 use super::systemd::{Notify, Sockets};
 use super::{
-    StartError, checkup, enough_files, frozen, make_data_dir, raise_open_files, relocate,
+    StartError, checkup, enough_files, frozen, identity, make_data_dir, raise_open_files, relocate,
     require_database,
 };
 
@@ -101,7 +101,7 @@ impl Server {
         let data_dir = make_data_dir(data_dir)?;
         require_database(&data_dir)?;
         let sqlite = SqliteStore::open(&data_dir)?;
-        relocate::settled(&data_dir)?;
+        relocate::writable(&data_dir)?;
         let parts = Parts::open(&data_dir, config, sqlite)?;
         relocate::in_place(&parts, &data_dir).await?;
         let store = parts.store.clone();
@@ -121,6 +121,9 @@ impl Server {
         let recovered = coordinator.recover().await.map_err(StartError::failed)?;
         if recovered != Recovered::default() {
             tracing::info!("Recovered: {recovered}");
+        }
+        if let Err(error) = identity::settle(&data_dir) {
+            tracing::warn!(%error, "A copy of the data directory cannot be told from it yet");
         }
         coordinator
             .look_at_files()

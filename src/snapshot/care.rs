@@ -16,7 +16,7 @@ use crate::snapshot::Refused;
 use crate::snapshot::accept::panicked;
 use crate::snapshot::apply::Apply;
 use crate::snapshot::coordinator::Coordinator;
-use crate::snapshot::core::Core;
+use crate::snapshot::core::{Core, JOURNALS};
 use crate::snapshot::create::Create;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::Destroy;
@@ -87,11 +87,8 @@ impl Coordinator {
         let found = orphans::look(&self.core, || {
             let mut named = BTreeSet::new();
             for (_, intent) in journals(&self.core).unwrap_or_default() {
-                match intent.map(|intent| *intent) {
-                    Ok(Intent::Create(it)) => Create::new(it).names(&mut named),
-                    Ok(Intent::Apply(it)) => Apply::new(it).names(&mut named),
-                    Ok(Intent::Export(it)) => Export::new(it).names(&mut named),
-                    Ok(Intent::Destroy(it)) => Destroy::new(it).names(&mut named),
+                match intent {
+                    Ok(intent) => names(*intent, &mut named),
                     Err(_) => all_read = false,
                 }
             }
@@ -261,8 +258,51 @@ type Told = (PathBuf, Result<Box<Intent>, String>);
 
 /// Every journal with its first record. One without a whole record is of nothing that was begun.
 pub(crate) fn journals(core: &Core) -> io::Result<Vec<Told>> {
+    journals_in(&core.journals())
+}
+
+/// Adds the files that the operation may make, write or remove.
+fn names(intent: Intent, named: &mut BTreeSet<PathBuf>) {
+    match intent {
+        Intent::Create(it) => Create::new(it).names(named),
+        Intent::Apply(it) => Apply::new(it).names(named),
+        Intent::Export(it) => Export::new(it).names(named),
+        Intent::Destroy(it) => Destroy::new(it).names(named),
+    }
+}
+
+/// What the journals of a data directory say that nobody works on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Journaled {
+    /// How many operations have not ended.
+    pub open: usize,
+    /// The files that they may make, write or remove.
+    pub named: BTreeSet<PathBuf>,
+    /// Journals that cannot be understood, each with the reason.
+    pub unreadable: Vec<String>,
+}
+
+/// Reads the journals of a data directory. Blocks.
+///
+/// # Errors
+/// The folder or a file cannot be read.
+pub fn named_by_journals(data_dir: &Path) -> io::Result<Journaled> {
+    let mut found = Journaled::default();
+    for (file, intent) in journals_in(&data_dir.join(JOURNALS))? {
+        match intent {
+            Ok(intent) => {
+                found.open += 1;
+                names(*intent, &mut found.named);
+            }
+            Err(why) => found.unreadable.push(format!("{} {why}", file.display())),
+        }
+    }
+    Ok(found)
+}
+
+fn journals_in(folder: &Path) -> io::Result<Vec<Told>> {
     let mut found = Vec::new();
-    let entries = match fs::read_dir(core.journals()) {
+    let entries = match fs::read_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
         entries => entries?,
     };

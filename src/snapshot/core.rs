@@ -23,6 +23,9 @@ use crate::store::{Store, StoreError};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
+/// The folder of a data directory for the operations in flight.
+pub(crate) const JOURNALS: &str = "journal";
+
 /// What the coordinator works with.
 #[derive(Clone)]
 pub struct Deps {
@@ -50,7 +53,7 @@ pub struct Deps {
 
 impl Deps {
     pub(crate) fn journals(&self) -> PathBuf {
-        self.data_dir.join("journal")
+        self.data_dir.join(JOURNALS)
     }
 }
 

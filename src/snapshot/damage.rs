@@ -90,7 +90,10 @@ pub(crate) fn damaged(set: &SnapshotSet) -> impl Iterator<Item = DamagedDisk> {
 }
 
 /// What the file looks like now.
-pub(crate) fn look(file: &Path) -> io::Result<Seal> {
+///
+/// # Errors
+/// It is not there, or cannot be reached.
+pub fn look(file: &Path) -> io::Result<Seal> {
     let meta = fs::metadata(file)?;
     Ok(Seal {
         inode: meta.ino(),

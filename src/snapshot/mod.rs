@@ -34,11 +34,11 @@ mod spares;
 mod tops;
 
 pub use apply::ApplyRequest;
-pub use care::{OpenJournal, SetAside};
+pub use care::{Journaled, OpenJournal, SetAside, named_by_journals};
 pub use coordinator::Coordinator;
 pub use core::{Deps, Limits, Passage};
 pub use create::{Checked, CheckedDisk, CreateRequest};
-pub use damage::DamagedDisk;
+pub use damage::{DamagedDisk, look as seal_now};
 pub use destroy::{DestroyRequest, Hidden};
 pub use export::{ExportRefused, ExportRequest, Exports};
 pub use members::{Busy, Holder, Lease, Members, Mode, Resource};

@@ -1,6 +1,8 @@
 //! The data directory and the image folders are moved: `groupshot relocate` writes the new paths, all or, after a
 //! kill, the rest; then every disk and every set is what it was, and can be worked on.
 
+mod copied;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
