@@ -343,7 +343,9 @@ fn a_failed_sync_of_tops_json_ends_the_server_and_the_next_one_finishes_the_set(
     if !full("a failed sync") {
         return;
     }
-    let mut scene = Scene::new(Site::new(Ground::Host), &["replace.sync=error"]);
+    let site = Site::new(Ground::Host);
+    drop(site.serve()); // a first start replaces files of its own
+    let mut scene = Scene::new(site, &["replace.sync=error"]);
     let created = scene.wire.create(&scene.group, "x").unwrap();
     assert_eq!(created.value, STARTED, "{}", scene.wire.why(&created));
     let status = scene.server.wait(Duration::from_secs(60));
