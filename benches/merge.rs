@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use groupshot::engine::content;
 use groupshot::engine::failure::At;
-use groupshot::engine::merge::{Merge, Merged, Watch};
+use groupshot::engine::merge::{Inodes, Merge, Merged, Watch};
+use groupshot::engine::qcow2::chain::Roots;
 use groupshot::engine::qcow2::writer::NewImage;
 use groupshot::inventory::Format;
 
@@ -75,6 +76,8 @@ fn merge(parent: &Path, format: Format, child: &Path) {
         parent,
         parent_format: format,
         child,
+        inodes: Inodes::default(),
+        roots: &Roots::default(),
     };
     let watch = Watch {
         progress: &|_, _| {},

@@ -4,7 +4,8 @@
 //! turns them into instances.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,34 @@ pub struct Machine {
     pub created: Timestamp,
     /// Whoever starts it looks up its active files first, so an overlay may become one.
     pub overlay_ok: bool,
+    /// What is recorded of its imported images, by disk id.
+    pub images: BTreeMap<String, Image>,
+}
+
+impl Machine {
+    /// What is recorded of the image that stands at this path, if that is one of its imported ones.
+    #[must_use]
+    pub fn image(&self, file: &Path) -> Option<&Image> {
+        let mut images = self.images.values();
+        images.find(|i| i.file == file || i.named == file)
+    }
+}
+
+/// What is recorded of an image when it is imported: what must stand there later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Its path in the definition.
+    pub named: PathBuf,
+    /// Where that led: the same path with symbolic links resolved.
+    pub file: PathBuf,
+    /// `st_ino`. No device number: it may be another one after each start of the host.
+    pub inode: u64,
+    /// `st_uid`.
+    pub owner: u32,
+    /// The permission bits.
+    pub mode: u32,
+    /// `st_nlink`.
+    pub links: u64,
 }
 
 impl Machine {

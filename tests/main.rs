@@ -26,6 +26,7 @@ mod golden;
 mod guests;
 mod http;
 mod kill;
+mod links;
 mod model;
 mod network;
 mod operation;

@@ -51,6 +51,53 @@ const ADAPTERS: &[&str] = &[
 
 const LINES_MAX: usize = 900;
 
+/// What opens files for writing, makes, replaces, renames or removes names, or changes owner, mode or attributes:
+/// only `held` does.
+const WRITERS: &[&str] = &[
+    "fs::write(",
+    "fs::rename(",
+    "fs::remove_",
+    "fs::create_dir",
+    "fs::copy(",
+    "fs::hard_link(",
+    "fs::set_permissions",
+    ".set_permissions(",
+    "File::create",
+    "File::options()",
+    "OpenOptions::new",
+    "DirBuilder",
+    "fchown(",
+    "chmodat(",
+    "renameat",
+    "unlinkat(",
+    "linkat(",
+    "fs::symlink(",
+    "fsetxattr(",
+    "fremovexattr(",
+    "ioctl_setflags(",
+];
+
+/// Modules that do so themselves, in folders where only root and the server may write.
+const WRITES_ITSELF: &[&str] = &[
+    "audit.rs",
+    "auth/users.rs",
+    "cli/manual.rs",
+    "cli/quickstart/disks.rs",
+    "cli/quickstart/mod.rs",
+    "doctor/line.rs",
+    "engine/links.rs",
+    "failpoint.rs",
+    "server/relocate.rs",
+    "snapshot/care.rs",
+    "snapshot/journal.rs",
+    "snapshot/orphans.rs",
+    "snapshot/recovery.rs",
+    "snapshot/spares.rs",
+    "store/lock.rs",
+    "store/sqlite/mod.rs",
+    "tls/own.rs",
+];
+
 #[test]
 fn a_module_imports_only_from_layers_below() {
     let mut broken = Vec::new();
@@ -115,6 +162,32 @@ fn only_server_and_config_name_an_adapter() {
             );
         }
     }
+}
+
+#[test]
+fn only_held_writes_replaces_and_removes_files() {
+    let mut broken = Vec::new();
+    let mut needed = BTreeSet::new();
+    for (path, text) in sources() {
+        let rel = path.strip_prefix(src()).unwrap().display().to_string();
+        if rel.starts_with("held/") || rel.ends_with("tests.rs") || rel.contains("/tests/") {
+            continue;
+        }
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for (n, line) in code.lines().enumerate() {
+            let line = line.split("//").next().unwrap();
+            if !WRITERS.iter().any(|w| line.contains(w)) {
+                continue;
+            }
+            match WRITES_ITSELF.iter().find(|m| **m == rel) {
+                Some(known) => drop(needed.insert(*known)),
+                None => broken.push(format!("{rel}:{}: {}", n + 1, line.trim())),
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+    let needed: Vec<_> = needed.into_iter().collect();
+    assert_eq!(needed, WRITES_ITSELF, "the list holds who needs it, sorted");
 }
 
 #[test]

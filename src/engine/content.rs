@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use rustix::io::Errno;
@@ -19,6 +20,7 @@ use crate::engine::qcow2::header::Header;
 use crate::engine::qcow2::tables::{Kind, Tables, damaged, length, read_padded, size};
 use crate::engine::qcow2::unpack::Unpacker;
 use crate::engine::qcow2::writer::NewImage;
+use crate::held::{self, Folder};
 use crate::inventory::Format;
 
 /// An open chain of disk images. Nobody may write to them meanwhile, but for a merge of the first into the second
@@ -81,7 +83,7 @@ impl Content {
     /// The I/O error; [`io::ErrorKind::InvalidInput`] for no file at all.
     pub fn of_chain(layers: &[Layer]) -> io::Result<Self> {
         let level = |layer: &Layer| {
-            let file = File::open(&layer.file)?;
+            let file = layer.open.try_clone()?;
             Ok(Level {
                 size: layer.size,
                 image: match &layer.header {
@@ -243,7 +245,8 @@ fn stored(file: &File, offset: u64, length: u64) -> io::Result<Extent> {
 /// # Errors
 /// The I/O error.
 pub fn create(file: &Path, format: Format, size: u64) -> io::Result<()> {
-    let image = File::create_new(file)?;
+    let (folder, name) = Folder::of(file)?;
+    let image = folder.create_new(name, 0o644)?;
     match format {
         Format::Raw => image.set_len(size)?,
         Format::Qcow2 => NewImage {
@@ -262,7 +265,10 @@ pub fn create(file: &Path, format: Format, size: u64) -> io::Result<()> {
 /// The I/O error; [`io::ErrorKind::InvalidData`] for an image that is damaged, [`io::ErrorKind::InvalidInput`]
 /// for a part of a cluster.
 pub fn overwrite(top: &Path, format: Format, writes: &[(u64, Vec<u8>)]) -> io::Result<()> {
-    let file = File::options().read(true).write(true).open(top)?;
+    overwrite_held(held::open(top, true)?, format, writes)
+}
+
+fn overwrite_held(file: File, format: Format, writes: &[(u64, Vec<u8>)]) -> io::Result<()> {
     if format == Format::Raw {
         for (at, bytes) in writes {
             file.write_all_at(bytes, *at)?;
@@ -311,6 +317,8 @@ pub fn fuzz(bytes: &[u8]) -> io::Result<bool> {
         format: Format::Qcow2,
         size: disk,
         id: (0, 0),
+        real: file,
+        open: Arc::new(memory.try_clone()?),
         header: Some(header),
     }];
     let mut at = 0;
@@ -328,7 +336,7 @@ pub fn fuzz(bytes: &[u8]) -> io::Result<bool> {
         }
     }
     let writes = [(0, vec![0x5a; size(cluster)])];
-    if disk < cluster || overwrite(&file, Format::Qcow2, &writes).is_err() {
+    if disk < cluster || overwrite_held(memory, Format::Qcow2, &writes).is_err() {
         return Ok(true);
     }
     let mut read = vec![0; size(cluster)];

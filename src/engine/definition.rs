@@ -3,20 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::links::BY_NAME;
 use crate::engine::qcow2::chain;
-use crate::engine::{Top, revert, stage};
-use crate::failpoint;
+use crate::engine::{Top, image, revert};
+use crate::held::{self, NotReplaced};
 use crate::id::VmId;
-use crate::inventory::{self, Format, NAME_MAX};
+use crate::inventory::{self, Format, Image, NAME_MAX};
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
 
@@ -27,6 +27,8 @@ pub(crate) const TOPS: &str = "tops.json";
 /// The folder of machines in a data directory.
 pub(crate) const MACHINES: &str = "machines";
 const FORMAT: u32 = 1;
+/// Permission bits of both files.
+const MODE: u32 = 0o640;
 
 /// What stands in `vm.toml`. An unknown key is an error that names it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -291,6 +293,9 @@ pub(crate) struct Tops {
     /// Images whose header does not record the format of the file under them, with that format.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) backing_formats: BTreeMap<PathBuf, Format>,
+    /// What is recorded of the imported image of each disk, by disk id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) images: BTreeMap<String, Image>,
     /// What each active file was seen to be when it was recorded last, by disk id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) seen: BTreeMap<String, SeenTop>,
@@ -354,7 +359,30 @@ impl Tops {
             tops: BTreeMap::new(),
             backing_formats: BTreeMap::new(),
             seen: BTreeMap::new(),
+            images: BTreeMap::new(),
         }
+    }
+
+    /// Records every image of the definition of which nothing is recorded, and anew what may be taken without a word
+    /// of the operator. Whether something changed.
+    pub(crate) fn record_images(&mut self, defined: &Definition) -> bool {
+        let before = self.images.clone();
+        for disk in &defined.disk {
+            let old = self.images.get(&disk.id).filter(|i| i.named == disk.path);
+            let top = self.tops.get(&disk.id).map(|top| &top.file);
+            let new = match old {
+                // Something is frozen on it.
+                Some(old) if top.is_some_and(|top| *top != old.file && *top != old.named) => None,
+                Some(old) => image::renewed(old),
+                None => image::record(&disk.path).ok(),
+            };
+            if let Some(new) = new {
+                self.images.insert(disk.id.clone(), new);
+            }
+        }
+        self.images
+            .retain(|id, _| defined.disk.iter().any(|d| d.id == *id));
+        self.images != before
     }
 
     /// Reads the file. Every import writes one: where it is not there, nobody knows which files are active.
@@ -373,69 +401,21 @@ impl Tops {
 /// What [`Tops::save`] calls the file until it is whole.
 pub(crate) const TOPS_NEW: &str = "tops.json.new";
 
-/// A file was not replaced.
-#[derive(Debug)]
-pub(crate) enum NotReplaced {
-    /// The old one stands.
-    Refused(io::Error),
-    /// A sync failed: nobody knows which of them the disk holds.
-    Broken(io::Error),
-}
-
-impl From<NotReplaced> for io::Error {
-    fn from(error: NotReplaced) -> Self {
-        match error {
-            NotReplaced::Refused(e) | NotReplaced::Broken(e) => e,
-        }
-    }
+/// The turn of whoever reads and rewrites `tops.json` of the machine in this folder: the server, and `vm set`.
+pub(crate) fn turn(folder: &Path) -> io::Result<Flock<File>> {
+    Flock::lock(File::open(folder)?, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
 }
 
 /// Replaces a file durably, whole or not at all.
 pub(crate) fn replace(file: &Path, bytes: &[u8]) -> Result<(), NotReplaced> {
-    replace_as(file, bytes, |_| Ok(()))
+    held::replace(file, bytes, MODE)
 }
 
 /// [`replace`] that keeps owner and mode.
 pub(crate) fn rewrite(file: &Path, bytes: &[u8]) -> Result<(), NotReplaced> {
-    replace_as(file, bytes, |new| {
-        revert::take_over(new, &File::open(file)?).map(drop)
+    held::replace_as(file, bytes, MODE, |new| {
+        revert::take_over(new, &held::open(file, false)?).map(drop)
     })
-}
-
-fn replace_as(
-    file: &Path,
-    bytes: &[u8],
-    dress: impl FnOnce(&File) -> io::Result<()>,
-) -> Result<(), NotReplaced> {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".new");
-    let new = PathBuf::from(name);
-    let refused = |e| {
-        let _ = fs::remove_file(&new);
-        NotReplaced::Refused(e)
-    };
-    let written = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o640)
-        .open(&new)
-        .and_then(|mut f| {
-            dress(&f)?;
-            f.write_all(bytes)?;
-            Ok(f)
-        });
-    let sync = |f: File| {
-        failpoint::pass("replace.sync").map_err(io::Error::other)?;
-        f.sync_all()
-    };
-    written
-        .map_err(refused)
-        .and_then(|f| sync(f).map_err(NotReplaced::Broken))?;
-    fs::rename(&new, file).map_err(refused)?;
-    file.parent()
-        .map_or(Ok(()), stage::sync_dir)
-        .map_err(NotReplaced::Broken)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use crate::engine::{EngineError, EngineErrorKind, Plan, Revert};
+use crate::held;
 use crate::inventory::{Disk, Machine};
 use crate::text::catalog::engine as texts;
 use crate::text::{Message, Text};
@@ -70,6 +71,7 @@ impl At {
             EngineErrorKind::Missing => texts::FILE_MISSING,
             EngineErrorKind::Full => texts::FILE_FULL,
             EngineErrorKind::Denied => texts::FILE_DENIED,
+            _ if held::foreign(error).is_some() => texts::FILE_SWAPPED,
             _ => texts::FILE_FAILED,
         };
         EngineError {
@@ -101,6 +103,9 @@ pub fn ours(plan: &Plan, file: &Path, error: &io::Error) -> EngineError {
 /// The kind of trouble behind an I/O error.
 #[must_use]
 pub fn kind(error: &io::Error) -> EngineErrorKind {
+    if held::foreign(error).is_some() {
+        return EngineErrorKind::Unsupported;
+    }
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => EngineErrorKind::Missing,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => EngineErrorKind::Full,

@@ -6,18 +6,18 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::ControlFlow;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::engine::EngineError;
 use crate::engine::content::Content;
 use crate::engine::failure::At;
 use crate::engine::qcow2::chain::Layer;
 use crate::engine::qcow2::sequential::Sequential;
 use crate::engine::qcow2::writer::{CLUSTER, SECTOR};
 use crate::engine::space::Reserve;
-use crate::engine::{EngineError, stage};
+use crate::held::{Folder, Identity};
 
 /// How much is read and written at once, in bytes; whole clusters.
 const BATCH: u64 = 2 << 20;
@@ -65,12 +65,10 @@ pub fn flatten(
 ) -> Result<Option<Flat>, EngineError> {
     let source = layers.first().map_or(Path::new(""), |l| &l.file);
     let read = |e: io::Error| at.io(source, &e);
-    let file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o640)
-        .open(target.file)
-        .map_err(|e| at.io(target.shown, &e))?;
+    let written = |e: io::Error| at.io(target.shown, &e);
+    let (folder, name) = Folder::of(target.file).map_err(written)?;
+    let file = folder.create_new(&name, 0o640).map_err(written)?;
+    let inode = Identity::of(&file).map_err(written)?.inode;
     let made = Content::of_chain(layers).map_err(read).and_then(|content| {
         let copy = Copy {
             at,
@@ -82,7 +80,7 @@ pub fn flatten(
         copy.run(file, reserve, step)
     });
     if !matches!(made, Ok(Some(_)))
-        && let Err(error) = stage::remove(target.file)
+        && let Err(error) = folder.remove(&name, inode)
     {
         tracing::warn!(file = %target.shown.display(), %error, "A file that is not whole stays");
     }

@@ -2,7 +2,7 @@
 //! name. Nothing of it is stored, so a merge that waits is found again by looking.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use crate::engine::qcow2::backing::{self, Doubt};
 use crate::engine::qcow2::chain;
 use crate::engine::qcow2::header::Header;
 use crate::engine::{EngineError, EngineErrorKind, reflink, sim};
+use crate::held::{self, Identity};
 use crate::inventory::{Format, Machine, SnapshotDisk};
 
 /// Device and inode: what makes two names the same file.
@@ -99,22 +100,23 @@ impl Graph {
         let mut next = Some((file, format));
         while let Some((file, format)) = next.take() {
             let io = |e: io::Error| at.io(&file, &e);
-            let meta = fs::metadata(&file).map_err(io)?;
-            let key = (meta.dev(), meta.ino());
+            let open = held::open_any(&file).map_err(io)?;
+            let own = Identity::of(&open).map_err(io)?;
+            let key = (own.device, own.inode);
             if self.nodes.contains_key(&key) {
                 break;
             }
             let mut node = Node {
                 file: file.clone(),
                 format,
-                mode: meta.mode() & 0o7777,
+                mode: own.mode,
                 below: None,
                 perhaps: BTreeSet::new(),
             };
             if format == Format::Qcow2 {
                 let refuse = |m| at.error(EngineErrorKind::Unsupported, m, &file);
-                let header = File::open(&file).and_then(|f| Header::load(&f));
-                let header = header.map_err(io)?.map_err(|e| refuse(e.message()))?;
+                let header = Header::load(&open).map_err(io)?;
+                let header = header.map_err(|e| refuse(e.message()))?;
                 if let Some(below) = backing::of(&file, &header) {
                     // Where no format is recorded it may be either: it is looked into.
                     let Some(format) = below.likely() else {
@@ -218,7 +220,10 @@ impl Graph {
 pub fn imported(machine: &Machine) -> Vec<PathBuf> {
     let definition = Definition::load(&machine.definition, machine.id);
     let disks = definition.map(|d| d.disk).unwrap_or_default();
-    disks.into_iter().map(|d| d.path).collect()
+    let named = disks.into_iter().map(|d| d.path);
+    named
+        .chain(machine.images.values().map(|i| i.file.clone()))
+        .collect()
 }
 
 /// Whether the disk of a snapshot is a real file.
@@ -253,6 +258,8 @@ fn key(file: &Path) -> Option<Key> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
     use crate::engine::qcow2::writer::NewImage;
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -15,7 +14,8 @@ use crate::engine::failure::At;
 use crate::engine::library::{self, directory_failed, machines_directory};
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::header::has_magic;
-use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, reflink, stage};
+use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, reflink, space, stage};
+use crate::held::{self, Foreign};
 use crate::id::VmId;
 use crate::inventory::{self, Format, Machine, NAME_MAX};
 use crate::text::Text;
@@ -109,7 +109,17 @@ pub fn import(
             return Err(unsupported(text(texts::DISK_TWICE)));
         }
         let (path, format) = image(&at, disk, data_dir)?;
-        let layers = chain::open(&at, &path, format, roots)?;
+        let real = path.canonicalize().map_err(|e| at.io(&path, &e))?;
+        if !roots.admit_real(&real) {
+            return Err(EngineError {
+                kind: EngineErrorKind::Denied,
+                text: roots.outside(&at, &path),
+            });
+        }
+        let layers = chain::open(&at, &real, format, roots)?;
+        if let Some(layer) = layers.iter().find(|layer| space::is_pseudo(&layer.open)) {
+            return Err(unsupported(at.text(texts::NOT_STORED, &layer.file)));
+        }
         used.add(&at, &new.name, &layers)?;
         tops.backing_formats.extend(chain::unrecorded(&layers));
         let seen = SeenTop::of(&path, format);
@@ -117,6 +127,7 @@ pub fn import(
         disks.push(DiskEntry { id, path, format });
     }
     let definition = Definition::new(VmId::random(), new.name.clone(), disks, new.overlay_ok);
+    tops.record_images(&definition);
     write(&directory, &definition, &tops).map_err(fail)?;
     let (mut all, _) = library::scan(data_dir)?;
     library::link(
@@ -165,11 +176,16 @@ pub fn remove(
     };
     // Out of sight in one step: a reader never meets half a machine.
     let gone = directory.join(format!(".gone-{id}"));
-    fs::rename(&folder, &gone).map_err(fail)?;
-    stage::sync_dir(&directory).map_err(fail)?;
+    let held = held::Folder::open(&directory).map_err(fail)?;
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_owned();
+    held.rename_new(name(&folder), &held, name(&gone))
+        .map_err(fail)?;
+    held.sync().map_err(fail)?;
     let (left, _) = library::scan(data_dir)?;
     library::link(&directory, &left, None);
-    fs::remove_dir_all(&gone).map_err(fail)
+    held.remove_tree(name(&gone), None)
+        .map_err(fail)
+        .map(|_| ())
 }
 
 /// The absolute path and the format of an image that may be imported.
@@ -191,10 +207,16 @@ fn image(at: &At, disk: &NewDisk, data_dir: &Path) -> Result<(PathBuf, Format), 
         return Err(unsupported(at.text(texts::IMAGE_KEPT, &path)));
     }
     let format = format(at, disk, &path)?;
-    if !path.is_file() {
-        return Err(unsupported(at.text(texts::NOT_REGULAR, &path)));
+    let open = match held::open(&real, false) {
+        Err(e) if held::foreign(&e) == Some(Foreign::NotRegular) => {
+            return Err(unsupported(at.text(texts::NOT_REGULAR, &path)));
+        }
+        opened => opened.map_err(io)?,
+    };
+    if space::is_pseudo(&open) {
+        return Err(unsupported(at.text(texts::NOT_STORED, &path)));
     }
-    if format == Format::Raw && File::open(&path).and_then(|f| has_magic(&f)).map_err(io)? {
+    if format == Format::Raw && has_magic(&open).map_err(io)? {
         return Err(unsupported(at.text(texts::FORMAT_MAGIC, &path)));
     }
     Ok((path, format))
@@ -294,23 +316,30 @@ impl Used {
 
 /// Writes the machine's folder aside and renames it into place.
 fn write(directory: &Path, definition: &Definition, tops: &Tops) -> io::Result<()> {
-    let aside = directory.join(format!(".new-{}", definition.id));
-    let written = write_files(&aside, definition, tops)
-        .and_then(|()| fs::rename(&aside, directory.join(definition.id.to_string())));
+    let held = held::Folder::open(directory)?;
+    let aside = format!(".new-{}", definition.id);
+    let written = write_files(&held, &aside, definition, tops)
+        .and_then(|()| held.rename_new(&aside, &held, definition.id.to_string()));
     if written.is_err() {
-        let _ = fs::remove_dir_all(&aside);
+        let _ = held.remove_tree(&aside, None);
     }
-    written.and_then(|()| stage::sync_dir(directory))
+    written.and_then(|()| held.sync())
 }
 
-fn write_files(folder: &Path, definition: &Definition, tops: &Tops) -> io::Result<()> {
-    fs::DirBuilder::new().mode(0o750).create(folder)?;
+fn write_files(
+    directory: &held::Folder,
+    aside: &str,
+    definition: &Definition,
+    tops: &Tops,
+) -> io::Result<()> {
+    directory.make_new(aside, 0o750)?;
+    let folder = directory.path().join(aside);
     let text = toml::to_string(definition).map_err(io::Error::other)?;
     definition::replace(&folder.join(DEFINITION), text.as_bytes())?;
     Ok(tops.save(&folder.join(TOPS))?)
 }
 
-/// Imports and removals of one data directory take turns.
+/// Imports, removals and changes of one data directory take turns.
 fn exclusive(directory: &Path) -> io::Result<Flock<File>> {
     Flock::lock(turn(directory)?, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
 }
@@ -329,12 +358,7 @@ pub fn try_exclusive(data_dir: &Path) -> io::Result<Option<Flock<File>>> {
 }
 
 fn turn(directory: &Path) -> io::Result<File> {
-    File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o640)
-        .open(directory.join(".lock"))
+    held::Folder::open(directory)?.open_or_create(".lock", 0o640)
 }
 
 fn unsupported(text: Text) -> EngineError {

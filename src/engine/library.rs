@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 use crate::clock::SharedClock;
 use crate::engine::definition::{
-    DEFINITION, Definition, DiskEntry, MACHINES, NotReplaced, SeenTop, TOPS, TOPS_NEW, Tops,
+    self, DEFINITION, Definition, DiskEntry, MACHINES, SeenTop, TOPS, TOPS_NEW, Tops,
 };
 use crate::engine::failure::{At, kind};
 use crate::engine::links::{self, Names};
@@ -27,6 +27,7 @@ use crate::engine::reflink::{self, FOLDER};
 use crate::engine::{
     Compute, EngineError, EngineErrorKind, Hold, Machines, Stamp, Top, locks, stage,
 };
+use crate::held::{self, NotReplaced};
 use crate::id::VmId;
 use crate::inventory::{Disk, Format, Machine, PowerState};
 use crate::text::catalog::engine as texts;
@@ -132,7 +133,7 @@ impl Library {
         stage::make_dirs(&directory, 1).map_err(fail)?;
         for id in machine_ids(&directory).map_err(fail)? {
             // A process that died while it replaced the file left this.
-            let _ = stage::remove(&directory.join(id.to_string()).join(TOPS_NEW));
+            let _ = held::discard(&directory.join(id.to_string()).join(TOPS_NEW), 1, None);
         }
         let library = Self {
             looked: AtomicU64::new(millis(&clock)),
@@ -146,6 +147,35 @@ impl Library {
         };
         library.renew(&mut library.lock());
         Ok(library)
+    }
+
+    /// Records the images of machines of which an older version has recorded nothing; to be called once no operation
+    /// is open. What fails for one machine is logged, and done at the next start.
+    pub fn record_images(&self) {
+        let mut entries = self.lock();
+        let machines: Vec<_> = entries.keys().copied().collect();
+        for id in machines {
+            let folder = self.directory.join(id.to_string());
+            let (Ok(defined), Ok(mut stored)) = (
+                Definition::load(&folder.join(DEFINITION), id),
+                Tops::load(&folder.join(TOPS)),
+            ) else {
+                continue;
+            };
+            let is_known =
+                |d: &DiskEntry| stored.images.get(&d.id).is_some_and(|i| i.named == d.path);
+            if defined.disk.iter().all(is_known) || !stored.record_images(&defined) {
+                continue;
+            }
+            match stored.save(&folder.join(TOPS)) {
+                Ok(()) => tracing::info!(machine = %id, "Its images are recorded"),
+                Err(error) => {
+                    let error = io::Error::from(error);
+                    tracing::warn!(machine = %id, %error, "Its images cannot be recorded");
+                }
+            }
+        }
+        self.renew(&mut entries);
     }
 
     /// What is wrong with files of the library now.
@@ -268,6 +298,8 @@ impl Library {
         if !folder.join(DEFINITION).is_file() {
             return Err(unknown(id));
         }
+        let turn = definition::turn(&folder);
+        let _turn = turn.map_err(|e| directory_failed(&folder, &e))?;
         let file = folder.join(TOPS);
         let fail = |(kind, e): (EngineErrorKind, io::Error)| EngineError {
             kind,
@@ -283,6 +315,10 @@ impl Library {
                 Some(seen) => stored.seen.insert(disk.clone(), seen),
                 None => stored.seen.remove(disk),
             };
+        }
+        // A file of ours may have taken the place of an image.
+        if let Ok(defined) = Definition::load(&folder.join(DEFINITION), id) {
+            stored.record_images(&defined);
         }
         stored.save(&file).map_err(|e| match e {
             NotReplaced::Refused(e) => fail((kind(&e), e)),
@@ -358,6 +394,10 @@ impl Compute for Library {
             Err(e) => Err((kind(&e), e)),
             Ok(_) => Err((EngineErrorKind::Failed, io::ErrorKind::AlreadyExists.into())),
         })
+    }
+
+    fn roots(&self) -> Roots {
+        self.roots.clone()
     }
 
     fn hold(&self, machine: &Machine) -> Result<Hold, EngineError> {
@@ -502,7 +542,7 @@ fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> 
             let text = roots.outside(&At::new(&defined.name, &disk.id), &disk.file);
             problems.push(Problem::new(&disk.file, text));
         }
-        if let Some(message) = idle(entry, &disk) {
+        if let Some(message) = idle(entry, &resolved(entry, &stored), &disk) {
             let text = At::new(&defined.name, &disk.id).text(message, &definition);
             let text = text.with("path", entry.path.display());
             let text = text.with("format", entry.format.as_str());
@@ -546,6 +586,7 @@ fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> 
             definition,
             created: created.unwrap_or(Timestamp::UNIX_EPOCH),
             overlay_ok,
+            images: stored.images,
         })),
         below,
         unseen,
@@ -556,18 +597,33 @@ fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> 
 
 fn disk(entry: &DiskEntry, stored: &Tops) -> Disk {
     let top = stored.tops.get(&entry.id);
+    let file = match top {
+        Some(top) if top.file != entry.path => top.file.clone(),
+        _ => resolved(entry, stored),
+    };
     Disk {
         id: entry.id.clone(),
-        file: top.map_or_else(|| entry.path.clone(), |t| t.file.clone()),
+        file,
         format: top.map_or(entry.format, |t| t.format),
         size: 0,
     }
 }
 
+/// Where the path of a disk leads: as was recorded at import, or as it is now where nothing is recorded.
+fn resolved(entry: &DiskEntry, stored: &Tops) -> PathBuf {
+    let recorded = stored.images.get(&entry.id);
+    match recorded.filter(|i| i.named == entry.path) {
+        Some(image) => image.file.clone(),
+        None => entry
+            .path
+            .canonicalize()
+            .unwrap_or_else(|_| entry.path.clone()),
+    }
+}
+
 /// What is to be said of a path that is neither the active file nor under it, nor in the folder of one of ours that
 /// has taken its place there, or of another format than that file is of. Of what cannot be read nothing is said.
-fn idle(entry: &DiskEntry, disk: &Disk) -> Option<Message> {
-    let path = entry.path.as_path();
+fn idle(entry: &DiskEntry, path: &Path, disk: &Disk) -> Option<Message> {
     let as_format = |format| (format != entry.format).then_some(texts::FORMAT_IDLE);
     if path == disk.file {
         return as_format(disk.format);
@@ -591,13 +647,10 @@ fn idle(entry: &DiskEntry, disk: &Disk) -> Option<Message> {
 }
 
 fn virtual_size(file: &Path, format: Format) -> io::Result<u64> {
-    let meta = fs::metadata(file)?;
-    if !meta.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
+    let open = held::open(file, false)?;
     match format {
-        Format::Raw => Ok(meta.len().next_multiple_of(SECTOR)),
-        Format::Qcow2 => match Header::load(&fs::File::open(file)?)? {
+        Format::Raw => Ok(open.metadata()?.len().next_multiple_of(SECTOR)),
+        Format::Qcow2 => match Header::load(&open)? {
             Ok(header) => Ok(header.size),
             Err(_) => Err(io::Error::other("no readable qcow2 header")),
         },

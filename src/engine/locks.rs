@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -18,6 +18,7 @@ use nix::libc;
 
 use crate::engine::failure::At;
 use crate::engine::{EngineError, EngineErrorKind, Hold};
+use crate::held;
 use crate::inventory::Machine;
 use crate::text::catalog::engine as texts;
 
@@ -256,12 +257,9 @@ pub fn is_written(path: &Path) -> io::Result<bool> {
     is_taken(&file, USES + WRITE)
 }
 
-/// Opens without waiting: a pipe in place of an image would else wait for its other end.
+/// Opens what stands there itself, and without waiting.
 fn open(path: &Path) -> io::Result<File> {
-    File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
+    held::open(path, false)
 }
 
 fn held() -> std::sync::MutexGuard<'static, BTreeSet<(u64, u64)>> {

@@ -5,14 +5,15 @@
 //! work may die at any moment and be begun again, as long as the overlay is there; it is only removed by
 //! others, later. A lower file that is hidden is nobody else's to read.
 
-use std::fs::{self, File, Permissions};
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::engine::content::Content;
 use crate::engine::failure::At;
@@ -22,6 +23,7 @@ use crate::engine::qcow2::editor::{self, Editor};
 use crate::engine::qcow2::header::Header;
 use crate::engine::qcow2::tables::{Extent, Kind, Tables, size};
 use crate::engine::{EngineError, EngineErrorKind};
+use crate::held::{self, Foreign, Identity};
 use crate::inventory::Format;
 use crate::text::catalog::engine as texts;
 
@@ -44,6 +46,19 @@ pub struct Merge<'a> {
     pub parent_format: Format,
     /// The qcow2 overlay; it is only read.
     pub child: &'a Path,
+    /// The inodes that both must have, where they are known: another file under their name is left alone.
+    pub inodes: Inodes,
+    /// Where both must lie.
+    pub roots: &'a Roots,
+}
+
+/// The inodes of two neighbours of a chain.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inodes {
+    /// Of the lower file.
+    pub parent: Option<u64>,
+    /// Of the overlay.
+    pub child: Option<u64>,
 }
 
 /// Who looks on.
@@ -91,10 +106,10 @@ impl Merge<'_> {
     pub fn run(&self, watch: &Watch<'_>) -> Result<Merged, EngineError> {
         let child = |e: io::Error| self.at.io(self.child, &e);
         let parent = |e: io::Error| self.at.io(self.parent, &e);
-        let (header, lower, layers) = self.checked()?;
-        let file = File::open(self.child).map_err(child)?;
-        let mut tables = Tables::open(file, header).map_err(child)?;
-        let total = self.require_space(&mut tables, lower.as_ref())?;
+        let (above, below) = self.open()?;
+        let (header, lower, layers) = self.checked(&above, &below)?;
+        let mut tables = Tables::open(above, header).map_err(child)?;
+        let total = self.require_space(&mut tables, lower.as_ref(), &below)?;
         let mut work = Work {
             watch,
             tables,
@@ -103,7 +118,7 @@ impl Merge<'_> {
             done: 0,
             total,
         };
-        let target = open_for_writing(self.parent).map_err(parent)?;
+        let target = held::writable(&below).map_err(parent)?;
         let merged = match lower {
             None => work.fill_raw(&target),
             Some(header) => work.fill_qcow2(target, header),
@@ -116,26 +131,64 @@ impl Merge<'_> {
     /// # Errors
     /// As [`Merge::run`].
     pub fn check(&self) -> Result<(), EngineError> {
-        self.checked().map(|_| ())
+        let (above, below) = self.open()?;
+        self.checked(&above, &below).map(|_| ())
     }
 
-    /// The headers of both files, that of the lower one if it has one, and the chain of the overlay.
-    fn checked(&self) -> Result<(Header, Option<Header>, Vec<Layer>), EngineError> {
-        let header = self.header(self.child)?;
-        self.require_child(&header)?;
+    /// The headers of both files, that of the lower one if it has one, and the chain of the overlay, which begins
+    /// with the two.
+    fn checked(
+        &self,
+        above: &File,
+        below: &File,
+    ) -> Result<(Header, Option<Header>, Vec<Layer>), EngineError> {
+        let header = self.header(self.child, above)?;
+        self.require_child(&header, below)?;
         let lower = match self.parent_format {
             Format::Raw => None,
-            Format::Qcow2 => Some(self.header(self.parent)?),
+            Format::Qcow2 => Some(self.header(self.parent, below)?),
         };
-        let layers = chain::open(self.at, self.child, Format::Qcow2, &Roots::default())?;
+        let layers = chain::open(self.at, self.child, Format::Qcow2, self.roots)?;
+        for (layer, (file, open)) in layers
+            .iter()
+            .zip([(self.child, above), (self.parent, below)])
+        {
+            let io = |e: io::Error| self.at.io(file, &e);
+            let own = Identity::of(open).map_err(io)?;
+            if layer.id != (own.device, own.inode) {
+                let (expected, found) = (own.inode, layer.id.1);
+                return Err(io(Foreign::Other { expected, found }.into()));
+            }
+        }
         chain::require_whole(self.at, &layers)?;
         Ok((header, lower, layers))
     }
 
-    fn header(&self, path: &Path) -> Result<Header, EngineError> {
+    /// Both files, the overlay first: each opened once, and what was recorded.
+    fn open(&self) -> Result<(File, File), EngineError> {
+        for file in [self.child, self.parent] {
+            let inside = self.roots.admit(file);
+            if !inside.map_err(|e| self.at.io(file, &e))? {
+                return Err(EngineError {
+                    kind: EngineErrorKind::Denied,
+                    text: self.roots.outside(self.at, file),
+                });
+            }
+        }
+        let open = |file: &Path, inode| {
+            let opened = expected(file, inode);
+            opened.map_err(|e| self.at.io(file, &e))
+        };
+        let inodes = self.inodes;
+        Ok((
+            open(self.child, inodes.child)?,
+            open(self.parent, inodes.parent)?,
+        ))
+    }
+
+    fn header(&self, path: &Path, open: &File) -> Result<Header, EngineError> {
         let refuse = |message| self.at.error(EngineErrorKind::Unsupported, message, path);
-        let header = File::open(path).and_then(|f| Header::load(&f));
-        let header = header.map_err(|e| self.at.io(path, &e))?;
+        let header = Header::load(open).map_err(|e| self.at.io(path, &e))?;
         let header = header.map_err(|e| refuse(e.message()))?;
         header
             .merge_refusal()
@@ -143,10 +196,12 @@ impl Merge<'_> {
     }
 
     /// The overlay must lie on the lower file: else the merge would destroy what is in there.
-    fn require_child(&self, header: &Header) -> Result<(), EngineError> {
+    fn require_child(&self, header: &Header, below: &File) -> Result<(), EngineError> {
         let named = backing::of(self.child, header).map(|b| b.file);
-        let id = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
-        if named.is_some_and(|named| id(&named).is_some() && id(&named) == id(self.parent)) {
+        let named = named.and_then(|named| held::open_any(&named).ok());
+        let named = named.and_then(|named| Identity::of(named).ok());
+        let below = Identity::of(below).map_err(|e| self.at.io(self.parent, &e))?;
+        if named.is_some_and(|named| named.is_same(&below)) {
             return Ok(());
         }
         Err(EngineError {
@@ -163,6 +218,7 @@ impl Merge<'_> {
         &self,
         tables: &mut Tables,
         lower: Option<&Header>,
+        below: &File,
     ) -> Result<u64, EngineError> {
         let cluster = lower.map_or(512, |h| 1_u64 << h.cluster_bits);
         let zeroes_take = lower.is_none_or(|h| h.version < 3);
@@ -182,7 +238,7 @@ impl Merge<'_> {
         // Tables take 8 bytes of a cluster for each cluster, and refcounts at most as much.
         let data = clusters.saturating_mul(cluster);
         let needed = data.saturating_add(clusters * 16 + data / 64 + 64 * cluster);
-        let stat = rustix::fs::statvfs(self.parent);
+        let stat = rustix::fs::fstatvfs(below);
         let stat = stat.map_err(|e| self.at.io(self.parent, &e.into()))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         if free >= needed {
@@ -199,49 +255,61 @@ impl Merge<'_> {
     }
 }
 
+/// Opens a file that must have that inode, if one is known.
+///
+/// # Errors
+/// As [`held::open`]; [`Foreign::Other`].
+pub fn expected(file: &Path, inode: Option<u64>) -> io::Result<File> {
+    let open = held::open(file, false)?;
+    let found = Identity::of(&open)?.inode;
+    match inode.filter(|inode| *inode != found) {
+        Some(expected) => Err(Foreign::Other { expected, found }.into()),
+        None => Ok(open),
+    }
+}
+
 /// Whether the header of `file` has room for that backing file.
 ///
 /// # Errors
 /// It cannot be read, or has no room.
 pub fn can_name(at: &At, file: &Path, backing: &Path, format: Format) -> Result<(), EngineError> {
-    renamed(at, file, backing, format).map(|_| ())
+    let open = held::open(file, false).map_err(|e| at.io(file, &e))?;
+    renamed(at, file, &open, backing, format).map(|_| ())
 }
 
-/// Makes `backing` the backing file that the header of `file` names, durably. The disk under both names
-/// must read the same.
+/// Makes `backing` the backing file that the header of `file` names, durably; `file` must have that inode, if one
+/// is known. The disk under both names must read the same.
 ///
 /// # Errors
-/// As [`can_name`], or it cannot be written.
-pub fn name(at: &At, file: &Path, backing: &Path, format: Format) -> Result<(), EngineError> {
-    let area = renamed(at, file, backing, format)?;
-    let written = open_for_writing(file).and_then(|f| {
+/// As [`can_name`], or it is another file, or cannot be written.
+pub fn name(
+    at: &At,
+    file: &Path,
+    inode: Option<u64>,
+    backing: &Path,
+    format: Format,
+) -> Result<(), EngineError> {
+    let open = expected(file, inode).map_err(|e| at.io(file, &e))?;
+    let area = renamed(at, file, &open, backing, format)?;
+    let written = held::writable(&open).and_then(|f| {
         f.write_all_at(&area, 0)?;
         f.sync_all()
     });
     written.map_err(|e| at.io(file, &e))
 }
 
-fn renamed(at: &At, file: &Path, backing: &Path, format: Format) -> Result<Vec<u8>, EngineError> {
+fn renamed(
+    at: &At,
+    file: &Path,
+    open: &File,
+    backing: &Path,
+    format: Format,
+) -> Result<Vec<u8>, EngineError> {
     let refuse = |message| at.error(EngineErrorKind::Unsupported, message, file);
-    let header = File::open(file).and_then(|f| Header::load(&f));
-    let header = header.map_err(|e| at.io(file, &e))?;
+    let header = Header::load(open).map_err(|e| at.io(file, &e))?;
     let header = header.map_err(|e| refuse(e.message()))?;
     let area = header.with_backing(backing.as_os_str().as_bytes(), format.as_str());
     area.ok_or_else(|| refuse(texts::HEADER_FULL))
-}
-
-/// Opens a frozen file of ours too: its mode is lifted for the moment of opening.
-fn open_for_writing(file: &Path) -> io::Result<File> {
-    let open = || File::options().read(true).write(true).open(file);
-    match open() {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
-        opened => return opened,
-    }
-    let mode = fs::metadata(file)?.mode() & 0o7777;
-    fs::set_permissions(file, Permissions::from_mode(mode | 0o200))?;
-    let opened = open();
-    fs::set_permissions(file, Permissions::from_mode(mode))?;
-    opened
 }
 
 struct Work<'a> {

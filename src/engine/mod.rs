@@ -9,7 +9,9 @@ pub mod drivers;
 pub mod failure;
 pub mod flatten;
 pub mod graph;
+mod image;
 pub mod import;
+pub mod kept;
 pub mod library;
 pub mod links;
 pub mod locks;
@@ -35,6 +37,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::qcow2::chain::Roots;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Disk, Format, Machine, PowerState, SnapshotDisk};
 use crate::text::Text;
@@ -75,6 +78,11 @@ pub trait Compute: Send + Sync + 'static {
     /// definition is now, and why that is so. No set may be taken then: nobody knows which file is meant.
     fn misnamed(&self, _id: VmId) -> Option<(String, Text)> {
         None
+    }
+
+    /// Where images and their backing files must lie.
+    fn roots(&self) -> Roots {
+        Roots::default()
     }
 
     /// Makes `tops` the active files of the machine, durably (write, fsync, rename, fsync of the

@@ -5,9 +5,9 @@
 //! The overlay lies in the data directory and names the old top by its absolute path. An old top that the
 //! server made itself becomes 0444; the operator's own imported file keeps its mode.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::engine::failure::{At, ours};
@@ -19,7 +19,8 @@ use crate::engine::space::Reserve;
 use crate::engine::{
     EngineError, EngineErrorKind, Found, Plan, Revert, RevertRequest, Scope, Stamp, Storage, Top,
 };
-use crate::engine::{reflink, revert, stage};
+use crate::engine::{image as images, reflink, revert, stage};
+use crate::held::{self, Foreign};
 use crate::id::SetId;
 use crate::inventory::{Disk, Format, Machine, SnapshotDisk};
 use crate::text::catalog::engine as texts;
@@ -56,11 +57,11 @@ impl Overlay {
     }
 
     /// The overlay gets the owner and mode of what lies under it.
-    fn require_owner(&self, at: &At, image: &Path) -> Result<(), EngineError> {
+    fn require_owner(&self, at: &At, image: &Path, open: &File) -> Result<(), EngineError> {
         let Ok(file) = stage::nameless(self.there()) else {
             return Ok(()); // tried when it is made
         };
-        match revert::forbidden(&file, image) {
+        match revert::forbidden(&file, open) {
             None => Ok(()),
             Some(why) => Err(EngineError {
                 kind: EngineErrorKind::Denied,
@@ -76,10 +77,10 @@ impl Overlay {
     }
 
     /// Writes the overlay under its staged name, durably. An older attempt is replaced.
-    fn stage(&self, plan: &Plan) -> io::Result<()> {
+    fn stage(&self, plan: &Plan, source: &File) -> io::Result<()> {
         let file = stage::create(plan, LEVELS)?;
         image(plan).write(&file)?;
-        revert::take_over_writable(&file, &File::open(&plan.disk.file)?, &plan.new_file)?;
+        revert::take_over_writable(&file, source, &plan.new_file)?;
         file.sync_all()?;
         stage::sync_dir(plan.new_file.parent().unwrap_or(&self.sets))
     }
@@ -91,9 +92,17 @@ impl Overlay {
             return Ok(());
         }
         // Durable: its times are noted with the snapshot, and a power cut must not bring back older ones.
-        fs::set_permissions(file, Permissions::from_mode(mode))
-            .and_then(|()| stage::sync_file(file))
-            .map_err(|e| At::plan(plan).io(file, &e))
+        let set = || {
+            let (folder, name) = held::folder_of_ours(file, LEVELS)?;
+            let open = folder.open_file(name, false)?;
+            let (expected, found) = (plan.seen.inode, open.metadata()?.ino());
+            if expected != found {
+                return Err(Foreign::Other { expected, found }.into());
+            }
+            held::set_mode(&open, mode)?;
+            open.sync_all()
+        };
+        set().map_err(|e: io::Error| At::plan(plan).io(file, &e))
     }
 }
 
@@ -124,9 +133,13 @@ impl Storage for Overlay {
             let text = links::allowing(text, machine, disk);
             return Err(EngineError { kind, text });
         }
-        self.require_owner(&at, &disk.file)?;
-        let meta = fs::metadata(&disk.file).map_err(|e| at.io(&disk.file, &e))?;
-        let size = chain.first().map_or(disk.size, |top| top.size);
+        images::check(&at, machine, disk, &chain)?;
+        let Some(top) = chain.first() else {
+            return Ok(None);
+        };
+        self.require_owner(&at, &disk.file, &top.open)?;
+        let meta = top.open.metadata().map_err(|e| at.io(&disk.file, &e))?;
+        let size = top.size;
         let plan = Plan {
             driver: NAME.to_owned(),
             set,
@@ -165,13 +178,13 @@ impl Storage for Overlay {
             return Ok(());
         }
         let at = At::plan(plan);
-        stage::unchanged(plan)?;
+        let source = stage::source(plan)?;
         stage::make_dirs(&self.sets, 1).map_err(|e| ours(plan, &self.sets, &e))?;
         self.room(plan)?;
-        self.stage(plan)
+        self.stage(plan, &source)
             .map_err(|e| ours(plan, &plan.new_file, &e))?;
         // What the machine wrote last may still be in memory only.
-        stage::sync_file(&plan.disk.file).map_err(|e| at.io(&plan.disk.file, &e))
+        source.sync_all().map_err(|e| at.io(&plan.disk.file, &e))
     }
 
     /// The machine is off: the old top stands still already, this only makes sure of it.
@@ -179,7 +192,7 @@ impl Storage for Overlay {
         match stage::probe(plan)? {
             Found::Cut => Ok(()),
             Found::Prepared => {
-                stage::unchanged(plan)?;
+                stage::source(plan)?;
                 stage::commit(plan)
             }
             Found::Absent => Err(At::plan(plan).error(
@@ -216,7 +229,7 @@ impl Storage for Overlay {
 
     fn undo(&self, plan: &Plan) -> Result<(), EngineError> {
         // The overlay has the mode that its base had before `settle`.
-        if let Ok(overlay) = fs::metadata(&plan.new_file) {
+        if let Ok(overlay) = fs::symlink_metadata(&plan.new_file) {
             self.set_mode(plan, overlay.mode() & 0o7777)?;
         }
         stage::undo(plan, LEVELS)
@@ -236,14 +249,14 @@ impl Storage for Overlay {
             backing: Some((&kept.file, kept.format)),
         };
         image.require(&At::disk(machine, disk), &kept.file)?;
-        revert::plan(NAME, request, new_file, Format::Qcow2, None)
+        revert::plan(NAME, request, new_file, Format::Qcow2, None, &self.roots)
     }
 
     fn prepare_revert(&self, revert: &Revert) -> Result<(), EngineError> {
         let place = texts::DATA_DIRECTORY.text();
         self.reserve
             .require(&At::revert(revert), &self.sets, place)?;
-        revert::overlay(revert)
+        revert::overlay(revert, &self.roots)
     }
 
     fn hold_revert(&self, revert: &Revert) -> Result<Option<ImageLock>, EngineError> {

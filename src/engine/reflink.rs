@@ -5,24 +5,24 @@
 //! image is named by a symbolic link, beside what the link leads to.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{IFlags, ioctl_ficlone, ioctl_getflags, ioctl_setflags};
+use rustix::fs::{IFlags, ioctl_ficlone};
 
 use crate::engine::extents;
 use crate::engine::failure::{At, kind, ours};
 use crate::engine::locks::ImageLock;
-use crate::engine::qcow2::chain::{self, Roots};
-use crate::engine::qcow2::header::Header;
+use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::space::Reserve;
 use crate::engine::{
     EngineError, EngineErrorKind, Found, Plan, Revert, RevertRequest, Scope, Stamp, Storage, Top,
 };
-use crate::engine::{revert, stage};
+use crate::engine::{image, revert, stage};
+use crate::held::{self, Folder};
 use crate::id::SetId;
 use crate::inventory::{Disk, Format, Machine, SnapshotDisk};
 use crate::text::catalog::engine as texts;
@@ -66,9 +66,10 @@ impl Reflink {
 
     /// Whether the image has too many extents to be cloned while machines stand still. Where they cannot be
     /// counted the trial clone alone decides.
-    fn is_scattered(&self, file: &Path) -> bool {
-        let counted = File::open(file).and_then(|f| extents::count(&f));
-        let Ok(extents) = counted else { return false };
+    fn is_scattered(&self, file: &Path, open: &File) -> bool {
+        let Ok(extents) = extents::count(open) else {
+            return false;
+        };
         let scattered = extents > self.extents;
         if scattered {
             tracing::info!(file = %file.display(), extents, limit = self.extents,                 "Too many extents to clone; another driver is asked");
@@ -96,8 +97,12 @@ impl Storage for Reflink {
         let at = At::disk(machine, disk);
         let chain = chain::open(&at, &disk.file, disk.format, &self.roots)?;
         chain::require_whole(&at, &chain)?;
-        let meta = fs::metadata(&disk.file).map_err(|e| at.io(&disk.file, &e))?;
-        if self.is_scattered(&disk.file) {
+        image::check(&at, machine, disk, &chain)?;
+        let Some(top) = chain.first() else {
+            return Ok(None);
+        };
+        let meta = top.open.metadata().map_err(|e| at.io(&disk.file, &e))?;
+        if self.is_scattered(&disk.file, &top.open) {
             return Ok(None);
         }
         let folder = folder_of(&disk.file).map_err(|e| at.io(&disk.file, &e))?;
@@ -108,7 +113,7 @@ impl Storage for Reflink {
             machine: machine.id,
             machine_name: machine.name.clone(),
             disk: Disk {
-                size: chain.first().map_or(disk.size, |top| top.size),
+                size: top.size,
                 ..disk.clone()
             },
             new_file: folder.join(set.to_string()).join(name),
@@ -116,7 +121,7 @@ impl Storage for Reflink {
         };
         // Whatever is in the way here (no such call, another mount, a folder that cannot be written) is
         // no trouble with the disk itself: another driver may hold it.
-        let held = trial(&plan).is_ok() && header_of_clone(&plan, &self.roots).is_ok();
+        let held = trial(&plan, &top.open).is_ok() && header_of_clone(&plan, &chain).is_ok();
         Ok(held.then_some(plan))
     }
 
@@ -131,13 +136,13 @@ impl Storage for Reflink {
             return Ok(());
         }
         let at = At::plan(plan);
-        stage::unchanged(plan)?;
+        let source = stage::source(plan)?;
         self.room(plan)?;
-        stage(plan)
+        stage(plan, &source)
             .and_then(|_| stage::sync_dir(directory(plan)))
             .map_err(|e| ours(plan, &plan.new_file, &e))?;
         // What the machine wrote last may still be in memory only.
-        stage::sync_file(&plan.disk.file).map_err(|e| at.io(&plan.disk.file, &e))
+        source.sync_all().map_err(|e| at.io(&plan.disk.file, &e))
     }
 
     fn cut(&self, plan: &Plan) -> Result<(), EngineError> {
@@ -154,20 +159,18 @@ impl Storage for Reflink {
                 ));
             }
         }
-        stage::unchanged(plan)?;
-        let target = File::options()
-            .write(true)
-            .open(stage::part(plan))
-            .map_err(io)?;
-        clone(plan, &target).map_err(io)?;
-        if let Some(area) = header_of_clone(plan, &self.roots)? {
-            target.write_all_at(&area, 0).map_err(io)?;
+        let source = stage::source(plan)?;
+        let target = stage::staged(plan).map_err(io)?;
+        clone(&target, &source).map_err(io)?;
+        if plan.disk.format == Format::Qcow2 {
+            let chain = chain::open(&at, &plan.disk.file, plan.disk.format, &self.roots)?;
+            if let Some(area) = header_of_clone(plan, &chain)? {
+                target.write_all_at(&area, 0).map_err(io)?;
+            }
         }
-        target
-            .set_permissions(Permissions::from_mode(0o444))
-            .map_err(io)?;
+        held::set_mode(&target, 0o444).map_err(io)?;
         // A writer that came while we cloned shows here at the latest.
-        stage::unchanged(plan)?;
+        stage::source(plan)?;
         stage::commit(plan)
     }
 
@@ -210,14 +213,15 @@ impl Storage for Reflink {
         let real = |f: &Path| f.canonicalize().map_err(|e| at.io(f, &e));
         let (image, clone) = (real(&disk.file)?, real(&kept.file)?);
         let in_place = !request.shared && disk.format == kept.format;
-        let image = (in_place && belongs(&disk.file, &image, &clone)).then_some(image);
+        let named = machine.image(&disk.file).map_or(&disk.file, |i| &i.named);
+        let image = (in_place && belongs(named, &image, &clone)).then_some(image);
         let folder = match &image {
             Some(image) => folder_to_exchange(image, request.set),
             None => clone.parent().unwrap_or(Path::new("/")).to_owned(),
         };
         let stem = format!("{}-{}", machine.id, disk.id);
         let new_file = revert::beside(&folder, &stem, request.job, kept.format.as_str());
-        revert::plan(NAME, request, new_file, kept.format, image)
+        revert::plan(NAME, request, new_file, kept.format, image, &self.roots)
     }
 
     fn prepare_revert(&self, revert: &Revert) -> Result<(), EngineError> {
@@ -225,7 +229,7 @@ impl Storage for Reflink {
         let folder = folders.find(|f| f.is_dir()).unwrap_or(Path::new("/"));
         self.reserve
             .require(&At::revert(revert), folder, folder.display())?;
-        revert::clone(revert)
+        revert::clone(revert, &self.roots)
     }
 
     fn hold_revert(&self, revert: &Revert) -> Result<Option<ImageLock>, EngineError> {
@@ -284,53 +288,58 @@ fn folder_to_exchange(image: &Path, set: SetId) -> PathBuf {
 }
 
 /// The empty target of the clone under its staged name. An older attempt is replaced.
-fn stage(plan: &Plan) -> io::Result<File> {
+fn stage(plan: &Plan, source: &File) -> io::Result<File> {
     let target = stage::create(plan, LEVELS)?;
-    take_flags(plan, &target)?;
+    take_flags(&target, source)?;
     Ok(target)
 }
 
 /// Clones beside the image into a file without a name: no journal tells of a plan yet, so nothing may be
 /// left if the process dies here.
-fn trial(plan: &Plan) -> io::Result<()> {
-    let beside = beside(plan);
-    match fs::symlink_metadata(beside.join(FOLDER)) {
-        Ok(it) if !it.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
-        _ => {}
-    }
-    let target = stage::nameless(beside)?;
-    take_flags(plan, &target)?;
+fn trial(plan: &Plan, source: &File) -> io::Result<()> {
+    let beside = Folder::follow(beside(plan))?;
+    require_own(&beside)?;
+    let target = beside.nameless(0o600)?;
+    take_flags(&target, source)?;
     // An apply gives the image's owner and mode to what takes its place.
-    revert::take_over(&target, &File::open(&plan.disk.file)?)?;
-    clone(plan, &target)
+    revert::take_over(&target, source)?;
+    clone(&target, source)
+}
+
+/// Refuses if somebody else has made the folder for clones, or may exchange what is in it.
+fn require_own(beside: &Folder) -> io::Result<()> {
+    match beside.look(FOLDER)? {
+        None => Ok(()),
+        Some(_) => beside.child(FOLDER)?.require_private(),
+    }
 }
 
 /// What keeps this process from making a file beside the image that may take its place, if it is a permission.
 pub(crate) fn forbidden(image: &Path) -> Option<String> {
     let folder = folder_of(image).ok()?;
     let beside = folder.parent()?;
-    let target = match stage::nameless(beside) {
+    let folder = Folder::follow(beside).ok()?;
+    if let Err(e) = require_own(&folder) {
+        return Some(format!("{}: {e}", beside.join(FOLDER).display()));
+    }
+    let target = match folder.nameless(0o600) {
         Ok(target) => target,
         Err(e) if kind(&e) == EngineErrorKind::Denied => {
             return Some(format!("files cannot be made in {}: {e}", beside.display()));
         }
         Err(_) => return None,
     };
-    revert::forbidden(&target, image)
+    revert::forbidden(&target, &held::open(image, false).ok()?)
 }
 
-fn take_flags(plan: &Plan, target: &File) -> io::Result<()> {
+fn take_flags(target: &File, source: &File) -> io::Result<()> {
     // btrfs clones a file without copy-on-write only into another such, and the flag takes only on an
-    // empty file. Where flags are unknown there is none to take over.
-    if ioctl_getflags(File::open(&plan.disk.file)?).is_ok_and(|f| f.contains(IFlags::NOCOW)) {
-        let flags = ioctl_getflags(target)?;
-        ioctl_setflags(target, flags | IFlags::NOCOW)?;
-    }
-    Ok(())
+    // empty file.
+    held::take_flags(target, source, IFlags::NOCOW)
 }
 
-fn clone(plan: &Plan, target: &File) -> io::Result<()> {
-    Ok(ioctl_ficlone(target, File::open(&plan.disk.file)?)?)
+fn clone(target: &File, source: &File) -> io::Result<()> {
+    Ok(ioctl_ficlone(target, source)?)
 }
 
 /// The folder that the image lies in.
@@ -345,22 +354,23 @@ fn directory(plan: &Plan) -> &Path {
 
 /// The header area that the clone needs because it lies in another folder than the image, and nothing is recorded of
 /// the clone but what its header says: `None` if the image names no backing file, or by an absolute path with a format.
-fn header_of_clone(plan: &Plan, roots: &Roots) -> Result<Option<Vec<u8>>, EngineError> {
+fn header_of_clone(plan: &Plan, chain: &[Layer]) -> Result<Option<Vec<u8>>, EngineError> {
     let (at, file) = (At::plan(plan), &plan.disk.file);
-    if plan.disk.format != Format::Qcow2 {
+    let Some(top) = chain.first() else {
         return Ok(None);
+    };
+    if top.id != (plan.seen.device, plan.seen.inode) {
+        return Err(at.error(EngineErrorKind::Failed, texts::CHANGED, file));
     }
-    let header = File::open(file)
-        .and_then(|f| Header::load(&f))
-        .map_err(|e| at.io(file, &e))?
-        .map_err(|e| at.error(EngineErrorKind::Unsupported, e.message(), file))?;
+    let Some(header) = &top.header else {
+        return Ok(None);
+    };
     let Some(name) = header.backing.as_deref().map(OsStr::from_bytes) else {
         return Ok(None);
     };
     if Path::new(name).is_absolute() && header.backing_format().is_some() {
         return Ok(None);
     }
-    let chain = chain::open(&at, file, plan.disk.format, roots)?;
     let area = chain.get(1).and_then(|below| {
         let path: PathBuf = below.file.clone();
         header.with_backing(path.as_os_str().as_bytes(), below.format.as_str())

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use crate::engine::merge;
 use crate::engine::qcow2::backing;
 use crate::engine::qcow2::header::{Header, has_magic};
 use crate::engine::{EngineError, Top};
+use crate::held;
 use crate::id::VmId;
 use crate::inventory::Format;
 
@@ -362,11 +363,8 @@ fn look(file: &Path, format: Format, size: Option<u64>) -> Result<Option<Header>
         io::ErrorKind::NotFound => "is not there".to_owned(),
         _ => e.to_string(),
     };
-    let meta = fs::metadata(file).map_err(said)?;
-    if !meta.is_file() {
-        return Err("is not a regular file".to_owned());
-    }
-    let open = File::open(file).map_err(said)?;
+    let open = held::open(file, false).map_err(said)?;
+    let meta = open.metadata().map_err(said)?;
     let header = match format {
         Format::Qcow2 => {
             let header = Header::load(&open).map_err(said)?;
@@ -401,7 +399,7 @@ impl Naming {
     /// It cannot be read or written.
     pub fn write(&self) -> Result<(), EngineError> {
         let at = At::new(&self.machine, &self.disk);
-        let header = File::open(&self.file).and_then(|f| Header::load(&f));
+        let header = held::open(&self.file, false).and_then(|f| Header::load(&f));
         let header = header.map_err(|e| at.io(&self.file, &e))?;
         let says = |h: &Header| {
             h.backing.as_deref() == Some(self.backing.as_os_str().as_bytes())
@@ -409,7 +407,7 @@ impl Naming {
         };
         match header.is_ok_and(|h| says(&h)) {
             true => Ok(()),
-            false => merge::name(&at, &self.file, &self.backing, self.format),
+            false => merge::name(&at, &self.file, None, &self.backing, self.format),
         }
     }
 }

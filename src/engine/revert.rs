@@ -4,16 +4,15 @@
 //! is exchanged with the active file at its path: what stood there then lies under the internal name, as the
 //! safety copy, until [`settle`]. Which of both files stands where is told by the inode of the old one.
 
-use std::fs::{self, File, Permissions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    Access, AtFlags, CWD, IFlags, RenameFlags, XattrFlags, accessat, fgetxattr, flistxattr,
-    fremovexattr, fsetxattr, ioctl_ficlone, ioctl_getflags, ioctl_setflags, renameat_with,
+    Access, AtFlags, CWD, IFlags, accessat, fgetxattr, flistxattr, ioctl_ficlone, ioctl_getflags,
 };
-use rustix::io::Errno;
 
 use crate::engine::failure::{At, kind};
 use crate::engine::links;
@@ -21,8 +20,9 @@ use crate::engine::locks::ImageLock;
 use crate::engine::project;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::writer::NewImage;
-use crate::engine::stage::{self, remove, sync_dir};
-use crate::engine::{EngineError, EngineErrorKind, Revert, RevertRequest, Stamp, Top};
+use crate::engine::stage::{self, sync_dir};
+use crate::engine::{EngineError, EngineErrorKind, Revert, RevertRequest, Stamp, Top, image, kept};
+use crate::held::{self, Folder};
 use crate::id::SetId;
 use crate::inventory::Format;
 use crate::text::catalog::engine as texts;
@@ -43,10 +43,11 @@ pub(crate) fn plan(
     new_file: PathBuf,
     new_format: Format,
     in_place: Option<PathBuf>,
+    roots: &Roots,
 ) -> Result<Revert, EngineError> {
     let (machine, disk, kept) = (request.machine, request.disk, request.kept);
     let at = At::disk(machine, disk);
-    let layers = chain::open(&at, &kept.file, kept.format, &Roots::default())?;
+    let layers = kept::open(&at, kept, roots)?;
     chain::require_whole(&at, &layers)?;
     if in_place.is_none() && !machine.overlay_ok {
         let kind = EngineErrorKind::Unsupported;
@@ -54,10 +55,10 @@ pub(crate) fn plan(
         let text = links::allowing(text, machine, disk);
         return Err(EngineError { kind, text });
     }
-    let meta = fs::metadata(&disk.file).map_err(|e| at.io(&disk.file, &e))?;
-    if !meta.is_file() {
-        return Err(at.error(EngineErrorKind::Unsupported, texts::NOT_REGULAR, &disk.file));
-    }
+    let io = |e: io::Error| at.io(&disk.file, &e);
+    let active = chain::top(&at, &disk.file, roots)?;
+    image::check(&at, machine, disk, std::slice::from_ref(&active))?;
+    let meta = active.open.metadata().map_err(io)?;
     Ok(Revert {
         driver: driver.to_owned(),
         set: request.set,
@@ -84,7 +85,8 @@ pub(crate) fn top(revert: &Revert) -> Top {
 }
 
 /// Makes the new file, an empty overlay over the kept one, durably. An older attempt is replaced.
-pub(crate) fn overlay(revert: &Revert) -> Result<(), EngineError> {
+pub(crate) fn overlay(revert: &Revert, roots: &Roots) -> Result<(), EngineError> {
+    kept::open(&At::revert(revert), &revert.kept, roots)?;
     let image = NewImage {
         size: revert.kept.size,
         backing: Some((&revert.kept.file, revert.kept.format)),
@@ -93,21 +95,25 @@ pub(crate) fn overlay(revert: &Revert) -> Result<(), EngineError> {
 }
 
 /// Makes the new file, a clone of the kept one, durably. An older attempt is replaced.
-pub(crate) fn clone(revert: &Revert) -> Result<(), EngineError> {
+pub(crate) fn clone(revert: &Revert, roots: &Roots) -> Result<(), EngineError> {
+    let layers = kept::open(&At::revert(revert), &revert.kept, roots)?;
     make(revert, |file| {
-        let kept = File::open(&revert.kept.file)?;
-        if ioctl_getflags(&kept).is_ok_and(|f| f.contains(IFlags::NOCOW)) {
-            ioctl_setflags(file, ioctl_getflags(file)? | IFlags::NOCOW)?;
-        }
-        Ok(ioctl_ficlone(file, &kept)?)
+        let kept = layers.first().ok_or(io::ErrorKind::NotFound)?;
+        held::take_flags(file, &kept.open, IFlags::NOCOW)?;
+        Ok(ioctl_ficlone(file, &*kept.open)?)
     })
 }
 
 fn make(revert: &Revert, content: impl FnOnce(&File) -> io::Result<()>) -> Result<(), EngineError> {
     let old = &revert.disk.file;
-    let base = File::open(old).map_err(|e| At::revert(revert).io(old, &e))?;
+    let at = At::revert(revert);
+    let base = held::open(old, false).map_err(|e| at.io(old, &e))?;
+    let meta = base.metadata().map_err(|e| at.io(old, &e))?;
+    if (meta.dev(), meta.ino()) != (revert.seen.device, revert.seen.inode) {
+        return Err(at.error(EngineErrorKind::Failed, texts::REPLACED, old));
+    }
     let make = || {
-        require_removable(revert)?;
+        require_removable(revert, &base)?;
         let folder = revert.new_file.parent().unwrap_or(Path::new("/"));
         let file = stage::create_file(&revert.new_file, LEVELS)?;
         content(&file)?;
@@ -122,7 +128,7 @@ fn make(revert: &Revert, content: impl FnOnce(&File) -> io::Result<()>) -> Resul
 }
 
 /// Whether the old file can go from its place after the commit, where it has to.
-fn require_removable(revert: &Revert) -> io::Result<()> {
+fn require_removable(revert: &Revert, base: &File) -> io::Result<()> {
     let made = |file: &Path| {
         let mut above = file.ancestors().skip(1).take(2);
         let is_set = |f: &Path| f.file_name()?.to_str()?.parse::<SetId>().ok();
@@ -134,9 +140,10 @@ fn require_removable(revert: &Revert) -> io::Result<()> {
         None => return Ok(()),
     };
     let folder = old.parent().unwrap_or(Path::new("/"));
-    for it in [old.as_path(), folder] {
+    let held = Folder::follow(folder)?;
+    for (it, fd) in [(old.as_path(), base.as_fd()), (folder, held.as_fd())] {
         let kept = IFlags::IMMUTABLE | IFlags::APPEND;
-        let flags = File::open(it).and_then(|f| Ok(ioctl_getflags(f)?));
+        let flags = ioctl_getflags(fd);
         if flags.is_ok_and(|flags| flags.intersects(kept)) {
             let text = format!("{} has the attribute i or a (chattr)", it.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
@@ -166,13 +173,9 @@ fn require_removable(revert: &Revert) -> io::Result<()> {
         AtFlags::EACCESS,
     )
     .map_err(|e| denied(io::Error::from(e).kind()))?;
-    let (user, file, above) = (
-        nix::unistd::geteuid(),
-        fs::metadata(old)?,
-        fs::metadata(folder)?,
-    );
-    let owners = [0, file.uid(), above.uid()];
-    match above.mode() & 0o1000 == 0 || owners.contains(&user.as_raw()) {
+    let (user, file, above) = (nix::unistd::geteuid(), base.metadata()?, held.identity()?);
+    let owners = [0, file.uid(), above.owner];
+    match above.mode & 0o1000 == 0 || owners.contains(&user.as_raw()) {
         true => Ok(()),
         false => Err(denied(io::ErrorKind::PermissionDenied)),
     }
@@ -183,14 +186,15 @@ fn require_removable(revert: &Revert) -> io::Result<()> {
 /// # Errors
 /// Someone has it open.
 pub(crate) fn hold(revert: &Revert) -> Result<Option<ImageLock>, EngineError> {
-    let id = inode(&revert.new_file).map_err(|e| trouble(revert, &e))?;
-    if id.is_none() || id == Some((revert.seen.device, revert.seen.inode)) {
+    let inode = inode(&revert.new_file).map_err(|e| trouble(revert, &e))?;
+    if inode.is_none() || inode == Some(revert.seen.inode) {
         return Ok(None);
     }
     ImageLock::take(&At::revert(revert), &revert.new_file).map(Some)
 }
 
-/// Exchanges the new file with the active one, if it is to stand at its path and does not yet.
+/// Exchanges the new file with the active one, if it is to stand at its path and does not yet. Told by inodes alone:
+/// it may be another process, after a start of the host, that goes on here.
 ///
 /// # Errors
 /// Neither of both files is the one that was active.
@@ -199,21 +203,42 @@ pub(crate) fn exchange(revert: &Revert) -> Result<(), EngineError> {
         return Ok(());
     };
     let io = |e: io::Error| trouble(revert, &e);
-    let old = Some((revert.seen.device, revert.seen.inode));
-    let (here, there) = (
-        inode(path).map_err(io)?,
-        inode(&revert.new_file).map_err(io)?,
-    );
-    if here == old && there.is_some() {
-        renameat_with(CWD, &revert.new_file, CWD, path, RenameFlags::EXCHANGE)
-            .map_err(|e| io(e.into()))?;
-    } else if here.is_none() || here == old || (there.is_some() && there != old) {
-        return Err(At::revert(revert).error(EngineErrorKind::Failed, texts::REPLACED, path));
+    let replaced = || At::revert(revert).error(EngineErrorKind::Failed, texts::REPLACED, path);
+    let above = path.parent().unwrap_or(Path::new("/"));
+    let folder = Folder::resolve(above).map_err(io)?;
+    let name = path.file_name().unwrap_or_default();
+    // It had no link above it when it was planned.
+    if folder.path() != above {
+        return Err(replaced());
     }
-    for file in [path, &revert.new_file] {
-        sync_dir(file.parent().unwrap_or(Path::new("/"))).map_err(io)?;
+    let found = held::folder_of_ours(&revert.new_file, LEVELS);
+    let (ours, new_name) = match found {
+        // It was settled already.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let here = folder.look(name).map_err(io)?;
+            let is_old = here.is_none_or(|it| it.inode == revert.seen.inode);
+            return if is_old { Err(replaced()) } else { Ok(()) };
+        }
+        found => found.map_err(io)?,
+    };
+    let old = Some(revert.seen.inode);
+    let inode = |it: Option<held::Identity>| it.map(|it| it.inode);
+    let here = inode(folder.look(name).map_err(io)?);
+    let there = inode(ours.look(&new_name).map_err(io)?);
+    match (here, there) {
+        (Some(was), Some(new)) if here == old => {
+            let exchanged = folder.exchange(name, was, &ours, &new_name, new);
+            exchanged.map_err(|e| match held::foreign(&e) {
+                Some(_) => At::revert(revert).io(path, &e),
+                None => io(e),
+            })?;
+        }
+        _ if here.is_none() || here == old || (there.is_some() && there != old) => {
+            return Err(replaced());
+        }
+        _ => {}
     }
-    Ok(())
+    folder.sync().and_then(|()| ours.sync()).map_err(io)
 }
 
 /// Removes the safety copy of a revert in place. The new file of another is the active one and stays.
@@ -228,7 +253,7 @@ pub(crate) fn settle(revert: &Revert) -> Result<(), EngineError> {
 pub(crate) fn undo(revert: &Revert) -> Result<(), EngineError> {
     let io = |e: io::Error| trouble(revert, &e);
     // Only where the two change places can it stand there. Elsewhere the number may be used again.
-    let old = Some((revert.seen.device, revert.seen.inode));
+    let old = Some(revert.seen.inode);
     if revert.in_place.is_some() && inode(&revert.new_file).map_err(io)? == old {
         return Ok(());
     }
@@ -237,21 +262,12 @@ pub(crate) fn undo(revert: &Revert) -> Result<(), EngineError> {
 
 /// Removes the new file, or what was exchanged for it, and the folders that were made for it and are empty.
 fn discard_new(revert: &Revert) -> Result<(), EngineError> {
-    let gone = discard(&revert.new_file);
+    let gone = stage::discard(&revert.new_file, LEVELS);
     let gone = gone.and_then(|()| match &revert.in_place {
         Some(_) => stage::remove_dirs(&revert.new_file, LEVELS),
         None => Ok(()),
     });
     gone.map_err(|e| trouble(revert, &e))
-}
-
-/// Unlinks a file durably; it may be gone already, and its folder with it.
-pub(crate) fn discard(file: &Path) -> io::Result<()> {
-    remove(file)?;
-    match sync_dir(file.parent().unwrap_or(Path::new("/"))) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        synced => synced,
-    }
 }
 
 /// Where a file of this job stands beside the kept one: `<stem>-<job>.<suffix>`.
@@ -273,25 +289,28 @@ pub(crate) fn beside(
 pub(crate) fn take_over(file: &File, base: &File) -> io::Result<Vec<String>> {
     let (own, theirs) = (file.metadata()?, base.metadata()?);
     if (own.uid(), own.gid()) != (theirs.uid(), theirs.gid()) {
-        fchown(file, Some(theirs.uid()), Some(theirs.gid()))?;
+        held::set_owner(file, theirs.uid(), theirs.gid())?;
     }
     for name in ATTRIBUTES {
         // Most files have neither; what is not there, or is so already, needs no copy.
         let (own, wanted) = (attribute(file, name), attribute(base, name));
         if !wanted.is_empty() && own != wanted {
-            fsetxattr(file, *name, &wanted, XattrFlags::empty())?;
+            held::set_attribute(file, name, &wanted)?;
         } else if *name == ACL && wanted.is_empty() && !own.is_empty() {
-            fremovexattr(file, *name)?; // the folder has given it one
+            held::remove_attribute(file, name)?; // the folder has given it one
         }
     }
     let mut lost = Vec::new();
     for name in notes(base) {
-        match fsetxattr(file, &name, &attribute(base, &name), XattrFlags::empty()) {
+        match held::set_attribute(file, &name, &attribute(base, &name)) {
             Ok(()) => {}
-            Err(e @ (Errno::OPNOTSUPP | Errno::PERM)) => {
+            Err(e)
+                if [io::ErrorKind::Unsupported, io::ErrorKind::PermissionDenied]
+                    .contains(&e.kind()) =>
+            {
                 lost.push(format!("extended attribute {name} ({e})"));
             }
-            Err(e) => return Err(e.into()),
+            Err(e) => return Err(e),
         }
     }
     if let (Ok(own), Ok(theirs)) = (project::of(file), project::of(base))
@@ -302,7 +321,7 @@ pub(crate) fn take_over(file: &File, base: &File) -> io::Result<Vec<String>> {
     }
     lost.extend(take_flags(file, base));
     let mode = theirs.mode() & 0o7777;
-    file.set_permissions(Permissions::from_mode(mode))?;
+    held::set_mode(file, mode)?;
     if file.metadata()?.mode() & 0o7777 != mode {
         lost.push(format!("mode {mode:o}"));
     }
@@ -313,7 +332,7 @@ pub(crate) fn take_over(file: &File, base: &File) -> io::Result<Vec<String>> {
 pub(crate) fn take_over_writable(file: &File, base: &File, named: &Path) -> io::Result<()> {
     tell(named, &take_over(file, base)?);
     let mode = file.metadata()?.mode() & 0o7777;
-    file.set_permissions(Permissions::from_mode(mode | 0o600))
+    held::set_mode(file, mode | 0o600)
 }
 
 fn tell(file: &Path, lost: &[String]) {
@@ -348,11 +367,11 @@ fn take_flags(file: &File, base: &File) -> Vec<String> {
     if wanted == own.bits() {
         return Vec::new();
     }
-    if ioctl_setflags(file, IFlags::from_bits_retain(wanted)).is_err() {
+    if held::set_flags(file, wanted).is_err() {
         let mut now = own.bits();
         for (bit, _) in FLAGS {
             let differs = (now ^ wanted) & bit != 0;
-            if differs && ioctl_setflags(file, IFlags::from_bits_retain(now ^ bit)).is_ok() {
+            if differs && held::set_flags(file, now ^ bit).is_ok() {
                 now ^= bit;
             }
         }
@@ -375,9 +394,8 @@ fn notes(file: &File) -> Vec<String> {
 }
 
 /// Why this process may not give a file of its own the owner and mode of the image, in words; `None` if it may.
-pub(crate) fn forbidden(file: &File, image: &Path) -> Option<String> {
-    let base = File::open(image).ok()?;
-    let error = take_over(file, &base).err()?;
+pub(crate) fn forbidden(file: &File, base: &File) -> Option<String> {
+    let error = take_over(file, base).err()?;
     let owner = base.metadata().ok()?;
     (kind(&error) == EngineErrorKind::Denied).then(|| {
         format!(
@@ -397,9 +415,9 @@ fn attribute(file: &File, name: &str) -> Vec<u8> {
     value
 }
 
-fn inode(file: &Path) -> io::Result<Option<(u64, u64)>> {
-    match fs::symlink_metadata(file) {
-        Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),
+fn inode(file: &Path) -> io::Result<Option<u64>> {
+    match file.symlink_metadata() {
+        Ok(meta) => Ok(Some(meta.ino())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }

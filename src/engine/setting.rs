@@ -1,12 +1,15 @@
 //! `vm set`: what an operator has changed in the definition of a machine. All else in the file stays as it was
 //! written, comments too.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use toml_edit::{DocumentMut, Item, Table};
 
-use crate::engine::definition::{self, DEFINITION, Definition};
+use crate::engine::definition::{self, DEFINITION, Definition, TOPS, Tops};
+use crate::engine::failure::At;
+use crate::engine::image;
 use crate::engine::library::{self, machines_directory};
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::id::VmId;
@@ -18,6 +21,8 @@ use crate::text::catalog::engine as texts;
 pub struct Changes {
     /// `[qemu] overlay_ok`: an overlay may become the active file of a disk.
     pub overlay_ok: Option<bool>,
+    /// What stands at the paths of its images now is meant, whoever has put it there.
+    pub accept_image: bool,
 }
 
 /// Writes the changes into the machine's definition, durably, and keeps owner and mode of the file; says whether
@@ -40,8 +45,9 @@ pub fn change(data_dir: &Path, id: VmId, changes: &Changes) -> Result<bool, Engi
     Definition::load(&file, id).map_err(failed)?;
     let old = fs::read_to_string(&file).map_err(|e| unread(e.to_string()))?;
     let new = edited(&old, changes).map_err(unread)?;
+    let accepted = changes.accept_image && accept(&folder, &new, id)?;
     if new == old {
-        return Ok(false);
+        return Ok(accepted);
     }
     Definition::parse(&new, &file, id).map_err(failed)?;
     let now = fs::read_to_string(&file).map_err(|e| unread(e.to_string()))?;
@@ -57,6 +63,31 @@ pub fn change(data_dir: &Path, id: VmId, changes: &Changes) -> Result<bool, Engi
             text.with("cause", cause),
         )
     })?;
+    Ok(true)
+}
+
+/// Records what stands at the paths of the images now in place of what was recorded of them, durably.
+fn accept(folder: &Path, text: &str, id: VmId) -> Result<bool, EngineError> {
+    let failed = |text: Text| error(EngineErrorKind::Failed, text);
+    let defined = Definition::parse(text, &folder.join(DEFINITION), id).map_err(failed)?;
+    let file = folder.join(TOPS);
+    let told = |e: std::io::Error| {
+        let text = texts::DEFINITION_READ.with("file", file.display());
+        error(crate::engine::failure::kind(&e), text.with("cause", e))
+    };
+    let mut images = BTreeMap::new();
+    for disk in &defined.disk {
+        let at = At::new(&defined.name, &disk.id);
+        let image = image::record(&disk.path).map_err(|e| at.io(&disk.path, &e))?;
+        images.insert(disk.id.clone(), image);
+    }
+    let _turn = definition::turn(folder).map_err(told)?;
+    let mut tops = Tops::load(&file).map_err(told)?;
+    if tops.images == images {
+        return Ok(false);
+    }
+    tops.images = images;
+    tops.save(&file).map_err(|e| told(e.into()))?;
     Ok(true)
 }
 
@@ -110,9 +141,16 @@ fn flag(document: &mut DocumentMut, section: &str, key: &str, on: bool) -> Resul
 mod tests {
     use super::*;
 
+    fn only(overlay_ok: Option<bool>) -> Changes {
+        Changes {
+            overlay_ok,
+            ..Changes::default()
+        }
+    }
+
     fn with(text: &str, overlay_ok: bool) -> String {
         let overlay_ok = Some(overlay_ok);
-        edited(text, &Changes { overlay_ok }).unwrap()
+        edited(text, &only(overlay_ok)).unwrap()
     }
 
     #[test]
@@ -155,7 +193,7 @@ mod tests {
     fn what_cannot_be_read_is_not_edited() {
         let overlay_ok = Some(true);
         for text in ["name = ", "qemu = 3\n"] {
-            assert!(edited(text, &Changes { overlay_ok }).is_err(), "{text}");
+            assert!(edited(text, &only(overlay_ok)).is_err(), "{text}");
         }
     }
 }

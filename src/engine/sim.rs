@@ -5,7 +5,6 @@
 //! keeps the generation of its moment. Both live in memory only.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,6 +19,7 @@ use crate::engine::{
     Compute, EngineError, EngineErrorKind, Found, Hold, Machines, Plan, Revert, RevertRequest,
     Scope, Stamp, Storage, Top,
 };
+use crate::held;
 use crate::id::{SetId, VmId};
 use crate::inventory::{Disk, Format, Machine, PowerState, SnapshotDisk};
 use crate::text::catalog::engine as texts;
@@ -121,12 +121,10 @@ impl Sim {
     /// The definition file cannot be written.
     pub fn new(data_dir: &Path, count: u32, now: Timestamp) -> io::Result<Arc<Self>> {
         let directory = data_dir.join("sim");
-        fs::create_dir_all(&directory)?;
+        held::make_folders(&directory, 0)?;
         let definition = directory.join("machine.toml");
-        fs::write(
-            &definition,
-            "# Every simulated machine has this definition.\ndisks = [\"disk0\"]\n",
-        )?;
+        let text = "# Every simulated machine has this definition.\ndisks = [\"disk0\"]\n";
+        held::replace(&definition, text.as_bytes(), 0o640)?;
         let machine = |number: u32| {
             let id = machine_id(number);
             let name = format!("sim-{number:06}");
@@ -144,6 +142,7 @@ impl Sim {
                 definition: definition.clone(),
                 created: now,
                 overlay_ok: false,
+                images: BTreeMap::new(),
             };
             (id, Arc::new(machine))
         };

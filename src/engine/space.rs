@@ -55,6 +55,41 @@ pub fn file_system(file: &Path) -> String {
     known.map_or_else(|| format!("{magic:#x}"), |(_, name)| (*name).to_owned())
 }
 
+/// Magic numbers of file systems whose files are made by the kernel when they are read (`linux/magic.h`).
+const PSEUDO: &[u64] = &[
+    0x9FA0,      // proc
+    0x6265_6572, // sysfs
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x7363_6673, // securityfs
+    0x6369_6C62, // configfs, as some kernels have it
+    0x6265_6570, // configfs
+    0x0027_E0EB, // cgroup
+    0x6367_7270, // cgroup2
+    0xCAFE_4A11, // bpf
+    0xDE5E_81E4, // efivarfs
+    0x6165_676C, // pstore
+    0xF97C_FF8C, // selinuxfs
+    0x4353_415D, // smackfs
+    0x1CD1,      // devpts
+    0x1980_0202, // mqueue
+    0x4249_4E4D, // binfmt_misc
+    0x6C6F_6F70, // binderfs
+    0x6E73_6673, // nsfs
+    0x5049_5045, // pipefs
+    0x534F_434B, // sockfs
+];
+
+/// Whether the file lies on a file system of the kernel: it is no image, whatever it reads as.
+#[must_use]
+pub fn is_pseudo(file: &std::fs::File) -> bool {
+    let stat = rustix::fs::fstatfs(file);
+    stat.is_ok_and(|stat| {
+        let magic = u64::try_from(stat.f_type).unwrap_or(0) & 0xFFFF_FFFF;
+        PSEUDO.contains(&magic)
+    })
+}
+
 impl Reserve {
     /// Refuses if less than the reserve is free on the file system that holds `path`; clients are told
     /// `place`.

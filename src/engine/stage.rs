@@ -2,17 +2,18 @@
 //!
 //! The name alone tells how far a plan came, so that recovery needs nothing else to decide.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::engine::failure::{At, ours};
 use crate::engine::{EngineError, EngineErrorKind, Found, Plan, Stamp};
+use crate::held::{self, Folder, Foreign};
 use crate::text::catalog::engine as texts;
 
+/// The folders above a staged file that are ours.
+const LEVELS: usize = 2;
 /// How often a directory that another plan's undo removes is made again.
 const ATTEMPTS: u32 = 100;
 
@@ -25,40 +26,13 @@ pub(crate) fn part(plan: &Plan) -> PathBuf {
 
 /// Makes renames and unlinks in the directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    held::sync_folder(dir)
 }
 
-/// Makes the content of a file durable that others may have written.
-pub(crate) fn sync_file(file: &Path) -> io::Result<()> {
-    File::open(file)?.sync_all()
-}
-
-/// Creates `dir` and what is missing above it, durably. Refuses a symbolic link in the last `own` places
-/// of the path: those are ours to make, and nobody may lead us elsewhere.
+/// Creates `dir` and what is missing above it, durably. The last `own` places of the path are ours: nobody may lead
+/// us elsewhere there, or exchange what is in them.
 pub(crate) fn make_dirs(dir: &Path, own: usize) -> io::Result<()> {
-    let mut missing = Vec::new();
-    for (depth, step) in dir.ancestors().enumerate() {
-        match fs::symlink_metadata(step) {
-            Ok(it) if it.is_dir() || (depth >= own && it.is_symlink()) => {}
-            Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => missing.push(step),
-            Err(e) => return Err(e),
-        }
-        if depth >= own && missing.is_empty() {
-            break;
-        }
-    }
-    for step in missing.into_iter().rev() {
-        match fs::DirBuilder::new().mode(0o750).create(step) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e),
-        }
-        if let Some(parent) = step.parent() {
-            sync_dir(parent)?;
-        }
-    }
-    Ok(())
+    held::make_folders(dir, own).map(|_| ())
 }
 
 /// Creates the staged file, empty, with its directories, of which the last `own` are ours. An older attempt
@@ -75,15 +49,11 @@ pub(crate) fn create_file(file: &Path, own: usize) -> io::Result<File> {
     let dir = file.parent().unwrap_or(Path::new("/"));
     let mut left = ATTEMPTS;
     loop {
-        let created = make_dirs(dir, own)
-            .and_then(|()| remove(file))
-            .and_then(|()| {
-                File::options()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(file)
-            });
+        let created = held::make_folders(dir, own).and_then(|folder| {
+            let name = file.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+            folder.remove_ours(name)?;
+            folder.create_new(name, 0o600)
+        });
         left -= 1;
         match created {
             Err(e) if e.kind() == io::ErrorKind::NotFound && left > 0 => {}
@@ -94,11 +64,19 @@ pub(crate) fn create_file(file: &Path, own: usize) -> io::Result<File> {
 
 /// A file without a name in the folder: it is gone once it is closed.
 pub(crate) fn nameless(folder: &Path) -> io::Result<File> {
-    File::options()
-        .write(true)
-        .custom_flags(nix::libc::O_TMPFILE)
-        .mode(0o600)
-        .open(folder)
+    Folder::follow(folder)?.nameless(0o600)
+}
+
+/// The folder that the plan's files are made in, and the name of the new file there.
+fn folder(plan: &Plan) -> io::Result<(Folder, OsString)> {
+    held::folder_of_ours(&plan.new_file, LEVELS)
+}
+
+/// Opens the staged file for writing.
+pub(crate) fn staged(plan: &Plan) -> io::Result<File> {
+    let name = part(plan);
+    let name = name.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    folder(plan)?.0.open_file(name, true)
 }
 
 /// Looks how far the plan came.
@@ -119,8 +97,12 @@ pub(crate) fn probe(plan: &Plan) -> Result<Found, EngineError> {
 
 /// Gives the staged file its name. Never replaces a file.
 pub(crate) fn commit(plan: &Plan) -> Result<(), EngineError> {
-    renameat_with(CWD, part(plan), CWD, &plan.new_file, RenameFlags::NOREPLACE)
-        .map_err(|e| ours(plan, &plan.new_file, &e.into()))
+    let named = folder(plan).and_then(|(folder, name)| {
+        let staged = part(plan);
+        let staged = staged.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        folder.rename_new(staged, &folder, name)
+    });
+    named.map_err(|e| ours(plan, &plan.new_file, &e))
 }
 
 /// Makes a cut file and the directories above it durable; `levels` of them are ours.
@@ -129,7 +111,8 @@ pub(crate) fn settle(plan: &Plan, levels: usize) -> Result<(), EngineError> {
     if probe(plan)? != Found::Cut {
         return Err(at.error(EngineErrorKind::Failed, texts::NOT_CUT, &plan.disk.file));
     }
-    sync_file(&plan.new_file).map_err(|e| ours(plan, &plan.new_file, &e))?;
+    let synced = folder(plan).and_then(|(folder, name)| folder.open_file(name, false)?.sync_all());
+    synced.map_err(|e| ours(plan, &plan.new_file, &e))?;
     for dir in plan.new_file.ancestors().skip(1).take(levels + 1) {
         sync_dir(dir).map_err(|e| ours(plan, dir, &e))?;
     }
@@ -140,53 +123,42 @@ pub(crate) fn settle(plan: &Plan, levels: usize) -> Result<(), EngineError> {
 /// Others may make and remove the same directories meanwhile.
 pub(crate) fn undo(plan: &Plan, levels: usize) -> Result<(), EngineError> {
     for file in [part(plan), plan.new_file.clone()] {
-        remove(&file).map_err(|e| ours(plan, &file, &e))?;
+        discard(&file, levels).map_err(|e| ours(plan, &file, &e))?;
     }
     remove_dirs(&plan.new_file, levels).map_err(|e| ours(plan, &plan.new_file, &e))
 }
 
+/// Unlinks a file of ours durably; it may be gone already. Where somebody has put another folder in the place of
+/// ours, nothing of ours is under that name any more.
+pub(crate) fn discard(file: &Path, levels: usize) -> io::Result<()> {
+    match held::discard(file, levels, None) {
+        Err(e) if is_exchanged(&e) => {
+            tracing::warn!(file = %file.display(), error = %e, "What was made there lies elsewhere now, and stays");
+            Ok(())
+        }
+        discarded => discarded,
+    }
+}
+
+fn is_exchanged(error: &io::Error) -> bool {
+    let foreign = held::foreign(error);
+    matches!(foreign, Some(Foreign::Link | Foreign::Shared { .. }))
+}
+
 /// Removes the `levels` directories above a file that is gone, as far as they are empty, durably.
 pub(crate) fn remove_dirs(file: &Path, levels: usize) -> io::Result<()> {
-    let mut dirs = file.ancestors().skip(1);
-    for dir in dirs.by_ref().take(levels) {
-        let removed = sync_dir(dir).and_then(|()| fs::remove_dir(dir));
-        match removed {
-            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
-            Err(e) if !absent(&e) => return Err(e),
-            _ => {}
-        }
-    }
-    match dirs.next().map_or(Ok(()), sync_dir) {
-        Err(e) if !absent(&e) => Err(e),
-        _ => Ok(()),
-    }
+    held::remove_folders(file, levels)
 }
 
-fn absent(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
-}
-
-/// Unlinks a file that may be gone already.
-pub(crate) fn remove(file: &Path) -> io::Result<()> {
-    match fs::remove_file(file) {
-        // A read-only file system says so before it looks whether there is anything to remove.
-        Err(e) if !fs::symlink_metadata(file).is_err_and(|e| absent(&e)) => Err(e),
-        _ => Ok(()),
-    }
-}
-
-/// Refuses if the old top is not as it was when planned.
-pub(crate) fn unchanged(plan: &Plan) -> Result<(), EngineError> {
+/// Opens the old top, if it is as it was when planned.
+pub(crate) fn source(plan: &Plan) -> Result<File, EngineError> {
     let at = At::plan(plan);
     let file = &plan.disk.file;
-    let now = Stamp::of(&fs::metadata(file).map_err(|e| at.io(file, &e))?);
-    if now == plan.seen {
-        Ok(())
-    } else {
-        Err(at.error(EngineErrorKind::Failed, texts::CHANGED, file))
+    let open = held::open(file, false).map_err(|e| at.io(file, &e))?;
+    let now = Stamp::of(&open.metadata().map_err(|e| at.io(file, &e))?);
+    match now == plan.seen {
+        true => Ok(open),
+        false => Err(at.error(EngineErrorKind::Failed, texts::CHANGED, file)),
     }
 }
 

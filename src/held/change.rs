@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 
 use rustix::fs::{
-    CWD, IFlags, Mode, OFlags, XattrFlags, chmodat, fsetxattr, ioctl_getflags, ioctl_setflags,
-    openat,
+    CWD, IFlags, Mode, OFlags, XattrFlags, chmodat, fremovexattr, fsetxattr, ioctl_getflags,
+    ioctl_setflags, openat,
 };
 
 use super::folder::{Folder, single};
@@ -35,6 +35,22 @@ pub fn set_owner(held: &File, owner: u32, group: u32) -> io::Result<()> {
 /// The I/O error.
 pub fn set_attribute(held: &File, name: &str, value: &[u8]) -> io::Result<()> {
     Ok(fsetxattr(held, name, value, XattrFlags::empty())?)
+}
+
+/// Removes an extended attribute of an open file.
+///
+/// # Errors
+/// The I/O error.
+pub fn remove_attribute(held: &File, name: &str) -> io::Result<()> {
+    Ok(fremovexattr(held, name)?)
+}
+
+/// Sets all inode flags of an open file (`chattr`).
+///
+/// # Errors
+/// The I/O error.
+pub fn set_flags(held: &File, bits: u32) -> io::Result<()> {
+    Ok(ioctl_setflags(held, IFlags::from_bits_retain(bits))?)
 }
 
 /// Sets those of the inode flags `wanted` on an empty file that `from` has (`chattr`). Where flags are unknown

@@ -2,8 +2,19 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{FileType, Stat, fstat};
+
+/// The user whom [`trust`] names.
+static TRUSTED: AtomicU32 = AtomicU32::new(0);
+
+/// Counts this user's folders as private: the owner of the data directory, when root works on it for a server that
+/// runs as another user.
+pub fn trust(owner: u32) {
+    TRUSTED.store(owner, Ordering::Relaxed);
+}
 
 /// What stands behind a descriptor. Device and inode name it as long as this process lives; only the inode may
 /// be compared with what another process has recorded (btrfs, NFS and LVM give other device numbers after a
@@ -56,13 +67,41 @@ impl Identity {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
-    /// Whether nobody but root and this process's user can change it; of a folder: the names in it. Only
-    /// what is held is judged, not the way to it.
+    /// Whether nobody but root, this process's user and the owner of the data directory can change it; of a
+    /// folder: the names in it. Only what is held is judged, not the way to it.
     #[must_use]
     pub fn is_private(&self) -> bool {
-        let own = [0, nix::unistd::geteuid().as_raw()];
-        own.contains(&self.owner) && self.mode & 0o022 == 0
+        self.is_ours() && self.mode & 0o022 == 0
     }
+
+    /// Whether root, this process's user or the owner of the data directory owns it.
+    fn is_ours(&self) -> bool {
+        let own = [
+            0,
+            nix::unistd::geteuid().as_raw(),
+            TRUSTED.load(Ordering::Relaxed),
+        ];
+        own.contains(&self.owner)
+    }
+}
+
+/// The nearest folder above a file in which somebody else than root and the server's user may exchange what leads to
+/// it, with its owner and mode. A folder that cannot be looked at is passed over.
+#[must_use]
+pub fn exposed(file: &Path) -> Option<(PathBuf, u32, u32)> {
+    let mut below = super::open(file, false).and_then(Identity::of).ok()?;
+    for folder in file.ancestors().skip(1) {
+        let Ok(it) = super::Folder::follow(folder).and_then(|f| f.identity()) else {
+            continue;
+        };
+        // In a sticky folder only the owner of a name, or of the folder, may rename it.
+        let kept = it.mode & 0o1000 != 0 && it.is_ours() && below.is_ours();
+        if !it.is_private() && !kept {
+            return Some((folder.to_owned(), it.owner, it.mode));
+        }
+        below = it;
+    }
+    None
 }
 
 impl From<&Stat> for Identity {
@@ -107,6 +146,17 @@ pub enum Foreign {
         expected: u64,
         /// The inode that is there.
         found: u64,
+    },
+    /// The file has other names as well (hard links), and nothing tells that it is the one that was meant.
+    #[error("it has {0} names (hard links)")]
+    Names(u64),
+    /// A file of another user stands there.
+    #[error("it belongs to user {found}, not to user {expected} any more")]
+    Owner {
+        /// The user it belonged to.
+        expected: u32,
+        /// The user it belongs to.
+        found: u32,
     },
     /// Others than root and the server may exchange what is in the folder.
     #[error(

@@ -26,11 +26,14 @@ mod identity;
 mod own;
 mod remove;
 
-pub use change::{set_attribute, set_mode, set_owner, take_flags, writable};
+pub use change::{
+    remove_attribute, set_attribute, set_flags, set_mode, set_owner, take_flags, writable,
+};
 pub use folder::{Folder, Way, open, open_any};
-pub use identity::{Foreign, Identity, Kind, foreign};
+pub use identity::{Foreign, Identity, Kind, exposed, foreign, trust};
 pub use own::{
-    NotReplaced, append, make_folders, remove_folders, replace, replace_as, sync_folder,
+    NotReplaced, append, discard, folder_of_ours, make_data_folder, make_folders, remove_folders,
+    replace, replace_as, sync_folder,
 };
 
 #[cfg(test)]

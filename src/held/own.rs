@@ -1,8 +1,9 @@
 //! Small files and folders of ours: in the data directory, and wherever only root and the server may write.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, renameat};
@@ -140,6 +141,48 @@ pub fn make_folders(folder: &Path, own: usize) -> io::Result<Folder> {
         made.require_private()?;
     }
     Ok(made)
+}
+
+/// Makes the data directory, and what is missing above it, for this user alone.
+///
+/// # Errors
+/// The I/O error.
+pub fn make_data_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// The folder that a file of ours lies in, and its name there. The last `levels` folders are ours: none is a link,
+/// and nobody else can exchange what is in them. Nothing is made.
+///
+/// # Errors
+/// The I/O error; [`Foreign::Link`], [`Foreign::Shared`].
+pub fn folder_of_ours(file: &Path, levels: usize) -> io::Result<(Folder, OsString)> {
+    let name = file.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let above: Vec<_> = file.ancestors().skip(1).take(levels).collect();
+    let root = file.ancestors().nth(levels + 1).unwrap_or(Path::new("/"));
+    let mut folder = Folder::follow(root)?;
+    for step in above.into_iter().rev() {
+        folder = folder.child(step.file_name().ok_or(io::ErrorKind::InvalidInput)?)?;
+        folder.require_private()?;
+    }
+    Ok((folder, name.to_owned()))
+}
+
+/// Unlinks a file of ours, durably; it may be gone already, and its folders with it. With `inode`, only the file
+/// that has it.
+///
+/// # Errors
+/// The I/O error; as [`Folder::remove`] and [`folder_of_ours`].
+pub fn discard(file: &Path, levels: usize, inode: Option<u64>) -> io::Result<()> {
+    let (folder, name) = match folder_of_ours(file, levels) {
+        Err(e) if absent(&e) => return Ok(()),
+        found => found?,
+    };
+    match inode {
+        Some(inode) => folder.remove(&name, inode)?,
+        None => folder.remove_ours(&name)?,
+    };
+    folder.sync()
 }
 
 /// Removes the `levels` folders above a file that is gone, as far as they are empty, durably.

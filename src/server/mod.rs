@@ -12,15 +12,14 @@ mod rescue;
 mod run;
 mod systemd;
 
-use std::fs::DirBuilder;
 use std::io::{Error, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{AuditTo, Config};
 use crate::engine::{EngineError, EngineErrorKind};
+use crate::held;
 use crate::http;
 use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::sqlite::{self, OpenError, SqliteStore};
@@ -174,12 +173,8 @@ fn no_audit_file(path: &Path) -> Option<String> {
 /// [`StartError`].
 pub fn make_data_dir(data_dir: &Path) -> Result<PathBuf, StartError> {
     let failed = |e| no_data_dir(data_dir, &e);
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data_dir)
-        .map_err(failed)?;
-    data_dir.canonicalize().map_err(failed)
+    held::make_data_folder(data_dir).map_err(failed)?;
+    existing_data_dir(data_dir)
 }
 
 /// The data directory, absolute; it must be there.
@@ -187,9 +182,11 @@ pub fn make_data_dir(data_dir: &Path) -> Result<PathBuf, StartError> {
 /// # Errors
 /// [`StartError::Busy`] if it may not be looked at, else [`StartError::Failed`].
 pub fn existing_data_dir(data_dir: &Path) -> Result<PathBuf, StartError> {
-    data_dir
-        .canonicalize()
-        .map_err(|e| no_data_dir(data_dir, &e))
+    let found = data_dir.canonicalize().and_then(|found| {
+        held::trust(held::Folder::open(&found)?.identity()?.owner);
+        Ok(found)
+    });
+    found.map_err(|e| no_data_dir(data_dir, &e))
 }
 
 fn no_data_dir(data_dir: &Path, error: &Error) -> StartError {

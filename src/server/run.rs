@@ -114,6 +114,7 @@ impl Server {
             audit,
             frozen,
             coordinator,
+            library,
             ..
         } = parts;
         // What fails now is told and tried again by the task that follows the store.
@@ -125,6 +126,13 @@ impl Server {
         if let Err(error) = identity::settle(&data_dir) {
             tracing::warn!(%error, "A copy of the data directory cannot be told from it yet");
         }
+        if let Some(library) = &library {
+            library.record_images();
+        }
+        coordinator
+            .resolve_links()
+            .await
+            .map_err(StartError::failed)?;
         coordinator
             .look_at_files()
             .await

@@ -1,7 +1,7 @@
 //! What an operator's check-up asks about files and journals, and the small repairs that are no operations.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, Permissions};
+use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::engine::graph;
+use crate::held;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::SnapshotSet;
 use crate::snapshot::Refused;
@@ -168,8 +169,8 @@ impl Coordinator {
         let disks = disks.filter(|(_, d)| graph::is_file(d));
         let ours = disks.filter(|(_, d)| graph::is_ours(&self.core.sets(), &d.file));
         let open = ours.filter(|(_, d)| {
-            let meta = fs::metadata(&d.file);
-            meta.is_ok_and(|m| m.permissions().mode() & 0o222 != 0)
+            let meta = fs::symlink_metadata(&d.file);
+            meta.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o222 != 0)
         });
         let found: BTreeSet<_> = open.map(|(m, d)| (d.file.clone(), m.machine)).collect();
         found.into_iter().collect()
@@ -199,8 +200,10 @@ impl Coordinator {
         unsealed.await.map_err(|e| core.store_failed(&e))?;
         let closed = file.to_owned();
         let set = move || {
-            fs::set_permissions(&closed, Permissions::from_mode(0o444))?;
-            File::open(&closed)?.sync_all()
+            let (folder, name) = held::folder_of_ours(&closed, 2)?;
+            let open = folder.open_file(name, false)?;
+            held::set_mode(&open, 0o444)?;
+            open.sync_all()
         };
         let set = tokio::task::spawn_blocking(set).await;
         let set = set.map_err(|e| panicked(&e))?;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -89,18 +89,39 @@ pub(crate) fn damaged(set: &SnapshotSet) -> impl Iterator<Item = DamagedDisk> {
     })
 }
 
-/// What the file looks like now.
+/// What stands there now; a link itself, which is never as it was sealed.
 ///
 /// # Errors
-/// It is not there, or cannot be reached.
+/// Nothing is there, or it cannot be reached.
 pub fn look(file: &Path) -> io::Result<Seal> {
-    let meta = fs::metadata(file)?;
-    Ok(Seal {
+    Ok(seal_of(&fs::symlink_metadata(file)?))
+}
+
+fn seal_of(meta: &fs::Metadata) -> Seal {
+    Seal {
         inode: meta.ino(),
         length: meta.len(),
         modified: (meta.mtime(), meta.mtime_nsec()),
         changed: (meta.ctime(), meta.ctime_nsec()),
-    })
+    }
+}
+
+/// The path under which a file is sealed: links above it resolved, what stands there itself not followed.
+pub(crate) fn place(file: &Path) -> PathBuf {
+    let above = file.parent().and_then(|folder| folder.canonicalize().ok());
+    match (above, file.file_name()) {
+        (Some(above), Some(name)) => above.join(name),
+        _ => file.to_owned(),
+    }
+}
+
+/// The seals of the file by that name, or by where it leads now.
+pub(crate) fn of_file<'a>(
+    seals: impl Iterator<Item = &'a Sealed>,
+    file: &Path,
+) -> impl Iterator<Item = &'a Sealed> {
+    let place = place(file);
+    seals.filter(move |s| s.file == file || s.file == place)
 }
 
 /// Whether the file is there and not as sealed. One that is not there now may come back as it was.
@@ -132,12 +153,12 @@ pub(crate) fn seal(
     let layers = chain::open(at, &disk.file, disk.format, &Roots::default())?;
     let sealed = layers.into_iter().map(|layer| {
         let io = |e: io::Error| at.io(&layer.file, &e);
-        let file = layer.file.canonicalize().map_err(io)?;
-        let seal = look(&file).map_err(io)?;
+        let seal = seal_of(&layer.open.metadata().map_err(io)?);
+        let file = layer.real;
         let sealed = Sealed { file, seal };
         if !known.contains(&sealed)
             // Times that are in memory only would be others after a power cut.
-            && let Err(error) = File::open(&sealed.file).and_then(|f| f.sync_all())
+            && let Err(error) = layer.open.sync_all()
         {
             tracing::debug!(file = %sealed.file.display(), %error, "Sealed without a sync");
         }
@@ -250,6 +271,26 @@ fn compare(state: &State, wanted: impl Fn(&SnapshotSet) -> bool) -> Vec<Found> {
     found
 }
 
+/// The set with files in place of links that lead to them.
+fn resolved(set: &Arc<SnapshotSet>) -> Option<SnapshotSet> {
+    let mut new = SnapshotSet::clone(set);
+    for disk in new.members.iter_mut().flat_map(|m| &mut m.disks) {
+        if !graph::is_file(disk) || !disk.file.is_symlink() {
+            continue;
+        }
+        let real = disk.file.canonicalize();
+        let is_own = |real: &PathBuf| {
+            disk.sealed
+                .iter()
+                .any(|s| s.file == *real && !is_changed(s))
+        };
+        if let Some(real) = real.ok().filter(is_own) {
+            disk.file = real;
+        }
+    }
+    (new != **set).then_some(new)
+}
+
 /// What is still so by the newest records, and of each set with new damage one disk to tell of.
 fn mark(
     state: &State,
@@ -343,6 +384,31 @@ impl Coordinator {
         noticed.inspect_err(|e| {
             self.core.store_failed(e);
         })
+    }
+
+    /// Names the files that sets of an older version keep by symbolic links by where these lead, if that is what was
+    /// sealed. To be called before anything is done with them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn resolve_links(&self) -> Result<(), StoreError> {
+        let state = self.core.deps.store.state();
+        let found = tokio::task::spawn_blocking(move || {
+            let all = state.sets.values();
+            all.filter_map(resolved).collect::<Vec<_>>()
+        });
+        let found = found.await.unwrap_or_default();
+        if found.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = found.iter().map(|set| set.id.to_string()).collect();
+        tracing::info!(
+            sets = names.join(" "),
+            "Their files are named by where links lead"
+        );
+        let store = &self.core.deps.store;
+        let changes = found.into_iter().map(Change::PutSet).collect();
+        store.transact(Box::new(move |_| changes)).await.map(|_| ())
     }
 
     /// Looks at the files of every set again and again until `stop`, and marks sets that were changed.

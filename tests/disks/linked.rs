@@ -92,10 +92,10 @@ impl Linked {
         self.site.wait_for_journals();
     }
 
-    /// The link leads where it led, it is still the active file, and both names hold `content`.
+    /// The link leads where it led, where it leads is still the active file, and both names hold `content`.
     fn assert_in_place(&self, content: &[u8], what: &str) {
         assert_eq!(fs::read_link(&self.link).unwrap(), self.real, "{what}");
-        assert_eq!(self.site.top(&self.machine, 0), self.link, "{what}");
+        assert_eq!(self.site.top(&self.machine, 0), self.real, "{what}");
         assert_holds(&self.link, content, what);
         assert_holds(&self.real, content, what);
     }
@@ -220,7 +220,7 @@ fn an_image_behind_a_link_is_captured_by_an_overlay_and_merged_again() {
     let first = it.machine.content[0].clone();
     let (one, _) = it.take("one");
     let overlay = it.site.top(&it.machine, 0);
-    assert_ne!(overlay, it.link);
+    assert_ne!(overlay, it.real);
     it.machine.write(&overlay, 0, 0, 4096, 3);
     let second = it.machine.content[0].clone();
     let (two, _) = it.take("two");

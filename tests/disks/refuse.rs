@@ -204,7 +204,7 @@ fn images_outside_the_configured_folders_are_refused_with_file_and_folders() {
     assert_eq!(refused.value, INVALID_STATE);
     let why = wire.why(&refused);
     assert!(
-        why.contains(bad.to_str().unwrap()) && why.contains(inside.to_str().unwrap()),
+        why.contains(elsewhere.to_str().unwrap()) && why.contains(inside.to_str().unwrap()),
         "{why}"
     );
     assert_eq!(site.tree(), before);

@@ -8,7 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use groupshot::engine::failure::At;
-use groupshot::engine::merge::{FAILPOINTS, Merge, Merged, Watch};
+use groupshot::engine::merge::{FAILPOINTS, Inodes, Merge, Merged, Watch};
+use groupshot::engine::qcow2::chain::Roots;
 use groupshot::engine::qcow2::header::Header;
 use groupshot::engine::{EngineErrorKind, merge};
 use groupshot::inventory::Format;
@@ -33,6 +34,8 @@ fn merge(parent: &Path, child: &Path, watch: &Watch<'_>) -> Result<Merged, Strin
         parent,
         parent_format: format(parent),
         child,
+        inodes: Inodes::default(),
+        roots: &Roots::default(),
     };
     it.run(watch).map_err(|e| e.to_string())
 }
@@ -477,6 +480,8 @@ fn too_little_space_is_seen_before_anything_is_written() {
         parent: &parent,
         parent_format: Format::Qcow2,
         child: &child,
+        inodes: Inodes::default(),
+        roots: &Roots::default(),
     };
     let error = it.run(&QUIET).unwrap_err();
     assert_eq!(error.kind, EngineErrorKind::Full);
@@ -499,7 +504,7 @@ fn a_branch_takes_another_backing_file() {
     );
     merge(&chain.parent, &chain.child, &QUIET).unwrap();
     let at = At::new("m", "disk0");
-    merge::name(&at, &branch, &chain.parent, format(&chain.parent)).unwrap();
+    merge::name(&at, &branch, None, &chain.parent, format(&chain.parent)).unwrap();
     std::fs::remove_file(&chain.child).unwrap();
     assert_equal((&branch, "qcow2"), (&expected, "raw"));
     assert_clean(&branch);

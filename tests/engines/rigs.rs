@@ -204,6 +204,7 @@ impl Rig for FileRig {
             definition: self.data.join("vm.toml"),
             created: Timestamp::UNIX_EPOCH,
             overlay_ok: true,
+            images: Default::default(),
         }
     }
     fn write(&self, top: &Top, pattern: u8) {

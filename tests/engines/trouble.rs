@@ -34,6 +34,7 @@ fn machine(image: &Path) -> Machine {
         definition: PathBuf::from("/"),
         created: Timestamp::UNIX_EPOCH,
         overlay_ok: true,
+        images: Default::default(),
     }
 }
 

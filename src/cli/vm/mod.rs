@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::engine::EngineError;
 use crate::engine::import::{NewDisk, NewMachine};
 use crate::engine::links;
+use crate::held;
 use crate::inventory::{Format, Machine};
 use crate::server::{self, StartError};
 
@@ -168,6 +169,20 @@ fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failu
             machine.definition.display()
         )),
         (false, true) => {}
+    }
+    for image in machine.images.values() {
+        if image.named != image.file {
+            let (named, file) = (image.named.display(), image.file.display());
+            output.note(format_args!("{named} leads to {file}, which is recorded"));
+        }
+        if let Some((folder, owner, mode)) = held::exposed(&image.file) {
+            output.note(format_args!(
+                "warning: others than root and the server can exchange {}: the folder {} belongs to user {owner} and \
+                 has the mode {mode:o}; what is put there later is refused unless it is a file of the same owner",
+                image.file.display(),
+                folder.display()
+            ));
+        }
     }
     let mut object = fields(machine);
     if let Json::Object(object) = &mut object {

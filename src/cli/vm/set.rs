@@ -37,6 +37,9 @@ struct Change {
     /// Capture by clones or not at all.
     #[arg(long)]
     no_overlay_ok: bool,
+    /// What stands at the paths of its images now is meant, whoever has put it there.
+    #[arg(long)]
+    accept_image: bool,
     /// Take the file under this disk's image, or under this image, as of this format, where its header names none.
     #[arg(long, value_name = "DISK|FILE=FORMAT", value_parser = backing_format)]
     backing_format: Vec<(String, Format)>,
@@ -63,6 +66,7 @@ impl Change {
                 (_, true) => Some(false),
                 (false, false) => None,
             },
+            accept_image: self.accept_image,
         }
     }
 
@@ -124,6 +128,7 @@ fn consequences(machine: &Machine, changes: &Changes) -> Vec<String> {
         Some(false) => lines.push(overlays_forbidden(machine)),
         None => {}
     }
+    lines.extend(changes.accept_image.then(|| accepted(machine)));
     lines
 }
 
@@ -144,6 +149,27 @@ fn taken(said: &Said) -> Vec<String> {
         )
     });
     formats.chain(sizes).collect()
+}
+
+fn accepted(machine: &Machine) -> String {
+    let named = machine.disks.iter().map(|disk| {
+        let named = machine
+            .images
+            .get(&disk.id)
+            .map_or(&disk.file, |i| &i.named);
+        match named.canonicalize() {
+            Ok(real) if real != *named => {
+                format!("{} (which leads to {})", named.display(), real.display())
+            }
+            _ => named.display().to_string(),
+        }
+    });
+    format!(
+        "`{}`: what stands at these paths now is captured, written and replaced as its images from now on, and who \
+         may read its sets can read it: {}.",
+        one_line(&machine.name),
+        named.collect::<Vec<_>>().join(", ")
+    )
 }
 
 fn overlays_forbidden(machine: &Machine) -> String {

@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use super::header::{Header, has_magic};
+use crate::held;
 use crate::inventory::Format;
 
 /// What was recorded of images whose header names no format: the image, and the format of the file under it. It is
@@ -68,7 +68,7 @@ impl Backing {
         match &self.format {
             Ok(format) => Some(*format),
             Err(Doubt::Unrecorded) => {
-                let magic = File::open(&self.file).and_then(|f| has_magic(&f));
+                let magic = held::open_any(&self.file).and_then(|f| has_magic(&f));
                 magic.ok().map(|magic| match magic {
                     true => Format::Qcow2,
                     false => Format::Raw,
@@ -99,10 +99,10 @@ fn is_protocol(name: &[u8]) -> bool {
 /// What the suffix says, if the content does not speak against it.
 fn by_name(file: &Path) -> Option<Format> {
     let format = by_suffix(file)?;
-    if !file.is_file() {
+    let Ok(open) = held::open_any(file) else {
         return Some(format); // gets its own error when it is read as a layer
-    }
-    let magic = File::open(file).and_then(|f| has_magic(&f)).ok()?;
+    };
+    let magic = has_magic(&open).ok()?;
     (magic == (format == Format::Qcow2)).then_some(format)
 }
 

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::backing::{self, Doubt};
 use super::header::Header;
 use super::whole;
 use crate::engine::failure::At;
 use crate::engine::{EngineError, EngineErrorKind};
+use crate::held::{self, Folder, Foreign, Identity};
 use crate::inventory::Format;
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
@@ -23,10 +24,14 @@ pub const DEPTH_MAX: usize = 64;
 const SECTOR: u64 = 512;
 
 /// One file of a chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Layer {
-    /// Absolute.
+    /// Absolute, as it is named.
     pub file: PathBuf,
+    /// What is open under that name, links resolved.
+    pub real: PathBuf,
+    /// It, open for reading: what was checked is what is read.
+    pub open: Arc<File>,
     /// Its format.
     pub format: Format,
     /// Virtual size in bytes; that of a raw file in whole sectors, as QEMU shows it.
@@ -57,8 +62,13 @@ impl Roots {
         if self.0.is_empty() {
             return Ok(true);
         }
-        let real = file.canonicalize()?;
-        Ok(self.0.iter().any(|r| real.starts_with(r)))
+        Ok(self.admit_real(&file.canonicalize()?))
+    }
+
+    /// [`Roots::admit`] of a path that has no links any more.
+    #[must_use]
+    pub fn admit_real(&self, real: &Path) -> bool {
+        self.0.is_empty() || self.0.iter().any(|r| real.starts_with(r))
     }
 
     /// That the file lies outside, with the folders.
@@ -96,6 +106,14 @@ pub(crate) fn unrecorded(layers: &[Layer]) -> impl Iterator<Item = (PathBuf, For
         .map(|(layer, below)| (layer.file.clone(), below.format))
 }
 
+/// The file at the top of a chain alone; nothing of its content is read.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn top(at: &At, top: &Path, roots: &Roots) -> Result<Layer, EngineError> {
+    layer(at, top.to_owned(), Format::Raw, roots, None)
+}
+
 /// The chain under `top` as far as its headers can be read, and the file of which it is not known what lies under it,
 /// if there is one. Nothing is refused for what a file holds: this asks only what lies on what.
 #[must_use]
@@ -121,21 +139,19 @@ pub fn readable(top: &Path, format: Format) -> (Vec<Layer>, Option<PathBuf>) {
 }
 
 fn bare(file: &Path, format: Format) -> io::Result<Layer> {
-    let meta = file.metadata()?;
-    if !meta.is_file() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
+    let open = held::open_any(file)?;
+    let own = Identity::of(&open)?;
     let header = match format {
         Format::Raw => None,
-        Format::Qcow2 => {
-            Some(Header::load(&File::open(file)?)?.map_err(|_| io::ErrorKind::InvalidData)?)
-        }
+        Format::Qcow2 => Some(Header::load(&open)?.map_err(|_| io::ErrorKind::InvalidData)?),
     };
-    let whole = meta.len().next_multiple_of(SECTOR);
+    let whole = own.length.next_multiple_of(SECTOR);
     Ok(Layer {
         size: header.as_ref().map_or(whole, |h| h.size),
-        id: (meta.dev(), meta.ino()),
+        id: (own.device, own.inode),
         file: file.to_owned(),
+        real: file.to_owned(),
+        open: Arc::new(open),
         format,
         header,
     })
@@ -150,8 +166,7 @@ pub fn require_whole(at: &At, layers: &[Layer]) -> Result<(), EngineError> {
         let Some(header) = &layer.header else {
             continue;
         };
-        let file = File::open(&layer.file).map_err(|e| at.io(&layer.file, &e))?;
-        match whole::require(&file, header) {
+        match whole::require(&layer.open, header) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                 let text = at.text(texts::NOT_WHOLE, &layer.file).with("cause", e);
@@ -206,20 +221,20 @@ fn layer(
                 .text(texts::BACKING_MISSING, &file)
                 .with("by", above.file.display()),
         },
+        _ if held::foreign(&e) == Some(Foreign::NotRegular) => {
+            unsupported(at, texts::NOT_REGULAR, &file)
+        }
         _ => at.io(&file, &e),
     };
-    if !roots.admit(&file).map_err(io)? {
+    let named = named(&file, above.is_some()).map_err(io)?;
+    if !roots.admit_real(&named.0) {
         return Err(EngineError {
             kind: EngineErrorKind::Denied,
             text: roots.outside(at, &file),
         });
     }
-    // Asked before opening: opening a pipe would wait for its other end.
-    if !file.metadata().map_err(io)?.is_file() {
-        return Err(unsupported(at, texts::NOT_REGULAR, &file));
-    }
-    let open = File::open(&file).map_err(io)?;
-    let meta = open.metadata().map_err(io)?;
+    let (real, open) = (named.0, named.1.map_err(io)?);
+    let own = Identity::of(&open).map_err(io)?;
     let header = match format {
         Format::Raw => None,
         Format::Qcow2 => Some(checked_header(at, &file, &open)?),
@@ -227,13 +242,27 @@ fn layer(
     Ok(Layer {
         size: match &header {
             Some(header) => header.size,
-            None => meta.len().next_multiple_of(SECTOR),
+            None => own.length.next_multiple_of(SECTOR),
         },
-        id: (meta.dev(), meta.ino()),
+        id: (own.device, own.inode),
         file,
+        real,
+        open: Arc::new(open),
         format,
         header,
     })
+}
+
+/// Where a name leads, and what is open there, by a way on which no link is left. What stands at the top of a chain
+/// is no link itself; a backing file may be named by one.
+fn named(file: &Path, backing: bool) -> io::Result<(PathBuf, io::Result<File>)> {
+    let file = match backing {
+        true => file.canonicalize()?,
+        false => file.to_owned(),
+    };
+    let name = file.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let folder = Folder::resolve(file.parent().unwrap_or(Path::new("/")))?;
+    Ok((folder.path().join(name), folder.open_file(name, false)))
 }
 
 fn checked_header(at: &At, path: &Path, file: &File) -> Result<Header, EngineError> {

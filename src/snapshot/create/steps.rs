@@ -1,16 +1,15 @@
 //! What taking a set consists of: the steps, in their order, each with its undo.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::engine::EngineError;
 use crate::engine::failure::{self, At};
+use crate::held;
 use crate::snapshot::create::{Create, Member};
 use crate::snapshot::damage;
-use crate::snapshot::journal::{Record, sync_folder};
+use crate::snapshot::journal::Record;
 use crate::snapshot::kind::{Step, Work};
 use crate::snapshot::operation::Operation;
 use crate::text::catalog::snapshot as texts;
@@ -128,20 +127,13 @@ pub const FAILPOINTS: &[&str] = &[
 fn define(_: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
     let copy = || -> io::Result<()> {
         let to = &member.definition.to;
-        let folders: Vec<_> = to.ancestors().skip(1).take(3).collect();
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(to.parent().unwrap_or(Path::new("/")))?;
-        let mut target = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o640)
-            .open(to)?;
-        io::copy(&mut File::open(&member.definition.from)?, &mut target)?;
+        let folder = held::make_folders(to.parent().unwrap_or(Path::new("/")), 3)?;
+        let name = to.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        folder.remove_ours(name)?;
+        let mut target = folder.create_new(name, 0o640)?;
+        io::copy(&mut held::open_any(&member.definition.from)?, &mut target)?;
         target.sync_all()?;
-        folders.into_iter().try_for_each(sync_folder)
+        folder.sync()
     };
     copy().map_err(|e| trouble(member, &e))
 }
@@ -149,14 +141,8 @@ fn define(_: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
 fn undefine(_: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
     let clear = || -> io::Result<()> {
         let to = &member.definition.to;
-        gone(fs::remove_file(to))?;
-        let mut folders = to.ancestors().skip(1);
-        for folder in folders.by_ref().take(2) {
-            gone(fs::remove_dir(folder))?;
-        }
-        folders
-            .next()
-            .map_or(Ok(()), |sets| gone(sync_folder(sets)))
+        held::discard(to, 2, None)?;
+        held::remove_folders(to, 2)
     };
     clear().map_err(|e| trouble(member, &e))
 }
@@ -221,21 +207,6 @@ fn switch(operation: &Operation<Create>, member: &Member) -> Result<(), EngineEr
         operation.hold(&machine)?; // else it was done before, and the machine may run by now
     }
     compute.set_tops(member.machine, &member.tops)
-}
-
-/// What is not there, or not empty because others use it, is left as it is.
-fn gone(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(e)
-            if !matches!(
-                e.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
-            ) =>
-        {
-            Err(e)
-        }
-        _ => Ok(()),
-    }
 }
 
 fn trouble(member: &Member, error: &io::Error) -> EngineError {

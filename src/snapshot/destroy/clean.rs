@@ -73,14 +73,15 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
         reseal(operation, member)?;
     }
     left.remember(core, member)?;
-    unlink(core, &member.definition).map_err(|e| definition(member, &e))
+    unlink(core, &member.definition, None).map_err(|e| definition(member, &e))
 }
 
 /// Merges whose content was in the lower file when a process died.
 fn go_on(operation: &Operation<Destroy>, member: &Member) -> Result<(), EngineError> {
     let merges = operation.kind.merges().clone();
     for (merge, seen) in merges.iter().filter(|(m, _)| m.machine == member.machine) {
-        let now = fs::metadata(&merge.child).map(|m| Stamp::of(&m)).ok();
+        let now = fs::symlink_metadata(&merge.child);
+        let now = now.map(|m| Stamp::of(&m)).ok();
         // Written since by whoever started the machine: what is in the lower file is old. The child still
         // lies on it and shows what it should; it is merged again or stays.
         let content = |s: Stamp| (s.length, s.seconds, s.nanos);
@@ -167,6 +168,8 @@ fn one(
         parent: &merge.parent,
         parent_format: merge.parent_format,
         child: &merge.child,
+        inodes: merge.inodes,
+        roots: &core.deps.compute.roots(),
     };
     let watch = Watch {
         progress: &progress,
@@ -179,7 +182,7 @@ fn one(
     }
     pass(core, "merge", "after")?;
     let child = merge.child.clone();
-    let seen = fs::metadata(&child).map(|m| Stamp::of(&m));
+    let seen = fs::symlink_metadata(&child).map(|m| Stamp::of(&m));
     let seen = seen.map_err(|e| at.io(&child, &e))?;
     let merged = Record::Merged { child, seen };
     record(operation, &merged)?;

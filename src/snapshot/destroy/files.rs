@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use crate::engine::failure::At;
 use crate::engine::graph::{Graph, Node, is_file, is_ours};
+use crate::engine::merge::Inodes;
 use crate::engine::{EngineError, EngineErrorKind, Stamp, merge};
+use crate::held::{self, Foreign, Identity};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::Format;
+use crate::inventory::{Format, Seal};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::{Layer, Member, Merge};
 use crate::snapshot::orphans::BESIDE;
+use crate::store::State;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -161,11 +164,11 @@ impl<'a> Survey<'a> {
         let own = |(m, _): &&(Merge, Option<Stamp>)| m.machine == self.member.machine;
         let mut touched = BTreeSet::new();
         for (merge, merged) in merges.iter().filter(own) {
-            touched.extend(merge.parent.canonicalize());
+            touched.insert(damage::place(&merge.parent));
             if merged.is_some() {
                 let children = self.graph.children(&merge.parent).into_iter();
                 let others = children.filter(|n| !self.graph.is_same(&n.file, &merge.child));
-                touched.extend(others.filter_map(|n| n.file.canonicalize().ok()));
+                touched.extend(others.map(|n| damage::place(&n.file)));
             }
         }
         self.touched = touched;
@@ -176,23 +179,69 @@ impl<'a> Survey<'a> {
         &self.touched
     }
 
-    /// Whether somebody else has changed the file since it was frozen, and nobody has accepted that.
+    /// Whether somebody else has changed the file since it was frozen, or put something else in its place, and
+    /// nobody has accepted that.
     fn is_damaged(&self, file: &Path) -> bool {
-        let Ok(file) = file.canonicalize() else {
-            return false;
-        };
         let state = self.core.deps.store.state();
-        let disks = || {
-            let members = state.sets.values().flat_map(|set| &set.members);
-            members.flat_map(|m| &m.disks)
-        };
-        let mut marks = disks().filter_map(|d| d.damage.as_ref());
-        if self.member.damaged.contains(&file) || marks.any(|d| d.files.contains(&file)) {
+        let members = state.sets.values().flat_map(|set| &set.members);
+        let marks = members.flat_map(|m| &m.disks);
+        let mut marks = marks.filter_map(|d| d.damage.as_ref());
+        let place = damage::place(file);
+        let is_marked = |files: &dyn Fn(&Path) -> bool| files(file) || files(&place);
+        if is_marked(&|f| self.member.damaged.contains(f))
+            || marks.any(|d| is_marked(&|f| d.files.iter().any(|x| x == f)))
+        {
             return true;
         }
-        let seals = disks().flat_map(|d| &d.sealed).chain(&self.member.sealed);
-        let mut seals = seals.filter(|s| s.file == file);
-        !self.touched.contains(&file) && seals.any(damage::is_changed)
+        let Ok(now) = damage::look(file) else {
+            return false;
+        };
+        if self.inode(file).is_err() {
+            return true;
+        }
+        let seals = self.seals(&state, file);
+        !self.touched.contains(&place) && seals.iter().any(|seal| *seal != now)
+    }
+
+    /// As what the file was frozen.
+    fn seals(&self, state: &State, file: &Path) -> Vec<Seal> {
+        let members = state.sets.values().flat_map(|set| &set.members);
+        let all = members.flat_map(|m| &m.disks).flat_map(|d| &d.sealed);
+        let own = damage::of_file(all.chain(&self.member.sealed), file);
+        own.map(|s| s.seal).collect()
+    }
+
+    /// The inode of the file as it was frozen, if it was.
+    pub(super) fn frozen_inode(&self, file: &Path) -> Option<u64> {
+        let seals = self.seals(&self.core.deps.store.state(), file);
+        seals.first().map(|seal| seal.inode)
+    }
+
+    /// The inode of what stands there, if it is what was frozen or imported there; what is written or removed must
+    /// have it.
+    ///
+    /// # Errors
+    /// As [`held::open`]; another file than the recorded one, or of one that nothing is recorded of, a second name.
+    pub(super) fn inode(&self, file: &Path) -> io::Result<u64> {
+        let open = held::open(file, false)?;
+        let found = Identity::of(&open)?;
+        let state = self.core.deps.store.state();
+        let seals = self.seals(&state, file);
+        let machine = self.core.deps.compute.machine(self.member.machine);
+        let recorded = machine.as_deref().and_then(|m| m.image(file));
+        let mut expected = seals.iter().map(|seal| seal.inode);
+        let expected = expected.next().or(recorded.map(|image| image.inode));
+        match expected {
+            Some(expected)
+                if seals.iter().any(|s| s.inode == found.inode) || expected == found.inode => {}
+            Some(expected) => {
+                let found = found.inode;
+                return Err(Foreign::Other { expected, found }.into());
+            }
+            None if found.links > 1 => return Err(Foreign::Names(found.links).into()),
+            None => {}
+        }
+        Ok(found.inode)
     }
 
     /// A file of another machine that cannot be read now and may lie on this one.
@@ -274,30 +323,44 @@ impl<'a> Survey<'a> {
             let text = texts::KEPT_FOREIGN.with("file", shown);
             return Err(text.with("child", child.file.display()));
         }
-        for file in [&node.file, &child.file] {
+        for file in [&layer.file, &child.file] {
             if self.is_damaged(file) {
                 return Err(texts::KEPT_DAMAGED.with("file", file.display()));
             }
         }
         let at = At::new(&self.member.name, &layer.disk);
+        let roots = self.core.deps.compute.roots();
+        for file in [&layer.file, &child.file] {
+            if roots.admit(file).is_ok_and(|inside| !inside) {
+                return Err(roots.outside(&at, file));
+            }
+        }
+        let inode = |file: &Path| self.inode(file).map_err(|e| at.io(file, &e).text);
+        let inodes = Inodes {
+            parent: Some(inode(&layer.file)?),
+            child: Some(inode(&child.file)?),
+        };
         self.require_own(layer, child)?;
         for grandchild in self.graph.children(&child.file) {
             self.require_own(layer, grandchild)?;
-            merge::can_name(&at, &grandchild.file, &node.file, node.format).map_err(|e| e.text)?;
+            merge::can_name(&at, &grandchild.file, &layer.file, node.format).map_err(|e| e.text)?;
         }
         let merge = merge::Merge {
             at: &at,
-            parent: &node.file,
+            parent: &layer.file,
             parent_format: node.format,
             child: &child.file,
+            inodes,
+            roots: &roots,
         };
         merge.check().map_err(|e| e.text)?;
         Ok(Merge {
             machine: self.member.machine,
             disk: layer.disk.clone(),
-            parent: node.file.clone(),
+            parent: layer.file.clone(),
             parent_format: node.format,
             child: child.file.clone(),
+            inodes,
         })
     }
 

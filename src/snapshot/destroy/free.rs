@@ -49,7 +49,8 @@ impl Remover<'_> {
             self.pass("before")?;
             let _alone = (self.alone)(&layer.file);
             self.core.deps.frozen.release([layer.file.as_path()]);
-            if let Err(e) = unlink(self.core, &layer.file) {
+            let inode = survey.frozen_inode(&layer.file);
+            if let Err(e) = unlink(self.core, &layer.file, inode) {
                 let at = At::new(self.name, &layer.disk);
                 (self.keep)(at.io(&layer.file, &e).text);
                 left.files.insert(layer.file.clone());

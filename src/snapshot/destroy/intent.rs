@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::merge::Inodes;
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Format, Sealed};
 
@@ -74,4 +75,7 @@ pub struct Merge {
     pub parent_format: Format,
     /// The qcow2 file that goes into it.
     pub child: PathBuf,
+    /// What both were when it was decided; none from an older version.
+    #[serde(default)]
+    pub inodes: Inodes,
 }

@@ -2,9 +2,7 @@
 //! one goes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tokio::runtime::Handle;
@@ -12,6 +10,7 @@ use tokio::runtime::Handle;
 use crate::engine::failure::{self, At};
 use crate::engine::graph::is_ours;
 use crate::engine::{EngineError, EngineErrorKind, Top, merge};
+use crate::held::{self, Identity};
 use crate::id::SnapshotId;
 use crate::inventory::{Position, Sealed, SnapshotSet};
 use crate::snapshot::core::Core;
@@ -22,6 +21,9 @@ use crate::snapshot::operation::Operation;
 use crate::store::{Change, State, StoreError};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
+
+/// The folders above a file of ours that are ours.
+const LEVELS: usize = 2;
 
 /// Takes all that is destroyed out of the records in one transaction: children stand on what it stood on.
 pub(super) fn forget(operation: &Operation<Destroy>, _: &Member) -> Result<(), EngineError> {
@@ -80,21 +82,26 @@ pub(super) fn relink(
     let survey = Survey::take(core, member)?;
     let parent = |e: io::Error| at.io(&merge.parent, &e);
     for grandchild in survey.graph.children(&merge.child) {
-        merge::name(&at, &grandchild.file, &merge.parent, merge.parent_format)?;
+        let inode = survey.inode(&grandchild.file);
+        let inode = inode.map_err(|e| at.io(&grandchild.file, &e))?;
+        let (parent, format) = (&merge.parent, merge.parent_format);
+        merge::name(&at, &grandchild.file, Some(inode), parent, format)?;
     }
     pass(core, "named", "after")?;
     let names: Vec<_> = survey.names_of(&merge.child).cloned().collect();
     if is_ours(&core.sets(), &merge.parent) {
         // Until an active file, which is written, it is as all that is kept.
         let active = names.iter().any(|n| n.by.is_none());
+        let inodes = merge.inodes;
         let mode = match active {
-            true => fs::metadata(&merge.child).map_or(0o600, |m| m.mode() & 0o777),
+            true => merge::expected(&merge.child, inodes.child)
+                .and_then(Identity::of)
+                .map_or(0o600, |child| child.mode & 0o777),
             false => 0o444,
         };
-        fs::set_permissions(&merge.parent, Permissions::from_mode(mode)).map_err(parent)?;
-        File::open(&merge.parent)
-            .and_then(|f| f.sync_all())
-            .map_err(parent)?;
+        let lower = merge::expected(&merge.parent, inodes.parent).map_err(parent)?;
+        let set = held::set_mode(&lower, mode).and_then(|()| lower.sync_all());
+        set.map_err(parent)?;
     }
     for name in names.iter().filter(|n| n.by.is_none()) {
         let top = Top {
@@ -122,7 +129,8 @@ pub(super) fn relink(
     })?;
     pass(core, "records", "after")?;
     core.deps.frozen.release([merge.child.as_path()]);
-    unlink(core, &merge.child).map_err(|e| at.io(&merge.child, &e))?;
+    let child = merge.inodes.child;
+    unlink(core, &merge.child, child).map_err(|e| at.io(&merge.child, &e))?;
     pass(core, "unlink", "after")
 }
 
@@ -175,26 +183,15 @@ pub(super) fn reseal(operation: &Operation<Destroy>, member: &Member) -> Result<
     })
 }
 
-/// Unlinks a file of ours durably, and the folders above it that are empty then.
-pub(super) fn unlink(core: &Core, file: &Path) -> io::Result<()> {
-    let absent = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
-    match fs::remove_file(file) {
-        Err(e) if !absent(&e) => return Err(e),
-        _ => {}
-    }
-    let mut folders = file.ancestors().skip(1);
+/// Unlinks a file of ours durably, with `inode` only the one that has it, and the folders above it that are empty
+/// then.
+pub(super) fn unlink(core: &Core, file: &Path, inode: Option<u64>) -> io::Result<()> {
+    held::discard(file, LEVELS, inode)?;
     let own = if file.starts_with(core.sets()) { 2 } else { 1 };
-    for folder in folders.by_ref().take(own) {
-        if let Err(e) = File::open(folder).and_then(|f| f.sync_all())
-            && !absent(&e)
-        {
-            return Err(e);
-        }
-        if fs::remove_dir(folder).is_err() {
-            return Ok(());
-        }
+    match held::remove_folders(file, own) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        removed => removed,
     }
-    folders.next().map_or(Ok(()), |f| File::open(f)?.sync_all())
 }
 
 /// A transaction from a blocking thread.

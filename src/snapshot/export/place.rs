@@ -3,15 +3,13 @@
 //! The kernel resolves the path beneath the root (openat2), and from then on the open directory is meant, whatever
 //! happens to its name.
 
-use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags, ResolveFlags, openat, openat2, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::held::{self, Folder, Foreign, Way};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -65,17 +63,9 @@ impl Directory {
     /// # Errors
     /// The I/O error.
     pub(crate) fn open(&self) -> io::Result<Place> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, &self.root, flags, Mode::empty())?;
-        let below = match self.below.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => &self.below,
-        };
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let directory = openat2(root, below, flags, Mode::empty(), resolve)?;
-        Ok(Place {
-            directory: directory.into(),
-        })
+        let root = Folder::follow(&self.root)?;
+        let folder = root.beneath(&self.below, Way::Beneath)?;
+        Ok(Place { folder })
     }
 
     /// Why it cannot be used, for the client.
@@ -101,48 +91,62 @@ impl Directory {
 /// An open directory. Names in it are given by its descriptor, so that nobody can exchange it meanwhile.
 #[derive(Debug)]
 pub(crate) struct Place {
-    directory: File,
+    folder: Folder,
 }
 
 impl Place {
-    /// The way to `name` in this directory, good while this lives.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        Path::new("/proc/self/fd")
-            .join(self.directory.as_raw_fd().to_string())
-            .join(name)
-    }
-
     /// Is there anything of that name, if only a symbolic link?
     pub(crate) fn has(&self, name: &str) -> io::Result<bool> {
-        match fs::symlink_metadata(self.path(name)) {
-            Ok(_) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e),
-        }
+        Ok(self.folder.look(name)?.is_some())
     }
 
-    /// Gives something another name, durably. Never replaces anything.
+    /// Makes a folder of ours. What is written into it goes by the descriptor, whatever happens to its name.
+    pub(crate) fn make(&self, name: &str) -> io::Result<Folder> {
+        self.folder.make_new(name, 0o750)
+    }
+
+    /// The folder of that name, which must be ours: no link, and nobody else can exchange what is in it.
+    pub(crate) fn ours(&self, name: &str) -> io::Result<Folder> {
+        let folder = self.folder.child(name)?;
+        folder.require_private()?;
+        Ok(folder)
+    }
+
+    /// Gives a folder of ours another name, durably. Never replaces anything; what is not ours gets its name back.
     pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let directory = &self.directory;
-        renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE)?;
+        let meant = self.ours(from)?.identity()?;
+        self.folder.rename_new(from, &self.folder, to)?;
+        let came = self.folder.look(to)?;
+        if !came.is_some_and(|it| it.is_same(&meant)) {
+            let _taken = self.folder.rename_new(to, &self.folder, from);
+            let (expected, found) = (meant.inode, came.map_or(0, |it| it.inode));
+            return Err(Foreign::Other { expected, found }.into());
+        }
         self.sync()
     }
 
-    /// Removes a directory of that name with all that is in it, durably. One that is not there is fine.
+    /// Removes a folder of ours with all that is in it, durably. One that is not there is fine, and what somebody
+    /// else has put there stays.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
-        match fs::remove_dir_all(self.path(name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => self.sync(),
+        match self.folder.remove_tree(name, None) {
+            Err(error) if held::foreign(&error).is_some() => {
+                let folder = self.folder.path().join(name);
+                tracing::warn!(folder = %folder.display(), %error, "What stands in the place of an export is not ours and stays");
+                Ok(())
+            }
+            Err(e) => Err(e),
+            Ok(_) => self.sync(),
         }
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.directory.sync_all()
+        self.folder.sync()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -219,11 +223,11 @@ mod tests {
         let place = directory.open().unwrap();
         fs::rename(root.join("in"), root.join("moved")).unwrap();
         symlink(&outside, root.join("in")).unwrap();
-        fs::create_dir(place.path("made")).unwrap();
+        place.make("made").unwrap();
         assert!(root.join("moved/made").is_dir());
         place.rename("made", "other").unwrap();
         assert!(place.has("other").unwrap() && !place.has("made").unwrap());
-        fs::create_dir(place.path("third")).unwrap();
+        place.make("third").unwrap();
         assert!(place.rename("other", "third").is_err(), "replaces nothing");
         place.remove("other").unwrap();
         place.remove("other").unwrap();

@@ -1,23 +1,24 @@
 //! What an export consists of: the steps, in their order, each with its undo.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io::{self, Read as _, Write as _};
 use std::ops::ControlFlow;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::engine::failure::{self, At};
 use crate::engine::flatten::{self, Flat};
-use crate::engine::qcow2::chain::{self, Layer, Roots};
-use crate::engine::{EngineError, EngineErrorKind, definition};
+use crate::engine::qcow2::chain::Layer;
+use crate::engine::{EngineError, EngineErrorKind, definition, kept};
+use crate::held::{self, Folder};
 use crate::inventory::{Snapshot, SnapshotDisk, SnapshotSet};
 use crate::job::Worker;
+use crate::snapshot::core::Core;
 use crate::snapshot::export::manifest::{self, Definition, Manifest, Written};
 use crate::snapshot::export::place::Place;
 use crate::snapshot::export::{Export, Reading, set_of};
 use crate::snapshot::files::FileUser;
-use crate::snapshot::journal::{Record, sync_folder};
+use crate::snapshot::journal::Record;
 use crate::snapshot::kind::{Step, Work};
 use crate::snapshot::operation::Operation;
 use crate::text::Text;
@@ -159,7 +160,8 @@ fn files(op: &Op, set: &SnapshotSet) -> Result<Vec<PathBuf>, EngineError> {
     let mut files = Vec::new();
     for member in set.members.iter().filter(|_| op.kind.intent.storage) {
         for disk in &member.disks {
-            files.extend(layers(member, disk)?.into_iter().map(|l| l.file));
+            let layers = layers(&op.core, member, disk)?;
+            files.extend(layers.into_iter().map(|l| l.file));
         }
     }
     files.sort_unstable();
@@ -167,9 +169,9 @@ fn files(op: &Op, set: &SnapshotSet) -> Result<Vec<PathBuf>, EngineError> {
     Ok(files)
 }
 
-fn layers(member: &Snapshot, disk: &SnapshotDisk) -> Result<Vec<Layer>, EngineError> {
+fn layers(core: &Core, member: &Snapshot, disk: &SnapshotDisk) -> Result<Vec<Layer>, EngineError> {
     let at = At::new(&member.machine_name, &disk.id);
-    chain::open(&at, &disk.file, disk.format, &Roots::default())
+    kept::open(&at, disk, &core.deps.compute.roots())
 }
 
 fn copy(op: &Op, (): &()) -> Result<(), EngineError> {
@@ -178,9 +180,10 @@ fn copy(op: &Op, (): &()) -> Result<(), EngineError> {
     };
     let place = open(op)?;
     let temporary = op.kind.intent.temporary();
-    let here = place.path(&temporary);
-    place.remove(&temporary).map_err(|e| failed(op, &e))?;
-    make_folder(&here).map_err(|e| failed(op, &e))?;
+    let here = place
+        .remove(&temporary)
+        .and_then(|()| place.make(&temporary));
+    let here = here.map_err(|e| failed(op, &e))?;
     let all: u64 = set.members.iter().map(|m| weight(op, m)).sum();
     let mut before = 0;
     for member in &set.members {
@@ -202,7 +205,7 @@ fn weight(op: &Op, member: &Snapshot) -> u64 {
     }
     let length = |disk: &SnapshotDisk| {
         use std::os::unix::fs::MetadataExt;
-        let layers = layers(member, disk).unwrap_or_default();
+        let layers = layers(&op.core, member, disk).unwrap_or_default();
         let blocks = layers.iter().filter_map(|l| fs::metadata(&l.file).ok());
         blocks.map(|m| m.blocks()).sum::<u64>()
     };
@@ -212,12 +215,12 @@ fn weight(op: &Op, member: &Snapshot) -> u64 {
 /// Copies one machine into its folder. `share` of the progress: done before, its own, all. `None`: cancelled.
 fn copy_member(
     op: &Op,
-    here: &Path,
+    here: &Folder,
     member: &Snapshot,
     share: (u64, u64, u64),
 ) -> Result<Option<Written>, EngineError> {
-    let folder = here.join(member.machine.to_string());
-    make_folder(&folder).map_err(|e| failed(op, &e))?;
+    let folder = here.make_new(member.machine.to_string(), 0o750);
+    let folder = folder.map_err(|e| failed(op, &e))?;
     let mut disks = BTreeMap::new();
     let exported = member.disks.iter().filter(|_| op.kind.intent.storage);
     for (n, disk) in exported.enumerate() {
@@ -238,7 +241,7 @@ fn copy_member(
         disks.insert(disk.id.clone(), flat);
     }
     let definition = define(op, &folder, member, &disks)?;
-    sync_folder(&folder).map_err(|e| failed(op, &e))?;
+    folder.sync().map_err(|e| failed(op, &e))?;
     Ok(Some(Written { definition, disks }))
 }
 
@@ -259,7 +262,7 @@ fn percent(
 
 fn copy_disk(
     op: &Op,
-    folder: &Path,
+    folder: &Folder,
     member: &Snapshot,
     disk: &SnapshotDisk,
     step: flatten::Step<'_>,
@@ -269,17 +272,17 @@ fn copy_disk(
     let shown = op.kind.intent.directory.path();
     let shown = shown.join(op.kind.intent.target()).join(&name);
     let target = flatten::Target {
-        file: &folder.join(Path::new(&name).file_name().unwrap_or_default()),
+        file: &folder.place(Path::new(&name).file_name().unwrap_or_default()),
         shown: &shown,
     };
     let reserve = &op.core.deps.exports.reserve;
-    flatten::flatten(&at, &layers(member, disk)?, target, reserve, step)
+    flatten::flatten(&at, &layers(&op.core, member, disk)?, target, reserve, step)
 }
 
 /// Writes the machine's definition as it was at the cut; with disks, they are the exported files.
 fn define(
     op: &Op,
-    folder: &Path,
+    folder: &Folder,
     member: &Snapshot,
     disks: &BTreeMap<String, Flat>,
 ) -> Result<Definition, EngineError> {
@@ -297,8 +300,9 @@ fn define(
         }
         false => text,
     };
-    let file = folder.join(manifest::DEFINITION);
-    write(&file, text.as_bytes()).map_err(|e| failed(op, &e))?;
+    let file = folder.place(manifest::DEFINITION);
+    let written = write(folder, manifest::DEFINITION, text.as_bytes());
+    written.map_err(|e| failed(op, &e))?;
     Ok(Definition {
         file: format!("{}/{}", member.machine, manifest::DEFINITION),
         sha256: flatten::sha256_of(&file).map_err(|e| failed(op, &e))?,
@@ -310,12 +314,13 @@ fn describe(op: &Op, (): &()) -> Result<(), EngineError> {
     let by = (intent.exported, intent.owner.as_str());
     let manifest = Manifest::new(intent.job, by, &intent.set, op.kind.written().clone());
     let place = open(op)?;
-    let here = place.path(&intent.temporary());
-    serde_json::to_vec_pretty(&manifest)
-        .map_err(io::Error::other)
-        .and_then(|bytes| write(&here.join(manifest::NAME), &bytes))
-        .and_then(|()| sync_folder(&here))
-        .map_err(|e| failed(op, &e))
+    let written = || {
+        let here = place.ours(&intent.temporary())?;
+        let bytes = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
+        write(&here, manifest::NAME, &bytes)?;
+        here.sync()
+    };
+    written().map_err(|e| failed(op, &e))
 }
 
 fn reveal(op: &Op, (): &()) -> Result<(), EngineError> {
@@ -341,7 +346,14 @@ fn hide(op: &Op, (): &()) -> Result<(), EngineError> {
     if place.has(&temporary).map_err(|e| failed(op, &e))? {
         return Ok(()); // so it never had the other name
     }
-    match fs::read(place.path(&target).join(manifest::NAME)) {
+    let read = || {
+        let mut bytes = Vec::new();
+        let mut file = place.ours(&target)?.open_file(manifest::NAME, false)?;
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    match read() {
+        Err(e) if held::foreign(&e).is_some() => return Ok(()), // another's
         Ok(bytes) => {
             let manifest: Option<Manifest> = serde_json::from_slice(&bytes).ok();
             if manifest.is_none_or(|m| m.job != intent.job) {
@@ -402,18 +414,10 @@ fn failed(op: &Op, error: &io::Error) -> EngineError {
     }
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o750).create(folder)
-}
-
-/// Writes a file, durably but for its name. An older attempt is replaced.
-fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o640)
-        .open(file)?;
+/// Writes a file into a folder of ours, durably but for its name. An older attempt is replaced.
+fn write(folder: &Folder, name: &str, bytes: &[u8]) -> io::Result<()> {
+    folder.remove_ours(name)?;
+    let mut file = folder.create_new(name, 0o640)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

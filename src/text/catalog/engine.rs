@@ -5,10 +5,13 @@ super::messages! {
     FILE_FULL = "engine.file-full", "machine {machine}, disk {disk}: no space left to write {file}";
     FILE_DENIED = "engine.file-denied", "machine {machine}, disk {disk}: access to {file} is not permitted ({cause})";
     FILE_FAILED = "engine.file-failed", "machine {machine}, disk {disk}: {file}: {cause}";
+    FILE_SWAPPED = "engine.file-swapped", "machine {machine}, disk {disk}: {file} is not the file that it was: {cause}; nothing was done to it";
+    IMAGE_SWAPPED = "engine.image-swapped", "machine {machine}, disk {disk}: {file} is not the image that was imported: {cause}; nothing was done to it; if it is meant, say so: groupshot vm set {machine} --accept-image";
     OURS_FULL = "engine.ours-full", "machine {machine}, disk {disk}: no space left for the snapshot of {file}";
     OURS_DENIED = "engine.ours-denied", "machine {machine}, disk {disk}: the folder for the snapshot of {file} cannot be written ({cause})";
     OURS_FAILED = "engine.ours-failed", "machine {machine}, disk {disk}: the snapshot of {file}: {cause}";
     NOT_REGULAR = "engine.not-regular", "machine {machine}, disk {disk}: {file} is not a regular file";
+    NOT_STORED = "engine.not-stored", "machine {machine}, disk {disk}: {file} lies on a file system of the kernel (such as /proc or /sys) and is no disk image";
     LOCKED = "engine.locked", "machine {machine}, disk {disk}: {file} is in use by another process";
     LOCKED_HERE = "engine.locked-here", "machine {machine}, disk {disk}: {file} is held by another operation of this server";
     LOCK_UNAVAILABLE = "engine.lock-unavailable", "machine {machine}, disk {disk}: the file system of {file} has no locks ({cause})";

@@ -1,0 +1,26 @@
+//! What a snapshot keeps of a disk, opened as it was sealed.
+
+use crate::engine::EngineError;
+use crate::engine::failure::At;
+use crate::engine::qcow2::chain::{self, Layer, Roots};
+use crate::held::Foreign;
+use crate::inventory::SnapshotDisk;
+
+/// Opens the file and all below it: each must be one of the files that were sealed with it.
+///
+/// # Errors
+/// As [`chain::open`]; another file stands in the place of one of them.
+pub fn open(at: &At, kept: &SnapshotDisk, roots: &Roots) -> Result<Vec<Layer>, EngineError> {
+    let layers = chain::open(at, &kept.file, kept.format, roots)?;
+    for layer in layers.iter().filter(|_| !kept.sealed.is_empty()) {
+        let found = layer.id.1;
+        if kept.sealed.iter().any(|s| s.seal.inode == found) {
+            continue;
+        }
+        let mut own = kept.sealed.iter();
+        let own = own.find(|s| s.file == layer.real || s.file == layer.file);
+        let expected = own.or(kept.sealed.first()).map_or(0, |s| s.seal.inode);
+        return Err(at.io(&layer.file, &Foreign::Other { expected, found }.into()));
+    }
+    Ok(layers)
+}

@@ -1,0 +1,98 @@
+//! What an operator says of an image: at import, and when something else stands in its place.
+
+use std::fs;
+use std::os::unix::fs::{chown, symlink};
+
+use super::scene::{Scene, Swap, assert_refused, may_run};
+use crate::support::server::{run_in, text};
+use crate::support::site::{Ground, Image, SIZE, assert_holds};
+use crate::support::wire::Wire;
+
+#[test]
+fn an_image_is_taken_when_its_operator_says_so() {
+    if !may_run("images accepted") {
+        return;
+    }
+    let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let group = scene.group(&wire);
+    scene.swap(&scene.image, Swap::Foreign);
+    let refused = wire.create(&group, "one").unwrap();
+    assert_refused(&wire, &refused, &scene.image, "another owner");
+    assert!(
+        wire.why(&refused).contains("--accept-image"),
+        "{}",
+        wire.why(&refused)
+    );
+    let accept = ["vm", "set", "web", "--accept-image", "--yes"];
+    let out = run_in(&scene.site.data, &accept, "");
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(text(&out.stderr).contains(scene.image.to_str().unwrap()));
+    // The server looks for changes of definitions once a second.
+    let taken = loop {
+        let created = wire.create(&group, "two").unwrap();
+        match created.value {
+            crate::support::wire::STARTED => break created,
+            _ => std::thread::sleep(std::time::Duration::from_millis(50)),
+        }
+    };
+    assert_eq!(super::scene::end(&wire, &taken, "accepted").state, 7);
+    let set = taken.set.unwrap();
+    scene.site.wait_for_journals();
+    let kept = wire.shown().unwrap().sets[&set].members[0].disks["disk0"].clone();
+    assert_holds(&kept, &vec![9; SIZE], "accepted");
+}
+
+#[test]
+fn an_import_tells_where_links_lead_and_who_may_exchange_the_image() {
+    if !may_run("imports of images in folders of others") {
+        return;
+    }
+    let scene = Scene::new(Ground::Host, Image::Raw, &[]);
+    let other = scene.image.with_file_name("db.raw");
+    fs::write(&other, vec![1; SIZE]).unwrap();
+    chown(&other, Some(65_534), Some(65_534)).unwrap();
+    let link = scene.site.images.join("db.raw");
+    symlink(&other, &link).unwrap();
+    let args = ["vm", "import", "db", link.to_str().unwrap()];
+    let out = run_in(&scene.site.data, &args, "");
+    let said = text(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    for part in [
+        &format!("{} leads to {}", link.display(), other.display()),
+        "can exchange",
+        "user 65534",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
+fn what_the_kernel_makes_up_is_not_imported() {
+    if !may_run("imports of what is no image") {
+        return;
+    }
+    let scene = Scene::new(Ground::Host, Image::Raw, &[]);
+    let (pipe, link) = (
+        scene.site.images.join("pipe.raw"),
+        scene.site.images.join("link.raw"),
+    );
+    crate::support::tools::run("mkfifo", &[&pipe]);
+    symlink("/proc/version", &link).unwrap();
+    let files = [
+        "/proc/version",
+        "/proc/self/environ",
+        "/sys/kernel/uevent_seqnum",
+        "/dev/null",
+        link.to_str().unwrap(),
+        pipe.to_str().unwrap(),
+    ];
+    for file in files {
+        let args = ["vm", "import", "no", "--format", "raw", file];
+        let out = run_in(&scene.site.data, &args, "");
+        let said = text(&out.stderr);
+        assert!(!out.status.success(), "{file}: {said}");
+        assert!(said.contains(file), "{file}: {said}");
+    }
+}

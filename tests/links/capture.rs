@@ -1,0 +1,94 @@
+//! An image is exchanged before a set is taken of it.
+
+use std::fs;
+use std::os::unix::fs::chown;
+
+use super::scene::{SWAPS, Scene, Swap, assert_refused, end, may_run, serve};
+use crate::support::site::{Ground, Image, SIZE, assert_holds};
+use crate::support::wire::{STARTED, Wire};
+
+fn hands_out_nothing(ground: Ground, with_roots: bool) {
+    let scene = Scene::new(ground, Image::Raw, &["--overlay-ok"]);
+    let server = serve(&scene, with_roots);
+    let wire = Wire::new(&server);
+    let group = scene.group(&wire);
+    for swap in SWAPS {
+        let what = format!("{swap:?} {ground:?} {with_roots}");
+        scene.swap(&scene.image, *swap);
+        let before = scene.guarded(&scene.image, *swap);
+        let kept = scene.site.kept();
+        let refused = wire.create(&group, "one").unwrap();
+        assert_refused(&wire, &refused, &scene.image, &what);
+        assert_eq!(scene.site.kept(), kept, "{what}");
+        assert_eq!(scene.guarded(&scene.image, *swap), before, "{what}");
+        scene.swap_back(&scene.image, *swap);
+    }
+    let set = wire.take(&group, "whole again");
+    scene.site.wait_for_journals();
+    assert!(wire.shown().unwrap().sets.contains_key(&set));
+}
+
+#[test]
+fn no_set_is_taken_of_what_somebody_put_in_the_place_of_an_image() {
+    if !may_run("images exchanged before a set") {
+        return;
+    }
+    hands_out_nothing(Ground::Host, false);
+    hands_out_nothing(Ground::Xfs, true);
+}
+
+#[test]
+fn an_image_that_its_owner_restored_is_taken_and_told() {
+    if !may_run("images restored before a set") {
+        return;
+    }
+    for ground in [Ground::Host, Ground::Xfs] {
+        let scene = Scene::new(ground, Image::Raw, &["--overlay-ok"]);
+        let server = scene.site.serve();
+        let wire = Wire::new(&server);
+        let group = scene.group(&wire);
+        let restored = scene.image.with_extension("restored");
+        fs::write(&restored, vec![5; SIZE]).unwrap();
+        chown(&restored, Some(65_534), Some(65_534)).unwrap();
+        scene.other(&[&"mv", &"-f", &restored, &scene.image]);
+        let set = wire.take(&group, "one");
+        scene.site.wait_for_journals();
+        let kept = wire.shown().unwrap().sets[&set].members[0].disks["disk0"].clone();
+        assert_holds(&kept, &vec![5; SIZE], "the restored image");
+    }
+}
+
+/// Between the plan and the cut, and after a start with nothing of it in memory.
+#[test]
+fn an_image_exchanged_while_a_set_is_prepared_ends_the_job_and_leaves_nothing() {
+    if !may_run("images exchanged within a set") {
+        return;
+    }
+    for ground in [Ground::Host, Ground::Xfs] {
+        for point in ["create.define.before", "create.prepared.before"] {
+            for swap in [Swap::Link, Swap::Foreign, Swap::FolderLink] {
+                let what = format!("{ground:?} {point} {swap:?}");
+                let scene = Scene::new(ground, Image::Raw, &["--overlay-ok"]);
+                let gate = crate::support::gate::Gate::new();
+                let server = scene.site.serve_with(&[&gate.at(point)]);
+                let wire = Wire::new(&server);
+                let group = scene.group(&wire);
+                let created = wire.create(&group, "one").unwrap();
+                assert_eq!(created.value, STARTED, "{what}: {}", wire.why(&created));
+                gate.reached();
+                scene.swap(&scene.image, swap);
+                let before = scene.guarded(&scene.image, swap);
+                gate.open();
+                let job = end(&wire, &created, &what);
+                assert_ne!((job.state, job.code), (7, 0), "{what}: {job:?}");
+                assert!(job.error.contains("disk0"), "{what}: {job:?}");
+                scene.site.wait_for_journals();
+                assert_eq!(scene.guarded(&scene.image, swap), before, "{what}");
+                assert!(wire.shown().unwrap().sets.is_empty(), "{what}");
+                scene.swap_back(&scene.image, swap);
+                wire.take(&group, "whole again");
+                scene.site.wait_for_journals();
+            }
+        }
+    }
+}

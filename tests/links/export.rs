@@ -1,0 +1,81 @@
+//! The folder that an export is written into is exchanged while it is written.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::Path;
+
+use super::scene::{Scene, end, may_run, seen};
+use crate::support::gate::Gate;
+use crate::support::server::{Options, Server};
+use crate::support::site::{Ground, Image};
+use crate::support::wire::{STARTED, Wire};
+
+/// The names in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = names
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn an_export_whose_folder_is_exchanged_writes_nowhere_else() {
+    if !may_run("folders of exports exchanged") {
+        return;
+    }
+    for point in [
+        "export.copy.before",
+        "export.copy.after",
+        "export.reveal.before",
+    ] {
+        let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
+        let at = |name: &str| scene.site.images.join(name);
+        let (root, trap, guarded) = (at("exports"), at("trap"), at("guarded"));
+        for folder in [&root, &trap, &guarded] {
+            fs::create_dir(folder).unwrap();
+        }
+        for folder in [&root, &trap] {
+            chown(folder, Some(65_534), Some(65_534)).unwrap();
+        }
+        let gate = Gate::new();
+        let config = scene.site.configuration(&format!(
+            "[export]\nroots = [{:?}]\n",
+            root.to_str().unwrap()
+        ));
+        let server = Server::with(&Options {
+            args: &["--config", config.to_str().unwrap()],
+            env: &[("GROUPSHOT_FAILPOINTS", &gate.at(point))],
+            data: Some(&scene.site.data),
+            ..Options::default()
+        });
+        let wire = Wire::new(&server);
+        let set = wire.take(&scene.group(&wire), "one");
+        scene.site.wait_for_journals();
+        let started = wire.export(&set, root.to_str().unwrap(), None).unwrap();
+        assert_eq!(started.value, STARTED, "{point}: {}", wire.why(&started));
+        gate.reached();
+        let job = started.job.clone().unwrap();
+        let part = root.join(format!(".groupshot-{set}-{job}.part"));
+        if point != "export.copy.before" {
+            assert!(part.is_dir(), "{point}: {:?}", names(&root));
+            scene.other(&[&"mv", &part, &root.join("aside")]);
+        }
+        scene.other(&[&"ln", &"-s", &guarded, &trap.join(&scene.machine.id)]);
+        scene.other(&[&"ln", &"-s", &trap, &part]);
+        let before = seen(&guarded.parent().unwrap().join("victim.raw"));
+        gate.open();
+        let job = end(&wire, &started, point);
+        assert_ne!((job.state, job.code), (7, 0), "{point}: {job:?}");
+        assert!(
+            job.error.contains(root.to_str().unwrap()),
+            "{point}: {job:?}"
+        );
+        scene.site.wait_for_journals();
+        assert!(names(&guarded).is_empty(), "{point}: {:?}", names(&guarded));
+        assert_eq!(names(&trap), [scene.machine.id.as_str()], "{point}");
+        assert_eq!(seen(&scene.victim), before, "{point}");
+        assert!(!root.join(&set).exists(), "{point}: {:?}", names(&root));
+    }
+}

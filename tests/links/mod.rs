@@ -1,0 +1,10 @@
+//! Somebody who may rename in an image's folder puts something else in the place of a file: what the server holds is
+//! what was recorded, and nobody's file is read, written, replaced or removed through a name. As root, with a second
+//! user.
+
+mod accept;
+mod apply;
+mod capture;
+mod export;
+mod merge;
+mod scene;
