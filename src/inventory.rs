@@ -208,6 +208,15 @@ pub struct SnapshotDisk {
     pub damage: Option<Damage>,
 }
 
+impl SnapshotDisk {
+    /// The files that lay under its file when that was sealed; `None` if it is not sealed.
+    #[must_use]
+    pub fn known_below(&self) -> Option<Vec<PathBuf>> {
+        let (_itself, below) = self.sealed.split_first()?;
+        Some(below.iter().map(|sealed| sealed.file.clone()).collect())
+    }
+}
+
 /// What a frozen file looks like: a write, a change of its mode and another file in its place all show.
 ///
 /// No device number: it may be another one after each start of the host.

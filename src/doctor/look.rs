@@ -313,17 +313,20 @@ impl Doctor {
     }
 
     fn hidden(&self) -> Vec<Ailment> {
-        let mut found = Vec::new();
+        let (mut found, mut unseen) = (Vec::new(), Vec::new());
         let machines = self.deps.compute.machines();
         // The simulation has no files.
         let has_files = |m: &&Arc<Machine>| m.disks.iter().any(|d| d.file.is_file());
         for machine in machines.values().filter(has_files) {
             let hidden = match self.deps.coordinator.hidden(machine) {
                 Ok(hidden) => hidden,
-                // A file that cannot be seen may lie on any other: so it is for every machine.
+                // The same file may keep more than one machine from being looked at.
                 Err(error) => {
-                    found.push(unknown("hidden layers", &error));
-                    break;
+                    if !unseen.contains(&error) {
+                        found.push(unknown("hidden layers", &error));
+                        unseen.push(error);
+                    }
+                    continue;
                 }
             };
             for layer in hidden {

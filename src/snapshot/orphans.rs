@@ -104,25 +104,28 @@ pub(crate) fn moved_from(data_dir: &Path, missing: &Path) -> Option<PathBuf> {
 /// Adds what machines and sets name, and what lies under that.
 fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
     let tops = definition::recorded_tops(&core.deps.data_dir).into_iter();
-    let mut known: Vec<_> = tops.map(|top| (top.file, top.format)).collect();
-    for machine in core.deps.compute.machines().values() {
+    let mut known: Vec<_> = tops.map(|top| (top.file, top.format, None)).collect();
+    let compute = &core.deps.compute;
+    for machine in compute.machines().values() {
         let disks = machine.disks.iter();
-        known.extend(disks.map(|disk| (disk.file.clone(), disk.format)));
+        let below = |disk: &str| compute.below(machine.id, disk);
+        known.extend(disks.map(|disk| (disk.file.clone(), disk.format, below(&disk.id))));
     }
     for set in core.deps.store.state().sets.values() {
         for member in &set.members {
             named.insert(member.definition.clone());
             let disks = member.disks.iter();
-            known.extend(disks.map(|disk| (disk.file.clone(), disk.format)));
+            known.extend(disks.map(|disk| (disk.file.clone(), disk.format, disk.known_below())));
         }
     }
     let left = core.deps.store.state().leftovers.clone();
     let left = left.values().filter(|l| !damage::is_changed(&l.sealed));
     named.extend(left.map(|l| l.file.clone()));
-    for (file, format) in known {
+    for (file, format, below) in known {
         // A layer that no snapshot names any more lies under one that is named.
-        if let Ok(graph) = Graph::read(&At::new("*", "*"), [(file.clone(), format)], []) {
-            named.extend(graph.files().map(Path::to_owned));
+        match Graph::read(&At::new("*", "*"), [(file.clone(), format)], []) {
+            Ok(graph) => named.extend(graph.files().map(Path::to_owned)),
+            Err(_) => named.extend(below.into_iter().flatten()),
         }
         named.insert(file);
     }

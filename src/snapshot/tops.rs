@@ -14,7 +14,7 @@ use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, TOPS};
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Graph};
 use crate::engine::qcow2::chain::by_suffix;
-use crate::engine::{EngineErrorKind, Top};
+use crate::engine::{EngineError, EngineErrorKind, Top};
 use crate::id::{JobId, VmId};
 use crate::inventory::{Format, Snapshot, SnapshotDisk};
 use crate::snapshot::care;
@@ -126,11 +126,7 @@ impl<'a> Lost<'a> {
         let candidates = self.candidates(disk)?;
         let kept = self.kept();
         let at = At::new(&self.definition.name, &disk.id);
-        let named = candidates.iter().cloned().chain(kept.iter().cloned());
-        let actives = self.core.deps.compute.machines();
-        let actives = actives.values().flat_map(|m| m.disks.clone());
-        let actives = actives.map(|d| (d.file, d.format));
-        let graph = Graph::read(&at, named.chain(actives), []).map_err(|e| e.to_string())?;
+        let graph = self.graph(&at, &candidates).map_err(|e| e.to_string())?;
         let is_kept = |file: &Path| kept.iter().any(|(k, _)| graph.is_same(k, file));
         let mut left = candidates;
         left.retain(|(file, _)| graph.children(file).is_empty() && !is_kept(file));
@@ -176,6 +172,24 @@ impl<'a> Lost<'a> {
             let rest = name.strip_prefix(disk.id.as_str());
             rest.is_some_and(|rest| rest.is_empty() || job(rest))
         })
+    }
+
+    /// What lies on what: the candidates, what snapshots keep, and what machines run on. What of the latter two cannot
+    /// be read counts as lying on all that it is known to have lain on.
+    fn graph(&self, at: &At, candidates: &[(PathBuf, Format)]) -> Result<Graph, EngineError> {
+        let mut graph = Graph::read(at, candidates.iter().cloned(), [])?;
+        let members = self.state.sets.values().flat_map(|set| &set.members);
+        for disk in members.flat_map(|m| &m.disks).filter(|d| graph::is_file(d)) {
+            graph.follow_known(at, &disk.file, disk.format, || disk.known_below())?;
+        }
+        let compute = &self.core.deps.compute;
+        for machine in compute.machines().values() {
+            for disk in &machine.disks {
+                let below = || compute.below(machine.id, &disk.id);
+                graph.follow_known(at, &disk.file, disk.format, below)?;
+            }
+        }
+        Ok(graph)
     }
 
     /// Every file that a snapshot names.

@@ -357,6 +357,38 @@ fn a_machine_whose_image_is_away_holds_up_what_its_image_lies_on_and_nothing_els
 }
 
 #[test]
+fn a_layer_under_an_active_file_that_cannot_be_read_is_no_orphan() {
+    if !full("an active file that cannot be read") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let mut machine = site.machine("web", &[Image::Raw], 1);
+    let mut server = site.serve();
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&machine.id]).unwrap();
+    wire.take(&group, "first");
+    site.wait_for_journals();
+    let layer = site.top(&machine, 0);
+    machine.write(&layer, 0, 8192, 4096, 3);
+    run("qemu-img", &["bitmap", "--add", path(&layer), "backup"]);
+    let second = wire.take(&group, "second");
+    site.wait_for_journals();
+    let said = destroy(&site, &wire, &second);
+    assert!(said.contains("hidden layers: 1"), "{said}");
+    server.stop();
+    let top = site.top(&machine, 0);
+    let file = File::options().read(true).write(true).open(&top).unwrap();
+    let mut magic = [0; 4];
+    file.read_exact_at(&mut magic, 0).unwrap();
+    file.write_all_at(&[0; 4], 0).unwrap();
+    let out = run_in(&site.data, &["doctor", "--fix", "--yes"], "");
+    let said = text(&out.stdout);
+    assert!(!said.contains("orphan") && layer.exists(), "{said}");
+    file.write_all_at(&magic, 0).unwrap();
+    assert_holds(&top, &machine.content[0], "active");
+}
+
+#[test]
 fn a_raw_image_that_was_cut_off_is_refused_until_somebody_says_it_is_whole() {
     if !full("a raw image that was cut off") {
         return;

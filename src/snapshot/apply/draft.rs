@@ -115,11 +115,7 @@ impl Uses {
         let members = state.sets.values().flat_map(|s| &s.members);
         let mut uses = Self::default();
         for disk in members.flat_map(|m| &m.disks) {
-            let below = || {
-                let (_itself, below) = disk.sealed.split_first()?;
-                Some(below.iter().map(|sealed| sealed.file.clone()).collect())
-            };
-            uses.add(&disk.file, disk.format, below);
+            uses.add(&disk.file, disk.format, || disk.known_below());
         }
         for machine in machines.values() {
             for disk in &machine.disks {

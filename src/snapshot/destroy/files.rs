@@ -402,8 +402,7 @@ fn known_below(core: &Core, named: &Named) -> Option<Vec<PathBuf>> {
     let members = &state.sets.get(&set)?.members;
     let member = members.iter().find(|m| m.id == snapshot)?;
     let disk = member.disks.iter().find(|d| d.id == named.disk)?;
-    let (_itself, below) = disk.sealed.split_first()?;
-    Some(below.iter().map(|sealed| sealed.file.clone()).collect())
+    disk.known_below()
 }
 
 /// Whether an apply made the file beside an image: `….groupshot/<set>/<machine>-<disk>-<job>.*`.
