@@ -21,6 +21,7 @@
 // layer 0
 pub mod audit;
 pub mod clock;
+pub mod document;
 pub mod failpoint;
 pub mod held;
 pub mod id;

@@ -1,9 +1,9 @@
 //! The users file: edited by `groupshot user …`, followed by a running server.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::SharedClock;
+use crate::document::{self, Damaged};
 use crate::handler::Role;
+use crate::held;
 
 use super::password;
 
@@ -87,6 +89,12 @@ pub enum UserError {
         /// What is wrong, and where.
         reason: String,
     },
+    /// The file is, and somebody or something else has changed it since.
+    #[error(
+        "{file} was changed by something else than `groupshot user`: restore it, or, if it is right as it is, run `groupshot user accept`",
+        file = .0.display()
+    )]
+    Changed(PathBuf),
 }
 
 /// Can that be the name of a user? Basic sends it before a colon.
@@ -157,7 +165,7 @@ pub fn set_password(directory: &Path, name: &str, password: &str) -> Result<(), 
 /// # Errors
 /// [`UserError`].
 pub fn list(directory: &Path) -> Result<Vec<User>, UserError> {
-    let table = read(&directory.join(FILE))?;
+    let table = checked(&directory.join(FILE))?;
     Ok(table.into_values().map(Arc::unwrap_or_clone).collect())
 }
 
@@ -169,10 +177,47 @@ pub(super) fn hash(password: &str) -> Result<String, UserError> {
     password::hash(password).map_err(UserError::Hash)
 }
 
-/// Changes the file as one: two commands at once do not lose each other's work, and a reader sees the
-/// old file or the new one.
+/// Takes the file as it is now, whoever has changed it: it gets a new checksum. Gives the users in it.
+///
+/// # Errors
+/// [`UserError`]; nothing was changed then.
+pub fn accept(directory: &Path) -> Result<Vec<User>, UserError> {
+    let trust = Trust::Anything;
+    edit_as(directory, trust, |_| Ok(()))?;
+    list(directory)
+}
+
+/// Gives a file of before there were checksums its own. Does nothing to any other.
+///
+/// # Errors
+/// [`UserError`]; the file is as it was then.
+pub fn vouch(directory: &Path) -> Result<(), UserError> {
+    let file = directory.join(FILE);
+    match read(&file, Trust::Checked)? {
+        Some(document) if !document.checked => edit(directory, |_| Ok(())),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a wrong checksum matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    Checked,
+    Anything,
+}
+
 fn edit(
     directory: &Path,
+    change: impl FnOnce(&mut Table) -> Result<(), UserError>,
+) -> Result<(), UserError> {
+    edit_as(directory, Trust::Checked, change)
+}
+
+/// Changes the file as one: two commands at once do not lose each other's work, and a reader sees the
+/// old file or the new one.
+fn edit_as(
+    directory: &Path,
+    trust: Trust,
     change: impl FnOnce(&mut Table) -> Result<(), UserError>,
 ) -> Result<(), UserError> {
     let file = directory.join(FILE);
@@ -182,49 +227,29 @@ fn edit(
     };
     let turn = File::open(directory).map_err(failed)?;
     turn.lock().map_err(failed)?;
-    let mut users = read(&file)?;
+    let mut users = table(read(&file, trust)?);
     change(&mut users)?;
     let document = Document {
         version: VERSION,
         users: users.into_values().map(Arc::unwrap_or_clone).collect(),
     };
-    let text = serde_json::to_vec_pretty(&document).map_err(|e| failed(e.into()))?;
-    replace(&turn, &file, &text)
-        .and_then(|()| turn.sync_all())
-        .map_err(failed)
-}
-
-fn replace(directory: &File, file: &Path, text: &[u8]) -> io::Result<()> {
-    let fresh = file.with_extension("json.new");
-    let written = write(directory, &fresh, text).and_then(|()| fs::rename(&fresh, file));
-    if written.is_err() {
-        // A full disk: what there is of it helps nobody. If it cannot go either, the next change writes over it.
-        let _ = fs::remove_file(&fresh);
-    }
-    written
-}
-
-fn write(directory: &File, fresh: &Path, text: &[u8]) -> io::Result<()> {
-    let mut out = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(fresh)?;
-    out.write_all(text)?;
-    // Root may edit the users of a server that runs as somebody else, who has to read them.
-    let (owner, ours) = (directory.metadata()?, out.metadata()?);
-    if owner.uid() != ours.uid() {
-        fchown(&out, Some(owner.uid()), Some(owner.gid()))?;
-    }
-    out.sync_all()
+    let text = document::write(&document).map_err(failed)?;
+    let owner = turn.metadata().map_err(failed)?;
+    let replaced = held::replace_as(&file, &text, 0o600, |new| {
+        // Root may edit the users of a server that runs as somebody else, who has to read them.
+        match owner.uid() == new.metadata()?.uid() {
+            true => Ok(()),
+            false => fchown(new, Some(owner.uid()), Some(owner.gid())),
+        }
+    });
+    replaced.map_err(|e| failed(e.into()))
 }
 
 /// No file is no users.
-fn read(file: &Path) -> Result<Table, UserError> {
+fn read(file: &Path, trust: Trust) -> Result<Option<document::Document<Document>>, UserError> {
     let text = match fs::read(file) {
         Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Table::new()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
             return Err(UserError::Io {
                 file: file.to_path_buf(),
@@ -236,13 +261,32 @@ fn read(file: &Path) -> Result<Table, UserError> {
         file: file.to_path_buf(),
         reason,
     };
-    let document: Document = serde_json::from_slice(&text).map_err(|e| malformed(e.to_string()))?;
-    if document.version != VERSION {
-        let reason = format!("version {}, this program knows {VERSION}", document.version);
+    let read = match trust {
+        Trust::Checked => document::read(&text),
+        Trust::Anything => document::read_unchecked(&text),
+    };
+    let document: document::Document<Document> = read.map_err(|damaged| match damaged {
+        Damaged::Checksum => UserError::Changed(file.to_path_buf()),
+        Damaged::Malformed(reason) => malformed(reason),
+    })?;
+    let version = document.body.version;
+    if version != VERSION {
+        let reason = format!("version {version}, this program knows {VERSION}");
         return Err(malformed(reason));
     }
-    let users = document.users.into_iter();
-    Ok(users.map(|u| (u.name.clone(), Arc::new(u))).collect())
+    Ok(Some(document))
+}
+
+fn table(document: Option<document::Document<Document>>) -> Table {
+    let users = document
+        .map(|d| d.body.users)
+        .unwrap_or_default()
+        .into_iter();
+    users.map(|u| (u.name.clone(), Arc::new(u))).collect()
+}
+
+fn checked(file: &Path) -> Result<Table, UserError> {
+    read(file, Trust::Checked).map(table)
 }
 
 /// The users of a data directory as they are now.
@@ -271,7 +315,7 @@ impl Users {
         let file = directory.join(FILE);
         let stamp = stamp(&file);
         let seen = Seen {
-            table: Arc::new(read(&file)?),
+            table: Arc::new(checked(&file)?),
             stamp,
             looked: clock.elapsed(),
         };
@@ -309,7 +353,7 @@ impl Users {
             return;
         }
         seen.stamp = stamp;
-        match read(&self.file) {
+        match checked(&self.file) {
             Ok(table) => seen.table = Arc::new(table),
             Err(error) => tracing::error!(%error, "users stay as they were"),
         }

@@ -33,6 +33,11 @@ pub(super) enum Command {
         #[command(flatten)]
         data: DataDir,
     },
+    /// Take the users file as it is, after it was edited by hand.
+    Accept {
+        #[command(flatten)]
+        data: DataDir,
+    },
     /// Remove a user.
     Remove {
         #[command(flatten)]
@@ -102,6 +107,15 @@ pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
             let objects: Vec<_> = users.iter().map(object).collect();
             output.result(json!({"users": objects}), || table(&rows))
         }
+        Command::Accept { data } => {
+            let directory = server::existing_data_dir(&data.path()?)?;
+            server::require_own(&directory)?;
+            let users = users::accept(&directory)?;
+            let names: Vec<_> = users.iter().map(|u| u.name.clone()).collect();
+            output.result(json!({"users": names}), || {
+                format!("accepted; users: {}", names.join(", "))
+            })
+        }
         Command::Remove { data, name, force } => {
             let directory = server::existing_data_dir(&data.path()?)?;
             server::require_own(&directory)?;
@@ -131,6 +145,7 @@ impl From<UserError> for Failure {
                 ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Exit::Busy,
                 _ => Exit::Failed,
             },
+            UserError::Changed(_) => Exit::Config,
             _ => Exit::Failed,
         };
         Self::new(exit, error)

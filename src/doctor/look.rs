@@ -422,10 +422,10 @@ impl Doctor {
     }
 }
 
-/// The machine whose `tops.json` this is, if it is not there.
+/// The machine whose `tops.json` this is, if it is not there or damaged.
 fn without_tops(file: &Path) -> Option<VmId> {
     let machine = file.parent().and_then(Path::file_name)?.to_str()?;
-    let gone = file.ends_with(definition::TOPS) && !file.exists();
+    let gone = file.ends_with(definition::TOPS) && (!file.exists() || definition::is_damaged(file));
     machine.parse().ok().filter(|_| gone)
 }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::document;
 use crate::engine::links::BY_NAME;
 use crate::engine::qcow2::chain;
 use crate::engine::{Top, image, revert};
@@ -350,6 +351,11 @@ pub(crate) fn is_complete(data_dir: &Path, id: VmId) -> bool {
     Definition::load(&folder.join(DEFINITION), id).is_ok() && Tops::load(&folder.join(TOPS)).is_ok()
 }
 
+/// Whether the file is a `tops.json` that holds something else than was written.
+pub(crate) fn is_damaged(file: &Path) -> bool {
+    Tops::load(file).is_err_and(|e| e.kind() == io::ErrorKind::InvalidData)
+}
+
 impl Tops {
     /// No snapshot yet.
     pub(crate) fn new(imported: Option<Timestamp>) -> Self {
@@ -387,14 +393,14 @@ impl Tops {
 
     /// Reads the file. Every import writes one: where it is not there, nobody knows which files are active.
     pub(crate) fn load(file: &Path) -> io::Result<Self> {
-        serde_json::from_slice(&fs::read(file)?).map_err(io::Error::other)
+        let read = document::read::<Self>(&fs::read(file)?)?;
+        Ok(read.body)
     }
 
     /// Replaces the file durably: write, fsync, rename, fsync of the directory.
     pub(crate) fn save(&self, file: &Path) -> Result<(), NotReplaced> {
-        let bytes = serde_json::to_vec_pretty(self)
-            .map_err(|e| NotReplaced::Refused(io::Error::other(e)))?;
-        replace(file, &bytes)
+        let bytes = document::write(self).map_err(NotReplaced::Refused)?;
+        held::replace(file, &bytes, 0o640)
     }
 }
 
@@ -406,12 +412,7 @@ pub(crate) fn turn(folder: &Path) -> io::Result<Flock<File>> {
     Flock::lock(File::open(folder)?, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
 }
 
-/// Replaces a file durably, whole or not at all.
-pub(crate) fn replace(file: &Path, bytes: &[u8]) -> Result<(), NotReplaced> {
-    held::replace(file, bytes, MODE)
-}
-
-/// [`replace`] that keeps owner and mode.
+/// [`held::replace`] that keeps owner and mode.
 pub(crate) fn rewrite(file: &Path, bytes: &[u8]) -> Result<(), NotReplaced> {
     held::replace_as(file, bytes, MODE, |new| {
         revert::take_over(new, &held::open(file, false)?).map(drop)

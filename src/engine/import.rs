@@ -335,7 +335,7 @@ fn write_files(
     directory.make_new(aside, 0o750)?;
     let folder = directory.path().join(aside);
     let text = toml::to_string(definition).map_err(io::Error::other)?;
-    definition::replace(&folder.join(DEFINITION), text.as_bytes())?;
+    held::replace(&folder.join(DEFINITION), text.as_bytes(), 0o640)?;
     Ok(tops.save(&folder.join(TOPS))?)
 }
 

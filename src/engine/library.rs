@@ -392,6 +392,13 @@ impl Compute for Library {
         self.record_tops(id, tops, |file| match fs::symlink_metadata(file) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Tops::new(None)),
             Err(e) => Err((kind(&e), e)),
+            Ok(_) if definition::is_damaged(file) => {
+                // Kept for whoever wants to know what stood there.
+                let aside = file.with_extension("json.damaged");
+                let kept = fs::read(file).and_then(|was| Ok(held::replace(&aside, &was, 0o640)?));
+                kept.map_err(|e| (kind(&e), e))?;
+                Ok(Tops::new(None))
+            }
             Ok(_) => Err((EngineErrorKind::Failed, io::ErrorKind::AlreadyExists.into())),
         })
     }
@@ -511,6 +518,7 @@ fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> 
         Err(e) => {
             let text = match e.kind() {
                 io::ErrorKind::NotFound => texts::TOPS_MISSING.text(),
+                io::ErrorKind::InvalidData => texts::TOPS_DAMAGED.with("cause", e),
                 _ => texts::DEFINITION_READ.with("cause", e),
             };
             return broken(&tops, text.with("file", tops.display()), seen);

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::engine::definition;
+use crate::held;
 use crate::id::DirectoryId;
 
 use super::{StartError, no_data_dir};
@@ -183,7 +183,7 @@ fn bind_on(data_dir: &Path, id: DirectoryId, machine_id: &Path) -> Result<(), St
             host: host(machine_id),
             path: data_dir.to_str().map(PathBuf::from),
         };
-        definition::replace(&data_dir.join(FILE), &text(&binding)?).map_err(io::Error::from)
+        held::replace(&data_dir.join(FILE), &text(&binding)?, 0o640).map_err(io::Error::from)
     };
     write().map_err(|e| failed(data_dir, &e))
 }

@@ -79,6 +79,7 @@ impl From<OpenError> for StartError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Lock(_) => Self::Busy(error.to_string()),
+            OpenError::Behind { .. } | OpenError::Counter { .. } => Self::Config(error.to_string()),
             other => Self::failed(other),
         }
     }

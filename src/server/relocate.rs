@@ -17,12 +17,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::SystemClock;
-use crate::engine::definition;
+use crate::document;
 use crate::engine::failure::At;
 use crate::engine::graph::is_file;
 use crate::engine::locks::ImageLock;
 use crate::engine::relocate::{Active, Defined, Move, Moves, Named, Naming, Survey, take_along};
 use crate::failpoint;
+use crate::held;
 use crate::id::{SetId, SnapshotId};
 use crate::inventory::{Damage, Leftover, Seal, SnapshotSet};
 use crate::store::sqlite::SqliteStore;
@@ -265,7 +266,7 @@ fn begun(data_dir: &Path) -> Result<Option<Plan>, StartError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| failed(&e))?,
     };
-    let plan: Plan = serde_json::from_slice(&bytes).map_err(|e| failed(&e))?;
+    let plan: Plan = document::read(&bytes).map_err(|e| failed(&e))?.body;
     match plan.format {
         FORMAT => Ok(Some(plan)),
         other => Err(failed(&format!(
@@ -447,8 +448,8 @@ impl Plan {
     /// Makes the plan durable: from here on it is only gone on with.
     fn begin(&self, data_dir: &Path) -> Result<(), StartError> {
         pass("planned", "before")?;
-        let bytes = serde_json::to_vec_pretty(self).map_err(StartError::failed)?;
-        definition::replace(&data_dir.join(FILE), &bytes)
+        let bytes = document::write(self).map_err(StartError::failed)?;
+        held::replace(&data_dir.join(FILE), &bytes, 0o640)
             .map_err(|e| failed(data_dir, io::Error::from(e)))?;
         pass("planned", "after")
     }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::Audit;
-use crate::auth::users::Users;
+use crate::auth::users::{self, UserError, Users};
 use crate::auth::{self, Authenticator};
 use crate::cim::Schema;
 use crate::clock::SharedClock;
@@ -444,7 +444,15 @@ fn authenticator(
     audit: &Audit,
     clock: SharedClock,
 ) -> Result<Arc<Authenticator>, StartError> {
-    let users = Users::follow(data_dir, clock.clone()).map_err(StartError::failed)?;
+    let users = Users::follow(data_dir, clock.clone()).map_err(|error| match error {
+        UserError::Changed(_) | UserError::Malformed { .. } => {
+            StartError::Config(error.to_string())
+        }
+        other => StartError::failed(other),
+    })?;
+    if let Err(error) = users::vouch(data_dir) {
+        tracing::warn!(%error, "The users file gets no checksum");
+    }
     if users.is_empty() && config.roles.mappings.is_empty() {
         tracing::warn!(
             "No users, so nobody can log on; add one: groupshot user add NAME --role administrator --data-dir {}",

@@ -1,4 +1,4 @@
-//! The active files of a machine whose `tops.json` is gone: found again where only one file can be the active one.
+//! The active files of a machine whose `tops.json` is gone or damaged: found again where only one file can be the active one.
 //!
 //! An active file is kept by no snapshot and nothing lies on it. A second one of that kind, a path in `vm.toml` that
 //! was another at a cut, or a frozen file that has lost what lay on it, and nothing is concluded.
@@ -31,7 +31,7 @@ const DEPTH: u8 = 8;
 const OVERLAY: &str = "overlay";
 
 impl Coordinator {
-    /// The active files of a machine whose `tops.json` is not there, by disk. Blocks.
+    /// The active files of a machine whose `tops.json` is not there or damaged, by disk. Blocks.
     ///
     /// # Errors
     /// In words why they are not known.
@@ -39,7 +39,8 @@ impl Coordinator {
         Lost::of(&self.core, machine)?.tops()
     }
 
-    /// Writes `tops.json` of the machine anew, if it is not there and its active files are known; gives these.
+    /// Writes `tops.json` of the machine anew, if it is not there or damaged and its active files are known;
+    /// gives these.
     ///
     /// # Errors
     /// In words why it was not written.
@@ -70,7 +71,7 @@ impl Coordinator {
     }
 }
 
-/// A machine without `tops.json`, and what is known of it.
+/// A machine without a `tops.json` that can be read, and what is known of it.
 struct Lost<'a> {
     core: &'a Core,
     machine: VmId,
@@ -86,6 +87,7 @@ impl<'a> Lost<'a> {
         match folder.join(TOPS).symlink_metadata() {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(e.to_string()),
+            Ok(_) if definition::is_damaged(&folder.join(TOPS)) => {}
             Ok(_) => return Err(format!("{TOPS} is there")),
         }
         let definition = Definition::load(&folder.join(DEFINITION), machine);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::support::server::{Server, text};
-use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
+use crate::support::site::{Ground, Image, Machine, Site, assert_holds, older_database};
 use crate::support::tools::full;
 use crate::support::wire::{Shown, Wire};
 
@@ -217,7 +217,7 @@ fn a_set_of_an_older_version_has_no_seals_and_is_whole() {
     scene.site.wait_for_journals();
     server.stop();
     // As a version wrote it that knew of no seals.
-    let database = rusqlite::Connection::open(scene.site.data.join("groupshot.db")).unwrap();
+    let database = older_database(&scene.site.data);
     let stripped = "UPDATE sets SET record = json_remove(record, '$.members[0].disks[0].sealed')";
     assert_eq!(database.execute(stripped, []).unwrap(), 1);
     drop(database);

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use super::damage::scribble;
 use crate::support::pki::{Authority, Wish};
 use crate::support::server::{Options, Server, binary, on_a_terminal, run_in, text};
-use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
+use crate::support::site::{Ground, Image, Machine, Site, assert_holds, older_database};
 use crate::support::tools::{Opened, full};
 use crate::support::wire::Wire;
 
@@ -401,7 +401,7 @@ fn a_frozen_file_that_may_be_written_is_closed_again() {
     );
     // Sealed with that mode, by a server that found no seals: closing it damages nothing.
     open();
-    let database = rusqlite::Connection::open(scene.site.data.join("groupshot.db")).unwrap();
+    let database = older_database(&scene.site.data);
     let stripped = "UPDATE sets SET record = json_remove(record, '$.members[0].disks[0].sealed')";
     assert_eq!(database.execute(stripped, []).unwrap(), 2);
     drop(database);

@@ -51,12 +51,8 @@ fn what_may_be_the_active_file_of_a_machine_is_not_moved_by_the_doctor() {
         return;
     }
     let garbage = Some(&b"garbage = ["[..]);
-    // Without its `tops.json` the machine is mended, see `tops`.
-    for (name, bytes) in [
-        ("vm.toml", garbage),
-        ("vm.toml", None),
-        ("tops.json", garbage),
-    ] {
+    // Without its `tops.json`, or with a damaged one, the machine is mended, see `tops`.
+    for (name, bytes) in [("vm.toml", garbage), ("vm.toml", None)] {
         let scene = Scene::new();
         let file = scene.folder().join(name);
         let whole = fs::read(&file).unwrap();

@@ -104,6 +104,33 @@ fn a_machine_without_tops_json_is_refused_by_name_until_it_is_made_anew() {
 }
 
 #[test]
+fn a_damaged_tops_json_is_refused_by_name_until_it_is_made_anew() {
+    if !full("overlays that are active files") {
+        return;
+    }
+    let scene = Scene::new();
+    let whole = fs::read_to_string(scene.tops()).unwrap();
+    // Another file that is there as well, the half of it, and no JSON at all.
+    let flipped = whole.replacen(&scene.sets[2], &scene.sets[1], 1);
+    assert_ne!(flipped, whole);
+    for damaged in [&flipped, &whole[..whole.len() / 2], "garbage = ["] {
+        fs::write(scene.tops(), damaged).unwrap();
+        let server = scene.site.serve();
+        let wire = Wire::new(&server);
+        assert_refused(&wire, &wire.create(&scene.group, "x").unwrap(), damaged);
+        let (code, said) = scene.doctor(&[]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("is damaged"), "{said}");
+        drop(server);
+        let (_, said) = scene.doctor(&["--fix", "--yes"]);
+        assert!(said.contains("written: disk0 runs on"), "{said}");
+        let aside = scene.tops().with_extension("json.damaged");
+        assert_eq!(fs::read_to_string(aside).unwrap(), *damaged);
+        scene.assert_whole(damaged);
+    }
+}
+
+#[test]
 fn where_it_is_not_certain_which_file_is_active_nothing_is_made_anew() {
     if !full("overlays that are active files") {
         return;

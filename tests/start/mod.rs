@@ -5,11 +5,14 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use crate::support::server::{Options, Server};
+use crate::support::server::{Options, Server, run_in, text};
 use crate::support::site::{Ground, Image, Site, assert_holds, is_spare};
 use crate::support::wire::Wire;
 
+mod old;
+
 const FAILED: i32 = 1;
+const REFUSED: i32 = 3;
 const BUSY: i32 = 4;
 
 /// The one line of a server that does not start.
@@ -205,12 +208,85 @@ fn a_broken_definition_keeps_nobody_else_from_being_served() {
     Wire::new(&site.serve()).take(&both, "both");
 }
 
+/// What was told to a client is in the log, and the log is not what it was.
+#[test]
+fn a_database_that_has_lost_a_part_of_its_log_is_refused_with_3_and_left_as_it_is() {
+    let site = Site::new(Ground::Host);
+    let machine = site.machine("web", &[Image::Raw], 1);
+    let mut server = site.serve();
+    let wire = Wire::new(&server);
+    let group = wire.define("web", &[&machine.id]).unwrap();
+    let sets: Vec<_> = ["a", "b", "c"].map(|name| wire.take(&group, name)).into();
+    site.wait_for_journals();
+    server.kill();
+    let log = site.data.join("groupshot.db-wal");
+    let whole = fs::read(&log).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 8] ^= 1;
+    for damaged in [Some(&flipped[..]), Some(&whole[..whole.len() / 2]), None] {
+        match damaged {
+            Some(bytes) => fs::write(&log, bytes).unwrap(),
+            None => fs::remove_file(&log).unwrap(),
+        }
+        let before = site.tree();
+        let line = refusal(&site, &[], REFUSED);
+        for part in ["groupshot.db", "groupshot.commits", "is lost"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        for command in [&["doctor", "--fix", "--yes"][..], &["rescue"]] {
+            let out = run_in(&site.data, command, "");
+            let said = text(&out.stderr);
+            assert_eq!(out.status.code(), Some(REFUSED), "{command:?}: {said}");
+        }
+        assert!(site.tree() == before, "nothing is merged or moved");
+        if let Some(bytes) = damaged {
+            assert_eq!(fs::read(&log).unwrap(), bytes, "the log is left as it is");
+        }
+    }
+    fs::write(&log, &whole).unwrap();
+    let shown = Wire::new(&site.serve()).shown().unwrap();
+    assert!(
+        sets.iter().all(|set| shown.sets.contains_key(set)),
+        "{shown:?}"
+    );
+}
+
+#[test]
+fn a_users_file_that_somebody_else_has_changed_is_refused_until_it_is_accepted() {
+    let site = Site::new(Ground::Host);
+    let file = site.data.join("users.json");
+    let whole = fs::read_to_string(&file).unwrap();
+    let changed = whole.replace("administrator", "reader");
+    assert_ne!(changed, whole);
+    fs::write(&file, &changed).unwrap();
+    let line = refusal(&site, &[], REFUSED);
+    assert!(
+        line.contains("users.json") && line.contains("user accept"),
+        "{line}"
+    );
+    let listed = run_in(&site.data, &["user", "list"], "");
+    assert_eq!(listed.status.code(), Some(REFUSED));
+    let accepted = run_in(&site.data, &["user", "accept"], "");
+    assert!(accepted.status.success(), "{accepted:?}");
+    drop(site.serve());
+    // One of before there were checksums gets its own.
+    let lines = whole.lines().filter(|line| !line.contains("checksum"));
+    let old = lines.collect::<Vec<_>>().join("\n");
+    fs::write(&file, &old).unwrap();
+    drop(site.serve());
+    let now = fs::read_to_string(&file).unwrap();
+    assert!(
+        now.contains("checksum") && now.contains("administrator"),
+        "{now}"
+    );
+}
+
 #[test]
 fn a_broken_users_file_and_a_file_for_a_directory_are_named() {
     let site = Site::new(Ground::Host);
     fs::remove_file(site.data.join("users.json")).unwrap();
     fs::write(site.data.join("users.json"), "{ nobody }").unwrap();
-    let line = refusal(&site, &[], FAILED);
+    let line = refusal(&site, &[], REFUSED);
     assert!(line.contains("users.json"), "{line}");
     let file = site.images.join("file");
     fs::write(&file, "").unwrap();

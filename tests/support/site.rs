@@ -333,6 +333,19 @@ impl Machine {
     }
 }
 
+/// The database of a data directory that no server has, as a version that had no checksums left it.
+pub(crate) fn older_database(data: &Path) -> rusqlite::Connection {
+    let database = rusqlite::Connection::open(data.join("groupshot.db")).unwrap();
+    for table in ["collections", "sets", "positions", "leftovers", "jobs"] {
+        let plain = format!("ALTER TABLE {table} DROP COLUMN sum");
+        database.execute(&plain, []).unwrap();
+    }
+    database.execute("DROP TABLE commits", []).unwrap();
+    database.pragma_update(None, "user_version", 2).unwrap();
+    fs::remove_file(data.join("groupshot.commits")).unwrap();
+    database
+}
+
 /// An empty file for a journal to come, which the server keeps ready.
 pub(crate) fn is_spare(file: &Path) -> bool {
     let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();

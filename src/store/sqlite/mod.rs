@@ -7,6 +7,7 @@
 //!
 //! Records are JSON texts, one row each. What is on disk is read whole at start and never again.
 
+mod counter;
 mod errno;
 mod rows;
 mod writer;
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::lock::{DirectoryLock, LockError};
 use super::{Decision, State, Store, StoreError};
+use counter::Counter;
 use writer::{Request, Writer};
 
 /// Name of the database file in the data directory.
@@ -75,6 +77,34 @@ pub enum OpenError {
         /// The newest that is known here.
         known: i64,
     },
+    /// The database has lost transactions that it had: its log is not what it was, or it is an older copy.
+    #[error(
+        "{file} holds {found} transactions and had {counted}: what was acknowledged since is lost; put it and its log ({log}) back as they were, or restore a backup; to go on with what it holds, without the sets and collections that it has lost, remove {counter}",
+        file = .file.display(), log = .log.display(), counter = .counter.display()
+    )]
+    Behind {
+        /// The database file.
+        file: PathBuf,
+        /// Its log.
+        log: PathBuf,
+        /// Where the number stands.
+        counter: PathBuf,
+        /// How many it holds.
+        found: u64,
+        /// How many it had.
+        counted: u64,
+    },
+    /// The file that counts the transactions of the database cannot be relied on.
+    #[error(
+        "{file} is damaged: {finding}; it counts what the database must hold: look whether anything is missing, and remove it, for a new one to be made",
+        file = .file.display()
+    )]
+    Counter {
+        /// That file.
+        file: PathBuf,
+        /// What is wrong with it.
+        finding: String,
+    },
     /// The writer thread cannot be started.
     #[error("cannot start the database writer: {0}")]
     Thread(io::Error),
@@ -89,15 +119,24 @@ impl SqliteStore {
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         let lock = DirectoryLock::take(directory)?;
         let file = directory.join(FILE);
+        let counted = counted(directory)?;
+        // SQLite takes the log of an empty file away.
+        if file.metadata().map_or(0, |m| m.len()) == 0 {
+            require_all(directory, counted, 0)?;
+        }
         close_to_others(&file).map_err(|source| LockError::Io {
             file: file.clone(),
             source,
         })?;
         let mut connection = rows::connect(&file)?;
         rows::check(&connection, &file)?;
+        // Before anything is written: whoever has lost the log may have it still.
+        require_all(directory, counted, rows::number(&connection, &file)?)?;
         rows::migrate(&mut connection, &file)?;
-        let state = rows::load(&connection, &file)?;
-        Self::run(connection, state, lock)
+        let (state, number) = rows::load(&connection, &file)?;
+        let counter = counter(directory, counted, number)?;
+        rows::close_with_checkpoint(&connection, &file)?;
+        Self::run(connection, state, (counter, number), lock)
     }
 
     /// Resolves with the reason when the store has broken; the process has to stop then (`cut.md` 3).
@@ -111,11 +150,16 @@ impl SqliteStore {
         }
     }
 
-    fn run(connection: Connection, state: State, lock: DirectoryLock) -> Result<Self, OpenError> {
+    fn run(
+        connection: Connection,
+        state: State,
+        counter: (Counter, u64),
+        lock: DirectoryLock,
+    ) -> Result<Self, OpenError> {
         let published = Arc::new(ArcSwap::from_pointee(state));
         let (queue, requests) = mpsc::channel(QUEUE);
         let (report, broken) = watch::channel(None);
-        let writer = Writer::new(connection, Arc::clone(&published), report);
+        let writer = Writer::new(connection, Arc::clone(&published), counter, report);
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(requests))
@@ -128,6 +172,46 @@ impl SqliteStore {
             _lock: lock,
         })
     }
+}
+
+/// How many transactions are counted; `None` where nothing is.
+fn counted(directory: &Path) -> Result<Option<u64>, OpenError> {
+    let file = counter::path(directory);
+    let counted = counter::read(&file).map_err(|source| LockError::Io {
+        file: file.clone(),
+        source,
+    })?;
+    counted.map_err(|finding| OpenError::Counter { file, finding })
+}
+
+/// Refuses a database that holds less than is counted.
+fn require_all(directory: &Path, counted: Option<u64>, found: u64) -> Result<(), OpenError> {
+    match counted {
+        Some(counted) if counted > found => Err(OpenError::Behind {
+            file: directory.join(FILE),
+            log: directory.join(format!("{FILE}-wal")),
+            counter: counter::path(directory),
+            found,
+            counted,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The counter, brought up to what the database holds: a process may have died between the two.
+fn counter(directory: &Path, counted: Option<u64>, number: u64) -> Result<Counter, OpenError> {
+    let path = counter::path(directory);
+    let open = || {
+        let mut counter = Counter::open(&path, number)?;
+        if counted.is_some_and(|counted| counted < number) {
+            counter.write(number, true)?;
+        }
+        Ok(counter)
+    };
+    Ok(open().map_err(|source| LockError::Io {
+        file: path.clone(),
+        source,
+    })?)
 }
 
 /// Makes the file if it is missing, for owner and group only. SQLite gives what it puts beside it the same

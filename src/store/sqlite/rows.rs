@@ -5,13 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::store::{Change, State};
 
 use super::OpenError;
+use super::counter::sum;
 
 /// Each step brings the file to the `user_version` of its place in the list, counted from 1. Steps are
 /// only ever added.
@@ -25,7 +27,18 @@ const STEPS: &[&str] = &[
     "
     CREATE TABLE leftovers   (id TEXT PRIMARY KEY NOT NULL, record TEXT NOT NULL) STRICT;
 ",
+    "
+    ALTER TABLE collections ADD COLUMN sum TEXT NOT NULL DEFAULT '';
+    ALTER TABLE sets        ADD COLUMN sum TEXT NOT NULL DEFAULT '';
+    ALTER TABLE positions   ADD COLUMN sum TEXT NOT NULL DEFAULT '';
+    ALTER TABLE leftovers   ADD COLUMN sum TEXT NOT NULL DEFAULT '';
+    ALTER TABLE jobs        ADD COLUMN sum TEXT NOT NULL DEFAULT '';
+    CREATE TABLE commits (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL, rows TEXT NOT NULL, sum TEXT NOT NULL) STRICT;
+",
 ];
+
+/// The step that brought checksums.
+const CHECKED: usize = 3;
 
 /// A row to write: the new text, or none to remove it.
 pub(super) struct Row {
@@ -46,11 +59,11 @@ enum Table {
 impl Table {
     const fn put(self) -> &'static str {
         match self {
-            Self::Collections => "INSERT OR REPLACE INTO collections VALUES (?1, ?2)",
-            Self::Sets => "INSERT OR REPLACE INTO sets VALUES (?1, ?2)",
-            Self::Positions => "INSERT OR REPLACE INTO positions VALUES (?1, ?2)",
-            Self::Leftovers => "INSERT OR REPLACE INTO leftovers VALUES (?1, ?2)",
-            Self::Jobs => "INSERT OR REPLACE INTO jobs VALUES (?1, ?2)",
+            Self::Collections => "INSERT OR REPLACE INTO collections VALUES (?1, ?2, ?3)",
+            Self::Sets => "INSERT OR REPLACE INTO sets VALUES (?1, ?2, ?3)",
+            Self::Positions => "INSERT OR REPLACE INTO positions VALUES (?1, ?2, ?3)",
+            Self::Leftovers => "INSERT OR REPLACE INTO leftovers VALUES (?1, ?2, ?3)",
+            Self::Jobs => "INSERT OR REPLACE INTO jobs VALUES (?1, ?2, ?3)",
         }
     }
 
@@ -64,13 +77,27 @@ impl Table {
         }
     }
 
+    const ALL: [Self; 5] = [
+        Self::Collections,
+        Self::Sets,
+        Self::Positions,
+        Self::Leftovers,
+        Self::Jobs,
+    ];
+
+    /// The checksum of a row: another table or another id would be another one.
+    fn sum(self, id: &str, record: &str) -> String {
+        let name = self.remove();
+        sum(&[name.as_bytes(), id.as_bytes(), record.as_bytes()])
+    }
+
     const fn all(self) -> &'static str {
         match self {
-            Self::Collections => "SELECT id, record FROM collections",
-            Self::Sets => "SELECT id, record FROM sets",
-            Self::Positions => "SELECT id, record FROM positions",
-            Self::Leftovers => "SELECT id, record FROM leftovers",
-            Self::Jobs => "SELECT id, record FROM jobs",
+            Self::Collections => "SELECT id, record, sum FROM collections",
+            Self::Sets => "SELECT id, record, sum FROM sets",
+            Self::Positions => "SELECT id, record, sum FROM positions",
+            Self::Leftovers => "SELECT id, record, sum FROM leftovers",
+            Self::Jobs => "SELECT id, record, sum FROM jobs",
         }
     }
 }
@@ -114,11 +141,16 @@ impl Row {
         }
     }
 
+    /// Is it of a job? All else is what sets and collections are made of.
+    pub(super) fn is_job(&self) -> bool {
+        matches!(self.table, Table::Jobs)
+    }
+
     pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
         match &self.record {
             Some(text) => connection
                 .prepare_cached(self.table.put())?
-                .execute(params![self.id, text])?,
+                .execute(params![self.id, text, self.table.sum(&self.id, text)])?,
             None => connection
                 .prepare_cached(self.table.remove())?
                 .execute(params![self.id])?,
@@ -131,6 +163,8 @@ impl Row {
 pub(super) fn connect(file: &Path) -> Result<Connection, OpenError> {
     let open = || {
         let connection = Connection::open(file)?;
+        // A database that is refused is left as it is, and its log with it.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         // Somebody looking into the file with another program must not break a commit.
         connection.busy_timeout(Duration::from_secs(10))?;
         // Before the log is opened: its index then stays in memory. As a mapped file it would end the
@@ -144,10 +178,88 @@ pub(super) fn connect(file: &Path) -> Result<Connection, OpenError> {
     open().map_err(failed(file))
 }
 
+/// From here on the log goes into the file when the database is closed.
+pub(super) fn close_with_checkpoint(connection: &Connection, file: &Path) -> Result<(), OpenError> {
+    let set = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
+    set.map(drop).map_err(failed(file))
+}
+
+/// How many transactions the database holds; 0 if it is of a version that did not count.
+pub(super) fn number(connection: &Connection, file: &Path) -> Result<u64, OpenError> {
+    let version: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(failed(file))?;
+    match usize::try_from(version) {
+        Ok(version) if version >= CHECKED => Ok(told(connection, file)?.map_or(0, |(n, _)| n)),
+        _ => Ok(0),
+    }
+}
+
+/// The number of transactions and of the rows of each table, as the last transaction has written them.
+fn told(connection: &Connection, file: &Path) -> Result<Option<(u64, String)>, OpenError> {
+    let found: Option<(i64, String, String)> = connection
+        .query_row(
+            "SELECT number, rows, sum FROM commits WHERE id = 1",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .optional()
+        .map_err(failed(file))?;
+    let Some((number, rows, told)) = found else {
+        return Ok(None);
+    };
+    let number = u64::try_from(number).unwrap_or_default();
+    if told != total(number, &rows) {
+        return Err(damaged(file, "the count of its records".to_owned()));
+    }
+    Ok(Some((number, rows)))
+}
+
+fn total(number: u64, rows: &str) -> String {
+    sum(&[&number.to_le_bytes(), rows.as_bytes()])
+}
+
+/// How many records each table has in this state.
+fn counts(state: &State) -> String {
+    let tables = [
+        state.collections.len(),
+        state.sets.len(),
+        state.positions.len(),
+        state.leftovers.len(),
+        state.jobs.len(),
+    ];
+    tables.map(|n| n.to_string()).join(" ")
+}
+
+/// Notes in the transaction that it is the `number`-th and leaves this state.
+pub(super) fn count(connection: &Connection, number: u64, state: &State) -> rusqlite::Result<()> {
+    let rows = counts(state);
+    let sum = total(number, &rows);
+    let number = i64::try_from(number).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO commits VALUES (1, ?1, ?2, ?3)")?
+        .execute(params![number, rows, sum])?;
+    Ok(())
+}
+
+/// Gives each record of an older version its checksum.
+fn vouch(connection: &Connection) -> rusqlite::Result<()> {
+    for table in Table::ALL {
+        let mut all = connection.prepare(table.all())?;
+        let rows = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows: Vec<(String, String)> = rows.collect::<Result<_, _>>()?;
+        for (id, record) in rows {
+            let sum = table.sum(&id, &record);
+            connection.execute(table.put(), params![id, record, sum])?;
+        }
+    }
+    Ok(())
+}
+
 /// Looks for damage.
 pub(super) fn check(connection: &Connection, file: &Path) -> Result<(), OpenError> {
     let finding: String = connection
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
         .map_err(failed(file))?;
     if finding == "ok" {
         return Ok(());
@@ -177,14 +289,17 @@ pub(super) fn migrate(connection: &mut Connection, file: &Path) -> Result<(), Op
         for step in steps {
             transaction.execute_batch(step)?;
         }
+        if done < CHECKED {
+            vouch(&transaction)?;
+        }
         transaction.pragma_update(None, "user_version", known)?;
         transaction.commit()
     };
     go().map_err(failed(file))
 }
 
-/// Reads everything.
-pub(super) fn load(connection: &Connection, file: &Path) -> Result<State, OpenError> {
+/// Reads everything; with the number of transactions that it holds.
+pub(super) fn load(connection: &Connection, file: &Path) -> Result<(State, u64), OpenError> {
     let collections = records(connection, file, Table::Collections)?;
     let sets = records(connection, file, Table::Sets)?;
     let positions: Vec<(String, _)> = records(connection, file, Table::Positions)?;
@@ -210,7 +325,13 @@ pub(super) fn load(connection: &Connection, file: &Path) -> Result<State, OpenEr
     for change in changes {
         state.apply(&change);
     }
-    Ok(state)
+    match told(connection, file)? {
+        Some((_, rows)) if rows != counts(&state) => {
+            let finding = format!("it holds {} records and had {rows}", counts(&state));
+            Err(damaged(file, finding))
+        }
+        told => Ok((state, told.map_or(0, |(number, _)| number))),
+    }
 }
 
 fn records<T: DeserializeOwned>(
@@ -224,6 +345,10 @@ fn records<T: DeserializeOwned>(
     while let Some(row) = rows.next().map_err(failed(file))? {
         let id: String = row.get(0).map_err(failed(file))?;
         let text: String = row.get(1).map_err(failed(file))?;
+        let told: String = row.get(2).map_err(failed(file))?;
+        if told != table.sum(&id, &text) {
+            return Err(damaged(file, format!("record {id}: its checksum is wrong")));
+        }
         let record = serde_json::from_str(&text)
             .map_err(|reason| damaged(file, format!("record {id}: {reason}")))?;
         out.push((id, record));

@@ -219,7 +219,13 @@ async fn a_file_of_the_first_format_takes_up_what_deleted_sets_have_left() {
     let dir = tempfile::tempdir().unwrap();
     drop(SqliteStore::open(dir.path()).unwrap());
     let old = Connection::open(dir.path().join(FILE)).unwrap();
-    old.execute_batch("DROP TABLE leftovers").unwrap();
+    old.execute_batch("DROP TABLE leftovers; DROP TABLE commits")
+        .unwrap();
+    for table in ["collections", "sets", "positions", "jobs"] {
+        let plain = format!("ALTER TABLE {table} DROP COLUMN sum");
+        old.execute(&plain, []).unwrap();
+    }
+    std::fs::remove_file(counter::path(dir.path())).unwrap();
     old.pragma_update(None, "user_version", 1).unwrap();
     drop(old);
     let file = PathBuf::from("/images/.groupshot/S/M-disk0.raw");
@@ -269,14 +275,148 @@ fn a_newer_or_damaged_file_is_refused_by_name() {
         matches!(newer, OpenError::Newer { found: 99, .. }),
         "{newer}"
     );
-    version(2)
-        .execute("INSERT INTO jobs VALUES ('x', '{')", [])
+    version(3)
+        .execute("INSERT INTO jobs VALUES ('x', '{', '')", [])
         .unwrap();
     let unreadable = SqliteStore::open(dir.path()).unwrap_err();
     assert!(unreadable.to_string().contains("record x"), "{unreadable}");
     std::fs::write(&file, [7_u8; 8192]).unwrap();
     let garbage = SqliteStore::open(dir.path()).unwrap_err().to_string();
     assert!(garbage.contains("groupshot.db"), "{garbage}");
+}
+
+/// What a process that is killed leaves in its directory, by name.
+fn left(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let wal = format!("{FILE}-wal");
+    let names = [FILE.to_owned(), wal, counter::FILE.to_owned()];
+    let there = names.into_iter().filter(|name| dir.join(name).exists());
+    let read = |name: String| {
+        let bytes = std::fs::read(dir.join(&name)).unwrap();
+        (name, bytes)
+    };
+    there.map(read).collect()
+}
+
+fn lay_out(files: &[(String, Vec<u8>)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    dir
+}
+
+fn all(state: &State) -> String {
+    let State {
+        collections,
+        sets,
+        positions,
+        leftovers,
+        jobs,
+        ..
+    } = state;
+    format!("{collections:?} {sets:?} {positions:?} {leftovers:?} {jobs:?}")
+}
+
+/// Every file, with `change` made to one of them: it is refused by name, or nothing is missing.
+fn assert_refused_or_whole(
+    files: &[(String, Vec<u8>)],
+    whole: &str,
+    what: &str,
+    change: impl FnOnce(&mut Vec<(String, Vec<u8>)>),
+) -> bool {
+    let mut changed = files.to_vec();
+    change(&mut changed);
+    let dir = lay_out(&changed);
+    match SqliteStore::open(dir.path()) {
+        Ok(store) => {
+            assert_eq!(all(&store.state()), whole, "{what}");
+            false
+        }
+        Err(error) => {
+            assert!(error.to_string().contains("groupshot."), "{what}: {error}");
+            let log = format!("{FILE}-wal");
+            let told = |(name, bytes): &(String, Vec<u8>)| *name != log || !bytes.is_empty();
+            let mut now = left(dir.path());
+            now.retain(told);
+            changed.retain(told);
+            assert!(now == changed, "{what}: not left as it was: {error}");
+            true
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_flipped_bit_and_no_cut_of_a_file_loses_a_record_unnoticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    for n in 1..=6 {
+        put(&store, Change::PutCollection(collection(n)))
+            .await
+            .unwrap();
+        put(&store, Change::PutSet(set(n, &[n * 10, n * 10 + 1])))
+            .await
+            .unwrap();
+    }
+    let gone = Change::RemoveCollection(CollectionId::from_u128(2));
+    put(&store, gone).await.unwrap();
+    let whole = all(&store.state());
+    let killed = left(dir.path());
+    assert_eq!(killed.len(), 3, "with a log");
+    drop(store);
+    let closed = left(dir.path());
+    let long = std::env::var_os("GROUPSHOT_TEST_LONG").is_some();
+    let samples = if long { 4000 } else { 120 };
+    // An empty log is none.
+    for files in [&killed, &closed] {
+        assert!(!assert_refused_or_whole(files, &whole, "as it is", |_| {}));
+        let mut refused = 0;
+        for (n, (name, bytes)) in files.iter().enumerate() {
+            for sample in 0..samples {
+                // Spread over the file, each time another bit.
+                let at = (bytes.len() * sample / samples + sample * 37) % bytes.len();
+                let what = format!("{name}, bit {} of byte {at}", sample % 8);
+                refused += usize::from(assert_refused_or_whole(files, &whole, &what, |all| {
+                    all[n].1[at] ^= 1 << (sample % 8);
+                }));
+            }
+            for part in 0..8 {
+                let what = format!("{name}, cut to {part} eighths");
+                refused += usize::from(assert_refused_or_whole(files, &whole, &what, |all| {
+                    all[n].1.truncate(bytes.len() * part / 8);
+                }));
+            }
+        }
+        assert!(refused >= 20, "{refused}");
+    }
+    // A log that is gone altogether, and what jobs alone have written.
+    assert!(assert_refused_or_whole(&killed, &whole, "no log", |all| {
+        all.remove(1);
+    }));
+}
+
+#[tokio::test]
+async fn a_counter_that_is_behind_or_gone_is_made_right_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    put(&store, Change::PutCollection(collection(1)))
+        .await
+        .unwrap();
+    let behind = left(dir.path()).pop().unwrap();
+    put(&store, Change::PutCollection(collection(2)))
+        .await
+        .unwrap();
+    drop(store);
+    let file = counter::path(dir.path());
+    std::fs::write(&file, behind.1).unwrap();
+    for gone in [false, true] {
+        if gone {
+            std::fs::remove_file(&file).unwrap();
+        }
+        let store = SqliteStore::open(dir.path()).unwrap();
+        assert_eq!(store.state().collections.len(), 2);
+        drop(store);
+        assert_eq!(counter::read(&file).unwrap(), Ok(Some(2)), "gone: {gone}");
+    }
 }
 
 /// More rows than one checkpoint period, so that the log is folded into the file on the way.

@@ -11,7 +11,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::failpoint;
 
-use super::rows::Row;
+use super::counter::Counter;
+use super::rows::{self, Row};
 use super::{Decision, State, StoreError, errno};
 
 /// Most decisions in one commit: bounds how long the first of them waits.
@@ -36,6 +37,9 @@ pub(super) struct Writer {
     published: Arc<ArcSwap<State>>,
     report: watch::Sender<Option<String>>,
     rows_since_checkpoint: usize,
+    counter: Counter,
+    /// How many transactions the database holds.
+    number: u64,
 }
 
 /// Decisions that were run and wait for their commit.
@@ -49,6 +53,7 @@ impl Writer {
     pub(super) fn new(
         connection: Connection,
         published: Arc<ArcSwap<State>>,
+        (counter, number): (Counter, u64),
         report: watch::Sender<Option<String>>,
     ) -> Self {
         Self {
@@ -56,6 +61,8 @@ impl Writer {
             published,
             report,
             rows_since_checkpoint: 0,
+            counter,
+            number,
         }
     }
 
@@ -105,8 +112,11 @@ impl Writer {
         let state = if rows.is_empty() {
             self.published.load_full()
         } else {
-            if let Err(error) = self.commit(&rows) {
+            if let Err(error) = self.commit(&rows, &state) {
                 return Err((waiting, self.judge(&error)));
+            }
+            if let Err(error) = self.count(rows.iter().any(|row| !row.is_job())) {
+                return Err((waiting, error));
             }
             let state = Arc::new(state);
             self.published.store(Arc::clone(&state));
@@ -119,13 +129,35 @@ impl Writer {
         Ok(())
     }
 
-    fn commit(&mut self, rows: &[Row]) -> rusqlite::Result<()> {
+    /// Counts the transaction that was committed, outside the database's own log, before anybody is answered.
+    fn count(&mut self, durably: bool) -> Result<(), StoreError> {
+        self.number += 1;
+        match self.counter.write(self.number, durably) {
+            // A number that stays behind only notices less.
+            Err(error) if is_no_room(&error) => {
+                tracing::warn!(%error, "The transactions of the database are not counted");
+                Ok(())
+            }
+            Err(error) => Err(self.broken(format!("counting its transactions: {error}"))),
+            Ok(()) => failpoint::pass("store.counted").map_err(|e| self.broken(e.to_string())),
+        }
+    }
+
+    fn broken(&self, reason: String) -> StoreError {
+        tracing::error!(%reason, "database: broken, nothing more is written");
+        self.report.send_replace(Some(reason.clone()));
+        StoreError::Broken(reason)
+    }
+
+    fn commit(&mut self, rows: &[Row], state: &State) -> rusqlite::Result<()> {
+        let number = self.number + 1;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         for row in rows {
             row.write(&transaction)?;
         }
+        rows::count(&transaction, number, state)?;
         failpoint::pass("store.commit").map_err(on_order)?;
         transaction.commit()?;
         failpoint::pass("store.committed").map_err(on_order)
@@ -138,10 +170,7 @@ impl Writer {
             tracing::error!(%error, "database: disk full");
             return StoreError::Full;
         }
-        let reason = error.to_string();
-        tracing::error!(%error, "database: broken, nothing more is written");
-        self.report.send_replace(Some(reason.clone()));
-        StoreError::Broken(reason)
+        self.broken(error.to_string())
     }
 
     fn is_full(&self, error: &rusqlite::Error) -> bool {
@@ -200,6 +229,11 @@ impl Batch {
             }
         }
     }
+}
+
+fn is_no_room(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    kinds.contains(&error.kind())
 }
 
 fn on_order(failed: failpoint::FailedOnOrder) -> rusqlite::Error {
