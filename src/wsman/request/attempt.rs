@@ -31,52 +31,18 @@ pub fn attempt(message: &Incoming<'_>, schema: &Schema, limits: &Limits) -> Opti
     let set = block(ns::WSMAN, "SelectorSet");
     let selectors = set.and_then(|set| reference.selectors(set).ok());
     let selectors = selectors.unwrap_or_default();
-    let named = match &resource {
-        Resource::Class(class) => class.namespace.as_deref().map(str::to_owned),
-        Resource::AllClasses(_, namespace) => namespace.as_deref().map(str::to_owned),
-        _ => None,
-    };
-    let selected = selectors.iter().find_map(|s| match &s.value {
-        SelectorValue::Text(text) if epr::is_namespace(s.name) => {
-            Some(plain_namespace(text).into_owned())
-        }
-        _ => None,
-    });
-    let namespace = named
-        .or(selected.filter(|n| !n.is_empty()))
-        .unwrap_or_else(|| limits.default_namespace.clone());
-    let class = match &resource {
-        Resource::Class(class) => Some(class.class),
-        Resource::AllClasses(..) => None,
-        Resource::Metadata => {
-            let (operation, parameter) = (class_operation(&action)?, class_name(&selectors));
-            return Some(Attempt {
-                family: target::family(&uri),
-                namespace,
-                operation,
-                parameter,
-            });
-        }
-        _ => return None,
-    };
-    let object = class.map(|class| object(&namespace, class, &selectors));
+    let namespace = namespace(&resource, &selectors, limits);
     let filter = envelope.payload().and_then(|body| {
         let of = |namespace| body.child(namespace, "Filter");
         of(ns::ENUMERATION).or(of(ns::WSMAN))
     });
-    let (operation, parameter) = match Action::of(&action) {
-        Action::Get => ("GetObject", object),
-        Action::Method(..) => ("ExecMethod", object),
-        Action::Write if action.ends_with("Delete") => ("DeleteInstance", object),
-        Action::Write => ("PutInstance", object),
-        Action::Enumerate => match filter {
-            Some(filter) => ("ExecQuery", query(filter)),
-            None => ("CreateInstanceEnum", class.map(str::to_owned)),
-        },
-        Action::Pull | Action::Release => match class {
-            Some(class) => ("CreateInstanceEnum", Some(class.to_owned())),
-            None => ("ExecQuery", None),
-        },
+    let (operation, parameter) = match &resource {
+        Resource::Metadata => (class_operation(&action)?, class_name(&selectors)),
+        Resource::Class(class) => {
+            let object = object(&namespace, class.class, &selectors);
+            of_class(&action, class.class, object, filter)?
+        }
+        Resource::AllClasses(..) => ("ExecQuery", filter.and_then(query)),
         _ => return None,
     };
     Some(Attempt {
@@ -84,6 +50,47 @@ pub fn attempt(message: &Incoming<'_>, schema: &Schema, limits: &Limits) -> Opti
         namespace,
         operation,
         parameter: parameter.map(|text| shortened(&text)),
+    })
+}
+
+/// The namespace that the request is about, as [`target`] finds it.
+fn namespace(resource: &Resource<'_>, selectors: &[epr::Selector<'_>], limits: &Limits) -> String {
+    let named = match resource {
+        Resource::Class(class) => class.namespace.as_deref(),
+        Resource::AllClasses(_, namespace) => namespace.as_deref(),
+        _ => None,
+    };
+    let selected = || {
+        let found = selectors.iter().find(|s| epr::is_namespace(s.name))?;
+        match &found.value {
+            SelectorValue::Text(text) => Some(plain_namespace(text).into_owned()),
+            SelectorValue::Reference(_) => None,
+        }
+    };
+    named
+        .map(str::to_owned)
+        .or_else(selected)
+        .filter(|namespace| !namespace.is_empty())
+        .unwrap_or_else(|| limits.default_namespace.clone())
+}
+
+/// What is done with a class, and what it is done to.
+fn of_class(
+    action: &str,
+    class: &str,
+    object: String,
+    filter: Option<Element<'_>>,
+) -> Option<(&'static str, Option<String>)> {
+    Some(match (Action::of(action), filter) {
+        (Action::Get, _) => ("GetObject", Some(object)),
+        (Action::Method(..), _) => ("ExecMethod", Some(object)),
+        (Action::Write, _) if action.ends_with("Delete") => ("DeleteInstance", Some(object)),
+        (Action::Write, _) => ("PutInstance", Some(object)),
+        (Action::Enumerate, Some(filter)) => ("ExecQuery", query(filter)),
+        (Action::Enumerate | Action::Pull | Action::Release, _) => {
+            ("CreateInstanceEnum", Some(class.to_owned()))
+        }
+        _ => return None,
     })
 }
 
