@@ -15,13 +15,33 @@ pub enum Format {
     Json,
 }
 
-/// Can that be a `level`?
+/// The levels, least to most.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Can that be a `level`? A part is a level, or `TARGET=LEVEL`. The filter itself takes any word for a target of
+/// which everything is told.
 ///
 /// # Errors
-/// The filter's own message.
+/// Which part of it is none.
 pub fn check(level: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level);
-    filter.map(drop).map_err(|e| e.to_string())
+    let is_level = |text: &str| LEVELS.iter().any(|l| l.eq_ignore_ascii_case(text));
+    let is_target = |text: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "_:-[]{}".contains(c);
+        !text.is_empty() && text.chars().all(fits)
+    };
+    for part in level.split(',').map(str::trim) {
+        let fits = match part.rsplit_once('=') {
+            None => is_level(part),
+            Some((target, level)) => is_target(target) && is_level(level),
+        };
+        if !fits || EnvFilter::try_new(part).is_err() {
+            return Err(format!(
+                "`{part}` is neither a level ({}) nor TARGET=LEVEL",
+                LEVELS.join(", ")
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Starts logging for the process. `level` is a filter in the syntax of `tracing_subscriber::EnvFilter`
@@ -40,4 +60,38 @@ pub fn start(level: &str, format: Format) -> Result<(), String> {
         Format::Json => builder.json().try_init(),
     };
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_a_level_or_one_of_a_target() {
+        for good in [
+            "info",
+            "WARN",
+            "groupshot=debug,warn",
+            "groupshot::http=trace, info",
+            "off",
+        ] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "inof",
+            "",
+            "info,",
+            "groupshot",
+            "groupshot=inof",
+            "=info",
+            "a=b=c",
+            "a b=info",
+        ] {
+            let told = check(bad).unwrap_err();
+            assert!(
+                told.contains("off, error, warn, info, debug, trace"),
+                "{bad}: {told}"
+            );
+        }
+    }
 }

@@ -28,6 +28,9 @@ const REMEMBERED: usize = 1024;
 /// Hashes at one time: each takes 19 MiB and a processor.
 const HASHES: usize = 2;
 
+/// How long a guess waits for another of the same user before it looks again.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Verifies Basic credentials.
 pub(super) struct Basic {
     users: Users,
@@ -36,6 +39,8 @@ pub(super) struct Basic {
     key: [u8; 32],
     verified: Mutex<BTreeMap<Tag, Duration>>,
     hashes: Semaphore,
+    /// Who may look at the password of somebody who is locked out.
+    looks: Arc<Semaphore>,
     lockout: Lockout,
     /// What an unknown user's password is hashed against, for the same time as a known one's.
     nobody: String,
@@ -50,7 +55,8 @@ type Tag = [u8; 32];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Right,
-    Wrong,
+    /// And what that has led to.
+    Wrong(Locked),
     /// Not looked at.
     Locked,
 }
@@ -67,6 +73,7 @@ impl Basic {
             key,
             verified: Mutex::default(),
             hashes: Semaphore::new(HASHES),
+            looks: Arc::new(Semaphore::new(1)),
             nobody,
             #[cfg(test)]
             hashed: Default::default(),
@@ -76,29 +83,54 @@ impl Basic {
     /// The user whose name and password these are. Who is locked out is answered as if they were wrong,
     /// and costs no hash; names that nobody has are locked out like others, so that tells nothing.
     pub(super) async fn verify(
-        &self,
+        basic: &Arc<Self>,
         peer: IpAddr,
         credentials: &str,
         audit: &Audit,
     ) -> Option<Identity> {
-        let pair = BASE64_STANDARD.decode(credentials).ok()?;
-        let pair = String::from_utf8(pair).ok()?;
-        let (name, password) = pair.split_once(':')?;
+        let pair = BASE64_STANDARD.decode(credentials).ok();
+        let pair = pair.and_then(|pair| String::from_utf8(pair).ok());
+        let Some((name, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else {
+            report(None, peer, "malformed", audit);
+            basic.failed_otherwise(peer, audit);
+            return None;
+        };
         let who = Who::new(name, peer);
-        let user = self.users.find(name);
-        match self.judge(&who, user.as_deref(), password).await {
-            Verdict::Right => self.lockout.succeeded(&who),
-            Verdict::Wrong => {
-                let known = user.as_ref().map(|user| user.name.as_str());
-                report(self.lockout.failed(&who), known, peer, audit);
+        let user = basic.users.find(name);
+        let known = user.as_ref().map(|user| user.name.as_str());
+        match basic.judge(&who, user.as_deref(), password).await {
+            Verdict::Right => basic.lockout.succeeded(&who),
+            Verdict::Wrong(locked) => {
+                let reason = match known {
+                    Some(_) => "wrong-password",
+                    None => "unknown-user",
+                };
+                report(known, peer, reason, audit);
+                report_lock(locked, known, peer, audit);
                 return None;
             }
-            Verdict::Locked => return None,
+            Verdict::Locked => {
+                basic.look(peer, user, password, audit);
+                return None;
+            }
         }
         user.map(|user| Identity {
             user: Arc::from(user.name.as_str()),
             role: user.role,
         })
+    }
+
+    /// Counts a logon that failed for another reason than a wrong password.
+    pub(super) fn failed_otherwise(&self, peer: IpAddr, audit: &Audit) {
+        let locked = Locked {
+            user: false,
+            address: self.lockout.failed_otherwise(peer),
+        };
+        report_lock(locked, None, peer, audit);
+    }
+
+    pub(super) const fn lockout(&self) -> &Lockout {
+        &self.lockout
     }
 
     async fn judge(&self, who: &Who, user: Option<&User>, password: &str) -> Verdict {
@@ -111,16 +143,23 @@ impl Basic {
             return Verdict::Right;
         }
         let Ok(_turn) = self.hashes.acquire().await else {
-            return Verdict::Wrong;
+            return Verdict::Wrong(Locked::default());
         };
-        // Guesses that came at once have waited here together.
-        if self.lockout.is_locked(who) {
-            return Verdict::Locked;
-        }
-        // Many connections of one client open at once: the first has done the work for all.
-        if is_believed() {
-            return Verdict::Right;
-        }
+        let guess = loop {
+            // Guesses that came at once have waited here together.
+            if self.lockout.is_locked(who) {
+                return Verdict::Locked;
+            }
+            // Many connections of one client open at once: the first has done the work for all.
+            if is_believed() {
+                return Verdict::Right;
+            }
+            match self.lockout.begin(who) {
+                Some(guess) => break guess,
+                // One more would be one too many if the one that is looked at is wrong.
+                None => tokio::time::sleep(PAUSE).await,
+            }
+        };
         let stored = user.map_or(&self.nobody, |user| &user.password);
         #[cfg(test)]
         self.hashed
@@ -131,8 +170,36 @@ impl Basic {
                 self.remember(tag);
                 Verdict::Right
             }
-            _ => Verdict::Wrong,
+            _ => Verdict::Wrong(guess.failed()),
         }
+    }
+
+    /// Tells the operator whether somebody who is locked out has the right password, and nobody else: the client has
+    /// its answer before. One at a time; what comes meanwhile is not looked at.
+    fn look(
+        self: &Arc<Self>,
+        peer: IpAddr,
+        user: Option<Arc<User>>,
+        password: &str,
+        audit: &Audit,
+    ) {
+        let Ok(turn) = Arc::clone(&self.looks).try_acquire_owned() else {
+            return;
+        };
+        let (audit, password) = (audit.clone(), password.to_owned());
+        tokio::spawn(async move {
+            let _turn = turn;
+            let known = user.as_ref().map(|user| user.name.as_str());
+            let right = match &user {
+                Some(user) => matches(user.password.clone(), password).await,
+                None => false,
+            };
+            let reason = match right {
+                true => "locked-out-right-password",
+                false => "locked-out",
+            };
+            report(known, peer, reason, &audit);
+        });
     }
 
     fn tag(&self, user: &User, password: &str) -> Option<Tag> {
@@ -181,12 +248,28 @@ impl Basic {
 
 /// Tells the operator. A name that nobody has may be anything, a password typed into the wrong field too: it
 /// is not told.
-fn report(locked: Locked, user: Option<&str>, peer: IpAddr, audit: &Audit) {
+fn report(user: Option<&str>, peer: IpAddr, reason: &str, audit: &Audit) {
+    let why = match reason {
+        "wrong-password" => "wrong password",
+        "unknown-user" => "there is no such user",
+        "locked-out" => "locked out",
+        "locked-out-right-password" => "locked out; the password is right",
+        _ => "the credentials cannot be read",
+    };
+    tracing::warn!(%peer, user, why, "Logon failed");
     let scheme = "basic";
-    audit.record(&peer, &Event::LogonFailed { user, scheme });
+    let event = Event::LogonFailed {
+        user,
+        scheme,
+        reason,
+    };
+    audit.record(&peer, &event);
+}
+
+fn report_lock(locked: Locked, user: Option<&str>, peer: IpAddr, audit: &Audit) {
     for (is_locked, what) in [(locked.user, "user"), (locked.address, "address")] {
         if is_locked {
-            tracing::warn!(%peer, user, "locked out: {what}");
+            tracing::warn!(%peer, user, what, "Locked out; `groupshot user unlock` ends it at once");
             audit.record(&peer, &Event::LockedOut { user, what });
         }
     }

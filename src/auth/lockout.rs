@@ -1,21 +1,35 @@
-//! Who has guessed too often: users and addresses that are not listened to for a while.
+//! Who has guessed too often: users at an address, and addresses, that are not listened to for a while.
+//!
+//! A wrong password counts for its pair of user name and address, whether there is such a user or not, so nobody
+//! locks out a user who calls from elsewhere. Every failed logon counts for its address as well, which is locked out
+//! at [`ADDRESS_FACTOR`] times the number. The loopback address never is: all that goes through a proxy on this host
+//! comes from it. An IPv6 address stands for its network of 64 bits, which one host has for itself.
+//!
+//! A guess takes its place in the count before its password is looked at and gives it back if it was right: of
+//! guesses that come at once no more are looked at than of guesses in a row.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use crate::clock::SharedClock;
 
-/// Most names, and most addresses, that are remembered.
+/// Most pairs, and most addresses, that are remembered.
 const REMEMBERED: usize = 4096;
+
+/// Most pairs of one address among them.
+const REMEMBERED_OF_ADDRESS: usize = 256;
+
+/// So many times the failures of a pair lock out an address.
+const ADDRESS_FACTOR: u32 = 10;
 
 /// When a user or an address is locked out, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// Wrong passwords in a row; 0 locks nobody out.
+    /// Wrong passwords in a row for one user from one address; 0 locks nobody out.
     pub failures: u32,
     /// How long it lasts, and how long a failure counts.
     pub time: Duration,
@@ -30,37 +44,42 @@ impl Default for Limit {
     }
 }
 
-/// Counts failures, of each user name (whether there is such a user or not) and of each address.
+/// Counts failures.
 pub(super) struct Lockout {
     limit: Limit,
     clock: SharedClock,
     tables: Mutex<Tables>,
 }
 
-/// One who logs on: a name as its digest, for names come from outside in any length; an IPv6 address as
-/// the network of 64 bits that one host has for itself.
+/// A name as its digest, for names come from outside in any length.
+type Name = [u8; 32];
+
+/// One who logs on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Who {
-    name: [u8; 32],
+    name: Name,
     network: IpAddr,
 }
 
 #[derive(Default)]
 struct Tables {
-    names: BTreeMap<[u8; 32], Failures>,
+    /// By address first, so that those of one address stand together.
+    pairs: BTreeMap<(IpAddr, Name), Failures>,
     networks: BTreeMap<IpAddr, Failures>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Failures {
     count: u32,
+    /// Guesses that are looked at now; each may become a failure.
+    open: u32,
     last: Duration,
 }
 
 /// What a failure has led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Locked {
-    /// The user is locked out from now on.
+    /// The user is locked out at this address from now on.
     pub(super) user: bool,
     /// The address is.
     pub(super) address: bool,
@@ -82,8 +101,49 @@ pub fn network(peer: IpAddr) -> IpAddr {
 impl Who {
     pub(super) fn new(name: &str, peer: IpAddr) -> Self {
         Self {
-            name: Sha256::digest(name).into(),
+            name: digest(name),
             network: network(peer),
+        }
+    }
+}
+
+fn digest(name: &str) -> Name {
+    Sha256::digest(name).into()
+}
+
+/// A guess that is looked at; its place in the count is free again when it is dropped.
+pub(super) struct Guess<'a> {
+    lockout: &'a Lockout,
+    who: Who,
+}
+
+impl Guess<'_> {
+    /// The password was wrong.
+    pub(super) fn failed(self) -> Locked {
+        self.lockout.failed(&self.who)
+    }
+}
+
+impl Drop for Guess<'_> {
+    fn drop(&mut self) {
+        let mut tables = self.lockout.tables();
+        let key = (self.who.network, self.who.name);
+        let Some(failures) = tables.pairs.get_mut(&key) else {
+            return;
+        };
+        failures.open = failures.open.saturating_sub(1);
+        if failures.open == 0 && failures.count == 0 {
+            tables.pairs.remove(&key);
+        }
+    }
+}
+
+impl Failures {
+    fn new(now: Duration) -> Self {
+        Self {
+            count: 0,
+            open: 0,
+            last: now,
         }
     }
 }
@@ -97,76 +157,199 @@ impl Lockout {
         }
     }
 
-    /// Is the name or the address locked out now?
+    /// Is the user at this address, or the address, locked out now?
     pub(super) fn is_locked(&self, who: &Who) -> bool {
         let now = self.clock.elapsed();
-        let locked = |f: Option<&Failures>| f.is_some_and(|f| self.locks(f) && self.counts(f, now));
-        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        locked(tables.names.get(&who.name)) || locked(tables.networks.get(&who.network))
+        let tables = self.tables();
+        let pair = tables.pairs.get(&(who.network, who.name));
+        let network = tables.networks.get(&who.network);
+        pair.is_some_and(|f| self.is_over(f, self.limit.failures, now))
+            || network.is_some_and(|f| self.is_over(f, self.limit_of_address(), now))
     }
 
-    /// A wrong password.
-    pub(super) fn failed(&self, who: &Who) -> Locked {
+    /// Takes a place in the count for a guess that is about to be looked at; `None` if those that are looked at
+    /// already would lock the user out if they were all wrong.
+    pub(super) fn begin(&self, who: &Who) -> Option<Guess<'_>> {
+        let guess = Guess {
+            lockout: self,
+            who: *who,
+        };
+        if self.limit.failures == 0 {
+            return Some(guess);
+        }
+        let now = self.clock.elapsed();
+        let mut tables = self.tables();
+        let entry = self.pair(&mut tables, who, now);
+        if entry.count.saturating_add(entry.open) >= self.limit.failures {
+            return None;
+        }
+        entry.open += 1;
+        Some(guess)
+    }
+
+    fn failed(&self, who: &Who) -> Locked {
         if self.limit.failures == 0 {
             return Locked::default();
         }
         let now = self.clock.elapsed();
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = self.tables();
+        let entry = self.pair(&mut tables, who, now);
+        entry.count = entry.count.saturating_add(1);
+        entry.last = now;
+        let user = entry.count == self.limit.failures;
         Locked {
-            user: self.count(&mut tables.names, who.name, now),
-            address: self.count(&mut tables.networks, who.network, now),
+            user,
+            address: self.count_address(&mut tables, who.network, now),
         }
     }
 
-    /// A right password: everything before it is forgiven.
+    /// A logon that failed for another reason: a certificate of nobody, credentials that are none.
+    pub(super) fn failed_otherwise(&self, peer: IpAddr) -> bool {
+        let now = self.clock.elapsed();
+        let mut tables = self.tables();
+        self.limit.failures > 0 && self.count_address(&mut tables, network(peer), now)
+    }
+
+    /// A right password: what this user has failed at this address is forgiven. What the address has failed with
+    /// others is not, or one user of its own would let a guesser begin anew.
     pub(super) fn succeeded(&self, who: &Who) {
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.names.remove(&who.name);
-        tables.networks.remove(&who.network);
+        if let Some(failures) = self.tables().pairs.get_mut(&(who.network, who.name)) {
+            failures.count = 0;
+        }
     }
 
-    /// Counts one; `true` if it was the one too many.
-    fn count<K: Ord + Copy>(
-        &self,
-        table: &mut BTreeMap<K, Failures>,
-        key: K,
-        now: Duration,
-    ) -> bool {
-        if !table.contains_key(&key) && table.len() >= REMEMBERED {
-            self.make_room(table, now);
-        }
-        let entry = table.entry(key).or_insert(Failures {
-            count: 0,
-            last: now,
+    /// Forgets the failures of the user; the addresses at which it was locked out.
+    pub(super) fn unlock(&self, name: &str) -> Vec<IpAddr> {
+        let (name, now) = (digest(name), self.clock.elapsed());
+        let mut tables = self.tables();
+        let mut opened = Vec::new();
+        tables.pairs.retain(|(network, of), failures| {
+            if *of != name {
+                return true;
+            }
+            if self.is_over(failures, self.limit.failures, now) {
+                opened.push(*network);
+            }
+            false
         });
+        opened
+    }
+
+    /// Forgets the failures of the address, and of every user at it; was it, or one of them, locked out?
+    pub(super) fn unlock_address(&self, peer: IpAddr) -> bool {
+        let (network, now) = (network(peer), self.clock.elapsed());
+        let mut tables = self.tables();
+        let gone = tables.networks.remove(&network);
+        let mut over = gone.is_some_and(|f| self.is_over(&f, self.limit_of_address(), now));
+        tables.pairs.retain(|(of, _), failures| {
+            over |= *of == network && self.is_over(failures, self.limit.failures, now);
+            *of != network
+        });
+        over
+    }
+
+    /// The entry of a pair, made if it is missing and begun anew if it counts no more.
+    fn pair<'a>(&self, tables: &'a mut Tables, who: &Who, now: Duration) -> &'a mut Failures {
+        let key = (who.network, who.name);
+        if !tables.pairs.contains_key(&key) {
+            self.make_room(&mut tables.pairs, who.network, now);
+        }
+        let entry = tables.pairs.entry(key);
+        let entry = entry.or_insert_with(|| Failures::new(now));
+        if !self.counts(entry, now) {
+            entry.count = 0;
+        }
+        entry
+    }
+
+    /// Counts a failure of the address; `true` if it was the one too many.
+    fn count_address(&self, tables: &mut Tables, network: IpAddr, now: Duration) -> bool {
+        if network.is_loopback() {
+            return false;
+        }
+        if !tables.networks.contains_key(&network) && tables.networks.len() >= REMEMBERED {
+            tables.networks.retain(|_, f| self.counts(f, now));
+            if tables.networks.len() >= REMEMBERED {
+                let limit = self.limit_of_address();
+                let oldest = oldest(tables.networks.iter(), limit);
+                oldest.and_then(|key| tables.networks.remove(&key));
+            }
+        }
+        let entry = tables.networks.entry(network);
+        let entry = entry.or_insert_with(|| Failures::new(now));
         if !self.counts(entry, now) {
             entry.count = 0;
         }
         entry.count = entry.count.saturating_add(1);
         entry.last = now;
-        entry.count == self.limit.failures
+        entry.count == self.limit_of_address()
     }
 
-    /// Forgets what counts no more; if that is nothing, the oldest that is not locked out, so that a flood
-    /// of invented names opens no lock before it has filled the table with locks.
-    fn make_room<K: Ord + Copy>(&self, table: &mut BTreeMap<K, Failures>, now: Duration) {
-        table.retain(|_, failures| self.counts(failures, now));
-        if table.len() < REMEMBERED {
+    /// Makes room for one pair more. An address that has its share gives one of its own; else what counts no more
+    /// goes, and then the oldest of the address that has the most: a flood of names from one address pushes out its
+    /// own, and what is locked goes last.
+    fn make_room(
+        &self,
+        pairs: &mut BTreeMap<(IpAddr, Name), Failures>,
+        network: IpAddr,
+        now: Duration,
+    ) {
+        let share = of(pairs, network).count();
+        if share < REMEMBERED_OF_ADDRESS && pairs.len() < REMEMBERED {
             return;
         }
-        let oldest = table.iter().min_by_key(|(_, f)| (self.locks(f), f.last));
-        if let Some(key) = oldest.map(|(key, _)| *key) {
-            table.remove(&key);
-        }
+        pairs.retain(|_, failures| failures.open > 0 || self.counts(failures, now));
+        let from = match of(pairs, network).count() >= REMEMBERED_OF_ADDRESS {
+            true => network,
+            false if pairs.len() < REMEMBERED => return,
+            false => most(pairs).unwrap_or(network),
+        };
+        let oldest = oldest(of(pairs, from), self.limit.failures);
+        oldest.and_then(|key| pairs.remove(&key));
     }
 
-    fn locks(&self, failures: &Failures) -> bool {
-        self.limit.failures > 0 && failures.count >= self.limit.failures
+    const fn limit_of_address(&self) -> u32 {
+        self.limit.failures.saturating_mul(ADDRESS_FACTOR)
+    }
+
+    fn is_over(&self, failures: &Failures, limit: u32, now: Duration) -> bool {
+        limit > 0 && failures.count >= limit && self.counts(failures, now)
     }
 
     fn counts(&self, failures: &Failures, now: Duration) -> bool {
-        now < failures.last + self.limit.time
+        now < failures.last.saturating_add(self.limit.time)
     }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The pairs of one address.
+fn of(
+    pairs: &BTreeMap<(IpAddr, Name), Failures>,
+    network: IpAddr,
+) -> impl Iterator<Item = (&(IpAddr, Name), &Failures)> {
+    pairs.range((network, [0; 32])..=(network, [u8::MAX; 32]))
+}
+
+/// The address with the most pairs.
+fn most(pairs: &BTreeMap<(IpAddr, Name), Failures>) -> Option<IpAddr> {
+    let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    for (network, _) in pairs.keys() {
+        *counts.entry(*network).or_default() += 1;
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count);
+    most.map(|(network, _)| network)
+}
+
+/// Who goes first: what is neither locked nor looked at, and of that the oldest.
+fn oldest<'a, K: Copy + 'a>(
+    table: impl Iterator<Item = (&'a K, &'a Failures)>,
+    limit: u32,
+) -> Option<K> {
+    let oldest = table.min_by_key(|(_, f)| (f.open > 0, f.count >= limit, f.last));
+    oldest.map(|(key, _)| *key)
 }
 
 #[cfg(test)]
@@ -189,20 +372,25 @@ mod tests {
         Who::new(name, peer.parse().unwrap())
     }
 
+    fn fail(lockout: &Lockout, name: &str, peer: &str) -> Locked {
+        let guess = lockout.begin(&who(name, peer));
+        guess.map_or_else(Locked::default, Guess::failed)
+    }
+
     #[test]
-    fn a_11_the_third_failure_locks_the_name_everywhere_and_the_address_for_all() {
+    fn a_11_the_third_failure_locks_the_user_at_that_address_and_nowhere_else() {
         let (lockout, clock) = lockout(3);
         let ann = who("ann", "192.0.2.1");
         for n in 1..=3 {
             assert!(!lockout.is_locked(&ann));
-            let locked = lockout.failed(&ann);
-            assert_eq!((locked.user, locked.address), (n == 3, n == 3));
+            let locked = lockout.begin(&ann).unwrap().failed();
+            assert_eq!((locked.user, locked.address), (n == 3, false));
         }
         for (name, peer, locked) in [
-            ("ann", "192.0.2.2", true),
-            ("bob", "192.0.2.1", true),
-            ("bob", "::ffff:192.0.2.1", true),
-            ("bob", "192.0.2.2", false),
+            ("ann", "192.0.2.1", true),
+            ("ann", "::ffff:192.0.2.1", true),
+            ("ann", "192.0.2.2", false),
+            ("bob", "192.0.2.1", false),
         ] {
             assert_eq!(lockout.is_locked(&who(name, peer)), locked, "{name} {peer}");
         }
@@ -210,62 +398,142 @@ mod tests {
         assert!(lockout.is_locked(&ann));
         clock.advance(Duration::from_secs(1));
         assert!(!lockout.is_locked(&ann));
-        assert_eq!(lockout.failed(&ann), Locked::default(), "counted anew");
+        assert_eq!(
+            fail(&lockout, "ann", "192.0.2.1"),
+            Locked::default(),
+            "counted anew"
+        );
+    }
+
+    #[test]
+    fn an_address_is_locked_at_ten_times_the_number_of_failures_of_any_kind() {
+        let (lockout, _clock) = lockout(3);
+        let peer = "2001:db8::1";
+        for n in 0..29 {
+            let last = match n % 3 {
+                0 => lockout.failed_otherwise(peer.parse().unwrap()),
+                _ => fail(&lockout, &n.to_string(), peer).address,
+            };
+            assert!(!last);
+        }
+        assert!(!lockout.is_locked(&who("ann", "2001:db8::2")));
+        assert!(fail(&lockout, "x", peer).address);
+        assert!(lockout.is_locked(&who("ann", "2001:db8::2")));
+        assert!(!lockout.is_locked(&who("ann", "2001:db8:0:1::2")));
+        lockout.succeeded(&who("x", peer));
+        assert!(
+            lockout.is_locked(&who("ann", peer)),
+            "a user of one's own forgives nothing"
+        );
+        assert!(lockout.unlock_address("2001:db8::3".parse().unwrap()));
+        assert!(!lockout.is_locked(&who("ann", peer)));
+    }
+
+    #[test]
+    fn the_loopback_address_is_never_locked_and_its_users_are() {
+        let (lockout, _clock) = lockout(2);
+        for peer in ["127.0.0.1", "127.3.2.1", "::1", "::ffff:127.0.0.1"] {
+            for n in 0..50 {
+                assert!(!fail(&lockout, &n.to_string(), peer).address, "{peer}");
+                assert!(!lockout.failed_otherwise(peer.parse().unwrap()));
+            }
+            fail(&lockout, "ann", peer);
+            fail(&lockout, "ann", peer);
+            assert!(lockout.is_locked(&who("ann", peer)));
+            assert!(!lockout.is_locked(&who("bob", peer)));
+        }
     }
 
     #[test]
     fn failures_far_apart_and_failures_before_a_success_do_not_add_up() {
         let (lockout, clock) = lockout(2);
         let ann = who("ann", "192.0.2.1");
-        lockout.failed(&ann);
+        let fail = || fail(&lockout, "ann", "192.0.2.1");
+        fail();
         clock.advance(Duration::from_secs(60));
-        assert_eq!(lockout.failed(&ann), Locked::default());
+        assert_eq!(fail(), Locked::default());
         lockout.succeeded(&ann);
-        assert_eq!(lockout.failed(&ann), Locked::default());
-        assert!(lockout.failed(&ann).user);
+        assert_eq!(fail(), Locked::default());
+        assert!(fail().user);
     }
 
     #[test]
-    fn an_ipv6_network_is_one_address_and_the_loopback_address_is_itself() {
+    fn guesses_at_once_count_as_guesses_in_a_row() {
+        let (lockout, _clock) = lockout(3);
+        let ann = who("ann", "192.0.2.1");
+        let open = [0; 3].map(|_| lockout.begin(&ann).unwrap());
+        assert!(lockout.begin(&ann).is_none(), "three may all be wrong");
+        assert!(lockout.begin(&who("ann", "192.0.2.2")).is_some());
+        let [first, second, third] = open;
+        first.failed();
+        assert!(lockout.begin(&ann).is_none());
+        drop(second); // whoever asked has gone
+        drop(third);
+        lockout.begin(&ann).unwrap().failed();
+        assert!(!lockout.is_locked(&ann));
+        lockout.succeeded(&ann);
+        assert!(lockout.begin(&ann).is_some());
+        assert_eq!(lockout.tables().pairs.len(), 0);
+    }
+
+    #[test]
+    fn a_user_is_unlocked_wherever_it_was_locked() {
         let (lockout, _clock) = lockout(1);
-        lockout.failed(&who("a", "2001:db8:0:1::1"));
-        assert!(lockout.is_locked(&who("b", "2001:db8:0:1:ffff::2")));
-        assert!(!lockout.is_locked(&who("b", "2001:db8:0:2::1")));
-        lockout.failed(&who("c", "::1"));
-        assert!(!lockout.is_locked(&who("d", "::2")));
+        fail(&lockout, "ann", "192.0.2.1");
+        fail(&lockout, "ann", "192.0.2.2");
+        fail(&lockout, "bob", "192.0.2.2");
+        let addresses = ["192.0.2.1", "192.0.2.2"].map(|a| a.parse::<IpAddr>().unwrap());
+        assert_eq!(lockout.unlock("ann"), addresses);
+        assert_eq!(lockout.unlock("ann"), [] as [IpAddr; 0]);
+        assert!(!lockout.is_locked(&who("ann", "192.0.2.1")));
+        assert!(lockout.is_locked(&who("bob", "192.0.2.2")));
     }
 
     #[test]
     fn zero_failures_lock_nobody() {
         let (lockout, _clock) = lockout(0);
-        let ann = who("ann", "192.0.2.1");
         for _ in 0..20 {
-            assert_eq!(lockout.failed(&ann), Locked::default());
+            assert_eq!(fail(&lockout, "ann", "192.0.2.1"), Locked::default());
+            assert!(!lockout.failed_otherwise("192.0.2.1".parse().unwrap()));
         }
-        assert!(!lockout.is_locked(&ann));
+        assert!(!lockout.is_locked(&who("ann", "192.0.2.1")));
     }
 
     #[test]
-    fn a_flood_of_names_fills_no_more_than_the_table_and_opens_no_lock() {
+    fn a_flood_of_names_from_one_address_pushes_out_its_own_and_no_lock_of_others() {
         let (lockout, clock) = lockout(2);
-        let ann = who("ann", "192.0.2.1");
-        lockout.failed(&ann);
-        lockout.failed(&ann);
+        fail(&lockout, "ann", "192.0.2.1");
+        fail(&lockout, "bob", "192.0.2.2");
+        fail(&lockout, "bob", "192.0.2.2");
         for n in 0..2 * REMEMBERED {
             clock.advance(Duration::from_millis(1));
-            lockout.failed(&who(
-                &n.to_string(),
-                &format!("198.{}.{}.1", n / 256, n % 256),
-            ));
+            fail(&lockout, &n.to_string(), "198.51.100.1");
+        }
+        assert!(fail(&lockout, "ann", "192.0.2.1").user, "still counted");
+        let bob = who("bob", "192.0.2.2");
+        assert!(lockout.is_locked(&bob));
+        assert_eq!(lockout.tables().pairs.len(), REMEMBERED_OF_ADDRESS + 2);
+    }
+
+    #[test]
+    fn a_flood_from_many_addresses_fills_no_more_than_the_tables_and_opens_no_lock() {
+        let (lockout, clock) = lockout(2);
+        let ann = who("ann", "192.0.2.1");
+        fail(&lockout, "ann", "192.0.2.1");
+        fail(&lockout, "ann", "192.0.2.1");
+        for n in 0..2 * REMEMBERED {
+            clock.advance(Duration::from_millis(1));
+            let peer = format!("198.{}.{}.1", n / 256, n % 256);
+            fail(&lockout, &n.to_string(), &peer);
         }
         assert!(lockout.is_locked(&ann));
         let size = |lockout: &Lockout| {
-            let tables = lockout.tables.lock().unwrap();
-            (tables.names.len(), tables.networks.len())
+            let tables = lockout.tables();
+            (tables.pairs.len(), tables.networks.len())
         };
         assert_eq!(size(&lockout), (REMEMBERED, REMEMBERED));
         clock.advance(Duration::from_secs(60));
-        lockout.failed(&who("late", "192.0.2.9"));
+        fail(&lockout, "late", "192.0.2.9");
         assert_eq!(size(&lockout), (1, 1), "what counts no more makes room");
     }
 }

@@ -20,6 +20,7 @@ mod password;
 pub mod users;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::audit::{Audit, Event};
 use crate::clock::SharedClock;
@@ -69,7 +70,7 @@ pub struct Channel<'a> {
 /// Judges `Authorization` headers and client certificates.
 #[derive(Debug)]
 pub struct Authenticator {
-    basic: Basic,
+    basic: Arc<Basic>,
     mappings: Vec<Mapping>,
     audit: Audit,
     settings: Settings,
@@ -82,7 +83,7 @@ impl Authenticator {
     /// The system's words, if it has no random numbers to give.
     pub fn new(users: Users, settings: Settings, clock: SharedClock) -> Result<Self, String> {
         Ok(Self {
-            basic: Basic::new(users, settings.lockout, clock)?,
+            basic: Arc::new(Basic::new(users, settings.lockout, clock)?),
             mappings: Vec::new(),
             audit: Audit::default(),
             settings,
@@ -132,17 +133,47 @@ impl Authenticator {
         if !scheme.eq_ignore_ascii_case("Basic") || !self.basic_is_open(channel) {
             return None;
         }
-        self.basic
-            .verify(channel.peer, credentials.trim(), &self.audit)
-            .await
+        let credentials = credentials.trim();
+        Basic::verify(&self.basic, channel.peer, credentials, &self.audit).await
+    }
+
+    /// Forgets the failures of a user; the addresses at which it was locked out.
+    #[must_use]
+    pub fn unlock(&self, user: &str) -> Vec<IpAddr> {
+        let opened = self.basic.lockout().unlock(user);
+        let event = Event::Unlocked {
+            user: Some(user),
+            of: None,
+        };
+        self.audit.note(&event);
+        tracing::info!(user, ?opened, "Unlocked");
+        opened
+    }
+
+    /// Forgets the failures of an address and of all users at it; was anything locked out there?
+    #[must_use]
+    pub fn unlock_address(&self, peer: IpAddr) -> bool {
+        let opened = self.basic.lockout().unlock_address(peer);
+        let event = Event::Unlocked {
+            user: None,
+            of: Some(peer.to_string()),
+        };
+        self.audit.note(&event);
+        tracing::info!(%peer, opened, "Unlocked");
+        opened
     }
 
     fn by_certificate(&self, channel: Channel<'_>) -> Option<Identity> {
         let found = certificate::identify(&self.mappings, channel.certificate?);
         if found.is_none() {
-            let (user, scheme) = (None, "certificate");
-            self.audit
-                .record(&channel.peer, &Event::LogonFailed { user, scheme });
+            let event = Event::LogonFailed {
+                user: None,
+                scheme: "certificate",
+                reason: "nobody",
+            };
+            self.audit.record(&channel.peer, &event);
+            tracing::warn!(peer = %channel.peer, "Logon failed: the client certificate is no user's");
+            self.basic.failed_otherwise(channel.peer, &self.audit);
         }
         found
     }

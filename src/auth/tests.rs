@@ -1,6 +1,5 @@
 //! Who is let in, and what it costs.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;

@@ -55,7 +55,8 @@ pub(super) fn run(command: &Doctor, output: &Output) -> Result<(), Failure> {
 async fn look(checkup: &Checkup) -> Result<Vec<Finding>, Failure> {
     match checkup.answer(Wish::Look).await? {
         Answer::Findings(findings) => Ok(findings),
-        Answer::Error(why) | Answer::Done(why) => Err(Failure::failed(why)),
+        Answer::Error(why) => Err(Failure::failed(why)),
+        _ => Err(Failure::failed("the server answers something else")),
     }
 }
 
@@ -93,7 +94,7 @@ async fn fix(checkup: &Checkup, command: &Doctor, output: &Output) -> Result<Vec
                 output.note(format_args!("{object}: not repaired: {why}"));
                 json!({"kind": kind, "object": object, "error": why})
             }
-            Answer::Findings(_) => continue,
+            _ => continue,
         });
     }
     Ok(done)

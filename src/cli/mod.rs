@@ -11,6 +11,7 @@ mod configuration;
 mod contents;
 mod doctor;
 mod failure;
+mod history;
 mod job;
 mod local;
 mod manual;
@@ -24,6 +25,7 @@ mod schema;
 mod serve;
 mod show;
 mod snapshot;
+mod terminal;
 mod user;
 mod vm;
 
@@ -81,6 +83,8 @@ enum Command {
     Config(configuration::Command),
     /// Say what is wrong in the data directory, and repair it; a running server is asked.
     Doctor(doctor::Doctor),
+    /// Show how operations ended in the last 30 days; a running server is asked.
+    History(history::History),
     /// Print a completion script for a shell.
     Completions(manual::Completions),
     /// Write the manual pages into a directory.
@@ -125,6 +129,7 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Schema(command) => schema::run(&command, output),
         Command::Config(command) => configuration::run(&command, output),
         Command::Doctor(command) => doctor::run(&command, output),
+        Command::History(command) => history::run(&command, output),
         Command::Completions(command) => manual::completions(&command),
         Command::Man(command) => manual::pages(&command),
     }

@@ -1,4 +1,5 @@
-//! `groupshot serve`: the server, until SIGTERM or SIGINT. SIGHUP reads certificates again.
+//! `groupshot serve`: the server, until SIGTERM or SIGINT. SIGHUP reads certificates again, or ends it if the
+//! terminal that it was started from is gone.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use crate::telemetry;
 
 use super::failure::Failure;
 use super::local::{ConfigFile, DataDir, listen_address};
+use super::terminal::Terminal;
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
@@ -33,8 +35,13 @@ pub(super) struct Serve {
     #[arg(long)]
     engine: Option<EngineKind>,
     /// How many machines the simulation has.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(..=i64::from(MACHINES_MAX)))]
+    #[arg(long, value_parser = machines)]
     machines: Option<u32>,
+}
+
+fn machines(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|n| *n <= MACHINES_MAX);
+    number.ok_or_else(|| format!("expected a whole number from 0 to {MACHINES_MAX}"))
 }
 
 pub(super) fn run(command: &Serve) -> Result<(), Failure> {
@@ -72,15 +79,25 @@ async fn serve(
 ) -> Result<(), Failure> {
     // Before the lines that say the server is there: whoever reads them may send a signal.
     let mut signals = Signals::listen()?;
+    let terminal = Terminal::at_start();
     let hangup = signal(SignalKind::hangup())?;
     let notify = Arc::new(notify);
     let server = Server::start_on(data_dir, config, sockets, notify.clone()).await?;
-    tokio::spawn(reload_on_hangup(hangup, server.reload(), notify.clone()));
+    let gone = CancellationToken::new();
+    let reload = reload_on_hangup(hangup, terminal, server.reload(), notify.clone());
+    let told = gone.clone();
+    tokio::spawn(async move {
+        reload.await;
+        told.cancel();
+    });
     announce(&server);
     notify.ready(&status(&server));
     let stop = CancellationToken::new();
     let twice = async {
-        signals.next().await;
+        tokio::select! {
+            () = signals.next() => {}
+            () = gone.cancelled() => tracing::info!("The terminal has hung up"),
+        }
         stop.cancel();
         signals.next().await;
     };
@@ -119,13 +136,23 @@ fn announce(server: &Server) {
     );
 }
 
-async fn reload_on_hangup(mut hangup: Signal, reload: Reload, notify: Arc<Notify>) {
+/// Comes back when the terminal has hung up.
+async fn reload_on_hangup(
+    mut hangup: Signal,
+    terminal: Terminal,
+    reload: Reload,
+    notify: Arc<Notify>,
+) {
     while hangup.recv().await.is_some() {
+        if terminal.has_hung_up() {
+            return;
+        }
         notify.reloading();
         let reload = reload.clone();
         let _ = tokio::task::spawn_blocking(move || reload.now()).await;
         notify.ready("Files read again");
     }
+    std::future::pending().await // no signal can come any more
 }
 
 pub(super) fn start_logging(config: &Config) -> Result<(), Failure> {

@@ -1,18 +1,20 @@
 //! `groupshot user …`: who may call, and with which role. A running server sees a change within a second.
 
 use std::io::ErrorKind;
+use std::net::IpAddr;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use crate::auth::users::{self, UserError};
+use crate::doctor::line::Unlock;
 use crate::handler::Role;
 use crate::server;
 
 use super::failure::{Exit, Failure};
 use super::local::DataDir;
 use super::output::{Output, table};
-use super::remote::new_password;
+use super::remote::{block_on, new_password};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -47,6 +49,17 @@ pub(super) enum Command {
         /// The last administrator too.
         #[arg(long)]
         force: bool,
+    },
+    /// End the lock-out of a user, or of an address, after too many wrong passwords.
+    Unlock {
+        #[command(flatten)]
+        data: DataDir,
+        /// The user, at all addresses.
+        #[arg(required_unless_present = "address")]
+        name: Option<String>,
+        /// The address, and all users at it.
+        #[arg(long, value_name = "ADDRESS", value_parser = address)]
+        address: Option<IpAddr>,
     },
     /// Give a user another password.
     Password {
@@ -122,6 +135,27 @@ pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
             users::remove(&directory, name, *force)?;
             output.result(json!({"name": name}), || format!("user `{name}` removed"))
         }
+        Command::Unlock {
+            data,
+            name,
+            address,
+        } => {
+            let wish = Unlock {
+                user: name.clone(),
+                address: *address,
+            };
+            let data_dir = data.path()?;
+            let opened = block_on(async { Ok(server::unlock(&data_dir, wish).await?) })?;
+            let served = opened.is_some();
+            let opened = opened.unwrap_or_default();
+            let result =
+                json!({"user": name, "address": address, "served": served, "unlocked": opened});
+            output.result(result, || match (served, opened.is_empty()) {
+                (false, _) => "no server runs, so nobody is locked out".to_owned(),
+                (true, true) => "nothing was locked out".to_owned(),
+                (true, false) => format!("unlocked at {}", opened.join(", ")),
+            })
+        }
         Command::Password {
             data,
             name,
@@ -136,6 +170,11 @@ pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
             })
         }
     }
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    let form = || "expected an address, as 192.0.2.7 or 2001:db8::7".to_owned();
+    text.parse().map_err(|_| form())
 }
 
 impl From<UserError> for Failure {

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 
-use crate::tls::{Trust, connector};
+use crate::tls::{self, Trust, connector};
 
 use super::error::Error;
 
@@ -213,7 +213,8 @@ impl Connection {
 
     /// What to do about a certificate that is not believed stands in the same line.
     fn no_tls(&self, cause: &std::io::Error) -> Error {
-        let reason = cause.to_string();
+        let known = cause.get_ref().and_then(|e| e.downcast_ref());
+        let reason = known.map_or_else(|| cause.to_string(), |e| tls::words(e).to_owned());
         let hint = match reason.contains("certificate") {
             true => "; --ca FILE names whom to believe",
             false => "",

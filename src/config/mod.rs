@@ -15,7 +15,7 @@
 //! [auth]
 //! basic = true                 # offer Basic
 //! allow_unencrypted = false    # … also over plain HTTP from other hosts than this one
-//! lockout_failures = 10        # wrong passwords in a row that lock out a user, or an address; 0: never
+//! lockout_failures = 10        # wrong passwords in a row that lock out a user at an address, ten times that the address; 0: never
 //! lockout_seconds = 300        # … and for how long
 //! [roles]
 //! mappings = []                # which client certificate is which user
@@ -190,7 +190,8 @@ pub struct Auth {
     pub basic: bool,
     /// Offer it over plain HTTP to other hosts too (rule Q-10). Passwords can be read on the way then.
     pub allow_unencrypted: bool,
-    /// Wrong passwords in a row that lock out a user name or an address (rule A-11); 0 for never.
+    /// Wrong passwords in a row that lock out a user name at an address, and ten times that an address (rule A-11);
+    /// 0 for never.
     pub lockout_failures: u32,
     /// How long a lock-out lasts, in seconds.
     pub lockout_seconds: u64,

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::audit::About;
 use crate::doctor::look::Ailment;
 use crate::doctor::{Doctor, Kind};
 use crate::engine::Top;
 use crate::id::VmId;
+use crate::inventory::{Ended, Ending, What};
 use crate::snapshot::{DamagedDisk, Refused};
+use crate::store::{Change, State};
 
 /// Who the jobs of repairs belong to.
 const OWNER: &str = "doctor";
@@ -30,21 +33,61 @@ pub(super) enum Cure {
 }
 
 impl Doctor {
-    /// Repairs the finding of this kind and object, if it is still there; says what was done.
+    /// Repairs the finding of this kind and object, if it is still there; says what was done. Log and history tell of
+    /// it as well.
     ///
     /// # Errors
     /// Why it was not, in one line.
     pub async fn fix(self: &Arc<Self>, kind: Kind, object: &str) -> Result<String, String> {
+        let started = self.deps.clock.now();
         let Some(found) = self.found(kind, object).await else {
             return Ok("it is no longer so".to_owned());
         };
-        let done = self.cure(found).await?;
+        let about = self.about(&found);
+        let told = format!("{}, {object}", word(kind));
+        let mut done = self.cure(found).await;
         // What was done is told by what is found afterwards, not by who did it.
-        match self.found(kind, object).await {
-            Some(still) if still.cure.is_some() => {
-                Err(format!("it is still so: {}; {done}", still.finding.text))
+        if let Ok(how) = &done
+            && let Some(still) = self.found(kind, object).await.filter(|a| a.cure.is_some())
+        {
+            done = Err(format!("it is still so: {}; {how}", still.finding.text));
+        }
+        let (Ok(how) | Err(how)) = &done;
+        let ended = Ended {
+            what: What::Repair,
+            outcome: match done {
+                Ok(_) => Ending::Completed,
+                Err(_) => Ending::Failed,
+            },
+            job: None,
+            user: OWNER.to_owned(),
+            about,
+            started,
+            ended: self.deps.clock.now(),
+            reason: format!("{told}: {how}"),
+            code: None,
+            recovered: false,
+        };
+        ended.tell();
+        let noted = Box::new(move |_: &State| vec![Change::Ended(ended)]);
+        if let Err(error) = self.deps.store.transact(noted).await {
+            tracing::warn!(%error, "A repair is not in the history");
+        }
+        done
+    }
+
+    /// The machine or set of a finding, as far as its repair knows.
+    fn about(&self, found: &Ailment) -> About {
+        match &found.cure {
+            Some(Cure::Accept(disk)) => About::default()
+                .set(disk.set, &disk.set_name)
+                .machine(disk.machine, &disk.machine_name),
+            Some(Cure::Tidy(id) | Cure::Tops(id) | Cure::Mode(_, id)) => {
+                let machine = self.deps.compute.machine(*id);
+                let name = machine.map(|m| m.name.clone()).unwrap_or_default();
+                About::default().machine(id, &name)
             }
-            _ => Ok(done),
+            Some(Cure::Recover | Cure::SetAside(_)) | None => About::default(),
         }
     }
 
@@ -53,7 +96,7 @@ impl Doctor {
         all.find(|a| a.finding.kind == kind && a.finding.object == object)
     }
 
-    async fn cure(self: &Arc<Self>, found: Ailment) -> Result<String, String> {
+    async fn cure(&self, found: Ailment) -> Result<String, String> {
         let Some(cure) = found.cure else {
             return Err("there is no repair for it".to_owned());
         };
@@ -94,6 +137,12 @@ impl Doctor {
             }
         }
     }
+}
+
+/// As scripts read it: `pending-merge`.
+fn word(kind: Kind) -> String {
+    let word = serde_json::to_value(kind).unwrap_or_default();
+    word.as_str().unwrap_or_default().to_owned()
 }
 
 /// The active file of each disk.

@@ -4,6 +4,8 @@
 //! {"version":1,"do":"look"}
 //! {"version":1,"findings":[…]}
 //! {"version":1,"do":"fix","kind":"orphan","object":"…"}
+//! {"version":1,"do":"history","failed":true,"limit":50}
+//! {"version":1,"do":"unlock","user":"otto"}
 //! {"version":1,"done":"moved to …"}        or {"version":1,"error":"…"}
 //! ```
 //!
@@ -12,6 +14,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -23,7 +26,10 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::{Authenticator, network};
 use crate::doctor::{Doctor, Finding, Kind};
+use crate::inventory::{Ended, Query};
+use crate::store;
 
 const VERSION: u32 = 1;
 const SOCKET: &str = "groupshot.sock";
@@ -54,6 +60,22 @@ pub enum Wish {
         /// The object of the finding.
         object: String,
     },
+    /// How operations ended.
+    History(Query),
+    /// Ends lock-outs.
+    Unlock(Unlock),
+}
+
+/// Which lock-outs.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unlock {
+    /// Those of this user, at all addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// That of this address, and those of all users at it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,6 +91,10 @@ struct Reply {
 pub enum Answer {
     /// What was found.
     Findings(Vec<Finding>),
+    /// How operations ended, the newest first.
+    History(Vec<Ended>),
+    /// The addresses at which something was locked out.
+    Unlocked(Vec<String>),
     /// What was done.
     Done(String),
     /// Why not.
@@ -84,8 +110,32 @@ impl Doctor {
                 Ok(done) => Answer::Done(done),
                 Err(why) => Answer::Error(why),
             },
+            Wish::History(query) => {
+                let deps = &self.deps;
+                match store::look_back(&*deps.store, &query, deps.clock.now()).await {
+                    Ok(found) => Answer::History(found),
+                    Err(error) => Answer::Error(error.to_string()),
+                }
+            }
+            Wish::Unlock(wish) => match &self.deps.logons {
+                Some(logons) => Answer::Unlocked(unlock(logons, &wish)),
+                None => Answer::Unlocked(Vec::new()),
+            },
         }
     }
+}
+
+fn unlock(logons: &Authenticator, wish: &Unlock) -> Vec<String> {
+    let mut opened = Vec::new();
+    if let Some(user) = &wish.user {
+        opened.extend(logons.unlock(user).iter().map(ToString::to_string));
+    }
+    if let Some(address) = wish.address
+        && logons.unlock_address(address)
+    {
+        opened.push(network(address).to_string());
+    }
+    opened
 }
 
 /// The socket of a server, open. Removed when it is dropped.

@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::auth::Authenticator;
+use crate::clock::SharedClock;
 use crate::engine::Compute;
 use crate::engine::locks::FrozenFiles;
 use crate::engine::space::Reserve;
@@ -141,6 +143,10 @@ pub struct Deps {
     pub compute: Arc<dyn Compute>,
     /// The state of sets.
     pub store: Arc<dyn Store>,
+    /// Time.
+    pub clock: SharedClock,
+    /// Who is locked out; `None` where no server runs.
+    pub logons: Option<Arc<Authenticator>>,
     /// What is kept frozen by this process; `None` where no server runs.
     pub frozen: Option<Freeze>,
     /// What is wrong with definitions and active files.

@@ -149,10 +149,11 @@ impl Exchange {
         Err(Refusal::cross_site(&whose))
     }
 
-    /// A client that is asked for its password is nothing to tell of.
+    /// A client that is asked for its password is nothing to tell of; of one that could not log on `auth` tells.
     fn tell(&self, head: &Parts, refusal: &Refusal) {
         let status = refusal.status.as_u16();
-        let asked = refusal.asks && !head.headers.contains_key(AUTHORIZATION);
+        let credentials = head.headers.contains_key(AUTHORIZATION);
+        let asked = status == 401 || refusal.asks && !credentials;
         if !asked && let Some(times) = self.shared.refused.happened(status) {
             let path: String = head.uri.path().chars().take(PATH_SHOWN).collect();
             let why = refusal.text.render();

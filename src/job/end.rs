@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::inventory::{
-    Affected, CancelKind, CancelRequest, Job, JobError, JobKind, JobState, Service,
+    Affected, CancelKind, CancelRequest, Ended, Job, JobError, JobKind, JobState, Service,
 };
 use crate::store::{self, Change, State, StoreError};
 use crate::text::Text;
@@ -43,12 +43,15 @@ impl Inner {
         let written = store::decide(&*self.store, move |state| {
             let mut job = running(state, &shown)?;
             terminate(&mut job, end.outcome, now);
+            let ended = Ended::of(&job, shown.adopted);
             let mut changes = end.changes;
             changes.push(Change::PutJob(job));
-            Ok((changes, ()))
+            changes.push(Change::Ended(ended.clone()));
+            Ok((changes, ended))
         });
         match written.await? {
-            Ok(()) => {
+            Ok(ended) => {
+                ended.tell();
                 self.forget(live.id);
                 live.end();
                 Ok(())

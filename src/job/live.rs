@@ -12,6 +12,8 @@ use crate::text::Text;
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) id: JobId,
+    /// Taken over from an earlier process.
+    pub(super) adopted: bool,
     now: Mutex<Now>,
     ended: watch::Sender<bool>,
 }
@@ -27,9 +29,10 @@ struct Now {
 
 impl Live {
     /// A job as the store has it.
-    pub(super) fn of(job: &Job) -> Self {
+    pub(super) fn of(job: &Job, adopted: bool) -> Self {
         Self {
             id: job.id,
+            adopted,
             now: Mutex::new(Now {
                 percent: job.percent,
                 status: job.status.clone(),

@@ -20,9 +20,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::audit::About;
 use crate::clock::SharedClock;
 use crate::id::JobId;
-use crate::inventory::{Affected, CancelRequest, Job, JobError, JobKind, JobState, Service};
+use crate::inventory::{
+    Affected, CancelRequest, Ended, Job, JobError, JobKind, JobState, Service, What,
+};
 use crate::store::{self, Change, Store, StoreError};
 use crate::text::Text;
 
@@ -51,6 +54,8 @@ pub struct NewJob {
     pub owner: String,
     /// What it works on from the start.
     pub affected: Vec<Affected>,
+    /// The same and all else that it is about, with names.
+    pub about: About,
     /// The set a create job is to make.
     pub set: Option<crate::id::SetId>,
     /// First status text.
@@ -120,7 +125,7 @@ impl Jobs {
         let live = self.inner.show(&job);
         also.push(Change::PutJob(job));
         match self.inner.store.transact(Box::new(move |_| also)).await {
-            Ok(_) => Ok(self.worker(live, false)),
+            Ok(_) => Ok(self.worker(live)),
             Err(error) => {
                 self.inner.forget(live.id);
                 live.end();
@@ -132,25 +137,37 @@ impl Jobs {
     /// Records a job that ended before it began (state 10), for a method that answers 1..6. Keeps the
     /// newest 64 of them per user. One that a full disk does not take can be read by its id all the same, while
     /// this process runs and no 64 others of its sort came after it: it is what tells that the disk is full.
+    /// `shown`: the answer names the job; else only the history has it.
     ///
     /// # Errors
     /// [`StoreError`], but not [`StoreError::Full`].
-    pub async fn refused(&self, new: NewJob, error: JobError) -> Result<JobId, StoreError> {
+    pub async fn refused(
+        &self,
+        new: NewJob,
+        what: What,
+        shown: bool,
+        error: JobError,
+    ) -> Result<JobId, StoreError> {
         let mut job = self.record(new);
         let id = job.id;
         job.state = JobState::Exception;
         job.cancellable = false;
         job.status = error.description.clone();
         job.error = Some(error);
-        let mut changes = vec![];
-        if let Some(oldest) = self.inner.make_room(&job.owner, id) {
-            changes.push(Change::RemoveJob(oldest));
+        let mut ended = Ended::refused(&job, what);
+        ended.job = shown.then_some(id);
+        ended.tell();
+        let mut changes = vec![Change::Ended(ended)];
+        if shown {
+            let oldest = self.inner.make_room(&job.owner, id);
+            changes.extend(oldest.map(Change::RemoveJob));
+            changes.push(Change::PutJob(job.clone()));
         }
-        changes.push(Change::PutJob(job.clone()));
         let stored = self.inner.store.transact(Box::new(move |_| changes)).await;
         match stored {
             Ok(_) => {}
-            Err(StoreError::Full) => self.inner.keep_unstored(job),
+            Err(StoreError::Full) if shown => self.inner.keep_unstored(job),
+            Err(StoreError::Full) => {}
             Err(error) => return Err(error),
         }
         Ok(id)
@@ -196,9 +213,9 @@ impl Jobs {
         if job.state.is_terminal() || live.contains_key(&id) {
             return None;
         }
-        let shown = Arc::new(Live::of(&job));
+        let shown = Arc::new(Live::of(&job, true));
         live.insert(id, Arc::clone(&shown));
-        Some(self.worker(shown, true))
+        Some(self.worker(shown))
     }
 
     /// Asks the job to stop. Durable before it is accepted: a restart does not forget it. A kill goes over
@@ -267,6 +284,7 @@ impl Jobs {
             cancellable: true,
             owner: new.owner,
             affected: new.affected,
+            about: new.about,
             set: new.set,
             error: None,
             cancel: None,
@@ -276,11 +294,10 @@ impl Jobs {
         }
     }
 
-    fn worker(&self, live: Arc<Live>, adopted: bool) -> Worker {
+    fn worker(&self, live: Arc<Live>) -> Worker {
         Worker {
             inner: Arc::clone(&self.inner),
             live,
-            adopted,
         }
     }
 }
@@ -291,7 +308,7 @@ impl Inner {
     }
 
     fn show(&self, job: &Job) -> Arc<Live> {
-        let live = Arc::new(Live::of(job));
+        let live = Arc::new(Live::of(job, false));
         self.all_live().insert(job.id, Arc::clone(&live));
         live
     }

@@ -40,6 +40,9 @@ fn new_job() -> NewJob {
         service: Service::CollectionSnapshot,
         owner: "ann".to_owned(),
         affected: vec![Affected::Machine(VmId::from_u128(1))],
+        about: About::default()
+            .set(SetId::from_u128(9), "nightly")
+            .machine(VmId::from_u128(1), "web"),
         set: Some(SetId::from_u128(9)),
         status: words("begun"),
     }
@@ -294,7 +297,11 @@ async fn a_job_that_cannot_be_stored_does_not_exist() {
 async fn a_refusal_that_a_full_disk_does_not_take_can_be_read_while_the_process_runs() {
     let house = House::new();
     house.store.fail_next(StoreError::Full);
-    let first = house.jobs.refused(new_job(), error(2)).await.unwrap();
+    let first = house
+        .jobs
+        .refused(new_job(), What::Create, true, error(2))
+        .await
+        .unwrap();
     let job = house.jobs.get(first).unwrap();
     assert_eq!(
         (job.state, job.error),
@@ -303,7 +310,11 @@ async fn a_refusal_that_a_full_disk_does_not_take_can_be_read_while_the_process_
     assert!(house.restart().get(first).is_none());
     for _ in 0..REFUSED_PER_USER {
         house.store.fail_next(StoreError::Full);
-        house.jobs.refused(new_job(), error(2)).await.unwrap();
+        house
+            .jobs
+            .refused(new_job(), What::Create, true, error(2))
+            .await
+            .unwrap();
     }
     assert!(house.jobs.get(first).is_none(), "64 are kept");
 }
@@ -403,13 +414,23 @@ async fn refused_jobs_are_kept_up_to_a_quota_per_user() {
     let house = House::new();
     let mut ids = Vec::new();
     for _ in 0..=REFUSED_PER_USER {
-        ids.push(house.jobs.refused(new_job(), error(4)).await.unwrap());
+        ids.push(
+            house
+                .jobs
+                .refused(new_job(), What::Create, true, error(4))
+                .await
+                .unwrap(),
+        );
     }
     let other = NewJob {
         owner: "bob".to_owned(),
         ..new_job()
     };
-    house.jobs.refused(other, error(4)).await.unwrap();
+    house
+        .jobs
+        .refused(other, What::Create, true, error(4))
+        .await
+        .unwrap();
     assert!(house.jobs.get(ids[0]).is_none(), "the oldest made room");
     let newest = house.jobs.get(*ids.last().unwrap()).unwrap();
     assert_eq!(newest.state, JobState::Exception);

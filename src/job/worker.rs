@@ -16,8 +16,6 @@ use super::live::Live;
 pub struct Worker {
     pub(super) inner: Arc<Inner>,
     pub(super) live: Arc<Live>,
-    /// Taken over from an earlier process.
-    pub(super) adopted: bool,
 }
 
 impl Worker {
@@ -42,7 +40,9 @@ impl Worker {
     /// an adopted one: after a crash it goes forward to its end (`cut.md` 4).
     #[must_use]
     pub fn paused(&self) -> Option<String> {
-        self.cancelled().filter(|_| !self.adopted).map(|(_, by)| by)
+        self.cancelled()
+            .filter(|_| !self.live.adopted)
+            .map(|(_, by)| by)
     }
 
     /// From here on the job cannot be cancelled. `false` if a cancel came first.
@@ -58,7 +58,7 @@ impl Worker {
     /// [`StoreError`], [`StoreError::Refused`] if a cancel came first; the job is still running then and
     /// can be ended by [`Worker::fail`] after the undo.
     pub async fn complete(&self, status: Text, changes: Vec<Change>) -> Result<(), StoreError> {
-        if !self.adopted && !self.commit_point() {
+        if !self.live.adopted && !self.commit_point() {
             let reason = format!("job {} was cancelled", self.live.id);
             return Err(StoreError::Refused(reason));
         }

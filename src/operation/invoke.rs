@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audit::{self, Audit, Event};
-use crate::cim::{Method, Path};
+use crate::audit::{self, About, Audit, Event};
+use crate::cim::{Method, Path, Value};
 use crate::handler::{Identity, Role};
 use crate::provider::{Arguments, Context, Error, Outcome, Registry, Status, roles};
 use crate::soap::Vocabulary;
@@ -29,7 +29,9 @@ pub(super) async fn invoke(
     let identity = &exchange.context.identity;
     let class = &call.target.class;
     if let Err(refused) = roles::check(identity, class, &call.method) {
-        let entry = Entry::new(server, exchange, &call.target.path, &call.method);
+        let arguments = Arguments::new(call.method.clone(), call.arguments);
+        let about = about(server, exchange, &call.target.path, &arguments);
+        let entry = Entry::new(server, exchange, (&call.target.path, &call.method), about);
         entry.end(None, Some(&refused.status), None);
         return Err(Failure::Called(refused).fault(&call.target.path));
     }
@@ -50,7 +52,8 @@ pub(super) async fn invoke(
             .map_err(|_| timed_out(&method, limit))?,
         // A task of its own: neither the timeout nor a client that hangs up stops what has begun.
         false => {
-            let entry = Entry::new(server, exchange, &work.path, &method);
+            let about = about(server, exchange, &work.path, &work.arguments);
+            let entry = Entry::new(server, exchange, (&work.path, &method), about);
             let work = tokio::spawn(work.call_audited(entry));
             match tokio::time::timeout(limit, work).await {
                 Ok(Ok(outcome)) => outcome,
@@ -125,8 +128,22 @@ impl Work {
     }
 
     /// The call, and its line in the audit log.
-    async fn call_audited(self, entry: Entry) -> Result<Outcome, Failure> {
+    async fn call_audited(self, mut entry: Entry) -> Result<Outcome, Failure> {
+        let (registry, context, path) = (
+            self.registry.clone(),
+            self.context.clone(),
+            self.path.clone(),
+        );
         let outcome = self.call().await;
+        if let Ok(done) = &outcome {
+            let results: Vec<_> = done
+                .outputs
+                .iter()
+                .map(|(name, value)| (*name, value))
+                .collect();
+            let made = registry.about(&context, &path, &results);
+            entry.about = std::mem::take(&mut entry.about).and(&made);
+        }
         match &outcome {
             Ok(done) => entry.end(done.return_value.as_u64(), None, job(done)),
             Err(failure) => entry.end(None, Some(failure.status()), None),
@@ -142,17 +159,24 @@ struct Entry {
     identity: Identity,
     method: String,
     object: String,
+    about: About,
     outcome: (Option<u64>, Option<String>, Option<String>),
 }
 
 impl Entry {
-    fn new(server: &Server, exchange: &Exchange<'_>, path: &Path, method: &Method) -> Self {
+    fn new(
+        server: &Server,
+        exchange: &Exchange<'_>,
+        (path, method): (&Path, &Method),
+        about: About,
+    ) -> Self {
         Self {
             audit: server.settings.audit.clone(),
             peer: exchange.peer,
             identity: exchange.context.identity.clone(),
             method: format!("{}.{}", path.class, method.name),
             object: audit::shortened(&path.to_string()),
+            about,
             outcome: (None, Some("Interrupted".to_owned()), None),
         }
     }
@@ -166,17 +190,30 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let (result, fault, job) = std::mem::take(&mut self.outcome);
+        let (user, role) = (&*self.identity.user, self.identity.role.to_string());
+        // How a call ended that was not refused so early is told by whoever works on it.
+        if let Some(fault) = &fault {
+            let (method, object) = (self.method.as_str(), self.object.as_str());
+            tracing::warn!(method, object, user, role, fault, "Call refused");
+        }
         let event = Event::Call {
-            user: &self.identity.user,
-            role: &self.identity.role.to_string(),
+            user,
+            role: &role,
             method: std::mem::take(&mut self.method),
             object: std::mem::take(&mut self.object),
             result,
             fault,
             job,
+            about: self.about.brief(),
         };
         self.audit.record(&self.peer, &event);
     }
+}
+
+/// What the call is about, as far as its parameters tell.
+fn about(server: &Server, exchange: &Exchange<'_>, path: &Path, arguments: &Arguments) -> About {
+    let values: Vec<(&str, &Value)> = arguments.named().collect();
+    server.registry.about(&exchange.context, path, &values)
 }
 
 fn write(exchange: &Exchange<'_>, method: &Method, outcome: &Outcome) -> String {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::audit::About;
 use crate::cim::query::Equality;
 use crate::cim::schema::VIRTUALIZATION_V2;
 use crate::cim::{Class, Instance, InstanceError, Method, Path, Schema, Value};
@@ -67,6 +68,12 @@ impl Arguments {
             values: self.values.into_iter().map(make).collect(),
             ..self
         }
+    }
+
+    /// Name and value of each, in declared order.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let names = self.method.parameters.iter().map(|p| p.name.as_str());
+        names.zip(&self.values)
     }
 
     /// The argument of that name; null if it is not there.
@@ -207,6 +214,11 @@ pub trait Provider: Send + Sync + 'static {
     ) -> Result<Instances, Error> {
         let text = texts::NO_ASSOCIATION.with("class", &class.name);
         Err(Error::new(Status::NotSupported, text))
+    }
+
+    /// What a call on the object is about, as far as these parameters or results tell: for the log and the audit.
+    fn about(&self, _ctx: &Context, _path: &Path, _values: &[(&str, &Value)]) -> About {
+        About::default()
     }
 
     /// Calls a method on an instance that exists.

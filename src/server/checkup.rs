@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::doctor::line::{self, Answer, Wish};
+use crate::doctor::line::{Answer, Wish};
 use crate::doctor::{self, Doctor, Freeze, Kind, LibraryProblem};
 use crate::engine::definition::{DEFINITION, TOPS};
 use crate::engine::library::{Library, Problem};
@@ -17,7 +18,7 @@ use super::machines::roots;
 use super::parts::Parts;
 use super::run::reserve;
 use super::{
-    StartError, existing_data_dir, frozen, identity, no_data_dir, relocate, require_database,
+    StartError, ask, existing_data_dir, frozen, identity, no_data_dir, relocate, require_database,
 };
 
 /// Who looks at a data directory.
@@ -60,7 +61,7 @@ impl Checkup {
             false => relocate::settled(&data_dir)?,
         }
         let parts = Parts::open(&data_dir, config, store)?;
-        Ok(Self::Here(doctor(&parts, &data_dir, config, false)))
+        Ok(Self::Here(doctor(&parts, &data_dir, config, None)))
     }
 
     /// Has it done.
@@ -70,22 +71,19 @@ impl Checkup {
     pub async fn answer(&self, wish: Wish) -> Result<Answer, StartError> {
         let data_dir = match self {
             Self::Here(doctor) => return Ok(doctor.answer(wish).await),
-            Self::Server(data_dir) => data_dir.clone(),
+            Self::Server(data_dir) => data_dir,
         };
-        let asked = tokio::task::spawn_blocking(move || {
-            line::ask(&data_dir, wish).map_err(|error| {
-                StartError::Busy(format!(
-                    "data directory {} is in use, and no server answers in it: {error}",
-                    data_dir.display()
-                ))
-            })
-        });
-        asked.await.map_err(StartError::failed)?
+        ask::ask(data_dir, wish).await
     }
 }
 
-/// The doctor of these parts; `serves`: a server works on them.
-pub(super) fn doctor(parts: &Parts, data_dir: &Path, config: &Config, serves: bool) -> Arc<Doctor> {
+/// The doctor of these parts; `logons`: of the server that works on them.
+pub(super) fn doctor(
+    parts: &Parts,
+    data_dir: &Path,
+    config: &Config,
+    logons: Option<Arc<Authenticator>>,
+) -> Arc<Doctor> {
     let (library, folders) = (parts.library.clone(), config.engine.image_roots.clone());
     let roots = roots(data_dir, &folders);
     let (files, own, clock) = (
@@ -98,7 +96,9 @@ pub(super) fn doctor(parts: &Parts, data_dir: &Path, config: &Config, serves: bo
         coordinator: parts.coordinator.clone(),
         compute: parts.compute.clone(),
         store: parts.store.clone(),
-        frozen: serves.then(|| freeze(parts)),
+        frozen: logons.is_some().then(|| freeze(parts)),
+        clock: parts.clock.clone(),
+        logons,
         library: Box::new(move || problems(library.as_deref(), &roots)),
         certificates: Box::new(move || match secure || own.is_dir() {
             true => {

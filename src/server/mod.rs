@@ -1,6 +1,7 @@
 //! The composition root: joins every port to its adapter. `run` is the server, `machines` the library of
 //! machines for the commands that act on a data directory.
 
+mod ask;
 mod checkup;
 mod frozen;
 mod here;
@@ -25,6 +26,7 @@ use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::sqlite::{self, OpenError, SqliteStore};
 use crate::tls::TlsError;
 
+pub use ask::{history, unlock};
 pub use checkup::Checkup;
 pub use here::{Differing, HERE_FAILPOINTS, Here, HereState, here};
 pub use machines::{change_machine, import_machine, machines, not_clonable, remove_machine};

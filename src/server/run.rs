@@ -105,7 +105,8 @@ impl Server {
         let parts = Parts::open(&data_dir, config, sqlite)?;
         relocate::in_place(&parts, &data_dir).await?;
         let store = parts.store.clone();
-        let doctor = checkup::doctor(&parts, &data_dir, config, true);
+        let auth = authenticator(&data_dir, config, &parts.audit, parts.clock.clone())?;
+        let doctor = checkup::doctor(&parts, &data_dir, config, Some(auth.clone()));
         let Parts {
             clock,
             sqlite,
@@ -151,7 +152,6 @@ impl Server {
         .map_err(StartError::failed)?;
         let settings = settings(config, &host, &audit);
         let operation = operation::Server::new(Arc::new(registry), settings, clock.clone());
-        let auth = authenticator(&data_dir, config, &audit, clock.clone())?;
         let listeners = listeners(&data_dir, config, sockets, &clock).await?;
         let address = |secure: bool| {
             let mut all = listeners.iter().filter(|l| l.tls.is_some() == secure);

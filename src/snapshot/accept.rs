@@ -8,9 +8,10 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
+use crate::audit::About;
 use crate::engine::{EngineError, EngineErrorKind, Hold};
-use crate::id::{JobId, VmId};
-use crate::inventory::{Machine, PowerState};
+use crate::id::{JobId, SetId, VmId};
+use crate::inventory::{Machine, PowerState, Snapshot};
 use crate::job::{NewJob, Worker};
 use crate::snapshot::Refused;
 use crate::snapshot::coordinator::Coordinator;
@@ -91,7 +92,7 @@ pub(crate) async fn start<K: Kind>(
     holds: BTreeMap<VmId, Hold>,
     lease: Lease,
 ) -> Result<(), Refused> {
-    let (id, set, parts) = (job.id, kind.set(), kind.parts().len());
+    let (id, set, members) = (job.id, kind.set(), kind.machines().len());
     let (journal, worker) = durable::<K>(core, kind.intent(), job).await?;
     let operation = Arc::new(Operation {
         core: Arc::clone(core),
@@ -102,7 +103,7 @@ pub(crate) async fn start<K: Kind>(
         holds: Mutex::new(holds),
         lease,
     });
-    tracing::info!(kind = K::NAME, %set, job = %id, members = parts, "Operation began");
+    tracing::info!(kind = K::NAME, %set, job = %id, members, "Operation began");
     core.tasks.spawn(operation.run());
     let shared = Arc::clone(core);
     core.tasks.spawn_blocking(move || {
@@ -261,6 +262,13 @@ pub(crate) fn powered_off(
     };
     let text = running.with("machine", &machine.name);
     Err(Refused::InvalidState(text.with("state", state)))
+}
+
+/// What an operation on these members of a set is about.
+pub(crate) fn about(state: &State, set: SetId, members: &[Snapshot]) -> About {
+    let among = |it: &Snapshot| members.iter().any(|member| member.id == it.id);
+    let set = state.sets.get(&set);
+    set.map_or_else(About::default, |set| set.about(&state.collections, among))
 }
 
 /// What an engine's error means before anything was begun.

@@ -44,8 +44,14 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     /// What the steps work on.
     fn parts(&self) -> &[Self::Part];
 
-    /// How texts name a part.
+    /// How texts name a part; empty if it is no machine.
     fn name(part: &Self::Part) -> &str;
+
+    /// The machines that it works on, by name.
+    fn machines(&self) -> Vec<String> {
+        let names = self.parts().iter().map(|part| Self::name(part).to_owned());
+        names.collect()
+    }
 
     /// The first record of its journal.
     fn intent(&self) -> Intent;

@@ -109,7 +109,7 @@ impl<K: Kind> Operation<K> {
             Err(Stop::Broken(cause)) => Err(cause),
         };
         match end {
-            Ok(()) => tracing::info!(kind = K::NAME, %set, "Operation ended"),
+            Ok(()) => tracing::debug!(kind = K::NAME, %set, "Journal closed"),
             Err(cause) => self.freeze(cause).await,
         }
     }
@@ -512,6 +512,9 @@ pub(crate) fn failed(description: Text, details: Vec<Text>) -> JobError {
 }
 
 fn member_done<K: Kind>(step: &Step<K>, name: &str, count: usize, of: usize) -> Text {
+    if name.is_empty() {
+        return step.doing.text(); // its one part is all of it
+    }
     texts::PROGRESS
         .with("doing", step.doing.text())
         .with("machine", name)

@@ -183,12 +183,11 @@ impl Coordinator {
         kind.names(named);
         let (set, job) = (kind.set(), kind.job());
         let back = read_story(&mut kind, records);
-        let names = kind.parts().iter().map(|part| K::name(part).to_owned());
         let operation = InFlight {
             kind: K::NAME,
             set,
             job,
-            machines: names.collect(),
+            machines: kind.machines(),
         };
         let recovering = K::WORDS.recovering.with("set", set);
         let lease = self

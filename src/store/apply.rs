@@ -54,6 +54,7 @@ impl State {
             Change::RemoveJob(id) => {
                 Arc::make_mut(&mut self.jobs).remove(id);
             }
+            Change::Ended(_) => {}
         }
     }
 

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
-use super::{Decision, State, Store, StoreError};
+use crate::inventory::Ended;
+
+use super::{Change, Decision, Number, State, Store, StoreError};
 
 /// Keeps its state in memory only.
 #[derive(Debug, Default)]
@@ -14,6 +16,7 @@ pub struct MemoryStore {
     state: ArcSwap<State>,
     /// The one writer, and what its next change is to fail with.
     writer: Mutex<Option<StoreError>>,
+    history: Mutex<Vec<Ended>>,
 }
 
 impl MemoryStore {
@@ -27,6 +30,10 @@ impl MemoryStore {
     /// [`StoreError::Broken`] all later ones fail too.
     pub fn fail_next(&self, error: StoreError) {
         *self.lock() = Some(error);
+    }
+
+    fn history(&self) -> std::sync::MutexGuard<'_, Vec<Ended>> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<StoreError>> {
@@ -51,6 +58,11 @@ impl Store for MemoryStore {
             None => {
                 let state = Arc::new(state.after(&changes));
                 self.state.store(Arc::clone(&state));
+                let ended = changes.into_iter().filter_map(|change| match change {
+                    Change::Ended(ended) => Some(ended),
+                    _ => None,
+                });
+                self.history().extend(ended);
                 Ok(state)
             }
             Some(error) => {
@@ -60,5 +72,15 @@ impl Store for MemoryStore {
                 Err(error)
             }
         }
+    }
+
+    async fn history(&self, before: Option<Number>) -> Result<Vec<(Number, Ended)>, StoreError> {
+        let history = self.history();
+        let numbered = (1..).zip(history.iter().cloned());
+        let wanted =
+            numbered.take_while(|(number, _)| before.is_none_or(|before| *number < before));
+        let mut page: Vec<_> = wanted.collect();
+        page.reverse();
+        Ok(page)
     }
 }

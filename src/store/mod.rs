@@ -14,11 +14,13 @@ pub mod sqlite;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use crate::id::{CollectionId, JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Collection, Job, Leftover, Position, Snapshot, SnapshotSet};
+use crate::inventory::{Collection, Ended, Job, Leftover, Position, Query, Snapshot, SnapshotSet};
 
 /// Everything the store holds, at one revision.
 #[derive(Debug, Clone, Default)]
@@ -78,6 +80,8 @@ pub enum Change {
     PutJob(Job),
     /// Removes a job.
     RemoveJob(JobId),
+    /// Adds to the history; no part of the [`State`].
+    Ended(Ended),
 }
 
 /// The store could not do it. After [`StoreError::Broken`] nothing more is written by this process.
@@ -111,6 +115,53 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`]; nothing was changed then.
     async fn transact(&self, decide: Decision) -> Result<Arc<State>, StoreError>;
+
+    /// A page of the history, the newest first: what stands before the entry of this number.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn history(&self, before: Option<Number>) -> Result<Vec<(Number, Ended)>, StoreError>;
+}
+
+/// Numbers the entries of the history; grows with each.
+pub type Number = i64;
+
+/// How long the history goes back.
+pub const HISTORY_KEPT: Duration = Duration::from_secs(30 * 86_400);
+
+/// What the history has of operations that a query looks for, the newest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn look_back(
+    store: &dyn Store,
+    query: &Query,
+    now: Timestamp,
+) -> Result<Vec<Ended>, StoreError> {
+    let (mut found, mut before) = (Vec::new(), None);
+    loop {
+        let page = store.history(before).await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(found);
+        };
+        before = Some(*last);
+        found.extend(choose(page, query, now));
+        if found.len() >= query.limit {
+            found.truncate(query.limit);
+            return Ok(found);
+        }
+    }
+}
+
+/// Those of a page that are looked for, and not too old to be shown.
+fn choose(
+    page: Vec<(Number, Ended)>,
+    query: &Query,
+    now: Timestamp,
+) -> impl Iterator<Item = Ended> {
+    let kept = now.saturating_sub(HISTORY_KEPT).unwrap_or(Timestamp::MIN);
+    let all = page.into_iter().map(|(_, ended)| ended);
+    all.filter(move |ended| ended.ended >= kept && query.fits(ended))
 }
 
 /// [`Store::transact`] for a closure that may refuse with a reason of its own.

@@ -15,7 +15,7 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
-use super::TlsError;
+use super::{TlsError, words};
 
 /// Whom a client believes and what it shows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -37,7 +37,7 @@ pub fn connector(trust: &Trust) -> Result<TlsConnector, TlsError> {
     let file = trust.ca.clone().unwrap_or_default();
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|e| TlsError::new(&file, &e))?;
+        .map_err(|e| TlsError::new(&file, words(&e)))?;
     let builder = match trust.insecure {
         true => builder
             .dangerous()
@@ -47,7 +47,7 @@ pub fn connector(trust: &Trust) -> Result<TlsConnector, TlsError> {
     let config = match &trust.identity {
         Some((certificate, key)) => builder
             .with_client_auth_cert(super::certificates(certificate)?, super::key(key)?)
-            .map_err(|e| TlsError::new(key, &e))?,
+            .map_err(|e| TlsError::new(key, words(&e)))?,
         None => builder.with_no_client_auth(),
     };
     Ok(TlsConnector::from(Arc::new(config)))
@@ -60,7 +60,7 @@ fn roots(trust: &Trust) -> Result<RootCertStore, TlsError> {
             for certificate in super::certificates(file)? {
                 roots
                     .add(certificate)
-                    .map_err(|e| TlsError::new(file, &e))?;
+                    .map_err(|e| TlsError::new(file, words(&e)))?;
             }
         }
         None => {

@@ -20,9 +20,9 @@ use jiff::Timestamp;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use sha2::{Digest, Sha256};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::{TlsAcceptor, rustls};
 
 pub use client::{Trust, connector};
 
@@ -188,6 +188,53 @@ fn read(files: &Files, directory: &Path, now: Timestamp) -> Result<Shown, TlsErr
     }
 }
 
+/// What the TLS library says, in words for people.
+#[must_use]
+pub fn words(error: &rustls::Error) -> &'static str {
+    use rustls::{AlertDescription as Alert, CertificateError as Bad, Error};
+    match error {
+        Error::InvalidMessage(_) => {
+            "the other side does not speak TLS; is it a port for plain HTTP?"
+        }
+        Error::PeerIncompatible(_)
+        | Error::AlertReceived(Alert::ProtocolVersion | Alert::HandshakeFailure) => {
+            "the two sides have no TLS version or cipher in common"
+        }
+        Error::PeerMisbehaved(_) => "the other side breaks the rules of TLS",
+        Error::InconsistentKeys(_) => "certificate and key do not belong together",
+        Error::NoCertificatesPresented => "no certificate was shown",
+        Error::InvalidCertificate(bad) => match bad {
+            Bad::BadEncoding => "the certificate is not sound",
+            Bad::Expired | Bad::ExpiredContext { .. } => "the certificate has expired",
+            Bad::NotValidYet | Bad::NotValidYetContext { .. } => "the certificate is not valid yet",
+            Bad::Revoked => "the certificate is revoked",
+            Bad::UnknownIssuer => "the certificate is of an issuer that is not trusted",
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
+                "the certificate is for another name"
+            }
+            Bad::UnknownRevocationStatus => "no list tells whether the certificate is revoked",
+            _ => "the certificate is not accepted",
+        },
+        Error::InvalidCertRevocationList(_) => "the revocation list is not sound",
+        Error::AlertReceived(
+            Alert::BadCertificate
+            | Alert::CertificateUnknown
+            | Alert::UnsupportedCertificate
+            | Alert::UnknownCA
+            | Alert::CertificateRequired
+            | Alert::AccessDenied,
+        ) => "the other side does not accept the certificate that it was shown",
+        Error::AlertReceived(Alert::CertificateExpired) => {
+            "the other side says that the certificate has expired"
+        }
+        Error::AlertReceived(Alert::CertificateRevoked) => {
+            "the other side says that the certificate is revoked"
+        }
+        Error::AlertReceived(_) => "the other side has refused",
+        _ => "no TLS connection is possible with it",
+    }
+}
+
 /// SHA-256 of a certificate: hexadecimal pairs with colons.
 #[must_use]
 pub fn fingerprint(certificate: &[u8]) -> String {
@@ -223,7 +270,11 @@ fn pem_error(file: &Path, error: pem::Error) -> TlsError {
     match error {
         pem::Error::Io(error) => TlsError::new(file, &error),
         pem::Error::NoItemsFound => TlsError::new(file, "nothing in it (PEM)"),
-        other => TlsError::new(file, &format_args!("no sound PEM: {other}")),
+        pem::Error::MissingSectionEnd { .. } => {
+            TlsError::new(file, "no sound PEM: a line -----END …----- is missing")
+        }
+        pem::Error::Base64Decode(_) => TlsError::new(file, "no sound PEM: it is not base64"),
+        _ => TlsError::new(file, "no sound PEM"),
     }
 }
 

@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{
 };
 use x509_parser::parse_x509_certificate;
 
-use super::{Files, Shown, TlsError, Version};
+use super::{Files, Shown, TlsError, Version, words};
 
 /// How long before its end a certificate is warned of, in seconds.
 const SOON: i64 = 14 * 86_400;
@@ -44,7 +44,7 @@ pub(super) fn build(
         .map_err(|error| does_not_fit(certificate, key, &error))?;
     let builder = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(files.min_version))
-        .map_err(|e| TlsError::new(certificate, &e))?;
+        .map_err(|e| TlsError::new(certificate, words(&e)))?;
     let verifier = verifier(files)?;
     let builder = match verifier.clone() {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
@@ -52,7 +52,7 @@ pub(super) fn build(
     };
     let mut config = builder
         .with_single_cert(chain, pair)
-        .map_err(|e| TlsError::new(certificate, &e))?;
+        .map_err(|e| TlsError::new(certificate, words(&e)))?;
     config.alpn_protocols = vec![HTTP_1_1.to_vec()];
     Ok(Shown {
         fingerprint,
@@ -77,8 +77,8 @@ fn does_not_fit(certificate: &Path, key: &Path, error: &Error) -> TlsError {
             key,
             &format_args!("this is not the key of {}", certificate.display()),
         ),
-        Error::InvalidCertificate(_) => TlsError::new(certificate, error),
-        other => TlsError::new(key, other),
+        Error::InvalidCertificate(_) => TlsError::new(certificate, words(error)),
+        other => TlsError::new(key, words(other)),
     }
 }
 
@@ -93,7 +93,7 @@ pub(super) fn verifier(files: &Files) -> Result<Option<Arc<dyn ClientCertVerifie
     for certificate in super::certificates(file)? {
         roots
             .add(certificate)
-            .map_err(|e| TlsError::new(file, &e))?;
+            .map_err(|e| TlsError::new(file, words(&e)))?;
     }
     let provider: Arc<CryptoProvider> = Arc::new(ring::default_provider());
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
@@ -104,7 +104,8 @@ pub(super) fn verifier(files: &Files) -> Result<Option<Arc<dyn ClientCertVerifie
             .with_crls(revoked(file)?)
             .enforce_revocation_expiration();
     }
-    let verifier = builder.build().map_err(|e| TlsError::new(lists, &e))?;
+    let unusable = |_| TlsError::new(lists, "the revocation lists cannot be used");
+    let verifier = builder.build().map_err(unusable)?;
     Ok(Some(verifier))
 }
 
@@ -119,8 +120,8 @@ fn revoked(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, Tl
 }
 
 fn validity(file: &Path, der: &[u8], now: Timestamp) -> Result<Option<String>, TlsError> {
-    let (_, certificate) = parse_x509_certificate(der)
-        .map_err(|e| TlsError::new(file, &format_args!("no sound certificate: {e}")))?;
+    let (_, certificate) =
+        parse_x509_certificate(der).map_err(|_| TlsError::new(file, "no sound certificate"))?;
     let (from, to) = {
         let validity = certificate.validity();
         (

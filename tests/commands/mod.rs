@@ -1,6 +1,7 @@
 //! The program at a shell: results, JSON, exit codes. Everything goes through the real binary.
 
 mod check;
+mod history;
 mod local;
 mod machines;
 mod quickstart;

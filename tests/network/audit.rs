@@ -187,15 +187,90 @@ fn failed_logons_and_lock_outs_are_told_and_no_unknown_name_is() {
         })
         .collect();
     let row = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
-    // The third failure of the address is the second one of otto; locked out, nothing more is looked at.
     assert_eq!(
         told,
         [
             row("logon-failed", "otto", "-"),
             row("logon-failed", "-", "-"),
             row("logon-failed", "otto", "-"),
-            row("locked-out", "otto", "address"),
+            row("logon-failed", "otto", "-"),
+            row("locked-out", "otto", "user"),
         ]
+    );
+    let reasons: Vec<_> = lines(&file).iter().map(|l| l["reason"].clone()).collect();
+    assert_eq!(reasons[..2], ["wrong-password", "unknown-user"]);
+    let log = server.said();
+    assert!(
+        log.contains("wrong password") && log.contains("there is no such user"),
+        "{log}"
+    );
+    assert!(
+        !log.contains("are required") && !log.contains(SECRET),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_right_password_of_a_locked_user_is_told_to_the_operator_only_who_can_unlock_it() {
+    let config = "[log]\naudit = \"audit.log\"\n[auth]\nlockout_failures = 2\n";
+    let server = Run::start(config, |_| {});
+    let address = server.address("http");
+    let file = server.folder().join("audit.log");
+    let get = enumerate("Msvm_ComputerSystem");
+    let ask =
+        |user: &str, password: &str| Connection::open(address).post(user, password, get.as_bytes());
+    for _ in 0..2 {
+        assert_eq!(ask("otto", "wrong").status, 401);
+    }
+    let undated = |text: String| -> String {
+        let lines = text
+            .lines()
+            .filter(|l| !l.to_ascii_lowercase().starts_with("date"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let wrong = undated(ask("otto", "wrong").text());
+    assert_eq!(
+        undated(ask("otto", PASSWORD).text()),
+        wrong,
+        "the client hears the same"
+    );
+    until("the log tells it apart", || {
+        ask("otto", PASSWORD);
+        let told = lines(&file);
+        let right = told
+            .iter()
+            .any(|l| l["reason"] == "locked-out-right-password");
+        right && server.said().contains("the password is right")
+    });
+    assert_eq!(
+        ask("rita", PASSWORD).status,
+        200,
+        "loopback is not locked as an address"
+    );
+    let data = server.folder().join("data");
+    let unlock = |args: &[&str]| {
+        let out = run_in(&data, &[&["--json", "user", "unlock"], args].concat(), "");
+        let shown: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(shown["version"], 1);
+        shown
+    };
+    assert_eq!(
+        unlock(&["otto"])["unlocked"],
+        serde_json::json!(["127.0.0.1"])
+    );
+    assert_eq!(ask("otto", PASSWORD).status, 200);
+    assert_eq!(unlock(&["otto"])["unlocked"], serde_json::json!([]));
+    for _ in 0..2 {
+        assert_eq!(ask("otto", "wrong").status, 401);
+    }
+    assert_eq!(ask("otto", PASSWORD).status, 401);
+    let opened = unlock(&["--address", "127.0.0.1"]);
+    assert_eq!(opened["unlocked"], serde_json::json!(["127.0.0.1"]));
+    assert_eq!(ask("otto", PASSWORD).status, 200);
+    assert!(
+        lines(&file)
+            .iter()
+            .any(|l| l["event"] == "unlocked" && l["user"] == "otto")
     );
 }
 

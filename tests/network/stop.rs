@@ -79,3 +79,85 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(status.code(), Some(1), "{}", server.said());
     assert!(server.said().contains("second signal"), "{}", server.said());
 }
+
+/// `serve` on a terminal of its own, which `script` makes and which hangs up when that is killed.
+struct OnTerminal {
+    folder: tempfile::TempDir,
+    script: Child,
+}
+
+impl OnTerminal {
+    fn start(prefix: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let line = format!(
+            "cd '{}'; echo $$ > pid.part; mv pid.part pid; exec {prefix} '{}' serve --engine sim --listen 127.0.0.1:0 \
+             --data-dir data > out 2> log",
+            folder.path().display(),
+            binary().display()
+        );
+        let script = Command::new("script")
+            .args(["-q", "-c", &line, "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let this = Self { folder, script };
+        until("it listens", || {
+            this.read("out").contains("listening on http://")
+        });
+        this
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.read("pid").trim().parse().unwrap())
+    }
+
+    fn lives(&self) -> bool {
+        kill(self.pid(), None).is_ok()
+    }
+
+    fn reloads(&self) -> usize {
+        self.read("log").matches("Nothing to read again").count()
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        if self.lives() {
+            let _ = kill(self.pid(), Signal::SIGKILL);
+        }
+        let _ = self.script.kill();
+        let _ = self.script.wait();
+    }
+}
+
+#[test]
+fn serve_ends_when_its_terminal_has_hung_up_and_reads_files_again_while_it_has_not() {
+    let mut server = OnTerminal::start("");
+    kill(server.pid(), Signal::SIGHUP).unwrap();
+    until("it has read its files", || server.reloads() == 1);
+    assert!(server.lives());
+    server.script.kill().unwrap();
+    server.script.wait().unwrap();
+    until("it ends", || !server.lives());
+    let log = server.read("log");
+    assert!(
+        log.contains("terminal has hung up") && log.contains("Stopping"),
+        "{log}"
+    );
+}
+
+#[test]
+fn serve_outlives_a_terminal_that_it_was_told_not_to_care_for() {
+    let mut server = OnTerminal::start("nohup");
+    server.script.kill().unwrap();
+    server.script.wait().unwrap();
+    let seen = server.reloads();
+    kill(server.pid(), Signal::SIGHUP).unwrap();
+    until("it has read its files", || server.reloads() > seen);
+    assert!(server.lives() && !server.read("log").contains("hung up"));
+}

@@ -10,8 +10,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::audit::About;
 use crate::cim::schema::VIRTUALIZATION_V2;
-use crate::cim::{Class, Instance, Method, Name, Path, Schema};
+use crate::cim::{Class, Instance, Method, Name, Path, Schema, Value};
 use crate::provider::pace::paced;
 use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider, Status};
 use crate::text::catalog::provider as texts;
@@ -220,6 +221,15 @@ impl Registry {
         provider
             .invoke(ctx, &instance.path()?, method, arguments)
             .await
+    }
+
+    /// What a call on the object is about, as far as these parameters or results tell. The object need not exist.
+    #[must_use]
+    pub fn about(&self, ctx: &Context, path: &Path, values: &[(&str, &Value)]) -> About {
+        let namespace = path.namespace.as_deref().unwrap_or(VIRTUALIZATION_V2);
+        let class = self.schema.class(namespace, path.class.as_str());
+        let provider = class.and_then(|class| self.provider(class));
+        provider.map_or_else(About::default, |provider| provider.about(ctx, path, values))
     }
 
     /// The served classes at or below `class`.

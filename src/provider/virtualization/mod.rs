@@ -1,5 +1,6 @@
 //! The classes of `root/virtualization/v2`.
 
+mod about;
 mod associations;
 mod collection_management_service;
 mod collection_of_mses;

@@ -2,14 +2,15 @@
 
 use crate::cim::{Method, Value};
 use crate::id::JobId;
-use crate::inventory::{JobError, JobKind, JobState, Service};
+use crate::inventory::{JobError, JobKind, JobState, Service, What};
 use crate::job::NewJob;
-use crate::provider::{Context, Outcome};
+use crate::provider::{Arguments, Context, Outcome};
 use crate::snapshot::Refused;
 use crate::text::Text;
 use crate::text::catalog::provider as texts;
 
 use super::Deps;
+use super::about;
 use super::element::Element;
 
 /// 0: Completed with No Error.
@@ -112,25 +113,30 @@ pub(super) async fn started(
     outcome
 }
 
+/// The call of a method of a service.
+pub(super) struct Call<'a> {
+    /// What the providers stand on.
+    pub(super) deps: &'a Deps,
+    /// Who calls.
+    pub(super) ctx: &'a Context,
+    /// Whose method it is.
+    pub(super) service: Service,
+    /// The method.
+    pub(super) method: &'a Method,
+}
+
 /// The answer to a refused call. Where the method has an output parameter `Job`, it names a job that ended
 /// before it began and carries the reason (`semantics.md` 1.2).
-pub(super) async fn refused(
-    deps: &Deps,
-    ctx: &Context,
-    service: Service,
-    method: &Method,
-    refusal: Refusal,
-) -> Outcome {
+pub(super) async fn refused(call: &Call<'_>, arguments: &Arguments, refusal: Refusal) -> Outcome {
+    let (deps, ctx) = (call.deps, call.ctx);
     let mut outcome = value(refusal.code);
-    if method.parameter("Job").is_none() {
-        return outcome;
-    }
     let new = NewJob {
         id: JobId::random(),
-        kind: kind(method),
-        service,
+        kind: kind(call.method),
+        service: call.service,
         owner: ctx.identity.user.to_string(),
         affected: Vec::new(),
+        about: about::of(deps, &ctx.schema, arguments.named()),
         set: None,
         status: texts::JOB_REFUSED.text(),
     };
@@ -139,13 +145,19 @@ pub(super) async fn refused(
         description: refusal.text.shortened(QUOTE_MAX),
         details: Vec::new(),
     };
-    match deps.jobs.refused(new, error).await {
-        Ok(job) => {
+    let named = call.method.parameter("Job").is_some();
+    match deps
+        .jobs
+        .refused(new, what(call.method), named, error)
+        .await
+    {
+        Ok(job) if named => {
             let path = Element::Job(job).path(&deps.host);
             outcome.outputs.push(("Job", path.into()));
         }
+        Ok(_) => {}
         // The return value stands; only its explanation is lost.
-        Err(error) => tracing::warn!(%error, method = %method.name, "refusal not recorded"),
+        Err(error) => tracing::warn!(%error, method = %call.method.name, "refusal not recorded"),
     }
     outcome
 }
@@ -153,6 +165,14 @@ pub(super) async fn refused(
 /// The refusal of a method that nothing here backs.
 pub(super) fn not_supported(code: u16, method: &Method) -> Refusal {
     Refusal::new(code, texts::NOT_SUPPORTED.with("method", &method.name))
+}
+
+/// What the history calls it.
+fn what(method: &Method) -> What {
+    match method.name.as_str() {
+        "ConvertToReferencePoint" => What::Convert,
+        _ => What::of_kind(kind(method)),
+    }
 }
 
 fn kind(method: &Method) -> JobKind {

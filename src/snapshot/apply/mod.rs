@@ -17,7 +17,7 @@ use crate::engine::{Revert, Top};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Affected, JobKind, LeftOut, Position, Service, Snapshot};
 use crate::job::NewJob;
-use crate::snapshot::accept::{self, plan_each, powered_off};
+use crate::snapshot::accept::{self, about, plan_each, powered_off};
 use crate::snapshot::apply::draft::Uses;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
@@ -204,6 +204,7 @@ async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Accepted, Refus
         Ok((members, wanted))
     });
     let (snapshots, lease) = taken.await?;
+    let about = about(&core.deps.store.state(), ids.set, &snapshots);
     let machines = snapshots.into_iter().map(|snapshot| {
         let gone = texts::APPLY_MEMBER_GONE.with("machine", &snapshot.machine_name);
         let machine = powered_off(&core, snapshot.machine, gone, texts::APPLY_MEMBER_RUNNING)?;
@@ -233,6 +234,7 @@ async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Accepted, Refus
         },
         owner: request.owner,
         affected,
+        about,
         set: Some(ids.set),
         status: doing,
     };

@@ -232,6 +232,9 @@ async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Accepted, Ref
         draft::plan_member(core, ids.set, machine, leave_out)
     });
     let (intent, holds) = draft::draft(&core, ids, &request, &selection, planned.await?);
+    let about = intent
+        .set
+        .about(&core.deps.store.state().collections, |_| true);
     let affected = selection.machines.iter();
     let job = NewJob {
         id: ids.job,
@@ -239,6 +242,7 @@ async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Accepted, Ref
         service: Service::CollectionSnapshot,
         owner: request.owner,
         affected: affected.map(|m| Affected::Machine(*m)).collect(),
+        about,
         set: Some(ids.set),
         status: doing,
     };

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::audit::About;
 use crate::engine::EngineError;
 use crate::engine::failure::At;
 use crate::id::{JobId, SetId, VmId};
@@ -104,6 +105,7 @@ async fn tidy(core: Arc<Core>, machine: VmId, owner: String) -> Result<Accepted,
     });
     let ((), lease) = leased.await?;
     let (id, name) = (machine, name(&core, machine)?);
+    let called = name.clone();
     let shared = Arc::clone(&core);
     let member = tokio::task::spawn_blocking(move || member(&shared, id, &name)).await;
     let intent = Intent {
@@ -118,6 +120,7 @@ async fn tidy(core: Arc<Core>, machine: VmId, owner: String) -> Result<Accepted,
         service: Service::CollectionSnapshot,
         owner,
         affected: vec![Affected::Machine(id)],
+        about: About::default().machine(id, &called),
         set: None,
         status: doing,
     };

@@ -26,7 +26,7 @@ use crate::engine::graph::{self, Graph};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Affected, Format, JobKind, Service, Snapshot, SnapshotSet};
 use crate::job::NewJob;
-use crate::snapshot::accept::{self, plan_each, powered_off};
+use crate::snapshot::accept::{self, about, plan_each, powered_off};
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
@@ -283,6 +283,7 @@ async fn destroy(core: Arc<Core>, request: DestroyRequest) -> Result<Accepted, R
         Ok((found, wanted))
     })
     .await?;
+    let about = about(&core.deps.store.state(), set, &snapshots);
     let affected = snapshots.iter().map(|m| Affected::Machine(m.machine));
     let affected = affected.chain([Affected::Set(set)]).collect();
     let members = plan_each(&core, snapshots, draft).await?;
@@ -298,6 +299,7 @@ async fn destroy(core: Arc<Core>, request: DestroyRequest) -> Result<Accepted, R
         service: request.service,
         owner: request.owner,
         affected,
+        about,
         set: None,
         status: doing,
     };

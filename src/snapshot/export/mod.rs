@@ -143,7 +143,12 @@ impl Kind for Export {
     }
 
     fn name((): &()) -> &str {
-        "*"
+        ""
+    }
+
+    fn machines(&self) -> Vec<String> {
+        let members = self.intent.set.members.iter();
+        members.map(|m| m.machine_name.clone()).collect()
     }
 
     fn intent(&self) -> journal::Intent {
@@ -269,6 +274,7 @@ async fn begin(core: Arc<Core>, intent: Intent) -> Result<Accepted, Refused> {
         Ok(((), vec![(Resource::Set(ids.set), Mode::Shared)]))
     });
     let ((), lease) = leased.await?;
+    let about = (intent.set).about(&core.deps.store.state().collections, |_| true);
     let machines = intent.set.members.iter();
     let machines = machines.map(|m| Affected::Machine(m.machine));
     let job = NewJob {
@@ -277,6 +283,7 @@ async fn begin(core: Arc<Core>, intent: Intent) -> Result<Accepted, Refused> {
         service: Service::CollectionSnapshot,
         owner: intent.owner.clone(),
         affected: machines.chain([Affected::Set(ids.set)]).collect(),
+        about: about.directory(intent.directory.path().display()),
         set: None,
         status: doing,
     };

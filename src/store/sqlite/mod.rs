@@ -5,10 +5,11 @@
 //!                                  └▶ one COMMIT ──▶ publish ──▶ answer all
 //! ```
 //!
-//! Records are JSON texts, one row each. What is on disk is read whole at start and never again.
+//! Records are JSON texts, one row each. What is on disk is read whole at start and never again, but for the history.
 
 mod counter;
 mod errno;
+mod history;
 mod rows;
 mod writer;
 
@@ -25,7 +26,9 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::lock::{DirectoryLock, LockError};
-use super::{Decision, State, Store, StoreError};
+use crate::inventory::Ended;
+
+use super::{Decision, Number, State, Store, StoreError};
 use counter::Counter;
 use writer::{Request, Writer};
 
@@ -241,13 +244,35 @@ impl Store for SqliteStore {
         let gone = || StoreError::Broken("the database writer is gone".to_owned());
         let (answer, answered) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or_else(gone)?;
-        let request = Request { decide, answer };
+        let request = Request::Change { decide, answer };
         queue.send(request).await.map_err(|_| gone())?;
         match answered.await.map_err(|_| gone())? {
             Ok(result) => result,
             Err(panicked) => std::panic::resume_unwind(panicked),
         }
     }
+
+    async fn history(&self, before: Option<Number>) -> Result<Vec<(Number, Ended)>, StoreError> {
+        let gone = || StoreError::Broken("the database writer is gone".to_owned());
+        let (answer, answered) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or_else(gone)?;
+        let request = Request::LookBack { before, answer };
+        queue.send(request).await.map_err(|_| gone())?;
+        let page = answered.await.map_err(|_| gone())?;
+        let page = page.map_err(|error| StoreError::Refused(error.to_string()))?;
+        Ok(read(page))
+    }
+}
+
+/// What cannot be read was written by a later version: its place is kept for the next page.
+fn read(page: Vec<(Number, String)>) -> Vec<(Number, Ended)> {
+    let read = page.into_iter().filter_map(|(number, text)| {
+        let ended = serde_json::from_str(&text);
+        let ended =
+            ended.inspect_err(|error| tracing::debug!(number, %error, "An entry of the history"));
+        Some((number, ended.ok()?))
+    });
+    read.collect()
 }
 
 impl Drop for SqliteStore {

@@ -14,6 +14,7 @@ use crate::store::{Change, State};
 
 use super::OpenError;
 use super::counter::sum;
+use super::history::{self, Entry};
 
 /// Each step brings the file to the `user_version` of its place in the list, counted from 1. Steps are
 /// only ever added.
@@ -35,20 +36,26 @@ const STEPS: &[&str] = &[
     ALTER TABLE jobs        ADD COLUMN sum TEXT NOT NULL DEFAULT '';
     CREATE TABLE commits (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL, rows TEXT NOT NULL, sum TEXT NOT NULL) STRICT;
 ",
+    history::TABLE,
 ];
 
 /// The step that brought checksums.
 const CHECKED: usize = 3;
 
-/// A row to write: the new text, or none to remove it.
-pub(super) struct Row {
-    table: Table,
-    id: String,
-    record: Option<String>,
+/// A row to write.
+pub(super) enum Row {
+    /// The new text of a record, or none to remove it.
+    Record {
+        table: Table,
+        id: String,
+        record: Option<String>,
+    },
+    /// One more entry of the history.
+    Ended(Entry),
 }
 
 #[derive(Clone, Copy)]
-enum Table {
+pub(super) enum Table {
     Collections,
     Sets,
     Positions,
@@ -118,13 +125,14 @@ impl Row {
             Change::RemoveLeftover(file) => Ok(Self::remove(Table::Leftovers, &file.display())),
             Change::PutJob(job) => Self::put(Table::Jobs, &job.id, job),
             Change::RemoveJob(id) => Ok(Self::remove(Table::Jobs, id)),
+            Change::Ended(ended) => Entry::of(ended).map(Self::Ended),
         }
     }
 
     fn put(table: Table, id: &impl ToString, record: &impl Serialize) -> Result<Self, String> {
         let id = id.to_string();
         match serde_json::to_string(record) {
-            Ok(text) => Ok(Self {
+            Ok(text) => Ok(Self::Record {
                 table,
                 id,
                 record: Some(text),
@@ -134,28 +142,47 @@ impl Row {
     }
 
     fn remove(table: Table, id: &impl ToString) -> Self {
-        Self {
+        Self::Record {
             table,
             id: id.to_string(),
             record: None,
         }
     }
 
-    /// Is it of a job? All else is what sets and collections are made of.
+    /// Is it of a job, or of how one ended? All else is what sets and collections are made of.
     pub(super) fn is_job(&self) -> bool {
-        matches!(self.table, Table::Jobs)
+        matches!(
+            self,
+            Self::Ended(_)
+                | Self::Record {
+                    table: Table::Jobs,
+                    ..
+                }
+        )
     }
 
     pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
-        match &self.record {
+        let (table, id, record) = match self {
+            Self::Ended(entry) => return entry.write(connection),
+            Self::Record { table, id, record } => (table, id, record),
+        };
+        match record {
             Some(text) => connection
-                .prepare_cached(self.table.put())?
-                .execute(params![self.id, text, self.table.sum(&self.id, text)])?,
+                .prepare_cached(table.put())?
+                .execute(params![id, text, table.sum(id, text)])?,
             None => connection
-                .prepare_cached(self.table.remove())?
-                .execute(params![self.id])?,
+                .prepare_cached(table.remove())?
+                .execute(params![id])?,
         };
         Ok(())
+    }
+
+    /// The entry of the history, if it is one.
+    pub(super) fn ended(&self) -> Option<&Entry> {
+        match self {
+            Self::Ended(entry) => Some(entry),
+            Self::Record { .. } => None,
+        }
     }
 }
 

@@ -7,10 +7,12 @@ use std::process::{Command, Stdio};
 use jiff::Timestamp;
 
 use super::*;
+use crate::audit::About;
 use crate::id::{CollectionId, SetId, SnapshotId, VmId};
 use crate::inventory::{Collection, CollectionKind, Consistency, Format, Leftover, Position};
+use crate::inventory::{Ending, Query, What};
 use crate::inventory::{Seal, Sealed, SetKind, Snapshot, SnapshotSet};
-use crate::store::{self, Change};
+use crate::store::{self, Change, look_back};
 
 fn collection(n: u128) -> Collection {
     Collection {
@@ -219,7 +221,7 @@ async fn a_file_of_the_first_format_takes_up_what_deleted_sets_have_left() {
     let dir = tempfile::tempdir().unwrap();
     drop(SqliteStore::open(dir.path()).unwrap());
     let old = Connection::open(dir.path().join(FILE)).unwrap();
-    old.execute_batch("DROP TABLE leftovers; DROP TABLE commits")
+    old.execute_batch("DROP TABLE leftovers; DROP TABLE commits; DROP TABLE history")
         .unwrap();
     for table in ["collections", "sets", "positions", "jobs"] {
         let plain = format!("ALTER TABLE {table} DROP COLUMN sum");
@@ -275,7 +277,7 @@ fn a_newer_or_damaged_file_is_refused_by_name() {
         matches!(newer, OpenError::Newer { found: 99, .. }),
         "{newer}"
     );
-    version(3)
+    version(4)
         .execute("INSERT INTO jobs VALUES ('x', '{', '')", [])
         .unwrap();
     let unreadable = SqliteStore::open(dir.path()).unwrap_err();
@@ -440,6 +442,114 @@ async fn checkpoints_lose_nothing() {
     drop(store);
     let store = SqliteStore::open(dir.path()).unwrap();
     assert_eq!(store.state().collections.len(), 3000);
+}
+
+fn ended(n: i64, outcome: Ending) -> Change {
+    let time = jiff::Timestamp::from_second(n).unwrap();
+    Change::Ended(Ended {
+        what: What::Create,
+        outcome,
+        job: None,
+        user: if n % 2 == 0 { "ann" } else { "bob" }.to_owned(),
+        about: About::default().set(n, &format!("set {n}")),
+        started: time,
+        ended: time,
+        reason: String::new(),
+        code: None,
+        recovered: false,
+    })
+}
+
+async fn seconds(store: &SqliteStore, query: Query, now: i64) -> Vec<i64> {
+    let now = jiff::Timestamp::from_second(now).unwrap();
+    let found = look_back(store, &query, now).await.unwrap();
+    found.iter().map(|e| e.ended.as_second()).collect()
+}
+
+#[tokio::test]
+async fn the_history_survives_a_restart_is_searched_by_page_and_shows_thirty_days() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let changes = (0..300).map(|n| ended(n, Ending::Completed)).collect();
+    store.transact(Box::new(|_| changes)).await.unwrap();
+    put(&store, ended(300, Ending::Failed)).await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let limit = 1000;
+    let all = seconds(
+        &store,
+        Query {
+            limit,
+            ..Query::default()
+        },
+        300,
+    )
+    .await;
+    assert_eq!(all, (0..=300).rev().collect::<Vec<_>>());
+    let query = |set: &str| Query {
+        set: Some(set.to_owned()),
+        limit,
+        ..Query::default()
+    };
+    assert_eq!(seconds(&store, query("set 7"), 300).await, [7]);
+    assert_eq!(seconds(&store, query("12"), 300).await, [12]);
+    let failed = Query {
+        failed: true,
+        limit,
+        ..Query::default()
+    };
+    assert_eq!(seconds(&store, failed, 300).await, [300]);
+    let of_ann = Query {
+        user: Some("ann".to_owned()),
+        limit: 2,
+        ..Query::default()
+    };
+    assert_eq!(seconds(&store, of_ann, 300).await, [300, 298]);
+    let later = 30 * 86_400 + 299;
+    let young = seconds(
+        &store,
+        Query {
+            limit,
+            ..Query::default()
+        },
+        later,
+    )
+    .await;
+    assert_eq!(young, [300, 299]);
+}
+
+#[tokio::test]
+async fn the_history_is_bounded_and_what_was_refused_pushes_out_only_its_like() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    put(&store, ended(0, Ending::Completed)).await.unwrap();
+    for start in [0, 1500] {
+        let changes = (start..start + 1500)
+            .map(|n| ended(n, Ending::Refused))
+            .collect();
+        store.transact(Box::new(|_| changes)).await.unwrap();
+    }
+    let limit = 10_000;
+    let query = Query {
+        limit,
+        ..Query::default()
+    };
+    let all = seconds(&store, query.clone(), 3000).await;
+    assert_eq!(all.len(), 2001);
+    assert_eq!(all.last(), Some(&0), "what was no refusal stays");
+    assert_eq!(all[1999], 1000, "the oldest refusals are gone");
+    put(&store, ended(31 * 86_400, Ending::Completed))
+        .await
+        .unwrap();
+    let changes = (0..64)
+        .map(|n| ended(31 * 86_400 + n, Ending::Completed))
+        .collect();
+    store.transact(Box::new(|_| changes)).await.unwrap();
+    drop(store);
+    let file = Connection::open(dir.path().join(FILE)).unwrap();
+    let sql = "SELECT count(*) FROM history";
+    let kept: u32 = file.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 65, "what is older than thirty days goes");
 }
 
 const CHILD: &str = "GROUPSHOT_TEST_STORE_CHILD";

@@ -12,8 +12,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::failpoint;
 
 use super::counter::Counter;
+use super::history::{self, Trim};
 use super::rows::{self, Row};
-use super::{Decision, State, StoreError, errno};
+use super::{Decision, Number, State, StoreError, errno};
 
 /// Most decisions in one commit: bounds how long the first of them waits.
 const BATCH: usize = 256;
@@ -25,10 +26,21 @@ const ROWS_PER_CHECKPOINT: usize = 300;
 /// What a caller hears: the state or an error, or the panic of its own decision.
 pub(super) type Outcome = Result<Result<Arc<State>, StoreError>, Box<dyn Any + Send>>;
 
-/// One caller's transaction.
-pub(super) struct Request {
-    pub(super) decide: Decision,
-    pub(super) answer: oneshot::Sender<Outcome>,
+/// A page of the history, as it is stored.
+pub(super) type Page = rusqlite::Result<Vec<(Number, String)>>;
+
+/// What a caller wants.
+pub(super) enum Request {
+    /// One transaction.
+    Change {
+        decide: Decision,
+        answer: oneshot::Sender<Outcome>,
+    },
+    /// What the history has before this number.
+    LookBack {
+        before: Option<Number>,
+        answer: oneshot::Sender<Page>,
+    },
 }
 
 /// The writing end of the store.
@@ -40,6 +52,7 @@ pub(super) struct Writer {
     counter: Counter,
     /// How many transactions the database holds.
     number: u64,
+    trim: Trim,
 }
 
 /// Decisions that were run and wait for their commit.
@@ -63,6 +76,7 @@ impl Writer {
             rows_since_checkpoint: 0,
             counter,
             number,
+            trim: Trim::default(),
         }
     }
 
@@ -70,13 +84,23 @@ impl Writer {
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         while let Some(first) = requests.blocking_recv() {
             let mut batch = self.begin();
-            batch.decide(first);
+            self.take(first, &mut batch);
             while batch.waiting.len() < BATCH
                 && let Ok(next) = requests.try_recv()
             {
-                batch.decide(next);
+                self.take(next, &mut batch);
             }
             self.finish(batch);
+        }
+    }
+
+    /// Runs a decision, or reads at once: what it finds is durable.
+    fn take(&self, request: Request, batch: &mut Batch) {
+        match request {
+            Request::Change { decide, answer } => batch.decide(decide, answer),
+            Request::LookBack { before, answer } => {
+                let _ = answer.send(history::page(&self.connection, before));
+            }
         }
     }
 
@@ -158,6 +182,8 @@ impl Writer {
             row.write(&transaction)?;
         }
         rows::count(&transaction, number, state)?;
+        let ended: Vec<_> = rows.iter().filter_map(Row::ended).collect();
+        self.trim.after(&ended, &transaction)?;
         failpoint::pass("store.commit").map_err(on_order)?;
         transaction.commit()?;
         failpoint::pass("store.committed").map_err(on_order)
@@ -207,8 +233,7 @@ impl Writer {
 }
 
 impl Batch {
-    fn decide(&mut self, request: Request) {
-        let Request { decide, answer } = request;
+    fn decide(&mut self, decide: Decision, answer: oneshot::Sender<Outcome>) {
         let state = &self.state;
         let changes = match catch_unwind(AssertUnwindSafe(|| decide(state))) {
             Ok(changes) => changes,

@@ -55,6 +55,7 @@ super::messages! {
     JOB_GONE = "provider.job.gone", "there is no job {job}; a job is removed some time after its end";
 
     NOT_SUPPORTED = "provider.not-supported", "{method} is not supported";
+    NOTHING_TO_CHANGE = "provider.nothing-to-change", "it was so already";
     STORE_FAILED = "provider.store-failed", "nothing was changed, because it could not be recorded: {reason}";
     PARAMETER_NULL = "provider.parameter-null", "parameter {parameter} has no value";
     REFERENCE_TO_NOTHING = "provider.reference-to-nothing", "parameter {parameter} must refer to an existing {class} on this host; {path} is none";

@@ -1,7 +1,8 @@
 //! `DefineCollection`: a new, empty group.
 
+use crate::audit::About;
 use crate::id::CollectionId;
-use crate::inventory::{Collection, CollectionKind};
+use crate::inventory::{Collection, CollectionKind, What};
 use crate::provider::Outcome;
 use crate::store::{Change, State};
 use crate::text::catalog::provider as texts;
@@ -19,6 +20,7 @@ pub(super) async fn invoke(call: &Call<'_>) -> Result<Outcome, Refusal> {
         None => return Err(invalid(texts::PARAMETER_NULL.with("parameter", "Type"))),
     };
     let id = id(call)?;
+    let about = About::default().collection(id, &name);
     let collection = Collection {
         id,
         name,
@@ -28,7 +30,7 @@ pub(super) async fn invoke(call: &Call<'_>) -> Result<Outcome, Refusal> {
         created: call.deps.clock.now(),
     };
     let outcome = call
-        .commit(move |state| {
+        .commit(What::DefineCollection, about, move |state| {
             check_new(state, id)?;
             Ok(vec![Change::PutCollection(collection)])
         })

@@ -1,7 +1,8 @@
 //! `DestroyCollection`: the group goes; its members and its snapshot sets stay.
 
+use crate::audit::About;
 use crate::id::CollectionId;
-use crate::inventory::{Collection, SnapshotSet};
+use crate::inventory::{Collection, SnapshotSet, What};
 use crate::provider::Outcome;
 use crate::store::{Change, State};
 
@@ -11,7 +12,7 @@ use super::{Call, check_free, existing};
 pub(super) async fn invoke(call: &Call<'_>) -> Result<Outcome, Refusal> {
     let id = call.collection()?;
     let coordinator = call.deps.coordinator.clone();
-    call.commit(move |state| {
+    call.commit(What::DestroyCollection, About::default(), move |state| {
         existing(state, id)?;
         check_free(&coordinator, id)?;
         for group in groups_with(state, id) {

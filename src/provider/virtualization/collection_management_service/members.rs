@@ -1,7 +1,8 @@
 //! `AddMember`, `RemoveMember`, `RemoveMemberById`.
 
+use crate::audit::About;
 use crate::id::{CollectionId, VmId};
-use crate::inventory::{Collection, CollectionKind};
+use crate::inventory::{Collection, CollectionKind, What};
 use crate::provider::Outcome;
 use crate::store::{Change, State};
 use crate::text::catalog::provider as texts;
@@ -22,7 +23,7 @@ pub(super) async fn add(call: &Call<'_>) -> Result<Outcome, Refusal> {
     let member = existing_member(call)?;
     let id = call.collection()?;
     let coordinator = call.deps.coordinator.clone();
-    call.commit(move |state| {
+    call.commit(What::AddMember, About::default(), move |state| {
         let mut collection = existing(state, id)?;
         if has(&collection, member) {
             return Ok(Vec::new());
@@ -53,7 +54,7 @@ pub(super) async fn remove(call: &Call<'_>) -> Result<Outcome, Refusal> {
     let member = named_member(call)?;
     let id = call.collection()?;
     let coordinator = call.deps.coordinator.clone();
-    call.commit(move |state| {
+    call.commit(What::RemoveMember, About::default(), move |state| {
         let collection = existing(state, id)?;
         if !has(&collection, member) {
             return Err(invalid(texts::NO_MEMBER.with("collection", id)));
@@ -75,7 +76,7 @@ pub(super) async fn remove_by_id(call: &Call<'_>) -> Result<Outcome, Refusal> {
         invalid(text)
     })?;
     let coordinator = call.deps.coordinator.clone();
-    call.commit(move |state| {
+    call.commit(What::RemoveMember, About::default(), move |state| {
         let collection = existing(state, id)?;
         if !has(&collection, member) {
             return Ok(Vec::new());

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::cim::{Class, Instance, Method, Path};
+use crate::audit::About;
+use crate::cim::{Class, Instance, Method, Path, Value};
 use crate::id::CollectionId;
-use crate::inventory::{self, Collection, NAME_MAX, Service};
+use crate::inventory::{self, Collection, Ended, Ending, NAME_MAX, Service, What};
 use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider};
 use crate::snapshot::Coordinator;
 use crate::store::{self, Change, State};
@@ -20,6 +21,7 @@ use crate::text::Text;
 use crate::text::catalog::provider as texts;
 
 use super::Deps;
+use super::about;
 use super::element::{Element, MANAGEMENT_SERVICE};
 use super::outcome::{self, Refusal, management, refused, snapshot};
 use super::reference;
@@ -60,6 +62,10 @@ impl Provider for CollectionManagementService {
             .transpose()
     }
 
+    fn about(&self, ctx: &Context, _path: &Path, values: &[(&str, &Value)]) -> About {
+        about::of(&self.0, &ctx.schema, values.iter().copied())
+    }
+
     async fn invoke(
         &self,
         ctx: &Context,
@@ -84,7 +90,15 @@ impl Provider for CollectionManagementService {
         };
         Ok(match answer {
             Ok(outcome) => outcome,
-            Err(refusal) => refused(&self.0, ctx, SERVICE, method, refusal).await,
+            Err(refusal) => {
+                let call = outcome::Call {
+                    deps: &self.0,
+                    ctx,
+                    service: SERVICE,
+                    method,
+                };
+                refused(&call, &arguments, refusal).await
+            }
         })
     }
 }
@@ -123,21 +137,48 @@ impl Call<'_> {
         }
     }
 
-    /// Makes the changes that `decide` finds right on the newest state; durable when it returns.
-    async fn commit<F>(&self, decide: F) -> Result<Outcome, Refusal>
+    /// Makes the changes that `decide` finds right on the newest state; durable when it returns, and in the history.
+    /// `about` is named beside what the parameters mean. What changes nothing is only told in the log.
+    async fn commit<F>(&self, what: What, about: About, decide: F) -> Result<Outcome, Refusal>
     where
         F: FnOnce(&State) -> Result<Vec<Change>, Refusal> + Send + 'static,
     {
+        let named = about::of(self.deps, &self.ctx.schema, self.arguments.named());
+        let now = self.deps.clock.now();
+        let mut ended = Ended {
+            what,
+            outcome: Ending::Completed,
+            job: None,
+            user: self.ctx.identity.user.to_string(),
+            about: named.and(&about),
+            started: now,
+            ended: now,
+            reason: String::new(),
+            code: None,
+            recovered: false,
+        };
+        let clock = self.deps.clock.clone();
         let decided = store::decide(&*self.deps.store, move |state| {
-            let changes = decide(state)?;
+            let mut changes = decide(state)?;
             let changed = !changes.is_empty();
-            Ok((changes, changed))
+            ended.ended = clock.now();
+            match changed {
+                true => changes.push(Change::Ended(ended.clone())),
+                false => texts::NOTHING_TO_CHANGE
+                    .text()
+                    .render()
+                    .clone_into(&mut ended.reason),
+            }
+            Ok((changes, (changed, ended)))
         });
         match decided.await {
-            Ok(Ok(changed)) => Ok(Outcome {
-                changed,
-                ..outcome::value(outcome::COMPLETED)
-            }),
+            Ok(Ok((changed, ended))) => {
+                ended.tell();
+                Ok(Outcome {
+                    changed,
+                    ..outcome::value(outcome::COMPLETED)
+                })
+            }
             Ok(Err(refusal)) => Err(refusal),
             Err(error) => {
                 let text = texts::STORE_FAILED.with("reason", error);

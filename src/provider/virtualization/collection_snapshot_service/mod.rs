@@ -11,11 +11,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::cim::{Class, Instance, Method, Path};
+use crate::audit::About;
+use crate::cim::{Class, Instance, Method, Path, Value};
 use crate::inventory::Service;
 use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider};
 
 use super::Deps;
+use super::about;
 use super::element::{Element, SNAPSHOT_SERVICE};
 use super::outcome::{self, refused, snapshot};
 use super::service;
@@ -55,6 +57,10 @@ impl Provider for CollectionSnapshotService {
             .transpose()
     }
 
+    fn about(&self, ctx: &Context, _path: &Path, values: &[(&str, &Value)]) -> About {
+        about::of(&self.0, &ctx.schema, values.iter().copied())
+    }
+
     async fn invoke(
         &self,
         ctx: &Context,
@@ -75,7 +81,15 @@ impl Provider for CollectionSnapshotService {
         };
         Ok(match answer {
             Ok(outcome) => outcome,
-            Err(refusal) => refused(&self.0, ctx, SERVICE, method, refusal).await,
+            Err(refusal) => {
+                let call = outcome::Call {
+                    deps: &self.0,
+                    ctx,
+                    service: SERVICE,
+                    method,
+                };
+                refused(&call, &arguments, refusal).await
+            }
         })
     }
 }

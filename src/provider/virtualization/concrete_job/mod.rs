@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::cim::{Class, DateTime, Instance, Method, Path};
+use crate::audit::About;
+use crate::cim::{Class, DateTime, Instance, Method, Path, Value};
 use crate::inventory::{Job, JobKind, JobState};
 use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider, Status};
 use crate::text::catalog::provider as texts;
 use crate::text::{Message, Text};
 
 use super::Deps;
+use super::about;
 use super::element::{Element, JOB};
 use super::outcome;
 
@@ -59,6 +61,14 @@ impl Provider for ConcreteJobs {
     ) -> Result<Option<Instance>, Error> {
         let job = self.find(path);
         job.map(|job| instance(&self.0, class, &job)).transpose()
+    }
+
+    fn about(&self, _ctx: &Context, path: &Path, _values: &[(&str, &Value)]) -> About {
+        let view = self.0.view();
+        let job = Element::find(&view, JOB, path);
+        job.map_or_else(About::default, |job| {
+            about::add(&view, &job, About::default())
+        })
     }
 
     async fn invoke(

@@ -43,6 +43,9 @@ pub(super) async fn invoke(
         return Ok(outcome::value(NO_TIMEOUT));
     }
     let cancelled = deps.jobs.cancel(job.id, kind, &ctx.identity.user).await;
+    let accepted = matches!(cancelled, Ok(Cancelled::Accepted));
+    let user = &*ctx.identity.user;
+    tracing::info!(job = %job.id, user, accepted, "A job is to be stopped");
     match cancelled {
         Ok(Cancelled::Accepted) => Ok(Outcome {
             return_value: outcome::JOB_STARTED.into(),

@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::cim::{Class, Instance, Method, Path};
+use crate::audit::About;
+use crate::cim::{Class, Instance, Method, Path, Value};
 use crate::id::{SetId, SnapshotId};
 use crate::inventory::Service;
 use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider};
 use crate::text::catalog::provider as texts;
 
 use super::Deps;
+use super::about;
 use super::element::{Element, VM_SNAPSHOT_SERVICE};
 use super::outcome::{self, Refusal, management, refused, snapshot};
 use super::{reference, service};
@@ -53,6 +55,10 @@ impl Provider for VirtualSystemSnapshotService {
             .transpose()
     }
 
+    fn about(&self, ctx: &Context, _path: &Path, values: &[(&str, &Value)]) -> About {
+        about::of(&self.0, &ctx.schema, values.iter().copied())
+    }
+
     async fn invoke(
         &self,
         ctx: &Context,
@@ -71,7 +77,15 @@ impl Provider for VirtualSystemSnapshotService {
         };
         Ok(match answer {
             Ok(outcome) => outcome,
-            Err(refusal) => refused(&self.0, ctx, SERVICE, method, refusal).await,
+            Err(refusal) => {
+                let call = outcome::Call {
+                    deps: &self.0,
+                    ctx,
+                    service: SERVICE,
+                    method,
+                };
+                refused(&call, &arguments, refusal).await
+            }
         })
     }
 }

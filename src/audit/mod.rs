@@ -3,8 +3,9 @@
 //!
 //! ```json
 //! {"time":"2026-01-02T03:04:05.678Z","event":"call","address":"192.0.2.7:50123","user":"otto","role":"operator",
-//!  "method":"Msvm_CollectionSnapshotService.CreateSnapshot","object":"…","result":4096,"job":"8B58…"}
-//! {"time":"…","event":"logon-failed","address":"192.0.2.7","user":"otto","scheme":"basic"}
+//!  "method":"Msvm_CollectionSnapshotService.CreateSnapshot","object":"…","result":4096,"job":"8B58…",
+//!  "sets":[{"id":"5C0E…","name":"nightly"}],"collections":[{"id":"…","name":"all"}],"machines":[…]}
+//! {"time":"…","event":"logon-failed","address":"192.0.2.7","user":"otto","scheme":"basic","reason":"wrong-password"}
 //! {"time":"…","event":"locked-out","address":"192.0.2.7","user":"otto","what":"user"}
 //! {"time":"…","event":"cross-site","address":"192.0.2.7:50123","origin":"https://pages.example","method":"POST","path":"/wsman"}
 //! ```
@@ -12,6 +13,8 @@
 //! A line is written with one `write` before the client has its answer. One that cannot be written goes to
 //! the log as an error, whole; the call is not refused for it, for its effect is already there. What the
 //! server itself finds (`set-damaged`) has no address.
+
+mod about;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -22,6 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 
 use crate::clock::SharedClock;
+
+pub use about::{About, Named, names};
 
 /// Longest text of a line that a client has a say in, in characters.
 const LONGEST: usize = 512;
@@ -64,6 +69,9 @@ pub enum Event<'a> {
         /// The id of the job that works on it or tells why not.
         #[serde(skip_serializing_if = "Option::is_none")]
         job: Option<String>,
+        /// What it is about: `sets`, `collections`, `machines`, `directory`.
+        #[serde(flatten)]
+        about: About,
     },
     /// Credentials that prove nothing.
     LogonFailed {
@@ -72,13 +80,16 @@ pub enum Event<'a> {
         user: Option<&'a str>,
         /// `basic`, `certificate`
         scheme: &'a str,
+        /// `wrong-password`, `unknown-user`, `locked-out`, `locked-out-right-password`, `malformed`, `nobody` (a
+        /// certificate that is no user's).
+        reason: &'a str,
     },
     /// Too many of them.
     LockedOut {
         /// As above.
         #[serde(skip_serializing_if = "Option::is_none")]
         user: Option<&'a str>,
-        /// `user`, `address`
+        /// `user` (at this address), `address`
         what: &'a str,
     },
     /// A request that a web page sent which may not.
@@ -100,6 +111,15 @@ pub enum Event<'a> {
         disk: String,
         /// The changed files.
         files: Vec<PathBuf>,
+    },
+    /// The operator has ended lock-outs.
+    Unlocked {
+        /// Of this user.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user: Option<&'a str>,
+        /// Of this address.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        of: Option<String>,
     },
     /// The operator said that such a disk is good as it is.
     DamageAccepted {
@@ -244,6 +264,7 @@ mod tests {
         Event::LogonFailed {
             user: Some(user),
             scheme: "basic",
+            reason: "wrong-password",
         }
     }
 
@@ -259,7 +280,7 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert_eq!(
             lines[1],
-            r#"{"time":"2026-01-02T03:04:05.678Z","address":"192.0.2.1","event":"logon-failed","user":"c","scheme":"basic"}"#
+            r#"{"time":"2026-01-02T03:04:05.678Z","address":"192.0.2.1","event":"logon-failed","user":"c","scheme":"basic","reason":"wrong-password"}"#
         );
         let first: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
         assert_eq!(first["user"], "a\n\"b\u{7f}");

@@ -3,6 +3,8 @@
 //! These records go into the store, the journal and the engines. They know nothing of CIM; `provider`
 //! turns them into instances.
 
+mod history;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,8 +12,11 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::About;
 use crate::id::{CollectionId, JobId, SetId, SnapshotId, VmId};
 use crate::text::Text;
+
+pub use history::{Ended, Ending, Query, What};
 
 /// The most characters of a name of a machine, a collection or a set: `MaxLen` of the names in the CIM schema
 /// (`CIM_System.Name`, `CIM_CollectionOfMSEs.CollectionID`); ElementName, which carries them, has none of its own.
@@ -518,6 +523,9 @@ pub struct Job {
     pub set: Option<SetId>,
     /// Why it did not end well; there exactly in states 8, 9 and 10.
     pub error: Option<JobError>,
+    /// The same with names, as they were when it was accepted: for the log and the history.
+    #[serde(default, skip_serializing_if = "About::is_empty")]
+    pub about: About,
     /// The cancel that was accepted; kept so that a restart does not forget it.
     #[serde(default)]
     pub cancel: Option<CancelRequest>,

@@ -1,0 +1,81 @@
+//! What is asked of the server that runs on a data directory, or done here where none does: the history, lock-outs.
+
+use std::path::Path;
+
+use crate::clock::SystemClock;
+use crate::doctor::line::{self, Answer, Unlock, Wish};
+use crate::inventory::{Ended, Query};
+use crate::store;
+use crate::store::lock::{DirectoryLock, LockError};
+use crate::store::sqlite::{OpenError, SqliteStore};
+
+use super::{StartError, existing_data_dir, has_served};
+
+/// How operations ended that the query looks for, the newest first.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn history(data_dir: &Path, query: Query) -> Result<Vec<Ended>, StartError> {
+    let data_dir = existing_data_dir(data_dir)?;
+    if is_served(&data_dir)? {
+        return match ask(&data_dir, Wish::History(query)).await? {
+            Answer::History(all) => Ok(all),
+            other => Err(unexpected(other)),
+        };
+    }
+    if !has_served(&data_dir) {
+        return Ok(Vec::new());
+    }
+    let store = SqliteStore::open(&data_dir)?;
+    let now = SystemClock::shared().now();
+    let found = store::look_back(&store, &query, now).await;
+    found.map_err(StartError::failed)
+}
+
+/// Ends lock-outs; the addresses at which something was locked out, or `None` where no server runs: lock-outs are
+/// forgotten with the server.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn unlock(data_dir: &Path, wish: Unlock) -> Result<Option<Vec<String>>, StartError> {
+    let data_dir = existing_data_dir(data_dir)?;
+    if !is_served(&data_dir)? {
+        return Ok(None);
+    }
+    match ask(&data_dir, Wish::Unlock(wish)).await? {
+        Answer::Unlocked(opened) => Ok(Some(opened)),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn is_served(data_dir: &Path) -> Result<bool, StartError> {
+    match DirectoryLock::take(data_dir) {
+        Ok(_free) => Ok(false),
+        Err(LockError::Busy { .. }) => Ok(true),
+        Err(other) => Err(OpenError::Lock(other).into()),
+    }
+}
+
+/// Asks the server of the data directory.
+///
+/// # Errors
+/// [`StartError::Busy`] if someone has the data directory and does not answer.
+pub(super) async fn ask(data_dir: &Path, wish: Wish) -> Result<Answer, StartError> {
+    let data_dir = data_dir.to_owned();
+    let asked = tokio::task::spawn_blocking(move || {
+        line::ask(&data_dir, wish).map_err(|error| {
+            StartError::Busy(format!(
+                "data directory {} is in use, and no server answers in it: {error}",
+                data_dir.display()
+            ))
+        })
+    });
+    asked.await.map_err(StartError::failed)?
+}
+
+fn unexpected(answer: Answer) -> StartError {
+    StartError::Failed(match answer {
+        Answer::Error(why) => why,
+        _ => "the server answers something else; is it of another version?".to_owned(),
+    })
+}

@@ -1,0 +1,104 @@
+//! `groupshot history`: how operations ended, from a running server and without one; what the log says of it.
+
+use std::path::Path;
+
+use serde_json::Value as Json;
+
+use crate::support::server::{Options, PASSWORD, Server, USER, run_in};
+
+use super::{fails, json, ok};
+
+/// What, outcome and user of each, the newest first.
+fn rows(shown: &Json) -> Vec<[String; 3]> {
+    let all = shown["history"].as_array().unwrap().iter();
+    let row = |it: &Json| ["what", "outcome", "user"].map(|k| it[k].as_str().unwrap().to_owned());
+    all.map(row).collect()
+}
+
+fn history(data: &Path, args: &[&str]) -> Json {
+    json(&run_in(data, &[&["history", "--json"], args].concat(), ""))
+}
+
+#[test]
+fn how_every_operation_ended_can_be_read_with_its_names_also_after_a_restart() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let add = [
+        "user",
+        "add",
+        USER,
+        "--role",
+        "administrator",
+        "--password-stdin",
+    ];
+    ok(&run_in(&data, &add, PASSWORD));
+    let start = || {
+        Server::with(&Options {
+            args: &["--engine", "sim", "--machines", "3"],
+            data: Some(&data),
+            ..Options::default()
+        })
+    };
+    let mut server = start();
+    let made = json(&server.cli(&["collection", "create", "web", "sim-000001", "--json"]));
+    let id = made["id"].as_str().unwrap();
+    ok(&server.cli(&["collection", "add", "web", "sim-000002"]));
+    let taken = json(&server.cli(&["snapshot", "create", "web", "--name", "first", "--json"]));
+    let set = taken["set"].as_str().unwrap();
+    let gone = "00000000-0000-4000-8000-00000000DEAD";
+    fails(
+        &server.cli(&["collection", "remove", id, gone]),
+        1,
+        "not a member",
+    );
+    ok(&server.cli(&["snapshot", "delete", "first", "--yes"]));
+
+    let user = "admin";
+    let wanted = [
+        ["destroy", "completed", user],
+        ["remove-member", "refused", user],
+        ["create", "completed", user],
+        ["add-member", "completed", user],
+    ]
+    .map(|row| row.map(str::to_owned));
+    let all = history(&data, &[]);
+    assert_eq!(rows(&all)[..4], wanted, "{all}");
+    assert_eq!(rows(&all).last().unwrap()[0], "define-collection");
+    let create = &all["history"][2];
+    assert_eq!(create["sets"][0]["id"], set);
+    assert_eq!(create["sets"][0]["name"], "first");
+    assert_eq!(create["collections"][0]["name"], "web");
+    let machines: Vec<_> = create["machines"].as_array().unwrap().iter().collect();
+    assert_eq!(machines.len(), 2);
+    assert_eq!(machines[0]["name"], "sim-000001");
+    assert_eq!(create["job"], taken["job"]);
+    assert!(create["seconds"].as_f64().unwrap() >= 0.0);
+    assert_eq!(create["recovered"], false);
+    let refused = &all["history"][1];
+    assert!(
+        refused["reason"].as_str().unwrap().contains("member"),
+        "{refused}"
+    );
+    assert_eq!(refused["machines"][0]["id"], gone);
+    assert_eq!(
+        all["history"][0]["sets"][0]["name"], "first",
+        "as it was called"
+    );
+
+    let count = |args: &[&str]| history(&data, args)["history"].as_array().unwrap().len();
+    assert_eq!(count(&["--set", "first"]), 2);
+    assert_eq!(count(&["--set", &set.to_lowercase()]), 2);
+    assert_eq!(count(&["--machine", "sim-000002"]), 3);
+    assert_eq!(count(&["--failed"]), 1);
+    assert_eq!(count(&["--user", "nobody"]), 0);
+    assert_eq!(count(&["--limit", "2"]), 2);
+    assert_eq!(count(&["--since", "1h"]), rows(&all).len());
+    assert_eq!(count(&["--since", "2999-01-01"]), 0);
+    fails(&run_in(&data, &["history", "--limit", "x"], ""), 2, "");
+
+    server.stop();
+    assert_eq!(history(&data, &[]), all, "without a server");
+    let _server = start();
+    assert_eq!(history(&data, &[]), all, "after a restart");
+}
