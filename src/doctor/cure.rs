@@ -8,6 +8,7 @@ use crate::audit::About;
 use crate::doctor::look::Ailment;
 use crate::doctor::{Doctor, Kind};
 use crate::engine::Top;
+use crate::engine::import;
 use crate::id::VmId;
 use crate::inventory::{Ended, Ending, What};
 use crate::snapshot::{DamagedDisk, Refused};
@@ -33,6 +34,17 @@ pub(super) enum Cure {
 }
 
 impl Doctor {
+    /// Takes a machine out of the library, while no operation works on it and none begins.
+    ///
+    /// # Errors
+    /// In words what needs it, or what went wrong.
+    pub(super) async fn remove(&self, id: VmId) -> Result<(), String> {
+        let data_dir = self.deps.data_dir.clone();
+        let remove = move || import::remove(&data_dir, id, |_| Vec::new());
+        let removed = self.deps.coordinator.without(id, remove).await;
+        removed.map_err(|why| why.render())
+    }
+
     /// Repairs the finding of this kind and object, if it is still there; says what was done. Log and history tell of
     /// it as well.
     ///

@@ -6,6 +6,7 @@
 //! {"version":1,"do":"fix","kind":"orphan","object":"…"}
 //! {"version":1,"do":"history","failed":true,"limit":50}
 //! {"version":1,"do":"unlock","user":"otto"}
+//! {"version":1,"do":"remove","machine":"…"}
 //! {"version":1,"done":"moved to …"}        or {"version":1,"error":"…"}
 //! ```
 //!
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authenticator, network};
 use crate::doctor::{Doctor, Finding, Kind};
+use crate::id::VmId;
 use crate::inventory::{Ended, Query};
 use crate::store;
 
@@ -64,6 +66,11 @@ pub enum Wish {
     History(Query),
     /// Ends lock-outs.
     Unlock(Unlock),
+    /// That a machine leaves the library.
+    Remove {
+        /// Which one.
+        machine: VmId,
+    },
 }
 
 /// Which lock-outs.
@@ -120,6 +127,10 @@ impl Doctor {
             Wish::Unlock(wish) => match &self.deps.logons {
                 Some(logons) => Answer::Unlocked(unlock(logons, &wish)),
                 None => Answer::Unlocked(Vec::new()),
+            },
+            Wish::Remove { machine } => match self.remove(machine).await {
+                Ok(()) => Answer::Done(format!("machine {machine} removed")),
+                Err(why) => Answer::Error(why),
             },
         }
     }

@@ -125,7 +125,7 @@ impl Doctor {
         let told = stuck.map(|(holder, held)| {
             let machines = held.iter().filter_map(|resource| match resource {
                 Resource::Machine(id) => Some(*id),
-                Resource::Set(_) | Resource::Collection(_) => None,
+                Resource::Set(_) | Resource::Collection(_) | Resource::Export(..) => None,
             });
             let name = |id| {
                 let machine = self.deps.compute.machine(id);

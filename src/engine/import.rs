@@ -144,7 +144,7 @@ pub fn import(
 ///
 /// # Errors
 /// [`EngineErrorKind::Missing`] if there is no such machine, [`EngineErrorKind::Locked`] if something runs
-/// it, [`EngineErrorKind::Failed`] if `holders` names snapshot sets that hold it.
+/// it, [`EngineErrorKind::Failed`] if `holders` names what needs it.
 pub fn remove(
     data_dir: &Path,
     id: VmId,
@@ -163,7 +163,7 @@ pub fn remove(
             kind: EngineErrorKind::Failed,
             text: texts::MACHINE_REFERRED
                 .with("machine", id)
-                .with("sets", sets.join(", ")),
+                .with("holders", sets.join(", ")),
         });
     }
     let (machines, _) = library::scan(data_dir)?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::doctor::line::{self, Answer, Wish};
 use crate::engine::Storage;
 use crate::engine::import::{self, NewMachine};
 use crate::engine::library;
@@ -15,6 +16,7 @@ use crate::engine::space::Reserve;
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::id::{SetId, VmId};
 use crate::inventory::{Disk, Machine};
+use crate::snapshot::needing;
 use crate::store::Store;
 
 use super::{StartError, existing_data_dir, identity, make_data_dir, relocate, take_store};
@@ -108,20 +110,30 @@ pub fn change_machine(
     Ok(setting::change(&data_dir, id, changes).map_err(failed)? || recorded)
 }
 
-/// Takes a machine out of the library, unless a snapshot set holds it. No server may run on the data
-/// directory meanwhile: it could be capturing the machine.
+/// Takes a machine out of the library, unless a snapshot set, a collection or an operation needs it. A server that
+/// runs on the data directory is asked to.
 ///
 /// # Errors
-/// [`StartError`].
+/// [`StartError::Failed`] naming what needs it; [`StartError::Busy`] if somebody has the data directory and does not
+/// answer.
 pub fn remove_machine(data_dir: &Path, id: VmId) -> Result<(), StartError> {
-    let store = take_store(data_dir)?;
+    let store = match take_store(data_dir) {
+        Ok(store) => store,
+        Err(StartError::Busy(why)) => return ask_to_remove(data_dir, id, &why),
+        Err(other) => return Err(other),
+    };
     relocate::writable(&existing_data_dir(data_dir)?)?;
     let state = store.state();
-    let holders = |id| {
-        let sets = state.sets.values();
-        sets.filter(|set| set.members.iter().any(|m| m.machine == id))
-            .map(|set| format!("`{}` {}", set.name, set.id))
-            .collect()
-    };
-    Ok(import::remove(data_dir, id, holders)?)
+    Ok(import::remove(data_dir, id, |id| needing(&state, id))?)
+}
+
+fn ask_to_remove(data_dir: &Path, machine: VmId, busy: &str) -> Result<(), StartError> {
+    match line::ask(data_dir, Wish::Remove { machine }) {
+        Ok(Answer::Done(_)) => Ok(()),
+        Ok(Answer::Error(why)) => Err(StartError::Failed(why)),
+        Ok(other) => Err(StartError::Failed(format!("the server answered {other:?}"))),
+        Err(error) => Err(StartError::Busy(format!(
+            "{busy}; it does not answer: {error}"
+        ))),
+    }
 }

@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use crate::engine::EngineError;
 use crate::engine::graph;
 use crate::held;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::SnapshotSet;
 use crate::snapshot::Refused;
-use crate::snapshot::accept::panicked;
+use crate::snapshot::accept::{self, panicked};
 use crate::snapshot::apply::Apply;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::{Core, JOURNALS};
@@ -26,7 +27,9 @@ use crate::snapshot::journal::{self, Intent, Record, sync_folder};
 use crate::snapshot::kind::Kind;
 use crate::snapshot::members::{Holder, Mode, Resource};
 use crate::snapshot::orphans;
-use crate::store::Change;
+use crate::store::{Change, State};
+use crate::text::Text;
+use crate::text::catalog::engine as engine_texts;
 use crate::text::catalog::snapshot as texts;
 
 /// Where files that nothing names are moved to, below the data directory.
@@ -52,7 +55,54 @@ pub enum SetAside {
     Io(PathBuf, io::Error),
 }
 
+/// What keeps a machine in the library: the snapshot sets and collections that hold it, in words.
+#[must_use]
+pub fn needing(state: &State, id: VmId) -> Vec<String> {
+    let sets = state.sets.values();
+    let sets = sets.filter(|set| set.members.iter().any(|m| m.machine == id));
+    let sets = sets.map(|set| format!("snapshot set `{}` {}", set.name, set.id));
+    let collections = state.collections.values();
+    let collections = collections.filter(|c| c.machines.contains(&id));
+    let collections = collections.map(|c| format!("collection `{}` {}", c.name, c.id));
+    sets.chain(collections).collect()
+}
+
 impl Coordinator {
+    /// Has the machine leave the library by `remove`, which may block, while no operation works on it and none
+    /// begins.
+    ///
+    /// # Errors
+    /// What needs the machine, or what `remove` says.
+    pub async fn without(
+        &self,
+        id: VmId,
+        remove: impl FnOnce() -> Result<(), EngineError> + Send + 'static,
+    ) -> Result<(), Text> {
+        let core = Arc::clone(&self.core);
+        let removing = self.accepting(async move {
+            let doing = texts::REMOVING.with("machine", id);
+            let leased =
+                accept::lease(&core, JobId::random(), doing, move |state| {
+                    match needing(state, id).as_slice() {
+                        [] => Ok(((), vec![(Resource::Machine(id), Mode::Exclusive)])),
+                        holders => {
+                            let text = engine_texts::MACHINE_REFERRED.with("machine", id);
+                            let text = text.with("holders", holders.join(", "));
+                            Err(Refused::InvalidState(text))
+                        }
+                    }
+                });
+            let ((), lease) = leased.await?;
+            let done = tokio::task::spawn_blocking(move || {
+                let _lease = lease;
+                remove()
+            });
+            let done = done.await.map_err(|e| panicked(&e))?;
+            done.map_err(accept::refused)
+        });
+        removing.await.map_err(|refused| refused.text().clone())
+    }
+
     /// Operations that cannot end now, with what they hold.
     #[must_use]
     pub fn stuck(&self) -> Vec<(Holder, Vec<Resource>)> {

@@ -129,6 +129,10 @@ impl Core {
             }
             Resource::Collection(id) => texts::HELD.with("resource", format!("collection {id}")),
             Resource::Set(id) => texts::HELD.with("resource", format!("snapshot set {id}")),
+            Resource::Export(id, _) => {
+                let place = format!("the place of snapshot set {id} in this directory");
+                texts::HELD.with("resource", place)
+            }
         };
         text.with("job", busy.holder.job)
             .with("doing", &busy.holder.doing)

@@ -17,6 +17,8 @@ pub enum Resource {
     Set(SetId),
     /// A collection: shared by every operation that works on its members; its owner's edits wait.
     Collection(CollectionId),
+    /// The place of a set in a directory, this by device and inode: exclusively by the export to it.
+    Export(SetId, (u64, u64)),
 }
 
 /// Who holds something, and what for.

@@ -34,7 +34,7 @@ mod spares;
 mod tops;
 
 pub use apply::ApplyRequest;
-pub use care::{Journaled, OpenJournal, SetAside, named_by_journals};
+pub use care::{Journaled, OpenJournal, SetAside, named_by_journals, needing};
 pub use coordinator::Coordinator;
 pub use core::{Deps, Limits, Passage};
 pub use create::{Checked, CheckedDisk, CreateRequest};

@@ -154,6 +154,10 @@ fn a_clone_is_removed_also_if_its_own_folder_was_away_or_its_machine_is_gone() {
     scene.destroy(1);
     fs::rename(&aside, &scene.site.images).unwrap();
     assert!(scene.clone_of(0).exists() && scene.clone_of(1).exists());
+    let server = scene.site.serve();
+    let taken = server.cli(&["collection", "remove", "all", "web"]);
+    assert!(taken.status.success(), "{taken:?}");
+    drop(server);
     let out = run_in(&scene.site.data, &["vm", "remove", "web"], "");
     assert!(out.status.success(), "{out:?}");
     let left = [0, 1].map(|n| shown("leftover", &scene.clone_of(n)));

@@ -298,10 +298,7 @@ fn a_machine_that_is_referred_to_or_held_is_not_removed() {
     let machine = place.import("web-1", &[&image]).unwrap();
     let error = remove(&place.data(), machine.id, |_| vec!["`first`".to_owned()]).unwrap_err();
     assert!(
-        error
-            .text
-            .render()
-            .contains("held by snapshot sets: `first`"),
+        error.text.render().contains("is needed by `first`"),
         "{error}"
     );
     let held = Hold::of(&machine).unwrap();

@@ -165,6 +165,9 @@ fn exports_and_a_create_go_side_by_side() {
     let first = wire.export(&set, rig.root(), None).unwrap().job.unwrap();
     gate.reached();
     let second = wire.export(&set, other.to_str().unwrap(), None).unwrap();
+    let same = wire.export(&set, rig.root(), None).unwrap();
+    assert_eq!(same.value, 32774, "into the same place");
+    assert!(wire.why(&same).contains(&first), "{}", wire.why(&same));
     wire.take(&group, "0002");
     assert_eq!(wire.end(&second.job.unwrap()).unwrap().state, 7);
     assert_eq!(wire.job(&first).unwrap().state, 4, "it still stands");

@@ -181,23 +181,23 @@ impl Coordinator {
         let exports = &core.deps.exports;
         let directory = Directory::of(&request.directory, &exports.roots);
         let directory = directory.map_err(ExportRefused::InvalidParameter)?;
-        let intent = check(Arc::clone(&core), request, directory).await?;
-        let accepting = self.accepting(begin(core, intent)).await;
+        let (intent, place) = check(Arc::clone(&core), request, directory).await?;
+        let accepting = self.accepting(begin(core, intent, place)).await;
         accepting.map_err(|refused| match refused {
             Refused::Failed(text) => ExportRefused::Failed(text),
             Refused::InvalidParameter(text) => ExportRefused::InvalidParameter(text),
-            // The only state that is asked for there: whether someone changes the set.
+            // The only state that is asked for there: whether someone changes the set, or exports it to that place.
             Refused::InvalidState(text) => ExportRefused::InUse(text),
         })
     }
 }
 
-/// What is to be done, if it can be.
+/// What is to be done, if it can be, and its place.
 async fn check(
     core: Arc<Core>,
     request: ExportRequest,
     directory: Directory,
-) -> Result<Intent, ExportRefused> {
+) -> Result<(Intent, Resource), ExportRefused> {
     let wanted = request.set;
     let noticed = damage::notice(&core, None, move |set| set.id == wanted).await;
     if let Err(Refused::Failed(text)) = noticed.map_err(|e| core.store_failed(&e)) {
@@ -234,9 +234,10 @@ async fn check(
     let checked = tokio::task::spawn_blocking(move || {
         let unusable = |e| ExportRefused::InvalidParameter(intent.directory.refusal(&e));
         let place = intent.directory.open().map_err(unusable)?;
+        let resource = Resource::Export(intent.set.id, place.key().map_err(unusable)?);
         match place.has(&intent.target()).map_err(unusable)? {
             true => Err(ExportRefused::InvalidState(intent.exists())),
-            false => Ok(intent),
+            false => Ok((intent, resource)),
         }
     });
     checked.await.unwrap_or_else(|error| {
@@ -263,7 +264,7 @@ fn set_of(state: &State, id: SetId) -> Result<SnapshotSet, Text> {
     set.ok_or_else(|| texts::EXPORT_NO_SET.with("set", id))
 }
 
-async fn begin(core: Arc<Core>, intent: Intent) -> Result<Accepted, Refused> {
+async fn begin(core: Arc<Core>, intent: Intent, place: Resource) -> Result<Accepted, Refused> {
     let ids = Accepted {
         job: intent.job,
         set: intent.set.id,
@@ -271,7 +272,11 @@ async fn begin(core: Arc<Core>, intent: Intent) -> Result<Accepted, Refused> {
     let doing = texts::EXPORTING.with("set", ids.set);
     let leased = accept::lease(&core, ids.job, doing.clone(), move |state| {
         set_of(state, ids.set).map_err(Refused::InvalidParameter)?;
-        Ok(((), vec![(Resource::Set(ids.set), Mode::Shared)]))
+        let wanted = [
+            (Resource::Set(ids.set), Mode::Shared),
+            (place, Mode::Exclusive),
+        ];
+        Ok(((), wanted.to_vec()))
     });
     let ((), lease) = leased.await?;
     let about = (intent.set).about(&core.deps.store.state().collections, |_| true);

@@ -95,6 +95,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The directory by device and inode.
+    pub(crate) fn key(&self) -> io::Result<(u64, u64)> {
+        let it = self.folder.identity()?;
+        Ok((it.device, it.inode))
+    }
+
     /// Is there anything of that name, if only a symbolic link?
     pub(crate) fn has(&self, name: &str) -> io::Result<bool> {
         Ok(self.folder.look(name)?.is_some())

@@ -167,9 +167,11 @@ impl Row {
             Self::Record { table, id, record } => (table, id, record),
         };
         match record {
-            Some(text) => connection
-                .prepare_cached(table.put())?
-                .execute(params![id, text, table.sum(id, text)])?,
+            Some(text) => connection.prepare_cached(table.put())?.execute(params![
+                id,
+                text,
+                table.sum(id, text)
+            ])?,
             None => connection
                 .prepare_cached(table.remove())?
                 .execute(params![id])?,

@@ -74,7 +74,7 @@ super::messages! {
     IMAGE_USED = "engine.image-used", "machine {machine}, disk {disk}: {file} already belongs to machine {other}";
     IMAGE_KEPT = "engine.image-kept", "machine {machine}, disk {disk}: {file} is a file that snapshot sets keep";
     MACHINE_UNKNOWN = "engine.machine-unknown", "there is no machine {machine}";
-    MACHINE_REFERRED = "engine.machine-referred", "machine {machine} is held by snapshot sets: {sets}; destroy them first";
+    MACHINE_REFERRED = "engine.machine-referred", "machine {machine} is needed by {holders}: first delete such snapshot sets (`groupshot snapshot delete`), and take it out of such collections (`groupshot collection remove`)";
 
     DIRECTORY_FAILED = "engine.directory-failed", "machine directory {file}: {cause}";
     DEFINITION_CHANGED = "engine.definition-changed", "{file} was written by somebody else at the same moment; nothing was changed: try again";

@@ -5,6 +5,7 @@ super::messages! {
     EMPTY = "snapshot.empty", "collection {collection} has no member machine";
     MEMBER_BUSY = "snapshot.member-busy", "machine {machine} is held by job {job}: {doing}";
     HELD = "snapshot.held", "{resource} is held by job {job}: {doing}";
+    REMOVING = "snapshot.removing", "taking machine {machine} out of the library";
     REFUSED_TOGETHER = "snapshot.refused-together", "{first}; {others}";
     REFUSED_MORE = "snapshot.refused-more", "and {count} more machines likewise";
     MEMBER_GONE = "snapshot.member-gone", "member machine {machine} of collection {collection} no longer exists; `groupshot collection remove` takes it out";
