@@ -170,12 +170,13 @@ impl Lockout {
     /// Takes a place in the count for a guess that is about to be looked at; `None` if those that are looked at
     /// already would lock the user out if they were all wrong.
     pub(super) fn begin(&self, who: &Who) -> Option<Guess<'_>> {
-        let guess = Guess {
+        // Made only once it has its place: dropping it gives the place back.
+        let guess = || Guess {
             lockout: self,
             who: *who,
         };
         if self.limit.failures == 0 {
-            return Some(guess);
+            return Some(guess());
         }
         let now = self.clock.elapsed();
         let mut tables = self.tables();
@@ -184,7 +185,8 @@ impl Lockout {
             return None;
         }
         entry.open += 1;
-        Some(guess)
+        drop(tables);
+        Some(guess())
     }
 
     fn failed(&self, who: &Who) -> Locked {

@@ -447,6 +447,10 @@ pub fn take_along(data_dir: &Path, moves: Vec<Move>) -> io::Result<()> {
         new.backing_formats = formats
             .map(|(f, format)| (moves.or_same(&f), format))
             .collect();
+        for image in new.images.values_mut() {
+            image.named = moves.or_same(&image.named);
+            image.file = moves.or_same(&image.file);
+        }
         if new != old {
             new.save(&file)?;
         }

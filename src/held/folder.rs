@@ -68,9 +68,10 @@ impl Folder {
     /// The folder that a file lies in, links followed, and the file's name in it.
     ///
     /// # Errors
-    /// The I/O error; the path has no last component.
+    /// The I/O error; [`Foreign::NotRegular`] for a path without a last component.
     pub fn of(file: &Path) -> io::Result<(Self, OsString)> {
-        let name = file.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        // `/` and `..` are folders.
+        let name = file.file_name().ok_or(Foreign::NotRegular)?;
         let above = match file.parent() {
             Some(above) if !above.as_os_str().is_empty() => above,
             _ => Path::new("."),

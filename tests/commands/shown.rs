@@ -113,17 +113,32 @@ impl Shell {
         let stays = command.starts_with("groupshot serve") || command.starts_with("cargo run");
         match stays {
             true => self.serve(&command),
+            false if command.starts_with("groupshot job cancel") => self.cancel(&command),
             false => {
                 let out = self.run(&command);
                 assert_eq!(code(&out), 0, "{line}: {}", said(&out));
             }
         }
-        if command.starts_with("groupshot job cancel") {
-            self.gate = None;
-        }
         if command.starts_with("groupshot snapshot") {
             self.wait_for_jobs();
         }
+    }
+
+    /// The command waits for the end of the job, which stands at the gate: it is opened once the command has told
+    /// how far the job is, which is after the cancel was accepted.
+    fn cancel(&mut self, command: &str) {
+        let mut child = self
+            .command(command)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let first = lines.next();
+        self.gate = None;
+        lines.for_each(drop);
+        let status = child.wait().unwrap();
+        assert!(status.success(), "{command}: {status}, {first:?}");
     }
 
     fn prepare(&mut self, line: &str) {

@@ -4,6 +4,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 
+use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, Site, assert_holds};
 use crate::support::tools::full;
 use crate::support::wire::{STARTED, Wire};
@@ -18,15 +19,18 @@ fn images_that_cannot_be_read_are_replaced_at_their_paths() {
     }
     let site = Site::new(Ground::Xfs);
     let machines = ["web", "db"].map(|name| site.machine(name, &[Image::Qcow2], 1));
+    for (machine, name) in machines.iter().zip(["web", "db"]) {
+        fs::set_permissions(&machine.images[0], Permissions::from_mode(0o640)).unwrap();
+        chown(&machine.images[0], Some(1234), Some(1235)).unwrap();
+        let accept = ["vm", "set", name, "--accept-image", "--yes"];
+        let out = run_in(&site.data, &accept, "");
+        assert!(out.status.success(), "{}", text(&out.stderr));
+    }
     let server = site.serve();
     let wire = Wire::new(&server);
     let group = wire.define("all", &[&machines[0].id, &machines[1].id]);
     let group = group.unwrap();
     let set = wire.take(&group, "whole");
-    for machine in &machines {
-        fs::set_permissions(&machine.images[0], Permissions::from_mode(0o640)).unwrap();
-        chown(&machine.images[0], Some(1234), Some(1235)).unwrap();
-    }
     let before: Vec<PathBuf> = site.tree().into_keys().collect();
     // An empty file stands for one that was removed, as the manual says.
     let [header, all] = [&machines[0].images[0], &machines[1].images[0]];

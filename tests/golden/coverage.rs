@@ -25,6 +25,10 @@ const OUT_OF_REACH: &[(&str, &str)] = &[
         "a provider that fails or panics; tested in `operation`",
     ),
     (
+        "ENUMERATE_TIMED_OUT",
+        "an evaluation that takes longer than n:MaxTime; tested in `operation`",
+    ),
+    (
         "INVALID_REPRESENTATION",
         "CIM status of a Put or Create, and no class has one",
     ),

@@ -167,16 +167,16 @@ fn failed_logons_and_lock_outs_are_told_and_no_unknown_name_is() {
     let file = server.folder().join("audit.log");
     let get = enumerate("Msvm_ComputerSystem");
     for (user, password) in [
-        ("otto", "wrong-1"),
+        ("otto", "guessed-1"),
         (SECRET, "x"),
-        ("otto", "wrong-2"),
-        ("otto", "wrong-3"),
+        ("otto", "guessed-2"),
+        ("otto", "guessed-3"),
     ] {
         let reply = Connection::open(address).post(user, password, get.as_bytes());
         assert_eq!(reply.status, 401);
     }
     let text = fs::read_to_string(&file).unwrap();
-    for secret in ["wrong", SECRET, PASSWORD] {
+    for secret in ["guessed", SECRET, PASSWORD] {
         assert!(!text.contains(secret), "{text}");
     }
     let told: Vec<_> = lines(&file)

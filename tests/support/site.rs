@@ -340,7 +340,9 @@ pub(crate) fn older_database(data: &Path) -> rusqlite::Connection {
         let plain = format!("ALTER TABLE {table} DROP COLUMN sum");
         database.execute(&plain, []).unwrap();
     }
-    database.execute("DROP TABLE commits", []).unwrap();
+    database
+        .execute_batch("DROP TABLE commits; DROP TABLE history")
+        .unwrap();
     database.pragma_update(None, "user_version", 2).unwrap();
     fs::remove_file(data.join("groupshot.commits")).unwrap();
     database

@@ -118,7 +118,6 @@ fn images_that_this_program_does_not_take_say_why() {
         (79, &[1], Some("closed cleanly")),
         (79, &[2], Some("marked corrupt")),
         (79, &[4], Some("external data file")),
-        (79, &[8], None),  // compression type
         (79, &[16], None), // extended L2
         (79, &[32], Some("does not know")),
         (72, &[128], Some("does not know")),
@@ -138,6 +137,12 @@ fn images_that_this_program_does_not_take_say_why() {
             (refusal, word) => assert_eq!((refusal, *word), (None, None), "{at} {value:?}"),
         }
     }
+    // The feature and the field that tells how clusters are packed go together.
+    let mut bytes = good();
+    set(&mut bytes, 79, &[8]);
+    assert_eq!(Header::parse(&bytes), Err(HeaderError::Damaged));
+    set(&mut bytes, 104, &[1]);
+    assert_eq!(Header::parse(&bytes).unwrap().refusal(), None);
 }
 
 /// A header with a bitmaps extension whose directory stands at 64 KiB and is `directory`.
