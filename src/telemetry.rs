@@ -72,7 +72,7 @@ mod tests {
             "info",
             "WARN",
             "groupshot=debug,warn",
-            "groupshot::http=trace, info",
+            "hyper::proto=trace, info",
             "off",
         ] {
             assert_eq!(check(good), Ok(()), "{good}");

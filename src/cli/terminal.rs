@@ -2,10 +2,10 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::fs::{Mode, OFlags, open};
 
 /// The controlling terminal, held from the start: once it has hung up it cannot be opened any more.
 #[derive(Debug)]
@@ -18,11 +18,9 @@ impl Terminal {
         if hangup_is_ignored() {
             return Self(None);
         }
-        let terminal = File::options()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open("/dev/tty");
-        Self(terminal.ok())
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let terminal = open("/dev/tty", flags, Mode::empty());
+        Self(terminal.ok().map(File::from))
     }
 
     /// Has it hung up?

@@ -20,7 +20,7 @@ use crate::text::catalog::engine as texts;
 /// The I/O error; it is no regular file.
 pub(crate) fn record(named: &Path) -> io::Result<Image> {
     let real = named.canonicalize()?;
-    let name = real.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let name = real.file_name().ok_or(Foreign::NotRegular)?;
     let folder = Folder::resolve(real.parent().unwrap_or(Path::new("/")))?;
     let found = Identity::of(folder.open_file(name, false)?)?;
     Ok(Image {

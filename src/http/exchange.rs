@@ -152,8 +152,11 @@ impl Exchange {
     /// A client that is asked for its password is nothing to tell of; of one that could not log on `auth` tells.
     fn tell(&self, head: &Parts, refusal: &Refusal) {
         let status = refusal.status.as_u16();
-        let credentials = head.headers.contains_key(AUTHORIZATION);
-        let asked = status == 401 || refusal.asks && !credentials;
+        let credentials = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let basic = credentials.and_then(|c| c.get(..6));
+        let basic = basic.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic "));
+        // Why a password was not taken is told where it was looked at.
+        let asked = status == 401 && basic || refusal.asks && credentials.is_none();
         if !asked && let Some(times) = self.shared.refused.happened(status) {
             let path: String = head.uri.path().chars().take(PATH_SHOWN).collect();
             let why = refusal.text.render();

@@ -284,7 +284,7 @@ impl Left {
     }
 }
 
-/// What is put back are other files than those that were sealed: takes the seals out of a journal.
+/// What is put back are other files than those that were sealed: takes seals and inodes out of a journal.
 fn unseal(path: &Path) {
     let Ok((old, records)) = Journal::open(path).unwrap() else {
         return;
@@ -300,7 +300,12 @@ fn unseal(path: &Path) {
     let job = destroy.job;
     old.remove().unwrap();
     let mut new = Journal::create(path.parent().unwrap(), job, *intent, None).unwrap();
-    records.for_each(|record| new.append(&record).unwrap());
+    for mut record in records {
+        if let Record::Merge { merge } = &mut record {
+            merge.inodes = Default::default();
+        }
+        new.append(&record).unwrap();
+    }
 }
 
 fn read(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>, folders: &mut Vec<PathBuf>) {

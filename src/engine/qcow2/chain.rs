@@ -260,7 +260,7 @@ fn named(file: &Path, backing: bool) -> io::Result<(PathBuf, io::Result<File>)> 
         true => file.canonicalize()?,
         false => file.to_owned(),
     };
-    let name = file.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let name = file.file_name().ok_or(Foreign::NotRegular)?;
     let folder = Folder::resolve(file.parent().unwrap_or(Path::new("/")))?;
     Ok((folder.path().join(name), folder.open_file(name, false)))
 }

@@ -3,7 +3,6 @@
 use async_trait::async_trait;
 
 use super::*;
-use crate::cim::Value;
 use crate::cim::mof::{Place, Source, compile};
 use crate::cim::query::Equality;
 use crate::handler::{Identity, Role};

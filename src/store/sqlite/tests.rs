@@ -445,7 +445,7 @@ async fn checkpoints_lose_nothing() {
 }
 
 fn ended(n: i64, outcome: Ending) -> Change {
-    let time = jiff::Timestamp::from_second(n).unwrap();
+    let time = Timestamp::from_second(n).unwrap();
     Change::Ended(Ended {
         what: What::Create,
         outcome,
@@ -461,7 +461,7 @@ fn ended(n: i64, outcome: Ending) -> Change {
 }
 
 async fn seconds(store: &SqliteStore, query: Query, now: i64) -> Vec<i64> {
-    let now = jiff::Timestamp::from_second(now).unwrap();
+    let now = Timestamp::from_second(now).unwrap();
     let found = look_back(store, &query, now).await.unwrap();
     found.iter().map(|e| e.ended.as_second()).collect()
 }
