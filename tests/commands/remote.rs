@@ -1,10 +1,10 @@
 //! Commands that speak to a server.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use crate::support::gate::Gate;
-use crate::support::server::{Options, PASSWORD, Server, USER, binary, run_in};
+use crate::support::server::{Options, PASSWORD, Server, USER, binary, on_a_terminal, run_in};
 
 use super::{code, fails, json, ok, said};
 
@@ -298,40 +298,30 @@ fn a_delete_asks_on_a_terminal_and_is_refused_where_nobody_can_be_asked() {
     let refused = server.cli(&["snapshot", "delete", "first"]);
     fails(&refused, 2, "--yes");
     // A terminal, with somebody who types.
-    let on_a_terminal = |answer: &str| {
-        let command = format!("'{}' snapshot delete first", binary().display());
-        let mut child = Command::new("script")
-            .args(["-q", "-e", "-c", &command, "/dev/null"])
-            .env("GROUPSHOT_URL", server.url())
-            .env("GROUPSHOT_USER", USER)
-            .env("GROUPSHOT_PASSWORD", PASSWORD)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut keys = child.stdin.take().unwrap();
-        let mut said = Vec::new();
-        let mut screen = child.stdout.take().unwrap();
-        while !String::from_utf8_lossy(&said).contains("[y/N] ") {
-            let mut byte = [0];
-            assert_eq!(screen.read(&mut byte).unwrap(), 1, "{said:?}");
-            said.extend(byte);
-        }
-        assert!(String::from_utf8_lossy(&said).contains("`first`"));
-        assert!(String::from_utf8_lossy(&said).contains("with 1 member?"));
-        writeln!(keys, "{answer}").unwrap();
-        screen.read_to_end(&mut said).unwrap();
-        child.wait().unwrap().code()
+    let answered = |answer: &str| {
+        let env = [
+            ("GROUPSHOT_URL", server.url()),
+            ("GROUPSHOT_USER", USER.to_owned()),
+            ("GROUPSHOT_PASSWORD", PASSWORD.to_owned()),
+        ];
+        let env = env.each_ref().map(|(key, value)| (*key, value.as_str()));
+        let line = ["snapshot", "delete", "first"];
+        let (code, said) = on_a_terminal(&line, &env, &[&format!("{answer}\n")]);
+        assert!(
+            said.contains("`first`") && said.contains("with 1 member?"),
+            "{said}"
+        );
+        code
     };
     let sets = || {
         let list = json(&server.cli(&["snapshot", "list", "--json"]));
         list["sets"].as_array().unwrap().len()
     };
     for no in ["", "n", "first"] {
-        assert_eq!(on_a_terminal(no), Some(1), "{no:?}");
+        assert_eq!(answered(no), Some(1), "{no:?}");
         assert_eq!(sets(), 1, "{no:?}");
     }
-    assert_eq!(on_a_terminal("y"), Some(0));
+    assert_eq!(answered("y"), Some(0));
     assert_eq!(sets(), 0);
 }
 

@@ -1,6 +1,7 @@
 //! SIGTERM: what runs may end, for so long; then the next start goes on with it.
 
 use super::*;
+use crate::support::server::terminal;
 
 /// A server in which a job stands in the middle, until the gate is opened.
 fn with_a_job(config: &str) -> (Run, SocketAddr, Gate) {
@@ -95,8 +96,7 @@ impl OnTerminal {
             folder.path().display(),
             binary().display()
         );
-        let script = Command::new("script")
-            .args(["-q", "-c", &line, "/dev/null"])
+        let script = terminal(&line)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()

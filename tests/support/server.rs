@@ -208,6 +208,15 @@ pub(crate) fn run_in(data: &Path, args: &[&str], input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
+/// A shell's line on a terminal of its own. Who runs the tests may ignore signals, as shells do for what they start in
+/// the background: there Ctrl-C and hanging up count.
+pub(crate) fn terminal(line: &str) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,QUIT,HUP", "script", "-q", "-e"]);
+    command.args(["-c", line, "/dev/null"]);
+    command
+}
+
 /// Runs a command on a terminal, with somebody who types one of `keys` at each question. Exit code and screen.
 pub(crate) fn on_a_terminal(
     args: &[&str],
@@ -216,8 +225,7 @@ pub(crate) fn on_a_terminal(
 ) -> (Option<i32>, String) {
     let quoted = args.iter().map(|a| format!(" '{a}'"));
     let command = format!("'{}'{}", binary().display(), quoted.collect::<String>());
-    let mut child = Command::new("script")
-        .args(["-q", "-e", "-c", &command, "/dev/null"])
+    let mut child = terminal(&command)
         .envs(env.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
