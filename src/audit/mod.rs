@@ -16,15 +16,15 @@
 
 mod about;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
 use crate::clock::SharedClock;
+use crate::held;
 
 pub use about::{About, Named, names};
 
@@ -224,11 +224,7 @@ impl Paper {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path)
+    held::append(path, 0o640)
 }
 
 /// A text of a client's, of a length that cannot flood the log.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, fchown};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -239,7 +239,7 @@ fn edit_as(
         // Root may edit the users of a server that runs as somebody else, who has to read them.
         match owner.uid() == new.metadata()?.uid() {
             true => Ok(()),
-            false => fchown(new, Some(owner.uid()), Some(owner.gid())),
+            false => held::set_owner(new, owner.uid(), owner.gid()),
         }
     });
     replaced.map_err(|e| failed(e.into()))

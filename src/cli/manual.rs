@@ -1,10 +1,12 @@
 //! `groupshot completions` and `groupshot man`: made from the definition of the commands.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
+
+use crate::held::{self, Folder};
 
 use super::Cli;
 use super::failure::{Exit, Failure};
@@ -30,9 +32,23 @@ pub(super) fn completions(command: &Completions) -> Result<(), Failure> {
 
 pub(super) fn pages(command: &Man) -> Result<(), Failure> {
     let directory = &command.directory;
-    let written = fs::create_dir_all(directory)
-        .and_then(|()| clap_mangen::generate_to(Cli::command(), directory));
+    let mut all = Cli::command().disable_help_subcommand(true);
+    all.build();
+    let folder = held::make_path(directory, 0o755);
+    let written = folder.and_then(|folder| write(&folder, all));
     written.map_err(|error| unwritten(directory, &error))
+}
+
+/// The page of a command, and those of its subcommands.
+fn write(folder: &Folder, command: Command) -> io::Result<()> {
+    for below in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+        write(folder, below.clone())?;
+    }
+    let page = clap_mangen::Man::new(command);
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    let name = page.get_filename();
+    Ok(folder.replace_as(name.as_ref(), &text, 0o644, |_| Ok(()))?)
 }
 
 fn unwritten(directory: &Path, error: &io::Error) -> Failure {

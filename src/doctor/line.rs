@@ -13,13 +13,10 @@
 //! The socket is of mode 0600, and whoever connects must be root or the server's own user. It is reached through a
 //! descriptor of its folder, so the path of the data directory may be of any length.
 
-use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authenticator, network};
 use crate::doctor::{Doctor, Finding, Kind};
+use crate::held::{Folder, Identity};
 use crate::id::VmId;
 use crate::inventory::{Ended, Query};
 use crate::store;
@@ -153,7 +151,9 @@ fn unlock(logons: &Authenticator, wish: &Unlock) -> Vec<String> {
 #[derive(Debug)]
 pub struct Socket {
     listener: tokio::net::UnixListener,
-    path: PathBuf,
+    folder: Folder,
+    /// What it was made as.
+    made: Identity,
 }
 
 impl Socket {
@@ -163,17 +163,15 @@ impl Socket {
     /// # Errors
     /// It cannot be made.
     pub fn open(data_dir: &Path) -> io::Result<Self> {
-        let path = data_dir.join(SOCKET);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let (_folder, short) = short(data_dir)?;
-        let listener = UnixListener::bind(short)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        let folder = Folder::follow(data_dir)?;
+        let (listener, made) = folder.listen(SOCKET, 0o600)?;
         listener.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(listener)?;
-        Ok(Self { listener, path })
+        Ok(Self {
+            listener,
+            folder,
+            made,
+        })
     }
 
     /// Answers one after the other until `stop`.
@@ -198,7 +196,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = self.folder.remove_socket(SOCKET, &self.made);
     }
 }
 
@@ -234,8 +232,9 @@ async fn talk(stream: tokio::net::UnixStream, doctor: &Arc<Doctor>) -> io::Resul
 /// # Errors
 /// None answers there, or not as expected.
 pub fn ask(data_dir: &Path, wish: Wish) -> io::Result<Answer> {
-    let (_folder, short) = short(data_dir)?;
-    let mut stream = UnixStream::connect(short)?;
+    // Short wherever the folder lies, as long as its descriptor is open.
+    let folder = Folder::follow(data_dir)?;
+    let mut stream = UnixStream::connect(folder.place(SOCKET))?;
     let request = Request {
         version: VERSION,
         wish,
@@ -250,14 +249,4 @@ pub fn ask(data_dir: &Path, wish: Wish) -> io::Result<Answer> {
     }
     let reply: Reply = serde_json::from_str(&line)?;
     Ok(reply.answer)
-}
-
-/// A path of the socket that is short wherever the folder lies, as long as its descriptor is open.
-fn short(data_dir: &Path) -> io::Result<(File, PathBuf)> {
-    let folder = File::options()
-        .read(true)
-        .custom_flags(nix::libc::O_DIRECTORY)
-        .open(data_dir)?;
-    let path = format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd());
-    Ok((folder, path.into()))
 }

@@ -236,11 +236,17 @@ pub fn is_file(disk: &SnapshotDisk) -> bool {
 /// image.
 #[must_use]
 pub fn is_ours(sets: &Path, file: &Path) -> bool {
-    let clone = || {
-        let folder = file.parent().and_then(Path::parent);
-        folder.and_then(Path::file_name) == Some(reflink::FOLDER.as_ref())
-    };
-    file.starts_with(sets) || clone()
+    file.starts_with(sets) || reflink::is_clone(file)
+}
+
+/// How many folders above a file that the server made are the server's: `sets/<set>/<machine>` of the data directory,
+/// or `.groupshot/<set>` beside an image.
+#[must_use]
+pub fn own_folders(file: &Path) -> usize {
+    match reflink::is_clone(file) {
+        true => 2,
+        false => 3,
+    }
 }
 
 /// The folder for clones of the image, beside what a symbolic link leads to.

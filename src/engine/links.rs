@@ -9,13 +9,14 @@
 //! folder can hold, is reached by its id only.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Disk, Machine};
 use crate::text::Text;
@@ -164,23 +165,23 @@ fn set(
     wanted: &BTreeMap<String, PathBuf>,
     keep: &BTreeSet<PathBuf>,
 ) -> io::Result<()> {
-    match DirBuilder::new().mode(0o750).create(folder) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-        _ => {}
-    }
-    let turn = Flock::lock(File::open(folder)?, FlockArg::LockExclusive);
+    let (above, name) = held::place(folder)?;
+    let folder = above.make(name, 0o750)?;
+    let turn = Flock::lock(
+        folder.as_fd().try_clone_to_owned()?,
+        FlockArg::LockExclusive,
+    );
     let _turn = turn.map_err(|(_, e)| io::Error::from(e))?;
     let mut stands = BTreeMap::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let Ok(to) = fs::read_link(entry.path()) else {
+    for file in folder.names()? {
+        let Some(to) = folder.read_link(&file)? else {
             continue;
         };
-        let name = entry.file_name().into_string().ok();
-        match name.filter(|name| wanted.contains_key(name)) {
-            Some(name) => drop(stands.insert(name, to)),
+        let name = file.to_str().filter(|name| wanted.contains_key(*name));
+        match name {
+            Some(name) => drop(stands.insert(name.to_owned(), to)),
             None if keep.contains(&to) => {}
-            None => fs::remove_file(entry.path())?,
+            None => drop(folder.remove_link(&file)?),
         }
     }
     let mut failed = Ok(());
@@ -189,12 +190,8 @@ fn set(
         .filter(|(name, to)| stands.get(*name) != Some(to))
     {
         // The name of a link that is as long as a name may be has no room for more.
-        let aside = folder.join(format!("{ASIDE}{}", std::process::id()));
-        let made = symlink(to, &aside).and_then(|()| fs::rename(&aside, folder.join(name)));
-        if made.is_err() {
-            let _ = fs::remove_file(&aside);
-        }
-        failed = failed.and(made);
+        let aside = format!("{ASIDE}{}", std::process::id());
+        failed = failed.and(folder.set_link(name, to, aside));
     }
     failed
 }

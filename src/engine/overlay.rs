@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::engine::failure::{At, ours};
+use crate::engine::graph;
 use crate::engine::links;
 use crate::engine::locks::ImageLock;
 use crate::engine::qcow2::chain::{self, Roots};
@@ -78,7 +79,7 @@ impl Overlay {
 
     /// Writes the overlay under its staged name, durably. An older attempt is replaced.
     fn stage(&self, plan: &Plan, source: &File) -> io::Result<()> {
-        let file = stage::create(plan, LEVELS)?;
+        let file = stage::create(plan)?;
         image(plan).write(&file)?;
         revert::take_over_writable(&file, source, &plan.new_file)?;
         file.sync_all()?;
@@ -93,7 +94,7 @@ impl Overlay {
         }
         // Durable: its times are noted with the snapshot, and a power cut must not bring back older ones.
         let set = || {
-            let (folder, name) = held::folder_of_ours(file, LEVELS)?;
+            let (folder, name) = held::folder_of_ours(file, graph::own_folders(file))?;
             let open = folder.open_file(name, false)?;
             let (expected, found) = (plan.seen.inode, open.metadata()?.ino());
             if expected != found {

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 
 use rustix::ioctl::{Getter, Opcode, Setter, ioctl, opcode};
 
@@ -39,7 +40,7 @@ pub(crate) struct Project {
 ///
 /// # Errors
 /// The file system has no projects.
-pub(crate) fn of(file: &File) -> io::Result<Project> {
+pub(crate) fn of(file: impl AsFd) -> io::Result<Project> {
     let it = get(file)?;
     Ok(Project {
         id: it.project,
@@ -60,7 +61,7 @@ pub(crate) fn set(file: &File, project: u32) -> io::Result<()> {
     unsafe { ioctl(file, Setter::<SET, Fsxattr>::new(it)) }.map_err(io::Error::from)
 }
 
-fn get(file: &File) -> io::Result<Fsxattr> {
+fn get(file: impl AsFd) -> io::Result<Fsxattr> {
     // SAFETY: the opcode is that of FS_IOC_FSGETXATTR, which writes one `struct fsxattr`, all of it.
     Ok(unsafe { ioctl(file, Getter::<GET, Fsxattr>::new())? })
 }

@@ -266,7 +266,7 @@ pub fn folder_of(image: &Path) -> io::Result<PathBuf> {
 }
 
 /// Whether the file is in a folder for clones.
-fn is_clone(file: &Path) -> bool {
+pub(crate) fn is_clone(file: &Path) -> bool {
     file.ancestors().nth(2).and_then(Path::file_name) == Some(FOLDER.as_ref())
 }
 
@@ -289,7 +289,7 @@ fn folder_to_exchange(image: &Path, set: SetId) -> PathBuf {
 
 /// The empty target of the clone under its staged name. An older attempt is replaced.
 fn stage(plan: &Plan, source: &File) -> io::Result<File> {
-    let target = stage::create(plan, LEVELS)?;
+    let target = stage::create(plan)?;
     take_flags(&target, source)?;
     Ok(target)
 }

@@ -15,6 +15,7 @@ use rustix::fs::{
 };
 
 use crate::engine::failure::{At, kind};
+use crate::engine::graph;
 use crate::engine::links;
 use crate::engine::locks::ImageLock;
 use crate::engine::project;
@@ -27,7 +28,7 @@ use crate::id::SetId;
 use crate::inventory::Format;
 use crate::text::catalog::engine as texts;
 
-/// The folders above a new file that are ours.
+/// The folders above a new file in place that go with it.
 const LEVELS: usize = 2;
 /// Access rules beyond the mode that a new top takes over from the old one.
 const ATTRIBUTES: &[&str] = &[ACL, "security.selinux"];
@@ -115,7 +116,7 @@ fn make(revert: &Revert, content: impl FnOnce(&File) -> io::Result<()>) -> Resul
     let make = || {
         require_removable(revert, &base)?;
         let folder = revert.new_file.parent().unwrap_or(Path::new("/"));
-        let file = stage::create_file(&revert.new_file, LEVELS)?;
+        let file = stage::create_file(&revert.new_file)?;
         content(&file)?;
         match &revert.in_place {
             Some(image) => tell(image, &take_over(&file, &base)?),
@@ -150,10 +151,7 @@ fn require_removable(revert: &Revert, base: &File) -> io::Result<()> {
         }
     }
     if revert.in_place.is_some()
-        && let (Ok(own), Ok(above)) = (
-            File::open(old).and_then(|f| project::of(&f)),
-            File::open(folder).and_then(|f| project::of(&f)),
-        )
+        && let (Ok(own), Ok(above)) = (project::of(base), project::of(&held))
         && above.inherits
         && own.id != above.id
     {
@@ -211,7 +209,7 @@ pub(crate) fn exchange(revert: &Revert) -> Result<(), EngineError> {
     if folder.path() != above {
         return Err(replaced());
     }
-    let found = held::folder_of_ours(&revert.new_file, LEVELS);
+    let found = held::folder_of_ours(&revert.new_file, graph::own_folders(&revert.new_file));
     let (ours, new_name) = match found {
         // It was settled already.
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -262,7 +260,7 @@ pub(crate) fn undo(revert: &Revert) -> Result<(), EngineError> {
 
 /// Removes the new file, or what was exchanged for it, and the folders that were made for it and are empty.
 fn discard_new(revert: &Revert) -> Result<(), EngineError> {
-    let gone = stage::discard(&revert.new_file, LEVELS);
+    let gone = stage::discard(&revert.new_file);
     let gone = gone.and_then(|()| match &revert.in_place {
         Some(_) => stage::remove_dirs(&revert.new_file, LEVELS),
         None => Ok(()),

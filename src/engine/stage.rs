@@ -8,12 +8,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::engine::failure::{At, ours};
+use crate::engine::graph::own_folders;
 use crate::engine::{EngineError, EngineErrorKind, Found, Plan, Stamp};
 use crate::held::{self, Folder, Foreign};
 use crate::text::catalog::engine as texts;
 
-/// The folders above a staged file that are ours.
-const LEVELS: usize = 2;
 /// How often a directory that another plan's undo removes is made again.
 const ATTEMPTS: u32 = 100;
 
@@ -35,17 +34,17 @@ pub(crate) fn make_dirs(dir: &Path, own: usize) -> io::Result<()> {
     held::make_folders(dir, own).map(|_| ())
 }
 
-/// Creates the staged file, empty, with its directories, of which the last `own` are ours. An older attempt
-/// is replaced.
+/// Creates the staged file, empty, with its directories. An older attempt is replaced.
 ///
 /// Plans share directories: the undo of another plan may remove one that it finds empty between the moment
 /// we made it and the moment our file is in it. Then it is made again.
-pub(crate) fn create(plan: &Plan, own: usize) -> io::Result<File> {
-    create_file(&part(plan), own)
+pub(crate) fn create(plan: &Plan) -> io::Result<File> {
+    create_file(&part(plan))
 }
 
 /// [`create`] for any file in directories of ours.
-pub(crate) fn create_file(file: &Path, own: usize) -> io::Result<File> {
+pub(crate) fn create_file(file: &Path) -> io::Result<File> {
+    let own = own_folders(file);
     let dir = file.parent().unwrap_or(Path::new("/"));
     let mut left = ATTEMPTS;
     loop {
@@ -69,7 +68,7 @@ pub(crate) fn nameless(folder: &Path) -> io::Result<File> {
 
 /// The folder that the plan's files are made in, and the name of the new file there.
 fn folder(plan: &Plan) -> io::Result<(Folder, OsString)> {
-    held::folder_of_ours(&plan.new_file, LEVELS)
+    held::folder_of_ours(&plan.new_file, own_folders(&plan.new_file))
 }
 
 /// Opens the staged file for writing.
@@ -123,15 +122,15 @@ pub(crate) fn settle(plan: &Plan, levels: usize) -> Result<(), EngineError> {
 /// Others may make and remove the same directories meanwhile.
 pub(crate) fn undo(plan: &Plan, levels: usize) -> Result<(), EngineError> {
     for file in [part(plan), plan.new_file.clone()] {
-        discard(&file, levels).map_err(|e| ours(plan, &file, &e))?;
+        discard(&file).map_err(|e| ours(plan, &file, &e))?;
     }
     remove_dirs(&plan.new_file, levels).map_err(|e| ours(plan, &plan.new_file, &e))
 }
 
 /// Unlinks a file of ours durably; it may be gone already. Where somebody has put another folder in the place of
 /// ours, nothing of ours is under that name any more.
-pub(crate) fn discard(file: &Path, levels: usize) -> io::Result<()> {
-    match held::discard(file, levels, None) {
+pub(crate) fn discard(file: &Path) -> io::Result<()> {
+    match held::discard(file, own_folders(file), None) {
         Err(e) if is_exchanged(&e) => {
             tracing::warn!(file = %file.display(), error = %e, "What was made there lies elsewhere now, and stays");
             Ok(())
@@ -207,7 +206,7 @@ mod tests {
                 let plan = plan(VmId::random());
                 scope.spawn(move || {
                     for _ in 0..50 {
-                        create(&plan, 2).unwrap();
+                        create(&plan).unwrap();
                         undo(&plan, 2).unwrap();
                     }
                 });

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
@@ -253,11 +253,11 @@ impl Folder {
     /// Opens a regular file for reading and writing, and makes it, empty, if it is not there.
     ///
     /// # Errors
-    /// As [`Folder::open_file`].
+    /// As [`Folder::open_file`]; [`Foreign::Names`] if it has other names in a folder that is not private.
     pub fn open_or_create(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
         let access = OFlags::RDWR | OFlags::CREATE;
         let mode = Mode::from_raw_mode(mode);
-        regular(self, single(name.as_ref())?, access, mode)
+        self.only_name(regular(self, single(name.as_ref())?, access, mode)?)
     }
 
     /// Makes a new, empty file, open for reading and writing. Anything that stands there refuses it.
@@ -351,6 +351,16 @@ impl Folder {
 /// The I/O error; [`Foreign::Link`], [`Foreign::NotRegular`].
 pub fn open(file: &Path, write: bool) -> io::Result<File> {
     regular(CWD, file, access(write), Mode::empty())
+}
+
+/// All of a regular file, which no link stands in the place of.
+///
+/// # Errors
+/// As [`open`].
+pub fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(file, false)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// [`open`] for reading, wherever a link leads; for names that only root and the operator can change.

@@ -48,7 +48,9 @@ pub enum Kind {
     Folder,
     /// A symbolic link.
     Link,
-    /// A device, pipe or socket.
+    /// A socket.
+    Socket,
+    /// A device or pipe.
     Other,
 }
 
@@ -119,6 +121,7 @@ impl From<&Stat> for Identity {
                 FileType::RegularFile => Kind::File,
                 FileType::Directory => Kind::Folder,
                 FileType::Symlink => Kind::Link,
+                FileType::Socket => Kind::Socket,
                 _ => Kind::Other,
             },
         }
@@ -158,6 +161,9 @@ pub enum Foreign {
         /// The user it belongs to.
         found: u32,
     },
+    /// Nothing is recorded of a file of that name.
+    #[error("it lies under the image and was not there when the image was imported")]
+    Unrecorded,
     /// Others than root and the server may exchange what is in the folder.
     #[error(
         "the folder belongs to user {owner} and has the mode {mode:o}: others could exchange what the server keeps in it"

@@ -12,6 +12,7 @@
 //!   folders of ours.
 //! * [`replace`]: a small file of ours as a whole, durably.
 //! * [`set_mode`], [`set_owner`], [`set_attribute`]: by descriptor.
+//! * [`append`], [`Folder::set_link`], [`Folder::listen`]: a log, links and sockets of ours.
 //!
 //! Linux renames and unlinks by name only. [`Folder::exchange`] and [`Folder::remove`] therefore look at what
 //! came out, in a folder where nobody else can exchange it again, and put back what is foreign. Where a folder
@@ -25,15 +26,16 @@ mod folder;
 mod identity;
 mod own;
 mod remove;
+mod special;
 
 pub use change::{
     remove_attribute, set_attribute, set_flags, set_mode, set_owner, take_flags, writable,
 };
-pub use folder::{Folder, Way, open, open_any};
+pub use folder::{Folder, Way, open, open_any, read};
 pub use identity::{Foreign, Identity, Kind, exposed, foreign, trust};
 pub use own::{
-    NotReplaced, append, discard, folder_of_ours, make_data_folder, make_folders, remove_folders,
-    replace, replace_as, sync_folder,
+    NotReplaced, append, discard, folder_of_ours, make_folders, make_path, place, remove_file,
+    remove_folders, replace, replace_as, sync_folder,
 };
 
 #[cfg(test)]

@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, renameat};
+use rustix::fs::{Mode, OFlags, openat, renameat};
 
 use super::folder::{Folder, regular};
-use super::identity::{Foreign, Kind};
+use super::identity::{Foreign, Identity, Kind, foreign};
 use crate::failpoint;
 
 /// Permission bits of folders that the server makes.
@@ -88,6 +88,16 @@ impl Folder {
         self.sync().map_err(NotReplaced::Broken)
     }
 
+    /// The file, unless somebody else may have given it this name: a second one of his choice, in a folder that is not
+    /// private.
+    pub(super) fn only_name(&self, file: File) -> io::Result<File> {
+        let links = Identity::of(&file)?.links;
+        match links > 1 && !self.identity()?.is_private() {
+            true => Err(Foreign::Names(links).into()),
+            false => Ok(file),
+        }
+    }
+
     /// Unlinks what an earlier attempt left under a name of ours; a link itself.
     fn discard(&self, name: &OsStr) -> io::Result<()> {
         match rustix::fs::unlinkat(self, name, rustix::fs::AtFlags::empty()) {
@@ -97,14 +107,42 @@ impl Folder {
     }
 }
 
-/// Opens a file to be added to at its end, and makes it if it is not there. A link in its last component is
-/// refused.
+/// Opens a file to be added to at its end, and makes it if it is not there. A link, a device or a pipe is only taken
+/// where nobody but root and this process can have put it: in a private folder, as `/dev`.
 ///
 /// # Errors
-/// As [`super::open`].
+/// As [`super::open`]; [`Foreign::Names`] as [`Folder::open_or_create`].
 pub fn append(file: &Path, mode: u32) -> io::Result<File> {
+    let (folder, name) = Folder::of(file)?;
     let access = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
-    regular(CWD, file, access, Mode::from_raw_mode(mode))
+    let mode = Mode::from_raw_mode(mode);
+    match regular(&folder, &name, access, mode) {
+        Err(e) if foreign(&e).is_some() && folder.require_private().is_ok() => {
+            let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            Ok(openat(&folder, name.as_os_str(), flags, mode)?.into())
+        }
+        opened => folder.only_name(opened?),
+    }
+}
+
+/// Removes the regular file of that name, whichever it is, from a folder that is no link. `false` if nothing stands
+/// there. The folder must be synced afterwards.
+///
+/// # Errors
+/// As [`Folder::remove`].
+pub fn remove_file(file: &Path) -> io::Result<bool> {
+    let (folder, name) = place(file)?;
+    folder.remove_file(name)
+}
+
+/// The folder of a file, which must be no link itself, and the file's name in it.
+///
+/// # Errors
+/// As [`Folder::open`]; [`Foreign::NotRegular`] for a path without a last component.
+pub fn place(file: &Path) -> io::Result<(Folder, OsString)> {
+    let name = file.file_name().ok_or(Foreign::NotRegular)?;
+    let folder = file.parent().ok_or(Foreign::NotRegular)?;
+    Ok((Folder::open(folder)?, name.to_owned()))
 }
 
 /// Opens `folder` and makes, durably, what is missing of it. The last `own` components of the path are ours:
@@ -143,12 +181,16 @@ pub fn make_folders(folder: &Path, own: usize) -> io::Result<Folder> {
     Ok(made)
 }
 
-/// Makes the data directory, and what is missing above it, for this user alone.
+/// Makes a folder where the operator wants one, and what is missing above it, with this mode, and opens it.
 ///
 /// # Errors
 /// The I/O error.
-pub fn make_data_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+pub fn make_path(folder: &Path, mode: u32) -> io::Result<Folder> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(folder)?;
+    Folder::follow(folder)
 }
 
 /// The folder that a file of ours lies in, and its name there. The last `levels` folders are ours: none is a link,

@@ -28,8 +28,8 @@ impl Folder {
     ) -> io::Result<()> {
         let (name, other_name) = (single(name.as_ref())?, single(other_name.as_ref())?);
         other.require_private()?;
-        require(other, other_name, new)?;
-        require(self, name, old)?;
+        require(other, other_name, new, Kind::File)?;
+        require(self, name, old, Kind::File)?;
         let swap = || renameat_with(other, other_name, self, name, RenameFlags::EXCHANGE);
         swap()?;
         let came = other.look(other_name)?;
@@ -55,12 +55,38 @@ impl Folder {
     /// The I/O error; [`Foreign::Other`] if another file stands there, and is there again; [`Foreign::Kept`] if
     /// it could not be put back.
     pub fn remove(&self, name: impl AsRef<OsStr>, inode: u64) -> io::Result<bool> {
+        self.remove_as(single(name.as_ref())?, inode, Kind::File)
+    }
+
+    /// Removes the regular file of that name, whichever it is. `false` if nothing stands there; anything else that
+    /// stands there stays.
+    ///
+    /// # Errors
+    /// As [`Folder::remove`].
+    pub fn remove_file(&self, name: impl AsRef<OsStr>) -> io::Result<bool> {
         let name = single(name.as_ref())?;
+        match self.look(name)? {
+            None => Ok(false),
+            Some(it) => self.remove(name, it.inode),
+        }
+    }
+
+    /// Removes what stands under that name if it is of this kind. `false` if nothing or something else stands there.
+    pub(super) fn remove_any(&self, name: &OsStr, kind: Kind) -> io::Result<bool> {
+        let name = single(name)?;
+        match self.look(name)?.filter(|it| it.kind == kind) {
+            None => Ok(false),
+            Some(it) => self.remove_as(name, it.inode, kind),
+        }
+    }
+
+    /// [`Folder::remove`] of anything but a folder.
+    pub(super) fn remove_as(&self, name: &OsStr, inode: u64, kind: Kind) -> io::Result<bool> {
         if self.identity()?.is_private() {
             return match self.look(name)? {
                 None => Ok(false),
                 Some(_) => {
-                    require(self, name, inode)?;
+                    require(self, name, inode, kind)?;
                     self.unlink(name)?;
                     Ok(true)
                 }
@@ -71,13 +97,13 @@ impl Folder {
         }
         let trash = self.make(TRASH, 0o700)?;
         trash.require_private()?;
-        let done = self.through(&trash, name, inode);
+        let done = self.through(&trash, name, inode, kind);
         let _not_empty = unlinkat(self, TRASH, AtFlags::REMOVEDIR);
         done
     }
 
     /// [`Folder::remove`] by way of `trash`, in which the file has its inode as its name.
-    fn through(&self, trash: &Self, name: &OsStr, inode: u64) -> io::Result<bool> {
+    fn through(&self, trash: &Self, name: &OsStr, inode: u64, kind: Kind) -> io::Result<bool> {
         let inside = inode.to_string();
         let inside = OsStr::new(&inside);
         if trash.look(inside)?.is_some() {
@@ -86,7 +112,7 @@ impl Folder {
         if self.look(name)?.is_none() {
             return Ok(false);
         }
-        require(self, name, inode)?;
+        require(self, name, inode, kind)?;
         self.rename_new(name, trash, inside)?;
         let found = trash.look(inside)?.map_or(0, |it| it.inode);
         if found == inode {
@@ -100,6 +126,33 @@ impl Folder {
         // Out of the way of a later file with the expected number.
         let _stays = trash.rename_new(inside, trash, format!("kept-{found}"));
         Err(Foreign::Kept { found }.into())
+    }
+
+    /// Moves what stands under a name here to a new name in `folder`, which must be private, and looks at what came
+    /// out: what is not the expected one is put back. Never replaces anything.
+    ///
+    /// # Errors
+    /// The I/O error, `EEXIST` if the new name is taken; [`Foreign::Other`] if something else stood there, and is
+    /// there again; [`Foreign::Kept`] if it could not be put back.
+    pub fn move_new(
+        &self,
+        name: impl AsRef<OsStr>,
+        expected: &Identity,
+        folder: &Self,
+        to: impl AsRef<OsStr>,
+    ) -> io::Result<()> {
+        let (name, to) = (single(name.as_ref())?, single(to.as_ref())?);
+        folder.require_private()?;
+        self.rename_new(name, folder, to)?;
+        let came = folder.look(to)?;
+        if came.is_some_and(|it| it.is_same(expected)) {
+            return Ok(());
+        }
+        let (expected, found) = (expected.inode, came.map_or(0, |it| it.inode));
+        match folder.rename_new(to, self, name) {
+            Ok(()) => Err(Foreign::Other { expected, found }.into()),
+            Err(_) => Err(Foreign::Kept { found }.into()),
+        }
     }
 
     /// Removes whatever stands under that name in a private folder, if it is no folder; a link itself, not what it
@@ -182,17 +235,17 @@ impl Folder {
     }
 }
 
-/// Refuses unless a regular file with that inode stands there.
-fn require(folder: &Folder, name: &OsStr, inode: u64) -> io::Result<()> {
+/// Refuses unless something of that kind and with that inode stands there.
+fn require(folder: &Folder, name: &OsStr, inode: u64, kind: Kind) -> io::Result<()> {
     let there = folder.look(name)?.ok_or(io::ErrorKind::NotFound)?;
     match there.kind {
-        Kind::Link => Err(Foreign::Link.into()),
-        Kind::File if there.inode == inode => Ok(()),
-        Kind::File => Err(Foreign::Other {
+        found if found == kind && there.inode == inode => Ok(()),
+        Kind::Link if kind != Kind::Link => Err(Foreign::Link.into()),
+        found if found == kind || kind != Kind::File => Err(Foreign::Other {
             expected: inode,
             found: there.inode,
         }
         .into()),
-        Kind::Folder | Kind::Other => Err(Foreign::NotRegular.into()),
+        _ => Err(Foreign::NotRegular.into()),
     }
 }

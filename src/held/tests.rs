@@ -80,6 +80,136 @@ fn only_a_regular_file_is_opened_and_nothing_waits_for_a_pipe() {
 }
 
 #[test]
+fn a_log_is_added_to_by_one_name_and_through_links_of_private_folders_only() {
+    let world = World::new();
+    let at = |name: &str| world.shared.join(name);
+    append(&at("log"), 0o640).unwrap().write_all(b"a").unwrap();
+    append(&at("log"), 0o640).unwrap().write_all(b"b").unwrap();
+    assert_eq!(fs::read(at("log")).unwrap(), b"ab");
+    symlink(&world.victim, at("link")).unwrap();
+    fs::hard_link(&world.victim, at("second")).unwrap();
+    nix::unistd::mkfifo(&at("pipe"), Mode::S_IRWXU).unwrap();
+    let why = |name| foreign(&append(&at(name), 0o640).unwrap_err());
+    assert_eq!(why("link"), Some(Foreign::Link));
+    assert_eq!(why("pipe"), Some(Foreign::NotRegular));
+    assert_eq!(why("second"), Some(Foreign::Names(2)));
+    let shared = Folder::open(&world.shared).unwrap();
+    let error = shared.open_or_create("second", 0o640).unwrap_err();
+    assert_eq!(foreign(&error), Some(Foreign::Names(2)));
+    assert!(world.is_untouched());
+    symlink(at("log"), world.ours.join("link")).unwrap();
+    let mut through = append(&world.ours.join("link"), 0o640).unwrap();
+    through.write_all(b"c").unwrap();
+    assert_eq!(fs::read(at("log")).unwrap(), b"abc");
+    assert!(append(Path::new("/dev/full"), 0o640).is_ok());
+}
+
+#[test]
+fn a_link_is_replaced_and_removed_and_nothing_else_is() {
+    let world = World::new();
+    for folder in [&world.ours, &world.shared] {
+        let held = Folder::open(folder).unwrap();
+        let to = Path::new("/1");
+        held.set_link("a", to, ".aside").unwrap();
+        held.set_link("a", Path::new("/2"), ".aside").unwrap();
+        assert_eq!(
+            held.read_link("a").unwrap().as_deref(),
+            Some(Path::new("/2"))
+        );
+        fs::write(folder.join("file"), "mine").unwrap();
+        assert!(held.set_link("file", to, ".aside").is_err());
+        fs::rename(folder.join("file"), folder.join(".aside")).unwrap();
+        assert!(held.set_link("b", to, ".aside").is_err());
+        assert!(!held.remove_link(".aside").unwrap());
+        assert_eq!(held.read_link(".aside").unwrap(), None);
+        assert_eq!(held.read_link("nothing").unwrap(), None);
+        assert!(held.remove_link("a").unwrap() && !held.remove_link("a").unwrap());
+        assert_eq!(held.names().unwrap(), [".aside"]);
+    }
+}
+
+#[test]
+fn a_socket_takes_the_place_of_a_dead_one_and_of_nothing_else() {
+    let world = World::new();
+    for folder in [&world.ours, &world.shared] {
+        let held = Folder::open(folder).unwrap();
+        let (first, made) = held.listen("s", 0o600).unwrap();
+        assert_eq!(made.kind, Kind::Socket);
+        drop(first);
+        let (_second, new) = held.listen("s", 0o600).unwrap();
+        let stands = || held.look("s").unwrap().map(|it| (it.inode, it.mode));
+        assert_eq!(stands(), Some((new.inode, 0o600)));
+        let other = Identity {
+            inode: new.inode + 1,
+            ..made
+        };
+        assert!(held.remove_socket("s", &other).is_err());
+        assert!(held.remove_socket("s", &new).unwrap());
+        for put in 0..3 {
+            match put {
+                0 => symlink(&world.victim, folder.join("s")).unwrap(),
+                1 => fs::write(folder.join("s"), "mine").unwrap(),
+                _ => nix::unistd::mkfifo(&folder.join("s"), Mode::S_IRWXU).unwrap(),
+            }
+            assert!(held.listen("s", 0o600).is_err(), "{put}");
+            fs::remove_file(folder.join("s")).unwrap();
+        }
+    }
+    assert!(world.is_untouched());
+}
+
+#[test]
+fn what_is_moved_is_what_was_looked_at() {
+    let world = World::new();
+    let (shared, ours) = (
+        Folder::open(&world.shared).unwrap(),
+        Folder::open(&world.ours).unwrap(),
+    );
+    fs::write(world.shared.join("a"), "a").unwrap();
+    let looked = shared.look("a").unwrap().unwrap();
+    fs::rename(world.shared.join("a"), world.shared.join("old")).unwrap();
+    symlink(&world.victim, world.shared.join("a")).unwrap();
+    let error = shared.move_new("a", &looked, &ours, "a").unwrap_err();
+    assert!(matches!(foreign(&error), Some(Foreign::Other { .. })));
+    assert_eq!(fs::read_link(world.shared.join("a")).unwrap(), world.victim);
+    assert!(ours.names().unwrap().is_empty());
+    shared.move_new("old", &looked, &ours, "a").unwrap();
+    assert_eq!(fs::read(world.ours.join("a")).unwrap(), b"a");
+    fs::write(world.shared.join("b"), "b").unwrap();
+    let b = shared.look("b").unwrap().unwrap();
+    let error = shared.move_new("b", &b, &ours, "a").unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
+    let error = ours.move_new("a", &looked, &shared, "c").unwrap_err();
+    assert!(matches!(foreign(&error), Some(Foreign::Shared { .. })));
+    assert!(world.is_untouched());
+}
+
+#[test]
+fn a_file_of_ours_is_removed_whichever_it_is_and_nothing_else_is() {
+    let world = World::new();
+    for folder in [&world.ours, &world.shared] {
+        let file = folder.join("f");
+        fs::write(&file, "x").unwrap();
+        assert!(remove_file(&file).unwrap() && !remove_file(&file).unwrap());
+        symlink(&world.victim, &file).unwrap();
+        assert_eq!(
+            foreign(&remove_file(&file).unwrap_err()),
+            Some(Foreign::Link)
+        );
+        fs::remove_file(&file).unwrap();
+        let link = world.victim.with_file_name("link");
+        symlink(folder, &link).unwrap();
+        fs::write(&file, "x").unwrap();
+        let error = remove_file(&link.join("f")).unwrap_err();
+        assert_eq!(foreign(&error), Some(Foreign::Link));
+        assert!(file.exists());
+        fs::remove_file(&link).unwrap();
+        fs::remove_file(&file).unwrap();
+    }
+    assert!(world.is_untouched());
+}
+
+#[test]
 fn a_held_file_is_meant_whatever_takes_its_name() {
     let world = World::new();
     let image = world.shared.join("a.raw");

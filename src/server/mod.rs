@@ -176,7 +176,7 @@ fn no_audit_file(path: &Path) -> Option<String> {
 /// [`StartError`].
 pub fn make_data_dir(data_dir: &Path) -> Result<PathBuf, StartError> {
     let failed = |e| no_data_dir(data_dir, &e);
-    held::make_data_folder(data_dir).map_err(failed)?;
+    held::make_path(data_dir, 0o700).map_err(failed)?;
     existing_data_dir(data_dir)
 }
 

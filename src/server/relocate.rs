@@ -8,7 +8,7 @@
 //! server starts meanwhile.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -262,7 +262,7 @@ fn unfinished(plan: &Plan) -> StartError {
 fn begun(data_dir: &Path) -> Result<Option<Plan>, StartError> {
     let file = data_dir.join(FILE);
     let failed = |e: &dyn std::fmt::Display| StartError::Failed(format!("{}: {e}", file.display()));
-    let bytes = match fs::read(&file) {
+    let bytes = match held::read(&file) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| failed(&e))?,
     };
@@ -481,8 +481,8 @@ impl Plan {
         pass("records", "after")?;
         identity::renew(data_dir)?;
         pass("bound", "after")?;
-        fs::remove_file(data_dir.join(FILE))
-            .and_then(|()| File::open(data_dir)?.sync_all())
+        held::remove_file(&data_dir.join(FILE))
+            .and_then(|_| held::sync_folder(data_dir))
             .map_err(|e| failed(data_dir, e))?;
         pass("clear", "after")
     }

@@ -7,11 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-
 use crate::engine::EngineError;
+use crate::engine::failure::At;
 use crate::engine::graph;
-use crate::held;
+use crate::held::{self, Folder, Foreign, Identity, Way};
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::SnapshotSet;
 use crate::snapshot::Refused;
@@ -23,7 +22,7 @@ use crate::snapshot::create::Create;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::Destroy;
 use crate::snapshot::export::Export;
-use crate::snapshot::journal::{self, Intent, Record, sync_folder};
+use crate::snapshot::journal::{self, Intent, Record};
 use crate::snapshot::kind::Kind;
 use crate::snapshot::members::{Holder, Mode, Resource};
 use crate::snapshot::orphans;
@@ -185,29 +184,8 @@ impl Coordinator {
         let Ok(below) = file.strip_prefix(&sets) else {
             return Err(SetAside::NotOurs(file.to_owned()));
         };
-        let io = |e: io::Error| SetAside::Io(file.to_owned(), e);
-        let aside = self.core.deps.data_dir.join(ASIDE);
-        let mut to = aside.join(below);
-        let folder = to.parent().unwrap_or(&aside).to_owned();
-        fs::create_dir_all(&folder).map_err(io)?;
-        let mut number = 0;
-        loop {
-            match renameat_with(CWD, file, CWD, &to, RenameFlags::NOREPLACE) {
-                Ok(()) => break,
-                Err(rustix::io::Errno::EXIST) => {
-                    number += 1;
-                    let mut name = aside.join(below).into_os_string();
-                    name.push(format!(".{number}"));
-                    to = name.into();
-                }
-                Err(e) => return Err(io(e.into())),
-            }
-        }
-        let from = file.parent().unwrap_or(&sets);
-        for folder in [folder.as_path(), from, &aside, &self.core.deps.data_dir] {
-            sync_folder(folder).map_err(io)?;
-        }
-        Ok(to)
+        let moved = move_aside(&sets, below, &self.core.deps.data_dir.join(ASIDE));
+        moved.map_err(|e| SetAside::Io(file.to_owned(), e))
     }
 
     /// The frozen files of ours that may be written by their mode, with their machines. Blocks.
@@ -232,10 +210,24 @@ impl Coordinator {
     /// [`Refused`]: the machine is held, the mode cannot be set, or the store cannot be written.
     pub async fn close_to_writers(&self, file: &Path, machine: VmId) -> Result<(), Refused> {
         let core = &self.core;
+        let roots = core.deps.compute.roots();
+        if roots.admit(file).is_ok_and(|inside| !inside) {
+            let name = core.deps.compute.machine(machine);
+            let name = name.map_or_else(|| machine.to_string(), |m| m.name.clone());
+            return Err(Refused::InvalidState(
+                roots.outside(&At::new(&name, "*"), file),
+            ));
+        }
         let held = [(Resource::Machine(machine), Mode::Exclusive)];
         let doing = texts::SEALING.with("file", file.display());
         let lease = core.members.lease(JobId::random(), doing, &held);
         let lease = lease.map_err(|busy| Refused::InvalidState(core.busy(&busy)))?;
+        let state = core.deps.store.state();
+        let members = state.sets.values().flat_map(|set| &set.members);
+        let sealed = members.flat_map(|m| &m.disks).flat_map(|d| &d.sealed);
+        let inodes: Vec<_> = damage::of_file(sealed, file)
+            .map(|s| s.seal.inode)
+            .collect();
         // Without seals until the mode is set: whoever is killed meanwhile leaves nothing that looks changed.
         let unsealed = core.deps.store.transact(Box::new({
             let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
@@ -249,13 +241,7 @@ impl Coordinator {
         }));
         unsealed.await.map_err(|e| core.store_failed(&e))?;
         let closed = file.to_owned();
-        let set = move || {
-            let (folder, name) = held::folder_of_ours(&closed, 2)?;
-            let open = folder.open_file(name, false)?;
-            held::set_mode(&open, 0o444)?;
-            open.sync_all()
-        };
-        let set = tokio::task::spawn_blocking(set).await;
+        let set = tokio::task::spawn_blocking(move || close(&closed, &inodes)).await;
         let set = set.map_err(|e| panicked(&e))?;
         drop(lease);
         let again = damage::notice(core, None, |_| true).await;
@@ -289,6 +275,47 @@ impl Coordinator {
         let state = self.core.deps.store.state();
         state.jobs.get(&job).map(|job| job.status.render())
     }
+}
+
+/// Sets the mode of a frozen file of ours to 0444, if it is one of those that were sealed there.
+fn close(file: &Path, inodes: &[u64]) -> io::Result<()> {
+    let (folder, name) = held::folder_of_ours(file, graph::own_folders(file))?;
+    let open = folder.open_file(name, false)?;
+    let found = Identity::of(&open)?.inode;
+    match inodes.first() {
+        Some(&expected) if !inodes.contains(&found) => {
+            return Err(Foreign::Other { expected, found }.into());
+        }
+        _ => {}
+    }
+    held::set_mode(&open, 0o444)?;
+    open.sync_all()
+}
+
+/// Moves what stands at `below` in one folder of ours to the same place in another, under a number if that is taken.
+fn move_aside(from: &Path, below: &Path, to: &Path) -> io::Result<PathBuf> {
+    let name = below.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let folder = below.parent().unwrap_or(Path::new(""));
+    let from = Folder::open(from)?.beneath(folder, Way::Straight)?;
+    from.require_private()?;
+    let found = from.look(name)?.ok_or(io::ErrorKind::NotFound)?;
+    let levels = folder.components().count();
+    let to = held::make_folders(&to.join(folder), levels + 1)?;
+    let mut new = name.to_owned();
+    let mut number = 0;
+    loop {
+        match from.move_new(name, &found, &to, &new) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                number += 1;
+                new = name.to_owned();
+                new.push(format!(".{number}"));
+            }
+            moved => break moved?,
+        }
+    }
+    to.sync()?;
+    from.sync()?;
+    Ok(to.path().join(new))
 }
 
 /// How often it is looked whether an operation has begun to wait.
@@ -364,7 +391,7 @@ fn journals_in(folder: &Path) -> io::Result<Vec<Told>> {
         if path.extension().is_none_or(|e| e != "log") {
             continue;
         }
-        let bytes = match fs::read(&path) {
+        let bytes = match held::read(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // it has ended meanwhile
             bytes => bytes?,
         };

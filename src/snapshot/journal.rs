@@ -9,9 +9,10 @@
 //! never happened; a broken record before others is damage that a person must look at.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::engine::Stamp;
+use crate::held::{self, Folder, Identity};
 use crate::id::{JobId, VmId};
 use crate::inventory::JobError;
 use crate::snapshot::{apply, create, destroy, export};
@@ -130,7 +132,11 @@ pub enum Unreadable {
 /// An open journal.
 #[derive(Debug)]
 pub struct Journal {
+    /// For messages.
     path: PathBuf,
+    /// What it lies in, and its name there.
+    folder: Folder,
+    name: OsString,
     file: File,
     length: u64,
 }
@@ -147,32 +153,44 @@ impl Journal {
         intent: Intent,
         spare: Option<PathBuf>,
     ) -> Result<Self, WriteError> {
-        let own = folder.join(format!("{job}.log"));
-        let refused = |e| WriteError::Refused(own.clone(), e);
+        let own = OsString::from(format!("{job}.log"));
+        let refused = |e| WriteError::Refused(folder.join(&own), e);
+        let folder = Folder::open(folder).map_err(refused)?;
         let mut bytes = header();
         bytes.extend(frame(&Record::Intent(Box::new(intent))).map_err(refused)?);
-        let spare = spare.and_then(|path| Some((open(&path).ok()?, path)));
+        let spare = spare.and_then(|path| {
+            let name = path.file_name()?.to_owned();
+            Some((folder.open_file(&name, true).ok()?, name))
+        });
         let named = spare.is_some();
-        let (file, path) = match spare {
+        let (file, name) = match spare {
             Some(spare) => spare,
-            None => (make(&own).map_err(refused)?, own.clone()),
+            None => (
+                folder.create_new(&own, 0o640).map_err(refused)?,
+                own.clone(),
+            ),
         };
         if let Err(e) = file.write_all_at(&bytes, 0) {
-            let _ = fs::remove_file(&path);
+            let _ = folder.remove_file(&name);
             return Err(refused(e));
         }
         let synced = match named {
             true => file.sync_data(),
-            false => file.sync_all().and_then(|()| sync_folder(folder)),
+            false => file.sync_all().and_then(|()| folder.sync()),
         };
-        synced.map_err(|e| WriteError::Broken(path.clone(), e))?;
+        synced.map_err(|e| WriteError::Broken(folder.path().join(&name), e))?;
         // For whoever looks into the folder; what counts is durable under either name.
-        let path = match named && fs::rename(&path, &own).is_ok() {
+        let name = match named && folder.rename_new(&name, &folder, &own).is_ok() {
             true => own,
-            false => path,
+            false => name,
         };
-        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        Ok(Self { path, file, length })
+        Ok(Self {
+            path: folder.path().join(&name),
+            folder,
+            name,
+            file,
+            length: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+        })
     }
 
     /// Opens a journal that another process left, with its records. No records: its first one was never
@@ -181,11 +199,15 @@ impl Journal {
     /// # Errors
     /// The outer one if the file cannot be read, the inner one if its content cannot be understood.
     pub fn open(path: &Path) -> io::Result<Result<(Self, Vec<Record>), Unreadable>> {
-        let file = open(path)?;
-        let bytes = fs::read(path)?;
+        let (folder, name) = held::place(path)?;
+        let mut file = folder.open_file(&name, true)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
         Ok(read(&bytes).map(|(records, length)| {
             let journal = Self {
                 path: path.to_owned(),
+                folder,
+                name,
                 file,
                 length: u64::try_from(length).unwrap_or(u64::MAX),
             };
@@ -217,14 +239,11 @@ impl Journal {
     /// # Errors
     /// [`WriteError`].
     pub fn remove(&self) -> Result<(), WriteError> {
-        match fs::remove_file(&self.path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(WriteError::Refused(self.path.clone(), e));
-            }
-            _ => {}
-        }
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
-        sync_folder(folder).map_err(|e| WriteError::Broken(self.path.clone(), e))
+        let removed =
+            Identity::of(&self.file).and_then(|own| self.folder.remove(&self.name, own.inode));
+        removed.map_err(|e| WriteError::Refused(self.path.clone(), e))?;
+        let synced = self.folder.sync();
+        synced.map_err(|e| WriteError::Broken(self.path.clone(), e))
     }
 }
 
@@ -264,24 +283,6 @@ pub fn read(bytes: &[u8]) -> Result<(Vec<Record>, usize), Unreadable> {
     Ok((records, at))
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open(path)
-}
-
-fn make(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o640)
-        .open(path)
-}
-
-/// Makes the entries of a folder durable.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
 fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (head, rest) = bytes.split_at_checked(FRAME)?;
     let (length, sum) = head.split_at_checked(size_of::<u32>())?;
@@ -319,6 +320,8 @@ fn all_zero(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use jiff::SignedDuration;
 

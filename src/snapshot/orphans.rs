@@ -4,12 +4,12 @@
 //! Folders that are empty are removed.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::engine::definition;
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Graph};
+use crate::held::{Folder, Kind};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 
@@ -145,16 +145,28 @@ pub(crate) fn walk(
     named: &BTreeSet<PathBuf>,
     orphans: &mut Vec<PathBuf>,
 ) {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        let is_folder = entry.file_type().is_ok_and(|t| t.is_dir());
-        if is_folder && depth > 0 {
-            walk(&path, depth - 1, ours, named, orphans);
+    // A link in its place leads to nothing of ours.
+    if let Ok(folder) = Folder::open(folder) {
+        walk_in(&folder, depth, ours, named, orphans);
+    }
+}
+
+fn walk_in(
+    folder: &Folder,
+    depth: u8,
+    ours: bool,
+    named: &BTreeSet<PathBuf>,
+    orphans: &mut Vec<PathBuf>,
+) {
+    for name in folder.names().unwrap_or_default() {
+        let path = folder.path().join(&name);
+        let found = folder.look(&name).ok().flatten();
+        if depth > 0 && found.is_some_and(|it| it.kind == Kind::Folder) {
+            if let Ok(child) = folder.child(&name) {
+                walk_in(&child, depth - 1, ours, named, orphans);
+            }
             if ours {
-                let _not_empty = fs::remove_dir(&path);
+                let _not_empty = folder.remove_folder(&name);
             }
         } else if !named.contains(&path) {
             orphans.push(path);
@@ -164,6 +176,8 @@ pub(crate) fn walk(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::held;
 use crate::id::{JobId, SetId};
 use crate::inventory::JobError;
 use crate::snapshot::apply::Apply;
@@ -22,7 +22,7 @@ use crate::snapshot::core::Core;
 use crate::snapshot::create::Create;
 use crate::snapshot::destroy::Destroy;
 use crate::snapshot::export::Export;
-use crate::snapshot::journal::{Intent, Journal, Record, Unreadable, sync_folder};
+use crate::snapshot::journal::{Intent, Journal, Record, Unreadable};
 use crate::snapshot::kind::Kind;
 use crate::snapshot::operation::{Operation, Verdict, failed};
 use crate::snapshot::orphans;
@@ -313,13 +313,9 @@ fn read_all(core: &Core) -> Result<Vec<Story>, RecoveryError> {
         move |e| RecoveryError::Io(path, e)
     };
     for folder in [&folder, &core.sets()] {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(folder)
-            .map_err(io(folder))?;
+        held::make_folders(folder, 1).map_err(io(folder))?;
     }
-    sync_folder(&core.deps.data_dir).map_err(io(&core.deps.data_dir))?;
+    held::sync_folder(&core.deps.data_dir).map_err(io(&core.deps.data_dir))?;
     let (mut stories, mut empty) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(&folder).map_err(io(&folder))? {
         let path = entry.map_err(io(&folder))?.path();

@@ -5,13 +5,11 @@
 //! the database. It gets its own name then, which nobody waits for: what a dead machine leaves may be a
 //! journal under the name of a spare, and recovery goes by what a journal holds, never by its name.
 
-use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::snapshot::journal::sync_folder;
+use crate::held::{self, sync_folder};
 
 /// How many there are at most; more are made when less than half of them is left.
 const ROOM: usize = 8;
@@ -123,24 +121,22 @@ impl Spares {
     }
 }
 
-fn create(name: &Path) -> io::Result<()> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o640)
-        .open(name)?
-        .sync_all()
+fn create(file: &Path) -> io::Result<()> {
+    let (folder, name) = held::place(file)?;
+    folder.create_new(name, 0o640)?.sync_all()
 }
 
 /// An empty file that stays is in nobody's way.
 fn remove(name: &Path) {
-    if let Err(error) = fs::remove_file(name) {
+    if let Err(error) = held::remove_file(name) {
         tracing::debug!(%error, file = %name.display(), "A spare journal stays");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn files(folder: &Path) -> Vec<PathBuf> {

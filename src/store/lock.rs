@@ -1,9 +1,10 @@
 //! One server per data directory.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::held::Folder;
 
 /// Name of the file that is locked; it stays when the server is gone, its lock does not.
 const FILE: &str = "groupshot.lock";
@@ -46,14 +47,8 @@ impl DirectoryLock {
             file: path.clone(),
             source,
         };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o640)
-            .open(&path)
-            .map_err(failed)?;
+        let folder = Folder::follow(directory).map_err(failed)?;
+        let mut file = folder.open_or_create(FILE, 0o640).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -1,9 +1,7 @@
 //! The certificate that a server makes for itself, so that TLS works before anybody has bought one.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
@@ -13,6 +11,8 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType,
 };
+
+use crate::held::Folder;
 
 use super::TlsError;
 
@@ -35,13 +35,13 @@ pub(super) fn make_if_missing(
         return Ok(());
     }
     let made = make(host, now).map_err(|e| TlsError::new(&certificate, &e))?;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(|e| TlsError::new(directory, &e))?;
+    let folder = Folder::of(directory).and_then(|(above, name)| above.make(name, 0o700));
+    let folder = folder.map_err(|e| TlsError::new(directory, &e))?;
     for (file, text) in [(&key, &made.1), (&certificate, &made.0)] {
-        write(directory, file, text).map_err(|e| TlsError::new(file, &e))?;
+        // Whole, and for this user alone, or none of that name.
+        let name = file.file_name().unwrap_or_default();
+        let written = folder.replace_as(name, text.as_bytes(), 0o600, |_| Ok(()));
+        written.map_err(|e| TlsError::new(file, &io::Error::from(e)))?;
     }
     Ok(())
 }
@@ -96,23 +96,4 @@ fn is_dns_name(name: &str) -> bool {
             let sound = |c: char| c.is_ascii_alphanumeric() || c == '-';
             (1..=63).contains(&label.len()) && label.chars().all(sound)
         })
-}
-
-/// Writes the whole file for this user alone, or leaves none of that name.
-fn write(directory: &Path, file: &Path, text: &str) -> io::Result<()> {
-    let fresh = file.with_extension("new");
-    // Left by a process that died here; it might have other permissions.
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut out = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&fresh)?;
-    out.write_all(text.as_bytes())?;
-    out.sync_all()?;
-    fs::rename(&fresh, file)?;
-    File::open(directory)?.sync_all()
 }

@@ -1,11 +1,11 @@
 //! The disks of the demonstration: made, written with patterns, compared by bytes.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::engine::content::{self, Content};
 use crate::engine::import::{NewDisk, NewMachine};
+use crate::held::Folder;
 use crate::inventory::{Format, Machine};
 use crate::server;
 
@@ -45,16 +45,16 @@ pub(super) fn machines(data_dir: &Path) -> Result<Vec<Machine>, Failure> {
     if begun && !found.is_empty() {
         return Ok(found);
     }
-    let folder = data_dir.join("images");
-    fs::create_dir_all(&folder)?;
+    let folder = Folder::follow(data_dir)?.make("images", 0o750)?;
     let mut made = found;
     for (name, format) in MACHINES {
         if made.iter().any(|machine| machine.name == *name) {
             continue;
         }
-        let file = folder.join(format!("{name}.{}", format.as_str()));
-        if !begun && file.exists() {
-            fs::remove_file(&file)?; // made, but not imported
+        let own = format!("{name}.{}", format.as_str());
+        let file = folder.path().join(&own);
+        if !begun {
+            folder.remove_file(own)?; // made, but not imported
         }
         let size = BLOCKS * u64::try_from(BLOCK).unwrap_or(u64::MAX);
         content::create(&file, *format, size).map_err(|e| at(&file, &e))?;
@@ -170,6 +170,8 @@ pub(super) fn active(data_dir: &Path) -> Result<Vec<(String, PathBuf)>, Failure>
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

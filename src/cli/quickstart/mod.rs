@@ -7,7 +7,6 @@
 mod disks;
 mod wire;
 
-use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,6 +19,7 @@ use crate::auth::users;
 use crate::client::Credentials;
 use crate::config::{AuditTo, Config};
 use crate::handler::Role;
+use crate::held;
 use crate::id::WireId;
 use crate::server::{self, Server};
 
@@ -269,10 +269,8 @@ fn own_directory(directory: &Path) -> Result<PathBuf, Failure> {
         )));
     }
     let directory = server::make_data_dir(directory)?;
-    fs::write(
-        directory.join(MARK),
-        "made by groupshot quickstart; may be deleted with all of its directory\n",
-    )?;
+    let text = "made by groupshot quickstart; may be deleted with all of its directory\n";
+    held::replace(&directory.join(MARK), text.as_bytes(), 0o640).map_err(io::Error::from)?;
     Ok(directory)
 }
 

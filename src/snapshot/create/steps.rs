@@ -141,7 +141,7 @@ fn define(_: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
 fn undefine(_: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
     let clear = || -> io::Result<()> {
         let to = &member.definition.to;
-        held::discard(to, 2, None)?;
+        held::discard(to, 3, None)?;
         held::remove_folders(to, 2)
     };
     clear().map_err(|e| trouble(member, &e))

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tokio::runtime::Handle;
 
 use crate::engine::failure::{self, At};
-use crate::engine::graph::is_ours;
+use crate::engine::graph::{is_ours, own_folders};
 use crate::engine::{EngineError, EngineErrorKind, Top, merge};
 use crate::held::{self, Identity};
 use crate::id::SnapshotId;
@@ -21,9 +21,6 @@ use crate::snapshot::operation::Operation;
 use crate::store::{Change, State, StoreError};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
-
-/// The folders above a file of ours that are ours.
-const LEVELS: usize = 2;
 
 /// Takes all that is destroyed out of the records in one transaction: children stand on what it stood on.
 pub(super) fn forget(operation: &Operation<Destroy>, _: &Member) -> Result<(), EngineError> {
@@ -186,7 +183,7 @@ pub(super) fn reseal(operation: &Operation<Destroy>, member: &Member) -> Result<
 /// Unlinks a file of ours durably, with `inode` only the one that has it, and the folders above it that are empty
 /// then.
 pub(super) fn unlink(core: &Core, file: &Path, inode: Option<u64>) -> io::Result<()> {
-    held::discard(file, LEVELS, inode)?;
+    held::discard(file, own_folders(file), inode)?;
     let own = if file.starts_with(core.sets()) { 2 } else { 1 };
     match held::remove_folders(file, own) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),

@@ -292,7 +292,9 @@ fn define(
             .with("machine", &member.machine_name)
             .with("cause", cause),
     };
-    let text = fs::read_to_string(&member.definition).map_err(|e| unreadable(&e))?;
+    let own = held::folder_of_ours(&member.definition, 3);
+    let text = own.and_then(|(folder, name)| io::read_to_string(folder.open_file(name, false)?));
+    let text = text.map_err(|e| unreadable(&e))?;
     let text = match op.kind.intent.storage {
         true => {
             let files = disks.keys().map(|id| (id.clone(), format!("{id}.qcow2")));

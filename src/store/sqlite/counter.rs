@@ -9,7 +9,7 @@
 //! other. All others go into slot 2 without a sync: the acceptance of a job gains none.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub(super) struct Counter {
 /// # Errors
 /// The inner one: the file says nothing that can be relied on.
 pub(super) fn read(path: &Path) -> io::Result<Result<Option<u64>, String>> {
-    let bytes = match fs::read(path) {
+    let bytes = match held::read(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Ok(None)),
         bytes => bytes?,
     };
@@ -125,6 +125,8 @@ pub(super) fn sum(parts: &[&[u8]]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -13,9 +13,7 @@ mod history;
 mod rows;
 mod writer;
 
-use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -26,6 +24,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::lock::{DirectoryLock, LockError};
+use crate::held::{self, Folder, Identity};
 use crate::inventory::Ended;
 
 use super::{Decision, Number, State, Store, StoreError};
@@ -218,19 +217,15 @@ fn counter(directory: &Path, counted: Option<u64>, number: u64) -> Result<Counte
 }
 
 /// Makes the file if it is missing, for owner and group only. SQLite gives what it puts beside it the same
-/// mode.
+/// mode; it opens its own files by name, and through no link.
 fn close_to_others(file: &Path) -> io::Result<()> {
-    let open = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o640)
-        .open(file)?;
-    let mode = open.metadata()?.permissions().mode();
-    if mode & 0o007 != 0 {
-        open.set_permissions(Permissions::from_mode(mode & 0o770))?;
+    let (folder, name) = Folder::of(file)?;
+    let open = folder.open_or_create(name, 0o640)?;
+    let mode = Identity::of(&open)?.mode;
+    match mode & 0o007 {
+        0 => Ok(()),
+        _ => held::set_mode(&open, mode & 0o770),
     }
-    Ok(())
 }
 
 #[async_trait]

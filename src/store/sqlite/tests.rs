@@ -1,5 +1,6 @@
 //! What the durable store promises: order, all or nothing, survival of SIGKILL and of a full disk.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
