@@ -375,12 +375,15 @@ impl Tops {
         let before = self.images.clone();
         for disk in &defined.disk {
             let old = self.images.get(&disk.id).filter(|i| i.named == disk.path);
-            let top = self.tops.get(&disk.id).map(|top| &top.file);
+            let top = self.tops.get(&disk.id);
+            let format = top.filter(|top| old.is_none_or(|old| top.file == old.file));
+            let format = format.map_or(disk.format, |top| top.format);
+            let is_frozen =
+                |old: &Image| top.is_some_and(|t| t.file != old.file && t.file != old.named);
             let new = match old {
-                // Something is frozen on it.
-                Some(old) if top.is_some_and(|top| *top != old.file && *top != old.named) => None,
-                Some(old) => image::renewed(old),
-                None => image::record(&disk.path).ok(),
+                Some(old) if is_frozen(old) => image::completed(old, format),
+                Some(old) => image::renewed(old, format),
+                None => image::record(&disk.path, format).ok(),
             };
             if let Some(new) = new {
                 self.images.insert(disk.id.clone(), new);
@@ -393,7 +396,7 @@ impl Tops {
 
     /// Reads the file. Every import writes one: where it is not there, nobody knows which files are active.
     pub(crate) fn load(file: &Path) -> io::Result<Self> {
-        let read = document::read::<Self>(&fs::read(file)?)?;
+        let read = document::read::<Self>(&held::read(file)?)?;
         Ok(read.body)
     }
 

@@ -1,4 +1,5 @@
-//! What is recorded of the images that an operator has imported, and whether what stands there is still that.
+//! What is recorded of the images that an operator has imported, with the chains under them, and whether what stands
+//! there is still that.
 //!
 //! Who may rename in an image's folder may put anything in its place. A link, a file of another user or one with a
 //! second name (hard link) is refused until the operator says that it is meant; another regular file of the same
@@ -8,17 +9,28 @@ use std::io;
 use std::path::Path;
 
 use crate::engine::failure::At;
-use crate::engine::qcow2::chain::Layer;
+use crate::engine::qcow2::chain::{self, Layer};
 use crate::engine::{EngineError, EngineErrorKind};
-use crate::held::{Folder, Foreign, Identity};
-use crate::inventory::{Disk, Image, Machine};
+use crate::held::{Folder, Foreign, Identity, Kind};
+use crate::inventory::{Disk, Format, Image, Machine};
 use crate::text::catalog::engine as texts;
 
-/// Resolves the links in the path of an image, once, and records what stands there.
+/// Resolves the links in the path of an image, once, and records what stands there and what lies under it.
 ///
 /// # Errors
 /// The I/O error; it is no regular file.
-pub(crate) fn record(named: &Path) -> io::Result<Image> {
+pub(crate) fn record(named: &Path, format: Format) -> io::Result<Image> {
+    let image = one(named)?;
+    let (layers, unreadable) = chain::readable(&image.file, format);
+    let below = layers.iter().skip(1).map(|layer| one(&layer.file));
+    let below = below.collect::<io::Result<Vec<_>>>()?;
+    Ok(Image {
+        below: unreadable.is_none().then_some(below),
+        ..image
+    })
+}
+
+fn one(named: &Path) -> io::Result<Image> {
     let real = named.canonicalize()?;
     let name = real.file_name().ok_or(Foreign::NotRegular)?;
     let folder = Folder::resolve(real.parent().unwrap_or(Path::new("/")))?;
@@ -30,31 +42,55 @@ pub(crate) fn record(named: &Path) -> io::Result<Image> {
         owner: found.owner,
         mode: found.mode,
         links: found.links,
+        below: None,
     })
 }
 
-/// The record of what stands in the place of a recorded image now, if that is to be taken without a word of the
-/// operator.
-pub(crate) fn renewed(old: &Image) -> Option<Image> {
-    let new = record(&old.file).ok()?;
-    let found = Identity {
-        inode: new.inode,
-        owner: new.owner,
-        links: new.links,
-        mode: new.mode,
-        device: 0,
-        group: 0,
-        length: 0,
-        kind: crate::held::Kind::File,
+/// The record with what lies under the image, where an older version has not recorded that; of that image alone.
+pub(crate) fn completed(old: &Image, format: Format) -> Option<Image> {
+    let new = record(&old.file, format).ok()?;
+    let is_it = old.below.is_none() && new.inode == old.inode;
+    (is_it && new.below.is_some()).then(|| Image {
+        below: new.below,
+        ..old.clone()
+    })
+}
+
+/// The record of what stands in the place of a recorded image now, if that and what lies under it is to be taken
+/// without a word of the operator.
+pub(crate) fn renewed(old: &Image, format: Format) -> Option<Image> {
+    let new = record(&old.file, format).ok()?;
+    let is_taken = |old: &Image, new: &Image| judge(old, &new.file, &identity(new)).is_ok();
+    let is_known = |new: &Image| {
+        let mut known = old.below.iter().flatten();
+        known.any(|old| old.file == new.file && is_taken(old, new))
     };
-    judge(old, &new.file, &found).ok()?;
+    if !is_taken(old, &new)
+        || old.below.is_some() && !new.below.as_ref().is_some_and(|b| b.iter().all(is_known))
+    {
+        return None;
+    }
     Some(Image {
         named: old.named.clone(),
         ..new
     })
 }
 
-/// Refuses a chain if what was opened at an imported image's place is not to be taken for it.
+fn identity(image: &Image) -> Identity {
+    Identity {
+        inode: image.inode,
+        owner: image.owner,
+        links: image.links,
+        mode: image.mode,
+        device: 0,
+        group: 0,
+        length: 0,
+        kind: Kind::File,
+    }
+}
+
+/// Refuses a chain if what was opened at the place of an imported image, or of one under it, is not to be taken for
+/// it, and if a file lies under the image that did not when it was imported.
 ///
 /// # Errors
 /// [`EngineErrorKind::Unsupported`] naming the file, what stands there and what to do.
@@ -64,24 +100,35 @@ pub(crate) fn check(
     disk: &Disk,
     layers: &[Layer],
 ) -> Result<(), EngineError> {
-    for (depth, layer) in layers.iter().enumerate() {
-        let own = machine.images.get(&disk.id);
-        let Some(image) = own.filter(|i| i.file == layer.file || i.named == layer.file) else {
-            continue;
-        };
+    let Some(own) = machine.images.get(&disk.id) else {
+        return Ok(());
+    };
+    let is_at = |image: &Image, layer: &Layer| {
+        image.file == layer.real || image.file == layer.file || image.named == layer.file
+    };
+    let Some(depth) = layers.iter().position(|layer| is_at(own, layer)) else {
+        return Ok(());
+    };
+    for (n, layer) in layers.iter().enumerate().skip(depth) {
         let found = Identity::of(&*layer.open).map_err(|e| at.io(&layer.file, &e))?;
-        let judged = match depth {
-            0 => judge(image, &layer.real, &found),
+        let image = match &own.below {
+            _ if n == depth => Some(own),
+            None => continue,
+            Some(below) => below.iter().find(|image| is_at(image, layer)),
+        };
+        let judged = match image {
+            None => Err(Foreign::Unrecorded),
+            Some(image) if depth == 0 => judge(image, &layer.real, &found),
             // Something is frozen on it.
-            _ if found.inode != image.inode => Err(other(image, &found)),
-            _ => Ok(false),
+            Some(image) if found.inode != image.inode => Err(other(image, &found)),
+            Some(_) => Ok(false),
         };
         match judged {
             Ok(false) => {}
             Ok(true) => tracing::warn!(
                 machine = machine.name,
                 disk = disk.id,
-                file = %image.file.display(),
+                file = %layer.file.display(),
                 "Another file stands in the place of the image; it has the same owner and is taken"
             ),
             Err(foreign) => {

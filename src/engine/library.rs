@@ -162,8 +162,10 @@ impl Library {
             ) else {
                 continue;
             };
-            let is_known =
-                |d: &DiskEntry| stored.images.get(&d.id).is_some_and(|i| i.named == d.path);
+            let is_known = |d: &DiskEntry| {
+                let image = stored.images.get(&d.id);
+                image.is_some_and(|i| i.named == d.path && i.below.is_some())
+            };
             if defined.disk.iter().all(is_known) || !stored.record_images(&defined) {
                 continue;
             }

@@ -448,6 +448,11 @@ pub fn take_along(data_dir: &Path, moves: Vec<Move>) -> io::Result<()> {
             .map(|(f, format)| (moves.or_same(&f), format))
             .collect();
         for image in new.images.values_mut() {
+            let below = image.below.iter_mut().flatten();
+            for (named, file) in below.map(|b| (&mut b.named, &mut b.file)) {
+                *named = moves.or_same(named);
+                *file = moves.or_same(file);
+            }
             image.named = moves.or_same(&image.named);
             image.file = moves.or_same(&image.file);
         }

@@ -75,14 +75,16 @@ fn accept(folder: &Path, text: &str, id: VmId) -> Result<bool, EngineError> {
         let text = texts::DEFINITION_READ.with("file", file.display());
         error(crate::engine::failure::kind(&e), text.with("cause", e))
     };
+    let _turn = definition::turn(folder).map_err(told)?;
+    let mut tops = Tops::load(&file).map_err(told)?;
     let mut images = BTreeMap::new();
     for disk in &defined.disk {
         let at = At::new(&defined.name, &disk.id);
-        let image = image::record(&disk.path).map_err(|e| at.io(&disk.path, &e))?;
+        let top = tops.tops.get(&disk.id).filter(|top| top.file == disk.path);
+        let format = top.map_or(disk.format, |top| top.format);
+        let image = image::record(&disk.path, format).map_err(|e| at.io(&disk.path, &e))?;
         images.insert(disk.id.clone(), image);
     }
-    let _turn = definition::turn(folder).map_err(told)?;
-    let mut tops = Tops::load(&file).map_err(told)?;
     if tops.images == images {
         return Ok(false);
     }

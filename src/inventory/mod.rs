@@ -118,6 +118,16 @@ pub struct Image {
     pub mode: u32,
     /// `st_nlink`.
     pub links: u64,
+    /// What lies under it, from above, each with nothing under itself; `None` where that is not recorded yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<Vec<Image>>,
+}
+
+impl Image {
+    /// It and what lies under it.
+    pub fn chain(&self) -> impl Iterator<Item = &Image> {
+        std::iter::once(self).chain(self.below.iter().flatten())
+    }
 }
 
 impl Machine {

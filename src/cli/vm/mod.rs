@@ -3,6 +3,7 @@
 mod path;
 mod set;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
@@ -13,7 +14,7 @@ use crate::engine::EngineError;
 use crate::engine::import::{NewDisk, NewMachine};
 use crate::engine::links;
 use crate::held;
-use crate::inventory::{Format, Machine};
+use crate::inventory::{Format, Image, Machine};
 use crate::server::{self, StartError};
 
 use crate::cli::failure::Failure;
@@ -170,12 +171,15 @@ fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failu
         )),
         (false, true) => {}
     }
-    for image in machine.images.values() {
+    let mut warned = BTreeSet::new();
+    for image in machine.images.values().flat_map(Image::chain) {
         if image.named != image.file {
             let (named, file) = (image.named.display(), image.file.display());
             output.note(format_args!("{named} leads to {file}, which is recorded"));
         }
-        if let Some((folder, owner, mode)) = held::exposed(&image.file) {
+        if let Some((folder, owner, mode)) = held::exposed(&image.file)
+            && warned.insert(folder.clone())
+        {
             output.note(format_args!(
                 "warning: others than root and the server can exchange {}: the folder {} belongs to user {owner} and \
                  has the mode {mode:o}; what is put there later is refused unless it is a file of the same owner",

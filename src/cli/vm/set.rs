@@ -5,6 +5,7 @@
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+use crate::engine::qcow2::chain;
 use crate::engine::recorded::Said;
 use crate::engine::setting::Changes;
 use crate::inventory::{Format, Machine};
@@ -157,11 +158,16 @@ fn accepted(machine: &Machine) -> String {
             .images
             .get(&disk.id)
             .map_or(&disk.file, |i| &i.named);
-        match named.canonicalize() {
-            Ok(real) if real != *named => {
-                format!("{} (which leads to {})", named.display(), real.display())
-            }
-            _ => named.display().to_string(),
+        let real = named.canonicalize().unwrap_or_else(|_| named.clone());
+        let told = match real == *named {
+            true => named.display().to_string(),
+            false => format!("{} (which leads to {})", named.display(), real.display()),
+        };
+        let (layers, _) = chain::readable(&real, disk.format);
+        let below = layers.iter().skip(1).map(|l| l.file.display().to_string());
+        match below.collect::<Vec<_>>().join(", ") {
+            below if below.is_empty() => told,
+            below => format!("{told} (over {below})"),
         }
     });
     format!(
