@@ -11,8 +11,9 @@ use crate::engine::failure::At;
 use crate::engine::graph;
 use crate::engine::locks;
 use crate::engine::qcow2::chain::{self, Roots};
+use crate::held;
 use crate::id::VmId;
-use crate::inventory::{Machine, PowerState, Snapshot, SnapshotDisk};
+use crate::inventory::{Image, Machine, PowerState, Snapshot, SnapshotDisk};
 use crate::snapshot::{DamagedDisk, OpenJournal, Resource};
 
 /// So many files below the cap a chain is told of.
@@ -60,6 +61,7 @@ impl Doctor {
         found.extend(self.moved());
         found.extend(self.stuck());
         found.extend(self.library());
+        found.extend(self.exposed());
         found.extend(self.kept());
         found.extend(self.damaged());
         found.extend(self.machines());
@@ -164,6 +166,28 @@ impl Doctor {
                     ailment(p.kind, Severity::Error, object, text)
                 }
             }
+        });
+        told.collect()
+    }
+
+    /// Folders in which somebody else may exchange images, with the machines that have some there.
+    fn exposed(&self) -> Vec<Ailment> {
+        let mut folders: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+        for machine in self.deps.compute.machines().values() {
+            let images = machine.images.values().flat_map(Image::chain);
+            for folder in images.filter_map(|image| held::exposed(&image.file)) {
+                let names = folders.entry(folder).or_default();
+                names.insert(machine.name.clone());
+            }
+        }
+        let told = folders.into_iter().map(|((folder, owner, mode), names)| {
+            let names: Vec<_> = names.into_iter().collect();
+            let text = format!(
+                "others than root and the server can exchange images in it: it belongs to user {owner} and has the mode {mode:o}; machines: {}; what is put there later is refused unless it is a file of the same owner",
+                names.join(", ")
+            );
+            let folder = folder.display().to_string();
+            ailment(Kind::ImageExposed, Severity::Info, folder, text)
         });
         told.collect()
     }

@@ -45,6 +45,8 @@ pub enum Kind {
     ImageUnreadable,
     /// An active file outside `image_roots`.
     ImageOutsideRoots,
+    /// A folder in which others than root and the server may exchange images.
+    ImageExposed,
     /// A file that a snapshot set needs is not there.
     KeptMissing,
     /// A frozen file that its mode lets be written.

@@ -5,6 +5,12 @@
 mod accept;
 mod apply;
 mod capture;
+mod chain;
+mod doctor;
 mod export;
+mod kill;
 mod merge;
+mod own;
+mod race;
+mod roots;
 mod scene;

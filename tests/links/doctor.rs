@@ -1,0 +1,106 @@
+//! What the check-up tells and repairs while something else stands in the place of a file.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+
+use super::scene::{Scene, may_run, seen};
+use crate::support::server::{run_in, text};
+use crate::support::site::{Ground, Image, assert_holds};
+use crate::support::wire::Wire;
+
+/// A machine with a set kept as a clone in a folder that somebody else may exchange.
+fn cloned() -> (Scene, std::path::PathBuf) {
+    let scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let set = wire.take(&scene.group(&wire), "one");
+    scene.site.wait_for_journals();
+    let kept = wire.shown().unwrap().sets[&set].members[0].disks["disk0"].clone();
+    (scene, kept)
+}
+
+fn mode(file: &std::path::Path) -> u32 {
+    fs::metadata(file).unwrap().permissions().mode() & 0o7777
+}
+
+/// With a server and without.
+#[test]
+fn a_repair_gives_no_mode_to_what_somebody_put_in_the_place_of_a_clone() {
+    if !may_run("clones exchanged before a repair") {
+        return;
+    }
+    let (scene, kept) = cloned();
+    let folder = kept.parent().unwrap();
+    let ours = folder.parent().unwrap();
+    let aside = ours.with_file_name("aside");
+    for running in [false, true] {
+        let server = running.then(|| scene.site.serve());
+        let before = seen(&scene.victim);
+        scene.other(&[&"mv", &ours, &aside]);
+        scene.other(&[&"mkdir", &"-p", &folder]);
+        scene.other(&[&"ln", &"-s", &scene.victim, &kept]);
+        let said = scene.doctor(&["--fix", "--yes"]);
+        assert_eq!(seen(&scene.victim), before, "{running}: {said}");
+        fs::remove_dir_all(ours).unwrap();
+        // A link to a folder of root, in which a file of his has the name.
+        let trap = scene.site.images.join("trap");
+        let trapped = trap.join(folder.file_name().unwrap());
+        fs::create_dir_all(&trapped).unwrap();
+        let guarded = trapped.join(kept.file_name().unwrap());
+        fs::copy(&scene.victim, &guarded).unwrap();
+        fs::set_permissions(&guarded, fs::Permissions::from_mode(0o600)).unwrap();
+        let before = seen(&guarded);
+        scene.other(&[&"ln", &"-s", &trap, &ours]);
+        let said = scene.doctor(&["--fix", "--yes"]);
+        assert_eq!(seen(&guarded), before, "{running}: {said}");
+        fs::remove_file(ours).unwrap();
+        // That folder itself.
+        fs::rename(&trap, ours).unwrap();
+        let said = scene.doctor(&["--fix", "--yes"]);
+        assert_eq!(mode(&kept), 0o600, "{running}: {said}");
+        fs::remove_dir_all(ours).unwrap();
+        fs::rename(&aside, ours).unwrap();
+        drop(server);
+    }
+    assert_holds(&kept, &scene.machine.content[0], "kept");
+}
+
+#[test]
+fn a_clone_that_may_be_written_is_closed_and_no_other_file_is() {
+    if !may_run("clones opened to writers") {
+        return;
+    }
+    let (scene, kept) = cloned();
+    fs::set_permissions(&kept, fs::Permissions::from_mode(0o644)).unwrap();
+    let said = scene.doctor(&["--fix", "--yes"]);
+    assert_eq!(mode(&kept), 0o444, "{said}");
+}
+
+#[test]
+fn the_check_up_names_each_folder_in_which_others_may_exchange_images() {
+    if !may_run("folders of others") {
+        return;
+    }
+    let scene = Scene::new(Ground::Host, Image::Raw, &[]);
+    let folder = scene.image.parent().unwrap();
+    let second = folder.join("db.raw");
+    fs::copy(&scene.image, &second).unwrap();
+    chown(&second, Some(65_534), Some(65_534)).unwrap();
+    let own = vec![vec![1; crate::support::site::SIZE]];
+    scene.site.import("db", &[second.to_str().unwrap()], own);
+    scene.site.machine("safe", &[Image::Raw], 2);
+    let out = run_in(&scene.site.data, &["--json", "doctor"], "");
+    let looked: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let findings = looked["findings"].as_array().unwrap();
+    let exposed: Vec<_> = findings
+        .iter()
+        .filter(|f| f["kind"] == "image-exposed")
+        .collect();
+    let [finding] = exposed.as_slice() else {
+        panic!("{}", text(&out.stdout));
+    };
+    assert_eq!(finding["object"], folder.to_str().unwrap());
+    assert_eq!(finding["severity"], "info");
+    let told = finding["text"].as_str().unwrap();
+    assert!(told.contains("db, web") && told.contains("65534"), "{told}");
+}
