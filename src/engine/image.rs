@@ -63,7 +63,7 @@ pub(crate) fn renewed(old: &Image, format: Format) -> Option<Image> {
     let is_taken = |old: &Image, new: &Image| judge(old, &new.file, &identity(new)).is_ok();
     let is_known = |new: &Image| {
         let mut known = old.below.iter().flatten();
-        known.any(|old| old.file == new.file && is_taken(old, new))
+        known.any(|old| (old.file == new.file || is_it(old, &identity(new))) && is_taken(old, new))
     };
     if !is_taken(old, &new)
         || old.below.is_some() && !new.below.as_ref().is_some_and(|b| b.iter().all(is_known))
@@ -74,6 +74,11 @@ pub(crate) fn renewed(old: &Image, format: Format) -> Option<Image> {
         named: old.named.clone(),
         ..new
     })
+}
+
+/// Whether the file is the recorded one under whatever name: its operator has moved it.
+fn is_it(image: &Image, found: &Identity) -> bool {
+    (image.inode, image.owner) == (found.inode, found.owner)
 }
 
 fn identity(image: &Image) -> Identity {
@@ -114,7 +119,10 @@ pub(crate) fn check(
         let image = match &own.below {
             _ if n == depth => Some(own),
             None => continue,
-            Some(below) => below.iter().find(|image| is_at(image, layer)),
+            Some(below) => {
+                let named = below.iter().find(|image| is_at(image, layer));
+                named.or_else(|| below.iter().find(|image| is_it(image, &found)))
+            }
         };
         let judged = match image {
             None => Err(Foreign::Unrecorded),
