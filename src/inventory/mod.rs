@@ -120,12 +120,12 @@ pub struct Image {
     pub links: u64,
     /// What lies under it, from above, each with nothing under itself; `None` where that is not recorded yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub below: Option<Vec<Image>>,
+    pub below: Option<Vec<Self>>,
 }
 
 impl Image {
     /// It and what lies under it.
-    pub fn chain(&self) -> impl Iterator<Item = &Image> {
+    pub fn chain(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(self.below.iter().flatten())
     }
 }
