@@ -10,8 +10,10 @@ use crate::server::Checkup;
 use super::failure::Failure;
 use super::local::{ConfigFile, DataDir};
 use super::output::{Output, can_ask, confirm, count, table};
+use super::rebuild;
 
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("repair").args(["fix", "rebuild"]))]
 pub(super) struct Doctor {
     #[command(flatten)]
     config: ConfigFile,
@@ -20,11 +22,15 @@ pub(super) struct Doctor {
     /// Repair what can be repaired; asks before each repair.
     #[arg(long)]
     fix: bool,
+    /// Make again what the database has lost, from the records of snapshot sets beside their files; shows it and asks
+    /// first. No server may run.
+    #[arg(long)]
+    rebuild: bool,
     /// Do not ask. Damaged disks are left as they are.
-    #[arg(long, requires = "fix")]
+    #[arg(long, requires = "repair")]
     yes: bool,
     /// Accept damaged disks too, as they are now.
-    #[arg(long, requires = "yes")]
+    #[arg(long, requires_all = ["yes", "fix"])]
     accept_damaged: bool,
 }
 
@@ -35,6 +41,9 @@ pub(super) fn run(command: &Doctor, output: &Output) -> Result<(), Failure> {
         ));
     }
     let data_dir = command.data.path()?;
+    if command.rebuild {
+        return rebuild::run(&data_dir, command.yes, output);
+    }
     let config = command.config.load()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -18,6 +18,7 @@ mod manual;
 mod naming;
 mod output;
 mod quickstart;
+mod rebuild;
 mod relocate;
 mod remote;
 mod rescue;

@@ -59,6 +59,7 @@ impl Doctor {
     fn rest(&self, at_rest: bool) -> Vec<Ailment> {
         let mut found = self.copied();
         found.extend(self.moved());
+        found.extend(self.records());
         found.extend(self.stuck());
         found.extend(self.library());
         found.extend(self.exposed());
@@ -119,6 +120,13 @@ impl Doctor {
         let object = self.deps.data_dir.display().to_string();
         let told = (self.deps.directory)()
             .map(|text| ailment(Kind::DataDirectoryCopied, Severity::Error, object, text));
+        told.into_iter().collect()
+    }
+
+    fn records(&self) -> Vec<Ailment> {
+        let object = self.deps.data_dir.join("sets").display().to_string();
+        let told = (self.deps.records)()
+            .map(|text| ailment(Kind::SetRecords, Severity::Error, object, text));
         told.into_iter().collect()
     }
 

@@ -33,6 +33,8 @@ pub enum Kind {
     DataDirectoryMoved,
     /// The data directory is not the one that its id was made for: a copy, or restored.
     DataDirectoryCopied,
+    /// The database and the records of sets beside their files do not know the same sets: no server starts.
+    SetRecords,
     /// An operation that cannot end now; its machines are held.
     Stuck,
     /// A definition, or a `tops.json`, that cannot be read.
@@ -131,7 +133,7 @@ pub type LibraryProblems = Box<dyn Fn() -> Vec<LibraryProblem> + Send + Sync>;
 /// Looks whether the TLS files will do.
 pub type Certificates = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 
-/// Looks whether the data directory is another one than it was; then what was found and what to do.
+/// Looks whether the data directory is what it was; else what was found and what to do.
 pub type Directory = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// Freezes what is to be frozen, as the server does by itself a moment later, and gives what is.
@@ -157,6 +159,8 @@ pub struct Deps {
     pub certificates: Certificates,
     /// Whether the data directory is the one that it was.
     pub directory: Directory,
+    /// Whether the database and the records of sets know the same sets.
+    pub records: Directory,
     /// What must stay free.
     pub reserve: Reserve,
     /// The deepest chain that is allowed.

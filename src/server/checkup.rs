@@ -11,14 +11,15 @@ use crate::engine::definition::{DEFINITION, TOPS};
 use crate::engine::library::{Library, Problem};
 use crate::engine::qcow2::chain::Roots;
 use crate::store::lock::{DirectoryLock, LockError};
-use crate::store::sqlite::{self, OpenError, SqliteStore};
+use crate::store::sqlite::{self, OpenError};
 use crate::tls;
 
 use super::machines::roots;
 use super::parts::Parts;
 use super::run::reserve;
 use super::{
-    StartError, ask, existing_data_dir, frozen, identity, no_data_dir, relocate, require_database,
+    StartError, ask, existing_data_dir, frozen, identity, no_data_dir, records, relocate,
+    require_database,
 };
 
 /// Who looks at a data directory.
@@ -55,7 +56,7 @@ impl Checkup {
             Err(other) => return Err(OpenError::Lock(other).into()),
         }
         require_database(&data_dir)?;
-        let store = SqliteStore::open(&data_dir)?;
+        let store = records::open_store(&data_dir)?;
         match repairs {
             true => relocate::writable(&data_dir)?,
             false => relocate::settled(&data_dir)?,
@@ -91,12 +92,12 @@ pub(super) fn doctor(
         data_dir.join("tls"),
         parts.clock.clone(),
     );
-    let secure = config.listen.https.is_some();
+    let (secure, serves) = (config.listen.https.is_some(), logons.is_some());
     Doctor::new(doctor::Deps {
         coordinator: parts.coordinator.clone(),
         compute: parts.compute.clone(),
         store: parts.store.clone(),
-        frozen: logons.is_some().then(|| freeze(parts)),
+        frozen: serves.then(|| freeze(parts)),
         clock: parts.clock.clone(),
         logons,
         library: Box::new(move || problems(library.as_deref(), &roots)),
@@ -109,6 +110,10 @@ pub(super) fn doctor(
         directory: Box::new({
             let data_dir = data_dir.to_owned();
             move || identity::finding(&data_dir)
+        }),
+        records: Box::new({
+            let (data_dir, store) = (data_dir.to_owned(), parts.sqlite.clone());
+            move || records::finding(&data_dir, &store, serves)
         }),
         reserve: reserve(config),
         chain_cap: config.snapshot.chain_cap,

@@ -8,6 +8,8 @@ mod here;
 mod identity;
 mod machines;
 mod parts;
+mod rebuild;
+mod records;
 mod relocate;
 mod rescue;
 mod run;
@@ -22,7 +24,7 @@ use crate::config::{AuditTo, Config};
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
 use crate::http;
-use crate::store::lock::{DirectoryLock, LockError};
+use crate::store::lock::DirectoryLock;
 use crate::store::sqlite::{self, OpenError, SqliteStore};
 use crate::tls::TlsError;
 
@@ -30,6 +32,7 @@ pub use ask::{history, unlock};
 pub use checkup::Checkup;
 pub use here::{Differing, HERE_FAILPOINTS, Here, HereState, here};
 pub use machines::{change_machine, import_machine, machines, not_clonable, remove_machine};
+pub use rebuild::{REBUILD_FAILPOINTS, Rebuild, RebuildState, Stands, rebuild};
 pub use relocate::{RELOCATE_FAILPOINTS, Relocated, Relocation, relocate};
 pub use rescue::rescue;
 pub use run::{Reload, Server};
@@ -214,12 +217,12 @@ pub fn require_own(data_dir: &Path) -> Result<(), StartError> {
 /// [`StartError`].
 fn take_store(data_dir: &Path) -> Result<SqliteStore, StartError> {
     require_database(data_dir)?;
-    SqliteStore::open(data_dir).map_err(|error| match error {
-        OpenError::Lock(LockError::Busy { .. }) => {
-            StartError::Busy(format!("stop the server first: {error}"))
-        }
-        other => other.into(),
-    })
+    let store = records::open_store(data_dir).map_err(|error| match error {
+        StartError::Busy(why) => StartError::Busy(format!("stop the server first: {why}")),
+        other => other,
+    })?;
+    records::require_known(data_dir, &store)?;
+    Ok(store)
 }
 
 /// Refuses a data directory with files of snapshot sets and no database: a new one would make them files that nobody
@@ -236,8 +239,9 @@ fn require_database(data_dir: &Path) -> Result<(), StartError> {
     match there || !files.any(|file| file.path().is_file()) {
         true => Ok(()),
         false => Err(StartError::Failed(format!(
-            "{} is missing or empty, and sets/ holds files of snapshot sets: put the database back, or, to begin anew, move sets/ away",
-            file.display()
+            "{} is missing or empty, and sets/ holds files of snapshot sets: put the database back, or run `groupshot doctor --rebuild --data-dir {}`, which makes it anew from the records of the sets, or, to begin anew, move sets/ away",
+            file.display(),
+            data_dir.display()
         ))),
     }
 }

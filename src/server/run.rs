@@ -46,8 +46,8 @@ use crate::wsman::request::Limits;
 use super::parts::Parts;
 use super::systemd::{Notify, Sockets};
 use super::{
-    StartError, checkup, enough_files, frozen, identity, make_data_dir, raise_open_files, relocate,
-    require_database,
+    StartError, checkup, enough_files, frozen, identity, make_data_dir, raise_open_files, records,
+    relocate, require_database,
 };
 
 /// What the parts of the server get beyond the time of requests and operations to end when it stops.
@@ -100,7 +100,8 @@ impl Server {
         enough_files(config.limits.connections, raise_open_files()).map_err(StartError::Config)?;
         let data_dir = make_data_dir(data_dir)?;
         require_database(&data_dir)?;
-        let sqlite = SqliteStore::open(&data_dir)?;
+        let sqlite = records::open_store(&data_dir)?;
+        records::require_known(&data_dir, &sqlite)?;
         relocate::writable(&data_dir)?;
         let parts = Parts::open(&data_dir, config, sqlite)?;
         relocate::in_place(&parts, &data_dir).await?;
@@ -121,6 +122,7 @@ impl Server {
         // What fails now is told and tried again by the task that follows the store.
         let _later = frozen.renew(|| frozen::files(&store.state()));
         let recovered = coordinator.recover().await.map_err(StartError::failed)?;
+        records::settle(&data_dir, &sqlite).await?;
         if recovered != Recovered::default() {
             tracing::info!("Recovered: {recovered}");
         }

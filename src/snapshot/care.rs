@@ -24,6 +24,7 @@ use crate::snapshot::destroy::Destroy;
 use crate::snapshot::export::Export;
 use crate::snapshot::journal::{self, Intent, Record};
 use crate::snapshot::kind::Kind;
+use crate::snapshot::known::Known;
 use crate::snapshot::members::{Holder, Mode, Resource};
 use crate::snapshot::orphans;
 use crate::store::{Change, State};
@@ -129,11 +130,11 @@ impl Coordinator {
         Ok(all.map(journal).collect())
     }
 
-    /// The files among ours that no machine, no set and no journal names; none as long as a journal cannot be
-    /// understood. Blocks.
+    /// The files among ours that no machine, no set and no journal names; none as long as a journal or the record of a
+    /// set cannot be understood. Blocks.
     #[must_use]
     pub fn orphans(&self) -> Vec<PathBuf> {
-        let mut all_read = true;
+        let mut all_read = Known::of(&self.core).unreadable.is_empty();
         let found = orphans::look(&self.core, || {
             let mut named = BTreeSet::new();
             for (_, intent) in journals(&self.core).unwrap_or_default() {
@@ -380,11 +381,52 @@ pub fn named_by_journals(data_dir: &Path) -> io::Result<Journaled> {
     Ok(found)
 }
 
+/// What operations that have not ended may change.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    /// How many there are.
+    pub(crate) open: usize,
+    /// The sets that they make or destroy.
+    pub(crate) sets: BTreeSet<SetId>,
+    /// The machines that they work on.
+    pub(crate) machines: BTreeSet<VmId>,
+}
+
+/// Reads that from the journals of a data directory; one that cannot be understood tells of nothing. Blocks.
+///
+/// # Errors
+/// The folder or a file cannot be read.
+pub(crate) fn in_flight(data_dir: &Path) -> io::Result<InFlight> {
+    let mut found = InFlight::default();
+    let journals = journals_in(&data_dir.join(JOURNALS))?.into_iter();
+    for intent in journals.filter_map(|(_, told)| told.ok()) {
+        found.open += 1;
+        match *intent {
+            Intent::Create(it) => {
+                found.sets.insert(it.set.id);
+                found.machines.extend(it.members.iter().map(|m| m.machine));
+            }
+            Intent::Destroy(it) => {
+                found.sets.insert(it.set);
+                found.machines.extend(it.members.iter().map(|m| m.machine));
+            }
+            Intent::Apply(it) => found.machines.extend(it.members.iter().map(|m| m.machine)),
+            Intent::Export(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The error with the name of the file.
+fn at(file: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+}
+
 fn journals_in(folder: &Path) -> io::Result<Vec<Told>> {
     let mut found = Vec::new();
     let entries = match fs::read_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
-        entries => entries?,
+        entries => entries.map_err(|e| at(folder, &e))?,
     };
     for entry in entries {
         let path = entry?.path();
@@ -393,7 +435,7 @@ fn journals_in(folder: &Path) -> io::Result<Vec<Told>> {
         }
         let bytes = match held::read(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // it has ended meanwhile
-            bytes => bytes?,
+            bytes => bytes.map_err(|e| at(&path, &e))?,
         };
         match journal::read(&bytes) {
             Ok((records, _)) => {

@@ -19,6 +19,7 @@ use crate::snapshot::export::Exports;
 use crate::snapshot::files::Files;
 use crate::snapshot::members::{Busy, Members, Resource};
 use crate::snapshot::spares::Spares;
+use crate::store::record::SETS;
 use crate::store::{Store, StoreError};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -92,7 +93,7 @@ impl Core {
     }
 
     pub(crate) fn sets(&self) -> PathBuf {
-        self.deps.data_dir.join("sets")
+        self.deps.data_dir.join(SETS)
     }
 
     /// Tells the server to stop at once.

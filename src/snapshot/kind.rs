@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use crate::engine::EngineError;
 use crate::engine::failure::At;
 use crate::id::{JobId, SetId};
+use crate::snapshot::core::Core;
 use crate::snapshot::journal::{Intent, Record};
 use crate::snapshot::members::{Mode, Resource};
 use crate::snapshot::operation::Operation;
@@ -62,6 +63,12 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     /// What it holds from its start to its end.
     fn resources(&self) -> Vec<(Resource, Mode)>;
 
+    /// Whether something shows that it was committed, whatever its journal tells: a record that is gone from the end of
+    /// a journal looks as if it had never been written. Blocks.
+    fn shows_commit(&self, _: &Core) -> bool {
+        false
+    }
+
     /// Adds every file that it makes or keeps, by every name that the file may have meanwhile.
     fn names(&self, named: &mut BTreeSet<PathBuf>);
 
@@ -108,6 +115,9 @@ pub(crate) struct Step<K: Kind> {
 /// Work on one part; blocks.
 pub(crate) type PartWork<K> = fn(&Operation<K>, &<K as Kind>::Part) -> Result<(), EngineError>;
 
+/// Work on everything at once, after the commit point; blocks.
+pub(crate) type WholeWork<K> = fn(&Operation<K>) -> Result<(), EngineError>;
+
 /// The kinds of work.
 pub(crate) enum Work<K: Kind> {
     /// On each part, several at a time.
@@ -117,6 +127,8 @@ pub(crate) enum Work<K: Kind> {
         /// Undoes it, also if it was never or half done.
         undo: Option<PartWork<K>>,
     },
+    /// One thing for all parts.
+    Whole(WholeWork<K>),
     /// A journal record.
     Record(fn(&K) -> Record),
     /// The one commit that makes the result visible and ends the job. What was held is let go before.

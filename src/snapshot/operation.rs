@@ -21,7 +21,7 @@ use crate::inventory::{JobError, Machine};
 use crate::job::Worker;
 use crate::snapshot::core::Core;
 use crate::snapshot::journal::{Journal, Record, WriteError};
-use crate::snapshot::kind::{Kind, PartWork, Step, Work};
+use crate::snapshot::kind::{Kind, PartWork, Step, WholeWork, Work};
 use crate::snapshot::members::Lease;
 use crate::store::{State, StoreError};
 use crate::text::Text;
@@ -168,7 +168,7 @@ impl<K: Kind> Operation<K> {
                         return Ok(());
                     }
                 }
-                Work::Publish | Work::Clear => {}
+                Work::Whole(_) | Work::Publish | Work::Clear => {}
             }
             self.core.pass(K::NAME, step.name, "after")?;
         }
@@ -216,6 +216,7 @@ impl<K: Kind> Operation<K> {
                 self.let_go();
                 self.publish().await?;
             }
+            Work::Whole(run) => self.whole(run).await?,
             Work::Clear => self.clear().await?,
             Work::Record(record) => self.append(record(&self.kind)).await?,
         }
@@ -315,8 +316,8 @@ impl<K: Kind> Operation<K> {
             match worker.fail(error.clone(), Vec::new()).await {
                 Ok(()) | Err(StoreError::Refused(_)) => return Ok(()), // or it has ended already
                 Err(StoreError::Broken(cause)) => return Err(cause),
-                Err(StoreError::Full) => {
-                    let why = texts::STORE_FAILED.with("cause", StoreError::Full);
+                Err(error @ (StoreError::Full | StoreError::Unrecorded(_))) => {
+                    let why = texts::STORE_FAILED.with("cause", error);
                     self.wait(why, &mut pause).await;
                 }
             }
@@ -371,6 +372,23 @@ impl<K: Kind> Operation<K> {
             }
         }
         failures
+    }
+
+    /// Does what is one thing for all parts.
+    async fn whole(self: &Arc<Self>, run: WholeWork<K>) -> Result<(), Trouble> {
+        let operation = Arc::clone(self);
+        let work = tokio::task::spawn_blocking(move || run(&operation)).await;
+        match work {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if error.kind == EngineErrorKind::Broken => {
+                Err(Trouble::Broken(error.to_string()))
+            }
+            Ok(Err(error)) => Err(Trouble::Wait(error.text)),
+            Err(panicked) => {
+                tracing::error!(%panicked, "A step panicked");
+                Err(Trouble::Wait(texts::INTERNAL.text()))
+            }
+        }
     }
 
     fn one(&self, n: usize, run: PartWork<K>) -> Result<(), EngineError> {

@@ -12,6 +12,8 @@ use crate::engine::graph::{self, Graph};
 use crate::held::{Folder, Kind};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
+use crate::snapshot::known::Known;
+use crate::store::record::{self, SETS};
 
 /// Where a clone lies that must share the file system of its image.
 pub(crate) const BESIDE: &str = ".groupshot";
@@ -80,8 +82,7 @@ pub(crate) fn missing(core: &Core) -> BTreeSet<PathBuf> {
     for machine in machines.values().filter(|m| m.definition.is_file()) {
         named.extend(machine.disks.iter().map(|disk| disk.file.clone()));
     }
-    let state = core.deps.store.state();
-    for member in state.sets.values().flat_map(|set| &set.members) {
+    for member in Known::of(core).members() {
         let disks: Vec<_> = member.disks.iter().filter(|d| graph::is_file(d)).collect();
         let definition = (!disks.is_empty()).then(|| member.definition.clone());
         let files = disks.iter().map(|disk| disk.file.clone());
@@ -111,13 +112,17 @@ fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
         let below = |disk: &str| compute.below(machine.id, disk);
         known.extend(disks.map(|disk| (disk.file.clone(), disk.format, below(&disk.id))));
     }
-    for set in core.deps.store.state().sets.values() {
+    let sets = Known::of(core);
+    for set in sets.sets() {
+        let record = record::path(&core.deps.data_dir, set.id);
+        named.extend([record.with_extension("json.new"), record]);
         for member in &set.members {
             named.insert(member.definition.clone());
             let disks = member.disks.iter();
             known.extend(disks.map(|disk| (disk.file.clone(), disk.format, disk.known_below())));
         }
     }
+    named.extend(sets.unreadable.into_iter().map(|(file, _)| file));
     let left = core.deps.store.state().leftovers.clone();
     let left = left.values().filter(|l| !damage::is_changed(&l.sealed));
     named.extend(left.map(|l| l.file.clone()));
@@ -131,9 +136,6 @@ fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
     }
     named
 }
-
-/// The folder of a data directory for files of sets.
-const SETS: &str = "sets";
 
 /// `sets/<set>/<machine>/<file>`: nothing of ours lies deeper.
 const DEPTH: u8 = 3;

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::held;
 use crate::id::{JobId, SetId};
-use crate::inventory::JobError;
+use crate::inventory::{JobError, JobState};
 use crate::snapshot::apply::Apply;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
@@ -95,6 +95,11 @@ pub enum RecoveryError {
     /// A journal that cannot be understood.
     #[error("{0} {1}")]
     Unreadable(PathBuf, Unreadable),
+    /// A journal without the record of its commit, though what that commits is there.
+    #[error(
+        "{0} is damaged: its last record is gone, and what that commits is done; put the journal back from a backup, or move it away and run `groupshot doctor --rebuild`"
+    )]
+    Shortened(PathBuf),
     /// Two journals claim the same machine.
     #[error("{0}: another journal holds one of its machines")]
     Contradiction(PathBuf),
@@ -110,6 +115,31 @@ struct Story {
     intent: Intent,
     /// What came after the intent.
     records: Vec<Record>,
+}
+
+impl Story {
+    /// Refuses to undo what is seen to be committed.
+    fn require_commit(&self, core: &Core) -> Result<(), RecoveryError> {
+        let shortened = match &self.intent {
+            Intent::Create(it) => self.lacks_commit(core, &Create::new(it.clone())),
+            Intent::Apply(it) => self.lacks_commit(core, &Apply::new(it.clone())),
+            Intent::Export(it) => self.lacks_commit(core, &Export::new(it.clone())),
+            Intent::Destroy(it) => self.lacks_commit(core, &Destroy::new(it.clone())),
+        };
+        match shortened {
+            true => Err(RecoveryError::Shortened(self.path.clone())),
+            false => Ok(()),
+        }
+    }
+
+    fn lacks_commit<K: Kind>(&self, core: &Core, kind: &K) -> bool {
+        let state = core.deps.store.state();
+        let job = state.jobs.get(&kind.job());
+        let completed = job.is_some_and(|job| job.state == JobState::Completed);
+        !K::TAKE.is_empty()
+            && !self.records.iter().any(Record::commits)
+            && (completed || kind.shows_commit(core))
+    }
 }
 
 impl Coordinator {
@@ -263,7 +293,10 @@ impl Coordinator {
             let error = failed(texts::LOST.text(), Vec::new());
             match worker.fail(error, Vec::new()).await {
                 // A full disk: the job service tries this end again.
-                Ok(()) | Err(StoreError::Full | StoreError::Refused(_)) => ended.push(job.id),
+                Ok(())
+                | Err(StoreError::Full | StoreError::Refused(_) | StoreError::Unrecorded(_)) => {
+                    ended.push(job.id);
+                }
                 Err(StoreError::Broken(cause)) => return Err(RecoveryError::Broken(cause)),
             }
         }
@@ -340,6 +373,9 @@ fn read_all(core: &Core) -> Result<Vec<Story>, RecoveryError> {
                 .remove()
                 .map_err(|e| RecoveryError::Broken(e.to_string()))?,
         }
+    }
+    for story in &stories {
+        story.require_commit(core)?;
     }
     if let Err(error) = core.spares.open(empty) {
         tracing::warn!(%error, "No spare journals can be made; requests take longer");

@@ -20,9 +20,9 @@ use crate::inventory::{Format, Snapshot, SnapshotDisk};
 use crate::snapshot::care;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
+use crate::snapshot::known::Known;
 use crate::snapshot::members::{Mode, Resource};
 use crate::snapshot::orphans;
-use crate::store::State;
 use crate::text::catalog::snapshot as texts;
 
 /// How deep our files lie at most: clones of a clone that became the active file lie below it.
@@ -77,7 +77,7 @@ struct Lost<'a> {
     machine: VmId,
     folder: PathBuf,
     definition: Definition,
-    state: Arc<State>,
+    known: Known,
 }
 
 impl<'a> Lost<'a> {
@@ -96,7 +96,7 @@ impl<'a> Lost<'a> {
             machine,
             folder,
             definition: definition.map_err(|text| text.render())?,
-            state: core.deps.store.state(),
+            known: Known::of(core).whole().map_err(|e| e.to_string())?,
         })
     }
 
@@ -180,8 +180,7 @@ impl<'a> Lost<'a> {
     /// be read counts as lying on all that it is known to have lain on.
     fn graph(&self, at: &At, candidates: &[(PathBuf, Format)]) -> Result<Graph, EngineError> {
         let mut graph = Graph::read(at, candidates.iter().cloned(), [])?;
-        let members = self.state.sets.values().flat_map(|set| &set.members);
-        for disk in members.flat_map(|m| &m.disks).filter(|d| graph::is_file(d)) {
+        for disk in self.known.disks().filter(|d| graph::is_file(d)) {
             graph.follow_known(at, &disk.file, disk.format, || disk.known_below())?;
         }
         let compute = &self.core.deps.compute;
@@ -196,8 +195,7 @@ impl<'a> Lost<'a> {
 
     /// Every file that a snapshot names.
     fn kept(&self) -> Vec<(PathBuf, Format)> {
-        let members = self.state.sets.values().flat_map(|set| &set.members);
-        let disks = members.flat_map(|m| &m.disks).filter(|d| graph::is_file(d));
+        let disks = self.known.disks().filter(|d| graph::is_file(d));
         disks.map(|d| (d.file.clone(), d.format)).collect()
     }
 
@@ -218,7 +216,7 @@ impl<'a> Lost<'a> {
     }
 
     fn snapshots(&self) -> impl Iterator<Item = &Snapshot> {
-        let members = self.state.sets.values().flat_map(|set| &set.members);
+        let members = self.known.members();
         members.filter(|m| m.machine == self.machine)
     }
 
@@ -232,8 +230,9 @@ impl<'a> Lost<'a> {
         if ours && mode & 0o222 == 0 {
             return Err(format!("what lay on {} is gone", file.display()));
         }
-        let position = self.state.position(self.machine);
-        let Some((_, snapshot)) = position.parent.and_then(|id| self.state.snapshot(id)) else {
+        let state = self.core.deps.store.state();
+        let position = state.position(self.machine);
+        let Some((_, snapshot)) = position.parent.and_then(|id| state.snapshot(id)) else {
             return Ok(());
         };
         let on = |kept: &SnapshotDisk| {

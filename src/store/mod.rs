@@ -4,11 +4,13 @@
 //! the newest state, run by the one writer; its batch is durable before the new state is published and the
 //! caller gets its answer. Many callers share one fdatasync (group commit).
 //!
-//! [`sqlite`] is the durable store, [`memory`] keeps the same promises for as long as the process lives.
+//! [`sqlite`] is the durable store, [`memory`] keeps the same promises for as long as the process lives; [`record`]
+//! is what is known of each set outside the database, written before each transaction that changes the set.
 
 mod apply;
 pub mod lock;
 pub mod memory;
+pub mod record;
 pub mod sqlite;
 
 use std::collections::BTreeMap;
@@ -57,6 +59,15 @@ impl State {
     }
 }
 
+/// What is known of a database apart from its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// How many transactions it holds.
+    pub transactions: u64,
+    /// Whether each of its sets has had a record beside its files since some start.
+    pub recorded: bool,
+}
+
 /// One change of one record.
 #[derive(Debug, Clone)]
 pub enum Change {
@@ -93,6 +104,9 @@ pub enum StoreError {
     /// The disk is full; nothing of the transaction is kept, the store goes on.
     #[error("database: no space left on the disk that holds it")]
     Full,
+    /// The record of a set beside its files cannot be written; nothing of the transaction is kept, the store goes on.
+    #[error("{0}")]
+    Unrecorded(String),
     /// The transaction asks for what cannot be kept (a path that is no UTF-8, an end of a job that has
     /// ended); nothing of it is kept, the store goes on.
     #[error("database: {0}")]

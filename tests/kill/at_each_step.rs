@@ -28,7 +28,7 @@ fn of_the_undo(point: &str) -> bool {
 /// The points that a recovery passes, forward or back.
 fn of_recovery(forward: bool) -> impl Iterator<Item = &'static str> {
     let steps: &[&str] = match forward {
-        true => &[".tops.", ".publish.", ".clear."],
+        true => &[".record.", ".tops.", ".publish.", ".clear."],
         false => &[".abort.", ".undone."],
     };
     let passed = move |p: &&&str| steps.iter().any(|s| p.contains(s));
@@ -128,6 +128,7 @@ fn at_every_point_of_the_recovery_too() {
         "create.intent.after",
         "create.settle.after",
         "create.commit.after",
+        "create.record.after",
         "create.tops.after",
     ];
     let first: BTreeSet<&str> = match long {
@@ -163,7 +164,7 @@ fn at_every_commit_of_the_store() {
         return;
     }
     let mut reached = 0;
-    for point in ["store.commit", "store.committed"] {
+    for point in ["store.recorded", "store.commit", "store.committed"] {
         for nth in 1..=6 {
             let site = Site::new(Ground::Host);
             let mut ledger = Ledger::new(vec![site.machine("web", &[Image::Qcow2], 1)]);

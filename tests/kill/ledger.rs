@@ -275,6 +275,10 @@ impl From<Error> for Refusal {
 fn check_files(site: &Site, shown: &Shown, what: &str) {
     let members = shown.sets.values().flat_map(|set| &set.members);
     let mut named: BTreeSet<&Path> = shown.tops.values().map(PathBuf::as_path).collect();
+    let records = shown.sets.keys();
+    let records = records.map(|set| site.data.join("sets").join(set).join("set.json"));
+    let records: Vec<_> = records.collect();
+    named.extend(records.iter().map(PathBuf::as_path));
     for member in members {
         named.insert(&member.definition);
         named.extend(member.disks.values().map(PathBuf::as_path));

@@ -64,7 +64,7 @@ async fn take(world: &World) -> SetId {
     accepted.set
 }
 
-fn request(set: SetId) -> ApplyRequest {
+pub(super) fn request(set: SetId) -> ApplyRequest {
     ApplyRequest {
         set,
         only: None,

@@ -22,7 +22,7 @@ fn before_the_commit(point: &str) -> bool {
 }
 
 fn of_recovery(point: &str) -> bool {
-    let names = ["tops", "publish", "clear", "abort", "undone"];
+    let names = ["record", "tops", "publish", "clear", "abort", "undone"];
     names.iter().any(|n| point.contains(&format!(".{n}.")))
 }
 
@@ -77,6 +77,7 @@ async fn every_step_of_the_end_is_done_twice_as_done_once() {
     let world = furnish(root.path(), 2).await;
     world.coordinator.recover().await.unwrap();
     let world = world.with(fails_at(&[
+        "create.record.after",
         "create.tops.after",
         "create.publish.after",
         "create.clear.after",
@@ -133,6 +134,7 @@ async fn survives_a_kill_at_every_step() {
         if ![
             "create.cut.after",
             "create.commit.after",
+            "create.record.after",
             "create.publish.after",
         ]
         .contains(point)

@@ -4,6 +4,7 @@ mod apply;
 mod at_every_step;
 mod busy;
 mod destroy;
+mod flipped;
 mod freed;
 mod hidden;
 mod table;

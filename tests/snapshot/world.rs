@@ -24,7 +24,7 @@ use groupshot::snapshot::{
     Accepted, Coordinator, CreateRequest, Deps, Exports, Limits, Passage, Refused,
 };
 use groupshot::store::memory::MemoryStore;
-use groupshot::store::{Change, State, Store};
+use groupshot::store::{Change, State, Store, record};
 use jiff::Timestamp;
 
 use crate::support::site::is_spare;
@@ -209,6 +209,13 @@ impl World {
             expected.push(member.definition.parent().unwrap().to_owned());
             expected.extend([member.definition.clone(), top.clone()]);
         }
+        let record = record::path(&self.root.join("data"), set.id);
+        expected.push(record);
+        let recorded = record::read(&self.root.join("data"), set.id);
+        let recorded = recorded.unwrap().unwrap();
+        assert_eq!(unsealed(&recorded.set), unsealed(set), "{at}");
+        let mut groups = recorded.collections.iter();
+        assert!(groups.any(|c| Some(c.id) == set.collection), "{at}");
         expected.sort();
         let mut ours = self.ours();
         ours.sort();
@@ -266,12 +273,7 @@ impl Left {
                 .values()
                 .map(|c| Change::PutCollection((**c).clone())),
         );
-        for set in state.sets.values() {
-            let mut set = SnapshotSet::clone(set);
-            let disks = set.members.iter_mut().flat_map(|m| &mut m.disks);
-            disks.for_each(|disk| disk.sealed.clear());
-            changes.push(Change::PutSet(set));
-        }
+        changes.extend(state.sets.values().map(|set| Change::PutSet(unsealed(set))));
         changes.extend(
             state
                 .positions
@@ -282,6 +284,14 @@ impl Left {
         put(&*store, changes).await;
         store
     }
+}
+
+/// The set without its seals: what was put back are other files.
+fn unsealed(set: &SnapshotSet) -> SnapshotSet {
+    let mut set = set.clone();
+    let disks = set.members.iter_mut().flat_map(|m| &mut m.disks);
+    disks.for_each(|disk| disk.sealed.clear());
+    set
 }
 
 /// What is put back are other files than those that were sealed: takes seals and inodes out of a journal.

@@ -10,6 +10,7 @@ use crate::support::site::{Ground, Image, Site, assert_holds, is_spare};
 use crate::support::wire::Wire;
 
 mod old;
+mod records;
 
 const FAILED: i32 = 1;
 const REFUSED: i32 = 3;

@@ -79,7 +79,20 @@ fn a_directory_of_an_older_version_is_served_and_gets_its_checksums() {
     }
     let home = laid_out();
     let data = home.path().join("data");
-    // The second start reads what the first has made of it.
+    let records = || {
+        let folders = fs::read_dir(data.join("sets")).unwrap();
+        let files = folders.map(|f| f.unwrap().path().join("set.json"));
+        files.filter(|f| f.exists()).count()
+    };
+    // The first start dies when two of three sets have their records; none of them counts as away.
+    let died = Server::try_with(&Options {
+        data: Some(&data),
+        env: &[("GROUPSHOT_FAILPOINTS", "record.written#2=abort")],
+        ..Options::default()
+    });
+    assert!(died.err().unwrap().contains("signal: 9"));
+    assert!(records() >= 2);
+    // The third start reads what the second has made of it.
     for start in 1..=2 {
         let server = Server::with(&Options {
             data: Some(&data),
@@ -103,6 +116,7 @@ fn a_directory_of_an_older_version_is_served_and_gets_its_checksums() {
             }
         }
         drop(server);
+        assert_eq!(records(), 3, "start {start}");
         assert!(data.join("groupshot.commits").exists(), "start {start}");
         let users = fs::read_to_string(data.join("users.json")).unwrap();
         assert!(users.contains("checksum"), "{users}");

@@ -341,10 +341,13 @@ pub(crate) fn older_database(data: &Path) -> rusqlite::Connection {
         database.execute(&plain, []).unwrap();
     }
     database
-        .execute_batch("DROP TABLE commits; DROP TABLE history")
+        .execute_batch("DROP TABLE commits; DROP TABLE history; DROP TABLE marks")
         .unwrap();
     database.pragma_update(None, "user_version", 2).unwrap();
     fs::remove_file(data.join("groupshot.commits")).unwrap();
+    for folder in fs::read_dir(data.join("sets")).into_iter().flatten() {
+        let _none_of_a_set_that_is_gone = fs::remove_file(folder.unwrap().path().join("set.json"));
+    }
     database
 }
 

@@ -15,6 +15,7 @@ use crate::snapshot::accept::refused;
 use crate::snapshot::apply::Member;
 use crate::snapshot::core::Core;
 use crate::snapshot::destroy;
+use crate::snapshot::known::Known;
 use crate::snapshot::{Accepted, Refused};
 use crate::text::catalog::snapshot as texts;
 
@@ -111,10 +112,12 @@ impl Uses {
     }
 
     fn look(core: &Core) -> Self {
-        let (state, machines) = (core.deps.store.state(), core.deps.compute.machines());
-        let members = state.sets.values().flat_map(|s| &s.members);
-        let mut uses = Self::default();
-        for disk in members.flat_map(|m| &m.disks) {
+        let (known, machines) = (Known::of(core), core.deps.compute.machines());
+        let mut uses = Self {
+            unsure: !known.unreadable.is_empty(),
+            ..Self::default()
+        };
+        for disk in known.disks() {
             uses.add(&disk.file, disk.format, || disk.known_below());
         }
         for machine in machines.values() {

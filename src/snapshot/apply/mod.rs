@@ -130,6 +130,19 @@ impl Kind for Apply {
         resources(self.intent.set, machines)
     }
 
+    fn shows_commit(&self, core: &Core) -> bool {
+        let mut members = self.intent.members.iter();
+        members.any(|member| {
+            let machine = core.deps.compute.machine(member.machine);
+            let now = machine.map(|m| m.tops()).unwrap_or_default();
+            let mut moved = member.reverts.iter();
+            moved.any(|r| {
+                let active = now.get(&r.disk.id).map(|top| &top.file);
+                r.new_file != r.disk.file && active == Some(&r.new_file)
+            })
+        })
+    }
+
     fn names(&self, named: &mut BTreeSet<PathBuf>) {
         for revert in self.intent.members.iter().flat_map(|m| &m.reverts) {
             named.insert(revert.new_file.clone());

@@ -1,7 +1,7 @@
 //! Taking a set: resolve, lease, hold, plan; then the steps.
 //!
 //! ```text
-//!   define ▶ prepare ▶ PREPARED ▶ cut ▶ settle ▶ CUT ▶ tops ▶ publish (set, positions, job 7) ▶ clear
+//!   define ▶ prepare ▶ PREPARED ▶ cut ▶ settle ▶ CUT ▶ record ▶ tops ▶ publish (set, positions, job 7) ▶ clear
 //! ```
 
 mod check;
@@ -30,7 +30,7 @@ use crate::snapshot::journal::{self, Record};
 use crate::snapshot::kind::{Kind, Step, Words};
 use crate::snapshot::members::{Mode, Resource};
 use crate::snapshot::{Accepted, Refused};
-use crate::store::{Change, State};
+use crate::store::{Change, State, record};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -80,6 +80,11 @@ impl Create {
 
     fn seals(&self) -> MutexGuard<'_, Seals> {
         self.seals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The set as it is published.
+    fn finished(&self) -> SnapshotSet {
+        self.intent.finished(&self.times(), &self.seals())
     }
 
     /// Notes that the machine's disks are captured now.
@@ -137,6 +142,10 @@ impl Kind for Create {
         machines.collect()
     }
 
+    fn shows_commit(&self, core: &Core) -> bool {
+        record::read(&core.deps.data_dir, self.set()).is_some()
+    }
+
     fn names(&self, named: &mut BTreeSet<PathBuf>) {
         for member in &self.intent.members {
             named.insert(member.definition.to.clone());
@@ -161,7 +170,7 @@ impl Kind for Create {
         if state.sets.contains_key(&self.set()) {
             return None;
         }
-        let set = self.intent.finished(&self.times(), &self.seals());
+        let set = self.finished();
         let members = set.members.iter().map(|member| {
             let parent = Some(member.id);
             let old = state.position(member.machine);

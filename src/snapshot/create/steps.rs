@@ -11,7 +11,9 @@ use crate::snapshot::create::{Create, Member};
 use crate::snapshot::damage;
 use crate::snapshot::journal::Record;
 use crate::snapshot::kind::{Step, Work};
+use crate::snapshot::known;
 use crate::snapshot::operation::Operation;
+use crate::store::record::SetRecord;
 use crate::text::catalog::snapshot as texts;
 
 /// Up to and with the commit point, which is the last of them.
@@ -73,6 +75,12 @@ pub(crate) const TAKE: &[Step<Create>] = &[
 /// After the commit point.
 pub(crate) const FINISH: &[Step<Create>] = &[
     Step {
+        name: "record",
+        percent: 86,
+        doing: texts::SET_RECORDING,
+        work: Work::Whole(record),
+    },
+    Step {
         name: "tops",
         percent: 88,
         doing: texts::SWITCHING,
@@ -112,6 +120,8 @@ pub const FAILPOINTS: &[&str] = &[
     "create.settle.after",
     "create.commit.before",
     "create.commit.after",
+    "create.record.before",
+    "create.record.after",
     "create.tops.before",
     "create.tops.after",
     "create.publish.before",
@@ -188,6 +198,17 @@ fn settle(operation: &Operation<Create>, member: &Member) -> Result<(), EngineEr
     }
     operation.kind.seals().insert(member.machine, sealed);
     Ok(())
+}
+
+/// The set beside its files, before anything runs on what it has made: what the publication will find.
+fn record(operation: &Operation<Create>) -> Result<(), EngineError> {
+    let core = &operation.core;
+    let state = core.deps.store.state();
+    let set = operation.kind.finished();
+    if state.sets.contains_key(&set.id) {
+        return Ok(()); // it is published, and changed since perhaps
+    }
+    known::record(core, &SetRecord::new(&set, &state.collections, 0))
 }
 
 /// A machine whose definition was removed since has no tops any more; one that merely cannot be read now is

@@ -18,6 +18,7 @@ use crate::snapshot::destroy::{Destroy, Member, Merge};
 use crate::snapshot::files::{FileGuard, FileUser};
 use crate::snapshot::journal::{Record, WriteError};
 use crate::snapshot::kind::Kind as _;
+use crate::snapshot::known::Known;
 use crate::snapshot::operation::Operation;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -111,9 +112,8 @@ fn go_on(operation: &Operation<Destroy>, member: &Member) -> Result<(), EngineEr
 
 /// Whether a snapshot names the file.
 fn is_kept(core: &Core, file: &Path) -> bool {
-    let state = core.deps.store.state();
-    let mut members = state.sets.values().flat_map(|set| &set.members);
-    members.any(|m| m.disks.iter().any(|disk| disk.file == file))
+    let known = Known::of(core);
+    known.disks().any(|disk| disk.file == file) || !known.unreadable.is_empty()
 }
 
 /// One merge. Inside, why the layer is kept; outside, trouble after which it only goes forward.

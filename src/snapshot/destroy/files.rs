@@ -17,8 +17,8 @@ use crate::inventory::{Format, Seal};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::{Layer, Member, Merge};
+use crate::snapshot::known::Known;
 use crate::snapshot::orphans::BESIDE;
-use crate::store::State;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -44,6 +44,8 @@ pub(super) struct Named {
 pub(super) struct Survey<'a> {
     core: &'a Core,
     member: &'a Member,
+    /// Whatever is known to be kept.
+    known: Known,
     pub(super) graph: Graph,
     pub(super) named: Vec<Named>,
     /// Files of the machine that nothing here names: its definition may have lost a disk, or be away. One of them may
@@ -107,7 +109,8 @@ impl<'a> Survey<'a> {
                 by: None,
             }));
         }
-        for set in core.deps.store.state().sets.values() {
+        let known = Known::of(core).whole()?;
+        for set in known.sets() {
             for snapshot in &set.members {
                 let disks = snapshot.disks.iter().filter(|d| is_file(d));
                 named.extend(disks.map(|disk| Named {
@@ -126,11 +129,11 @@ impl<'a> Survey<'a> {
         for n in &named {
             // Whose file is away: it may be any machine's.
             let at = At::new(&n.machine_name, &n.disk);
-            let known = || match by_record && n.machine != member.machine {
-                true => known_below(core, n),
+            let below = || match by_record && n.machine != member.machine {
+                true => known_below(core, &known, n),
                 false => None,
             };
-            graph.follow_known(&at, &n.file, n.format, known)?;
+            graph.follow_known(&at, &n.file, n.format, below)?;
         }
         graph.follow_if_there(&at, layers)?;
         let mut strangers = overlays(&core.sets(), member.machine);
@@ -151,6 +154,7 @@ impl<'a> Survey<'a> {
         Ok(Self {
             core,
             member,
+            known,
             graph,
             named,
             strangers,
@@ -182,10 +186,7 @@ impl<'a> Survey<'a> {
     /// Whether somebody else has changed the file since it was frozen, or put something else in its place, and
     /// nobody has accepted that.
     fn is_damaged(&self, file: &Path) -> bool {
-        let state = self.core.deps.store.state();
-        let members = state.sets.values().flat_map(|set| &set.members);
-        let marks = members.flat_map(|m| &m.disks);
-        let mut marks = marks.filter_map(|d| d.damage.as_ref());
+        let mut marks = self.known.disks().filter_map(|d| d.damage.as_ref());
         let place = damage::place(file);
         let is_marked = |files: &dyn Fn(&Path) -> bool| files(file) || files(&place);
         if is_marked(&|f| self.member.damaged.contains(f))
@@ -199,21 +200,20 @@ impl<'a> Survey<'a> {
         if self.inode(file).is_err() {
             return true;
         }
-        let seals = self.seals(&state, file);
+        let seals = self.seals(file);
         !self.touched.contains(&place) && seals.iter().any(|seal| *seal != now)
     }
 
     /// As what the file was frozen.
-    fn seals(&self, state: &State, file: &Path) -> Vec<Seal> {
-        let members = state.sets.values().flat_map(|set| &set.members);
-        let all = members.flat_map(|m| &m.disks).flat_map(|d| &d.sealed);
+    fn seals(&self, file: &Path) -> Vec<Seal> {
+        let all = self.known.disks().flat_map(|d| &d.sealed);
         let own = damage::of_file(all.chain(&self.member.sealed), file);
         own.map(|s| s.seal).collect()
     }
 
     /// The inode of the file as it was frozen, if it was.
     pub(super) fn frozen_inode(&self, file: &Path) -> Option<u64> {
-        let seals = self.seals(&self.core.deps.store.state(), file);
+        let seals = self.seals(file);
         seals.first().map(|seal| seal.inode)
     }
 
@@ -225,8 +225,7 @@ impl<'a> Survey<'a> {
     pub(super) fn inode(&self, file: &Path) -> io::Result<u64> {
         let open = held::open(file, false)?;
         let found = Identity::of(&open)?;
-        let state = self.core.deps.store.state();
-        let seals = self.seals(&state, file);
+        let seals = self.seals(file);
         let machine = self.core.deps.compute.machine(self.member.machine);
         let recorded = machine.as_deref().and_then(|m| m.image(file));
         let mut expected = seals.iter().map(|seal| seal.inode);
@@ -391,15 +390,14 @@ impl<'a> Survey<'a> {
 }
 
 /// The files that the named one is known to have lain on.
-fn known_below(core: &Core, named: &Named) -> Option<Vec<PathBuf>> {
+fn known_below(core: &Core, known: &Known, named: &Named) -> Option<Vec<PathBuf>> {
     if named.format == Format::Raw {
         return Some(Vec::new());
     }
     let Some((set, snapshot)) = named.by else {
         return core.deps.compute.below(named.machine, &named.disk);
     };
-    let state = core.deps.store.state();
-    let members = &state.sets.get(&set)?.members;
+    let members = &known.set(set)?.members;
     let member = members.iter().find(|m| m.id == snapshot)?;
     let disk = member.disks.iter().find(|d| d.id == named.disk)?;
     disk.known_below()

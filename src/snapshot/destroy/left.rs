@@ -13,6 +13,7 @@ use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::relink::transact;
 use crate::snapshot::destroy::{Layer, Member};
+use crate::snapshot::known::Known;
 use crate::store::{Change, State};
 
 /// What one cleaning could not remove.
@@ -36,7 +37,7 @@ impl Left {
     /// # Errors
     /// The store's.
     pub(super) fn remember(&self, core: &Core, member: &Member) -> Result<(), EngineError> {
-        let state = core.deps.store.state();
+        let (state, known) = (core.deps.store.state(), Known::of(core));
         let old: BTreeMap<_, _> = of(&state, member.machine)
             .map(|l| (l.file.clone(), l.clone()))
             .collect();
@@ -44,7 +45,7 @@ impl Left {
         let skipped =
             |l: &&Layer| member.captured.contains(&l.file) || self.files.contains(&l.file);
         let files = member.layers.iter().filter(skipped);
-        let files = files.filter(|l| is_ours(&core.sets(), &l.file) && !is_kept(&state, l));
+        let files = files.filter(|l| is_ours(&core.sets(), &l.file) && !is_kept(&known, l));
         new.extend(files.filter_map(|l| Some((l.file.clone(), leftover(member, l)?))));
         new.retain(|file, _| self.blind || self.files.contains(file));
         if new == old {
@@ -60,10 +61,8 @@ impl Left {
     }
 }
 
-fn is_kept(state: &State, layer: &Layer) -> bool {
-    let members = state.sets.values().flat_map(|set| &set.members);
-    let mut disks = members.flat_map(|m| &m.disks);
-    disks.any(|d| d.file == layer.file)
+fn is_kept(known: &Known, layer: &Layer) -> bool {
+    known.disks().any(|d| d.file == layer.file)
 }
 
 /// `None` if nobody could tell the file from another one.

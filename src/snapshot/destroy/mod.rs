@@ -1,7 +1,7 @@
 //! Destroying a set, or the snapshot of one of its machines.
 //!
 //! ```text
-//!   INTENT (the commit) ▶ forget (one transaction: gone for clients) ▶ clean ▶ publish (job 7) ▶ clear
+//!   INTENT (the commit) ▶ unrecord ▶ forget (one transaction: gone for clients) ▶ clean ▶ publish (job 7) ▶ clear
 //! ```
 //!
 //! `clean` unlinks what nothing lies on, and merges a layer that nothing names into the file under it. What
@@ -32,6 +32,7 @@ use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::journal::{self, Record};
 use crate::snapshot::kind::{Kind, Step, Words, Work};
+use crate::snapshot::known::Known;
 use crate::snapshot::members::{Mode, Resource};
 use crate::snapshot::{Accepted, Refused};
 use crate::store::{Change, State};
@@ -99,6 +100,12 @@ impl Destroy {
 
 const FINISH: &[Step<Destroy>] = &[
     Step {
+        name: "unrecord",
+        percent: 1,
+        doing: texts::SET_UNRECORDING,
+        work: Work::Whole(relink::unrecord),
+    },
+    Step {
         name: "forget",
         percent: 2,
         doing: texts::FORGETTING,
@@ -135,6 +142,8 @@ pub const FAILPOINTS: &[&str] = &[
     "destroy.intent.before",
     "destroy.intent.after",
     "destroy.job.after",
+    "destroy.unrecord.before",
+    "destroy.unrecord.after",
     "destroy.forget.before",
     "destroy.forget.after",
     "destroy.clean.before",
@@ -348,15 +357,14 @@ fn layers(
     active: bool,
 ) -> Vec<Layer> {
     let machine = core.deps.compute.machine(id);
-    let state = core.deps.store.state();
+    let (state, known) = (core.deps.store.state(), Known::of(core));
     let imported = machine.as_deref().map(graph::imported).unwrap_or_default();
     let left = left::of(&state, id).filter(|l| !damage::is_changed(&l.sealed));
     let mut sources = own;
     sources.extend(left.map(|l| (l.disk.clone(), l.file.clone(), l.format)));
     let captured: BTreeSet<_> = sources.iter().map(|(_, file, _)| file.clone()).collect();
     // Layers that another destroy had to keep may lie under any file of the machine.
-    let all = state.sets.values().flat_map(|s| &s.members);
-    for other in all.filter(|m| m.machine == id) {
+    for other in known.members().filter(|m| m.machine == id) {
         let disks = other.disks.iter().filter(|d| graph::is_file(d));
         sources.extend(disks.map(|d| (d.id.clone(), d.file.clone(), d.format)));
     }

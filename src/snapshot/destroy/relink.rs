@@ -17,10 +17,25 @@ use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::destroy::{Destroy, Member, Merge};
+use crate::snapshot::known;
 use crate::snapshot::operation::Operation;
 use crate::store::{Change, State, StoreError};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
+
+/// Removes the record beside the files of a set that goes as a whole: from here on nothing tells of it but the journal,
+/// and the database for a moment. Of a set that loses a member the next transaction writes it anew.
+pub(super) fn unrecord(operation: &Operation<Destroy>) -> Result<(), EngineError> {
+    let (core, intent) = (&operation.core, &operation.kind.intent);
+    let state = core.deps.store.state();
+    let goes = |id: SnapshotId| intent.members.iter().any(|m| m.snapshot == id);
+    let stays = state.sets.get(&intent.set).map(|set| &set.members);
+    let stays = stays.is_some_and(|members| members.iter().any(|m| !goes(m.id)));
+    match intent.tidies || stays {
+        true => Ok(()),
+        false => known::forget(core, intent.set),
+    }
+}
 
 /// Takes all that is destroyed out of the records in one transaction: children stand on what it stood on.
 pub(super) fn forget(operation: &Operation<Destroy>, _: &Member) -> Result<(), EngineError> {

@@ -16,6 +16,7 @@ mod writer;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -27,7 +28,7 @@ use super::lock::{DirectoryLock, LockError};
 use crate::held::{self, Folder, Identity};
 use crate::inventory::Ended;
 
-use super::{Decision, Number, State, Store, StoreError};
+use super::{Decision, Held, Number, State, Store, StoreError};
 use counter::Counter;
 use writer::{Request, Writer};
 
@@ -44,7 +45,21 @@ pub struct SqliteStore {
     queue: Option<mpsc::Sender<Request>>,
     broken: watch::Receiver<Option<String>>,
     writer: Option<JoinHandle<()>>,
+    /// As it was opened.
+    transactions: u64,
+    recorded: AtomicBool,
     _lock: DirectoryLock,
+}
+
+/// What a database holds that nobody has opened.
+#[derive(Debug)]
+pub struct Looked {
+    /// Its records.
+    pub state: State,
+    /// What else it holds.
+    pub held: Held,
+    /// How many transactions it should hold; `None` where nothing is counted.
+    pub counted: Option<u64>,
 }
 
 /// Why a store could not be opened.
@@ -62,7 +77,7 @@ pub enum OpenError {
         source: rusqlite::Error,
     },
     /// The check of the file found damage.
-    #[error("{file} is damaged: {finding}; restore it from a backup", file = .file.display())]
+    #[error("{file} is damaged: {finding}; restore it from a backup, or move it away with its log and run `groupshot doctor --rebuild`, which makes it anew from the records of the sets", file = .file.display())]
     Damaged {
         /// The database file.
         file: PathBuf,
@@ -81,7 +96,7 @@ pub enum OpenError {
     },
     /// The database has lost transactions that it had: its log is not what it was, or it is an older copy.
     #[error(
-        "{file} holds {found} transactions and had {counted}: what was acknowledged since is lost; put it and its log ({log}) back as they were, or restore a backup; to go on with what it holds, without the sets and collections that it has lost, remove {counter}",
+        "{file} holds {found} transactions and had {counted}: what was acknowledged since is lost; put it and its log ({log}) back as they were, or restore a backup with its {counter}; or run `groupshot doctor --rebuild`, which shows what it makes again from the records of sets",
         file = .file.display(), log = .log.display(), counter = .counter.display()
     )]
     Behind {
@@ -119,12 +134,56 @@ impl SqliteStore {
     /// # Errors
     /// [`OpenError`]; the directory is free again then.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        Self::open_with(directory, true)
+    }
+
+    /// [`SqliteStore::open`] for somebody who makes again what it has lost: it may hold less than is counted, and is
+    /// made anew if it is missing. The count goes on.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_to_rebuild(directory: &Path) -> Result<Self, OpenError> {
+        Self::open_with(directory, false)
+    }
+
+    /// What a database holds, however much is counted. Nothing is written.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn look(directory: &Path) -> Result<Looked, OpenError> {
+        let _lock = DirectoryLock::take(directory)?;
+        let (file, counted) = (directory.join(FILE), counted(directory)?);
+        if file.metadata().map_or(0, |m| m.len()) == 0 {
+            return Ok(Looked {
+                state: State::default(),
+                held: Held {
+                    transactions: 0,
+                    recorded: false,
+                },
+                counted,
+            });
+        }
+        let mut connection = rows::connect(&file)?;
+        rows::check(&connection, &file)?;
+        let (state, held) = rows::migrated(&mut connection, &file, false, read_all(&file))?;
+        Ok(Looked {
+            state,
+            held,
+            counted,
+        })
+    }
+
+    fn open_with(directory: &Path, whole: bool) -> Result<Self, OpenError> {
         let lock = DirectoryLock::take(directory)?;
         let file = directory.join(FILE);
         let counted = counted(directory)?;
+        let require_all = |found| match whole {
+            true => require_all(directory, counted, found),
+            false => Ok(()),
+        };
         // SQLite takes the log of an empty file away.
         if file.metadata().map_or(0, |m| m.len()) == 0 {
-            require_all(directory, counted, 0)?;
+            require_all(0)?;
         }
         close_to_others(&file).map_err(|source| LockError::Io {
             file: file.clone(),
@@ -133,12 +192,38 @@ impl SqliteStore {
         let mut connection = rows::connect(&file)?;
         rows::check(&connection, &file)?;
         // Before anything is written: whoever has lost the log may have it still.
-        require_all(directory, counted, rows::number(&connection, &file)?)?;
-        rows::migrate(&mut connection, &file)?;
-        let (state, number) = rows::load(&connection, &file)?;
+        require_all(rows::number(&connection, &file)?)?;
+        let (state, held) = rows::migrated(&mut connection, &file, true, read_all(&file))?;
+        let number = held.transactions.max(counted.unwrap_or_default());
         let counter = counter(directory, counted, number)?;
         rows::close_with_checkpoint(&connection, &file)?;
-        Self::run(connection, state, (counter, number), lock)
+        let connection = (connection, directory.to_owned());
+        Self::run(connection, state, (counter, number), held, lock)
+    }
+
+    /// What it held beside its records when it was opened, and whether every set has had its record since.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        Held {
+            transactions: self.transactions,
+            recorded: self.recorded.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Notes that every set has its record beside its files from now on, durably.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn mark_recorded(&self) -> Result<(), StoreError> {
+        let gone = || StoreError::Broken("the database writer is gone".to_owned());
+        let (answer, answered) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or_else(gone)?;
+        let request = Request::Recorded { answer };
+        queue.send(request).await.map_err(|_| gone())?;
+        let marked = answered.await.map_err(|_| gone())?;
+        marked.map_err(|error| StoreError::Refused(error.to_string()))?;
+        self.recorded.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Resolves with the reason when the store has broken; the process has to stop then (`cut.md` 3).
@@ -153,9 +238,10 @@ impl SqliteStore {
     }
 
     fn run(
-        connection: Connection,
+        connection: (Connection, PathBuf),
         state: State,
         counter: (Counter, u64),
+        held: Held,
         lock: DirectoryLock,
     ) -> Result<Self, OpenError> {
         let published = Arc::new(ArcSwap::from_pointee(state));
@@ -171,8 +257,23 @@ impl SqliteStore {
             queue: Some(queue),
             broken,
             writer: Some(writer),
+            transactions: held.transactions,
+            recorded: held.recorded.into(),
             _lock: lock,
         })
+    }
+}
+
+/// Reads everything, and what is known beside it.
+fn read_all(file: &Path) -> impl Fn(&Connection) -> Result<(State, Held), OpenError> {
+    move |connection| {
+        let (state, transactions) = rows::load(connection, file)?;
+        let recorded = rows::is_recorded(connection, file)?;
+        let held = Held {
+            transactions,
+            recorded,
+        };
+        Ok((state, held))
     }
 }
 

@@ -37,7 +37,13 @@ const STEPS: &[&str] = &[
     CREATE TABLE commits (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL, rows TEXT NOT NULL, sum TEXT NOT NULL) STRICT;
 ",
     history::TABLE,
+    "
+    CREATE TABLE marks (name TEXT PRIMARY KEY NOT NULL) STRICT;
+",
 ];
+
+/// Marks that every set has had its record beside its files.
+const RECORDED: &str = "set records";
 
 /// The step that brought checksums.
 const CHECKED: usize = 3;
@@ -285,6 +291,22 @@ fn vouch(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Whether every set has had its record beside its files.
+pub(super) fn is_recorded(connection: &Connection, file: &Path) -> Result<bool, OpenError> {
+    let found = connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM marks WHERE name = ?1)",
+        [RECORDED],
+        |row| row.get(0),
+    );
+    found.map_err(failed(file))
+}
+
+/// Notes that every set has its record from now on.
+pub(super) fn mark_recorded(connection: &Connection) -> rusqlite::Result<()> {
+    let put = "INSERT OR IGNORE INTO marks VALUES (?1)";
+    connection.execute(put, [RECORDED]).map(drop)
+}
+
 /// Looks for damage.
 pub(super) fn check(connection: &Connection, file: &Path) -> Result<(), OpenError> {
     let finding: String = connection
@@ -296,8 +318,14 @@ pub(super) fn check(connection: &Connection, file: &Path) -> Result<(), OpenErro
     Err(damaged(file, finding))
 }
 
-/// Brings an older file to today's format, step by step, all or none.
-pub(super) fn migrate(connection: &mut Connection, file: &Path) -> Result<(), OpenError> {
+/// Uses a file as one of today's format; an older one is brought to that, step by step, all or none, for good if it is
+/// to `keep` that.
+pub(super) fn migrated<T>(
+    connection: &mut Connection,
+    file: &Path,
+    keep: bool,
+    use_it: impl FnOnce(&Connection) -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
     let found: i64 = connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .map_err(failed(file))?;
@@ -311,20 +339,27 @@ pub(super) fn migrate(connection: &mut Connection, file: &Path) -> Result<(), Op
         });
     };
     if steps.is_empty() {
-        return Ok(());
+        return use_it(connection);
     }
-    let mut go = || {
-        let transaction = connection.transaction()?;
+    let failed = failed(file);
+    let transaction = connection.transaction().map_err(&failed)?;
+    let go = || {
         for step in steps {
             transaction.execute_batch(step)?;
         }
         if done < CHECKED {
             vouch(&transaction)?;
         }
-        transaction.pragma_update(None, "user_version", known)?;
-        transaction.commit()
+        transaction.pragma_update(None, "user_version", known)
     };
-    go().map_err(failed(file))
+    go().map_err(&failed)?;
+    match keep {
+        true => {
+            transaction.commit().map_err(&failed)?;
+            use_it(connection)
+        }
+        false => use_it(&transaction),
+    }
 }
 
 /// Reads everything; with the number of transactions that it holds.

@@ -222,8 +222,10 @@ async fn a_file_of_the_first_format_takes_up_what_deleted_sets_have_left() {
     let dir = tempfile::tempdir().unwrap();
     drop(SqliteStore::open(dir.path()).unwrap());
     let old = Connection::open(dir.path().join(FILE)).unwrap();
-    old.execute_batch("DROP TABLE leftovers; DROP TABLE commits; DROP TABLE history")
-        .unwrap();
+    old.execute_batch(
+        "DROP TABLE leftovers; DROP TABLE commits; DROP TABLE history; DROP TABLE marks",
+    )
+    .unwrap();
     for table in ["collections", "sets", "positions", "jobs"] {
         let plain = format!("ALTER TABLE {table} DROP COLUMN sum");
         old.execute(&plain, []).unwrap();

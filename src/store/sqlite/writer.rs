@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -10,6 +11,8 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::failpoint;
+use crate::held::NotReplaced;
+use crate::store::{Change, record};
 
 use super::counter::Counter;
 use super::history::{self, Trim};
@@ -36,6 +39,10 @@ pub(super) enum Request {
         decide: Decision,
         answer: oneshot::Sender<Outcome>,
     },
+    /// To note that every set has its record.
+    Recorded {
+        answer: oneshot::Sender<rusqlite::Result<()>>,
+    },
     /// What the history has before this number.
     LookBack {
         before: Option<Number>,
@@ -46,6 +53,7 @@ pub(super) enum Request {
 /// The writing end of the store.
 pub(super) struct Writer {
     connection: Connection,
+    directory: PathBuf,
     published: Arc<ArcSwap<State>>,
     report: watch::Sender<Option<String>>,
     rows_since_checkpoint: usize,
@@ -64,13 +72,14 @@ struct Batch {
 
 impl Writer {
     pub(super) fn new(
-        connection: Connection,
+        (connection, directory): (Connection, PathBuf),
         published: Arc<ArcSwap<State>>,
         (counter, number): (Counter, u64),
         report: watch::Sender<Option<String>>,
     ) -> Self {
         Self {
             connection,
+            directory,
             published,
             report,
             rows_since_checkpoint: 0,
@@ -97,9 +106,34 @@ impl Writer {
     /// Runs a decision, or reads at once: what it finds is durable.
     fn take(&self, request: Request, batch: &mut Batch) {
         match request {
-            Request::Change { decide, answer } => batch.decide(decide, answer),
+            Request::Change { decide, answer } => {
+                batch.decide(decide, answer, |state, changes| self.record(state, changes));
+            }
+            Request::Recorded { answer } => {
+                let _ = answer.send(rows::mark_recorded(&self.connection));
+            }
             Request::LookBack { before, answer } => {
                 let _ = answer.send(history::page(&self.connection, before));
+            }
+        }
+    }
+
+    /// Writes what the transaction will have made of sets beside their files, durably.
+    fn record(&self, state: &State, changes: &[Change]) -> Result<(), StoreError> {
+        if let Some(reason) = self.report.borrow().clone() {
+            return Err(StoreError::Broken(reason));
+        }
+        match record::renew(&self.directory, state, changes, self.number + 1) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                failpoint::pass("store.recorded").map_err(|e| StoreError::Unrecorded(e.to_string()))
+            }
+            Err(NotReplaced::Refused(error)) if is_no_room(&error) => Err(StoreError::Full),
+            Err(NotReplaced::Refused(error)) => Err(StoreError::Unrecorded(format!(
+                "the record of a snapshot set cannot be written: {error}"
+            ))),
+            Err(NotReplaced::Broken(error)) => {
+                Err(self.broken(format!("the record of a snapshot set: {error}")))
             }
         }
     }
@@ -233,7 +267,13 @@ impl Writer {
 }
 
 impl Batch {
-    fn decide(&mut self, decide: Decision, answer: oneshot::Sender<Outcome>) {
+    /// Runs a decision; `record` notes outside the database what its changes lead to.
+    fn decide(
+        &mut self,
+        decide: Decision,
+        answer: oneshot::Sender<Outcome>,
+        record: impl FnOnce(&State, &[Change]) -> Result<(), StoreError>,
+    ) {
         let state = &self.state;
         let changes = match catch_unwind(AssertUnwindSafe(|| decide(state))) {
             Ok(changes) => changes,
@@ -243,14 +283,19 @@ impl Batch {
             }
         };
         let rows: Result<Vec<_>, _> = changes.iter().map(Row::of).collect();
-        match rows {
-            Ok(rows) => {
+        let decided = rows.map_err(StoreError::Refused).and_then(|rows| {
+            let after = state.after(&changes);
+            record(&after, &changes)?;
+            Ok((rows, after))
+        });
+        match decided {
+            Ok((rows, after)) => {
                 self.rows.extend(rows);
-                self.state = self.state.after(&changes);
+                self.state = after;
                 self.waiting.push(answer);
             }
-            Err(reason) => {
-                let _ = answer.send(Ok(Err(StoreError::Refused(reason))));
+            Err(error) => {
+                let _ = answer.send(Ok(Err(error)));
             }
         }
     }

@@ -87,6 +87,10 @@ super::messages! {
     CUTTING = "snapshot.cutting", "capturing disks";
     SETTLING = "snapshot.settling", "making the captures durable";
     COMMITTING = "snapshot.committing", "recording the cut";
+    SET_RECORDING = "snapshot.set-recording", "recording the set beside its files";
+    SET_UNRECORDING = "snapshot.set-unrecording", "removing the record of the set";
+    SET_UNRECORDED = "snapshot.set-unrecorded", "the record of snapshot set {set} ({file}) cannot be written: {cause}";
+    SET_UNREADABLE = "snapshot.set-unreadable", "{file} {cause}, so it is not known what that snapshot set needs; put it back from a backup";
     SWITCHING = "snapshot.switching", "switching machines to their new active files";
     PUBLISHING = "snapshot.publishing", "publishing the set";
     CLEARING = "snapshot.clearing", "closing the journal";

@@ -1,0 +1,329 @@
+//! `groupshot doctor --rebuild`: what the database has lost is made again from the records of sets beside their files.
+//!
+//! ```text
+//!   look: what differs ▶ shown ▶ records that cannot be relied on are copied aside ▶ one transaction
+//! ```
+//!
+//! A row of the database gives way only to a record of a later transaction than the database holds. Killed before its
+//! transaction nothing has changed; after it there is nothing left to do.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::audit::About;
+use crate::clock::SystemClock;
+use crate::engine::definition;
+use crate::failpoint;
+use crate::held;
+use crate::id::{CollectionId, SetId, SnapshotId, VmId};
+use crate::inventory::{Collection, Damage, Ended, Ending, Position, Snapshot, SnapshotSet, What};
+use crate::snapshot::{Away, Differing, compare};
+use crate::store::lock::LockError;
+use crate::store::record::{self, SETS};
+use crate::store::sqlite::{Looked, OpenError, SqliteStore};
+use crate::store::{Change, State, Store};
+
+use super::{StartError, existing_data_dir};
+
+/// Every fail point, in the order in which they are passed; those of the store between the last two.
+pub const REBUILD_FAILPOINTS: &[&str] = &[
+    "rebuild.aside.after",
+    "rebuild.written.before",
+    "rebuild.written.after",
+];
+
+/// Where records that cannot be relied on are copied to, below the data directory.
+const ASIDE: &str = "orphans";
+/// As whose work it stands in the history.
+const OWNER: &str = "doctor";
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RebuildState {
+    /// There is nothing to make again.
+    Whole,
+    /// Nothing is written yet.
+    Planned,
+    /// It is written.
+    Done,
+}
+
+/// What is, or was, made again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rebuild {
+    /// Where that stands.
+    pub state: RebuildState,
+    /// Sets that come back, or as they were last.
+    pub sets: Vec<SnapshotSet>,
+    /// Collections that come back with them.
+    pub collections: Vec<Collection>,
+    /// Machines that stand on another snapshot then, by name.
+    pub positions: Vec<Stands>,
+    /// Sets whose record is written anew, by name.
+    pub records: Vec<(SetId, String)>,
+    /// Disks whose files are away: they count as damaged from then on.
+    pub damaged: Vec<Away>,
+    /// The transactions that the database holds and those that it had, if it has lost some.
+    pub behind: Option<(u64, u64)>,
+    /// What somebody has to do by hand.
+    pub problems: Vec<String>,
+    /// Operations that have not ended; the next start ends them.
+    pub open: usize,
+}
+
+/// A machine and the snapshot that it stands on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stands {
+    /// The machine.
+    pub machine: VmId,
+    /// Its name at the cut.
+    pub name: String,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The set of that.
+    pub set: SetId,
+}
+
+/// What will be written.
+struct Plan {
+    told: Rebuild,
+    /// Each set that is put.
+    sets: BTreeMap<SetId, SnapshotSet>,
+    positions: Vec<(VmId, Position)>,
+    /// Records to be copied aside.
+    aside: Vec<SetId>,
+}
+
+/// Tells what the database of a data directory has lost and can be made again; with `apply` makes it. May be repeated.
+///
+/// # Errors
+/// [`StartError`]; a server must not run.
+pub async fn rebuild(data_dir: &Path, apply: bool) -> Result<Rebuild, StartError> {
+    let data_dir = existing_data_dir(data_dir)?;
+    let looked = SqliteStore::look(&data_dir).map_err(stop_first)?;
+    let plan = plan(&data_dir, &looked)?;
+    if !apply || plan.told.state == RebuildState::Whole {
+        return Ok(plan.told);
+    }
+    for id in &plan.aside {
+        copy_aside(&data_dir, *id).map_err(|e| {
+            StartError::Failed(format!("{}: {e}", record::path(&data_dir, *id).display()))
+        })?;
+    }
+    pass("aside.after")?;
+    pass("written.before")?;
+    let store = SqliteStore::open_to_rebuild(&data_dir).map_err(stop_first)?;
+    let (changes, mut told) = (plan.changes(SystemClock::shared().now()), plan.told);
+    let written = store.transact(Box::new(move |_| changes)).await;
+    written.map_err(StartError::failed)?;
+    pass("written.after")?;
+    told.state = RebuildState::Done;
+    Ok(told)
+}
+
+fn stop_first(error: OpenError) -> StartError {
+    match error {
+        OpenError::Lock(LockError::Busy { .. }) => {
+            StartError::Busy(format!("stop the server first: {error}"))
+        }
+        other => other.into(),
+    }
+}
+
+fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
+    let state = &looked.state;
+    let found = compare(data_dir, state, looked.held);
+    let found = found.map_err(StartError::failed)?;
+    let held = looked.held.transactions;
+    let counted = looked.counted.unwrap_or_default();
+    let mut plan = Plan {
+        told: Rebuild {
+            state: RebuildState::Planned,
+            sets: lost(&found),
+            collections: collections(state, &found),
+            positions: Vec::new(),
+            records: found.unrecorded.clone(),
+            damaged: found.away.clone(),
+            behind: (counted > held).then_some((held, counted)),
+            problems: Vec::new(),
+            open: found.open,
+        },
+        sets: BTreeMap::new(),
+        positions: Vec::new(),
+        aside: Vec::new(),
+    };
+    plan.unreadable(data_dir, state, &found);
+    plan.put(state, SystemClock::shared().now());
+    plan.stand(data_dir, state);
+    let told = &mut plan.told;
+    if plan.sets.is_empty() && told.behind.is_none() {
+        told.state = RebuildState::Whole;
+    }
+    Ok(plan)
+}
+
+fn lost(found: &Differing) -> Vec<SnapshotSet> {
+    let records = found.unknown.iter().chain(&found.newer);
+    let mut sets: Vec<_> = records.map(|r| r.set.clone()).collect();
+    sets.sort_by_key(|set| (set.created, set.id));
+    sets
+}
+
+/// The collections of sets that only records tell of, as the newest of these has them.
+fn collections(state: &State, found: &Differing) -> Vec<Collection> {
+    let mut records: Vec<_> = found.unknown.iter().collect();
+    records.sort_by_key(|r| (r.set.created, r.set.id));
+    let all = records.into_iter().flat_map(|r| &r.collections);
+    let lost = all.filter(|c| !state.collections.contains_key(&c.id));
+    let lost: BTreeMap<CollectionId, Collection> = lost.map(|c| (c.id, c.clone())).collect();
+    lost.into_values().collect()
+}
+
+impl Plan {
+    fn unreadable(&mut self, data_dir: &Path, state: &State, found: &Differing) {
+        for (id, why) in &found.unreadable {
+            match state.sets.get(id) {
+                Some(set) => {
+                    self.told.records.push((*id, set.name.clone()));
+                    self.aside.push(*id);
+                }
+                None => self.told.problems.push(format!(
+                    "{} {why}, and the database does not know that set: put the record back from a backup, or move it away, and what it names is lost",
+                    record::path(data_dir, *id).display()
+                )),
+            }
+        }
+    }
+
+    /// Every set that is written, with what is away of it.
+    fn put(&mut self, state: &State, now: Timestamp) {
+        let lost = self.told.sets.iter().map(|set| (set.id, set.clone()));
+        self.sets.extend(lost);
+        let known = |id: &SetId| Some((*id, SnapshotSet::clone(state.sets.get(id)?)));
+        let records = self.told.records.iter().filter_map(|(id, _)| known(id));
+        self.sets.extend(records.collect::<Vec<_>>());
+        for away in &self.told.damaged {
+            if !self.sets.contains_key(&away.set) {
+                self.sets.extend(known(&away.set));
+            }
+            let set = self.sets.get_mut(&away.set);
+            let members = set.into_iter().flat_map(|set| &mut set.members);
+            let member = members.filter(|m| m.id == away.snapshot);
+            let mut disks = member.flat_map(|m| &mut m.disks);
+            if let Some(disk) = disks.find(|d| d.id == away.disk) {
+                let damage = disk.damage.get_or_insert(Damage {
+                    files: Vec::new(),
+                    noticed: now,
+                });
+                damage.files.extend(away.files.iter().cloned());
+            }
+        }
+    }
+
+    /// Where the machines of sets that come back stand: on the snapshot of the set that their active file was made by,
+    /// or on the last one.
+    fn stand(&mut self, data_dir: &Path, state: &State) {
+        let lost = self.told.sets.iter().map(|set| set.id).collect::<Vec<_>>();
+        let mut all: BTreeMap<SetId, &SnapshotSet> = BTreeMap::new();
+        all.extend(state.sets.iter().map(|(id, set)| (*id, &**set)));
+        all.extend(self.sets.iter().map(|(id, set)| (*id, set)));
+        let mut of: BTreeMap<VmId, Vec<(SetId, &Snapshot)>> = BTreeMap::new();
+        for (id, member) in all
+            .values()
+            .flat_map(|s| s.members.iter().map(|m| (s.id, m)))
+        {
+            of.entry(member.machine).or_default().push((id, member));
+        }
+        let actives = actives(data_dir);
+        for (machine, snapshots) in of {
+            let newest = snapshots.iter().max_by_key(|(_, m)| m.cut_at);
+            let came = |(set, _): &&(SetId, &Snapshot)| lost.contains(set);
+            let last = snapshots.iter().filter(came).map(|(_, m)| m.cut_at).max();
+            let Some(last) = last else { continue };
+            let by_file = snapshots
+                .iter()
+                .find(|(set, _)| actives.get(&machine) == Some(set));
+            let old = state.position(machine);
+            let find = |id: SnapshotId| snapshots.iter().find(|(_, m)| m.id == id);
+            let known = old.parent.and_then(find).filter(|(_, m)| m.cut_at >= last);
+            let Some((set, stands)) = by_file.or(known).or(newest) else {
+                continue;
+            };
+            let new = Position {
+                parent: Some(stands.id),
+                last_applied: old.last_applied.filter(|id| find(*id).is_some()),
+            };
+            if new != old {
+                self.told.positions.push(Stands {
+                    machine,
+                    name: stands.machine_name.clone(),
+                    snapshot: stands.id,
+                    set: *set,
+                });
+                self.positions.push((machine, new));
+            }
+        }
+    }
+
+    /// All of it in one transaction, which also notes that it was done.
+    fn changes(&self, now: Timestamp) -> Vec<Change> {
+        let mut changes: Vec<_> = self
+            .told
+            .collections
+            .iter()
+            .cloned()
+            .map(Change::PutCollection)
+            .collect();
+        let mut about = About::default();
+        for set in self.sets.values() {
+            about = about.set(set.id, &set.name);
+            changes.push(Change::PutSet(set.clone()));
+        }
+        for (machine, position) in &self.positions {
+            changes.push(Change::PutPosition(*machine, position.clone()));
+        }
+        changes.push(Change::Ended(Ended {
+            what: What::Repair,
+            outcome: Ending::Completed,
+            job: None,
+            user: OWNER.to_owned(),
+            about,
+            started: now,
+            ended: now,
+            reason: "the database was made again from the records of snapshot sets".to_owned(),
+            code: None,
+            recovered: false,
+        }));
+        changes
+    }
+}
+
+/// The set that has made the active file of a machine, where one has: `sets/<set>/<machine>/<file>`.
+fn actives(data_dir: &Path) -> BTreeMap<VmId, SetId> {
+    let sets = data_dir.join(SETS);
+    let tops = definition::recorded_tops(data_dir).into_iter();
+    let made = tops.filter_map(|top| {
+        let below = top.file.strip_prefix(&sets).ok()?;
+        let mut names = below.iter().map(|name| name.to_str().unwrap_or_default());
+        let (set, machine) = (names.next()?, names.next()?);
+        Some((machine.parse().ok()?, set.parse().ok()?))
+    });
+    made.collect()
+}
+
+/// Keeps a record that cannot be relied on, before it is written anew.
+fn copy_aside(data_dir: &Path, set: SetId) -> io::Result<()> {
+    let from = record::path(data_dir, set);
+    let to: PathBuf = data_dir.join(ASIDE).join(set.to_string());
+    held::make_folders(&to, 2)?;
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut held::open(&from, false)?, &mut bytes)?;
+    Ok(held::replace(&to.join(record::FILE), &bytes, 0o640)?)
+}
+
+fn pass(point: &str) -> Result<(), StartError> {
+    failpoint::pass(&format!("rebuild.{point}")).map_err(StartError::failed)
+}

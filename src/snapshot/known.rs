@@ -1,0 +1,124 @@
+//! The sets that anything is known of: those of the store, and those of which only the record beside their files is
+//! there. What one of them names is needed, whoever asks.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::engine::failure;
+use crate::engine::{EngineError, EngineErrorKind};
+use crate::held::NotReplaced;
+use crate::id::SetId;
+use crate::inventory::{Snapshot, SnapshotDisk, SnapshotSet};
+use crate::snapshot::core::Core;
+use crate::store::record::{self, SetRecord};
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+/// All sets at one moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    sets: BTreeMap<SetId, Arc<SnapshotSet>>,
+    /// Records of sets that the store does not know and that cannot be understood, each with the reason.
+    pub(crate) unreadable: Vec<(PathBuf, String)>,
+}
+
+impl Known {
+    /// What is known now. Blocks.
+    pub(crate) fn of(core: &Core) -> Self {
+        let state = core.deps.store.state();
+        let data_dir = &core.deps.data_dir;
+        let mut known = Self {
+            sets: BTreeMap::clone(&state.sets),
+            unreadable: Vec::new(),
+        };
+        // A set that is published meanwhile had its record before that, and has it on.
+        match record::all(data_dir, |id| !state.sets.contains_key(&id)) {
+            Ok(records) => {
+                for (id, read) in records {
+                    match read {
+                        Ok(record) => drop(known.sets.insert(id, Arc::new(record.set))),
+                        Err(why) => known.unreadable.push((record::path(data_dir, id), why)),
+                    }
+                }
+            }
+            Err(error) => {
+                let why = format!("cannot be read: {error}");
+                known.unreadable.push((core.sets(), why));
+            }
+        }
+        known
+    }
+
+    /// The same, if each record that matters can be understood.
+    ///
+    /// # Errors
+    /// One of them cannot: nobody knows what it names.
+    pub(crate) fn whole(self) -> Result<Self, EngineError> {
+        match self.unreadable.first() {
+            None => Ok(self),
+            Some((file, why)) => Err(EngineError {
+                kind: EngineErrorKind::Failed,
+                text: texts::SET_UNREADABLE
+                    .with("file", file.display())
+                    .with("cause", why),
+            }),
+        }
+    }
+
+    /// Each set.
+    pub(crate) fn sets(&self) -> impl Iterator<Item = &Arc<SnapshotSet>> {
+        self.sets.values()
+    }
+
+    /// The set of that id.
+    pub(crate) fn set(&self, id: SetId) -> Option<&Arc<SnapshotSet>> {
+        self.sets.get(&id)
+    }
+
+    /// Each snapshot of a machine.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Snapshot> {
+        self.sets().flat_map(|set| &set.members)
+    }
+
+    /// Each captured disk.
+    pub(crate) fn disks(&self) -> impl Iterator<Item = &SnapshotDisk> {
+        self.members().flat_map(|member| &member.disks)
+    }
+}
+
+/// Writes the record of a set beside its files, durably.
+///
+/// # Errors
+/// It cannot be written now, or nobody knows what is on the disk.
+pub(crate) fn record(core: &Core, record: &SetRecord) -> Result<(), EngineError> {
+    let written = record.write(&core.deps.data_dir);
+    written.map(drop).map_err(|error| {
+        let kind = match &error {
+            NotReplaced::Refused(e) => failure::kind(e),
+            NotReplaced::Broken(_) => EngineErrorKind::Broken,
+        };
+        let text = unrecorded(core, record.set.id, &error.into());
+        EngineError { kind, text }
+    })
+}
+
+/// Removes the record of a set beside its files, durably.
+///
+/// # Errors
+/// It cannot be removed now.
+pub(crate) fn forget(core: &Core, set: SetId) -> Result<(), EngineError> {
+    record::remove(&core.deps.data_dir, set).map_err(|e| EngineError {
+        kind: failure::kind(&e),
+        text: unrecorded(core, set, &e),
+    })
+}
+
+fn unrecorded(core: &Core, set: SetId, cause: &io::Error) -> Text {
+    let file = record::path(&core.deps.data_dir, set);
+    texts::SET_UNRECORDED
+        .with("set", set)
+        .with("file", file.display())
+        .with("cause", cause)
+}

@@ -1,0 +1,389 @@
+//! Each set has its record beside its files: what the database has lost is noticed, named and made again, and what a
+//! record names is nobody's orphan.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use groupshot::server::REBUILD_FAILPOINTS;
+
+use super::{REFUSED, refusal};
+use crate::support::server::{binary, run_in, text};
+use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
+use crate::support::tools::full;
+use crate::support::wire::Wire;
+
+const SIGKILL: i32 = 9;
+/// What is left of a database: the file, its log and its count.
+const DATABASE: [&str; 3] = ["groupshot.db", "groupshot.db-wal", "groupshot.commits"];
+
+/// A machine over overlays with sets between its writes; no server runs any more.
+struct Scene {
+    site: Site,
+    web: Machine,
+    group: String,
+    sets: Vec<String>,
+    holds: Vec<Vec<u8>>,
+    /// The database as it was after the first set.
+    first: Vec<Option<Vec<u8>>>,
+}
+
+impl Scene {
+    /// Three sets; the server is killed, so the database has a log.
+    fn new() -> Self {
+        let site = Site::new(Ground::Host);
+        let web = site.machine("web", &[Image::Raw], 1);
+        let mut server = site.serve();
+        let group = Wire::new(&server).define("all", &[&web.id]).unwrap();
+        let mut scene = Self {
+            web,
+            group,
+            sets: Vec::new(),
+            holds: Vec::new(),
+            first: Vec::new(),
+            site,
+        };
+        for (n, name) in ["a", "b", "c"].into_iter().enumerate() {
+            scene.holds.push(scene.web.content[0].clone());
+            let set = Wire::new(&server).take(&scene.group, name);
+            scene.sets.push(set);
+            scene.site.wait_for_journals();
+            if n == 0 {
+                server.kill();
+                scene.first = scene.database();
+                server = scene.site.serve();
+            }
+            let top = scene.site.top(&scene.web, 0);
+            let byte = u8::try_from(n).unwrap() + 2;
+            scene.web.write(&top, 0, (n + 1) * 8192, 8192, byte);
+        }
+        server.kill();
+        scene
+    }
+
+    fn database(&self) -> Vec<Option<Vec<u8>>> {
+        let files = DATABASE.iter().map(|name| self.site.data.join(name));
+        files.map(|file| fs::read(file).ok()).collect()
+    }
+
+    fn put_database(&self, files: &[Option<Vec<u8>>]) {
+        for (name, bytes) in DATABASE.iter().zip(files) {
+            let file = self.site.data.join(name);
+            match bytes {
+                Some(bytes) => fs::write(file, bytes).unwrap(),
+                None => drop(fs::remove_file(file)),
+            }
+        }
+    }
+
+    fn record(&self, set: usize) -> PathBuf {
+        let folder = self.site.data.join("sets").join(&self.sets[set]);
+        folder.join("set.json")
+    }
+
+    fn assert_active(&self, what: &str) {
+        let top = self.site.top(&self.web, 0);
+        assert_holds(&top, &self.web.content[0], what);
+    }
+
+    /// Served with all three sets, and each holds what it held, also when another one goes.
+    fn assert_whole(&self, what: &str) {
+        let server = self.site.serve();
+        let wire = Wire::new(&server);
+        let shown = wire.shown().unwrap();
+        assert_eq!(shown.sets.len(), 3, "{what}");
+        assert!(shown.collections.contains_key(&self.group), "{what}");
+        for (set, holds) in self.sets.iter().zip(&self.holds) {
+            let set = &shown.sets[set];
+            assert!(!set.is_damaged(), "{what}: {set:?}");
+            assert_holds(&set.members[0].disks["disk0"], holds, what);
+        }
+        self.assert_active(what);
+    }
+
+    /// One that is in the middle goes, and the rest holds what it held: the machine stands where it stood.
+    fn assert_goes_on(&self, what: &str) {
+        let server = self.site.serve();
+        let wire = Wire::new(&server);
+        let gone = wire.destroy(&self.sets[1]).unwrap();
+        assert_eq!(wire.end(&gone.job.unwrap()).unwrap().state, 7, "{what}");
+        self.site.wait_for_journals();
+        let shown = wire.shown().unwrap();
+        assert!(!self.record(1).exists(), "{what}");
+        for n in [0, 2] {
+            let set = &shown.sets[&self.sets[n]];
+            assert_holds(&set.members[0].disks["disk0"], &self.holds[n], what);
+        }
+        self.assert_active(what);
+        let applied = wire.apply(&self.sets[0]).unwrap();
+        assert_eq!(wire.end(&applied.job.unwrap()).unwrap().state, 7, "{what}");
+        self.site.wait_for_journals();
+        assert_holds(&self.site.top(&self.web, 0), &self.holds[0], what);
+    }
+
+    /// The snapshot that the machine stands on, by the database.
+    fn stands_on(&self) -> String {
+        let database = rusqlite::Connection::open(self.site.data.join("groupshot.db")).unwrap();
+        let one = "SELECT record FROM positions WHERE id = ?1";
+        let record: String = database
+            .query_row(one, [&self.web.id], |row| row.get(0))
+            .unwrap();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        record["parent"].as_str().unwrap().to_owned()
+    }
+
+    fn last_snapshot(&self) -> String {
+        let record: serde_json::Value =
+            serde_json::from_slice(&fs::read(self.record(2)).unwrap()).unwrap();
+        let id = record["set"]["members"][0]["id"].as_str();
+        id.unwrap().to_owned()
+    }
+
+    fn rebuild(&self, args: &[&str]) -> Output {
+        run_in(
+            &self.site.data,
+            &[&["doctor", "--rebuild"], args].concat(),
+            "",
+        )
+    }
+
+    /// Made again, and a second time there is nothing to do.
+    fn rebuilds(&self, what: &str) {
+        for (n, said) in ["made again", "nothing to make again"].iter().enumerate() {
+            let out = self.rebuild(&["--yes"]);
+            let told = text(&out.stdout).to_owned() + &text(&out.stderr);
+            assert_eq!(out.status.code(), Some(0), "{what}, {n}: {told}");
+            assert!(told.contains(said), "{what}, {n}: {told}");
+        }
+    }
+}
+
+/// As `serve` says it, with the way out.
+fn refused(scene: &Scene, parts: &[&str]) -> String {
+    let line = refusal(&scene.site, &[], REFUSED);
+    for part in parts.iter().chain(&["groupshot doctor --rebuild"]) {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    line
+}
+
+#[test]
+fn sets_that_the_database_has_lost_are_refused_by_name_and_made_again_from_their_records() {
+    if !full("a database that is lost") {
+        return;
+    }
+    let scene = Scene::new();
+    let whole = scene.database();
+    let log = whole[1].clone().unwrap();
+    let mut flipped = log.clone();
+    flipped[log.len() / 8] ^= 1;
+    let lost = [
+        ("a flipped bit", Some(flipped)),
+        ("half a log", Some(log[..log.len() / 2].to_vec())),
+        ("no log", None),
+    ];
+    for (what, log) in lost {
+        scene.put_database(&[whole[0].clone(), log.clone(), whole[2].clone()]);
+        refused(&scene, &["is lost", "`c`", &scene.sets[2]]);
+        let before = (scene.site.tree(), scene.database());
+        // Shown first, and nothing is written.
+        let out = scene.rebuild(&[]);
+        let said = text(&out.stdout);
+        assert_eq!(out.status.code(), Some(1), "{what}: {said}");
+        assert!(
+            said.contains(&scene.sets[2]) && said.contains("web"),
+            "{said}"
+        );
+        assert!(before == (scene.site.tree(), scene.database()), "{what}");
+        scene.rebuilds(what);
+        assert_eq!(scene.stands_on(), scene.last_snapshot(), "{what}");
+        scene.assert_whole(what);
+    }
+    // Without the database it is made anew.
+    scene.put_database(&[None, None, None]);
+    let line = refusal(&scene.site, &[], super::FAILED);
+    assert!(line.contains("doctor --rebuild"), "{line}");
+    let out = scene.rebuild(&["--yes"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert_eq!(scene.stands_on(), scene.last_snapshot());
+    scene.assert_whole("no database");
+    scene.assert_goes_on("no database");
+}
+
+#[test]
+fn what_only_a_record_tells_of_is_no_orphan_and_no_pending_merge() {
+    if !full("a database of before") {
+        return;
+    }
+    let scene = Scene::new();
+    // An older copy that was put back whole, with its count.
+    scene.put_database(&scene.first);
+    let before = scene.site.tree();
+    refused(&scene, &["`b`", "`c`", &scene.sets[1], &scene.sets[2]]);
+    for args in [
+        &["--json", "doctor"][..],
+        &["--json", "doctor", "--fix", "--yes"],
+    ] {
+        let out = run_in(&scene.site.data, args, "");
+        let found = crate::disks::doctor::found(&out);
+        let kinds: Vec<_> = found.iter().map(|(kind, _)| kind.as_str()).collect();
+        assert!(kinds.contains(&"set-records"), "{found:?}");
+        for kind in ["orphan", "pending-merge", "hidden-layer", "leftover"] {
+            assert!(!kinds.contains(&kind), "{found:?}");
+        }
+        assert!(scene.site.tree() == before, "{args:?}");
+    }
+    for args in [&["rescue"][..], &["vm", "remove", "web"]] {
+        let out = run_in(&scene.site.data, args, "");
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(REFUSED), "{args:?}: {said}");
+        assert!(said.contains(&scene.sets[2]), "{args:?}: {said}");
+    }
+    assert!(scene.site.tree() == before);
+    scene.rebuilds("an older copy");
+    assert_eq!(scene.stands_on(), scene.last_snapshot());
+    scene.assert_whole("an older copy");
+    scene.assert_goes_on("an older copy");
+}
+
+#[test]
+fn a_set_whose_record_or_files_are_away_is_refused_by_name_until_they_are_back_or_given_up() {
+    if !full("sets that are away") {
+        return;
+    }
+    let scene = Scene::new();
+    let away = scene.site.data.join("away");
+    let kept = scene.site.data.join("sets").join(&scene.sets[0]);
+    let kept = kept.join(&scene.web.id).join("disk0.qcow2"); // what the second set keeps
+    let whole = fs::read(scene.record(1)).unwrap();
+    // To rename a frozen file would change it; its folder may go and come.
+    let folder = kept.parent().unwrap().to_owned();
+    for (file, parts) in [
+        (scene.record(1), ["set.json", "`b`"]),
+        (folder.clone(), ["`b`", kept.to_str().unwrap()]),
+        (scene.site.data.join("sets"), ["set.json", "`a`"]),
+    ] {
+        fs::rename(&file, &away).unwrap();
+        refused(&scene, &parts);
+        let made_again = scene.site.data.join("sets");
+        if file == made_again {
+            let _journal_is_read = fs::remove_dir(&made_again);
+        }
+        fs::rename(&away, &file).unwrap();
+        scene.assert_whole("back again");
+    }
+    // A record is written anew, byte for byte what it said.
+    fs::remove_file(scene.record(1)).unwrap();
+    scene.rebuilds("a record");
+    let said = |bytes: &[u8]| -> serde_json::Value {
+        let record: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        record["set"].clone()
+    };
+    assert_eq!(said(&fs::read(scene.record(1)).unwrap()), said(&whole));
+    scene.assert_whole("a record");
+    // An image is somebody else's to mount: the server serves without it.
+    fs::rename(&scene.site.images, &away).unwrap();
+    drop(scene.site.serve());
+    fs::rename(&away, &scene.site.images).unwrap();
+    scene.assert_whole("an image");
+    // Who gives a file up is served, and the sets that need it are damaged.
+    fs::rename(&folder, &away).unwrap();
+    scene.rebuilds("a file");
+    let server = scene.site.serve();
+    let shown = Wire::new(&server).shown().unwrap();
+    for (n, damaged) in [(0, false), (1, true), (2, true)] {
+        let set = &shown.sets[&scene.sets[n]];
+        assert_eq!(set.is_damaged(), damaged, "{set:?}");
+    }
+}
+
+#[test]
+fn a_damaged_record_is_named_and_refused_and_never_deleted() {
+    if !full("damaged records") {
+        return;
+    }
+    let scene = Scene::new();
+    let file = scene.record(1);
+    let name = file.to_str().unwrap();
+    let whole = fs::read(&file).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    for bytes in [&flipped[..], &whole[..whole.len() / 3], b""] {
+        fs::write(&file, bytes).unwrap();
+        refused(&scene, &[name]);
+        assert_eq!(fs::read(&file).unwrap(), bytes);
+    }
+    let out = run_in(&scene.site.data, &["rescue"], "");
+    assert_eq!(out.status.code(), Some(REFUSED), "{}", text(&out.stderr));
+    scene.rebuilds("a damaged record");
+    let aside = scene.site.data.join("orphans").join(&scene.sets[1]);
+    assert_eq!(fs::read(aside.join("set.json")).unwrap(), b"");
+    scene.assert_whole("a damaged record");
+    // Of a set that nothing else tells of.
+    let other = "8A3D1F00-0000-0000-0000-00000000000A";
+    let other = scene.site.data.join("sets").join(other).join("set.json");
+    fs::create_dir(other.parent().unwrap()).unwrap();
+    fs::write(&other, &flipped).unwrap();
+    let before = scene.site.tree();
+    refused(&scene, &[other.to_str().unwrap()]);
+    let out = scene.rebuild(&["--yes"]);
+    let said = text(&out.stdout).to_owned() + &text(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains(other.to_str().unwrap()), "{said}");
+    let _findings = run_in(&scene.site.data, &["doctor", "--fix", "--yes"], "");
+    assert!(scene.site.tree() == before);
+    fs::remove_dir_all(other.parent().unwrap()).unwrap();
+    scene.assert_whole("moved away");
+}
+
+fn dies(data: &Path, point: &str) -> bool {
+    let out = Command::new(binary())
+        .args(["doctor", "--rebuild", "--yes", "--data-dir"])
+        .arg(data)
+        .env("GROUPSHOT_FAILPOINTS", format!("{point}=abort"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    out.status.signal() == Some(SIGKILL)
+}
+
+#[test]
+fn a_rebuild_that_is_killed_at_any_step_is_done_by_the_next_one() {
+    if !full("a rebuild that is killed") {
+        return;
+    }
+    let scene = Scene::new();
+    let whole = scene.database();
+    let store = [
+        "store.recorded",
+        "store.commit",
+        "store.committed",
+        "store.counted",
+    ];
+    for point in REBUILD_FAILPOINTS.iter().chain(&store) {
+        scene.put_database(&[whole[0].clone(), None, whole[2].clone()]);
+        assert!(dies(&scene.site.data, point), "{point} is never passed");
+        let out = scene.rebuild(&["--yes"]);
+        assert!(out.status.success(), "{point}: {}", text(&out.stderr));
+        assert_eq!(scene.stands_on(), scene.last_snapshot(), "{point}");
+        scene.assert_whole(point);
+        // What is made again has what comes after it.
+        let out = scene.rebuild(&["--yes"]);
+        assert!(
+            text(&out.stdout).contains("nothing to make again"),
+            "{point}"
+        );
+        scene.put_database(&whole);
+    }
+}
+
+#[test]
+fn a_server_that_runs_keeps_a_rebuild_out() {
+    let site = Site::new(Ground::Host);
+    let _server = site.serve();
+    let out = run_in(&site.data, &["doctor", "--rebuild", "--yes"], "");
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(super::BUSY), "{said}");
+    assert!(said.contains("stop the server first"), "{said}");
+}
