@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::definition::{self, DEFINITION, TOPS, Tops};
+use crate::engine::definition::{self, DEFINITION, Definition, TOPS, Tops};
 use crate::engine::failure::At;
 use crate::engine::graph::is_ours;
 use crate::engine::library;
@@ -20,10 +20,10 @@ use crate::engine::locks::ImageLock;
 use crate::engine::merge;
 use crate::engine::qcow2::backing;
 use crate::engine::qcow2::header::{Header, has_magic};
-use crate::engine::{EngineError, Top};
+use crate::engine::{EngineError, Top, image};
 use crate::held;
 use crate::id::VmId;
-use crate::inventory::Format;
+use crate::inventory::{Format, Image};
 
 const SECTOR: u64 = 512;
 
@@ -447,20 +447,59 @@ pub fn take_along(data_dir: &Path, moves: Vec<Move>) -> io::Result<()> {
         new.backing_formats = formats
             .map(|(f, format)| (moves.or_same(&f), format))
             .collect();
-        for image in new.images.values_mut() {
+        for (disk, image) in &mut new.images {
             let below = image.below.iter_mut().flatten();
             for (named, file) in below.map(|b| (&mut b.named, &mut b.file)) {
                 *named = moves.or_same(named);
                 *file = moves.or_same(file);
             }
+            let moved = moves.map(&image.file).is_some();
             image.named = moves.or_same(&image.named);
             image.file = moves.or_same(&image.file);
+            // On another file system it has another inode.
+            if moved && let Some(now) = renewed(&directory, id, disk, image) {
+                *image = now;
+            }
         }
         if new != old {
             new.save(&file)?;
         }
     }
     Ok(())
+}
+
+/// Takes what stands in the place of these images now for them: copies, as somebody has confirmed. May be repeated.
+///
+/// # Errors
+/// A `tops.json` cannot be read or written.
+pub fn take_copies(data_dir: &Path, copied: &BTreeSet<PathBuf>) -> io::Result<()> {
+    let directory = library::machines_directory(data_dir);
+    for id in library::machine_ids(&directory)? {
+        let file = directory.join(id.to_string()).join(TOPS);
+        let old = Tops::load(&file)?;
+        let mut new = old.clone();
+        for (disk, image) in &mut new.images {
+            let is_copied = {
+                let mut all = image.below.iter().flatten().chain([&*image]);
+                all.any(|i| copied.contains(&i.file))
+            };
+            if is_copied && let Some(now) = renewed(&directory, id, disk, image) {
+                *image = now;
+            }
+        }
+        if new != old {
+            new.save(&file)?;
+        }
+    }
+    Ok(())
+}
+
+/// The record of what stands in the place of the image of this disk now, if that is to be taken for it.
+fn renewed(machines: &Path, id: VmId, disk: &str, image: &Image) -> Option<Image> {
+    let defined = machines.join(id.to_string()).join(DEFINITION);
+    let defined = Definition::load(&defined, id).ok()?;
+    let entry = defined.disk.iter().find(|d| d.id == disk)?;
+    image::renewed(image, entry.format)
 }
 
 impl Defined {

@@ -1,7 +1,7 @@
 //! `groupshot relocate --here`: a data directory that was copied or restored becomes one of its own.
 //!
 //! ```text
-//!   look: where do all names lead, is each file as it was sealed ▶ what is confirmed is sealed anew ▶ a new id
+//!   look: where do all names lead, is each file as it was sealed ▶ what is confirmed is recorded and sealed anew ▶ a new id
 //! ```
 //!
 //! Before the new id is written nothing but this command works on the directory, so all of it may be killed and
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::engine::relocate::{Moves, Survey};
+use crate::engine::relocate::{Moves, Survey, take_copies};
 use crate::failpoint;
 use crate::id::{DirectoryId, SetId};
 use crate::inventory::{Leftover, Seal, Sealed, SnapshotSet};
@@ -28,6 +28,7 @@ use super::{StartError, existing_data_dir, raise_open_files, take_store};
 /// Every fail point, in the order in which they are passed.
 pub const HERE_FAILPOINTS: &[&str] = &[
     "here.sealed.before",
+    "here.images.after",
     "here.sealed.after",
     "here.bound.after",
 ];
@@ -138,6 +139,8 @@ pub async fn here(
     let copied = told.differing.iter().filter(|d| d.copied);
     let copied: BTreeSet<_> = copied.map(|d| d.file.clone()).collect();
     pass("sealed.before")?;
+    take_copies(&data_dir, &copied).map_err(StartError::failed)?;
+    pass("images.after")?;
     let changes = Box::new(move |state: &State| resealed(state, &copied));
     store.transact(changes).await.map_err(StartError::failed)?;
     pass("sealed.after")?;

@@ -12,9 +12,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::document;
 use crate::held;
 use crate::id::DirectoryId;
 
@@ -23,8 +24,6 @@ use super::{StartError, no_data_dir};
 /// In the data directory.
 const FILE: &str = "directory.json";
 const FORMAT: u32 = 1;
-/// The member that holds the checksum: SHA-256 of all the rest.
-const CHECKSUM: &str = "checksum";
 
 /// Where a host keeps its id; containers often have none.
 const MACHINE_ID: &str = "/etc/machine-id";
@@ -183,7 +182,8 @@ fn bind_on(data_dir: &Path, id: DirectoryId, machine_id: &Path) -> Result<(), St
             host: host(machine_id),
             path: data_dir.to_str().map(PathBuf::from),
         };
-        held::replace(&data_dir.join(FILE), &text(&binding)?, 0o640).map_err(io::Error::from)
+        held::replace(&data_dir.join(FILE), &document::write(&binding)?, 0o640)
+            .map_err(io::Error::from)
     };
     write().map_err(|e| failed(data_dir, &e))
 }
@@ -226,14 +226,11 @@ fn read(data_dir: &Path) -> Result<Option<Result<Binding, String>>, StartError> 
         other => other.map_err(|e| failed(data_dir, &e))?,
     };
     let damaged = || format!("{} is damaged", file.display());
-    let Ok(mut map) = serde_json::from_slice::<Map<String, Value>>(&bytes) else {
-        return Ok(Some(Err(damaged())));
+    let body = match document::read::<Value>(&bytes) {
+        Ok(read) if read.checked => read.body,
+        _ => return Ok(Some(Err(damaged()))),
     };
-    let told = map.remove(CHECKSUM);
-    if told.as_ref().and_then(Value::as_str) != checksum(&map).ok().as_deref() {
-        return Ok(Some(Err(damaged())));
-    }
-    match map.get("format").and_then(Value::as_u64) {
+    match body.get("format").and_then(Value::as_u64) {
         Some(format) if format == u64::from(FORMAT) => {}
         format => {
             let format = format.unwrap_or_default();
@@ -243,24 +240,8 @@ fn read(data_dir: &Path) -> Result<Option<Result<Binding, String>>, StartError> 
             )));
         }
     }
-    let binding = serde_json::from_value(Value::Object(map));
+    let binding = serde_json::from_value(body);
     Ok(Some(binding.map_err(|_| damaged())))
-}
-
-/// With the checksum.
-fn text(binding: &Binding) -> io::Result<Vec<u8>> {
-    let Value::Object(mut map) = serde_json::to_value(binding)? else {
-        return Err(ErrorKind::InvalidData.into());
-    };
-    let sum = checksum(&map)?;
-    map.insert(CHECKSUM.to_owned(), sum.into());
-    let mut text = serde_json::to_vec_pretty(&map)?;
-    text.push(b'\n');
-    Ok(text)
-}
-
-fn checksum(map: &Map<String, Value>) -> io::Result<String> {
-    Ok(hex(&Sha256::digest(serde_json::to_vec(map)?)))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -277,6 +277,46 @@ fn a_restored_directory_is_bound_once_every_copied_file_is_confirmed() {
     assert!(!shown.sets[&second].is_damaged(), "it was confirmed");
 }
 
+/// `tops.json` records the inodes of images, the records of sets those of frozen files: a copy has others.
+#[test]
+fn a_copy_of_directory_and_images_is_used_as_the_original_was() {
+    if !full("a data directory and images put back from copies") {
+        return;
+    }
+    let (mut original, data) = restored();
+    let images = original.site.images.clone();
+    let aside = images.with_file_name("images aside");
+    fs::rename(&images, &aside).unwrap();
+    copy(&aside, &images);
+    let apply = ["relocate", "--here", "--apply", "--accept-copied"];
+    let told = ok(&run_in(&data, &apply, ""));
+    let image = original.web.images[0].display().to_string();
+    assert!(told.contains(&image) && told.contains("inode"), "{told}");
+    let mut server = serve(&data).unwrap();
+    original.assert_whole(&server, "copied");
+    let wire = Wire::new(&server);
+    let second = wire.take(&original.group, "two");
+    original.site.wait_for_journals();
+    let captured = original.web.content[0].clone();
+    let top = original.site.top(&original.web, 0);
+    original.web.write(&top, 0, 131_072, 4096, 18);
+    // Its overlay goes into the image.
+    original.destroy(&server);
+    original.site.wait_for_journals();
+    original.assert_active(&server, "merged");
+    let shown = wire.shown().unwrap();
+    let set = &shown.sets[&second];
+    assert!(!set.is_damaged(), "{set:?}");
+    let kept = &set.members[0].disks["disk0"];
+    assert_eq!(kept, &original.web.images[0]);
+    assert_holds(kept, &captured, "merged");
+    let applied = wire.apply(&second).unwrap();
+    assert_eq!(wire.end(&applied.job.unwrap()).unwrap().state, 7);
+    original.site.wait_for_journals();
+    assert_holds(&original.site.top(&original.web, 0), &captured, "applied");
+    server.stop();
+}
+
 #[test]
 fn binding_that_is_killed_at_any_step_is_done_again() {
     if !full("binding killed") {
