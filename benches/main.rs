@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   cargo bench                      everything
-//!   cargo bench -- parse wire        these parts: parse, wire, memory, enumerate, query, associate, accept,
+//!   cargo bench -- parse wire        these parts: parse, wire, memory, enumerate, query, associate, fair, accept,
 //!                                    tls, merge, life
 //!   cargo bench -- --short           few rounds, to see that everything still runs
 //! ```
@@ -27,6 +27,7 @@ mod accept;
 mod associate;
 mod ceiling;
 mod enumerate;
+mod fair;
 mod life;
 mod load;
 mod memory;
@@ -41,13 +42,14 @@ mod wire;
 /// A part: its name, and what runs it; with `true` in few rounds.
 type Part = (&'static str, fn(bool));
 
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 11] = [
     ("parse", parse::run),
     ("wire", wire::run),
     ("memory", memory::run),
     ("enumerate", enumerate::run),
     ("query", query::run),
     ("associate", associate::run),
+    ("fair", fair::run),
     ("accept", accept::run),
     ("tls", tls::run),
     ("merge", merge::run),

@@ -14,7 +14,9 @@ use tokio::runtime::Runtime;
 
 /// The user of the benchmarks.
 const USER: &str = "bench";
-/// Its password.
+/// Another user, who only reads.
+const READER: &str = "read1";
+/// Their password.
 const PASSWORD: &str = "a password of the usual length";
 
 /// URIs of classes begin so.
@@ -50,6 +52,7 @@ impl Subject {
 pub(crate) fn data_dir() -> tempfile::TempDir {
     let data = tempfile::tempdir().unwrap();
     users::add(data.path(), USER, Role::Administrator, PASSWORD).unwrap();
+    users::add(data.path(), READER, Role::Reader, PASSWORD).unwrap();
     data
 }
 
@@ -198,6 +201,15 @@ pub(crate) fn recorded(file: &str) -> String {
 /// The body with room for answers of any size.
 pub(crate) fn roomy(body: &str) -> String {
     body.replace(">153600<", ">16777216<")
+}
+
+/// The request as the reader sends it. Both names are equally long.
+pub(crate) fn as_reader(request: Vec<u8>) -> Vec<u8> {
+    let credentials = |user| BASE64_STANDARD.encode(format!("{user}:{PASSWORD}"));
+    let request = String::from_utf8(request).unwrap();
+    request
+        .replace(&credentials(USER), &credentials(READER))
+        .into_bytes()
 }
 
 /// The whole request: the headers of the recorded client, its body with what belongs to this server.

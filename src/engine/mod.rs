@@ -55,8 +55,13 @@ pub trait Compute: Send + Sync + 'static {
         self.machines().get(&id).cloned()
     }
 
-    /// Whether it runs.
+    /// Whether it runs at this moment. Looks at files: to be called from blocking threads.
     fn state(&self, id: VmId) -> PowerState;
+
+    /// Whether it ran when it was last looked at, within a second where its files answer. Opens no file itself.
+    fn shown_state(&self, id: VmId) -> PowerState {
+        self.state(id)
+    }
 
     /// Why a machine that is there is not among [`Compute::machines`]: what describes it cannot be read.
     fn trouble(&self, _id: VmId) -> Option<Text> {

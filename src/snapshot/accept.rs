@@ -236,6 +236,22 @@ pub(crate) fn joined(refusals: Vec<Refused>) -> Option<Refused> {
     Some(first.saying(text.with("others", told.join("; "))))
 }
 
+/// [`powered_off`] for each of these members, away from the threads that serve; a refusal each where it is not so.
+pub(crate) async fn all_powered_off(
+    core: &Arc<Core>,
+    members: Vec<(VmId, Text)>,
+    running: Message,
+) -> Vec<Result<Arc<Machine>, Refused>> {
+    let shared = Arc::clone(core);
+    let look = move || {
+        let members = members.into_iter();
+        let looked = members.map(|(id, gone)| powered_off(&shared, id, gone, running));
+        looked.collect()
+    };
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.unwrap_or_else(|e| vec![Err(panicked(&e))])
+}
+
 /// The machine of a member, which must be there, readable and powered off. `gone` is the refusal if it is not there,
 /// `running` the one if it runs (`machine`, `state`).
 ///

@@ -6,5 +6,6 @@ mod flatten;
 mod library;
 mod merge;
 mod rigs;
+mod silent;
 mod trouble;
 mod with_qemu;

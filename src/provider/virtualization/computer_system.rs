@@ -152,7 +152,7 @@ fn virtual_machine(
     id: VmId,
     machine: &Machine,
 ) -> Result<Instance, Error> {
-    let state = match deps.compute.state(id) {
+    let state = match deps.compute.shown_state(id) {
         PowerState::Running => ENABLED,
         PowerState::Off => DISABLED,
         PowerState::Paused => QUIESCE,

@@ -17,7 +17,7 @@ use crate::engine::{Revert, Top};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Affected, JobKind, LeftOut, Position, Service, Snapshot};
 use crate::job::NewJob;
-use crate::snapshot::accept::{self, about, plan_each, powered_off};
+use crate::snapshot::accept::{self, about, plan_each};
 use crate::snapshot::apply::draft::Uses;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
@@ -218,12 +218,14 @@ async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Accepted, Refus
     });
     let (snapshots, lease) = taken.await?;
     let about = about(&core.deps.store.state(), ids.set, &snapshots);
-    let machines = snapshots.into_iter().map(|snapshot| {
+    let members = snapshots.iter().map(|snapshot| {
         let gone = texts::APPLY_MEMBER_GONE.with("machine", &snapshot.machine_name);
-        let machine = powered_off(&core, snapshot.machine, gone, texts::APPLY_MEMBER_RUNNING)?;
-        Ok((machine, snapshot))
+        (snapshot.machine, gone)
     });
-    let machines = accept::together(machines)?;
+    let members = members.collect();
+    let looked = accept::all_powered_off(&core, members, texts::APPLY_MEMBER_RUNNING).await;
+    let looked = accept::together(looked)?;
+    let machines: Vec<_> = looked.into_iter().zip(snapshots).collect();
     let affected = machines.iter().map(|(m, _)| Affected::Machine(m.id));
     let affected = affected.chain([Affected::Set(ids.set)]).collect();
     let (shared, members) = (Arc::clone(&core), machines.clone());

@@ -8,7 +8,7 @@ use crate::engine::{EngineError, EngineErrorKind, space};
 use crate::id::{JobId, SetId};
 use crate::inventory::{Disk, Machine};
 use crate::snapshot::Refused;
-use crate::snapshot::accept::{self, plan_each, powered_off, refused};
+use crate::snapshot::accept::{self, plan_each, refused};
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
 use crate::snapshot::create::{CreateRequest, draft, selection};
@@ -65,10 +65,9 @@ async fn check(core: Arc<Core>, request: CreateRequest) -> Result<Checked, Refus
     });
     let (selection, _lease) = taken.await?;
     let (mut machines, mut first) = (Vec::new(), Vec::new());
-    for id in &selection.machines {
-        let gone = texts::MEMBER_GONE.with("machine", id);
-        let gone = gone.with("collection", &selection.name);
-        match powered_off(&core, *id, gone, texts::MEMBER_RUNNING) {
+    let looked = accept::all_powered_off(&core, selection.members(), texts::MEMBER_RUNNING).await;
+    for member in looked {
+        match member {
             Ok(machine) => machines.push(machine),
             Err(refused) => first.push(refused),
         }

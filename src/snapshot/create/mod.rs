@@ -22,7 +22,7 @@ use crate::inventory::{
     Affected, Consistency, JobKind, LeftOut, Position, Service, SetKind, SnapshotSet,
 };
 use crate::job::NewJob;
-use crate::snapshot::accept::{self, plan_each, powered_off};
+use crate::snapshot::accept::{self, plan_each};
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
@@ -230,12 +230,8 @@ async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Accepted, Ref
     let concerns = move |set: &SnapshotSet| set.members.iter().any(|m| under.contains(&m.machine));
     let noticed = damage::notice(&core, Some(ids.job), concerns).await;
     noticed.map_err(|e| core.store_failed(&e))?;
-    let machines = selection.machines.iter().map(|id| {
-        let gone = texts::MEMBER_GONE.with("machine", id);
-        let gone = gone.with("collection", &selection.name);
-        powered_off(&core, *id, gone, texts::MEMBER_RUNNING)
-    });
-    let machines = accept::together(machines)?;
+    let looked = accept::all_powered_off(&core, selection.members(), texts::MEMBER_RUNNING).await;
+    let machines = accept::together(looked)?;
     let leave_out = request.ignore_non_snapshottable_disks;
     let planned = plan_each(&core, machines, move |core, machine| {
         draft::plan_member(core, ids.set, machine, leave_out)

@@ -6,6 +6,7 @@ use crate::id::{CollectionId, VmId};
 use crate::inventory;
 use crate::snapshot::Refused;
 use crate::store::State;
+use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
 /// A collection resolved at one state.
@@ -17,6 +18,17 @@ pub(crate) struct Selection {
     pub(crate) collections: Vec<CollectionId>,
     /// The machines.
     pub(crate) machines: Vec<VmId>,
+}
+
+impl Selection {
+    /// The machines, each with what is to be said if it is not there.
+    pub(crate) fn members(&self) -> Vec<(VmId, Text)> {
+        let gone = |id: &VmId| {
+            let text = texts::MEMBER_GONE.with("machine", id);
+            (*id, text.with("collection", &self.name))
+        };
+        self.machines.iter().map(gone).collect()
+    }
 }
 
 /// Resolves `top`; a machine or group that is reached twice counts once, so a cycle ends.

@@ -104,14 +104,17 @@ async fn tidy(core: Arc<Core>, machine: VmId, owner: String) -> Result<Accepted,
         Ok(((), wanted.clone()))
     });
     let ((), lease) = leased.await?;
-    let (id, name) = (machine, name(&core, machine)?);
-    let called = name.clone();
     let shared = Arc::clone(&core);
-    let member = tokio::task::spawn_blocking(move || member(&shared, id, &name)).await;
+    let member = tokio::task::spawn_blocking(move || {
+        let name = name(&shared, machine)?;
+        Ok((member(&shared, machine, &name), name))
+    });
+    let member = member.await;
+    let (member, called) = member.unwrap_or_else(|e| Err(accept::panicked(&e)))?;
     let intent = Intent {
         job: ids.job,
         set: ids.set,
-        members: vec![member.map_err(|e| accept::panicked(&e))?],
+        members: vec![member],
         tidies: true,
     };
     let job = NewJob {
@@ -119,8 +122,8 @@ async fn tidy(core: Arc<Core>, machine: VmId, owner: String) -> Result<Accepted,
         kind: JobKind::DestroySnapshotSet,
         service: Service::CollectionSnapshot,
         owner,
-        affected: vec![Affected::Machine(id)],
-        about: About::default().machine(id, &called),
+        affected: vec![Affected::Machine(machine)],
+        about: About::default().machine(machine, &called),
         set: None,
         status: doing,
     };

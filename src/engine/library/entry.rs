@@ -1,0 +1,252 @@
+//! One machine as its files tell it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::engine::definition::{DEFINITION, Definition, DiskEntry, SeenTop, TOPS, Tops};
+use crate::engine::failure::At;
+use crate::engine::qcow2::backing;
+use crate::engine::qcow2::chain::{self, Roots};
+use crate::engine::qcow2::header::Header;
+use crate::engine::reflink::{self, FOLDER};
+use crate::engine::{Stamp, locks};
+use crate::held;
+use crate::id::VmId;
+use crate::inventory::{Disk, Format, Machine};
+use crate::text::catalog::engine as texts;
+use crate::text::{Message, Text};
+
+use super::Problem;
+
+const SECTOR: u64 = 512;
+
+/// A machine as loaded, and the files it was loaded from.
+pub(super) struct Entry {
+    pub(super) seen: Vec<(PathBuf, Option<Stamp>)>,
+    pub(super) machine: Option<Arc<Machine>>,
+    /// What lies under the active file of a disk, and what was recorded to, by disk id.
+    pub(super) below: BTreeMap<String, Vec<PathBuf>>,
+    /// The disks of which that cannot be seen now.
+    pub(super) unseen: Vec<String>,
+    /// What was seen of active files and is not recorded.
+    pub(super) unrecorded: BTreeMap<String, SeenTop>,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Entry {
+    /// Whether the files are as they were.
+    pub(super) fn is_current(&self) -> bool {
+        let mut files = self.seen.iter();
+        files.all(|(file, stamp)| stamp_of(file) == *stamp)
+    }
+
+    /// What lay under a file that cannot be read any more is known from before.
+    pub(super) fn remember(&mut self, old: &Self) {
+        let unseen = old.below.iter().filter(|(id, _)| self.unseen.contains(id));
+        for (disk, below) in unseen {
+            let known = self.below.entry(disk.clone()).or_default();
+            let more = below.iter().filter(|file| !known.contains(file));
+            let more: Vec<_> = more.cloned().collect();
+            known.extend(more);
+        }
+    }
+
+    pub(super) fn misnamed(&self) -> Option<(String, Text)> {
+        let mut all = self.problems.iter();
+        all.find_map(|p| Some((p.idle_disk.clone()?, p.text.clone())))
+    }
+}
+
+/// Loads one machine. Sizes that cannot be read now are taken from `before`.
+pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> Entry {
+    let folder = directory.join(id.to_string());
+    let (definition, tops) = (folder.join(DEFINITION), folder.join(TOPS));
+    // Stamps first: a change while we read shows at the next look.
+    let mut seen = vec![stamped(&definition), stamped(&tops)];
+    let broken = |file: &Path, text: Text, seen| Entry {
+        seen,
+        machine: None,
+        below: BTreeMap::new(),
+        unseen: Vec::new(),
+        unrecorded: BTreeMap::new(),
+        problems: vec![Problem::new(file, text)],
+    };
+    let defined = match Definition::load(&definition, id) {
+        Ok(it) => it,
+        Err(text) => return broken(&definition, text, seen),
+    };
+    let stored = match Tops::load(&tops) {
+        Ok(it) => it,
+        Err(e) => {
+            let text = match e.kind() {
+                io::ErrorKind::NotFound => texts::TOPS_MISSING.text(),
+                io::ErrorKind::InvalidData => texts::TOPS_DAMAGED.with("cause", e),
+                _ => texts::DEFINITION_READ.with("cause", e),
+            };
+            return broken(&tops, text.with("file", tops.display()), seen);
+        }
+    };
+    for (image, format) in &stored.backing_formats {
+        backing::record(image, *format);
+    }
+    let mut problems = Vec::new();
+    let mut disks = Vec::new();
+    let (mut below, mut unseen) = (BTreeMap::new(), Vec::new());
+    let mut unrecorded = BTreeMap::new();
+    for entry in &defined.disk {
+        let mut disk = disk(entry, &stored);
+        let recorded = stored.seen.get(&entry.id);
+        let now = SeenTop::of(&disk.file, disk.format);
+        unseen.extend(now.is_none().then(|| disk.id.clone()));
+        let all = recorded
+            .cloned()
+            .map_or(now.clone(), |seen| Some(seen.with(now.as_ref())));
+        if let Some(all) = all {
+            below.insert(disk.id.clone(), all.below.clone());
+            if recorded != Some(&all) {
+                unrecorded.insert(disk.id.clone(), all);
+            }
+        }
+        seen.push(stamped(&disk.file));
+        if roots.admit(&disk.file).is_ok_and(|inside| !inside) {
+            let text = roots.outside(&At::new(&defined.name, &disk.id), &disk.file);
+            problems.push(Problem::new(&disk.file, text));
+        }
+        if let Some(message) = idle(entry, &resolved(entry, &stored), &disk) {
+            let text = At::new(&defined.name, &disk.id).text(message, &definition);
+            let text = text.with("path", entry.path.display());
+            let text = text.with("format", entry.format.as_str());
+            problems.push(Problem {
+                idle_disk: Some(disk.id.clone()),
+                ..Problem::new(&definition, text.with("active", disk.file.display()))
+            });
+        }
+        match virtual_size(&disk.file, disk.format) {
+            Ok(size) => {
+                disk.size = size;
+                // A qcow2 file tells by itself whether it is whole.
+                let was = recorded.map_or(0, |seen| seen.size);
+                if disk.format == Format::Raw && size < was {
+                    let text = At::new(&defined.name, &disk.id).text(texts::SHRUNK, &disk.file);
+                    let text = text.with("size", size).with("was", was);
+                    problems.push(Problem {
+                        idle_disk: Some(disk.id.clone()),
+                        ..Problem::new(&disk.file, text)
+                    });
+                }
+            }
+            Err(e) => {
+                let known = before.and_then(|m| m.disks.iter().find(|d| d.id == disk.id));
+                disk.size = known.map_or(0, |d| d.size);
+                let text = At::new(&defined.name, &disk.id).text(texts::FILE_FAILED, &disk.file);
+                problems.push(Problem::new(&disk.file, text.with("cause", e)));
+            }
+        }
+        disks.push(disk);
+    }
+    let created = stored.imported.or_else(|| modified(&definition));
+    let overlay_ok = defined.overlay_ok();
+    Entry {
+        seen,
+        machine: Some(Arc::new(Machine {
+            id,
+            name: defined.name,
+            disks,
+            directory: folder,
+            definition,
+            created: created.unwrap_or(Timestamp::UNIX_EPOCH),
+            overlay_ok,
+            images: stored.images,
+        })),
+        below,
+        unseen,
+        unrecorded,
+        problems,
+    }
+}
+
+/// Whether another process has the active file open for writing.
+pub(super) fn is_written(disk: &Disk) -> bool {
+    disk.file.is_file() && locks::is_written(&disk.file).unwrap_or(false)
+}
+
+fn disk(entry: &DiskEntry, stored: &Tops) -> Disk {
+    let top = stored.tops.get(&entry.id);
+    let file = match top {
+        Some(top) if top.file != entry.path => top.file.clone(),
+        _ => resolved(entry, stored),
+    };
+    Disk {
+        id: entry.id.clone(),
+        file,
+        format: top.map_or(entry.format, |t| t.format),
+        size: 0,
+    }
+}
+
+/// Where the path of a disk leads: as was recorded at import, or as it is now where nothing is recorded.
+fn resolved(entry: &DiskEntry, stored: &Tops) -> PathBuf {
+    let recorded = stored.images.get(&entry.id);
+    match recorded.filter(|i| i.named == entry.path) {
+        Some(image) => image.file.clone(),
+        None => entry
+            .path
+            .canonicalize()
+            .unwrap_or_else(|_| entry.path.clone()),
+    }
+}
+
+/// What is to be said of a path that is neither the active file nor under it, nor in the folder of one of ours that
+/// has taken its place there, or of another format than that file is of. Of what cannot be read nothing is said.
+fn idle(entry: &DiskEntry, path: &Path, disk: &Disk) -> Option<Message> {
+    let as_format = |format| (format != entry.format).then_some(texts::FORMAT_IDLE);
+    if path == disk.file {
+        return as_format(disk.format);
+    }
+    let (layers, unreadable) = chain::readable(&disk.file, disk.format);
+    let key = fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+    let folders = [
+        Some(path.with_file_name(FOLDER)),
+        reflink::folder_of(path).ok(),
+    ];
+    let beside = |file: &Path| {
+        let folder = file.ancestors().nth(2);
+        let mut folders = folders.iter().flatten();
+        folders.any(|of| Some(of.as_path()) == folder)
+    };
+    if let Some(own) = layers.iter().find(|l| l.file == path || Some(l.id) == key) {
+        return as_format(own.format);
+    }
+    let is_own = unreadable.is_some() || layers.iter().any(|l| beside(&l.file));
+    (!is_own).then_some(texts::PATH_IDLE)
+}
+
+fn virtual_size(file: &Path, format: Format) -> io::Result<u64> {
+    let open = held::open(file, false)?;
+    match format {
+        Format::Raw => Ok(open.metadata()?.len().next_multiple_of(SECTOR)),
+        Format::Qcow2 => match Header::load(&open)? {
+            Ok(header) => Ok(header.size),
+            Err(_) => Err(io::Error::other("no readable qcow2 header")),
+        },
+    }
+}
+
+fn stamped(file: &Path) -> (PathBuf, Option<Stamp>) {
+    (file.to_owned(), stamp_of(file))
+}
+
+fn stamp_of(file: &Path) -> Option<Stamp> {
+    fs::metadata(file).ok().map(|m| Stamp::of(&m))
+}
+
+fn modified(file: &Path) -> Option<Timestamp> {
+    let time = fs::metadata(file).ok()?.modified().ok()?;
+    Timestamp::try_from(time).ok()
+}

@@ -1,0 +1,288 @@
+//! The embedded library of machines: one folder each under `machines/` of the data directory.
+//!
+//! Readers share one snapshot: the machines, what is wrong with them, and which of them run. It is renewed at most once
+//! a second, when someone asks; so a running server notices an import within a second and sleeps when nobody asks. The
+//! files are looked at by a thread of the library, and by one at a time: whoever asks waits for it for a moment, and not
+//! at all while a file does not answer (a hung mount). They see what was known last then.
+
+mod entry;
+mod shelf;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::clock::SharedClock;
+use crate::engine::definition::{self, MACHINES, TOPS_NEW, Tops};
+use crate::engine::failure::kind;
+use crate::engine::links;
+use crate::engine::qcow2::chain::Roots;
+use crate::engine::{Compute, EngineError, EngineErrorKind, Hold, Machines, Top, stage};
+use crate::held;
+use crate::id::VmId;
+use crate::inventory::{Disk, Machine, PowerState};
+use crate::text::Text;
+use crate::text::catalog::engine as texts;
+
+use entry::{is_written, load};
+use shelf::Shelf;
+
+/// A file of the library that cannot be used as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// What is wrong with it.
+    pub text: Text,
+    /// It is only this disk, of which no set may be taken: a path or a format in the definition has no effect, or its
+    /// active file was cut off.
+    pub idle_disk: Option<String>,
+}
+
+impl Problem {
+    fn new(file: &Path, text: Text) -> Self {
+        Self {
+            file: file.to_owned(),
+            text,
+            idle_disk: None,
+        }
+    }
+}
+
+/// The library of machines of one data directory.
+pub struct Library(Arc<Shelf>);
+
+impl Library {
+    /// Opens the library of a data directory and loads every machine. A broken definition is logged, left
+    /// out and listed by [`Library::problems`].
+    ///
+    /// # Errors
+    /// The folder `machines` can be neither made nor read.
+    pub fn open(data_dir: &Path, clock: SharedClock) -> Result<Self, EngineError> {
+        Self::open_within(data_dir, clock, Roots::default())
+    }
+
+    /// [`Library::open`] where an active file outside `roots` is a problem.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_within(
+        data_dir: &Path,
+        clock: SharedClock,
+        roots: Roots,
+    ) -> Result<Self, EngineError> {
+        let directory = machines_directory(data_dir);
+        let fail = |e: io::Error| directory_failed(&directory, &e);
+        stage::make_dirs(&directory, 1).map_err(fail)?;
+        for id in machine_ids(&directory).map_err(fail)? {
+            // A process that died while it replaced the file left this.
+            let _ = held::discard(&directory.join(id.to_string()).join(TOPS_NEW), 1, None);
+        }
+        let shelf = Shelf::new(directory, roots, clock);
+        shelf.renew();
+        Ok(Self(Arc::new(shelf)))
+    }
+
+    /// Records the images of machines of which an older version has recorded nothing; to be called once no operation
+    /// is open. What fails for one machine is logged, and done at the next start.
+    pub fn record_images(&self) {
+        let machines: Vec<_> = self.0.lock().entries.keys().copied().collect();
+        for id in machines {
+            self.0.record_images(id);
+        }
+        self.0.renew();
+    }
+
+    /// What is wrong with files of the library now.
+    #[must_use]
+    pub fn problems(&self) -> Arc<Vec<Problem>> {
+        self.0.look();
+        self.0.problems.load_full()
+    }
+
+    /// [`Library::problems`] by a look that is made now.
+    #[must_use]
+    pub fn problems_now(&self) -> Arc<Vec<Problem>> {
+        if !self.is_silent() {
+            self.0.renew();
+        }
+        self.0.problems.load_full()
+    }
+
+    /// Is a look at the files under way for which nobody waits any more: some file does not answer?
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.0.is_silent()
+    }
+}
+
+const fn running(runs: bool) -> PowerState {
+    match runs {
+        true => PowerState::Running,
+        false => PowerState::Off,
+    }
+}
+
+impl Compute for Library {
+    fn machines(&self) -> Arc<Machines> {
+        self.0.look();
+        self.0.machines.load_full()
+    }
+
+    /// Off, unless another process has a disk open for writing: then something runs the machine.
+    fn state(&self, id: VmId) -> PowerState {
+        let machine = self.machine(id);
+        running(machine.is_some_and(|m| m.disks.iter().any(is_written)))
+    }
+
+    fn shown_state(&self, id: VmId) -> PowerState {
+        self.0.look();
+        running(self.0.running.load().contains(&id))
+    }
+
+    fn trouble(&self, id: VmId) -> Option<Text> {
+        let folder = self.0.directory.join(id.to_string());
+        let problems = self.problems();
+        let is_broken = self.machine(id).is_none();
+        let mut own = problems
+            .iter()
+            .filter(|p| is_broken && p.file.parent() == Some(&folder));
+        own.next().map(|p| p.text.clone())
+    }
+
+    fn is_ailing(&self, id: VmId) -> bool {
+        let problems = self.problems();
+        let is_one = |disk: &Disk| problems.iter().any(|p| p.file == disk.file);
+        self.machine(id).is_some_and(|m| m.disks.iter().any(is_one))
+    }
+
+    fn below(&self, id: VmId, disk: &str) -> Option<Vec<PathBuf>> {
+        self.0.known(id).0?.below.get(disk).cloned()
+    }
+
+    fn misnamed(&self, id: VmId) -> Option<(String, Text)> {
+        let (known, _) = self.0.known(id);
+        let known = known?;
+        if known.is_current() {
+            return known.misnamed();
+        }
+        let before = known.machine.as_deref();
+        load(&self.0.directory, id, before, &self.0.roots).misnamed()
+    }
+
+    fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
+        let unread = |e: io::Error| (kind(&e), e);
+        self.0
+            .record_tops(id, tops, |file| Tops::load(file).map_err(unread))
+    }
+
+    fn restore_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
+        self.0
+            .record_tops(id, tops, |file| match fs::symlink_metadata(file) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Tops::new(None)),
+                Err(e) => Err((kind(&e), e)),
+                Ok(_) if definition::is_damaged(file) => {
+                    // Kept for whoever wants to know what stood there.
+                    let aside = file.with_extension("json.damaged");
+                    let kept =
+                        fs::read(file).and_then(|was| Ok(held::replace(&aside, &was, 0o640)?));
+                    kept.map_err(|e| (kind(&e), e))?;
+                    Ok(Tops::new(None))
+                }
+                Ok(_) => Err((EngineErrorKind::Failed, io::ErrorKind::AlreadyExists.into())),
+            })
+    }
+
+    fn roots(&self) -> Roots {
+        self.0.roots.clone()
+    }
+
+    fn hold(&self, machine: &Machine) -> Result<Hold, EngineError> {
+        Hold::of(machine)
+    }
+}
+
+/// Has the links of a machine lead to its active files where those are others than before.
+fn follow(before: Option<&Machine>, now: Option<&Machine>) {
+    let Some(machine) = now else { return };
+    let files = |m: &Machine| -> Vec<_> {
+        let disks = m.disks.iter();
+        disks.map(|d| (d.id.clone(), d.file.clone())).collect()
+    };
+    if before.is_some_and(|before| files(before) == files(machine)) {
+        return;
+    }
+    if let Err(error) = links::follow(machine) {
+        let machine = machine.id;
+        tracing::warn!(%machine, %error, "Links to its active files could not all be made");
+    }
+}
+
+/// Makes the links to one machine, if one is new, and the names of all.
+pub(crate) fn link(directory: &Path, machines: &Machines, new: Option<&Machine>) {
+    follow(None, new);
+    let ids = machine_ids(directory).unwrap_or_default();
+    let unreadable = ids.into_iter().filter(|id| !machines.contains_key(id));
+    let names = links::names(machines.values().map(Arc::as_ref));
+    if let Err(error) = links::name(directory, &names, &unreadable.collect::<Vec<_>>()) {
+        tracing::warn!(%error, "Links to machines by their names could not all be made");
+    }
+}
+
+/// Every machine of a data directory as its files are now, and what is wrong with the others.
+///
+/// # Errors
+/// The folder `machines` is there and cannot be read.
+pub fn scan(data_dir: &Path) -> Result<(Machines, Vec<Problem>), EngineError> {
+    let directory = machines_directory(data_dir);
+    let ids = match machine_ids(&directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        other => other.map_err(|e| directory_failed(&directory, &e))?,
+    };
+    let mut machines = Machines::new();
+    let mut problems = Vec::new();
+    for id in ids {
+        let entry = load(&directory, id, None, &Roots::default());
+        machines.extend(entry.machine.map(|m| (id, m)));
+        problems.extend(entry.problems);
+    }
+    Ok((machines, problems))
+}
+
+/// Where the machines of a data directory are.
+#[must_use]
+pub fn machines_directory(data_dir: &Path) -> PathBuf {
+    data_dir.join(MACHINES)
+}
+
+pub(crate) fn directory_failed(directory: &Path, error: &io::Error) -> EngineError {
+    EngineError {
+        kind: kind(error),
+        text: texts::DIRECTORY_FAILED
+            .with("file", directory.display())
+            .with("cause", error),
+    }
+}
+
+pub(crate) fn unknown(id: VmId) -> EngineError {
+    EngineError {
+        kind: EngineErrorKind::Missing,
+        text: texts::MACHINE_UNKNOWN.with("machine", id),
+    }
+}
+
+/// The folders that are named as a GUID is written; all else (an import under way) is passed over.
+pub(crate) fn machine_ids(directory: &Path) -> io::Result<Vec<VmId>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let id = name
+            .to_str()
+            .and_then(|n| Some((n, n.parse::<VmId>().ok()?)));
+        ids.extend(id.filter(|(n, id)| id.to_string() == *n).map(|(_, id)| id));
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}
