@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -48,6 +49,8 @@ pub struct Caller {
     pub peer: SocketAddr,
     /// Did it come through TLS?
     pub secure: bool,
+    /// How long they waited until it was known who they are; it counts against the time of their operation.
+    pub waited: Duration,
     /// The `User-Agent` header, empty if absent.
     pub user_agent: Arc<str>,
     /// The `Host` header, empty if absent.

@@ -15,7 +15,7 @@ use crate::audit::{Audit, Event};
 use crate::clock::SharedClock;
 use crate::handler::Identity;
 
-use super::lockout::{Limit, Locked, Lockout, Who};
+use super::lockout::{Limit, Locked, Lockout, Share, Who};
 use super::password;
 use super::users::{self, User, Users};
 
@@ -39,6 +39,8 @@ pub(super) struct Basic {
     key: [u8; 32],
     verified: Mutex<BTreeMap<Tag, Duration>>,
     hashes: Semaphore,
+    /// One turn for each address, while somebody wants it.
+    shares: Mutex<BTreeMap<Share, Arc<Semaphore>>>,
     /// Who may look at the password of somebody who is locked out.
     looks: Arc<Semaphore>,
     lockout: Lockout,
@@ -73,6 +75,7 @@ impl Basic {
             key,
             verified: Mutex::default(),
             hashes: Semaphore::new(HASHES),
+            shares: Mutex::default(),
             looks: Arc::new(Semaphore::new(1)),
             nobody,
             #[cfg(test)]
@@ -96,7 +99,7 @@ impl Basic {
             return None;
         };
         let who = Who::new(name, peer);
-        let user = basic.users.find(name);
+        let user = basic.users.find(name).await;
         let known = user.as_ref().map(|user| user.name.as_str());
         match basic.judge(&who, user.as_deref(), password).await {
             Verdict::Right => basic.lockout.succeeded(&who),
@@ -142,7 +145,8 @@ impl Basic {
         if is_believed() {
             return Verdict::Right;
         }
-        let Ok(_turn) = self.hashes.acquire().await else {
+        let own = self.own_turns(who);
+        let (Ok(_own), Ok(_turn)) = (own.acquire().await, self.hashes.acquire().await) else {
             return Verdict::Wrong(Locked::default());
         };
         let guess = loop {
@@ -172,6 +176,15 @@ impl Basic {
             }
             _ => Verdict::Wrong(guess.failed()),
         }
+    }
+
+    /// Of what comes from one address only one waits among the others: who guesses there keeps nobody else from theirs
+    /// for longer than one hash takes.
+    fn own_turns(&self, who: &Who) -> Arc<Semaphore> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.retain(|_, share| Arc::strong_count(share) > 1);
+        let one = || Arc::new(Semaphore::new(1));
+        Arc::clone(shares.entry(who.share()).or_insert_with(one))
     }
 
     /// Tells the operator whether somebody who is locked out has the right password, and nobody else: the client has

@@ -98,7 +98,16 @@ pub fn network(peer: IpAddr) -> IpAddr {
     }
 }
 
+/// Those who share the turns at hashing passwords.
+pub(super) type Share = (IpAddr, Option<Name>);
+
 impl Who {
+    /// An address shares; behind the loopback address, where a proxy may stand, each user.
+    pub(super) fn share(&self) -> Share {
+        let name = self.network.is_loopback().then_some(self.name);
+        (self.network, name)
+    }
+
     pub(super) fn new(name: &str, peer: IpAddr) -> Self {
         Self {
             name: digest(name),

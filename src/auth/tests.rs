@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
@@ -267,6 +268,42 @@ async fn a_11_guesses_that_come_at_once_are_no_more_than_those_that_come_in_a_ro
         answers.iter().all(Option::is_none),
         "the last one is too late"
     );
+}
+
+#[tokio::test]
+async fn who_guesses_at_one_address_keeps_nobody_else_waiting_for_longer_than_a_hash() {
+    let settings = Settings {
+        lockout: Limit {
+            failures: 0,
+            ..Limit::default()
+        },
+        ..Settings::default()
+    };
+    let house = House::new(settings);
+    let turns = house.auth.basic.take_all_turns();
+    let at = |peer: &str| Channel {
+        peer: peer.parse().unwrap(),
+        secure: true,
+        certificate: None,
+    };
+    let (flood, wrong, right) = (
+        at("192.0.2.1"),
+        basic("nobody", "guess"),
+        basic("änn", "pass:wörd"),
+    );
+    let guesses = (0..60).map(|_| house.auth.check(flood, Some(wrong.as_bytes())));
+    let mut guesses = std::pin::pin!(futures_util::future::join_all(guesses));
+    // All of them wait by now.
+    assert!((&mut guesses).now_or_never().is_none());
+    let own = house.auth.check(at("192.0.2.2"), Some(right.as_bytes()));
+    let mut own = std::pin::pin!(own);
+    assert!((&mut own).now_or_never().is_none());
+    drop(turns);
+    tokio::select! {
+        known = &mut own => assert!(known.is_some()),
+        _ = &mut guesses => panic!("the guesses were all before it"),
+    }
+    assert!(house.auth.basic.hashed() < 30, "and few of them");
 }
 
 #[test]

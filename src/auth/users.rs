@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,9 @@ const VERSION: u32 = 1;
 
 /// How often a server looks whether the file is another.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How long who logs on waits for that.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Longest name of a user, in bytes.
 const NAME_MAX: usize = 128;
@@ -301,6 +304,8 @@ struct Seen {
     table: Arc<Table>,
     stamp: Option<Stamp>,
     looked: Duration,
+    /// Somebody looks at the file.
+    looking: bool,
 }
 
 /// Tells one file from the next: a replaced file is another inode.
@@ -318,6 +323,7 @@ impl Users {
             table: Arc::new(checked(&file)?),
             stamp,
             looked: clock.elapsed(),
+            looking: false,
         };
         Ok(Self {
             file: Arc::from(file),
@@ -329,34 +335,45 @@ impl Users {
     /// Are there no users, as of the last look at the file?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.table.is_empty()
+        self.seen().table.is_empty()
     }
 
-    /// The user of that name, as of a quarter of a second ago at most.
-    #[must_use]
-    pub fn find(&self, name: &str) -> Option<Arc<User>> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.clock.elapsed();
-        if now >= seen.looked + LOOK {
-            seen.looked = now;
-            self.look(&mut seen);
+    /// The user of that name, as of a quarter of a second ago at most where the file answers.
+    pub async fn find(&self, name: &str) -> Option<Arc<User>> {
+        if self.begins_look() {
+            let own = self.clone();
+            let look = tokio::task::spawn_blocking(move || own.look());
+            let _late = tokio::time::timeout(PATIENCE, look).await;
         }
-        seen.table.get(name).cloned()
+        self.seen().table.get(name).cloned()
+    }
+
+    /// Whether it is time for another look, which the caller makes; one at a time.
+    fn begins_look(&self) -> bool {
+        let (mut seen, now) = (self.seen(), self.clock.elapsed());
+        let begins = !seen.looking && now >= seen.looked + LOOK;
+        if begins {
+            (seen.looked, seen.looking) = (now, true);
+        }
+        begins
     }
 
     /// A file that cannot be read leaves the users as they were: it was edited by hand, and whoever did
-    /// so finds the reason in the log.
-    fn look(&self, seen: &mut Seen) {
-        let stamp = stamp(&self.file);
-        if stamp == seen.stamp {
-            return;
+    /// so finds the reason in the log. Nobody waits for the file but who looks.
+    fn look(&self) {
+        let (before, now) = (self.seen().stamp, stamp(&self.file));
+        let read = (now != before).then(|| checked(&self.file));
+        let mut seen = self.seen();
+        (seen.stamp, seen.looking) = (now, false);
+        match read {
+            Some(Ok(table)) => seen.table = Arc::new(table),
+            Some(Err(error)) => tracing::error!(%error, "users stay as they were"),
+            None => {}
         }
-        seen.stamp = stamp;
-        match checked(&self.file) {
-            Ok(table) => seen.table = Arc::new(table),
-            Err(error) => tracing::error!(%error, "users stay as they were"),
-        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
@@ -12,6 +13,7 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::{self, Audit, Event};
@@ -60,6 +62,14 @@ pub(super) struct Exchange {
     certificate: Option<Peer>,
 }
 
+/// A request that the handler may see.
+struct Admitted {
+    identity: Option<Identity>,
+    /// Until that was known.
+    waited: Duration,
+    body: Bytes,
+}
+
 impl Exchange {
     /// For a new connection without TLS.
     pub(super) fn plain(shared: Arc<Shared>, peer: SocketAddr, place: Place) -> Self {
@@ -91,7 +101,7 @@ impl Exchange {
         self.place.phase.busy();
         let (head, mut body) = request.into_parts();
         let response = match self.admit(&head, &mut body).await {
-            Ok((identity, bytes)) => self.pass_on(&head, identity, bytes).await,
+            Ok(admitted) => self.pass_on(&head, admitted).await,
             Err(refusal) => {
                 self.tell(&head, &refusal);
                 refuse(refusal, &head.headers, body).await
@@ -102,11 +112,7 @@ impl Exchange {
     }
 
     /// Everything that is decided without the handler, cheapest first.
-    async fn admit(
-        &self,
-        head: &Parts,
-        body: &mut Incoming,
-    ) -> Result<(Option<Identity>, Bytes), Refusal> {
+    async fn admit(&self, head: &Parts, body: &mut Incoming) -> Result<Admitted, Refusal> {
         if self.place.phase.has_two_lengths() {
             let reason = "it has both Content-Length and Transfer-Encoding";
             return Err(Refusal::bad_request(reason));
@@ -123,15 +129,21 @@ impl Exchange {
         if head.method != Method::POST {
             return Err(Refusal::method());
         }
+        let began = Instant::now();
         let identity = match anonymous {
             true => None,
             false => Some(self.authenticate(&head.headers).await?),
         };
+        let waited = began.elapsed();
         let bytes = self.read(body, anonymous).await?;
         if !bytes.is_empty() {
             media_type(&head.headers)?;
         }
-        Ok((identity, bytes))
+        Ok(Admitted {
+            identity,
+            waited,
+            body: bytes,
+        })
     }
 
     /// Whatever it asks for, and before anybody looks at who it is: a page cannot even try passwords.
@@ -210,12 +222,12 @@ impl Exchange {
 
     /// The handler runs in a task of its own: a client that goes away does not cut its work in two, and a
     /// panic ends this answer only.
-    async fn pass_on(
-        &self,
-        head: &Parts,
-        identity: Option<Identity>,
-        body: Bytes,
-    ) -> Response<Reply> {
+    async fn pass_on(&self, head: &Parts, admitted: Admitted) -> Response<Reply> {
+        let Admitted {
+            identity,
+            waited,
+            body,
+        } = admitted;
         if body.is_empty() && identity.is_some() {
             // The leg that only authenticates.
             return Response::new(Reply::from(Bytes::new()));
@@ -225,6 +237,7 @@ impl Exchange {
             identity,
             peer: self.peer,
             secure: self.secure,
+            waited,
             user_agent: Arc::from(text(USER_AGENT).unwrap_or_default()),
             host: Arc::from(text(HOST).unwrap_or_default()),
         };

@@ -46,8 +46,9 @@ pub(super) async fn invoke(
         _turn: turn,
     };
     let (path, limit) = (work.path.clone(), exchange.headers.timeout);
+    let left = server.left(exchange.headers, exchange.began);
     let outcome = match reads {
-        true => tokio::time::timeout(limit, work.call())
+        true => tokio::time::timeout(left, work.call())
             .await
             .map_err(|_| timed_out(&method, limit))?,
         // A task of its own: neither the timeout nor a client that hangs up stops what has begun.
@@ -55,7 +56,7 @@ pub(super) async fn invoke(
             let about = about(server, exchange, &work.path, &work.arguments);
             let entry = Entry::new(server, exchange, (&work.path, &method), about);
             let work = tokio::spawn(work.call_audited(entry));
-            match tokio::time::timeout(limit, work).await {
+            match tokio::time::timeout(left, work).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(_panic)) => return Err(broken(&method)),
                 Err(_) => return Err(timed_out(&method, limit)),

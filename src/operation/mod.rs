@@ -140,6 +140,10 @@ impl Server {
             pace: Pace::default(),
         };
         let turn = self.begin(identity)?;
+        if self.left(headers, began).is_zero() {
+            let text = texts::LATE.with("seconds", headers.timeout.as_secs_f32());
+            return Err(table::OPERATION_TIMEDOUT.fault(text));
+        }
         let exchange = Exchange::new(context, headers, charset, caller.peer, began);
         match operation {
             // Identify has an answer of its own, without headers.
@@ -153,6 +157,12 @@ impl Server {
             Operation::Invoke(call) => invoke::invoke(self, &exchange, call, turn).await,
         }
         .map(Some)
+    }
+
+    /// What is left of the time of an operation.
+    fn left(&self, headers: &Headers, began: Duration) -> Duration {
+        let gone = self.clock.elapsed().saturating_sub(began);
+        headers.timeout.saturating_sub(gone)
     }
 
     /// Reads a message: here if it is small, else where evaluations are made, in its turn. A long query takes a while
@@ -271,7 +281,7 @@ impl Reading {
 #[async_trait]
 impl Handler for Server {
     async fn handle(&self, caller: Caller, message: Message) -> Answer {
-        let began = self.clock.elapsed();
+        let began = self.clock.elapsed().saturating_sub(caller.waited);
         let reading = Arc::new(Reading {
             registry: self.registry.clone(),
             limits: self.settings.limits.clone(),
@@ -295,6 +305,7 @@ impl Handler for Server {
         if matches!(operation, Operation::Identify) {
             return self.identities.answer(caller, charset);
         }
+        self.registry.ready().await;
         match self
             .carry_out(caller, &headers, operation, charset, began)
             .await

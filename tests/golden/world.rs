@@ -122,6 +122,7 @@ impl World {
             identity: ask.identity.clone(),
             peer: "127.0.0.1:1".parse().unwrap(),
             secure: false,
+            waited: Duration::ZERO,
             user_agent: ask.user_agent.into(),
             host: "".into(),
         };

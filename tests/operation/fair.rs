@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
-use groupshot::handler::Role;
+use bytes::Bytes;
+use groupshot::handler::{Identity, Role};
 
 use super::rig::{Ask, Reply, Rig};
 
@@ -153,5 +155,31 @@ async fn h_19_the_time_of_an_operation_counts_while_it_waits_for_a_place() {
     rig.things.gate.open();
     for answer in first {
         let _in_time_or_not = answer.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn h_19_the_time_of_an_operation_counts_while_it_is_not_known_who_asks() {
+    let rig = Rig::new(3);
+    rig.clock.advance(Duration::from_secs(60));
+    let identity = Identity {
+        user: "admin".into(),
+        role: Role::Administrator,
+    };
+    let get = Ask::get("Test_Thing").selector("Name", "thing-00001");
+    let enumerate = Ask::enumerate("Test_Thing", OPTIMIZE);
+    let call = Ask::invoke("Test_Service", "Slow", "<p:Milliseconds>0</p:Milliseconds>");
+    for ask in [get, enumerate, call.selector("Name", "service")] {
+        let text = ask.header(ONE_SECOND).text();
+        for (waited, status) in [(900, 200), (1000, 500), (30_000, 500)] {
+            let body = Bytes::copy_from_slice(text.as_bytes());
+            let waited = Duration::from_millis(waited);
+            let answer = rig.send_after(waited, Some(identity.clone()), body).await;
+            let reply = Reply::new(&answer);
+            assert_eq!(reply.status, status, "{waited:?}: {}", reply.text);
+            if status == 500 {
+                assert_eq!(reply.fault().0, "TimedOut");
+            }
+        }
     }
 }

@@ -135,10 +135,21 @@ impl Rig {
     }
 
     pub(super) async fn send_bytes(&self, identity: Option<Identity>, body: Bytes) -> Answer {
+        self.send_after(Duration::ZERO, identity, body).await
+    }
+
+    /// Of somebody who has waited so long until it was known who they are.
+    pub(super) async fn send_after(
+        &self,
+        waited: Duration,
+        identity: Option<Identity>,
+        body: Bytes,
+    ) -> Answer {
         let caller = Caller {
             identity,
             peer: "127.0.0.1:1".parse().unwrap(),
             secure: false,
+            waited,
             user_agent: "".into(),
             host: "rig.example:5985".into(),
         };
@@ -279,7 +290,7 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    fn new(answer: &Answer) -> Self {
+    pub(super) fn new(answer: &Answer) -> Self {
         Self {
             status: answer.status,
             text: String::from_utf8(answer.body.to_vec()).unwrap(),
