@@ -181,6 +181,36 @@ fn only_held_writes_replaces_and_removes_files() {
     assert_eq!(needed, WRITES_ITSELF, "the list holds who needs it, sorted");
 }
 
+/// What looks at files.
+const LOOKS: &[&str] = &[
+    "fs::",
+    "File::",
+    "held::",
+    "locks::",
+    ".metadata()",
+    ".canonicalize()",
+    ".is_file()",
+    ".is_dir()",
+    ".exists()",
+];
+
+#[test]
+fn no_provider_looks_at_a_file() {
+    let mut broken = Vec::new();
+    for (path, text) in sources() {
+        let rel = path.strip_prefix(src()).unwrap().display().to_string();
+        if !rel.starts_with("provider/") && !rel.starts_with("operation/") {
+            continue;
+        }
+        for (n, line) in text.lines().enumerate() {
+            if LOOKS.iter().any(|look| line.contains(look)) {
+                broken.push(format!("{rel}:{}: {}", n + 1, line.trim()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
 #[test]
 fn every_file_opens_with_its_purpose() {
     for (path, text) in sources() {

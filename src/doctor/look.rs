@@ -218,12 +218,16 @@ impl Doctor {
         let mut found = Vec::new();
         for (file, (member, disk)) in &files {
             let (object, of) = (file.display().to_string(), &member.machine_name);
-            if let Err(error) = file.metadata() {
+            if let Err(error) = held::metadata(file) {
                 let text = format!(
                     "a snapshot of machine {of}, disk {} needs it: {error}",
                     disk.id
                 );
-                found.push(ailment(Kind::KeptMissing, Severity::Error, object, text));
+                let kind = match held::is_silence(&error) {
+                    true => Kind::Silent,
+                    false => Kind::KeptMissing,
+                };
+                found.push(ailment(kind, Severity::Error, object, text));
                 continue;
             }
             if locks::is_written(file).unwrap_or(false) {
@@ -285,6 +289,15 @@ impl Doctor {
         let changed: BTreeSet<_> = changed.into_iter().flat_map(|d| d.files).collect();
         let mut found = Vec::new();
         for machine in self.deps.compute.machines().values() {
+            if let Some(file) = self.deps.compute.silent(machine.id) {
+                let object = format!("machine {}", machine.name);
+                let text = format!(
+                    "{} does not answer: what serves it hangs, or the way there; the machine is shown as it was known last, and no operation on it begins until it does",
+                    file.display()
+                );
+                found.push(ailment(Kind::Silent, Severity::Error, object, text));
+                continue;
+            }
             if self.deps.compute.state(machine.id) != PowerState::Off {
                 let text = "another process has a disk image of it open for writing: it runs";
                 let object = format!("machine {}", machine.name);
@@ -297,7 +310,7 @@ impl Doctor {
 
     fn disks(&self, machine: &Machine, changed: &BTreeSet<PathBuf>) -> Vec<Ailment> {
         let mut found = Vec::new();
-        for disk in machine.disks.iter().filter(|d| d.file.is_file()) {
+        for disk in machine.disks.iter().filter(|d| held::is_file(&d.file)) {
             let at = At::disk(machine, disk);
             let object = format!("machine {}, disk {}", machine.name, disk.id);
             let layers = match chain::open(&at, &disk.file, disk.format, &Roots::default()) {
@@ -331,7 +344,7 @@ impl Doctor {
             let mut below = layers
                 .iter()
                 .skip(1)
-                .filter_map(|l| l.file.canonicalize().ok());
+                .filter_map(|l| held::canonicalize(&l.file).ok());
             if let Some(file) = below.find(|f| changed.contains(f)) {
                 let text = format!(
                     "its active file {} lies on {}, which was changed",
@@ -348,7 +361,7 @@ impl Doctor {
         let (mut found, mut unseen) = (Vec::new(), Vec::new());
         let machines = self.deps.compute.machines();
         // The simulation has no files.
-        let has_files = |m: &&Arc<Machine>| m.disks.iter().any(|d| d.file.is_file());
+        let has_files = |m: &&Arc<Machine>| m.disks.iter().any(|d| held::is_file(&d.file));
         for machine in machines.values().filter(has_files) {
             let hidden = match self.deps.coordinator.hidden(machine) {
                 Ok(hidden) => hidden,
@@ -438,7 +451,7 @@ impl Doctor {
         let files = machines.values().flat_map(|m| &m.disks).map(|d| &d.file);
         let folders = files.filter_map(|f| f.parent()).map(Path::to_owned);
         let folders: BTreeSet<_> = folders.chain([self.deps.data_dir.clone()]).collect();
-        let there = folders.into_iter().filter(|f| f.is_dir());
+        let there = folders.into_iter().filter(|f| held::is_folder(f));
         let told = there.filter_map(|folder| {
             let object = folder.display().to_string();
             let short = self.deps.reserve.shortage(&folder).transpose()?;

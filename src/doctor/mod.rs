@@ -45,6 +45,8 @@ pub enum Kind {
     ImageMissing,
     /// An active file that cannot be read as what it should be.
     ImageUnreadable,
+    /// A file that does not answer, as on a hung mount.
+    Silent,
     /// An active file outside `image_roots`.
     ImageOutsideRoots,
     /// A folder in which others than root and the server may exchange images.

@@ -106,6 +106,9 @@ pub fn kind(error: &io::Error) -> EngineErrorKind {
     if held::foreign(error).is_some() {
         return EngineErrorKind::Unsupported;
     }
+    if held::is_silence(error) {
+        return EngineErrorKind::Silent;
+    }
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => EngineErrorKind::Missing,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => EngineErrorKind::Full,

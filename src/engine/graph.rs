@@ -2,7 +2,6 @@
 //! name. Nothing of it is stored, so a merge that waits is found again by looking.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -123,7 +122,7 @@ impl Graph {
                         let doubt = below.format.err().unwrap_or(Doubt::Unrecorded);
                         return Err(chain::doubtful(at, &file, &below.file, doubt));
                     };
-                    let meta = fs::metadata(&below.file).map_err(|e| at.io(&below.file, &e))?;
+                    let meta = held::metadata(&below.file).map_err(|e| at.io(&below.file, &e))?;
                     node.below = Some((meta.dev(), meta.ino()));
                     next = Some((below.file, format));
                 }
@@ -163,7 +162,7 @@ impl Graph {
         let node = Node {
             file: file.to_owned(),
             format,
-            mode: fs::metadata(file).map_or(0, |m| m.mode() & 0o7777),
+            mode: held::metadata(file).map_or(0, |m| m.mode() & 0o7777),
             below: None,
             perhaps: known.iter().filter_map(|file| key(file)).collect(),
         };
@@ -258,13 +257,13 @@ pub fn clones_of(image: &Path) -> io::Result<PathBuf> {
 }
 
 fn key(file: &Path) -> Option<Key> {
-    let meta = fs::metadata(file).ok()?;
+    let meta = held::metadata(file).ok()?;
     Some((meta.dev(), meta.ino()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::fs::{self, File};
 
     use super::*;
     use crate::engine::qcow2::writer::NewImage;

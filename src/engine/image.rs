@@ -11,7 +11,7 @@ use std::path::Path;
 use crate::engine::failure::At;
 use crate::engine::qcow2::chain::{self, Layer};
 use crate::engine::{EngineError, EngineErrorKind};
-use crate::held::{Folder, Foreign, Identity, Kind};
+use crate::held::{self, Folder, Foreign, Identity, Kind};
 use crate::inventory::{Disk, Format, Image, Machine};
 use crate::text::catalog::engine as texts;
 
@@ -31,7 +31,7 @@ pub(crate) fn record(named: &Path, format: Format) -> io::Result<Image> {
 }
 
 fn one(named: &Path) -> io::Result<Image> {
-    let real = named.canonicalize()?;
+    let real = held::canonicalize(named)?;
     let name = real.file_name().ok_or(Foreign::NotRegular)?;
     let folder = Folder::resolve(real.parent().unwrap_or(Path::new("/")))?;
     let found = Identity::of(folder.open_file(name, false)?)?;

@@ -35,6 +35,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::{self, BoxFuture};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::qcow2::chain::Roots;
@@ -61,6 +63,21 @@ pub trait Compute: Send + Sync + 'static {
     /// Whether it ran when it was last looked at, within a second where its files answer. Opens no file itself.
     fn shown_state(&self, id: VmId) -> PowerState {
         self.state(id)
+    }
+
+    /// Waits a moment until [`Compute::machines`] tells what is so, to within a second, and is never held up by a file
+    /// that does not answer.
+    fn looked(&self) -> BoxFuture<'static, ()> {
+        future::ready(()).boxed()
+    }
+
+    /// Waits until every machine was looked at within a second, but for those whose files do not answer. Blocks: for
+    /// operations, so that it is known what they must not wait for.
+    fn catch_up(&self) {}
+
+    /// The file of a machine that is known not to answer, as on a hung mount. Looks at none.
+    fn silent(&self, _id: VmId) -> Option<PathBuf> {
+        None
     }
 
     /// Why a machine that is there is not among [`Compute::machines`]: what describes it cannot be read.
@@ -394,6 +411,8 @@ pub enum EngineErrorKind {
     Unsupported,
     /// A sync failed: nobody knows what is on the disk, so the process must stop and recover.
     Broken,
+    /// The file system does not answer.
+    Silent,
     /// Anything else.
     Failed,
 }

@@ -5,7 +5,7 @@
 //! The overlay lies in the data directory and names the old top by its absolute path. An old top that the
 //! server made itself becomes 0444; the operator's own imported file keeps its mode.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ impl Overlay {
     /// The folder for sets, or the nearest above that is there.
     fn there(&self) -> &Path {
         let mut folders = self.sets.ancestors();
-        folders.find(|f| f.is_dir()).unwrap_or(&self.sets)
+        folders.find(|f| held::is_folder(f)).unwrap_or(&self.sets)
     }
 
     /// Writes the overlay under its staged name, durably. An older attempt is replaced.
@@ -230,7 +230,7 @@ impl Storage for Overlay {
 
     fn undo(&self, plan: &Plan) -> Result<(), EngineError> {
         // The overlay has the mode that its base had before `settle`.
-        if let Ok(overlay) = fs::symlink_metadata(&plan.new_file) {
+        if let Ok(overlay) = held::symlink_metadata(&plan.new_file) {
             self.set_mode(plan, overlay.mode() & 0o7777)?;
         }
         stage::undo(plan, LEVELS)

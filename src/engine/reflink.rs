@@ -5,7 +5,7 @@
 //! image is named by a symbolic link, beside what the link leads to.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -210,7 +210,7 @@ impl Storage for Reflink {
     fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError> {
         let (machine, disk, kept) = (request.machine, request.disk, request.kept);
         let at = At::disk(machine, disk);
-        let real = |f: &Path| f.canonicalize().map_err(|e| at.io(f, &e));
+        let real = |f: &Path| held::canonicalize(f).map_err(|e| at.io(f, &e));
         let (image, clone) = (real(&disk.file)?, real(&kept.file)?);
         let in_place = !request.shared && disk.format == kept.format;
         let named = machine.image(&disk.file).map_or(&disk.file, |i| &i.named);
@@ -226,7 +226,9 @@ impl Storage for Reflink {
 
     fn prepare_revert(&self, revert: &Revert) -> Result<(), EngineError> {
         let mut folders = revert.new_file.ancestors().skip(1);
-        let folder = folders.find(|f| f.is_dir()).unwrap_or(Path::new("/"));
+        let folder = folders
+            .find(|f| held::is_folder(f))
+            .unwrap_or(Path::new("/"));
         self.reserve
             .require(&At::revert(revert), folder, folder.display())?;
         revert::clone(revert, &self.roots)
@@ -258,8 +260,8 @@ impl Storage for Reflink {
 /// # Errors
 /// Where the link leads cannot be seen.
 pub fn folder_of(image: &Path) -> io::Result<PathBuf> {
-    let real = match fs::symlink_metadata(image)?.is_symlink() {
-        true => image.canonicalize()?,
+    let real = match held::symlink_metadata(image)?.is_symlink() {
+        true => held::canonicalize(image)?,
         false => image.to_owned(),
     };
     Ok(real.with_file_name(FOLDER))
@@ -274,7 +276,9 @@ pub(crate) fn is_clone(file: &Path) -> bool {
 /// the link. Such a version also made a file in the folder for clones the active one.
 fn belongs(named: &Path, image: &Path, clone: &Path) -> bool {
     let place = clone.ancestors().nth(3);
-    let link = named.parent().and_then(|folder| folder.canonicalize().ok());
+    let link = named
+        .parent()
+        .and_then(|folder| held::canonicalize(folder).ok());
     let is_ours = is_clone(image) && image.ancestors().nth(3) == place;
     place == image.parent() || place == link.as_deref() || is_ours
 }

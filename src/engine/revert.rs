@@ -414,7 +414,7 @@ fn attribute(file: &File, name: &str) -> Vec<u8> {
 }
 
 fn inode(file: &Path) -> io::Result<Option<u64>> {
-    match file.symlink_metadata() {
+    match held::symlink_metadata(file) {
         Ok(meta) => Ok(Some(meta.ino())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),

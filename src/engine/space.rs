@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::engine::failure::{At, kind};
 use crate::engine::{EngineError, EngineErrorKind};
+use crate::held;
 use crate::text::catalog::engine as texts;
 
 /// What must stay free on every file system that a snapshot set writes to.
@@ -46,7 +47,7 @@ const FILE_SYSTEMS: &[(u64, &str)] = &[
 /// be asked.
 #[must_use]
 pub fn file_system(file: &Path) -> String {
-    let Ok(stat) = rustix::fs::statfs(file) else {
+    let Ok(stat) = held::ask(file, || Ok(rustix::fs::statfs(file)?)) else {
         return String::new();
     };
     // The kernel's field is signed and of the machine's width; the numbers have 32 bits.
@@ -141,7 +142,7 @@ impl Reserve {
 
     /// What is free, and the reserve, in bytes.
     fn state(&self, path: &Path) -> io::Result<(u64, u64)> {
-        let stat = rustix::fs::statvfs(path)?;
+        let stat = held::ask(path, || Ok(rustix::fs::statvfs(path)?))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         let total = stat.f_blocks.saturating_mul(stat.f_frsize);
         let reserve = self.bytes.max((total / 100).saturating_mul(self.percent));

@@ -3,7 +3,7 @@
 //! The name alone tells how far a plan came, so that recovery needs nothing else to decide.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -80,7 +80,7 @@ pub(crate) fn staged(plan: &Plan) -> io::Result<File> {
 
 /// Looks how far the plan came.
 pub(crate) fn probe(plan: &Plan) -> Result<Found, EngineError> {
-    let there = |file: &Path| match fs::symlink_metadata(file) {
+    let there = |file: &Path| match held::symlink_metadata(file) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(ours(plan, file, &e)),
@@ -163,6 +163,8 @@ pub(crate) fn source(plan: &Plan) -> Result<File, EngineError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::id::{SetId, VmId};
     use crate::inventory::{Disk, Format};

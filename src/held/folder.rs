@@ -14,6 +14,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::identity::{Foreign, Identity, Kind};
+use super::silence::Call;
 
 /// What an image may be opened as; nothing waits for the other end of a pipe, no terminal is taken over.
 const FILE: OFlags = OFlags::NOFOLLOW
@@ -85,7 +86,7 @@ impl Folder {
     /// # Errors
     /// The I/O error; somebody put a link in the way while it was resolved.
     pub fn resolve(path: &Path) -> io::Result<Self> {
-        let real = path.canonicalize()?;
+        let real = super::canonicalize(path)?;
         let root = Self::follow(Path::new("/"))?;
         let below = real.strip_prefix("/").unwrap_or(&real);
         let found = root.beneath(below, Way::Straight)?;
@@ -145,6 +146,7 @@ impl Folder {
 
     fn at(from: impl AsFd, name: impl AsRef<Path>, path: &Path, more: OFlags) -> io::Result<Self> {
         let name = name.as_ref();
+        let _call = Call::begin(path)?;
         let opened = openat(&from, name, FOLDER | more, Mode::empty());
         match opened {
             Ok(descriptor) => Ok(Self {
@@ -217,6 +219,7 @@ impl Folder {
     /// The I/O error.
     pub fn look(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Identity>> {
         let name = single(name.as_ref())?;
+        let _call = Call::begin(&self.path.join(name))?;
         match statat(self, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(Identity::from(&stat))),
             Err(Errno::NOENT) => Ok(None),
@@ -229,6 +232,7 @@ impl Folder {
     /// # Errors
     /// The I/O error.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
+        let _call = Call::begin(&self.path)?;
         let mut names = Vec::new();
         for entry in Dir::read_from(self)? {
             let entry = entry?;
@@ -246,8 +250,9 @@ impl Folder {
     /// # Errors
     /// The I/O error; [`Foreign::Link`], [`Foreign::NotRegular`].
     pub fn open_file(&self, name: impl AsRef<OsStr>, write: bool) -> io::Result<File> {
-        let access = access(write);
-        regular(self, single(name.as_ref())?, access, Mode::empty())
+        let name = single(name.as_ref())?;
+        let _call = Call::begin(&self.path.join(name))?;
+        regular(self, name, access(write), Mode::empty())
     }
 
     /// Opens a regular file for reading and writing, and makes it, empty, if it is not there.
@@ -350,6 +355,7 @@ impl Folder {
 /// # Errors
 /// The I/O error; [`Foreign::Link`], [`Foreign::NotRegular`].
 pub fn open(file: &Path, write: bool) -> io::Result<File> {
+    let _call = Call::begin(file)?;
     regular(CWD, file, access(write), Mode::empty())
 }
 
@@ -369,6 +375,7 @@ pub fn read(file: &Path) -> io::Result<Vec<u8>> {
 /// The I/O error; [`Foreign::NotRegular`].
 pub fn open_any(file: &Path) -> io::Result<File> {
     let flags = FILE.difference(OFlags::NOFOLLOW) | OFlags::RDONLY;
+    let _call = Call::begin(file)?;
     checked(openat(CWD, file, flags, Mode::empty())?.into())
 }
 

@@ -13,6 +13,8 @@
 //! * [`replace`]: a small file of ours as a whole, durably.
 //! * [`set_mode`], [`set_owner`], [`set_attribute`]: by descriptor.
 //! * [`append`], [`Folder::set_link`], [`Folder::listen`]: a log, links and sockets of ours.
+//! * [`ask`], [`metadata`], [`symlink_metadata`], [`canonicalize`], and all that opens: a look at a file that may not
+//!   come back. Where one does not, no other is begun ([`Silent`]).
 //!
 //! Linux renames and unlinks by name only. [`Folder::exchange`] and [`Folder::remove`] therefore look at what
 //! came out, in a folder where nobody else can exchange it again, and put back what is foreign. Where a folder
@@ -26,6 +28,7 @@ mod folder;
 mod identity;
 mod own;
 mod remove;
+mod silence;
 mod special;
 
 pub use change::{
@@ -36,6 +39,10 @@ pub use identity::{Foreign, Identity, Kind, exposed, foreign, trust};
 pub use own::{
     NotReplaced, append, discard, folder_of_ours, make_folders, make_path, place, remove_file,
     remove_folders, replace, replace_as, sync_folder,
+};
+pub use silence::{
+    Silent, ask, canonicalize, give_up, is_any_silent, is_file, is_folder, is_silence, is_silent,
+    metadata, silent_at, silent_places, symlink_metadata, watch,
 };
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::doctor::{self, Doctor, Freeze, Kind, LibraryProblem};
 use crate::engine::definition::{DEFINITION, TOPS};
 use crate::engine::library::{Library, Problem};
 use crate::engine::qcow2::chain::Roots;
+use crate::held;
 use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::sqlite::{self, OpenError};
 use crate::tls;
@@ -139,7 +140,7 @@ fn problems(library: Option<&Library>, roots: &Roots) -> Vec<LibraryProblem> {
             Kind::PathIdle
         } else if name == DEFINITION || name == TOPS {
             Kind::DefinitionUnreadable
-        } else if !p.file.exists() {
+        } else if held::metadata(&p.file).is_err() {
             Kind::ImageMissing
         } else if roots.admit(&p.file).is_ok_and(|inside| !inside) {
             Kind::ImageOutsideRoots

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::engine::Compute;
 use crate::engine::library::Library;
 use crate::engine::locks::FrozenFiles;
+use crate::held;
 use crate::job::Jobs;
 use crate::snapshot::{self, Coordinator};
 use crate::store::Store;
@@ -41,6 +42,7 @@ impl Parts {
         config: &Config,
         sqlite: SqliteStore,
     ) -> Result<Self, StartError> {
+        held::watch();
         let clock = SystemClock::shared();
         let sqlite = Arc::new(sqlite);
         let store: Arc<dyn Store> = sqlite.clone();

@@ -1,17 +1,21 @@
 //! How an operation of any kind begins: leases, journal, job, task.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinError;
 
 use crate::audit::About;
 use crate::engine::{EngineError, EngineErrorKind, Hold};
+use crate::held;
 use crate::id::{JobId, SetId, VmId};
-use crate::inventory::{Machine, PowerState, Snapshot};
+use crate::inventory::{Disk, Machine, PowerState, Snapshot};
 use crate::job::{NewJob, Worker};
 use crate::snapshot::Refused;
 use crate::snapshot::coordinator::Coordinator;
@@ -27,6 +31,8 @@ use crate::text::{Message, Text};
 /// How long an accepted request waits for an operation that has ended for clients and only closes its
 /// journal, or for a check.
 const CLOSING: Duration = Duration::from_secs(5);
+/// How often it is looked whether a blocking thread stands at a file that does not answer.
+const GLANCE: Duration = Duration::from_millis(100);
 
 impl Coordinator {
     /// Runs the acceptance of a request to its end, also if its caller goes away meanwhile.
@@ -188,14 +194,14 @@ where
     P: Send + 'static,
 {
     let planned = stream::iter(items).map(|item| {
-        let (core, plan) = (Arc::clone(core), plan.clone());
-        tokio::task::spawn_blocking(move || plan(&core, item))
+        let (shared, plan) = (Arc::clone(core), plan.clone());
+        let planned = answered(move || plan(&shared, item));
+        planned.map(|planned| planned.unwrap_or_else(|e| Err(e.refused(core))))
     });
     // All of them, also after a refusal: what still runs holds images that the next request may want.
     let planned = planned.buffered(core.deps.limits.parallel.max(1));
     let planned: Vec<_> = planned.collect().await;
-    let settle = |result: Result<_, JoinError>| result.unwrap_or_else(|e| Err(panicked(&e)));
-    together(planned.into_iter().map(settle))
+    together(planned)
 }
 
 /// How many further refusals are told in full.
@@ -248,8 +254,66 @@ pub(crate) async fn all_powered_off(
         let looked = members.map(|(id, gone)| powered_off(&shared, id, gone, running));
         looked.collect()
     };
-    let looked = tokio::task::spawn_blocking(look).await;
-    looked.unwrap_or_else(|e| vec![Err(panicked(&e))])
+    let looked = answered(look).await;
+    looked.unwrap_or_else(|e| vec![Err(e.refused(core))])
+}
+
+/// Why what ran on a blocking thread has given nothing.
+pub(crate) enum Unanswered {
+    /// This file does not answer. The thread stands there until it does.
+    Silent(PathBuf),
+    /// It panicked.
+    Panicked(JoinError),
+}
+
+impl Unanswered {
+    /// What that means for a request.
+    pub(crate) fn refused(self, core: &Core) -> Refused {
+        match self {
+            Self::Panicked(error) => panicked(&error),
+            Self::Silent(file) => {
+                let machines = core.deps.compute.machines();
+                let has = |m: &&Arc<Machine>| {
+                    let mut disks = m.disks.iter();
+                    let below = |d: &Disk| core.deps.compute.below(m.id, &d.id);
+                    disks.any(|d| d.file == file || below(d).is_some_and(|b| b.contains(&file)))
+                };
+                let machine = machines.values().find(has).map(|m| m.name.as_str());
+                Refused::InvalidState(match machine {
+                    Some(machine) => silent(machine, &file),
+                    None => texts::FILE_SILENT.with("file", file.display()),
+                })
+            }
+        }
+    }
+}
+
+fn silent(machine: &str, file: &Path) -> Text {
+    let text = texts::MEMBER_SILENT.with("machine", machine);
+    text.with("file", file.display())
+}
+
+/// What `work` gives on a blocking thread. It is no longer waited for once it stands at a file that does not answer.
+///
+/// # Errors
+/// [`Unanswered`].
+pub(crate) async fn answered<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Unanswered> {
+    let (tell, told) = oneshot::channel();
+    let mut work = tokio::task::spawn_blocking(move || {
+        let _nobody_asks = tell.send(thread::current().id());
+        work()
+    });
+    let thread = told.await.ok();
+    loop {
+        if let Ok(done) = tokio::time::timeout(GLANCE, &mut work).await {
+            return done.map_err(Unanswered::Panicked);
+        }
+        if let Some(file) = thread.and_then(held::silent_at) {
+            return Err(Unanswered::Silent(file));
+        }
+    }
 }
 
 /// The machine of a member, which must be there, readable and powered off. `gone` is the refusal if it is not there,
@@ -263,6 +327,7 @@ pub(crate) fn powered_off(
     gone: Text,
     running: Message,
 ) -> Result<Arc<Machine>, Refused> {
+    core.deps.compute.catch_up();
     let Some(machine) = core.deps.compute.machine(id) else {
         let unreadable = core.deps.compute.trouble(id);
         let unreadable = unreadable.map(|cause| {
@@ -271,6 +336,9 @@ pub(crate) fn powered_off(
         });
         return Err(Refused::InvalidState(unreadable.unwrap_or(gone)));
     };
+    if let Some(file) = core.deps.compute.silent(id) {
+        return Err(Refused::InvalidState(silent(&machine.name, &file)));
+    }
     let state = match core.deps.compute.state(id) {
         PowerState::Off => return Ok(machine),
         PowerState::Running => "running",
@@ -296,6 +364,7 @@ pub(crate) fn refused(error: EngineError) -> Refused {
         EngineErrorKind::Locked
         | EngineErrorKind::Missing
         | EngineErrorKind::Denied
+        | EngineErrorKind::Silent
         | EngineErrorKind::Unsupported => Refused::InvalidState(error.text),
     }
 }

@@ -198,7 +198,7 @@ impl Coordinator {
         let disks = disks.filter(|(_, d)| graph::is_file(d));
         let ours = disks.filter(|(_, d)| graph::is_ours(&self.core.sets(), &d.file));
         let open = ours.filter(|(_, d)| {
-            let meta = fs::symlink_metadata(&d.file);
+            let meta = held::symlink_metadata(&d.file);
             meta.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o222 != 0)
         });
         let found: BTreeSet<_> = open.map(|(m, d)| (d.file.clone(), m.machine)).collect();
@@ -231,7 +231,7 @@ impl Coordinator {
             .collect();
         // Without seals until the mode is set: whoever is killed meanwhile leaves nothing that looks changed.
         let unsealed = core.deps.store.transact(Box::new({
-            let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+            let file = held::canonicalize(file).unwrap_or_else(|_| file.to_owned());
             move |state| {
                 let new = state.sets.values().filter_map(|old| {
                     let new = unsealed(old, &file);

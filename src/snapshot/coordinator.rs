@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 use crate::failpoint;
 use crate::id::{CollectionId, SetId, VmId};
 use crate::snapshot::core::{Core, Deps, Passage};
+use crate::snapshot::damage::Spaces;
 use crate::snapshot::files::Files;
 use crate::snapshot::members::{Holder, Members, Resource};
 use crate::snapshot::spares::Spares;
@@ -30,6 +31,7 @@ impl Coordinator {
     pub fn passing(deps: Deps, passage: Passage) -> Arc<Self> {
         let core = Core {
             spares: Spares::new(deps.journals()),
+            spaces: Spaces::default(),
             deps,
             members: Members::default(),
             files: Files::default(),

@@ -15,6 +15,7 @@ use crate::failpoint::FailedOnOrder;
 use crate::id::JobId;
 use crate::job::Jobs;
 use crate::snapshot::Refused;
+use crate::snapshot::damage::Spaces;
 use crate::snapshot::export::Exports;
 use crate::snapshot::files::Files;
 use crate::snapshot::members::{Busy, Members, Resource};
@@ -81,6 +82,8 @@ pub(crate) struct Core {
     /// Who reads or rewrites which disk file.
     pub(crate) files: Files,
     pub(crate) spares: Spares,
+    /// What the files of sets take.
+    pub(crate) spaces: Spaces,
     /// Filled once something could not be made durable.
     pub(crate) broken: watch::Sender<Option<String>>,
     pub(crate) tasks: TaskTracker,

@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,10 +21,11 @@ use crate::engine::EngineError;
 use crate::engine::failure::At;
 use crate::engine::graph;
 use crate::engine::qcow2::chain::{self, Roots};
+use crate::held;
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Damage, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet};
 use crate::snapshot::Refused;
-use crate::snapshot::accept::refused;
+use crate::snapshot::accept::{self, Unanswered, refused};
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
 use crate::snapshot::members::{Members, Mode, Resource};
@@ -94,7 +95,7 @@ pub(crate) fn damaged(set: &SnapshotSet) -> impl Iterator<Item = DamagedDisk> {
 /// # Errors
 /// Nothing is there, or it cannot be reached.
 pub fn look(file: &Path) -> io::Result<Seal> {
-    Ok(seal_of(&fs::symlink_metadata(file)?))
+    Ok(seal_of(&held::symlink_metadata(file)?))
 }
 
 fn seal_of(meta: &fs::Metadata) -> Seal {
@@ -108,7 +109,9 @@ fn seal_of(meta: &fs::Metadata) -> Seal {
 
 /// The path under which a file is sealed: links above it resolved, what stands there itself not followed.
 pub(crate) fn place(file: &Path) -> PathBuf {
-    let above = file.parent().and_then(|folder| folder.canonicalize().ok());
+    let above = file
+        .parent()
+        .and_then(|folder| held::canonicalize(folder).ok());
     match (above, file.file_name()) {
         (Some(above), Some(name)) => above.join(name),
         _ => file.to_owned(),
@@ -167,6 +170,45 @@ pub(crate) fn seal(
     sealed.collect()
 }
 
+/// The space that the files of sets took when they were looked at last, in bytes, shared ones included.
+#[derive(Debug, Default)]
+pub(crate) struct Spaces(Mutex<BTreeMap<PathBuf, u64>>);
+
+impl Spaces {
+    /// Takes note of a file.
+    pub(crate) fn note(&self, file: &Path, meta: &fs::Metadata) {
+        const BLOCK: u64 = 512;
+        let bytes = meta.blocks().saturating_mul(BLOCK);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.get_mut(file) {
+            Some(known) => *known = bytes,
+            None => drop(all.insert(file.to_owned(), bytes)),
+        }
+    }
+
+    /// A file that does not answer takes what it took; of one that is not there nothing is said.
+    fn lose(&self, file: &Path, error: &io::Error) {
+        if !held::is_silence(error) {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.remove(file);
+        }
+    }
+
+    fn of(&self, file: &Path) -> Option<u64> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(file).copied()
+    }
+
+    /// Forgets what no set names.
+    fn keep(&self, state: &State) {
+        let members = state.sets.values().flat_map(|set| &set.members);
+        let disks = members.flat_map(|member| &member.disks);
+        let named: BTreeSet<_> = disks.flat_map(|d| &d.sealed).map(|s| &s.file).collect();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|file, _| named.contains(file));
+    }
+}
+
 /// What a look has found at one disk.
 struct Found {
     set: SetId,
@@ -198,10 +240,19 @@ pub(crate) async fn notice(
     let mut released = core.members.released();
     let found = loop {
         released.mark_unchanged();
-        let (state, wanted) = (core.deps.store.state(), Arc::clone(&wanted));
-        let found = tokio::task::spawn_blocking(move || compare(&state, &*wanted)).await;
+        let (shared, wanted) = (Arc::clone(core), Arc::clone(&wanted));
+        let found =
+            accept::answered(move || compare(&shared.deps.store.state(), &shared.spaces, &*wanted));
+        let found = found.await;
         let found = found.unwrap_or_else(|error| {
-            tracing::error!(%error, "Looking at the files of snapshot sets panicked");
+            match error {
+                Unanswered::Silent(file) => {
+                    tracing::warn!(file = %file.display(), "Files of snapshot sets were not looked at: this one does not answer");
+                }
+                Unanswered::Panicked(error) => {
+                    tracing::error!(%error, "Looking at the files of snapshot sets panicked");
+                }
+            }
             Vec::new()
         });
         if found.is_empty() {
@@ -234,9 +285,15 @@ pub(crate) async fn notice(
     Ok(())
 }
 
-fn compare(state: &State, wanted: impl Fn(&SnapshotSet) -> bool) -> Vec<Found> {
+fn compare(state: &State, spaces: &Spaces, wanted: impl Fn(&SnapshotSet) -> bool) -> Vec<Found> {
     let mut seen: BTreeMap<&Path, Option<Seal>> = BTreeMap::new();
     let mut found = Vec::new();
+    let look_at = |file: &Path| {
+        let meta = held::symlink_metadata(file);
+        let meta = meta.inspect_err(|e| spaces.lose(file, e)).ok()?;
+        spaces.note(file, &meta);
+        Some(seal_of(&meta))
+    };
     for set in state.sets.values().filter(|set| wanted(set)) {
         for (member, disk) in set
             .members
@@ -253,7 +310,7 @@ fn compare(state: &State, wanted: impl Fn(&SnapshotSet) -> bool) -> Vec<Found> {
                 let changed = disk.sealed.iter().filter(|sealed| {
                     let now = seen
                         .entry(&sealed.file)
-                        .or_insert_with(|| look(&sealed.file).ok());
+                        .or_insert_with(|| look_at(&sealed.file));
                     now.is_some_and(|now| now != sealed.seal)
                 });
                 let changed: Vec<_> = changed.cloned().collect();
@@ -275,10 +332,10 @@ fn compare(state: &State, wanted: impl Fn(&SnapshotSet) -> bool) -> Vec<Found> {
 fn resolved(set: &Arc<SnapshotSet>) -> Option<SnapshotSet> {
     let mut new = SnapshotSet::clone(set);
     for disk in new.members.iter_mut().flat_map(|m| &mut m.disks) {
-        if !graph::is_file(disk) || !disk.file.is_symlink() {
+        if !graph::is_file(disk) || !is_link(&disk.file) {
             continue;
         }
-        let real = disk.file.canonicalize();
+        let real = held::canonicalize(&disk.file);
         let is_own = |real: &PathBuf| {
             disk.sealed
                 .iter()
@@ -289,6 +346,10 @@ fn resolved(set: &Arc<SnapshotSet>) -> Option<SnapshotSet> {
         }
     }
     (new != **set).then_some(new)
+}
+
+fn is_link(file: &Path) -> bool {
+    held::symlink_metadata(file).is_ok_and(|m| m.is_symlink())
 }
 
 /// What is still so by the newest records, and of each set with new damage one disk to tell of.
@@ -375,12 +436,20 @@ pub(crate) fn require_whole<'a>(
 }
 
 impl Coordinator {
+    /// The space that a file of a set takes on its file system, in bytes, shared ones included, as it was when it was
+    /// looked at last; none if it was not there. Looks at nothing.
+    #[must_use]
+    pub fn space_of(&self, file: &Path) -> Option<u64> {
+        self.core.spaces.of(file)
+    }
+
     /// Looks at every set now; see [`Coordinator::watch_files`].
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn look_at_files(&self) -> Result<(), StoreError> {
         let noticed = notice(&self.core, None, |_| true).await;
+        self.core.spaces.keep(&self.core.deps.store.state());
         noticed.inspect_err(|e| {
             self.core.store_failed(e);
         })
@@ -449,9 +518,7 @@ impl Coordinator {
         let disk = disk.cloned().ok_or_else(gone)?;
         let at = At::new(&wanted.machine_name, &wanted.disk);
         let sealed = tokio::task::spawn_blocking(move || seal(&at, &disk, &BTreeSet::new()));
-        let sealed = sealed
-            .await
-            .map_err(|e| crate::snapshot::accept::panicked(&e))?;
+        let sealed = sealed.await.map_err(|e| accept::panicked(&e))?;
         let sealed = sealed.map_err(refused)?;
         let (set, snapshot, id) = (wanted.set, wanted.snapshot, wanted.disk.clone());
         let accepted = core.deps.store.transact(Box::new(move |state| {

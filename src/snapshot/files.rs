@@ -6,13 +6,13 @@
 //! belong on blocking threads.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::held;
 use crate::id::JobId;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -31,7 +31,7 @@ enum Key {
 
 impl Key {
     fn of(path: &Path) -> Self {
-        fs::metadata(path).map_or_else(
+        held::metadata(path).map_or_else(
             |_| Self::Name(path.to_owned()),
             |m| Self::File(m.dev(), m.ino()),
         )
@@ -221,6 +221,7 @@ impl Drop for FileGuard {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::sync::mpsc;
 
     use super::*;

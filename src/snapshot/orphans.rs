@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::definition;
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Graph};
-use crate::held::{Folder, Kind};
+use crate::held::{self, Folder, Kind};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::known::Known;
@@ -42,7 +42,7 @@ fn leave_known(orphans: &mut Vec<PathBuf>, named: &BTreeSet<PathBuf>) {
 
 /// The file by the real path of its folder; a link that it may be itself is not followed.
 fn real(file: &Path) -> Option<PathBuf> {
-    let folder = file.parent()?.canonicalize().ok()?;
+    let folder = held::canonicalize(file.parent()?).ok()?;
     Some(folder.join(file.file_name()?))
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn look(core: &Core, named: impl FnOnce() -> BTreeSet<PathBuf>) -> Ve
     }
     // Whatever made a file since had its journal before, and has it still or has ended.
     let named = with_known(core, named());
-    orphans.retain(|file| !named.contains(file) && file.symlink_metadata().is_ok());
+    orphans.retain(|file| !named.contains(file) && held::symlink_metadata(file).is_ok());
     leave_known(&mut orphans, &named);
     orphans
 }
@@ -88,7 +88,7 @@ pub(crate) fn missing(core: &Core) -> BTreeSet<PathBuf> {
         let files = disks.iter().map(|disk| disk.file.clone());
         named.extend(files.chain(definition));
     }
-    named.retain(|file| file.metadata().is_err());
+    named.retain(|file| held::metadata(file).is_err_and(|e| !held::is_silence(&e)));
     named
 }
 

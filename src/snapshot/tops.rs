@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::fs::Metadata;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use crate::engine::failure::At;
 use crate::engine::graph::{self, Graph};
 use crate::engine::qcow2::chain::by_suffix;
 use crate::engine::{EngineError, EngineErrorKind, Top};
+use crate::held;
 use crate::id::{JobId, VmId};
 use crate::inventory::{Format, Snapshot, SnapshotDisk};
 use crate::snapshot::care;
@@ -139,7 +140,7 @@ impl<'a> Lost<'a> {
 
     /// The image, and every file of ours that carries the name of the disk.
     fn candidates(&self, disk: &DiskEntry) -> Result<Vec<(PathBuf, Format)>, String> {
-        let image = fs::metadata(&disk.path).ok().filter(Metadata::is_file);
+        let image = held::metadata(&disk.path).ok().filter(Metadata::is_file);
         image.ok_or_else(|| format!("{} is not there", disk.path.display()))?;
         let mut found = vec![(disk.path.clone(), disk.format)];
         let mut folders = orphans::beside(&disk.path);
@@ -223,7 +224,7 @@ impl<'a> Lost<'a> {
     /// What a machine wrote since its last overlay capture, or apply of one, lies on the file of that snapshot.
     fn require_grown(&self, disk: &DiskEntry, file: &Path, graph: &Graph) -> Result<(), String> {
         let ours = graph::is_ours(&self.core.sets(), file);
-        let mode = fs::metadata(file)
+        let mode = held::metadata(file)
             .map_err(|e| e.to_string())?
             .permissions()
             .mode();

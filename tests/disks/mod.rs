@@ -5,6 +5,7 @@ mod capture;
 mod damage;
 mod denied;
 pub(crate) mod doctor;
+mod hung;
 mod images;
 mod left;
 mod linked;

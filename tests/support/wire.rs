@@ -111,6 +111,12 @@ impl Wire {
             .block_on(self.client.invoke(target, method, arguments))
     }
 
+    /// How many instances a class has.
+    pub(crate) fn count(&self, class: &str) -> usize {
+        let all = self.all(class);
+        all.unwrap_or_else(|e| panic!("{class}: {e}")).len()
+    }
+
     /// A group of these machines; its CollectionID.
     pub(crate) fn define(&self, name: &str, machines: &[&str]) -> Result<String, Error> {
         let service = object("Msvm_CollectionManagementService");

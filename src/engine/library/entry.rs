@@ -1,7 +1,6 @@
 //! One machine as its files tell it.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -40,6 +39,12 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// The file of it that does not answer, if one is known not to. Looks at none.
+    pub(super) fn silent(&self) -> Option<&Path> {
+        let mut files = self.seen.iter().map(|(file, _)| file.as_path());
+        files.find(|file| held::is_silent(file))
+    }
+
     /// Whether the files are as they were.
     pub(super) fn is_current(&self) -> bool {
         let mut files = self.seen.iter();
@@ -108,6 +113,7 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
             .cloned()
             .map_or(now.clone(), |seen| Some(seen.with(now.as_ref())));
         if let Some(all) = all {
+            seen.extend(all.below.iter().map(|file| stamped(file)));
             below.insert(disk.id.clone(), all.below.clone());
             if recorded != Some(&all) {
                 unrecorded.insert(disk.id.clone(), all);
@@ -143,7 +149,8 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
             }
             Err(e) => {
                 let known = before.and_then(|m| m.disks.iter().find(|d| d.id == disk.id));
-                disk.size = known.map_or(0, |d| d.size);
+                let recorded = recorded.map_or(0, |seen| seen.size);
+                disk.size = known.map_or(recorded, |d| d.size);
                 let text = At::new(&defined.name, &disk.id).text(texts::FILE_FAILED, &disk.file);
                 problems.push(Problem::new(&disk.file, text.with("cause", e)));
             }
@@ -173,7 +180,7 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
 
 /// Whether another process has the active file open for writing.
 pub(super) fn is_written(disk: &Disk) -> bool {
-    disk.file.is_file() && locks::is_written(&disk.file).unwrap_or(false)
+    locks::is_written(&disk.file).unwrap_or(false)
 }
 
 fn disk(entry: &DiskEntry, stored: &Tops) -> Disk {
@@ -195,10 +202,7 @@ fn resolved(entry: &DiskEntry, stored: &Tops) -> PathBuf {
     let recorded = stored.images.get(&entry.id);
     match recorded.filter(|i| i.named == entry.path) {
         Some(image) => image.file.clone(),
-        None => entry
-            .path
-            .canonicalize()
-            .unwrap_or_else(|_| entry.path.clone()),
+        None => held::canonicalize(&entry.path).unwrap_or_else(|_| entry.path.clone()),
     }
 }
 
@@ -210,7 +214,7 @@ fn idle(entry: &DiskEntry, path: &Path, disk: &Disk) -> Option<Message> {
         return as_format(disk.format);
     }
     let (layers, unreadable) = chain::readable(&disk.file, disk.format);
-    let key = fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+    let key = held::metadata(path).ok().map(|m| (m.dev(), m.ino()));
     let folders = [
         Some(path.with_file_name(FOLDER)),
         reflink::folder_of(path).ok(),
@@ -243,10 +247,10 @@ fn stamped(file: &Path) -> (PathBuf, Option<Stamp>) {
 }
 
 fn stamp_of(file: &Path) -> Option<Stamp> {
-    fs::metadata(file).ok().map(|m| Stamp::of(&m))
+    held::metadata(file).ok().map(|m| Stamp::of(&m))
 }
 
 fn modified(file: &Path) -> Option<Timestamp> {
-    let time = fs::metadata(file).ok()?.modified().ok()?;
+    let time = held::metadata(file).ok()?.modified().ok()?;
     Timestamp::try_from(time).ok()
 }

@@ -13,6 +13,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use crate::clock::SharedClock;
 use crate::engine::definition::{self, MACHINES, TOPS_NEW, Tops};
@@ -28,6 +32,12 @@ use crate::text::catalog::engine as texts;
 
 use entry::{is_written, load};
 use shelf::Shelf;
+
+/// How long a start, or a check-up, waits until every machine was looked at. A place that does not answer is known after
+/// a fraction of it.
+const AT_START: Duration = Duration::from_secs(20);
+/// How long an operation waits for that.
+const SETTLED: Duration = Duration::from_secs(15);
 
 /// A file of the library that cannot be used as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,8 +91,11 @@ impl Library {
             let _ = held::discard(&directory.join(id.to_string()).join(TOPS_NEW), 1, None);
         }
         let shelf = Shelf::new(directory, roots, clock);
-        shelf.renew();
-        Ok(Self(Arc::new(shelf)))
+        let shelf = Arc::new(shelf);
+        if !shelf.renew(AT_START) {
+            tracing::warn!(directory = %shelf.directory.display(), "Not all machines are known yet: files of some do not answer");
+        }
+        Ok(Self(shelf))
     }
 
     /// Records the images of machines of which an older version has recorded nothing; to be called once no operation
@@ -92,7 +105,7 @@ impl Library {
         for id in machines {
             self.0.record_images(id);
         }
-        self.0.renew();
+        self.0.renew(AT_START);
     }
 
     /// What is wrong with files of the library now.
@@ -105,16 +118,8 @@ impl Library {
     /// [`Library::problems`] by a look that is made now.
     #[must_use]
     pub fn problems_now(&self) -> Arc<Vec<Problem>> {
-        if !self.is_silent() {
-            self.0.renew();
-        }
+        self.0.renew(AT_START);
         self.0.problems.load_full()
-    }
-
-    /// Is a look at the files under way for which nobody waits any more: some file does not answer?
-    #[must_use]
-    pub fn is_silent(&self) -> bool {
-        self.0.is_silent()
     }
 }
 
@@ -142,6 +147,19 @@ impl Compute for Library {
         running(self.0.running.load().contains(&id))
     }
 
+    fn looked(&self) -> BoxFuture<'static, ()> {
+        let shelf = Arc::clone(&self.0);
+        async move { shelf.looked().await }.boxed()
+    }
+
+    fn catch_up(&self) {
+        self.0.settle(SETTLED);
+    }
+
+    fn silent(&self, id: VmId) -> Option<PathBuf> {
+        self.0.silent(id)
+    }
+
     fn trouble(&self, id: VmId) -> Option<Text> {
         let folder = self.0.directory.join(id.to_string());
         let problems = self.problems();
@@ -155,7 +173,8 @@ impl Compute for Library {
     fn is_ailing(&self, id: VmId) -> bool {
         let problems = self.problems();
         let is_one = |disk: &Disk| problems.iter().any(|p| p.file == disk.file);
-        self.machine(id).is_some_and(|m| m.disks.iter().any(is_one))
+        let machine = self.machine(id);
+        self.silent(id).is_some() || machine.is_some_and(|m| m.disks.iter().any(is_one))
     }
 
     fn below(&self, id: VmId, disk: &str) -> Option<Vec<PathBuf>> {

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use crate::clock::SharedClock;
 use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, SeenTop, TOPS, Tops};
@@ -17,9 +19,8 @@ use crate::engine::failure::kind;
 use crate::engine::links::{self, Names};
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{EngineError, EngineErrorKind, Machines, Top};
-use crate::held::NotReplaced;
+use crate::held::{self, NotReplaced};
 use crate::id::VmId;
-use crate::inventory::Machine;
 use crate::text::catalog::engine as texts;
 
 use super::entry::{Entry, is_written, load};
@@ -28,6 +29,10 @@ use super::{Problem, directory_failed, follow, machine_ids, unknown};
 const RENEW_AFTER_MILLIS: u64 = 1000;
 /// How long whoever asks waits for a look at the files. On disks that answer it takes a fraction of that.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How often who must have a look looks whether it gets on.
+const SLICE: Duration = Duration::from_millis(100);
+/// Most threads of looks; all but one of them stand at a place each that does not answer.
+const THREADS: usize = 16;
 
 pub(super) struct Shelf {
     pub(super) directory: PathBuf,
@@ -38,35 +43,49 @@ pub(super) struct Shelf {
     /// Those of which a disk was open for writing elsewhere at the last look.
     pub(super) running: ArcSwap<BTreeSet<VmId>>,
     book: Mutex<Book>,
-    /// Held by who looks at all machines.
-    renewing: Mutex<()>,
     /// Held by who writes a `tops.json`.
     recording: Mutex<()>,
     /// Where links by name led when they were last made.
     named: Mutex<Option<Names>>,
     /// Clock time of the last look, in milliseconds.
     looked: AtomicU64,
-    look: Mutex<Look>,
+    looks: Mutex<Looks>,
+    /// A look has ended.
     ended: Condvar,
+    /// The same for tasks.
+    told: Notify,
 }
 
 /// What was found of each machine. No file is looked at while it is locked.
 #[derive(Default)]
 pub(super) struct Book {
     pub(super) entries: BTreeMap<VmId, Arc<Entry>>,
+    running: BTreeSet<VmId>,
     /// How often active files were recorded: a look that began before is of an older state.
     tops: BTreeMap<VmId, u64>,
 }
 
-/// A look at the files by a thread of the library.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
-    /// None is under way.
-    Idle,
-    /// One is, and who asks waits for it.
-    Looks,
-    /// One is, and somebody has waited for it in vain: nobody else does.
-    Silent,
+/// The looks at all machines, one after the other, each by a thread of its own. One that stands at a file that does not
+/// answer is left behind, and the next begins without it.
+#[derive(Default)]
+struct Looks {
+    /// The newest that was begun, from 1, and the newest that came to its end.
+    begun: u64,
+    ended: u64,
+    /// By whom the newest is made, as long as it is under way.
+    thread: Option<ThreadId>,
+    /// Somebody has waited for the newest in vain: nobody else does, unless they must.
+    slow: bool,
+    /// Threads that live.
+    threads: usize,
+}
+
+impl Looks {
+    /// Whether the newest is under way and gets on.
+    fn is_under_way(&self) -> bool {
+        let stands = |thread| held::silent_at(thread).is_some();
+        self.thread.is_some_and(|thread| !stands(thread))
+    }
 }
 
 fn millis(clock: &SharedClock) -> u64 {
@@ -83,67 +102,133 @@ impl Shelf {
             problems: ArcSwap::default(),
             running: ArcSwap::default(),
             book: Mutex::default(),
-            renewing: Mutex::default(),
             recording: Mutex::default(),
             named: Mutex::default(),
-            look: Mutex::new(Look::Idle),
+            looks: Mutex::default(),
             ended: Condvar::new(),
+            told: Notify::new(),
         }
     }
 
-    /// Is a look under way for which nobody waits any more?
-    pub(super) fn is_silent(&self) -> bool {
-        *self.looking() == Look::Silent
-    }
-
-    /// Has the snapshot renewed if the last look is a second old.
+    /// Has the snapshot renewed if the last look is a second old, and waits for that a moment.
     pub(super) fn look(self: &Arc<Self>) {
-        let now = millis(&self.clock);
-        if now.saturating_sub(self.looked.load(Ordering::Acquire)) < RENEW_AFTER_MILLIS {
+        let looks = self.trigger();
+        if looks.slow || !looks.is_under_way() {
             return;
         }
-        let mut look = self.looking();
-        if *look == Look::Idle {
-            let shelf = Arc::clone(self);
-            let named = thread::Builder::new().name("library".to_owned());
-            match named.spawn(move || shelf.look_now(now)) {
-                Ok(_) => *look = Look::Looks,
-                Err(error) => tracing::error!(%error, "No thread to look at the machines"),
+        let wanted = looks.begun;
+        let waits = |looks: &mut Looks| looks.ended < wanted && !looks.slow;
+        let waited = self.ended.wait_timeout_while(looks, PATIENCE, waits);
+        let (mut looks, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        looks.slow |= looks.ended < wanted;
+    }
+
+    /// [`Shelf::look`] for tasks.
+    pub(super) async fn looked(self: &Arc<Self>) {
+        let mut told = pin!(self.told.notified());
+        told.as_mut().enable();
+        let wanted = {
+            let looks = self.trigger();
+            if looks.slow || !looks.is_under_way() {
+                return;
             }
-        }
-        if *look == Look::Looks {
-            let waits = |look: &mut Look| *look == Look::Looks;
-            let waited = self.ended.wait_timeout_while(look, PATIENCE, waits);
-            let (mut look, _) = waited.unwrap_or_else(PoisonError::into_inner);
-            if *look == Look::Looks {
-                *look = Look::Silent;
-                tracing::warn!(directory = %self.directory.display(), "A file of a machine does not answer; machines are shown as they were before");
+            looks.begun
+        };
+        let _late = tokio::time::timeout(PATIENCE, told).await;
+        let mut looks = self.looks();
+        looks.slow |= looks.ended < wanted;
+    }
+
+    /// Waits for a look that is no more than a second old; all but those machines are looked at whose files do not
+    /// answer. Of those that are silent longer than `bound` it is found out later.
+    pub(super) fn settle(self: &Arc<Self>, bound: Duration) -> bool {
+        let wanted = match self.is_old() {
+            true => self.looks().begun + 1,
+            false => return true,
+        };
+        self.wait(wanted, bound)
+    }
+
+    /// [`Shelf::settle`] for a look that begins now.
+    pub(super) fn renew(self: &Arc<Self>, bound: Duration) -> bool {
+        let wanted = self.looks().begun + 1;
+        self.wait(wanted, bound)
+    }
+
+    fn wait(self: &Arc<Self>, wanted: u64, bound: Duration) -> bool {
+        let mut left = bound.as_millis() / SLICE.as_millis();
+        let mut looks = self.looks();
+        loop {
+            if looks.ended >= wanted {
+                return true;
             }
+            if left == 0 {
+                return false;
+            }
+            left -= 1;
+            looks = self.begin(looks);
+            let ended = looks.ended;
+            let waits = |looks: &mut Looks| looks.ended == ended;
+            let waited = self.ended.wait_timeout_while(looks, SLICE, waits);
+            (looks, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn look_now(&self, now: u64) {
-        let looked = catch_unwind(AssertUnwindSafe(|| self.renew()));
+    fn is_old(&self) -> bool {
+        let now = millis(&self.clock);
+        now.saturating_sub(self.looked.load(Ordering::Acquire)) >= RENEW_AFTER_MILLIS
+    }
+
+    fn trigger(self: &Arc<Self>) -> MutexGuard<'_, Looks> {
+        let looks = self.looks();
+        match self.is_old() {
+            true => self.begin(looks),
+            false => looks,
+        }
+    }
+
+    /// Begins a look unless one is under way that gets on.
+    fn begin<'a>(self: &'a Arc<Self>, mut looks: MutexGuard<'a, Looks>) -> MutexGuard<'a, Looks> {
+        if looks.is_under_way() || looks.threads >= THREADS {
+            return looks;
+        }
+        let (shelf, turn) = (Arc::clone(self), looks.begun + 1);
+        let now = millis(&self.clock);
+        let named = thread::Builder::new().name("library".to_owned());
+        match named.spawn(move || shelf.look_now(turn, now)) {
+            Ok(thread) => {
+                looks.begun = turn;
+                looks.thread = Some(thread.thread().id());
+                looks.threads += 1;
+                looks.slow = false;
+            }
+            Err(error) => tracing::error!(%error, "No thread to look at the machines"),
+        }
+        looks
+    }
+
+    fn look_now(&self, turn: u64, now: u64) {
+        let looked = catch_unwind(AssertUnwindSafe(|| self.look_at_all(turn)));
         if looked.is_err() {
             tracing::error!("Looking at the machines panicked");
         }
-        self.looked.store(now, Ordering::Release);
-        let mut look = self.looking();
-        if *look == Look::Silent {
-            self.looked.store(millis(&self.clock), Ordering::Release);
-            tracing::info!(directory = %self.directory.display(), "The files of the machines answer again");
+        let mut looks = self.looks();
+        looks.threads -= 1;
+        if looks.begun == turn {
+            self.looked.store(now, Ordering::Release);
+            (looks.thread, looks.slow, looks.ended) = (None, false, turn);
         }
-        *look = Look::Idle;
+        drop(looks);
         self.ended.notify_all();
+        self.told.notify_waiters();
     }
 
-    fn looking(&self) -> MutexGuard<'_, Look> {
-        self.look.lock().unwrap_or_else(PoisonError::into_inner)
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at every machine. No lock is held while a file is looked at but the one that keeps other looks away.
-    pub(super) fn renew(&self) {
-        let _one_at_a_time = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Looks at every machine. No lock is held while a file is looked at.
+    fn look_at_all(&self, turn: u64) {
         let ids = match machine_ids(&self.directory) {
             Ok(ids) => ids,
             Err(e) => {
@@ -155,17 +240,37 @@ impl Shelf {
         let mut changed = book.entries.len();
         book.entries.retain(|id, _| ids.contains(id));
         book.tops.retain(|id, _| ids.contains(id));
+        book.running.retain(|id| ids.contains(id));
         changed -= book.entries.len();
         drop(book);
         for id in ids {
-            if self.renew_one(id) {
+            let silent = self.silent(id).is_some();
+            if !silent && self.renew_one(id, Some(turn)) {
                 changed += 1;
             }
+            if self.looks().begun != turn {
+                return; // left behind
+            }
+            if !silent {
+                self.renew_running(id);
+            }
         }
-        self.renew_running();
         if changed > 0 {
             self.publish();
         }
+        let running = self.lock().running.clone();
+        if **self.running.load() != running {
+            self.running.store(Arc::new(running));
+        }
+    }
+
+    /// The file of the machine that does not answer, if one is known not to.
+    pub(super) fn silent(&self, id: VmId) -> Option<PathBuf> {
+        if !held::is_any_silent() {
+            return None;
+        }
+        let (known, _) = self.known(id);
+        Some(known?.silent()?.to_owned())
     }
 
     /// Has the names lead to their machines, if any came, went or has another one.
@@ -207,8 +312,9 @@ impl Shelf {
         }
     }
 
-    /// Looks at one machine; whether it is not as before. What was recorded of it meanwhile counts more.
-    fn renew_one(&self, id: VmId) -> bool {
+    /// Looks at one machine, in a look of all or by itself; whether it is not as before. What was recorded of it
+    /// meanwhile counts more, and so does a newer look.
+    fn renew_one(&self, id: VmId, turn: Option<u64>) -> bool {
         let (old, tops) = self.known(id);
         if old.as_deref().is_some_and(Entry::is_current) {
             return false;
@@ -225,8 +331,9 @@ impl Shelf {
             }
         }
         let new = Arc::new(new);
+        let is_left = turn.is_some_and(|turn| self.looks().begun != turn);
         let mut book = self.lock();
-        let is_newest = book.tops.get(&id).copied().unwrap_or_default() == tops;
+        let is_newest = !is_left && book.tops.get(&id).copied().unwrap_or_default() == tops;
         if is_newest {
             book.entries.insert(id, Arc::clone(&new));
         }
@@ -269,15 +376,15 @@ impl Shelf {
         (book.entries.get(&id).cloned(), tops)
     }
 
-    fn renew_running(&self) {
-        let entries = self.lock().entries.clone();
-        let is_written = |m: &Arc<Machine>| m.disks.iter().any(is_written);
-        let runs = |e: &Arc<Entry>| e.machine.as_ref().is_some_and(is_written);
-        let running = entries.iter().filter(|(_, e)| runs(e));
-        let running: BTreeSet<_> = running.map(|(id, _)| *id).collect();
-        if **self.running.load() != running {
-            self.running.store(Arc::new(running));
-        }
+    fn renew_running(&self, id: VmId) {
+        let (known, _) = self.known(id);
+        let machine = known.as_ref().and_then(|e| e.machine.as_ref());
+        let runs = machine.is_some_and(|m| m.disks.iter().any(is_written));
+        let mut book = self.lock();
+        match runs {
+            true => book.running.insert(id),
+            false => book.running.remove(&id),
+        };
     }
 
     /// Shows what is known.
@@ -341,7 +448,7 @@ impl Shelf {
         *self.lock().tops.entry(id).or_default() += 1;
         drop(recording);
         saved?;
-        self.renew_one(id);
+        self.renew_one(id, None);
         self.publish();
         Ok(())
     }

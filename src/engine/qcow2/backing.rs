@@ -87,7 +87,7 @@ pub fn record(image: &Path, format: Format) {
 
 fn recorded(image: &Path) -> Option<Format> {
     let recorded = RECORDED.read().unwrap_or_else(PoisonError::into_inner);
-    let real = || recorded.get(&image.canonicalize().ok()?);
+    let real = || recorded.get(&held::canonicalize(image).ok()?);
     recorded.get(image).or_else(real).copied()
 }
 

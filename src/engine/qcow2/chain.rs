@@ -50,7 +50,7 @@ impl Roots {
     /// These folders, symbolic links resolved. A folder that is not there admits nothing.
     #[must_use]
     pub fn new(folders: &[PathBuf]) -> Self {
-        let real = |f: &PathBuf| f.canonicalize().unwrap_or_else(|_| f.clone());
+        let real = |f: &PathBuf| held::canonicalize(f).unwrap_or_else(|_| f.clone());
         Self(folders.iter().map(real).collect())
     }
 
@@ -62,7 +62,7 @@ impl Roots {
         if self.0.is_empty() {
             return Ok(true);
         }
-        Ok(self.admit_real(&file.canonicalize()?))
+        Ok(self.admit_real(&held::canonicalize(file)?))
     }
 
     /// [`Roots::admit`] of a path that has no links any more.
@@ -257,7 +257,7 @@ fn layer(
 /// is no link itself; a backing file may be named by one.
 fn named(file: &Path, backing: bool) -> io::Result<(PathBuf, io::Result<File>)> {
     let file = match backing {
-        true => file.canonicalize()?,
+        true => held::canonicalize(file)?,
         false => file.to_owned(),
     };
     let name = file.file_name().ok_or(Foreign::NotRegular)?;

@@ -10,6 +10,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use crate::audit::About;
 use crate::cim::schema::VIRTUALIZATION_V2;
 use crate::cim::{Class, Instance, Method, Name, Path, Schema, Value};
@@ -55,6 +57,9 @@ pub enum RegistryError {
     },
 }
 
+/// What makes ready what the providers stand on.
+pub type Ready = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// A namespace, and who serves a class of it.
 type InNamespace = (&'static str, Arc<dyn Provider>);
 
@@ -64,6 +69,7 @@ pub struct Registry {
     schema: Arc<Schema>,
     /// By class; a class name seldom stands in more than one namespace.
     providers: BTreeMap<Name, Vec<InNamespace>>,
+    ready: Option<Ready>,
 }
 
 impl Registry {
@@ -79,6 +85,7 @@ impl Registry {
         let mut registry = Self {
             schema,
             providers: BTreeMap::new(),
+            ready: None,
         };
         for provider in providers {
             for class in provider.classes() {
@@ -90,6 +97,22 @@ impl Registry {
         }
         registry.check_complete(embedded_only)?;
         Ok(registry)
+    }
+
+    /// The same, with what is waited for before providers are asked.
+    #[must_use]
+    pub fn with_ready(self, ready: Ready) -> Self {
+        Self {
+            ready: Some(ready),
+            ..self
+        }
+    }
+
+    /// Waits a moment until the providers know what is so now. They themselves wait for nothing.
+    pub async fn ready(&self) {
+        if let Some(ready) = &self.ready {
+            ready().await;
+        }
     }
 
     /// The schema that it serves.

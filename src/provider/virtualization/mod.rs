@@ -92,6 +92,7 @@ const EMBEDDED_ONLY: &[&str] = &[
 /// [`RegistryError`] if schema and providers do not match.
 pub fn registry(deps: Deps) -> Result<Registry, RegistryError> {
     let schema = deps.schema.clone();
+    let compute = deps.compute.clone();
     let names = Arc::new(MachineNames::default());
     let providers: Vec<Arc<dyn Provider>> = vec![
         Arc::new(ComputerSystems(deps.clone(), names.clone())),
@@ -106,5 +107,6 @@ pub fn registry(deps: Deps) -> Result<Registry, RegistryError> {
         Arc::new(SnapshotCheck(deps.clone())),
         Arc::new(Associations(deps)),
     ];
-    Registry::new(schema, providers, EMBEDDED_ONLY)
+    let registry = Registry::new(schema, providers, EMBEDDED_ONLY)?;
+    Ok(registry.with_ready(Box::new(move || compute.looked())))
 }

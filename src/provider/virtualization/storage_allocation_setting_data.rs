@@ -2,7 +2,6 @@
 //!
 //! Of a captured disk `PoolID` is the storage driver that captured it, `Reservation` the space that its file takes.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
@@ -38,10 +37,11 @@ impl Provider for Disks {
             Element::SnapshotSettings(id) => Some(Owner::Snapshot(id)),
             _ => None,
         });
-        let class = class.clone();
+        let (deps, class) = (self.0.clone(), class.clone());
         Ok(Box::new(owners.flat_map(move |owner| {
             let disks = view.disk_ids(owner).into_iter();
-            let made = disks.filter_map(|disk| instance(&view, &class, owner, &disk).transpose());
+            let made =
+                disks.filter_map(|disk| instance(&deps, &view, &class, owner, &disk).transpose());
             made.collect::<Vec<_>>()
         })))
     }
@@ -54,13 +54,14 @@ impl Provider for Disks {
     ) -> Result<Option<Instance>, Error> {
         let view = self.0.view();
         match Element::find(&view, DISK, path) {
-            Some(Element::Disk(owner, disk)) => instance(&view, class, owner, &disk),
+            Some(Element::Disk(owner, disk)) => instance(&self.0, &view, class, owner, &disk),
             _ => Ok(None),
         }
     }
 }
 
 fn instance(
+    deps: &Deps,
     view: &View,
     class: &Arc<Class>,
     owner: Owner,
@@ -80,6 +81,7 @@ fn instance(
         Owner::Machine(_) => READ_WRITE,
         Owner::Snapshot(_) => READABLE,
     };
+    let space = kept.and_then(|d| deps.coordinator.space_of(&d.sealed.first()?.file));
     let made = Instance::new(class)
         .with("InstanceID", disk_id(owner, disk))?
         .with("Caption", "Hard Disk Image")?
@@ -89,17 +91,11 @@ fn instance(
         .with("HostResource", vec![file.to_string_lossy().into_owned()])?
         .with("Access", access)?
         .with("PoolID", kept.map(|d| d.driver.as_str()))?
-        .with("Reservation", kept.and_then(|_| held(file)))?
+        .with("Reservation", space)?
         .with("AllocationUnits", kept.map(|_| "byte"))?
         .with("VirtualQuantity", size)?
         .with("VirtualQuantityUnits", "byte")?;
     Ok(Some(made))
-}
-
-/// The bytes that the file takes on its file system, shared ones included; none if it is not there.
-fn held(file: &FilePath) -> Option<u64> {
-    const BLOCK: u64 = 512;
-    Some(file.metadata().ok()?.blocks().saturating_mul(BLOCK))
 }
 
 /// The file and the virtual size in bytes.

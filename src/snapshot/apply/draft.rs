@@ -1,7 +1,6 @@
 //! How each disk of a member will go back, with all names, before anything is made.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use crate::engine::failure::At;
 use crate::engine::graph::is_file;
 use crate::engine::qcow2::chain;
 use crate::engine::{Hold, RevertRequest};
+use crate::held;
 use crate::inventory::{Disk, Format, Machine, Snapshot};
 use crate::snapshot::accept::refused;
 use crate::snapshot::apply::Member;
@@ -143,7 +143,7 @@ impl Uses {
             }
             return;
         }
-        if !file.exists() {
+        if held::metadata(file).is_err_and(|e| !held::is_silence(&e)) {
             return; // a simulated one, or lost already
         }
         let unreadable = unreadable.map(|file| key(&file));
@@ -185,13 +185,13 @@ impl Uses {
 }
 
 fn key(file: &Path) -> Option<Key> {
-    let meta = fs::metadata(file).ok()?;
+    let meta = held::metadata(file).ok()?;
     Some((meta.dev(), meta.ino()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::fs::{self, File};
 
     use super::*;
     use crate::engine::qcow2::writer::NewImage;

@@ -229,12 +229,12 @@ async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Accepted, Refus
     let affected = machines.iter().map(|(m, _)| Affected::Machine(m.id));
     let affected = affected.chain([Affected::Set(ids.set)]).collect();
     let (shared, members) = (Arc::clone(&core), machines.clone());
-    let uses = tokio::task::spawn_blocking(move || {
+    let uses = accept::answered(move || {
         let mut uses = Uses::of(&shared);
         uses.give_up(&members);
         Arc::new(uses)
     });
-    let uses = uses.await.map_err(|e| accept::panicked(&e))?;
+    let uses = uses.await.map_err(|e| e.refused(&core))?;
     let planned = plan_each(&core, machines, move |core, (machine, snapshot)| {
         draft::plan_member(core, ids, machine, &snapshot, &uses)
     });

@@ -194,6 +194,11 @@ fn settle(operation: &Operation<Create>, member: &Member) -> Result<(), EngineEr
         driver.settle(plan)?;
         let kept = driver.captured(plan);
         let seals = damage::seal(&At::plan(plan), &kept, &known)?;
+        if let Some(sealed) = seals.first()
+            && let Ok(meta) = held::symlink_metadata(&sealed.file)
+        {
+            operation.core.spaces.note(&sealed.file, &meta);
+        }
         sealed.insert(kept.id, seals);
     }
     operation.kind.seals().insert(member.machine, sealed);

@@ -1,7 +1,6 @@
 //! Cleaning up after one snapshot: unlink, merge, and go on until there is nothing more to do.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,7 @@ use crate::engine::failure::At;
 use crate::engine::locks::ImageLock;
 use crate::engine::merge::{self, Merged, Watch};
 use crate::engine::{EngineError, EngineErrorKind, Stamp};
+use crate::held;
 use crate::snapshot::core::Core;
 use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::destroy::free::Remover;
@@ -81,7 +81,7 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
 fn go_on(operation: &Operation<Destroy>, member: &Member) -> Result<(), EngineError> {
     let merges = operation.kind.merges().clone();
     for (merge, seen) in merges.iter().filter(|(m, _)| m.machine == member.machine) {
-        let now = fs::symlink_metadata(&merge.child);
+        let now = held::symlink_metadata(&merge.child);
         let now = now.map(|m| Stamp::of(&m)).ok();
         // Written since by whoever started the machine: what is in the lower file is old. The child still
         // lies on it and shows what it should; it is merged again or stays.
@@ -182,7 +182,7 @@ fn one(
     }
     pass(core, "merge", "after")?;
     let child = merge.child.clone();
-    let seen = fs::symlink_metadata(&child).map(|m| Stamp::of(&m));
+    let seen = held::symlink_metadata(&child).map(|m| Stamp::of(&m));
     let seen = seen.map_err(|e| at.io(&child, &e))?;
     let merged = Record::Merged { child, seen };
     record(operation, &merged)?;

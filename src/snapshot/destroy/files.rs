@@ -147,7 +147,7 @@ impl<'a> Survey<'a> {
             let is_known = !is_away && member.layers.iter().any(|l| l.file == *file);
             !is_named && !is_known
         });
-        strangers.retain(|file| file.symlink_metadata().is_ok());
+        strangers.retain(|file| held::symlink_metadata(file).is_ok());
         for file in &strangers {
             graph.add(&at, file.clone(), Format::Qcow2);
         }
@@ -416,7 +416,10 @@ fn is_of_apply(file: &Path) -> bool {
 
 /// The overlays in the folders that the server has for a machine.
 fn overlays(sets: &Path, machine: VmId) -> BTreeSet<PathBuf> {
-    let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    let entries = |folder: PathBuf| {
+        let found = held::ask(&folder, || fs::read_dir(&folder));
+        found.into_iter().flatten().flatten()
+    };
     let folders = entries(sets.to_owned()).map(|set| set.path().join(machine.to_string()));
     let files = folders.flat_map(entries).map(|file| file.path());
     let is_overlay = |file: &PathBuf| {

@@ -105,12 +105,12 @@ async fn tidy(core: Arc<Core>, machine: VmId, owner: String) -> Result<Accepted,
     });
     let ((), lease) = leased.await?;
     let shared = Arc::clone(&core);
-    let member = tokio::task::spawn_blocking(move || {
+    let member = accept::answered(move || {
         let name = name(&shared, machine)?;
         Ok((member(&shared, machine, &name), name))
     });
     let member = member.await;
-    let (member, called) = member.unwrap_or_else(|e| Err(accept::panicked(&e)))?;
+    let (member, called) = member.unwrap_or_else(|e| Err(e.refused(&core)))?;
     let intent = Intent {
         job: ids.job,
         set: ids.set,

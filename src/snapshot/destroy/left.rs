@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::engine::EngineError;
 use crate::engine::graph::is_ours;
+use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Leftover, Sealed};
 use crate::snapshot::core::Core;
@@ -67,7 +68,7 @@ fn is_kept(known: &Known, layer: &Layer) -> bool {
 
 /// `None` if nobody could tell the file from another one.
 fn leftover(member: &Member, layer: &Layer) -> Option<Leftover> {
-    let file = layer.file.canonicalize();
+    let file = held::canonicalize(&layer.file);
     let file = file.unwrap_or_else(|_| layer.file.clone());
     let known = member.sealed.iter().find(|s| s.file == file).cloned();
     let now = || {

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::qcow2::writer::SIZE_MAX;
 use crate::engine::space::Reserve;
+use crate::held;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Affected, JobKind, Service, SnapshotSet};
 use crate::job::NewJob;
@@ -231,7 +232,11 @@ async fn check(
         exported: core.deps.clock.now(),
         owner: request.owner,
     };
-    let checked = tokio::task::spawn_blocking(move || {
+    let shared = Arc::clone(&core);
+    let checked = accept::answered(move || {
+        if intent.storage {
+            answering(&shared, &intent.set)?;
+        }
         let unusable = |e| ExportRefused::InvalidParameter(intent.directory.refusal(&e));
         let place = intent.directory.open().map_err(unusable)?;
         let resource = Resource::Export(intent.set.id, place.key().map_err(unusable)?);
@@ -241,9 +246,25 @@ async fn check(
         }
     });
     checked.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "Checking an export panicked");
-        Err(ExportRefused::Failed(texts::INTERNAL.text()))
+        Err(match error.refused(&core) {
+            Refused::Failed(text) => ExportRefused::Failed(text),
+            other => ExportRefused::InvalidState(other.text().clone()),
+        })
     })
+}
+
+/// Refuses a set of which a file is known not to answer.
+fn answering(core: &Core, set: &SnapshotSet) -> Result<(), ExportRefused> {
+    core.deps.compute.catch_up();
+    for member in &set.members {
+        let files = member.disks.iter().flat_map(|d| &d.sealed);
+        if let Some(sealed) = files.into_iter().find(|s| held::is_silent(&s.file)) {
+            let text = texts::MEMBER_SILENT.with("machine", &member.machine_name);
+            let text = text.with("file", sealed.file.display());
+            return Err(ExportRefused::InvalidState(text));
+        }
+    }
+    Ok(())
 }
 
 /// That the first disk which is too large for the image that an export makes of it is so.

@@ -1,7 +1,6 @@
 //! What an export consists of: the steps, in their order, each with its undo.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -206,7 +205,7 @@ fn weight(op: &Op, member: &Snapshot) -> u64 {
     let length = |disk: &SnapshotDisk| {
         use std::os::unix::fs::MetadataExt;
         let layers = layers(&op.core, member, disk).unwrap_or_default();
-        let blocks = layers.iter().filter_map(|l| fs::metadata(&l.file).ok());
+        let blocks = layers.iter().filter_map(|l| held::metadata(&l.file).ok());
         blocks.map(|m| m.blocks()).sum::<u64>()
     };
     member.disks.iter().map(length).sum::<u64>().max(1)

@@ -1,0 +1,393 @@
+//! File systems that do not answer.
+//!
+//! A system call on a hung mount (NFS without its server, FUSE whose process stands still) comes back when the mount
+//! does, and takes its thread along until then; nothing can call it off. So every look at a file of others is entered
+//! in one table while it is under way. One that stands for [`SILENT_AFTER`] ticks makes its place silent: from then on
+//! nobody else begins a look there, whoever waits to do so gets an error at once, and all goes on without it until that
+//! call comes back. While one stands for a tick already, others wait for it instead of standing beside it. So each
+//! place that hangs takes hardly more than one thread.
+//!
+//! A place is the mount where it is one of a network or of another process, else the folder.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+/// How often calls that are under way are looked through.
+const TICK: Duration = Duration::from_secs(1);
+/// A call that has stood for so many ticks makes its place silent.
+const SILENT_AFTER: u64 = 5;
+/// Others wait for a call that has stood for so many.
+const SLOW_AFTER: u64 = 2;
+
+/// Types of file systems, as the kernel names them, whose files somebody else serves; `fuse.*` and `nfs*` as well.
+const SERVED: &[&str] = &[
+    "fuse", "fuseblk", "cifs", "smb3", "ceph", "9p", "virtiofs", "afs", "lustre", "gfs2", "ocfs2",
+    "beegfs",
+];
+
+static TABLE: Mutex<Table> = Mutex::new(Table {
+    calls: BTreeMap::new(),
+    next: 0,
+    tick: 0,
+});
+static CHANGED: Condvar = Condvar::new();
+
+/// Calls that are under way.
+struct Table {
+    calls: BTreeMap<u64, Standing>,
+    next: u64,
+    tick: u64,
+}
+
+struct Standing {
+    file: PathBuf,
+    thread: ThreadId,
+    since: u64,
+    /// Known once it is slow.
+    place: Option<PathBuf>,
+    silent: bool,
+}
+
+impl Table {
+    /// The call that stands where a look at the file would.
+    fn before(&self, file: &Path) -> Option<&Standing> {
+        // Nobody waits for themselves.
+        let own = thread::current().id();
+        let mut slow = self.calls.values().filter(|call| call.thread != own);
+        slow.find(|call| call.place.as_ref().is_some_and(|p| file.starts_with(p)))
+    }
+
+    fn silent(&self, file: &Path) -> Option<&Standing> {
+        let mut silent = self.calls.values().filter(|call| call.silent);
+        silent.find(|call| call.place.as_ref().is_some_and(|p| file.starts_with(p)))
+    }
+}
+
+fn table() -> MutexGuard<'static, Table> {
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A file that cannot be looked at now, for a call where it lies does not come back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{place} does not answer: what serves it hangs, or the way there; mend or unmount it",
+    place = .0.display()
+)]
+pub struct Silent(pub PathBuf);
+
+/// Whether the error tells of a [`Silent`] place.
+#[must_use]
+pub fn is_silence(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|e| e.is::<Silent>())
+}
+
+/// Whether any place is silent.
+#[must_use]
+pub fn is_any_silent() -> bool {
+    table().calls.values().any(|call| call.silent)
+}
+
+/// Whether a look at the file would not come back. Looks at nothing.
+#[must_use]
+pub fn is_silent(file: &Path) -> bool {
+    table().silent(file).is_some()
+}
+
+/// The file at which a thread stands, if that is silent.
+#[must_use]
+pub fn silent_at(thread: ThreadId) -> Option<PathBuf> {
+    let table = table();
+    let mut own = table.calls.values().filter(|c| c.thread == thread);
+    own.find(|c| c.silent).map(|c| c.file.clone())
+}
+
+/// The places that do not answer, each with the file that showed it.
+#[must_use]
+pub fn silent_places() -> BTreeMap<PathBuf, PathBuf> {
+    let table = table();
+    let silent = table.calls.values().filter(|c| c.silent);
+    let told = silent.filter_map(|c| Some((c.place.clone()?, c.file.clone())));
+    told.collect()
+}
+
+/// Looks at a file by a system call that may not come back.
+///
+/// # Errors
+/// What `look` says; [`Silent`] where another look has not come back, and this one was not begun.
+pub fn ask<T>(file: &Path, look: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let _call = Call::begin(file)?;
+    look()
+}
+
+/// What stands there, links followed.
+///
+/// # Errors
+/// As [`ask`].
+pub fn metadata(file: &Path) -> io::Result<Metadata> {
+    ask(file, || fs::metadata(file))
+}
+
+/// What stands there itself.
+///
+/// # Errors
+/// As [`ask`].
+pub fn symlink_metadata(file: &Path) -> io::Result<Metadata> {
+    ask(file, || fs::symlink_metadata(file))
+}
+
+/// Whether a regular file can be seen there, links followed.
+#[must_use]
+pub fn is_file(file: &Path) -> bool {
+    metadata(file).is_ok_and(|m| m.is_file())
+}
+
+/// Whether a folder can be seen there, links followed.
+#[must_use]
+pub fn is_folder(folder: &Path) -> bool {
+    metadata(folder).is_ok_and(|m| m.is_dir())
+}
+
+/// Where the path leads.
+///
+/// # Errors
+/// As [`ask`].
+pub fn canonicalize(file: &Path) -> io::Result<PathBuf> {
+    ask(file, || file.canonicalize())
+}
+
+/// A look that is under way.
+pub(super) struct Call(u64);
+
+impl Call {
+    /// Enters it in the table.
+    ///
+    /// # Errors
+    /// [`Silent`].
+    pub(super) fn begin(file: &Path) -> io::Result<Self> {
+        let mut table = table();
+        while let Some(before) = table.before(file) {
+            if before.silent {
+                let place = before.place.clone().unwrap_or_else(|| file.to_owned());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, Silent(place)));
+            }
+            table = CHANGED.wait(table).unwrap_or_else(PoisonError::into_inner);
+        }
+        let (id, since) = (table.next, table.tick);
+        table.next += 1;
+        let call = Standing {
+            file: file.to_owned(),
+            thread: thread::current().id(),
+            since,
+            place: None,
+            silent: false,
+        };
+        table.calls.insert(id, call);
+        Ok(Self(id))
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let ended = table().calls.remove(&self.0);
+        if let Some(Standing {
+            place: Some(place),
+            silent,
+            ..
+        }) = ended
+        {
+            CHANGED.notify_all();
+            if silent {
+                tracing::info!(place = %place.display(), "It answers again");
+            }
+        }
+    }
+}
+
+/// Has calls that stand be noticed, from now on and as long as the process lives.
+pub fn watch() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let watching = thread::Builder::new().name("silence".to_owned());
+        if let Err(error) = watching.spawn(watching_ticks) {
+            tracing::error!(%error, "File systems that hang will not be noticed");
+        }
+    });
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a thread of its own that does nothing else"
+)]
+fn watching_ticks() {
+    loop {
+        thread::sleep(TICK);
+        let mut table = table();
+        table.tick += 1;
+        let now = table.tick;
+        let slow = |call: &&mut Standing| now - call.since >= SLOW_AFTER;
+        for call in table.calls.values_mut().filter(slow) {
+            stand(call, now - call.since >= SILENT_AFTER);
+        }
+    }
+}
+
+/// Counts a look at this file that is under way as one that does not come back, without waiting for its time; whether
+/// there is one.
+pub fn give_up(file: &Path) -> bool {
+    let mut table = table();
+    let standing = table.calls.values_mut().find(|call| call.file == file);
+    standing.is_some_and(|call| {
+        stand(call, true);
+        true
+    })
+}
+
+fn stand(call: &mut Standing, silent: bool) {
+    let place = call.place.get_or_insert_with(|| place_of(&call.file));
+    if silent && !call.silent {
+        call.silent = true;
+        let (place, file) = (place.display(), call.file.display());
+        tracing::warn!(%place, %file, "It does not answer; machines with files there are shown as they were known last, and operations on them are refused");
+        CHANGED.notify_all();
+    }
+}
+
+/// Where else a look would stand too. Asks the kernel's own list of mounts only.
+fn place_of(file: &Path) -> PathBuf {
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    match mount_of(&mounts, file) {
+        Some((mount, kind)) if is_served(&kind) => mount,
+        _ => file.parent().unwrap_or(file).to_owned(),
+    }
+}
+
+fn is_served(kind: &str) -> bool {
+    SERVED.contains(&kind) || kind.starts_with("fuse.") || kind.starts_with("nfs")
+}
+
+/// The last mount that hides the others at this path, and its type (`proc_pid_mountinfo(5)`).
+fn mount_of(mounts: &[u8], file: &Path) -> Option<(PathBuf, String)> {
+    let lines = mounts.split(|byte| *byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let point = PathBuf::from(std::ffi::OsString::from_vec(unescaped(fields.nth(4)?)));
+        let mut rest = fields.skip_while(|field| *field != b"-");
+        let kind = String::from_utf8_lossy(rest.nth(1)?).into_owned();
+        Some((point, kind))
+    });
+    let over = lines.filter(|(point, _)| file.starts_with(point));
+    over.max_by_key(|(point, _)| point.as_os_str().len())
+}
+
+/// `\040` is a space; so are written what would break the line.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let (mut out, mut rest) = (Vec::with_capacity(field.len()), field);
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| byte == b'\\');
+        let octal = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn where_one_look_stands_no_other_is_begun_until_it_comes_back() {
+        let file = Path::new("/nowhere/silence/a.raw");
+        let beside = Path::new("/nowhere/silence/deeper/b.raw");
+        let other = Path::new("/nowhere/else/c.raw");
+        assert!(!give_up(file), "nobody looks");
+        let (go, gate) = mpsc::channel::<()>();
+        let standing = thread::spawn(move || {
+            ask(file, || {
+                let _ = gate.recv();
+                Ok(())
+            })
+        });
+        while !give_up(file) {
+            thread::yield_now();
+        }
+        let thread = standing.thread().id();
+        assert_eq!(silent_at(thread).as_deref(), Some(file));
+        assert_eq!(silent_at(thread::current().id()), None);
+        let place = Path::new("/nowhere/silence");
+        assert_eq!(silent_places().get(place).map(PathBuf::as_path), Some(file));
+        for file in [file, beside] {
+            assert!(is_silent(file));
+            let error = ask(file, || -> io::Result<()> { panic!("begun") }).unwrap_err();
+            assert!(is_silence(&error), "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .contains("/nowhere/silence does not answer")
+            );
+        }
+        assert!(!is_silent(other));
+        assert!(ask(other, || Ok(())).is_ok());
+        go.send(()).unwrap();
+        assert!(standing.join().unwrap().is_ok());
+        assert!(!is_silent(file) && ask(file, || Ok(())).is_ok());
+    }
+
+    #[test]
+    fn who_comes_while_a_look_is_slow_waits_and_is_told_once_it_is_given_up() {
+        let file = Path::new("/nowhere/slow/a.raw");
+        let (go, gate) = mpsc::channel::<()>();
+        let standing = thread::spawn(move || {
+            ask(file, || {
+                let _ = gate.recv();
+                Ok(())
+            })
+        });
+        loop {
+            let mut table = table();
+            if let Some(call) = table.calls.values_mut().find(|c| c.file == file) {
+                stand(call, false);
+                break;
+            }
+            drop(table);
+            thread::yield_now();
+        }
+        let waiting = thread::spawn(move || ask(file, || Ok(())));
+        assert!(give_up(file));
+        assert!(is_silence(&waiting.join().unwrap().unwrap_err()));
+        go.send(()).unwrap();
+        assert!(standing.join().unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_place_is_a_mount_that_somebody_else_serves_or_the_folder() {
+        let mounts = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            30 22 0:40 / /mnt/a\\040b rw,relatime shared:7 master:1 - nfs4 host:/x rw\n\
+            31 22 0:41 / /srv/one.raw rw - fuse /dev/fuse rw\n\
+            32 22 0:42 / /mnt/local rw - xfs /dev/sdb rw\n";
+        let of = |file: &str| {
+            let (mount, kind) = mount_of(mounts, Path::new(file)).unwrap();
+            (mount.to_str().unwrap().to_owned(), is_served(&kind))
+        };
+        assert_eq!(of("/mnt/a b/c/d.raw"), ("/mnt/a b".to_owned(), true));
+        assert_eq!(of("/mnt/a/d.raw"), ("/".to_owned(), false));
+        assert_eq!(of("/srv/one.raw"), ("/srv/one.raw".to_owned(), true));
+        assert_eq!(of("/mnt/local/x"), ("/mnt/local".to_owned(), false));
+        assert_eq!(place_of(Path::new("/proc/self/x")), Path::new("/proc/self"));
+    }
+}

@@ -1,0 +1,129 @@
+//! An image on a mount that hangs: whoever asks is answered, other machines are worked on, and operations on its own
+//! machine are refused by name.
+
+use std::thread::yield_now;
+
+use groupshot::cim::Schema;
+use groupshot::cim::schema::VIRTUALIZATION_V2;
+
+use crate::support::fuse::Served;
+use crate::support::server::{run_in, text};
+use crate::support::site::{Ground, Image, Machine, SIZE, Site};
+use crate::support::tools::full;
+use crate::support::wire::{STARTED, Wire};
+
+/// InvalidState.
+const INVALID_STATE: u64 = 5;
+/// Status and health of a machine with which all is well.
+const WELL: (u64, u64) = (2, 5);
+
+/// A machine on the host's file system, one on a file that hangs, and a set of both.
+struct Scene {
+    site: Site,
+    served: Served,
+    healthy: Machine,
+    hung: Machine,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let site = Site::new(Ground::Host);
+        let served = Served::new(&site.images);
+        let healthy = site.machine("healthy", &[Image::Raw], 1);
+        let file = served.file.to_str().unwrap();
+        let hung = site.import("hung", &["--overlay-ok", file], vec![vec![0; SIZE]]);
+        Self {
+            site,
+            served,
+            healthy,
+            hung,
+        }
+    }
+}
+
+/// Every concrete class is enumerated to its end.
+fn ask_everything(wire: &Wire) {
+    let schema = Schema::builtin();
+    let classes = schema.classes(VIRTUALIZATION_V2);
+    for class in classes.filter(|class| !class.is_abstract()) {
+        wire.count(class.name.as_str());
+    }
+}
+
+/// A set is taken, applied and destroyed.
+fn work(wire: &Wire, group: &str, site: &Site) {
+    let set = wire.take(group, "alone");
+    for call in [Wire::apply, Wire::destroy] {
+        let started = call(wire, &set).unwrap();
+        assert_eq!(started.value, STARTED, "{}", wire.why(&started));
+        let job = wire.end(&started.job.unwrap()).unwrap();
+        assert_eq!(job.state, 7, "{job:?}");
+        site.wait_for_journals();
+    }
+}
+
+/// A process that holds the file open does not end while it hangs: it must answer again before a server is dropped.
+struct Thaw<'a>(&'a Served);
+
+impl Drop for Thaw<'_> {
+    fn drop(&mut self) {
+        self.0.go_on();
+    }
+}
+
+fn wait_for_health(wire: &Wire, machine: &Machine) {
+    while wire.health(&machine.id) != WELL {
+        yield_now();
+    }
+}
+
+#[test]
+fn a_hung_image_stalls_nobody_but_operations_on_its_own_machine_which_are_refused_by_name() {
+    if !full("an image on a hung file system") {
+        return;
+    }
+    let scene = Scene::new();
+    let mut server = scene.site.serve();
+    let thaw = Thaw(&scene.served);
+    let wire = Wire::new(&server);
+    let ids = [&*scene.healthy.id, &*scene.hung.id];
+    let both = wire.define("both", &ids).unwrap();
+    let alone = wire.define("alone", &ids[..1]).unwrap();
+    let kept = wire.take(&both, "both");
+    scene.site.wait_for_journals();
+    scene.served.hang();
+    ask_everything(&wire);
+    let file = scene.served.file.to_str().unwrap();
+    for call in [
+        wire.create(&both, "hung"),
+        wire.apply(&kept),
+        wire.destroy(&kept),
+    ] {
+        let (value, why) = call.map(|c| (c.value, wire.why(&c))).unwrap();
+        assert_eq!(value, INVALID_STATE, "{why}");
+        let names = why.contains("machine hung") && why.contains(file);
+        assert!(names && why.contains("does not answer"), "{why}");
+    }
+    work(&wire, &alone, &scene.site);
+    ask_everything(&wire);
+    assert_eq!(wire.health(&scene.healthy.id), WELL);
+    assert_ne!(wire.health(&scene.hung.id), WELL);
+    let told = text(&run_in(&scene.site.data, &["doctor"], "").stdout).to_owned();
+    assert!(
+        told.contains("silent") && told.contains("machine hung"),
+        "{told}"
+    );
+    scene.served.go_on();
+    wait_for_health(&wire, &scene.hung);
+    server.stop();
+    // A start is not held up.
+    scene.served.hang();
+    let server = scene.site.serve();
+    let thaw = (thaw, Thaw(&scene.served));
+    let wire = Wire::new(&server);
+    ask_everything(&wire);
+    work(&wire, &alone, &scene.site);
+    drop(thaw);
+    wait_for_health(&wire, &scene.hung);
+    wire.take(&both, "again");
+}
