@@ -63,7 +63,7 @@ pub(crate) fn renewed(old: &Image, format: Format) -> Option<Image> {
     let is_taken = |old: &Image, new: &Image| judge(old, &new.file, &identity(new)).is_ok();
     let is_known = |new: &Image| {
         let mut known = old.below.iter().flatten();
-        known.any(|old| (old.file == new.file || is_it(old, &identity(new))) && is_taken(old, new))
+        known.any(|old| old.file == new.file && is_taken(old, new))
     };
     if !is_taken(old, &new)
         || old.below.is_some() && !new.below.as_ref().is_some_and(|b| b.iter().all(is_known))
@@ -76,9 +76,13 @@ pub(crate) fn renewed(old: &Image, format: Format) -> Option<Image> {
     })
 }
 
-/// Whether the file is the recorded one under whatever name: its operator has moved it.
-fn is_it(image: &Image, found: &Identity) -> bool {
-    (image.inode, image.owner) == (found.inode, found.owner)
+/// Whether the file is the recorded one, moved to another name on the file system where it stood.
+fn is_moved(image: &Image, found: &Identity) -> bool {
+    let place = image.file.parent().unwrap_or(Path::new("/"));
+    let stood = Folder::resolve(place).ok().filter(|f| f.path() == place);
+    let stood = stood.and_then(|folder| folder.identity().ok());
+    stood.is_some_and(|folder| folder.device == found.device)
+        && (image.inode, image.owner) == (found.inode, found.owner)
 }
 
 fn identity(image: &Image) -> Identity {
@@ -121,15 +125,14 @@ pub(crate) fn check(
             None => continue,
             Some(below) => {
                 let named = below.iter().find(|image| is_at(image, layer));
-                named.or_else(|| below.iter().find(|image| is_it(image, &found)))
+                named.or_else(|| below.iter().find(|image| is_moved(image, &found)))
             }
         };
         let judged = match image {
             None => Err(Foreign::Unrecorded),
-            Some(image) if depth == 0 => judge(image, &layer.real, &found),
             // Something is frozen on it.
-            Some(image) if found.inode != image.inode => Err(other(image, &found)),
-            Some(_) => Ok(false),
+            Some(image) if depth > 0 && found.inode != image.inode => Err(other(image, &found)),
+            Some(image) => judge(image, &layer.real, &found),
         };
         match judged {
             Ok(false) => {}
@@ -151,8 +154,12 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Whether the file is another one, which is taken all the same.
+/// Whether the file is another one, which is taken all the same. An inode number says nothing where a link that was
+/// not there leads to another file system.
 fn judge(image: &Image, real: &Path, found: &Identity) -> Result<bool, Foreign> {
+    if real != image.file && !is_moved(image, found) {
+        return Err(Foreign::Astray);
+    }
     if found.inode == image.inode {
         return match found.links > image.links.max(1) {
             true => Err(Foreign::Names(found.links)),
@@ -167,10 +174,6 @@ fn judge(image: &Image, real: &Path, found: &Identity) -> Result<bool, Foreign> 
     }
     if found.links != 1 {
         return Err(Foreign::Names(found.links));
-    }
-    // By way of a link above it, which was not there before.
-    if real != image.file {
-        return Err(other(image, found));
     }
     Ok(true)
 }

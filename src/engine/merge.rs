@@ -255,12 +255,15 @@ impl Merge<'_> {
     }
 }
 
-/// Opens a file that must have that inode, if one is known.
+/// Opens a file that must have that inode, if one is known; then no link may be on the way to it.
 ///
 /// # Errors
-/// As [`held::open`]; [`Foreign::Other`].
+/// As [`held::open_straight`]; [`Foreign::Other`].
 pub fn expected(file: &Path, inode: Option<u64>) -> io::Result<File> {
-    let open = held::open(file, false)?;
+    let open = match inode {
+        Some(_) => held::open_straight(file, false)?,
+        None => held::open(file, false)?,
+    };
     let found = Identity::of(&open)?.inode;
     match inode.filter(|inode| *inode != found) {
         Some(expected) => Err(Foreign::Other { expected, found }.into()),

@@ -100,7 +100,7 @@ impl Folder {
     /// `RESOLVE_NO_MAGICLINKS`); the folder itself for an empty path.
     ///
     /// # Errors
-    /// The I/O error: `EXDEV` where the way leads out, `ELOOP` at a link that is not followed.
+    /// The I/O error: `EXDEV` where the way leads out; [`Foreign::Link`] at a link that is not followed.
     pub fn beneath(&self, below: &Path, way: Way) -> io::Result<Self> {
         let path = self.path.join(below);
         let below = match below.as_os_str().is_empty() {
@@ -118,6 +118,7 @@ impl Folder {
             }),
             // An older kernel, or a filter that does not know the call.
             Err(Errno::NOSYS | Errno::PERM) => self.walk(below, path),
+            Err(Errno::LOOP) if way == Way::Straight => Err(Foreign::Link.into()),
             Err(e) => Err(e.into()),
         }
     }
@@ -357,6 +358,19 @@ impl Folder {
 pub fn open(file: &Path, write: bool) -> io::Result<File> {
     let _call = Call::begin(file)?;
     regular(CWD, file, access(write), Mode::empty())
+}
+
+/// [`open`] by a way on which there is no link at all: whoever may rename in folders cannot lead it to another file
+/// system, where another file may have the same inode number. For paths that were recorded with links resolved.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_straight(file: &Path, write: bool) -> io::Result<File> {
+    let name = file.file_name().ok_or(Foreign::NotRegular)?;
+    let above = file.parent().unwrap_or(Path::new("/"));
+    let below = above.strip_prefix("/").unwrap_or(above);
+    let root = Folder::follow(Path::new("/"))?;
+    root.beneath(below, Way::Straight)?.open_file(name, write)
 }
 
 /// All of a regular file, which no link stands in the place of.

@@ -161,6 +161,9 @@ pub enum Foreign {
         /// The user it belongs to.
         found: u32,
     },
+    /// The way to it leads through a link that was not there when it was recorded.
+    #[error("a symbolic link above it leads elsewhere")]
+    Astray,
     /// Nothing is recorded of a file of that name.
     #[error("it lies under the image and was not there when the image was imported")]
     Unrecorded,

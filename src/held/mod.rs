@@ -6,7 +6,7 @@
 //! files for writing, creates, replaces, renames, links and removes, or changes owner, mode and attributes;
 //! `tests/tidy.rs` refuses all of that elsewhere.
 //!
-//! * [`open`], [`open_any`], [`writable`]: a file, regular and no link, to be compared by [`Identity`].
+//! * [`open`], [`open_straight`], [`open_any`], [`writable`]: a file, regular and no link, to be compared by [`Identity`].
 //! * [`Folder`]: an open directory; everything is done to names in it. [`Folder::of`] gives the folder that a
 //!   file lies in, [`Folder::beneath`] a way below a root that nothing leads out of, [`make_folders`] makes
 //!   folders of ours.
@@ -34,7 +34,7 @@ mod special;
 pub use change::{
     remove_attribute, set_attribute, set_flags, set_mode, set_owner, take_flags, writable,
 };
-pub use folder::{Folder, Way, open, open_any, read};
+pub use folder::{Folder, Way, open, open_any, open_straight, read};
 pub use identity::{Foreign, Identity, Kind, exposed, foreign, trust};
 pub use own::{
     NotReplaced, append, discard, folder_of_ours, make_folders, make_path, place, remove_file,

@@ -8,6 +8,7 @@ mod capture;
 mod chain;
 mod doctor;
 mod export;
+mod inode;
 mod kill;
 mod merge;
 mod own;

@@ -221,9 +221,9 @@ impl<'a> Survey<'a> {
     /// have it.
     ///
     /// # Errors
-    /// As [`held::open`]; another file than the recorded one, or of one that nothing is recorded of, a second name.
+    /// As [`held::open_straight`]; another file than the recorded one, or of one that nothing is recorded of, a second name.
     pub(super) fn inode(&self, file: &Path) -> io::Result<u64> {
-        let open = held::open(file, false)?;
+        let open = held::open_straight(file, false)?;
         let found = Identity::of(&open)?;
         let seals = self.seals(file);
         let machine = self.core.deps.compute.machine(self.member.machine);
