@@ -109,7 +109,30 @@ pub(crate) fn check(
     disk: &Disk,
     layers: &[Layer],
 ) -> Result<(), EngineError> {
-    let Some(own) = machine.images.get(&disk.id) else {
+    judged(at, machine, &disk.id, layers, true)
+}
+
+/// [`check`] of what a set keeps and its operator takes as it is now: other files of the same owners are taken.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn check_accepted(
+    at: &At,
+    machine: &Machine,
+    disk: &str,
+    layers: &[Layer],
+) -> Result<(), EngineError> {
+    judged(at, machine, disk, layers, false)
+}
+
+fn judged(
+    at: &At,
+    machine: &Machine,
+    disk: &str,
+    layers: &[Layer],
+    frozen: bool,
+) -> Result<(), EngineError> {
+    let Some(own) = machine.images.get(disk) else {
         return Ok(());
     };
     let is_at = |image: &Image, layer: &Layer| {
@@ -131,14 +154,16 @@ pub(crate) fn check(
         let judged = match image {
             None => Err(Foreign::Unrecorded),
             // Something is frozen on it.
-            Some(image) if depth > 0 && found.inode != image.inode => Err(other(image, &found)),
+            Some(image) if frozen && depth > 0 && found.inode != image.inode => {
+                Err(other(image, &found))
+            }
             Some(image) => judge(image, &layer.real, &found),
         };
         match judged {
             Ok(false) => {}
             Ok(true) => tracing::warn!(
                 machine = machine.name,
-                disk = disk.id,
+                disk,
                 file = %layer.file.display(),
                 "Another file stands in the place of the image; it has the same owner and is taken"
             ),

@@ -9,7 +9,7 @@ pub mod drivers;
 pub mod failure;
 pub mod flatten;
 pub mod graph;
-mod image;
+pub(crate) mod image;
 pub mod import;
 pub mod kept;
 pub mod library;

@@ -20,10 +20,11 @@ use crate::audit::Event;
 use crate::engine::EngineError;
 use crate::engine::failure::At;
 use crate::engine::graph;
-use crate::engine::qcow2::chain::{self, Roots};
+use crate::engine::image;
+use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::held;
 use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Damage, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet};
+use crate::inventory::{Damage, Machine, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet};
 use crate::snapshot::Refused;
 use crate::snapshot::accept::{self, Unanswered, refused};
 use crate::snapshot::coordinator::Coordinator;
@@ -154,6 +155,30 @@ pub(crate) fn seal(
         return Ok(Vec::new());
     }
     let layers = chain::open(at, &disk.file, disk.format, &Roots::default())?;
+    seal_layers(at, layers, known)
+}
+
+/// Seals the disk as it is now for good, unless what stands in the place of an imported image is not to be taken.
+fn seal_accepted(
+    at: &At,
+    machine: Option<&Machine>,
+    disk: &SnapshotDisk,
+) -> Result<Vec<Sealed>, EngineError> {
+    if !graph::is_file(disk) {
+        return Ok(Vec::new());
+    }
+    let layers = chain::open(at, &disk.file, disk.format, &Roots::default())?;
+    if let Some(machine) = machine {
+        image::check_accepted(at, machine, &disk.id, &layers)?;
+    }
+    seal_layers(at, layers, &BTreeSet::new())
+}
+
+fn seal_layers(
+    at: &At,
+    layers: Vec<Layer>,
+    known: &BTreeSet<Sealed>,
+) -> Result<Vec<Sealed>, EngineError> {
     let sealed = layers.into_iter().map(|layer| {
         let io = |e: io::Error| at.io(&layer.file, &e);
         let seal = seal_of(&layer.open.metadata().map_err(io)?);
@@ -517,7 +542,9 @@ impl Coordinator {
         let disk = snapshot.disks.iter().find(|d| d.id == wanted.disk);
         let disk = disk.cloned().ok_or_else(gone)?;
         let at = At::new(&wanted.machine_name, &wanted.disk);
-        let sealed = tokio::task::spawn_blocking(move || seal(&at, &disk, &BTreeSet::new()));
+        let machine = core.deps.compute.machine(wanted.machine);
+        let sealed =
+            tokio::task::spawn_blocking(move || seal_accepted(&at, machine.as_deref(), &disk));
         let sealed = sealed.await.map_err(|e| accept::panicked(&e))?;
         let sealed = sealed.map_err(refused)?;
         let (set, snapshot, id) = (wanted.set, wanted.snapshot, wanted.disk.clone());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 
-use super::scene::{Scene, may_run, seen};
+use super::scene::{Scene, Swap, may_run, seen};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, assert_holds};
 use crate::support::wire::Wire;
@@ -74,6 +74,42 @@ fn a_clone_that_may_be_written_is_closed_and_no_other_file_is() {
     fs::set_permissions(&kept, fs::Permissions::from_mode(0o644)).unwrap();
     let said = scene.doctor(&["--fix", "--yes"]);
     assert_eq!(mode(&kept), 0o444, "{said}");
+}
+
+/// Whoever agrees to a damaged disk means that somebody wrote it, not that it is another's file.
+#[test]
+fn a_foreign_file_in_the_place_of_an_image_is_not_accepted_as_damage() {
+    if !may_run("foreign files accepted as damage") {
+        return;
+    }
+    let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let set = wire.take(&scene.group(&wire), "one");
+    scene.site.wait_for_journals();
+    let accept = ["--fix", "--yes", "--accept-damaged"];
+    for swap in [Swap::HardLink, Swap::Foreign, Swap::FolderLink, Swap::Link] {
+        scene.swap(&scene.image, swap);
+        let before = scene.guarded(&scene.image, swap);
+        let said = scene.doctor(&accept);
+        let refused = wire.apply(&set).unwrap();
+        assert_eq!(refused.value, 5, "{swap:?}: {said}");
+        assert!(wire.shown().unwrap().sets[&set].is_damaged(), "{swap:?}");
+        assert!(
+            said.contains(scene.image.to_str().unwrap()),
+            "{swap:?}: {said}"
+        );
+        assert!(
+            scene.guarded(&scene.image, swap) == before,
+            "{swap:?}: {said}"
+        );
+        scene.swap_back(&scene.image, swap);
+    }
+    let said = scene.doctor(&accept);
+    assert!(
+        !wire.shown().unwrap().sets[&set].is_damaged(),
+        "put back: {said}"
+    );
 }
 
 #[test]
