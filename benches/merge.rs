@@ -78,6 +78,7 @@ fn merge(parent: &Path, format: Format, child: &Path) {
         child,
         inodes: Inodes::default(),
         roots: &Roots::default(),
+        of: None,
     };
     let watch = Watch {
         progress: &|_, _| {},

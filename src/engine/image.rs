@@ -5,12 +5,14 @@
 //! second name (hard link) is refused until the operator says that it is meant; another regular file of the same
 //! owner is taken and told, for so operators restore images.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::engine::failure::At;
 use crate::engine::qcow2::chain::{self, Layer};
-use crate::engine::{EngineError, EngineErrorKind};
+use crate::engine::{EngineError, EngineErrorKind, reflink};
 use crate::held::{self, Folder, Foreign, Identity, Kind};
 use crate::inventory::{Disk, Format, Image, Machine};
 use crate::text::catalog::engine as texts;
@@ -72,8 +74,39 @@ pub(crate) fn renewed(old: &Image, format: Format) -> Option<Image> {
     }
     Some(Image {
         named: old.named.clone(),
-        ..new
+        ..joined(new, Some(old))
     })
+}
+
+/// The record with what was recorded under the image before: sets that were taken then lie on that.
+pub(crate) fn joined(new: Image, old: Option<&Image>) -> Image {
+    let Some(mut below) = new.below.clone() else {
+        return new;
+    };
+    let before = old.into_iter().flat_map(|old| old.below.iter().flatten());
+    let before = before.filter(|old| !below.iter().any(|b| b.file == old.file));
+    let before: Vec<_> = before.cloned().collect();
+    below.extend(before);
+    Image {
+        below: Some(below),
+        ..new
+    }
+}
+
+/// Whether the server made the file for this machine, in its own folders: nobody else names what lies under it.
+fn is_made(machine: &Machine, real: &Path) -> bool {
+    let id = machine.id.to_string();
+    let data_dir = machine.directory.ancestors().nth(2);
+    let sets = data_dir.map(|data_dir| data_dir.join("sets"));
+    let has_id =
+        |name: Option<&OsStr>| name.is_some_and(|n| n.as_bytes().starts_with(id.as_bytes()));
+    match reflink::is_clone(real) {
+        true => has_id(real.file_name()),
+        false => {
+            sets.is_some_and(|sets| real.starts_with(sets))
+                && has_id(real.parent().and_then(Path::file_name))
+        }
+    }
 }
 
 /// Whether the file is the recorded one, moved to another name on the file system where it stood.
@@ -138,13 +171,20 @@ fn judged(
     let is_at = |image: &Image, layer: &Layer| {
         image.file == layer.real || image.file == layer.file || image.named == layer.file
     };
-    let Some(depth) = layers.iter().position(|layer| is_at(own, layer)) else {
-        return Ok(());
-    };
-    for (n, layer) in layers.iter().enumerate().skip(depth) {
+    // What the server made for this machine lies above what was imported.
+    let made = layers
+        .iter()
+        .take_while(|layer| is_made(machine, &layer.real));
+    let depth = made.count();
+    match layers.first() {
+        // Its definition names another image since.
+        Some(top) if depth == 0 && !is_at(own, top) => return Ok(()),
+        _ => {}
+    }
+    for layer in layers.iter().skip(depth) {
         let found = Identity::of(&*layer.open).map_err(|e| at.io(&layer.file, &e))?;
         let image = match &own.below {
-            _ if n == depth => Some(own),
+            _ if is_at(own, layer) => Some(own),
             None => continue,
             Some(below) => {
                 let named = below.iter().find(|image| is_at(image, layer));

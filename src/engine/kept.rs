@@ -1,10 +1,12 @@
 //! What a snapshot keeps of a disk, opened as it was sealed.
 
+use std::os::unix::fs::MetadataExt;
+
 use crate::engine::EngineError;
 use crate::engine::failure::At;
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::held::Foreign;
-use crate::inventory::SnapshotDisk;
+use crate::inventory::{Sealed, SnapshotDisk};
 
 /// Opens the file and all below it: each must be one of the files that were sealed with it.
 ///
@@ -14,7 +16,14 @@ pub fn open(at: &At, kept: &SnapshotDisk, roots: &Roots) -> Result<Vec<Layer>, E
     let layers = chain::open(at, &kept.file, kept.format, roots)?;
     for layer in layers.iter().filter(|_| !kept.sealed.is_empty()) {
         let found = layer.id.1;
-        if kept.sealed.iter().any(|s| s.seal.inode == found) {
+        let meta = layer.open.metadata().map_err(|e| at.io(&layer.file, &e))?;
+        let times = (meta.len(), (meta.ctime(), meta.ctime_nsec()));
+        // An inode number says nothing where the way leads to another file system.
+        let is_it = |s: &&Sealed| {
+            let same = s.seal.inode == found;
+            same && (s.file == layer.real || (s.seal.length, s.seal.changed) == times)
+        };
+        if kept.sealed.iter().any(|s| is_it(&s)) {
             continue;
         }
         let mut own = kept.sealed.iter();

@@ -22,9 +22,9 @@ use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::editor::{self, Editor};
 use crate::engine::qcow2::header::Header;
 use crate::engine::qcow2::tables::{Extent, Kind, Tables, size};
-use crate::engine::{EngineError, EngineErrorKind};
+use crate::engine::{EngineError, EngineErrorKind, image};
 use crate::held::{self, Foreign, Identity};
-use crate::inventory::Format;
+use crate::inventory::{Format, Machine};
 use crate::text::catalog::engine as texts;
 
 /// Bytes of the disk that are worked on between two rounds of fsync.
@@ -50,6 +50,8 @@ pub struct Merge<'a> {
     pub inodes: Inodes,
     /// Where both must lie.
     pub roots: &'a Roots,
+    /// The machine and the id of its disk: what lies under both must be what is recorded of it.
+    pub of: Option<(&'a Machine, &'a str)>,
 }
 
 /// The inodes of two neighbours of a chain.
@@ -161,6 +163,9 @@ impl Merge<'_> {
             }
         }
         chain::require_whole(self.at, &layers)?;
+        if let Some((machine, disk)) = self.of {
+            image::check_accepted(self.at, machine, disk, &layers)?;
+        }
         Ok((header, lower, layers))
     }
 

@@ -50,6 +50,9 @@ pub(crate) fn plan(
     let at = At::disk(machine, disk);
     let layers = kept::open(&at, kept, roots)?;
     chain::require_whole(&at, &layers)?;
+    if kept.sealed.is_empty() {
+        image::check_accepted(&at, machine, &kept.id, &layers)?;
+    }
     if in_place.is_none() && !machine.overlay_ok {
         let kind = EngineErrorKind::Unsupported;
         let text = at.text(texts::REVERT_MOVES, &disk.file);

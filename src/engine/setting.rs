@@ -83,7 +83,8 @@ fn accept(folder: &Path, text: &str, id: VmId) -> Result<bool, EngineError> {
         let top = tops.tops.get(&disk.id).filter(|top| top.file == disk.path);
         let format = top.map_or(disk.format, |top| top.format);
         let image = image::record(&disk.path, format).map_err(|e| at.io(&disk.path, &e))?;
-        images.insert(disk.id.clone(), image);
+        let old = tops.images.get(&disk.id);
+        images.insert(disk.id.clone(), image::joined(image, old));
     }
     if tops.images == images {
         return Ok(false);

@@ -17,11 +17,11 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Event;
-use crate::engine::EngineError;
 use crate::engine::failure::At;
 use crate::engine::graph;
 use crate::engine::image;
-use crate::engine::qcow2::chain::{self, Layer, Roots};
+use crate::engine::qcow2::chain::{self, Roots};
+use crate::engine::{EngineError, Machines};
 use crate::held;
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Damage, Machine, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet};
@@ -145,24 +145,13 @@ pub(crate) fn known(state: &State, machine: VmId) -> BTreeSet<Sealed> {
 /// Seals the file of the disk and every file under it, as they are now; none if the disk is no file.
 ///
 /// # Errors
-/// One of them is not there or cannot be read.
+/// One of them is not there or cannot be read; what stands in the place of an image of the machine, or of a file under
+/// it, is not to be taken for it.
 pub(crate) fn seal(
-    at: &At,
-    disk: &SnapshotDisk,
-    known: &BTreeSet<Sealed>,
-) -> Result<Vec<Sealed>, EngineError> {
-    if !graph::is_file(disk) {
-        return Ok(Vec::new());
-    }
-    let layers = chain::open(at, &disk.file, disk.format, &Roots::default())?;
-    seal_layers(at, layers, known)
-}
-
-/// Seals the disk as it is now for good, unless what stands in the place of an imported image is not to be taken.
-fn seal_accepted(
     at: &At,
     machine: Option<&Machine>,
     disk: &SnapshotDisk,
+    known: &BTreeSet<Sealed>,
 ) -> Result<Vec<Sealed>, EngineError> {
     if !graph::is_file(disk) {
         return Ok(Vec::new());
@@ -171,14 +160,6 @@ fn seal_accepted(
     if let Some(machine) = machine {
         image::check_accepted(at, machine, &disk.id, &layers)?;
     }
-    seal_layers(at, layers, &BTreeSet::new())
-}
-
-fn seal_layers(
-    at: &At,
-    layers: Vec<Layer>,
-    known: &BTreeSet<Sealed>,
-) -> Result<Vec<Sealed>, EngineError> {
     let sealed = layers.into_iter().map(|layer| {
         let io = |e: io::Error| at.io(&layer.file, &e);
         let seal = seal_of(&layer.open.metadata().map_err(io)?);
@@ -266,8 +247,15 @@ pub(crate) async fn notice(
     let found = loop {
         released.mark_unchanged();
         let (shared, wanted) = (Arc::clone(core), Arc::clone(&wanted));
-        let found =
-            accept::answered(move || compare(&shared.deps.store.state(), &shared.spaces, &*wanted));
+        let found = accept::answered(move || {
+            let machines = shared.deps.compute.machines();
+            compare(
+                &shared.deps.store.state(),
+                &machines,
+                &shared.spaces,
+                &*wanted,
+            )
+        });
         let found = found.await;
         let found = found.unwrap_or_else(|error| {
             match error {
@@ -310,7 +298,12 @@ pub(crate) async fn notice(
     Ok(())
 }
 
-fn compare(state: &State, spaces: &Spaces, wanted: impl Fn(&SnapshotSet) -> bool) -> Vec<Found> {
+fn compare(
+    state: &State,
+    machines: &Machines,
+    spaces: &Spaces,
+    wanted: impl Fn(&SnapshotSet) -> bool,
+) -> Vec<Found> {
     let mut seen: BTreeMap<&Path, Option<Seal>> = BTreeMap::new();
     let mut found = Vec::new();
     let look_at = |file: &Path| {
@@ -329,7 +322,8 @@ fn compare(state: &State, spaces: &Spaces, wanted: impl Fn(&SnapshotSet) -> bool
                 None
             } else if disk.sealed.is_empty() {
                 let at = At::new(&member.machine_name, &disk.id);
-                let sealed = seal(&at, disk, &BTreeSet::new()).unwrap_or_default();
+                let machine = machines.get(&member.machine).map(Arc::as_ref);
+                let sealed = seal(&at, machine, disk, &BTreeSet::new()).unwrap_or_default();
                 (!sealed.is_empty()).then_some(What::Sealed(sealed))
             } else {
                 let changed = disk.sealed.iter().filter(|sealed| {
@@ -543,8 +537,9 @@ impl Coordinator {
         let disk = disk.cloned().ok_or_else(gone)?;
         let at = At::new(&wanted.machine_name, &wanted.disk);
         let machine = core.deps.compute.machine(wanted.machine);
+        let none = BTreeSet::new();
         let sealed =
-            tokio::task::spawn_blocking(move || seal_accepted(&at, machine.as_deref(), &disk));
+            tokio::task::spawn_blocking(move || seal(&at, machine.as_deref(), &disk, &none));
         let sealed = sealed.await.map_err(|e| accept::panicked(&e))?;
         let sealed = sealed.map_err(refused)?;
         let (set, snapshot, id) = (wanted.set, wanted.snapshot, wanted.disk.clone());
@@ -612,7 +607,7 @@ mod tests {
             }
         };
         let fresh = || {
-            let sealed = seal(&At::new("m", "disk0"), &disk, &BTreeSet::new()).unwrap();
+            let sealed = seal(&At::new("m", "disk0"), None, &disk, &BTreeSet::new()).unwrap();
             tick();
             sealed.first().unwrap().clone()
         };

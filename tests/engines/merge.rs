@@ -36,6 +36,7 @@ fn merge(parent: &Path, child: &Path, watch: &Watch<'_>) -> Result<Merged, Strin
         child,
         inodes: Inodes::default(),
         roots: &Roots::default(),
+        of: None,
     };
     it.run(watch).map_err(|e| e.to_string())
 }
@@ -482,6 +483,7 @@ fn too_little_space_is_seen_before_anything_is_written() {
         child: &child,
         inodes: Inodes::default(),
         roots: &Roots::default(),
+        of: None,
     };
     let error = it.run(&QUIET).unwrap_err();
     assert_eq!(error.kind, EngineErrorKind::Full);

@@ -58,6 +58,46 @@ fn an_image_that_its_owner_restored_is_taken_and_told() {
     }
 }
 
+/// What lies under the captured files is looked at once more when they are sealed.
+#[test]
+fn a_set_is_not_sealed_over_what_somebody_put_under_it() {
+    if !may_run("images exchanged before a set is sealed") {
+        return;
+    }
+    for swap in [Swap::Link, Swap::FolderLink, Swap::Foreign] {
+        let what = format!("{swap:?}");
+        let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
+        let mut server = scene.site.serve();
+        let wire = Wire::new(&server);
+        let group = scene.group(&wire);
+        let first = wire.take(&group, "one");
+        scene.site.wait_for_journals();
+        server.stop();
+        let gate = crate::support::gate::Gate::new();
+        let server = scene.site.serve_with(&[&gate.at("create.settle.before")]);
+        let wire = Wire::new(&server);
+        let created = wire.create(&group, "two").unwrap();
+        assert_eq!(created.value, STARTED, "{what}: {}", wire.why(&created));
+        gate.reached();
+        scene.swap(&scene.image, swap);
+        let before = scene.guarded(&scene.image, swap);
+        gate.open();
+        let job = end(&wire, &created, &what);
+        assert_ne!((job.state, job.code), (7, 0), "{what}: {job:?}");
+        assert!(job.error.contains("disk0"), "{what}: {job:?}");
+        scene.site.wait_for_journals();
+        assert!(
+            scene.guarded(&scene.image, swap) == before,
+            "{what}: {job:?}"
+        );
+        let sets: Vec<_> = wire.shown().unwrap().sets.into_keys().collect();
+        assert_eq!(sets, [first], "{what}");
+        scene.swap_back(&scene.image, swap);
+        wire.take(&group, "whole again");
+        scene.site.wait_for_journals();
+    }
+}
+
 /// Between the plan and the cut, and after a start with nothing of it in memory.
 #[test]
 fn an_image_exchanged_while_a_set_is_prepared_ends_the_job_and_leaves_nothing() {

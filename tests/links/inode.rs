@@ -15,15 +15,16 @@ use crate::support::wire::{STARTED, Wire};
 fn twin(mount: &Mount, of: &Path) -> PathBuf {
     let wanted = fs::metadata(of).unwrap().ino();
     let trap = mount.path().join("trap");
-    fs::create_dir(&trap).unwrap();
     // A file system of the same make gives the same numbers, in one of its parts.
     for part in 0..16 {
-        let folder = mount.path().join(part.to_string());
-        fs::create_dir(&folder).unwrap();
-        for number in 0..256 {
-            let file = folder.join(number.to_string());
+        let folder = mount.path().join(["", "1", "2", "3"][part % 4]);
+        fs::create_dir_all(&folder).unwrap();
+        for number in 0..64 {
+            let number = format!("{part}-{number}");
+            let file = folder.join(number);
             fs::write(&file, "").unwrap();
             if fs::metadata(&file).unwrap().ino() == wanted {
+                fs::create_dir(&trap).unwrap();
                 let twin = trap.join(of.file_name().unwrap());
                 fs::write(&file, vec![9; SIZE]).unwrap();
                 fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::engine::EngineError;
 use crate::engine::failure::{self, At};
-use crate::held;
+use crate::held::{self, Foreign};
 use crate::snapshot::create::{Create, Member};
 use crate::snapshot::damage;
 use crate::snapshot::journal::Record;
@@ -188,12 +188,19 @@ fn cut(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError
 fn settle(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
     let drivers = operation.drivers();
     let known = damage::known(&operation.core.deps.store.state(), member.machine);
+    let machine = operation.compute().machine(member.machine);
     let mut sealed = BTreeMap::new();
     for plan in &member.plans {
         let driver = drivers.of(plan)?;
         driver.settle(plan)?;
-        let kept = driver.captured(plan);
-        let seals = damage::seal(&At::plan(plan), &kept, &known)?;
+        let (at, kept) = (At::plan(plan), driver.captured(plan));
+        let seals = damage::seal(&at, machine.as_deref(), &kept, &known)?;
+        // A file that was captured where it stands must be the one that was planned.
+        let found = seals.first().map_or(plan.seen.inode, |top| top.seal.inode);
+        if kept.file == plan.disk.file && found != plan.seen.inode {
+            let expected = plan.seen.inode;
+            return Err(at.io(&kept.file, &Foreign::Other { expected, found }.into()));
+        }
         if let Some(sealed) = seals.first()
             && let Ok(meta) = held::symlink_metadata(&sealed.file)
         {

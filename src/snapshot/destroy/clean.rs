@@ -163,6 +163,7 @@ fn one(
             .with("disk", &merge.disk);
         operation.progress(10, text.with("done", done / MIB).with("of", of / MIB));
     };
+    let machine = core.deps.compute.machine(member.machine);
     let work = merge::Merge {
         at: &at,
         parent: &merge.parent,
@@ -170,6 +171,7 @@ fn one(
         child: &merge.child,
         inodes: merge.inodes,
         roots: &core.deps.compute.roots(),
+        of: machine.as_deref().map(|m| (m, merge.disk.as_str())),
     };
     let watch = Watch {
         progress: &progress,

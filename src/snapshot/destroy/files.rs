@@ -344,6 +344,7 @@ impl<'a> Survey<'a> {
             self.require_own(layer, grandchild)?;
             merge::can_name(&at, &grandchild.file, &layer.file, node.format).map_err(|e| e.text)?;
         }
+        let machine = self.core.deps.compute.machine(self.member.machine);
         let merge = merge::Merge {
             at: &at,
             parent: &layer.file,
@@ -351,6 +352,7 @@ impl<'a> Survey<'a> {
             child: &child.file,
             inodes,
             roots: &roots,
+            of: machine.as_deref().map(|m| (m, layer.disk.as_str())),
         };
         merge.check().map_err(|e| e.text)?;
         Ok(Merge {

@@ -157,6 +157,8 @@ pub(super) fn reseal(operation: &Operation<Destroy>, member: &Member) -> Result<
     let state = core.deps.store.state();
     let members = state.sets.values().flat_map(|set| &set.members);
     let own = members.filter(|m| m.machine == member.machine);
+    let machine = core.deps.compute.machine(member.machine);
+    let machine = machine.as_deref();
     let mut sealed = BTreeMap::new();
     for (snapshot, disk) in own.flat_map(|m| m.disks.iter().map(move |d| (m, d))) {
         if disk.sealed.is_empty() {
@@ -165,7 +167,7 @@ pub(super) fn reseal(operation: &Operation<Destroy>, member: &Member) -> Result<
         let at = At::new(&member.name, &disk.id);
         let old = |s: &Sealed| disk.sealed.iter().find(|o| o.file == s.file);
         let now = match &survey {
-            Some(survey) => damage::seal(&at, disk, &BTreeSet::new()).map(|now| {
+            Some(survey) => damage::seal(&at, machine, disk, &BTreeSet::new()).map(|now| {
                 // What was not touched keeps its seal: who else has changed it must show.
                 let seal = |s: Sealed| match survey.touched().contains(&s.file) {
                     true => s,
