@@ -222,16 +222,26 @@ async fn list(client: &Client, output: &Output) -> Result<(), Failure> {
             collection.text("ElementName"),
         );
         let of = member_kind(collection).word;
-        let members = members_of(id);
-        rows.push(vec![
-            name.into(),
-            id.into(),
-            of.into(),
-            members.len().to_string(),
-        ]);
-        objects.push(json!({"id": id, "name": name, "of": of, "members": members}));
+        let gone = gone(collection.text("Description"));
+        let mut members = members_of(id);
+        members.retain(|m| !gone.contains(&m.as_str()));
+        let number = match gone.len() {
+            0 => members.len().to_string(),
+            n => format!("{} and {n} gone: {}", members.len(), gone.join(", ")),
+        };
+        rows.push(vec![name.into(), id.into(), of.into(), number]);
+        objects.push(json!({
+            "id": id, "name": name, "of": of, "members": members, "gone": gone,
+        }));
     }
     output.result(json!({"collections": objects}), || table(&rows))
+}
+
+/// The ids of members that no longer exist, as our server tells them.
+fn gone(description: &str) -> Vec<&str> {
+    let ids = description.strip_prefix("members that no longer exist: ");
+    let ids = ids.into_iter().flat_map(|ids| ids.split(", "));
+    ids.filter(|id| id.parse::<VmId>().is_ok()).collect()
 }
 
 async fn delete(client: &Client, name: &str, output: &Output) -> Result<(), Failure> {

@@ -1,11 +1,14 @@
 //! What is found: each check on its own, none of them changes anything but the marks of damaged sets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::doctor::cure::{Cure, actives};
-use crate::doctor::{Doctor, Finding, Kind, Severity};
+use crate::doctor::{Concerned, Doctor, Finding, Kind, Severity};
+use crate::engine::EngineErrorKind;
 use crate::engine::definition;
 use crate::engine::failure::At;
 use crate::engine::graph;
@@ -15,6 +18,7 @@ use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Image, Machine, PowerState, Snapshot, SnapshotDisk};
 use crate::snapshot::{DamagedDisk, OpenJournal, Resource};
+use crate::text::size;
 
 /// So many files below the cap a chain is told of.
 const NEAR: usize = 4;
@@ -23,6 +27,8 @@ const NEAR: usize = 4;
 pub(super) struct Ailment {
     pub(super) finding: Finding,
     pub(super) cure: Option<Cure>,
+    /// It is so because a file is missing.
+    pub(super) missing: bool,
 }
 
 impl Doctor {
@@ -45,7 +51,7 @@ impl Doctor {
         let doctor = Arc::clone(self);
         let rest = tokio::task::spawn_blocking(move || doctor.rest(at_rest)).await;
         match rest {
-            Ok(rest) => found.extend(rest),
+            Ok(rest) => found.extend(self.folded(rest)),
             Err(error) => found.push(unknown("the check-up", &error)),
         }
         found.sort_by(|a, b| {
@@ -65,6 +71,7 @@ impl Doctor {
         found.extend(self.exposed());
         found.extend(self.kept());
         found.extend(self.damaged());
+        found.extend(self.gone());
         found.extend(self.machines());
         if at_rest {
             found.extend(self.hidden());
@@ -219,6 +226,10 @@ impl Doctor {
         for (file, (member, disk)) in &files {
             let (object, of) = (file.display().to_string(), &member.machine_name);
             if let Err(error) = held::metadata(file) {
+                // A merge removes what it has merged, and seals anew at its end.
+                if self.is_at_work(member.machine) {
+                    continue;
+                }
                 let text = format!(
                     "a snapshot of machine {of}, disk {} needs it: {error}",
                     disk.id
@@ -283,6 +294,33 @@ impl Doctor {
         told.collect()
     }
 
+    /// Members of collections that are in the library no more.
+    fn gone(&self) -> Vec<Ailment> {
+        let (state, compute) = (self.deps.store.state(), &self.deps.compute);
+        let machines = compute.machines();
+        let is_gone = |id: &&VmId| !machines.contains_key(id) && compute.trouble(**id).is_none();
+        let told = state.collections.values().filter_map(|collection| {
+            let gone = collection.machines.iter().filter(is_gone);
+            let gone: Vec<_> = gone.map(|id| Concerned::new(id, "")).collect();
+            let ids: Vec<_> = gone.iter().map(|c| c.id.as_str()).collect();
+            let first = ids.first()?;
+            let text = format!(
+                "{} in the library any more, so no set of it is taken: {}; `groupshot collection remove {} {first}` takes one out",
+                match ids.len() {
+                    1 => "a member is not".to_owned(),
+                    n => format!("{n} members are not"),
+                },
+                ids.join(", "),
+                collection.id,
+            );
+            let object = format!("collection {}", collection.name);
+            let mut one = ailment(Kind::MemberGone, Severity::Warning, object, text);
+            one.finding.machines = gone;
+            Some(one)
+        });
+        told.collect()
+    }
+
     /// What of machines is at work, on a changed base, or deep.
     fn machines(&self) -> Vec<Ailment> {
         let changed = self.deps.coordinator.damaged();
@@ -315,13 +353,13 @@ impl Doctor {
             let object = format!("machine {}, disk {}", machine.name, disk.id);
             let layers = match chain::open(&at, &disk.file, disk.format, &Roots::default()) {
                 Ok(layers) => layers,
+                // A merge gives its files other names.
+                Err(_) if self.is_at_work(machine.id) => continue,
                 Err(error) => {
-                    found.push(ailment(
-                        Kind::ImageUnreadable,
-                        Severity::Error,
-                        object,
-                        error.to_string(),
-                    ));
+                    let (kind, text) = (Kind::ImageUnreadable, error.to_string());
+                    let mut unreadable = ailment(kind, Severity::Error, object, text);
+                    unreadable.missing = error.kind == EngineErrorKind::Missing;
+                    found.push(unreadable);
                     continue;
                 }
             };
@@ -357,6 +395,10 @@ impl Doctor {
         found
     }
 
+    fn is_at_work(&self, machine: VmId) -> bool {
+        self.deps.coordinator.at_work(machine).is_some()
+    }
+
     fn hidden(&self) -> Vec<Ailment> {
         let (mut found, mut unseen) = (Vec::new(), Vec::new());
         let machines = self.deps.compute.machines();
@@ -365,10 +407,13 @@ impl Doctor {
         for machine in machines.values().filter(has_files) {
             let hidden = match self.deps.coordinator.hidden(machine) {
                 Ok(hidden) => hidden,
+                Err(_) if self.is_at_work(machine.id) => continue,
                 // The same file may keep more than one machine from being looked at.
                 Err(error) => {
                     if !unseen.contains(&error) {
-                        found.push(unknown("hidden layers", &error));
+                        let mut unknown = unknown("hidden layers", &error);
+                        unknown.missing = error.kind == EngineErrorKind::Missing;
+                        found.push(unknown);
                         unseen.push(error);
                     }
                     continue;
@@ -380,7 +425,14 @@ impl Doctor {
                     "no snapshot names it; machine {}, disk {}",
                     machine.name, layer.disk
                 );
+                let work = self.deps.coordinator.at_work(machine.id);
                 found.push(match layer.why {
+                    None if work.is_some() => {
+                        let by = work.map(|w| format!("{}, job {}", w.doing, w.job));
+                        let by = by.unwrap_or_default();
+                        let text = format!("{of} still needs it; at work there: {by}");
+                        ailment(Kind::HiddenLayer, Severity::Info, object, text)
+                    }
                     None => {
                         let fix = "merge what lies on it into it";
                         let text = format!("{of} still needs it until it is merged");
@@ -399,6 +451,8 @@ impl Doctor {
 
     fn leftovers(&self) -> Vec<Ailment> {
         let left = self.deps.coordinator.leftovers().into_iter();
+        // Whoever works there removes it, or it is told afterwards.
+        let left = left.filter(|(left, _)| !self.is_at_work(left.machine));
         let told = left.map(|(left, away)| {
             let object = left.file.display().to_string();
             let of = format!(
@@ -451,14 +505,27 @@ impl Doctor {
         let files = machines.values().flat_map(|m| &m.disks).map(|d| &d.file);
         let folders = files.filter_map(|f| f.parent()).map(Path::to_owned);
         let folders: BTreeSet<_> = folders.chain([self.deps.data_dir.clone()]).collect();
-        let there = folders.into_iter().filter(|f| held::is_folder(f));
-        let told = there.filter_map(|folder| {
+        // One file system is one finding.
+        let mut systems: BTreeMap<u64, Vec<PathBuf>> = BTreeMap::new();
+        for folder in folders {
+            if let Some(meta) = held::metadata(&folder).ok().filter(Metadata::is_dir) {
+                systems.entry(meta.dev()).or_default().push(folder);
+            }
+        }
+        let told = systems.into_values().filter_map(|folders| {
+            let folder = folders.first()?;
             let object = folder.display().to_string();
-            let short = self.deps.reserve.shortage(&folder).transpose()?;
+            let short = self.deps.reserve.shortage(folder).transpose()?;
             Some(match short {
                 Ok((free, needed)) => {
-                    let text = format!("{free} bytes are free and {needed} must stay free: no set can be taken there");
-                    ailment(Kind::SpaceLow, Severity::Warning, object, text)
+                    let (free, needed) = (size(free), size(needed));
+                    let text = format!("free on its file system: {free}, and {needed} must stay free: no set can be taken there");
+                    let mut low = ailment(Kind::SpaceLow, Severity::Warning, object, text);
+                    if folders.len() > 1 {
+                        let all = folders.iter().map(|f| f.display().to_string());
+                        low.finding.files = all.collect();
+                    }
+                    low
                 }
                 Err(error) => unknown(object, &error),
             })
@@ -482,7 +549,7 @@ impl Ailment {
     }
 }
 
-fn ailment(
+pub(super) fn ailment(
     kind: Kind,
     severity: Severity,
     object: impl Into<String>,
@@ -494,10 +561,14 @@ fn ailment(
         object: object.into(),
         text: text.into(),
         fix: None,
+        files: Vec::new(),
+        machines: Vec::new(),
+        sets: Vec::new(),
     };
     Ailment {
         finding,
         cure: None,
+        missing: false,
     }
 }
 

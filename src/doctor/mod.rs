@@ -6,6 +6,7 @@
 pub mod line;
 
 mod cure;
+mod fold;
 mod look;
 
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ pub enum Kind {
     SetRecords,
     /// An operation that cannot end now; its machines are held.
     Stuck,
+    /// A folder that is away with all files that are named in it.
+    FolderMissing,
     /// A definition, or a `tops.json`, that cannot be read.
     DefinitionUnreadable,
     /// A path in a definition on which the machine does not run.
@@ -63,6 +66,8 @@ pub enum Kind {
     Damaged,
     /// A machine whose active file lies on a changed file.
     BaseWritten,
+    /// A collection with a member that is not in the library any more.
+    MemberGone,
     /// A machine that something runs.
     Running,
     /// A hidden layer that can be merged now.
@@ -108,6 +113,33 @@ pub struct Finding {
     pub text: String,
     /// What a repair would do; `None` if there is none.
     pub fix: Option<String>,
+    /// The files that it is about, where the object is a folder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// The machines that it is about, where it is about several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub machines: Vec<Concerned>,
+    /// The snapshot sets that it is about, where it is about several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<Concerned>,
+}
+
+/// A machine or set that a finding is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concerned {
+    /// Its id.
+    pub id: String,
+    /// Its name; empty if that is not known.
+    pub name: String,
+}
+
+impl Concerned {
+    fn new(id: &impl ToString, name: &str) -> Self {
+        Self {
+            id: id.to_string(),
+            name: name.to_owned(),
+        }
+    }
 }
 
 impl Finding {

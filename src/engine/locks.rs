@@ -5,13 +5,19 @@
 //! share it with others. All hold read locks; a conflict is found by asking whether a write lock could be
 //! had. So QEMU and we see each other, whoever came first. `locking=off` and file systems without locks
 //! are out of our reach.
+//!
+//! Two further bytes, which QEMU does not use, tell all processes of ours that one of them holds an image: the first
+//! is locked from before the others until after them, the second while all of them are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -20,10 +26,20 @@ use crate::engine::failure::At;
 use crate::engine::{EngineError, EngineErrorKind, Hold};
 use crate::held;
 use crate::inventory::Machine;
+use crate::text::Message;
 use crate::text::catalog::engine as texts;
 
 const USES: i64 = 100;
 const UNSHARED: i64 = 200;
+
+/// One of ours is about to hold the image, or holds it, or lets it go.
+const OURS_WANTS: i64 = 300;
+/// One of ours holds the image, so nobody else writes it.
+const OURS_HAS: i64 = 301;
+
+/// Looks at an image that one of ours is about to hold, and the pause between two: it knows in a moment.
+const LOOKS: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(1);
 
 const CONSISTENT_READ: i64 = 0;
 const WRITE: i64 = 1;
@@ -33,9 +49,17 @@ const RESIZE: i64 = 3;
 const OWNER_USES: &[i64] = &[CONSISTENT_READ, WRITE, RESIZE];
 const OWNER_UNSHARED: &[i64] = &[WRITE, RESIZE];
 
-/// Device and inode of every image that this process holds: the kernel's answer to [`is_written`] does
-/// not tell our own locks from those of others.
-static HELD: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
+/// Device and inode of every image that this process holds, or is about to.
+static HELD: Mutex<BTreeMap<(u64, u64), Hand>> = Mutex::new(BTreeMap::new());
+
+/// How far this process has an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hand {
+    /// It tries to get it, or lets it go.
+    Reaches,
+    /// Nobody else writes it.
+    Has,
+}
 
 /// An image held as a running machine holds it. Dropping it lets it go.
 #[derive(Debug)]
@@ -55,24 +79,35 @@ impl ImageLock {
     /// holds it already; else what opening it said.
     pub fn take(at: &At, path: &Path) -> Result<Self, EngineError> {
         let file = open(path).map_err(|e| at.io(path, &e))?;
-        let meta = file.metadata().map_err(|e| at.io(path, &e))?;
-        let id = (meta.dev(), meta.ino());
-        if !held().insert(id) {
-            return Err(at.error(EngineErrorKind::Locked, texts::LOCKED_HERE, path));
-        }
+        let id = id(&file).map_err(|e| at.io(path, &e))?;
+        match held().entry(id) {
+            Entry::Occupied(_) => {
+                return Err(at.error(EngineErrorKind::Locked, texts::LOCKED_HERE, path));
+            }
+            Entry::Vacant(place) => place.insert(Hand::Reaches),
+        };
         let lock = Self {
             file,
             id,
             path: path.to_owned(),
             stays: None,
         };
-        match claim(&lock.file, OWNER_USES, OWNER_UNSHARED) {
-            Ok(true) => Ok(lock),
-            Ok(false) => Err(at.error(EngineErrorKind::Locked, texts::LOCKED, path)),
-            Err(e) => Err(EngineError {
-                kind: EngineErrorKind::Failed,
-                text: at.text(texts::LOCK_UNAVAILABLE, path).with("cause", e),
-            }),
+        let claimed = || {
+            let file = &lock.file;
+            lock_byte(file, OURS_WANTS)?;
+            if !claim(file, OWNER_USES, OWNER_UNSHARED)? {
+                return Ok(Err(by_whom(file)?));
+            }
+            lock_byte(file, OURS_HAS)?;
+            Ok(Ok(()))
+        };
+        match claimed() {
+            Ok(Ok(())) => {
+                held().insert(id, Hand::Has);
+                Ok(lock)
+            }
+            Ok(Err(by)) => Err(at.error(EngineErrorKind::Locked, by, path)),
+            Err(e) => Err(unavailable(at, path, &e)),
         }
     }
 
@@ -96,9 +131,11 @@ impl ImageLock {
 
 impl Drop for ImageLock {
     fn drop(&mut self) {
-        // Unlock before the entry goes, or `is_written` could take our lock for another's.
-        let all = bytes(OWNER_USES, OWNER_UNSHARED);
-        for byte in all.into_iter().filter(|b| Some(*b) != self.stays) {
+        held().insert(self.id, Hand::Reaches);
+        // What says that it is ours goes last, or `is_written` could take our lock for another's.
+        let all = bytes(OWNER_USES, OWNER_UNSHARED).into_iter();
+        let all = all.filter(|b| Some(*b) != self.stays);
+        for byte in all.chain([OURS_HAS, OURS_WANTS]) {
             let _ = fcntl(
                 &self.file,
                 FcntlArg::F_OFD_SETLK(&range(libc::F_UNLCK, byte)),
@@ -115,21 +152,70 @@ pub struct FrozenLock {
 }
 
 impl FrozenLock {
-    /// Freezes the file against writers.
+    /// Freezes the file against writers; one that an operation of this process writes, against all others.
     ///
     /// # Errors
-    /// [`EngineErrorKind::Locked`] if someone writes it now; else what opening it said.
+    /// [`EngineErrorKind::Locked`] if another process writes it now; else what opening it said.
     pub fn take(at: &At, path: &Path) -> Result<Self, EngineError> {
         let file = open(path).map_err(|e| at.io(path, &e))?;
-        match claim(&file, &[], &[WRITE]) {
-            Ok(true) => Ok(Self { file }),
-            Ok(false) => Err(at.error(EngineErrorKind::Locked, texts::LOCKED, path)),
-            Err(e) => Err(EngineError {
-                kind: EngineErrorKind::Failed,
-                text: at.text(texts::LOCK_UNAVAILABLE, path).with("cause", e),
-            }),
+        let frozen = Self { file };
+        let id = id(&frozen.file).map_err(|e| at.io(path, &e))?;
+        let claimed = || {
+            // From here on nobody begins to write it; what this process holds, no other writes.
+            if claim(&frozen.file, &[], &[WRITE])? || has(id) {
+                return Ok(Ok(()));
+            }
+            match is_taken(&frozen.file, USES + WRITE)? {
+                true => Ok(Err(by_whom(&frozen.file)?)),
+                false => Ok(Ok(())),
+            }
+        };
+        match claimed() {
+            Ok(Ok(())) => Ok(frozen),
+            Ok(Err(by)) => Err(at.error(EngineErrorKind::Locked, by, path)),
+            Err(e) => Err(unavailable(at, path, &e)),
         }
     }
+}
+
+fn unavailable(at: &At, path: &Path, error: &io::Error) -> EngineError {
+    EngineError {
+        kind: EngineErrorKind::Failed,
+        text: at.text(texts::LOCK_UNAVAILABLE, path).with("cause", error),
+    }
+}
+
+/// Whether this process holds the image. While it only reaches for it, that is waited for.
+fn has(id: (u64, u64)) -> bool {
+    for _ in 0..LOOKS {
+        match held().get(&id) {
+            Some(Hand::Has) => return true,
+            None => return false,
+            Some(Hand::Reaches) => pause(),
+        }
+    }
+    false
+}
+
+/// What to say of whoever holds an image that this process does not: one of ours has locked its byte.
+fn by_whom(file: &File) -> io::Result<Message> {
+    Ok(match is_taken(file, OURS_HAS)? {
+        true => texts::LOCKED_OURS,
+        false => texts::LOCKED,
+    })
+}
+
+fn id(file: &File) -> io::Result<(u64, u64)> {
+    let meta = file.metadata()?;
+    Ok((meta.dev(), meta.ino()))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "on a blocking thread, for as long as a few calls of the kernel take"
+)]
+fn pause() {
+    thread::sleep(PAUSE);
 }
 
 impl Drop for FrozenLock {
@@ -244,16 +330,23 @@ impl Hold {
     }
 }
 
-/// Whether another process has the image open for writing: something runs it.
+/// Whether something that is not of ours has the image open for writing: it runs. Whatever process of ours holds it,
+/// for a merge or a set, is none.
 ///
 /// # Errors
 /// The image cannot be opened or has no locks.
 pub fn is_written(path: &Path) -> io::Result<bool> {
     let file = open(path)?;
-    let meta = file.metadata()?;
-    if held().contains(&(meta.dev(), meta.ino())) {
-        return Ok(false);
+    for _ in 0..LOOKS {
+        if !is_taken(&file, USES + WRITE)? || is_taken(&file, OURS_HAS)? {
+            return Ok(false);
+        }
+        if !is_taken(&file, OURS_WANTS)? {
+            break;
+        }
+        pause();
     }
+    // It may have been ours that let go between two questions.
     is_taken(&file, USES + WRITE)
 }
 
@@ -262,14 +355,14 @@ fn open(path: &Path) -> io::Result<File> {
     held::open(path, false)
 }
 
-fn held() -> std::sync::MutexGuard<'static, BTreeSet<(u64, u64)>> {
+fn held() -> std::sync::MutexGuard<'static, BTreeMap<(u64, u64), Hand>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Locks first and looks afterwards, as QEMU does: of two at the same time at least one sees the other.
 fn claim(file: &File, uses: &[i64], unshared: &[i64]) -> io::Result<bool> {
     for byte in bytes(uses, unshared) {
-        fcntl(file, FcntlArg::F_OFD_SETLK(&range(libc::F_RDLCK, byte)))?;
+        lock_byte(file, byte)?;
     }
     let conflicts = bytes(unshared, uses);
     for byte in conflicts {
@@ -278,6 +371,11 @@ fn claim(file: &File, uses: &[i64], unshared: &[i64]) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+fn lock_byte(file: &File, byte: i64) -> io::Result<()> {
+    fcntl(file, FcntlArg::F_OFD_SETLK(&range(libc::F_RDLCK, byte)))?;
+    Ok(())
 }
 
 fn bytes(uses: &[i64], unshared: &[i64]) -> Vec<i64> {
@@ -348,6 +446,53 @@ mod tests {
         }
         drop(other);
         drop(ImageLock::take(&at, image.path()).unwrap());
+    }
+
+    #[test]
+    fn what_one_of_ours_holds_is_in_use_by_no_machine() {
+        let image = image();
+        // As another process of ours does, `groupshot vm list` sees it.
+        let other = File::open(image.path()).unwrap();
+        lock_byte(&other, OURS_WANTS).unwrap();
+        assert!(claim(&other, OWNER_USES, OWNER_UNSHARED).unwrap());
+        lock_byte(&other, OURS_HAS).unwrap();
+        assert!(!is_written(image.path()).unwrap());
+        for error in [
+            ImageLock::take(&at(), image.path()).unwrap_err(),
+            FrozenLock::take(&at(), image.path()).unwrap_err(),
+        ] {
+            assert_eq!(error.kind, EngineErrorKind::Locked);
+            assert!(error.text.render().contains("another Groupshot"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_process_of_ours_that_only_reaches_for_an_image_is_waited_for() {
+        let image = image();
+        let machine = File::open(image.path()).unwrap();
+        assert!(claim(&machine, OWNER_USES, OWNER_UNSHARED).unwrap());
+        let ours = File::open(image.path()).unwrap();
+        lock_byte(&ours, OURS_WANTS).unwrap();
+        assert!(!claim(&ours, OWNER_USES, OWNER_UNSHARED).unwrap());
+        thread::scope(|scope| {
+            let looks = scope.spawn(|| is_written(image.path()).unwrap());
+            drop(ours);
+            assert!(
+                looks.join().unwrap(),
+                "the machine runs, whoever else tries"
+            );
+        });
+    }
+
+    #[test]
+    fn what_an_operation_here_writes_is_frozen_against_all_others() {
+        let image = image();
+        let merge = ImageLock::take(&at(), image.path()).unwrap();
+        let frozen = FrozenFiles::default();
+        assert_eq!(frozen.renew(|| named(&[image.path()])), []);
+        drop(merge);
+        let machine = File::open(image.path()).unwrap();
+        assert!(!claim(&machine, OWNER_USES, OWNER_UNSHARED).unwrap());
     }
 
     #[test]

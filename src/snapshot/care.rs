@@ -253,6 +253,12 @@ impl Coordinator {
         })
     }
 
+    /// The operation that works on the machine now: what it does with files is no trouble of theirs.
+    #[must_use]
+    pub fn at_work(&self, machine: VmId) -> Option<Holder> {
+        self.core.members.holder(Resource::Machine(machine))
+    }
+
     /// Waits until nobody holds the machine, or until whoever does cannot end now: then why.
     ///
     /// # Errors
@@ -268,6 +274,16 @@ impl Coordinator {
             }
             let _looked = tokio::time::timeout(LOOK, released.changed()).await;
         }
+    }
+
+    /// Of the jobs that run now, or of this one, how far the one is that is least so, and what it is at.
+    #[must_use]
+    pub fn progress(&self, only: Option<JobId>) -> Option<(u8, String)> {
+        let jobs = self.core.deps.jobs.all().into_iter();
+        let jobs = jobs.filter(|job| only.is_none_or(|id| job.id == id));
+        let least = jobs.filter(|job| !job.state.is_terminal());
+        let least = least.min_by_key(|job| job.percent)?;
+        Some((least.percent, least.status.render()))
     }
 
     /// What its job said last.

@@ -4,6 +4,7 @@
 //! one module per area. `operation` renders in the language of the request; today every table is en-US.
 
 pub mod catalog;
+pub mod reader;
 
 use std::borrow::Cow;
 
@@ -108,5 +109,44 @@ impl Text {
 impl std::fmt::Display for Text {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.render())
+    }
+}
+
+/// Bytes for people: `512 bytes`, `1.5 GiB`. A scaled number is rounded; JSON has the bytes.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let (mut tenths, mut unit) = (None, None);
+    for (n, name) in (1_u32..).zip(UNITS) {
+        let one = 1_u128 << (10 * n);
+        if u128::from(bytes) >= one {
+            tenths = Some((u128::from(bytes) * 10 + one / 2) / one);
+            unit = Some(name);
+        }
+    }
+    match (tenths, unit) {
+        (Some(tenths), Some(unit)) if tenths % 10 == 0 => format!("{} {unit}", tenths / 10),
+        (Some(tenths), Some(unit)) => format!("{}.{} {unit}", tenths / 10, tenths % 10),
+        _ => format!("{bytes} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_told_in_the_largest_unit_that_it_fills() {
+        let table = [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            (10 << 30, "10 GiB"),
+            (u64::MAX, "16 EiB"),
+        ];
+        for (bytes, told) in table {
+            assert_eq!(size(bytes), told);
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The main promise on real disks: what the program captures is what was written, byte for byte, whatever
 //! file system, format and chain; trouble with the disks is told clearly and leaves nothing behind.
 
+mod alarm;
+mod away;
 mod capture;
 mod damage;
 mod denied;

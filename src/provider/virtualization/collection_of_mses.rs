@@ -8,6 +8,8 @@ use crate::cim::{Class, Instance, Path};
 use crate::inventory::{self, Collection, CollectionKind};
 use crate::provider::{Context, Error, Instances, Provider};
 
+use crate::text::catalog::provider as texts;
+
 use super::Deps;
 use super::element::{Element, GROUP_OF_GROUPS, MACHINE_GROUP};
 use super::view::View;
@@ -28,10 +30,14 @@ impl Provider for Groups {
         } else {
             CollectionKind::Collections
         };
-        let class = class.clone();
+        let (class, deps) = (class.clone(), self.0.clone());
         Ok(Box::new(view.groups(kind).filter_map(move |group| {
             let collection = collection(&view, &group)?;
-            Some(instance(&class, collection))
+            Some(instance(
+                &class,
+                collection,
+                gone(&deps, &view, collection).as_deref(),
+            ))
         })))
     }
 
@@ -44,7 +50,8 @@ impl Provider for Groups {
         let view = self.0.view();
         let group = Element::find(&view, class.name.as_str(), path);
         let collection = group.as_ref().and_then(|group| collection(&view, group));
-        collection.map(|c| instance(class, c)).transpose()
+        let made = collection.map(|c| instance(class, c, gone(&self.0, &view, c).as_deref()));
+        made.transpose()
     }
 }
 
@@ -55,8 +62,24 @@ fn collection<'a>(view: &'a View, group: &Element) -> Option<&'a Collection> {
     }
 }
 
-fn instance(class: &Arc<Class>, collection: &Collection) -> Result<Instance, Error> {
+/// That members of it are in the library no more, with their ids.
+fn gone(deps: &Deps, view: &View, collection: &Collection) -> Option<String> {
+    let away = collection.machines.iter();
+    let away = away.filter(|id| !view.machines.contains_key(id));
+    // What is there and cannot be read is not gone.
+    let gone = away.filter(|id| deps.compute.trouble(**id).is_none());
+    let ids: Vec<_> = gone.map(ToString::to_string).collect();
+    let told = || texts::GROUP_GONE.with("ids", ids.join(", ")).render();
+    (!ids.is_empty()).then(told)
+}
+
+fn instance(
+    class: &Arc<Class>,
+    collection: &Collection,
+    gone: Option<&str>,
+) -> Result<Instance, Error> {
     Instance::new(class)
+        .with("Description", gone)?
         .with("CollectionID", collection.id.to_string())?
         .with("ElementName", &*inventory::shown(&collection.name))
         .map_err(Error::from)

@@ -14,6 +14,7 @@ super::messages! {
     NOT_STORED = "engine.not-stored", "machine {machine}, disk {disk}: {file} lies on a file system of the kernel (such as /proc or /sys) and is no disk image";
     LOCKED = "engine.locked", "machine {machine}, disk {disk}: {file} is in use by another process";
     LOCKED_HERE = "engine.locked-here", "machine {machine}, disk {disk}: {file} is held by another operation of this server";
+    LOCKED_OURS = "engine.locked-ours", "machine {machine}, disk {disk}: {file} is held by another Groupshot server or command";
     LOCK_UNAVAILABLE = "engine.lock-unavailable", "machine {machine}, disk {disk}: the file system of {file} has no locks ({cause})";
     CHANGED = "engine.changed", "machine {machine}, disk {disk}: {file} changed while the snapshot set was being prepared";
     REVERT_FAILED = "engine.revert-failed", "machine {machine}, disk {disk}: the new content of {file}: {cause}";

@@ -30,6 +30,7 @@ super::messages! {
     NOTE_DAMAGED = "provider.note.damaged", "damaged: {disk}: {file}";
     NOTE_LIES_ON = "provider.note.lies-on", "lies on: {disk}: {file}";
     SET_LEFT_OUT = "provider.set.left-out", "{description}; disks left out: {count} ({disks})";
+    GROUP_GONE = "provider.group.gone", "members that no longer exist: {ids}";
     SET_DAMAGED = "provider.set.damaged", "{description}; damaged members: {count}";
     SET_OF_STANDARD_SNAPSHOTS = "provider.set.standard", "{members} standard snapshots, first to last capture {micros} microseconds";
     SET_OF_RECOVERY_SNAPSHOTS = "provider.set.recovery", "{members} recovery snapshots, first to last capture {micros} microseconds";

@@ -1,0 +1,162 @@
+//! One cause with many consequences is one finding: where a folder is away, so is every file that is named in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::doctor::look::{Ailment, ailment};
+use crate::doctor::{Concerned, Doctor, Kind, Severity};
+
+/// So many names are told in words; all of them stand in the finding.
+const NAMED: usize = 3;
+
+/// What became of the folder of a missing file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Away {
+    /// It is not there.
+    Gone,
+    /// It is there, and nothing is in it.
+    Empty,
+}
+
+impl Doctor {
+    /// The findings, with one for each folder in place of those of the files that are away with it.
+    pub(super) fn folded(&self, found: Vec<Ailment>) -> Vec<Ailment> {
+        let mut folders: BTreeMap<PathBuf, (Away, BTreeSet<PathBuf>)> = BTreeMap::new();
+        for it in found.iter().filter(|a| is_missing(a.finding.kind)) {
+            let file = PathBuf::from(&it.finding.object);
+            if let Some((folder, away)) = folder_away(&file) {
+                let (_, files) = folders
+                    .entry(folder)
+                    .or_insert_with(|| (away, BTreeSet::new()));
+                files.insert(file);
+            }
+        }
+        folders.retain(|_, (_, files)| files.len() > 1);
+        let follows = |it: &Ailment| {
+            let finding = &it.finding;
+            folders.keys().any(|folder| match finding.kind {
+                kind if is_missing(kind) => Path::new(&finding.object).starts_with(folder),
+                Kind::Unknown | Kind::ImageUnreadable => it.missing && names(&finding.text, folder),
+                _ => false,
+            })
+        };
+        let rest = found.into_iter().filter(|it| !follows(it));
+        let mut all: Vec<Ailment> = rest.collect();
+        let told = folders.iter();
+        all.extend(told.map(|(folder, (away, files))| self.away(folder, *away, files)));
+        all
+    }
+
+    fn away(&self, folder: &Path, away: Away, files: &BTreeSet<PathBuf>) -> Ailment {
+        let machines = self.deps.compute.machines();
+        let machines = machines.values().filter(|m| {
+            let active = m.disks.iter().map(|d| &d.file);
+            let mut all = active.chain(m.images.values().map(|i| &i.file));
+            all.any(|f| f.starts_with(folder))
+        });
+        let machines = machines.map(|m| Concerned::new(&m.id, &m.name));
+        let machines = by_name(machines);
+        let state = self.deps.store.state();
+        let sets = state.sets.values().filter(|set| {
+            let mut disks = set.members.iter().flat_map(|m| &m.disks);
+            disks.any(|d| {
+                let mut all = d.sealed.iter().map(|s| &s.file).chain([&d.file]);
+                all.any(|f| f.starts_with(folder))
+            })
+        });
+        let sets = by_name(sets.map(|set| Concerned::new(&set.id, &set.name)));
+        let what = match away {
+            Away::Gone => "the folder is not there",
+            Away::Empty => "the folder is empty: is its file system mounted?",
+        };
+        let text = format!(
+            "{what}; {} in it, of {} and {}",
+            count(files.len(), "file is named", "files are named"),
+            listed(&machines, "machine", "machines"),
+            listed(&sets, "snapshot set", "snapshot sets"),
+        );
+        let object = folder.display().to_string();
+        let mut one = ailment(Kind::FolderMissing, Severity::Error, object, text);
+        let files = files.iter().map(|f| f.display().to_string());
+        one.finding.files = files.collect();
+        one.finding.machines = machines;
+        one.finding.sets = sets;
+        one
+    }
+}
+
+fn by_name(all: impl Iterator<Item = Concerned>) -> Vec<Concerned> {
+    let mut all: Vec<Concerned> = all.collect();
+    all.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+    all
+}
+
+fn is_missing(kind: Kind) -> bool {
+    matches!(kind, Kind::ImageMissing | Kind::KeptMissing)
+}
+
+/// Whether the text names a file in the folder.
+fn names(text: &str, folder: &Path) -> bool {
+    text.contains(&format!("{}/", folder.display()))
+}
+
+/// The highest folder above a missing file that is not there, or the one that is there and empty, as the place of a
+/// file system that is not mounted; `None` if the folder of the file is there with something in it.
+fn folder_away(file: &Path) -> Option<(PathBuf, Away)> {
+    let mut lowest = None;
+    for folder in file.ancestors().skip(1) {
+        match fs::read_dir(folder) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                lowest = Some((folder.to_owned(), Away::Gone))
+            }
+            Ok(mut entries) => {
+                return match entries.next() {
+                    None => Some((folder.to_owned(), Away::Empty)),
+                    Some(_) => lowest,
+                };
+            }
+            Err(_) => return lowest,
+        }
+    }
+    lowest
+}
+
+fn count(n: usize, one: &str, several: &str) -> String {
+    match n {
+        1 => format!("1 {one}"),
+        n => format!("{n} {several}"),
+    }
+}
+
+/// `2 machines (web, db)`, the first few by name.
+fn listed(all: &[Concerned], one: &str, several: &str) -> String {
+    let counted = count(all.len(), one, several);
+    let names: Vec<_> = all.iter().take(NAMED).map(|c| c.name.as_str()).collect();
+    match (names.is_empty(), all.len() > names.len()) {
+        (true, _) => counted,
+        (false, false) => format!("{counted} ({})", names.join(", ")),
+        (false, true) => format!("{counted} ({}, …)", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_that_is_away_is_the_highest_one_or_that_where_nothing_is_mounted() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path();
+        let file = home.join("images/web/disk0.raw");
+        assert_eq!(folder_away(&file), Some((home.to_owned(), Away::Empty)));
+        fs::write(home.join("other"), "").unwrap();
+        assert_eq!(folder_away(&file), Some((home.join("images"), Away::Gone)));
+        fs::create_dir(home.join("images")).unwrap();
+        assert_eq!(folder_away(&file), Some((home.join("images"), Away::Empty)));
+        fs::create_dir(home.join("images/web")).unwrap();
+        fs::write(home.join("images/web/disk1.raw"), "").unwrap();
+        assert_eq!(folder_away(&file), None);
+    }
+}
