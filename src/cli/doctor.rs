@@ -2,8 +2,9 @@
 
 use clap::Args;
 use serde_json::{Value as Json, json};
+use tokio::sync::watch;
 
-use crate::doctor::line::{Answer, Wish};
+use crate::doctor::line::{Answer, Progress, Tell, Wish};
 use crate::doctor::{Finding, Kind, Severity};
 use crate::server::Checkup;
 
@@ -62,7 +63,7 @@ pub(super) fn run(command: &Doctor, output: &Output) -> Result<(), Failure> {
 }
 
 async fn look(checkup: &Checkup) -> Result<Vec<Finding>, Failure> {
-    match checkup.answer(Wish::Look).await? {
+    match checkup.answer(Wish::Look, Tell::new(None)).await? {
         Answer::Findings(findings) => Ok(findings),
         Answer::Error(why) => Err(Failure::failed(why)),
         _ => Err(Failure::failed("the server answers something else")),
@@ -93,8 +94,9 @@ async fn fix(checkup: &Checkup, command: &Doctor, output: &Output) -> Result<Vec
         let wish = Wish::Fix {
             kind,
             object: object.clone(),
+            progress: true,
         };
-        done.push(match checkup.answer(wish).await? {
+        done.push(match watched(checkup, wish, output).await? {
             Answer::Done(did) => {
                 output.note(format_args!("{object}: {did}"));
                 json!({"kind": kind, "object": object, "done": did})
@@ -107,6 +109,25 @@ async fn fix(checkup: &Checkup, command: &Doctor, output: &Output) -> Result<Vec
         });
     }
     Ok(done)
+}
+
+/// Has it done, and shows how far it is.
+async fn watched(checkup: &Checkup, wish: Wish, output: &Output) -> Result<Answer, Failure> {
+    let (tell, mut told) = watch::channel::<Option<Progress>>(None);
+    let answer = checkup.answer(wish, tell);
+    tokio::pin!(answer);
+    let mut shown = None;
+    loop {
+        tokio::select! {
+            answer = &mut answer => return Ok(answer?),
+            Ok(()) = told.changed() => {
+                if let Some(now) = told.borrow_and_update().clone() {
+                    let bar = shown.get_or_insert_with(|| output.progress());
+                    bar.show(u64::from(now.percent), &now.text);
+                }
+            }
+        }
+    }
 }
 
 fn capital(text: &str) -> String {

@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::audit::About;
+use crate::doctor::line::{Progress, Tell};
 use crate::doctor::look::Ailment;
 use crate::doctor::{Doctor, Kind};
 use crate::engine::Top;
 use crate::engine::import;
-use crate::id::VmId;
+use crate::id::{JobId, VmId};
 use crate::inventory::{Ended, Ending, What};
 use crate::snapshot::{DamagedDisk, Refused};
 use crate::store::{Change, State};
 
+/// How often it is looked how far a repair is.
+const LOOK: Duration = Duration::from_millis(200);
 /// Who the jobs of repairs belong to.
 const OWNER: &str = "doctor";
 
@@ -50,14 +54,19 @@ impl Doctor {
     ///
     /// # Errors
     /// Why it was not, in one line.
-    pub async fn fix(self: &Arc<Self>, kind: Kind, object: &str) -> Result<String, String> {
+    pub async fn fix(
+        self: &Arc<Self>,
+        kind: Kind,
+        object: &str,
+        tell: &Tell,
+    ) -> Result<String, String> {
         let started = self.deps.clock.now();
         let Some(found) = self.found(kind, object).await else {
             return Ok("it is no longer so".to_owned());
         };
         let about = self.about(&found);
         let told = format!("{}, {object}", word(kind));
-        let mut done = self.cure(found).await;
+        let mut done = self.cure(found, tell).await;
         // What was done is told by what is found afterwards, not by who did it.
         if let Ok(how) = &done
             && let Some(still) = self.found(kind, object).await.filter(|a| a.cure.is_some())
@@ -108,14 +117,36 @@ impl Doctor {
         all.find(|a| a.finding.kind == kind && a.finding.object == object)
     }
 
-    async fn cure(&self, found: Ailment) -> Result<String, String> {
+    /// Waits for what works on this job, or on all, and tells how far it is meanwhile.
+    async fn watched<T>(
+        &self,
+        job: Option<JobId>,
+        work: impl Future<Output = T>,
+        tell: &Tell,
+    ) -> T {
+        tokio::pin!(work);
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = looks.tick() => {
+                    if let Some((percent, text)) = self.deps.coordinator.progress(job) {
+                        tell.send_replace(Some(Progress { percent, text }));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn cure(&self, found: Ailment, tell: &Tell) -> Result<String, String> {
         let Some(cure) = found.cure else {
             return Err("there is no repair for it".to_owned());
         };
         let coordinator = &self.deps.coordinator;
         match cure {
             Cure::Recover => {
-                let recovered = coordinator.recover().await.map_err(|e| e.to_string())?;
+                let recovered = self.watched(None, coordinator.recover(), tell).await;
+                let recovered = recovered.map_err(|e| e.to_string())?;
                 match recovered.stuck.first() {
                     None => Ok(format!("recovered: {recovered}")),
                     Some(stuck) => Err(format!("it cannot end now: {}", stuck.why)),
@@ -128,7 +159,8 @@ impl Doctor {
             Cure::Tidy(machine) => {
                 let begun = coordinator.tidy(machine, OWNER.to_owned()).await;
                 let begun = begun.map_err(why)?;
-                coordinator.released(machine).await?;
+                self.watched(Some(begun.job), coordinator.released(machine), tell)
+                    .await?;
                 Ok(coordinator.status_of(begun.job).unwrap_or_default())
             }
             Cure::Mode(file, machine) => {

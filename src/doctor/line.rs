@@ -4,11 +4,15 @@
 //! {"version":1,"do":"look"}
 //! {"version":1,"findings":[…]}
 //! {"version":1,"do":"fix","kind":"orphan","object":"…"}
+//! {"version":1,"do":"fix","kind":"pending-merge","object":"…","progress":true}
 //! {"version":1,"do":"history","failed":true,"limit":50}
 //! {"version":1,"do":"unlock","user":"otto"}
+//! {"version":1,"do":"renew"}
 //! {"version":1,"do":"remove","machine":"…"}
 //! {"version":1,"done":"moved to …"}        or {"version":1,"error":"…"}
 //! ```
+//!
+//! Who wants progress is told it in lines of its own before the answer: `{"version":1,"progress":{"percent":40,"text":"…"}}`.
 //!
 //! The socket is of mode 0600, and whoever connects must be root or the server's own user. It is reached through a
 //! descriptor of its folder, so the path of the data directory may be of any length.
@@ -22,6 +26,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authenticator, network};
@@ -37,6 +44,8 @@ const SOCKET: &str = "groupshot.sock";
 const LONGEST: u64 = 64 << 10;
 /// Longest answer that is read, bytes.
 const LONGEST_ANSWER: u64 = 64 << 20;
+/// Requests that are answered at the same time.
+const AT_ONCE: usize = 16;
 /// How long a request may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -59,11 +68,16 @@ pub enum Wish {
         kind: Kind,
         /// The object of the finding.
         object: String,
+        /// Whether its progress is to be told.
+        #[serde(default)]
+        progress: bool,
     },
     /// How operations ended.
     History(Query),
     /// Ends lock-outs.
     Unlock(Unlock),
+    /// That the library is read again at once: something was changed there.
+    Renew,
     /// That a machine leaves the library.
     Remove {
         /// Which one.
@@ -83,6 +97,18 @@ pub struct Unlock {
     pub address: Option<IpAddr>,
 }
 
+/// How far a repair is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// In hundredths.
+    pub percent: u8,
+    /// What it is at, in words.
+    pub text: String,
+}
+
+/// Where the progress of a repair is told; the newest counts.
+pub type Tell = watch::Sender<Option<Progress>>;
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Reply {
     version: u32,
@@ -100,6 +126,8 @@ pub enum Answer {
     History(Vec<Ended>),
     /// The addresses at which something was locked out.
     Unlocked(Vec<String>),
+    /// How far it is; the answer is still to come.
+    Progress(Progress),
     /// What was done.
     Done(String),
     /// Why not.
@@ -107,11 +135,11 @@ pub enum Answer {
 }
 
 impl Doctor {
-    /// Does what is wished.
-    pub async fn answer(self: &Arc<Self>, wish: Wish) -> Answer {
+    /// Does what is wished, and tells how far it is.
+    pub async fn answer(self: &Arc<Self>, wish: Wish, tell: &Tell) -> Answer {
         match wish {
             Wish::Look => Answer::Findings(self.look().await),
-            Wish::Fix { kind, object } => match self.fix(kind, &object).await {
+            Wish::Fix { kind, object, .. } => match self.fix(kind, &object, tell).await {
                 Ok(done) => Answer::Done(done),
                 Err(why) => Answer::Error(why),
             },
@@ -126,6 +154,14 @@ impl Doctor {
                 Some(logons) => Answer::Unlocked(unlock(logons, &wish)),
                 None => Answer::Unlocked(Vec::new()),
             },
+            Wish::Renew => {
+                let doctor = Arc::clone(self);
+                let renewed = tokio::task::spawn_blocking(move || drop((doctor.deps.library)()));
+                match renewed.await {
+                    Ok(()) => Answer::Done("the library was read again".to_owned()),
+                    Err(error) => Answer::Error(error.to_string()),
+                }
+            }
             Wish::Remove { machine } => match self.remove(machine).await {
                 Ok(()) => Answer::Done(format!("machine {machine} removed")),
                 Err(why) => Answer::Error(why),
@@ -174,22 +210,25 @@ impl Socket {
         })
     }
 
-    /// Answers one after the other until `stop`.
+    /// Answers until `stop`: a repair that takes long keeps nobody else waiting.
     pub async fn serve(self, doctor: Arc<Doctor>, stop: CancellationToken) {
+        let mut talks = JoinSet::new();
         while let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await {
             let Ok((stream, _)) = accepted else {
                 // No descriptor left, as a rule.
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             };
-            let one = talk(stream, &doctor);
-            match stop.run_until_cancelled(one).await {
-                None => break,
-                Some(Err(error)) => {
-                    tracing::debug!(%error, "A check-up was not asked for to the end")
+            while talks.len() >= AT_ONCE
+                && stop.run_until_cancelled(talks.join_next()).await.is_some()
+            {}
+            while talks.try_join_next().is_some() {}
+            let doctor = Arc::clone(&doctor);
+            talks.spawn(async move {
+                if let Err(error) = talk(stream, &doctor).await {
+                    tracing::debug!(%error, "A check-up was not asked for to the end");
                 }
-                Some(Ok(())) => {}
-            }
+            });
         }
     }
 }
@@ -210,28 +249,51 @@ async fn talk(stream: tokio::net::UnixStream, doctor: &Arc<Doctor>) -> io::Resul
     let mut from = tokio::io::BufReader::new(from.take(LONGEST));
     tokio::time::timeout(PATIENCE, from.read_line(&mut line)).await??;
     let answer = match serde_json::from_str::<Request>(&line) {
-        Ok(request) if request.version == VERSION => doctor.answer(request.wish).await,
+        Ok(request) if request.version == VERSION => carry_out(request.wish, doctor, &mut to).await,
         Ok(request) => Answer::Error(format!(
             "this server speaks version {VERSION} of the check-up, not {}",
             request.version
         )),
         Err(error) => Answer::Error(format!("the request makes no sense: {error}")),
     };
+    say(&mut to, answer).await?;
+    to.shutdown().await
+}
+
+/// Has it done; tells how far it is meanwhile, if that is wanted and as long as somebody hears it.
+async fn carry_out(wish: Wish, doctor: &Arc<Doctor>, to: &mut OwnedWriteHalf) -> Answer {
+    let mut wanted = matches!(wish, Wish::Fix { progress: true, .. });
+    let (tell, mut told) = watch::channel(None);
+    let answer = doctor.answer(wish, &tell);
+    tokio::pin!(answer);
+    loop {
+        tokio::select! {
+            answer = &mut answer => return answer,
+            Ok(()) = told.changed(), if wanted => {
+                let now = told.borrow_and_update().clone();
+                if let Some(now) = now {
+                    wanted = say(to, Answer::Progress(now)).await.is_ok();
+                }
+            }
+        }
+    }
+}
+
+async fn say(to: &mut OwnedWriteHalf, answer: Answer) -> io::Result<()> {
     let reply = Reply {
         version: VERSION,
         answer,
     };
     let mut line = serde_json::to_vec(&reply)?;
     line.push(b'\n');
-    to.write_all(&line).await?;
-    to.shutdown().await
+    to.write_all(&line).await
 }
 
-/// Asks the server of a data directory. Blocks until it has answered.
+/// Asks the server of a data directory. Blocks until it has answered, and tells how far it is meanwhile.
 ///
 /// # Errors
 /// None answers there, or not as expected.
-pub fn ask(data_dir: &Path, wish: Wish) -> io::Result<Answer> {
+pub fn ask(data_dir: &Path, wish: Wish, tell: &Tell) -> io::Result<Answer> {
     // Short wherever the folder lies, as long as its descriptor is open.
     let folder = Folder::follow(data_dir)?;
     let mut stream = UnixStream::connect(folder.place(SOCKET))?;
@@ -242,11 +304,16 @@ pub fn ask(data_dir: &Path, wish: Wish) -> io::Result<Answer> {
     let mut line = serde_json::to_vec(&request)?;
     line.push(b'\n');
     stream.write_all(&line)?;
-    let mut line = String::new();
-    BufReader::new(stream.take(LONGEST_ANSWER)).read_line(&mut line)?;
-    if line.is_empty() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    let mut from = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        from.by_ref().take(LONGEST_ANSWER).read_line(&mut line)?;
+        if line.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match serde_json::from_str::<Reply>(&line)?.answer {
+            Answer::Progress(now) => drop(tell.send_replace(Some(now))),
+            answer => return Ok(answer),
+        }
     }
-    let reply: Reply = serde_json::from_str(&line)?;
-    Ok(reply.answer)
 }

@@ -43,10 +43,13 @@ impl Live {
         }
     }
 
-    /// Goes on to `percent` (at most 99), never back.
+    /// Goes on to `percent` (at most 99), never back; no further once it is cancelled, unless it is taken over from an
+    /// earlier process: that one is done to its end.
     pub(super) fn progress(&self, percent: u8, status: Text) {
         let mut now = self.now();
-        now.percent = now.percent.max(percent.min(99));
+        if now.cancel.is_none() || self.adopted {
+            now.percent = now.percent.max(percent.min(99));
+        }
         now.status = status;
     }
 

@@ -145,12 +145,15 @@ async fn a_cancelled_job_ends_8_or_9_and_names_who_cancelled() {
         let house = House::new();
         let worker = house.start().await;
         let id = worker.id();
+        worker.progress(40, words("on"));
         let answer = house.jobs.cancel(id, kind, "bob").await.unwrap();
         assert_eq!(answer, Cancelled::Accepted);
         assert_eq!(worker.cancelled(), Some((kind, "bob".to_owned())));
         assert_eq!(house.jobs.get(id).unwrap().state, JobState::Running);
+        worker.progress(90, words("undoing"));
         worker.fail(error(2), Vec::new()).await.unwrap();
         let job = house.jobs.get(id).unwrap();
+        assert_eq!(job.percent, 40, "as far as it came");
         let error = job.error.unwrap();
         assert_eq!((job.state, error.code), (end, 32768));
         assert!(error.description.render().contains("bob"));

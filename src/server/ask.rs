@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use crate::clock::SystemClock;
-use crate::doctor::line::{self, Answer, Unlock, Wish};
+use crate::doctor::line::{self, Answer, Tell, Unlock, Wish};
 use crate::inventory::{Ended, Query};
 use crate::store;
 use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::sqlite::{OpenError, SqliteStore};
 
-use super::{StartError, existing_data_dir, has_served};
+use super::{StartError, existing_data_dir, has_served, relocate, require_database};
 
 /// How operations ended that the query looks for, the newest first.
 ///
@@ -18,7 +18,7 @@ use super::{StartError, existing_data_dir, has_served};
 pub async fn history(data_dir: &Path, query: Query) -> Result<Vec<Ended>, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
     if is_served(&data_dir)? {
-        return match ask(&data_dir, Wish::History(query)).await? {
+        return match ask(&data_dir, Wish::History(query), nobody()).await? {
             Answer::History(all) => Ok(all),
             other => Err(unexpected(other)),
         };
@@ -26,6 +26,8 @@ pub async fn history(data_dir: &Path, query: Query) -> Result<Vec<Ended>, StartE
     if !has_served(&data_dir) {
         return Ok(Vec::new());
     }
+    require_database(&data_dir)?;
+    relocate::writable(&data_dir)?;
     let store = SqliteStore::open(&data_dir)?;
     let now = SystemClock::shared().now();
     let found = store::look_back(&store, &query, now).await;
@@ -42,7 +44,7 @@ pub async fn unlock(data_dir: &Path, wish: Unlock) -> Result<Option<Vec<String>>
     if !is_served(&data_dir)? {
         return Ok(None);
     }
-    match ask(&data_dir, Wish::Unlock(wish)).await? {
+    match ask(&data_dir, Wish::Unlock(wish), nobody()).await? {
         Answer::Unlocked(opened) => Ok(Some(opened)),
         other => Err(unexpected(other)),
     }
@@ -56,14 +58,14 @@ fn is_served(data_dir: &Path) -> Result<bool, StartError> {
     }
 }
 
-/// Asks the server of the data directory.
+/// Asks the server of the data directory, which tells how far it is meanwhile.
 ///
 /// # Errors
 /// [`StartError::Busy`] if someone has the data directory and does not answer.
-pub(super) async fn ask(data_dir: &Path, wish: Wish) -> Result<Answer, StartError> {
+pub(super) async fn ask(data_dir: &Path, wish: Wish, tell: Tell) -> Result<Answer, StartError> {
     let data_dir = data_dir.to_owned();
     let asked = tokio::task::spawn_blocking(move || {
-        line::ask(&data_dir, wish).map_err(|error| {
+        line::ask(&data_dir, wish, &tell).map_err(|error| {
             StartError::Busy(format!(
                 "data directory {} is in use, and no server answers in it: {error}",
                 data_dir.display()
@@ -73,7 +75,13 @@ pub(super) async fn ask(data_dir: &Path, wish: Wish) -> Result<Answer, StartErro
     asked.await.map_err(StartError::failed)?
 }
 
-fn unexpected(answer: Answer) -> StartError {
+/// Where no progress is wanted.
+pub(super) fn nobody() -> Tell {
+    Tell::new(None)
+}
+
+/// The error for an answer to something else than was asked.
+pub(super) fn unexpected(answer: Answer) -> StartError {
     StartError::Failed(match answer {
         Answer::Error(why) => why,
         _ => "the server answers something else; is it of another version?".to_owned(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::doctor::line::{Answer, Wish};
+use crate::doctor::line::{Answer, Tell, Wish};
 use crate::doctor::{self, Doctor, Freeze, Kind, LibraryProblem};
 use crate::engine::definition::{DEFINITION, TOPS};
 use crate::engine::library::{Library, Problem};
@@ -66,16 +66,16 @@ impl Checkup {
         Ok(Self::Here(doctor(&parts, &data_dir, config, None)))
     }
 
-    /// Has it done.
+    /// Has it done, and tells how far it is meanwhile.
     ///
     /// # Errors
     /// [`StartError::Busy`] if someone has the data directory and does not answer.
-    pub async fn answer(&self, wish: Wish) -> Result<Answer, StartError> {
+    pub async fn answer(&self, wish: Wish, tell: Tell) -> Result<Answer, StartError> {
         let data_dir = match self {
-            Self::Here(doctor) => return Ok(doctor.answer(wish).await),
+            Self::Here(doctor) => return Ok(doctor.answer(wish, &tell).await),
             Self::Server(data_dir) => data_dir,
         };
-        ask::ask(data_dir, wish).await
+        ask::ask(data_dir, wish, tell).await
     }
 }
 

@@ -1,6 +1,9 @@
 //! The library of machines of a data directory, without a server.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -18,8 +21,13 @@ use crate::id::{SetId, VmId};
 use crate::inventory::{Disk, Machine};
 use crate::snapshot::needing;
 use crate::store::Store;
+use crate::store::lock::{DirectoryLock, LockError};
 
+use super::ask::{nobody, unexpected};
 use super::{StartError, existing_data_dir, identity, make_data_dir, relocate, take_store};
+
+/// How long a server that runs may take to read the library again, before nobody waits for it.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The folders that images may lie in, as configured; empty allows all. What the server makes lies in its data
 /// directory, or beside an image.
@@ -43,12 +51,9 @@ pub fn import_machine(
     let data_dir = make_data_dir(data_dir)?;
     relocate::writable(&data_dir)?;
     let now = SystemClock::shared().now();
-    Ok(import::import(
-        &data_dir,
-        new,
-        &roots(&data_dir, folders),
-        now,
-    )?)
+    let imported = import::import(&data_dir, new, &roots(&data_dir, folders), now)?;
+    tell(&data_dir);
+    Ok(imported)
 }
 
 /// The disks of the machine that could be captured by an overlay only, found by trying. Leaves nothing behind.
@@ -107,7 +112,27 @@ pub fn change_machine(
         _ => error.into(),
     };
     let recorded = !said.is_empty() && recorded::record(&data_dir, id, said).map_err(failed)?;
-    Ok(setting::change(&data_dir, id, changes).map_err(failed)? || recorded)
+    let changed = setting::change(&data_dir, id, changes).map_err(failed)? || recorded;
+    if changed {
+        tell(&data_dir);
+    }
+    Ok(changed)
+}
+
+/// Has a server that runs take notice now, and not with its next look: whoever comes next means what is there now. One
+/// that does not answer looks by itself.
+fn tell(data_dir: &Path) {
+    if matches!(
+        DirectoryLock::is_free(data_dir),
+        Err(LockError::Busy { .. })
+    ) {
+        let (data_dir, (done, told)) = (data_dir.to_owned(), mpsc::channel());
+        thread::spawn(move || {
+            let _by_itself = line::ask(&data_dir, Wish::Renew, &nobody());
+            let _nobody_waits = done.send(());
+        });
+        let _late = told.recv_timeout(PATIENCE);
+    }
 }
 
 /// Takes a machine out of the library, unless a snapshot set, a collection or an operation needs it. A server that
@@ -128,10 +153,10 @@ pub fn remove_machine(data_dir: &Path, id: VmId) -> Result<(), StartError> {
 }
 
 fn ask_to_remove(data_dir: &Path, machine: VmId, busy: &str) -> Result<(), StartError> {
-    match line::ask(data_dir, Wish::Remove { machine }) {
+    match line::ask(data_dir, Wish::Remove { machine }, &nobody()) {
         Ok(Answer::Done(_)) => Ok(()),
         Ok(Answer::Error(why)) => Err(StartError::Failed(why)),
-        Ok(other) => Err(StartError::Failed(format!("the server answered {other:?}"))),
+        Ok(other) => Err(unexpected(other)),
         Err(error) => Err(StartError::Busy(format!(
             "{busy}; it does not answer: {error}"
         ))),

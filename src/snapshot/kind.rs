@@ -54,6 +54,11 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
         names.collect()
     }
 
+    /// How far a step that goes from `span.0` to `span.1` percent is, once `count` of its parts are done.
+    fn percent(&self, span: (u8, u8), count: usize) -> u8 {
+        of_parts(span, count, self.parts().len())
+    }
+
     /// The first record of its journal.
     fn intent(&self) -> Intent;
 
@@ -81,6 +86,13 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     /// The last status of the job and the changes that stand in one commit with its end; `None` if this or
     /// a dead process came so far.
     fn publish(&self, state: &State) -> Option<(Text, Vec<Change>)>;
+}
+
+/// The percent within `span` at which `count` of `of` parts are done.
+pub(crate) fn of_parts((from, to): (u8, u8), count: usize, of: usize) -> u8 {
+    let [count, of] = [count, of.max(1)].map(|n| u128::try_from(n).unwrap_or(1));
+    let part = u128::from(to.saturating_sub(from)) * count / of.max(1);
+    from.saturating_add(u8::try_from(part).unwrap_or(0)).min(to)
 }
 
 /// How a kind speaks of itself. Each text takes the argument `set`.

@@ -28,6 +28,7 @@ mod damage;
 mod kind;
 mod known;
 mod members;
+mod meter;
 mod operation;
 mod orphans;
 mod recorded;

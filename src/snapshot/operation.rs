@@ -55,6 +55,17 @@ pub(crate) struct Operation<K: Kind> {
     pub(crate) lease: Lease,
 }
 
+/// How the parts of a step are worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// After the first failure, or a cancel, no further part is begun.
+    OrNone,
+    /// Each, whatever becomes of the others.
+    All,
+    /// As [`Way::All`], to undo what was done.
+    Back,
+}
+
 /// Why a step before the commit point did not go on.
 enum Stop {
     Undo(JobError),
@@ -144,7 +155,7 @@ impl<K: Kind> Operation<K> {
             self.progress(step.percent, step.doing.text());
             match step.work {
                 Work::Parts { run, .. } => {
-                    let failures = self.each(step, run, true).await;
+                    let failures = self.each(step, run, Way::OrNone).await;
                     self.stop_if_cancelled()?;
                     if let Some(first) = failures.first() {
                         let doing = step.doing.text();
@@ -204,7 +215,7 @@ impl<K: Kind> Operation<K> {
         self.progress(step.percent, step.doing.text());
         match step.work {
             Work::Parts { run, .. } => {
-                let failures = self.each(step, run, false).await;
+                let failures = self.each(step, run, Way::All).await;
                 if let Some(first) = failures.into_iter().next() {
                     let broken = self.core.broken.borrow().clone();
                     return Err(broken.map_or(Trouble::Wait(first), Trouble::Broken));
@@ -273,7 +284,7 @@ impl<K: Kind> Operation<K> {
                     undo: Some(undo), ..
                 } = step.work
                 {
-                    failures.extend(self.each(step, undo, false).await);
+                    failures.extend(self.each(step, undo, Way::Back).await);
                 }
             }
             let Some(first) = failures.first() else {
@@ -333,10 +344,10 @@ impl<K: Kind> Operation<K> {
         *pause = (*pause * 2).min(RETRY.1);
     }
 
-    /// Works on every part, several at a time; the texts of those that failed. `or_none`: after the
-    /// first failure, or a cancel, no further part is begun.
-    async fn each(self: &Arc<Self>, step: &Step<K>, run: PartWork<K>, or_none: bool) -> Vec<Text> {
+    /// Works on every part, several at a time; the texts of those that failed.
+    async fn each(self: &Arc<Self>, step: &Step<K>, run: PartWork<K>, way: Way) -> Vec<Text> {
         let of = self.kind.parts().len();
+        let (or_none, span) = (way == Way::OrNone, span(step));
         let stop = Arc::new(AtomicBool::new(false));
         let mut results = stream::iter(0..of)
             .map(|n| {
@@ -357,7 +368,11 @@ impl<K: Kind> Operation<K> {
             match result {
                 Ok(Ok(())) => {
                     count += 1;
-                    self.progress(step.percent, member_done(step, name, count, of));
+                    let percent = match way {
+                        Way::Back => 0, // it stays where it was
+                        Way::OrNone | Way::All => self.kind.percent(span, count),
+                    };
+                    self.progress(percent, member_done(step, name, count, of));
                 }
                 Ok(Err(e)) => {
                     stop.store(true, Ordering::SeqCst);
@@ -518,6 +533,13 @@ impl<K: Kind> Operation<K> {
     pub(crate) fn compute(&self) -> &dyn Compute {
         &*self.core.deps.compute
     }
+}
+
+/// From the percent of the step to that of the next one.
+fn span<K: Kind>(step: &Step<K>) -> (u8, u8) {
+    let all = K::TAKE.iter().chain(K::FINISH);
+    let later = all.map(|s| s.percent).filter(|p| *p > step.percent);
+    (step.percent, later.min().unwrap_or(step.percent))
 }
 
 /// The error of something that failed.

@@ -128,7 +128,11 @@ fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
     named.extend(left.map(|l| l.file.clone()));
     for (file, format, below) in known {
         // A layer that no snapshot names any more lies under one that is named.
-        match Graph::read(&At::new("*", "*"), [(file.clone(), format)], []) {
+        match Graph::read(
+            &At::new("of any kind", "of any kind"),
+            [(file.clone(), format)],
+            [],
+        ) {
             Ok(graph) => named.extend(graph.files().map(Path::to_owned)),
             Err(_) => named.extend(below.into_iter().flatten()),
         }

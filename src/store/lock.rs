@@ -68,6 +68,19 @@ impl DirectoryLock {
     }
 }
 
+impl DirectoryLock {
+    /// Whether nobody has `directory` now; nothing is made there.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn is_free(directory: &Path) -> Result<(), LockError> {
+        match directory.join(FILE).symlink_metadata() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            _ => Self::take(directory).map(drop),
+        }
+    }
+}
+
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
     let pid: Option<u32> = file

@@ -12,6 +12,7 @@ mod images;
 mod left;
 mod linked;
 mod lost;
+mod progress;
 mod refuse;
 mod restored;
 mod scene;

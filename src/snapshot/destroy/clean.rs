@@ -14,7 +14,7 @@ use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::destroy::free::Remover;
 use crate::snapshot::destroy::left::Left;
 use crate::snapshot::destroy::relink::{definition, error, pass, relink, reseal, unlink};
-use crate::snapshot::destroy::{Destroy, Member, Merge};
+use crate::snapshot::destroy::{CLEAN, Destroy, Member, Merge};
 use crate::snapshot::files::{FileGuard, FileUser};
 use crate::snapshot::journal::{Record, WriteError};
 use crate::snapshot::kind::Kind as _;
@@ -33,7 +33,7 @@ type Locks = BTreeMap<PathBuf, ImageLock>;
 pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(), EngineError> {
     let core = &operation.core;
     go_on(operation, member)?;
-    let (mut skip, mut locks) = (BTreeSet::new(), Locks::new());
+    let (mut skip, mut locks, mut planned) = (BTreeSet::new(), Locks::new(), false);
     let mut left = Left::default();
     let remover = Remover {
         core,
@@ -53,6 +53,10 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
             }
         };
         survey.touch(&operation.kind.merges());
+        if !planned {
+            operation.kind.meter.plan(member.machine, survey.merges());
+            planned = true;
+        }
         if remover.sweep(&survey, &mut left)? {
             continue;
         }
@@ -62,7 +66,11 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
         };
         let layer = layer.file.clone();
         let merged = match judged {
-            Ok(merge) => one(operation, member, &merge, &mut locks)?,
+            Ok(merge) => {
+                let done = one(operation, member, &merge, &mut locks)?;
+                operation.kind.meter.leave(member.machine, &merge.child);
+                done
+            }
             Err(why) => Err(why),
         };
         if let Err(why) = merged {
@@ -157,12 +165,8 @@ fn one(
     };
     record(operation, &begun)?;
     operation.kind.take_up(begun);
-    let progress = |done: u64, of: u64| {
-        let text = texts::MERGING
-            .with("machine", &member.name)
-            .with("disk", &merge.disk);
-        operation.progress(10, text.with("done", done / MIB).with("of", of / MIB));
-    };
+    operation.kind.meter.begin(core.deps.clock.elapsed());
+    let progress = |done: u64, of: u64| told(operation, member, merge, (done, of));
     let machine = core.deps.compute.machine(member.machine);
     let work = merge::Merge {
         at: &at,
@@ -193,6 +197,20 @@ fn one(
     relink(operation, member, merge)?;
     locks.remove(&merge.child);
     Ok(Ok(()))
+}
+
+/// Shows how far a merge is, in bytes.
+fn told(operation: &Operation<Destroy>, member: &Member, merge: &Merge, (done, of): (u64, u64)) {
+    let (meter, machines) = (&operation.kind.meter, operation.kind.parts().len());
+    let now = operation.core.deps.clock.elapsed();
+    meter.step(member.machine, &merge.child, (done, of), now);
+    let text = texts::MERGING
+        .with("machine", &member.name)
+        .with("disk", &merge.disk)
+        .with("done", done / MIB)
+        .with("of", of.div_ceil(MIB));
+    let percent = meter.percent(CLEAN, machines).unwrap_or(CLEAN.0);
+    operation.progress(percent, meter.told(text, machines));
 }
 
 /// No QEMU opens the file as long as it is in `locks`; our own freezer lets it go.
@@ -232,7 +250,7 @@ fn alone(
     };
     operation.core.files.write(files, user, |in_use| {
         let why = texts::DESTROY_WAITS.with("set", set);
-        operation.progress(10, why.with("cause", in_use.text()));
+        operation.progress(CLEAN.0, why.with("cause", in_use.text()));
         match given_up() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),

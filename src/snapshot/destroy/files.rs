@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -123,8 +124,6 @@ impl<'a> Survey<'a> {
                 }));
             }
         }
-        let at = At::new(&member.name, "*");
-        let layers = member.layers.iter().map(|l| (l.file.clone(), l.format));
         let mut graph = Graph::default();
         for n in &named {
             // Whose file is away: it may be any machine's.
@@ -135,7 +134,10 @@ impl<'a> Survey<'a> {
             };
             graph.follow_known(&at, &n.file, n.format, below)?;
         }
-        graph.follow_if_there(&at, layers)?;
+        for layer in &member.layers {
+            let at = At::new(&member.name, &layer.disk);
+            graph.follow_if_there(&at, [(layer.file.clone(), layer.format)])?;
+        }
         let mut strangers = overlays(&core.sets(), member.machine);
         let is_away = !machines.contains_key(&member.machine);
         if is_away {
@@ -149,6 +151,7 @@ impl<'a> Survey<'a> {
         });
         strangers.retain(|file| held::symlink_metadata(file).is_ok());
         for file in &strangers {
+            let at = At::new(&member.name, "of no set");
             graph.add(&at, file.clone(), Format::Qcow2);
         }
         Ok(Self {
@@ -297,6 +300,20 @@ impl<'a> Survey<'a> {
             (l.written || self.is_ours(&l.file)) && !self.graph.children(&l.file).is_empty()
         })?;
         Some((layer, self.judge(layer)))
+    }
+
+    /// The overlays that can be merged now, each with the bytes that its file has on the disk.
+    pub(super) fn merges(&self) -> Vec<(PathBuf, u64)> {
+        let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+        while let Some((layer, judged)) = self.mergeable(&seen) {
+            seen.insert(layer.file.clone());
+            if let Ok(merge) = judged {
+                let meta = fs::symlink_metadata(&merge.child);
+                let bytes = meta.map_or(0, |m| m.blocks().saturating_mul(512));
+                found.push((merge.child, bytes));
+            }
+        }
+        found
     }
 
     fn judge(&self, layer: &Layer) -> Result<Merge, Text> {

@@ -31,9 +31,10 @@ use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::journal::{self, Record};
-use crate::snapshot::kind::{Kind, Step, Words, Work};
+use crate::snapshot::kind::{self, Kind, Step, Words, Work};
 use crate::snapshot::known::Known;
 use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::meter::Meter;
 use crate::snapshot::{Accepted, Refused};
 use crate::store::{Change, State};
 use crate::text::Text;
@@ -64,6 +65,8 @@ pub(crate) struct Destroy {
     merges: Mutex<Vec<(Merge, Option<Stamp>)>>,
     /// Why layers were kept.
     kept: Mutex<Vec<Text>>,
+    /// How far the merges are.
+    meter: Meter,
 }
 
 impl Destroy {
@@ -72,6 +75,7 @@ impl Destroy {
             intent,
             merges: Mutex::default(),
             kept: Mutex::default(),
+            meter: Meter::default(),
         }
     }
 
@@ -98,6 +102,9 @@ impl Destroy {
     }
 }
 
+/// Progress when the files begin to be removed and merged, and when that is done.
+const CLEAN: (u8, u8) = (5, 97);
+
 const FINISH: &[Step<Destroy>] = &[
     Step {
         name: "unrecord",
@@ -116,7 +123,7 @@ const FINISH: &[Step<Destroy>] = &[
     },
     Step {
         name: "clean",
-        percent: 5,
+        percent: CLEAN.0,
         doing: texts::CLEANING,
         work: Work::Parts {
             run: clean::clean,
@@ -125,7 +132,7 @@ const FINISH: &[Step<Destroy>] = &[
     },
     Step {
         name: "publish",
-        percent: 97,
+        percent: CLEAN.1,
         doing: texts::DESTROY_ENDING,
         work: Work::Publish,
     },
@@ -195,6 +202,13 @@ impl Kind for Destroy {
 
     fn name(part: &Member) -> &str {
         &part.name
+    }
+
+    /// In bytes that are merged, if any are.
+    fn percent(&self, span: (u8, u8), count: usize) -> u8 {
+        let of = self.parts().len();
+        let merged = self.meter.percent(span, of).filter(|_| count < of);
+        merged.unwrap_or_else(|| kind::of_parts(span, count, of))
     }
 
     fn intent(&self) -> journal::Intent {
@@ -398,6 +412,6 @@ mod tests {
 
     #[test]
     fn the_list_of_fail_points_names_every_step() {
-        assert_eq!(FAILPOINTS, crate::snapshot::kind::points::<Destroy>());
+        assert_eq!(FAILPOINTS, kind::points::<Destroy>());
     }
 }

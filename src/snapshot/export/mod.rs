@@ -30,6 +30,7 @@ use crate::snapshot::files::FileGuard;
 use crate::snapshot::journal::{self, Record};
 use crate::snapshot::kind::{Kind, Step, Words};
 use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::meter::Meter;
 use crate::snapshot::{Accepted, Refused};
 use crate::store::{Change, State};
 use crate::text::Text;
@@ -85,6 +86,8 @@ pub(crate) struct Export {
     part: [(); 1],
     reading: Mutex<Reading>,
     written: Mutex<BTreeMap<VmId, Written>>,
+    /// How far the copy is.
+    meter: Meter,
 }
 
 /// What the copy reads.
@@ -103,6 +106,7 @@ impl Export {
             part: [()],
             reading: Mutex::default(),
             written: Mutex::default(),
+            meter: Meter::default(),
         }
     }
 

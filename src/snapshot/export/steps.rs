@@ -87,6 +87,7 @@ pub(crate) const FINISH: &[Step<Export>] = &[
 
 /// Progress when the copy begins and ends.
 const COPY: (u8, u8) = (2, 94);
+const MIB: u64 = 1 << 20;
 
 /// Every fail point of an export, in the order in which they are passed; those of the undo last.
 pub const FAILPOINTS: &[&str] = &[
@@ -190,55 +191,42 @@ fn copy(op: &Op, (): &()) -> Result<(), EngineError> {
         .remove(&temporary)
         .and_then(|()| place.make(&temporary));
     let here = here.map_err(|e| failed(op, &e))?;
-    let all: u64 = set.members.iter().map(|m| weight(op, m)).sum();
-    let mut before = 0;
     for member in &set.members {
-        let share = (before, weight(op, member), all.max(1));
-        let Some(written) = copy_member(op, &here, member, share)? else {
+        op.kind.meter.plan(member.machine, weights(op, member));
+    }
+    op.kind.meter.begin(op.core.deps.clock.elapsed());
+    for member in &set.members {
+        let Some(written) = copy_member(op, &here, member)? else {
             return Ok(()); // cancelled
         };
-        before += share.1;
         op.kind.written().insert(member.machine, written);
     }
     // What stands from here on is durable and needs the chains no more.
     unread(op, &())
 }
 
-/// What a member counts in the progress: the files of its disks, as far as they are known before.
-fn weight(op: &Op, member: &Snapshot) -> u64 {
-    if !op.kind.intent.storage {
-        return 1;
-    }
-    let length = |disk: &SnapshotDisk| {
-        use std::os::unix::fs::MetadataExt;
+/// The bytes of each disk of a member, as far as they are known before: twice those of its files, for it is written and
+/// read back.
+fn weights(op: &Op, member: &Snapshot) -> Vec<(PathBuf, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let disks = member.disks.iter().filter(|_| op.kind.intent.storage);
+    let weight = |disk: &SnapshotDisk| {
         let layers = layers(&op.core, member, disk).unwrap_or_default();
-        let blocks = layers.iter().filter_map(|l| held::metadata(&l.file).ok());
-        blocks.map(|m| m.blocks()).sum::<u64>()
+        let files = layers.iter().filter_map(|l| held::metadata(&l.file).ok());
+        let bytes = files.map(|m| m.blocks().saturating_mul(512)).sum::<u64>();
+        (PathBuf::from(&disk.id), bytes.saturating_mul(2))
     };
-    member.disks.iter().map(length).sum::<u64>().max(1)
+    disks.map(weight).collect()
 }
 
-/// Copies one machine into its folder. `share` of the progress: done before, its own, all. `None`: cancelled.
-fn copy_member(
-    op: &Op,
-    here: &Folder,
-    member: &Snapshot,
-    share: (u64, u64, u64),
-) -> Result<Option<Written>, EngineError> {
+/// Copies one machine into its folder. `None`: cancelled.
+fn copy_member(op: &Op, here: &Folder, member: &Snapshot) -> Result<Option<Written>, EngineError> {
     let folder = here.make_new(member.machine.to_string(), 0o750);
     let folder = folder.map_err(|e| failed(op, &e))?;
     let mut disks = BTreeMap::new();
-    let exported = member.disks.iter().filter(|_| op.kind.intent.storage);
-    for (n, disk) in exported.enumerate() {
-        let mut step = |done: u64, total: u64| {
-            progress(
-                op,
-                percent(share, (n, member.disks.len()), (done, total)),
-                {
-                    let status = texts::EXPORT_DISK.with("machine", &member.machine_name);
-                    status.with("disk", &disk.id)
-                },
-            );
+    for disk in member.disks.iter().filter(|_| op.kind.intent.storage) {
+        let mut step = |done: u64, of: u64| {
+            told(op, member, disk, (done, of));
             go_on(op)
         };
         let Some(flat) = copy_disk(op, &folder, member, disk, &mut step)? else {
@@ -251,19 +239,26 @@ fn copy_member(
     Ok(Some(Written { definition, disks }))
 }
 
-/// Progress of the copy: a machine's share of it, its disk (which of how many), how much of that is done.
-fn percent(
-    (before, own, all): (u64, u64, u64),
-    (disk, disks): (usize, usize),
-    (done, total): (u64, u64),
-) -> u8 {
-    let [disk, disks] = [disk, disks.max(1)].map(|n| u128::try_from(n).unwrap_or(0));
-    let [before, own, all] = [before, own, all.max(1)].map(u128::from);
-    let [done, total] = [done, total.max(1)].map(u128::from);
-    let whole = all * disks * total;
-    let part = before * disks * total + own * (disk * total + done);
-    let span = u128::from(COPY.1 - COPY.0);
-    COPY.0 + u8::try_from(part * span / whole).unwrap_or(0)
+/// Shows how far the copy of a disk is: the first half of its bytes are written, the second half read back.
+fn told(op: &Op, member: &Snapshot, disk: &SnapshotDisk, (done, of): (u64, u64)) {
+    let (meter, machines) = (&op.kind.meter, op.kind.intent.set.members.len());
+    // While it is looked what there is, nothing is known yet.
+    if of > 1 || done > 0 {
+        let now = op.core.deps.clock.elapsed();
+        meter.step(member.machine, Path::new(&disk.id), (done, of), now);
+    }
+    let bytes = of / 2;
+    let (message, done) = match done > bytes {
+        true => (texts::EXPORT_CHECK, done - bytes),
+        false => (texts::EXPORT_DISK, done),
+    };
+    let text = message
+        .with("machine", &member.machine_name)
+        .with("disk", &disk.id)
+        .with("done", done / MIB)
+        .with("of", bytes.div_ceil(MIB));
+    let percent = meter.percent(COPY, machines).unwrap_or(COPY.0);
+    progress(op, percent, meter.told(text, machines));
 }
 
 fn copy_disk(

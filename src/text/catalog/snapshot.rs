@@ -66,6 +66,7 @@ super::messages! {
     FORGETTING = "snapshot.forgetting", "taking the snapshots out of the records";
     CLEANING = "snapshot.cleaning", "removing and merging files";
     DESTROY_ENDING = "snapshot.destroy-ending", "recording the end";
+    PACED = "snapshot.paced", "{doing}, {rate} MiB/s, {left} left";
     MERGING = "snapshot.merging", "merging machine {machine}, disk {disk}: {done} of {of} MiB";
     DESTROYED = "snapshot.destroyed", "snapshot set {set} is destroyed";
     DESTROYED_MEMBER = "snapshot.destroyed-member", "the snapshot of machine {machine} in snapshot set {set} is destroyed";
@@ -121,7 +122,8 @@ super::messages! {
     EXPORTING = "snapshot.exporting", "exporting snapshot set {set}";
     EXPORT_READING = "snapshot.export-reading", "taking the files of the set for reading";
     EXPORT_COPYING = "snapshot.export-copying", "copying disks and definitions";
-    EXPORT_DISK = "snapshot.export-disk", "copying machine {machine}, disk {disk}";
+    EXPORT_DISK = "snapshot.export-disk", "copying machine {machine}, disk {disk}: {done} of {of} MiB";
+    EXPORT_CHECK = "snapshot.export-check", "checking the copy of machine {machine}, disk {disk}: {done} of {of} MiB";
     EXPORT_MANIFEST = "snapshot.export-manifest", "writing the manifest";
     EXPORT_REVEALING = "snapshot.export-revealing", "giving the export its name";
     EXPORT_COMMITTING = "snapshot.export-committing", "recording the export";
