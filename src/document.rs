@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use crate::text::reader;
+
 /// The member that holds the checksum.
 const CHECKSUM: &str = "checksum";
 
@@ -63,7 +65,7 @@ pub fn write(body: &impl Serialize) -> io::Result<Vec<u8>> {
 /// # Errors
 /// [`Damaged`].
 pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<Document<T>, Damaged> {
-    let malformed = |e: serde_json::Error| Damaged::Malformed(e.to_string());
+    let malformed = |e: serde_json::Error| Damaged::Malformed(reader::told_of_json(&e));
     let mut map: Map<String, Value> = serde_json::from_slice(text).map_err(malformed)?;
     let told = map.remove(CHECKSUM);
     if let Some(told) = &told
@@ -81,7 +83,7 @@ pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<Document<T>, Damaged> {
 /// # Errors
 /// [`Damaged::Malformed`].
 pub fn read_unchecked<T: DeserializeOwned>(text: &[u8]) -> Result<Document<T>, Damaged> {
-    let malformed = |e: serde_json::Error| Damaged::Malformed(e.to_string());
+    let malformed = |e: serde_json::Error| Damaged::Malformed(reader::told_of_json(&e));
     let mut map: Map<String, Value> = serde_json::from_slice(text).map_err(malformed)?;
     map.remove(CHECKSUM);
     let body = serde_json::from_value(Value::Object(map)).map_err(malformed)?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// own layer's earlier lines and every layer below, and nothing else.
 const LAYERS: &[&[&str]] = &[
     &[
+        "text",
         "failpoint",
         "document",
         "held",
@@ -15,7 +16,6 @@ const LAYERS: &[&[&str]] = &[
         "audit",
         "id",
         "telemetry",
-        "text",
     ],
     &["xml", "cim", "inventory"],
     &["framing", "soap", "wscim", "wsman", "handler"],

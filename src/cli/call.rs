@@ -4,6 +4,7 @@ use serde_json::Value as Json;
 
 use crate::client::{Client, Object, Reference, Value};
 
+use super::actives::{Actives, Changed};
 use super::failure::Failure;
 use super::job;
 use super::output::Output;
@@ -64,18 +65,58 @@ pub(super) async fn ended(
     result: Json,
     done: impl FnOnce() -> String,
 ) -> Result<(), Failure> {
-    if let Some(running) = answer.get("Job").reference() {
-        if no_wait {
-            let line = || format!("job {}", job_id(answer).unwrap_or_default());
-            return output.result(result, line);
-        }
-        let ended = job::wait(client, running, output).await;
-        let ended = ended.map_err(|failure| lost(&failure, &result, output))?;
-        if let Some(failure) = job::failure(&ended) {
-            return Err(failure);
-        }
+    match followed(client, answer, no_wait, output, &result).await? {
+        true => output.result(result, done),
+        false => output.result(result, || running(answer)),
     }
-    output.result(result, done)
+}
+
+/// What is said of a job that nobody waits for.
+fn running(answer: &Object) -> String {
+    format!("job {}", job_id(answer).unwrap_or_default())
+}
+
+/// [`ended`] of an operation that may give machines other active files; these are told too.
+pub(super) async fn ended_on(
+    client: &Client,
+    answer: &Object,
+    before: &Actives,
+    output: &Output,
+    mut result: Json,
+    done: String,
+) -> Result<(), Failure> {
+    followed(client, answer, false, output, &result).await?;
+    let changed = before.changed(&before.again(client).await);
+    if let Json::Object(fields) = &mut result {
+        let objects = changed.iter().map(Changed::object);
+        fields.insert("changed".to_owned(), objects.collect());
+    }
+    output.result(result, || {
+        let lines = changed.iter().map(|c| format!("\n{}", c.in_words()));
+        format!("{done}{}", lines.collect::<String>())
+    })
+}
+
+/// Waits for the job of an accepted call, if there is one and if that is wanted; `false` if it was not.
+async fn followed(
+    client: &Client,
+    answer: &Object,
+    no_wait: bool,
+    output: &Output,
+    result: &Json,
+) -> Result<bool, Failure> {
+    let Some(running) = answer.get("Job").reference() else {
+        return Ok(true);
+    };
+    if no_wait {
+        return Ok(false);
+    }
+    let ended = job::wait(client, running, output).await;
+    let ended = ended.map_err(|failure| lost(&failure, result, output))?;
+    match job::failure(&ended) {
+        Some(failure) => Err(failure),
+        None => Ok(true),
+    }
 }
 
 /// The failure of a call whose job could not be followed to its end: it says what to look for.

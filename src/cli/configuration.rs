@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::json;
 
-use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, Mistake};
-use crate::server;
-use crate::tls;
+use crate::server::{self, Fitness, StartError};
 
 use super::failure::{Exit, Failure};
+use super::local::DataDir;
 use super::output::{Output, count};
 
 #[derive(Debug, Subcommand)]
@@ -20,11 +19,13 @@ pub(super) enum Command {
         /// The file.
         #[arg(default_value = "groupshot.toml")]
         file: PathBuf,
+        #[command(flatten)]
+        data: DataDir,
     },
 }
 
 pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
-    let Command::Check { file } = command;
+    let Command::Check { file, data } = command;
     let config = match Config::load(file) {
         Ok(config) => config,
         Err(ConfigError::Wrong { file, mistakes }) => {
@@ -33,10 +34,10 @@ pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
         Err(other) => return Err(other.into()),
     };
     let name = file.display().to_string();
-    // Whether HTTPS is switched on here or by `serve --tls-listen`, the files must be sound.
-    let mut warnings = tls::check(&config.tls.files(), SystemClock::shared().now())
-        .map_err(|error| Failure::new(Exit::Config, error))?;
-    warnings.extend(server::misfits(&config));
+    let Fitness { errors, warnings } = server::fitness(&config, &data.path()?);
+    if !errors.is_empty() {
+        return Err(refused(&name, errors, &warnings, output)?);
+    }
     output.result(
         json!({"file": name, "ok": true, "warnings": warnings}),
         || {
@@ -48,6 +49,36 @@ pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
             text
         },
     )
+}
+
+/// Tells each reason why no server starts with it in a line of its own, or all in one object. The first decides the
+/// exit code, as it does for `serve`.
+fn refused(
+    file: &str,
+    errors: Vec<StartError>,
+    warnings: &[String],
+    output: &Output,
+) -> Result<Failure, Failure> {
+    let failures: Vec<Failure> = errors.into_iter().map(Failure::from).collect();
+    let exit = failures.first().map_or(Exit::Failed, |first| first.exit);
+    if output.is_json() {
+        let object = |f: &Failure| json!({"kind": f.exit.kind(), "text": f.message});
+        let objects: Vec<_> = failures.iter().map(object).collect();
+        let result = json!({"file": file, "ok": false, "refusals": objects, "warnings": warnings});
+        output.result(result, String::new)?;
+        let number = count(failures.len(), "reason");
+        let text = format_args!("{file}: no server starts here: {number}");
+        return Ok(Failure::new(exit, text));
+    }
+    for warning in warnings {
+        output.note(format_args!("warning: {warning}"));
+    }
+    let mut failures = failures.into_iter().rev();
+    let last = failures.next().map(|f| f.message).unwrap_or_default();
+    for failure in failures.rev() {
+        output.error(&failure);
+    }
+    Ok(Failure::new(exit, last))
 }
 
 /// Tells each mistake in a line of its own, or all in one object. The last line is the failure.

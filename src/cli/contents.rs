@@ -8,8 +8,8 @@ use crate::client::{Client, Object, Reference};
 use super::failure::Failure;
 use super::remote::{MACHINE, NAMESPACE, SNAPSHOT_SET};
 
-const SETTINGS: &str = "Msvm_VirtualSystemSettingData";
-const DISK: &str = "Msvm_StorageAllocationSettingData";
+pub(super) const SETTINGS: &str = "Msvm_VirtualSystemSettingData";
+pub(super) const DISK: &str = "Msvm_StorageAllocationSettingData";
 /// Of so many members machines and disks are asked for one by one; of more it is quicker to read those of the whole
 /// server.
 const FEW: usize = 4;
@@ -92,17 +92,17 @@ async fn of_all(client: &Client) -> Result<(Vec<Object>, Vec<Object>), Failure> 
     Ok((machines, client.query(NAMESPACE, &disks).await?))
 }
 
-fn query_machines() -> String {
+pub(super) fn query_machines() -> String {
     format!("SELECT {}, ElementName FROM {}", MACHINE.key, MACHINE.class)
 }
 
-fn name(machine: &Object) -> (String, String) {
+pub(super) fn name(machine: &Object) -> (String, String) {
     let text = |property| machine.text(property).to_owned();
     (text(MACHINE.key), text("ElementName"))
 }
 
 /// A text as WQL has it.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     let text = text.replace('\\', r"\\").replace('\'', r"\'");
     format!("'{text}'")
 }

@@ -85,6 +85,10 @@ fn object(it: &Ended) -> Json {
             fields.entry(list).or_insert_with(|| json!([]));
         }
         fields.entry("recovered").or_insert(json!(false));
+        fields.entry("moreMachines").or_insert(json!(0));
+        for unknown in ["job", "code", "directory"] {
+            fields.entry(unknown).or_insert(Json::Null);
+        }
     }
     object
 }

@@ -152,12 +152,12 @@ pub(super) async fn wait(
     let mut cancelled = false;
     loop {
         let now = client.get(job).await?;
-        let percent = now.number("PercentComplete").unwrap_or(0);
-        progress.show(percent, now.text("JobStatus"));
-        // 2 to 6 are the states of a job that goes on.
+        // 2 to 6 are the states of a job that goes on. How one has ended is told by whoever waits.
         if now.number("JobState").is_some_and(|state| state > 6) {
             return Ok(now);
         }
+        let percent = now.number("PercentComplete").unwrap_or(0);
+        progress.show(percent, now.text("JobStatus"));
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
             _ = interrupt.recv(), if !cancelled => {

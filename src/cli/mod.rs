@@ -4,6 +4,7 @@
 //! speak WS-Management through `client`. Results go to standard output (for people, or with `--json` as
 //! objects with a `version`), everything else to standard error as one line.
 
+mod actives;
 mod call;
 mod check;
 mod collection;
@@ -23,6 +24,7 @@ mod relocate;
 mod remote;
 mod rescue;
 mod schema;
+mod screen;
 mod serve;
 mod show;
 mod snapshot;
@@ -36,6 +38,7 @@ use clap::{Parser, Subcommand};
 
 use failure::Failure;
 use output::Output;
+use screen::Color;
 
 /// Snapshot sets of whole groups of virtual machines, over WS-Management.
 #[derive(Debug, Parser)]
@@ -47,6 +50,15 @@ struct Cli {
     /// Print results and errors only: no progress, no notes.
     #[arg(long, short, global = true)]
     quiet: bool,
+    /// Colours: on a terminal, unless NO_COLOR is set; always; or never.
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    color: Color,
     #[command(subcommand)]
     command: Command,
 }
@@ -100,13 +112,15 @@ pub fn main() -> ExitCode {
             // Help and version are errors to clap too; both go where they should.
             let in_json = std::env::args_os().any(|word| word == "--json");
             match error.use_stderr() && in_json {
-                true => Output::new(true, false).error(&Failure::usage(error.render())),
+                true => {
+                    Output::new(true, false, Color::Never).error(&Failure::usage(error.render()))
+                }
                 false => drop(error.print()),
             }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let output = Output::new(cli.json, cli.quiet);
+    let output = Output::new(cli.json, cli.quiet, cli.color);
     match run(cli.command, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -7,6 +7,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
+use super::screen::{Color, colored, is_mark};
+
+pub(super) use super::screen::table;
+pub(super) use crate::text::size;
 
 /// Version of the objects that `--json` prints; grows when a field changes its meaning or goes.
 const JSON_VERSION: u32 = 1;
@@ -16,11 +20,12 @@ const JSON_VERSION: u32 = 1;
 pub(super) struct Output {
     json: bool,
     quiet: bool,
+    color: Color,
 }
 
 impl Output {
-    pub(super) fn new(json: bool, quiet: bool) -> Self {
-        Self { json, quiet }
+    pub(super) fn new(json: bool, quiet: bool, color: Color) -> Self {
+        Self { json, quiet, color }
     }
 
     /// Is it JSON that is wanted?
@@ -35,7 +40,10 @@ impl Output {
         text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
         let line = match (self.json, fields) {
-            (false, _) => visible(&text(), true),
+            (false, _) => {
+                let on = self.color.on(io::stdout().is_terminal());
+                colored(&visible(&text(), true), on)
+            }
             (true, Value::Object(mut object)) => {
                 object.insert("version".to_owned(), json!(JSON_VERSION));
                 Value::Object(object).to_string()
@@ -66,7 +74,11 @@ impl Output {
             }
             false => {
                 let message = visible(&failure.message.replace('\n', " "), false);
-                writeln!(err, "groupshot: {message}")
+                let name = match self.color.on(err.is_terminal()) {
+                    true => "\u{1b}[31mgroupshot:\u{1b}[0m",
+                    false => "groupshot:",
+                };
+                writeln!(err, "{name} {message}")
             }
         };
     }
@@ -85,7 +97,19 @@ impl Output {
             output: *self,
             bar,
             phase: String::new(),
+            told: 0,
         }
+    }
+}
+
+/// So many hundredths further, progress is told again where there is no terminal.
+const LEAP: u64 = 10;
+
+/// A status without the numbers at its end, which change all the time: `: 12 of 40 MiB, …`.
+fn stage(status: &str) -> &str {
+    match status.rsplit_once(": ") {
+        Some((stage, rest)) if rest.starts_with(|c: char| c.is_ascii_digit()) => stage,
+        _ => status,
     }
 }
 
@@ -94,6 +118,7 @@ pub(super) struct Progress {
     output: Output,
     bar: Option<ProgressBar>,
     phase: String,
+    told: u64,
 }
 
 impl Progress {
@@ -101,10 +126,11 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_position(percent);
             bar.set_message(visible(phase, false));
-        } else if phase != self.phase {
+        } else if stage(phase) != self.phase || percent >= self.told.saturating_add(LEAP) {
             self.output.note(format_args!("{percent:>3} % {phase}"));
+            stage(phase).clone_into(&mut self.phase);
+            self.told = percent;
         }
-        phase.clone_into(&mut self.phase);
     }
 }
 
@@ -145,24 +171,6 @@ pub(super) fn count(n: usize, one: &str) -> String {
     format!("{n} {one}{ending}")
 }
 
-/// Bytes for people: `512 bytes`, `1.5 GiB`. A scaled number is rounded; JSON has the bytes.
-pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let (mut tenths, mut unit) = (None, None);
-    for (n, name) in (1_u32..).zip(UNITS) {
-        let one = 1_u128 << (10 * n);
-        if u128::from(bytes) >= one {
-            tenths = Some((u128::from(bytes) * 10 + one / 2) / one);
-            unit = Some(name);
-        }
-    }
-    match (tenths, unit) {
-        (Some(tenths), Some(unit)) if tenths % 10 == 0 => format!("{} {unit}", tenths / 10),
-        (Some(tenths), Some(unit)) => format!("{}.{} {unit}", tenths / 10, tenths % 10),
-        _ => format!("{bytes} bytes"),
-    }
-}
-
 /// A moment as a server writes it, in whole seconds: `2026-11-20 23:44:04`. Other forms stay.
 pub(super) fn moment(wire: &str) -> String {
     match wire.strip_suffix('Z').and_then(|utc| utc.split_once('T')) {
@@ -188,7 +196,8 @@ fn turns(c: char) -> bool {
 pub(super) fn visible(text: &str, lines: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        match (c.is_control() || turns(c)) && !(lines && c == '\n') {
+        let hidden = c.is_control() || turns(c) || is_mark(c);
+        match hidden && !(lines && (c == '\n' || is_mark(c))) {
             true => out.extend(c.escape_default()),
             false => out.push(c),
         }
@@ -196,85 +205,9 @@ pub(super) fn visible(text: &str, lines: bool) -> String {
     out
 }
 
-/// How wide a column may be. The last one has no limit: nothing follows it, and it may hold a path to copy.
-const WIDEST: usize = 60;
-
-fn cut(cell: &str) -> String {
-    let mut short: String = cell.chars().take(WIDEST).collect();
-    if short.len() < cell.len() {
-        short.pop();
-        short.push('…');
-    }
-    short
-}
-
-/// Rows as columns, the first row as heading.
-pub(super) fn table(rows: &[Vec<String>]) -> String {
-    let shown = |row: &Vec<String>| -> Vec<String> {
-        let cells = row.iter().map(|cell| visible(cell, false)).enumerate();
-        cells
-            .map(|(n, cell)| match n + 1 < row.len() {
-                true => cut(&cell),
-                false => cell,
-            })
-            .collect()
-    };
-    let rows: Vec<Vec<String>> = rows.iter().map(shown).collect();
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |n: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(n));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut out = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(&widths);
-        let line: String = cells
-            .map(|(cell, width)| format!("{cell:width$}  "))
-            .collect();
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_table_has_straight_columns() {
-        let row = |a: &str, b: &str| vec![a.to_owned(), b.to_owned()];
-        let text = table(&[row("NAME", "ID"), row("web", "1"), row("database", "2")]);
-        assert_eq!(text, "NAME      ID\nweb       1\ndatabase  2\n");
-    }
-
-    #[test]
-    fn a_name_cannot_command_the_terminal_and_not_push_the_others_away() {
-        let row = |a: &str, b: &str| vec![a.to_owned(), b.to_owned()];
-        let text = table(&[row("a\u{1b}[2J\nb", "1\r")]);
-        assert_eq!(text, "a\\u{1b}[2J\\nb  1\\r\n");
-        assert_eq!(visible("a\u{202e}b\nשלום", true), "a\\u{202e}b\nשלום");
-        let long = "é".repeat(61);
-        let text = table(&[row(&long, &long), row(&"é".repeat(60), "x")]);
-        let short = format!("{}…", "é".repeat(59));
-        assert_eq!(text, format!("{short}  {long}\n{}  x\n", "é".repeat(60)));
-    }
-
-    #[test]
-    fn a_size_is_told_in_the_largest_unit_that_it_fills() {
-        let table = [
-            (0, "0 bytes"),
-            (1023, "1023 bytes"),
-            (1024, "1 KiB"),
-            (1536, "1.5 KiB"),
-            (10 << 30, "10 GiB"),
-            (u64::MAX, "16 EiB"),
-        ];
-        for (bytes, told) in table {
-            assert_eq!(size(bytes), told);
-        }
-    }
 
     #[test]
     fn a_moment_is_told_in_whole_seconds() {

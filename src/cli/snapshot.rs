@@ -1,12 +1,13 @@
 //! `groupshot snapshot …`: snapshot sets of collections, over WS-Management.
 
 use clap::{Subcommand, ValueEnum};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::client::{Client, Object, Reference, Value};
 use crate::xml::Writer;
 
-use super::call::{self, ended, job_id, snapshot_arguments};
+use super::actives::Actives;
+use super::call::{self, ended, ended_on, job_id, snapshot_arguments};
 use super::collection::end;
 use super::contents::{self, member_reference};
 use super::failure::Failure;
@@ -145,6 +146,10 @@ async fn create(wish: &Create, output: &Output) -> Result<(), Failure> {
     sendable("name", wish.name.as_deref().unwrap_or_default())?;
     let client = wish.remote.client()?;
     let collection = find(&client, COLLECTION, &wish.collection).await?;
+    let before = match wish.no_wait {
+        true => Actives::default(),
+        false => Actives::of_collection(&client, &collection).await,
+    };
     let answer = call_create(
         &client,
         reference(COLLECTION, &collection),
@@ -157,8 +162,17 @@ async fn create(wish: &Create, output: &Output) -> Result<(), Failure> {
         .and_then(|s| s.text(SNAPSHOT_SET.key))
         .unwrap_or_default();
     let result = json!({"set": set, "job": job_id(&answer)});
-    let done = || format!("snapshot set {set}");
-    ended(&client, &answer, wish.no_wait, output, result, done).await
+    let done = format!("snapshot set {set}");
+    told(
+        &client,
+        &answer,
+        wish.no_wait,
+        &before,
+        output,
+        result,
+        done,
+    )
+    .await
 }
 
 /// SnapshotType.
@@ -201,13 +215,23 @@ async fn apply(wish: &Apply, output: &Output) -> Result<(), Failure> {
             return Err(Failure::failed("nothing is applied"));
         }
     }
+    let before = before(&client, wish.no_wait, id).await;
     let answer = match &wish.member {
         None => call_apply(&client, reference(SNAPSHOT_SET, &set)).await?,
         Some(member) => apply_member(&client, id, member).await?,
     };
     let result = json!({"set": id, "job": job_id(&answer)});
-    let done = || format!("snapshot set `{}` {id} applied", one_line(name));
-    ended(&client, &answer, wish.no_wait, output, result, done).await
+    let done = format!("snapshot set `{}` {id} applied", one_line(name));
+    told(
+        &client,
+        &answer,
+        wish.no_wait,
+        &before,
+        output,
+        result,
+        done,
+    )
+    .await
 }
 
 async fn delete(wish: &Delete, output: &Output) -> Result<(), Failure> {
@@ -231,10 +255,44 @@ async fn delete(wish: &Delete, output: &Output) -> Result<(), Failure> {
         "AffectedSnapshotCollection",
         reference(SNAPSHOT_SET, &set).into(),
     )];
+    let before = before(&client, wish.no_wait, id).await;
     let answer = accepted(&client, "DestroySnapshot", &arguments).await?;
     let result = json!({"set": id, "job": job_id(&answer)});
-    let done = || format!("snapshot set `{}` {id} deleted", one_line(name));
-    ended(&client, &answer, wish.no_wait, output, result, done).await
+    let done = format!("snapshot set `{}` {id} deleted", one_line(name));
+    told(
+        &client,
+        &answer,
+        wish.no_wait,
+        &before,
+        output,
+        result,
+        done,
+    )
+    .await
+}
+
+/// The active files of the machines of a set, if it is waited for what becomes of them.
+async fn before(client: &Client, no_wait: bool, set: &str) -> Actives {
+    match no_wait {
+        true => Actives::default(),
+        false => Actives::of_set(client, set).await,
+    }
+}
+
+/// Follows the job if that is wanted, and tells the result with the active files that are others now.
+async fn told(
+    client: &Client,
+    answer: &Object,
+    no_wait: bool,
+    before: &Actives,
+    output: &Output,
+    result: Json,
+    done: String,
+) -> Result<(), Failure> {
+    match no_wait {
+        true => ended(client, answer, true, output, result, || done).await,
+        false => ended_on(client, answer, before, output, result, done).await,
+    }
 }
 
 /// Calls ApplySnapshot of one member's snapshot.

@@ -6,6 +6,8 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer, Error};
 
+use crate::text::reader;
+
 use super::Config;
 
 /// One thing that is wrong in a file.
@@ -62,7 +64,7 @@ fn largest_part(text: &str, mut rest: Spanned<DeTable<'_>>) -> (Option<Config>, 
             Ok(config) => return (Some(config), found),
             Err(error) => error,
         };
-        let reason = error.message().replace("unknown field", "unknown key");
+        let reason = reader::told(error.message());
         let at = error.span().map_or(0, |span| span.start);
         let line = line_at(text, at);
         match take_out(rest.get_mut(), at) {
@@ -125,7 +127,7 @@ fn syntax(text: &str, error: &Error) -> Mistake {
     Mistake {
         line: line_at(text, span.map_or(0, |span| span.start)),
         key: String::new(),
-        text: error.message().replace('\n', " "),
+        text: reader::told(error.message()),
     }
 }
 

@@ -71,6 +71,7 @@ use crate::auth::certificate::{Mapping, Owner};
 use crate::auth::users;
 use crate::handler::Role;
 use crate::telemetry;
+use crate::text::reader;
 use crate::tls;
 
 use values::{audit_to, duration, size};
@@ -436,7 +437,7 @@ impl Config {
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(file).map_err(|e| ConfigError::Unreadable {
             file: file.to_owned(),
-            reason: e.to_string(),
+            reason: reader::told_of_file(&e),
         })?;
         let mut config = Self::parse(&text).map_err(|mistakes| ConfigError::Wrong {
             file: file.to_owned(),

@@ -20,6 +20,7 @@ use crate::id::VmId;
 use crate::inventory::{self, Format, Image, NAME_MAX};
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
+use crate::text::reader;
 
 /// The operator's file.
 pub(crate) const DEFINITION: &str = "vm.toml";
@@ -101,8 +102,8 @@ impl Definition {
     pub(crate) fn load_exported(file: &Path) -> Result<Self, Text> {
         let absolute = std::path::absolute(file);
         let mut it = absolute.map_err(|e| e.to_string()).and_then(|file| {
-            let text = fs::read_to_string(&file).map_err(|e| e.to_string())?;
-            let mut it: Self = toml::from_str(&text).map_err(|e| e.to_string())?;
+            let text = fs::read_to_string(&file).map_err(|e| reader::told_of_file(&e))?;
+            let mut it: Self = toml::from_str(&text).map_err(|e| told(&text, &e))?;
             for disk in &mut it.disk {
                 disk.path = file.with_file_name(&disk.path);
             }
@@ -130,7 +131,7 @@ impl Definition {
                 .with("file", file.display())
                 .with("cause", cause.trim_end())
         };
-        let text = fs::read_to_string(file).map_err(|e| fail(e.to_string()))?;
+        let text = fs::read_to_string(file).map_err(|e| fail(reader::told_of_file(&e)))?;
         Self::parse(&text, file, id)
     }
 
@@ -141,7 +142,7 @@ impl Definition {
                 .with("file", file.display())
                 .with("cause", cause.trim_end())
         };
-        let it: Self = toml::from_str(text).map_err(|e| fail(e.to_string()))?;
+        let it: Self = toml::from_str(text).map_err(|e| fail(told(text, &e)))?;
         let refuse = |text: Text| Err(text.with("file", file.display()));
         if let Some(text) = it.unread() {
             return refuse(text);
@@ -197,7 +198,7 @@ impl Definition {
 /// # Errors
 /// In words what is wrong with the text.
 pub fn with_disks(text: &str, files: &BTreeMap<String, String>) -> Result<String, String> {
-    let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
+    let mut table: toml::Table = text.parse().map_err(|e| told(text, &e))?;
     let disks = table.get_mut("disk").and_then(toml::Value::as_array_mut);
     let disks = disks.ok_or("it names no disks")?;
     disks.retain_mut(|disk| {
@@ -211,6 +212,11 @@ pub fn with_disks(text: &str, files: &BTreeMap<String, String>) -> Result<String
         false
     });
     toml::to_string(&table).map_err(|e| e.to_string())
+}
+
+/// What is wrong with the text, with the line.
+fn told(text: &str, error: &toml::de::Error) -> String {
+    reader::told_of(text, error.message(), error.span())
 }
 
 /// A path of a definition, and where it stands.
@@ -241,7 +247,7 @@ pub(crate) fn paths(text: &str) -> Result<(String, Vec<DiskPath>), String> {
         path: toml::Spanned<PathBuf>,
         format: Format,
     }
-    let it: Outline = toml::from_str(text).map_err(|e| e.to_string())?;
+    let it: Outline = toml::from_str(text).map_err(|e| told(text, &e))?;
     let path = |entry: Entry| {
         let place = entry.path.span();
         let before = text.get(..place.start).unwrap_or_default();
@@ -537,7 +543,7 @@ mod tests {
             ),
             (
                 format!("format = 1\n{disk}[qemu]\noverlay_ok = 1\n"),
-                "expected a boolean",
+                "expected true or false",
             ),
             (
                 format!("format = 1\n{}", disk.replace("/a.raw", "a.raw")),

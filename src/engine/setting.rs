@@ -15,6 +15,7 @@ use crate::engine::{EngineError, EngineErrorKind};
 use crate::id::VmId;
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
+use crate::text::reader;
 
 /// What is to be changed; `None` stays as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -105,7 +106,7 @@ fn error(kind: EngineErrorKind, text: Text) -> EngineError {
 fn edited(text: &str, changes: &Changes) -> Result<String, String> {
     let mut document: DocumentMut = text
         .parse()
-        .map_err(|e: toml_edit::TomlError| e.to_string())?;
+        .map_err(|e: toml_edit::TomlError| reader::told_of(text, e.message(), e.span()))?;
     if let Some(allowed) = changes.overlay_ok {
         flag(&mut document, "qemu", "overlay_ok", allowed)?;
     }

@@ -3,6 +3,7 @@
 
 mod ask;
 mod checkup;
+mod fitness;
 mod frozen;
 mod here;
 mod identity;
@@ -20,7 +21,6 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::config::{AuditTo, Config};
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
 use crate::http;
@@ -30,6 +30,7 @@ use crate::tls::TlsError;
 
 pub use ask::{history, unlock};
 pub use checkup::Checkup;
+pub use fitness::{Fitness, fitness};
 pub use here::{Differing, HERE_FAILPOINTS, Here, HereState, here};
 pub use machines::{change_machine, import_machine, machines, not_clonable, remove_machine};
 pub use rebuild::{REBUILD_FAILPOINTS, Rebuild, RebuildState, Stands, rebuild};
@@ -121,56 +122,6 @@ fn enough_files(connections: usize, allowed: usize) -> Result<(), String> {
              lower it, or raise the limit (LimitNOFILE= of the unit, ulimit -Hn)"
         )),
     }
-}
-
-/// What of the configuration does not fit this machine as it is now: nothing that keeps the file from being
-/// right, but the server would not start, or not as meant.
-#[must_use]
-pub fn misfits(config: &Config) -> Vec<String> {
-    let mut found = Vec::new();
-    let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard);
-    let hard = usize::try_from(hard).unwrap_or(usize::MAX);
-    found.extend(enough_files(config.limits.connections, hard).err());
-    for address in [Some(config.listen.http), config.listen.https]
-        .into_iter()
-        .flatten()
-    {
-        // In use is no misfit: it may be our own server that has it.
-        if let Err(error) = std::net::TcpListener::bind((address.ip(), 0)) {
-            found.push(format!(
-                "listen: {} is no address of this host: {error}",
-                address.ip()
-            ));
-        }
-    }
-    if let AuditTo::File(path) = &config.log.audit {
-        found.extend(no_audit_file(path));
-    }
-    for root in config.export.roots.iter().filter(|root| !root.is_dir()) {
-        let root = root.display();
-        found.push(format!("export.roots: there is no folder {root}"));
-    }
-    if config.listen.https.is_none() && config.tls.certificate.is_some() {
-        found.push("tls.certificate is shown to nobody: there is no listen.https".to_owned());
-    }
-    if config.auth.allow_unencrypted && !config.listen.http.ip().is_loopback() {
-        found.push("auth.allow_unencrypted: passwords cross the network in the open".to_owned());
-    }
-    if !config.auth.basic && config.roles.mappings.is_empty() {
-        found.push("nobody can log on: auth.basic is off, and roles.mappings is empty".to_owned());
-    }
-    found
-}
-
-/// Why the audit log cannot be written there.
-fn no_audit_file(path: &Path) -> Option<String> {
-    let in_folder = |p: &Path| p.as_os_str().is_empty() || p.is_dir();
-    let wrong = match path.parent().is_some_and(in_folder) {
-        _ if path.is_dir() => "is a folder, not a file",
-        true => return None,
-        false => "has no folder to be in",
-    };
-    Some(format!("log.audit: {} {wrong}", path.display()))
 }
 
 /// The data directory, absolute; made for this user alone if it is missing.

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::Audit;
-use crate::auth::users::{self, UserError, Users};
+use crate::auth::users::{self, Users};
 use crate::auth::{self, Authenticator};
 use crate::cim::Schema;
 use crate::clock::SharedClock;
@@ -46,8 +46,8 @@ use crate::wsman::request::Limits;
 use super::parts::Parts;
 use super::systemd::{Notify, Sockets};
 use super::{
-    StartError, checkup, enough_files, frozen, identity, make_data_dir, raise_open_files, records,
-    relocate, require_database,
+    StartError, checkup, enough_files, fitness, frozen, identity, make_data_dir, raise_open_files,
+    records, relocate,
 };
 
 /// What the parts of the server get beyond the time of requests and operations to end when it stops.
@@ -98,8 +98,8 @@ impl Server {
         notify: Arc<Notify>,
     ) -> Result<Self, StartError> {
         enough_files(config.limits.connections, raise_open_files()).map_err(StartError::Config)?;
+        fitness::require(config, data_dir, &sockets)?;
         let data_dir = make_data_dir(data_dir)?;
-        require_database(&data_dir)?;
         let sqlite = records::open_store(&data_dir)?;
         records::require_known(&data_dir, &sqlite)?;
         relocate::writable(&data_dir)?;
@@ -429,15 +429,19 @@ async fn sockets(
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|e| {
-        let text = format!("cannot listen on {address}: {e}");
-        match e.kind() {
-            ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable | ErrorKind::PermissionDenied => {
-                StartError::Busy(text)
-            }
-            _ => StartError::Failed(text),
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|e| cannot_listen(address, &e))
+}
+
+/// Why there is no listening.
+pub(super) fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> StartError {
+    let text = format!("cannot listen on {address}: {error}");
+    match error.kind() {
+        ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable | ErrorKind::PermissionDenied => {
+            StartError::Busy(text)
         }
-    })
+        _ => StartError::Failed(text),
+    }
 }
 
 fn authenticator(
@@ -446,12 +450,7 @@ fn authenticator(
     audit: &Audit,
     clock: SharedClock,
 ) -> Result<Arc<Authenticator>, StartError> {
-    let users = Users::follow(data_dir, clock.clone()).map_err(|error| match error {
-        UserError::Changed(_) | UserError::Malformed { .. } => {
-            StartError::Config(error.to_string())
-        }
-        other => StartError::failed(other),
-    })?;
+    let users = Users::follow(data_dir, clock.clone()).map_err(fitness::no_users)?;
     if let Err(error) = users::vouch(data_dir) {
         tracing::warn!(%error, "The users file gets no checksum");
     }

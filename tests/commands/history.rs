@@ -103,3 +103,29 @@ fn how_every_operation_ended_can_be_read_with_its_names_also_after_a_restart() {
     let _server = start();
     assert_eq!(history(&data, &[]), all, "after a restart");
 }
+
+#[test]
+fn the_history_of_a_copy_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    Server::with(&Options {
+        args: &["--engine", "sim"],
+        data: Some(&data),
+        ..Options::default()
+    })
+    .stop();
+    let copy = home.path().join("copy");
+    std::fs::create_dir(&copy).unwrap();
+    for file in std::fs::read_dir(&data).unwrap().map(Result::unwrap) {
+        if file.file_type().unwrap().is_file() {
+            std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+        }
+    }
+    fails(
+        &run_in(&copy, &["history"], ""),
+        3,
+        "is not the one that its directory.json was made for",
+    );
+    ok(&run_in(&data, &["history"], ""));
+}

@@ -95,9 +95,9 @@ fn every_mistake_of_a_configuration_is_told_in_a_line_or_in_one_object() {
     let lines: Vec<&str> = told.lines().collect();
     let wanted = [
         ":2: listen.httpp: unknown key `httpp`, expected ",
-        ":4: limits.envelope: invalid value: string \"12KB\", expected a number of bytes",
+        ":4: limits.envelope: expected a number of bytes",
         ":5: limits.foo: unknown key `foo`, expected ",
-        ":7: snapshot.reserve: invalid value: integer `-1`, expected a number of bytes",
+        ":7: snapshot.reserve: expected a number of bytes",
         ":9: job.keep must be at least 5m",
         ":11: export.roots must hold absolute paths, not sets",
     ];
@@ -133,15 +133,17 @@ fn more_simulated_machines_than_documented_and_folders_that_do_not_fit_are_told(
     let serve = ["serve", "--engine", "sim", "--machines", "100001"];
     assert_eq!(code(&run_in(folder.path(), &serve, "")), 2);
     let at = folder.path().display();
-    let text = format!("[export]\nroots = [\"{at}/gone\", \"{at}\"]\n[log]\naudit = \"{at}\"\n");
+    let text = format!("[log]\naudit = \"{at}\"\n");
+    fails(
+        &check(&text),
+        3,
+        &format!("log.audit: {at}: it is a folder, not a file"),
+    );
+    let text = format!("[export]\nroots = [\"{at}/gone\", \"{at}\"]\n");
     let told = ok(&check(&text));
     let warned = |part: &str| told.contains(&format!("warning: {part}\n"));
     assert!(
         warned(&format!("export.roots: there is no folder {at}/gone")),
-        "{told}"
-    );
-    assert!(
-        warned(&format!("log.audit: {at} is a folder, not a file")),
         "{told}"
     );
     assert_eq!(told.matches("export.roots").count(), 1, "{told}");

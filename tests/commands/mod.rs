@@ -1,6 +1,7 @@
 //! The program at a shell: results, JSON, exit codes. Everything goes through the real binary.
 
 mod check;
+mod fit;
 mod history;
 mod local;
 mod machines;
@@ -10,6 +11,8 @@ mod requests;
 mod rescue;
 mod shapes;
 mod shown;
+mod told;
+mod words;
 
 use std::process::Output;
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value as Json;
 
-use crate::support::server::{Server, run_in};
+use crate::support::server::{Server, binary, run_in};
 use crate::support::site::{Ground, Image, Site};
 
 use super::json;
@@ -77,7 +78,49 @@ fn the_page_shows_what_each_command_prints_with_json() {
     local("vm show", &["vm", "show", "web"]);
     local("vm path", &["vm", "path", "web"]);
     local("user list", &["user", "list"]);
-    let server: Server = site.serve();
+    let with_password = run_in(
+        &site.data,
+        &["user", "add", "ann", "--password-stdin", "--json"],
+        "long enough a word\n",
+    );
+    assert_as_shown(&page, "user add", &json(&with_password));
+    local("user remove", &["user", "remove", "ann"]);
+    let schema = |command: &str, args: &[&str]| {
+        let out = Command::new(binary()).args(args).arg("--json").output();
+        assert_as_shown(&page, command, &json(&out.unwrap()));
+    };
+    schema("schema show", &["schema", "show"]);
+    schema(
+        "schema show CLASS",
+        &["schema", "show", "CIM_ManagedElement"],
+    );
+    let class = "schemas/virtualization/Msvm_SnapshotCollection.mof";
+    let class = Path::new(env!("CARGO_MANIFEST_DIR")).join(class);
+    schema(
+        "schema check",
+        &["schema", "check", class.to_str().unwrap()],
+    );
+    let file = site.configuration("[listen]\nhttp = \"127.0.0.1:0\"\n");
+    let file = file.to_str().unwrap();
+    local("config check", &["config", "check", file]);
+    let refused = |command: &str, text: &str| {
+        fs::write(file, text).unwrap();
+        let out = run_in(&site.data, &["config", "check", file, "--json"], "");
+        let printed = serde_json::from_slice(&out.stdout).unwrap();
+        assert_as_shown(&page, command, &printed);
+    };
+    refused(
+        "config check, refused",
+        "[listen]\nhttp = \"192.0.2.1:5985\"\n",
+    );
+    refused("config check, mistakes", "[limits]\ncontext = 3\n");
+    fs::write(
+        file,
+        format!("[export]\nroots = [\"{}\"]\n", site.images.display()),
+    )
+    .unwrap();
+    let mut server: Server = site.serve_configured(&fs::read_to_string(file).unwrap());
+    local("user unlock", &["user", "unlock", "ann"]);
     let remote = |command: &str, args: &[&str]| {
         let printed = json(&server.cli(&[args, &["--json"]].concat()));
         assert_as_shown(&page, command, &printed);
@@ -98,7 +141,20 @@ fn the_page_shows_what_each_command_prints_with_json() {
     remote("job list", &["job", "list"]);
     remote("job show", &["job", "show", taken["job"].as_str().unwrap()]);
     remote("snapshot create", &["snapshot", "apply", "first", "--yes"]);
+    let place = site.images.to_str().unwrap();
+    remote("snapshot export", &["snapshot", "export", "first", place]);
+    remote("snapshot create", &["snapshot", "delete", "first", "--yes"]);
+    local("history", &["history", "--limit", "5"]);
+    remote("collection add", &["collection", "remove", "all", "web"]);
+    remote("collection add", &["collection", "add", "all", "web"]);
+    remote("collection delete", &["collection", "delete", "all"]);
+    local("vm remove", &["vm", "remove", "web"]);
     let none = server.cli(&["snapshot", "show", "none", "--json"]);
+    server.stop();
+    local("rescue", &["rescue"]);
+    let moved = ["relocate", "--from", "/nowhere/images", "--to", place];
+    local("relocate", &moved);
+    local("relocate --here", &["relocate", "--here"]);
     assert_as_shown(
         &page,
         "error",

@@ -203,19 +203,19 @@ fn overlays_allowed(machine: &Machine) -> String {
     format!(
         "overlay_ok: where an image of `{}` cannot be cloned, a snapshot set makes an overlay its active file; a \
          start from the old file would then boot what is stale and damage the set. Start it from {}, which {} to \
-         {} whatever that is; an overlay is qcow2, so {}.",
+         {}; an overlay is qcow2, so {}.",
         one_line(&machine.name),
         paths.join(", "),
         if one { "leads" } else { "lead" },
         if one {
-            "its active file"
+            "its active file whatever that is"
         } else {
-            "its active files"
+            "its active files whatever they are"
         },
         match machine.disks.iter().any(|d| d.format == Format::Raw) {
             true =>
                 "a raw disk becomes qcow2 with its first set: `groupshot vm show` tells the format",
-            false => "qcow2 they stay",
+            false => "the format stays",
         }
     )
 }

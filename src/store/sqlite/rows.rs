@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::store::{Change, State};
+use crate::text::reader;
 
 use super::OpenError;
 use super::counter::sum;
@@ -414,7 +415,7 @@ fn records<T: DeserializeOwned>(
             return Err(damaged(file, format!("record {id}: its checksum is wrong")));
         }
         let record = serde_json::from_str(&text)
-            .map_err(|reason| damaged(file, format!("record {id}: {reason}")))?;
+            .map_err(|e| damaged(file, format!("record {id}: {}", reader::told_of_json(&e))))?;
         out.push((id, record));
     }
     Ok(out)

@@ -1,0 +1,272 @@
+//! What the start of a server refuses, as one list: looked at by `config check`, which changes nothing, and by the
+//! start itself before it begins.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+use crate::auth::users::{self, UserError};
+use crate::clock::SystemClock;
+use crate::config::{AuditTo, Config};
+use crate::store::lock::{DirectoryLock, LockError};
+use crate::store::sqlite::OpenError;
+use crate::tls;
+
+use super::run::cannot_listen;
+use super::systemd::Sockets;
+use super::{StartError, enough_files, existing_data_dir, no_data_dir, relocate, require_database};
+
+/// What was found: why no server starts, the first reason first, and what is not as it was meant.
+#[derive(Debug, Default)]
+pub struct Fitness {
+    /// Each with the kind that `serve` would end with.
+    pub errors: Vec<StartError>,
+    /// What lets a server start all the same.
+    pub warnings: Vec<String>,
+}
+
+/// What is looked at.
+struct Look<'a> {
+    config: &'a Config,
+    data_dir: &'a Path,
+    /// Addresses that the server opens itself: none that were handed to it.
+    addresses: Vec<SocketAddr>,
+    /// HTTPS is spoken, or may be.
+    secure: bool,
+    /// A server has the data directory, and that is all right.
+    running: bool,
+}
+
+/// One reason for which no server starts.
+type Check = fn(&Look<'_>) -> Result<(), StartError>;
+
+/// In the order in which the start comes upon them.
+const CHECKS: &[Check] = &[
+    |it| enough_files(it.config.limits.connections, most_files()).map_err(StartError::Config),
+    |it| folder(it.data_dir),
+    |it| {
+        if it.running {
+            Ok(())
+        } else {
+            there(it, unlocked)
+        }
+    },
+    |it| there(it, require_database),
+    |it| there(it, relocate::writable),
+    |it| there(it, writable_parts),
+    |it| audit_file(it.config),
+    |it| there(it, known_users),
+    |it| it.addresses.iter().try_for_each(|a| free(*a)),
+    certificates,
+];
+
+/// Looks at everything, as for a server that opens its own sockets. Where one runs on the data directory, its address
+/// is its own, and that is no mistake of the configuration.
+#[must_use]
+pub fn fitness(config: &Config, data_dir: &Path) -> Fitness {
+    let in_use = there_now(data_dir).and_then(|d| in_use(&d));
+    let running = in_use.is_some();
+    let addresses = [Some(config.listen.http), config.listen.https];
+    let addresses = addresses.into_iter().flatten().filter(|_| !running);
+    let look = Look {
+        config,
+        data_dir,
+        addresses: addresses.collect(),
+        // Whether HTTPS is switched on here or by `serve --tls-listen`, the files must be sound.
+        secure: true,
+        running,
+    };
+    let mut found = Fitness::default();
+    let errors = CHECKS.iter().filter_map(|check| check(&look).err());
+    found.errors.extend(errors);
+    found.warnings.extend(
+        in_use.map(|text| {
+            format!("{text}; whether the addresses are free is not looked at meanwhile")
+        }),
+    );
+    let directory = data_dir.join("tls");
+    let now = SystemClock::shared().now();
+    let told = tls::check_in(&config.tls.files(), &directory, now);
+    found.warnings.extend(told.unwrap_or_default());
+    found.warnings.extend(misfits(config));
+    found
+}
+
+/// Refuses to start where it would fail, on these sockets.
+///
+/// # Errors
+/// The first reason.
+pub(super) fn require(
+    config: &Config,
+    data_dir: &Path,
+    handed: &Sockets,
+) -> Result<(), StartError> {
+    let http = Some(config.listen.http).filter(|_| handed.http.is_empty());
+    let https = config.listen.https.filter(|_| handed.https.is_empty());
+    let look = Look {
+        config,
+        data_dir,
+        addresses: http.into_iter().chain(https).collect(),
+        secure: config.listen.https.is_some() || !handed.https.is_empty(),
+        running: false,
+    };
+    CHECKS.iter().try_for_each(|check| check(&look))
+}
+
+/// What the system lets this process open at most.
+fn most_files() -> usize {
+    let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard);
+    usize::try_from(hard).unwrap_or(usize::MAX)
+}
+
+/// The data directory, absolute, if it is there.
+fn there_now(data_dir: &Path) -> Option<PathBuf> {
+    data_dir
+        .exists()
+        .then(|| existing_data_dir(data_dir).ok())?
+}
+
+/// A check of a data directory that is there; a new one has nothing that could be wrong.
+fn there(it: &Look<'_>, check: fn(&Path) -> Result<(), StartError>) -> Result<(), StartError> {
+    there_now(it.data_dir).map_or(Ok(()), |data_dir| check(&data_dir))
+}
+
+/// Whether the data directory can be used, or made.
+fn folder(data_dir: &Path) -> Result<(), StartError> {
+    let failed = |e: io::Error| no_data_dir(data_dir, &e);
+    let nearest = data_dir
+        .ancestors()
+        .map(|f| {
+            if f.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                f
+            }
+        })
+        .find(|f| f.symlink_metadata().is_ok());
+    let nearest = nearest.unwrap_or(Path::new("/"));
+    if nearest == data_dir {
+        existing_data_dir(data_dir)?;
+    }
+    if !nearest.metadata().map_err(failed)?.is_dir() {
+        return Err(failed(io::ErrorKind::NotADirectory.into()));
+    }
+    permits(nearest, Access::WRITE_OK | Access::EXEC_OK).map_err(failed)
+}
+
+fn permits(path: &Path, access: Access) -> io::Result<()> {
+    Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
+}
+
+/// Whether no server has it.
+fn unlocked(data_dir: &Path) -> Result<(), StartError> {
+    DirectoryLock::is_free(data_dir).map_err(|e| OpenError::Lock(e).into())
+}
+
+/// Who has it, in words.
+fn in_use(data_dir: &Path) -> Option<String> {
+    match DirectoryLock::is_free(data_dir) {
+        Err(error @ LockError::Busy { .. }) => Some(error.to_string()),
+        _ => None,
+    }
+}
+
+/// Whether what a server writes in its data directory can be written.
+fn writable_parts(data_dir: &Path) -> Result<(), StartError> {
+    const PARTS: [(&str, Access); 4] = [
+        ("journal", Access::WRITE_OK),
+        ("machines", Access::WRITE_OK),
+        ("sets", Access::WRITE_OK),
+        ("groupshot.db", Access::WRITE_OK),
+    ];
+    for (name, access) in PARTS {
+        let part = data_dir.join(name);
+        if part.symlink_metadata().is_ok() {
+            let denied = |e: io::Error| match e.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    StartError::Busy(format!("{}: {e}", part.display()))
+                }
+                _ => StartError::Failed(format!("{}: {e}", part.display())),
+            };
+            permits(&part, access | Access::READ_OK).map_err(denied)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the audit file can be written, or made.
+fn audit_file(config: &Config) -> Result<(), StartError> {
+    let AuditTo::File(path) = &config.log.audit else {
+        return Ok(());
+    };
+    let wrong = |why: &dyn std::fmt::Display| {
+        StartError::Config(format!("log.audit: {}: {why}", path.display()))
+    };
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    match path.metadata() {
+        Ok(there) if there.is_dir() => Err(wrong(&"it is a folder, not a file")),
+        Ok(_) => permits(path, Access::WRITE_OK).map_err(|e| wrong(&e)),
+        Err(_) if !folder.is_dir() => Err(wrong(&"it has no folder to be in")),
+        Err(_) => permits(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|e| wrong(&e)),
+    }
+}
+
+/// Whether the users can be read.
+fn known_users(data_dir: &Path) -> Result<(), StartError> {
+    users::list(data_dir).map(drop).map_err(no_users)
+}
+
+/// Why users cannot be read.
+pub(super) fn no_users(error: UserError) -> StartError {
+    match error {
+        UserError::Changed(_) | UserError::Malformed { .. } => {
+            StartError::Config(error.to_string())
+        }
+        other => StartError::failed(other),
+    }
+}
+
+/// Whether it can be listened there.
+fn free(address: SocketAddr) -> Result<(), StartError> {
+    let tried = TcpListener::bind(address);
+    tried.map(drop).map_err(|e| cannot_listen(address, &e))
+}
+
+/// Whether the files for TLS are sound, those of a certificate of the server's own too.
+fn certificates(it: &Look<'_>) -> Result<(), StartError> {
+    if !it.secure {
+        return Ok(());
+    }
+    let (directory, now) = (it.data_dir.join("tls"), SystemClock::shared().now());
+    tls::check_in(&it.config.tls.files(), &directory, now)?;
+    Ok(())
+}
+
+/// What of the configuration does not fit this machine as it is now, though a server starts.
+fn misfits(config: &Config) -> Vec<String> {
+    let mut found = Vec::new();
+    for (key, folders) in [
+        ("export.roots", &config.export.roots),
+        ("engine.image_roots", &config.engine.image_roots),
+    ] {
+        for root in folders.iter().filter(|root| !root.is_dir()) {
+            found.push(format!("{key}: there is no folder {}", root.display()));
+        }
+    }
+    if config.listen.https.is_none() && config.tls.certificate.is_some() {
+        found.push("tls.certificate is shown to nobody: there is no listen.https".to_owned());
+    }
+    if config.auth.allow_unencrypted && !config.listen.http.ip().is_loopback() {
+        found.push("auth.allow_unencrypted: passwords cross the network in the open".to_owned());
+    }
+    if !config.auth.basic && config.roles.mappings.is_empty() {
+        found.push("nobody can log on: auth.basic is off, and roles.mappings is empty".to_owned());
+    }
+    found
+}

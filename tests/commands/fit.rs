@@ -1,0 +1,170 @@
+//! `config check` and `serve` refuse the same, with the same exit code and reason.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value as Json;
+
+use crate::support::pki::{Authority, Wish};
+use crate::support::server::{Options, Server, binary, run_in, text};
+
+/// A file and a data directory.
+struct Place {
+    home: tempfile::TempDir,
+    user: Option<u32>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(home.path().join("data")).unwrap();
+        Self { home, user: None }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        use std::os::unix::process::CommandExt as _;
+        // One that starts all the same is ended.
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(binary()).args(args);
+        command.arg("--data-dir").arg(self.data());
+        if let Some(user) = self.user.filter(|_| nix::unistd::geteuid().is_root()) {
+            command.uid(user).gid(user);
+        }
+        command.output().unwrap()
+    }
+
+    /// Both refuse this with that code, and say the same.
+    fn refused(&self, what: &str, config: &str, code: i32) {
+        let file = self.home.path().join("groupshot.toml");
+        fs::write(&file, format!("{config}\n")).unwrap();
+        let file = file.to_str().unwrap();
+        let check = self.run(&["config", "check", file]);
+        let serve = self.run(&["serve", "--config", file]);
+        let (said, ended) = (text(&check.stderr), text(&serve.stderr));
+        assert_eq!(serve.status.code(), Some(code), "{what}: serve: {ended}");
+        assert_eq!(check.status.code(), Some(code), "{what}: check: {said}");
+        let reason = ended.lines().last().unwrap();
+        assert!(reason.starts_with("groupshot: "), "{what}: {ended}");
+        assert!(
+            said.lines().any(|line| line == reason),
+            "{what}: {said}{reason}"
+        );
+        let told = self.run(&["config", "check", file, "--json"]);
+        let told: Json = serde_json::from_slice(&told.stdout).unwrap();
+        assert_eq!(told["ok"], false, "{what}: {told}");
+        let first = told["refusals"][0]["text"].as_str().unwrap();
+        assert!(reason.ends_with(first), "{what}: {told}: {reason}");
+    }
+}
+
+const FREE: &str = "[listen]\nhttp = \"127.0.0.1:0\"";
+
+#[test]
+fn what_serve_refuses_config_check_refuses_with_the_same_code_and_reason() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("[listen]\nhttp = \"{}\"", taken.local_addr().unwrap());
+    Place::new().refused("a port that is taken", &listen, 4);
+    let listen = "[listen]\nhttp = \"192.0.2.1:5985\"";
+    Place::new().refused("an address of another host", listen, 4);
+    let limits = format!("{FREE}\n[limits]\nconnections = 900000000");
+    Place::new().refused("too many connections", &limits, 3);
+
+    let place = Place::new();
+    fs::remove_dir(place.data()).unwrap();
+    fs::write(place.data(), "").unwrap();
+    place.refused("a file in place of the data directory", FREE, 1);
+
+    let place = Place::new();
+    let audit = format!("{FREE}\n[log]\naudit = \"data\"");
+    place.refused("a folder as audit file", &audit, 3);
+    let audit = format!("{FREE}\n[log]\naudit = \"nowhere/audit.log\"");
+    place.refused("an audit file in no folder", &audit, 3);
+
+    let place = Place::new();
+    fs::write(place.data().join("users.json"), "{}").unwrap();
+    place.refused("users that make no sense", FREE, 3);
+
+    let place = Place::new();
+    let lost = place.data().join("sets/one/two");
+    fs::create_dir_all(&lost).unwrap();
+    fs::write(lost.join("disk0.qcow2"), "x").unwrap();
+    place.refused("files of sets without a database", FREE, 1);
+}
+
+#[test]
+fn data_directories_of_others_and_copies_are_refused_by_both() {
+    let mut place = Place::new();
+    place.user = Some(65534);
+    if nix::unistd::geteuid().is_root() {
+        place.refused("a data directory of somebody else", FREE, 4);
+        fs::remove_dir(place.data()).unwrap();
+        place.refused("a folder in which none can be made", FREE, 4);
+    }
+    let (place, other) = (Place::new(), Place::new());
+    let mut server = Server::with(&Options {
+        data: Some(&other.data()),
+        ..Options::default()
+    });
+    server.stop();
+    for file in fs::read_dir(other.data()).unwrap() {
+        let file = file.unwrap();
+        if file.file_type().unwrap().is_file() {
+            fs::copy(file.path(), place.data().join(file.file_name())).unwrap();
+        }
+    }
+    place.refused("a copy", FREE, 3);
+}
+
+#[test]
+fn files_for_tls_are_refused_by_both() {
+    let place = Place::new();
+    let home = place.home.path();
+    let authority = Authority::new(home, "ca");
+    let [own, other] = ["own", "other"].map(|name| authority.issue(&Wish::named(name)));
+    fs::rename(&own.certificate, home.join("a.pem")).unwrap();
+    fs::rename(&other.key, home.join("b.key")).unwrap();
+    let tls = "[listen]\nhttp = \"127.0.0.1:0\"\nhttps = \"127.0.0.1:0\"\n[tls]\n";
+    for (what, files) in [
+        (
+            "a certificate that is away",
+            "certificate = \"x.pem\"\nkey = \"b.key\"",
+        ),
+        (
+            "a key of another certificate",
+            "certificate = \"a.pem\"\nkey = \"b.key\"",
+        ),
+        (
+            "a key that is none",
+            "certificate = \"a.pem\"\nkey = \"a.pem\"",
+        ),
+        ("no CA of clients", "client_ca = \"b.key\""),
+    ] {
+        place.refused(what, &format!("{tls}{files}"), 3);
+    }
+}
+
+#[test]
+fn beside_a_running_server_its_own_address_is_no_mistake() {
+    let server = Server::start(&["--engine", "sim"]);
+    let file = server.data.join("../check.toml");
+    let file = Path::new(&file).to_owned();
+    fs::write(&file, format!("[listen]\nhttp = \"{}\"\n", server.address)).unwrap();
+    let out = run_in(
+        &server.data,
+        &["config", "check", file.to_str().unwrap()],
+        "",
+    );
+    fs::remove_file(&file).unwrap();
+    let told = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(0), "{told}{}", text(&out.stderr));
+    assert!(told.contains("warning: data directory"), "{told}");
+    assert!(told.contains("is in use by process"), "{told}");
+}

@@ -1,0 +1,115 @@
+//! What commands tell besides their result: active files that are others since, colours where they are wanted.
+
+use std::process::Command;
+
+use serde_json::Value as Json;
+
+use crate::support::server::{binary, on_a_terminal, run_in, text};
+use crate::support::site::{Ground, Image, Site};
+
+use super::{json, ok};
+
+#[test]
+fn what_changes_active_files_tells_which() {
+    let site = Site::new(Ground::Host);
+    let web = site.machine("web", &[Image::Raw], 1);
+    let db = site.machine("db", &[Image::Raw], 2);
+    let server = site.serve();
+    ok(&server.cli(&["collection", "create", "all", "web", "db"]));
+    let active = || site.top(&web, 0).to_str().unwrap().to_owned();
+    let image = web.images[0].to_str().unwrap();
+    let taken = json(&server.cli(&["snapshot", "create", "all", "--name", "first", "--json"]));
+    let changed = taken["changed"].as_array().unwrap();
+    assert_eq!(changed.len(), 2, "{taken}");
+    let of = |all: &[Json], name: &str| all.iter().find(|c| c["name"] == name).unwrap().clone();
+    let one = of(changed, "web");
+    assert_eq!(
+        (&one["machine"], &one["disk"]),
+        (&web.id.as_str().into(), &"disk0".into())
+    );
+    assert_eq!(
+        (&one["from"], &one["to"]),
+        (&image.into(), &active().into())
+    );
+    let before = active();
+    let applied = ["snapshot", "apply", "first", "--member", "web", "--yes"];
+    let told = ok(&server.cli(&applied));
+    let line = format!(
+        "the active file of web, disk0 is now {}; it was {before}",
+        active()
+    );
+    assert!(told.lines().any(|l| l == line), "{line}: {told}");
+    assert!(!told.contains("of db,"), "{told}");
+    let before = active();
+    let gone = json(&server.cli(&["snapshot", "delete", "first", "--yes", "--json"]));
+    let changed = gone["changed"].as_array().unwrap();
+    let one = of(changed, "web");
+    assert_eq!(
+        (&one["from"], &one["to"]),
+        (&before.into(), &active().into())
+    );
+    assert_eq!(of(changed, "db")["to"], db.images[0].to_str().unwrap());
+    let running = ["snapshot", "create", "all", "--no-wait", "--json"];
+    let running = json(&server.cli(&running));
+    assert_eq!(running.get("changed"), None, "{running}");
+}
+
+#[test]
+fn colours_are_on_a_terminal_only_unless_told_otherwise() {
+    let site = Site::new(Ground::Host);
+    site.machine("web", &[Image::Raw], 1);
+    site.serve().stop();
+    std::fs::create_dir_all(site.data.join("sets/lost")).unwrap();
+    std::fs::write(site.data.join("sets/lost/one"), "x").unwrap();
+    let red = "\u{1b}[3";
+    let piped = |args: &[&str]| {
+        let out = run_in(&site.data, &[args, &["doctor"]].concat(), "");
+        let all = format!("{}{}", text(&out.stdout), text(&out.stderr));
+        assert!(all.contains("warning"), "{all}");
+        all
+    };
+    assert!(!piped(&[]).contains(red));
+    assert!(piped(&["--color", "always"]).contains(red));
+    assert!(!piped(&["--color", "never"]).contains(red));
+    let data = site.data.to_str().unwrap();
+    let shown = |env: &[(&str, &str)], args: &[&str]| {
+        let args = [args, &["doctor", "--data-dir", data]].concat();
+        let env = [&[("TERM", "xterm")], env].concat();
+        on_a_terminal(&args, &env, &[]).1
+    };
+    assert!(shown(&[], &[]).contains(red));
+    assert!(!shown(&[("NO_COLOR", "1")], &[]).contains(red));
+    assert!(!shown(&[("TERM", "dumb")], &[]).contains(red));
+    assert!(!shown(&[], &["--color", "never"]).contains(red));
+    let json = Command::new(binary())
+        .args(["--color", "always", "--json", "doctor", "--data-dir", data])
+        .output()
+        .unwrap();
+    assert!(!text(&json.stdout).contains(red), "JSON has none");
+}
+
+#[test]
+fn what_is_set_and_imported_holds_for_the_next_command_at_once() {
+    let site = Site::new(Ground::Host);
+    let image = site.image("web", Image::Raw, 1);
+    let server = site.serve();
+    for round in 0..3 {
+        let name = format!("web-{round}");
+        let image = match round {
+            0 => image.clone(),
+            _ => site.image(&name, Image::Raw, 1),
+        };
+        ok(&run_in(
+            &site.data,
+            &["vm", "import", &name, image.to_str().unwrap()],
+            "",
+        ));
+        ok(&server.cli(&["collection", "create", &name, &name]));
+        ok(&run_in(
+            &site.data,
+            &["vm", "set", &name, "--overlay-ok", "--yes"],
+            "",
+        ));
+        ok(&server.cli(&["snapshot", "create", &name]));
+    }
+}
