@@ -12,6 +12,7 @@ mod rescue;
 mod shapes;
 mod shown;
 mod told;
+mod walk;
 mod words;
 
 use std::process::Output;
