@@ -70,9 +70,6 @@ fn refused(
         let text = format_args!("{file}: no server starts here: {number}");
         return Ok(Failure::new(exit, text));
     }
-    for warning in warnings {
-        output.note(format_args!("warning: {warning}"));
-    }
     let mut failures = failures.into_iter().rev();
     let last = failures.next().map(|f| f.message).unwrap_or_default();
     for failure in failures.rev() {
