@@ -216,10 +216,10 @@ fn a_machine_that_was_started_meanwhile_is_waited_for() {
     let open: Vec<_> = open.jobs.values().filter(|job| job.state == 4).collect();
     let [job] = open[..] else { panic!("{open:?}") };
     assert!(created.is_err() || created.unwrap().job.as_ref() == Some(&job.id));
-    assert!(
-        job.status.contains(machine.images[0].to_str().unwrap()),
-        "{job:?}"
-    );
+    // Between two tries it is told what is waited for.
+    let image = machine.images[0].to_str().unwrap();
+    wire.until(&job.id, |job| job.status.contains(image))
+        .unwrap();
     drop(runs);
     assert_eq!(wire.end(&job.id).unwrap().state, 7);
     let shown = wire.shown().unwrap();
