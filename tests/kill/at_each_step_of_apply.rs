@@ -112,6 +112,8 @@ fn assert_named(site: &Site, wire: &Wire, machines: &[Machine], what: &str) {
         .flat_map(|m| m.disks.values().chain([&m.definition]))
         .cloned()
         .collect();
+    let records = shown.sets.keys();
+    named.extend(records.map(|set| site.data.join("sets").join(set).join("set.json")));
     for machine in machines {
         named.extend((0..machine.images.len()).map(|n| site.top(machine, n)));
     }

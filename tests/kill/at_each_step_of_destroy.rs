@@ -112,7 +112,12 @@ fn a_death_after_a_cancel_of_a_destroy_goes_forward() {
         return;
     }
     let passed = |p: &&&str| {
-        let early = ["destroy.intent.", "destroy.job.", "destroy.forget.before"];
+        let early = [
+            "destroy.intent.",
+            "destroy.job.",
+            "destroy.unrecord.",
+            "destroy.forget.before",
+        ];
         !early.iter().any(|e| p.starts_with(e)) && **p != "destroy.clear.after"
     };
     FAILPOINTS
