@@ -250,7 +250,7 @@ fn edit_as(
 
 /// No file is no users.
 fn read(file: &Path, trust: Trust) -> Result<Option<document::Document<Document>>, UserError> {
-    let text = match fs::read(file) {
+    let text = match held::read_any(file) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {

@@ -102,7 +102,7 @@ impl Definition {
     pub(crate) fn load_exported(file: &Path) -> Result<Self, Text> {
         let absolute = std::path::absolute(file);
         let mut it = absolute.map_err(|e| e.to_string()).and_then(|file| {
-            let text = fs::read_to_string(&file).map_err(|e| reader::told_of_file(&e))?;
+            let text = held::read_text(&file).map_err(|e| reader::told_of_file(&e))?;
             let mut it: Self = toml::from_str(&text).map_err(|e| told(&text, &e))?;
             for disk in &mut it.disk {
                 disk.path = file.with_file_name(&disk.path);
@@ -131,7 +131,7 @@ impl Definition {
                 .with("file", file.display())
                 .with("cause", cause.trim_end())
         };
-        let text = fs::read_to_string(file).map_err(|e| fail(reader::told_of_file(&e)))?;
+        let text = held::read_text(file).map_err(|e| fail(reader::told_of_file(&e)))?;
         Self::parse(&text, file, id)
     }
 

@@ -2,7 +2,6 @@
 //! written, comments too.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use toml_edit::{DocumentMut, Item, Table};
@@ -12,6 +11,7 @@ use crate::engine::failure::At;
 use crate::engine::image;
 use crate::engine::library::{self, machines_directory};
 use crate::engine::{EngineError, EngineErrorKind};
+use crate::held;
 use crate::id::VmId;
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
@@ -44,14 +44,14 @@ pub fn change(data_dir: &Path, id: VmId, changes: &Changes) -> Result<bool, Engi
         failed(text.with("cause", cause.trim_end()))
     };
     Definition::load(&file, id).map_err(failed)?;
-    let old = fs::read_to_string(&file).map_err(|e| unread(e.to_string()))?;
+    let old = held::read_text(&file).map_err(|e| unread(e.to_string()))?;
     let new = edited(&old, changes).map_err(unread)?;
     let accepted = changes.accept_image && accept(&folder, &new, id)?;
     if new == old {
         return Ok(accepted);
     }
     Definition::parse(&new, &file, id).map_err(failed)?;
-    let now = fs::read_to_string(&file).map_err(|e| unread(e.to_string()))?;
+    let now = held::read_text(&file).map_err(|e| unread(e.to_string()))?;
     if now != old {
         let text = texts::DEFINITION_CHANGED.with("file", file.display());
         return Err(error(EngineErrorKind::Locked, text));

@@ -383,6 +383,26 @@ pub fn read(file: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// All of a regular file, wherever a link leads; nothing that stands in its place holds the reader up.
+///
+/// # Errors
+/// As [`open_any`].
+pub fn read_any(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_any(file)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// [`read_any`] of a text.
+///
+/// # Errors
+/// As [`open_any`]; `InvalidData` if it is not UTF-8.
+pub fn read_text(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    open_any(file)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// [`open`] for reading, wherever a link leads; for names that only root and the operator can change.
 ///
 /// # Errors

@@ -34,7 +34,7 @@ mod special;
 pub use change::{
     remove_attribute, set_attribute, set_flags, set_mode, set_owner, take_flags, writable,
 };
-pub use folder::{Folder, Way, open, open_any, open_straight, read};
+pub use folder::{Folder, Way, open, open_any, open_straight, read, read_any, read_text};
 pub use identity::{Foreign, Identity, Kind, exposed, foreign, trust};
 pub use own::{
     NotReplaced, append, discard, folder_of_ours, make_folders, make_path, place, remove_file,

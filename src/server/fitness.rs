@@ -17,7 +17,9 @@ use crate::tls;
 
 use super::run::cannot_listen;
 use super::systemd::Sockets;
-use super::{StartError, enough_files, existing_data_dir, no_data_dir, relocate, require_database};
+use super::{
+    StartError, enough_files, existing_data_dir, no_data_dir, records, relocate, require_database,
+};
 
 /// What was found: why no server starts, the first reason first, and what is not as it was meant.
 #[derive(Debug, Default)]
@@ -38,6 +40,8 @@ struct Look<'a> {
     secure: bool,
     /// A server has the data directory, and that is all right.
     running: bool,
+    /// A server is about to start, and opens the database itself.
+    starting: bool,
 }
 
 /// One reason for which no server starts.
@@ -61,6 +65,10 @@ const CHECKS: &[Check] = &[
     |it| there(it, known_users),
     |it| it.addresses.iter().try_for_each(|a| free(*a)),
     certificates,
+    |it| match it.running || it.starting {
+        true => Ok(()),
+        false => there(it, records::sound),
+    },
 ];
 
 /// Looks at everything, as for a server that opens its own sockets. Where one runs on the data directory, its address
@@ -78,6 +86,7 @@ pub fn fitness(config: &Config, data_dir: &Path) -> Fitness {
         // Whether HTTPS is switched on here or by `serve --tls-listen`, the files must be sound.
         secure: true,
         running,
+        starting: false,
     };
     let mut found = Fitness::default();
     let errors = CHECKS.iter().filter_map(|check| check(&look).err());
@@ -112,6 +121,7 @@ pub(super) fn require(
         addresses: http.into_iter().chain(https).collect(),
         secure: config.listen.https.is_some() || !handed.https.is_empty(),
         running: false,
+        starting: true,
     };
     CHECKS.iter().try_for_each(|check| check(&look))
 }

@@ -96,13 +96,30 @@ pub(super) fn finding(data_dir: &Path, store: &SqliteStore, serves: bool) -> Opt
 /// # Errors
 /// As [`SqliteStore::open`]; one that has lost transactions names the sets that are known all the same.
 pub(super) fn open_store(data_dir: &Path) -> Result<SqliteStore, StartError> {
-    SqliteStore::open(data_dir).map_err(|error| match error {
+    SqliteStore::open(data_dir).map_err(|error| named(data_dir, error))
+}
+
+/// What the start would refuse of a database that is there, and of the records beside it. Nothing is written. Blocks.
+///
+/// # Errors
+/// As [`open_store`] and [`require_known`].
+pub(super) fn sound(data_dir: &Path) -> Result<(), StartError> {
+    if !data_dir.join("groupshot.db").exists() {
+        return Ok(());
+    }
+    let looked = SqliteStore::inspect(data_dir).map_err(|error| named(data_dir, error))?;
+    let differing = differing(data_dir, &looked.state, looked.held)?;
+    refuse(data_dir, &differing.before_recovery())
+}
+
+fn named(data_dir: &Path, error: OpenError) -> StartError {
+    match error {
         OpenError::Behind { .. } => StartError::Refused(match lost(data_dir) {
             Some(sets) => format!("{error}; sets that records tell of: {sets}"),
             None => error.to_string(),
         }),
         other => other.into(),
-    })
+    }
 }
 
 fn lost(data_dir: &Path) -> Option<String> {

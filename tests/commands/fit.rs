@@ -124,6 +124,34 @@ fn data_directories_of_others_and_copies_are_refused_by_both() {
 }
 
 #[test]
+fn a_database_that_is_damaged_or_behind_is_refused_by_both() {
+    let stopped = || {
+        let place = Place::new();
+        let mut server = Server::with(&Options {
+            data: Some(&place.data()),
+            ..Options::default()
+        });
+        let url = server.url();
+        assert!(!url.is_empty());
+        server.stop();
+        place
+    };
+    let place = stopped();
+    let file = place.data().join("groupshot.db");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[..16].fill(b'x');
+    fs::write(&file, bytes).unwrap();
+    place.refused("a file that is no database", FREE, 1);
+    let place = stopped();
+    let record = place
+        .data()
+        .join("sets/51C752F5-DCC1-4097-A24C-D6081FE7DCE1");
+    fs::create_dir_all(&record).unwrap();
+    fs::write(record.join("set.json"), "{}").unwrap();
+    place.refused("a record that makes no sense", FREE, 3);
+}
+
+#[test]
 fn files_for_tls_are_refused_by_both() {
     let place = Place::new();
     let home = place.home.path();

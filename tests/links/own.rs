@@ -68,6 +68,36 @@ fn no_server_starts_on_what_somebody_put_in_the_place_of_its_files() {
 }
 
 #[test]
+fn no_pipe_in_the_place_of_a_file_that_is_read_holds_anybody_up() {
+    if !may_run("files of the data directory exchanged") {
+        return;
+    }
+    let scene = open_to_all();
+    drop(scene.site.serve());
+    let aside = scene.site.data.join("aside");
+    for name in ["users.json", "directory.json", "groupshot.commits"] {
+        let file = scene.site.data.join(name);
+        fs::rename(&file, &aside).unwrap();
+        run("mkfifo", &[&file]);
+        let said = scene.site.try_serve(&[]).map(|_| "it started".to_owned());
+        let said = said.unwrap_or_else(|said| said);
+        assert!(said.contains(name), "{name}: {said}");
+        fs::rename(&aside, &file).unwrap();
+    }
+    let machine = scene.site.data.join("machines").join(&scene.machine.id);
+    for name in ["vm.toml", "tops.json"] {
+        let file = machine.join(name);
+        fs::rename(&file, &aside).unwrap();
+        run("mkfifo", &[&file]);
+        let out = run_in(&scene.site.data, &["doctor"], "");
+        let said = text(&out.stdout) + &text(&out.stderr);
+        assert!(said.contains(file.to_str().unwrap()), "{name}: {said}");
+        fs::rename(&aside, &file).unwrap();
+    }
+    drop(scene.site.serve());
+}
+
+#[test]
 fn a_journal_that_somebody_put_there_is_no_journal_of_ours() {
     if !may_run("journals exchanged") {
         return;

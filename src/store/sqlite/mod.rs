@@ -173,6 +173,16 @@ impl SqliteStore {
         })
     }
 
+    /// [`SqliteStore::look`] that refuses what [`SqliteStore::open`] would.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn inspect(directory: &Path) -> Result<Looked, OpenError> {
+        let looked = Self::look(directory)?;
+        require_all(directory, looked.counted, looked.held.transactions)?;
+        Ok(looked)
+    }
+
     fn open_with(directory: &Path, whole: bool) -> Result<Self, OpenError> {
         let lock = DirectoryLock::take(directory)?;
         let file = directory.join(FILE);
