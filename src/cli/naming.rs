@@ -26,7 +26,7 @@ pub(super) fn pick<'a, T>(
             return Ok(Some(one));
         }
         let beginning = its.get(..id.len());
-        if name == wanted {
+        if name == wanted && !name.is_empty() {
             named.push((its, one));
         } else if begins && beginning.is_some_and(|b| b.eq_ignore_ascii_case(id)) {
             begun.push((its, one));

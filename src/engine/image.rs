@@ -240,7 +240,12 @@ fn judge(image: &Image, real: &Path, found: &Identity) -> Result<bool, Foreign> 
     if found.links != 1 {
         return Err(Foreign::Names(found.links));
     }
-    Ok(true)
+    // Whoever may rename there may put a file there that he cannot read himself.
+    match held::exposed(real).filter(|(_, folder, mode)| *folder != found.owner || mode & 0o22 != 0)
+    {
+        Some((_, owner, mode)) => Err(Foreign::Shared { owner, mode }),
+        None => Ok(true),
+    }
 }
 
 fn other(image: &Image, found: &Identity) -> Foreign {

@@ -62,6 +62,7 @@ pub fn compare(data_dir: &Path, state: &State, held: Held) -> io::Result<Differi
     let mut records = record::all(data_dir, |id| !busy.sets.contains(&id))?;
     for set in state.sets.values().filter(|s| !busy.sets.contains(&s.id)) {
         let now = SetRecord::new(set, &state.collections, held.transactions);
+        let mut told: &SnapshotSet = set;
         match records.remove(&set.id) {
             None => {
                 if held.recorded {
@@ -76,11 +77,14 @@ pub fn compare(data_dir: &Path, state: &State, held: Held) -> io::Result<Differi
                     && record.set != now.set =>
             {
                 found.newer.push(record);
+                told = found.newer.last().map_or(told, |newer| &newer.set);
             }
             Some(Ok(record)) if record.says(&now) => {}
             Some(Ok(_)) => found.stale.push(now),
         }
-        found.away.extend(away(data_dir, set, &busy.machines));
+        // Of two records the later one tells which files there are.
+        let away: Vec<_> = away(data_dir, told, &busy.machines).collect();
+        found.away.extend(away);
     }
     for (id, read) in records {
         match read {

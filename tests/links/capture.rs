@@ -1,9 +1,10 @@
 //! An image is exchanged before a set is taken of it.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 
 use super::scene::{SWAPS, Scene, Swap, assert_refused, end, may_run, serve};
+use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, SIZE, assert_holds};
 use crate::support::wire::{STARTED, Wire};
 
@@ -56,6 +57,35 @@ fn an_image_that_its_owner_restored_is_taken_and_told() {
         let kept = wire.shown().unwrap().sets[&set].members[0].disks["disk0"].clone();
         assert_holds(&kept, &vec![5; SIZE], "the restored image");
     }
+}
+
+/// Who may rename there, and could not read the file himself, could have it captured and exported for him.
+#[test]
+fn a_file_of_the_same_owner_is_not_taken_where_somebody_else_may_put_it() {
+    if !may_run("images of root in a folder of somebody else") {
+        return;
+    }
+    let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
+    chown(&scene.image, Some(0), Some(0)).unwrap();
+    let accept = ["vm", "set", &scene.machine.id, "--accept-image", "--yes"];
+    let out = run_in(&scene.site.data, &accept, "");
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let group = scene.group(&wire);
+    let secret = scene.image.with_extension("key");
+    fs::write(&secret, vec![5; SIZE]).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    scene.other(&[&"mv", &"-f", &secret, &scene.image]);
+    let answer = wire.create(&group, "one").unwrap();
+    assert_refused(&wire, &answer, &scene.image, "a file of root");
+    drop(server);
+    let out = run_in(&scene.site.data, &accept, "");
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    wire.take(&group, "accepted");
+    scene.site.wait_for_journals();
 }
 
 /// What lies under the captured files is looked at once more when they are sealed.

@@ -79,3 +79,63 @@ fn an_export_whose_folder_is_exchanged_writes_nowhere_else() {
         assert!(!root.join(&set).exists(), "{point}: {:?}", names(&root));
     }
 }
+
+#[test]
+fn a_finished_export_in_the_place_of_a_new_one_is_neither_changed_nor_removed() {
+    if !may_run("folders of exports exchanged") {
+        return;
+    }
+    for point in ["export.copy.after", "export.reveal.before"] {
+        let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
+        let root = scene.site.images.join("exports");
+        fs::create_dir(&root).unwrap();
+        chown(&root, Some(65_534), Some(65_534)).unwrap();
+        let config = scene.site.configuration(&format!(
+            "[export]\nroots = [{:?}]\n",
+            root.to_str().unwrap()
+        ));
+        let serve = |failpoints: &str| {
+            Server::with(&Options {
+                args: &["--config", config.to_str().unwrap()],
+                env: &[("GROUPSHOT_FAILPOINTS", failpoints)],
+                data: Some(&scene.site.data),
+                ..Options::default()
+            })
+        };
+        let into = root.to_str().unwrap();
+        let server = serve("");
+        let wire = Wire::new(&server);
+        let group = scene.group(&wire);
+        let [old, new] = ["one", "two"].map(|name| wire.take(&group, name));
+        scene.site.wait_for_journals();
+        let done = wire.export(&old, into, None).unwrap();
+        let job = end(&wire, &done, point);
+        assert_eq!((job.state, job.code), (7, 0), "{point}: {job:?}");
+        scene.site.wait_for_journals();
+        drop(server);
+        let finished = root.join(&old);
+        let whole = || {
+            let folder = finished.join(&scene.machine.id);
+            let manifest = fs::read(finished.join("manifest.json")).unwrap();
+            (manifest, names(&folder), names(&finished))
+        };
+        let before = whole();
+        let gate = Gate::new();
+        let server = serve(&gate.at(point));
+        let wire = Wire::new(&server);
+        let started = wire.export(&new, into, None).unwrap();
+        assert_eq!(started.value, STARTED, "{point}: {}", wire.why(&started));
+        gate.reached();
+        let job = started.job.clone().unwrap();
+        let part = root.join(format!(".groupshot-{new}-{job}.part"));
+        scene.other(&[&"mv", &part, &root.join("aside")]);
+        scene.other(&[&"mv", &finished, &part]);
+        gate.open();
+        let job = end(&wire, &started, point);
+        assert_ne!((job.state, job.code), (7, 0), "{point}: {job:?}");
+        scene.site.wait_for_journals();
+        assert!(!root.join(&new).exists(), "{point}: {:?}", names(&root));
+        fs::rename(&part, &finished).unwrap();
+        assert!(whole() == before, "{point}: {:?}", names(&finished));
+    }
+}

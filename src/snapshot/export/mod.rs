@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::qcow2::writer::SIZE_MAX;
 use crate::engine::space::Reserve;
-use crate::held;
+use crate::held::{self, Identity};
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Affected, JobKind, Service, SnapshotSet};
 use crate::job::NewJob;
@@ -86,6 +86,8 @@ pub(crate) struct Export {
     part: [(); 1],
     reading: Mutex<Reading>,
     written: Mutex<BTreeMap<VmId, Written>>,
+    /// The folder that this process has made for it.
+    made: Mutex<Option<Identity>>,
     /// How far the copy is.
     meter: Meter,
 }
@@ -106,12 +108,17 @@ impl Export {
             part: [()],
             reading: Mutex::default(),
             written: Mutex::default(),
+            made: Mutex::default(),
             meter: Meter::default(),
         }
     }
 
     fn reading(&self) -> MutexGuard<'_, Reading> {
         self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn made(&self) -> MutexGuard<'_, Option<Identity>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn written(&self) -> MutexGuard<'_, BTreeMap<VmId, Written>> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::held::{self, Folder, Foreign, Way};
+use crate::held::{self, Folder, Foreign, Identity, Way};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -111,16 +111,25 @@ impl Place {
         self.folder.make_new(name, 0o750)
     }
 
-    /// The folder of that name, which must be ours: no link, and nobody else can exchange what is in it.
-    pub(crate) fn ours(&self, name: &str) -> io::Result<Folder> {
+    /// The folder of that name, which must be ours: no link, nobody else can exchange what is in it, and the one that
+    /// was `made`, where that is known.
+    pub(crate) fn ours(&self, name: &str, made: Option<&Identity>) -> io::Result<Folder> {
         let folder = self.folder.child(name)?;
         folder.require_private()?;
-        Ok(folder)
+        let it = folder.identity()?;
+        match made.filter(|made| !made.is_same(&it)) {
+            None => Ok(folder),
+            Some(made) => Err(Foreign::Other {
+                expected: made.inode,
+                found: it.inode,
+            }
+            .into()),
+        }
     }
 
     /// Gives a folder of ours another name, durably. Never replaces anything; what is not ours gets its name back.
-    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let meant = self.ours(from)?.identity()?;
+    pub(crate) fn rename(&self, from: &str, to: &str, made: Option<&Identity>) -> io::Result<()> {
+        let meant = self.ours(from, made)?.identity()?;
         self.folder.rename_new(from, &self.folder, to)?;
         let came = self.folder.look(to)?;
         if !came.is_some_and(|it| it.is_same(&meant)) {
@@ -133,8 +142,8 @@ impl Place {
 
     /// Removes a folder of ours with all that is in it, durably. One that is not there is fine, and what somebody
     /// else has put there stays.
-    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
-        match self.folder.remove_tree(name, None) {
+    pub(crate) fn remove(&self, name: &str, made: Option<&Identity>) -> io::Result<()> {
+        match self.folder.remove_tree(name, made) {
             Err(error) if held::foreign(&error).is_some() => {
                 let folder = self.folder.path().join(name);
                 tracing::warn!(folder = %folder.display(), %error, "What stands in the place of an export is not ours and stays");
@@ -231,12 +240,16 @@ mod tests {
         symlink(&outside, root.join("in")).unwrap();
         place.make("made").unwrap();
         assert!(root.join("moved/made").is_dir());
-        place.rename("made", "other").unwrap();
+        place.rename("made", "other", None).unwrap();
         assert!(place.has("other").unwrap() && !place.has("made").unwrap());
         place.make("third").unwrap();
-        assert!(place.rename("other", "third").is_err(), "replaces nothing");
-        place.remove("other").unwrap();
-        place.remove("other").unwrap();
+        let replaced = place.rename("other", "third", None);
+        assert!(replaced.is_err(), "replaces nothing");
+        let third = place.ours("third", None).unwrap().identity().unwrap();
+        place.remove("other", Some(&third)).unwrap();
+        assert!(place.has("other").unwrap(), "another one than was made");
+        place.remove("other", None).unwrap();
+        place.remove("other", None).unwrap();
         assert!(fs::read_dir(&outside).unwrap().next().is_none());
     }
 }

@@ -187,10 +187,13 @@ fn copy(op: &Op, (): &()) -> Result<(), EngineError> {
     };
     let place = open(op)?;
     let temporary = op.kind.intent.temporary();
-    let here = place
-        .remove(&temporary)
-        .and_then(|()| place.make(&temporary));
-    let here = here.map_err(|e| failed(op, &e))?;
+    let make = || {
+        discard(op, &place)?;
+        let here = place.make(&temporary)?;
+        *op.kind.made() = Some(here.identity()?);
+        Ok(here)
+    };
+    let here = make().map_err(|e| failed(op, &e))?;
     for member in &set.members {
         op.kind.meter.plan(member.machine, weights(op, member));
     }
@@ -318,7 +321,7 @@ fn describe(op: &Op, (): &()) -> Result<(), EngineError> {
     let manifest = Manifest::new(intent.job, by, &intent.set, op.kind.written().clone());
     let place = open(op)?;
     let written = || {
-        let here = place.ours(&intent.temporary())?;
+        let here = place.ours(&intent.temporary(), op.kind.made().as_ref())?;
         let bytes = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
         write(&here, manifest::NAME, &bytes)?;
         here.sync()
@@ -329,7 +332,8 @@ fn describe(op: &Op, (): &()) -> Result<(), EngineError> {
 fn reveal(op: &Op, (): &()) -> Result<(), EngineError> {
     let intent = &op.kind.intent;
     let place = open(op)?;
-    let renamed = place.rename(&intent.temporary(), &intent.target());
+    let made = *op.kind.made();
+    let renamed = place.rename(&intent.temporary(), &intent.target(), made.as_ref());
     renamed.map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists => EngineError {
             kind: EngineErrorKind::Failed,
@@ -349,16 +353,9 @@ fn hide(op: &Op, (): &()) -> Result<(), EngineError> {
     if place.has(&temporary).map_err(|e| failed(op, &e))? {
         return Ok(()); // so it never had the other name
     }
-    let read = || {
-        let mut bytes = Vec::new();
-        let mut file = place.ours(&target)?.open_file(manifest::NAME, false)?;
-        file.read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    match read() {
+    match described(&place, &target) {
         Err(e) if held::foreign(&e).is_some() => return Ok(()), // another's
-        Ok(bytes) => {
-            let manifest: Option<Manifest> = serde_json::from_slice(&bytes).ok();
+        Ok(manifest) => {
             if manifest.is_none_or(|m| m.job != intent.job) {
                 return Ok(()); // another's
             }
@@ -373,7 +370,7 @@ fn hide(op: &Op, (): &()) -> Result<(), EngineError> {
         }
         Err(e) => return Err(failed(op, &e)),
     }
-    let hidden = place.rename(&target, &temporary);
+    let hidden = place.rename(&target, &temporary, None);
     hidden.map_err(|e| failed(op, &e))
 }
 
@@ -382,8 +379,29 @@ fn remove(op: &Op, (): &()) -> Result<(), EngineError> {
     let Some(place) = open_if_there(op)? else {
         return Ok(());
     };
-    let removed = place.remove(&op.kind.intent.temporary());
-    removed.map_err(|e| failed(op, &e))
+    discard(op, &place).map_err(|e| failed(op, &e))
+}
+
+/// Removes what has the temporary name, if it is of this job: the folder that was made, or after a death one that is
+/// described as no other job's.
+fn discard(op: &Op, place: &Place) -> io::Result<()> {
+    let (name, made) = (op.kind.intent.temporary(), *op.kind.made());
+    if made.is_none()
+        && let Ok(Some(manifest)) = described(place, &name)
+        && manifest.job != op.kind.intent.job
+    {
+        tracing::warn!(folder = %name, "What stands in the place of an export is another one and stays");
+        return Ok(());
+    }
+    place.remove(&name, made.as_ref())
+}
+
+/// The manifest of a folder of ours; `None` if it makes no sense.
+fn described(place: &Place, name: &str) -> io::Result<Option<Manifest>> {
+    let mut bytes = Vec::new();
+    let mut file = place.ours(name, None)?.open_file(manifest::NAME, false)?;
+    file.read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes).ok())
 }
 
 fn open(op: &Op) -> Result<Place, EngineError> {
