@@ -157,16 +157,15 @@ pub fn remove(
         return Err(library::unknown(id));
     }
     let _one_at_a_time = exclusive(&directory).map_err(fail)?;
+    let (machines, _) = library::scan(data_dir)?;
     let sets = holders(id);
     if !sets.is_empty() {
+        let name = machines.get(&id).map(|m| m.name.as_str());
         return Err(EngineError {
             kind: EngineErrorKind::Failed,
-            text: texts::MACHINE_REFERRED
-                .with("machine", id)
-                .with("holders", sets.join(", ")),
+            text: referred(id, name, &sets),
         });
     }
-    let (machines, _) = library::scan(data_dir)?;
     let _held = match machines.get(&id) {
         Some(machine) => match Hold::of(machine) {
             Err(e) if e.kind == EngineErrorKind::Locked => return Err(e),
@@ -186,6 +185,14 @@ pub fn remove(
     held.remove_tree(name(&gone), None)
         .map_err(fail)
         .map(|_| ())
+}
+
+/// Why a machine cannot leave the library.
+pub(crate) fn referred(id: VmId, name: Option<&str>, holders: &[String]) -> Text {
+    let named = name.map(|name| format!("`{}` {id}", inventory::shown(name)));
+    let named = named.unwrap_or_else(|| id.to_string());
+    let text = texts::MACHINE_REFERRED.with("machine", named);
+    text.with("holders", holders.join(", "))
 }
 
 /// The absolute path and the format of an image that may be imported.

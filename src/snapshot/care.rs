@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::engine::EngineError;
 use crate::engine::failure::At;
 use crate::engine::graph;
+use crate::engine::import;
 use crate::held::{self, Folder, Foreign, Identity, Way};
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::SnapshotSet;
@@ -29,7 +30,6 @@ use crate::snapshot::members::{Holder, Mode, Resource};
 use crate::snapshot::orphans;
 use crate::store::{Change, State};
 use crate::text::Text;
-use crate::text::catalog::engine as engine_texts;
 use crate::text::catalog::snapshot as texts;
 
 /// Where files that nothing names are moved to, below the data directory.
@@ -81,15 +81,16 @@ impl Coordinator {
         let core = Arc::clone(&self.core);
         let removing = self.accepting(async move {
             let doing = texts::REMOVING.with("machine", id);
+            let name = core.deps.compute.machine(id).map(|m| m.name.clone());
             let leased =
                 accept::lease(&core, JobId::random(), doing, move |state| {
                     match needing(state, id).as_slice() {
                         [] => Ok(((), vec![(Resource::Machine(id), Mode::Exclusive)])),
-                        holders => {
-                            let text = engine_texts::MACHINE_REFERRED.with("machine", id);
-                            let text = text.with("holders", holders.join(", "));
-                            Err(Refused::InvalidState(text))
-                        }
+                        holders => Err(Refused::InvalidState(import::referred(
+                            id,
+                            name.as_deref(),
+                            holders,
+                        ))),
                     }
                 });
             let ((), lease) = leased.await?;

@@ -40,7 +40,7 @@ pub use apply::ApplyRequest;
 pub use care::{Journaled, OpenJournal, SetAside, named_by_journals, needing};
 pub use coordinator::Coordinator;
 pub use core::{Deps, Limits, Passage};
-pub use create::{Checked, CheckedDisk, CreateRequest};
+pub use create::{Checked, CheckedDisk, CreateRequest, machines_of};
 pub use damage::{DamagedDisk, look as seal_now};
 pub use destroy::{DestroyRequest, Hidden};
 pub use export::{ExportRefused, ExportRequest, Exports};

@@ -3,7 +3,7 @@
 use std::process::Output;
 
 use crate::support::gate::Gate;
-use crate::support::server::{Server, run_in};
+use crate::support::server::{Options, Server, run_in};
 use crate::support::site::{Ground, Image, Site};
 use crate::support::tools::{Opened, full};
 use crate::support::wire::{STARTED, Wire};
@@ -103,7 +103,20 @@ fn a_check_gives_the_answer_of_the_set_and_does_nothing() {
     let out = check(&server, &[]);
     fails(&out, 1, "overlay_ok");
     assert!(said(&out).contains("(return value 5)"), "{}", said(&out));
+    assert!(
+        !said(&out).contains("leave this disk out"),
+        "it has no other: {}",
+        said(&out)
+    );
     as_the_set(&site, &server, &group, &[], &[]);
+    let all = told(&run_in(&site.data, &["history", "--json"], ""));
+    let refused = all["history"][0]["machines"].as_array().unwrap().iter();
+    let refused: Vec<_> = refused.map(|m| &m["name"]).collect();
+    assert_eq!(
+        refused,
+        ["web", "plain"],
+        "what the set would have held: {all}"
+    );
     let left_out = check(&server, &["--json", "--ignore-non-snapshottable-disks"]);
     let json = told(&left_out);
     assert_eq!(
@@ -127,6 +140,44 @@ fn a_check_gives_the_answer_of_the_set_and_does_nothing() {
     ok(&server.cli(&["collection", "remove", "all", &plain_id]));
     ok(&server.cli(&["collection", "remove", "all", &web.id]));
     as_the_set(&site, &server, &group, &[], &[]);
+}
+
+#[test]
+fn the_audit_names_the_collection_of_a_check_as_of_a_set() {
+    let data = tempfile::tempdir().unwrap();
+    let config = data.path().join("groupshot.toml");
+    let audit = data.path().join("audit.log");
+    std::fs::write(&config, format!("[log]\naudit = {audit:?}\n")).unwrap();
+    let server = Server::with(&Options {
+        args: &[
+            "--engine",
+            "sim",
+            "--machines",
+            "2",
+            "--config",
+            config.to_str().unwrap(),
+        ],
+        ..Options::default()
+    });
+    ok(&server.cli(&["collection", "create", "all", "sim-000001"]));
+    ok(&check(&server, &[]));
+    ok(&server.cli(&["snapshot", "create", "all"]));
+    let lines = std::fs::read_to_string(audit).unwrap();
+    let lines = lines
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+    let named = lines.map(|l| (l["method"].clone(), l["collections"][0]["name"].clone()));
+    let named: Vec<_> = named
+        .filter(|(method, _)| method.as_str().unwrap().contains("Snapshot"))
+        .collect();
+    let row = |method: &str| (method.into(), "all".into());
+    assert_eq!(
+        named,
+        [
+            row("Groupshot_SnapshotCheck.CheckSnapshot"),
+            row("Msvm_CollectionSnapshotService.CreateSnapshot"),
+        ]
+    );
 }
 
 #[test]

@@ -35,6 +35,12 @@ fn disks_that_nobody_can_capture_are_left_out_only_when_told_so() {
         assert_eq!(refused.value, INVALID_STATE);
         let why = wire.why(&refused);
         assert!(why.contains("web") && why.contains("disk1"), "{why}");
+        for word in [
+            "IgnoreNonSnapshottableDisks",
+            "`--ignore-non-snapshottable-disks`",
+        ] {
+            assert!(why.contains(word), "{why}");
+        }
         assert_eq!(site.tree(), before);
     }
     let ignore = [

@@ -4,6 +4,7 @@ use crate::audit::{self, About};
 use crate::cim::{Path, Schema, Value};
 use crate::id::{CollectionId, SetId, SnapshotId, VmId};
 use crate::inventory::Snapshot;
+use crate::snapshot;
 
 use super::Deps;
 use super::element::{Element, Owner};
@@ -79,6 +80,16 @@ fn machine(view: &View, id: VmId, about: About) -> About {
 fn collection(view: &View, id: CollectionId, about: About) -> About {
     let name = view.state.collections.get(&id).map(|c| c.name.as_str());
     about.collection(id, name.unwrap_or_default())
+}
+
+/// The machines that a set of the collection would hold.
+pub(super) fn members(view: &View, id: CollectionId) -> About {
+    let all = snapshot::machines_of(&view.state, id);
+    let named = all.into_iter().map(|id| {
+        let name = view.machines.get(&id).map(|m| m.name.clone());
+        (id, name.unwrap_or_default())
+    });
+    About::default().machines(named)
 }
 
 fn set(view: &View, id: SetId, about: About) -> About {

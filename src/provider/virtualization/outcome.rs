@@ -1,7 +1,8 @@
 //! What methods give back: return values, references, and the job that tells why a call was refused.
 
+use crate::audit::About;
 use crate::cim::{Method, Value};
-use crate::id::JobId;
+use crate::id::{CollectionId, JobId};
 use crate::inventory::{JobError, JobKind, JobState, Service, What};
 use crate::job::NewJob;
 use crate::provider::{Arguments, Context, Outcome};
@@ -136,7 +137,7 @@ pub(super) async fn refused(call: &Call<'_>, arguments: &Arguments, refusal: Ref
         service: call.service,
         owner: ctx.identity.user.to_string(),
         affected: Vec::new(),
-        about: about::of(deps, &ctx.schema, arguments.named()),
+        about: about(call, arguments),
         set: None,
         status: texts::JOB_REFUSED.text(),
     };
@@ -160,6 +161,21 @@ pub(super) async fn refused(call: &Call<'_>, arguments: &Arguments, refusal: Ref
         Err(error) => tracing::warn!(%error, method = %call.method.name, "refusal not recorded"),
     }
     outcome
+}
+
+/// What a refused call is about. A set that was not taken has the machines that it would have had.
+fn about(call: &Call<'_>, arguments: &Arguments) -> About {
+    let (deps, schema) = (call.deps, &call.ctx.schema);
+    let mut about = about::of(deps, schema, arguments.named());
+    if kind(call.method) != JobKind::CreateSnapshotSet {
+        return about;
+    }
+    let named = about.collections.iter().filter_map(|it| it.id.parse().ok());
+    let named: Vec<CollectionId> = named.collect();
+    for id in named {
+        about = about.and(&about::members(&deps.view(), id));
+    }
+    about
 }
 
 /// The refusal of a method that nothing here backs.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::audit::About;
 use crate::cim::{Class, Instance, Method, Path, Value};
 use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider};
 use crate::snapshot::{Checked, CheckedDisk};
 use crate::text::catalog::provider as texts;
 
 use super::Deps;
+use super::about;
 use super::collection_snapshot_service::create_snapshot;
 use super::element::{Element, SNAPSHOT_CHECK, SNAPSHOT_CHECK_ID};
 use super::outcome::{self, Refusal, snapshot};
@@ -45,6 +47,10 @@ impl Provider for SnapshotCheck {
         Element::find(&self.0.view(), SNAPSHOT_CHECK, path)
             .map(|_| instance(class))
             .transpose()
+    }
+
+    fn about(&self, ctx: &Context, _path: &Path, values: &[(&str, &Value)]) -> About {
+        about::of(&self.0, &ctx.schema, values.iter().copied())
     }
 
     async fn invoke(

@@ -97,7 +97,7 @@ struct Member {
     refused: Option<Refused>,
     /// It would be accepted, and its job fail.
     fails: Option<Refused>,
-    /// Why disks would be left out.
+    /// Why disks cannot be captured.
     left_out: Vec<Text>,
 }
 
@@ -118,7 +118,7 @@ fn member(core: &Core, set: SetId, machine: Arc<Machine>, leave_out: bool) -> Me
         let driver = match (&hold, &misnamed) {
             (Err(error), _) => Err(error.text.clone()),
             (Ok(_), Some((id, why))) if *id == disk.id => Err(why.clone()),
-            (Ok(_), _) => plan(core, set, &machine, disk, leave_out, &mut it),
+            (Ok(_), _) => plan(core, set, &machine, disk, &mut it),
         };
         it.disks.push(CheckedDisk {
             machine: Arc::clone(&machine),
@@ -128,11 +128,12 @@ fn member(core: &Core, set: SetId, machine: Arc<Machine>, leave_out: bool) -> Me
             file_system: space::file_system(&disk.file),
         });
     }
-    if it.left_out.len() == machine.disks.len()
-        && let Some(cause) = it.left_out.first()
+    let none = it.left_out.len() == machine.disks.len();
+    if let Some(cause) = it.left_out.first()
+        && (none || !leave_out)
     {
-        let nothing = draft::nothing_of(&machine, cause.clone());
-        it.refused.get_or_insert(nothing);
+        let why = draft::not_captured(&machine, none, cause.clone());
+        it.refused.get_or_insert(why);
     }
     it
 }
@@ -143,21 +144,15 @@ fn plan(
     set: SetId,
     machine: &Machine,
     disk: &Disk,
-    leave_out: bool,
     member: &mut Member,
 ) -> Result<String, Text> {
     let storage = &core.deps.storage;
     let plan = storage.plan(machine, disk, set).map_err(|error| {
         let EngineError { kind, text } = &error;
-        match (kind, leave_out) {
-            (EngineErrorKind::Unsupported, true) => member.left_out.push(text.clone()),
-            (EngineErrorKind::Unsupported, false) => {
-                let why = texts::DISK_NOT_CAPTURABLE.with("cause", text);
-                member.refused.get_or_insert(Refused::InvalidState(why));
-            }
-            _ => {
-                member.refused.get_or_insert(refused(error.clone()));
-            }
+        if *kind == EngineErrorKind::Unsupported {
+            member.left_out.push(text.clone());
+        } else {
+            member.refused.get_or_insert(refused(error.clone()));
         }
         text.clone()
     })?;

@@ -46,18 +46,16 @@ pub(crate) fn plan_member(
         match core.deps.storage.plan(&machine, disk, set) {
             Ok(plan) => plans.push(plan),
             Err(e) if e.kind == EngineErrorKind::Unsupported => {
-                if !leave_out {
-                    let text = texts::DISK_NOT_CAPTURABLE.with("cause", e);
-                    return Err(Refused::InvalidState(text));
-                }
                 left_out.push(disk.id.clone());
                 why = why.or(Some(e.text));
             }
             Err(e) => return Err(refused(e)),
         }
     }
-    if let (true, Some(cause)) = (plans.is_empty(), why) {
-        return Err(nothing_of(&machine, cause));
+    if let Some(cause) = why
+        && (plans.is_empty() || !leave_out)
+    {
+        return Err(not_captured(&machine, plans.is_empty(), cause));
     }
     Ok(Planned {
         machine,
@@ -67,9 +65,13 @@ pub(crate) fn plan_member(
     })
 }
 
-/// The refusal of a machine that has disks, none of which can be captured.
-pub(crate) fn nothing_of(machine: &Machine, cause: Text) -> Refused {
-    let text = texts::MEMBER_NOT_CAPTURABLE.with("machine", &machine.name);
+/// The refusal of a machine with a disk that cannot be captured. Leaving that disk out is offered only where
+/// another one would be captured.
+pub(crate) fn not_captured(machine: &Machine, none: bool, cause: Text) -> Refused {
+    let text = match none {
+        true => texts::MEMBER_NOT_CAPTURABLE.with("machine", &machine.name),
+        false => texts::DISK_NOT_CAPTURABLE.text(),
+    };
     Refused::InvalidState(text.with("cause", cause))
 }
 

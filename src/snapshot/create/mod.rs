@@ -36,6 +36,7 @@ use crate::text::catalog::snapshot as texts;
 
 pub use check::{Checked, CheckedDisk};
 pub use intent::{FileCopy, Intent, Member, Seals};
+pub use selection::machines_of;
 pub use steps::FAILPOINTS;
 
 /// A wish for a snapshot set, checked for form by the provider.

@@ -1,6 +1,6 @@
 //! Which machines a collection means: all below it, each once, in the order of the members.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{CollectionId, VmId};
 use crate::inventory;
@@ -18,6 +18,8 @@ pub(crate) struct Selection {
     pub(crate) collections: Vec<CollectionId>,
     /// The machines.
     pub(crate) machines: Vec<VmId>,
+    /// The collection that a machine was found in.
+    member_of: BTreeMap<VmId, CollectionId>,
 }
 
 impl Selection {
@@ -25,7 +27,9 @@ impl Selection {
     pub(crate) fn members(&self) -> Vec<(VmId, Text)> {
         let gone = |id: &VmId| {
             let text = texts::MEMBER_GONE.with("machine", id);
-            (*id, text.with("collection", &self.name))
+            let text = text.with("collection", &self.name);
+            let of = self.member_of.get(id).map(ToString::to_string);
+            (*id, text.with("of", of.unwrap_or_default()))
         };
         self.machines.iter().map(gone).collect()
     }
@@ -44,6 +48,7 @@ pub(crate) fn resolve(state: &State, top: CollectionId) -> Result<Selection, Ref
         name: inventory::shown(&collection.name).into_owned(),
         collections: Vec::new(),
         machines: Vec::new(),
+        member_of: BTreeMap::new(),
     };
     let mut seen = (BTreeSet::new(), BTreeSet::new());
     let mut todo = vec![top];
@@ -55,8 +60,10 @@ pub(crate) fn resolve(state: &State, top: CollectionId) -> Result<Selection, Ref
             continue;
         }
         selection.collections.push(id);
-        let new = collection.machines.iter().filter(|m| seen.1.insert(**m));
-        selection.machines.extend(new);
+        for machine in collection.machines.iter().filter(|m| seen.1.insert(**m)) {
+            selection.machines.push(*machine);
+            selection.member_of.insert(*machine, id);
+        }
         todo.extend(collection.collections.iter().rev());
     }
     if selection.machines.is_empty() {
@@ -64,6 +71,12 @@ pub(crate) fn resolve(state: &State, top: CollectionId) -> Result<Selection, Ref
         return Err(Refused::InvalidState(text));
     }
     Ok(selection)
+}
+
+/// The machines that a set of this collection would hold; none if there is no such collection.
+#[must_use]
+pub fn machines_of(state: &State, collection: CollectionId) -> Vec<VmId> {
+    resolve(state, collection).map_or_else(|_| Vec::new(), |selection| selection.machines)
 }
 
 #[cfg(test)]
@@ -105,6 +118,13 @@ mod tests {
         let machines: Vec<_> = selection.machines.iter().map(|m| m.as_u128()).collect();
         assert_eq!(machines, [11, 12, 13]);
         assert_eq!(selection.collections.len(), 3);
+        // What is told of one that is gone can be typed as it stands, also where a collection below holds it.
+        let (id, gone) = selection.members().pop().unwrap();
+        let command = format!(
+            "`groupshot collection remove {} {id}`",
+            CollectionId::from_u128(3)
+        );
+        assert!(gone.render().contains(&command), "{}", gone.render());
     }
 
     #[test]

@@ -8,9 +8,9 @@ super::messages! {
     REMOVING = "snapshot.removing", "taking machine {machine} out of the library";
     REFUSED_TOGETHER = "snapshot.refused-together", "{first}; {others}";
     REFUSED_MORE = "snapshot.refused-more", "and {count} more machines likewise";
-    MEMBER_GONE = "snapshot.member-gone", "member machine {machine} of collection {collection} no longer exists; `groupshot collection remove` takes it out";
+    MEMBER_GONE = "snapshot.member-gone", "member machine {machine} of collection {collection} no longer exists; `groupshot collection remove {of} {machine}` takes it out";
     MEMBER_RUNNING = "snapshot.member-running", "machine {machine} is {state}; only machines that are powered off can be captured";
-    DISK_NOT_CAPTURABLE = "snapshot.disk-not-capturable", "{cause}; IgnoreNonSnapshottableDisks would leave this disk out";
+    DISK_NOT_CAPTURABLE = "snapshot.disk-not-capturable", "{cause}; IgnoreNonSnapshottableDisks (`--ignore-non-snapshottable-disks`) would leave this disk out";
     MEMBER_NOT_CAPTURABLE = "snapshot.member-not-capturable", "machine {machine} has no disk that can be captured, and the set would hold nothing of it: {cause}";
     LEFT_OUT = "snapshot.left-out", "{status}; disks left out: {count} ({disks})";
     STORE_FAILED = "snapshot.store-failed", "the request could not be recorded: {cause}";
