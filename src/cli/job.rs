@@ -7,11 +7,10 @@ use serde_json::{Value as Json, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::{Client, Object, Reference};
-use crate::id::JobId;
 
 use super::failure::{Exit, Failure};
 use super::naming::pick;
-use super::output::{Output, moment, table};
+use super::output::{Output, moment, one_line, table};
 use super::remote::{NAMESPACE, Remote, sendable};
 
 #[derive(Debug, Subcommand)]
@@ -115,15 +114,17 @@ pub(super) fn reference(id: &str) -> Reference {
     Reference::new(NAMESPACE, CLASS).key("InstanceID", id)
 }
 
-/// The id that is meant: the word itself if it is one, else that of the job whose id begins so.
+/// The id that is meant: that of the job whose id is the word, or begins so.
 async fn full_id(client: &Client, wanted: &str) -> Result<String, Failure> {
-    if wanted.parse::<JobId>().is_ok() {
-        return Ok(wanted.to_owned());
-    }
     let jobs = client.enumerate(NAMESPACE, CLASS).await?;
     let of = |job: &Object| (job.text("InstanceID").to_owned(), String::new());
-    let found = pick(&jobs, wanted, "job", of)?.map(|job| of(job).0);
-    Ok(found.unwrap_or_else(|| wanted.to_owned()))
+    match pick(&jobs, wanted, "job", of)? {
+        Some(job) => Ok(of(job).0),
+        None => Err(Failure::failed(format_args!(
+            "there is no job `{}`: a job is removed some time after its end; `groupshot history` knows it longer",
+            one_line(wanted)
+        ))),
+    }
 }
 
 /// Asks the server to end the job; `false` if that is not possible any more.

@@ -32,9 +32,11 @@ mod terminal;
 mod user;
 mod vm;
 
+use std::env;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use failure::Failure;
 use output::Output;
@@ -106,15 +108,15 @@ enum Command {
 
 /// Runs the program with the arguments it was started with.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let command = Cli::command().color(refused_in(env::args_os()));
+    let parsed = command.try_get_matches();
+    let cli = match parsed.and_then(|found| Cli::from_arg_matches(&found)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are errors to clap too; both go where they should.
-            let in_json = std::env::args_os().any(|word| word == "--json");
+            let in_json = env::args_os().any(|word| word == "--json");
             match error.use_stderr() && in_json {
-                true => {
-                    Output::new(true, false, Color::Never).error(&Failure::usage(error.render()))
-                }
+                true => Output::new(true, false, Color::Never).error(&Failure::usage(said(&error))),
                 false => drop(error.print()),
             }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
@@ -128,6 +130,29 @@ pub fn main() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// In which colours a command line is refused that could not be read.
+fn refused_in(words: impl Iterator<Item = OsString>) -> ColorChoice {
+    let words: Vec<_> = words.map(|w| w.to_string_lossy().into_owned()).collect();
+    let apart = words.windows(2).find_map(|two| match two {
+        [name, value] if name == "--color" => Some(value.as_str()),
+        _ => None,
+    });
+    let joined = words.iter().find_map(|w| w.strip_prefix("--color="));
+    match joined.or(apart) {
+        Some("never") => ColorChoice::Never,
+        Some("always") => ColorChoice::Always,
+        _ => ColorChoice::Auto,
+    }
+}
+
+/// What is wrong with the command line, in one line: without the usage and the advice for people.
+fn said(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    first.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn run(command: Command, output: &Output) -> Result<(), Failure> {
@@ -152,12 +177,41 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_commands_are_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_line_that_cannot_be_read_is_told_in_one_line() {
+        for (words, wanted) in [
+            ("groupshot snapshot lst", "unrecognized subcommand 'lst'"),
+            (
+                "groupshot vm show",
+                "the following required arguments were not provided: <MACHINE>",
+            ),
+            (
+                "groupshot snapshot create a --consistency soft",
+                "invalid value 'soft' for '--consistency <CONSISTENCY>' [possible values: application, crash]",
+            ),
+        ] {
+            let error = Cli::try_parse_from(words.split(' ')).unwrap_err();
+            assert_eq!(said(&error), wanted);
+        }
+    }
+
+    #[test]
+    fn the_colours_of_a_refusal_are_those_that_were_asked_for() {
+        for (words, wanted) in [
+            ("groupshot x", ColorChoice::Auto),
+            ("groupshot x --color never", ColorChoice::Never),
+            ("groupshot --color=always x", ColorChoice::Always),
+            ("groupshot x --color", ColorChoice::Auto),
+        ] {
+            let words = words.split(' ').map(OsString::from);
+            assert_eq!(refused_in(words), wanted);
+        }
     }
 }

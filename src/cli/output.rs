@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::screen::{Color, colored, is_mark};
 
 pub(super) use super::screen::table;
+use crate::text::is_obeyed;
 pub(super) use crate::text::size;
 
 /// Version of the objects that `--json` prints; grows when a field changes its meaning or goes.
@@ -187,16 +188,11 @@ pub(super) fn one_line(name: &str) -> String {
     visible(name, false)
 }
 
-/// Does a terminal turn the text around, or begin another line? Unicode's Bidi_Control and separators.
-fn turns(c: char) -> bool {
-    matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-}
-
 /// Text without anything that a terminal would obey: names come from whoever made the things.
 pub(super) fn visible(text: &str, lines: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let hidden = c.is_control() || turns(c) || is_mark(c);
+        let hidden = is_obeyed(c) || is_mark(c);
         match hidden && !(lines && (c == '\n' || is_mark(c))) {
             true => out.extend(c.escape_default()),
             false => out.push(c),

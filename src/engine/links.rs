@@ -19,7 +19,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Disk, Machine};
-use crate::text::Text;
+use crate::text::{self, Text};
 
 /// The folder of links by name, among the folders of machines.
 pub const BY_NAME: &str = "by-name";
@@ -44,12 +44,13 @@ pub enum NoLink {
     Astray(PathBuf),
 }
 
-/// A name as a file may be called: `/`, `%`, control characters and a leading dot are percent-encoded.
+/// A name as a file may be called: `/`, `%`, a leading dot and whatever a terminal would obey are percent-encoded, so
+/// that the path can be copied from where it is shown.
 #[must_use]
 pub fn encoded(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for (at, c) in name.char_indices() {
-        match c.is_control() || matches!(c, '/' | '%') || (at == 0 && c == '.') {
+        match text::is_obeyed(c) || matches!(c, '/' | '%') || (at == 0 && c == '.') {
             true => {
                 for byte in c.to_string().bytes() {
                     out.push_str(&format!("%{byte:02X}"));
@@ -214,6 +215,7 @@ mod tests {
             ("a\nb", "a%0Ab"),
             ("\u{85}", "%C2%85"),
             ("Büro", "Büro"),
+            ("a\u{202E}b\u{2028}", "a%E2%80%AEb%E2%80%A8"),
         ];
         for (name, file) in table {
             assert_eq!(encoded(name), file);

@@ -112,6 +112,14 @@ impl std::fmt::Display for Text {
     }
 }
 
+/// Does a terminal obey the character: a control character, or one that turns the text around or begins another line
+/// (Unicode's Bidi_Control and separators)?
+#[must_use]
+pub fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Bytes for people: `512 bytes`, `1.5 GiB`. A scaled number is rounded; JSON has the bytes.
 #[must_use]
 pub fn size(bytes: u64) -> String {

@@ -416,7 +416,7 @@ fn what_is_refused_tells_why() {
     fails(
         &server.cli(&["job", "show", "no-such-job"]),
         1,
-        "DestinationUnreachable",
+        "there is no job `no-such-job`",
     );
 }
 
