@@ -1,5 +1,7 @@
 //! `groupshot snapshot …`: snapshot sets of collections, over WS-Management.
 
+use std::fmt::{self, Display};
+
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value as Json, json};
 
@@ -195,80 +197,105 @@ async fn check(wish: &Create, output: &Output) -> Result<(), Failure> {
 }
 
 async fn apply(wish: &Apply, output: &Output) -> Result<(), Failure> {
-    if !wish.yes && !can_ask() {
-        return Err(Failure::usage(
-            "what the machines wrote since a set was taken is lost when it is applied: say --yes where nobody can be asked",
-        ));
-    }
+    let why = "what the machines wrote since a set was taken is lost when it is applied";
     let client = wish.remote.client()?;
-    let set = find(&client, SNAPSHOT_SET, &wish.set).await?;
-    let (id, name) = (set.text(SNAPSHOT_SET.key), set.text("ElementName"));
+    let set = Chosen::find(&client, &wish.set, wish.yes, why).await?;
     if !wish.yes {
         let whom = match &wish.member {
-            Some(member) => format!("machine `{member}`"),
-            None => count(contents::members(&client, id).await?.len(), "machine"),
+            Some(member) => format!("machine `{}`", one_line(member)),
+            None => count(contents::members(&client, &set.id).await?.len(), "machine"),
         };
-        let question = format!(
-            "Put {whom} back to snapshot set `{name}` {id}? What was written since is lost, unless another set holds it."
-        );
-        if !confirm(&question)? {
-            return Err(Failure::failed("nothing is applied"));
-        }
+        sure(
+            &format!(
+                "Put {whom} back to {set}? What was written since is lost, unless another set holds it."
+            ),
+            "nothing is applied",
+        )?;
     }
-    let before = before(&client, wish.no_wait, id).await;
+    let before = before(&client, wish.no_wait, &set.id).await;
     let answer = match &wish.member {
-        None => call_apply(&client, reference(SNAPSHOT_SET, &set)).await?,
-        Some(member) => apply_member(&client, id, member).await?,
+        None => call_apply(&client, set.reference.clone()).await?,
+        Some(member) => apply_member(&client, &set.id, member).await?,
     };
-    let result = json!({"set": id, "job": job_id(&answer)});
-    let done = format!("snapshot set `{}` {id} applied", one_line(name));
-    told(
-        &client,
-        &answer,
-        wish.no_wait,
-        &before,
-        output,
-        result,
-        done,
-    )
-    .await
+    set.told(&client, &answer, wish.no_wait, &before, "applied", output)
+        .await
 }
 
 async fn delete(wish: &Delete, output: &Output) -> Result<(), Failure> {
-    if !wish.yes && !can_ask() {
-        return Err(Failure::usage(
-            "a deleted set does not come back: say --yes where nobody can be asked",
-        ));
-    }
     let client = wish.remote.client()?;
-    let set = find(&client, SNAPSHOT_SET, &wish.set).await?;
-    let (id, name) = (set.text(SNAPSHOT_SET.key), set.text("ElementName"));
-    if !wish.yes {
-        let members = contents::members(&client, id).await?;
-        let members = count(members.len(), "member");
-        let question = format!("Delete snapshot set `{name}` {id} with {members}?");
-        if !confirm(&question)? {
-            return Err(Failure::failed("nothing is deleted"));
-        }
-    }
-    let arguments = [(
-        "AffectedSnapshotCollection",
-        reference(SNAPSHOT_SET, &set).into(),
-    )];
-    let before = before(&client, wish.no_wait, id).await;
-    let answer = accepted(&client, "DestroySnapshot", &arguments).await?;
-    let result = json!({"set": id, "job": job_id(&answer)});
-    let done = format!("snapshot set `{}` {id} deleted", one_line(name));
-    told(
+    let set = Chosen::find(
         &client,
-        &answer,
-        wish.no_wait,
-        &before,
-        output,
-        result,
-        done,
+        &wish.set,
+        wish.yes,
+        "a deleted set does not come back",
     )
-    .await
+    .await?;
+    if !wish.yes {
+        let members = contents::members(&client, &set.id).await?;
+        let members = count(members.len(), "member");
+        sure(
+            &format!("Delete {set} with {members}?"),
+            "nothing is deleted",
+        )?;
+    }
+    let arguments = [("AffectedSnapshotCollection", set.reference.clone().into())];
+    let before = before(&client, wish.no_wait, &set.id).await;
+    let answer = accepted(&client, "DestroySnapshot", &arguments).await?;
+    set.told(&client, &answer, wish.no_wait, &before, "deleted", output)
+        .await
+}
+
+/// Asks; a no ends the command.
+fn sure(question: &str, otherwise: &str) -> Result<(), Failure> {
+    match confirm(question)? {
+        true => Ok(()),
+        false => Err(Failure::failed(otherwise)),
+    }
+}
+
+/// The set that a command is about, which does what cannot be taken back.
+struct Chosen {
+    id: String,
+    name: String,
+    reference: Reference,
+}
+
+impl Chosen {
+    /// Finds it, once it is sure that somebody can be asked if that is wanted.
+    async fn find(client: &Client, wanted: &str, yes: bool, why: &str) -> Result<Self, Failure> {
+        if !yes && !can_ask() {
+            return Err(Failure::usage(format_args!(
+                "{why}: say --yes where nobody can be asked"
+            )));
+        }
+        let set = find(client, SNAPSHOT_SET, wanted).await?;
+        Ok(Self {
+            id: set.text(SNAPSHOT_SET.key).to_owned(),
+            name: one_line(set.text("ElementName")),
+            reference: reference(SNAPSHOT_SET, &set),
+        })
+    }
+
+    /// Tells how it went.
+    async fn told(
+        &self,
+        client: &Client,
+        answer: &Object,
+        no_wait: bool,
+        before: &Actives,
+        word: &str,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        let result = json!({"set": self.id, "job": job_id(answer)});
+        let done = format!("{self} {word}");
+        told(client, answer, no_wait, before, output, result, done).await
+    }
+}
+
+impl Display for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "snapshot set `{}` {}", self.name, self.id)
+    }
 }
 
 /// The active files of the machines of a set, if it is waited for what becomes of them.
