@@ -40,11 +40,11 @@ impl Config {
             wrong("job.keep", None, "must be at least 5m".into());
         }
         for root in self.export.roots.iter().filter(|r| !r.is_absolute()) {
-            let reason = format!("must hold absolute paths, not {}", root.display());
+            let reason = format!("must hold absolute paths, not `{}`", root.display());
             wrong("export.roots", None, reason);
         }
         for root in self.engine.image_roots.iter().filter(|r| !r.is_absolute()) {
-            let reason = format!("must be absolute paths, not `{}`", root.display());
+            let reason = format!("must hold absolute paths, not `{}`", root.display());
             wrong("engine.image_roots", None, reason);
         }
         if self.engine.machines > MACHINES_MAX {

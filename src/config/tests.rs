@@ -56,7 +56,7 @@ fn what_is_wrong_is_named_with_its_line() {
         (
             "[export]\nroots = [\"/a\", \"b\"]",
             2,
-            "export.roots must hold absolute paths, not b",
+            "export.roots must hold absolute paths, not `b`",
         ),
         (
             "[engine]\nmachines = 100001",
@@ -103,7 +103,7 @@ fn what_is_wrong_is_named_with_its_line() {
         (
             "[engine]\nimage_roots = [\"/a\", \"b\"]",
             2,
-            "engine.image_roots must be absolute paths, not `b`",
+            "engine.image_roots must hold absolute paths, not `b`",
         ),
         (
             "[http]\nallowed_origins = [\"https://a.example\", \"https://b.example/\"]",

@@ -15,6 +15,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("a string", "a text in quotes"),
     ("path string", "a path in quotes"),
     ("string only", "a text in quotes"),
+    ("string or table", "a text in quotes"),
     ("socket address", ADDRESS),
     ("a sequence", "a list in [ ]"),
     ("a map", "a table"),
@@ -38,6 +39,9 @@ pub fn told(message: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown variant ") {
         let (found, known) = rest.split_once(", expected ").unwrap_or((rest, ""));
         return format!("expected {}, found {found}", one_of(known));
+    }
+    if let Some(expected) = message.strip_prefix("wanted ") {
+        return format!("expected {}", people(expected));
     }
     let wrong = ["invalid type: ", "invalid value: ", "invalid length "];
     let wrong = wrong.iter().find_map(|kind| message.strip_prefix(kind));
@@ -105,7 +109,11 @@ fn people(expected: &str) -> String {
 fn thing(found: &str) -> String {
     let value = |prefix: &str| {
         let rest = found.strip_prefix(prefix)?;
-        Some(rest.trim_matches('`').to_owned())
+        // A number too long for the usual types is followed by the one that holds it: `99…9` as i128.
+        let quoted = rest
+            .strip_prefix('`')
+            .and_then(|rest| rest.rsplit_once('`'));
+        Some(quoted.map_or(rest, |(value, _)| value).to_owned())
     };
     let number = value("integer ").or_else(|| value("floating point "));
     if let Some(number) = number {

@@ -49,7 +49,7 @@ pub enum Kind {
     UnknownPrefix(String),
     /// A declaration that Namespaces in XML (section 3) forbids: `xml` as another name, another prefix as that of
     /// `xml`, `xmlns`, or a prefix as nothing.
-    #[error("the prefix {0} must not be declared like this")]
+    #[error("{} must not be declared like this", declared(.0))]
     BadDeclaration(String),
     /// A character that XML forbids, raw or as a reference.
     #[error("a character that XML does not allow")]
@@ -477,6 +477,14 @@ impl<'a> Build<'a> {
 
 /// Can it be the prefix or the local part of a name? Beyond the first character nothing is checked: the
 /// rest of the grammar of names guards nothing here.
+/// The name of the attribute that declares a prefix; the default namespace has none.
+fn declared(prefix: &str) -> String {
+    match prefix {
+        "" => "the default namespace (xmlns)".to_owned(),
+        prefix => format!("the prefix {prefix}"),
+    }
+}
+
 fn begins_name(part: &str) -> bool {
     match part.bytes().next() {
         Some(b) if b.is_ascii() => b.is_ascii_alphabetic() || b == b'_',

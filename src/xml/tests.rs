@@ -193,6 +193,9 @@ fn not_well_formed_is_malformed_and_says_where() {
     let error = parse("<a><b></c></a>").unwrap_err();
     assert_eq!(error.at, 6);
     assert!(error.to_string().ends_with("at byte 6"), "{error}");
+    let error = parse("<a xmlns='http://www.w3.org/XML/1998/namespace'/>").unwrap_err();
+    let named = "the default namespace (xmlns) must not be declared like this";
+    assert!(error.to_string().contains(named), "{error}");
 }
 
 #[test]

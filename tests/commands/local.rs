@@ -99,7 +99,7 @@ fn every_mistake_of_a_configuration_is_told_in_a_line_or_in_one_object() {
         ":5: limits.foo: unknown key `foo`, expected ",
         ":7: snapshot.reserve: expected a number of bytes",
         ":9: job.keep must be at least 5m",
-        ":11: export.roots must hold absolute paths, not sets",
+        ":11: export.roots must hold absolute paths, not `sets`",
     ];
     assert_eq!(lines.len(), wanted.len(), "{told}");
     for (line, part) in lines.iter().zip(wanted) {

@@ -12,6 +12,8 @@ use crate::support::site::{Ground, Image, Site};
 /// What no message may hold.
 const FORBIDDEN: &[&str] = &[
     "usize",
+    "i128",
+    "wanted ",
     "u16",
     "u32",
     "u64",
@@ -165,6 +167,18 @@ fn a_value_is_told_with_what_was_expected_and_what_was_found() {
         (
             "[engine]\ndefault = \"kvm\"",
             "engine.default: expected `library` or `sim`, found `kvm`",
+        ),
+        (
+            "[engine]\ndefault = 5",
+            "engine.default: expected a text in quotes",
+        ),
+        (
+            "[limits]\ncontexts = 99999999999999999999",
+            "limits.contexts: expected a whole number, 0 or more, found the number 99999999999999999999",
+        ),
+        (
+            "[export]\nroots = [\"\"]",
+            "export.roots must hold absolute paths, not ``",
         ),
         (
             "[listen]\nhttp = 5985",
