@@ -28,6 +28,8 @@ mod associate;
 mod ceiling;
 mod enumerate;
 mod fair;
+#[path = "../tests/support/fuse.rs"]
+mod fuse;
 mod life;
 mod load;
 mod memory;

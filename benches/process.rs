@@ -16,7 +16,15 @@ pub(crate) struct Process {
 impl Process {
     /// Serves so many simulated machines, with room for large answers and many connections.
     pub(crate) fn start(machines: u32) -> Self {
-        let data = subject::data_dir();
+        let machines = machines.to_string();
+        Self::serving(
+            subject::data_dir(),
+            &["--engine", "sim", "--machines", &machines],
+        )
+    }
+
+    /// Serves what is in a data directory.
+    pub(crate) fn serving(data: tempfile::TempDir, args: &[&str]) -> Self {
         let config = data.path().join("bench.toml");
         std::fs::write(
             &config,
@@ -29,8 +37,8 @@ impl Process {
                 "ulimit -n 4096; exec \"$0\" \"$@\"",
                 env!("CARGO_BIN_EXE_groupshot"),
             ])
-            .args(["serve", "--engine", "sim", "--listen", "127.0.0.1:0"])
-            .args(["--machines", &machines.to_string()])
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(args)
             .arg("--config")
             .arg(&config)
             .arg("--data-dir")
