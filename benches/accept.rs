@@ -1,12 +1,15 @@
-//! Row 6: from a CreateSnapshot request to its answer that the job is durable, over one fdatasync of the same disk.
+//! Row 6: from a CreateSnapshot request to its answer that the job is durable, over one fdatasync of the same disk:
+//! of a simulated machine, and of one machine of a library of many with real images.
 
 use std::fs::File;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
+use crate::process::Process;
 use crate::subject::{self, Subject};
 use crate::{load, median, spread, verdict};
 
@@ -17,13 +20,27 @@ pub(crate) fn run(short: bool) {
     let rounds = if short { 5 } else { 101 };
     let runtime = Runtime::new().unwrap();
     let subject = Subject::start(&runtime);
-    let made = subject::command(
-        subject.address,
-        &["collection", "create", "accept", "sim-000001"],
-    );
+    measured("one simulated", subject.address, "sim-000001", rounds);
+    drop(subject);
+    let (machines, rounds) = if short { (10, 3) } else { (200, 21) };
+    let (data, images) = (subject::data_dir(), tempfile::tempdir().unwrap());
+    for n in 0..machines {
+        let image = images.path().join(format!("image-{n}.raw"));
+        File::create(&image).unwrap().set_len(1 << 20).unwrap();
+        let (name, image) = (format!("machine-{n}"), image.to_str().unwrap());
+        subject::local(data.path(), &["vm", "import", "--overlay-ok", &name, image]);
+    }
+    let server = Process::serving(data, &[]);
+    let whose = format!("one of {machines} in a library");
+    measured(&whose, server.address, "machine-0", rounds);
+}
+
+/// Sets of a collection with this machine, one after the other.
+fn measured(whose: &str, address: SocketAddr, machine: &str, rounds: u32) {
+    let made = subject::command(address, &["collection", "create", "accept", machine]);
     let collection = made["id"].as_str().unwrap_or_else(|| panic!("{made}"));
-    let request = subject::create_snapshot(subject.address, collection);
-    let mut connection = load::Connection::open(subject.address);
+    let request = subject::create_snapshot(address, collection);
+    let mut connection = load::Connection::open(address);
     let disk = tempfile::tempdir().unwrap();
     let mut file = File::create(disk.path().join("one")).unwrap();
     let (mut accepts, mut syncs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
@@ -36,7 +53,7 @@ pub(crate) fn run(short: bool) {
         let accept = microseconds(|| answer = connection.exchange(&request));
         assert!(answer.1.contains("ReturnValue>4096<"), "{}", answer.1);
         // The next request is for the same collection, which is held until the job ends.
-        while running(subject.address) {
+        while running(address) {
             thread::sleep(Duration::from_millis(2));
         }
         accepts.push(accept);
@@ -46,7 +63,7 @@ pub(crate) fn run(short: bool) {
     let (low, high) = spread(ratios.clone());
     let ratio = median(ratios);
     println!(
-        "CreateSnapshot accepted: {:.0} us, one fdatasync {:.0} us, ratio {ratio:.2} ({low:.2}..{high:.2}), \
+        "CreateSnapshot of {whose} accepted: {:.0} us, one fdatasync {:.0} us, ratio {ratio:.2} ({low:.2}..{high:.2}), \
          target <= {TARGET}: {}",
         median(accepts),
         median(syncs),
@@ -54,7 +71,7 @@ pub(crate) fn run(short: bool) {
     );
 }
 
-fn running(address: std::net::SocketAddr) -> bool {
+fn running(address: SocketAddr) -> bool {
     let jobs = subject::command(address, &["job", "list"]);
     let jobs = jobs["jobs"].as_array().unwrap();
     let ended = ["completed", "terminated", "killed", "failed"];

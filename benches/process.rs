@@ -26,11 +26,10 @@ impl Process {
     /// Serves what is in a data directory.
     pub(crate) fn serving(data: tempfile::TempDir, args: &[&str]) -> Self {
         let config = data.path().join("bench.toml");
-        std::fs::write(
-            &config,
-            "[limits]\nenvelope = \"16MiB\"\nconnections = 1100\nuser_connections = 1100\nuser_requests = 1100\n[log]\nlevel = \"warn\"\n",
-        )
-        .unwrap();
+        let audit = data.path().join("audit.log");
+        let text = "[limits]\nenvelope = \"16MiB\"\nconnections = 1100\nuser_connections = 1100\nuser_requests = 1100\n";
+        let log = format!("[log]\nlevel = \"warn\"\naudit = {audit:?}\n");
+        std::fs::write(&config, text.to_owned() + &log).unwrap();
         let mut child = Command::new("sh")
             .args([
                 "-c",
