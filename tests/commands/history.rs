@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use crate::support::server::{Options, PASSWORD, Server, USER, run_in};
+use crate::support::server::{Options, Server, add_user, run_in};
 
 use super::{code, fails, json, ok};
 
@@ -24,15 +24,7 @@ fn how_every_operation_ended_can_be_read_with_its_names_also_after_a_restart() {
     let home = tempfile::tempdir().unwrap();
     let data = home.path().join("data");
     std::fs::create_dir(&data).unwrap();
-    let add = [
-        "user",
-        "add",
-        USER,
-        "--role",
-        "administrator",
-        "--password-stdin",
-    ];
-    ok(&run_in(&data, &add, PASSWORD));
+    add_user(&data);
     let start = || {
         Server::with(&Options {
             args: &["--engine", "sim", "--machines", "3"],

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value as Json;
 
-use crate::support::server::{Options, PASSWORD, Server, USER, binary, run_in, text};
+use crate::support::server::{Options, PASSWORD, Server, add_user, binary, run_in, text};
 use crate::support::tools::{Mount, full, run};
 
 use super::{code, fails, json, ok, said};
@@ -28,15 +28,7 @@ fn the_way_from_an_empty_folder_on_ext4_to_a_set_has_no_dead_end() {
         "qemu-img",
         &["create", "-q", "-f", "raw", image.to_str().unwrap(), "4M"],
     );
-    let add = [
-        "user",
-        "add",
-        USER,
-        "--role",
-        "administrator",
-        "--password-stdin",
-    ];
-    ok(&run_in(&data, &add, PASSWORD));
+    add_user(&data);
     let imported = import(&data, &["web", image.to_str().unwrap()]);
     ok(&imported);
     let way = "groupshot vm set web --overlay-ok";

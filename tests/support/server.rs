@@ -58,19 +58,7 @@ impl Server {
             .data
             .map_or_else(|| own.as_ref().unwrap().path().to_owned(), Path::to_owned);
         if options.data.is_none() {
-            let out = run_in(
-                &data,
-                &[
-                    "user",
-                    "add",
-                    USER,
-                    "--role",
-                    "administrator",
-                    "--password-stdin",
-                ],
-                PASSWORD,
-            );
-            assert!(out.status.success(), "user add: {}", text(&out.stderr));
+            add_user(&data);
         }
         let mut command = Command::new(binary());
         if let Some(user) = options.user {
@@ -190,6 +178,13 @@ impl Drop for Server {
 /// The program under test.
 pub(crate) fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_groupshot"))
+}
+
+/// Adds [`USER`], an administrator.
+pub(crate) fn add_user(data: &Path) {
+    let add = ["user", "add", USER, "--role", "administrator"];
+    let out = run_in(data, &[&add[..], &["--password-stdin"]].concat(), PASSWORD);
+    assert!(out.status.success(), "user add: {}", text(&out.stderr));
 }
 
 /// Runs a local command on a data directory, `input` on its standard input.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::server::{Options, PASSWORD, Server, USER, run_in, text};
+use super::server::{Options, Server, add_user, run_in, text};
 use super::tools::{self, Mount};
 
 /// Virtual size of every disk.
@@ -114,16 +114,7 @@ impl Site {
     ) -> Self {
         fs::create_dir(&images).unwrap();
         fs::create_dir(&data).unwrap();
-        let add = [
-            "user",
-            "add",
-            USER,
-            "--role",
-            "administrator",
-            "--password-stdin",
-        ];
-        let out = run_in(&data, &add, PASSWORD);
-        assert!(out.status.success(), "user add: {}", text(&out.stderr));
+        add_user(&data);
         Self {
             images,
             data,
