@@ -274,3 +274,28 @@ fn a_merge_waits_for_an_export_and_says_for_whom() {
         }
     }
 }
+
+#[test]
+fn a_copy_is_counted_in_bytes_and_a_cancelled_job_keeps_its_percent() {
+    if !full("an export") {
+        return;
+    }
+    let (rig, gate) = (Rig::new(Ground::Host), Gate::new());
+    let server = rig.serve(&gate.at("export.copy.after"));
+    let wire = Wire::new(&server);
+    let set = wire.take(&rig.group(&wire), "first");
+    let job = wire.export(&set, rig.root(), None).unwrap().job.unwrap();
+    gate.reached();
+    let copied = wire.job(&job).unwrap();
+    assert!((60..100).contains(&copied.percent), "{copied:?}");
+    assert_eq!(wire.cancel(&job), 4096);
+    gate.open();
+    let ended = wire.end(&job).unwrap();
+    assert_eq!((ended.state, ended.percent), (8, copied.percent));
+    rig.site.wait_for_journals();
+    assert_eq!(
+        fs::read_dir(&rig.root).unwrap().count(),
+        0,
+        "nothing is left"
+    );
+}
