@@ -98,7 +98,7 @@ pub(crate) async fn start<K: Kind>(
     holds: BTreeMap<VmId, Hold>,
     lease: Lease,
 ) -> Result<(), Refused> {
-    let (id, set, members) = (job.id, kind.set(), kind.machines().len());
+    let (id, set, machines) = (job.id, kind.set(), kind.machines().len());
     let (journal, worker) = durable::<K>(core, kind.intent(), job).await?;
     let operation = Arc::new(Operation {
         core: Arc::clone(core),
@@ -109,7 +109,7 @@ pub(crate) async fn start<K: Kind>(
         holds: Mutex::new(holds),
         lease,
     });
-    tracing::info!(kind = K::NAME, %set, job = %id, members, "Operation began");
+    tracing::info!(what = K::NAME, %set, job = %id, machines, "Operation began");
     core.tasks.spawn(operation.run());
     let shared = Arc::clone(core);
     core.tasks.spawn_blocking(move || {

@@ -88,7 +88,7 @@ pub(super) fn run(wish: &Set, output: &Output) -> Result<(), Failure> {
     if !consequences.is_empty() && !wish.yes {
         if !can_ask() {
             return Err(Failure::usage(format_args!(
-                "{} say --yes where nobody can be asked",
+                "{} Say --yes where nobody can be asked",
                 consequences.join(" ")
             )));
         }

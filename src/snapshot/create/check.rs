@@ -132,7 +132,7 @@ fn member(core: &Core, set: SetId, machine: Arc<Machine>, leave_out: bool) -> Me
     if let Some(cause) = it.left_out.first()
         && (none || !leave_out)
     {
-        let why = draft::not_captured(&machine, none, cause.clone());
+        let why = draft::not_captured(&machine, none, leave_out, cause.clone());
         it.refused.get_or_insert(why);
     }
     it

@@ -55,7 +55,7 @@ pub(crate) fn plan_member(
     if let Some(cause) = why
         && (plans.is_empty() || !leave_out)
     {
-        return Err(not_captured(&machine, plans.is_empty(), cause));
+        return Err(not_captured(&machine, plans.is_empty(), leave_out, cause));
     }
     Ok(Planned {
         machine,
@@ -65,14 +65,17 @@ pub(crate) fn plan_member(
     })
 }
 
-/// The refusal of a machine with a disk that cannot be captured. Leaving that disk out is offered only where
-/// another one would be captured.
-pub(crate) fn not_captured(machine: &Machine, none: bool, cause: Text) -> Refused {
-    let text = match none {
-        true => texts::MEMBER_NOT_CAPTURABLE.with("machine", &machine.name),
-        false => texts::DISK_NOT_CAPTURABLE.text(),
-    };
-    Refused::InvalidState(text.with("cause", cause))
+/// The refusal of a machine with a disk that cannot be captured, or with `none` that can. Leaving that disk out is
+/// offered only where another one would be captured.
+pub(crate) fn not_captured(machine: &Machine, none: bool, leave_out: bool, cause: Text) -> Refused {
+    Refused::InvalidState(match (none, leave_out) {
+        (false, _) => texts::DISK_NOT_CAPTURABLE.with("cause", cause),
+        (true, false) => cause,
+        (true, true) => {
+            let text = texts::MEMBER_NOT_CAPTURABLE.with("machine", &machine.name);
+            text.with("cause", cause)
+        }
+    })
 }
 
 /// Everything that will be, with its names.
