@@ -38,7 +38,8 @@ pub(super) enum Outcome {
 impl Inner {
     /// Writes the end of a running job: its terminal record and the changes in one commit.
     pub(super) async fn end(&self, live: &Arc<Live>, end: End) -> Result<(), StoreError> {
-        let now = self.clock.now();
+        let held = live.held_since();
+        let now = held.unwrap_or_else(|| self.clock.now());
         let shown = Arc::clone(live);
         let written = store::decide(&*self.store, move |state| {
             let mut job = running(state, &shown)?;
@@ -51,7 +52,9 @@ impl Inner {
         });
         match written.await? {
             Ok(ended) => {
-                ended.tell();
+                if held.is_none() {
+                    ended.tell();
+                }
                 self.forget(live.id);
                 live.end();
                 Ok(())
@@ -66,6 +69,17 @@ impl Inner {
         if later.iter().all(|(waiting, _)| waiting.id != live.id) {
             later.push((live, end));
         }
+    }
+
+    /// Has the job ended for clients and for the log, and leaves the record of that to the next sweep.
+    pub(super) fn hold(&self, live: &Arc<Live>, end: End) {
+        let now = self.clock.now();
+        if let Ok(mut job) = running(&self.store.state(), live) {
+            terminate(&mut job, end.outcome.clone(), now);
+            Ended::of(&job, live.adopted).tell();
+        }
+        live.hold(end.outcome.clone(), now);
+        self.end_later(Arc::clone(live), end);
     }
 
     /// A worker is gone and its job still runs.
@@ -128,7 +142,7 @@ fn running(state: &State, live: &Live) -> Result<Job, AlreadyEnded> {
     }
 }
 
-fn terminate(job: &mut Job, outcome: Outcome, now: Timestamp) {
+pub(super) fn terminate(job: &mut Job, outcome: Outcome, now: Timestamp) {
     match outcome {
         Outcome::Completed(status) => {
             job.state = JobState::Completed;

@@ -4,9 +4,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use jiff::Timestamp;
+
 use crate::id::JobId;
 use crate::inventory::{CancelRequest, Job};
 use crate::text::Text;
+
+use super::end::{Outcome, terminate};
 
 /// A running job in memory.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ struct Now {
     status: Text,
     cancel: Option<CancelRequest>,
     committed: bool,
+    /// How and when it has ended, as long as the store does not take that.
+    end: Option<(Outcome, Timestamp)>,
 }
 
 impl Live {
@@ -38,6 +44,7 @@ impl Live {
                 status: job.status.clone(),
                 cancel: job.cancel.clone(),
                 committed: !job.cancellable,
+                end: None,
             }),
             ended: watch::channel(false).0,
         }
@@ -62,10 +69,29 @@ impl Live {
         job.cancel.clone_from(&now.cancel);
     }
 
+    /// As clients see it: an end that is not stored yet is one.
+    pub(super) fn show_to_clients(&self, job: &mut Job) {
+        self.show(job);
+        if let Some((outcome, at)) = self.now().end.clone() {
+            terminate(job, outcome, at);
+        }
+    }
+
+    /// Has it ended for clients, though the store does not take that yet.
+    pub(super) fn hold(&self, outcome: Outcome, at: Timestamp) {
+        self.now().end.get_or_insert((outcome, at));
+        self.end();
+    }
+
+    /// When it has ended, if the store did not take that.
+    pub(super) fn held_since(&self) -> Option<Timestamp> {
+        self.now().end.as_ref().map(|(_, at)| *at)
+    }
+
     /// Enters a cancel; a kill goes over a terminate. `false` past the commit point.
     pub(super) fn cancel(&self, request: CancelRequest) -> bool {
         let mut now = self.now();
-        if now.committed {
+        if now.committed || now.end.is_some() {
             return false;
         }
         if now.cancel.as_ref().is_none_or(|c| c.kind < request.kind) {

@@ -233,7 +233,9 @@ impl Jobs {
             return Ok(Cancelled::Unknown);
         };
         let live = match self.inner.live(id) {
-            Some(live) if !job.state.is_terminal() && !live.committed() => live,
+            Some(live) if !job.state.is_terminal() && !live.committed() && !live.has_ended() => {
+                live
+            }
             _ => return Ok(Cancelled::TooLate),
         };
         let request = CancelRequest {
@@ -356,7 +358,7 @@ fn at_this_moment(stored: &Job, live: Option<&Live>) -> Job {
     if let Some(live) = live
         && !job.state.is_terminal()
     {
-        live.show(&mut job);
+        live.show_to_clients(&mut job);
     }
     job
 }

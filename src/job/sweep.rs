@@ -15,6 +15,9 @@ use super::{Inner, Jobs};
 /// Time between two sweeps.
 const PERIOD: Duration = Duration::from_secs(1);
 
+/// Time between two words about sweeps that go on failing.
+const AGAIN: Duration = Duration::from_secs(60);
+
 /// Progress is stored when it has gone on by this many percent.
 const COARSE: u8 = 10;
 
@@ -23,14 +26,14 @@ impl Jobs {
     pub async fn run(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut trouble = Trouble::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            if let Err(error) = self.sweep().await {
-                tracing::warn!(%error, "jobs: sweep");
-            }
+            let swept = self.sweep().await;
+            trouble.tell(swept.err(), self.inner.clock.elapsed());
         }
     }
 
@@ -49,6 +52,48 @@ impl Jobs {
         self.inner.store.transact(Box::new(decide)).await?;
         Ok(())
     }
+}
+
+/// Sweeps that fail one after the other: told when they begin to, once a minute, and when they do no more.
+#[derive(Default)]
+struct Trouble {
+    /// When it was told last.
+    told: Option<Duration>,
+}
+
+impl Trouble {
+    /// What is told of a sweep that ended so at this moment.
+    fn says(&mut self, failed: bool, now: Duration) -> Says {
+        match (failed, self.told) {
+            (true, Some(told)) if now.saturating_sub(told) < AGAIN => Says::Nothing,
+            (true, _) => {
+                self.told = Some(now);
+                Says::Trouble
+            }
+            (false, Some(_)) => {
+                self.told = None;
+                Says::Well
+            }
+            (false, None) => Says::Nothing,
+        }
+    }
+
+    fn tell(&mut self, error: Option<StoreError>, now: Duration) {
+        match (self.says(error.is_some(), now), error) {
+            (Says::Trouble, Some(error)) => {
+                tracing::warn!(%error, "How jobs stand cannot be recorded; it is tried again every second");
+            }
+            (Says::Well, _) => tracing::info!("How jobs stand is recorded again"),
+            _ => {}
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Says {
+    Nothing,
+    Trouble,
+    Well,
 }
 
 impl Inner {
@@ -74,5 +119,28 @@ impl Inner {
             }
         }
         changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_told_at_its_begin_once_a_minute_and_at_its_end() {
+        let mut trouble = Trouble::default();
+        let at = Duration::from_secs;
+        for (second, failed, says) in [
+            (0, false, Says::Nothing),
+            (1, true, Says::Trouble),
+            (2, true, Says::Nothing),
+            (60, true, Says::Nothing),
+            (61, true, Says::Trouble),
+            (62, false, Says::Well),
+            (63, false, Says::Nothing),
+            (64, true, Says::Trouble),
+        ] {
+            assert_eq!(trouble.says(failed, at(second)), says, "{second}");
+        }
     }
 }

@@ -277,14 +277,24 @@ async fn an_end_that_a_full_disk_refuses_is_written_later() {
     let full = worker.complete(words("done"), Vec::new()).await;
     assert_eq!(full, Err(StoreError::Full));
     house.store.fail_next(StoreError::Full);
-    assert_eq!(
-        worker.fail(error(2), Vec::new()).await,
-        Err(StoreError::Full)
-    );
+    worker.fail(error(2), Vec::new()).await.unwrap();
     drop(worker);
-    assert_eq!(house.jobs.get(id).unwrap().state, JobState::Running);
+    // It has ended for whoever asks, waits or cancels.
+    let held = house.jobs.wait(id, Duration::MAX).await.unwrap();
+    assert_eq!(
+        (held.state, &held.error),
+        (JobState::Exception, &Some(error(2)))
+    );
+    assert_eq!(house.jobs.all(), [held.clone()]);
+    let late = house.jobs.cancel(id, CancelKind::Terminate, "ann").await;
+    assert_eq!(late, Ok(Cancelled::TooLate));
+    assert_eq!(house.store.state().jobs[&id].state, JobState::Running);
+    house.clock.advance(Duration::from_secs(60));
+    house.store.fail_next(StoreError::Full);
+    assert_eq!(house.jobs.sweep().await, Err(StoreError::Full));
+    assert_eq!(house.jobs.get(id), Some(held.clone()));
     house.jobs.sweep().await.unwrap();
-    assert_eq!(house.jobs.get(id).unwrap().error, Some(error(2)));
+    assert_eq!(*house.store.state().jobs[&id], held, "as it was told");
 }
 
 #[tokio::test]

@@ -72,19 +72,23 @@ impl Worker {
     /// Ends the job badly, after the undo: state 8 or 9 if it was cancelled (then ErrorCode 32768 and a
     /// text that names who cancelled), else 10.
     ///
+    /// Where the store takes nothing now, as on a full disk, the job has ended for clients all the same: it waits for
+    /// nothing. The record of that is made by the first sweep that can; until then it is lost with the process.
+    ///
     /// # Errors
-    /// [`StoreError`]; the job is still running then. Unless the store is broken the same end is tried
-    /// again with every sweep once this worker is gone.
+    /// [`StoreError::Broken`], [`StoreError::Refused`] of a job that has ended.
     pub async fn fail(&self, error: JobError, changes: Vec<Change>) -> Result<(), StoreError> {
         let end = End {
             outcome: Outcome::Failed(error),
             changes,
         };
-        let result = self.inner.end(&self.live, end.clone()).await;
-        if matches!(result, Err(StoreError::Full)) {
-            self.inner.end_later(Arc::clone(&self.live), end);
+        match self.inner.end(&self.live, end.clone()).await {
+            Err(StoreError::Full | StoreError::Unrecorded(_)) => {
+                self.inner.hold(&self.live, end);
+                Ok(())
+            }
+            result => result,
         }
-        result
     }
 
     /// Ends a job that a cancel stopped behind its commit point, where nothing is undone: state 8 or 9 with

@@ -290,8 +290,8 @@ impl Coordinator {
     /// What its job said last.
     #[must_use]
     pub fn status_of(&self, job: JobId) -> Option<String> {
-        let state = self.core.deps.store.state();
-        state.jobs.get(&job).map(|job| job.status.render())
+        let job = self.core.deps.jobs.get(job);
+        job.map(|job| job.status.render())
     }
 }
 

@@ -112,8 +112,8 @@ impl Core {
 
     /// Has the job ended, as clients see it?
     pub(crate) fn has_ended(&self, job: JobId) -> bool {
-        let state = self.deps.store.state();
-        state.jobs.get(&job).is_some_and(|j| j.state.is_terminal())
+        let job = self.deps.jobs.get(job);
+        job.is_some_and(|job| job.state.is_terminal())
     }
 
     pub(crate) fn store_failed(&self, error: &StoreError) -> Refused {

@@ -322,16 +322,9 @@ impl<K: Kind> Operation<K> {
         let Some(worker) = &self.worker else {
             return Ok(());
         };
-        let mut pause = RETRY.0;
-        loop {
-            match worker.fail(error.clone(), Vec::new()).await {
-                Ok(()) | Err(StoreError::Refused(_)) => return Ok(()), // or it has ended already
-                Err(StoreError::Broken(cause)) => return Err(cause),
-                Err(error @ (StoreError::Full | StoreError::Unrecorded(_))) => {
-                    let why = texts::STORE_FAILED.with("cause", error);
-                    self.wait(why, &mut pause).await;
-                }
-            }
+        match worker.fail(error, Vec::new()).await {
+            Err(StoreError::Broken(cause)) => Err(cause),
+            _ => Ok(()), // also if it has ended already
         }
     }
 

@@ -292,12 +292,8 @@ impl Coordinator {
             };
             let error = failed(texts::LOST.text(), Vec::new());
             match worker.fail(error, Vec::new()).await {
-                // A full disk: the job service tries this end again.
-                Ok(())
-                | Err(StoreError::Full | StoreError::Refused(_) | StoreError::Unrecorded(_)) => {
-                    ended.push(job.id);
-                }
                 Err(StoreError::Broken(cause)) => return Err(RecoveryError::Broken(cause)),
+                _ => ended.push(job.id),
             }
         }
         Ok(ended)

@@ -183,13 +183,22 @@ fn a_disk_that_fills_up_after_acceptance_undoes_everything() {
     let job = created.job.unwrap();
     let filler = Filler::fill(scene.site.data.parent().unwrap());
     gate.open();
-    // The database has no room for the end of the job either: it is told as soon as there is some.
-    let waits = |job: &Job| job.status.contains("could not be recorded");
-    assert_eq!(scene.wire.until(&job, waits).unwrap().state, 4);
+    // The database has no room for the end of the job either: that is kept in memory, and nothing waits for it.
+    let failed = scene.wire.end(&job).unwrap();
+    assert_eq!(
+        (failed.state, failed.code),
+        (EXCEPTION, FAILED),
+        "{failed:?}"
+    );
     assert_eq!(scene.site.kept(), [] as [PathBuf; 0], "undone at once");
+    scene.site.wait_for_journals();
+    let refused = scene.wire.create(&scene.group, "next").unwrap();
+    assert_eq!(refused.value, FAILED, "the disk is full");
+    let why = scene.wire.why(&refused);
+    assert!(!why.contains("held by"), "its members are free: {why}");
     drop(filler);
-    let job = scene.wire.end(&job).unwrap();
-    assert_eq!((job.state, job.code), (EXCEPTION, FAILED), "{job:?}");
+    let job = scene.wire.job(&job).unwrap();
+    assert_eq!((job.state, &job.error), (failed.state, &failed.error));
     scene.assert_no_internals(&job.error);
     assert!(job.error.contains("space"), "{}", job.error);
     scene.site.wait_for_journals();
