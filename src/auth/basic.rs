@@ -28,9 +28,6 @@ const REMEMBERED: usize = 1024;
 /// Hashes at one time: each takes 19 MiB and a processor.
 const HASHES: usize = 2;
 
-/// How long a guess waits for another of the same user before it looks again.
-const PAUSE: Duration = Duration::from_millis(5);
-
 /// Verifies Basic credentials.
 pub(super) struct Basic {
     users: Users,
@@ -38,7 +35,7 @@ pub(super) struct Basic {
     /// Keys the cache, so that it holds nothing from which a password could be guessed.
     key: [u8; 32],
     verified: Mutex<BTreeMap<Tag, Duration>>,
-    hashes: Semaphore,
+    hashes: Arc<Semaphore>,
     /// One turn for each address, while somebody wants it.
     shares: Mutex<BTreeMap<Share, Arc<Semaphore>>>,
     /// Who may look at the password of somebody who is locked out.
@@ -57,10 +54,18 @@ type Tag = [u8; 32];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Right,
-    /// And what that has led to.
-    Wrong(Locked),
+    /// It has been counted and told.
+    Wrong,
     /// Not looked at.
     Locked,
+}
+
+/// Where a guess comes from, and whose it may be.
+#[derive(Clone)]
+struct From {
+    who: Who,
+    peer: IpAddr,
+    user: Option<Arc<User>>,
 }
 
 impl Basic {
@@ -74,7 +79,7 @@ impl Basic {
             clock,
             key,
             verified: Mutex::default(),
-            hashes: Semaphore::new(HASHES),
+            hashes: Arc::new(Semaphore::new(HASHES)),
             shares: Mutex::default(),
             looks: Arc::new(Semaphore::new(1)),
             nobody,
@@ -94,33 +99,32 @@ impl Basic {
         let pair = BASE64_STANDARD.decode(credentials).ok();
         let pair = pair.and_then(|pair| String::from_utf8(pair).ok());
         let Some((name, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else {
-            report(None, peer, "malformed", audit);
-            basic.failed_otherwise(peer, audit);
+            basic.malformed(peer, audit);
             return None;
         };
-        let who = Who::new(name, peer);
-        let user = basic.users.find(name).await;
-        let known = user.as_ref().map(|user| user.name.as_str());
-        match basic.judge(&who, user.as_deref(), password).await {
-            Verdict::Right => basic.lockout.succeeded(&who),
-            Verdict::Wrong(locked) => {
-                let reason = match known {
-                    Some(_) => "wrong-password",
-                    None => "unknown-user",
-                };
-                report(known, peer, reason, audit);
-                report_lock(locked, known, peer, audit);
-                return None;
-            }
+        let from = From {
+            who: Who::new(name, peer),
+            peer,
+            user: basic.users.find(name).await,
+        };
+        match Self::judge(basic, &from, password, audit).await {
+            Verdict::Right => basic.lockout.succeeded(&from.who),
+            Verdict::Wrong => return None,
             Verdict::Locked => {
-                basic.look(peer, user, password, audit);
+                basic.look(peer, from.user, password, audit);
                 return None;
             }
         }
-        user.map(|user| Identity {
+        from.user.map(|user| Identity {
             user: Arc::from(user.name.as_str()),
             role: user.role,
         })
+    }
+
+    /// Credentials that cannot be read.
+    pub(super) fn malformed(&self, peer: IpAddr, audit: &Audit) {
+        report(None, peer, "malformed", audit);
+        self.failed_otherwise(peer, audit);
     }
 
     /// Counts a logon that failed for another reason than a wrong password.
@@ -136,50 +140,66 @@ impl Basic {
         &self.lockout
     }
 
-    async fn judge(&self, who: &Who, user: Option<&User>, password: &str) -> Verdict {
-        if self.lockout.is_locked(who) {
+    /// Waits for a turn as long as its client does. Once it has one, the password is looked at, and counted, to the
+    /// end: whoever hangs up meanwhile has guessed all the same, and its turn is taken until then.
+    async fn judge(basic: &Arc<Self>, from: &From, password: &str, audit: &Audit) -> Verdict {
+        if basic.lockout.is_locked(&from.who) {
             return Verdict::Locked;
         }
-        let tag = user.and_then(|user| self.tag(user, password));
-        let is_believed = || tag.is_some_and(|tag| self.is_believed(&tag));
+        let user = from.user.as_deref();
+        let tag = user.and_then(|user| basic.tag(user, password));
+        let is_believed = || tag.is_some_and(|tag| basic.is_believed(&tag));
         if is_believed() {
             return Verdict::Right;
         }
-        let own = self.own_turns(who);
-        let (Ok(_own), Ok(_turn)) = (own.acquire().await, self.hashes.acquire().await) else {
-            return Verdict::Wrong(Locked::default());
-        };
-        let guess = loop {
-            // Guesses that came at once have waited here together.
-            if self.lockout.is_locked(who) {
-                return Verdict::Locked;
-            }
-            // Many connections of one client open at once: the first has done the work for all.
-            if is_believed() {
-                return Verdict::Right;
-            }
-            match self.lockout.begin(who) {
-                Some(guess) => break guess,
-                // One more would be one too many if the one that is looked at is wrong.
-                None => tokio::time::sleep(PAUSE).await,
-            }
-        };
-        let stored = user.map_or(&self.nobody, |user| &user.password);
-        #[cfg(test)]
-        self.hashed
-            .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let matched = matches(stored.clone(), password.to_owned()).await;
-        match tag {
-            Some(tag) if matched => {
-                self.remember(tag);
-                Verdict::Right
-            }
-            _ => Verdict::Wrong(guess.failed()),
+        let turns = (
+            basic.own_turns(&from.who).acquire_owned().await,
+            Arc::clone(&basic.hashes).acquire_owned().await,
+        );
+        // Guesses that came at once have waited here together.
+        if basic.lockout.is_locked(&from.who) {
+            return Verdict::Locked;
         }
+        // Many connections of one client open at once: the first has done the work for all.
+        if is_believed() {
+            return Verdict::Right;
+        }
+        #[cfg(test)]
+        basic
+            .hashed
+            .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let stored = user.map_or(&basic.nobody, |user| &user.password);
+        let matched = matches(stored.clone(), password.to_owned());
+        let (basic, from, audit) = (Arc::clone(basic), from.clone(), audit.clone());
+        let judged = tokio::spawn(async move {
+            let _turns = turns;
+            let matched = matched.await;
+            match tag {
+                Some(tag) if matched => {
+                    basic.remember(tag);
+                    Verdict::Right
+                }
+                _ => basic.wrong(&from, &audit),
+            }
+        });
+        judged.await.unwrap_or(Verdict::Wrong)
+    }
+
+    /// Counts a wrong password and tells of it.
+    fn wrong(&self, from: &From, audit: &Audit) -> Verdict {
+        let known = from.user.as_ref().map(|user| user.name.as_str());
+        let reason = match known {
+            Some(_) => "wrong-password",
+            None => "unknown-user",
+        };
+        report(known, from.peer, reason, audit);
+        report_lock(self.lockout.failed(&from.who), known, from.peer, audit);
+        Verdict::Wrong
     }
 
     /// Of what comes from one address only one waits among the others: who guesses there keeps nobody else from theirs
-    /// for longer than one hash takes.
+    /// for longer than one hash takes. All that a proxy on this host lets through comes from one address, so there each
+    /// name waits for itself, and whoever may send many names there keeps others waiting for as many hashes.
     fn own_turns(&self, who: &Who) -> Arc<Semaphore> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         shares.retain(|_, share| Arc::strong_count(share) > 1);

@@ -5,8 +5,8 @@
 //! at [`ADDRESS_FACTOR`] times the number. The loopback address never is: all that goes through a proxy on this host
 //! comes from it. An IPv6 address stands for its network of 64 bits, which one host has for itself.
 //!
-//! A guess takes its place in the count before its password is looked at and gives it back if it was right: of
-//! guesses that come at once no more are looked at than of guesses in a row.
+//! Of one user at one address one guess at a time is looked at (`basic`), so guesses that come at once are no more than
+//! those that come in a row.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -71,8 +71,6 @@ struct Tables {
 #[derive(Debug, Clone, Copy)]
 struct Failures {
     count: u32,
-    /// Guesses that are looked at now; each may become a failure.
-    open: u32,
     last: Duration,
 }
 
@@ -120,38 +118,10 @@ fn digest(name: &str) -> Name {
     Sha256::digest(name).into()
 }
 
-/// A guess that is looked at; its place in the count is free again when it is dropped.
-pub(super) struct Guess<'a> {
-    lockout: &'a Lockout,
-    who: Who,
-}
-
-impl Guess<'_> {
-    /// The password was wrong.
-    pub(super) fn failed(self) -> Locked {
-        self.lockout.failed(&self.who)
-    }
-}
-
-impl Drop for Guess<'_> {
-    fn drop(&mut self) {
-        let mut tables = self.lockout.tables();
-        let key = (self.who.network, self.who.name);
-        let Some(failures) = tables.pairs.get_mut(&key) else {
-            return;
-        };
-        failures.open = failures.open.saturating_sub(1);
-        if failures.open == 0 && failures.count == 0 {
-            tables.pairs.remove(&key);
-        }
-    }
-}
-
 impl Failures {
     fn new(now: Duration) -> Self {
         Self {
             count: 0,
-            open: 0,
             last: now,
         }
     }
@@ -176,29 +146,8 @@ impl Lockout {
             || network.is_some_and(|f| self.is_over(f, self.limit_of_address(), now))
     }
 
-    /// Takes a place in the count for a guess that is about to be looked at; `None` if those that are looked at
-    /// already would lock the user out if they were all wrong.
-    pub(super) fn begin(&self, who: &Who) -> Option<Guess<'_>> {
-        // Made only once it has its place: dropping it gives the place back.
-        let guess = || Guess {
-            lockout: self,
-            who: *who,
-        };
-        if self.limit.failures == 0 {
-            return Some(guess());
-        }
-        let now = self.clock.elapsed();
-        let mut tables = self.tables();
-        let entry = self.pair(&mut tables, who, now);
-        if entry.count.saturating_add(entry.open) >= self.limit.failures {
-            return None;
-        }
-        entry.open += 1;
-        drop(tables);
-        Some(guess())
-    }
-
-    fn failed(&self, who: &Who) -> Locked {
+    /// A wrong password.
+    pub(super) fn failed(&self, who: &Who) -> Locked {
         if self.limit.failures == 0 {
             return Locked::default();
         }
@@ -224,9 +173,7 @@ impl Lockout {
     /// A right password: what this user has failed at this address is forgiven. What the address has failed with
     /// others is not, or one user of its own would let a guesser begin anew.
     pub(super) fn succeeded(&self, who: &Who) {
-        if let Some(failures) = self.tables().pairs.get_mut(&(who.network, who.name)) {
-            failures.count = 0;
-        }
+        self.tables().pairs.remove(&(who.network, who.name));
     }
 
     /// Forgets the failures of the user; the addresses at which it was locked out.
@@ -309,7 +256,7 @@ impl Lockout {
         if share < REMEMBERED_OF_ADDRESS && pairs.len() < REMEMBERED {
             return;
         }
-        pairs.retain(|_, failures| failures.open > 0 || self.counts(failures, now));
+        pairs.retain(|_, failures| self.counts(failures, now));
         let from = match of(pairs, network).count() >= REMEMBERED_OF_ADDRESS {
             true => network,
             false if pairs.len() < REMEMBERED => return,
@@ -354,12 +301,12 @@ fn most(pairs: &BTreeMap<(IpAddr, Name), Failures>) -> Option<IpAddr> {
     most.map(|(network, _)| network)
 }
 
-/// Who goes first: what is neither locked nor looked at, and of that the oldest.
+/// Who goes first: what is not locked, and of that the oldest.
 fn oldest<'a, K: Copy + 'a>(
     table: impl Iterator<Item = (&'a K, &'a Failures)>,
     limit: u32,
 ) -> Option<K> {
-    let oldest = table.min_by_key(|(_, f)| (f.open > 0, f.count >= limit, f.last));
+    let oldest = table.min_by_key(|(_, f)| (f.count >= limit, f.last));
     oldest.map(|(key, _)| *key)
 }
 
@@ -384,8 +331,7 @@ mod tests {
     }
 
     fn fail(lockout: &Lockout, name: &str, peer: &str) -> Locked {
-        let guess = lockout.begin(&who(name, peer));
-        guess.map_or_else(Locked::default, Guess::failed)
+        lockout.failed(&who(name, peer))
     }
 
     #[test]
@@ -394,7 +340,7 @@ mod tests {
         let ann = who("ann", "192.0.2.1");
         for n in 1..=3 {
             assert!(!lockout.is_locked(&ann));
-            let locked = lockout.begin(&ann).unwrap().failed();
+            let locked = lockout.failed(&ann);
             assert_eq!((locked.user, locked.address), (n == 3, false));
         }
         for (name, peer, locked) in [
@@ -466,25 +412,6 @@ mod tests {
         lockout.succeeded(&ann);
         assert_eq!(fail(), Locked::default());
         assert!(fail().user);
-    }
-
-    #[test]
-    fn guesses_at_once_count_as_guesses_in_a_row() {
-        let (lockout, _clock) = lockout(3);
-        let ann = who("ann", "192.0.2.1");
-        let open = [0; 3].map(|_| lockout.begin(&ann).unwrap());
-        assert!(lockout.begin(&ann).is_none(), "three may all be wrong");
-        assert!(lockout.begin(&who("ann", "192.0.2.2")).is_some());
-        let [first, second, third] = open;
-        first.failed();
-        assert!(lockout.begin(&ann).is_none());
-        drop(second); // whoever asked has gone
-        drop(third);
-        lockout.begin(&ann).unwrap().failed();
-        assert!(!lockout.is_locked(&ann));
-        lockout.succeeded(&ann);
-        assert!(lockout.begin(&ann).is_some());
-        assert_eq!(lockout.tables().pairs.len(), 0);
     }
 
     #[test]

@@ -125,7 +125,14 @@ impl Authenticator {
         let Some(authorization) = authorization else {
             return self.by_certificate(channel);
         };
-        let text = std::str::from_utf8(authorization).ok()?.trim();
+        let Ok(text) = std::str::from_utf8(authorization) else {
+            let scheme = authorization.get(..6);
+            if scheme.is_some_and(|s| s.eq_ignore_ascii_case(b"basic ")) {
+                self.basic.malformed(channel.peer, &self.audit);
+            }
+            return None;
+        };
+        let text = text.trim();
         if text.eq_ignore_ascii_case(MUTUAL) {
             return self.by_certificate(channel);
         }

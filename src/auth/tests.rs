@@ -271,6 +271,38 @@ async fn a_11_guesses_that_come_at_once_are_no_more_than_those_that_come_in_a_ro
 }
 
 #[tokio::test]
+async fn a_11_whoever_hangs_up_has_guessed_all_the_same() {
+    let house = House::new(strict());
+    let wrong = basic("änn", "guess");
+    for n in 0..3 {
+        let mut guess = std::pin::pin!(house.auth.check(LOCAL, Some(wrong.as_bytes())));
+        while house.auth.basic.hashed() == n {
+            assert!((&mut guess).now_or_never().is_none());
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(house.knows("änn", "pass:wörd").await, None, "locked out");
+    assert_eq!(house.auth.basic.hashed(), 3);
+}
+
+#[tokio::test]
+async fn a_11_credentials_that_are_no_text_count_for_their_address() {
+    let house = House::new(strict());
+    let there = Channel {
+        peer: "192.0.2.1".parse().unwrap(),
+        secure: true,
+        certificate: None,
+    };
+    let right = basic("änn", "pass:wörd");
+    for n in 0..30 {
+        let known = house.auth.check(there, Some(right.as_bytes())).await;
+        assert!(known.is_some(), "{n}");
+        assert_eq!(house.auth.check(there, Some(b"bAsic \xFF")).await, None);
+    }
+    assert_eq!(house.auth.check(there, Some(right.as_bytes())).await, None);
+}
+
+#[tokio::test]
 async fn who_guesses_at_one_address_keeps_nobody_else_waiting_for_longer_than_a_hash() {
     let settings = Settings {
         lockout: Limit {

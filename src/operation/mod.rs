@@ -133,6 +133,7 @@ impl Server {
         let Some(identity) = &caller.identity else {
             return Err(table::ACCESS_DENIED.fault(texts::AUTHENTICATION_NEEDED.text()));
         };
+        self.registry.ready().await;
         let context = Context {
             identity: identity.clone(),
             schema: self.registry.schema().clone(),
@@ -305,7 +306,6 @@ impl Handler for Server {
         if matches!(operation, Operation::Identify) {
             return self.identities.answer(caller, charset);
         }
-        self.registry.ready().await;
         match self
             .carry_out(caller, &headers, operation, charset, began)
             .await
