@@ -16,6 +16,55 @@ const FEW: usize = 64;
 /// How the settings of a machine are called.
 const PREFIX: &str = "Microsoft:";
 
+/// What is known of the active files before an operation.
+#[derive(Debug)]
+pub(super) enum Before {
+    /// Nobody waits for its end, so nobody asks.
+    Unasked,
+    Known(Actives),
+    /// They could not be read.
+    Unknown(Failure),
+}
+
+impl Before {
+    /// Those of a collection's members.
+    pub(super) async fn of_collection(client: &Client, collection: &Object, no_wait: bool) -> Self {
+        match no_wait {
+            true => Self::Unasked,
+            false => Actives::of_collection(client, collection).await.into(),
+        }
+    }
+
+    /// Those of the machines of a set.
+    pub(super) async fn of_set(client: &Client, set: &str, no_wait: bool) -> Self {
+        match no_wait {
+            true => Self::Unasked,
+            false => Actives::of_set(client, set).await.into(),
+        }
+    }
+
+    /// What has changed since.
+    ///
+    /// # Errors
+    /// They could not be read, before or now.
+    pub(super) async fn changed(&self, client: &Client) -> Result<Vec<Changed>, Failure> {
+        match self {
+            Self::Unasked => Ok(Vec::new()),
+            Self::Known(before) => {
+                let now = Actives::of(client, before.machines.clone()).await?;
+                Ok(before.changed(&now))
+            }
+            Self::Unknown(failure) => Err(failure.clone()),
+        }
+    }
+}
+
+impl From<Result<Actives, Failure>> for Before {
+    fn from(read: Result<Actives, Failure>) -> Self {
+        read.map_or_else(Self::Unknown, Self::Known)
+    }
+}
+
 /// The active files of machines.
 #[derive(Debug, Default)]
 pub(super) struct Actives {
@@ -26,39 +75,25 @@ pub(super) struct Actives {
 }
 
 impl Actives {
-    /// Those of a collection's members. A server that does not tell has none.
-    pub(super) async fn of_collection(client: &Client, collection: &Object) -> Self {
-        let read = async {
-            let machines = match collection.class == GROUPS {
-                // Its collections may have any.
-                true => named(client, None).await?,
-                false => {
-                    let collection = reference(COLLECTION, collection);
-                    let association = "Msvm_CollectedVirtualSystems";
-                    let all = client.linked(&collection, association, MACHINE.class);
-                    all.await?.iter().map(name).collect()
-                }
-            };
-            Self::of(client, machines).await
+    async fn of_collection(client: &Client, collection: &Object) -> Result<Self, Failure> {
+        let machines = match collection.class == GROUPS {
+            // Its collections may have any.
+            true => named(client, None).await?,
+            false => {
+                let collection = reference(COLLECTION, collection);
+                let association = "Msvm_CollectedVirtualSystems";
+                let all = client.linked(&collection, association, MACHINE.class);
+                all.await?.iter().map(name).collect()
+            }
         };
-        read.await.unwrap_or_default()
+        Self::of(client, machines).await
     }
 
-    /// Those of the machines of a set.
-    pub(super) async fn of_set(client: &Client, set: &str) -> Self {
-        let read = async {
-            let members = members(client, set).await?;
-            let ids = members.iter().map(|m| m.text("VirtualSystemIdentifier"));
-            let ids: Vec<&str> = ids.collect();
-            Self::of(client, named(client, Some(&ids)).await?).await
-        };
-        read.await.unwrap_or_default()
-    }
-
-    /// The same as they are now.
-    pub(super) async fn again(&self, client: &Client) -> Self {
-        let now = Self::of(client, self.machines.clone()).await;
-        now.unwrap_or_default()
+    async fn of_set(client: &Client, set: &str) -> Result<Self, Failure> {
+        let members = members(client, set).await?;
+        let ids = members.iter().map(|m| m.text("VirtualSystemIdentifier"));
+        let ids: Vec<&str> = ids.collect();
+        Self::of(client, named(client, Some(&ids)).await?).await
     }
 
     async fn of(client: &Client, machines: BTreeMap<String, String>) -> Result<Self, Failure> {
@@ -92,7 +127,7 @@ impl Actives {
     }
 
     /// What is another one now, of each disk: machine, its name, disk, the file before and now.
-    pub(super) fn changed(&self, now: &Self) -> Vec<Changed> {
+    fn changed(&self, now: &Self) -> Vec<Changed> {
         let both = self.files.iter().filter_map(|(place, from)| {
             let to = now.files.get(place).filter(|to| *to != from)?;
             let (machine, disk) = place.clone();

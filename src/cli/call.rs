@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use crate::client::{Client, Object, Reference, Value};
 
-use super::actives::{Actives, Changed};
+use super::actives::{Before, Changed};
 use super::failure::Failure;
 use super::job;
 use super::output::Output;
@@ -76,25 +76,42 @@ fn running(answer: &Object) -> String {
     format!("job {}", job_id(answer).unwrap_or_default())
 }
 
-/// [`ended`] of an operation that may give machines other active files; these are told too.
+/// [`ended`] of an operation that may give machines other active files; these are told too. Where they cannot be read
+/// that is said: nothing told must not pass for nothing changed.
 pub(super) async fn ended_on(
     client: &Client,
     answer: &Object,
-    before: &Actives,
+    before: &Before,
     output: &Output,
     mut result: Json,
     done: String,
 ) -> Result<(), Failure> {
-    followed(client, answer, false, output, &result).await?;
-    let changed = before.changed(&before.again(client).await);
-    if let Json::Object(fields) = &mut result {
-        let objects = changed.iter().map(Changed::object);
-        fields.insert("changed".to_owned(), objects.collect());
+    if matches!(before, Before::Unasked) {
+        return ended(client, answer, true, output, result, || done).await;
     }
+    followed(client, answer, false, output, &result).await?;
+    let changed = before.changed(client).await;
+    if let Json::Object(fields) = &mut result {
+        fields.insert("changed".to_owned(), told(changed.as_ref().ok()));
+    }
+    let changed = changed.unwrap_or_else(|failure| {
+        output.note(format_args!(
+            "warning: which machines have other active files now could not be read: {}; `groupshot vm path NAME` \
+             on the host tells them",
+            failure.message
+        ));
+        Vec::new()
+    });
     output.result(result, || {
         let lines = changed.iter().map(|c| format!("\n{}", c.in_words()));
         format!("{done}{}", lines.collect::<String>())
     })
+}
+
+/// What has changed, for JSON; `null` if that is not known.
+fn told(changed: Option<&Vec<Changed>>) -> Json {
+    let objects = changed.map(|all| all.iter().map(Changed::object).collect());
+    objects.unwrap_or(Json::Null)
 }
 
 /// Waits for the job of an accepted call, if there is one and if that is wanted; `false` if it was not.
@@ -136,4 +153,25 @@ fn lost(failure: &Failure, result: &Json, output: &Output) -> Failure {
         of.unwrap_or_default()
     );
     Failure::new(failure.exit, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Credentials;
+
+    #[tokio::test]
+    async fn active_files_that_cannot_be_read_do_not_pass_for_unchanged() {
+        let credentials = Credentials {
+            user: "ann".into(),
+            password: "x".into(),
+        };
+        // Nothing listens at port 0.
+        let client = Client::new("http://127.0.0.1:0/wsman", &credentials).unwrap();
+        let before = Before::of_set(&client, "5EED51B0-0000-4000-8000-000000000001", false).await;
+        let changed = before.changed(&client).await;
+        assert!(changed.is_err(), "{changed:?}");
+        assert_eq!(told(changed.as_ref().ok()), Json::Null);
+        assert_eq!(told(Some(&Vec::new())), serde_json::json!([]));
+    }
 }

@@ -3,12 +3,12 @@
 use std::fmt::{self, Display};
 
 use clap::{Subcommand, ValueEnum};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use crate::client::{Client, Object, Reference, Value};
 use crate::xml::Writer;
 
-use super::actives::Actives;
+use super::actives::Before;
 use super::call::{self, ended, ended_on, job_id, snapshot_arguments};
 use super::collection::end;
 use super::contents::{self, member_reference};
@@ -148,10 +148,7 @@ async fn create(wish: &Create, output: &Output) -> Result<(), Failure> {
     sendable("name", wish.name.as_deref().unwrap_or_default())?;
     let client = wish.remote.client()?;
     let collection = find(&client, COLLECTION, &wish.collection).await?;
-    let before = match wish.no_wait {
-        true => Actives::default(),
-        false => Actives::of_collection(&client, &collection).await,
-    };
+    let before = Before::of_collection(&client, &collection, wish.no_wait).await;
     let answer = call_create(
         &client,
         reference(COLLECTION, &collection),
@@ -165,16 +162,7 @@ async fn create(wish: &Create, output: &Output) -> Result<(), Failure> {
         .unwrap_or_default();
     let result = json!({"set": set, "job": job_id(&answer)});
     let done = format!("snapshot set {set}");
-    told(
-        &client,
-        &answer,
-        wish.no_wait,
-        &before,
-        output,
-        result,
-        done,
-    )
-    .await
+    ended_on(&client, &answer, &before, output, result, done).await
 }
 
 /// SnapshotType.
@@ -212,13 +200,12 @@ async fn apply(wish: &Apply, output: &Output) -> Result<(), Failure> {
             "nothing is applied",
         )?;
     }
-    let before = before(&client, wish.no_wait, &set.id).await;
+    let before = Before::of_set(&client, &set.id, wish.no_wait).await;
     let answer = match &wish.member {
         None => call_apply(&client, set.reference.clone()).await?,
         Some(member) => apply_member(&client, &set.id, member).await?,
     };
-    set.told(&client, &answer, wish.no_wait, &before, "applied", output)
-        .await
+    set.told(&client, &answer, &before, "applied", output).await
 }
 
 async fn delete(wish: &Delete, output: &Output) -> Result<(), Failure> {
@@ -239,10 +226,9 @@ async fn delete(wish: &Delete, output: &Output) -> Result<(), Failure> {
         )?;
     }
     let arguments = [("AffectedSnapshotCollection", set.reference.clone().into())];
-    let before = before(&client, wish.no_wait, &set.id).await;
+    let before = Before::of_set(&client, &set.id, wish.no_wait).await;
     let answer = accepted(&client, "DestroySnapshot", &arguments).await?;
-    set.told(&client, &answer, wish.no_wait, &before, "deleted", output)
-        .await
+    set.told(&client, &answer, &before, "deleted", output).await
 }
 
 /// Asks; a no ends the command.
@@ -281,44 +267,19 @@ impl Chosen {
         &self,
         client: &Client,
         answer: &Object,
-        no_wait: bool,
-        before: &Actives,
+        before: &Before,
         word: &str,
         output: &Output,
     ) -> Result<(), Failure> {
         let result = json!({"set": self.id, "job": job_id(answer)});
         let done = format!("{self} {word}");
-        told(client, answer, no_wait, before, output, result, done).await
+        ended_on(client, answer, before, output, result, done).await
     }
 }
 
 impl Display for Chosen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "snapshot set `{}` {}", self.name, self.id)
-    }
-}
-
-/// The active files of the machines of a set, if it is waited for what becomes of them.
-async fn before(client: &Client, no_wait: bool, set: &str) -> Actives {
-    match no_wait {
-        true => Actives::default(),
-        false => Actives::of_set(client, set).await,
-    }
-}
-
-/// Follows the job if that is wanted, and tells the result with the active files that are others now.
-async fn told(
-    client: &Client,
-    answer: &Object,
-    no_wait: bool,
-    before: &Actives,
-    output: &Output,
-    result: Json,
-    done: String,
-) -> Result<(), Failure> {
-    match no_wait {
-        true => ended(client, answer, true, output, result, || done).await,
-        false => ended_on(client, answer, before, output, result, done).await,
     }
 }
 

@@ -12,8 +12,9 @@ use rustix::fs::{
     renameat_with, statat,
 };
 use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
 
-use super::identity::{Foreign, Identity, Kind};
+use super::identity::{Foreign, Identity, Kind, trusted};
 use super::silence::Call;
 
 /// What an image may be opened as; nothing waits for the other end of a pipe, no terminal is taken over.
@@ -263,7 +264,28 @@ impl Folder {
     pub fn open_or_create(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
         let access = OFlags::RDWR | OFlags::CREATE;
         let mode = Mode::from_raw_mode(mode);
-        self.only_name(regular(self, single(name.as_ref())?, access, mode)?)
+        let file = self.only_name(regular(self, single(name.as_ref())?, access, mode)?)?;
+        self.hand_over(&file)?;
+        Ok(file)
+    }
+
+    /// What root makes in a folder of the owner of the data directory, where the server runs as a user of its own,
+    /// belongs to that one, who has to open it.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn hand_over(&self, made: impl AsFd) -> io::Result<()> {
+        if let Some((owner, group)) = self.heir(Identity::of(&made)?.owner)? {
+            rustix::fs::fchown(made, Some(owner), Some(group))?;
+        }
+        Ok(())
+    }
+
+    /// To whom goes what `maker` makes here, if not to him.
+    pub(super) fn heir(&self, maker: u32) -> io::Result<Option<(Uid, Gid)>> {
+        let own = self.identity()?;
+        let is_handed_over = maker == 0 && own.owner != 0 && own.owner == trusted();
+        Ok(is_handed_over.then(|| (Uid::from_raw(own.owner), Gid::from_raw(own.group))))
     }
 
     /// Makes a new, empty file, open for reading and writing. Anything that stands there refuses it.

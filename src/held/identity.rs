@@ -16,6 +16,11 @@ pub fn trust(owner: u32) {
     TRUSTED.store(owner, Ordering::Relaxed);
 }
 
+/// The user whom [`trust`] named last; root if nobody was.
+pub(super) fn trusted() -> u32 {
+    TRUSTED.load(Ordering::Relaxed)
+}
+
 /// What stands behind a descriptor. Device and inode name it as long as this process lives; only the inode may
 /// be compared with what another process has recorded (btrfs, NFS and LVM give other device numbers after a
 /// start of the host).

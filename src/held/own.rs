@@ -75,6 +75,7 @@ impl Folder {
         };
         let written = self.discard(&new).and_then(|()| {
             let mut file = self.create_new(&new, mode)?;
+            self.hand_over(&file)?;
             dress(&file)?;
             file.write_all(bytes)?;
             Ok(file)

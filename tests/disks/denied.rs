@@ -93,6 +93,40 @@ fn an_image_whose_owner_cannot_be_kept_is_not_captured_and_both_users_are_named(
     }
 }
 
+/// Local commands of root, beside a server that runs as a user of its own.
+#[test]
+fn what_root_makes_in_the_data_directory_is_its_owners() {
+    if !full("a server of another user") {
+        return;
+    }
+    let (site, _, group) = scene(Ground::Host, &["--overlay-ok"]);
+    let mut server = serve(&site);
+    Wire::new(&server).take(&group, "first");
+    site.wait_for_journals();
+    server.stop();
+    let run = |args: &[&str]| {
+        let out = run_in(&site.data, args, "secret\n");
+        assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+    };
+    let config = site.configuration("[listen]\nhttp = \"127.0.0.1:0\"\n");
+    fs::remove_file(site.data.join("groupshot.lock")).unwrap();
+    run(&["config", "check", config.to_str().unwrap()]);
+    let database = ["groupshot.db", "groupshot.db-wal", "groupshot.db-shm"];
+    for file in database.map(|file| site.data.join(file)) {
+        let _may_be_gone = fs::remove_file(file);
+    }
+    run(&["doctor", "--rebuild", "--yes"]);
+    run(&["user", "add", "second", "--password-stdin"]);
+    let image = site.image("db", Image::Raw, 2);
+    chown(&image, Some(SERVER), Some(SERVER)).unwrap();
+    run(&["vm", "import", "db", image.to_str().unwrap()]);
+    let server = serve(&site);
+    let wire = Wire::new(&server);
+    assert_eq!(wire.count("Msvm_ComputerSystem"), 3);
+    let all = tools::run("find", &[site.data.to_str().unwrap(), "-user", "0"]);
+    assert_eq!(all, "", "of root");
+}
+
 #[test]
 fn a_folder_that_the_server_may_not_write_is_named() {
     if !full("a server of another user") {
