@@ -448,15 +448,16 @@ pub fn take_along(data_dir: &Path, moves: Vec<Move>) -> io::Result<()> {
             .map(|(f, format)| (moves.or_same(&f), format))
             .collect();
         for (disk, image) in &mut new.images {
+            // On another file system it has another inode, and so has what lies under it.
+            let under = image.below.iter().flatten().map(|b| &b.file);
+            let moved = under.chain([&image.file]).any(|f| moves.map(f).is_some());
             let below = image.below.iter_mut().flatten();
             for (named, file) in below.map(|b| (&mut b.named, &mut b.file)) {
                 *named = moves.or_same(named);
                 *file = moves.or_same(file);
             }
-            let moved = moves.map(&image.file).is_some();
             image.named = moves.or_same(&image.named);
             image.file = moves.or_same(&image.file);
-            // On another file system it has another inode.
             if moved && let Some(now) = renewed(&directory, id, disk, image) {
                 *image = now;
             }

@@ -46,9 +46,9 @@ pub fn change(data_dir: &Path, id: VmId, changes: &Changes) -> Result<bool, Engi
     Definition::load(&file, id).map_err(failed)?;
     let old = held::read_text(&file).map_err(|e| unread(e.to_string()))?;
     let new = edited(&old, changes).map_err(unread)?;
-    let accepted = changes.accept_image && accept(&folder, &new, id)?;
+    let accepting = || Ok(changes.accept_image && accept(&folder, &new, id)?);
     if new == old {
-        return Ok(accepted);
+        return accepting();
     }
     Definition::parse(&new, &file, id).map_err(failed)?;
     let now = held::read_text(&file).map_err(|e| unread(e.to_string()))?;
@@ -56,6 +56,7 @@ pub fn change(data_dir: &Path, id: VmId, changes: &Changes) -> Result<bool, Engi
         let text = texts::DEFINITION_CHANGED.with("file", file.display());
         return Err(error(EngineErrorKind::Locked, text));
     }
+    accepting()?;
     definition::rewrite(&file, new.as_bytes()).map_err(|e| {
         let cause = std::io::Error::from(e);
         let text = texts::DEFINITION_READ.with("file", file.display());

@@ -347,10 +347,30 @@ fn compare(
     found
 }
 
-/// The set with files in place of links that lead to them.
-fn resolved(set: &Arc<SnapshotSet>) -> Option<SnapshotSet> {
-    let mut new = SnapshotSet::clone(set);
-    for disk in new.members.iter_mut().flat_map(|m| &mut m.disks) {
+/// A set that keeps files by links.
+struct Resolved {
+    id: SetId,
+    /// Where each link leads.
+    files: BTreeMap<PathBuf, PathBuf>,
+}
+
+impl Resolved {
+    /// The set of this moment with files in place of links that lead to them.
+    fn now(&self, state: &State) -> Option<SnapshotSet> {
+        let old = state.sets.get(&self.id)?;
+        let mut new = SnapshotSet::clone(old);
+        for disk in new.members.iter_mut().flat_map(|m| &mut m.disks) {
+            if let Some(file) = self.files.get(&disk.file) {
+                disk.file.clone_from(file);
+            }
+        }
+        (new != **old).then_some(new)
+    }
+}
+
+fn resolved(set: &Arc<SnapshotSet>) -> Option<Resolved> {
+    let mut files = BTreeMap::new();
+    for disk in set.members.iter().flat_map(|m| &m.disks) {
         if !graph::is_file(disk) || !is_link(&disk.file) {
             continue;
         }
@@ -361,10 +381,11 @@ fn resolved(set: &Arc<SnapshotSet>) -> Option<SnapshotSet> {
                 .any(|s| s.file == *real && !is_changed(s))
         };
         if let Some(real) = real.ok().filter(is_own) {
-            disk.file = real;
+            files.insert(disk.file.clone(), real);
         }
     }
-    (new != **set).then_some(new)
+    let id = set.id;
+    (!files.is_empty()).then_some(Resolved { id, files })
 }
 
 fn is_link(file: &Path) -> bool {
@@ -475,7 +496,7 @@ impl Coordinator {
     }
 
     /// Names the files that sets of an older version keep by symbolic links by where these lead, if that is what was
-    /// sealed. To be called before anything is done with them.
+    /// sealed.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -495,8 +516,12 @@ impl Coordinator {
             "Their files are named by where links lead"
         );
         let store = &self.core.deps.store;
-        let changes = found.into_iter().map(Change::PutSet).collect();
-        store.transact(Box::new(move |_| changes)).await.map(|_| ())
+        // An operation that recovery has left at work may have changed a set meanwhile.
+        let decide = move |state: &State| {
+            let now = found.iter().filter_map(|one| one.now(state));
+            now.map(Change::PutSet).collect()
+        };
+        store.transact(Box::new(decide)).await.map(|_| ())
     }
 
     /// Looks at the files of every set again and again until `stop`, and marks sets that were changed.

@@ -13,7 +13,6 @@ use crate::id::SetId;
 use crate::inventory::{Snapshot, SnapshotDisk, SnapshotSet};
 use crate::snapshot::core::Core;
 use crate::store::record::{self, SetRecord};
-use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
 /// All sets at one moment.
@@ -93,32 +92,28 @@ impl Known {
 /// # Errors
 /// It cannot be written now, or nobody knows what is on the disk.
 pub(crate) fn record(core: &Core, record: &SetRecord) -> Result<(), EngineError> {
-    let written = record.write(&core.deps.data_dir);
-    written.map(drop).map_err(|error| {
-        let kind = match &error {
-            NotReplaced::Refused(e) => failure::kind(e),
-            NotReplaced::Broken(_) => EngineErrorKind::Broken,
-        };
-        let text = unrecorded(core, record.set.id, &error.into());
-        EngineError { kind, text }
-    })
+    let written = record.ensure(&core.deps.data_dir);
+    written.map_err(|error| unrecorded(core, record.set.id, error))
 }
 
 /// Removes the record of a set beside its files, durably.
 ///
 /// # Errors
-/// It cannot be removed now.
+/// It cannot be removed now, or nobody knows what is on the disk.
 pub(crate) fn forget(core: &Core, set: SetId) -> Result<(), EngineError> {
-    record::remove(&core.deps.data_dir, set).map_err(|e| EngineError {
-        kind: failure::kind(&e),
-        text: unrecorded(core, set, &e),
-    })
+    let removed = record::remove(&core.deps.data_dir, set);
+    removed.map_err(|error| unrecorded(core, set, error))
 }
 
-fn unrecorded(core: &Core, set: SetId, cause: &io::Error) -> Text {
+fn unrecorded(core: &Core, set: SetId, error: NotReplaced) -> EngineError {
+    let kind = match &error {
+        NotReplaced::Refused(e) => failure::kind(e),
+        NotReplaced::Broken(_) => EngineErrorKind::Broken,
+    };
     let file = record::path(&core.deps.data_dir, set);
-    texts::SET_UNRECORDED
+    let text = texts::SET_UNRECORDED
         .with("set", set)
         .with("file", file.display())
-        .with("cause", cause)
+        .with("cause", io::Error::from(error));
+    EngineError { kind, text }
 }

@@ -80,6 +80,22 @@ impl SetRecord {
         self.set == other.set && self.collections == other.collections
     }
 
+    /// [`SetRecord::write`] where a process that died may have written it already, and not seen to its end that it is
+    /// on the disk.
+    ///
+    /// # Errors
+    /// [`NotReplaced`].
+    pub fn ensure(&self, data_dir: &Path) -> Result<(), NotReplaced> {
+        if self.write(data_dir)? {
+            return Ok(());
+        }
+        let synced = held::Folder::of(&path(data_dir, self.set.id)).and_then(|(folder, name)| {
+            folder.open_file(&name, false)?.sync_all()?;
+            folder.sync()
+        });
+        synced.map_err(NotReplaced::Broken)
+    }
+
     /// Writes it durably, if the file does not say the same already; whether it did.
     ///
     /// # Errors
@@ -114,12 +130,18 @@ pub fn path(data_dir: &Path, set: SetId) -> PathBuf {
 /// Removes the record of a set durably; it may be gone already.
 ///
 /// # Errors
-/// The system's.
-pub fn remove(data_dir: &Path, set: SetId) -> io::Result<()> {
+/// [`NotReplaced`]; broken where it is gone and nobody knows whether that is on the disk.
+pub fn remove(data_dir: &Path, set: SetId) -> Result<(), NotReplaced> {
     let file = path(data_dir, set);
     // What a death has left of one that was being replaced.
-    held::discard(&file.with_extension("json.new"), LEVELS, None)?;
-    held::discard(&file, LEVELS, None)
+    let left = held::discard(&file.with_extension("json.new"), LEVELS, None);
+    left.map_err(NotReplaced::Refused)?;
+    let gone = failpoint::pass("record.remove.sync").map_err(io::Error::other);
+    let gone = held::discard(&file, LEVELS, None).and(gone);
+    gone.map_err(|e| match held::symlink_metadata(&file) {
+        Err(away) if is_absent(&away) => NotReplaced::Broken(e),
+        _ => NotReplaced::Refused(e),
+    })
 }
 
 /// Reads the record of a set, if it is there; in words why it cannot be relied on.
@@ -204,7 +226,7 @@ pub(super) fn renew(
     for id in &touched {
         match state.sets.get(id) {
             Some(set) => records.push(SetRecord::new(set, &state.collections, transaction)),
-            None => remove(data_dir, *id).map_err(NotReplaced::Refused)?,
+            None => remove(data_dir, *id)?,
         }
     }
     write_all(data_dir, &records)?;

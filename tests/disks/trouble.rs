@@ -370,6 +370,26 @@ fn a_failed_sync_of_tops_json_ends_the_server_and_the_next_one_finishes_the_set(
     }
 }
 
+/// Else a power cut could bring the record of a set back that was said to be destroyed.
+#[test]
+fn a_failed_sync_of_a_removed_record_ends_the_server_and_the_next_one_ends_the_destroy() {
+    if !full("a failed sync") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let mut scene = Scene::new(site, &["record.remove.sync=error"]);
+    let set = scene.wire.take(&scene.group, "x");
+    scene.site.wait_for_journals();
+    let destroyed = scene.wire.destroy(&set).unwrap();
+    assert_eq!(destroyed.value, STARTED, "{}", scene.wire.why(&destroyed));
+    let status = scene.server.wait(Duration::from_secs(60));
+    assert!(!status.expect("it ends by itself").success());
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    assert_eq!(wire.end(&destroyed.job.unwrap()).unwrap().state, 7);
+    assert!(wire.shown().unwrap().sets.is_empty());
+}
+
 #[test]
 fn a_machine_whose_image_is_away_says_so() {
     if !full("a machine without its image") {
