@@ -167,7 +167,7 @@ impl Doctor {
             if p.kind == Kind::PathIdle {
                 return ailment(p.kind, Severity::Warning, object, p.text);
             }
-            let Some(machine) = without_tops(&p.file) else {
+            let Some(machine) = self.without_tops(&p.file) else {
                 return ailment(p.kind, Severity::Error, object, p.text);
             };
             match self.deps.coordinator.lost_tops(machine) {
@@ -183,6 +183,21 @@ impl Doctor {
             }
         });
         told.collect()
+    }
+
+    /// The machine whose `tops.json` this is, if it is not there, damaged or not its own.
+    fn without_tops(&self, file: &Path) -> Option<VmId> {
+        let machine = file.parent().and_then(Path::file_name)?.to_str()?;
+        let machine = machine.parse().ok()?;
+        let gone = || !file.exists() || definition::is_damaged(file);
+        let gone =
+            file.ends_with(definition::TOPS) && (gone() || self.deps.compute.is_doubtful(machine));
+        gone.then_some(machine)
+    }
+
+    fn tops(&self, machine: VmId) -> PathBuf {
+        let folder = self.deps.data_dir.join(definition::MACHINES);
+        folder.join(machine.to_string()).join(definition::TOPS)
     }
 
     /// Folders in which somebody else may exchange images, with the machines that have some there.
@@ -475,15 +490,19 @@ impl Doctor {
     fn orphans(&self) -> Vec<Ailment> {
         let missing = self.deps.coordinator.missing().into_iter().next();
         let orphans = self.deps.coordinator.orphans().into_iter();
-        let told = orphans.map(|file| {
+        // Which of its files are active is told with the machine.
+        let known = |file: &PathBuf| {
+            let lost = |id: &VmId| self.without_tops(&self.tops(*id)).is_some();
+            let ailing = |id: &VmId| self.deps.compute.trouble(*id).is_some();
+            owner(file).filter(ailing).filter(lost).is_none()
+        };
+        let told = orphans.filter(known).map(|file| {
             let object = file.display().to_string();
-            let owner = file.parent().and_then(Path::file_name);
-            let owner = owner.and_then(|name| name.to_str()?.parse::<VmId>().ok());
-            let whole = |id: VmId| definition::is_complete(&self.deps.data_dir, id);
+            let whole = |id: VmId| self.deps.compute.machine(id).is_some();
             if !self.deps.coordinator.is_in_sets(&file) {
                 let text = "nothing here names it; it may be of another data directory";
                 ailment(Kind::Orphan, Severity::Info, object, text)
-            } else if owner.is_some_and(|id| !whole(id)) {
+            } else if owner(&file).is_some_and(|id| !whole(id)) {
                 let text = "nothing names it, but its machine cannot be read or is away: it may be the active file; mend the machine first";
                 ailment(Kind::Orphan, Severity::Warning, object, text)
             } else if let Some(missing) = &missing {
@@ -534,11 +553,15 @@ impl Doctor {
     }
 }
 
-/// The machine whose `tops.json` this is, if it is not there or damaged.
-fn without_tops(file: &Path) -> Option<VmId> {
-    let machine = file.parent().and_then(Path::file_name)?.to_str()?;
-    let gone = file.ends_with(definition::TOPS) && (!file.exists() || definition::is_damaged(file));
-    machine.parse().ok().filter(|_| gone)
+/// The machine that a file of ours was made for: that of its folder, or with whose id its name begins.
+fn owner(file: &Path) -> Option<VmId> {
+    let folder = file.parent().and_then(Path::file_name);
+    let folder = folder.and_then(|name| name.to_str()?.parse::<VmId>().ok());
+    let named = || {
+        let name = file.file_name()?.to_str()?;
+        name.get(..36)?.parse::<VmId>().ok()
+    };
+    folder.or_else(named)
 }
 
 impl Ailment {

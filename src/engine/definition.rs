@@ -293,6 +293,9 @@ pub(crate) fn is_disk_id(id: &str) -> bool {
 pub(crate) struct Tops {
     /// Version of this layout: 1.
     format: u32,
+    /// The machine; a file of an older version does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) machine: Option<VmId>,
     /// When the machine was imported.
     pub(crate) imported: Option<Timestamp>,
     /// The active file of each disk that has had a snapshot, by disk id; others use their own path.
@@ -351,12 +354,6 @@ pub(crate) fn recorded_tops(data_dir: &Path) -> Vec<Top> {
         .collect()
 }
 
-/// Whether the machine can be read, and `tops.json` with it.
-pub(crate) fn is_complete(data_dir: &Path, id: VmId) -> bool {
-    let folder = data_dir.join(MACHINES).join(id.to_string());
-    Definition::load(&folder.join(DEFINITION), id).is_ok() && Tops::load(&folder.join(TOPS)).is_ok()
-}
-
 /// Whether the file is a `tops.json` that holds something else than was written.
 pub(crate) fn is_damaged(file: &Path) -> bool {
     Tops::load(file).is_err_and(|e| e.kind() == io::ErrorKind::InvalidData)
@@ -364,9 +361,10 @@ pub(crate) fn is_damaged(file: &Path) -> bool {
 
 impl Tops {
     /// No snapshot yet.
-    pub(crate) fn new(imported: Option<Timestamp>) -> Self {
+    pub(crate) fn new(machine: VmId, imported: Option<Timestamp>) -> Self {
         Self {
             format: FORMAT,
+            machine: Some(machine),
             imported,
             tops: BTreeMap::new(),
             backing_formats: BTreeMap::new(),
@@ -400,10 +398,19 @@ impl Tops {
         self.images != before
     }
 
-    /// Reads the file. Every import writes one: where it is not there, nobody knows which files are active.
+    /// Reads the file. Every import writes one: where it is not there, nobody knows which files are active. One that was
+    /// written for another machine than that of the folder is damaged.
     pub(crate) fn load(file: &Path) -> io::Result<Self> {
         let read = document::read::<Self>(&held::read(file)?)?;
-        Ok(read.body)
+        let folder = file.parent().and_then(Path::file_name);
+        let here = folder.and_then(|name| name.to_str()?.parse::<VmId>().ok());
+        match (read.body.machine, here) {
+            (Some(of), Some(here)) if of != here => {
+                let cause = format!("is damaged: it is that of machine {of}");
+                Err(io::Error::new(io::ErrorKind::InvalidData, cause))
+            }
+            _ => Ok(read.body),
+        }
     }
 
     /// Replaces the file durably: write, fsync, rename, fsync of the directory.

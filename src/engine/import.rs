@@ -97,7 +97,8 @@ pub fn import(
     let mut used = Used::of(&others);
     used.note_unreadable(&directory, &others).map_err(fail)?;
     let mut disks: Vec<DiskEntry> = Vec::new();
-    let mut tops = Tops::new(Some(now));
+    let machine = VmId::random();
+    let mut tops = Tops::new(machine, Some(now));
     for (n, disk) in new.disks.iter().enumerate() {
         let id = disk.id.clone().unwrap_or_else(|| format!("disk{n}"));
         let at = At::new(&new.name, &id);
@@ -126,7 +127,7 @@ pub fn import(
         tops.seen.extend(seen.map(|seen| (id.clone(), seen)));
         disks.push(DiskEntry { id, path, format });
     }
-    let definition = Definition::new(VmId::random(), new.name.clone(), disks, new.overlay_ok);
+    let definition = Definition::new(machine, new.name.clone(), disks, new.overlay_ok);
     tops.record_images(&definition);
     write(&directory, &definition, &tops).map_err(fail)?;
     let (mut all, _) = library::scan(data_dir)?;

@@ -47,6 +47,18 @@ use crate::text::Text;
 /// Every machine of the engine at one moment, by id.
 pub type Machines = BTreeMap<VmId, Arc<Machine>>;
 
+/// Looks whether the files that are recorded as the active ones of a machine can be that. Blocks, and asks no engine.
+pub type Judge = Box<dyn Fn(&Machine) -> Result<(), Doubt> + Send + Sync>;
+
+/// Why a [`Judge`] does not vouch for active files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Doubt {
+    /// An operation on the machine has not ended: it cannot be told yet.
+    Open,
+    /// They are others, for this reason.
+    Tops(String),
+}
+
 /// Knows and runs machines.
 pub trait Compute: Send + Sync + 'static {
     /// The machines now. Cheap: a shared snapshot that the engine renews when definitions change.
@@ -80,9 +92,15 @@ pub trait Compute: Send + Sync + 'static {
         None
     }
 
-    /// Why a machine that is there is not among [`Compute::machines`]: what describes it cannot be read.
+    /// Why a machine that is there is not among [`Compute::machines`]: what describes it cannot be read, or tells of active
+    /// files that cannot be the active ones.
     fn trouble(&self, _id: VmId) -> Option<Text> {
         None
+    }
+
+    /// Whether that is because of active files that cannot be the active ones.
+    fn is_doubtful(&self, _id: VmId) -> bool {
+        false
     }
 
     /// Whether the active file of one of its disks is away, cannot be read, or lies where it must not.

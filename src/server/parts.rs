@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::audit::Audit;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
-use crate::engine::Compute;
 use crate::engine::library::Library;
 use crate::engine::locks::FrozenFiles;
+use crate::engine::{Compute, Doubt};
 use crate::held;
 use crate::job::Jobs;
 use crate::snapshot::{self, Coordinator};
@@ -69,6 +69,13 @@ impl Parts {
             },
             limits: snapshot::Limits::default(),
         });
+        if let Some(library) = &library {
+            let judge = Arc::downgrade(&coordinator);
+            library.judge_by(Box::new(move |machine| match judge.upgrade() {
+                Some(coordinator) => coordinator.judge_tops(machine),
+                None => Err(Doubt::Open), // it ends
+            }));
+        }
         Ok(Self {
             clock,
             sqlite,

@@ -492,7 +492,7 @@ pub(super) fn engine(
     match config.engine.default {
         EngineKind::Library => {
             let roots = super::machines::roots(data_dir, &config.engine.image_roots);
-            let library = Library::open_within(data_dir, clock.clone(), roots.clone());
+            let library = Library::open_judged(data_dir, clock.clone(), roots.clone());
             let library = Arc::new(library.map_err(StartError::failed)?);
             let reserve = reserve(config);
             Ok(Adapters {

@@ -1,23 +1,24 @@
-//! The active files of a machine whose `tops.json` is gone or damaged: found again where only one file can be the active one.
+//! The active files of a machine: whether those that `tops.json` names can be that, and where it is gone, damaged or not its
+//! own, found again where only one file can be the active one.
 //!
 //! An active file is kept by no snapshot and nothing lies on it. A second one of that kind, a path in `vm.toml` that
 //! was another at a cut, or a frozen file that has lost what lay on it, and nothing is concluded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::Metadata;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, TOPS};
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Graph};
-use crate::engine::qcow2::chain::by_suffix;
-use crate::engine::{EngineError, EngineErrorKind, Top};
+use crate::engine::qcow2::chain::{self, by_suffix};
+use crate::engine::{Doubt, EngineError, EngineErrorKind, Top};
 use crate::held;
 use crate::id::{JobId, VmId};
-use crate::inventory::{Format, Snapshot, SnapshotDisk};
+use crate::inventory::{Disk, Format, Machine, Snapshot, SnapshotDisk};
 use crate::snapshot::care;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
@@ -40,7 +41,30 @@ impl Coordinator {
         Lost::of(&self.core, machine)?.tops()
     }
 
-    /// Writes `tops.json` of the machine anew, if it is not there or damaged and its active files are known;
+    /// Whether the recorded active files of a machine can be the active ones: no set keeps them, nothing of the machine
+    /// lies on them, and they are not away while another file that nothing names is there. An older copy of `tops.json`,
+    /// or that of another machine, is found so. Blocks.
+    ///
+    /// # Errors
+    /// [`Doubt`].
+    pub fn judge_tops(&self, machine: &Machine) -> Result<(), Doubt> {
+        let is_open = || {
+            let open = care::in_flight(&self.core.deps.data_dir);
+            open.is_ok_and(|open| open.machines.contains(&machine.id))
+        };
+        // What an operation does with the files of the machine is judged after it has ended.
+        if is_open() {
+            return Err(Doubt::Open);
+        }
+        let judged = Judged::new(&self.core, machine).doubt();
+        match judged {
+            None => Ok(()),
+            Some(_) if is_open() => Err(Doubt::Open),
+            Some(why) => Err(Doubt::Tops(why)),
+        }
+    }
+
+    /// Writes `tops.json` of the machine anew, if it is not there, damaged or another's, and its active files are known;
     /// gives these.
     ///
     /// # Errors
@@ -72,7 +96,162 @@ impl Coordinator {
     }
 }
 
-/// A machine without a `tops.json` that can be read, and what is known of it.
+/// A machine with the active files that its `tops.json` names, and what is known beside it.
+struct Judged<'a> {
+    core: &'a Core,
+    machine: &'a Machine,
+    known: Known,
+    /// What nothing needs any more and could not be removed.
+    left: BTreeSet<PathBuf>,
+}
+
+impl<'a> Judged<'a> {
+    fn new(core: &'a Core, machine: &'a Machine) -> Self {
+        Self {
+            core,
+            machine,
+            known: Known::of(core),
+            left: left(core),
+        }
+    }
+
+    /// In words, why a disk cannot run on what is recorded.
+    fn doubt(&self) -> Option<String> {
+        let defined = Definition::load(&self.machine.definition, self.machine.id).ok()?;
+        let mut disks = defined.disk.iter().filter_map(|entry| {
+            let disk = self.machine.disks.iter().find(|d| d.id == entry.id)?;
+            let why = self.of_disk(entry, disk)?;
+            let top = disk.file.display();
+            Some(format!("disk {} is to run on {top}, {why}", disk.id))
+        });
+        disks.next()
+    }
+
+    fn of_disk(&self, entry: &DiskEntry, disk: &Disk) -> Option<String> {
+        let top = disk.file.as_path();
+        let image = self.machine.images.get(&entry.id);
+        let image = image.map_or(entry.path.as_path(), |i| i.file.as_path());
+        let is_image = top == image || top == entry.path;
+        let is_ours = graph::is_ours(&self.core.sets(), top);
+        if let Some(set) = self.keeper(top, is_image) {
+            return Some(format!("which snapshot set `{set}` keeps"));
+        }
+        if self.left.contains(top) {
+            return Some("which a deleted snapshot set has left".to_owned());
+        }
+        if is_ours && !is_image && !is_named_as(self.machine.id, &entry.id, top) {
+            return Some("which was made for another machine or disk".to_owned());
+        }
+        if !is_ours && !is_image {
+            let other = self.imported_with(top)?;
+            return Some(format!("which machine {other} was imported with"));
+        }
+        let unnamed = self.unnamed(entry, top);
+        if is_ours && is_gone(top) {
+            let other = unnamed.first().map(PathBuf::as_path);
+            let whole = || !is_gone(image) && self.keeper(image, false).is_none();
+            let other = other.or_else(|| whole().then_some(image))?;
+            let other = other.display();
+            return Some(format!("which is not there, and nothing names {other}"));
+        }
+        let id = held::metadata(top).ok().map(|m| (m.dev(), m.ino()));
+        let mut above = unnamed.iter().filter(|file| {
+            let Some(format) = by_suffix(file) else {
+                return false;
+            };
+            let (layers, _) = chain::readable(file, format);
+            layers.iter().any(|l| l.file == top || Some(l.id) == id)
+        });
+        let above = above.next()?.display();
+        Some(format!("on which {above} lies, which nothing names"))
+    }
+
+    /// The set that keeps the file, or needs it under one that it keeps. The image of the machine may be what a set of
+    /// another one lies on.
+    fn keeper(&self, file: &Path, is_image: bool) -> Option<&str> {
+        let mut sets = self.known.sets().filter(|set| {
+            set.members.iter().any(|member| {
+                let own = member.machine == self.machine.id;
+                let mut disks = member.disks.iter().filter(|d| graph::is_file(d));
+                disks.any(|kept| match own {
+                    true => kept.file == file || kept.sealed.iter().any(|s| s.file == file),
+                    false => !is_image && kept.file == file,
+                })
+            })
+        });
+        sets.next().map(|set| set.name.as_str())
+    }
+
+    /// The files that carry the name of the disk and that neither a set nor `tops.json` names.
+    fn unnamed(&self, entry: &DiskEntry, top: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let named = BTreeSet::from([top.to_owned()]);
+        let own = self.machine.id.to_string();
+        for set in fs::read_dir(self.core.sets())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            orphans::walk(&set.path().join(&own), DEPTH, false, &named, &mut found);
+        }
+        for folder in orphans::beside(&entry.path) {
+            orphans::walk(&folder, DEPTH, false, &named, &mut found);
+        }
+        found.retain(|file| {
+            is_named_as(self.machine.id, &entry.id, file)
+                && by_suffix(file).is_some()
+                && !self.left.contains(file)
+                && self.keeper(file, false).is_none()
+        });
+        found
+    }
+
+    /// The machine whose definition names the file.
+    fn imported_with(&self, file: &Path) -> Option<String> {
+        let machines = self.core.deps.data_dir.join(definition::MACHINES);
+        let ids = fs::read_dir(&machines).into_iter().flatten().flatten();
+        let ids = ids.filter_map(|it| it.file_name().to_str()?.parse::<VmId>().ok());
+        let mut others = ids.filter(|id| *id != self.machine.id).filter_map(|id| {
+            let other = machines.join(id.to_string()).join(DEFINITION);
+            Definition::load(&other, id).ok()
+        });
+        let other = others.find(|other| other.disk.iter().any(|d| d.path == file));
+        other.map(|other| other.name)
+    }
+}
+
+fn is_gone(file: &Path) -> bool {
+    held::metadata(file).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// The files that deleted sets have left.
+fn left(core: &Core) -> BTreeSet<PathBuf> {
+    let state = core.deps.store.state();
+    state.leftovers.values().map(|l| l.file.clone()).collect()
+}
+
+/// Whether the file is called as one of ours for this disk: `<machine>/<disk>[-<job>].*` or
+/// `<machine>-<disk>[-<job>].*`.
+fn is_named_as(machine: VmId, disk: &str, file: &Path) -> bool {
+    let machine = machine.to_string();
+    let stem = file.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+    let folder = file.parent().and_then(Path::file_name);
+    let clone = stem
+        .strip_prefix(&machine)
+        .and_then(|s| s.strip_prefix('-'));
+    let own = (folder == Some(machine.as_ref())).then_some(stem);
+    let job = |rest: &str| {
+        rest.strip_prefix('-')
+            .is_some_and(|j| j.parse::<JobId>().is_ok())
+    };
+    let mut rests = clone.into_iter().chain(own);
+    rests.any(|name| {
+        let rest = name.strip_prefix(disk);
+        rest.is_some_and(|rest| rest.is_empty() || job(rest))
+    })
+}
+
+/// A machine without a `tops.json` that can be relied on, and what is known of it.
 struct Lost<'a> {
     core: &'a Core,
     machine: VmId,
@@ -89,6 +268,7 @@ impl<'a> Lost<'a> {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(e.to_string()),
             Ok(_) if definition::is_damaged(&folder.join(TOPS)) => {}
+            Ok(_) if core.deps.compute.is_doubtful(machine) => {}
             Ok(_) => return Err(format!("{TOPS} is there")),
         }
         let definition = Definition::load(&folder.join(DEFINITION), machine);
@@ -132,7 +312,10 @@ impl<'a> Lost<'a> {
         let graph = self.graph(&at, &candidates).map_err(|e| e.to_string())?;
         let is_kept = |file: &Path| kept.iter().any(|(k, _)| graph.is_same(k, file));
         let mut left = candidates;
-        left.retain(|(file, _)| graph.children(file).is_empty() && !is_kept(file));
+        let given_up = self::left(self.core);
+        left.retain(|(file, _)| {
+            graph.children(file).is_empty() && !is_kept(file) && !given_up.contains(file)
+        });
         let (file, format) = only_one(left)?;
         self.require_grown(disk, &file, &graph)?;
         Ok(Top { file, format })
@@ -149,32 +332,14 @@ impl<'a> Lost<'a> {
         for folder in folders {
             orphans::walk(&folder, DEPTH, false, &BTreeSet::new(), &mut files);
         }
-        let own = files.into_iter().filter(|f| self.is_named_as(disk, f));
+        let own = files
+            .into_iter()
+            .filter(|f| is_named_as(self.machine, &disk.id, f));
         for file in own {
             let format = by_suffix(&file).ok_or_else(|| format!("what is {}?", file.display()))?;
             found.push((file, format));
         }
         Ok(found)
-    }
-
-    /// `<machine>/<disk>[-<job>].*` or `<machine>-<disk>[-<job>].*`.
-    fn is_named_as(&self, disk: &DiskEntry, file: &Path) -> bool {
-        let machine = self.machine.to_string();
-        let stem = file.file_stem().and_then(OsStr::to_str).unwrap_or_default();
-        let folder = file.parent().and_then(Path::file_name);
-        let clone = stem
-            .strip_prefix(&machine)
-            .and_then(|s| s.strip_prefix('-'));
-        let own = (folder == Some(machine.as_ref())).then_some(stem);
-        let job = |rest: &str| {
-            rest.strip_prefix('-')
-                .is_some_and(|j| j.parse::<JobId>().is_ok())
-        };
-        let mut rests = clone.into_iter().chain(own);
-        rests.any(|name| {
-            let rest = name.strip_prefix(disk.id.as_str());
-            rest.is_some_and(|rest| rest.is_empty() || job(rest))
-        })
     }
 
     /// What lies on what: the candidates, what snapshots keep, and what machines run on. What of the latter two cannot

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::support::server::{run_in, text};
+use crate::support::server::{Server, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
 use crate::support::wire::{STARTED, Wire};
 
@@ -16,27 +16,39 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) fn new() -> Self {
-        let site = Site::new(Ground::Host);
-        let mut machine = site.machine("web", &[Image::Raw, Image::Qcow2], 1);
-        let mut server = site.serve();
-        let wire = Wire::new(&server);
-        let group = wire.define("all", &[&machine.id]).unwrap();
-        let mut sets = Vec::new();
+        let mut scene = Self::bare();
+        let mut server = scene.site.serve();
         for byte in 2..5 {
-            for disk in 0..2 {
-                let top = site.top(&machine, disk);
-                machine.write(&top, disk, usize::from(byte) * 4096, 8192, byte);
-            }
-            sets.push(wire.take(&group, &format!("set {byte}")));
-            site.wait_for_journals();
+            scene.take(&server, byte);
         }
         server.stop();
+        scene
+    }
+
+    /// Without a set yet.
+    pub(super) fn bare() -> Self {
+        let site = Site::new(Ground::Host);
+        let machine = site.machine("web", &[Image::Raw, Image::Qcow2], 1);
+        let server = site.serve();
+        let group = Wire::new(&server).define("all", &[&machine.id]).unwrap();
         Self {
             site,
             machine,
             group,
-            sets,
+            sets: Vec::new(),
         }
+    }
+
+    /// Writes into the active files and takes a set.
+    pub(super) fn take(&mut self, server: &Server, byte: u8) {
+        for disk in 0..2 {
+            let top = self.site.top(&self.machine, disk);
+            let at = usize::from(byte) * 4096;
+            self.machine.write(&top, disk, at, 8192, byte);
+        }
+        let set = Wire::new(server).take(&self.group, &format!("set {byte}"));
+        self.sets.push(set);
+        self.site.wait_for_journals();
     }
 
     pub(super) fn folder(&self) -> PathBuf {

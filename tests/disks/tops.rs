@@ -130,6 +130,162 @@ fn a_damaged_tops_json_is_refused_by_name_until_it_is_made_anew() {
     }
 }
 
+/// A server refuses whatever works with the files of the machine, and says what to do.
+fn assert_all_refused(scene: &Scene, what: &str) {
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let create = wire.create(&scene.group, "x").unwrap();
+    assert_refused(&wire, &create, what);
+    let state = wire.shown().unwrap();
+    for set in scene
+        .sets
+        .iter()
+        .filter(|set| state.sets.contains_key(*set))
+    {
+        assert_refused(&wire, &wire.apply(set).unwrap(), what);
+        assert_refused(&wire, &wire.destroy(set).unwrap(), what);
+    }
+}
+
+impl Scene {
+    fn link(&self) -> PathBuf {
+        let link = self.site.data.join("machines/by-name/web/disk0");
+        fs::read_link(link).unwrap()
+    }
+
+    /// What stands in `tops.json` is found to be old, all that works with the machine is refused, and it is repaired.
+    fn assert_repaired(&self, old: &[u8], what: &str) {
+        let actives = || [0, 1].map(|disk| self.site.top(&self.machine, disk));
+        let (active, whole) = (actives(), fs::read(self.tops()));
+        fs::write(self.tops(), old).unwrap();
+        let before = self.site.tree();
+        assert_all_refused(self, what);
+        assert_eq!(self.link(), active[0], "{what}");
+        let (code, said) = self.doctor(&[]);
+        assert_eq!(code, Some(1), "{what}: {said}");
+        for part in [
+            "definition-unreadable",
+            "--fix: make it anew",
+            "is an older copy",
+        ] {
+            assert!(said.contains(part), "{what}: {part}: {said}");
+        }
+        assert!(!said.contains("orphan"), "{what}: {said}");
+        let settled = |tree: std::collections::BTreeMap<PathBuf, _>| {
+            let kept = tree.into_iter().filter(|(f, _)| !f.ends_with(".lock"));
+            kept.collect::<Vec<_>>()
+        };
+        assert!(settled(self.site.tree()) == settled(before), "{what}");
+        let (_, said) = self.doctor(&["--fix", "--yes"]);
+        assert!(said.contains("written: disk0 runs on"), "{what}: {said}");
+        assert!(!self.site.data.join("orphans").exists(), "{what}: {said}");
+        assert_eq!(actives(), active, "{what}");
+        let tops = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+        let (now, whole) = (tops(&fs::read(self.tops()).unwrap()), tops(&whole.unwrap()));
+        assert_eq!(now["machine"], whole["machine"], "{what}");
+        let (_, said) = self.doctor(&[]);
+        assert!(!said.contains("definition-unreadable"), "{what}: {said}");
+        self.assert_whole(what);
+    }
+}
+
+#[test]
+fn an_older_copy_of_tops_json_is_used_by_nobody_and_made_anew() {
+    if !full("overlays that are active files") {
+        return;
+    }
+    let mut scene = Scene::bare();
+    let mut copies = vec![fs::read(scene.tops()).unwrap()];
+    let mut server = scene.site.serve();
+    for byte in 2..5 {
+        scene.take(&server, byte);
+        copies.push(fs::read(scene.tops()).unwrap());
+    }
+    // One that is put in place under a server.
+    let whole = copies.pop().unwrap();
+    let wire = Wire::new(&server);
+    fs::write(scene.tops(), &copies[1]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let created = wire.create(&scene.group, "x").unwrap();
+    assert_refused(&wire, &created, "under a server");
+    fs::write(scene.tops(), &whole).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    scene.take(&server, 5);
+    copies.push(whole);
+    server.stop();
+    for (n, old) in copies.iter().enumerate() {
+        scene.assert_repaired(old, &format!("after set {n}"));
+    }
+    // What it names was merged into what lies under it.
+    let last = fs::read(scene.tops()).unwrap();
+    scene.destroy(&[3]);
+    scene.assert_repaired(&last, "the file of a merge");
+    let last = fs::read(scene.tops()).unwrap();
+    scene.destroy(&[1, 0, 2]);
+    scene.assert_repaired(&last, "no set is left");
+    let server = scene.site.serve();
+    scene.take(&server, 6);
+    drop(server);
+    scene.assert_whole("the next set");
+}
+
+#[test]
+fn tops_json_of_two_machines_that_were_exchanged_are_used_by_nobody_and_made_anew() {
+    if !full("overlays that are active files") {
+        return;
+    }
+    let scene = Scene::new();
+    let other = scene.site.machine("other", &[Image::Raw, Image::Qcow2], 7);
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let group = wire.define("other", &[&other.id]).unwrap();
+    wire.take(&group, "first");
+    scene.site.wait_for_journals();
+    drop(server);
+    let files = [scene.machine.id.clone(), other.id.clone()];
+    let files = files.map(|id| scene.site.data.join("machines").join(id).join("tops.json"));
+    let bare = |bytes: Vec<u8>| {
+        let mut tops: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let map = tops.as_object_mut().unwrap();
+        map.remove("machine").unwrap();
+        map.remove("checksum").unwrap();
+        serde_json::to_vec(&tops).unwrap()
+    };
+    // As this version writes them, and as an older one did.
+    for older in [false, true] {
+        let whole = [0, 1].map(|n| fs::read(&files[n]).unwrap());
+        let put = whole.clone().map(|bytes| match older {
+            true => bare(bytes),
+            false => bytes,
+        });
+        fs::write(&files[0], &put[1]).unwrap();
+        fs::write(&files[1], &put[0]).unwrap();
+        assert_all_refused(&scene, "exchanged");
+        let (code, said) = scene.doctor(&[]);
+        assert_eq!(code, Some(1), "{said}");
+        let unreadable = said.matches("definition-unreadable").count();
+        assert_eq!(unreadable, 2, "{said}");
+        assert!(
+            !said.contains("orphan") && !said.contains("path-idle"),
+            "{said}"
+        );
+        let (_, said) = scene.doctor(&["--fix", "--yes"]);
+        assert_eq!(said.matches("written: disk0 runs on").count(), 2, "{said}");
+        for n in [0, 1] {
+            let tops = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+            let (now, whole) = (tops(&fs::read(&files[n]).unwrap()), tops(&whole[n]));
+            assert_eq!(now["tops"], whole["tops"]);
+            assert_eq!(now["machine"], whole["machine"]);
+        }
+        scene.assert_whole("exchanged");
+    }
+    // Of an older version, and its own: it tells whose it is from the next start on.
+    let whole = fs::read(&files[0]).unwrap();
+    fs::write(&files[0], bare(whole.clone())).unwrap();
+    scene.assert_whole("of an older version");
+    assert_eq!(fs::read(&files[0]).unwrap(), whole);
+}
+
 #[test]
 fn where_it_is_not_certain_which_file_is_active_nothing_is_made_anew() {
     if !full("overlays that are active files") {

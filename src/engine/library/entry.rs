@@ -26,6 +26,7 @@ use super::Problem;
 const SECTOR: u64 = 512;
 
 /// A machine as loaded, and the files it was loaded from.
+#[derive(Clone)]
 pub(super) struct Entry {
     pub(super) seen: Vec<(PathBuf, Option<Stamp>)>,
     pub(super) machine: Option<Arc<Machine>>,
@@ -36,6 +37,10 @@ pub(super) struct Entry {
     /// What was seen of active files and is not recorded.
     pub(super) unrecorded: BTreeMap<String, SeenTop>,
     pub(super) problems: Vec<Problem>,
+    /// Its active files were written by us, or judged.
+    pub(super) vouched: bool,
+    /// They were judged to be others than those that are recorded.
+    pub(super) doubtful: bool,
 }
 
 impl Entry {
@@ -43,6 +48,21 @@ impl Entry {
     pub(super) fn silent(&self) -> Option<&Path> {
         let mut files = self.seen.iter().map(|(file, _)| file.as_path());
         files.find(|file| held::is_silent(file))
+    }
+
+    /// `tops.json` as it was read.
+    pub(super) fn tops(&self) -> Option<&Stamp> {
+        let mut seen = self.seen.iter();
+        seen.find(|(file, _)| file.ends_with(TOPS))?.1.as_ref()
+    }
+
+    /// The machine is not used: `tops.json` names files that are not its active ones.
+    pub(super) fn doubt(&mut self, tops: &Path, why: &str) {
+        let text = texts::TOPS_DOUBTFUL.with("file", tops.display());
+        self.problems = vec![Problem::new(tops, text.with("cause", why))];
+        self.machine = None;
+        self.unrecorded.clear();
+        self.doubtful = true;
     }
 
     /// Whether the files are as they were.
@@ -81,6 +101,8 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
         unseen: Vec::new(),
         unrecorded: BTreeMap::new(),
         problems: vec![Problem::new(file, text)],
+        vouched: true,
+        doubtful: false,
     };
     let defined = match Definition::load(&definition, id) {
         Ok(it) => it,
@@ -175,6 +197,8 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
         unseen,
         unrecorded,
         problems,
+        vouched: false,
+        doubtful: false,
     }
 }
 

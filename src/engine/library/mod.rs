@@ -23,7 +23,7 @@ use crate::engine::definition::{self, MACHINES, TOPS_NEW, Tops};
 use crate::engine::failure::kind;
 use crate::engine::links;
 use crate::engine::qcow2::chain::Roots;
-use crate::engine::{Compute, EngineError, EngineErrorKind, Hold, Machines, Top, stage};
+use crate::engine::{Compute, EngineError, EngineErrorKind, Hold, Judge, Machines, Top, stage};
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Disk, Machine, PowerState};
@@ -83,6 +83,33 @@ impl Library {
         clock: SharedClock,
         roots: Roots,
     ) -> Result<Self, EngineError> {
+        Self::opened(data_dir, clock, roots, false)
+    }
+
+    /// [`Library::open_within`] where recorded active files count once they are judged: see [`Library::judge_by`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_judged(
+        data_dir: &Path,
+        clock: SharedClock,
+        roots: Roots,
+    ) -> Result<Self, EngineError> {
+        Self::opened(data_dir, clock, roots, true)
+    }
+
+    /// Has the active files judged of every machine whose `tops.json` was not written by this process. A machine that is
+    /// in doubt is as one whose `tops.json` is damaged.
+    pub fn judge_by(&self, judge: Judge) {
+        self.0.judge_by(judge);
+    }
+
+    fn opened(
+        data_dir: &Path,
+        clock: SharedClock,
+        roots: Roots,
+        judged: bool,
+    ) -> Result<Self, EngineError> {
         let directory = machines_directory(data_dir);
         let fail = |e: io::Error| directory_failed(&directory, &e);
         stage::make_dirs(&directory, 1).map_err(fail)?;
@@ -90,7 +117,7 @@ impl Library {
             // A process that died while it replaced the file left this.
             let _ = held::discard(&directory.join(id.to_string()).join(TOPS_NEW), 1, None);
         }
-        let shelf = Shelf::new(directory, roots, clock);
+        let shelf = Shelf::new(directory, roots, clock, judged);
         let shelf = Arc::new(shelf);
         if !shelf.renew(AT_START) {
             tracing::warn!(directory = %shelf.directory.display(), "Not all machines are known yet: files of some do not answer");
@@ -101,6 +128,7 @@ impl Library {
     /// Records the images of machines of which an older version has recorded nothing; to be called once no operation
     /// is open. What fails for one machine is logged, and done at the next start.
     pub fn record_images(&self) {
+        self.0.renew(AT_START); // those that nobody vouches for are left as they are
         let machines: Vec<_> = self.0.lock().entries.keys().copied().collect();
         for id in machines {
             self.0.record_images(id);
@@ -170,6 +198,10 @@ impl Compute for Library {
         own.next().map(|p| p.text.clone())
     }
 
+    fn is_doubtful(&self, id: VmId) -> bool {
+        self.0.is_doubtful(id)
+    }
+
     fn is_ailing(&self, id: VmId) -> bool {
         let problems = self.problems();
         let is_one = |disk: &Disk| problems.iter().any(|p| p.file == disk.file);
@@ -200,15 +232,19 @@ impl Compute for Library {
     fn restore_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
         self.0
             .record_tops(id, tops, |file| match fs::symlink_metadata(file) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Tops::new(None)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Tops::new(id, None)),
                 Err(e) => Err((kind(&e), e)),
-                Ok(_) if definition::is_damaged(file) => {
+                Ok(_) if definition::is_damaged(file) || self.0.is_doubtful(id) => {
                     // Kept for whoever wants to know what stood there.
                     let aside = file.with_extension("json.damaged");
                     let kept =
                         fs::read(file).and_then(|was| Ok(held::replace(&aside, &was, 0o640)?));
                     kept.map_err(|e| (kind(&e), e))?;
-                    Ok(Tops::new(None))
+                    let mut old = Tops::load(file).unwrap_or_else(|_| Tops::new(id, None));
+                    old.machine = Some(id);
+                    old.tops.clear();
+                    old.seen.clear();
+                    Ok(old)
                 }
                 Ok(_) => Err((EngineErrorKind::Failed, io::ErrorKind::AlreadyExists.into())),
             })

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, SeenTop
 use crate::engine::failure::kind;
 use crate::engine::links::{self, Names};
 use crate::engine::qcow2::chain::Roots;
-use crate::engine::{EngineError, EngineErrorKind, Machines, Top};
+use crate::engine::{Doubt, EngineError, EngineErrorKind, Judge, Machines, Top};
 use crate::held::{self, NotReplaced};
 use crate::id::VmId;
 use crate::text::catalog::engine as texts;
@@ -37,6 +37,9 @@ const THREADS: usize = 16;
 pub(super) struct Shelf {
     pub(super) directory: PathBuf,
     pub(super) roots: Roots,
+    /// Active files that others have recorded count once they are judged.
+    judged: bool,
+    judge: OnceLock<Judge>,
     clock: SharedClock,
     pub(super) machines: ArcSwap<Machines>,
     pub(super) problems: ArcSwap<Vec<Problem>>,
@@ -92,8 +95,10 @@ fn millis(clock: &SharedClock) -> u64 {
     u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 impl Shelf {
-    pub(super) fn new(directory: PathBuf, roots: Roots, clock: SharedClock) -> Self {
+    pub(super) fn new(directory: PathBuf, roots: Roots, clock: SharedClock, judged: bool) -> Self {
         Self {
+            judged,
+            judge: OnceLock::new(),
             looked: AtomicU64::new(millis(&clock)),
             directory,
             roots,
@@ -245,7 +250,7 @@ impl Shelf {
         drop(book);
         for id in ids {
             let silent = self.silent(id).is_some();
-            if !silent && self.renew_one(id, Some(turn)) {
+            if !silent && self.renew_one(id, Some(turn), false) {
                 changed += 1;
             }
             if self.looks().begun != turn {
@@ -314,15 +319,24 @@ impl Shelf {
 
     /// Looks at one machine, in a look of all or by itself; whether it is not as before. What was recorded of it
     /// meanwhile counts more, and so does a newer look.
-    fn renew_one(&self, id: VmId, turn: Option<u64>) -> bool {
+    /// `vouched`: its active files are what this process has just recorded.
+    fn renew_one(&self, id: VmId, turn: Option<u64>, vouched: bool) -> bool {
         let (old, tops) = self.known(id);
-        if old.as_deref().is_some_and(Entry::is_current) {
+        let current = old.as_deref().filter(|old| old.is_current());
+        if current.is_some_and(|old| old.vouched) {
             return false;
         }
         let before = old.as_ref().and_then(|e| e.machine.as_deref());
-        let mut new = load(&self.directory, id, before, &self.roots);
+        let mut new = match current {
+            Some(only_to_judge) => only_to_judge.clone(),
+            None => load(&self.directory, id, before, &self.roots),
+        };
         if let Some(old) = &old {
             new.remember(old);
+        }
+        new.vouched |= vouched || self.is_vouched(id, old.as_deref(), &mut new);
+        if current.is_some() && !new.vouched {
+            return false;
         }
         self.record_seen(id, tops, std::mem::take(&mut new.unrecorded));
         for problem in &new.problems {
@@ -339,9 +353,44 @@ impl Shelf {
         }
         drop(book);
         if is_newest {
-            follow(before, new.machine.as_deref());
+            // Links never lead to what nobody has vouched for.
+            let linked = old.as_ref().filter(|old| old.vouched);
+            let linked = linked.and_then(|old| old.machine.as_deref());
+            follow(linked, new.machine.as_deref().filter(|_| new.vouched));
         }
         is_newest
+    }
+
+    /// Has the active files of a machine judged that was loaded anew, unless the same `tops.json` was before. Whether
+    /// there is nothing left to judge.
+    fn is_vouched(&self, id: VmId, old: Option<&Entry>, new: &mut Entry) -> bool {
+        let same = |old: &Entry| old.vouched && !old.doubtful && old.tops() == new.tops();
+        if !self.judged || old.is_some_and(same) {
+            return true;
+        }
+        let (Some(judge), Some(machine)) = (self.judge.get(), new.machine.clone()) else {
+            return new.machine.is_none();
+        };
+        match judge(&machine) {
+            Ok(()) => true,
+            Err(Doubt::Open) => false,
+            Err(Doubt::Tops(why)) => {
+                let folder = self.directory.join(id.to_string());
+                new.doubt(&folder.join(TOPS), &why);
+                true
+            }
+        }
+    }
+
+    /// Has the active files of all machines judged from now on.
+    pub(super) fn judge_by(&self, judge: Judge) {
+        let _only_one = self.judge.set(judge);
+    }
+
+    /// Whether `tops.json` of the machine names other files than the active ones.
+    pub(super) fn is_doubtful(&self, id: VmId) -> bool {
+        let (known, _) = self.known(id);
+        known.is_some_and(|known| known.doubtful && known.is_current())
     }
 
     pub(super) fn record_images(&self, id: VmId) {
@@ -354,15 +403,31 @@ impl Shelf {
         ) else {
             return;
         };
+        // Of whom the file is stands in it from now on.
+        let of = stored.machine.replace(id);
+        if self
+            .known(id)
+            .0
+            .is_none_or(|entry| !entry.vouched || entry.doubtful)
+        {
+            return;
+        }
         let is_known = |d: &DiskEntry| {
             let image = stored.images.get(&d.id);
             image.is_some_and(|i| i.named == d.path && i.below.is_some())
         };
-        if defined.disk.iter().all(is_known) || !stored.record_images(&defined) {
+        let all_known = defined.disk.iter().all(is_known);
+        let recorded = !all_known && stored.record_images(&defined);
+        if of.is_some() && !recorded {
             return;
         }
         match stored.save(&folder.join(TOPS)) {
-            Ok(()) => tracing::info!(machine = %id, "Its images are recorded"),
+            Ok(()) => match recorded {
+                true => tracing::info!(machine = %id, "Its images are recorded"),
+                false => {
+                    tracing::info!(machine = %id, "The file of its active files tells whose it is")
+                }
+            },
             Err(error) => {
                 let error = io::Error::from(error);
                 tracing::warn!(machine = %id, %error, "Its images cannot be recorded");
@@ -448,7 +513,7 @@ impl Shelf {
         *self.lock().tops.entry(id).or_default() += 1;
         drop(recording);
         saved?;
-        self.renew_one(id, None);
+        self.renew_one(id, None, true);
         self.publish();
         Ok(())
     }
