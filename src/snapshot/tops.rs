@@ -101,16 +101,29 @@ struct Judged<'a> {
     core: &'a Core,
     machine: &'a Machine,
     known: Known,
+    /// What sets keep of the machine, and what lies under that, each with the name of a set.
+    kept: BTreeMap<PathBuf, String>,
     /// What nothing needs any more and could not be removed.
     left: BTreeSet<PathBuf>,
 }
 
 impl<'a> Judged<'a> {
     fn new(core: &'a Core, machine: &'a Machine) -> Self {
+        let known = Known::of(core);
+        let mut kept = BTreeMap::new();
+        for set in known.sets() {
+            let own = set.members.iter().filter(|m| m.machine == machine.id);
+            for disk in own.flat_map(|m| &m.disks).filter(|d| graph::is_file(d)) {
+                let below = disk.sealed.iter().map(|s| &s.file);
+                kept.extend(below.map(|file| (file.clone(), set.name.clone())));
+                kept.insert(disk.file.clone(), set.name.clone());
+            }
+        }
         Self {
             core,
             machine,
-            known: Known::of(core),
+            known,
+            kept,
             left: left(core),
         }
     }
@@ -149,35 +162,50 @@ impl<'a> Judged<'a> {
         let unnamed = self.unnamed(entry, top);
         if is_ours && is_gone(top) {
             let other = unnamed.first().map(PathBuf::as_path);
-            let whole = || !is_gone(image) && self.keeper(image, false).is_none();
+            let whole = || !is_gone(image) && !self.kept.contains_key(image);
             let other = other.or_else(|| whole().then_some(image))?;
             let other = other.display();
             return Some(format!("which is not there, and nothing names {other}"));
         }
-        let id = held::metadata(top).ok().map(|m| (m.dev(), m.ino()));
-        let mut above = unnamed.iter().filter(|file| {
-            let Some(format) = by_suffix(file) else {
-                return false;
-            };
-            let (layers, _) = chain::readable(file, format);
-            layers.iter().any(|l| l.file == top || Some(l.id) == id)
-        });
-        let above = above.next()?.display();
-        Some(format!("on which {above} lies, which nothing names"))
+        if let Some(above) = unnamed.iter().find(|file| lies_on(file, top)) {
+            let above = above.display();
+            return Some(format!("on which {above} lies, which nothing names"));
+        }
+        // After an apply the active file is another one, and the old one may be there for somebody else.
+        let last = self.last(&entry.id)?;
+        let mut grown = unnamed.iter().filter(|file| lies_on(file, last));
+        let other = grown.next().filter(|_| !lies_on(top, last))?;
+        let (other, last) = (other.display(), last.display());
+        Some(format!(
+            "which does not lie on {last}, what the machine stands on, as {other} does, which nothing names"
+        ))
+    }
+
+    /// What the snapshot that the machine stands on keeps of the disk, where the active file lies on that.
+    fn last(&self, disk: &str) -> Option<&Path> {
+        let parent = self
+            .core
+            .deps
+            .store
+            .state()
+            .position(self.machine.id)
+            .parent?;
+        let snapshot = self.known.members().find(|m| m.id == parent)?;
+        let mut disks = snapshot.disks.iter().filter(|d| d.driver == OVERLAY);
+        let kept = disks.find(|d| d.id == disk)?;
+        Some(&kept.file)
     }
 
     /// The set that keeps the file, or needs it under one that it keeps. The image of the machine may be what a set of
     /// another one lies on.
     fn keeper(&self, file: &Path, is_image: bool) -> Option<&str> {
+        if let Some(own) = self.kept.get(file) {
+            return Some(own);
+        }
         let mut sets = self.known.sets().filter(|set| {
-            set.members.iter().any(|member| {
-                let own = member.machine == self.machine.id;
-                let mut disks = member.disks.iter().filter(|d| graph::is_file(d));
-                disks.any(|kept| match own {
-                    true => kept.file == file || kept.sealed.iter().any(|s| s.file == file),
-                    false => !is_image && kept.file == file,
-                })
-            })
+            let others = set.members.iter().filter(|m| m.machine != self.machine.id);
+            let mut disks = others.flat_map(|m| &m.disks).filter(|d| graph::is_file(d));
+            !is_image && disks.any(|kept| kept.file == file)
         });
         sets.next().map(|set| set.name.as_str())
     }
@@ -201,7 +229,7 @@ impl<'a> Judged<'a> {
             is_named_as(self.machine.id, &entry.id, file)
                 && by_suffix(file).is_some()
                 && !self.left.contains(file)
-                && self.keeper(file, false).is_none()
+                && !self.kept.contains_key(file)
         });
         found
     }
@@ -218,6 +246,13 @@ impl<'a> Judged<'a> {
         let other = others.find(|other| other.disk.iter().any(|d| d.path == file));
         other.map(|other| other.name)
     }
+}
+
+/// Whether one file is under the other, as far as its chain can be read.
+fn lies_on(file: &Path, below: &Path) -> bool {
+    let id = held::metadata(below).ok().map(|m| (m.dev(), m.ino()));
+    let (layers, _) = chain::readable(file, by_suffix(file).unwrap_or(Format::Raw));
+    layers.iter().any(|l| l.file == below || Some(l.id) == id)
 }
 
 fn is_gone(file: &Path) -> bool {

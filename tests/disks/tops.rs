@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use super::scene::Scene;
 use crate::support::server::{binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
-use crate::support::tools::full;
+use crate::support::tools::{self, full};
 use crate::support::wire::{Created, Wire};
 
 const REFUSED: u64 = 5;
@@ -227,6 +227,37 @@ fn an_older_copy_of_tops_json_is_used_by_nobody_and_made_anew() {
     scene.take(&server, 6);
     drop(server);
     scene.assert_whole("the next set");
+}
+
+/// An apply leaves the old active file where another machine lies on it.
+#[test]
+fn an_older_copy_of_tops_json_is_noticed_though_what_it_names_is_there_for_somebody_else() {
+    if !full("an overlay of somebody else on an active file") {
+        return;
+    }
+    let scene = Scene::new();
+    let other = scene.site.machine("other", &[Image::Chain], 5);
+    let old = scene.site.top(&scene.machine, 0);
+    let (image, base) = (other.images[0].to_str().unwrap(), old.to_str().unwrap());
+    let onto = [
+        "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", base, image,
+    ];
+    tools::run("qemu-img", &onto);
+    let copy = fs::read(scene.tops()).unwrap();
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let applied = wire.apply(&scene.sets[0]).unwrap();
+    assert_eq!(wire.end(&applied.job.unwrap()).unwrap().state, 7);
+    scene.site.wait_for_journals();
+    drop(server);
+    assert!(old.exists());
+    fs::write(scene.tops(), &copy).unwrap();
+    assert_all_refused(&scene, "the old one is there");
+    let (_, said) = scene.doctor(&[]);
+    assert!(said.contains("what the machine stands on"), "{said}");
+    let (_, said) = scene.doctor(&["--fix", "--yes"]);
+    assert!(said.contains("written: disk0 runs on"), "{said}");
+    assert_ne!(scene.site.top(&scene.machine, 0), old);
 }
 
 #[test]
