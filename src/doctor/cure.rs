@@ -66,12 +66,16 @@ impl Doctor {
         };
         let about = self.about(&found);
         let told = format!("{}, {object}", word(kind));
+        let by_job = matches!(found.cure, Some(Cure::Tidy(_)));
         let mut done = self.cure(found, tell).await;
         // What was done is told by what is found afterwards, not by who did it.
         if let Ok(how) = &done
             && let Some(still) = self.found(kind, object).await.filter(|a| a.cure.is_some())
         {
             done = Err(format!("it is still so: {}; {how}", still.finding.text));
+        }
+        if by_job && done.is_ok() {
+            return done; // its job tells of it
         }
         let (Ok(how) | Err(how)) = &done;
         let ended = Ended {

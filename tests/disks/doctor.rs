@@ -431,6 +431,25 @@ fn an_operation_that_cannot_end_is_told_with_its_reason() {
 }
 
 #[test]
+fn a_merge_on_request_stands_once_in_the_history() {
+    if !full("disks that are read by QEMU") {
+        return;
+    }
+    let scene = Scene::new();
+    scene.keeps_a_changed_base();
+    let _accepted = scene.doctor(&["--fix", "--yes", "--accept-damaged"]);
+    let merged = scene.doctor(&["--fix", "--yes"]);
+    let done = "hidden layers of machine web that were merged: 1";
+    assert!(text(&merged.stdout).contains(done), "{merged:?}");
+    assert_eq!(scene.finds(), []);
+    let _server = scene.site.serve();
+    let history = run_in(&scene.site.data, &["--json", "history"], "");
+    let history = text(&history.stdout);
+    assert_eq!(history.matches(done).count(), 1, "{history}");
+    assert!(!history.contains("pending-merge"), "{history}");
+}
+
+#[test]
 fn a_pending_merge_is_done_and_a_repair_that_dies_is_gone_on_with() {
     if !full("disks that are read by QEMU") {
         return;

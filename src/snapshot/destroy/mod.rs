@@ -244,9 +244,12 @@ impl Kind for Destroy {
         };
         let kept = self.kept();
         if let (true, Some(member)) = (self.intent.tidies, self.intent.members.first()) {
-            let status = match kept.first() {
-                None => texts::TIDIED.with("machine", &member.name),
-                Some(first) => texts::TIDIED_KEPT
+            let status = match (kept.first(), self.merges().len()) {
+                (None, 0) => texts::TIDIED_NOTHING.with("machine", &member.name),
+                (None, count) => texts::TIDIED
+                    .with("machine", &member.name)
+                    .with("count", count),
+                (Some(first), _) => texts::TIDIED_KEPT
                     .with("machine", &member.name)
                     .with("count", kept.len())
                     .with("cause", first),

@@ -61,7 +61,8 @@ super::messages! {
     DESTROY_WAITS = "snapshot.destroy-waits", "snapshot set {set} is destroyed; the merge of its files waits: {cause}";
     DESTROY_RECOVERING = "snapshot.destroy-recovering", "snapshot set {set} is destroyed; its files are still being merged";
     TIDYING = "snapshot.tidying", "merging hidden layers of machine {machine}";
-    TIDIED = "snapshot.tidied", "no hidden layer of machine {machine} is left to merge";
+    TIDIED = "snapshot.tidied", "hidden layers of machine {machine} that were merged: {count}";
+    TIDIED_NOTHING = "snapshot.tidied-nothing", "nothing of machine {machine} is left to merge or to remove";
     TIDIED_KEPT = "snapshot.tidied-kept", "hidden layers of machine {machine} that stay: {count}; {cause}";
     FORGETTING = "snapshot.forgetting", "taking the snapshots out of the records";
     CLEANING = "snapshot.cleaning", "removing and merging files";
