@@ -1,4 +1,5 @@
-//! One cause with many consequences is one finding: where a folder is away, so is every file that is named in it.
+//! One cause with many consequences is one finding: where a folder is away, so is every file that is named in it; where a
+//! place does not answer, no file in it does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::doctor::look::{Ailment, ailment};
 use crate::doctor::{Concerned, Doctor, Kind, Severity};
+use crate::held;
 
 /// So many names are told in words; all of them stand in the finding.
 const NAMED: usize = 3;
@@ -23,6 +25,7 @@ enum Away {
 impl Doctor {
     /// The findings, with one for each folder in place of those of the files that are away with it.
     pub(super) fn folded(&self, found: Vec<Ailment>) -> Vec<Ailment> {
+        let found = self.quiet(found);
         let mut folders: BTreeMap<PathBuf, (Away, BTreeSet<PathBuf>)> = BTreeMap::new();
         for it in found.iter().filter(|a| is_missing(a.finding.kind)) {
             let file = PathBuf::from(&it.finding.object);
@@ -49,7 +52,60 @@ impl Doctor {
         all
     }
 
-    fn away(&self, folder: &Path, away: Away, files: &BTreeSet<PathBuf>) -> Ailment {
+    /// The findings, with one for each place that does not answer: that of its one file that is asked for, or of the place.
+    fn quiet(&self, found: Vec<Ailment>) -> Vec<Ailment> {
+        let known: Vec<_> = held::silent_places().into_keys().collect();
+        let place = |file: &Path| {
+            let mut over = known.iter().filter(|place| file.starts_with(place));
+            over.next().map_or_else(|| file.to_owned(), Clone::clone)
+        };
+        let mut places: BTreeMap<PathBuf, BTreeSet<PathBuf>> = BTreeMap::new();
+        for it in found.iter().filter(|a| a.finding.kind == Kind::Silent) {
+            let file = PathBuf::from(&it.finding.object);
+            places.entry(place(&file)).or_default().insert(file);
+        }
+        let follows = |it: &Ailment| {
+            let told = |place: &Path| it.finding.text.contains(&*place.to_string_lossy());
+            it.finding.kind == Kind::Silent || it.silent && places.keys().any(|p| told(p))
+        };
+        let rest = found.into_iter().filter(|it| !follows(it));
+        let mut all: Vec<Ailment> = rest.collect();
+        all.extend(
+            places
+                .iter()
+                .map(|(place, files)| self.silent(place, files)),
+        );
+        all
+    }
+
+    fn silent(&self, place: &Path, files: &BTreeSet<PathBuf>) -> Ailment {
+        let (machines, sets) = self.concerned(place);
+        let text = format!(
+            "does not answer: what serves it hangs, or the way there; mend or unmount it; of {} and {}, which are shown as they were known last, and no operation on them begins until it does",
+            listed(&machines, "machine", "machines"),
+            listed(&sets, "snapshot set", "snapshot sets"),
+        );
+        let object = match files.first() {
+            Some(only) if files.len() == 1 => only,
+            _ => place,
+        };
+        let mut one = ailment(
+            Kind::Silent,
+            Severity::Error,
+            object.display().to_string(),
+            text,
+        );
+        if files.len() > 1 {
+            let files = files.iter().map(|f| f.display().to_string());
+            one.finding.files = files.collect();
+        }
+        one.finding.machines = machines;
+        one.finding.sets = sets;
+        one
+    }
+
+    /// The machines and the sets that have files there.
+    fn concerned(&self, folder: &Path) -> (Vec<Concerned>, Vec<Concerned>) {
         let machines = self.deps.compute.machines();
         let machines = machines.values().filter(|m| {
             let active = m.disks.iter().map(|d| &d.file);
@@ -67,6 +123,11 @@ impl Doctor {
             })
         });
         let sets = by_name(sets.map(|set| Concerned::new(&set.id, &set.name)));
+        (machines, sets)
+    }
+
+    fn away(&self, folder: &Path, away: Away, files: &BTreeSet<PathBuf>) -> Ailment {
+        let (machines, sets) = self.concerned(folder);
         let what = match away {
             Away::Gone => "the folder is not there",
             Away::Empty => "the folder is empty: is its file system mounted?",

@@ -29,6 +29,8 @@ pub(super) struct Ailment {
     pub(super) cure: Option<Cure>,
     /// It is so because a file is missing.
     pub(super) missing: bool,
+    /// It is so because a file does not answer.
+    pub(super) silent: bool,
 }
 
 impl Doctor {
@@ -343,12 +345,9 @@ impl Doctor {
         let mut found = Vec::new();
         for machine in self.deps.compute.machines().values() {
             if let Some(file) = self.deps.compute.silent(machine.id) {
-                let object = format!("machine {}", machine.name);
-                let text = format!(
-                    "{} does not answer: what serves it hangs, or the way there; the machine is shown as it was known last, and no operation on it begins until it does",
-                    file.display()
-                );
-                found.push(ailment(Kind::Silent, Severity::Error, object, text));
+                // In words once it is known what else is there.
+                let object = file.display().to_string();
+                found.push(ailment(Kind::Silent, Severity::Error, object, ""));
                 continue;
             }
             if self.deps.compute.state(machine.id) != PowerState::Off {
@@ -374,6 +373,7 @@ impl Doctor {
                     let (kind, text) = (Kind::ImageUnreadable, error.to_string());
                     let mut unreadable = ailment(kind, Severity::Error, object, text);
                     unreadable.missing = error.kind == EngineErrorKind::Missing;
+                    unreadable.silent = error.kind == EngineErrorKind::Silent;
                     found.push(unreadable);
                     continue;
                 }
@@ -428,6 +428,7 @@ impl Doctor {
                     if !unseen.contains(&error) {
                         let mut unknown = unknown("hidden layers", &error);
                         unknown.missing = error.kind == EngineErrorKind::Missing;
+                        unknown.silent = error.kind == EngineErrorKind::Silent;
                         found.push(unknown);
                         unseen.push(error);
                     }
@@ -440,21 +441,21 @@ impl Doctor {
                     "no snapshot names it; machine {}, disk {}",
                     machine.name, layer.disk
                 );
+                // What whoever works there does to the files is no reason.
                 let work = self.deps.coordinator.at_work(machine.id);
-                found.push(match layer.why {
-                    None if work.is_some() => {
-                        let by = work.map(|w| format!("{}, job {}", w.doing, w.job));
-                        let by = by.unwrap_or_default();
+                found.push(match (work, layer.why) {
+                    (Some(work), _) => {
+                        let by = format!("{}, job {}", work.doing, work.job);
                         let text = format!("{of} still needs it; at work there: {by}");
                         ailment(Kind::HiddenLayer, Severity::Info, object, text)
                     }
-                    None => {
+                    (None, None) => {
                         let fix = "merge what lies on it into it";
                         let text = format!("{of} still needs it until it is merged");
                         ailment(Kind::PendingMerge, Severity::Warning, object, text)
                             .cured(fix, Cure::Tidy(machine.id))
                     }
-                    Some(why) => {
+                    (None, Some(why)) => {
                         let text = format!("{of} still needs it: {why}");
                         ailment(Kind::HiddenLayer, Severity::Info, object, text)
                     }
@@ -592,6 +593,7 @@ pub(super) fn ailment(
         finding,
         cure: None,
         missing: false,
+        silent: kind == Kind::Silent,
     }
 }
 

@@ -140,8 +140,11 @@ fn problems(library: Option<&Library>, roots: &Roots) -> Vec<LibraryProblem> {
             Kind::PathIdle
         } else if name == DEFINITION || name == TOPS {
             Kind::DefinitionUnreadable
-        } else if held::metadata(&p.file).is_err() {
-            Kind::ImageMissing
+        } else if let Err(error) = held::metadata(&p.file) {
+            match held::is_silence(&error) {
+                true => Kind::Silent,
+                false => Kind::ImageMissing,
+            }
         } else if roots.admit(&p.file).is_ok_and(|inside| !inside) {
             Kind::ImageOutsideRoots
         } else {

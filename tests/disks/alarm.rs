@@ -6,7 +6,7 @@ use groupshot::engine::locks::is_written;
 
 use super::doctor::found;
 use crate::support::gate::Gate;
-use crate::support::server::run_in;
+use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, Site};
 use crate::support::wire::Wire;
 
@@ -16,6 +16,8 @@ const COMPLETED: u64 = 7;
 fn alarms(data: &Path) -> Vec<(String, String)> {
     let mut all = found(&run_in(data, &["--json", "doctor"], ""));
     all.retain(|(kind, _)| kind != "hidden-layer");
+    let said = text(&run_in(data, &["doctor"], "").stdout).to_owned();
+    assert!(!said.contains("was changed"), "{said}");
     all
 }
 

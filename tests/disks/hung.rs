@@ -7,7 +7,7 @@ use groupshot::cim::Schema;
 use groupshot::cim::schema::VIRTUALIZATION_V2;
 
 use crate::support::fuse::Served;
-use crate::support::server::{run_in, text};
+use crate::support::server::run_in;
 use crate::support::site::{Ground, Image, Machine, SIZE, Site};
 use crate::support::tools::full;
 use crate::support::wire::{STARTED, Wire};
@@ -77,6 +77,23 @@ fn wait_for_health(wire: &Wire, machine: &Machine) {
     }
 }
 
+/// One cause is one finding, with all that it is of and its path once.
+fn assert_one_finding(scene: &Scene) {
+    let file = scene.served.file.to_str().unwrap();
+    let out = run_in(&scene.site.data, &["--json", "doctor"], "");
+    let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let told = told["findings"].as_array().unwrap();
+    let [one] = told.as_slice() else {
+        panic!("{told:?}");
+    };
+    assert_eq!(one["kind"], "silent", "{one}");
+    assert_eq!(one["object"], file, "{one}");
+    assert_eq!(one["machines"][0]["name"], "hung", "{one}");
+    assert_eq!(one["sets"][0]["name"], "both", "{one}");
+    let words = one["text"].as_str().unwrap();
+    assert!(!words.contains(file) && words.contains("(hung)"), "{one}");
+}
+
 #[test]
 fn a_hung_image_stalls_nobody_but_operations_on_its_own_machine_which_are_refused_by_name() {
     if !full("an image on a hung file system") {
@@ -108,11 +125,7 @@ fn a_hung_image_stalls_nobody_but_operations_on_its_own_machine_which_are_refuse
     ask_everything(&wire);
     assert_eq!(wire.health(&scene.healthy.id), WELL);
     assert_ne!(wire.health(&scene.hung.id), WELL);
-    let told = text(&run_in(&scene.site.data, &["doctor"], "").stdout).to_owned();
-    assert!(
-        told.contains("silent") && told.contains("machine hung"),
-        "{told}"
-    );
+    assert_one_finding(&scene);
     scene.served.go_on();
     wait_for_health(&wire, &scene.hung);
     server.stop();
@@ -123,6 +136,7 @@ fn a_hung_image_stalls_nobody_but_operations_on_its_own_machine_which_are_refuse
     let wire = Wire::new(&server);
     ask_everything(&wire);
     work(&wire, &alone, &scene.site);
+    assert_one_finding(&scene);
     drop(thaw);
     wait_for_health(&wire, &scene.hung);
     wire.take(&both, "again");

@@ -173,7 +173,11 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
                 let known = before.and_then(|m| m.disks.iter().find(|d| d.id == disk.id));
                 let recorded = recorded.map_or(0, |seen| seen.size);
                 disk.size = known.map_or(recorded, |d| d.size);
-                let text = At::new(&defined.name, &disk.id).text(texts::FILE_FAILED, &disk.file);
+                let message = match held::is_silence(&e) {
+                    true => texts::FILE_SILENT,
+                    false => texts::FILE_FAILED,
+                };
+                let text = At::new(&defined.name, &disk.id).text(message, &disk.file);
                 problems.push(Problem::new(&disk.file, text.with("cause", e)));
             }
         }
