@@ -85,7 +85,7 @@ pub enum UserError {
         source: io::Error,
     },
     /// The file is not what `groupshot user` writes.
-    #[error("{file} is no users file: {reason}", file = .file.display())]
+    #[error("{file} is no users file: {reason}; put it back from a backup, or correct it and run `groupshot user accept`, or move it away and add the users again (`groupshot user add`)", file = .file.display())]
     Malformed {
         /// The file.
         file: PathBuf,
@@ -260,8 +260,13 @@ fn read(file: &Path, trust: Trust) -> Result<Option<document::Document<Document>
         Trust::Checked => document::read(&text),
         Trust::Anything => document::read_unchecked(&text),
     };
+    // Nobody can accept what makes no sense.
+    let sense = || document::read_unchecked::<Document>(&text);
     let document: document::Document<Document> = read.map_err(|damaged| match damaged {
-        Damaged::Checksum => UserError::Changed(file.to_path_buf()),
+        Damaged::Checksum => match sense() {
+            Err(Damaged::Malformed(reason)) => malformed(reason),
+            _ => UserError::Changed(file.to_path_buf()),
+        },
         Damaged::Malformed(reason) => malformed(reason),
     })?;
     let version = document.body.version;

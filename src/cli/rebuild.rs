@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Value as Json, json};
 
 use crate::server::{self, Rebuild, RebuildState};
+use crate::snapshot::Away;
 
 use super::failure::Failure;
 use super::output::{Output, can_ask, confirm, count};
@@ -53,8 +54,9 @@ fn fields(told: &Rebuild) -> Json {
     let records = told.records.iter();
     let records = records.map(|(id, name)| named(id.to_string(), name));
     let damaged = told.damaged.iter();
-    let damaged =
-        damaged.map(|a| json!({"set": a.set, "name": a.name, "disk": a.disk, "files": a.files}));
+    let disk = |a: &Away| json!({"set": a.set, "name": a.name, "disk": a.disk, "files": a.files});
+    let damaged = damaged.map(disk);
+    let changed = told.changed.iter().map(disk);
     json!({
         "rebuilt": told.state == RebuildState::Done,
         "sets": sets.collect::<Vec<_>>(),
@@ -62,6 +64,7 @@ fn fields(told: &Rebuild) -> Json {
         "positions": positions.collect::<Vec<_>>(),
         "records": records.collect::<Vec<_>>(),
         "damaged": damaged.collect::<Vec<_>>(),
+        "changed": changed.collect::<Vec<_>>(),
         "transactions": told.behind.map(|(held, counted)| json!({"held": held, "counted": counted})),
         "problems": told.problems,
         "open": told.open,
@@ -106,6 +109,20 @@ fn in_words(told: &Rebuild) -> String {
             away.name,
             away.set,
             away.disk,
+            files.join(", ")
+        ));
+    }
+    for changed in &told.changed {
+        let files: Vec<_> = changed
+            .files
+            .iter()
+            .map(|f| f.display().to_string())
+            .collect();
+        lines.push(format!(
+            "snapshot set `{}` {}, disk {} will count as damaged, for files are not as they were captured, as after a delete that is lost: {}",
+            changed.name,
+            changed.set,
+            changed.disk,
             files.join(", ")
         ));
     }

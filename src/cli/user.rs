@@ -184,7 +184,7 @@ impl From<UserError> for Failure {
                 ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Exit::Busy,
                 _ => Exit::Failed,
             },
-            UserError::Changed(_) => Exit::Config,
+            UserError::Changed(_) | UserError::Malformed { .. } => Exit::Config,
             _ => Exit::Failed,
         };
         Self::new(exit, error)

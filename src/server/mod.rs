@@ -85,7 +85,9 @@ impl From<OpenError> for StartError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Lock(_) => Self::Busy(error.to_string()),
-            OpenError::Behind { .. } | OpenError::Counter { .. } => Self::Config(error.to_string()),
+            OpenError::Behind { .. } | OpenError::Counter { .. } | OpenError::Damaged { .. } => {
+                Self::Refused(error.to_string())
+            }
             other => Self::failed(other),
         }
     }
@@ -180,16 +182,17 @@ fn take_store(data_dir: &Path) -> Result<SqliteStore, StartError> {
 /// needs.
 ///
 /// # Errors
-/// [`StartError::Failed`].
+/// [`StartError::Refused`].
 fn require_database(data_dir: &Path) -> Result<(), StartError> {
     let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
     let members = entries(data_dir.join("sets")).flat_map(|set| entries(set.path()));
-    let mut files = members.flat_map(|member| entries(member.path()));
+    // What lies in the folders of machines, and records of sets.
+    let mut files = members.flat_map(|member| entries(member.path()).chain([member]));
     let file = data_dir.join(sqlite::FILE);
     let there = file.metadata().is_ok_and(|m| m.len() > 0);
     match there || !files.any(|file| file.path().is_file()) {
         true => Ok(()),
-        false => Err(StartError::Failed(format!(
+        false => Err(StartError::Refused(format!(
             "{} is missing or empty, and sets/ holds files of snapshot sets: put the database back, or run `groupshot doctor --rebuild --data-dir {}`, which makes it anew from the records of the sets, or, to begin anew, move sets/ away",
             file.display(),
             data_dir.display()

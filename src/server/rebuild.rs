@@ -7,7 +7,7 @@
 //! A row of the database gives way only to a record of a later transaction than the database holds. Killed before its
 //! transaction nothing has changed; after it there is nothing left to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use crate::failpoint;
 use crate::held;
 use crate::id::{CollectionId, SetId, SnapshotId, VmId};
 use crate::inventory::{Collection, Damage, Ended, Ending, Position, Snapshot, SnapshotSet, What};
-use crate::snapshot::{Away, Differing, compare};
+use crate::snapshot::{Away, Differing, compare, is_changed, move_to_orphans};
 use crate::store::lock::LockError;
 use crate::store::record::{self, SETS};
 use crate::store::sqlite::{Looked, OpenError, SqliteStore};
@@ -66,6 +66,9 @@ pub struct Rebuild {
     pub records: Vec<(SetId, String)>,
     /// Disks whose files are away: they count as damaged from then on.
     pub damaged: Vec<Away>,
+    /// Disks whose files are not as they were captured, as after a delete that the database has lost: they count as
+    /// damaged too.
+    pub changed: Vec<Away>,
     /// The transactions that the database holds and those that it had, if it has lost some.
     pub behind: Option<(u64, u64)>,
     /// What somebody has to do by hand.
@@ -147,6 +150,7 @@ fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
             positions: Vec::new(),
             records: found.unrecorded.clone(),
             damaged: found.away.clone(),
+            changed: Vec::new(),
             behind: (counted > held).then_some((held, counted)),
             problems: Vec::new(),
             open: found.open,
@@ -158,11 +162,38 @@ fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
     plan.unreadable(data_dir, state, &found);
     plan.put(state, SystemClock::shared().now());
     plan.stand(data_dir, state);
+    plan.told.changed = changed(&plan.sets);
     let told = &mut plan.told;
     if plan.sets.is_empty() && told.behind.is_none() {
         told.state = RebuildState::Whole;
     }
     Ok(plan)
+}
+
+/// The disks of these sets with files that are there and not as they were sealed. Nobody has told that yet.
+fn changed(sets: &BTreeMap<SetId, SnapshotSet>) -> Vec<Away> {
+    let mut found = Vec::new();
+    for set in sets.values() {
+        let disks = set.members.iter();
+        for (member, disk) in disks.flat_map(|m| m.disks.iter().map(move |d| (m, d))) {
+            let known: Vec<_> = disk.damage.iter().flat_map(|d| &d.files).collect();
+            let sealed = disk.sealed.iter().filter(|s| !known.contains(&&s.file));
+            let files: BTreeSet<_> = sealed
+                .filter(|s| is_changed(s))
+                .map(|s| s.file.clone())
+                .collect();
+            if !files.is_empty() {
+                found.push(Away {
+                    set: set.id,
+                    name: set.name.clone(),
+                    snapshot: member.id,
+                    disk: disk.id.clone(),
+                    files: files.into_iter().collect(),
+                });
+            }
+        }
+    }
+    found
 }
 
 fn lost(found: &Differing) -> Vec<SnapshotSet> {
@@ -314,9 +345,12 @@ fn actives(data_dir: &Path) -> BTreeMap<VmId, SetId> {
     made.collect()
 }
 
-/// Keeps a record that cannot be relied on, before it is written anew.
+/// Keeps a record that cannot be relied on, before it is written anew. What is no file is moved away.
 fn copy_aside(data_dir: &Path, set: SetId) -> io::Result<()> {
     let from = record::path(data_dir, set);
+    if !from.symlink_metadata()?.is_file() {
+        return move_to_orphans(data_dir, &from).map(drop);
+    }
     let to: PathBuf = data_dir.join(ASIDE).join(set.to_string());
     held::make_folders(&to, 2)?;
     let mut bytes = Vec::new();

@@ -28,6 +28,8 @@ use crate::snapshot::kind::Kind;
 use crate::snapshot::known::Known;
 use crate::snapshot::members::{Holder, Mode, Resource};
 use crate::snapshot::orphans;
+use crate::snapshot::spares::is_blank_spare;
+use crate::store::record::SETS;
 use crate::store::{Change, State};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -310,6 +312,17 @@ fn close(file: &Path, inodes: &[u64]) -> io::Result<()> {
     open.sync_all()
 }
 
+/// Moves what stands in the place of a file of ours below `sets/` into `orphans/` of the data directory. Blocks.
+///
+/// # Errors
+/// It is where it was then.
+pub fn move_to_orphans(data_dir: &Path, file: &Path) -> io::Result<PathBuf> {
+    let sets = data_dir.join(SETS);
+    let below = file.strip_prefix(&sets);
+    let below = below.map_err(|_| io::ErrorKind::InvalidInput)?;
+    move_aside(&sets, below, &data_dir.join(ASIDE))
+}
+
 /// Moves what stands at `below` in one folder of ours to the same place in another, under a number if that is taken.
 fn move_aside(from: &Path, below: &Path, to: &Path) -> io::Result<PathBuf> {
     let name = below.file_name().ok_or(io::ErrorKind::InvalidInput)?;
@@ -460,6 +473,7 @@ fn journals_in(folder: &Path) -> io::Result<Vec<Told>> {
                     found.push((path, Ok(intent)));
                 }
             }
+            Err(_) if is_blank_spare(&path) => {} // the next start makes it anew
             Err(unreadable) => found.push((path, Err(unreadable.to_string()))),
         }
     }

@@ -128,8 +128,8 @@ pub(crate) fn of_file<'a>(
     seals.filter(move |s| s.file == file || s.file == place)
 }
 
-/// Whether the file is there and not as sealed. One that is not there now may come back as it was.
-pub(crate) fn is_changed(sealed: &Sealed) -> bool {
+/// Whether the file is there and not as sealed. One that is not there now may come back as it was. Blocks.
+pub fn is_changed(sealed: &Sealed) -> bool {
     look(&sealed.file).is_ok_and(|now| now != sealed.seal)
 }
 

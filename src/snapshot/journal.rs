@@ -247,6 +247,11 @@ impl Journal {
     }
 }
 
+/// Whether a file of this length is too short to hold the first record of a journal.
+pub(crate) fn is_too_short(length: u64) -> bool {
+    usize::try_from(length).is_ok_and(|length| length <= HEADER + FRAME)
+}
+
 /// The records of a journal file and the length of what is whole. Fuzzed.
 ///
 /// # Errors

@@ -37,11 +37,11 @@ mod spares;
 mod tops;
 
 pub use apply::ApplyRequest;
-pub use care::{Journaled, OpenJournal, SetAside, named_by_journals, needing};
+pub use care::{Journaled, OpenJournal, SetAside, move_to_orphans, named_by_journals, needing};
 pub use coordinator::Coordinator;
 pub use core::{Deps, Limits, Passage};
 pub use create::{Checked, CheckedDisk, CreateRequest, machines_of};
-pub use damage::{DamagedDisk, look as seal_now};
+pub use damage::{DamagedDisk, is_changed, look as seal_now};
 pub use destroy::{DestroyRequest, Hidden};
 pub use export::{ExportRefused, ExportRequest, Exports};
 pub use members::{Busy, Holder, Lease, Members, Mode, Resource};

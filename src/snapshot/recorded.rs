@@ -39,6 +39,8 @@ pub struct Differing {
     pub newer: Vec<SetRecord>,
     /// Records that cannot be relied on, each with the reason.
     pub unreadable: Vec<(SetId, String)>,
+    /// Those of them that are of sets that the database does not know: what such a set was, nobody knows.
+    pub beyond: BTreeSet<SetId>,
     /// Sets that should have a record, by name.
     pub unrecorded: Vec<(SetId, String)>,
     /// Sets whose files are away.
@@ -89,7 +91,10 @@ pub fn compare(data_dir: &Path, state: &State, held: Held) -> io::Result<Differi
     for (id, read) in records {
         match read {
             Ok(record) => found.unknown.push(record),
-            Err(why) => found.unreadable.push((id, why)),
+            Err(why) => {
+                found.beyond.insert(id);
+                found.unreadable.push((id, why));
+            }
         }
     }
     Ok(found)
@@ -161,10 +166,14 @@ impl Differing {
                 "the database does not hold these snapshot sets, or not as they were last: {sets}"
             ));
         }
-        if !self.unreadable.is_empty() {
-            let files = named(&self.unreadable, |(id, why)| {
-                format!("{} {why}", record::path(data_dir, *id).display())
-            });
+        let unreadable = self.unreadable.iter();
+        let (beyond, known): (Vec<_>, Vec<_>) =
+            unreadable.partition(|(id, _)| self.beyond.contains(id));
+        let file = |(id, why): &&(SetId, String)| {
+            format!("{} {why}", record::path(data_dir, *id).display())
+        };
+        if !known.is_empty() {
+            let files = named(&known, file);
             parts.push(format!(
                 "records of snapshot sets cannot be relied on: {files}"
             ));
@@ -192,12 +201,20 @@ impl Differing {
             ));
         }
         let here = data_dir.display();
-        (!parts.is_empty()).then(|| {
+        let made_again = (!parts.is_empty()).then(|| {
             format!(
                 "{}; put the database and {SETS}/ of {here} back as they belong together (a mount, a backup), or run `groupshot doctor --rebuild --data-dir {here}`, which shows what it makes again from what is there",
                 parts.join("; ")
             )
-        })
+        });
+        let by_hand = (!beyond.is_empty()).then(|| {
+            format!(
+                "records of snapshot sets that the database does not know cannot be relied on: {}; `groupshot doctor --rebuild` cannot bring these sets back: put each record back from a backup, or move the folder of the set out of {SETS}/, and the set is lost",
+                named(&beyond, file)
+            )
+        });
+        let parts: Vec<_> = made_again.into_iter().chain(by_hand).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
 }
 

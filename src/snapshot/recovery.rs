@@ -26,7 +26,7 @@ use crate::snapshot::journal::{Intent, Journal, Record, Unreadable};
 use crate::snapshot::kind::Kind;
 use crate::snapshot::operation::{Operation, Verdict, failed};
 use crate::snapshot::orphans;
-use crate::snapshot::spares::is_spare;
+use crate::snapshot::spares::{is_blank_spare, is_spare};
 use crate::store::StoreError;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -351,8 +351,16 @@ fn read_all(core: &Core) -> Result<Vec<Story>, RecoveryError> {
         if path.extension().is_none_or(|e| e != "log") {
             continue;
         }
-        let opened = Journal::open(&path).map_err(io(&path))?;
-        let (journal, records) = opened.map_err(|e| RecoveryError::Unreadable(path.clone(), e))?;
+        let (journal, records) = match Journal::open(&path).map_err(io(&path))? {
+            Ok(opened) => opened,
+            // Whatever stands there, it is of no operation.
+            Err(what) if is_blank_spare(&path) => {
+                tracing::warn!(file = %path.display(), "A spare journal {what}: it is made anew");
+                held::remove_file(&path).map_err(io(&path))?;
+                continue;
+            }
+            Err(e) => return Err(RecoveryError::Unreadable(path, e)),
+        };
         let mut records = records.into_iter();
         match records.next() {
             Some(Record::Intent(intent)) => stories.push(Story {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::held::{self, sync_folder};
+use crate::snapshot::journal::is_too_short;
 
 /// How many there are at most; more are made when less than half of them is left.
 const ROOM: usize = 8;
@@ -36,6 +37,11 @@ struct Table {
 pub(crate) fn is_spare(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
     name.is_some_and(|name| name.starts_with(PREFIX))
+}
+
+/// Is it a spare that holds too little to have been taken over by a journal?
+pub(crate) fn is_blank_spare(path: &Path) -> bool {
+    is_spare(path) && held::symlink_metadata(path).is_ok_and(|m| is_too_short(m.len()))
 }
 
 impl Spares {

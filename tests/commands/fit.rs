@@ -96,7 +96,7 @@ fn what_serve_refuses_config_check_refuses_with_the_same_code_and_reason() {
     let lost = place.data().join("sets/one/two");
     fs::create_dir_all(&lost).unwrap();
     fs::write(lost.join("disk0.qcow2"), "x").unwrap();
-    place.refused("files of sets without a database", FREE, 1);
+    place.refused("files of sets without a database", FREE, 3);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_database_that_is_damaged_or_behind_is_refused_by_both() {
     let mut bytes = fs::read(&file).unwrap();
     bytes[..16].fill(b'x');
     fs::write(&file, bytes).unwrap();
-    place.refused("a file that is no database", FREE, 1);
+    place.refused("a file that is no database", FREE, 3);
     let place = stopped();
     let record = place
         .data()

@@ -115,7 +115,7 @@ fn without_its_database_a_data_directory_with_sets_is_refused() {
         for command in [&["doctor", "--fix", "--yes"][..], &["rescue"]] {
             let out = run_in(&scene.site.data, command, "");
             let said = text(&out.stderr);
-            assert_eq!(out.status.code(), Some(1), "{command:?}: {said}");
+            assert_eq!(out.status.code(), Some(3), "{command:?}: {said}");
             assert!(
                 said.contains("groupshot.db") && said.contains("sets/"),
                 "{said}"

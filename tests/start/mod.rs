@@ -90,17 +90,27 @@ fn a_damaged_database_is_refused_and_left_as_it_is() {
     let file = site.data.join("groupshot.db");
     let whole = fs::read(&file).unwrap();
     let middle = whole.len() / 2;
+    let mut no_text = whole.clone();
+    let name = b"group 17";
+    for at in 0..whole.len() - name.len() {
+        if whole[at..].starts_with(name) {
+            no_text[at] = 0xff;
+        }
+    }
     let mut scribbled = whole.clone();
     scribbled[middle - 3000..middle + 3000].fill(0x5a);
     let damages = [
         ("not a database", vec![b'x'; whole.len()]),
         ("scribbled over", scribbled),
         ("cut short", whole[..middle].to_vec()),
+        ("no text", no_text),
     ];
     for (how, bytes) in damages {
         fs::write(&file, &bytes).unwrap();
-        let line = refusal(&site, &[], FAILED);
-        assert!(line.contains("groupshot.db"), "{how}: {line}");
+        let line = refusal(&site, &[], REFUSED);
+        for part in ["groupshot.db is damaged", "doctor --rebuild"] {
+            assert!(line.contains(part), "{how}: {part}: {line}");
+        }
         assert_eq!(fs::read(&file).unwrap(), bytes, "{how}: it was written");
     }
     fs::write(&file, &whole).unwrap();
@@ -155,6 +165,55 @@ fn a_journal_under_the_name_of_a_spare_is_recovered() {
     assert!(left().any(|file| is_spare(&file)), "it keeps some ready");
     site.serve().stop();
     assert_eq!(left().collect::<Vec<_>>(), [] as [PathBuf; 0]);
+}
+
+/// A spare holds no operation: whatever a disk has made of it, it is made anew.
+#[test]
+fn a_spare_journal_with_stray_bytes_keeps_no_server_from_starting() {
+    let (site, journal, group) = interrupted();
+    let folder = journal.parent().unwrap().to_owned();
+    let left = || fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path());
+    let spares: Vec<_> = left().filter(|file| is_spare(file)).collect();
+    fs::write(&spares[0], [1]).unwrap();
+    fs::write(&spares[1], b"what is this?").unwrap();
+    let out = run_in(&site.data, &["doctor"], "");
+    let said = text(&out.stdout);
+    assert!(
+        said.contains("open-journal") && !said.contains("journal-unreadable"),
+        "{said}"
+    );
+    recovers(&site, &group);
+    // What is long enough may have been a journal.
+    let mut server = site.serve();
+    server.kill();
+    let spare = left().find(|file| is_spare(file)).unwrap();
+    fs::write(&spare, [1; 200]).unwrap();
+    let line = refusal(&site, &[], FAILED);
+    assert!(line.contains(spare.to_str().unwrap()), "{line}");
+}
+
+/// Each refusal of users ends with what to do.
+#[test]
+fn a_users_file_that_makes_no_sense_is_refused_with_the_way_out() {
+    let site = Site::new(Ground::Host);
+    let file = site.data.join("users.json");
+    let whole = fs::read_to_string(&file).unwrap();
+    let role = whole.replace("administrator", "emperor");
+    assert_ne!(role, whole);
+    for bytes in [&whole[..whole.len() / 2], &role, ""] {
+        fs::write(&file, bytes).unwrap();
+        let line = refusal(&site, &[], REFUSED);
+        for part in ["users.json", "groupshot user accept", "groupshot user add"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        let out = run_in(&site.data, &["user", "list"], "");
+        assert_eq!(out.status.code(), Some(REFUSED), "{}", text(&out.stderr));
+    }
+    // A role that is none, corrected.
+    fs::write(&file, whole.replace("administrator", "reader")).unwrap();
+    let out = run_in(&site.data, &["user", "accept"], "");
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    drop(site.serve());
 }
 
 #[test]

@@ -202,7 +202,7 @@ fn sets_that_the_database_has_lost_are_refused_by_name_and_made_again_from_their
     }
     // Without the database it is made anew.
     scene.put_database(&[None, None, None]);
-    let line = refusal(&scene.site, &[], super::FAILED);
+    let line = refusal(&scene.site, &[], REFUSED);
     assert!(line.contains("doctor --rebuild"), "{line}");
     let out = scene.rebuild(&["--yes"]);
     assert!(out.status.success(), "{}", text(&out.stderr));
@@ -326,7 +326,9 @@ fn a_damaged_record_is_named_and_refused_and_never_deleted() {
     fs::create_dir(other.parent().unwrap()).unwrap();
     fs::write(&other, &flipped).unwrap();
     let before = scene.site.tree();
-    refused(&scene, &[other.to_str().unwrap()]);
+    let line = refused(&scene, &[other.to_str().unwrap()]);
+    assert!(line.contains("cannot bring these sets back"), "{line}");
+    assert!(!line.contains("shows what it makes again"), "{line}");
     let out = scene.rebuild(&["--yes"]);
     let said = text(&out.stdout).to_owned() + &text(&out.stderr);
     assert_eq!(out.status.code(), Some(1), "{said}");
@@ -335,6 +337,72 @@ fn a_damaged_record_is_named_and_refused_and_never_deleted() {
     assert!(scene.site.tree() == before);
     fs::remove_dir_all(other.parent().unwrap()).unwrap();
     scene.assert_whole("moved away");
+}
+
+/// The database comes back as it was before a delete: what the set kept is merged away.
+#[test]
+fn a_deleted_set_that_comes_back_is_told_to_be_damaged() {
+    if !full("a delete that is lost") {
+        return;
+    }
+    let scene = Scene::new();
+    let whole = scene.database();
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    for set in [0, 1] {
+        let gone = wire.destroy(&scene.sets[set]).unwrap();
+        assert_eq!(wire.end(&gone.job.unwrap()).unwrap().state, 7);
+        scene.site.wait_for_journals();
+    }
+    drop(server);
+    scene.put_database(&whole);
+    let out = scene.rebuild(&[]);
+    let said = text(&out.stdout).to_owned();
+    for (name, part) in [
+        ("`a`", "will count as damaged"),
+        ("`b`", "counts as damaged"),
+    ] {
+        let told = said.lines().any(|l| l.contains(name) && l.contains(part));
+        assert!(told, "{name}: {said}");
+    }
+    let out = scene.rebuild(&["--yes"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let server = scene.site.serve();
+    let shown = Wire::new(&server).shown().unwrap();
+    for (n, damaged) in [(0, true), (1, true), (2, false)] {
+        assert_eq!(shown.sets[&scene.sets[n]].is_damaged(), damaged, "{n}");
+    }
+    scene.assert_active("after a delete that is lost");
+}
+
+#[test]
+fn what_is_no_file_in_the_place_of_a_record_is_named_and_set_aside() {
+    if !full("records that are no files") {
+        return;
+    }
+    let scene = Scene::new();
+    let file = scene.record(1);
+    let aside = scene.site.data.join("orphans").join(&scene.sets[1]);
+    for (n, how) in ["a folder", "a pipe", "a link"].into_iter().enumerate() {
+        fs::remove_file(&file).unwrap();
+        match n {
+            0 => {
+                fs::create_dir(&file).unwrap();
+                fs::write(file.join("note"), "mine").unwrap();
+            }
+            1 => nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            _ => std::os::unix::fs::symlink("/etc/hostname", &file).unwrap(),
+        }
+        refused(&scene, &[file.to_str().unwrap()]);
+        scene.rebuilds(how);
+        scene.assert_whole(how);
+    }
+    let kept = |name: &str| aside.join(name).symlink_metadata().unwrap();
+    assert_eq!(
+        fs::read_to_string(aside.join("set.json/note")).unwrap(),
+        "mine"
+    );
+    assert!(!kept("set.json.1").is_file() && kept("set.json.2").is_symlink());
 }
 
 fn dies(data: &Path, point: &str) -> bool {

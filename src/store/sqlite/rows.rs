@@ -421,11 +421,40 @@ fn records<T: DeserializeOwned>(
     Ok(out)
 }
 
+/// What SQLite says of the file itself is damage, as what our own checks find; the rest is trouble around it.
 fn failed(file: &Path) -> impl Fn(rusqlite::Error) -> OpenError {
-    move |source| OpenError::Sqlite {
-        file: file.to_path_buf(),
-        source,
+    move |source| match is_damage(&source) {
+        true => damaged(file, source.to_string()),
+        false => OpenError::Sqlite {
+            file: file.to_path_buf(),
+            source,
+        },
     }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, FileLockingProtocolFailed,
+        NoLargeFileSupport, OperationInterrupted, OutOfMemory, PermissionDenied, ReadOnly,
+        SystemIoFailure,
+    };
+    // A record that is no text, or a table that is not there, is none that was written.
+    error.sqlite_error_code().is_none_or(|code| {
+        !matches!(
+            code,
+            CannotOpen
+                | DatabaseBusy
+                | DatabaseLocked
+                | DiskFull
+                | FileLockingProtocolFailed
+                | NoLargeFileSupport
+                | OperationInterrupted
+                | OutOfMemory
+                | PermissionDenied
+                | ReadOnly
+                | SystemIoFailure
+        )
+    })
 }
 
 fn damaged(file: &Path, finding: String) -> OpenError {
