@@ -19,7 +19,7 @@ use crate::engine::space::Reserve;
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::id::{SetId, VmId};
 use crate::inventory::{Disk, Machine};
-use crate::snapshot::needing;
+use crate::snapshot::{RecordedSets, needing};
 use crate::store::Store;
 use crate::store::lock::{DirectoryLock, LockError};
 
@@ -72,7 +72,8 @@ pub fn not_clonable<'a>(machine: &'a Machine, config: &Config) -> Vec<&'a Disk> 
 /// [`StartError`] if the library cannot be read.
 pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartError> {
     let data_dir = existing_data_dir(data_dir)?;
-    let (machines, problems) = library::scan(&data_dir)?;
+    let sets = RecordedSets::of(&data_dir);
+    let (machines, problems) = library::scan_judged(&data_dir, |m| sets.judge_tops(m))?;
     let machines = machines.values().map(|m| Machine::clone(m)).collect();
     let told = |p: &library::Problem| {
         let (file, text) = (p.file.display().to_string(), p.text.to_string());

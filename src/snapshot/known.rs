@@ -1,9 +1,9 @@
 //! The sets that anything is known of: those of the store, and those of which only the record beside their files is
 //! there. What one of them names is needed, whoever asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::failure;
@@ -12,7 +12,7 @@ use crate::held::NotReplaced;
 use crate::id::SetId;
 use crate::inventory::{Snapshot, SnapshotDisk, SnapshotSet};
 use crate::snapshot::core::Core;
-use crate::store::record::{self, SetRecord};
+use crate::store::record::{self, SETS, SetRecord};
 use crate::text::catalog::snapshot as texts;
 
 /// All sets at one moment.
@@ -26,14 +26,24 @@ pub(crate) struct Known {
 impl Known {
     /// What is known now. Blocks.
     pub(crate) fn of(core: &Core) -> Self {
+        // A set that is published meanwhile had its record before that, and has it on.
         let state = core.deps.store.state();
-        let data_dir = &core.deps.data_dir;
+        Self::with(&core.deps.data_dir, BTreeMap::clone(&state.sets))
+    }
+
+    /// What the records of sets alone tell. Blocks.
+    pub(crate) fn recorded(data_dir: &Path) -> Self {
+        Self::with(data_dir, BTreeMap::new())
+    }
+
+    fn with(data_dir: &Path, sets: BTreeMap<SetId, Arc<SnapshotSet>>) -> Self {
+        let there: BTreeSet<_> = sets.keys().copied().collect();
+        let wanted = |id| !there.contains(&id);
         let mut known = Self {
-            sets: BTreeMap::clone(&state.sets),
+            sets,
             unreadable: Vec::new(),
         };
-        // A set that is published meanwhile had its record before that, and has it on.
-        match record::all(data_dir, |id| !state.sets.contains_key(&id)) {
+        match record::all(data_dir, wanted) {
             Ok(records) => {
                 for (id, read) in records {
                     match read {
@@ -44,7 +54,7 @@ impl Known {
             }
             Err(error) => {
                 let why = format!("cannot be read: {error}");
-                known.unreadable.push((core.sets(), why));
+                known.unreadable.push((data_dir.join(SETS), why));
             }
         }
         known

@@ -47,6 +47,7 @@ pub use export::{ExportRefused, ExportRequest, Exports};
 pub use members::{Busy, Holder, Lease, Members, Mode, Resource};
 pub use recorded::{Away, Differing, compare};
 pub use recovery::{InFlight, Recovered, RecoveryError, Stuck};
+pub use tops::RecordedSets;
 
 use crate::id::{JobId, SetId};
 use crate::text::Text;

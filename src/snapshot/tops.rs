@@ -17,7 +17,7 @@ use crate::engine::graph::{self, Graph};
 use crate::engine::qcow2::chain::{self, by_suffix};
 use crate::engine::{Doubt, EngineError, EngineErrorKind, Top};
 use crate::held;
-use crate::id::{JobId, VmId};
+use crate::id::{JobId, SnapshotId, VmId};
 use crate::inventory::{Disk, Format, Machine, Snapshot, SnapshotDisk};
 use crate::snapshot::care;
 use crate::snapshot::coordinator::Coordinator;
@@ -25,6 +25,7 @@ use crate::snapshot::core::Core;
 use crate::snapshot::known::Known;
 use crate::snapshot::members::{Mode, Resource};
 use crate::snapshot::orphans;
+use crate::store::record::SETS;
 use crate::text::catalog::snapshot as texts;
 
 /// How deep our files lie at most: clones of a clone that became the active file lie below it.
@@ -48,20 +49,14 @@ impl Coordinator {
     /// # Errors
     /// [`Doubt`].
     pub fn judge_tops(&self, machine: &Machine) -> Result<(), Doubt> {
-        let is_open = || {
-            let open = care::in_flight(&self.core.deps.data_dir);
-            open.is_ok_and(|open| open.machines.contains(&machine.id))
-        };
-        // What an operation does with the files of the machine is judged after it has ended.
-        if is_open() {
-            return Err(Doubt::Open);
-        }
-        let judged = Judged::new(&self.core, machine).doubt();
-        match judged {
-            None => Ok(()),
-            Some(_) if is_open() => Err(Doubt::Open),
-            Some(why) => Err(Doubt::Tops(why)),
-        }
+        judge(&self.core.deps.data_dir, machine, || {
+            let state = self.core.deps.store.state();
+            Judged {
+                left: left(&self.core),
+                last: state.position(machine.id).parent,
+                ..Judged::new(&self.core.deps.data_dir, machine, Known::of(&self.core))
+            }
+        })
     }
 
     /// Writes `tops.json` of the machine anew, if it is not there, damaged or another's, and its active files are known;
@@ -96,20 +91,68 @@ impl Coordinator {
     }
 }
 
+/// Judges active files by the records of sets alone, for whoever has no database open.
+pub struct RecordedSets {
+    data_dir: PathBuf,
+    known: Known,
+}
+
+impl RecordedSets {
+    /// What the records of a data directory tell now. Blocks.
+    #[must_use]
+    pub fn of(data_dir: &Path) -> Self {
+        Self {
+            data_dir: data_dir.to_owned(),
+            known: Known::recorded(data_dir),
+        }
+    }
+
+    /// [`Coordinator::judge_tops`]. Blocks.
+    ///
+    /// # Errors
+    /// [`Doubt`].
+    pub fn judge_tops(&self, machine: &Machine) -> Result<(), Doubt> {
+        judge(&self.data_dir, machine, || {
+            Judged::new(&self.data_dir, machine, self.known.clone())
+        })
+    }
+}
+
+fn judge<'a>(
+    data_dir: &Path,
+    machine: &Machine,
+    known: impl FnOnce() -> Judged<'a>,
+) -> Result<(), Doubt> {
+    let is_open = || {
+        let open = care::in_flight(data_dir);
+        open.is_ok_and(|open| open.machines.contains(&machine.id))
+    };
+    // What an operation does with the files of the machine is judged after it has ended.
+    if is_open() {
+        return Err(Doubt::Open);
+    }
+    match known().doubt() {
+        None => Ok(()),
+        Some(_) if is_open() => Err(Doubt::Open),
+        Some(why) => Err(Doubt::Tops(why)),
+    }
+}
+
 /// A machine with the active files that its `tops.json` names, and what is known beside it.
 struct Judged<'a> {
-    core: &'a Core,
+    data_dir: &'a Path,
     machine: &'a Machine,
     known: Known,
     /// What sets keep of the machine, and what lies under that, each with the name of a set.
     kept: BTreeMap<PathBuf, String>,
     /// What nothing needs any more and could not be removed.
     left: BTreeSet<PathBuf>,
+    /// The snapshot that the machine stands on, as far as that is known.
+    last: Option<SnapshotId>,
 }
 
 impl<'a> Judged<'a> {
-    fn new(core: &'a Core, machine: &'a Machine) -> Self {
-        let known = Known::of(core);
+    fn new(data_dir: &'a Path, machine: &'a Machine, known: Known) -> Self {
         let mut kept = BTreeMap::new();
         for set in known.sets() {
             let own = set.members.iter().filter(|m| m.machine == machine.id);
@@ -120,11 +163,12 @@ impl<'a> Judged<'a> {
             }
         }
         Self {
-            core,
+            data_dir,
             machine,
             known,
             kept,
-            left: left(core),
+            left: BTreeSet::new(),
+            last: None,
         }
     }
 
@@ -145,7 +189,7 @@ impl<'a> Judged<'a> {
         let image = self.machine.images.get(&entry.id);
         let image = image.map_or(entry.path.as_path(), |i| i.file.as_path());
         let is_image = top == image || top == entry.path;
-        let is_ours = graph::is_ours(&self.core.sets(), top);
+        let is_ours = graph::is_ours(&self.data_dir.join(SETS), top);
         if let Some(set) = self.keeper(top, is_image) {
             return Some(format!("which snapshot set `{set}` keeps"));
         }
@@ -172,28 +216,36 @@ impl<'a> Judged<'a> {
             return Some(format!("on which {above} lies, which nothing names"));
         }
         // After an apply the active file is another one, and the old one may be there for somebody else.
-        let last = self.last(&entry.id)?;
-        let mut grown = unnamed.iter().filter(|file| lies_on(file, last));
-        let other = grown.next().filter(|_| !lies_on(top, last))?;
-        let (other, last) = (other.display(), last.display());
-        Some(format!(
-            "which does not lie on {last}, what the machine stands on, as {other} does, which nothing names"
-        ))
+        let last = id(self.last(&entry.id)?);
+        let on_last = |file: &Path| last.is_some() && self.stands_on(&entry.id, file) == last;
+        let other = unnamed.iter().find(|file| on_last(file))?;
+        let other = other.display();
+        let why = format!(
+            "which does not lie on what the machine stands on, as {other} does, which nothing names"
+        );
+        (!on_last(top)).then_some(why)
     }
 
     /// What the snapshot that the machine stands on keeps of the disk, where the active file lies on that.
     fn last(&self, disk: &str) -> Option<&Path> {
-        let parent = self
-            .core
-            .deps
-            .store
-            .state()
-            .position(self.machine.id)
-            .parent?;
-        let snapshot = self.known.members().find(|m| m.id == parent)?;
+        let snapshot = self.known.members().find(|m| Some(m.id) == self.last)?;
         let mut disks = snapshot.disks.iter().filter(|d| d.driver == OVERLAY);
         let kept = disks.find(|d| d.id == disk)?;
         Some(&kept.file)
+    }
+
+    /// The first file under this one that a snapshot of the disk has captured.
+    fn stands_on(&self, disk: &str, file: &Path) -> Option<(u64, u64)> {
+        let own = self
+            .known
+            .members()
+            .filter(|m| m.machine == self.machine.id);
+        let captured = own.flat_map(|m| &m.disks).filter(|d| d.id == disk);
+        let captured: BTreeSet<_> = captured.filter_map(|d| id(&d.file)).collect();
+        let format = by_suffix(file).unwrap_or(Format::Raw);
+        let (layers, _) = chain::readable(file, format);
+        let mut below = layers.iter().skip(1).map(|l| l.id);
+        below.find(|id| captured.contains(id))
     }
 
     /// The set that keeps the file, or needs it under one that it keeps. The image of the machine may be what a set of
@@ -215,7 +267,7 @@ impl<'a> Judged<'a> {
         let mut found = Vec::new();
         let named = BTreeSet::from([top.to_owned()]);
         let own = self.machine.id.to_string();
-        for set in fs::read_dir(self.core.sets())
+        for set in fs::read_dir(self.data_dir.join(SETS))
             .into_iter()
             .flatten()
             .flatten()
@@ -236,7 +288,7 @@ impl<'a> Judged<'a> {
 
     /// The machine whose definition names the file.
     fn imported_with(&self, file: &Path) -> Option<String> {
-        let machines = self.core.deps.data_dir.join(definition::MACHINES);
+        let machines = self.data_dir.join(definition::MACHINES);
         let ids = fs::read_dir(&machines).into_iter().flatten().flatten();
         let ids = ids.filter_map(|it| it.file_name().to_str()?.parse::<VmId>().ok());
         let mut others = ids.filter(|id| *id != self.machine.id).filter_map(|id| {
@@ -250,9 +302,15 @@ impl<'a> Judged<'a> {
 
 /// Whether one file is under the other, as far as its chain can be read.
 fn lies_on(file: &Path, below: &Path) -> bool {
-    let id = held::metadata(below).ok().map(|m| (m.dev(), m.ino()));
+    let id = id(below);
     let (layers, _) = chain::readable(file, by_suffix(file).unwrap_or(Format::Raw));
     layers.iter().any(|l| l.file == below || Some(l.id) == id)
+}
+
+/// Device and inode.
+fn id(file: &Path) -> Option<(u64, u64)> {
+    let meta = held::metadata(file).ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 fn is_gone(file: &Path) -> bool {

@@ -171,6 +171,14 @@ impl Scene {
             assert!(said.contains(part), "{what}: {part}: {said}");
         }
         assert!(!said.contains("orphan"), "{what}: {said}");
+        // Nor does a command beside it tell anybody to start what the file names.
+        let list = run_in(&self.site.data, &["vm", "list"], "");
+        assert!(
+            text(&list.stderr).contains("is an older copy"),
+            "{what}: {list:?}"
+        );
+        let path = run_in(&self.site.data, &["--json", "vm", "path", "web"], "");
+        assert!(!path.status.success(), "{what}: {path:?}");
         let settled = |tree: std::collections::BTreeMap<PathBuf, _>| {
             let kept = tree.into_iter().filter(|(f, _)| !f.ends_with(".lock"));
             kept.collect::<Vec<_>>()

@@ -19,11 +19,13 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::clock::SharedClock;
-use crate::engine::definition::{self, MACHINES, TOPS_NEW, Tops};
+use crate::engine::definition::{self, MACHINES, TOPS, TOPS_NEW, Tops};
 use crate::engine::failure::kind;
 use crate::engine::links;
 use crate::engine::qcow2::chain::Roots;
-use crate::engine::{Compute, EngineError, EngineErrorKind, Hold, Judge, Machines, Top, stage};
+use crate::engine::{
+    Compute, Doubt, EngineError, EngineErrorKind, Hold, Judge, Machines, Top, stage,
+};
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Disk, Machine, PowerState};
@@ -291,6 +293,17 @@ pub(crate) fn link(directory: &Path, machines: &Machines, new: Option<&Machine>)
 /// # Errors
 /// The folder `machines` is there and cannot be read.
 pub fn scan(data_dir: &Path) -> Result<(Machines, Vec<Problem>), EngineError> {
+    scan_judged(data_dir, |_| Ok(()))
+}
+
+/// [`scan`] without the machines of which the judge says that they run on other files than recorded.
+///
+/// # Errors
+/// As there.
+pub fn scan_judged(
+    data_dir: &Path,
+    judge: impl Fn(&Machine) -> Result<(), Doubt>,
+) -> Result<(Machines, Vec<Problem>), EngineError> {
     let directory = machines_directory(data_dir);
     let ids = match machine_ids(&directory) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -299,7 +312,10 @@ pub fn scan(data_dir: &Path) -> Result<(Machines, Vec<Problem>), EngineError> {
     let mut machines = Machines::new();
     let mut problems = Vec::new();
     for id in ids {
-        let entry = load(&directory, id, None, &Roots::default());
+        let mut entry = load(&directory, id, None, &Roots::default());
+        if let Some(Err(Doubt::Tops(why))) = entry.machine.as_deref().map(&judge) {
+            entry.doubt(&directory.join(id.to_string()).join(TOPS), &why);
+        }
         machines.extend(entry.machine.map(|m| (id, m)));
         problems.extend(entry.problems);
     }
