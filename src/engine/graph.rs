@@ -12,7 +12,7 @@ use crate::engine::qcow2::backing::{self, Doubt};
 use crate::engine::qcow2::chain;
 use crate::engine::qcow2::header::Header;
 use crate::engine::{EngineError, EngineErrorKind, reflink, sim};
-use crate::held::{self, Identity};
+use crate::held::{self, Identity, Ours, Way};
 use crate::inventory::{Format, Machine, SnapshotDisk};
 
 /// Device and inode: what makes two names the same file.
@@ -246,6 +246,24 @@ pub fn own_folders(file: &Path) -> usize {
         true => 2,
         false => 3,
     }
+}
+
+/// Whether the file lies in a folder for clones, beside an image.
+#[must_use]
+pub fn is_clone(file: &Path) -> bool {
+    reflink::is_clone(file)
+}
+
+/// The place of a file that the server made. No link is on the way to a clone; the data directory is the operator's.
+///
+/// # Errors
+/// As [`Ours::of`].
+pub fn ours(file: &Path) -> io::Result<Ours> {
+    let way = match reflink::is_clone(file) {
+        true => Way::Straight,
+        false => Way::Beneath,
+    };
+    Ours::of(file, own_folders(file), way)
 }
 
 /// The folder for clones of the image, beside what a symbolic link leads to.

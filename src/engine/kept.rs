@@ -4,16 +4,23 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::engine::EngineError;
 use crate::engine::failure::At;
+use crate::engine::place::Place;
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::held::Foreign;
 use crate::inventory::{Sealed, SnapshotDisk};
 
-/// Opens the file and all below it: each must be one of the files that were sealed with it.
+/// Opens the file and all below it: each must be one of the files that were sealed with it. What lies in `place` is
+/// opened by its descriptor.
 ///
 /// # Errors
 /// As [`chain::open`]; another file stands in the place of one of them.
-pub fn open(at: &At, kept: &SnapshotDisk, roots: &Roots) -> Result<Vec<Layer>, EngineError> {
-    let layers = chain::open(at, &kept.file, kept.format, roots)?;
+pub fn open(
+    at: &At,
+    kept: &SnapshotDisk,
+    roots: &Roots,
+    place: Option<&Place>,
+) -> Result<Vec<Layer>, EngineError> {
+    let layers = chain::open_in(at, &kept.file, kept.format, roots, place)?;
     for layer in layers.iter().filter(|_| !kept.sealed.is_empty()) {
         let found = layer.id.1;
         let meta = layer.open.metadata().map_err(|e| at.io(&layer.file, &e))?;

@@ -79,6 +79,14 @@ impl ImageLock {
     /// holds it already; else what opening it said.
     pub fn take(at: &At, path: &Path) -> Result<Self, EngineError> {
         let file = open(path).map_err(|e| at.io(path, &e))?;
+        Self::of(at, path, file)
+    }
+
+    /// [`ImageLock::take`] of an image that is open, whatever its path leads to.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of(at: &At, path: &Path, file: File) -> Result<Self, EngineError> {
         let id = id(&file).map_err(|e| at.io(path, &e))?;
         match held().entry(id) {
             Entry::Occupied(_) => {

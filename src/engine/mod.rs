@@ -17,6 +17,7 @@ pub mod links;
 pub mod locks;
 pub mod merge;
 pub mod overlay;
+pub mod place;
 pub mod qcow2;
 pub mod recorded;
 pub mod reflink;
@@ -39,6 +40,7 @@ use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
 use serde::{Deserialize, Serialize};
 
+use crate::engine::place::Place;
 use crate::engine::qcow2::chain::Roots;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Disk, Format, Machine, PowerState, SnapshotDisk};
@@ -221,6 +223,9 @@ pub struct Plan {
     pub new_file: PathBuf,
     /// The old top as it was when planned; `cut` refuses if it changed since.
     pub seen: Stamp,
+    /// The folder of the old top, where the new file is made in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
 }
 
 /// How one disk goes back to what a snapshot keeps. Goes into the journal before anything is done.
@@ -242,10 +247,13 @@ pub struct Revert {
     pub new_file: PathBuf,
     /// Its format.
     pub new_format: Format,
-    /// The real path of the old top, if the new file takes its place there.
+    /// The recorded path of the old top, links resolved, if the new file takes its place there.
     pub in_place: Option<PathBuf>,
     /// The old top as it was when planned.
     pub seen: Stamp,
+    /// The folder of images that the new file is made in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
 }
 
 impl Revert {

@@ -78,12 +78,12 @@ impl Overlay {
     }
 
     /// Writes the overlay under its staged name, durably. An older attempt is replaced.
-    fn stage(&self, plan: &Plan, source: &File) -> io::Result<()> {
+    fn stage(plan: &Plan, source: &File) -> io::Result<()> {
         let file = stage::create(plan)?;
         image(plan).write(&file)?;
         revert::take_over_writable(&file, source, &plan.new_file)?;
         file.sync_all()?;
-        stage::sync_dir(plan.new_file.parent().unwrap_or(&self.sets))
+        stage::sync_folder(plan)
     }
 
     /// Sets the mode of an old top that is ours; the operator's own files are left alone.
@@ -156,6 +156,7 @@ impl Storage for Overlay {
                 .join(machine.id.to_string())
                 .join(format!("{}.qcow2", disk.id)),
             seen: Stamp::of(&meta),
+            place: None,
         };
         if chain.len() >= self.chain_cap {
             return Err(EngineError {
@@ -182,8 +183,7 @@ impl Storage for Overlay {
         let source = stage::source(plan)?;
         stage::make_dirs(&self.sets, 1).map_err(|e| ours(plan, &self.sets, &e))?;
         self.room(plan)?;
-        self.stage(plan, &source)
-            .map_err(|e| ours(plan, &plan.new_file, &e))?;
+        Self::stage(plan, &source).map_err(|e| ours(plan, &plan.new_file, &e))?;
         // What the machine wrote last may still be in memory only.
         source.sync_all().map_err(|e| at.io(&plan.disk.file, &e))
     }
@@ -205,7 +205,7 @@ impl Storage for Overlay {
     }
 
     fn settle(&self, plan: &Plan) -> Result<(), EngineError> {
-        stage::settle(plan, LEVELS)?;
+        stage::settle(plan)?;
         self.set_mode(plan, 0o444)
     }
 
@@ -250,7 +250,8 @@ impl Storage for Overlay {
             backing: Some((&kept.file, kept.format)),
         };
         image.require(&At::disk(machine, disk), &kept.file)?;
-        revert::plan(NAME, request, new_file, Format::Qcow2, None, &self.roots)
+        let new = (new_file, Format::Qcow2);
+        revert::plan(NAME, request, new, (None, None), &self.roots)
     }
 
     fn prepare_revert(&self, revert: &Revert) -> Result<(), EngineError> {

@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{IFlags, ioctl_ficlone};
 
 use crate::engine::extents;
-use crate::engine::failure::{At, kind, ours};
+use crate::engine::failure::{At, kind};
 use crate::engine::locks::ImageLock;
+use crate::engine::place::Place;
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::space::Reserve;
 use crate::engine::{
@@ -95,17 +96,28 @@ impl Storage for Reflink {
         set: SetId,
     ) -> Result<Option<Plan>, EngineError> {
         let at = At::disk(machine, disk);
-        let chain = chain::open(&at, &disk.file, disk.format, &self.roots)?;
+        let file = recorded(machine, disk);
+        let beside = file.parent().unwrap_or(Path::new("/"));
+        let place = match Place::of(&at, beside, file) {
+            // One of ours, in a data directory that the operator names by a link.
+            Err(e)
+                if e.kind == EngineErrorKind::Unsupported
+                    && machine.image(&disk.file).is_none() =>
+            {
+                return Ok(None);
+            }
+            place => place?,
+        };
+        let chain = chain::open_in(&at, file, disk.format, &self.roots, Some(&place))?;
         chain::require_whole(&at, &chain)?;
         image::check(&at, machine, disk, &chain)?;
         let Some(top) = chain.first() else {
             return Ok(None);
         };
-        let meta = top.open.metadata().map_err(|e| at.io(&disk.file, &e))?;
-        if self.is_scattered(&disk.file, &top.open) {
+        let meta = top.open.metadata().map_err(|e| at.io(file, &e))?;
+        if self.is_scattered(file, &top.open) {
             return Ok(None);
         }
-        let folder = folder_of(&disk.file).map_err(|e| at.io(&disk.file, &e))?;
         let name = format!("{}-{}.{}", machine.id, disk.id, disk.format.as_str());
         let plan = Plan {
             driver: NAME.to_owned(),
@@ -113,22 +125,25 @@ impl Storage for Reflink {
             machine: machine.id,
             machine_name: machine.name.clone(),
             disk: Disk {
+                file: file.to_owned(),
                 size: top.size,
                 ..disk.clone()
             },
-            new_file: folder.join(set.to_string()).join(name),
+            new_file: beside.join(FOLDER).join(set.to_string()).join(name),
             seen: Stamp::of(&meta),
+            place: Some(place.clone()),
         };
         // Whatever is in the way here (no such call, another mount, a folder that cannot be written) is
         // no trouble with the disk itself: another driver may hold it.
-        let held = trial(&plan, &top.open).is_ok() && header_of_clone(&plan, &chain).is_ok();
+        let held = trial(&place, &top.open).is_ok() && header_of_clone(&plan, &chain).is_ok();
         Ok(held.then_some(plan))
     }
 
     fn room(&self, plan: &Plan) -> Result<(), EngineError> {
-        let folder = beside(plan);
-        self.reserve
-            .require(&At::plan(plan), folder, folder.display())
+        let folder = stage::place(plan).map_err(|e| stage::trouble(plan, &e))?;
+        let shown = folder.root().path().display();
+        let root = folder.root().place(".");
+        self.reserve.require(&At::plan(plan), &root, shown)
     }
 
     fn prepare(&self, plan: &Plan) -> Result<(), EngineError> {
@@ -136,18 +151,19 @@ impl Storage for Reflink {
             return Ok(());
         }
         let at = At::plan(plan);
+        require_place(plan)?;
         let source = stage::source(plan)?;
         self.room(plan)?;
         stage(plan, &source)
-            .and_then(|_| stage::sync_dir(directory(plan)))
-            .map_err(|e| ours(plan, &plan.new_file, &e))?;
+            .and_then(|_| stage::sync_folder(plan))
+            .map_err(|e| stage::trouble(plan, &e))?;
         // What the machine wrote last may still be in memory only.
         source.sync_all().map_err(|e| at.io(&plan.disk.file, &e))
     }
 
     fn cut(&self, plan: &Plan) -> Result<(), EngineError> {
         let at = At::plan(plan);
-        let io = |e: io::Error| ours(plan, &plan.new_file, &e);
+        let io = |e: io::Error| stage::trouble(plan, &e);
         match stage::probe(plan)? {
             Found::Cut => return Ok(()),
             Found::Prepared => {}
@@ -159,11 +175,13 @@ impl Storage for Reflink {
                 ));
             }
         }
+        require_place(plan)?;
         let source = stage::source(plan)?;
         let target = stage::staged(plan).map_err(io)?;
         clone(&target, &source).map_err(io)?;
         if plan.disk.format == Format::Qcow2 {
-            let chain = chain::open(&at, &plan.disk.file, plan.disk.format, &self.roots)?;
+            let place = plan.place.as_ref();
+            let chain = chain::open_in(&at, &plan.disk.file, plan.disk.format, &self.roots, place)?;
             if let Some(area) = header_of_clone(plan, &chain)? {
                 target.write_all_at(&area, 0).map_err(io)?;
             }
@@ -175,7 +193,8 @@ impl Storage for Reflink {
     }
 
     fn settle(&self, plan: &Plan) -> Result<(), EngineError> {
-        stage::settle(plan, LEVELS)
+        require_place(plan)?;
+        stage::settle(plan)
     }
 
     fn top_after(&self, plan: &Plan) -> Top {
@@ -210,27 +229,34 @@ impl Storage for Reflink {
     fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError> {
         let (machine, disk, kept) = (request.machine, request.disk, request.kept);
         let at = At::disk(machine, disk);
-        let real = |f: &Path| held::canonicalize(f).map_err(|e| at.io(f, &e));
-        let (image, clone) = (real(&disk.file)?, real(&kept.file)?);
+        let image = recorded(machine, disk);
+        // As sealed: an older version named it by a path with links.
+        let clone = kept
+            .sealed
+            .first()
+            .map_or(&kept.file, |sealed| &sealed.file);
         let in_place = !request.shared && disk.format == kept.format;
         let named = machine.image(&disk.file).map_or(&disk.file, |i| &i.named);
-        let image = (in_place && belongs(named, &image, &clone)).then_some(image);
-        let folder = match &image {
-            Some(image) => folder_to_exchange(image, request.set),
-            None => clone.parent().unwrap_or(Path::new("/")).to_owned(),
+        let image = (in_place && belongs(named, image, clone)).then(|| image.to_owned());
+        let (folder, beside) = match &image {
+            Some(image) => (folder_to_exchange(image, request.set), image),
+            None => (clone.parent().unwrap_or(Path::new("/")).to_owned(), clone),
         };
         let stem = format!("{}-{}", machine.id, disk.id);
         let new_file = revert::beside(&folder, &stem, request.job, kept.format.as_str());
-        revert::plan(NAME, request, new_file, kept.format, image, &self.roots)
+        let root = new_file.ancestors().nth(LEVELS + 1);
+        let place = Place::of(&at, root.unwrap_or(Path::new("/")), beside)?;
+        let new = (new_file, kept.format);
+        revert::plan(NAME, request, new, (image, Some(place)), &self.roots)
     }
 
     fn prepare_revert(&self, revert: &Revert) -> Result<(), EngineError> {
-        let mut folders = revert.new_file.ancestors().skip(1);
-        let folder = folders
-            .find(|f| held::is_folder(f))
-            .unwrap_or(Path::new("/"));
-        self.reserve
-            .require(&At::revert(revert), folder, folder.display())?;
+        let at = At::revert(revert);
+        if let Some(place) = &revert.place {
+            let root = place.here(&at, &revert.disk.file)?;
+            self.reserve
+                .require(&at, &root.place("."), place.folder.display())?;
+        }
         revert::clone(revert, &self.roots)
     }
 
@@ -253,6 +279,19 @@ impl Storage for Reflink {
     fn undo_revert(&self, revert: &Revert) -> Result<(), EngineError> {
         revert::undo(revert)
     }
+}
+
+/// The path of the active file of a disk as it was recorded at import, links resolved.
+fn recorded<'a>(machine: &'a Machine, disk: &'a Disk) -> &'a Path {
+    machine.image(&disk.file).map_or(&disk.file, |i| &i.file)
+}
+
+/// Refuses if another folder stands in the place of the one that was planned in.
+fn require_place(plan: &Plan) -> Result<(), EngineError> {
+    let place = plan.place.as_ref();
+    place.map_or(Ok(()), |place| {
+        place.here(&At::plan(plan), &plan.disk.file).map(|_| ())
+    })
 }
 
 /// The folder for the clones of an image. A symbolic link is followed: its target may lie on another file system.
@@ -300,8 +339,8 @@ fn stage(plan: &Plan, source: &File) -> io::Result<File> {
 
 /// Clones beside the image into a file without a name: no journal tells of a plan yet, so nothing may be
 /// left if the process dies here.
-fn trial(plan: &Plan, source: &File) -> io::Result<()> {
-    let beside = Folder::follow(beside(plan))?;
+fn trial(place: &Place, source: &File) -> io::Result<()> {
+    let beside = place.held()?;
     require_own(&beside)?;
     let target = beside.nameless(0o600)?;
     take_flags(&target, source)?;
@@ -344,16 +383,6 @@ fn take_flags(target: &File, source: &File) -> io::Result<()> {
 
 fn clone(target: &File, source: &File) -> io::Result<()> {
     Ok(ioctl_ficlone(target, source)?)
-}
-
-/// The folder that the image lies in.
-fn beside(plan: &Plan) -> &Path {
-    let mut above = plan.new_file.ancestors();
-    above.nth(LEVELS + 1).unwrap_or(Path::new("/"))
-}
-
-fn directory(plan: &Plan) -> &Path {
-    plan.new_file.parent().unwrap_or(Path::new("/"))
 }
 
 /// The header area that the clone needs because it lies in another folder than the image, and nothing is recorded of

@@ -9,21 +9,22 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{
-    Access, AtFlags, CWD, IFlags, accessat, fgetxattr, flistxattr, ioctl_ficlone, ioctl_getflags,
+    Access, AtFlags, IFlags, accessat, fgetxattr, flistxattr, ioctl_ficlone, ioctl_getflags,
 };
 
 use crate::engine::failure::{At, kind};
-use crate::engine::graph;
 use crate::engine::links;
 use crate::engine::locks::ImageLock;
+use crate::engine::place::Place;
 use crate::engine::project;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::writer::NewImage;
-use crate::engine::stage::{self, sync_dir};
+use crate::engine::stage;
 use crate::engine::{EngineError, EngineErrorKind, Revert, RevertRequest, Stamp, Top, image, kept};
-use crate::held::{self, Folder};
+use crate::held::{self, Folder, Ours};
 use crate::id::SetId;
 use crate::inventory::Format;
 use crate::text::catalog::engine as texts;
@@ -41,14 +42,13 @@ const NOTES: &[&str] = &["user.", "trusted."];
 pub(crate) fn plan(
     driver: &str,
     request: RevertRequest<'_>,
-    new_file: PathBuf,
-    new_format: Format,
-    in_place: Option<PathBuf>,
+    (new_file, new_format): (PathBuf, Format),
+    (in_place, place): (Option<PathBuf>, Option<Place>),
     roots: &Roots,
 ) -> Result<Revert, EngineError> {
     let (machine, disk, kept) = (request.machine, request.disk, request.kept);
     let at = At::disk(machine, disk);
-    let layers = kept::open(&at, kept, roots)?;
+    let layers = kept::open(&at, kept, roots, place.as_ref())?;
     chain::require_whole(&at, &layers)?;
     if kept.sealed.is_empty() {
         image::check_accepted(&at, machine, &kept.id, &layers)?;
@@ -60,7 +60,8 @@ pub(crate) fn plan(
         return Err(EngineError { kind, text });
     }
     let io = |e: io::Error| at.io(&disk.file, &e);
-    let active = chain::top(&at, &disk.file, roots)?;
+    let old = in_place.as_ref().unwrap_or(&disk.file);
+    let active = chain::top(&at, old, roots, place.as_ref())?;
     image::check(&at, machine, disk, std::slice::from_ref(&active))?;
     let meta = active.open.metadata().map_err(io)?;
     Ok(Revert {
@@ -74,6 +75,7 @@ pub(crate) fn plan(
         new_format,
         in_place,
         seen: Stamp::of(&meta),
+        place,
     })
 }
 
@@ -90,7 +92,7 @@ pub(crate) fn top(revert: &Revert) -> Top {
 
 /// Makes the new file, an empty overlay over the kept one, durably. An older attempt is replaced.
 pub(crate) fn overlay(revert: &Revert, roots: &Roots) -> Result<(), EngineError> {
-    kept::open(&At::revert(revert), &revert.kept, roots)?;
+    kept::open(&At::revert(revert), &revert.kept, roots, None)?;
     let image = NewImage {
         size: revert.kept.size,
         backing: Some((&revert.kept.file, revert.kept.format)),
@@ -100,7 +102,8 @@ pub(crate) fn overlay(revert: &Revert, roots: &Roots) -> Result<(), EngineError>
 
 /// Makes the new file, a clone of the kept one, durably. An older attempt is replaced.
 pub(crate) fn clone(revert: &Revert, roots: &Roots) -> Result<(), EngineError> {
-    let layers = kept::open(&At::revert(revert), &revert.kept, roots)?;
+    let place = revert.place.as_ref();
+    let layers = kept::open(&At::revert(revert), &revert.kept, roots, place)?;
     make(revert, |file| {
         let kept = layers.first().ok_or(io::ErrorKind::NotFound)?;
         held::take_flags(file, &kept.open, IFlags::NOCOW)?;
@@ -109,26 +112,43 @@ pub(crate) fn clone(revert: &Revert, roots: &Roots) -> Result<(), EngineError> {
 }
 
 fn make(revert: &Revert, content: impl FnOnce(&File) -> io::Result<()>) -> Result<(), EngineError> {
-    let old = &revert.disk.file;
+    let old = revert.in_place.as_ref().unwrap_or(&revert.disk.file);
     let at = At::revert(revert);
-    let base = held::open(old, false).map_err(|e| at.io(old, &e))?;
+    if let Some(place) = &revert.place {
+        place.here(&at, old)?;
+    }
+    let base = match placed(revert, old) {
+        Some(place) => place.open(old),
+        None => held::open(old, false),
+    };
+    let base = base.map_err(|e| at.io(old, &e))?;
     let meta = base.metadata().map_err(|e| at.io(old, &e))?;
     if (meta.dev(), meta.ino()) != (revert.seen.device, revert.seen.inode) {
-        return Err(at.error(EngineErrorKind::Failed, texts::REPLACED, old));
+        return Err(at.error(EngineErrorKind::Unsupported, texts::REPLACED, old));
     }
     let make = || {
         require_removable(revert, &base)?;
-        let folder = revert.new_file.parent().unwrap_or(Path::new("/"));
-        let file = stage::create_file(&revert.new_file)?;
+        let new = new_file(revert)?;
+        let file = stage::create_file(&new)?;
         content(&file)?;
         match &revert.in_place {
             Some(image) => tell(image, &take_over(&file, &base)?),
             None => take_over_writable(&file, &base, &revert.new_file)?,
         }
         file.sync_all()?;
-        sync_dir(folder)
+        new.folder()?.sync()
     };
     make().map_err(|e| trouble(revert, &e))
+}
+
+/// The folder of images that is held, if the file lies in it.
+fn placed<'a>(revert: &'a Revert, file: &Path) -> Option<&'a Place> {
+    revert.place.as_ref().filter(|place| place.has(file))
+}
+
+/// Where the new file is made.
+fn new_file(revert: &Revert) -> io::Result<Ours> {
+    stage::place_of(&revert.new_file, revert.place.as_ref())
 }
 
 /// Whether the old file can go from its place after the commit, where it has to.
@@ -144,7 +164,10 @@ fn require_removable(revert: &Revert, base: &File) -> io::Result<()> {
         None => return Ok(()),
     };
     let folder = old.parent().unwrap_or(Path::new("/"));
-    let held = Folder::follow(folder)?;
+    let held = match placed(revert, old) {
+        Some(place) if place.folder == folder => place.held()?.again()?,
+        _ => Folder::follow(folder)?,
+    };
     for (it, fd) in [(old.as_path(), base.as_fd()), (folder, held.as_fd())] {
         let kept = IFlags::IMMUTABLE | IFlags::APPEND;
         let flags = ioctl_getflags(fd);
@@ -168,8 +191,8 @@ fn require_removable(revert: &Revert, base: &File) -> io::Result<()> {
     }
     let denied = |e| io::Error::new(e, format!("{} cannot be written", folder.display()));
     accessat(
-        CWD,
-        folder,
+        &held,
+        ".",
         Access::WRITE_OK | Access::EXEC_OK,
         AtFlags::EACCESS,
     )
@@ -187,11 +210,15 @@ fn require_removable(revert: &Revert, base: &File) -> io::Result<()> {
 /// # Errors
 /// Someone has it open.
 pub(crate) fn hold(revert: &Revert) -> Result<Option<ImageLock>, EngineError> {
-    let inode = inode(&revert.new_file).map_err(|e| trouble(revert, &e))?;
+    let io = |e: io::Error| trouble(revert, &e);
+    let new = new_file(revert).map_err(io)?;
+    let inode = new.look().map_err(io)?.map(|it| it.inode);
     if inode.is_none() || inode == Some(revert.seen.inode) {
         return Ok(None);
     }
-    ImageLock::take(&At::revert(revert), &revert.new_file).map(Some)
+    let open = new.folder().and_then(|f| f.open_file(new.name(), false));
+    let open = open.map_err(io)?;
+    ImageLock::of(&At::revert(revert), &revert.new_file, open).map(Some)
 }
 
 /// Exchanges the new file with the active one, if it is to stand at its path and does not yet. Told by inodes alone:
@@ -204,16 +231,19 @@ pub(crate) fn exchange(revert: &Revert) -> Result<(), EngineError> {
         return Ok(());
     };
     let io = |e: io::Error| trouble(revert, &e);
-    let replaced = || At::revert(revert).error(EngineErrorKind::Failed, texts::REPLACED, path);
+    let replaced = || At::revert(revert).error(EngineErrorKind::Unsupported, texts::REPLACED, path);
     let above = path.parent().unwrap_or(Path::new("/"));
-    let folder = Folder::resolve(above).map_err(io)?;
+    let folder = match placed(revert, path).filter(|place| place.folder == above) {
+        Some(place) => place.held().map_err(|e| {
+            let at = At::revert(revert);
+            place.trouble(&at, path, &e)
+        })?,
+        None => Arc::new(Folder::straight(above).map_err(io)?),
+    };
     let name = path.file_name().unwrap_or_default();
-    // It had no link above it when it was planned.
-    if folder.path() != above {
-        return Err(replaced());
-    }
-    let found = held::folder_of_ours(&revert.new_file, graph::own_folders(&revert.new_file));
-    let (ours, new_name) = match found {
+    let new = new_file(revert).map_err(io)?;
+    let new_name = new.name();
+    let ours = match new.folder() {
         // It was settled already.
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let here = folder.look(name).map_err(io)?;
@@ -225,10 +255,10 @@ pub(crate) fn exchange(revert: &Revert) -> Result<(), EngineError> {
     let old = Some(revert.seen.inode);
     let inode = |it: Option<held::Identity>| it.map(|it| it.inode);
     let here = inode(folder.look(name).map_err(io)?);
-    let there = inode(ours.look(&new_name).map_err(io)?);
+    let there = inode(ours.look(new_name).map_err(io)?);
     match (here, there) {
         (Some(was), Some(new)) if here == old => {
-            let exchanged = folder.exchange(name, was, &ours, &new_name, new);
+            let exchanged = folder.exchange(name, was, &ours, new_name, new);
             exchanged.map_err(|e| match held::foreign(&e) {
                 Some(_) => At::revert(revert).io(path, &e),
                 None => io(e),
@@ -252,23 +282,35 @@ pub(crate) fn settle(revert: &Revert) -> Result<(), EngineError> {
 
 /// Removes what was made. The old file is never removed, wherever it stands.
 pub(crate) fn undo(revert: &Revert) -> Result<(), EngineError> {
-    let io = |e: io::Error| trouble(revert, &e);
     // Only where the two change places can it stand there. Elsewhere the number may be used again.
     let old = Some(revert.seen.inode);
-    if revert.in_place.is_some() && inode(&revert.new_file).map_err(io)? == old {
-        return Ok(());
+    if revert.in_place.is_some() {
+        let there = match new_file(revert) {
+            Err(e) if stage::is_gone(&e) => return Ok(()),
+            file => file.and_then(|file| file.look()),
+        };
+        let there = there.map_err(|e| trouble(revert, &e))?;
+        if there.map(|it| it.inode) == old {
+            return Ok(());
+        }
     }
     discard_new(revert)
 }
 
 /// Removes the new file, or what was exchanged for it, and the folders that were made for it and are empty.
 fn discard_new(revert: &Revert) -> Result<(), EngineError> {
-    let gone = stage::discard(&revert.new_file);
-    let gone = gone.and_then(|()| match &revert.in_place {
-        Some(_) => stage::remove_dirs(&revert.new_file, LEVELS),
-        None => Ok(()),
-    });
-    gone.map_err(|e| trouble(revert, &e))
+    let gone = || match new_file(revert) {
+        Err(e) if stage::is_gone(&e) => Ok(()),
+        file => {
+            let file = file?;
+            stage::discard(&file)?;
+            match &revert.in_place {
+                Some(_) => file.remove_folders(LEVELS),
+                None => Ok(()),
+            }
+        }
+    };
+    gone().map_err(|e| trouble(revert, &e))
 }
 
 /// Where a file of this job stands beside the kept one: `<stem>-<job>.<suffix>`.
@@ -416,16 +458,11 @@ fn attribute(file: &File, name: &str) -> Vec<u8> {
     value
 }
 
-fn inode(file: &Path) -> io::Result<Option<u64>> {
-    match held::symlink_metadata(file) {
-        Ok(meta) => Ok(Some(meta.ino())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
 fn trouble(revert: &Revert, error: &io::Error) -> EngineError {
     tracing::warn!(file = %revert.new_file.display(), %error, "A file of a revert");
+    if let (Some(place), true) = (&revert.place, held::foreign(error).is_some()) {
+        return place.trouble(&At::revert(revert), &revert.disk.file, error);
+    }
     EngineError {
         kind: kind(error),
         text: At::revert(revert)

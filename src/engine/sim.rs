@@ -339,6 +339,7 @@ impl Storage for Sim {
             disk: disk.clone(),
             new_file: machine.directory.join(name),
             seen: Stamp::default(),
+            place: None,
         }))
     }
 
@@ -430,6 +431,7 @@ impl Storage for Sim {
             new_format: disk.format,
             in_place: Some(disk.file.clone()),
             seen: Stamp::default(),
+            place: None,
         })
     }
 

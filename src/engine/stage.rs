@@ -2,15 +2,15 @@
 //!
 //! The name alone tells how far a plan came, so that recovery needs nothing else to decide.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::engine::failure::{At, ours};
-use crate::engine::graph::own_folders;
+use crate::engine::failure::{At, kind, ours};
+use crate::engine::graph;
+use crate::engine::place::Place;
 use crate::engine::{EngineError, EngineErrorKind, Found, Plan, Stamp};
-use crate::held::{self, Folder, Foreign};
+use crate::held::{self, Folder, Foreign, Ours};
 use crate::text::catalog::engine as texts;
 
 /// How often a directory that another plan's undo removes is made again.
@@ -23,15 +23,29 @@ pub(crate) fn part(plan: &Plan) -> PathBuf {
     name.into()
 }
 
-/// Makes renames and unlinks in the directory durable.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    held::sync_folder(dir)
-}
-
 /// Creates `dir` and what is missing above it, durably. The last `own` places of the path are ours: nobody may lead
 /// us elsewhere there, or exchange what is in them.
 pub(crate) fn make_dirs(dir: &Path, own: usize) -> io::Result<()> {
     held::make_folders(dir, own).map(|_| ())
+}
+
+/// Where the new file of a plan is made.
+pub(crate) fn place(plan: &Plan) -> io::Result<Ours> {
+    place_of(&plan.new_file, plan.place.as_ref())
+}
+
+/// Where a file is made: in that folder of images, by its descriptor, or in folders of ours elsewhere.
+pub(crate) fn place_of(file: &Path, place: Option<&Place>) -> io::Result<Ours> {
+    match place {
+        Some(place) => place.ours(file),
+        None => graph::ours(file),
+    }
+}
+
+/// The same file under its staged name.
+fn staging(plan: &Plan) -> io::Result<Ours> {
+    let part = part(plan);
+    Ok(place(plan)?.named(part.file_name().ok_or(io::ErrorKind::InvalidInput)?))
 }
 
 /// Creates the staged file, empty, with its directories. An older attempt is replaced.
@@ -39,19 +53,16 @@ pub(crate) fn make_dirs(dir: &Path, own: usize) -> io::Result<()> {
 /// Plans share directories: the undo of another plan may remove one that it finds empty between the moment
 /// we made it and the moment our file is in it. Then it is made again.
 pub(crate) fn create(plan: &Plan) -> io::Result<File> {
-    create_file(&part(plan))
+    create_file(&staging(plan)?)
 }
 
 /// [`create`] for any file in directories of ours.
-pub(crate) fn create_file(file: &Path) -> io::Result<File> {
-    let own = own_folders(file);
-    let dir = file.parent().unwrap_or(Path::new("/"));
+pub(crate) fn create_file(file: &Ours) -> io::Result<File> {
     let mut left = ATTEMPTS;
     loop {
-        let created = held::make_folders(dir, own).and_then(|folder| {
-            let name = file.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-            folder.remove_ours(name)?;
-            folder.create_new(name, 0o600)
+        let created = file.make().and_then(|folder| {
+            folder.remove_ours(file.name())?;
+            folder.create_new(file.name(), 0o600)
         });
         left -= 1;
         match created {
@@ -66,28 +77,27 @@ pub(crate) fn nameless(folder: &Path) -> io::Result<File> {
     Folder::follow(folder)?.nameless(0o600)
 }
 
-/// The folder that the plan's files are made in, and the name of the new file there.
-fn folder(plan: &Plan) -> io::Result<(Folder, OsString)> {
-    held::folder_of_ours(&plan.new_file, own_folders(&plan.new_file))
+/// Makes the names in the folder of the new file durable.
+pub(crate) fn sync_folder(plan: &Plan) -> io::Result<()> {
+    place(plan)?.folder()?.sync()
 }
 
 /// Opens the staged file for writing.
 pub(crate) fn staged(plan: &Plan) -> io::Result<File> {
-    let name = part(plan);
-    let name = name.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    folder(plan)?.0.open_file(name, true)
+    let staged = staging(plan)?;
+    staged.folder()?.open_file(staged.name(), true)
 }
 
 /// Looks how far the plan came.
 pub(crate) fn probe(plan: &Plan) -> Result<Found, EngineError> {
-    let there = |file: &Path| match held::symlink_metadata(file) {
-        Ok(_) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(ours(plan, file, &e)),
+    let there = |file: io::Result<Ours>| match file {
+        Err(e) if is_gone(&e) => Ok(false),
+        file => Ok(file?.look()?.is_some()),
     };
-    Ok(if there(&plan.new_file)? {
+    let there = |file| there(file).map_err(|e| trouble(plan, &e));
+    Ok(if there(place(plan))? {
         Found::Cut
-    } else if there(&part(plan))? {
+    } else if there(staging(plan))? {
         Found::Prepared
     } else {
         Found::Absent
@@ -96,46 +106,53 @@ pub(crate) fn probe(plan: &Plan) -> Result<Found, EngineError> {
 
 /// Gives the staged file its name. Never replaces a file.
 pub(crate) fn commit(plan: &Plan) -> Result<(), EngineError> {
-    let named = folder(plan).and_then(|(folder, name)| {
-        let staged = part(plan);
-        let staged = staged.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        folder.rename_new(staged, &folder, name)
+    let named = staging(plan).and_then(|staged| {
+        let folder = staged.folder()?;
+        let name = plan.new_file.file_name();
+        folder.rename_new(staged.name(), &folder, name.unwrap_or_default())
     });
-    named.map_err(|e| ours(plan, &plan.new_file, &e))
+    named.map_err(|e| trouble(plan, &e))
 }
 
-/// Makes a cut file and the directories above it durable; `levels` of them are ours.
-pub(crate) fn settle(plan: &Plan, levels: usize) -> Result<(), EngineError> {
+/// Makes a cut file and the directories above it durable.
+pub(crate) fn settle(plan: &Plan) -> Result<(), EngineError> {
     let at = At::plan(plan);
     if probe(plan)? != Found::Cut {
         return Err(at.error(EngineErrorKind::Failed, texts::NOT_CUT, &plan.disk.file));
     }
-    let synced = folder(plan).and_then(|(folder, name)| folder.open_file(name, false)?.sync_all());
-    synced.map_err(|e| ours(plan, &plan.new_file, &e))?;
-    for dir in plan.new_file.ancestors().skip(1).take(levels + 1) {
-        sync_dir(dir).map_err(|e| ours(plan, dir, &e))?;
-    }
-    Ok(())
+    let synced = place(plan).and_then(|file| {
+        let open = file.folder()?.open_file(file.name(), false)?;
+        open.sync_all()?;
+        file.sync()
+    });
+    synced.map_err(|e| trouble(plan, &e))
 }
 
 /// Removes both names of the file, and then the `levels` directories above it as far as they are empty.
 /// Others may make and remove the same directories meanwhile.
 pub(crate) fn undo(plan: &Plan, levels: usize) -> Result<(), EngineError> {
-    for file in [part(plan), plan.new_file.clone()] {
-        discard(&file).map_err(|e| ours(plan, &file, &e))?;
-    }
-    remove_dirs(&plan.new_file, levels).map_err(|e| ours(plan, &plan.new_file, &e))
+    let undone = || match place(plan) {
+        Err(e) if is_gone(&e) => Ok(()),
+        file => {
+            let file = file?;
+            discard(&staging(plan)?)?;
+            discard(&file)?;
+            file.remove_folders(levels)
+        }
+    };
+    undone().map_err(|e| trouble(plan, &e))
 }
 
 /// Unlinks a file of ours durably; it may be gone already. Where somebody has put another folder in the place of
 /// ours, nothing of ours is under that name any more.
-pub(crate) fn discard(file: &Path) -> io::Result<()> {
-    match held::discard(file, own_folders(file), None) {
+pub(crate) fn discard(file: &Ours) -> io::Result<()> {
+    match file.discard(None) {
         Err(e) if is_exchanged(&e) => {
-            tracing::warn!(file = %file.display(), error = %e, "What was made there lies elsewhere now, and stays");
+            let folder = file.root().path().display();
+            tracing::warn!(%folder, file = ?file.name(), error = %e, "What was made there lies elsewhere now, and stays");
             Ok(())
         }
-        discarded => discarded,
+        discarded => discarded.map(|_| ()),
     }
 }
 
@@ -144,16 +161,30 @@ fn is_exchanged(error: &io::Error) -> bool {
     matches!(foreign, Some(Foreign::Link | Foreign::Shared { .. }))
 }
 
-/// Removes the `levels` directories above a file that is gone, as far as they are empty, durably.
-pub(crate) fn remove_dirs(file: &Path, levels: usize) -> io::Result<()> {
-    held::remove_folders(file, levels)
+/// Whether the folder that the error is about is not there any more.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    kind(error) == EngineErrorKind::Missing
+}
+
+/// What an error with the new file of a plan means.
+pub(crate) fn trouble(plan: &Plan, error: &io::Error) -> EngineError {
+    match &plan.place {
+        Some(place) if held::foreign(error).is_some() => {
+            place.trouble(&At::plan(plan), &plan.disk.file, error)
+        }
+        _ => ours(plan, &plan.new_file, error),
+    }
 }
 
 /// Opens the old top, if it is as it was when planned.
 pub(crate) fn source(plan: &Plan) -> Result<File, EngineError> {
     let at = At::plan(plan);
     let file = &plan.disk.file;
-    let open = held::open(file, false).map_err(|e| at.io(file, &e))?;
+    let open = match plan.place.as_ref().filter(|place| place.has(file)) {
+        Some(place) => place.open(file),
+        None => held::open(file, false),
+    };
+    let open = open.map_err(|e| at.io(file, &e))?;
     let now = Stamp::of(&open.metadata().map_err(|e| at.io(file, &e))?);
     match now == plan.seen {
         true => Ok(open),
@@ -202,6 +233,7 @@ mod tests {
             },
             new_file: root.path().join(format!("own/{set}/{machine}")),
             seen,
+            place: None,
         };
         std::thread::scope(|scope| {
             for _ in 0..4 {

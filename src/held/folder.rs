@@ -97,6 +97,21 @@ impl Folder {
         })
     }
 
+    /// Opens a folder by a way on which there is no link at all, for paths that were recorded with links resolved.
+    ///
+    /// # Errors
+    /// The I/O error; [`Foreign::Link`].
+    pub fn straight(path: &Path) -> io::Result<Self> {
+        let _call = Call::begin(path)?;
+        let below = path.strip_prefix("/").unwrap_or(path);
+        let root = Self::at(CWD, "/", Path::new("/"), OFlags::empty())?;
+        let found = root.beneath(below, Way::Straight)?;
+        Ok(Self {
+            path: path.to_owned(),
+            ..found
+        })
+    }
+
     /// The folder at a relative path below this one (`openat2` with `RESOLVE_BENEATH` and
     /// `RESOLVE_NO_MAGICLINKS`); the folder itself for an empty path.
     ///
@@ -390,9 +405,7 @@ pub fn open(file: &Path, write: bool) -> io::Result<File> {
 pub fn open_straight(file: &Path, write: bool) -> io::Result<File> {
     let name = file.file_name().ok_or(Foreign::NotRegular)?;
     let above = file.parent().unwrap_or(Path::new("/"));
-    let below = above.strip_prefix("/").unwrap_or(above);
-    let root = Folder::follow(Path::new("/"))?;
-    root.beneath(below, Way::Straight)?.open_file(name, write)
+    Folder::straight(above)?.open_file(name, write)
 }
 
 /// All of a regular file, which no link stands in the place of.

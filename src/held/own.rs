@@ -4,11 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Component, Path};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, openat, renameat};
 
-use super::folder::{Folder, regular};
+use super::folder::{Folder, Way, regular};
 use super::identity::{Foreign, Identity, Kind, foreign};
 use crate::failpoint;
 
@@ -166,20 +167,24 @@ pub fn make_folders(folder: &Path, own: usize) -> io::Result<Folder> {
         _ => Path::new("."),
     };
     let above = make_folders(above, own.saturating_sub(1))?;
-    let there = above.look(name)?;
-    let made = match there.map(|it| it.kind) {
-        Some(Kind::Link) => return Err(Foreign::Link.into()),
-        Some(_) => above.child(name)?,
-        None => {
-            let made = above.make(name, MODE)?;
-            above.sync()?;
-            made
-        }
-    };
+    let made = make_child(&above, name)?;
     if own > 0 {
         made.require_private()?;
     }
     Ok(made)
+}
+
+/// The folder of that name, made durably if it is not there; never a link.
+fn make_child(above: &Folder, name: &OsStr) -> io::Result<Folder> {
+    match above.look(name)?.map(|it| it.kind) {
+        Some(Kind::Link) => Err(Foreign::Link.into()),
+        Some(_) => above.child(name),
+        None => {
+            let made = above.make(name, MODE)?;
+            above.sync()?;
+            Ok(made)
+        }
+    }
 }
 
 /// Makes a folder where the operator wants one, and what is missing above it, with this mode, and opens it.
@@ -194,62 +199,198 @@ pub fn make_path(folder: &Path, mode: u32) -> io::Result<Folder> {
     Folder::follow(folder)
 }
 
-/// The folder that a file of ours lies in, and its name there. The last `levels` folders are ours: none is a link,
-/// and nobody else can exchange what is in them. Nothing is made.
-///
-/// # Errors
-/// The I/O error; [`Foreign::Link`], [`Foreign::Shared`].
-pub fn folder_of_ours(file: &Path, levels: usize) -> io::Result<(Folder, OsString)> {
-    let name = file.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let above: Vec<_> = file.ancestors().skip(1).take(levels).collect();
-    let root = file.ancestors().nth(levels + 1).unwrap_or(Path::new("/"));
-    let mut folder = Folder::follow(root)?;
-    for step in above.into_iter().rev() {
-        folder = folder.child(step.file_name().ok_or(io::ErrorKind::InvalidInput)?)?;
-        folder.require_private()?;
+/// Where a file of ours is, or will be: below a folder that is held, by way of folders that are ours. None of those is
+/// a link, and nobody else can exchange what is in them.
+#[derive(Debug)]
+pub struct Ours {
+    root: Arc<Folder>,
+    /// The folders that are ours, from above.
+    way: Vec<OsString>,
+    name: OsString,
+}
+
+impl Ours {
+    /// The file at that relative path below the held folder.
+    ///
+    /// # Errors
+    /// It is no way down to a file.
+    pub fn below(root: Arc<Folder>, file: &Path) -> io::Result<Self> {
+        let names = file.components().map(|component| match component {
+            Component::Normal(name) => Ok(name.to_owned()),
+            _ => Err(io::Error::from(io::ErrorKind::InvalidInput)),
+        });
+        let mut way = names.collect::<io::Result<Vec<_>>>()?;
+        let name = way.pop().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Self { root, way, name })
     }
-    Ok((folder, name.to_owned()))
-}
 
-/// Unlinks a file of ours, durably; it may be gone already, and its folders with it. With `inode`, only the file
-/// that has it.
-///
-/// # Errors
-/// The I/O error; as [`Folder::remove`] and [`folder_of_ours`].
-pub fn discard(file: &Path, levels: usize, inode: Option<u64>) -> io::Result<()> {
-    let (folder, name) = match folder_of_ours(file, levels) {
-        Err(e) if absent(&e) => return Ok(()),
-        found => found?,
-    };
-    match inode {
-        Some(inode) => folder.remove(&name, inode)?,
-        None => folder.remove_ours(&name)?,
-    };
-    folder.sync()
-}
+    /// The file of that path, of which the last `levels` folders are ours. The folder above those is opened; links on
+    /// the way to it are followed, or none is ([`Way::Straight`]).
+    ///
+    /// # Errors
+    /// The I/O error; [`Foreign::Link`].
+    pub fn of(file: &Path, levels: usize, way: Way) -> io::Result<Self> {
+        let root = file.ancestors().nth(levels + 1).unwrap_or(Path::new("/"));
+        let below = file.strip_prefix(root).unwrap_or(file);
+        let root = match way {
+            Way::Straight => Folder::straight(root)?,
+            Way::Beneath => Folder::follow(root)?,
+        };
+        Self::below(Arc::new(root), below)
+    }
 
-/// Removes the `levels` folders above a file that is gone, as far as they are empty, durably.
-///
-/// # Errors
-/// The I/O error.
-pub fn remove_folders(file: &Path, levels: usize) -> io::Result<()> {
-    let mut folders = file.ancestors().skip(1);
-    for folder in folders.by_ref().take(levels) {
-        match sync_folder(folder) {
-            Err(e) if absent(&e) => continue,
-            synced => synced?,
+    /// The file of that name in the same folder.
+    #[must_use]
+    pub fn named(&self, name: &OsStr) -> Self {
+        Self {
+            root: Arc::clone(&self.root),
+            way: self.way.clone(),
+            name: name.to_owned(),
         }
-        let (above, name) = match Folder::of(folder) {
-            Err(e) if absent(&e) => continue,
+    }
+
+    /// Its name in its folder.
+    #[must_use]
+    pub fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// The folder above those that are ours.
+    #[must_use]
+    pub fn root(&self) -> &Folder {
+        &self.root
+    }
+
+    /// Its folder.
+    ///
+    /// # Errors
+    /// The I/O error; [`Foreign::Link`], [`Foreign::Shared`].
+    pub fn folder(&self) -> io::Result<Folder> {
+        let mut folder = self.root.again()?;
+        for step in &self.way {
+            folder = folder.child(step)?;
+            folder.require_private()?;
+        }
+        Ok(folder)
+    }
+
+    /// Its folder; what is missing of it is made, durably.
+    ///
+    /// # Errors
+    /// As [`Ours::folder`].
+    pub fn make(&self) -> io::Result<Folder> {
+        let mut folder = self.root.again()?;
+        for step in &self.way {
+            folder = make_child(&folder, step)?;
+            folder.require_private()?;
+        }
+        Ok(folder)
+    }
+
+    /// What stands there; `None` also where its folder is not there.
+    ///
+    /// # Errors
+    /// As [`Ours::folder`].
+    pub fn look(&self) -> io::Result<Option<Identity>> {
+        match self.folder() {
+            Err(e) if absent(&e) => Ok(None),
+            folder => folder?.look(&self.name),
+        }
+    }
+
+    /// Unlinks it, durably; it may be gone already, and its folders with it. With `inode`, only the file that has it.
+    /// Whether it was there.
+    ///
+    /// # Errors
+    /// As [`Ours::folder`] and [`Folder::remove`].
+    pub fn discard(&self, inode: Option<u64>) -> io::Result<bool> {
+        let folder = match self.folder() {
+            Err(e) if absent(&e) => return Ok(false),
             found => found?,
         };
-        if !above.remove_folder(&name)? && above.look(&name)?.is_some() {
-            return Ok(());
-        }
+        let was_there = match inode {
+            Some(inode) => folder.remove(&self.name, inode)?,
+            None => folder.remove_ours(&self.name)?,
+        };
+        folder.sync()?;
+        Ok(was_there)
     }
-    match folders.next().map_or(Ok(()), sync_folder) {
-        Err(e) if !absent(&e) => Err(e),
-        _ => Ok(()),
+
+    /// Removes the last `levels` of its folders, as far as they are empty, durably; the file is gone.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub fn remove_folders(&self, levels: usize) -> io::Result<()> {
+        let mut above = vec![self.root.again()?];
+        for step in &self.way {
+            let child = above
+                .last()
+                .map_or(&*self.root, |folder| folder)
+                .child(step);
+            match child {
+                Err(e) if absent(&e) => break,
+                Err(e) if foreign(&e).is_some() => return Ok(()), // none of ours is there
+                child => above.push(child?),
+            }
+        }
+        let least = self.way.len().saturating_sub(levels);
+        while above.len() > least + 1 {
+            let Some(folder) = above.pop() else { break };
+            folder.sync()?;
+            let (Some(parent), Some(name)) = (above.last(), self.way.get(above.len() - 1)) else {
+                break;
+            };
+            if !parent.remove_folder(name)? && parent.look(name)?.is_some() {
+                return Ok(());
+            }
+        }
+        above.last().map_or(Ok(()), Folder::sync)
+    }
+
+    /// Makes what was done to names in its folders durable, and in the one above them.
+    ///
+    /// # Errors
+    /// As [`Ours::folder`].
+    pub fn sync(&self) -> io::Result<()> {
+        let mut folder = self.root.again()?;
+        folder.sync()?;
+        for step in &self.way {
+            folder = folder.child(step)?;
+            folder.require_private()?;
+            folder.sync()?;
+        }
+        Ok(())
+    }
+}
+
+/// [`Ours::folder`] of a path above whose own folders links are followed, and the name there.
+///
+/// # Errors
+/// As [`Ours::of`] and [`Ours::folder`].
+pub fn folder_of_ours(file: &Path, levels: usize) -> io::Result<(Folder, OsString)> {
+    let ours = Ours::of(file, levels, Way::Beneath)?;
+    Ok((ours.folder()?, ours.name))
+}
+
+/// [`Ours::discard`] of a path above whose own folders links are followed.
+///
+/// # Errors
+/// As [`Ours::of`] and [`Ours::discard`].
+pub fn discard(file: &Path, levels: usize, inode: Option<u64>) -> io::Result<()> {
+    match Ours::of(file, levels, Way::Beneath) {
+        Err(e) if absent(&e) => Ok(()),
+        ours => ours?.discard(inode).map(|_| ()),
+    }
+}
+
+/// [`Ours::remove_folders`] of a path, of which the folders that go are ours.
+///
+/// # Errors
+/// As [`Ours::of`] and [`Ours::remove_folders`].
+pub fn remove_folders(file: &Path, levels: usize) -> io::Result<()> {
+    match Ours::of(file, levels, Way::Beneath) {
+        Err(e) if absent(&e) => Ok(()),
+        ours => ours?.remove_folders(levels),
     }
 }
 

@@ -299,8 +299,8 @@ impl Coordinator {
 
 /// Sets the mode of a frozen file of ours to 0444, if it is one of those that were sealed there.
 fn close(file: &Path, inodes: &[u64]) -> io::Result<()> {
-    let (folder, name) = held::folder_of_ours(file, graph::own_folders(file))?;
-    let open = folder.open_file(name, false)?;
+    let ours = graph::ours(file)?;
+    let open = ours.folder()?.open_file(ours.name(), false)?;
     let found = Identity::of(&open)?.inode;
     match inodes.first() {
         Some(&expected) if !inodes.contains(&found) => {

@@ -20,6 +20,7 @@ use crate::audit::Event;
 use crate::engine::failure::At;
 use crate::engine::graph;
 use crate::engine::image;
+use crate::engine::place::Place;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::{EngineError, Machines};
 use crate::held;
@@ -142,7 +143,8 @@ pub(crate) fn known(state: &State, machine: VmId) -> BTreeSet<Sealed> {
     disks.flat_map(|d| d.sealed.iter().cloned()).collect()
 }
 
-/// Seals the file of the disk and every file under it, as they are now; none if the disk is no file.
+/// Seals the file of the disk and every file under it, as they are now; none if the disk is no file. What lies in
+/// `place` is opened by its descriptor.
 ///
 /// # Errors
 /// One of them is not there or cannot be read; what stands in the place of an image of the machine, or of a file under
@@ -150,13 +152,13 @@ pub(crate) fn known(state: &State, machine: VmId) -> BTreeSet<Sealed> {
 pub(crate) fn seal(
     at: &At,
     machine: Option<&Machine>,
-    disk: &SnapshotDisk,
+    (disk, place): (&SnapshotDisk, Option<&Place>),
     known: &BTreeSet<Sealed>,
 ) -> Result<Vec<Sealed>, EngineError> {
     if !graph::is_file(disk) {
         return Ok(Vec::new());
     }
-    let layers = chain::open(at, &disk.file, disk.format, &Roots::default())?;
+    let layers = chain::open_in(at, &disk.file, disk.format, &Roots::default(), place)?;
     if let Some(machine) = machine {
         image::check_accepted(at, machine, &disk.id, &layers)?;
     }
@@ -323,7 +325,7 @@ fn compare(
             } else if disk.sealed.is_empty() {
                 let at = At::new(&member.machine_name, &disk.id);
                 let machine = machines.get(&member.machine).map(Arc::as_ref);
-                let sealed = seal(&at, machine, disk, &BTreeSet::new()).unwrap_or_default();
+                let sealed = seal(&at, machine, (disk, None), &BTreeSet::new()).unwrap_or_default();
                 (!sealed.is_empty()).then_some(What::Sealed(sealed))
             } else {
                 let changed = disk.sealed.iter().filter(|sealed| {
@@ -563,8 +565,9 @@ impl Coordinator {
         let at = At::new(&wanted.machine_name, &wanted.disk);
         let machine = core.deps.compute.machine(wanted.machine);
         let none = BTreeSet::new();
-        let sealed =
-            tokio::task::spawn_blocking(move || seal(&at, machine.as_deref(), &disk, &none));
+        let sealed = tokio::task::spawn_blocking(move || {
+            seal(&at, machine.as_deref(), (&disk, None), &none)
+        });
         let sealed = sealed.await.map_err(|e| accept::panicked(&e))?;
         let sealed = sealed.map_err(refused)?;
         let (set, snapshot, id) = (wanted.set, wanted.snapshot, wanted.disk.clone());
@@ -632,7 +635,13 @@ mod tests {
             }
         };
         let fresh = || {
-            let sealed = seal(&At::new("m", "disk0"), None, &disk, &BTreeSet::new()).unwrap();
+            let sealed = seal(
+                &At::new("m", "disk0"),
+                None,
+                (&disk, None),
+                &BTreeSet::new(),
+            )
+            .unwrap();
             tick();
             sealed.first().unwrap().clone()
         };

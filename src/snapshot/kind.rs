@@ -30,6 +30,8 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     const FINISH: &'static [Step<Self>];
     /// ErrorCode of its job when it failed: "Failed" among the return values of its method.
     const FAILED: u16 = 2;
+    /// The same when something else stood in the place of a file or folder: "Invalid State" among those values.
+    const INVALID_STATE: u16 = 5;
     /// A cancel behind its commit point is not too late: it leaves for later what can wait, and the job ends as
     /// cancelled. Nothing is undone.
     const PAUSES: bool = false;

@@ -160,8 +160,15 @@ impl<K: Kind> Operation<K> {
                     if let Some(first) = failures.first() {
                         let doing = step.doing.text();
                         let what = K::WORDS.failed.with("set", self.set());
-                        let what = what.with("doing", doing).with("cause", first);
-                        return Err(Stop::Undo(failed(what, failures)));
+                        let what = what.with("doing", doing).with("cause", &first.text);
+                        let code = match first.kind {
+                            EngineErrorKind::Unsupported => K::INVALID_STATE,
+                            _ => FAILED,
+                        };
+                        return Err(Stop::Undo(JobError {
+                            code,
+                            ..failed(what, texts_of(failures))
+                        }));
                     }
                 }
                 Work::Record(record) => {
@@ -216,7 +223,7 @@ impl<K: Kind> Operation<K> {
         match step.work {
             Work::Parts { run, .. } => {
                 let failures = self.each(step, run, Way::All).await;
-                if let Some(first) = failures.into_iter().next() {
+                if let Some(first) = texts_of(failures).into_iter().next() {
                     let broken = self.core.broken.borrow().clone();
                     return Err(broken.map_or(Trouble::Wait(first), Trouble::Broken));
                 }
@@ -284,7 +291,7 @@ impl<K: Kind> Operation<K> {
                     undo: Some(undo), ..
                 } = step.work
                 {
-                    failures.extend(self.each(step, undo, Way::Back).await);
+                    failures.extend(texts_of(self.each(step, undo, Way::Back).await));
                 }
             }
             let Some(first) = failures.first() else {
@@ -337,8 +344,13 @@ impl<K: Kind> Operation<K> {
         *pause = (*pause * 2).min(RETRY.1);
     }
 
-    /// Works on every part, several at a time; the texts of those that failed.
-    async fn each(self: &Arc<Self>, step: &Step<K>, run: PartWork<K>, way: Way) -> Vec<Text> {
+    /// Works on every part, several at a time; why those that failed did.
+    async fn each(
+        self: &Arc<Self>,
+        step: &Step<K>,
+        run: PartWork<K>,
+        way: Way,
+    ) -> Vec<EngineError> {
         let of = self.kind.parts().len();
         let (or_none, span) = (way == Way::OrNone, span(step));
         let stop = Arc::new(AtomicBool::new(false));
@@ -369,13 +381,16 @@ impl<K: Kind> Operation<K> {
                 }
                 Ok(Err(e)) => {
                     stop.store(true, Ordering::SeqCst);
-                    failures.push(e.text);
+                    failures.push(e);
                 }
                 Err(panicked) => {
                     tracing::error!(%panicked, step = step.name, "A step panicked");
                     stop.store(true, Ordering::SeqCst);
                     let failed = texts::MEMBER_FAILED.with("machine", name);
-                    failures.push(failed.with("cause", texts::INTERNAL.text()));
+                    failures.push(EngineError {
+                        kind: EngineErrorKind::Failed,
+                        text: failed.with("cause", texts::INTERNAL.text()),
+                    });
                 }
             }
         }
@@ -533,6 +548,10 @@ fn span<K: Kind>(step: &Step<K>) -> (u8, u8) {
     let all = K::TAKE.iter().chain(K::FINISH);
     let later = all.map(|s| s.percent).filter(|p| *p > step.percent);
     (step.percent, later.min().unwrap_or(step.percent))
+}
+
+fn texts_of(failures: Vec<EngineError>) -> Vec<Text> {
+    failures.into_iter().map(|error| error.text).collect()
 }
 
 /// The error of something that failed.

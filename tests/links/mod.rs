@@ -8,6 +8,7 @@ mod capture;
 mod chain;
 mod doctor;
 mod export;
+mod folder;
 mod inode;
 mod kill;
 mod merge;

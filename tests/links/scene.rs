@@ -4,6 +4,12 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use rustix::fs::{CWD, Gid, RenameFlags, Uid, renameat_with};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::support::server::Server;
 use crate::support::site::{Ground, Image, Machine, SIZE, Site};
@@ -158,6 +164,52 @@ impl Scene {
         let out = crate::support::server::run_in(&self.site.data, &args, "");
         let text = crate::support::server::text;
         text(&out.stdout) + &text(&out.stderr)
+    }
+}
+
+/// The second user exchanges two names without a pause, until it is stopped.
+pub(super) struct Exchange {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Exchange {
+    pub(super) fn start(a: &Path, b: &Path) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, a, b) = (Arc::clone(&stop), a.to_owned(), b.to_owned());
+        let (tell, began) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let (user, group) = (Uid::from_raw(OTHER), Gid::from_raw(OTHER));
+            // Of this thread alone.
+            set_thread_groups(&[]).unwrap();
+            set_thread_res_gid(group, group, group).unwrap();
+            set_thread_res_uid(user, user, user).unwrap();
+            let exchange = || renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE);
+            tell.send(exchange()).unwrap();
+            while !stopped.load(Ordering::Relaxed) {
+                let _gone = exchange();
+                std::thread::yield_now();
+            }
+        });
+        began.recv().unwrap().unwrap();
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    pub(super) fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            ended.unwrap().unwrap();
+        }
     }
 }
 

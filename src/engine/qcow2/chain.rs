@@ -10,6 +10,7 @@ use super::backing::{self, Doubt};
 use super::header::Header;
 use super::whole;
 use crate::engine::failure::At;
+use crate::engine::place::Place;
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::held::{self, Folder, Foreign, Identity};
 use crate::inventory::Format;
@@ -86,8 +87,22 @@ impl Roots {
 /// [`EngineErrorKind::Missing`] naming a file that is not there and who names it;
 /// [`EngineErrorKind::Unsupported`] for every image that this program does not take.
 pub fn open(at: &At, top: &Path, format: Format, roots: &Roots) -> Result<Vec<Layer>, EngineError> {
+    open_in(at, top, format, roots, None)
+}
+
+/// [`open`], by the descriptor of a folder of images for what lies in it.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_in(
+    at: &At,
+    top: &Path,
+    format: Format,
+    roots: &Roots,
+    place: Option<&Place>,
+) -> Result<Vec<Layer>, EngineError> {
     let mut layers = Vec::new();
-    match follow(at, top, format, roots, &mut layers) {
+    match follow(at, top, format, (roots, place), &mut layers) {
         Ok(()) => Ok(layers),
         Err((_, error)) => Err(error),
     }
@@ -110,8 +125,13 @@ pub(crate) fn unrecorded(layers: &[Layer]) -> impl Iterator<Item = (PathBuf, For
 ///
 /// # Errors
 /// As [`open`].
-pub(crate) fn top(at: &At, top: &Path, roots: &Roots) -> Result<Layer, EngineError> {
-    layer(at, top.to_owned(), Format::Raw, roots, None)
+pub(crate) fn top(
+    at: &At,
+    top: &Path,
+    roots: &Roots,
+    place: Option<&Place>,
+) -> Result<Layer, EngineError> {
+    layer(at, top.to_owned(), Format::Raw, (roots, place), None)
 }
 
 /// The chain under `top` as far as its headers can be read, and the file of which it is not known what lies under it,
@@ -179,12 +199,15 @@ pub fn require_whole(at: &At, layers: &[Layer]) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// Where files may lie, and the folder of them that is held.
+type Within<'a> = (&'a Roots, Option<&'a Place>);
+
 /// Adds every layer that can be read; a failure names its file.
 fn follow(
     at: &At,
     top: &Path,
     format: Format,
-    roots: &Roots,
+    within: Within<'_>,
     layers: &mut Vec<Layer>,
 ) -> Result<(), (PathBuf, EngineError)> {
     let mut seen = BTreeSet::new();
@@ -195,7 +218,7 @@ fn follow(
             let kind = EngineErrorKind::Unsupported;
             return Err((file, EngineError { kind, text }));
         }
-        let layer = layer(at, file.clone(), format, roots, layers.last());
+        let layer = layer(at, file.clone(), format, within, layers.last());
         let layer = layer.map_err(|e| (file.clone(), e))?;
         if !seen.insert(layer.id) {
             let error = unsupported(at, texts::CHAIN_LOOP, &layer.file);
@@ -211,7 +234,7 @@ fn layer(
     at: &At,
     file: PathBuf,
     format: Format,
-    roots: &Roots,
+    (roots, place): Within<'_>,
     above: Option<&Layer>,
 ) -> Result<Layer, EngineError> {
     let io = |e: io::Error| match above {
@@ -226,7 +249,7 @@ fn layer(
         }
         _ => at.io(&file, &e),
     };
-    let named = named(&file, above.is_some()).map_err(io)?;
+    let named = named(&file, above.is_some(), place).map_err(io)?;
     if !roots.admit_real(&named.0) {
         return Err(EngineError {
             kind: EngineErrorKind::Denied,
@@ -255,7 +278,17 @@ fn layer(
 
 /// Where a name leads, and what is open there, by a way on which no link is left. What stands at the top of a chain
 /// is no link itself; a backing file may be named by one.
-fn named(file: &Path, backing: bool) -> io::Result<(PathBuf, io::Result<File>)> {
+fn named(
+    file: &Path,
+    backing: bool,
+    place: Option<&Place>,
+) -> io::Result<(PathBuf, io::Result<File>)> {
+    if let Some(place) = place.filter(|place| place.has(file)) {
+        match place.open(file) {
+            Err(e) if backing && held::foreign(&e) == Some(Foreign::Link) => {}
+            opened => return Ok((file.to_owned(), opened)),
+        }
+    }
     let file = match backing {
         true => held::canonicalize(file)?,
         false => file.to_owned(),

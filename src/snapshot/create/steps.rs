@@ -194,7 +194,12 @@ fn settle(operation: &Operation<Create>, member: &Member) -> Result<(), EngineEr
         let driver = drivers.of(plan)?;
         driver.settle(plan)?;
         let (at, kept) = (At::plan(plan), driver.captured(plan));
-        let seals = damage::seal(&at, machine.as_deref(), &kept, &known)?;
+        let seals = damage::seal(
+            &at,
+            machine.as_deref(),
+            (&kept, plan.place.as_ref()),
+            &known,
+        )?;
         // A file that was captured where it stands must be the one that was planned.
         let found = seals.first().map_or(plan.seen.inode, |top| top.seal.inode);
         if kept.file == plan.disk.file && found != plan.seen.inode {

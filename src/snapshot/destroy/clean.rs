@@ -62,6 +62,7 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
         }
         let Some((layer, judged)) = survey.mergeable(&skip) else {
             left.files.extend(survey.doubtful());
+            left.files.extend(survey.astray(&left.removed));
             break;
         };
         let layer = layer.file.clone();
@@ -82,7 +83,8 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
         reseal(operation, member)?;
     }
     left.remember(core, member)?;
-    unlink(core, &member.definition, None).map_err(|e| definition(member, &e))
+    let gone = unlink(core, &member.definition, None);
+    gone.map(|_| ()).map_err(|e| definition(member, &e))
 }
 
 /// Merges whose content was in the lower file when a process died.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::engine::failure::At;
-use crate::engine::graph::{Graph, Node, is_file, is_ours};
+use crate::engine::graph::{self, Graph, Node, is_clone, is_file, is_ours};
 use crate::engine::merge::Inodes;
 use crate::engine::{EngineError, EngineErrorKind, Stamp, merge};
 use crate::held::{self, Foreign, Identity};
@@ -258,6 +258,35 @@ impl<'a> Survey<'a> {
         let ours = self.hidden().filter(|l| self.is_ours(&l.file));
         let doubtful = ours.filter(|l| self.away_over(&l.file).is_some());
         doubtful.map(|l| l.file.clone())
+    }
+
+    /// The clones that nothing needs, that were not removed and are not surely gone: another folder stands, or stood,
+    /// in the place of theirs, and they may come back with it.
+    pub(super) fn astray(&self, removed: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+        let machine = self.core.deps.compute.machine(self.member.machine);
+        let images = machine.iter().flat_map(|m| m.images.values());
+        let images: Vec<_> = images.collect();
+        // Where their image is, and they are not.
+        let is_gone = |file: &Path| {
+            let ours = graph::ours(file)?;
+            let mut images = images.iter();
+            let Some(image) = images.find(|i| i.file.parent() == Some(ours.root().path())) else {
+                return Ok(true); // an older version's, or of a machine that is gone
+            };
+            let beside = ours
+                .root()
+                .look(image.file.file_name().unwrap_or_default())?;
+            let is_it = beside.is_some_and(|it| it.inode == image.inode);
+            io::Result::Ok(is_it && ours.look()?.is_none())
+        };
+        let layers = self.member.layers.iter().map(|l| &l.file);
+        let clones = layers.filter(|file| is_clone(file) && !removed.contains(*file));
+        let idle = clones.filter(|file| {
+            let is_needed = self.strangers.contains(*file) || self.names_of(file).next().is_some();
+            !is_needed && self.graph.children(file).is_empty()
+        });
+        let away = idle.filter(|file| !is_gone(file).unwrap_or(false));
+        away.cloned().collect()
     }
 
     /// By whom the file is named.

@@ -1,6 +1,7 @@
 //! What nothing needs any more: removed by whoever takes away the last thing that lay on it, or remembered.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::engine::EngineError;
@@ -50,12 +51,19 @@ impl Remover<'_> {
             let _alone = (self.alone)(&layer.file);
             self.core.deps.frozen.release([layer.file.as_path()]);
             let inode = survey.frozen_inode(&layer.file);
-            if let Err(e) = unlink(self.core, &layer.file, inode) {
+            let gone = match unlink(self.core, &layer.file, inode) {
+                Ok(true) => Ok(()),
+                // It was there a moment ago: another folder is in the place of its own.
+                Ok(false) => Err(io::ErrorKind::NotFound.into()),
+                Err(e) => Err(e),
+            };
+            if let Err(e) = gone {
                 let at = At::new(self.name, &layer.disk);
                 (self.keep)(at.io(&layer.file, &e).text);
                 left.files.insert(layer.file.clone());
                 break; // what is under it is needed on
             }
+            left.removed.insert(layer.file.clone());
             self.pass("after")?;
         }
         Ok(!free.is_empty())
@@ -112,6 +120,7 @@ pub(crate) fn after_apply(
             Ok(survey) if remover.sweep(&survey, &mut left)? => {}
             Ok(survey) => {
                 left.files.extend(survey.doubtful());
+                left.files.extend(survey.astray(&left.removed));
                 break;
             }
             Err(e) => {

@@ -24,6 +24,8 @@ pub(super) struct Left {
     pub(super) blind: bool,
     /// These could not, and nothing lies on them.
     pub(super) files: BTreeSet<PathBuf>,
+    /// These are gone.
+    pub(super) removed: BTreeSet<PathBuf>,
 }
 
 /// What is remembered of a machine.
@@ -70,7 +72,9 @@ fn is_kept(known: &Known, layer: &Layer) -> bool {
 fn leftover(member: &Member, layer: &Layer) -> Option<Leftover> {
     let file = held::canonicalize(&layer.file);
     let file = file.unwrap_or_else(|_| layer.file.clone());
-    let known = member.sealed.iter().find(|s| s.file == file).cloned();
+    let mut sealed = member.sealed.iter();
+    let known = sealed.find(|s| s.file == layer.file || s.file == file);
+    let known = known.cloned();
     let now = || {
         let seal = damage::look(&file).ok()?;
         let file = file.clone();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tokio::runtime::Handle;
 
 use crate::engine::failure::{self, At};
-use crate::engine::graph::{is_ours, own_folders};
+use crate::engine::graph::{self, is_ours};
 use crate::engine::{EngineError, EngineErrorKind, Top, merge};
 use crate::held::{self, Identity};
 use crate::id::SnapshotId;
@@ -167,7 +167,7 @@ pub(super) fn reseal(operation: &Operation<Destroy>, member: &Member) -> Result<
         let at = At::new(&member.name, &disk.id);
         let old = |s: &Sealed| disk.sealed.iter().find(|o| o.file == s.file);
         let now = match &survey {
-            Some(survey) => damage::seal(&at, machine, disk, &BTreeSet::new()).map(|now| {
+            Some(survey) => damage::seal(&at, machine, (disk, None), &BTreeSet::new()).map(|now| {
                 // What was not touched keeps its seal: who else has changed it must show.
                 let seal = |s: Sealed| match survey.touched().contains(&s.file) {
                     true => s,
@@ -198,13 +198,17 @@ pub(super) fn reseal(operation: &Operation<Destroy>, member: &Member) -> Result<
 }
 
 /// Unlinks a file of ours durably, with `inode` only the one that has it, and the folders above it that are empty
-/// then.
-pub(super) fn unlink(core: &Core, file: &Path, inode: Option<u64>) -> io::Result<()> {
-    held::discard(file, own_folders(file), inode)?;
+/// then. Whether it was there.
+pub(super) fn unlink(core: &Core, file: &Path, inode: Option<u64>) -> io::Result<bool> {
+    let ours = match graph::ours(file) {
+        Err(e) if failure::kind(&e) == EngineErrorKind::Missing => return Ok(false),
+        ours => ours?,
+    };
+    let was_there = ours.discard(inode)?;
     let own = if file.starts_with(core.sets()) { 2 } else { 1 };
-    match held::remove_folders(file, own) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        removed => removed,
+    match ours.remove_folders(own) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(was_there),
+        removed => removed.map(|()| was_there),
     }
 }
 

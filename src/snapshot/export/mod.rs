@@ -133,6 +133,7 @@ impl Kind for Export {
     const TAKE: &'static [Step<Self>] = steps::TAKE;
     const FINISH: &'static [Step<Self>] = steps::FINISH;
     const FAILED: u16 = 32768;
+    const INVALID_STATE: u16 = 32775;
     const WORDS: Words = Words {
         failed: texts::EXPORT_FAILED,
         interrupted: texts::EXPORT_INTERRUPTED,

@@ -171,7 +171,7 @@ fn files(op: &Op, set: &SnapshotSet) -> Result<Vec<PathBuf>, EngineError> {
 
 fn layers(core: &Core, member: &Snapshot, disk: &SnapshotDisk) -> Result<Vec<Layer>, EngineError> {
     let at = At::new(&member.machine_name, &disk.id);
-    let layers = kept::open(&at, disk, &core.deps.compute.roots())?;
+    let layers = kept::open(&at, disk, &core.deps.compute.roots(), None)?;
     // Nobody has sealed it yet.
     if disk.sealed.is_empty()
         && let Some(machine) = core.deps.compute.machine(member.machine)

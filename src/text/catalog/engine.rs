@@ -8,6 +8,7 @@ super::messages! {
     FILE_SILENT = "engine.file-silent", "machine {machine}, disk {disk}: {file} does not answer: what serves it hangs, or the way there; mend or unmount it";
     FILE_SWAPPED = "engine.file-swapped", "machine {machine}, disk {disk}: {file} is not the file that it was: {cause}; nothing was done to it";
     IMAGE_SWAPPED = "engine.image-swapped", "machine {machine}, disk {disk}: {file} is not the image that was imported: {cause}; nothing was done to it; if it is meant, say so: groupshot vm set {machine} --accept-image";
+    FOLDER_SWAPPED = "engine.folder-swapped", "machine {machine}, disk {disk}: {folder} is not the folder that {file} lies in: {cause}; nothing was done in it; put the folder back and try again";
     OURS_FULL = "engine.ours-full", "machine {machine}, disk {disk}: no space left for the snapshot of {file}";
     OURS_DENIED = "engine.ours-denied", "machine {machine}, disk {disk}: the folder for the snapshot of {file} cannot be written ({cause})";
     OURS_FAILED = "engine.ours-failed", "machine {machine}, disk {disk}: the snapshot of {file}: {cause}";

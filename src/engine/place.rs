@@ -1,0 +1,172 @@
+//! The folder that an image lies in, and in which files are made beside it.
+//!
+//! Who may rename above an image can put another folder in the place of its folder at any moment. The path is walked
+//! without a link, what is found there is held open by the plan until its operation ends, and all that an operation
+//! does beside the image is done by that descriptor. The journal has the path and the inode number; whoever goes on
+//! after a start finds the same folder there, or does nothing.
+
+use std::fs::File;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::failure::{At, kind};
+use crate::engine::{EngineError, EngineErrorKind};
+use crate::held::{self, Folder, Foreign, Ours};
+use crate::text::catalog::engine as texts;
+
+/// The folder of an image, as it was when an operation was planned.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Place {
+    /// Its path, on which there is no link.
+    pub folder: PathBuf,
+    /// `st_ino` of each folder on the way from `/`; the last is its own.
+    inodes: Vec<u64>,
+    /// It, in the process that planned.
+    #[serde(skip)]
+    held: Option<Arc<Folder>>,
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.folder, &self.inodes) == (&other.folder, &other.inodes)
+    }
+}
+
+impl Eq for Place {}
+
+impl Place {
+    /// The folder of that path, as it is now.
+    ///
+    /// # Errors
+    /// [`EngineErrorKind::Unsupported`] naming the folder if a link is on the way to it; as [`At::io`].
+    pub fn of(at: &At, folder: &Path, image: &Path) -> Result<Self, EngineError> {
+        let opened = walk(folder).and_then(|(inodes, held)| Ok((inodes, held?)));
+        let (inodes, held) = opened.map_err(|e| match held::foreign(&e) {
+            Some(_) => swapped(at, folder, image, &e),
+            None => at.io(image, &e),
+        })?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            inodes,
+            held: Some(Arc::new(held)),
+        })
+    }
+
+    /// The folder, if it stands at its path now.
+    ///
+    /// # Errors
+    /// As [`Place::of`]; another folder stands there.
+    pub fn here(&self, at: &At, image: &Path) -> Result<Arc<Folder>, EngineError> {
+        self.found().map_err(|e| self.trouble(at, image, &e))
+    }
+
+    /// What keeps the folder from being used: [`EngineErrorKind::Unsupported`] where something else stands in its
+    /// place.
+    pub fn trouble(&self, at: &At, image: &Path, error: &io::Error) -> EngineError {
+        match held::foreign(error) {
+            None if kind(error) != EngineErrorKind::Missing => at.io(image, error),
+            _ => swapped(at, &self.folder, image, error),
+        }
+    }
+
+    fn found(&self) -> io::Result<Arc<Folder>> {
+        let (inodes, there) = walk(&self.folder)?;
+        let other = |expected: Option<&u64>, found: Option<&u64>| {
+            let [expected, found] = [expected, found].map(|inode| inode.copied().unwrap_or(0));
+            Err(Foreign::Other { expected, found }.into())
+        };
+        let there = match there {
+            Ok(there) => there,
+            // It is gone where what lay above it is there.
+            Err(e) if inodes.last() == self.inodes.get(inodes.len().saturating_sub(1)) => {
+                return Err(e);
+            }
+            Err(_) => return other(self.inodes.last(), None),
+        };
+        let found = there.identity()?;
+        let is_it = match &self.held {
+            Some(held) => held.identity()?.is_same(&found),
+            None => Some(&found.inode) == self.inodes.last(),
+        };
+        match is_it {
+            true => Ok(self.held.clone().unwrap_or_else(|| Arc::new(there))),
+            false => other(self.inodes.last(), Some(&found.inode)),
+        }
+    }
+
+    /// The folder that was planned in, whatever stands at its path now; after a start, as [`Place::here`].
+    ///
+    /// # Errors
+    /// The I/O error; another folder stands there, and this process has not planned.
+    pub fn held(&self) -> io::Result<Arc<Folder>> {
+        match &self.held {
+            Some(held) => Ok(Arc::clone(held)),
+            None => self.found(),
+        }
+    }
+
+    /// A file of ours in it.
+    ///
+    /// # Errors
+    /// As [`Place::held`]; the file does not lie in it.
+    pub fn ours(&self, file: &Path) -> io::Result<Ours> {
+        Ours::below(self.held()?, self.below(file)?)
+    }
+
+    /// Whether the file lies in it.
+    #[must_use]
+    pub fn has(&self, file: &Path) -> bool {
+        self.below(file).is_ok()
+    }
+
+    /// Opens a file in it for reading; no link is on the way.
+    ///
+    /// # Errors
+    /// The I/O error; as [`Place::held`].
+    pub fn open(&self, file: &Path) -> io::Result<File> {
+        let below = self.below(file)?;
+        let name = below.file_name().ok_or(Foreign::NotRegular)?;
+        let above = below.parent().unwrap_or(Path::new(""));
+        let folder = self.held()?.beneath(above, held::Way::Straight)?;
+        folder.open_file(name, false)
+    }
+
+    fn below<'a>(&self, file: &'a Path) -> io::Result<&'a Path> {
+        let below = file.strip_prefix(&self.folder).ok();
+        let is_plain = |below: &&Path| {
+            let mut steps = below.components();
+            steps.all(|step| matches!(step, Component::Normal(_)))
+        };
+        Ok(below.filter(is_plain).ok_or(io::ErrorKind::InvalidInput)?)
+    }
+}
+
+/// Walks to the folder, through no link: the inodes of all folders that are there on the way, and the folder, or that
+/// the next one is not there.
+fn walk(folder: &Path) -> io::Result<(Vec<u64>, io::Result<Folder>)> {
+    let mut here = Folder::straight(Path::new("/"))?;
+    let mut inodes = vec![here.identity()?.inode];
+    for component in folder.components() {
+        here = match component {
+            Component::RootDir => continue,
+            Component::Normal(name) => match here.child(name) {
+                Err(e) if kind(&e) == EngineErrorKind::Missing => return Ok((inodes, Err(e))),
+                child => child?,
+            },
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        inodes.push(here.identity()?.inode);
+    }
+    Ok((inodes, Ok(here)))
+}
+
+fn swapped(at: &At, folder: &Path, image: &Path, error: &io::Error) -> EngineError {
+    let text = at.text(texts::FOLDER_SWAPPED, image);
+    EngineError {
+        kind: EngineErrorKind::Unsupported,
+        text: text.with("folder", folder.display()).with("cause", error),
+    }
+}
