@@ -63,7 +63,7 @@ impl At {
         }
     }
 
-    /// What an I/O error means for callers: no space, not there, not permitted, or just failed.
+    /// What an I/O error means for callers: no space, not there, not permitted, in use, or just failed.
     #[must_use]
     pub fn io(&self, file: &Path, error: &io::Error) -> EngineError {
         let kind = kind(error);
@@ -71,7 +71,8 @@ impl At {
             EngineErrorKind::Missing => texts::FILE_MISSING,
             EngineErrorKind::Full => texts::FILE_FULL,
             EngineErrorKind::Denied => texts::FILE_DENIED,
-            EngineErrorKind::Silent => texts::FILE_SILENT,
+EngineErrorKind::Silent => texts::FILE_SILENT,
+            EngineErrorKind::Locked => texts::LOCKED,
             _ if held::foreign(error).is_some() => texts::FILE_SWAPPED,
             _ => texts::FILE_FAILED,
         };
@@ -116,6 +117,8 @@ pub fn kind(error: &io::Error) -> EngineErrorKind {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             EngineErrorKind::Denied
         }
+        // A lock of another process, or its lease on the file.
+        io::ErrorKind::WouldBlock => EngineErrorKind::Locked,
         _ => EngineErrorKind::Failed,
     }
 }
@@ -135,6 +138,7 @@ mod tests {
             (nix::libc::ENOENT, EngineErrorKind::Missing),
             (nix::libc::ENOTDIR, EngineErrorKind::Missing),
             (nix::libc::EIO, EngineErrorKind::Failed),
+            (nix::libc::EAGAIN, EngineErrorKind::Locked),
         ];
         for (errno, kind) in table {
             let error = io::Error::from_raw_os_error(errno);

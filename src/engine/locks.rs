@@ -22,7 +22,7 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use crate::engine::failure::At;
+use crate::engine::failure::{At, kind};
 use crate::engine::{EngineError, EngineErrorKind, Hold};
 use crate::held;
 use crate::inventory::Machine;
@@ -187,6 +187,9 @@ impl FrozenLock {
 }
 
 fn unavailable(at: &At, path: &Path, error: &io::Error) -> EngineError {
+    if kind(error) == EngineErrorKind::Locked {
+        return at.io(path, error);
+    }
     EngineError {
         kind: EngineErrorKind::Failed,
         text: at.text(texts::LOCK_UNAVAILABLE, path).with("cause", error),
@@ -539,6 +542,20 @@ mod tests {
         assert_eq!(frozen.renew(|| named(&[kept.path()])), []);
         frozen.release([kept.path()]);
         drop(take(&kept));
+    }
+
+    /// A write lock, which neither QEMU nor we take.
+    #[test]
+    fn what_another_process_has_locked_as_nobody_should_is_in_use() {
+        for byte in [OURS_WANTS, OURS_HAS, USES + WRITE] {
+            let image = image();
+            let other = File::options().write(true).open(image.path()).unwrap();
+            let lock = range(libc::F_WRLCK, byte);
+            fcntl(&other, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+            let error = ImageLock::take(&at(), image.path()).unwrap_err();
+            assert_eq!(error.kind, EngineErrorKind::Locked, "{byte}: {error}");
+            assert!(error.text.render().contains("in use by another process"));
+        }
     }
 
     fn at() -> At {

@@ -16,3 +16,4 @@ mod own;
 mod race;
 mod roots;
 mod scene;
+mod taken;
