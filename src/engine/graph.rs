@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::definition::Definition;
 use crate::engine::failure::At;
+use crate::engine::place;
 use crate::engine::qcow2::backing::{self, Doubt};
 use crate::engine::qcow2::chain;
 use crate::engine::qcow2::header::Header;
@@ -259,11 +260,12 @@ pub fn is_clone(file: &Path) -> bool {
 /// # Errors
 /// As [`Ours::of`].
 pub fn ours(file: &Path) -> io::Result<Ours> {
-    let way = match reflink::is_clone(file) {
-        true => Way::Straight,
-        false => Way::Beneath,
-    };
-    Ours::of(file, own_folders(file), way)
+    let levels = own_folders(file);
+    if !reflink::is_clone(file) {
+        return Ours::of(file, levels, Way::Beneath);
+    }
+    let ours = Ours::of(file, levels, Way::Straight)?;
+    Ok(ours.within(place::clones()))
 }
 
 /// The folder for clones of the image, beside what a symbolic link leads to.

@@ -5,6 +5,7 @@
 //! does beside the image is done by that descriptor. The journal has the path and the inode number; whoever goes on
 //! after a start finds the same folder there, or does nothing.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -13,9 +14,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::failure::{At, kind};
+use crate::engine::reflink::is_clone;
 use crate::engine::{EngineError, EngineErrorKind};
-use crate::held::{self, Folder, Foreign, Ours};
+use crate::held::{self, First, Folder, Foreign, Ours};
+use crate::id::SetId;
 use crate::text::catalog::engine as texts;
+
+/// Names on the way from the folder of an image to a clone beside it: `.groupshot/<set>/<file>`.
+const CLONE: usize = 3;
 
 /// The folder of an image, as it was when an operation was planned.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +33,9 @@ pub struct Place {
     /// It, in the process that planned.
     #[serde(skip)]
     held: Option<Arc<Folder>>,
+    /// The folder for clones in it, once it was opened.
+    #[serde(skip, default = "clones")]
+    clones: First,
 }
 
 impl PartialEq for Place {
@@ -52,6 +61,7 @@ impl Place {
             folder: folder.to_owned(),
             inodes,
             held: Some(Arc::new(held)),
+            clones: clones(),
         })
     }
 
@@ -111,9 +121,10 @@ impl Place {
     /// A file of ours in it.
     ///
     /// # Errors
-    /// As [`Place::held`]; the file does not lie in it.
+    /// As [`Place::held`]; the file does not lie in it; [`Foreign::NotOurs`].
     pub fn ours(&self, file: &Path) -> io::Result<Ours> {
-        Ours::below(self.held()?, self.below(file)?)
+        let ours = Ours::below(self.held()?, self.below(file)?)?;
+        Ok(ours.within(self.clones.clone()))
     }
 
     /// Whether the file lies in it.
@@ -128,6 +139,10 @@ impl Place {
     /// The I/O error; as [`Place::held`].
     pub fn open(&self, file: &Path) -> io::Result<File> {
         let below = self.below(file)?;
+        if is_clone(file) && below.components().count() == CLONE {
+            let ours = self.ours(file)?;
+            return ours.folder()?.open_file(ours.name(), false);
+        }
         let name = below.file_name().ok_or(Foreign::NotRegular)?;
         let above = below.parent().unwrap_or(Path::new(""));
         let folder = self.held()?.beneath(above, held::Way::Straight)?;
@@ -161,6 +176,29 @@ fn walk(folder: &Path) -> io::Result<(Vec<u64>, io::Result<Folder>)> {
         inodes.push(here.identity()?.inode);
     }
     Ok((inodes, Ok(here)))
+}
+
+/// The folder for clones beside an image.
+pub(crate) fn clones() -> First {
+    First::new(require_clones)
+}
+
+/// Refuses a folder in the place of one for clones that is not the server's, or holds something and no set: who may
+/// rename beside an image can put any folder of root there.
+///
+/// # Errors
+/// [`Foreign::Shared`], [`Foreign::NotOurs`]; the I/O error.
+pub(crate) fn require_clones(folder: &Folder) -> io::Result<()> {
+    folder.require_private()?;
+    let names = folder.names()?;
+    let is_set = |name: &OsString| {
+        let name = name.to_str();
+        name.is_some_and(|name| name.parse::<SetId>().is_ok())
+    };
+    match names.is_empty() || names.iter().any(is_set) {
+        true => Ok(()),
+        false => Err(Foreign::NotOurs.into()),
+    }
 }
 
 fn swapped(at: &At, folder: &Path, image: &Path, error: &io::Error) -> EngineError {

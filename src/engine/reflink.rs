@@ -16,7 +16,7 @@ use rustix::fs::{IFlags, ioctl_ficlone};
 use crate::engine::extents;
 use crate::engine::failure::{At, kind};
 use crate::engine::locks::ImageLock;
-use crate::engine::place::Place;
+use crate::engine::place::{self, Place};
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::space::Reserve;
 use crate::engine::{
@@ -353,15 +353,15 @@ fn trial(place: &Place, source: &File) -> io::Result<()> {
 fn require_own(beside: &Folder) -> io::Result<()> {
     match beside.look(FOLDER)? {
         None => Ok(()),
-        Some(_) => beside.child(FOLDER)?.require_private(),
+        Some(_) => place::require_clones(&beside.child(FOLDER)?),
     }
 }
 
 /// What keeps this process from making a file beside the image that may take its place, if it is a permission.
 pub(crate) fn forbidden(image: &Path) -> Option<String> {
     let folder = folder_of(image).ok()?;
-    let beside = folder.parent()?;
-    let folder = Folder::follow(beside).ok()?;
+    let beside = held::canonicalize(folder.parent()?).ok()?;
+    let folder = Folder::straight(&beside).ok()?;
     if let Err(e) = require_own(&folder) {
         return Some(format!("{}: {e}", beside.join(FOLDER).display()));
     }

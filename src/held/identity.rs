@@ -169,6 +169,9 @@ pub enum Foreign {
     /// The way to it leads through a link that was not there when it was recorded.
     #[error("a symbolic link above it leads elsewhere")]
     Astray,
+    /// A folder that is not the server's has the name of one of its own.
+    #[error("the folder of that name holds nothing that the server makes")]
+    NotOurs,
     /// Nothing is recorded of a file of that name.
     #[error("it lies under the image and was not there when the image was imported")]
     Unrecorded,

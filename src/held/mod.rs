@@ -37,7 +37,7 @@ pub use change::{
 pub use folder::{Folder, Way, open, open_any, open_straight, read, read_any, read_text};
 pub use identity::{Foreign, Identity, Kind, exposed, foreign, trust};
 pub use own::{
-    NotReplaced, Ours, append, discard, folder_of_ours, make_folders, make_path, place,
+    First, NotReplaced, Ours, append, discard, folder_of_ours, make_folders, make_path, place,
     remove_file, remove_folders, replace, replace_as, sync_folder,
 };
 pub use silence::{

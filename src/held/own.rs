@@ -5,7 +5,7 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags, openat, renameat};
 
@@ -199,11 +199,45 @@ pub fn make_path(folder: &Path, mode: u32) -> io::Result<Folder> {
     Folder::follow(folder)
 }
 
+/// A folder of ours that is held from when it was first opened, by all who share this.
+#[derive(Debug, Clone)]
+pub struct First {
+    held: Arc<Mutex<Option<Folder>>>,
+    /// Whether what was opened is the folder that was meant.
+    judge: fn(&Folder) -> io::Result<()>,
+}
+
+impl First {
+    /// One that is not open yet; `judge` refuses another folder that stands under its name.
+    #[must_use]
+    pub fn new(judge: fn(&Folder) -> io::Result<()>) -> Self {
+        let held = Arc::default();
+        Self { held, judge }
+    }
+
+    fn open(&self, open: impl FnOnce() -> io::Result<Folder>) -> io::Result<Folder> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*held {
+            // One that was removed has no name any more.
+            Some(folder) if folder.identity()?.links > 0 => folder.again(),
+            _ => {
+                let folder = open()?;
+                (self.judge)(&folder)?;
+                let own = folder.again()?;
+                *held = Some(folder);
+                Ok(own)
+            }
+        }
+    }
+}
+
 /// Where a file of ours is, or will be: below a folder that is held, by way of folders that are ours. None of those is
 /// a link, and nobody else can exchange what is in them.
 #[derive(Debug)]
 pub struct Ours {
     root: Arc<Folder>,
+    /// How the first of the folders that are ours is opened, if not as the others.
+    first: Option<First>,
     /// The folders that are ours, from above.
     way: Vec<OsString>,
     name: OsString,
@@ -221,7 +255,13 @@ impl Ours {
         });
         let mut way = names.collect::<io::Result<Vec<_>>>()?;
         let name = way.pop().ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Self { root, way, name })
+        let first = None;
+        Ok(Self {
+            root,
+            first,
+            way,
+            name,
+        })
     }
 
     /// The file of that path, of which the last `levels` folders are ours. The folder above those is opened; links on
@@ -244,8 +284,24 @@ impl Ours {
     pub fn named(&self, name: &OsStr) -> Self {
         Self {
             root: Arc::clone(&self.root),
+            first: self.first.clone(),
             way: self.way.clone(),
             name: name.to_owned(),
+        }
+    }
+
+    /// The first of its folders is held from when it was first opened, whatever its name leads to later.
+    #[must_use]
+    pub fn within(self, first: First) -> Self {
+        let first = Some(first);
+        Self { first, ..self }
+    }
+
+    /// One of its folders, opened by `open`.
+    fn step(&self, depth: usize, open: impl FnOnce() -> io::Result<Folder>) -> io::Result<Folder> {
+        match self.first.as_ref().filter(|_| depth == 0) {
+            Some(first) => first.open(open),
+            None => open(),
         }
     }
 
@@ -267,8 +323,8 @@ impl Ours {
     /// The I/O error; [`Foreign::Link`], [`Foreign::Shared`].
     pub fn folder(&self) -> io::Result<Folder> {
         let mut folder = self.root.again()?;
-        for step in &self.way {
-            folder = folder.child(step)?;
+        for (depth, step) in self.way.iter().enumerate() {
+            folder = self.step(depth, || folder.child(step))?;
             folder.require_private()?;
         }
         Ok(folder)
@@ -280,8 +336,8 @@ impl Ours {
     /// As [`Ours::folder`].
     pub fn make(&self) -> io::Result<Folder> {
         let mut folder = self.root.again()?;
-        for step in &self.way {
-            folder = make_child(&folder, step)?;
+        for (depth, step) in self.way.iter().enumerate() {
+            folder = self.step(depth, || make_child(&folder, step))?;
             folder.require_private()?;
         }
         Ok(folder)
@@ -340,7 +396,9 @@ impl Ours {
             let (Some(parent), Some(name)) = (above.last(), self.way.get(above.len() - 1)) else {
                 break;
             };
-            if !parent.remove_folder(name)? && parent.look(name)?.is_some() {
+            let there = parent.look(name)?;
+            let is_it = there.is_some_and(|it| folder.identity().is_ok_and(|own| own.is_same(&it)));
+            if is_it && !parent.remove_folder(name)? && parent.look(name)?.is_some() {
                 return Ok(());
             }
         }
@@ -354,8 +412,8 @@ impl Ours {
     pub fn sync(&self) -> io::Result<()> {
         let mut folder = self.root.again()?;
         folder.sync()?;
-        for step in &self.way {
-            folder = folder.child(step)?;
+        for (depth, step) in self.way.iter().enumerate() {
+            folder = self.step(depth, || folder.child(step))?;
             folder.require_private()?;
             folder.sync()?;
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -24,9 +24,11 @@ enum Other {
     Link,
     /// The same with the folder above the folder of the image.
     Above,
+    /// The same with the folder for clones beside the image.
+    Clones,
 }
 
-const OTHERS: [Other; 3] = [Other::Folder, Other::Link, Other::Above];
+const OTHERS: [Other; 4] = [Other::Folder, Other::Link, Other::Above, Other::Clones];
 
 /// The two names that are exchanged, and the folder of root.
 struct Trap {
@@ -42,6 +44,7 @@ impl Trap {
         let pool = folder.parent().unwrap();
         let own = match kind {
             Other::Above => pool.to_owned(),
+            Other::Clones => folder.join(".groupshot"),
             _ => folder.to_owned(),
         };
         let beside = own.with_file_name("other");
@@ -55,7 +58,7 @@ impl Trap {
         match kind {
             Other::Link => symlink(&guarded, &beside).unwrap(),
             Other::Above => chown(&scene.site.images, Some(65_534), Some(65_534)).unwrap(),
-            Other::Folder => {}
+            Other::Folder | Other::Clones => {}
         }
         let mut trap = Self {
             own,
@@ -83,10 +86,11 @@ impl Trap {
 
     /// As it was in the beginning, whichever side it is on.
     fn put_back(&self, scene: &Scene) {
-        if !scene.image.exists() {
+        let is_other = |name: &Path| name.is_symlink() || name.join("mine").exists();
+        if is_other(&self.own) {
             self.swap();
         }
-        assert!(scene.image.exists());
+        assert!(scene.image.exists() && is_other(&self.other));
     }
 
     fn assert_untouched(&self, what: &str) {
@@ -117,7 +121,8 @@ fn beside(scene: &Scene) -> Vec<String> {
         "find",
         &[folder, "-mindepth", "1", "-type", "f", "-printf", "%P\n"],
     );
-    let mut found: Vec<_> = found.lines().map(str::to_owned).collect();
+    let found = found.lines().filter(|file| *file != "other/mine");
+    let mut found: Vec<_> = found.map(str::to_owned).collect();
     found.sort();
     found
 }
