@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
 
-use super::scene::{Scene, end, may_run, seen};
+use super::scene::{Exchange, Scene, end, may_run, seen};
 use crate::support::gate::Gate;
 use crate::support::server::{Options, Server};
 use crate::support::site::{Ground, Image};
@@ -137,5 +137,57 @@ fn a_finished_export_in_the_place_of_a_new_one_is_neither_changed_nor_removed() 
         assert!(!root.join(&new).exists(), "{point}: {:?}", names(&root));
         fs::rename(&part, &finished).unwrap();
         assert!(whole() == before, "{point}: {:?}", names(&finished));
+    }
+}
+
+/// Below the root, where somebody else may rename.
+#[test]
+fn nothing_is_exported_into_a_folder_that_is_exchanged_with_the_one_that_was_named() {
+    if !may_run("folders of exports exchanged for folders of root") {
+        return;
+    }
+    for point in [
+        "export.read.before",
+        "export.copy.after",
+        "export.reveal.before",
+    ] {
+        let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
+        let root = scene.site.images.join("exports");
+        let (named, other) = (root.join("named"), root.join("other"));
+        for folder in [&root, &named, &other] {
+            fs::create_dir(folder).unwrap();
+        }
+        for folder in [&root, &named] {
+            chown(folder, Some(65_534), Some(65_534)).unwrap();
+        }
+        fs::write(other.join("mine"), "of root").unwrap();
+        let gate = Gate::new();
+        let config = scene.site.configuration(&format!(
+            "[export]\nroots = [{:?}]\n",
+            root.to_str().unwrap()
+        ));
+        let server = Server::with(&Options {
+            args: &["--config", config.to_str().unwrap()],
+            env: &[("GROUPSHOT_FAILPOINTS", &gate.at(point))],
+            data: Some(&scene.site.data),
+            ..Options::default()
+        });
+        let wire = Wire::new(&server);
+        let set = wire.take(&scene.group(&wire), "one");
+        scene.site.wait_for_journals();
+        let started = wire.export(&set, named.to_str().unwrap(), None).unwrap();
+        assert_eq!(started.value, STARTED, "{point}: {}", wire.why(&started));
+        gate.reached();
+        Exchange::once(&named, &other);
+        gate.open();
+        let job = end(&wire, &started, point);
+        assert_ne!((job.state, job.code), (7, 0), "{point}: {job:?}");
+        assert!(
+            job.error.contains(named.to_str().unwrap()),
+            "{point}: {job:?}"
+        );
+        scene.site.wait_for_journals();
+        assert_eq!(names(&named), ["mine"], "{point}");
+        assert_eq!(names(&other), [""; 0], "{point}");
     }
 }

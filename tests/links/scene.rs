@@ -198,6 +198,11 @@ impl Exchange {
         }
     }
 
+    /// Exchanges them once, as root.
+    pub(super) fn once(a: &Path, b: &Path) {
+        renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
+    }
+
     pub(super) fn stop(self) {
         drop(self);
     }

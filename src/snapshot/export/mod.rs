@@ -252,10 +252,16 @@ async fn check(
         let unusable = |e| ExportRefused::InvalidParameter(intent.directory.refusal(&e));
         let place = intent.directory.open().map_err(unusable)?;
         let resource = Resource::Export(intent.set.id, place.key().map_err(unusable)?);
-        match place.has(&intent.target()).map_err(unusable)? {
-            true => Err(ExportRefused::InvalidState(intent.exists())),
-            false => Ok((intent, resource)),
+        if place.has(&intent.target()).map_err(unusable)? {
+            return Err(ExportRefused::InvalidState(intent.exists()));
         }
+        let directory = intent.directory.clone().holding(&place);
+        let directory = directory.map_err(unusable)?;
+        let intent = Intent {
+            directory,
+            ..intent
+        };
+        Ok((intent, resource))
     });
     checked.await.unwrap_or_else(|error| {
         Err(match error.refused(&core) {

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,25 @@ pub struct Directory {
     pub root: PathBuf,
     /// The way from there; empty for the root itself.
     pub below: PathBuf,
+    /// `st_ino` of the directory when the export was planned; an older version noted none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inode: Option<u64>,
+    /// It, in the process that planned.
+    #[serde(skip)]
+    held: Held,
 }
+
+/// An open folder, which says nothing of what is equal.
+#[derive(Debug, Clone, Default)]
+struct Held(Option<Arc<Folder>>);
+
+impl PartialEq for Held {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Held {}
 
 impl Directory {
     /// The directory `named` by a client, if one of `roots` admits it by name.
@@ -40,6 +59,8 @@ impl Directory {
             Some(Self {
                 root: root.clone(),
                 below: below.to_owned(),
+                inode: None,
+                held: Held::default(),
             })
         };
         roots
@@ -66,6 +87,52 @@ impl Directory {
         let root = Folder::follow(&self.root)?;
         let folder = root.beneath(&self.below, Way::Beneath)?;
         Ok(Place { folder })
+    }
+
+    /// The same with what was opened: only that is meant from now on.
+    ///
+    /// # Errors
+    /// No more files can be opened.
+    pub(crate) fn holding(self, place: &Place) -> io::Result<Self> {
+        let folder = place.folder.again()?;
+        Ok(Self {
+            inode: Some(folder.identity()?.inode),
+            held: Held(Some(Arc::new(folder))),
+            ..self
+        })
+    }
+
+    /// Opens it, if it is the directory that was planned into.
+    ///
+    /// # Errors
+    /// As [`Directory::open`]; another one stands in its place.
+    pub(crate) fn here(&self) -> io::Result<Place> {
+        let place = self.open()?;
+        let found = place.folder.identity()?;
+        let is_it = match &self.held.0 {
+            Some(held) => held.identity()?.is_same(&found),
+            None => self.inode.is_none_or(|inode| inode == found.inode),
+        };
+        match (is_it, self.inode) {
+            (false, Some(expected)) => {
+                let found = found.inode;
+                Err(Foreign::Other { expected, found }.into())
+            }
+            _ => Ok(place),
+        }
+    }
+
+    /// The directory that was planned into, whatever stands in its place now; after a start, as [`Directory::here`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn held(&self) -> io::Result<Place> {
+        match &self.held.0 {
+            Some(held) => Ok(Place {
+                folder: held.again()?,
+            }),
+            None => self.here(),
+        }
     }
 
     /// Why it cannot be used, for the client.
@@ -203,6 +270,8 @@ mod tests {
             let directory = Directory {
                 root: root.clone(),
                 below: below.into(),
+                inode: None,
+                held: Held::default(),
             };
             let opened = directory.open();
             opened.map_err(|e| directory.refusal(&e).id().to_owned())
@@ -234,6 +303,8 @@ mod tests {
         let directory = Directory {
             root: root.clone(),
             below: "in".into(),
+            inode: None,
+            held: Held::default(),
         };
         let place = directory.open().unwrap();
         fs::rename(root.join("in"), root.join("moved")).unwrap();

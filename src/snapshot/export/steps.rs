@@ -406,18 +406,24 @@ fn described(place: &Place, name: &str) -> io::Result<Option<Manifest>> {
 
 fn open(op: &Op) -> Result<Place, EngineError> {
     let directory = &op.kind.intent.directory;
-    directory.open().map_err(|e| EngineError {
-        kind: failure::kind(&e),
-        text: directory.refusal(&e),
-    })
+    directory.here().map_err(|e| unusable(op, &e))
 }
 
-/// A directory that is gone holds nothing of ours.
+/// The directory, whatever stands in its place now. One that is gone, or that another one stands in the place of after
+/// a start, holds nothing of ours.
 fn open_if_there(op: &Op) -> Result<Option<Place>, EngineError> {
-    match open(op) {
+    match op.kind.intent.directory.held() {
         Ok(place) => Ok(Some(place)),
-        Err(e) if e.kind == EngineErrorKind::Missing => Ok(None),
-        Err(e) => Err(e),
+        Err(e) if failure::kind(&e) == EngineErrorKind::Missing => Ok(None),
+        Err(e) if held::foreign(&e).is_some() => Ok(None),
+        Err(e) => Err(unusable(op, &e)),
+    }
+}
+
+fn unusable(op: &Op, error: &io::Error) -> EngineError {
+    EngineError {
+        kind: failure::kind(error),
+        text: op.kind.intent.directory.refusal(error),
     }
 }
 
