@@ -71,7 +71,7 @@ impl At {
             EngineErrorKind::Missing => texts::FILE_MISSING,
             EngineErrorKind::Full => texts::FILE_FULL,
             EngineErrorKind::Denied => texts::FILE_DENIED,
-EngineErrorKind::Silent => texts::FILE_SILENT,
+            EngineErrorKind::Silent => texts::FILE_SILENT,
             EngineErrorKind::Locked => texts::LOCKED,
             _ if held::foreign(error).is_some() => texts::FILE_SWAPPED,
             _ => texts::FILE_FAILED,
