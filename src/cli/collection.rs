@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::client::{Client, Object, Reference, Value};
 use crate::id::VmId;
+use crate::text::catalog::provider::GROUP_GONE;
 
 use super::failure::Failure;
 use super::output::{Output, count, one_line, table};
@@ -239,7 +240,8 @@ async fn list(client: &Client, output: &Output) -> Result<(), Failure> {
 
 /// The ids of members that no longer exist, as our server tells them.
 fn gone(description: &str) -> Vec<&str> {
-    let ids = description.strip_prefix("members that no longer exist: ");
+    let told = GROUP_GONE.en_us.split('{').next().unwrap_or_default();
+    let ids = description.strip_prefix(told);
     let ids = ids.into_iter().flat_map(|ids| ids.split(", "));
     ids.filter(|id| id.parse::<VmId>().is_ok()).collect()
 }

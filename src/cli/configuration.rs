@@ -67,8 +67,11 @@ fn refused(
         let result = json!({"file": file, "ok": false, "refusals": objects, "warnings": warnings});
         output.result(result, String::new)?;
         let number = count(failures.len(), "reason");
-        let text = format_args!("{file}: no server starts here: {number}");
+        let text = format_args!("{file}: a server would not start: {number}");
         return Ok(Failure::new(exit, text));
+    }
+    for warning in warnings {
+        output.note(format_args!("warning: {warning}"));
     }
     let mut failures = failures.into_iter().rev();
     let last = failures.next().map(|f| f.message).unwrap_or_default();

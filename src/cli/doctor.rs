@@ -66,7 +66,9 @@ async fn look(checkup: &Checkup) -> Result<Vec<Finding>, Failure> {
     match checkup.answer(Wish::Look, Tell::new(None)).await? {
         Answer::Findings(findings) => Ok(findings),
         Answer::Error(why) => Err(Failure::failed(why)),
-        _ => Err(Failure::failed("the server answers something else")),
+        _ => Err(Failure::failed(
+            "unexpected answer from the server; is it a different version?",
+        )),
     }
 }
 

@@ -31,7 +31,9 @@ pub(super) fn run(data_dir: &Path, yes: bool, output: &Output) -> Result<(), Fai
         output.note(problem);
     }
     match (told.state, told.problems.len()) {
-        (RebuildState::Planned, _) => Err(Failure::failed("nothing is written yet: say --yes")),
+        (RebuildState::Planned, _) => {
+            Err(Failure::failed("nothing was written; repeat with --yes"))
+        }
         (_, 0) => Ok(()),
         (_, n) => Err(Failure::failed(format_args!(
             "{} cannot be read",
@@ -100,12 +102,14 @@ fn in_words(told: &Rebuild) -> String {
         ));
     }
     for (id, name) in &told.records {
-        lines.push(format!("the record of snapshot set `{name}` {id}"));
+        lines.push(format!(
+            "the record of snapshot set `{name}` {id} is written anew"
+        ));
     }
     for away in &told.damaged {
         let files: Vec<_> = away.files.iter().map(|f| f.display().to_string()).collect();
         lines.push(format!(
-            "snapshot set `{}` {}, disk {} counts as damaged, for files are away: {}",
+            "snapshot set `{}` {}, disk {} counts as damaged: files are missing: {}",
             away.name,
             away.set,
             away.disk,
@@ -128,7 +132,7 @@ fn in_words(told: &Rebuild) -> String {
     }
     if let Some((held, counted)) = told.behind {
         lines.push(format!(
-            "the database holds {held} transactions and had {counted}: it goes on from there"
+            "the database holds {held} transactions and had {counted}; numbering continues after {counted}"
         ));
     }
     if told.open > 0 {
@@ -136,9 +140,9 @@ fn in_words(told: &Rebuild) -> String {
         lines.push(format!("{open} in flight: the next start ends them"));
     }
     match told.state {
-        RebuildState::Whole => lines.push("there is nothing to make again".to_owned()),
+        RebuildState::Whole => lines.push("there is nothing to rebuild".to_owned()),
         RebuildState::Planned => {}
-        RebuildState::Done => lines.push("made again".to_owned()),
+        RebuildState::Done => lines.push("rebuilt".to_owned()),
     }
     lines.join("\n")
 }

@@ -81,7 +81,7 @@ impl Doctor {
     fn silent(&self, place: &Path, files: &BTreeSet<PathBuf>) -> Ailment {
         let (machines, sets) = self.concerned(place);
         let text = format!(
-            "does not answer: what serves it hangs, or the way there; mend or unmount it; of {} and {}, which are shown as they were known last, and no operation on them begins until it does",
+            "does not answer: the server or process behind it, or the connection to it, hangs; repair or unmount it; of {} and {}, which are shown as they were known last, and no operation on them begins until it does",
             listed(&machines, "machine", "machines"),
             listed(&sets, "snapshot set", "snapshot sets"),
         );
@@ -168,7 +168,7 @@ fn names(text: &str, folder: &Path) -> bool {
 fn folder_away(file: &Path) -> Option<(PathBuf, Away)> {
     let mut lowest = None;
     for folder in file.ancestors().skip(1) {
-        match fs::read_dir(folder) {
+        match held::ask(folder, || fs::read_dir(folder)) {
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 lowest = Some((folder.to_owned(), Away::Gone))
             }

@@ -262,21 +262,25 @@ async fn talk(stream: tokio::net::UnixStream, doctor: &Arc<Doctor>) -> io::Resul
 
 /// Has it done; tells how far it is meanwhile, if that is wanted and as long as somebody hears it.
 async fn carry_out(wish: Wish, doctor: &Arc<Doctor>, to: &mut OwnedWriteHalf) -> Answer {
-    let mut wanted = matches!(wish, Wish::Fix { progress: true, .. });
+    let wanted = matches!(wish, Wish::Fix { progress: true, .. });
     let (tell, mut told) = watch::channel(None);
-    let answer = doctor.answer(wish, &tell);
-    tokio::pin!(answer);
-    loop {
-        tokio::select! {
-            answer = &mut answer => return answer,
-            Ok(()) = told.changed(), if wanted => {
-                let now = told.borrow_and_update().clone();
-                if let Some(now) = now {
-                    wanted = say(to, Answer::Progress(now)).await.is_ok();
-                }
+    let working = async move {
+        let answer = doctor.answer(wish, &tell).await;
+        drop(tell);
+        answer
+    };
+    // Beside the work: whoever does not read holds up nothing but what is told.
+    let telling = async {
+        while wanted && told.changed().await.is_ok() {
+            let now = told.borrow_and_update().clone();
+            if let Some(now) = now {
+                say(to, Answer::Progress(now)).await?;
             }
         }
-    }
+        Ok::<_, io::Error>(())
+    };
+    let (answer, _heard) = tokio::join!(working, telling);
+    answer
 }
 
 async fn say(to: &mut OwnedWriteHalf, answer: Answer) -> io::Result<()> {
@@ -286,7 +290,7 @@ async fn say(to: &mut OwnedWriteHalf, answer: Answer) -> io::Result<()> {
     };
     let mut line = serde_json::to_vec(&reply)?;
     line.push(b'\n');
-    to.write_all(&line).await
+    tokio::time::timeout(PATIENCE, to.write_all(&line)).await?
 }
 
 /// Asks the server of a data directory. Blocks until it has answered, and tells how far it is meanwhile.

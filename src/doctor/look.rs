@@ -51,9 +51,10 @@ impl Doctor {
             found.push(unknown("the database", &error));
         }
         let doctor = Arc::clone(self);
-        let rest = tokio::task::spawn_blocking(move || doctor.rest(at_rest)).await;
-        match rest {
-            Ok(rest) => found.extend(self.folded(rest)),
+        // What folds them looks at folders.
+        let rest = move || doctor.folded(doctor.rest(at_rest));
+        match tokio::task::spawn_blocking(rest).await {
+            Ok(rest) => found.extend(rest),
             Err(error) => found.push(unknown("the check-up", &error)),
         }
         found.sort_by(|a, b| {

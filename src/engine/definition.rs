@@ -153,29 +153,31 @@ impl Definition {
         if it.id != id {
             return refuse(texts::DEFINITION_ID.with("id", it.id));
         }
-        it.check().map_err(|(disk, cause)| {
-            texts::DEFINITION_DISK
+        it.check().map_err(|(disk, cause)| match disk {
+            Some(disk) => texts::DEFINITION_DISK
                 .with("file", file.display())
                 .with("disk", disk)
-                .with("cause", cause)
+                .with("cause", cause),
+            None => fail(cause),
         })?;
         Ok(it)
     }
 
     /// The rules that types do not hold: each disk has an id of its own and an absolute path.
-    fn check(&self) -> Result<(), (String, String)> {
+    fn check(&self) -> Result<(), (Option<String>, String)> {
         let at = |disk: &str, text: Text| {
             let text = text.with("machine", &self.name).with("disk", disk);
-            Err((disk.to_owned(), text.render()))
+            Err((Some(disk.to_owned()), text.render()))
         };
+        let whole = |text: Text| Err((None, text.with("machine", &self.name).render()));
         if self.name.trim().is_empty() {
-            return at("*", texts::NAME_EMPTY.text());
+            return whole(texts::NAME_EMPTY.text());
         }
         if inventory::is_too_long(&self.name) {
-            return at("*", texts::NAME_TOO_LONG.with("limit", NAME_MAX));
+            return whole(texts::NAME_TOO_LONG.with("limit", NAME_MAX));
         }
         if self.disk.is_empty() {
-            return at("*", texts::NO_DISKS.text());
+            return whole(texts::NO_DISKS.text());
         }
         for (n, disk) in self.disk.iter().enumerate() {
             if !is_disk_id(&disk.id) {

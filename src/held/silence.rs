@@ -76,7 +76,7 @@ fn table() -> MutexGuard<'static, Table> {
 /// A file that cannot be looked at now, for a call where it lies does not come back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{place} does not answer: what serves it hangs, or the way there; mend or unmount it",
+    "{place} does not answer: the server or process behind it, or the connection to it, hangs; repair or unmount it",
     place = .0.display()
 )]
 pub struct Silent(pub PathBuf);

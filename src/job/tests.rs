@@ -285,7 +285,7 @@ async fn an_end_that_a_full_disk_refuses_is_written_later() {
         (held.state, &held.error),
         (JobState::Exception, &Some(error(2)))
     );
-    assert_eq!(house.jobs.all(), [held.clone()]);
+    assert_eq!(house.jobs.all(), std::slice::from_ref(&held));
     let late = house.jobs.cancel(id, CancelKind::Terminate, "ann").await;
     assert_eq!(late, Ok(Cancelled::TooLate));
     assert_eq!(house.store.state().jobs[&id].state, JobState::Running);

@@ -84,6 +84,6 @@ pub(super) fn nobody() -> Tell {
 pub(super) fn unexpected(answer: Answer) -> StartError {
     StartError::Failed(match answer {
         Answer::Error(why) => why,
-        _ => "the server answers something else; is it of another version?".to_owned(),
+        _ => "unexpected answer from the server; is it a different version?".to_owned(),
     })
 }

@@ -193,7 +193,7 @@ fn require_database(data_dir: &Path) -> Result<(), StartError> {
     match there || !files.any(|file| file.path().is_file()) {
         true => Ok(()),
         false => Err(StartError::Refused(format!(
-            "{} is missing or empty, and sets/ holds files of snapshot sets: put the database back, or run `groupshot doctor --rebuild --data-dir {}`, which makes it anew from the records of the sets, or, to begin anew, move sets/ away",
+            "{} is missing or empty, and sets/ holds files of snapshot sets: put the database back; or rebuild it from the records of the sets with `groupshot doctor --rebuild --data-dir {}`; or, to start empty, move sets/ away",
             file.display(),
             data_dir.display()
         ))),

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::failpoint;
-use crate::id::{CollectionId, SetId, VmId};
+use crate::id::{CollectionId, VmId};
 use crate::snapshot::core::{Core, Deps, Passage};
 use crate::snapshot::damage::Spaces;
 use crate::snapshot::files::Files;
@@ -56,12 +56,6 @@ impl Coordinator {
     #[must_use]
     pub fn machine_holder(&self, machine: VmId) -> Option<Holder> {
         self.core.members.holder(Resource::Machine(machine))
-    }
-
-    /// Who works on this set.
-    #[must_use]
-    pub fn set_holder(&self, set: SetId) -> Option<Holder> {
-        self.core.members.holder(Resource::Set(set))
     }
 
     /// The table of leases, for operations of other modules (export, removal of a machine).

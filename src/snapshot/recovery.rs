@@ -97,7 +97,7 @@ pub enum RecoveryError {
     Unreadable(PathBuf, Unreadable),
     /// A journal without the record of its commit, though what that commits is there.
     #[error(
-        "{0} is damaged: its last record is gone, and what that commits is done; put the journal back from a backup, or move it away and run `groupshot doctor --rebuild`"
+        "{0} is damaged: its last record is missing, although what it commits has been done; put the journal back from a backup, or move it away and run `groupshot doctor --rebuild`"
     )]
     Shortened(PathBuf),
     /// Two journals claim the same machine.

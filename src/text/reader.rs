@@ -38,7 +38,7 @@ pub fn told(message: &str) -> String {
     }
     if let Some(rest) = message.strip_prefix("unknown variant ") {
         let (found, known) = rest.split_once(", expected ").unwrap_or((rest, ""));
-        return format!("expected {}, found {found}", one_of(known));
+        return format!("expected {}, found {found}", known);
     }
     if let Some(expected) = message.strip_prefix("wanted ") {
         return format!("expected {}", people(expected));
@@ -71,7 +71,7 @@ pub fn told_of(text: &str, message: &str, place: Option<Range<usize>>) -> String
 pub fn told_of_json(error: &serde_json::Error) -> String {
     if !error.is_data() {
         return format!(
-            "no JSON at line {}, column {}",
+            "not valid JSON at line {}, column {}",
             error.line(),
             error.column()
         );
@@ -84,7 +84,7 @@ pub fn told_of_json(error: &serde_json::Error) -> String {
 #[must_use]
 pub fn told_of_file(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::InvalidData => "it is no text in UTF-8".to_owned(),
+        io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
         _ => error.to_string(),
     }
 }
@@ -133,12 +133,6 @@ fn thing(found: &str) -> String {
 fn known_ones(known: &str) -> String {
     match known.is_empty() || known.starts_with("there are no") {
         true => String::new(),
-        false => format!(", expected {}", one_of(known)),
+        false => format!(", expected {}", known),
     }
-}
-
-fn one_of(known: &str) -> String {
-    known
-        .strip_prefix("one of ")
-        .map_or_else(|| known.to_owned(), |names| format!("one of {names}"))
 }

@@ -159,7 +159,7 @@ impl Live {
 ///
 /// # Errors
 /// [`TlsError`].
-pub fn check(files: &Files, now: Timestamp) -> Result<Vec<String>, TlsError> {
+fn check(files: &Files, now: Timestamp) -> Result<Vec<String>, TlsError> {
     match &files.pair {
         Some(pair) => Ok(server::build(files, pair, now)?.warnings),
         None => {

@@ -150,7 +150,7 @@ impl Scene {
 
     /// Made again, and a second time there is nothing to do.
     fn rebuilds(&self, what: &str) {
-        for (n, said) in ["made again", "nothing to make again"].iter().enumerate() {
+        for (n, said) in ["rebuilt", "nothing to rebuild"].iter().enumerate() {
             let out = self.rebuild(&["--yes"]);
             let told = text(&out.stdout).to_owned() + &text(&out.stderr);
             assert_eq!(out.status.code(), Some(0), "{what}, {n}: {told}");
@@ -438,10 +438,7 @@ fn a_rebuild_that_is_killed_at_any_step_is_done_by_the_next_one() {
         scene.assert_whole(point);
         // What is made again has what comes after it.
         let out = scene.rebuild(&["--yes"]);
-        assert!(
-            text(&out.stdout).contains("nothing to make again"),
-            "{point}"
-        );
+        assert!(text(&out.stdout).contains("nothing to rebuild"), "{point}");
         scene.put_database(&whole);
     }
 }

@@ -213,7 +213,7 @@ impl Place {
         match self.folder.remove_tree(name, made) {
             Err(error) if held::foreign(&error).is_some() => {
                 let folder = self.folder.path().join(name);
-                tracing::warn!(folder = %folder.display(), %error, "What stands in the place of an export is not ours and stays");
+                tracing::warn!(folder = %folder.display(), %error, "What stands in the place of this export is not ours and is left alone");
                 Ok(())
             }
             Err(e) => Err(e),

@@ -390,7 +390,7 @@ fn discard(op: &Op, place: &Place) -> io::Result<()> {
         && let Ok(Some(manifest)) = described(place, &name)
         && manifest.job != op.kind.intent.job
     {
-        tracing::warn!(folder = %name, "What stands in the place of an export is another one and stays");
+        tracing::warn!(folder = %name, "The folder in the place of this export belongs to another export and is left alone");
         return Ok(());
     }
     place.remove(&name, made.as_ref())

@@ -16,7 +16,7 @@ super::messages! {
     ENUMERATE_TIMED_OUT = "operation.enumerate-timed-out", "the enumeration was not begun within {seconds} s (OperationTimeout): others of this user are evaluated; try again with fewer at a time";
     NO_ITEM_IN_TIME = "operation.no-item-in-time", "no item was found within {seconds} s (OperationTimeout); the enumeration stays open, and another Pull goes on where it stands";
     NO_ITEM_IN_MAX_TIME = "operation.no-item-in-max-time", "no item was found within {seconds} s (MaxTime); the enumeration stays open, and another Pull goes on where it stands";
-    LATE = "operation.late", "the time of the operation ({seconds} s) was over before it could begin";
+    LATE = "operation.late", "OperationTimeout ({seconds} s) had passed before the operation could begin";
     READ_TIMED_OUT = "operation.read-timed-out", "the request was not read within {seconds} s: other requests of this user are evaluated; try again with fewer at a time";
     BROKEN_EVALUATION = "operation.broken-evaluation", "the evaluation broke down; the log of the server tells more";
     GET_TIMED_OUT = "operation.get-timed-out", "the instance of {class} was not found within {seconds} s (OperationTimeout)";

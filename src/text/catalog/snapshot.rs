@@ -27,8 +27,8 @@ super::messages! {
     MEMBER_UNREADABLE = "snapshot.member-unreadable", "machine {machine}: its definition is there and cannot be read";
     TOPS_ANEW = "snapshot.tops-anew", "writing tops.json of machine {machine} anew";
     MEMBER_TROUBLE = "snapshot.member-trouble", "machine {machine} cannot be used as it is: {cause}";
-    MEMBER_SILENT = "snapshot.member-silent", "machine {machine}: {file} does not answer: what serves it hangs, or the way there; mend or unmount it, or wait";
-    FILE_SILENT = "snapshot.file-silent", "{file} does not answer: what serves it hangs, or the way there; mend or unmount it, or wait";
+    MEMBER_SILENT = "snapshot.member-silent", "machine {machine}: {file} does not answer: the server or process behind it, or the connection to it, hangs; repair or unmount it, or wait";
+    FILE_SILENT = "snapshot.file-silent", "{file} does not answer: the server or process behind it, or the connection to it, hangs; repair or unmount it, or wait";
     FILE_IN_USE = "snapshot.file-in-use", "waiting until job {job} no longer uses {file}: {doing}";
     ORDERED = "snapshot.ordered", "{cause}";
     INTERNAL = "snapshot.internal", "the work ended without a result; the log of the server tells more";
