@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, yield_now};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use groupshot::held;
 use groupshot::id::VmId;
 use groupshot::inventory::{Format, PowerState};
 use jiff::Timestamp;
+use tempfile::TempDir;
 
 use crate::support::fuse::Served;
 use crate::support::tools::{Opened, full};
@@ -38,23 +39,52 @@ fn machine(data: &Path, name: &str, image: &Path) -> VmId {
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// A data directory with a machine on the host's file system and one on a file that can hang.
+struct Scene {
+    folder: TempDir,
+    data: PathBuf,
+    served: Served,
+    healthy: VmId,
+    hung: VmId,
+    clock: Arc<ManualClock>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        fs::create_dir(&data).unwrap();
+        let image = folder.path().join("a.raw");
+        fs::write(&image, [1; 4096]).unwrap();
+        let served = Served::new(folder.path());
+        Self {
+            healthy: machine(&data, "healthy", &image),
+            hung: machine(&data, "hung", &served.file),
+            clock: ManualClock::at(Timestamp::UNIX_EPOCH),
+            folder,
+            data,
+            served,
+        }
+    }
+
+    fn open(&self) -> Library {
+        Library::open(&self.data, self.clock.clone()).unwrap()
+    }
+}
+
 #[test]
 fn a_file_that_does_not_answer_keeps_no_machine_but_its_own_from_work() {
     if !full("an image on a hung file system") {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    fs::create_dir(&data).unwrap();
-    let [image, other, third] = ["a.raw", "b.raw", "c.raw"].map(|name| folder.path().join(name));
-    for file in [&image, &other, &third] {
+    let scene = Scene::new();
+    let (data, served, clock) = (&scene.data, &scene.served, &scene.clock);
+    let (healthy, hung) = (scene.healthy, scene.hung);
+    let [image, other, third] = ["a.raw", "b.raw", "c.raw"].map(|n| scene.folder.path().join(n));
+    for file in [&other, &third] {
         fs::write(file, [1; 4096]).unwrap();
     }
-    let served = Served::new(folder.path());
-    let healthy = machine(&data, "healthy", &image);
-    let hung = machine(&data, "hung", &served.file);
-    let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-    let library = Arc::new(Library::open(&data, clock.clone()).unwrap());
+    let library = scene.open();
     assert_eq!(library.machines().len(), 2);
     let known = library.machine(hung).unwrap();
 
@@ -69,7 +99,7 @@ fn a_file_that_does_not_answer_keeps_no_machine_but_its_own_from_work() {
     assert!(library.is_ailing(hung) && !library.is_ailing(healthy));
     // What happens to other machines is seen.
     let qemu = Opened::new(&image, &[]);
-    let new = machine(&data, "new", &third);
+    let new = machine(data, "new", &third);
     clock.advance(SECOND);
     library.catch_up();
     assert_eq!(library.shown_state(healthy), PowerState::Running);
@@ -108,16 +138,10 @@ fn a_library_opens_while_a_file_does_not_answer_and_knows_the_rest() {
     if !full("an image on a hung file system") {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    fs::create_dir(&data).unwrap();
-    let image = folder.path().join("a.raw");
-    fs::write(&image, [1; 4096]).unwrap();
-    let served = Served::new(folder.path());
-    let healthy = machine(&data, "healthy", &image);
-    let hung = machine(&data, "hung", &served.file);
-    let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-    let open = || Library::open(&data, clock.clone()).unwrap();
+    let scene = Scene::new();
+    let (served, clock) = (&scene.served, &scene.clock);
+    let (healthy, hung) = (scene.healthy, scene.hung);
+    let open = || scene.open();
     let size = open().machine(hung).unwrap().disks[0].size;
     served.hang();
     let library = thread::scope(|scope| {
