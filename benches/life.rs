@@ -40,7 +40,7 @@ pub(crate) fn run(short: bool) {
         .block_on(Server::start(data.path(), &config))
         .unwrap();
     let address = server.address();
-    runtime.spawn(server.run_until(std::future::pending()));
+    runtime.spawn(async move { server.run_until(std::future::pending()).await });
     let machine = imported["id"].as_str().unwrap();
     let made = subject::command(address, &["collection", "create", "bench", machine]);
     let rig = Rig {

@@ -40,7 +40,7 @@ impl Subject {
             .block_on(Server::start(data.path(), &config))
             .unwrap();
         let address = server.address();
-        runtime.spawn(server.run_until(std::future::pending()));
+        runtime.spawn(async move { server.run_until(std::future::pending()).await });
         Self {
             address,
             _data: data,

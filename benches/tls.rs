@@ -27,7 +27,7 @@ pub(crate) fn run(short: bool) {
         .block_on(Server::start(data.path(), &config))
         .unwrap();
     let (plain, secure) = (server.address(), server.secure_address().unwrap());
-    runtime.spawn(server.run_until(std::future::pending()));
+    runtime.spawn(async move { server.run_until(std::future::pending()).await });
     let trust = Trust {
         insecure: true,
         ..Trust::default()

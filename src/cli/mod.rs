@@ -28,6 +28,7 @@ mod screen;
 mod serve;
 mod show;
 mod snapshot;
+mod stop;
 mod terminal;
 mod user;
 mod vm;
@@ -157,7 +158,7 @@ fn said(error: &clap::Error) -> String {
 
 fn run(command: Command, output: &Output) -> Result<(), Failure> {
     match command {
-        Command::Serve(command) => serve::run(&command),
+        Command::Serve(command) => serve::run(&command, output),
         Command::Quickstart(command) => quickstart::run(&command, output),
         Command::Collection(command) => remote::block_on(collection::run(command, output)),
         Command::Snapshot(command) => remote::block_on(snapshot::run(command, output)),

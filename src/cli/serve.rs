@@ -2,6 +2,7 @@
 //! terminal that it was started from is gone.
 
 use std::io::{self, Write};
+use std::mem::{self, ManuallyDrop};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use crate::telemetry;
 
 use super::failure::Failure;
 use super::local::{ConfigFile, DataDir, listen_address};
+use super::output::Output;
+use super::stop;
 use super::terminal::Terminal;
 
 #[derive(Debug, Args)]
@@ -44,7 +47,7 @@ fn machines(text: &str) -> Result<u32, String> {
     number.ok_or_else(|| format!("expected a whole number from 0 to {MACHINES_MAX}"))
 }
 
-pub(super) fn run(command: &Serve) -> Result<(), Failure> {
+pub(super) fn run(command: &Serve, output: &Output) -> Result<(), Failure> {
     let mut config = command.config.load()?;
     if let Some(address) = command.listen {
         config.listen.http = address;
@@ -62,12 +65,15 @@ pub(super) fn run(command: &Serve) -> Result<(), Failure> {
     start_logging(&config)?;
     // Before there are other threads: both read the environment, one changes it.
     let (sockets, notify) = (Sockets::from_environment()?, Notify::from_environment());
+    // Before the lines that say the server is there: whoever reads them may send a signal.
+    let stop = stop::listen(config.limits.stop_timeout, *output)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(serve(&data_dir, &config, sockets, notify));
-    // Work that is left to the next start must not keep this process from ending.
-    runtime.shutdown_background();
+    let result = runtime.block_on(serve(&data_dir, &config, sockets, notify, stop));
+    // Work that is left to the next start must not keep this process from ending; nor must its files, which the kernel
+    // closes.
+    mem::forget(runtime);
     result
 }
 
@@ -76,37 +82,25 @@ async fn serve(
     config: &Config,
     sockets: Sockets,
     notify: Notify,
+    stop: CancellationToken,
 ) -> Result<(), Failure> {
-    // Before the lines that say the server is there: whoever reads them may send a signal.
-    let mut signals = Signals::listen()?;
     let terminal = Terminal::at_start();
     let hangup = signal(SignalKind::hangup())?;
     let notify = Arc::new(notify);
     let server = Server::start_on(data_dir, config, sockets, notify.clone()).await?;
-    let gone = CancellationToken::new();
+    let server = ManuallyDrop::new(server);
     let reload = reload_on_hangup(hangup, terminal, server.reload(), notify.clone());
-    let told = gone.clone();
+    let (gone, stopping) = (stop.clone(), server.stopping());
     tokio::spawn(async move {
-        reload.await;
-        told.cancel();
+        tokio::select! {
+            () = reload => tracing::info!("The terminal has hung up"),
+            () = stopping => {}
+        }
+        gone.cancel();
     });
     announce(&server);
     notify.ready(&status(&server));
-    let stop = CancellationToken::new();
-    let twice = async {
-        tokio::select! {
-            () = signals.next() => {}
-            () = gone.cancelled() => tracing::info!("The terminal has hung up"),
-        }
-        stop.cancel();
-        signals.next().await;
-    };
-    tokio::select! {
-        ended = server.run_until(stop.cancelled()) => Ok(ended?),
-        () = twice => Err(Failure::failed(
-            "stopped at once by a second signal; the next start finishes or undoes what was under way",
-        )),
-    }
+    Ok(server.run_until(stop.cancelled()).await?)
 }
 
 /// One line for the service manager.
@@ -161,35 +155,4 @@ pub(super) fn start_logging(config: &Config) -> Result<(), Failure> {
         AuditTo::File(_) | AuditTo::Off => format!("{},audit=off", config.log.level),
     };
     telemetry::start(&level, config.log.format).map_err(Failure::usage)
-}
-
-/// SIGTERM and SIGINT, heard from the moment that this is made.
-struct Signals {
-    term: Signal,
-    int: Signal,
-}
-
-impl Signals {
-    /// Must be called within the runtime.
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Comes back with the next of them.
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
-    }
-}
-
-/// Listens for SIGTERM and SIGINT from now on; what it returns comes back with the first of them.
-/// Must be called within the runtime.
-pub(super) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    let mut signals = Signals::listen()?;
-    Ok(async move { signals.next().await })
 }

@@ -316,6 +316,13 @@ impl FrozenFiles {
         self.locks().contains_key(file)
     }
 
+    /// The files that are frozen now; none of them if some are just being frozen or let go.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let locks = self.locks.try_lock();
+        locks.map_or_else(|_| Vec::new(), |locks| locks.keys().cloned().collect())
+    }
+
     /// Lets these files go at once: no set names them any more.
     pub fn release<'a>(&self, files: impl IntoIterator<Item = &'a Path>) {
         let mut locks = self.locks();

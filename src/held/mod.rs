@@ -42,7 +42,7 @@ pub use own::{
 };
 pub use silence::{
     Silent, ask, canonicalize, give_up, is_any_silent, is_file, is_folder, is_silence, is_silent,
-    metadata, silent_at, silent_places, symlink_metadata, watch,
+    metadata, silent_at, silent_places, symlink_metadata, unanswered, watch,
 };
 
 #[cfg(test)]

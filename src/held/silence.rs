@@ -14,7 +14,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError, mpsc};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -114,6 +114,39 @@ pub fn silent_places() -> BTreeMap<PathBuf, PathBuf> {
     let silent = table.calls.values().filter(|c| c.silent);
     let told = silent.filter_map(|c| Some((c.place.clone()?, c.file.clone())));
     told.collect()
+}
+
+/// The mounts with files of these, or with files at which somebody looks just now, that do not answer within `limit`.
+/// Only those are asked that somebody else serves.
+pub fn unanswered(files: impl IntoIterator<Item = PathBuf>, limit: Duration) -> Vec<PathBuf> {
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let looked_at: Vec<_> = table().calls.values().map(|c| c.file.clone()).collect();
+    let folders = files.into_iter().chain(looked_at).map(|file| {
+        // A mount may be one file.
+        (file.parent().unwrap_or(&file).to_owned(), file)
+    });
+    let mut asked = BTreeMap::new();
+    for (_, file) in folders.collect::<BTreeMap<_, _>>() {
+        if let Some((mount, _)) = mount_of(&mounts, &file).filter(|(_, kind)| is_served(kind)) {
+            asked.insert(mount, file);
+        }
+    }
+    let (answer, answers) = mpsc::channel();
+    for (mount, file) in asked.clone() {
+        let answer = answer.clone();
+        // Its thread goes with the process.
+        thread::spawn(move || {
+            // What is remembered of a file is no answer.
+            if !ask(&file, || Ok(rustix::fs::statfs(&file)?)).is_err_and(|e| is_silence(&e)) {
+                let _ = answer.send(mount);
+            }
+        });
+    }
+    drop(answer);
+    while let Ok(mount) = answers.recv_timeout(limit) {
+        asked.remove(&mount);
+    }
+    asked.into_keys().collect()
 }
 
 /// Looks at a file by a system call that may not come back.
@@ -306,8 +339,6 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
 
     #[test]

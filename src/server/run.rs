@@ -4,6 +4,9 @@
 //!   data directory locked ▶ store ▶ engine, drivers ▶ jobs ▶ coordinator ▶ recovery
 //!     ▶ providers ▶ operation ▶ listener open … SIGTERM ▶ no new requests, open ones end ▶ store closed
 //! ```
+//!
+//! `groupshot serve` closes nothing else itself: closing a file can stand as any look at it (`held`). The kernel does it when the
+//! process is gone, and lets the data directory go at the very end.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -33,6 +36,7 @@ use crate::engine::overlay::Overlay;
 use crate::engine::reflink::Reflink;
 use crate::engine::sim::Sim;
 use crate::engine::space::Reserve;
+use crate::held;
 use crate::http::{self, Listener};
 use crate::id::JobId;
 use crate::job::Jobs;
@@ -52,6 +56,9 @@ use super::{
 
 /// What the parts of the server get beyond the time of requests and operations to end when it stops.
 const REST: Duration = Duration::from_secs(2);
+
+/// How long it may take to close the store, and to find out which mounts do not answer.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// How often it is looked what a stopping server waits for.
 const WATCH: Duration = Duration::from_secs(1);
@@ -84,10 +91,11 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub async fn start(data_dir: &Path, config: &Config) -> Result<Self, StartError> {
-        Self::start_on(data_dir, config, Sockets::default(), Arc::default()).await
+        Self::start_with(data_dir, config, Sockets::default(), Arc::default(), false).await
     }
 
-    /// [`Server::start`] under a service manager: on its sockets, if it has opened some, and telling it.
+    /// [`Server::start`] under a service manager: on its sockets, if it has opened some, and telling it. The data
+    /// directory is this process's until it is gone.
     ///
     /// # Errors
     /// [`StartError`].
@@ -97,10 +105,23 @@ impl Server {
         sockets: Sockets,
         notify: Arc<Notify>,
     ) -> Result<Self, StartError> {
+        Self::start_with(data_dir, config, sockets, notify, true).await
+    }
+
+    async fn start_with(
+        data_dir: &Path,
+        config: &Config,
+        sockets: Sockets,
+        notify: Arc<Notify>,
+        for_life: bool,
+    ) -> Result<Self, StartError> {
         enough_files(config.limits.connections, raise_open_files()).map_err(StartError::Config)?;
         fitness::require(config, data_dir, &sockets)?;
         let data_dir = make_data_dir(data_dir)?;
         let sqlite = records::open_store(&data_dir)?;
+        if for_life {
+            sqlite.keep_directory(&data_dir)?;
+        }
         records::require_known(&data_dir, &sqlite)?;
         relocate::writable(&data_dir)?;
         let parts = Parts::open(&data_dir, config, sqlite)?;
@@ -211,13 +232,18 @@ impl Server {
         }
     }
 
+    /// Comes back when it stops, whyever.
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.stop.clone().cancelled_owned()
+    }
+
     /// Serves until `signal`, then stops in order: no new connections, requests and operations that run may
     /// end within `limits.stop_timeout`, the store is closed. A job that still runs then is finished or
     /// undone by the next start.
     ///
     /// # Errors
     /// [`StartError::Failed`] if something could not be made durable; the process must end and recover.
-    pub async fn run_until(self, signal: impl Future<Output = ()>) -> Result<(), StartError> {
+    pub async fn run_until(&self, signal: impl Future<Output = ()>) -> Result<(), StartError> {
         let work = async {
             let broken = tokio::select! {
                 () = signal => None,
@@ -271,6 +297,26 @@ impl Server {
             tracing::warn!(
                 jobs = left.join(" "),
                 "Left to the next start, which finishes or undoes them"
+            );
+        }
+        if left.is_empty() && self.operation.requests() == 0 {
+            let store = Arc::clone(&self.store);
+            let closed = tokio::task::spawn_blocking(move || store.close());
+            let _late = timeout(CLOSING, closed).await;
+        }
+        self.tell_what_is_silent().await;
+    }
+
+    /// Names the mounts that keep the kernel from closing files there.
+    async fn tell_what_is_silent(&self) {
+        let files = self.frozen.files();
+        let asking = tokio::task::spawn_blocking(move || held::unanswered(files, CLOSING));
+        let silent = asking.await.unwrap_or_default();
+        if !silent.is_empty() {
+            let places: Vec<_> = silent.iter().map(|p| p.display().to_string()).collect();
+            tracing::warn!(
+                places = places.join(", "),
+                "Not waited for: they do not answer. The kernel may keep this process, which does nothing any more, and with it the lock of the data directory until they do; mend them or unmount them by force"
             );
         }
     }

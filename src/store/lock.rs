@@ -1,7 +1,8 @@
 //! One server per data directory.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::IntoRawFd;
 use std::path::{Path, PathBuf};
 
 use crate::held::Folder;
@@ -12,7 +13,7 @@ const FILE: &str = "groupshot.lock";
 /// Holds the data directory for this process, until dropped or until the process is gone however it dies.
 #[derive(Debug)]
 pub struct DirectoryLock {
-    _file: File,
+    file: File,
 }
 
 /// The directory could not be taken.
@@ -64,11 +65,22 @@ impl DirectoryLock {
             .set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
 impl DirectoryLock {
+    /// Holds the directory as long as this process lives, also when the lock is dropped. The kernel lets it go, after
+    /// it has closed everything else: a thread that still writes keeps it.
+    ///
+    /// # Errors
+    /// No more files can be opened.
+    pub fn keep(&self) -> io::Result<()> {
+        // The same description, and so the same lock.
+        let _until_the_end = self.file.try_clone()?.into_raw_fd();
+        Ok(())
+    }
+
     /// Whether nobody has `directory` now; nothing is made there.
     ///
     /// # Errors
@@ -87,10 +99,24 @@ fn holder(file: &mut File) -> String {
         .read_to_string(&mut text)
         .ok()
         .and_then(|_| text.trim().parse().ok());
-    pid.map_or_else(
-        || "another process".to_owned(),
-        |pid| format!("process {pid}"),
-    )
+    match pid {
+        None => "another process".to_owned(),
+        Some(pid) if is_ending(pid) => format!(
+            "process {pid}, which has ended but for files that the kernel cannot close, as where they lie does not \
+             answer: mend it or unmount it by force"
+        ),
+        Some(pid) => format!("process {pid}"),
+    }
+}
+
+/// Whether nothing of the process runs any more, though it is not gone (`PF_EXITING` in `proc_pid_stat(5)`).
+fn is_ending(pid: u32) -> bool {
+    const EXITING: u32 = 4;
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name of the program may hold anything.
+    let fields = text.rsplit_once(')').map(|(_, rest)| rest);
+    let flags = fields.and_then(|rest| rest.split_whitespace().nth(6)?.parse::<u32>().ok());
+    flags.is_some_and(|flags| flags & EXITING != 0)
 }
 
 #[cfg(test)]
@@ -107,6 +133,16 @@ mod tests {
         assert_eq!(holder, format!("process {}", std::process::id()));
         drop(first);
         DirectoryLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_is_kept_is_held_until_the_process_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DirectoryLock::take(dir.path()).unwrap();
+        lock.keep().unwrap();
+        drop(lock);
+        let busy = DirectoryLock::take(dir.path()).unwrap_err();
+        assert!(matches!(busy, LockError::Busy { .. }), "{busy}");
     }
 
     #[test]

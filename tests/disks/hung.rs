@@ -1,13 +1,19 @@
 //! An image on a mount that hangs: whoever asks is answered, other machines are worked on, and operations on its own
 //! machine are refused by name.
 
+use std::fs;
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
 use std::thread::yield_now;
+use std::time::{Duration, Instant};
 
 use groupshot::cim::Schema;
 use groupshot::cim::schema::VIRTUALIZATION_V2;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::support::fuse::Served;
-use crate::support::server::run_in;
+use crate::support::server::{PASSWORD, Server, USER, binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site};
 use crate::support::tools::full;
 use crate::support::wire::{STARTED, Wire};
@@ -140,4 +146,120 @@ fn a_hung_image_stalls_nobody_but_operations_on_its_own_machine_which_are_refuse
     drop(thaw);
     wait_for_health(&wire, &scene.hung);
     wire.take(&both, "again");
+}
+
+/// Whether nothing of the process runs any more (`PF_EXITING`), though it is not gone.
+fn is_ending(server: &Server) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let flags: u32 = fields.split_whitespace().nth(6).unwrap().parse().unwrap();
+    flags & 4 != 0
+}
+
+/// Whether a thread of the process stands at a file that does not answer.
+fn stands(server: &Server) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    let at = |task: fs::DirEntry| fs::read_to_string(task.path().join("wchan"));
+    let mut at = tasks.flatten().filter_map(|task| at(task).ok());
+    at.any(|at| at == "request_wait_answer")
+}
+
+fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < limit, "not in time: {what}");
+        yield_now();
+    }
+}
+
+fn terminate(server: &Server) {
+    let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+}
+
+/// A client whose CreateSnapshot of this group stands at the file.
+fn creating(server: &Server, group: &str) -> Child {
+    let client = Command::new(binary())
+        .args(["snapshot", "create", group, "--name", "cut off"])
+        .env("GROUPSHOT_URL", server.url())
+        .env("GROUPSHOT_USER", USER)
+        .env("GROUPSHOT_PASSWORD", PASSWORD)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    within(IN_TIME, "the request", || stands(server));
+    client
+}
+
+/// Far above `limits.stop_timeout` and what an orderly end takes beyond it, far below `TimeoutStopSec`.
+const IN_TIME: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_server_that_is_told_to_end_does_and_keeps_its_data_directory_until_the_kernel_lets_go() {
+    if !full("an image on a hung file system") {
+        return;
+    }
+    // In order; and at once by a second signal.
+    for (code, timeout) in [(0, "1s"), (1, "10m")] {
+        let scene = Scene::new();
+        let config = format!("[limits]\nstop_timeout = \"{timeout}\"\n");
+        let mut server = scene.site.serve_configured(&config);
+        let wire = Wire::new(&server);
+        let group = wire.define("both", &[&*scene.healthy.id, &*scene.hung.id]);
+        let group = group.unwrap();
+        wire.take(&group, "kept");
+        scene.site.wait_for_journals();
+        scene.served.hang();
+        let _thaw = Thaw(&scene.served);
+        let mut client = (code == 1).then(|| creating(&server, &group));
+        terminate(&server);
+        if code == 1 {
+            let hears = || TcpStream::connect(server.address).is_ok();
+            within(IN_TIME, "the first signal", || !hears());
+            terminate(&server);
+        }
+        within(IN_TIME, "the end", || is_ending(&server));
+        if let Some(client) = &mut client {
+            assert!(!client.wait().unwrap().success());
+        }
+        assert!(
+            server.wait(Duration::from_millis(50)).is_none(),
+            "a file is closed"
+        );
+        let second = scene.site.try_serve(&[]).map(drop).unwrap_err();
+        let told = second.contains("exit status: 4") && second.contains("has ended but for files");
+        assert!(told, "{second}");
+        let unmounted = Command::new("umount")
+            .args(["-f", "-l"])
+            .arg(&scene.served.file)
+            .status();
+        assert!(unmounted.unwrap().success());
+        let status = server.wait(IN_TIME).expect("it is gone");
+        assert_eq!(status.code(), Some(code));
+        drop(scene.site.serve());
+    }
+}
+
+#[test]
+fn a_server_that_is_told_to_end_waits_for_no_request_that_stands_at_a_hung_image() {
+    if !full("an image on a hung file system") {
+        return;
+    }
+    let scene = Scene::new();
+    let mut server = scene
+        .site
+        .serve_configured("[limits]\nstop_timeout = \"1s\"\n");
+    let thaw = Thaw(&scene.served);
+    let wire = Wire::new(&server);
+    let group = wire.define("hung", &[&*scene.hung.id]).unwrap();
+    scene.served.hang();
+    let mut client = creating(&server, &group);
+    terminate(&server);
+    let status = server.wait(IN_TIME).expect("it ends");
+    assert_eq!(status.code(), Some(0));
+    assert!(!client.wait().unwrap().success());
+    drop(thaw);
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    wire.take(&group, "again");
 }

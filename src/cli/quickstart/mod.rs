@@ -26,7 +26,8 @@ use crate::server::{self, Server};
 use super::failure::Failure;
 use super::local::listen_address;
 use super::output::Output;
-use super::serve::{start_logging, stop_signal};
+use super::serve::start_logging;
+use super::stop::stop_signal;
 use disks::{Expected, Pattern};
 use wire::Wire;
 
@@ -190,10 +191,13 @@ async fn while_serving<T>(
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let (done, finished) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(server.run_until(async {
-        // A dropped sender means the same as a message: the work is over.
-        let _ = finished.await;
-    }));
+    let serving = tokio::spawn(async move {
+        let over = async {
+            // A dropped sender means the same as a message: the work is over.
+            let _ = finished.await;
+        };
+        server.run_until(over).await
+    });
     let result = tokio::select! {
         result = work => result,
         () = stop.cancelled() => Err(interrupted()),

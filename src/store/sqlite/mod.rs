@@ -15,8 +15,8 @@ mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -42,13 +42,13 @@ const QUEUE: usize = 1024;
 #[derive(Debug)]
 pub struct SqliteStore {
     published: Arc<ArcSwap<State>>,
-    queue: Option<mpsc::Sender<Request>>,
+    queue: Mutex<Option<mpsc::Sender<Request>>>,
     broken: watch::Receiver<Option<String>>,
-    writer: Option<JoinHandle<()>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
     /// As it was opened.
     transactions: u64,
     recorded: AtomicBool,
-    _lock: DirectoryLock,
+    lock: DirectoryLock,
 }
 
 /// What a database holds that nobody has opened.
@@ -227,13 +227,40 @@ impl SqliteStore {
     pub async fn mark_recorded(&self) -> Result<(), StoreError> {
         let gone = || StoreError::Broken("the database writer is gone".to_owned());
         let (answer, answered) = oneshot::channel();
-        let queue = self.queue.as_ref().ok_or_else(gone)?;
+        let queue = self.queue().ok_or_else(gone)?;
         let request = Request::Recorded { answer };
         queue.send(request).await.map_err(|_| gone())?;
         let marked = answered.await.map_err(|_| gone())?;
         marked.map_err(|error| StoreError::Refused(error.to_string()))?;
         self.recorded.store(true, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Holds the data directory as long as this process lives ([`DirectoryLock::keep`]).
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn keep_directory(&self, directory: &Path) -> Result<(), OpenError> {
+        let kept = self.lock.keep();
+        let failed = |source| LockError::Io {
+            file: directory.to_owned(),
+            source,
+        };
+        Ok(kept.map_err(failed)?)
+    }
+
+    /// Finishes what is queued and closes the database, not the lock of its directory. Who comes later is told that
+    /// the writer is gone.
+    pub fn close(&self) {
+        *locked(&self.queue) = None;
+        let writer = locked(&self.writer).take();
+        if let Some(writer) = writer {
+            let _ = writer.join();
+        }
+    }
+
+    fn queue(&self) -> Option<mpsc::Sender<Request>> {
+        locked(&self.queue).clone()
     }
 
     /// Resolves with the reason when the store has broken; the process has to stop then (`cut.md` 3).
@@ -264,14 +291,18 @@ impl SqliteStore {
             .map_err(OpenError::Thread)?;
         Ok(Self {
             published,
-            queue: Some(queue),
+            queue: Mutex::new(Some(queue)),
             broken,
-            writer: Some(writer),
+            writer: Mutex::new(Some(writer)),
             transactions: held.transactions,
             recorded: held.recorded.into(),
-            _lock: lock,
+            lock,
         })
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads everything, and what is known beside it.
@@ -349,7 +380,7 @@ impl Store for SqliteStore {
     async fn transact(&self, decide: Decision) -> Result<Arc<State>, StoreError> {
         let gone = || StoreError::Broken("the database writer is gone".to_owned());
         let (answer, answered) = oneshot::channel();
-        let queue = self.queue.as_ref().ok_or_else(gone)?;
+        let queue = self.queue().ok_or_else(gone)?;
         let request = Request::Change { decide, answer };
         queue.send(request).await.map_err(|_| gone())?;
         match answered.await.map_err(|_| gone())? {
@@ -361,7 +392,7 @@ impl Store for SqliteStore {
     async fn history(&self, before: Option<Number>) -> Result<Vec<(Number, Ended)>, StoreError> {
         let gone = || StoreError::Broken("the database writer is gone".to_owned());
         let (answer, answered) = oneshot::channel();
-        let queue = self.queue.as_ref().ok_or_else(gone)?;
+        let queue = self.queue().ok_or_else(gone)?;
         let request = Request::LookBack { before, answer };
         queue.send(request).await.map_err(|_| gone())?;
         let page = answered.await.map_err(|_| gone())?;
@@ -383,10 +414,7 @@ fn read(page: Vec<(Number, String)>) -> Vec<(Number, Ended)> {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.queue = None;
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
-        }
+        self.close();
     }
 }
 

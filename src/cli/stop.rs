@@ -1,0 +1,107 @@
+//! How `serve` ends: in order, or at once by a second signal, and never later than it may.
+//!
+//! A thread of its own hears the signals, for a disk that hangs may hold any other.
+
+use std::io;
+use std::process;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::held;
+
+use super::failure::Failure;
+use super::output::Output;
+
+/// What an orderly end may take beyond the time of requests and operations.
+const ORDERLY: Duration = Duration::from_secs(5);
+/// How long a reader of standard error is waited for.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Cancelled with the first SIGTERM or SIGINT. The process ends with the second one, and when it still lives so long
+/// after `limit` counted from the first, or from when somebody else has cancelled it.
+pub(super) fn listen(limit: Duration, output: Output) -> io::Result<CancellationToken> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut signals = {
+        let _in_it = runtime.enter();
+        Signals::listen()?
+    };
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    let named = thread::Builder::new().name("stop".to_owned());
+    named.spawn(move || {
+        let why = runtime.block_on(async {
+            tokio::select! {
+                () = signals.next() => told.cancel(),
+                () = told.cancelled() => {}
+            }
+            tokio::select! {
+                () = signals.next() => "stopped at once by a second signal".to_owned(),
+                () = tokio::time::sleep(limit + ORDERLY) => overdue(limit),
+            }
+        });
+        let next = "the next start finishes or undoes what was under way";
+        at_once(Failure::failed(format_args!("{why}; {next}")), output)
+    })?;
+    Ok(stop)
+}
+
+/// What has kept the process from an orderly end.
+fn overdue(limit: Duration) -> String {
+    let places = held::silent_places().into_keys();
+    let places: Vec<_> = places.map(|p| p.display().to_string()).collect();
+    let what = match places.is_empty() {
+        true => "work on disks that has not come to its end".to_owned(),
+        false => format!("{}, which does not answer", places.join(", ")),
+    };
+    format!(
+        "stopped {} s late, without waiting for {what}",
+        ORDERLY.as_secs()
+    ) + &format!(" (limits.stop_timeout is {} s)", limit.as_secs_f32())
+}
+
+fn at_once(failure: Failure, output: Output) -> ! {
+    let exit = i32::from(failure.exit.code());
+    let (said, heard) = mpsc::channel();
+    thread::spawn(move || {
+        output.error(&failure);
+        let _nobody_waits = said.send(());
+    });
+    let _nobody_reads = heard.recv_timeout(LAST_WORD);
+    process::exit(exit)
+}
+
+/// SIGTERM and SIGINT, heard from the moment that this is made.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// Must be called within the runtime.
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Comes back with the next of them.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+/// Listens for SIGTERM and SIGINT from now on; what it returns comes back with the first of them.
+/// Must be called within the runtime.
+pub(super) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut signals = Signals::listen()?;
+    Ok(async move { signals.next().await })
+}
