@@ -84,11 +84,21 @@ const PSEUDO: &[u64] = &[
 /// Whether the file lies on a file system of the kernel: it is no image, whatever it reads as.
 #[must_use]
 pub fn is_pseudo(file: &std::fs::File) -> bool {
-    let stat = rustix::fs::fstatfs(file);
-    stat.is_ok_and(|stat| {
-        let magic = u64::try_from(stat.f_type).unwrap_or(0) & 0xFFFF_FFFF;
-        PSEUDO.contains(&magic)
-    })
+    rustix::fs::fstatfs(file).is_ok_and(|stat| is_of_the_kernel(&stat))
+}
+
+/// Whether what stands at the path lies there.
+///
+/// # Errors
+/// What the system said.
+pub fn is_on_pseudo(path: &Path) -> io::Result<bool> {
+    let stat = held::ask(path, || Ok(rustix::fs::statfs(path)?))?;
+    Ok(is_of_the_kernel(&stat))
+}
+
+fn is_of_the_kernel(stat: &rustix::fs::StatFs) -> bool {
+    let magic = u64::try_from(stat.f_type).unwrap_or(0) & 0xFFFF_FFFF;
+    PSEUDO.contains(&magic)
 }
 
 impl Reserve {

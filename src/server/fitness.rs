@@ -18,7 +18,8 @@ use crate::tls;
 use super::run::cannot_listen;
 use super::systemd::Sockets;
 use super::{
-    StartError, enough_files, existing_data_dir, no_data_dir, records, relocate, require_database,
+    StartError, enough_files, existing_data_dir, nearest, no_data_dir, records, relocate,
+    require_database, require_stored,
 };
 
 /// What was found: why no server starts, the first reason first, and what is not as it was meant.
@@ -147,23 +148,14 @@ fn there(it: &Look<'_>, check: fn(&Path) -> Result<(), StartError>) -> Result<()
 /// Whether the data directory can be used, or made.
 fn folder(data_dir: &Path) -> Result<(), StartError> {
     let failed = |e: io::Error| no_data_dir(data_dir, &e);
-    let nearest = data_dir
-        .ancestors()
-        .map(|f| {
-            if f.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                f
-            }
-        })
-        .find(|f| f.symlink_metadata().is_ok());
-    let nearest = nearest.unwrap_or(Path::new("/"));
+    let nearest = nearest(data_dir);
     if nearest == data_dir {
         existing_data_dir(data_dir)?;
     }
     if !nearest.metadata().map_err(failed)?.is_dir() {
         return Err(failed(io::ErrorKind::NotADirectory.into()));
     }
+    require_stored(data_dir)?;
     permits(nearest, Access::WRITE_OK | Access::EXEC_OK).map_err(failed)
 }
 

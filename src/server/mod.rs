@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::engine::space;
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
 use crate::http;
@@ -132,8 +133,37 @@ fn enough_files(connections: usize, allowed: usize) -> Result<(), String> {
 /// [`StartError`].
 pub fn make_data_dir(data_dir: &Path) -> Result<PathBuf, StartError> {
     let failed = |e| no_data_dir(data_dir, &e);
+    require_stored(data_dir)?;
     held::make_path(data_dir, 0o700).map_err(failed)?;
     existing_data_dir(data_dir)
+}
+
+/// The data directory, or the nearest folder above it that is there.
+fn nearest(data_dir: &Path) -> &Path {
+    let above = data_dir
+        .ancestors()
+        .map(|f| match f.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => f,
+        });
+    let mut there = above.filter(|f| f.symlink_metadata().is_ok());
+    there.next().unwrap_or(Path::new("/"))
+}
+
+/// Refuses a data directory on a file system of the kernel. Such a one may do something else than make a folder.
+///
+/// # Errors
+/// [`StartError`].
+fn require_stored(data_dir: &Path) -> Result<(), StartError> {
+    let nearest = nearest(data_dir);
+    match space::is_on_pseudo(nearest).map_err(|e| no_data_dir(data_dir, &e))? {
+        false => Ok(()),
+        true => Err(StartError::Failed(format!(
+            "data directory {}: {} is on a file system of the kernel, which keeps nothing; give another --data-dir",
+            data_dir.display(),
+            nearest.display()
+        ))),
+    }
 }
 
 /// The data directory, absolute; it must be there.

@@ -14,6 +14,7 @@ use crate::support::server::{Options, Server, binary, run_in, text};
 /// A file and a data directory.
 struct Place {
     home: tempfile::TempDir,
+    data: PathBuf,
     user: Option<u32>,
 }
 
@@ -21,12 +22,17 @@ impl Place {
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::create_dir(home.path().join("data")).unwrap();
-        Self { home, user: None }
+        let data = home.path().join("data");
+        fs::create_dir(&data).unwrap();
+        Self {
+            home,
+            data,
+            user: None,
+        }
     }
 
     fn data(&self) -> PathBuf {
-        self.home.path().join("data")
+        self.data.clone()
     }
 
     fn run(&self, args: &[&str]) -> Output {
@@ -97,6 +103,26 @@ fn what_serve_refuses_config_check_refuses_with_the_same_code_and_reason() {
     fs::create_dir_all(&lost).unwrap();
     fs::write(lost.join("disk0.qcow2"), "x").unwrap();
     place.refused("files of sets without a database", FREE, 3);
+}
+
+#[test]
+fn a_data_directory_on_a_file_system_of_the_kernel_is_refused_by_both() {
+    for folder in [
+        "/proc/groupshot",
+        "/sys/groupshot/data",
+        "/proc/self",
+        "/dev/pts/x",
+    ] {
+        let place = Place {
+            data: folder.into(),
+            ..Place::new()
+        };
+        place.refused(folder, FREE, 1);
+        let user = ["user", "add", "x", "--role", "reader", "--password-stdin"];
+        let told = place.run(&user);
+        let told = text(&told.stderr);
+        assert!(told.contains("a file system of the kernel"), "{told}");
+    }
 }
 
 #[test]
