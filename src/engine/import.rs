@@ -110,7 +110,7 @@ pub fn import(
             return Err(unsupported(text(texts::DISK_TWICE)));
         }
         let (path, format) = image(&at, disk, data_dir)?;
-        let real = path.canonicalize().map_err(|e| at.io(&path, &e))?;
+        let real = held::canonicalize(&path).map_err(|e| at.io(&path, &e))?;
         if !roots.admit_real(&real) {
             return Err(EngineError {
                 kind: EngineErrorKind::Denied,
@@ -169,7 +169,10 @@ pub fn remove(
     }
     let _held = match machines.get(&id) {
         Some(machine) => match Hold::of(machine) {
-            Err(e) if e.kind == EngineErrorKind::Locked => return Err(e),
+            // Nobody knows whether something runs it.
+            Err(e) if matches!(e.kind, EngineErrorKind::Locked | EngineErrorKind::Silent) => {
+                return Err(e);
+            }
             other => other.ok(), // an image that is gone keeps nobody from removing its machine
         },
         None => None,
@@ -207,7 +210,7 @@ fn image(at: &At, disk: &NewDisk, data_dir: &Path) -> Result<(PathBuf, Format), 
         let text = at.text(texts::PATH_XML, &path);
         return Err(unsupported(text.with("character", character)));
     }
-    let real = path.canonicalize().map_err(io)?;
+    let real = held::canonicalize(&path).map_err(io)?;
     let sets = data_dir.join("sets");
     let sets = sets.canonicalize().unwrap_or(sets);
     let folder = Path::new(reflink::FOLDER);
@@ -303,7 +306,7 @@ impl Used {
 
     fn note_file(&mut self, name: &str, file: &Path) {
         use std::os::unix::fs::MetadataExt;
-        if let Ok(meta) = fs::metadata(file) {
+        if let Ok(meta) = held::metadata(file) {
             self.tops.insert((meta.dev(), meta.ino()), name.to_owned());
         }
     }

@@ -8,6 +8,7 @@ use crate::engine::definition::{SeenTop, TOPS, Tops};
 use crate::engine::failure::{At, kind};
 use crate::engine::qcow2::{backing, chain};
 use crate::engine::{EngineError, EngineErrorKind, Hold, library};
+use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Disk, Format, Machine};
 use crate::text::catalog::engine as texts;
@@ -75,7 +76,7 @@ fn naming(machine: &Machine, target: &str) -> Result<PathBuf, EngineError> {
         Some(disk) => vec![disk],
         None => machine.disks.iter().collect(),
     };
-    let path = Path::new(target).canonicalize().ok();
+    let path = held::canonicalize(Path::new(target)).ok();
     for disk in disks {
         let (layers, _) = chain::readable(&disk.file, disk.format);
         let mut silent = layers.iter().filter(|layer| {
@@ -84,7 +85,7 @@ fn naming(machine: &Machine, target: &str) -> Result<PathBuf, EngineError> {
             names && header.is_some_and(|h| h.backing_format().is_none())
         });
         let found = silent.find(|layer| {
-            of_disk.is_some() || (path.is_some() && layer.file.canonicalize().ok() == path)
+            of_disk.is_some() || (path.is_some() && held::canonicalize(&layer.file).ok() == path)
         });
         if let Some(found) = found {
             return Ok(found.file.clone());

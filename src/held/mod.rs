@@ -41,8 +41,8 @@ pub use own::{
     remove_file, remove_folders, replace, replace_as, sync_folder,
 };
 pub use silence::{
-    Silent, ask, canonicalize, give_up, is_any_silent, is_file, is_folder, is_silence, is_silent,
-    metadata, silent_at, silent_places, symlink_metadata, unanswered, watch,
+    Silent, ask, bounded, canonicalize, give_up, is_any_silent, is_file, is_folder, is_silence,
+    is_silent, look, metadata, silent_at, silent_places, symlink_metadata, unanswered, watch,
 };
 
 #[cfg(test)]

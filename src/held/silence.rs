@@ -14,7 +14,8 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -114,6 +115,59 @@ pub fn silent_places() -> BTreeMap<PathBuf, PathBuf> {
     let silent = table.calls.values().filter(|c| c.silent);
     let told = silent.filter_map(|c| Some((c.place.clone()?, c.file.clone())));
     told.collect()
+}
+
+/// How often it is looked whether work on a thread of its own stands.
+const SLICE: Duration = Duration::from_millis(20);
+/// How often work is begun again, each time without one more place that does not answer.
+const TRIES: usize = 16;
+
+/// Does `work`, which changes nothing, on a thread of its own. Where it stands at a place that does not answer, it is
+/// left behind and begun again: that place fails at once then.
+///
+/// # Errors
+/// [`Silent`] where more and more places do not answer; no thread can be made.
+pub fn look<T: Send + 'static>(work: impl Fn() -> T + Send + Sync + 'static) -> io::Result<T> {
+    let work = Arc::new(work);
+    let mut silent = None;
+    for _ in 0..TRIES {
+        let work = Arc::clone(&work);
+        match bounded(move || work()) {
+            Err(error) if is_silence(&error) => silent = Some(error),
+            done => return done,
+        }
+    }
+    Err(silent.unwrap_or_else(|| io::ErrorKind::TimedOut.into()))
+}
+
+/// Does `work` on a thread of its own, and does not wait for it where it stands at a place that does not answer: it
+/// goes on when that does, if the process lives so long.
+///
+/// # Errors
+/// [`Silent`]; no thread can be made.
+pub fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    watch();
+    let (done, end) = mpsc::channel();
+    let thread = thread::Builder::new().name("look".to_owned());
+    let thread = thread.spawn(move || {
+        let _left_behind = done.send(work());
+    })?;
+    loop {
+        match end.recv_timeout(SLICE) {
+            Ok(value) => return Ok(value),
+            Err(RecvTimeoutError::Disconnected) => {
+                let panic = thread
+                    .join()
+                    .err()
+                    .unwrap_or_else(|| Box::new("it has ended"));
+                std::panic::resume_unwind(panic)
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Some(file) = silent_at(thread.thread().id()) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, Silent(file)));
+        }
+    }
 }
 
 /// The mounts with files of these, or with files at which somebody looks just now, that do not answer within `limit`.
@@ -377,6 +431,42 @@ mod tests {
         go.send(()).unwrap();
         assert!(standing.join().unwrap().is_ok());
         assert!(!is_silent(file) && ask(file, || Ok(())).is_ok());
+    }
+
+    #[test]
+    fn work_that_stands_is_begun_again_without_the_place_or_given_up() {
+        let file = Path::new("/nowhere/begun/a.raw");
+        let (go, gate) = mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        let stand = move || {
+            ask(file, || {
+                let _ = gate.lock().unwrap().recv();
+                Ok(())
+            })
+        };
+        let looking = thread::spawn(move || look(stand));
+        while !give_up(file) {
+            thread::yield_now();
+        }
+        let looked = looking.join().unwrap().unwrap();
+        assert!(is_silence(&looked.unwrap_err()), "the second time");
+        let other = Path::new("/nowhere/given up/a.raw");
+        let (open, shut) = mpsc::channel::<()>();
+        let once = move || {
+            ask(other, || {
+                let _ = shut.recv();
+                Ok(())
+            })
+        };
+        let working = thread::spawn(move || bounded(once));
+        while !give_up(other) {
+            thread::yield_now();
+        }
+        assert!(is_silence(&working.join().unwrap().unwrap_err()));
+        for gate in [go, open] {
+            gate.send(()).unwrap();
+        }
+        assert_eq!(bounded(|| 7).unwrap(), 7);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use crate::auth::users::{self, UserError};
 use crate::clock::SystemClock;
 use crate::config::{AuditTo, Config};
+use crate::held;
 use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::sqlite::OpenError;
 use crate::tls;
@@ -257,8 +258,16 @@ fn misfits(config: &Config) -> Vec<String> {
         ("export.roots", &config.export.roots),
         ("engine.image_roots", &config.engine.image_roots),
     ] {
-        for root in folders.iter().filter(|root| !root.is_dir()) {
-            found.push(format!("{key}: there is no folder {}", root.display()));
+        for root in folders {
+            let folder = root.clone();
+            let there = held::bounded(move || held::metadata(&folder)).flatten();
+            match there {
+                Ok(there) if there.is_dir() => {}
+                Err(error) if held::is_silence(&error) => found.push(format!("{key}: {error}")),
+                Ok(_) | Err(_) => {
+                    found.push(format!("{key}: there is no folder {}", root.display()));
+                }
+            }
         }
     }
     if config.listen.https.is_none() && config.tls.certificate.is_some() {

@@ -8,7 +8,6 @@
 //! begun again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -16,13 +15,14 @@ use jiff::Timestamp;
 
 use crate::engine::relocate::{Moves, Survey, take_copies};
 use crate::failpoint;
+use crate::held;
 use crate::id::{DirectoryId, SetId};
 use crate::inventory::{Leftover, Seal, Sealed, SnapshotSet};
 use crate::snapshot::{named_by_journals, seal_now};
 use crate::store::{Change, State, Store};
 
 use super::identity::{self, Binding, Standing};
-use super::relocate::{named, settled};
+use super::relocate::{find_out_what_is_silent, named, settled};
 use super::{StartError, existing_data_dir, raise_open_files, take_store};
 
 /// Every fail point, in the order in which they are passed.
@@ -107,6 +107,7 @@ pub async fn here(
         }
         Standing::Other(binding, found) => {
             (told.state, told.found) = (HereState::Planned, found);
+            find_out_what_is_silent(&data_dir);
             binding
         }
     };
@@ -205,7 +206,7 @@ impl Place<'_> {
 
     /// Another data directory, if the file is one of its own.
     pub(super) fn elsewhere(&self, file: &Path) -> Option<PathBuf> {
-        let real = file.parent().and_then(|f| f.canonicalize().ok());
+        let real = file.parent().and_then(|f| held::canonicalize(f).ok());
         if real.is_some_and(|real| real.starts_with(self.data_dir)) {
             return None;
         }
@@ -252,7 +253,7 @@ impl Place<'_> {
             add(&left.file, self.moves.or_same(&left.file), whose);
         }
         let outside = written.iter().filter(|(file, _)| {
-            let real = file.canonicalize();
+            let real = held::canonicalize(file);
             let real = real.unwrap_or_else(|_| file.to_path_buf());
             !real.starts_with(self.data_dir) && self.elsewhere(file).is_none()
         });
@@ -268,7 +269,7 @@ impl Place<'_> {
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {
-    let id = |file: &Path| fs::metadata(file).ok().map(|m| (m.dev(), m.ino()));
+    let id = |file: &Path| held::metadata(file).ok().map(|m| (m.dev(), m.ino()));
     one == other || (id(one).is_some() && id(one) == id(other))
 }
 

@@ -17,6 +17,7 @@ use crate::engine::reflink::Reflink;
 use crate::engine::setting::{self, Changes};
 use crate::engine::space::Reserve;
 use crate::engine::{EngineError, EngineErrorKind};
+use crate::held;
 use crate::id::{SetId, VmId};
 use crate::inventory::{Disk, Machine};
 use crate::snapshot::{RecordedSets, needing};
@@ -51,9 +52,19 @@ pub fn import_machine(
     let data_dir = make_data_dir(data_dir)?;
     relocate::writable(&data_dir)?;
     let now = SystemClock::shared().now();
-    let imported = import::import(&data_dir, new, &roots(&data_dir, folders), now)?;
+    let imported = {
+        let (data_dir, new, folders) = (data_dir.clone(), new.clone(), folders.to_owned());
+        bounded(move || import::import(&data_dir, &new, &roots(&data_dir, &folders), now))?
+    };
     tell(&data_dir);
     Ok(imported)
+}
+
+/// Work on files of machines, given up where they do not answer.
+fn bounded<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, StartError> {
+    Ok(held::bounded(work).map_err(StartError::failed)??)
 }
 
 /// The disks of the machine that could be captured by an overlay only, found by trying. Leaves nothing behind.
@@ -73,7 +84,7 @@ pub fn not_clonable<'a>(machine: &'a Machine, config: &Config) -> Vec<&'a Disk> 
 pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartError> {
     let data_dir = existing_data_dir(data_dir)?;
     let sets = RecordedSets::of(&data_dir);
-    let (machines, problems) = library::scan_judged(&data_dir, |m| sets.judge_tops(m))?;
+    let (machines, problems) = library::scan_judged(&data_dir, move |m| sets.judge_tops(m))?;
     let machines = machines.values().map(|m| Machine::clone(m)).collect();
     let told = |p: &library::Problem| {
         let (file, text) = (p.file.display().to_string(), p.text.to_string());
@@ -86,6 +97,19 @@ pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartErr
     let other = identity::finding(&data_dir);
     let problems = other.into_iter().chain(problems.iter().map(told));
     Ok((machines, problems.collect()))
+}
+
+/// The machines of a data directory as they were recorded, without those whose active files are in doubt by their names
+/// alone. No image is looked at.
+///
+/// # Errors
+/// [`StartError`] if the library cannot be read.
+pub fn recorded_machines(data_dir: &Path) -> Result<Vec<Machine>, StartError> {
+    let data_dir = existing_data_dir(data_dir)?;
+    let sets = RecordedSets::of(&data_dir);
+    let machines = library::recorded(&data_dir)?;
+    let sure = machines.values().filter(|m| sets.may_stand_on(m));
+    Ok(sure.map(|m| Machine::clone(m)).collect())
 }
 
 /// Changes the definition of a machine as the operator wishes, and records what is said of its images; says whether there was anything to change. A server
@@ -108,12 +132,19 @@ pub fn change_machine(
             data_dir.display()
         )));
     };
-    let failed = |error: EngineError| match error.kind {
-        EngineErrorKind::Locked => StartError::Busy(error.to_string()),
-        _ => error.into(),
+    let work = {
+        let (data_dir, changes, said) = (data_dir.clone(), *changes, said.clone());
+        move || {
+            let recorded = !said.is_empty() && recorded::record(&data_dir, id, &said)?;
+            Ok::<_, EngineError>(setting::change(&data_dir, id, &changes)? || recorded)
+        }
     };
-    let recorded = !said.is_empty() && recorded::record(&data_dir, id, said).map_err(failed)?;
-    let changed = setting::change(&data_dir, id, changes).map_err(failed)? || recorded;
+    let changed = match held::bounded(work).map_err(StartError::failed)? {
+        Err(error) if error.kind == EngineErrorKind::Locked => {
+            return Err(StartError::Busy(error.to_string()));
+        }
+        done => done?,
+    };
     if changed {
         tell(&data_dir);
     }
@@ -150,7 +181,8 @@ pub fn remove_machine(data_dir: &Path, id: VmId) -> Result<(), StartError> {
     };
     relocate::writable(&existing_data_dir(data_dir)?)?;
     let state = store.state();
-    Ok(import::remove(data_dir, id, |id| needing(&state, id))?)
+    let data_dir = data_dir.to_owned();
+    bounded(move || import::remove(&data_dir, id, |id| needing(&state, id)))
 }
 
 fn ask_to_remove(data_dir: &Path, machine: VmId, busy: &str) -> Result<(), StartError> {

@@ -33,7 +33,9 @@ pub use ask::{history, unlock};
 pub use checkup::Checkup;
 pub use fitness::{Fitness, fitness};
 pub use here::{Differing, HERE_FAILPOINTS, Here, HereState, here};
-pub use machines::{change_machine, import_machine, machines, not_clonable, remove_machine};
+pub use machines::{
+    change_machine, import_machine, machines, not_clonable, recorded_machines, remove_machine,
+};
 pub use rebuild::{REBUILD_FAILPOINTS, Rebuild, RebuildState, Stands, rebuild};
 pub use relocate::{RELOCATE_FAILPOINTS, Relocated, Relocation, relocate};
 pub use rescue::rescue;

@@ -20,6 +20,7 @@ use crate::clock::SystemClock;
 use crate::document;
 use crate::engine::failure::At;
 use crate::engine::graph::is_file;
+use crate::engine::library;
 use crate::engine::locks::ImageLock;
 use crate::engine::relocate::{Active, Defined, Move, Moves, Named, Naming, Survey, take_along};
 use crate::failpoint;
@@ -157,6 +158,7 @@ pub async fn relocate(
         return Ok(Plan::new(asked).told(Relocation::Unasked));
     }
     nothing_in_flight(&data_dir)?;
+    find_out_what_is_silent(&data_dir);
     let state = store.state();
     // What it holds stays held until all of it is written.
     let survey = Survey::take(&data_dir, moves, &named(&state)).map_err(StartError::failed)?;
@@ -532,10 +534,15 @@ impl Plan {
     }
 }
 
+/// Looks at the files of all machines, so that nobody stands later at one that does not answer.
+pub(super) fn find_out_what_is_silent(data_dir: &Path) {
+    let _told_by_the_survey = library::scan(data_dir);
+}
+
 /// Whether somebody wrote the file since it was sealed, as far as a move lets that be seen: a copy is another file
 /// and may have another time.
 fn is_other(file: &Path, seal: Seal) -> bool {
-    fs::metadata(file).is_ok_and(|now| {
+    held::metadata(file).is_ok_and(|now| {
         let time = (now.mtime(), now.mtime_nsec());
         now.len() != seal.length || (now.ino() == seal.inode && time != seal.modified)
     })

@@ -116,6 +116,16 @@ impl RecordedSets {
             Judged::new(&self.data_dir, machine, self.known.clone())
         })
     }
+
+    /// Whether the machine may stand on its active files, by what their names and the records of sets tell. No image is
+    /// looked at.
+    #[must_use]
+    pub fn may_stand_on(&self, machine: &Machine) -> bool {
+        let judged = Judged::new(&self.data_dir, machine, self.known.clone());
+        judged
+            .first(|entry, disk| judged.by_name(entry, disk))
+            .is_none()
+    }
 }
 
 fn judge<'a>(
@@ -174,22 +184,40 @@ impl<'a> Judged<'a> {
 
     /// In words, why a disk cannot run on what is recorded.
     fn doubt(&self) -> Option<String> {
+        self.first(|entry, disk| {
+            let by_name = self.by_name(entry, disk);
+            by_name.or_else(|| self.by_files(entry, disk))
+        })
+    }
+
+    /// The first disk that this has something against.
+    fn first(&self, judge: impl Fn(&DiskEntry, &Disk) -> Option<String>) -> Option<String> {
         let defined = Definition::load(&self.machine.definition, self.machine.id).ok()?;
         let mut disks = defined.disk.iter().filter_map(|entry| {
             let disk = self.machine.disks.iter().find(|d| d.id == entry.id)?;
-            let why = self.of_disk(entry, disk)?;
+            let why = judge(entry, disk)?;
             let top = disk.file.display();
             Some(format!("disk {} is to run on {top}, {why}", disk.id))
         });
         disks.next()
     }
 
-    fn of_disk(&self, entry: &DiskEntry, disk: &Disk) -> Option<String> {
-        let top = disk.file.as_path();
+    /// The image as it was imported.
+    fn image<'b>(&'b self, entry: &'b DiskEntry) -> &'b Path {
         let image = self.machine.images.get(&entry.id);
-        let image = image.map_or(entry.path.as_path(), |i| i.file.as_path());
-        let is_image = top == image || top == entry.path;
-        let is_ours = graph::is_ours(&self.data_dir.join(SETS), top);
+        image.map_or(entry.path.as_path(), |i| i.file.as_path())
+    }
+
+    /// Whether the active file is that image, and whether it is one of ours.
+    fn kind(&self, entry: &DiskEntry, top: &Path) -> (bool, bool) {
+        let is_image = top == self.image(entry) || top == entry.path;
+        (is_image, graph::is_ours(&self.data_dir.join(SETS), top))
+    }
+
+    /// What the name of the active file tells. No image is looked at.
+    fn by_name(&self, entry: &DiskEntry, disk: &Disk) -> Option<String> {
+        let top = disk.file.as_path();
+        let (is_image, is_ours) = self.kind(entry, top);
         if let Some(set) = self.keeper(top, is_image) {
             return Some(format!("which snapshot set `{set}` keeps"));
         }
@@ -203,6 +231,17 @@ impl<'a> Judged<'a> {
             let other = self.imported_with(top)?;
             return Some(format!("which machine {other} was imported with"));
         }
+        None
+    }
+
+    /// What the files tell that are there.
+    fn by_files(&self, entry: &DiskEntry, disk: &Disk) -> Option<String> {
+        let top = disk.file.as_path();
+        let (is_image, is_ours) = self.kind(entry, top);
+        if !is_ours && !is_image {
+            return None;
+        }
+        let image = self.image(entry);
         let unnamed = self.unnamed(entry, top);
         if is_ours && is_gone(top) {
             let other = unnamed.first().map(PathBuf::as_path);

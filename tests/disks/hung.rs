@@ -263,3 +263,59 @@ fn a_server_that_is_told_to_end_waits_for_no_request_that_stands_at_a_hung_image
     let wire = Wire::new(&server);
     wire.take(&group, "again");
 }
+
+/// A local command on the data directory.
+fn local(site: &Site, args: &[&str]) -> (bool, String) {
+    let out = run_in(&site.data, args, "");
+    let told = format!("{}{}", text(&out.stdout), text(&out.stderr));
+    (out.status.success(), told)
+}
+
+#[test]
+fn a_hung_image_stalls_no_local_command_and_operations_on_its_machine_are_refused_by_name() {
+    if !full("an image on a hung file system") {
+        return;
+    }
+    let scene = Scene::new();
+    let (site, file) = (&scene.site, scene.served.file.to_str().unwrap());
+    let image = site.image("third", Image::Raw, 3);
+    scene.served.hang();
+    let (done, told) = local(site, &["vm", "list"]);
+    let silent = format!("{file} does not answer");
+    let lines = ["healthy", "hung", &silent, ", silent"];
+    assert!(done && lines.iter().all(|l| told.contains(l)), "{told}");
+    let (done, told) = local(site, &["--json", "vm", "show", "hung"]);
+    let shown: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert!(done && shown["silent"] == file, "{told}");
+    assert_eq!(shown["disks"][0]["size"], SIZE, "as it was recorded");
+    let begun = Instant::now();
+    let (done, told) = local(site, &["vm", "path", "hung"]);
+    assert!(done && told.contains("by-name/hung"), "{told}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "no image is asked"
+    );
+    // Others are worked on.
+    for args in [
+        &["vm", "import", "third", image.to_str().unwrap()][..],
+        &["vm", "set", "third", "--overlay-ok", "--yes"],
+        &["vm", "remove", "third"],
+    ] {
+        let (done, told) = local(site, args);
+        assert!(done, "{args:?}: {told}");
+    }
+    for args in [
+        &["vm", "set", "hung", "--accept-image", "--yes"][..],
+        &["vm", "remove", "hung"],
+        &["vm", "import", "again", file],
+    ] {
+        let (done, told) = local(site, args);
+        assert!(!done && told.contains(&silent), "{args:?}: {told}");
+    }
+    let config = site.configuration(&format!("[engine]\nimage_roots = [{file:?}]\n"));
+    let (done, told) = local(site, &["config", "check", config.to_str().unwrap()]);
+    assert!(done && told.contains(&silent), "{told}");
+    scene.served.go_on();
+    let (done, told) = local(site, &["vm", "remove", "hung"]);
+    assert!(done, "{told}");
+}

@@ -4,7 +4,7 @@ mod path;
 mod set;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value as Json, json};
@@ -123,7 +123,7 @@ pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Fail
         Command::List { data } => list(data, output),
         Command::Show { data, machine } => {
             let machine = find(data, machine)?;
-            output.result(fields(&machine), || in_words(&machine))
+            output.result(shown(&machine), || in_words(&machine))
         }
         Command::Path(wish) => path::run(wish, output),
         Command::Set(wish) => set::run(wish, output),
@@ -240,18 +240,25 @@ fn list(data: &DataDir, output: &Output) -> Result<(), Failure> {
     }
     let mut rows = vec![["NAME", "ID", "DISKS"].map(str::to_owned).to_vec()];
     for machine in &machines {
-        let disks = machine.disks.len().to_string();
+        let disks = match silent(machine) {
+            Some(_) => format!("{}, silent", machine.disks.len()),
+            None => machine.disks.len().to_string(),
+        };
         rows.push(vec![machine.name.clone(), machine.id.to_string(), disks]);
     }
-    let objects: Vec<Json> = machines.iter().map(fields).collect();
+    let objects: Vec<Json> = machines.iter().map(shown).collect();
     output.result(json!({"machines": objects}), || table(&rows))
 }
 
 fn find(data: &DataDir, wanted: &str) -> Result<Machine, Failure> {
     // What is wrong with other machines is told by `vm list`.
     let (machines, _) = server::machines(&data.path()?)?;
+    pick_one(&machines, wanted)
+}
+
+fn pick_one(machines: &[Machine], wanted: &str) -> Result<Machine, Failure> {
     let of = |m: &Machine| (m.id.to_string(), m.name.clone());
-    let found = pick(&machines, wanted, "machine", of)?.cloned();
+    let found = pick(machines, wanted, "machine", of)?.cloned();
     found.ok_or_else(|| Failure::failed(format_args!("there is no machine `{}`", one_line(wanted))))
 }
 
@@ -266,6 +273,23 @@ fn fields(machine: &Machine) -> Json {
         "disks": disks.collect::<Vec<_>>(),
         "overlayOk": machine.overlay_ok,
     })
+}
+
+/// [`fields`], and the file that does not answer: the machine is shown as it was recorded.
+fn shown(machine: &Machine) -> Json {
+    let mut fields = fields(machine);
+    if let Json::Object(fields) = &mut fields {
+        fields.insert("silent".to_owned(), json!(silent(machine)));
+    }
+    fields
+}
+
+/// The file of the machine that does not answer, if one does not.
+fn silent(machine: &Machine) -> Option<&Path> {
+    let images = machine.images.values().flat_map(Image::chain);
+    let files = machine.disks.iter().map(|d| d.file.as_path());
+    let mut files = files.chain(images.map(|image| image.file.as_path()));
+    files.find(|file| held::is_silent(file))
 }
 
 fn in_words(machine: &Machine) -> String {
@@ -286,8 +310,14 @@ fn in_words(machine: &Machine) -> String {
         true => "allowed (overlay_ok): start it by `groupshot vm path`",
         false => "not allowed (overlay_ok)",
     };
+    let silent = silent(machine).map_or_else(String::new, |file| {
+        format!(
+            "\n{} does not answer; what is shown was recorded before",
+            file.display()
+        )
+    });
     format!(
-        "{}\n{}\noverlays: {overlays}\n\n{}",
+        "{}\n{}\noverlays: {overlays}{silent}\n\n{}",
         one_line(&machine.name),
         machine.id,
         table(&rows)

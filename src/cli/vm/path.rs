@@ -21,8 +21,8 @@ pub(in crate::cli) struct Path {
 }
 
 pub(super) fn run(wish: &Path, output: &Output) -> Result<(), Failure> {
-    let machine = super::find(&wish.data, &wish.machine)?;
-    let (all, _) = server::machines(&wish.data.path()?)?;
+    let all = server::recorded_machines(&wish.data.path()?)?;
+    let machine = super::pick_one(&all, &wish.machine)?;
     let wanted = |d: &&Disk| wish.disk.as_ref().is_none_or(|id| *id == d.id);
     let disks: Vec<_> = machine.disks.iter().filter(wanted).collect();
     if disks.is_empty() {

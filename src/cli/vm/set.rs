@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 use crate::engine::qcow2::chain;
 use crate::engine::recorded::Said;
 use crate::engine::setting::Changes;
+use crate::held;
 use crate::inventory::{Format, Machine};
 use crate::server;
 
@@ -158,7 +159,7 @@ fn accepted(machine: &Machine) -> String {
             .images
             .get(&disk.id)
             .map_or(&disk.file, |i| &i.named);
-        let real = named.canonicalize().unwrap_or_else(|_| named.clone());
+        let real = held::canonicalize(named).unwrap_or_else(|_| named.clone());
         let told = match real == *named {
             true => named.display().to_string(),
             false => format!("{} (which leads to {})", named.display(), real.display()),

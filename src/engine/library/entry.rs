@@ -183,26 +183,44 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
         }
         disks.push(disk);
     }
-    let created = stored.imported.or_else(|| modified(&definition));
-    let overlay_ok = defined.overlay_ok();
     Entry {
         seen,
-        machine: Some(Arc::new(Machine {
-            id,
-            name: defined.name,
-            disks,
-            directory: folder,
-            definition,
-            created: created.unwrap_or(Timestamp::UNIX_EPOCH),
-            overlay_ok,
-            images: stored.images,
-        })),
+        machine: Some(Arc::new(machine(folder, defined, stored, disks))),
         below,
         unseen,
         unrecorded,
         problems,
         vouched: false,
         doubtful: false,
+    }
+}
+
+/// One machine as it was recorded, if it can be read. Its files are not looked at.
+pub(super) fn recorded(directory: &Path, id: VmId) -> Option<Machine> {
+    let folder = directory.join(id.to_string());
+    let defined = Definition::load(&folder.join(DEFINITION), id).ok()?;
+    let stored = Tops::load(&folder.join(TOPS)).ok()?;
+    let known = |entry| {
+        let disk: Disk = disk(entry, &stored);
+        let size = stored.seen.get(&disk.id).map_or(0, |seen| seen.size);
+        Disk { size, ..disk }
+    };
+    let disks = defined.disk.iter().map(known).collect();
+    Some(machine(folder, defined, stored, disks))
+}
+
+fn machine(folder: PathBuf, defined: Definition, stored: Tops, disks: Vec<Disk>) -> Machine {
+    let definition = folder.join(DEFINITION);
+    let created = stored.imported.or_else(|| modified(&definition));
+    Machine {
+        id: defined.id,
+        overlay_ok: defined.overlay_ok(),
+        name: defined.name,
+        disks,
+        directory: folder,
+        definition,
+        created: created.unwrap_or(Timestamp::UNIX_EPOCH),
+        images: stored.images,
     }
 }
 

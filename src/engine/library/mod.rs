@@ -288,7 +288,8 @@ pub(crate) fn link(directory: &Path, machines: &Machines, new: Option<&Machine>)
     }
 }
 
-/// Every machine of a data directory as its files are now, and what is wrong with the others.
+/// Every machine of a data directory as its files are now, and what is wrong with the others. A file that does not
+/// answer is one of what is wrong; its machine is as it was recorded.
 ///
 /// # Errors
 /// The folder `machines` is there and cannot be read.
@@ -302,24 +303,48 @@ pub fn scan(data_dir: &Path) -> Result<(Machines, Vec<Problem>), EngineError> {
 /// As there.
 pub fn scan_judged(
     data_dir: &Path,
-    judge: impl Fn(&Machine) -> Result<(), Doubt>,
+    judge: impl Fn(&Machine) -> Result<(), Doubt> + Send + Sync + 'static,
 ) -> Result<(Machines, Vec<Problem>), EngineError> {
-    let directory = machines_directory(data_dir);
-    let ids = match machine_ids(&directory) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-        other => other.map_err(|e| directory_failed(&directory, &e))?,
-    };
-    let mut machines = Machines::new();
-    let mut problems = Vec::new();
-    for id in ids {
-        let mut entry = load(&directory, id, None, &Roots::default());
+    of_each(data_dir, move |directory, id| {
+        let mut entry = load(directory, id, None, &Roots::default());
         if let Some(Err(Doubt::Tops(why))) = entry.machine.as_deref().map(&judge) {
             entry.doubt(&directory.join(id.to_string()).join(TOPS), &why);
         }
-        machines.extend(entry.machine.map(|m| (id, m)));
-        problems.extend(entry.problems);
-    }
-    Ok((machines, problems))
+        (entry.machine, entry.problems)
+    })
+}
+
+/// Every machine of a data directory as it was recorded; those that cannot be read are left out. No image is looked at.
+///
+/// # Errors
+/// As [`scan`].
+pub fn recorded(data_dir: &Path) -> Result<Machines, EngineError> {
+    let recorded =
+        |directory: &Path, id| (entry::recorded(directory, id).map(Arc::new), Vec::new());
+    Ok(of_each(data_dir, recorded)?.0)
+}
+
+fn of_each(
+    data_dir: &Path,
+    read: impl Fn(&Path, VmId) -> (Option<Arc<Machine>>, Vec<Problem>) + Send + Sync + 'static,
+) -> Result<(Machines, Vec<Problem>), EngineError> {
+    let directory = machines_directory(data_dir);
+    let failed = |e: io::Error| directory_failed(&directory, &e);
+    let ids = match machine_ids(&directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        other => other.map_err(failed)?,
+    };
+    let folder = directory.clone();
+    let all = held::look(move || {
+        let mut all = (Machines::new(), Vec::new());
+        for id in &ids {
+            let (machine, problems) = read(&folder, *id);
+            all.0.extend(machine.map(|m| (*id, m)));
+            all.1.extend(problems);
+        }
+        all
+    });
+    all.map_err(failed)
 }
 
 /// Where the machines of a data directory are.
