@@ -65,7 +65,7 @@ const CHECKS: &[Check] = &[
     |it| there(it, writable_parts),
     |it| audit_file(it.config),
     |it| there(it, known_users),
-    |it| it.addresses.iter().try_for_each(|a| free(*a)),
+    |it| free(&it.addresses),
     certificates,
     |it| match it.running || it.starting {
         true => Ok(()),
@@ -179,13 +179,7 @@ fn in_use(data_dir: &Path) -> Option<String> {
 
 /// Whether what a server writes in its data directory can be written.
 fn writable_parts(data_dir: &Path) -> Result<(), StartError> {
-    const PARTS: [(&str, Access); 4] = [
-        ("journal", Access::WRITE_OK),
-        ("machines", Access::WRITE_OK),
-        ("sets", Access::WRITE_OK),
-        ("groupshot.db", Access::WRITE_OK),
-    ];
-    for (name, access) in PARTS {
+    for name in ["journal", "machines", "sets", "groupshot.db"] {
         let part = data_dir.join(name);
         if part.symlink_metadata().is_ok() {
             let denied = |e: io::Error| match e.kind() {
@@ -194,7 +188,7 @@ fn writable_parts(data_dir: &Path) -> Result<(), StartError> {
                 }
                 _ => StartError::Failed(format!("{}: {e}", part.display())),
             };
-            permits(&part, access | Access::READ_OK).map_err(denied)?;
+            permits(&part, Access::WRITE_OK | Access::READ_OK).map_err(denied)?;
         }
     }
     Ok(())
@@ -214,7 +208,8 @@ fn audit_file(config: &Config) -> Result<(), StartError> {
     };
     match path.metadata() {
         Ok(there) if there.is_dir() => Err(wrong(&"it is a folder, not a file")),
-        Ok(_) => permits(path, Access::WRITE_OK).map_err(|e| wrong(&e)),
+        // As the server opens it: no pipe, no link or second name that somebody else may have put there.
+        Ok(_) => held::append(path, 0o640).map(drop).map_err(|e| wrong(&e)),
         Err(_) if !folder.is_dir() => Err(wrong(&"it has no folder to be in")),
         Err(_) => permits(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|e| wrong(&e)),
     }
@@ -235,10 +230,14 @@ pub(super) fn no_users(error: UserError) -> StartError {
     }
 }
 
-/// Whether it can be listened there.
-fn free(address: SocketAddr) -> Result<(), StartError> {
-    let tried = TcpListener::bind(address);
-    tried.map(drop).map_err(|e| cannot_listen(address, &e))
+/// Whether it can be listened at all of them at once.
+fn free(addresses: &[SocketAddr]) -> Result<(), StartError> {
+    let mut taken = Vec::new();
+    for address in addresses {
+        let tried = TcpListener::bind(address);
+        taken.push(tried.map_err(|e| cannot_listen(*address, &e))?);
+    }
+    Ok(())
 }
 
 /// Whether the files for TLS are sound, those of a certificate of the server's own too.

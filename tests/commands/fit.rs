@@ -78,6 +78,10 @@ fn what_serve_refuses_config_check_refuses_with_the_same_code_and_reason() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = format!("[listen]\nhttp = \"{}\"", taken.local_addr().unwrap());
     Place::new().refused("a port that is taken", &listen, 4);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = port.local_addr().unwrap().port(); // free again
+    let listen = format!("[listen]\nhttp = \"0.0.0.0:{port}\"\nhttps = \"127.0.0.1:{port}\"");
+    Place::new().refused("one port twice", &listen, 4);
     let listen = "[listen]\nhttp = \"192.0.2.1:5985\"";
     Place::new().refused("an address of another host", listen, 4);
     let limits = format!("{FREE}\n[limits]\nconnections = 900000000");
@@ -93,6 +97,12 @@ fn what_serve_refuses_config_check_refuses_with_the_same_code_and_reason() {
     place.refused("a folder as audit file", &audit, 3);
     let audit = format!("{FREE}\n[log]\naudit = \"nowhere/audit.log\"");
     place.refused("an audit file in no folder", &audit, 3);
+    let (audit, pipe) = (
+        format!("{FREE}\n[log]\naudit = \"pipe\""),
+        place.home.path().join("pipe"),
+    );
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    place.refused("a pipe in the place of the audit file", &audit, 3);
 
     let place = Place::new();
     fs::write(place.data().join("users.json"), "{}").unwrap();
