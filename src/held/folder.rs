@@ -119,6 +119,7 @@ impl Folder {
     /// The I/O error: `EXDEV` where the way leads out; [`Foreign::Link`] at a link that is not followed.
     pub fn beneath(&self, below: &Path, way: Way) -> io::Result<Self> {
         let path = self.path.join(below);
+        let _call = Call::begin(&path)?;
         let below = match below.as_os_str().is_empty() {
             true => Path::new("."),
             false => below,
@@ -210,6 +211,7 @@ impl Folder {
     /// # Errors
     /// The I/O error.
     pub fn identity(&self) -> io::Result<Identity> {
+        let _call = Call::begin(&self.path)?;
         Identity::of(self)
     }
 
@@ -279,7 +281,9 @@ impl Folder {
     pub fn open_or_create(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
         let access = OFlags::RDWR | OFlags::CREATE;
         let mode = Mode::from_raw_mode(mode);
-        let file = self.only_name(regular(self, single(name.as_ref())?, access, mode)?)?;
+        let name = single(name.as_ref())?;
+        let _call = Call::begin(&self.path.join(name))?;
+        let file = self.only_name(regular(self, name, access, mode)?)?;
         self.hand_over(&file)?;
         Ok(file)
     }
@@ -414,6 +418,7 @@ pub fn open_straight(file: &Path, write: bool) -> io::Result<File> {
 /// As [`open`].
 pub fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
+    let _call = Call::begin(file)?;
     open(file, false)?.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -424,6 +429,7 @@ pub fn read(file: &Path) -> io::Result<Vec<u8>> {
 /// As [`open_any`].
 pub fn read_any(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
+    let _call = Call::begin(file)?;
     open_any(file)?.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -434,6 +440,7 @@ pub fn read_any(file: &Path) -> io::Result<Vec<u8>> {
 /// As [`open_any`]; `InvalidData` if it is not UTF-8.
 pub fn read_text(file: &Path) -> io::Result<String> {
     let mut text = String::new();
+    let _call = Call::begin(file)?;
     open_any(file)?.read_to_string(&mut text)?;
     Ok(text)
 }

@@ -46,4 +46,7 @@ pub use silence::{
 };
 
 #[cfg(test)]
+pub(crate) use silence::slow_down;
+
+#[cfg(test)]
 mod tests;

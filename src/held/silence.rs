@@ -335,6 +335,17 @@ pub fn give_up(file: &Path) -> bool {
     })
 }
 
+/// Has others wait for a look at this file that is under way, as for one that is slow; whether there is one.
+#[cfg(test)]
+pub(crate) fn slow_down(file: &Path) -> bool {
+    let mut table = table();
+    let standing = table.calls.values_mut().find(|call| call.file == file);
+    standing.is_some_and(|call| {
+        stand(call, false);
+        true
+    })
+}
+
 fn stand(call: &mut Standing, silent: bool) {
     let place = call.place.get_or_insert_with(|| place_of(&call.file));
     if silent && !call.silent {
@@ -479,13 +490,7 @@ mod tests {
                 Ok(())
             })
         });
-        loop {
-            let mut table = table();
-            if let Some(call) = table.calls.values_mut().find(|c| c.file == file) {
-                stand(call, false);
-                break;
-            }
-            drop(table);
+        while !slow_down(file) {
             thread::yield_now();
         }
         let waiting = thread::spawn(move || ask(file, || Ok(())));

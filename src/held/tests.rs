@@ -506,3 +506,35 @@ fn the_mode_of_a_socket_is_set_without_following_a_link() {
     let _: File = folder.create_new("kept", 0o600).unwrap();
     assert!(world.is_untouched());
 }
+
+#[test]
+fn nothing_is_looked_for_in_an_open_folder_once_its_place_does_not_answer() {
+    let world = World::new();
+    fs::create_dir(world.shared.join("in")).unwrap();
+    let folder = Folder::open(&world.shared).unwrap();
+    assert!(folder.beneath(Path::new("in"), Way::Beneath).is_ok());
+    let stands = world.shared.join("stands");
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let at = &stands;
+        let standing = scope.spawn(move || ask(at, || Ok(gate.recv().is_ok())));
+        while !give_up(&stands) {
+            std::thread::yield_now();
+        }
+        let beneath = |below, way| folder.beneath(Path::new(below), way).map(drop);
+        let looks = [
+            beneath("in", Way::Beneath),
+            beneath("in", Way::Straight),
+            beneath("", Way::Beneath),
+            folder.identity().map(drop),
+            folder.open_or_create("new", 0o600).map(drop),
+        ];
+        go.send(()).unwrap();
+        assert!(standing.join().unwrap().unwrap());
+        for (at, look) in looks.into_iter().enumerate() {
+            assert!(look.is_err_and(|e| is_silence(&e)), "look {at}");
+        }
+        assert!(!world.shared.join("new").exists());
+    });
+    assert!(folder.beneath(Path::new("in"), Way::Beneath).is_ok());
+}
