@@ -19,6 +19,9 @@ use crate::inventory::{Format, Machine, SnapshotDisk};
 /// Device and inode: what makes two names the same file.
 type Key = (u64, u64);
 
+/// A file of a chain, and the one under it that its header names.
+type Looked = (Key, Node, Option<(PathBuf, Format)>);
+
 /// Every file that is reachable from the named ones.
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
@@ -99,38 +102,55 @@ impl Graph {
     pub fn follow(&mut self, at: &At, file: PathBuf, format: Format) -> Result<(), EngineError> {
         let mut next = Some((file, format));
         while let Some((file, format)) = next.take() {
-            let io = |e: io::Error| at.io(&file, &e);
-            let open = held::open_any(&file).map_err(io)?;
-            let own = Identity::of(&open).map_err(io)?;
-            let key = (own.device, own.inode);
-            if self.nodes.contains_key(&key) {
+            // As one look: what is read of a file may stand as well as the opening of it.
+            let look = || Ok(self.look(at, &file, format));
+            let found = held::ask(&file, look).map_err(|e| at.io(&file, &e))?;
+            let Some((key, mut node, below)) = found? else {
                 break;
-            }
-            let mut node = Node {
-                file: file.clone(),
-                format,
-                mode: own.mode,
-                below: None,
-                perhaps: BTreeSet::new(),
             };
-            if format == Format::Qcow2 {
-                let refuse = |m| at.error(EngineErrorKind::Unsupported, m, &file);
-                let header = Header::load(&open).map_err(io)?;
-                let header = header.map_err(|e| refuse(e.message()))?;
-                if let Some(below) = backing::of(&file, &header) {
-                    // Where no format is recorded it may be either: it is looked into.
-                    let Some(format) = below.likely() else {
-                        let doubt = below.format.err().unwrap_or(Doubt::Unrecorded);
-                        return Err(chain::doubtful(at, &file, &below.file, doubt));
-                    };
-                    let meta = held::metadata(&below.file).map_err(|e| at.io(&below.file, &e))?;
-                    node.below = Some((meta.dev(), meta.ino()));
-                    next = Some((below.file, format));
-                }
+            if let Some((below, format)) = below {
+                let meta = held::metadata(&below).map_err(|e| at.io(&below, &e))?;
+                node.below = Some((meta.dev(), meta.ino()));
+                next = Some((below, format));
             }
             self.nodes.insert(key, node);
         }
         Ok(())
+    }
+
+    /// The file and what its header names; `None` if it is known.
+    fn look(&self, at: &At, file: &Path, format: Format) -> Result<Option<Looked>, EngineError> {
+        let io = |e: io::Error| at.io(file, &e);
+        let open = held::open_any(file).map_err(io)?;
+        let own = Identity::of(&open).map_err(io)?;
+        let key = (own.device, own.inode);
+        if self.nodes.contains_key(&key) {
+            return Ok(None);
+        }
+        let node = Node {
+            file: file.to_owned(),
+            format,
+            mode: own.mode,
+            below: None,
+            perhaps: BTreeSet::new(),
+        };
+        if format == Format::Raw {
+            return Ok(Some((key, node, None)));
+        }
+        let refuse = |m| at.error(EngineErrorKind::Unsupported, m, file);
+        let header = Header::load(&open).map_err(io)?;
+        let header = header.map_err(|e| refuse(e.message()))?;
+        let Some(below) = backing::of(file, &header) else {
+            return Ok(Some((key, node, None)));
+        };
+        // Where no format is recorded it may be either: it is looked into.
+        match below.likely() {
+            Some(format) => Ok(Some((key, node, Some((below.file, format))))),
+            None => {
+                let doubt = below.format.err().unwrap_or(Doubt::Unrecorded);
+                Err(chain::doubtful(at, file, &below.file, doubt))
+            }
+        }
     }
 
     /// Adds the chain under a file. Where that cannot be read, the file stands on all that it is `known` to have lain

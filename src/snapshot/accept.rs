@@ -250,6 +250,8 @@ pub(crate) async fn all_powered_off(
 ) -> Vec<Result<Arc<Machine>, Refused>> {
     let shared = Arc::clone(core);
     let look = move || {
+        // Once for all of them: where a file does not answer, this takes a while.
+        shared.deps.compute.catch_up();
         let members = members.into_iter();
         let looked = members.map(|(id, gone)| powered_off(&shared, id, gone, running));
         looked.collect()
@@ -316,7 +318,18 @@ pub(crate) async fn answered<T: Send + 'static>(
     }
 }
 
-/// The machine of a member, which must be there, readable and powered off. `gone` is the refusal if it is not there,
+/// Waits, away from the threads that serve, until the newest state of all machines is known; for [`powered_off`].
+///
+/// # Errors
+/// A file does not answer.
+pub(crate) async fn caught_up(core: &Arc<Core>) -> Result<(), Refused> {
+    let shared = Arc::clone(core);
+    let looked = answered(move || shared.deps.compute.catch_up()).await;
+    looked.map_err(|e| e.refused(core))
+}
+
+/// The machine of a member, which must be there, readable and powered off, as was found out when all
+/// [were looked at](caught_up) last. `gone` is the refusal if it is not there,
 /// `running` the one if it runs (`machine`, `state`).
 ///
 /// # Errors
@@ -327,7 +340,6 @@ pub(crate) fn powered_off(
     gone: Text,
     running: Message,
 ) -> Result<Arc<Machine>, Refused> {
-    core.deps.compute.catch_up();
     let Some(machine) = core.deps.compute.machine(id) else {
         let unreadable = core.deps.compute.trouble(id);
         let unreadable = unreadable.map(|cause| {

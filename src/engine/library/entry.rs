@@ -278,14 +278,16 @@ fn idle(entry: &DiskEntry, path: &Path, disk: &Disk) -> Option<Message> {
 }
 
 fn virtual_size(file: &Path, format: Format) -> io::Result<u64> {
-    let open = held::open(file, false)?;
-    match format {
-        Format::Raw => Ok(open.metadata()?.len().next_multiple_of(SECTOR)),
-        Format::Qcow2 => match Header::load(&open)? {
-            Ok(header) => Ok(header.size),
-            Err(_) => Err(io::Error::other("no readable qcow2 header")),
-        },
-    }
+    held::ask(file, || {
+        let open = held::open(file, false)?;
+        match format {
+            Format::Raw => Ok(open.metadata()?.len().next_multiple_of(SECTOR)),
+            Format::Qcow2 => match Header::load(&open)? {
+                Ok(header) => Ok(header.size),
+                Err(_) => Err(io::Error::other("no readable qcow2 header")),
+            },
+        }
+    })
 }
 
 fn stamped(file: &Path) -> (PathBuf, Option<Stamp>) {

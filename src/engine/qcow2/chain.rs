@@ -131,7 +131,7 @@ pub(crate) fn top(
     roots: &Roots,
     place: Option<&Place>,
 ) -> Result<Layer, EngineError> {
-    layer(at, top.to_owned(), Format::Raw, (roots, place), None)
+    asked(at, top.to_owned(), Format::Raw, (roots, place), None)
 }
 
 /// The chain under `top` as far as its headers can be read, and the file of which it is not known what lies under it,
@@ -140,7 +140,7 @@ pub(crate) fn top(
 pub fn readable(top: &Path, format: Format) -> (Vec<Layer>, Option<PathBuf>) {
     let (mut layers, mut next) = (Vec::<Layer>::new(), Some((top.to_owned(), format)));
     while let Some((file, format)) = next.take() {
-        let Ok(layer) = bare(&file, format) else {
+        let Ok(layer) = held::ask(&file, || bare(&file, format)) else {
             return (layers, Some(file));
         };
         if layers.len() == DEPTH_MAX || layers.iter().any(|l| l.id == layer.id) {
@@ -186,7 +186,7 @@ pub fn require_whole(at: &At, layers: &[Layer]) -> Result<(), EngineError> {
         let Some(header) = &layer.header else {
             continue;
         };
-        match whole::require(&layer.open, header) {
+        match whole::require(&layer.file, &layer.open, header) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                 let text = at.text(texts::NOT_WHOLE, &layer.file).with("cause", e);
@@ -218,7 +218,7 @@ fn follow(
             let kind = EngineErrorKind::Unsupported;
             return Err((file, EngineError { kind, text }));
         }
-        let layer = layer(at, file.clone(), format, within, layers.last());
+        let layer = asked(at, file.clone(), format, within, layers.last());
         let layer = layer.map_err(|e| (file.clone(), e))?;
         if !seen.insert(layer.id) {
             let error = unsupported(at, texts::CHAIN_LOOP, &layer.file);
@@ -228,6 +228,18 @@ fn follow(
         layers.push(layer);
     }
     Ok(())
+}
+
+/// [`layer`], as one look: what is read of a file may stand as well as the opening of it.
+fn asked(
+    at: &At,
+    file: PathBuf,
+    format: Format,
+    within: Within<'_>,
+    above: Option<&Layer>,
+) -> Result<Layer, EngineError> {
+    let look = || Ok(layer(at, file.clone(), format, within, above));
+    held::ask(&file, look).unwrap_or_else(|e| Err(at.io(&file, &e)))
 }
 
 fn layer(

@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 use super::header::Header;
 use super::refcounts::read_count;
 use super::tables::{Tables, cut, length, read_padded, read_table, size};
+use crate::held;
 
 /// Refcount tables that a sane image does not exceed, in bytes (as QEMU).
 const TABLE_MAX: u64 = 8 << 20;
@@ -15,7 +17,14 @@ const TABLE_MAX: u64 = 8 << 20;
 ///
 /// # Errors
 /// [`io::ErrorKind::InvalidData`] for a file that was cut off, or is damaged otherwise; else the I/O error.
-pub(crate) fn require(file: &File, header: &Header) -> io::Result<()> {
+pub(crate) fn require(path: &Path, file: &File, header: &Header) -> io::Result<()> {
+    match held::ask(path, || seems_whole(file, header))? {
+        true => Ok(()),
+        false => walk(path, file, header),
+    }
+}
+
+fn seems_whole(file: &File, header: &Header) -> io::Result<bool> {
     let end = file.metadata()?.len();
     let l1 = u64::from(header.l1_entries) * 8;
     if l1 > 0 && header.l1_offset.saturating_add(l1) > end {
@@ -28,7 +37,7 @@ pub(crate) fn require(file: &File, header: &Header) -> io::Result<()> {
     }
     let blocks = read_table(file, header.refcount_offset, size(table / 8))?;
     let Some(last) = blocks.iter().rposition(|block| *block != 0) else {
-        return Ok(());
+        return Ok(true);
     };
     let counted = match blocks.get(last) {
         Some(block) if block.saturating_add(cluster) <= end => {
@@ -45,17 +54,16 @@ pub(crate) fn require(file: &File, header: &Header) -> io::Result<()> {
         }
         _ => u64::MAX,
     };
-    match counted < end {
-        true => Ok(()),
-        false => walk(file, header),
-    }
+    Ok(counted < end)
 }
 
-fn walk(file: &File, header: &Header) -> io::Result<()> {
-    let mut tables = Tables::open(file.try_clone()?, header.clone())?;
+fn walk(path: &Path, file: &File, header: &Header) -> io::Result<()> {
+    let open = || Tables::open(file.try_clone()?, header.clone());
+    let mut tables = held::ask(path, open)?;
     let (mut at, disk) = (0, header.size);
     while at < disk {
-        at += tables.run(at, disk - at)?.1;
+        // One look each: all of them may take long on a disk that answers.
+        at += held::ask(path, || tables.run(at, disk - at))?.1;
     }
     Ok(())
 }

@@ -337,7 +337,7 @@ impl<'a> Survey<'a> {
         while let Some((layer, judged)) = self.mergeable(&seen) {
             seen.insert(layer.file.clone());
             if let Ok(merge) = judged {
-                let meta = fs::symlink_metadata(&merge.child);
+                let meta = held::symlink_metadata(&merge.child);
                 let bytes = meta.map_or(0, |m| m.blocks().saturating_mul(512));
                 found.push((merge.child, bytes));
             }
@@ -359,7 +359,13 @@ impl<'a> Survey<'a> {
         };
         let read_only = node.mode & 0o222 == 0 && !self.is_ours(&node.file);
         if read_only
-            || rustix::fs::access(&node.file, rustix::fs::Access::WRITE_OK).is_err()
+            || held::ask(&node.file, || {
+                Ok(rustix::fs::access(
+                    &node.file,
+                    rustix::fs::Access::WRITE_OK,
+                )?)
+            })
+            .is_err()
                 && !self.is_ours(&node.file)
         {
             return Err(texts::KEPT_READ_ONLY.with("file", shown));

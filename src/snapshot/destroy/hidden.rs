@@ -140,6 +140,7 @@ fn name(core: &Core, machine: VmId) -> Result<String, Refused> {
             return Ok(left.machine_name.clone());
         }
     }
+    compute.catch_up();
     let gone = texts::MEMBER_UNREADABLE.with("machine", machine);
     let machine = powered_off(core, machine, gone, texts::DESTROY_RUNNING)?;
     Ok(machine.name.clone())

@@ -312,6 +312,7 @@ async fn destroy(core: Arc<Core>, request: DestroyRequest) -> Result<Accepted, R
     let about = about(&core.deps.store.state(), set, &snapshots);
     let affected = snapshots.iter().map(|m| Affected::Machine(m.machine));
     let affected = affected.chain([Affected::Set(set)]).collect();
+    accept::caught_up(&core).await?;
     let members = plan_each(&core, snapshots, draft).await?;
     let intent = Intent {
         job: ids.job,
