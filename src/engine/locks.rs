@@ -9,8 +9,8 @@
 //! Two further bytes, which QEMU does not use, tell all processes of ours that one of them holds an image: the first
 //! is locked from before the others until after them, the second while all of them are.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -109,7 +109,7 @@ impl ImageLock {
             lock_byte(file, OURS_HAS)?;
             Ok(Ok(()))
         };
-        match claimed() {
+        match held::ask(path, claimed) {
             Ok(Ok(())) => {
                 held().insert(id, Hand::Has);
                 Ok(lock)
@@ -178,7 +178,7 @@ impl FrozenLock {
                 false => Ok(Ok(())),
             }
         };
-        match claimed() {
+        match held::ask(path, claimed) {
             Ok(Ok(())) => Ok(frozen),
             Ok(Err(by)) => Err(at.error(EngineErrorKind::Locked, by, path)),
             Err(e) => Err(unavailable(at, path, &e)),
@@ -187,7 +187,7 @@ impl FrozenLock {
 }
 
 fn unavailable(at: &At, path: &Path, error: &io::Error) -> EngineError {
-    if kind(error) == EngineErrorKind::Locked {
+    if held::is_silence(error) || kind(error) == EngineErrorKind::Locked {
         return at.io(path, error);
     }
     EngineError {
@@ -240,7 +240,24 @@ impl Drop for FrozenLock {
 /// The frozen files of all snapshot sets, kept frozen while the server runs. Each costs one open file.
 #[derive(Debug, Default)]
 pub struct FrozenFiles {
-    locks: Mutex<BTreeMap<PathBuf, Frozen>>,
+    known: Mutex<Known>,
+}
+
+/// What is frozen. No file is opened, locked or let go while this is locked.
+#[derive(Debug, Default)]
+struct Known {
+    files: BTreeMap<PathBuf, Frozen>,
+    /// The newest renewal: one that stands at a file changes nothing any more.
+    renewal: u64,
+    /// Let go since it began.
+    released: BTreeSet<PathBuf>,
+}
+
+impl Known {
+    /// Whether the renewal is to freeze the file.
+    fn lacks(&self, file: &Path, renewal: u64) -> bool {
+        self.renewal == renewal && !self.files.contains_key(file) && !self.released.contains(file)
+    }
 }
 
 #[derive(Debug)]
@@ -259,17 +276,26 @@ impl FrozenFiles {
     /// One [`EngineError`] for each file that someone writes or that cannot be opened; the others are
     /// frozen.
     pub fn renew(&self, names: impl FnOnce() -> BTreeMap<PathBuf, At>) -> Vec<EngineError> {
-        let mut locks = self.locks();
+        let mut known = self.known();
         let files = names();
-        locks.retain(|file, frozen| {
-            let named = files.contains_key(file);
-            let stays = named || !frozen.named;
-            frozen.named |= named;
-            stays
-        });
+        known.renewal += 1;
+        let renewal = known.renewal;
+        known.released.clear();
+        let mut gone = Vec::new();
+        for (file, mut frozen) in std::mem::take(&mut known.files) {
+            let named = files.contains_key(&file);
+            if named || !frozen.named {
+                frozen.named |= named;
+                known.files.insert(file, frozen);
+            } else {
+                gone.push(frozen);
+            }
+        }
+        drop(known);
+        drop(gone);
         let mut errors = Vec::new();
         for (file, at) in files {
-            if locks.contains_key(&file) {
+            if !self.known().lacks(&file, renewal) {
                 continue;
             }
             match FrozenLock::take(&at, &file) {
@@ -278,7 +304,13 @@ impl FrozenFiles {
                         _lock: lock,
                         named: true,
                     };
-                    locks.insert(file, frozen);
+                    let mut known = self.known();
+                    let too_late = match known.lacks(&file, renewal) {
+                        true => known.files.insert(file, frozen),
+                        false => Some(frozen),
+                    };
+                    drop(known);
+                    drop(too_late);
                 }
                 Err(e) => errors.push(e),
             }
@@ -288,12 +320,13 @@ impl FrozenFiles {
 
     /// Lets the images go, but for those of `files`, which a set is about to name: they pass from held to
     /// frozen without a moment in which a writer could open them. The rest of `files` is frozen as far as
-    /// it can be; [`FrozenFiles::renew`] tries again.
+    /// it can be; [`FrozenFiles::renew`] tries again. Blocks.
     pub fn take_over(&self, holds: impl IntoIterator<Item = Hold>, files: &BTreeMap<PathBuf, At>) {
-        let mut locks = self.locks();
-        let mut freeze = |path: PathBuf, lock| {
+        let freeze = |path: PathBuf, lock| {
             let named = false;
-            locks.insert(path, Frozen { _lock: lock, named });
+            let frozen = Frozen { _lock: lock, named };
+            let before = self.known().files.insert(path, frozen);
+            drop(before);
         };
         for lock in holds.into_iter().flat_map(|hold| hold.locks) {
             let path = lock.path.clone();
@@ -313,7 +346,7 @@ impl FrozenFiles {
     /// Whether the file is kept frozen now.
     #[must_use]
     pub fn holds(&self, file: &Path) -> bool {
-        self.locks().contains_key(file)
+        self.known().files.contains_key(file)
     }
 
     /// The files that are frozen now; none of them if some are just being frozen or let go.
@@ -325,14 +358,18 @@ impl FrozenFiles {
 
     /// Lets these files go at once: no set names them any more.
     pub fn release<'a>(&self, files: impl IntoIterator<Item = &'a Path>) {
-        let mut locks = self.locks();
+        let mut known = self.known();
+        let mut gone = Vec::new();
         for file in files {
-            locks.remove(file);
+            gone.extend(known.files.remove(file));
+            known.released.insert(file.to_owned());
         }
+        drop(known);
+        drop(gone);
     }
 
-    fn locks(&self) -> std::sync::MutexGuard<'_, BTreeMap<PathBuf, Frozen>> {
-        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -354,6 +391,11 @@ impl Hold {
 /// # Errors
 /// The image cannot be opened or has no locks.
 pub fn is_written(path: &Path) -> io::Result<bool> {
+    // All of it: a network file system may open from what it knows, and ask for locks far away.
+    held::ask(path, || is_open_for_writing(path))
+}
+
+fn is_open_for_writing(path: &Path) -> io::Result<bool> {
     let file = open(path)?;
     for _ in 0..LOOKS {
         if !is_taken(&file, USES + WRITE)? || is_taken(&file, OURS_HAS)? {
@@ -503,6 +545,27 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_for_locks_stands_where_everybody_sees_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.raw");
+        std::fs::write(&path, [1; 512]).unwrap();
+        // While one of ours reaches for an image, whoever asks waits for it with the image open.
+        let ours = File::open(&path).unwrap();
+        lock_byte(&ours, OURS_WANTS).unwrap();
+        lock_byte(&ours, USES + WRITE).unwrap();
+        thread::scope(|scope| {
+            let asks = scope.spawn(|| is_written(&path));
+            let mut seen = 0;
+            while !asks.is_finished() {
+                seen += u32::from(held::give_up(&path) && held::is_silent(&path));
+                pause();
+            }
+            assert!(asks.join().unwrap().unwrap());
+            assert!(seen > LOOKS / 20, "seen {seen} times");
+        });
+    }
+
+    #[test]
     fn what_an_operation_here_writes_is_frozen_against_all_others() {
         let image = image();
         let merge = ImageLock::take(&at(), image.path()).unwrap();
@@ -524,6 +587,44 @@ mod tests {
         assert_eq!(frozen.renew(|| named(&[two.path()])), []);
         drop(ImageLock::take(&at(), one.path()).unwrap());
         assert!(ImageLock::take(&at(), two.path()).is_err());
+    }
+
+    #[test]
+    fn a_file_that_does_not_answer_keeps_nobody_from_what_is_frozen() {
+        let (other, third) = (image(), image());
+        let dir = tempfile::tempdir().unwrap();
+        let (hung, stands) = (dir.path().join("a.raw"), dir.path().join("stands"));
+        std::fs::write(&hung, [1; 512]).unwrap();
+        let frozen = FrozenFiles::default();
+        assert_eq!(frozen.renew(|| named(&[other.path()])), []);
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let (tell, told) = std::sync::mpsc::channel();
+        thread::scope(|scope| {
+            let at = &stands;
+            scope.spawn(move || held::ask(at, || Ok(gate.recv().is_ok())));
+            while !held::slow_down(&stands) {
+                thread::yield_now();
+            }
+            let renewing = scope.spawn(|| frozen.renew(|| named(&[&hung, other.path()])));
+            while frozen.known.try_lock().is_ok_and(|k| k.renewal < 2) {
+                thread::yield_now();
+            }
+            scope.spawn(|| {
+                let held = frozen.holds(other.path());
+                frozen.take_over([], &named(&[third.path()]));
+                frozen.release([&*hung]);
+                tell.send(held && frozen.holds(third.path())).unwrap();
+            });
+            let answered = told.recv_timeout(Duration::from_secs(20));
+            let waits = !renewing.is_finished();
+            go.send(()).unwrap();
+            assert_eq!(renewing.join().unwrap(), []);
+            assert!(answered.unwrap() && waits);
+        });
+        assert!(!frozen.holds(&hung), "it was let go meanwhile");
+        drop(ImageLock::take(&at(), &hung).unwrap());
+        assert_eq!(frozen.renew(|| named(&[&hung])), []);
+        assert!(frozen.holds(&hung) && !frozen.holds(other.path()));
     }
 
     #[test]

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::EngineError;
 use crate::engine::failure::At;
 use crate::engine::locks::FrozenFiles;
 use crate::engine::sim;
+use crate::snapshot::{Unanswered, answered};
 use crate::store::State;
 use crate::store::Store;
 
@@ -35,17 +37,34 @@ pub(super) async fn follow(
         }
         let quiet = seen == Some(state.revision);
         (seen, idle) = (Some(state.revision), 0);
-        let (frozen, store) = (frozen.clone(), store.clone());
-        let renew = move || frozen.renew(|| files(&store.state()));
-        let errors = tokio::task::spawn_blocking(renew).await;
-        let errors = errors.unwrap_or_default();
-        complete = errors.is_empty();
-        for error in errors {
-            if !quiet {
-                tracing::warn!(%error, "Cannot freeze a file that a snapshot set holds");
+        complete = match renew(&store, &frozen).await {
+            Ok(errors) => {
+                for error in errors.iter().filter(|_| !quiet) {
+                    tracing::warn!(%error, "Cannot freeze a file that a snapshot set holds");
+                }
+                errors.is_empty()
             }
-        }
+            Err(Unanswered::Silent(file)) => {
+                // The next renewal passes it by.
+                let file = file.display();
+                tracing::warn!(%file, "Not all files that snapshot sets hold are frozen: this one does not answer");
+                false
+            }
+            Err(Unanswered::Panicked(error)) => {
+                tracing::error!(%error, "Freezing the files of snapshot sets panicked");
+                true
+            }
+        };
     }
+}
+
+/// Freezes what sets hold now. It is no longer waited for once it stands at a file that does not answer.
+pub(super) async fn renew(
+    store: &Arc<dyn Store>,
+    frozen: &Arc<FrozenFiles>,
+) -> Result<Vec<EngineError>, Unanswered> {
+    let (store, frozen) = (Arc::clone(store), Arc::clone(frozen));
+    answered(move || frozen.renew(|| files(&store.state()))).await
 }
 
 /// Every file that a set holds and that really exists: not those of the simulation.

@@ -22,7 +22,7 @@ pub async fn rescue(data_dir: &Path, config: &Config) -> Result<Recovered, Start
     let parts = Parts::open(&data_dir, config, store)?;
     relocate::in_place(&parts, &data_dir).await?;
     // What cannot be closed to writers now is closed by the next server.
-    let _later = parts.frozen.renew(|| frozen::files(&parts.store.state()));
+    let _later = frozen::renew(&parts.store, &parts.frozen).await;
     let recovered = parts.coordinator.rescue().await;
     parts.coordinator.close();
     recovered.map_err(StartError::failed)

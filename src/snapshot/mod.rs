@@ -36,6 +36,7 @@ mod recovery;
 mod spares;
 mod tops;
 
+pub(crate) use accept::{Unanswered, answered};
 pub use apply::ApplyRequest;
 pub use care::{Journaled, OpenJournal, SetAside, move_to_orphans, named_by_journals, needing};
 pub use coordinator::Coordinator;

@@ -120,7 +120,10 @@ impl<K: Kind> Operation<K> {
             Err(Stop::Broken(cause)) => Err(cause),
         };
         match end {
-            Ok(()) => tracing::debug!(kind = K::NAME, %set, "Journal closed"),
+            Ok(()) => {
+                self.drop_holds().await;
+                tracing::debug!(kind = K::NAME, %set, "Journal closed");
+            }
             Err(cause) => self.freeze(cause).await,
         }
     }
@@ -133,6 +136,7 @@ impl<K: Kind> Operation<K> {
         };
         match end {
             Ok(()) => {
+                self.drop_holds().await;
                 self.verdict.send_replace(Verdict::Done);
             }
             Err(cause) => self.freeze(cause).await,
@@ -231,7 +235,7 @@ impl<K: Kind> Operation<K> {
             Work::Publish => {
                 // Whoever sees the end of the job may start the machines at once, on their new files.
                 // What the set keeps stays closed to whoever starts one on an old file.
-                self.let_go();
+                self.let_go().await?;
                 self.publish().await?;
             }
             Work::Whole(run) => self.whole(run).await?,
@@ -524,10 +528,30 @@ impl<K: Kind> Operation<K> {
         locks.any(|lock| lock.path() == file)
     }
 
-    fn let_go(&self) {
+    /// Lets go of the images, but for what the set keeps; on a thread that may wait for them.
+    async fn let_go(self: &Arc<Self>) -> Result<(), Trouble> {
+        let operation = Arc::clone(self);
+        let gone = tokio::task::spawn_blocking(move || {
+            let holds = std::mem::take(&mut *operation.holds());
+            let frozen = &operation.core.deps.frozen;
+            frozen.take_over(holds.into_values(), &operation.kind.keeps());
+        });
+        gone.await.map_err(|panicked| {
+            tracing::error!(%panicked, "Letting go of images panicked");
+            Trouble::Wait(texts::INTERNAL.text())
+        })
+    }
+
+    /// Lets go of the images that are still held, on a thread that may wait for them.
+    async fn drop_holds(&self) {
         let holds = std::mem::take(&mut *self.holds());
-        let frozen = &self.core.deps.frozen;
-        frozen.take_over(holds.into_values(), &self.kind.keeps());
+        if holds.is_empty() {
+            return;
+        }
+        let dropped = tokio::task::spawn_blocking(move || drop(holds));
+        if let Err(panicked) = dropped.await {
+            tracing::error!(%panicked, "Letting go of images panicked");
+        }
     }
 
     fn holds(&self) -> MutexGuard<'_, BTreeMap<VmId, Hold>> {
