@@ -425,9 +425,48 @@ impl Tops {
 /// What [`Tops::save`] calls the file until it is whole.
 pub(crate) const TOPS_NEW: &str = "tops.json.new";
 
-/// The turn of whoever reads and rewrites `tops.json` of the machine in this folder: the server, and `vm set`.
+/// The turn of whoever reads and rewrites `tops.json` of the machine in this folder: the server, and `vm set`. No image
+/// is looked at by who has it.
 pub(crate) fn turn(folder: &Path) -> io::Result<Flock<File>> {
     Flock::lock(File::open(folder)?, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
+}
+
+/// What [`in_turn`] came to.
+pub(crate) struct Turned {
+    _turn: Flock<File>,
+    /// What stands in the file until it is saved.
+    pub(crate) old: Tops,
+    /// What it is to become, in this turn.
+    pub(crate) new: Tops,
+}
+
+/// Has `change` say what becomes of `tops.json` of the machine in this folder, as `load` reads it, and takes the turn
+/// to write that. `change` may look at images, which may not answer: nobody waits for its turn meanwhile. Where somebody
+/// else has written by then, it is asked anew.
+///
+/// # Errors
+/// What `load` and `change` say; the turn cannot be taken.
+pub(crate) fn in_turn<E>(
+    folder: &Path,
+    failed: impl Fn(io::Error) -> E,
+    load: impl Fn() -> Result<Tops, E>,
+    change: impl Fn(&mut Tops) -> Result<(), E>,
+) -> Result<Turned, E> {
+    let mut old = load()?;
+    loop {
+        let mut new = old.clone();
+        change(&mut new)?;
+        let turn = turn(folder).map_err(&failed)?;
+        let now = load()?;
+        if now == old {
+            return Ok(Turned {
+                _turn: turn,
+                old,
+                new,
+            });
+        }
+        old = now;
+    }
 }
 
 /// [`held::replace`] that keeps owner and mode.
@@ -448,6 +487,41 @@ mod tests {
         let file = dir.path().join(DEFINITION);
         fs::write(&file, format!("id = \"{ID}\"\nname = \"web-1\"\n{rest}")).unwrap();
         Definition::load(&file, ID.parse().unwrap()).map_err(|t| t.render())
+    }
+
+    #[test]
+    fn what_another_writes_meanwhile_is_not_lost_and_nobody_waits_for_images() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, file) = (dir.path(), dir.path().join(TOPS));
+        Tops::new(None).save(&file).unwrap();
+        let load = || Tops::load(&file);
+        let asked = std::cell::Cell::new(0);
+        let turned = in_turn(
+            folder,
+            |e| e,
+            load,
+            |tops| {
+                asked.set(asked.get() + 1);
+                if asked.get() == 1 {
+                    // It is nobody's turn while images are looked at.
+                    let other = File::open(folder)?;
+                    let other = Flock::lock(other, FlockArg::LockExclusiveNonblock);
+                    let _other = other.map_err(|(_, e)| e)?;
+                    let mut theirs = load()?;
+                    theirs.backing_formats.insert("/b".into(), Format::Raw);
+                    theirs.save(&file)?;
+                }
+                tops.backing_formats.insert("/a".into(), Format::Qcow2);
+                Ok(())
+            },
+        );
+        let turned = turned.unwrap();
+        assert_eq!(asked.get(), 2, "asked anew");
+        let other = Flock::lock(File::open(folder).unwrap(), FlockArg::LockExclusiveNonblock);
+        assert!(other.is_err(), "it is our turn");
+        turned.new.save(&file).unwrap();
+        assert_eq!((turned.old.backing_formats.len(), asked.get()), (1, 2));
+        assert_eq!(load().unwrap().backing_formats.len(), 2);
     }
 
     #[test]

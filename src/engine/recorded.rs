@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::engine::definition::{SeenTop, TOPS, Tops};
+use crate::engine::definition::{self, SeenTop, TOPS, Tops};
 use crate::engine::failure::{At, kind};
 use crate::engine::qcow2::{backing, chain};
 use crate::engine::{EngineError, EngineErrorKind, Hold, library};
@@ -47,25 +47,27 @@ pub fn record(data_dir: &Path, id: VmId, said: &Said) -> Result<bool, EngineErro
             .with("machine", &machine.name)
             .with("cause", e),
     };
-    let old = Tops::load(&file).map_err(failed)?;
-    let mut new = old.clone();
-    for (target, format) in &said.backing_formats {
-        new.backing_formats
-            .insert(naming(machine, target)?, *format);
-    }
-    for target in &said.whole {
-        let disk = machine.disks.iter().find(|d| d.id == *target);
-        let disk = disk.ok_or_else(|| unknown(machine, target))?;
-        let seen = SeenTop::of(&disk.file, disk.format).ok_or_else(|| {
-            let at = At::disk(machine, disk);
-            at.io(&disk.file, &io::ErrorKind::InvalidData.into())
-        })?;
-        new.seen.insert(disk.id.clone(), seen);
-    }
-    if new == old {
+    let load = || Tops::load(&file).map_err(failed);
+    let turned = definition::in_turn(&machine.directory, failed, load, |new| {
+        for (target, format) in &said.backing_formats {
+            new.backing_formats
+                .insert(naming(machine, target)?, *format);
+        }
+        for target in &said.whole {
+            let disk = machine.disks.iter().find(|d| d.id == *target);
+            let disk = disk.ok_or_else(|| unknown(machine, target))?;
+            let seen = SeenTop::of(&disk.file, disk.format).ok_or_else(|| {
+                let at = At::disk(machine, disk);
+                at.io(&disk.file, &io::ErrorKind::InvalidData.into())
+            })?;
+            new.seen.insert(disk.id.clone(), seen);
+        }
+        Ok(())
+    })?;
+    if turned.new == turned.old {
         return Ok(false);
     }
-    new.save(&file).map_err(|e| failed(e.into()))?;
+    turned.new.save(&file).map_err(|e| failed(e.into()))?;
     Ok(true)
 }
 

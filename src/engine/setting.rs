@@ -77,22 +77,24 @@ fn accept(folder: &Path, text: &str, id: VmId) -> Result<bool, EngineError> {
         let text = texts::DEFINITION_READ.with("file", file.display());
         error(crate::engine::failure::kind(&e), text.with("cause", e))
     };
-    let _turn = definition::turn(folder).map_err(told)?;
-    let mut tops = Tops::load(&file).map_err(told)?;
-    let mut images = BTreeMap::new();
-    for disk in &defined.disk {
-        let at = At::new(&defined.name, &disk.id);
-        let top = tops.tops.get(&disk.id).filter(|top| top.file == disk.path);
-        let format = top.map_or(disk.format, |top| top.format);
-        let image = image::record(&disk.path, format).map_err(|e| at.io(&disk.path, &e))?;
-        let old = tops.images.get(&disk.id);
-        images.insert(disk.id.clone(), image::joined(image, old));
-    }
-    if tops.images == images {
+    let load = || Tops::load(&file).map_err(told);
+    let turned = definition::in_turn(folder, told, load, |tops| {
+        let mut images = BTreeMap::new();
+        for disk in &defined.disk {
+            let at = At::new(&defined.name, &disk.id);
+            let top = tops.tops.get(&disk.id).filter(|top| top.file == disk.path);
+            let format = top.map_or(disk.format, |top| top.format);
+            let image = image::record(&disk.path, format).map_err(|e| at.io(&disk.path, &e))?;
+            let old = tops.images.get(&disk.id);
+            images.insert(disk.id.clone(), image::joined(image, old));
+        }
+        tops.images = images;
+        Ok(())
+    })?;
+    if turned.new == turned.old {
         return Ok(false);
     }
-    tops.images = images;
-    tops.save(&file).map_err(|e| told(e.into()))?;
+    turned.new.save(&file).map_err(|e| told(e.into()))?;
     Ok(true)
 }
 

@@ -261,7 +261,8 @@ impl Compute for Library {
     }
 }
 
-/// Has the links of a machine lead to its active files where those are others than before.
+/// Has the links of a machine lead to its active files where those are others than before. One after the other, or an
+/// older state might have the last word.
 fn follow(before: Option<&Machine>, now: Option<&Machine>) {
     let Some(machine) = now else { return };
     let files = |m: &Machine| -> Vec<_> {

@@ -21,10 +21,11 @@ use crate::engine::qcow2::chain::Roots;
 use crate::engine::{Doubt, EngineError, EngineErrorKind, Judge, Machines, Top};
 use crate::held::{self, NotReplaced};
 use crate::id::VmId;
+use crate::inventory::Machine;
 use crate::text::catalog::engine as texts;
 
 use super::entry::{Entry, is_written, load};
-use super::{Problem, directory_failed, follow, machine_ids, unknown};
+use super::{Problem, follow, machine_ids, unknown};
 
 const RENEW_AFTER_MILLIS: u64 = 1000;
 /// How long whoever asks waits for a look at the files. On disks that answer it takes a fraction of that.
@@ -46,8 +47,8 @@ pub(super) struct Shelf {
     /// Those of which a disk was open for writing elsewhere at the last look.
     pub(super) running: ArcSwap<BTreeSet<VmId>>,
     book: Mutex<Book>,
-    /// Held by who writes a `tops.json`.
-    recording: Mutex<()>,
+    /// Held by who has the links of a machine follow the newest state.
+    leading: Mutex<()>,
     /// Where links by name led when they were last made.
     named: Mutex<Option<Names>>,
     /// Clock time of the last look, in milliseconds.
@@ -66,6 +67,8 @@ pub(super) struct Book {
     running: BTreeSet<VmId>,
     /// How often active files were recorded: a look that began before is of an older state.
     tops: BTreeMap<VmId, u64>,
+    /// Something in it is not published.
+    dirty: bool,
 }
 
 /// The looks at all machines, one after the other, each by a thread of its own. One that stands at a file that does not
@@ -107,7 +110,7 @@ impl Shelf {
             problems: ArcSwap::default(),
             running: ArcSwap::default(),
             book: Mutex::default(),
-            recording: Mutex::default(),
+            leading: Mutex::default(),
             named: Mutex::default(),
             looks: Mutex::default(),
             ended: Condvar::new(),
@@ -242,16 +245,16 @@ impl Shelf {
             }
         };
         let mut book = self.lock();
-        let mut changed = book.entries.len();
+        let before = book.entries.len();
         book.entries.retain(|id, _| ids.contains(id));
         book.tops.retain(|id, _| ids.contains(id));
         book.running.retain(|id| ids.contains(id));
-        changed -= book.entries.len();
+        book.dirty |= book.entries.len() != before;
         drop(book);
         for id in ids {
             let silent = self.silent(id).is_some();
-            if !silent && self.renew_one(id, Some(turn), false) {
-                changed += 1;
+            if !silent {
+                self.renew_one(id, Some(turn), false);
             }
             if self.looks().begun != turn {
                 return; // left behind
@@ -260,7 +263,9 @@ impl Shelf {
                 self.renew_running(id);
             }
         }
-        if changed > 0 {
+        // Also what a look has found that was left behind.
+        let is_dirty = self.lock().dirty;
+        if is_dirty {
             self.publish();
         }
         let running = self.lock().running.clone();
@@ -279,10 +284,12 @@ impl Shelf {
     }
 
     /// Has the names lead to their machines, if any came, went or has another one.
-    fn name(&self, entries: &BTreeMap<VmId, Arc<Entry>>) {
+    fn name(&self) {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under this lock, or an older state might have the last word.
+        let entries = self.lock().entries.clone();
         let machines = entries.values().filter_map(|e| e.machine.as_deref());
         let names = links::names(machines);
-        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         if named.as_ref() == Some(&names) {
             return;
         }
@@ -302,13 +309,13 @@ impl Shelf {
         if seen.is_empty() {
             return;
         }
-        let recording = self.recording.lock();
-        let _recording = recording.unwrap_or_else(PoisonError::into_inner);
-        if self.known(id).1 != tops {
-            return;
-        }
-        let file = self.directory.join(id.to_string()).join(TOPS);
-        let saved = Tops::load(&file).and_then(|mut stored| {
+        let folder = self.directory.join(id.to_string());
+        let file = folder.join(TOPS);
+        let saved = definition::turn(&folder).and_then(|_turn| {
+            if self.known(id).1 != tops {
+                return Ok(());
+            }
+            let mut stored = Tops::load(&file)?;
             stored.seen.extend(seen);
             Ok(stored.save(&file)?)
         });
@@ -317,14 +324,14 @@ impl Shelf {
         }
     }
 
-    /// Looks at one machine, in a look of all or by itself; whether it is not as before. What was recorded of it
-    /// meanwhile counts more, and so does a newer look.
+    /// Looks at one machine, in a look of all or by itself. What was recorded of it meanwhile counts more, and so does a
+    /// newer look.
     /// `vouched`: its active files are what this process has just recorded.
-    fn renew_one(&self, id: VmId, turn: Option<u64>, vouched: bool) -> bool {
+    fn renew_one(&self, id: VmId, turn: Option<u64>, vouched: bool) {
         let (old, tops) = self.known(id);
         let current = old.as_deref().filter(|old| old.is_current());
         if current.is_some_and(|old| old.vouched) {
-            return false;
+            return;
         }
         let before = old.as_ref().and_then(|e| e.machine.as_deref());
         let mut new = match current {
@@ -336,7 +343,7 @@ impl Shelf {
         }
         new.vouched |= vouched || self.is_vouched(id, old.as_deref(), &mut new);
         if current.is_some() && !new.vouched {
-            return false;
+            return;
         }
         self.record_seen(id, tops, std::mem::take(&mut new.unrecorded));
         for problem in &new.problems {
@@ -349,16 +356,25 @@ impl Shelf {
         let mut book = self.lock();
         let is_newest = !is_left && book.tops.get(&id).copied().unwrap_or_default() == tops;
         if is_newest {
-            book.entries.insert(id, Arc::clone(&new));
+            book.entries.insert(id, new);
+            book.dirty = true;
         }
         drop(book);
         if is_newest {
             // Links never lead to what nobody has vouched for.
             let linked = old.as_ref().filter(|old| old.vouched);
-            let linked = linked.and_then(|old| old.machine.as_deref());
-            follow(linked, new.machine.as_deref().filter(|_| new.vouched));
+            self.lead(id, linked.and_then(|old| old.machine.as_deref()));
         }
-        is_newest
+    }
+
+    /// Has the links of a machine lead to its active files, as is known newest, where those are others than `before`.
+    fn lead(&self, id: VmId, before: Option<&Machine>) {
+        let leading = self.leading.lock();
+        let _leading = leading.unwrap_or_else(PoisonError::into_inner);
+        // Read under this lock, or an older state might have the last word.
+        let (now, _) = self.known(id);
+        let now = now.as_ref().filter(|now| now.vouched);
+        follow(before, now.and_then(|now| now.machine.as_deref()));
     }
 
     /// Has the active files of a machine judged that was loaded anew, unless the same `tops.json` was before. Whether
@@ -394,17 +410,13 @@ impl Shelf {
     }
 
     pub(super) fn record_images(&self, id: VmId) {
-        let recording = self.recording.lock();
-        let _recording = recording.unwrap_or_else(PoisonError::into_inner);
         let folder = self.directory.join(id.to_string());
-        let (Ok(defined), Ok(mut stored)) = (
-            Definition::load(&folder.join(DEFINITION), id),
-            Tops::load(&folder.join(TOPS)),
-        ) else {
+        let file = folder.join(TOPS);
+        let load = || Tops::load(&file);
+        let defined = Definition::load(&folder.join(DEFINITION), id);
+        let (Ok(defined), Ok(stored)) = (defined, load()) else {
             return;
         };
-        // Of whom the file is stands in it from now on.
-        let of = stored.machine.replace(id);
         if self
             .known(id)
             .0
@@ -417,19 +429,32 @@ impl Shelf {
             image.is_some_and(|i| i.named == d.path && i.below.is_some())
         };
         let all_known = defined.disk.iter().all(is_known);
-        let recorded = !all_known && stored.record_images(&defined);
-        if of.is_some() && !recorded {
+        if all_known && stored.machine.is_some() {
             return;
         }
-        match stored.save(&folder.join(TOPS)) {
-            Ok(()) => match recorded {
-                true => tracing::info!(machine = %id, "Its images are recorded"),
-                false => {
-                    tracing::info!(machine = %id, "The file of its active files tells whose it is")
-                }
-            },
+        let record = |tops: &mut Tops| {
+            // Of whom the file is stands in it from now on.
+            tops.machine = Some(id);
+            if !all_known {
+                tops.record_images(&defined);
+            }
+            Ok(())
+        };
+        let turned = definition::in_turn(&folder, |e| e, load, record);
+        let saved = turned.and_then(|turned| match turned.new == turned.old {
+            true => Ok(None),
+            false => {
+                turned.new.save(&file)?;
+                Ok(Some(turned.new.images != turned.old.images))
+            }
+        });
+        match saved {
+            Ok(None) => {}
+            Ok(Some(true)) => tracing::info!(machine = %id, "Its images are recorded"),
+            Ok(Some(false)) => {
+                tracing::info!(machine = %id, "The file of its active files tells whose it is");
+            }
             Err(error) => {
-                let error = io::Error::from(error);
                 tracing::warn!(machine = %id, %error, "Its images cannot be recorded");
             }
         }
@@ -454,15 +479,15 @@ impl Shelf {
 
     /// Shows what is known.
     fn publish(&self) {
-        let book = self.lock();
+        let mut book = self.lock();
+        book.dirty = false;
         let machine = |(id, e): (&VmId, &Arc<Entry>)| Some((*id, Arc::clone(e.machine.as_ref()?)));
         self.machines
             .store(Arc::new(book.entries.iter().filter_map(machine).collect()));
         let problems = book.entries.values().flat_map(|e| e.problems.clone());
         self.problems.store(Arc::new(problems.collect()));
-        let entries = book.entries.clone();
         drop(book);
-        self.name(&entries);
+        self.name();
     }
 
     /// Adds `tops` to what `old` finds in the file.
@@ -470,14 +495,12 @@ impl Shelf {
         &self,
         id: VmId,
         tops: &BTreeMap<String, Top>,
-        old: impl FnOnce(&Path) -> Result<Tops, (EngineErrorKind, io::Error)>,
+        old: impl Fn(&Path) -> Result<Tops, (EngineErrorKind, io::Error)>,
     ) -> Result<(), EngineError> {
         let folder = self.directory.join(id.to_string());
         if !folder.join(DEFINITION).is_file() {
             return Err(unknown(id));
         }
-        let turn = definition::turn(&folder);
-        let _turn = turn.map_err(|e| directory_failed(&folder, &e))?;
         let file = folder.join(TOPS);
         let fail = |(kind, e): (EngineErrorKind, io::Error)| EngineError {
             kind,
@@ -491,27 +514,29 @@ impl Shelf {
             .iter()
             .map(|(disk, top)| (disk, (top, seen(top))))
             .collect();
-        let recording = self.recording.lock();
-        let recording = recording.unwrap_or_else(PoisonError::into_inner);
-        let mut stored = old(&file).map_err(fail)?;
-        for (disk, (top, seen)) in new {
-            stored.tops.insert(disk.clone(), top.clone());
-            match seen {
-                Some(seen) => stored.seen.insert(disk.clone(), seen),
-                None => stored.seen.remove(disk),
-            };
-        }
-        // A file of ours may have taken the place of an image.
-        if let Ok(defined) = Definition::load(&folder.join(DEFINITION), id) {
-            stored.record_images(&defined);
-        }
-        let saved = stored.save(&file).map_err(|e| match e {
+        let change = |stored: &mut Tops| {
+            for (disk, (top, seen)) in &new {
+                stored.tops.insert((*disk).clone(), (*top).clone());
+                match seen {
+                    Some(seen) => stored.seen.insert((*disk).clone(), seen.clone()),
+                    None => stored.seen.remove(*disk),
+                };
+            }
+            // A file of ours may have taken the place of an image.
+            if let Ok(defined) = Definition::load(&folder.join(DEFINITION), id) {
+                stored.record_images(&defined);
+            }
+            Ok(())
+        };
+        let turned = definition::in_turn(&folder, |e| (kind(&e), e), || old(&file), change);
+        let turned = turned.map_err(fail)?;
+        let saved = turned.new.save(&file).map_err(|e| match e {
             NotReplaced::Refused(e) => fail((kind(&e), e)),
             NotReplaced::Broken(e) => fail((EngineErrorKind::Broken, e)),
         });
         // A look that began before shows the machine as it was, and must not.
         *self.lock().tops.entry(id).or_default() += 1;
-        drop(recording);
+        drop(turned);
         saved?;
         self.renew_one(id, None, true);
         self.publish();
@@ -520,5 +545,148 @@ impl Shelf {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::mpsc;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::engine::import::{NewDisk, NewMachine, import};
+    use crate::inventory::Format;
+
+    const BOUND: Duration = Duration::from_secs(20);
+
+    struct World {
+        dir: tempfile::TempDir,
+        shelf: Arc<Shelf>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let directory = dir.path().join("data/machines");
+            fs::create_dir_all(&directory).unwrap();
+            let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+            let shelf = Arc::new(Shelf::new(directory, Roots::default(), clock));
+            assert!(shelf.renew(BOUND));
+            Self { dir, shelf }
+        }
+
+        fn machine(&self, name: &str) -> VmId {
+            let folder = self.dir.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            let file = folder.join("a.raw");
+            fs::write(&file, [1; 4096]).unwrap();
+            let disk = NewDisk {
+                id: None,
+                file,
+                format: Some(Format::Raw),
+            };
+            let new = NewMachine {
+                name: name.into(),
+                disks: vec![disk],
+                overlay_ok: true,
+            };
+            let data = self.dir.path().join("data");
+            let imported = import(&data, &new, &Roots::default(), Timestamp::UNIX_EPOCH);
+            imported.unwrap().id
+        }
+
+        fn set_top(&self, id: VmId, file: &Path) -> Result<(), EngineError> {
+            let file = file.to_owned();
+            let format = Format::Raw;
+            let tops = BTreeMap::from([("disk0".to_owned(), Top { file, format })]);
+            let unread = |e: io::Error| (kind(&e), e);
+            let load = |file: &Path| Tops::load(file).map_err(unread);
+            self.shelf.record_tops(id, &tops, load)
+        }
+    }
+
+    #[test]
+    fn what_a_look_has_found_that_was_left_behind_is_published_by_the_next() {
+        let world = World::new();
+        let id = world.machine("web");
+        // A look that has put this machine into the book and stands at the next one.
+        let turn = world.shelf.looks().begun;
+        world.shelf.renew_one(id, Some(turn), false);
+        assert!(!world.shelf.machines.load().contains_key(&id));
+        assert!(world.shelf.renew(BOUND));
+        assert!(world.shelf.machines.load().contains_key(&id));
+        // The same for one that went.
+        fs::remove_dir_all(world.shelf.directory.join(id.to_string())).unwrap();
+        let mut book = world.shelf.lock();
+        book.entries.clear();
+        book.dirty = true;
+        drop(book);
+        assert!(world.shelf.renew(BOUND));
+        assert!(!world.shelf.machines.load().contains_key(&id));
+    }
+
+    #[test]
+    fn links_lead_where_the_newest_state_says_however_late_a_look_ends() {
+        let world = World::new();
+        let id = world.machine("web");
+        assert!(world.shelf.renew(BOUND));
+        let before = world.shelf.machines.load().get(&id).cloned().unwrap();
+        let second = world.dir.path().join("b.raw");
+        fs::write(&second, [2; 4096]).unwrap();
+        world.set_top(id, &second).unwrap();
+        let link = links::by_id(&before, "disk0");
+        assert_eq!(fs::read_link(&link).unwrap(), second);
+        // A look that had the machine in the book as it was, and comes to its links only now.
+        for older in [None, Some(&*before)] {
+            world.shelf.lead(id, older);
+            assert_eq!(fs::read_link(&link).unwrap(), second);
+        }
+    }
+
+    #[test]
+    fn images_that_do_not_answer_keep_no_other_machine_from_being_recorded() {
+        let world = World::new();
+        let (hung, healthy) = (world.machine("hung"), world.machine("healthy"));
+        assert!(world.shelf.renew(BOUND));
+        let tops = world.shelf.directory.join(hung.to_string()).join(TOPS);
+        let mut stored = Tops::load(&tops).unwrap();
+        stored.images.clear(); // of an older version
+        stored.save(&tops).unwrap();
+        let image = world.dir.path().join("hung/a.raw");
+        let (stands, other) = (
+            image.with_file_name("stands"),
+            world.dir.path().join("b.raw"),
+        );
+        fs::write(&other, [2; 4096]).unwrap();
+        let (go, gate) = mpsc::channel::<()>();
+        let (tell, told) = mpsc::channel();
+        thread::scope(|scope| {
+            let at = &stands;
+            scope.spawn(move || held::ask(at, || Ok(gate.recv().is_ok())));
+            while !held::slow_down(&stands) {
+                thread::yield_now();
+            }
+            let (begin, began) = mpsc::channel();
+            let shelf = &world.shelf;
+            let recording = scope.spawn(move || {
+                begin.send(()).unwrap();
+                shelf.record_images(hung);
+            });
+            began.recv().unwrap();
+            let world = &world;
+            scope.spawn(move || {
+                let folder = world.shelf.directory.join(hung.to_string());
+                drop(definition::turn(&folder).unwrap());
+                tell.send(world.set_top(healthy, &other)).unwrap();
+            });
+            let recorded = told.recv_timeout(BOUND);
+            let stood = !recording.is_finished();
+            go.send(()).unwrap();
+            assert!(recorded.unwrap().is_ok() && stood);
+        });
+        assert_eq!(Tops::load(&tops).unwrap().images.len(), 1);
     }
 }
