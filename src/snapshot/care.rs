@@ -13,7 +13,7 @@ use crate::engine::graph;
 use crate::engine::import;
 use crate::held::{self, Folder, Foreign, Identity, Way};
 use crate::id::{JobId, SetId, VmId};
-use crate::inventory::SnapshotSet;
+use crate::inventory::{Sealed, SnapshotSet};
 use crate::snapshot::Refused;
 use crate::snapshot::accept::{self, panicked};
 use crate::snapshot::apply::Apply;
@@ -214,40 +214,30 @@ impl Coordinator {
     /// [`Refused`]: the machine is held, the mode cannot be set, or the store cannot be written.
     pub async fn close_to_writers(&self, file: &Path, machine: VmId) -> Result<(), Refused> {
         let core = &self.core;
-        let roots = core.deps.compute.roots();
-        if roots.admit(file).is_ok_and(|inside| !inside) {
-            let name = core.deps.compute.machine(machine);
-            let name = name.map_or_else(|| machine.to_string(), |m| m.name.clone());
-            return Err(Refused::InvalidState(
-                roots.outside(&At::new(&name, "*"), file),
-            ));
-        }
         let held = [(Resource::Machine(machine), Mode::Exclusive)];
         let doing = texts::SEALING.with("file", file.display());
         let lease = core.members.lease(JobId::random(), doing, &held);
         let lease = lease.map_err(|busy| Refused::InvalidState(core.busy(&busy)))?;
-        let state = core.deps.store.state();
-        let members = state.sets.values().flat_map(|set| &set.members);
-        let sealed = members.flat_map(|m| &m.disks).flat_map(|d| &d.sealed);
-        let inodes: Vec<_> = damage::of_file(sealed, file)
-            .map(|s| s.seal.inode)
-            .collect();
+        let (shared, looked) = (Arc::clone(core), file.to_owned());
+        let sealed = accept::answered(move || sealed_there(&shared, &looked, machine)).await;
+        let sealed = sealed.unwrap_or_else(|e| Err(e.refused(core)))?;
         // Without seals until the mode is set: whoever is killed meanwhile leaves nothing that looks changed.
-        let unsealed = core.deps.store.transact(Box::new({
-            let file = held::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-            move |state| {
-                let new = state.sets.values().filter_map(|old| {
-                    let new = unsealed(old, &file);
-                    (new != **old).then_some(Change::PutSet(new))
-                });
-                new.collect()
-            }
+        let whole = sealed.whole;
+        let unsealed = core.deps.store.transact(Box::new(move |state| {
+            let new = state.sets.values().filter_map(|old| {
+                let new = unsealed(old, &whole);
+                (new != **old).then_some(Change::PutSet(new))
+            });
+            new.collect()
         }));
         unsealed.await.map_err(|e| core.store_failed(&e))?;
         let closed = file.to_owned();
-        let set = tokio::task::spawn_blocking(move || close(&closed, &inodes)).await;
-        let set = set.map_err(|e| panicked(&e))?;
-        drop(lease);
+        let set = accept::answered(move || {
+            // Where the file does not answer, the machine stays held until it does.
+            let _lease = lease;
+            close(&closed, &sealed.inodes)
+        });
+        let set = set.await.map_err(|e| e.refused(core))?;
         let again = damage::notice(core, None, |_| true).await;
         again.map_err(|e| core.store_failed(&e))?;
         set.map_err(|e| {
@@ -352,13 +342,49 @@ fn move_aside(from: &Path, below: &Path, to: &Path) -> io::Result<PathBuf> {
 /// How often it is looked whether an operation has begun to wait.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// The set without the seals of those disks that lie on this file, and are as they were sealed.
-fn unsealed(set: &Arc<SnapshotSet>, file: &Path) -> SnapshotSet {
+/// What is sealed of a file.
+struct SealedThere {
+    /// The inodes that were sealed by its name.
+    inodes: Vec<u64>,
+    /// The seals of each disk that lies on it, all of them as they were sealed.
+    whole: Vec<Vec<Sealed>>,
+}
+
+/// Looks at what is sealed of a file of the machine. Blocks.
+///
+/// # Errors
+/// [`Refused::InvalidState`]: it lies outside the folders for images.
+fn sealed_there(core: &Core, file: &Path, machine: VmId) -> Result<SealedThere, Refused> {
+    let roots = core.deps.compute.roots();
+    if roots.admit(file).is_ok_and(|inside| !inside) {
+        let name = core.deps.compute.machine(machine);
+        let name = name.map_or_else(|| machine.to_string(), |m| m.name.clone());
+        return Err(Refused::InvalidState(
+            roots.outside(&At::new(&name, "*"), file),
+        ));
+    }
+    let state = core.deps.store.state();
+    let members = state.sets.values().flat_map(|set| &set.members);
+    let disks: Vec<_> = members.flat_map(|m| &m.disks).collect();
+    let sealed = disks.iter().flat_map(|d| &d.sealed);
+    let inodes = damage::of_file(sealed, file).map(|s| s.seal.inode);
+    let real = held::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    // Nothing is looked at but the files of disks that lie on it: others may be on a disk that does not answer.
+    let on = disks.iter().filter(|disk| {
+        disk.damage.is_none() && disk.sealed.iter().any(|sealed| sealed.file == real)
+    });
+    let whole = on.filter(|disk| !disk.sealed.iter().any(damage::is_changed));
+    Ok(SealedThere {
+        inodes: inodes.collect(),
+        whole: whole.map(|disk| disk.sealed.clone()).collect(),
+    })
+}
+
+/// The set without the seals of those disks that were found whole, as far as these are still the ones looked at.
+fn unsealed(set: &Arc<SnapshotSet>, whole: &[Vec<Sealed>]) -> SnapshotSet {
     let mut new = SnapshotSet::clone(set);
     for disk in new.members.iter_mut().flat_map(|m| &mut m.disks) {
-        let lies_on = disk.sealed.iter().any(|s| s.file == file);
-        let whole = disk.damage.is_none() && !disk.sealed.iter().any(damage::is_changed);
-        if lies_on && whole {
+        if disk.damage.is_none() && whole.contains(&disk.sealed) {
             disk.sealed.clear();
         }
     }
@@ -478,4 +504,71 @@ fn journals_in(folder: &Path) -> io::Result<Vec<Told>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SnapshotId;
+    use crate::inventory::{Consistency, Damage, Format, Seal, SetKind, Snapshot, SnapshotDisk};
+
+    #[test]
+    fn only_seals_that_are_still_those_looked_at_are_taken_off() {
+        let sealed = |inode: u64| Sealed {
+            file: "/i/a.raw".into(),
+            seal: Seal {
+                inode,
+                length: 2,
+                modified: (3, 4),
+                changed: (5, 6),
+            },
+        };
+        let disk = |id: &str, sealed: Vec<Sealed>, damage| SnapshotDisk {
+            id: id.into(),
+            file: "/i/a.raw".into(),
+            format: Format::Raw,
+            size: 512,
+            driver: "overlay".into(),
+            sealed,
+            damage,
+        };
+        let damage = Damage {
+            files: vec!["/i/a.raw".into()],
+            noticed: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let disks = vec![
+            disk("same", vec![sealed(1)], None),
+            disk("sealed-anew", vec![sealed(2)], None),
+            disk("damaged-since", vec![sealed(1)], Some(damage)),
+        ];
+        let member = Snapshot {
+            id: SnapshotId::random(),
+            machine: VmId::random(),
+            machine_name: "web".into(),
+            name: "web".into(),
+            parent: None,
+            disks,
+            left_out: Vec::new(),
+            consistency: Consistency::Crash,
+            definition: "/d/vm.toml".into(),
+            cut_at: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let set = Arc::new(SnapshotSet {
+            id: SetId::random(),
+            name: "set".into(),
+            kind: SetKind::Standard,
+            collection: None,
+            created: jiff::Timestamp::UNIX_EPOCH,
+            members: vec![member],
+            window: jiff::SignedDuration::ZERO,
+            owner: "admin".into(),
+            job: JobId::random(),
+        });
+        let new = unsealed(&set, &[vec![sealed(1)]]);
+        let left = new.members.iter().flat_map(|m| &m.disks);
+        let left = left.filter(|d| !d.sealed.is_empty());
+        let left: Vec<_> = left.map(|d| d.id.as_str()).collect();
+        assert_eq!(left, ["sealed-anew", "damaged-since"]);
+        assert_eq!(unsealed(&set, &[]), *set, "nothing was found whole");
+    }
 }

@@ -164,7 +164,8 @@ pub(crate) fn seal(
     }
     let sealed = layers.into_iter().map(|layer| {
         let io = |e: io::Error| at.io(&layer.file, &e);
-        let seal = seal_of(&layer.open.metadata().map_err(io)?);
+        let meta = held::ask(&layer.file, || layer.open.metadata());
+        let seal = seal_of(&meta.map_err(io)?);
         let file = layer.real;
         let sealed = Sealed { file, seal };
         if !known.contains(&sealed)
@@ -504,11 +505,18 @@ impl Coordinator {
     /// [`StoreError`].
     pub async fn resolve_links(&self) -> Result<(), StoreError> {
         let state = self.core.deps.store.state();
-        let found = tokio::task::spawn_blocking(move || {
-            let all = state.sets.values();
-            all.filter_map(resolved).collect::<Vec<_>>()
-        });
-        let found = found.await.unwrap_or_default();
+        let mut found = Vec::new();
+        for set in state.sets.values() {
+            // One by one: where files of one do not answer, the others are resolved all the same.
+            let (id, set) = (set.id, Arc::clone(set));
+            match accept::answered(move || resolved(&set)).await {
+                Ok(new) => found.extend(new),
+                Err(error) => {
+                    let why = error.refused(&self.core);
+                    tracing::warn!(set = %id, why = %why.text(), "Whether its files are named by links is looked at by the next start");
+                }
+            }
+        }
         if found.is_empty() {
             return Ok(());
         }
@@ -565,10 +573,9 @@ impl Coordinator {
         let at = At::new(&wanted.machine_name, &wanted.disk);
         let machine = core.deps.compute.machine(wanted.machine);
         let none = BTreeSet::new();
-        let sealed = tokio::task::spawn_blocking(move || {
-            seal(&at, machine.as_deref(), (&disk, None), &none)
-        });
-        let sealed = sealed.await.map_err(|e| accept::panicked(&e))?;
+        let sealed =
+            accept::answered(move || seal(&at, machine.as_deref(), (&disk, None), &none));
+        let sealed = sealed.await.map_err(|e| e.refused(core))?;
         let sealed = sealed.map_err(refused)?;
         let (set, snapshot, id) = (wanted.set, wanted.snapshot, wanted.disk.clone());
         let accepted = core.deps.store.transact(Box::new(move |state| {
