@@ -493,7 +493,7 @@ mod tests {
     fn what_another_writes_meanwhile_is_not_lost_and_nobody_waits_for_images() {
         let dir = tempfile::tempdir().unwrap();
         let (folder, file) = (dir.path(), dir.path().join(TOPS));
-        Tops::new(None).save(&file).unwrap();
+        Tops::new(ID.parse().unwrap(), None).save(&file).unwrap();
         let load = || Tops::load(&file);
         let asked = std::cell::Cell::new(0);
         let turned = in_turn(

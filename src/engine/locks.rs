@@ -349,11 +349,10 @@ impl FrozenFiles {
         self.known().files.contains_key(file)
     }
 
-    /// The files that are frozen now; none of them if some are just being frozen or let go.
+    /// The files that are frozen now.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
-        let locks = self.locks.try_lock();
-        locks.map_or_else(|_| Vec::new(), |locks| locks.keys().cloned().collect())
+        self.known().files.keys().cloned().collect()
     }
 
     /// Lets these files go at once: no set names them any more.

@@ -573,8 +573,7 @@ impl Coordinator {
         let at = At::new(&wanted.machine_name, &wanted.disk);
         let machine = core.deps.compute.machine(wanted.machine);
         let none = BTreeSet::new();
-        let sealed =
-            accept::answered(move || seal(&at, machine.as_deref(), (&disk, None), &none));
+        let sealed = accept::answered(move || seal(&at, machine.as_deref(), (&disk, None), &none));
         let sealed = sealed.await.map_err(|e| e.refused(core))?;
         let sealed = sealed.map_err(refused)?;
         let (set, snapshot, id) = (wanted.set, wanted.snapshot, wanted.disk.clone());

@@ -573,7 +573,7 @@ mod tests {
             let directory = dir.path().join("data/machines");
             fs::create_dir_all(&directory).unwrap();
             let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-            let shelf = Arc::new(Shelf::new(directory, Roots::default(), clock));
+            let shelf = Arc::new(Shelf::new(directory, Roots::default(), clock, false));
             assert!(shelf.renew(BOUND));
             Self { dir, shelf }
         }
