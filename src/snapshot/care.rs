@@ -359,9 +359,13 @@ fn sealed_there(core: &Core, file: &Path, machine: VmId) -> Result<SealedThere, 
     if roots.admit(file).is_ok_and(|inside| !inside) {
         let name = core.deps.compute.machine(machine);
         let name = name.map_or_else(|| machine.to_string(), |m| m.name.clone());
-        return Err(Refused::InvalidState(
-            roots.outside(&At::new(&name, "*"), file),
-        ));
+        let state = core.deps.store.state();
+        let own = state.sets.values().flat_map(|set| &set.members);
+        let own = own.filter(|m| m.machine == machine);
+        let mut disks = own.flat_map(|m| &m.disks);
+        let of = disks.find(|d| d.sealed.iter().any(|s| s.file == file));
+        let at = At::new(&name, of.map_or("", |disk| &disk.id));
+        return Err(Refused::InvalidState(roots.outside(&at, file)));
     }
     let state = core.deps.store.state();
     let members = state.sets.values().flat_map(|set| &set.members);

@@ -131,7 +131,7 @@ pub(crate) fn top(
     roots: &Roots,
     place: Option<&Place>,
 ) -> Result<Layer, EngineError> {
-    asked(at, top.to_owned(), Format::Raw, (roots, place), None)
+    asked(at, top, Format::Raw, (roots, place), None)
 }
 
 /// The chain under `top` as far as its headers can be read, and the file of which it is not known what lies under it,
@@ -218,7 +218,7 @@ fn follow(
             let kind = EngineErrorKind::Unsupported;
             return Err((file, EngineError { kind, text }));
         }
-        let layer = asked(at, file.clone(), format, within, layers.last());
+        let layer = asked(at, &file, format, within, layers.last());
         let layer = layer.map_err(|e| (file.clone(), e))?;
         if !seen.insert(layer.id) {
             let error = unsupported(at, texts::CHAIN_LOOP, &layer.file);
@@ -233,13 +233,13 @@ fn follow(
 /// [`layer`], as one look: what is read of a file may stand as well as the opening of it.
 fn asked(
     at: &At,
-    file: PathBuf,
+    file: &Path,
     format: Format,
     within: Within<'_>,
     above: Option<&Layer>,
 ) -> Result<Layer, EngineError> {
-    let look = || Ok(layer(at, file.clone(), format, within, above));
-    held::ask(&file, look).unwrap_or_else(|e| Err(at.io(&file, &e)))
+    let look = || Ok(layer(at, file.to_owned(), format, within, above));
+    held::ask(file, look).unwrap_or_else(|e| Err(at.io(file, &e)))
 }
 
 fn layer(
