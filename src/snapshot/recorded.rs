@@ -65,24 +65,27 @@ pub fn compare(data_dir: &Path, state: &State, held: Held) -> io::Result<Differi
     for set in state.sets.values().filter(|s| !busy.sets.contains(&s.id)) {
         let now = SetRecord::new(set, &state.collections, held.transactions);
         let mut told: &SnapshotSet = set;
+        // An operation on a machine of it that has not ended may be changing it, record first.
+        let is_at_rest = !set.members.iter().any(|m| busy.machines.contains(&m.machine));
         match records.remove(&set.id) {
             None => {
                 if held.recorded {
                     found.unrecorded.push((set.id, set.name.clone()));
                 }
-                found.stale.push(now);
+                found.stale.extend(is_at_rest.then_some(now));
             }
             Some(Err(why)) => found.unreadable.push((set.id, why)),
             // The last transaction may have died between its records and its commit.
             Some(Ok(record))
-                if record.transaction > held.transactions.saturating_add(1)
+                if is_at_rest
+                    && record.transaction > held.transactions.saturating_add(1)
                     && record.set != now.set =>
             {
                 found.newer.push(record);
                 told = found.newer.last().map_or(told, |newer| &newer.set);
             }
             Some(Ok(record)) if record.says(&now) => {}
-            Some(Ok(_)) => found.stale.push(now),
+            Some(Ok(_)) => found.stale.extend(is_at_rest.then_some(now)),
         }
         // Of two records the later one tells which files there are.
         let away: Vec<_> = away(data_dir, told, &busy.machines).collect();

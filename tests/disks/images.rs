@@ -646,7 +646,7 @@ fn the_doctor_says_what_it_did_and_not_what_it_tried() {
     let (code, said) = fix();
     assert_eq!(code, Some(0), "{said}");
     assert!(
-        said.contains("no hidden layer of machine web is left"),
+        said.contains("hidden layers of machine web that were merged: 1"),
         "{said}"
     );
     assert_holds(&image, &machine.content[0], "merged");
