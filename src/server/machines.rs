@@ -16,7 +16,7 @@ use crate::engine::recorded::{self, Said};
 use crate::engine::reflink::Reflink;
 use crate::engine::setting::{self, Changes};
 use crate::engine::space::Reserve;
-use crate::engine::{EngineError, EngineErrorKind};
+use crate::engine::{Doubt, EngineError, EngineErrorKind};
 use crate::held;
 use crate::id::{SetId, VmId};
 use crate::inventory::{Disk, Machine};
@@ -27,6 +27,8 @@ use crate::store::lock::{DirectoryLock, LockError};
 use super::ask::{nobody, unexpected};
 use super::{StartError, existing_data_dir, identity, make_data_dir, relocate, take_store};
 
+/// How long what files tell of recorded active files is waited for.
+const GLANCE: Duration = Duration::from_secs(1);
 /// How long a server that runs may take to read the library again, before nobody waits for it.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -99,8 +101,8 @@ pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartErr
     Ok((machines, problems.collect()))
 }
 
-/// The machines of a data directory as they were recorded, without those whose active files are in doubt by their names
-/// alone. No image is looked at.
+/// The machines of a data directory as they were recorded, without those whose active files are in doubt by their names,
+/// or by what the files tell in a moment. No image is waited for.
 ///
 /// # Errors
 /// [`StartError`] if the library cannot be read.
@@ -108,8 +110,24 @@ pub fn recorded_machines(data_dir: &Path) -> Result<Vec<Machine>, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
     let sets = RecordedSets::of(&data_dir);
     let machines = library::recorded(&data_dir)?;
-    let sure = machines.values().filter(|m| sets.may_stand_on(m));
-    Ok(sure.map(|m| Machine::clone(m)).collect())
+    let mut sure: Vec<_> = machines.values().map(|m| Machine::clone(m)).collect();
+    sure.retain(|m| sets.may_stand_on(m));
+    let (tell, told) = mpsc::channel();
+    let judge = {
+        let machines = sure.clone();
+        move || {
+            let doubted = |m: &&Machine| matches!(sets.judge_tops(m), Err(Doubt::Tops(_)));
+            let doubted = machines.iter().filter(doubted).map(|m| m.id);
+            let _given_up = tell.send(doubted.collect::<Vec<_>>());
+        }
+    };
+    thread::Builder::new()
+        .spawn(judge)
+        .map_err(StartError::failed)?;
+    if let Ok(doubted) = told.recv_timeout(GLANCE) {
+        sure.retain(|m| !doubted.contains(&m.id));
+    }
+    Ok(sure)
 }
 
 /// Changes the definition of a machine as the operator wishes, and records what is said of its images; says whether there was anything to change. A server

@@ -294,7 +294,7 @@ fn a_hung_image_stalls_no_local_command_and_operations_on_its_machine_are_refuse
     assert!(done && told.contains("by-name/hung"), "{told}");
     assert!(
         begun.elapsed() < Duration::from_secs(3),
-        "no image is asked"
+        "no image is waited for"
     );
     // Others are worked on.
     for args in [
