@@ -66,7 +66,10 @@ pub fn compare(data_dir: &Path, state: &State, held: Held) -> io::Result<Differi
         let now = SetRecord::new(set, &state.collections, held.transactions);
         let mut told: &SnapshotSet = set;
         // An operation on a machine of it that has not ended may be changing it, record first.
-        let is_at_rest = !set.members.iter().any(|m| busy.machines.contains(&m.machine));
+        let is_at_rest = !set
+            .members
+            .iter()
+            .any(|m| busy.machines.contains(&m.machine));
         match records.remove(&set.id) {
             None => {
                 if held.recorded {
