@@ -6,7 +6,7 @@ use std::os::unix::fs::chown;
 use super::scene::{COMPLETED, SWAPS, Scene, Swap, assert_refused, end, may_run, serve};
 use crate::support::gate::Gate;
 use crate::support::site::{Ground, Image, SIZE, assert_holds};
-use crate::support::wire::{STARTED, Wire};
+use crate::support::wire::Wire;
 
 fn replaces_nothing(with_roots: bool) {
     let mut scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
@@ -53,9 +53,7 @@ fn an_image_that_its_owner_restored_is_replaced() {
     }
     let scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
     let server = scene.site.serve();
-    let wire = Wire::new(&server);
-    let set = wire.take(&scene.group(&wire), "one");
-    scene.site.wait_for_journals();
+    let (wire, set) = scene.with_a_set(&server);
     let restored = scene.image.with_extension("restored");
     fs::write(&restored, vec![5; SIZE]).unwrap();
     chown(&restored, Some(65_534), Some(65_534)).unwrap();
@@ -90,8 +88,7 @@ fn an_image_exchanged_within_an_apply_is_not_replaced_by_this_process_or_the_nex
             let first = scene.machine.content[0].clone();
             scene.writes(3);
             let applied = wire.apply(&set).unwrap();
-            assert_eq!(applied.value, STARTED, "{what}: {}", wire.why(&applied));
-            gate.reached();
+            scene.is_at_the_gate(&wire, (&applied, &gate), &what);
             scene.swap(&scene.image, swap);
             let before = scene.guarded(&scene.image, swap);
             if dies {

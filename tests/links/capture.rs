@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use super::scene::{SWAPS, Scene, Swap, assert_refused, end, may_run, serve};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, SIZE, assert_holds};
-use crate::support::wire::{STARTED, Wire};
+use crate::support::wire::Wire;
 
 fn hands_out_nothing(ground: Ground, with_roots: bool) {
     let scene = Scene::new(ground, Image::Raw, &["--overlay-ok"]);
@@ -107,8 +107,7 @@ fn a_set_is_not_sealed_over_what_somebody_put_under_it() {
         let server = scene.site.serve_with(&[&gate.at("create.settle.before")]);
         let wire = Wire::new(&server);
         let created = wire.create(&group, "two").unwrap();
-        assert_eq!(created.value, STARTED, "{what}: {}", wire.why(&created));
-        gate.reached();
+        scene.is_at_the_gate(&wire, (&created, &gate), &what);
         scene.swap(&scene.image, swap);
         let before = scene.guarded(&scene.image, swap);
         gate.open();
@@ -144,8 +143,7 @@ fn an_image_exchanged_while_a_set_is_prepared_ends_the_job_and_leaves_nothing() 
                 let wire = Wire::new(&server);
                 let group = scene.group(&wire);
                 let created = wire.create(&group, "one").unwrap();
-                assert_eq!(created.value, STARTED, "{what}: {}", wire.why(&created));
-                gate.reached();
+                scene.is_at_the_gate(&wire, (&created, &gate), &what);
                 scene.swap(&scene.image, swap);
                 let before = scene.guarded(&scene.image, swap);
                 gate.open();

@@ -6,15 +6,12 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use super::scene::{Scene, Swap, may_run, seen};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, assert_holds};
-use crate::support::wire::Wire;
 
 /// A machine with a set kept as a clone in a folder that somebody else may exchange.
 fn cloned() -> (Scene, std::path::PathBuf) {
     let scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
     let server = scene.site.serve();
-    let wire = Wire::new(&server);
-    let set = wire.take(&scene.group(&wire), "one");
-    scene.site.wait_for_journals();
+    let (wire, set) = scene.with_a_set(&server);
     let kept = wire.shown().unwrap().sets[&set].members[0].disks["disk0"].clone();
     (scene, kept)
 }
@@ -84,9 +81,7 @@ fn a_foreign_file_in_the_place_of_an_image_is_not_accepted_as_damage() {
     }
     let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
     let server = scene.site.serve();
-    let wire = Wire::new(&server);
-    let set = wire.take(&scene.group(&wire), "one");
-    scene.site.wait_for_journals();
+    let (wire, set) = scene.with_a_set(&server);
     let accept = ["--fix", "--yes", "--accept-damaged"];
     for swap in [Swap::HardLink, Swap::Foreign, Swap::FolderLink, Swap::Link] {
         scene.swap(&scene.image, swap);

@@ -8,7 +8,7 @@ use super::scene::{Exchange, Scene, end, may_run, seen};
 use crate::support::gate::Gate;
 use crate::support::server::{Options, Server};
 use crate::support::site::{Ground, Image};
-use crate::support::wire::{STARTED, Wire};
+use crate::support::wire::Wire;
 
 /// The names in a folder.
 fn names(folder: &Path) -> Vec<String> {
@@ -40,22 +40,10 @@ fn an_export_whose_folder_is_exchanged_writes_nowhere_else() {
             chown(folder, Some(65_534), Some(65_534)).unwrap();
         }
         let gate = Gate::new();
-        let config = scene.site.configuration(&format!(
-            "[export]\nroots = [{:?}]\n",
-            root.to_str().unwrap()
-        ));
-        let server = Server::with(&Options {
-            args: &["--config", config.to_str().unwrap()],
-            env: &[("GROUPSHOT_FAILPOINTS", &gate.at(point))],
-            data: Some(&scene.site.data),
-            ..Options::default()
-        });
-        let wire = Wire::new(&server);
-        let set = wire.take(&scene.group(&wire), "one");
-        scene.site.wait_for_journals();
+        let server = scene.serve_exporting(&root, &gate.at(point));
+        let (wire, set) = scene.with_a_set(&server);
         let started = wire.export(&set, root.to_str().unwrap(), None).unwrap();
-        assert_eq!(started.value, STARTED, "{point}: {}", wire.why(&started));
-        gate.reached();
+        scene.is_at_the_gate(&wire, (&started, &gate), point);
         let job = started.job.clone().unwrap();
         let part = root.join(format!(".groupshot-{set}-{job}.part"));
         if point != "export.copy.before" {
@@ -124,8 +112,7 @@ fn a_finished_export_in_the_place_of_a_new_one_is_neither_changed_nor_removed() 
         let server = serve(&gate.at(point));
         let wire = Wire::new(&server);
         let started = wire.export(&new, into, None).unwrap();
-        assert_eq!(started.value, STARTED, "{point}: {}", wire.why(&started));
-        gate.reached();
+        scene.is_at_the_gate(&wire, (&started, &gate), point);
         let job = started.job.clone().unwrap();
         let part = root.join(format!(".groupshot-{new}-{job}.part"));
         scene.other(&[&"mv", &part, &root.join("aside")]);
@@ -162,22 +149,10 @@ fn nothing_is_exported_into_a_folder_that_is_exchanged_with_the_one_that_was_nam
         }
         fs::write(other.join("mine"), "of root").unwrap();
         let gate = Gate::new();
-        let config = scene.site.configuration(&format!(
-            "[export]\nroots = [{:?}]\n",
-            root.to_str().unwrap()
-        ));
-        let server = Server::with(&Options {
-            args: &["--config", config.to_str().unwrap()],
-            env: &[("GROUPSHOT_FAILPOINTS", &gate.at(point))],
-            data: Some(&scene.site.data),
-            ..Options::default()
-        });
-        let wire = Wire::new(&server);
-        let set = wire.take(&scene.group(&wire), "one");
-        scene.site.wait_for_journals();
+        let server = scene.serve_exporting(&root, &gate.at(point));
+        let (wire, set) = scene.with_a_set(&server);
         let started = wire.export(&set, named.to_str().unwrap(), None).unwrap();
-        assert_eq!(started.value, STARTED, "{point}: {}", wire.why(&started));
-        gate.reached();
+        scene.is_at_the_gate(&wire, (&started, &gate), point);
         Exchange::once(&named, &other);
         gate.open();
         let job = end(&wire, &started, point);

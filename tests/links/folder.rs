@@ -165,9 +165,7 @@ fn nothing_is_done_in_a_folder_that_is_exchanged_with_that_of_an_image_while_set
         let what = format!("{ground:?} {other:?}");
         let mut scene = Scene::new(ground, Image::Raw, &[]);
         let server = scene.site.serve();
-        let wire = Wire::new(&server);
-        let set = wire.take(&scene.group(&wire), "one");
-        scene.site.wait_for_journals();
+        let (wire, set) = scene.with_a_set(&server);
         let first = scene.machine.content[0].clone();
         scene.writes(3);
         let trap = Trap::new(&scene, other);
@@ -244,14 +242,11 @@ fn an_apply_that_died_waits_for_the_folder_of_its_image_and_touches_no_other() {
             let mut scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
             let gate = Gate::new();
             let mut server = scene.site.serve_with(&[&gate.at(point)]);
-            let wire = Wire::new(&server);
-            let set = wire.take(&scene.group(&wire), "one");
-            scene.site.wait_for_journals();
+            let (wire, set) = scene.with_a_set(&server);
             let first = scene.machine.content[0].clone();
             scene.writes(3);
             let applied = wire.apply(&set).unwrap();
-            assert_eq!(applied.value, STARTED, "{what}: {}", wire.why(&applied));
-            gate.reached();
+            scene.is_at_the_gate(&wire, (&applied, &gate), &what);
             let trap = Trap::new(&scene, other);
             trap.swap();
             server.kill();
@@ -307,8 +302,7 @@ fn a_create_that_died_waits_for_the_folder_of_its_image_and_touches_no_other() {
             let first = scene.machine.content[0].clone();
             scene.writes(3);
             let created = wire.create(&group, "two").unwrap();
-            assert_eq!(created.value, STARTED, "{what}: {}", wire.why(&created));
-            gate.reached();
+            scene.is_at_the_gate(&wire, (&created, &gate), &what);
             let trap = Trap::new(&scene, other);
             trap.swap();
             server.kill();

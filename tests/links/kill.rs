@@ -6,9 +6,8 @@ use std::path::Path;
 
 use super::scene::{COMPLETED, Scene, Swap, may_run, seen};
 use crate::support::gate::Gate;
-use crate::support::server::{Options, Server};
 use crate::support::site::{Ground, Image, assert_holds};
-use crate::support::wire::{STARTED, Wire};
+use crate::support::wire::Wire;
 
 const SWAPPED: [Swap; 4] = [Swap::Link, Swap::HardLink, Swap::Foreign, Swap::FolderLink];
 
@@ -27,13 +26,10 @@ fn who_dies_in_a_merge_writes_nothing_that_somebody_put_there_meanwhile() {
             let mut scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
             let gate = Gate::new();
             let mut server = scene.site.serve_with(&[&gate.at(point)]);
-            let wire = Wire::new(&server);
-            let set = wire.take(&scene.group(&wire), "one");
-            scene.site.wait_for_journals();
+            let (wire, set) = scene.with_a_set(&server);
             scene.writes(7);
             let gone = wire.destroy(&set).unwrap();
-            assert_eq!(gone.value, STARTED, "{what}: {}", wire.why(&gone));
-            gate.reached();
+            scene.is_at_the_gate(&wire, (&gone, &gate), &what);
             scene.swap(&scene.image, swap);
             let before = scene.guarded(&scene.image, swap);
             server.kill();
@@ -79,8 +75,7 @@ fn who_dies_in_a_capture_keeps_nothing_that_somebody_put_there_meanwhile() {
                 let wire = Wire::new(&server);
                 let group = scene.group(&wire);
                 let created = wire.create(&group, "one").unwrap();
-                assert_eq!(created.value, STARTED, "{what}: {}", wire.why(&created));
-                gate.reached();
+                scene.is_at_the_gate(&wire, (&created, &gate), &what);
                 scene.swap(&scene.image, swap);
                 let before = scene.guarded(&scene.image, swap);
                 server.kill();
@@ -128,26 +123,11 @@ fn who_dies_in_an_export_removes_nothing_through_what_somebody_put_there_meanwhi
         }
         chown(&root, Some(65_534), Some(65_534)).unwrap();
         let gate = Gate::new();
-        let config = scene.site.configuration(&format!(
-            "[export]\nroots = [{:?}]\n",
-            root.to_str().unwrap()
-        ));
-        let args = ["--config", config.to_str().unwrap()];
-        let serve = |orders: &str| {
-            Server::with(&Options {
-                args: &args,
-                env: &[("GROUPSHOT_FAILPOINTS", orders)],
-                data: Some(&scene.site.data),
-                ..Options::default()
-            })
-        };
+        let serve = |orders: &str| scene.serve_exporting(&root, orders);
         let mut server = serve(&gate.at(point));
-        let wire = Wire::new(&server);
-        let set = wire.take(&scene.group(&wire), "one");
-        scene.site.wait_for_journals();
+        let (wire, set) = scene.with_a_set(&server);
         let started = wire.export(&set, root.to_str().unwrap(), None).unwrap();
-        assert_eq!(started.value, STARTED, "{point}: {}", wire.why(&started));
-        gate.reached();
+        scene.is_at_the_gate(&wire, (&started, &gate), point);
         let job = started.job.clone().unwrap();
         let part = root.join(format!(".groupshot-{set}-{job}.part"));
         let whole = root.join(&set);

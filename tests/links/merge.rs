@@ -74,8 +74,7 @@ fn a_base_that_is_exchanged_at_the_last_moment_is_not_written() {
             scene.site.wait_for_journals();
             scene.writes(7);
             let gone = wire.destroy(&set).unwrap();
-            assert_eq!(gone.value, STARTED, "{what}: {}", wire.why(&gone));
-            gate.reached();
+            scene.is_at_the_gate(&wire, (&gone, &gate), &what);
             scene.swap(&scene.image, swap);
             let before = scene.guarded(&scene.image, swap);
             gate.open();

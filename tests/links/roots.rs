@@ -11,9 +11,7 @@ use crate::support::wire::{STARTED, Wire};
 fn narrowed(ground: Ground) -> (Scene, String, String) {
     let mut scene = Scene::new(ground, Image::Raw, &["--overlay-ok"]);
     let server = scene.site.serve();
-    let wire = Wire::new(&server);
-    let set = wire.take(&scene.group(&wire), "one");
-    scene.site.wait_for_journals();
+    let (_wire, set) = scene.with_a_set(&server);
     scene.writes(3);
     let other = scene.site.images.join("other");
     fs::create_dir(&other).unwrap();

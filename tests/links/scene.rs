@@ -11,10 +11,11 @@ use std::thread::JoinHandle;
 use rustix::fs::{CWD, Gid, RenameFlags, Uid, renameat_with};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use crate::support::server::Server;
+use crate::support::gate::Gate;
+use crate::support::server::{Options, Server};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site};
 use crate::support::tools::{self, run};
-use crate::support::wire::{Created, Wire};
+use crate::support::wire::{Created, STARTED, Wire};
 
 /// The second user.
 const OTHER: u32 = 65_534;
@@ -87,6 +88,32 @@ impl Scene {
             image,
             victim,
         }
+    }
+
+    /// A server that exports below `root`, with these fail points.
+    pub(super) fn serve_exporting(&self, root: &Path, orders: &str) -> Server {
+        let config = format!("[export]\nroots = [{:?}]\n", root.to_str().unwrap());
+        let config = self.site.configuration(&config);
+        Server::with(&Options {
+            args: &["--config", config.to_str().unwrap()],
+            env: &[("GROUPSHOT_FAILPOINTS", orders)],
+            data: Some(&self.site.data),
+            ..Options::default()
+        })
+    }
+
+    /// A client of the server, and the first set of the machine.
+    pub(super) fn with_a_set(&self, server: &Server) -> (Wire, String) {
+        let wire = Wire::new(server);
+        let set = wire.take(&self.group(&wire), "one");
+        self.site.wait_for_journals();
+        (wire, set)
+    }
+
+    /// What was begun comes to the gate.
+    pub(super) fn is_at_the_gate(&self, wire: &Wire, (begun, gate): (&Created, &Gate), what: &str) {
+        assert_eq!(begun.value, STARTED, "{what}: {}", wire.why(begun));
+        gate.reached();
     }
 
     /// The second user does this; it must go well.
