@@ -43,11 +43,18 @@ impl Doctor {
     /// [`Doctor::look`] with the repairs.
     pub(super) async fn ailments(self: &Arc<Self>) -> Vec<Ailment> {
         let doctor = Arc::clone(self);
-        let journals = tokio::task::spawn_blocking(move || doctor.journals()).await;
-        let mut found = journals.unwrap_or_default();
+        let journals = move || (doctor.journals(), doctor.estranged());
+        let journals = tokio::task::spawn_blocking(journals).await;
+        let (mut found, estranged) = journals.unwrap_or_default();
         // Where nobody works on an operation, nobody knows what of its files is its own doing.
         let at_rest = self.deps.frozen.is_some() || found.is_empty();
-        if at_rest && let Err(error) = self.deps.coordinator.look_at_files().await {
+        // What a look at files notes would go over what the database has lost, or is of a copy.
+        let is_own = estranged.is_empty();
+        found.extend(estranged);
+        if at_rest
+            && is_own
+            && let Err(error) = self.deps.coordinator.look_at_files().await
+        {
             found.push(unknown("the database", &error));
         }
         let doctor = Arc::clone(self);
@@ -56,6 +63,11 @@ impl Doctor {
         match tokio::task::spawn_blocking(rest).await {
             Ok(rest) => found.extend(rest),
             Err(error) => found.push(unknown("the check-up", &error)),
+        }
+        if !is_own {
+            for one in &mut found {
+                (one.finding.fix, one.cure) = (None, None);
+            }
         }
         found.sort_by(|a, b| {
             let key = |a: &Ailment| (a.finding.kind, a.finding.object.clone());
@@ -66,10 +78,7 @@ impl Doctor {
 
     /// Blocks.
     fn rest(&self, at_rest: bool) -> Vec<Ailment> {
-        let mut found = self.copied();
-        found.extend(self.moved());
-        found.extend(self.records());
-        found.extend(self.stuck());
+        let mut found = self.stuck();
         found.extend(self.library());
         found.extend(self.exposed());
         found.extend(self.kept());
@@ -112,6 +121,15 @@ impl Doctor {
             }
         };
         journals.into_iter().map(told).collect()
+    }
+
+    /// Why database and files are not of each other, so that no start would go on with them. Nothing is repaired, and
+    /// nothing noted, before that is. Blocks.
+    fn estranged(&self) -> Vec<Ailment> {
+        let mut found = self.copied();
+        found.extend(self.moved());
+        found.extend(self.records());
+        found
     }
 
     fn moved(&self) -> Vec<Ailment> {

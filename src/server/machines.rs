@@ -86,7 +86,14 @@ pub fn not_clonable<'a>(machine: &'a Machine, config: &Config) -> Vec<&'a Disk> 
 pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartError> {
     let data_dir = existing_data_dir(data_dir)?;
     let sets = RecordedSets::of(&data_dir);
-    let (machines, problems) = library::scan_judged(&data_dir, move |m| sets.judge_tops(m))?;
+    let other = identity::finding(&data_dir);
+    // Those of a copy name files of the original.
+    let is_own = other.is_none();
+    let judge = move |m: &Machine| match is_own {
+        true => sets.judge_tops(m),
+        false => Ok(()),
+    };
+    let (machines, problems) = library::scan_judged(&data_dir, judge)?;
     let machines = machines.values().map(|m| Machine::clone(m)).collect();
     let told = |p: &library::Problem| {
         let (file, text) = (p.file.display().to_string(), p.text.to_string());
@@ -96,7 +103,6 @@ pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartErr
             false => format!("{file}: {text}"),
         }
     };
-    let other = identity::finding(&data_dir);
     let problems = other.into_iter().chain(problems.iter().map(told));
     Ok((machines, problems.collect()))
 }
@@ -111,6 +117,9 @@ pub fn recorded_machines(data_dir: &Path) -> Result<Vec<Machine>, StartError> {
     let sets = RecordedSets::of(&data_dir);
     let machines = library::recorded(&data_dir)?;
     let mut sure: Vec<_> = machines.values().map(|m| Machine::clone(m)).collect();
+    if identity::finding(&data_dir).is_some() {
+        return Ok(sure);
+    }
     sure.retain(|m| sets.may_stand_on(m));
     let (tell, told) = mpsc::channel();
     let judge = {

@@ -228,8 +228,10 @@ impl<'a> Judged<'a> {
             return Some("which was made for another machine or disk".to_owned());
         }
         if !is_ours && !is_image {
-            let other = self.imported_with(top)?;
-            return Some(format!("which machine {other} was imported with"));
+            return Some(match self.imported_with(top) {
+                Some(other) => format!("which machine {other} was imported with"),
+                None => "which is neither its image nor a file of this data directory".to_owned(),
+            });
         }
         None
     }

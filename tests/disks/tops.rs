@@ -326,6 +326,39 @@ fn tops_json_of_two_machines_that_were_exchanged_are_used_by_nobody_and_made_ane
 }
 
 #[test]
+fn tops_json_of_a_copy_elsewhere_is_used_by_nobody_and_made_anew() {
+    if !full("overlays that are active files") {
+        return;
+    }
+    let scene = Scene::new();
+    let copy = tempfile::tempdir().unwrap();
+    let own = scene.site.data.to_str().unwrap();
+    let copied = copy.path().join("data");
+    tools::run("cp", &["-a", own, copied.to_str().unwrap()]);
+    let active = scene.site.top(&scene.machine, 0);
+    // As relocate writes it there.
+    let moved = fs::read_to_string(scene.tops()).unwrap();
+    let moved = moved.replace(own, copied.to_str().unwrap());
+    let mut moved: serde_json::Value = serde_json::from_str(&moved).unwrap();
+    moved.as_object_mut().unwrap().remove("checksum").unwrap();
+    moved.as_object_mut().unwrap().remove("machine").unwrap();
+    fs::write(scene.tops(), moved.to_string()).unwrap();
+    assert_all_refused(&scene, "of a copy");
+    assert_eq!(scene.link(), active);
+    let (_, said) = scene.doctor(&[]);
+    let why = "neither its image nor a file of this data directory";
+    assert!(
+        said.contains("definition-unreadable") && said.contains(why),
+        "{said}"
+    );
+    assert!(!said.contains("orphan"), "{said}");
+    let (_, said) = scene.doctor(&["--fix", "--yes"]);
+    assert!(said.contains("written: disk0 runs on"), "{said}");
+    assert_eq!(scene.site.top(&scene.machine, 0), active);
+    scene.assert_whole("of a copy");
+}
+
+#[test]
 fn where_it_is_not_certain_which_file_is_active_nothing_is_made_anew() {
     if !full("overlays that are active files") {
         return;

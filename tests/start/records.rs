@@ -247,6 +247,46 @@ fn what_only_a_record_tells_of_is_no_orphan_and_no_pending_merge() {
     scene.assert_goes_on("an older copy");
 }
 
+/// Or what it noted would go over the newer records, which are all that is left of a merge.
+#[test]
+fn a_check_up_notes_nothing_where_the_database_is_an_older_one() {
+    if !full("a database of before") {
+        return;
+    }
+    let scene = Scene::new();
+    let older = scene.database();
+    {
+        let mut server = scene.site.serve();
+        let wire = Wire::new(&server);
+        let gone = wire.destroy(&scene.sets[1]).unwrap();
+        assert_eq!(wire.end(&gone.job.unwrap()).unwrap().state, 7);
+        scene.site.wait_for_journals();
+        server.kill();
+    }
+    scene.put_database(&older);
+    let records = || [0, 2].map(|n| fs::read(scene.record(n)).unwrap());
+    let before = (scene.site.tree(), records());
+    for args in [
+        &["doctor"][..],
+        &["--json", "doctor"],
+        &["doctor", "--fix", "--yes", "--accept-damaged"],
+    ] {
+        let out = run_in(&scene.site.data, args, "");
+        assert_eq!(out.status.code(), Some(1), "{args:?}");
+        assert!(before == (scene.site.tree(), records()), "{args:?}");
+    }
+    let out = scene.rebuild(&["--yes"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let server = scene.site.serve();
+    let shown = Wire::new(&server).shown().unwrap();
+    for n in [0, 2] {
+        let set = &shown.sets[&scene.sets[n]];
+        assert!(!set.is_damaged(), "{set:?}");
+        assert_holds(&set.members[0].disks["disk0"], &scene.holds[n], "rebuilt");
+    }
+    scene.assert_active("rebuilt");
+}
+
 #[test]
 fn a_set_whose_record_or_files_are_away_is_refused_by_name_until_they_are_back_or_given_up() {
     if !full("sets that are away") {
