@@ -1,6 +1,6 @@
 //! Log set-up: `tracing` to standard error, as text or JSON lines.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 
@@ -44,6 +44,21 @@ pub fn check(level: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Standard error, to which everything can be written: what nobody hears is lost.
+struct Heard(std::io::Stderr);
+
+impl Write for Heard {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _lost = self.0.write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let _lost = self.0.flush();
+        Ok(())
+    }
+}
+
 /// Starts logging for the process. `level` is a filter in the syntax of `tracing_subscriber::EnvFilter`
 /// (`info`, `groupshot=debug,warn`, …). A second call changes nothing.
 ///
@@ -54,7 +69,9 @@ pub fn start(level: &str, format: Format) -> Result<(), String> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        // Where a line cannot be written, as on a full disk, it is lost, and that is nothing to end for.
+        .log_internal_errors(false)
+        .with_writer(|| Heard(std::io::stderr()));
     let _already_started = match format {
         Format::Text => builder.with_target(false).try_init(),
         Format::Json => builder.json().try_init(),

@@ -122,18 +122,32 @@ async fn create(
     found.retain(|member| seen.insert(member.text(kind.key).map(str::to_owned)));
     let collection = define(client, name, groups).await?;
     let members = found.len();
+    let id = collection.text("CollectionID").unwrap_or_default();
     for member in found {
-        call(
+        let of = ("Collection", Value::from(collection.clone()));
+        let added = call(
             client,
             "AddMember",
-            &[
-                ("Member", member.into()),
-                ("Collection", collection.clone().into()),
-            ],
+            &[("Member", member.into()), of.clone()],
         )
-        .await?;
+        .await;
+        let Err(failure) = added else {
+            continue;
+        };
+        // All of it or nothing.
+        return Err(match call(client, "DestroyCollection", &[of]).await {
+            Ok(_) => failure,
+            Err(_) => Failure::new(
+                failure.exit,
+                format_args!(
+                    "{}; collection `{}` {id} was made, not with all members: add them with `groupshot collection \
+                     add {id} …`, or delete it",
+                    failure.message,
+                    one_line(name)
+                ),
+            ),
+        });
     }
-    let id = collection.text("CollectionID").unwrap_or_default();
     output.result(json!({"id": id, "name": name}), || {
         format!(
             "collection `{}` {id} with {}",

@@ -97,11 +97,22 @@ pub(super) fn sendable(what: &str, text: &str) -> Result<(), Failure> {
     }
 }
 
-/// A password that is to be: from a terminal it is asked for twice.
+/// A password that is to be: from a terminal it is asked for twice. `GROUPSHOT_PASSWORD` is the one of whoever calls,
+/// and not meant: `GROUPSHOT_NEW_PASSWORD` is.
 pub(super) fn new_password(from_stdin: bool, user: &str) -> Result<String, Failure> {
-    let first = password(from_stdin, &format!("New password of {user}: "))?;
-    let asked = !from_stdin && std::env::var_os("GROUPSHOT_PASSWORD").is_none();
-    if asked && rpassword::prompt_password("Once more: ")? != first {
+    if from_stdin {
+        return password(true, "");
+    }
+    if let Ok(password) = std::env::var("GROUPSHOT_NEW_PASSWORD") {
+        return Ok(password);
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(
+            "no password: set GROUPSHOT_NEW_PASSWORD or use --password-stdin",
+        ));
+    }
+    let first = rpassword::prompt_password(format!("New password of {user}: "))?;
+    if rpassword::prompt_password("Once more: ")? != first {
         return Err(Failure::usage(
             "the two passwords differ; nothing was changed",
         ));

@@ -164,14 +164,21 @@ impl Place {
 fn walk(folder: &Path) -> io::Result<(Vec<u64>, io::Result<Folder>)> {
     let mut here = Folder::straight(Path::new("/"))?;
     let mut inodes = vec![here.identity()?.inode];
-    for component in folder.components() {
-        here = match component {
-            Component::RootDir => continue,
-            Component::Normal(name) => match here.child(name) {
-                Err(e) if kind(&e) == EngineErrorKind::Missing => return Ok((inodes, Err(e))),
-                child => child?,
-            },
-            _ => return Err(io::ErrorKind::InvalidInput.into()),
+    let mut components = folder.components().peekable();
+    while let Some(component) = components.next() {
+        let Component::Normal(name) = component else {
+            match component {
+                Component::RootDir => continue,
+                _ => return Err(io::ErrorKind::InvalidInput.into()),
+            }
+        };
+        let next = match components.peek() {
+            Some(_) => here.passing(name),
+            None => here.child(name),
+        };
+        here = match next {
+            Err(e) if kind(&e) == EngineErrorKind::Missing => return Ok((inodes, Err(e))),
+            next => next?,
         };
         inodes.push(here.identity()?.inode);
     }

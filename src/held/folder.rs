@@ -143,9 +143,11 @@ impl Folder {
     /// [`Folder::beneath`] one component after the other.
     pub(super) fn walk(&self, below: &Path, path: PathBuf) -> io::Result<Self> {
         let mut here = self.again()?;
-        for component in below.components() {
+        let mut components = below.components().peekable();
+        while let Some(component) = components.next() {
             here = match component {
                 Component::CurDir => continue,
+                Component::Normal(name) if components.peek().is_some() => here.passing(name)?,
                 Component::Normal(name) => here.child(name)?,
                 _ => return Err(Errno::XDEV.into()),
             };
@@ -160,6 +162,16 @@ impl Folder {
     pub fn child(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
         let name = single(name.as_ref())?;
         Self::at(self, name, &self.path.join(name), OFlags::NOFOLLOW)
+    }
+
+    /// [`Folder::child`] on the way to another folder: it need not be readable, and cannot be listed or synced.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn passing(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
+        let name = single(name.as_ref())?;
+        let more = OFlags::NOFOLLOW | OFlags::PATH;
+        Self::at(self, name, &self.path.join(name), more)
     }
 
     fn at(from: impl AsFd, name: impl AsRef<Path>, path: &Path, more: OFlags) -> io::Result<Self> {

@@ -106,7 +106,7 @@ async fn a_job_that_is_taken_back_never_was() {
     let house = House::new();
     let worker = house.start().await;
     let id = worker.id();
-    worker.withdraw().await.unwrap();
+    worker.withdraw(error(2)).await.unwrap();
     assert_eq!(house.jobs.get(id), None);
     house.jobs.sweep().await.unwrap();
     assert!(house.jobs.all().is_empty());
@@ -119,9 +119,10 @@ async fn a_job_that_cannot_be_taken_back_ends_10() {
     let worker = house.start().await;
     let id = worker.id();
     house.store.fail_next(StoreError::Full);
-    assert_eq!(worker.withdraw().await, Err(StoreError::Full));
-    house.jobs.sweep().await.unwrap();
+    worker.withdraw(error(2)).await.unwrap();
     assert_eq!(house.jobs.get(id).unwrap().state, JobState::Exception);
+    house.jobs.sweep().await.unwrap();
+    assert_eq!(house.jobs.get(id).unwrap().error, Some(error(2)));
 }
 
 #[tokio::test]

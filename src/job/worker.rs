@@ -106,16 +106,21 @@ impl Worker {
     }
 
     /// Takes the job back, as if it had never been: what belongs to it could not be made durable, and whoever
-    /// called for it is told of no job.
+    /// called for it is told of no job. Where the store does not take that now, it ends badly for this reason.
     ///
     /// # Errors
-    /// [`StoreError`]; the job ends as Exception (10) with the next sweep then.
-    pub async fn withdraw(self) -> Result<(), StoreError> {
+    /// As [`Worker::fail`].
+    pub async fn withdraw(self, why: JobError) -> Result<(), StoreError> {
         let gone = vec![Change::RemoveJob(self.live.id)];
-        self.inner.store.transact(Box::new(move |_| gone)).await?;
-        self.inner.forget(self.live.id);
-        self.live.end();
-        Ok(())
+        match self.inner.store.transact(Box::new(move |_| gone)).await {
+            Ok(_) => {
+                self.inner.forget(self.live.id);
+                self.live.end();
+                Ok(())
+            }
+            Err(error @ StoreError::Broken(_)) => Err(error),
+            Err(_) => self.fail(why, Vec::new()).await,
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::snapshot::core::Core;
 use crate::snapshot::journal::{Intent, Journal, WriteError};
 use crate::snapshot::kind::Kind;
 use crate::snapshot::members::{Busy, Lease, Mode, Resource};
-use crate::snapshot::operation::{Operation, Verdict};
+use crate::snapshot::operation::{Operation, Verdict, failed};
 use crate::store::{self, State, StoreError};
 use crate::text::catalog::snapshot as texts;
 use crate::text::{Message, Text};
@@ -142,8 +142,9 @@ async fn durable<K: Kind>(
             Err(core.store_failed(&error))
         }
         (Err(refused), Ok(worker)) => {
-            // What the store does not take back now is ended by the next sweep.
-            if let Err(error @ StoreError::Broken(_)) = worker.withdraw().await {
+            // Where the store does not take it back, it ends with the reason.
+            let why = failed(refused.text().clone(), Vec::new());
+            if let Err(error @ StoreError::Broken(_)) = worker.withdraw(why).await {
                 core.store_failed(&error);
             }
             Err(refused)

@@ -54,6 +54,15 @@ fn users_are_added_listed_and_removed() {
         "--password-stdin",
     ]));
     fails(&user(&["add", "ann", "--password-stdin"]), 1, "ann");
+    // The caller's own password is not meant.
+    let mut other = std::process::Command::new(crate::support::server::binary());
+    other
+        .args(["user", "add", "bob", "--data-dir"])
+        .arg(data.path());
+    let other = other
+        .env("GROUPSHOT_PASSWORD", "mine")
+        .stdin(std::process::Stdio::null());
+    fails(&other.output().unwrap(), 2, "--password-stdin");
     ok(&user(&["password", "ann", "--password-stdin"]));
     let list = json(&user(&["list", "--json"]));
     assert_eq!(
@@ -154,7 +163,7 @@ fn as_a_stranger(data: &std::path::Path, args: &[&str]) -> std::process::Output 
     use std::os::unix::process::CommandExt as _;
     let mut command = Command::new(binary());
     command.args(args).env("GROUPSHOT_DATA_DIR", data);
-    command.env("GROUPSHOT_PASSWORD", "secret");
+    command.env("GROUPSHOT_NEW_PASSWORD", "secret");
     if nix::unistd::geteuid().is_root() {
         command.uid(65534).gid(65534);
     }
@@ -217,7 +226,7 @@ fn on_a_full_disk_the_reason_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let script = r#"set -e
 mount -t tmpfs -o size=2m,mode=700 tmpfs "$1"
-export GROUPSHOT_DATA_DIR="$1" GROUPSHOT_PASSWORD=secret
+export GROUPSHOT_DATA_DIR="$1" GROUPSHOT_NEW_PASSWORD=secret
 "$0" user add admin --role administrator
 "$0" serve --engine sim --listen 127.0.0.1:0 >"$2" 2>&1 &
 trap 'kill $!; wait' EXIT

@@ -276,6 +276,7 @@ impl Shell {
             .args(["bash", "-c", &format!("cd '{folder}' && {line}")])
             .env("PATH", format!("{folder}/bin:{path}"))
             .env("GROUPSHOT_PASSWORD", PASSWORD)
+            .env("GROUPSHOT_NEW_PASSWORD", PASSWORD)
             .stdin(Stdio::null());
         for name in ["URL", "USER", "CA", "DATA_DIR", "FAILPOINTS"] {
             command.env_remove(format!("GROUPSHOT_{name}"));

@@ -146,6 +146,30 @@ fn a_folder_that_the_server_may_not_write_is_named() {
     );
 }
 
+#[test]
+fn folders_above_an_image_need_only_be_passable() {
+    if !full("a server of another user") {
+        return;
+    }
+    for ground in [Ground::Host, Ground::Xfs] {
+        let (site, _, group) = scene(ground, &["--overlay-ok"]);
+        let above = site.images.parent().unwrap();
+        chown(above, Some(0), Some(0)).unwrap();
+        fs::set_permissions(above, Permissions::from_mode(0o711)).unwrap();
+        let server = serve(&site);
+        let wire = Wire::new(&server);
+        let set = wire.take(&group, "x");
+        site.wait_for_journals();
+        for call in [Wire::apply, Wire::destroy] {
+            let begun = call(&wire, &set).unwrap();
+            assert_eq!(begun.value, STARTED, "{}", wire.why(&begun));
+            let job = wire.end(&begun.job.unwrap()).unwrap();
+            assert_eq!(job.state, COMPLETED, "{job:?}");
+            site.wait_for_journals();
+        }
+    }
+}
+
 /// Before the commit, so that nothing is changed and the machine is free again.
 #[test]
 fn what_cannot_be_replaced_fails_the_apply_and_every_disk_is_as_before() {

@@ -113,3 +113,27 @@ fn what_is_no_honest_request_is_refused_and_told_of_in_the_log() {
         );
     }
 }
+
+#[test]
+fn a_log_that_nobody_takes_is_nothing_to_end_for() {
+    for taken in ["a full disk", "a pipe without a reader"] {
+        let mut server = Run::start("", |command| match taken {
+            "a full disk" => {
+                let full = File::options().write(true).open("/dev/full").unwrap();
+                command.stderr(full);
+            }
+            _ => {
+                let (_reader, writer) = std::io::pipe().unwrap();
+                command.stderr(writer);
+            }
+        });
+        let address = server.address("http");
+        for _ in 0..3 {
+            let refused = Connection::open(address).post(USER, "guess", b"");
+            assert_eq!(refused.status, 401, "{taken}");
+        }
+        let asked = ask(address, USER, &enumerate("Msvm_ComputerSystem"));
+        assert_eq!(asked.status, 200, "{taken}");
+        assert!(server.child.try_wait().unwrap().is_none(), "{taken}");
+    }
+}
