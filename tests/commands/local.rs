@@ -226,7 +226,7 @@ fn on_a_full_disk_the_reason_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let script = r#"set -e
 mount -t tmpfs -o size=2m,mode=700 tmpfs "$1"
-export GROUPSHOT_DATA_DIR="$1" GROUPSHOT_NEW_PASSWORD=secret
+export GROUPSHOT_DATA_DIR="$1" GROUPSHOT_NEW_PASSWORD=secret GROUPSHOT_PASSWORD=secret
 "$0" user add admin --role administrator
 "$0" serve --engine sim --listen 127.0.0.1:0 >"$2" 2>&1 &
 trap 'kill $!; wait' EXIT
