@@ -55,7 +55,7 @@ fn users_are_added_listed_and_removed() {
     ]));
     fails(&user(&["add", "ann", "--password-stdin"]), 1, "ann");
     // The caller's own password is not meant.
-    let mut other = std::process::Command::new(crate::support::server::binary());
+    let mut other = Command::new(binary());
     other
         .args(["user", "add", "bob", "--data-dir"])
         .arg(data.path());
