@@ -22,22 +22,32 @@ use crate::text::catalog::engine as texts;
 /// # Errors
 /// The I/O error; it is no regular file.
 pub(crate) fn record(named: &Path, format: Format) -> io::Result<Image> {
-    let image = one(named)?;
+    seen(named, format).map(|(image, _)| image)
+}
+
+/// [`record`], and the devices of the files: with the inodes they tell one file from another in this process.
+///
+/// # Errors
+/// As [`record`].
+pub(crate) fn seen(named: &Path, format: Format) -> io::Result<(Image, Vec<u64>)> {
+    let (image, device) = one(named)?;
     let (layers, unreadable) = chain::readable(&image.file, format);
     let below = layers.iter().skip(1).map(|layer| one(&layer.file));
     let below = below.collect::<io::Result<Vec<_>>>()?;
-    Ok(Image {
+    let (below, devices): (Vec<_>, Vec<_>) = below.into_iter().unzip();
+    let image = Image {
         below: unreadable.is_none().then_some(below),
         ..image
-    })
+    };
+    Ok((image, [&[device], devices.as_slice()].concat()))
 }
 
-fn one(named: &Path) -> io::Result<Image> {
+fn one(named: &Path) -> io::Result<(Image, u64)> {
     let real = held::canonicalize(named)?;
     let name = real.file_name().ok_or(Foreign::NotRegular)?;
     let folder = Folder::resolve(real.parent().unwrap_or(Path::new("/")))?;
     let found = Identity::of(folder.open_file(name, false)?)?;
-    Ok(Image {
+    let image = Image {
         named: named.to_owned(),
         file: real.clone(),
         inode: found.inode,
@@ -45,7 +55,8 @@ fn one(named: &Path) -> io::Result<Image> {
         mode: found.mode,
         links: found.links,
         below: None,
-    })
+    };
+    Ok((image, found.device))
 }
 
 /// The record with what lies under the image, where an older version has not recorded that; of that image alone.

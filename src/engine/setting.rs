@@ -6,24 +6,92 @@ use std::path::Path;
 
 use toml_edit::{DocumentMut, Item, Table};
 
-use crate::engine::definition::{self, DEFINITION, Definition, TOPS, Tops};
+use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, TOPS, Tops};
 use crate::engine::failure::At;
 use crate::engine::image;
 use crate::engine::library::{self, machines_directory};
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
 use crate::id::VmId;
+use crate::inventory::Image;
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
 use crate::text::reader;
 
 /// What is to be changed; `None` stays as it is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// `[qemu] overlay_ok`: an overlay may become the active file of a disk.
     pub overlay_ok: Option<bool>,
-    /// What stands at the paths of its images now is meant, whoever has put it there.
-    pub accept_image: bool,
+    /// What was shown at the paths of its images is meant, whoever has put it there.
+    pub accept_images: Option<Vec<Shown>>,
+}
+
+/// What stands at the path of an image, as it is shown to whoever may accept it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The disk.
+    pub disk: String,
+    /// The image and what lies under it, as they would be recorded.
+    pub image: Image,
+    /// The device of each, in the same order; for comparison within this process.
+    devices: Vec<u64>,
+}
+
+/// What stands at the paths of the images of a machine now.
+///
+/// # Errors
+/// [`EngineErrorKind::Missing`] if there is no such machine; as [`At::io`] naming an image that is no regular file.
+pub fn shown(data_dir: &Path, id: VmId) -> Result<Vec<Shown>, EngineError> {
+    let folder = machines_directory(data_dir).join(id.to_string());
+    if !folder.is_dir() {
+        return Err(library::unknown(id));
+    }
+    let failed = |text: Text| error(EngineErrorKind::Failed, text);
+    let defined = Definition::load(&folder.join(DEFINITION), id).map_err(failed)?;
+    let file = folder.join(TOPS);
+    let tops = Tops::load(&file).map_err(|e| untold(&file, e))?;
+    let disks = defined.disk.iter();
+    disks
+        .map(|disk| shown_of(&defined.name, disk, &tops))
+        .collect()
+}
+
+fn shown_of(machine: &str, disk: &DiskEntry, tops: &Tops) -> Result<Shown, EngineError> {
+    let at = At::new(machine, &disk.id);
+    let top = tops.tops.get(&disk.id).filter(|top| top.file == disk.path);
+    let format = top.map_or(disk.format, |top| top.format);
+    let seen = image::seen(&disk.path, format);
+    let (image, devices) = seen.map_err(|e| at.io(&disk.path, &e))?;
+    Ok(Shown {
+        disk: disk.id.clone(),
+        image,
+        devices,
+    })
+}
+
+/// Refuses if something else than what was shown stands at the path of an image.
+///
+/// # Errors
+/// As [`shown`]; [`EngineErrorKind::Unsupported`] naming the image.
+pub fn require_shown(data_dir: &Path, id: VmId, accepted: &[Shown]) -> Result<(), EngineError> {
+    let folder = machines_directory(data_dir).join(id.to_string());
+    let failed = |text: Text| error(EngineErrorKind::Failed, text);
+    let defined = Definition::load(&folder.join(DEFINITION), id).map_err(failed)?;
+    let now = shown(data_dir, id)?;
+    now.iter()
+        .try_for_each(|now| require_one(&defined.name, accepted, now))
+}
+
+fn require_one(machine: &str, accepted: &[Shown], now: &Shown) -> Result<(), EngineError> {
+    match accepted.contains(now) {
+        true => Ok(()),
+        false => Err(At::new(machine, &now.disk).error(
+            EngineErrorKind::Unsupported,
+            texts::IMAGE_NOT_SHOWN,
+            &now.image.named,
+        )),
+    }
 }
 
 /// Writes the changes into the machine's definition, durably, and keeps owner and mode of the file; says whether
@@ -46,7 +114,10 @@ pub fn change(data_dir: &Path, id: VmId, changes: &Changes) -> Result<bool, Engi
     Definition::load(&file, id).map_err(failed)?;
     let old = held::read_text(&file).map_err(|e| unread(e.to_string()))?;
     let new = edited(&old, changes).map_err(unread)?;
-    let accepting = || Ok(changes.accept_image && accept(&folder, &new, id)?);
+    let accepting = || match &changes.accept_images {
+        Some(shown) => accept(&folder, &new, id, shown),
+        None => Ok(false),
+    };
     if new == old {
         return accepting();
     }
@@ -68,25 +139,21 @@ pub fn change(data_dir: &Path, id: VmId, changes: &Changes) -> Result<bool, Engi
     Ok(true)
 }
 
-/// Records what stands at the paths of the images now in place of what was recorded of them, durably.
-fn accept(folder: &Path, text: &str, id: VmId) -> Result<bool, EngineError> {
+/// Records what was shown at the paths of the images in place of what was recorded of them, durably, if it still
+/// stands there.
+fn accept(folder: &Path, text: &str, id: VmId, shown: &[Shown]) -> Result<bool, EngineError> {
     let failed = |text: Text| error(EngineErrorKind::Failed, text);
     let defined = Definition::parse(text, &folder.join(DEFINITION), id).map_err(failed)?;
     let file = folder.join(TOPS);
-    let told = |e: std::io::Error| {
-        let text = texts::DEFINITION_READ.with("file", file.display());
-        error(crate::engine::failure::kind(&e), text.with("cause", e))
-    };
+    let told = |e: std::io::Error| untold(&file, e);
     let load = || Tops::load(&file).map_err(told);
     let turned = definition::in_turn(folder, told, load, |tops| {
         let mut images = BTreeMap::new();
         for disk in &defined.disk {
-            let at = At::new(&defined.name, &disk.id);
-            let top = tops.tops.get(&disk.id).filter(|top| top.file == disk.path);
-            let format = top.map_or(disk.format, |top| top.format);
-            let image = image::record(&disk.path, format).map_err(|e| at.io(&disk.path, &e))?;
+            let now = shown_of(&defined.name, disk, tops)?;
+            require_one(&defined.name, shown, &now)?;
             let old = tops.images.get(&disk.id);
-            images.insert(disk.id.clone(), image::joined(image, old));
+            images.insert(disk.id.clone(), image::joined(now.image, old));
         }
         tops.images = images;
         Ok(())
@@ -96,6 +163,14 @@ fn accept(folder: &Path, text: &str, id: VmId) -> Result<bool, EngineError> {
     }
     turned.new.save(&file).map_err(|e| told(e.into()))?;
     Ok(true)
+}
+
+fn untold(file: &Path, cause: std::io::Error) -> EngineError {
+    let text = texts::DEFINITION_READ.with("file", file.display());
+    error(
+        crate::engine::failure::kind(&cause),
+        text.with("cause", cause),
+    )
 }
 
 fn error(kind: EngineErrorKind, text: Text) -> EngineError {
@@ -146,7 +221,13 @@ fn flag(document: &mut DocumentMut, section: &str, key: &str, on: bool) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
     use super::*;
+    use crate::engine::import::{self, NewDisk, NewMachine};
+    use crate::engine::qcow2::chain::Roots;
+    use crate::inventory::Format;
 
     fn only(overlay_ok: Option<bool>) -> Changes {
         Changes {
@@ -194,6 +275,67 @@ mod tests {
             assert_eq!(with(&on, true), on);
             assert_eq!(with(&off, false), off);
         }
+    }
+
+    fn imported(data_dir: &Path, file: &Path) -> VmId {
+        let new = NewMachine {
+            name: "web-1".to_owned(),
+            disks: vec![NewDisk {
+                id: None,
+                file: file.to_owned(),
+                format: Some(Format::Raw),
+            }],
+            overlay_ok: true,
+        };
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        fs::create_dir_all(data_dir).unwrap();
+        let made = import::import(data_dir, &new, &Roots::default(), now);
+        made.unwrap().id
+    }
+
+    #[test]
+    fn an_image_is_accepted_as_it_was_shown_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().canonicalize().unwrap();
+        let (data_dir, image) = (home.join("data"), home.join("a.raw"));
+        let (other, secret, aside) = (home.join("b"), home.join("secret"), home.join("c"));
+        for file in [&image, &other, &secret] {
+            fs::write(file, [1; 4096]).unwrap();
+        }
+        let id = imported(&data_dir, &image);
+        let tops = machines_directory(&data_dir)
+            .join(id.to_string())
+            .join(TOPS);
+        fs::rename(&other, &image).unwrap();
+        fs::hard_link(&image, home.join("second")).unwrap();
+        let shown = shown(&data_dir, id).unwrap();
+        assert_eq!(shown[0].image.links, 2);
+        let changes = Changes {
+            accept_images: Some(shown),
+            ..Changes::default()
+        };
+        let before = fs::read(&tops).unwrap();
+        fs::rename(&image, &aside).unwrap();
+        let exchanges: [&dyn Fn(); 3] = [
+            &|| symlink(&secret, &image).unwrap(),
+            &|| fs::hard_link(&secret, &image).unwrap(),
+            &|| fs::write(&image, [1; 4096]).unwrap(),
+        ];
+        for exchange in exchanges {
+            exchange();
+            let refused = require_shown(&data_dir, id, changes.accept_images.as_ref().unwrap());
+            let also = change(&data_dir, id, &changes);
+            for error in [refused.unwrap_err(), also.unwrap_err()] {
+                assert_eq!(error.kind, EngineErrorKind::Unsupported, "{error}");
+                assert!(error.to_string().contains("not what was shown"), "{error}");
+            }
+            assert_eq!(fs::read(&tops).unwrap(), before);
+            fs::remove_file(&image).unwrap();
+        }
+        fs::rename(&aside, &image).unwrap();
+        assert!(change(&data_dir, id, &changes).unwrap());
+        let recorded = Tops::load(&tops).unwrap().images["disk0"].inode;
+        assert_eq!(recorded, fs::metadata(&image).unwrap().ino());
     }
 
     #[test]

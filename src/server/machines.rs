@@ -14,7 +14,7 @@ use crate::engine::library;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::recorded::{self, Said};
 use crate::engine::reflink::Reflink;
-use crate::engine::setting::{self, Changes};
+use crate::engine::setting::{self, Changes, Shown};
 use crate::engine::space::Reserve;
 use crate::engine::{Doubt, EngineError, EngineErrorKind};
 use crate::held;
@@ -139,6 +139,15 @@ pub fn recorded_machines(data_dir: &Path) -> Result<Vec<Machine>, StartError> {
     Ok(sure)
 }
 
+/// What stands at the paths of the images of a machine now, to be shown before it is accepted.
+///
+/// # Errors
+/// [`StartError`] naming machine, disk and file.
+pub fn shown_images(data_dir: &Path, id: VmId) -> Result<Vec<Shown>, StartError> {
+    let data_dir = existing_data_dir(data_dir)?;
+    bounded(move || setting::shown(&data_dir, id))
+}
+
 /// Changes the definition of a machine as the operator wishes, and records what is said of its images; says whether there was anything to change. A server
 /// that runs takes notice.
 ///
@@ -160,8 +169,12 @@ pub fn change_machine(
         )));
     };
     let work = {
-        let (data_dir, changes, said) = (data_dir.clone(), *changes, said.clone());
+        let (data_dir, changes, said) = (data_dir.clone(), changes.clone(), said.clone());
         move || {
+            // Before anything is recorded.
+            if let Some(shown) = &changes.accept_images {
+                setting::require_shown(&data_dir, id, shown)?;
+            }
             let recorded = !said.is_empty() && recorded::record(&data_dir, id, &said)?;
             Ok::<_, EngineError>(setting::change(&data_dir, id, &changes)? || recorded)
         }

@@ -28,7 +28,11 @@ fn an_image_is_taken_when_its_operator_says_so() {
     let accept = ["vm", "set", "web", "--accept-image", "--yes"];
     let out = run_in(&scene.site.data, &accept, "");
     assert!(out.status.success(), "{}", text(&out.stderr));
-    assert!(text(&out.stderr).contains(scene.image.to_str().unwrap()));
+    let said = text(&out.stderr);
+    assert!(
+        said.contains(&format!("{} of user 0", scene.image.display())),
+        "{said}"
+    );
     // The server looks for changes of definitions once a second.
     let taken = loop {
         let created = wire.create(&group, "two").unwrap();

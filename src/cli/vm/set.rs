@@ -2,14 +2,14 @@
 //!
 //! Each option is a field of [`Change`] with its line of consequences; nothing is written before they are told.
 
+use std::path::Path;
+
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-use crate::engine::qcow2::chain;
 use crate::engine::recorded::Said;
-use crate::engine::setting::Changes;
-use crate::held;
-use crate::inventory::{Format, Machine};
+use crate::engine::setting::{Changes, Shown};
+use crate::inventory::{Format, Image, Machine};
 use crate::server;
 
 use super::find;
@@ -61,15 +61,17 @@ fn backing_format(text: &str) -> Result<(String, Format), String> {
 }
 
 impl Change {
-    fn changes(&self) -> Changes {
-        Changes {
+    /// With what stands at the paths of the images now, if that is to be accepted.
+    fn changes(&self, data_dir: &Path, machine: &Machine) -> Result<Changes, Failure> {
+        let shown = || server::shown_images(data_dir, machine.id);
+        Ok(Changes {
             overlay_ok: match (self.overlay_ok, self.no_overlay_ok) {
                 (true, _) => Some(true),
                 (_, true) => Some(false),
                 (false, false) => None,
             },
-            accept_image: self.accept_image,
-        }
+            accept_images: self.accept_image.then(shown).transpose()?,
+        })
     }
 
     fn said(&self) -> Said {
@@ -82,7 +84,8 @@ impl Change {
 
 pub(super) fn run(wish: &Set, output: &Output) -> Result<(), Failure> {
     let machine = find(&wish.data, &wish.machine)?;
-    let changes = wish.change.changes();
+    let data_dir = wish.data.path()?;
+    let changes = wish.change.changes(&data_dir, &machine)?;
     let said = wish.change.said();
     let mut consequences = consequences(&machine, &changes);
     consequences.extend(taken(&said));
@@ -98,7 +101,7 @@ pub(super) fn run(wish: &Set, output: &Output) -> Result<(), Failure> {
             return Err(Failure::failed("nothing is changed"));
         }
     }
-    let changed = server::change_machine(&wish.data.path()?, machine.id, &changes, &said)?;
+    let changed = server::change_machine(&data_dir, machine.id, &changes, &said)?;
     if wish.yes && changed {
         consequences.iter().for_each(|line| output.note(line));
     }
@@ -130,7 +133,8 @@ fn consequences(machine: &Machine, changes: &Changes) -> Vec<String> {
         Some(false) => lines.push(overlays_forbidden(machine)),
         None => {}
     }
-    lines.extend(changes.accept_image.then(|| accepted(machine)));
+    let shown = changes.accept_images.iter();
+    lines.extend(shown.map(|shown| accepted(machine, shown)));
     lines
 }
 
@@ -153,30 +157,34 @@ fn taken(said: &Said) -> Vec<String> {
     formats.chain(sizes).collect()
 }
 
-fn accepted(machine: &Machine) -> String {
-    let named = machine.disks.iter().map(|disk| {
-        let named = machine
-            .images
-            .get(&disk.id)
-            .map_or(&disk.file, |i| &i.named);
-        let real = held::canonicalize(named).unwrap_or_else(|_| named.clone());
-        let told = match real == *named {
-            true => named.display().to_string(),
-            false => format!("{} (which leads to {})", named.display(), real.display()),
+fn accepted(machine: &Machine, shown: &[Shown]) -> String {
+    let told = shown.iter().map(|Shown { image, .. }| {
+        let mut told = match image.file == image.named {
+            true => one(image),
+            false => format!("{} (which leads to {})", image.named.display(), one(image)),
         };
-        let (layers, _) = chain::readable(&real, disk.format);
-        let below = layers.iter().skip(1).map(|l| l.file.display().to_string());
-        match below.collect::<Vec<_>>().join(", ") {
-            below if below.is_empty() => told,
-            below => format!("{told} (over {below})"),
+        let below = image.below.iter().flatten().map(one);
+        let below = below.collect::<Vec<_>>().join(", ");
+        if !below.is_empty() {
+            told.push_str(&format!(" (over {below})"));
         }
+        told
     });
     format!(
         "`{}`: what stands at these paths now is captured, written and replaced as its images from now on, and who \
          may read its sets can read it: {}.",
         one_line(&machine.name),
-        named.collect::<Vec<_>>().join(", ")
+        told.collect::<Vec<_>>().join(", ")
     )
+}
+
+/// The file with its owner, and how many names it has if that is more than one.
+fn one(image: &Image) -> String {
+    let (file, owner) = (image.file.display(), image.owner);
+    match image.links {
+        0 | 1 => format!("{file} of user {owner}"),
+        names => format!("{file} of user {owner}, with {names} names (hard links)"),
+    }
 }
 
 fn overlays_forbidden(machine: &Machine) -> String {

@@ -7,6 +7,7 @@ super::messages! {
     FILE_FAILED = "engine.file-failed", "machine {machine}, disk {disk}: {file}: {cause}";
     FILE_SILENT = "engine.file-silent", "machine {machine}, disk {disk}: {file} does not answer: the server or process behind it, or the connection to it, hangs; repair or unmount it";
     FILE_SWAPPED = "engine.file-swapped", "machine {machine}, disk {disk}: {file} is not the file that it was: {cause}; nothing was done to it";
+    IMAGE_NOT_SHOWN = "engine.image-not-shown", "machine {machine}, disk {disk}: what stands at {file} is not what was shown any more; nothing was recorded; look who may rename there, then run the command again";
     IMAGE_SWAPPED = "engine.image-swapped", "machine {machine}, disk {disk}: {file} is not the image that was imported: {cause}; nothing was done to it; if it is meant, say so: groupshot vm set {machine} --accept-image";
     FOLDER_SWAPPED = "engine.folder-swapped", "machine {machine}, disk {disk}: {folder} is not the folder that {file} lies in: {cause}; nothing was done in it; put the folder back and try again";
     OURS_FULL = "engine.ours-full", "machine {machine}, disk {disk}: no space left for the snapshot of {file}";
