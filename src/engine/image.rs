@@ -6,12 +6,13 @@
 //! owner is taken and told, for so operators restore images.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::engine::failure::At;
-use crate::engine::qcow2::chain::{self, Layer};
+use crate::engine::qcow2::chain::{self, Layer, Within};
 use crate::engine::{EngineError, EngineErrorKind, reflink};
 use crate::held::{self, Folder, Foreign, Identity, Kind};
 use crate::inventory::{Disk, Format, Image, Machine};
@@ -142,92 +143,144 @@ fn identity(image: &Image) -> Identity {
     }
 }
 
-/// Refuses a chain if what was opened at the place of an imported image, or of one under it, is not to be taken for
-/// it, and if a file lies under the image that did not when it was imported.
+/// The chain under the active file of a disk. Each file is compared with what was recorded before anything of its
+/// content is read: it is refused if it stands at the place of an imported image, or of one under it, and is not to be
+/// taken for it, and if it lies under the image and did not when that was imported.
 ///
 /// # Errors
-/// [`EngineErrorKind::Unsupported`] naming the file, what stands there and what to do.
+/// [`EngineErrorKind::Unsupported`] naming the file, what stands there and what to do; as [`chain::open`].
+pub(crate) fn open(
+    at: &At,
+    machine: &Machine,
+    disk: &Disk,
+    file: &Path,
+    within: Within<'_>,
+) -> Result<Vec<Layer>, EngineError> {
+    let mut judge = Judge::new(machine, &disk.id, true);
+    let judge = &mut |file: &Path, real: &Path, open: &File| judge.admit(at, file, real, open);
+    let opened = chain::open_judged(at, file, disk.format, within, judge);
+    opened.map_err(|error| linked(at, machine, file).unwrap_or(error))
+}
+
+/// That a link stands in the place of an image; where it leads is not looked at.
+fn linked(at: &At, machine: &Machine, file: &Path) -> Option<EngineError> {
+    machine.image(file).filter(|image| image.file == file)?;
+    let is_link = held::symlink_metadata(file).is_ok_and(|it| it.is_symlink());
+    is_link.then(|| swapped(at, file, Foreign::Link))
+}
+
+fn swapped(at: &At, file: &Path, found: Foreign) -> EngineError {
+    EngineError {
+        kind: EngineErrorKind::Unsupported,
+        text: at.text(texts::IMAGE_SWAPPED, file).with("cause", found),
+    }
+}
+
+/// [`open`] of what a set keeps and its operator takes as it is now: other files of the same owners are taken.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_accepted(
+    at: &At,
+    machine: Option<&Machine>,
+    disk: &str,
+    (file, format): (&Path, Format),
+    within: Within<'_>,
+) -> Result<Vec<Layer>, EngineError> {
+    let mut judge = machine.map(|machine| Judge::new(machine, disk, false));
+    let judge = &mut |file: &Path, real: &Path, open: &File| match &mut judge {
+        Some(judge) => judge.admit(at, file, real, open),
+        None => Ok(()),
+    };
+    chain::open_judged(at, file, format, within, judge)
+}
+
+/// Refuses a chain as [`open`] does, once it is open.
+///
+/// # Errors
+/// As [`open`].
 pub(crate) fn check(
     at: &At,
     machine: &Machine,
     disk: &Disk,
     layers: &[Layer],
 ) -> Result<(), EngineError> {
-    judged(at, machine, &disk.id, layers, true)
+    let (mut judge, mut layers) = (Judge::new(machine, &disk.id, true), layers.iter());
+    layers.try_for_each(|layer| judge.admit(at, &layer.file, &layer.real, &layer.open))
 }
 
-/// [`check`] of what a set keeps and its operator takes as it is now: other files of the same owners are taken.
-///
-/// # Errors
-/// As [`check`].
-pub(crate) fn check_accepted(
-    at: &At,
-    machine: &Machine,
-    disk: &str,
-    layers: &[Layer],
-) -> Result<(), EngineError> {
-    judged(at, machine, disk, layers, false)
-}
-
-fn judged(
-    at: &At,
-    machine: &Machine,
-    disk: &str,
-    layers: &[Layer],
+/// Looks at the files of one chain, from above.
+struct Judge<'a> {
+    machine: &'a Machine,
+    disk: &'a str,
     frozen: bool,
-) -> Result<(), EngineError> {
-    let Some(own) = machine.images.get(disk) else {
-        return Ok(());
-    };
-    let is_at = |image: &Image, layer: &Layer| {
-        image.file == layer.real || image.file == layer.file || image.named == layer.file
-    };
-    // What the server made for this machine lies above what was imported.
-    let made = layers
-        .iter()
-        .take_while(|layer| is_made(machine, &layer.real));
-    let depth = made.count();
-    match layers.first() {
-        // Its definition names another image since.
-        Some(top) if depth == 0 && !is_at(own, top) => return Ok(()),
-        _ => {}
+    /// So many were looked at.
+    seen: usize,
+    /// So many the server made for this machine; they lie above what was imported.
+    made: usize,
+    /// What is recorded of the image, if the chain stands on it.
+    own: Option<&'a Image>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(machine: &'a Machine, disk: &'a str, frozen: bool) -> Self {
+        Self {
+            machine,
+            disk,
+            frozen,
+            seen: 0,
+            made: 0,
+            own: machine.images.get(disk),
+        }
     }
-    for layer in layers.iter().skip(depth) {
-        let found = Identity::of(&*layer.open).map_err(|e| at.io(&layer.file, &e))?;
+
+    fn admit(&mut self, at: &At, file: &Path, real: &Path, open: &File) -> Result<(), EngineError> {
+        let Some(own) = self.own else {
+            return Ok(());
+        };
+        let is_at = |image: &Image| image.file == real || image.file == file || image.named == file;
+        let is_first = self.seen == 0;
+        self.seen = self.seen.saturating_add(1);
+        if self.made.saturating_add(1) == self.seen && is_made(self.machine, real) {
+            self.made = self.seen;
+            return Ok(());
+        }
+        // Its definition names another image since.
+        if is_first && !is_at(own) {
+            self.own = None;
+            return Ok(());
+        }
+        let found = Identity::of(open).map_err(|e| at.io(file, &e))?;
         let image = match &own.below {
-            _ if is_at(own, layer) => Some(own),
-            None => continue,
+            _ if is_at(own) => Some(own),
+            None => return Ok(()),
             Some(below) => {
-                let named = below.iter().find(|image| is_at(image, layer));
+                let named = below.iter().find(|image| is_at(image));
                 named.or_else(|| below.iter().find(|image| is_moved(image, &found)))
             }
         };
         let judged = match image {
             None => Err(Foreign::Unrecorded),
             // Something is frozen on it.
-            Some(image) if frozen && depth > 0 && found.inode != image.inode => {
+            Some(image) if self.frozen && self.made > 0 && found.inode != image.inode => {
                 Err(other(image, &found))
             }
-            Some(image) => judge(image, &layer.real, &found),
+            Some(image) => judge(image, real, &found),
         };
         match judged {
-            Ok(false) => {}
-            Ok(true) => tracing::warn!(
-                machine = machine.name,
-                disk,
-                file = %layer.file.display(),
-                "Another file stands in the place of the image; it has the same owner and is taken"
-            ),
-            Err(foreign) => {
-                let text = at.text(texts::IMAGE_SWAPPED, &layer.file);
-                return Err(EngineError {
-                    kind: EngineErrorKind::Unsupported,
-                    text: text.with("cause", foreign),
-                });
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                tracing::warn!(
+                    machine = self.machine.name,
+                    disk = self.disk,
+                    file = %file.display(),
+                    "Another file stands in the place of the image; it has the same owner and is taken"
+                );
+                Ok(())
             }
+            Err(foreign) => Err(swapped(at, file, foreign)),
         }
     }
-    Ok(())
 }
 
 /// Whether the file is another one, which is taken all the same. An inode number says nothing where a link that was

@@ -150,7 +150,10 @@ impl Merge<'_> {
             Format::Raw => None,
             Format::Qcow2 => Some(self.header(self.parent, below)?),
         };
-        let layers = chain::open(self.at, self.child, Format::Qcow2, self.roots)?;
+        let (machine, disk) = self.of.unzip();
+        let top = (self.child, Format::Qcow2);
+        let within = (self.roots, None);
+        let layers = image::open_accepted(self.at, machine, disk.unwrap_or_default(), top, within)?;
         for (layer, (file, open)) in layers
             .iter()
             .zip([(self.child, above), (self.parent, below)])
@@ -163,9 +166,6 @@ impl Merge<'_> {
             }
         }
         chain::require_whole(self.at, &layers)?;
-        if let Some((machine, disk)) = self.of {
-            image::check_accepted(self.at, machine, disk, &layers)?;
-        }
         Ok((header, lower, layers))
     }
 

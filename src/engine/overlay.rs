@@ -123,7 +123,7 @@ impl Storage for Overlay {
         set: SetId,
     ) -> Result<Option<Plan>, EngineError> {
         let at = At::disk(machine, disk);
-        let chain = chain::open(&at, &disk.file, disk.format, &self.roots)?;
+        let chain = images::open(&at, machine, disk, &disk.file, (&self.roots, None))?;
         chain::require_whole(&at, &chain)?;
         if !machine.overlay_ok {
             let text = match reflink::forbidden(&disk.file) {
@@ -134,7 +134,6 @@ impl Storage for Overlay {
             let text = links::allowing(text, machine, disk);
             return Err(EngineError { kind, text });
         }
-        images::check(&at, machine, disk, &chain)?;
         let Some(top) = chain.first() else {
             return Ok(None);
         };

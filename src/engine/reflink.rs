@@ -108,9 +108,8 @@ impl Storage for Reflink {
             }
             place => place?,
         };
-        let chain = chain::open_in(&at, file, disk.format, &self.roots, Some(&place))?;
+        let chain = image::open(&at, machine, disk, file, (&self.roots, Some(&place)))?;
         chain::require_whole(&at, &chain)?;
-        image::check(&at, machine, disk, &chain)?;
         let Some(top) = chain.first() else {
             return Ok(None);
         };
@@ -180,8 +179,12 @@ impl Storage for Reflink {
         let target = stage::staged(plan).map_err(io)?;
         clone(&target, &source).map_err(io)?;
         if plan.disk.format == Format::Qcow2 {
-            let place = plan.place.as_ref();
-            let chain = chain::open_in(&at, &plan.disk.file, plan.disk.format, &self.roots, place)?;
+            let (file, within) = (&plan.disk.file, (&self.roots, plan.place.as_ref()));
+            let planned = &mut |_: &Path, real: &Path, open: &File| match real == file {
+                true => require_planned(plan, open),
+                false => Ok(()),
+            };
+            let chain = chain::open_judged(&at, file, plan.disk.format, within, planned)?;
             if let Some(area) = header_of_clone(plan, &chain)? {
                 target.write_all_at(&area, 0).map_err(io)?;
             }
@@ -385,6 +388,16 @@ fn clone(target: &File, source: &File) -> io::Result<()> {
     Ok(ioctl_ficlone(target, source)?)
 }
 
+/// Refuses another file than the one that was planned.
+fn require_planned(plan: &Plan, open: &File) -> Result<(), EngineError> {
+    let (at, file) = (At::plan(plan), &plan.disk.file);
+    let found = held::Identity::of(open).map_err(|e| at.io(file, &e))?;
+    match (found.device, found.inode) == (plan.seen.device, plan.seen.inode) {
+        true => Ok(()),
+        false => Err(at.error(EngineErrorKind::Failed, texts::CHANGED, file)),
+    }
+}
+
 /// The header area that the clone needs because it lies in another folder than the image, and nothing is recorded of
 /// the clone but what its header says: `None` if the image names no backing file, or by an absolute path with a format.
 fn header_of_clone(plan: &Plan, chain: &[Layer]) -> Result<Option<Vec<u8>>, EngineError> {
@@ -392,9 +405,7 @@ fn header_of_clone(plan: &Plan, chain: &[Layer]) -> Result<Option<Vec<u8>>, Engi
     let Some(top) = chain.first() else {
         return Ok(None);
     };
-    if top.id != (plan.seen.device, plan.seen.inode) {
-        return Err(at.error(EngineErrorKind::Failed, texts::CHANGED, file));
-    }
+    require_planned(plan, &top.open)?;
     let Some(header) = &top.header else {
         return Ok(None);
     };

@@ -48,11 +48,8 @@ pub(crate) fn plan(
 ) -> Result<Revert, EngineError> {
     let (machine, disk, kept) = (request.machine, request.disk, request.kept);
     let at = At::disk(machine, disk);
-    let layers = kept::open(&at, kept, roots, place.as_ref())?;
+    let layers = kept::open(&at, Some(machine), kept, (roots, place.as_ref()))?;
     chain::require_whole(&at, &layers)?;
-    if kept.sealed.is_empty() {
-        image::check_accepted(&at, machine, &kept.id, &layers)?;
-    }
     if in_place.is_none() && !machine.overlay_ok {
         let kind = EngineErrorKind::Unsupported;
         let text = at.text(texts::REVERT_MOVES, &disk.file);
@@ -92,7 +89,7 @@ pub(crate) fn top(revert: &Revert) -> Top {
 
 /// Makes the new file, an empty overlay over the kept one, durably. An older attempt is replaced.
 pub(crate) fn overlay(revert: &Revert, roots: &Roots) -> Result<(), EngineError> {
-    kept::open(&At::revert(revert), &revert.kept, roots, None)?;
+    kept::open(&At::revert(revert), None, &revert.kept, (roots, None))?;
     let image = NewImage {
         size: revert.kept.size,
         backing: Some((&revert.kept.file, revert.kept.format)),
@@ -103,7 +100,7 @@ pub(crate) fn overlay(revert: &Revert, roots: &Roots) -> Result<(), EngineError>
 /// Makes the new file, a clone of the kept one, durably. An older attempt is replaced.
 pub(crate) fn clone(revert: &Revert, roots: &Roots) -> Result<(), EngineError> {
     let place = revert.place.as_ref();
-    let layers = kept::open(&At::revert(revert), &revert.kept, roots, place)?;
+    let layers = kept::open(&At::revert(revert), None, &revert.kept, (roots, place))?;
     make(revert, |file| {
         let kept = layers.first().ok_or(io::ErrorKind::NotFound)?;
         held::take_flags(file, &kept.open, IFlags::NOCOW)?;

@@ -21,7 +21,7 @@ use crate::engine::failure::At;
 use crate::engine::graph;
 use crate::engine::image;
 use crate::engine::place::Place;
-use crate::engine::qcow2::chain::{self, Roots};
+use crate::engine::qcow2::chain::Roots;
 use crate::engine::{EngineError, Machines};
 use crate::held;
 use crate::id::{JobId, SetId, SnapshotId, VmId};
@@ -158,10 +158,8 @@ pub(crate) fn seal(
     if !graph::is_file(disk) {
         return Ok(Vec::new());
     }
-    let layers = chain::open_in(at, &disk.file, disk.format, &Roots::default(), place)?;
-    if let Some(machine) = machine {
-        image::check_accepted(at, machine, &disk.id, &layers)?;
-    }
+    let (top, roots) = ((disk.file.as_path(), disk.format), Roots::default());
+    let layers = image::open_accepted(at, machine, &disk.id, top, (&roots, place))?;
     let sealed = layers.into_iter().map(|layer| {
         let io = |e: io::Error| at.io(&layer.file, &e);
         let meta = held::ask(&layer.file, || layer.open.metadata());

@@ -101,8 +101,26 @@ pub(crate) fn open_in(
     roots: &Roots,
     place: Option<&Place>,
 ) -> Result<Vec<Layer>, EngineError> {
+    open_judged(at, top, format, (roots, place), &mut |_, _, _| Ok(()))
+}
+
+/// What is said of a file once it is open, before anything of its content is read: its name, the same with links
+/// resolved, and it.
+pub(crate) type Judge<'a> = dyn FnMut(&Path, &Path, &File) -> Result<(), EngineError> + 'a;
+
+/// [`open_in`], if `judge` agrees to each file.
+///
+/// # Errors
+/// As [`open`] and as the judge.
+pub(crate) fn open_judged(
+    at: &At,
+    top: &Path,
+    format: Format,
+    within: Within<'_>,
+    judge: &mut Judge<'_>,
+) -> Result<Vec<Layer>, EngineError> {
     let mut layers = Vec::new();
-    match follow(at, top, format, (roots, place), &mut layers) {
+    match follow(at, top, format, within, (&mut layers, judge)) {
         Ok(()) => Ok(layers),
         Err((_, error)) => Err(error),
     }
@@ -131,7 +149,8 @@ pub(crate) fn top(
     roots: &Roots,
     place: Option<&Place>,
 ) -> Result<Layer, EngineError> {
-    asked(at, top, Format::Raw, (roots, place), None)
+    let judge = &mut |_: &Path, _: &Path, _: &File| Ok(());
+    asked(at, top, Format::Raw, (roots, place), (None, judge))
 }
 
 /// The chain under `top` as far as its headers can be read, and the file of which it is not known what lies under it,
@@ -200,7 +219,7 @@ pub fn require_whole(at: &At, layers: &[Layer]) -> Result<(), EngineError> {
 }
 
 /// Where files may lie, and the folder of them that is held.
-type Within<'a> = (&'a Roots, Option<&'a Place>);
+pub(crate) type Within<'a> = (&'a Roots, Option<&'a Place>);
 
 /// Adds every layer that can be read; a failure names its file.
 fn follow(
@@ -208,7 +227,7 @@ fn follow(
     top: &Path,
     format: Format,
     within: Within<'_>,
-    layers: &mut Vec<Layer>,
+    (layers, judge): (&mut Vec<Layer>, &mut Judge<'_>),
 ) -> Result<(), (PathBuf, EngineError)> {
     let mut seen = BTreeSet::new();
     let mut next = Some((top.to_owned(), format));
@@ -218,7 +237,7 @@ fn follow(
             let kind = EngineErrorKind::Unsupported;
             return Err((file, EngineError { kind, text }));
         }
-        let layer = asked(at, &file, format, within, layers.last());
+        let layer = asked(at, &file, format, within, (layers.last(), judge));
         let layer = layer.map_err(|e| (file.clone(), e))?;
         if !seen.insert(layer.id) {
             let error = unsupported(at, texts::CHAIN_LOOP, &layer.file);
@@ -236,9 +255,9 @@ fn asked(
     file: &Path,
     format: Format,
     within: Within<'_>,
-    above: Option<&Layer>,
+    (above, judge): (Option<&Layer>, &mut Judge<'_>),
 ) -> Result<Layer, EngineError> {
-    let look = || Ok(layer(at, file.to_owned(), format, within, above));
+    let look = || Ok(layer(at, file.to_owned(), format, within, (above, judge)));
     held::ask(file, look).unwrap_or_else(|e| Err(at.io(file, &e)))
 }
 
@@ -247,7 +266,7 @@ fn layer(
     file: PathBuf,
     format: Format,
     (roots, place): Within<'_>,
-    above: Option<&Layer>,
+    (above, judge): (Option<&Layer>, &mut Judge<'_>),
 ) -> Result<Layer, EngineError> {
     let io = |e: io::Error| match above {
         Some(above) if e.kind() == io::ErrorKind::NotFound => EngineError {
@@ -270,6 +289,7 @@ fn layer(
     }
     let (real, open) = (named.0, named.1.map_err(io)?);
     let own = Identity::of(&open).map_err(io)?;
+    judge(&file, &real, &open)?;
     let header = match format {
         Format::Raw => None,
         Format::Qcow2 => Some(checked_header(at, &file, &open)?),

@@ -11,10 +11,11 @@ use std::time::Duration;
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Graph, Node, is_clone, is_file, is_ours};
 use crate::engine::merge::Inodes;
-use crate::engine::{EngineError, EngineErrorKind, Stamp, merge};
+use crate::engine::qcow2::chain::Roots;
+use crate::engine::{EngineError, EngineErrorKind, Stamp, image, merge};
 use crate::held::{self, Foreign, Identity};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Format, Seal};
+use crate::inventory::{Format, Machine, Seal};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::{Layer, Member, Merge};
@@ -39,6 +40,15 @@ pub(super) struct Named {
     pub(super) format: Format,
     /// The snapshot that keeps it; `None` for the active file of the machine.
     pub(super) by: Option<(SetId, SnapshotId)>,
+}
+
+impl Named {
+    /// That what stands there is not what was imported: then nothing is told of what it holds.
+    fn refusal(&self, machine: &Machine) -> Option<EngineError> {
+        let at = At::new(&self.machine_name, &self.disk);
+        let (top, roots) = ((self.file.as_path(), self.format), Roots::default());
+        image::open_accepted(&at, Some(machine), &self.disk, top, (&roots, None)).err()
+    }
 }
 
 /// The files as they are at one moment.
@@ -132,7 +142,11 @@ impl<'a> Survey<'a> {
                 true => known_below(core, &known, n),
                 false => None,
             };
-            graph.follow_known(&at, &n.file, n.format, below)?;
+            let followed = graph.follow_known(&at, &n.file, n.format, below);
+            followed.map_err(|error| match machines.get(&n.machine) {
+                Some(machine) => n.refusal(machine).unwrap_or(error),
+                None => error,
+            })?;
         }
         for layer in &member.layers {
             let at = At::new(&member.name, &layer.disk);

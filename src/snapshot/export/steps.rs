@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::failure::{self, At};
 use crate::engine::flatten::{self, Flat};
 use crate::engine::qcow2::chain::Layer;
-use crate::engine::{EngineError, EngineErrorKind, definition, image, kept};
+use crate::engine::{EngineError, EngineErrorKind, definition, kept};
 use crate::held::{self, Folder};
 use crate::inventory::{Snapshot, SnapshotDisk, SnapshotSet};
 use crate::job::Worker;
@@ -171,14 +171,11 @@ fn files(op: &Op, set: &SnapshotSet) -> Result<Vec<PathBuf>, EngineError> {
 
 fn layers(core: &Core, member: &Snapshot, disk: &SnapshotDisk) -> Result<Vec<Layer>, EngineError> {
     let at = At::new(&member.machine_name, &disk.id);
-    let layers = kept::open(&at, disk, &core.deps.compute.roots(), None)?;
-    // Nobody has sealed it yet.
-    if disk.sealed.is_empty()
-        && let Some(machine) = core.deps.compute.machine(member.machine)
-    {
-        image::check_accepted(&at, &machine, &disk.id, &layers)?;
-    }
-    Ok(layers)
+    let (machine, roots) = (
+        core.deps.compute.machine(member.machine),
+        core.deps.compute.roots(),
+    );
+    kept::open(&at, machine.as_deref(), disk, (&roots, None))
 }
 
 fn copy(op: &Op, (): &()) -> Result<(), EngineError> {
