@@ -12,8 +12,9 @@ use crate::engine::EngineErrorKind;
 use crate::engine::definition;
 use crate::engine::failure::At;
 use crate::engine::graph;
+use crate::engine::image;
 use crate::engine::locks;
-use crate::engine::qcow2::chain::{self, Roots};
+use crate::engine::qcow2::chain::Roots;
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Image, Machine, PowerState, Snapshot, SnapshotDisk};
@@ -31,6 +32,8 @@ pub(super) struct Ailment {
     pub(super) missing: bool,
     /// It is so because a file does not answer.
     pub(super) silent: bool,
+    /// It is so because an image is not taken.
+    refused: bool,
 }
 
 impl Doctor {
@@ -86,7 +89,9 @@ impl Doctor {
         found.extend(self.gone());
         found.extend(self.machines());
         if at_rest {
-            found.extend(self.hidden());
+            let refused = found.iter().filter(|a| a.refused);
+            let refused: Vec<_> = refused.map(|a| a.finding.clone()).collect();
+            found.extend(self.hidden(&refused));
             found.extend(self.leftovers());
         }
         found.extend(self.orphans());
@@ -383,8 +388,10 @@ impl Doctor {
         let mut found = Vec::new();
         for disk in machine.disks.iter().filter(|d| held::is_file(&d.file)) {
             let at = At::disk(machine, disk);
-            let object = format!("machine {}, disk {}", machine.name, disk.id);
-            let layers = match chain::open(&at, &disk.file, disk.format, &Roots::default()) {
+            let object = object_of(machine, &disk.id);
+            // As the refusal of a set does.
+            let within = (&Roots::default(), None);
+            let layers = match image::open(&at, machine, disk, &disk.file, within) {
                 Ok(layers) => layers,
                 // A merge gives its files other names.
                 Err(_) if self.is_at_work(machine.id) => continue,
@@ -392,6 +399,7 @@ impl Doctor {
                     let (kind, text) = (Kind::ImageUnreadable, error.to_string());
                     let mut unreadable = ailment(kind, Severity::Error, object, text);
                     unreadable.missing = error.kind == EngineErrorKind::Missing;
+                    unreadable.refused = error.kind == EngineErrorKind::Unsupported;
                     unreadable.silent = error.kind == EngineErrorKind::Silent;
                     found.push(unreadable);
                     continue;
@@ -433,15 +441,21 @@ impl Doctor {
         self.deps.coordinator.at_work(machine).is_some()
     }
 
-    fn hidden(&self) -> Vec<Ailment> {
+    /// Without what was found of images that are `refused`: what those hold says nothing.
+    fn hidden(&self, refused: &[Finding]) -> Vec<Ailment> {
         let (mut found, mut unseen) = (Vec::new(), Vec::new());
         let machines = self.deps.compute.machines();
         // The simulation has no files.
         let has_files = |m: &&Arc<Machine>| m.disks.iter().any(|d| held::is_file(&d.file));
-        for machine in machines.values().filter(has_files) {
+        let is_taken = |m: &&Arc<Machine>| {
+            let mut disks = m.disks.iter().map(|d| object_of(m, &d.id));
+            !disks.any(|disk| refused.iter().any(|f| f.object == disk))
+        };
+        for machine in machines.values().filter(has_files).filter(is_taken) {
             let hidden = match self.deps.coordinator.hidden(machine) {
                 Ok(hidden) => hidden,
                 Err(_) if self.is_at_work(machine.id) => continue,
+                Err(error) if refused.iter().any(|f| f.text == error.to_string()) => continue,
                 // The same file may keep more than one machine from being looked at.
                 Err(error) => {
                     if !unseen.contains(&error) {
@@ -573,6 +587,10 @@ impl Doctor {
     }
 }
 
+fn object_of(machine: &Machine, disk: &str) -> String {
+    format!("machine {}, disk {disk}", machine.name)
+}
+
 /// The machine that a file of ours was made for: that of its folder, or with whose id its name begins.
 fn owner(file: &Path) -> Option<VmId> {
     let folder = file.parent().and_then(Path::file_name);
@@ -613,6 +631,7 @@ pub(super) fn ailment(
         cure: None,
         missing: false,
         silent: kind == Kind::Silent,
+        refused: false,
     }
 }
 

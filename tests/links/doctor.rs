@@ -6,6 +6,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use super::scene::{Scene, Swap, may_run, seen};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, assert_holds};
+use crate::support::tools::run;
+use crate::support::wire::Wire;
 
 /// A machine with a set kept as a clone in a folder that somebody else may exchange.
 fn cloned() -> (Scene, std::path::PathBuf) {
@@ -134,4 +136,56 @@ fn the_check_up_names_each_folder_in_which_others_may_exchange_images() {
     assert_eq!(finding["severity"], "info");
     let told = finding["text"].as_str().unwrap();
     assert!(told.contains("db, web") && told.contains("65534"), "{told}");
+}
+
+/// With a server and without. Nothing of what a foreign file holds is told, by the refusal of a set neither.
+#[test]
+fn the_check_up_tells_of_each_image_that_no_set_is_taken_of() {
+    if !may_run("images exchanged before a check-up") {
+        return;
+    }
+    let mut scene = Scene::new(Ground::Host, Image::Qcow2, &["--overlay-ok"]);
+    scene.victim.set_extension("qcow2");
+    let hidden = "/root/hidden-name.raw";
+    let victim = scene.victim.to_str().unwrap();
+    let args = [
+        "create", "-q", "-f", "qcow2", "-F", "raw", "-u", "-b", hidden, victim, "1M",
+    ];
+    run("qemu-img", &args);
+    fs::set_permissions(&scene.victim, fs::Permissions::from_mode(0o600)).unwrap();
+    let group = scene.group(&Wire::new(&scene.site.serve()));
+    let second = scene.image.with_extension("second");
+    let swaps = [Swap::Foreign, Swap::HardLink, Swap::Link, Swap::FolderLink];
+    let swaps: Vec<_> = swaps.into_iter().map(Some).chain([None]).collect();
+    for swap in swaps {
+        match swap {
+            Some(swap) => scene.swap(&scene.image, swap),
+            None => fs::hard_link(&scene.image, &second).unwrap(),
+        }
+        let look = |what: &str| {
+            let said = scene.doctor(&[]);
+            let told = said.lines().any(|line| {
+                line.contains("image-unreadable")
+                    && line.contains("machine web, disk disk0")
+                    && line.contains("vm set web --accept-image")
+            });
+            assert!(told, "{swap:?}, {what}: {said}");
+            assert!(!said.contains(hidden), "{swap:?}, {what}: {said}");
+        };
+        look("without a server");
+        let server = scene.site.serve();
+        let wire = Wire::new(&server);
+        look("with a server");
+        let refused = wire.create(&group, "one").unwrap();
+        let why = wire.why(&refused);
+        assert_eq!(refused.value, 5, "{swap:?}: {why}");
+        assert!(!why.contains(hidden), "{swap:?}: {why}");
+        drop(server);
+        match swap {
+            Some(swap) => scene.swap_back(&scene.image, swap),
+            None => fs::remove_file(&second).unwrap(),
+        }
+    }
+    let said = scene.doctor(&[]);
+    assert!(!said.contains("image-unreadable"), "put back: {said}");
 }
