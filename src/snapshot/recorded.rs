@@ -96,7 +96,11 @@ pub fn compare(data_dir: &Path, state: &State, held: Held) -> io::Result<Differi
     }
     for (id, read) in records {
         match read {
-            Ok(record) => found.unknown.push(record),
+            Ok(record) => {
+                let away: Vec<_> = away(data_dir, &record.set, &busy.machines).collect();
+                found.away.extend(away);
+                found.unknown.push(record);
+            }
             Err(why) => {
                 found.beyond.insert(id);
                 found.unreadable.push((id, why));

@@ -338,6 +338,31 @@ fn a_set_whose_record_or_files_are_away_is_refused_by_name_until_they_are_back_o
     }
 }
 
+/// Without the database, records tell which files there should be.
+#[test]
+fn one_rebuild_from_records_alone_tells_the_disks_whose_files_are_away() {
+    if !full("files that are away with the database") {
+        return;
+    }
+    let scene = Scene::new();
+    let folder = scene.site.data.join("sets").join(&scene.sets[0]);
+    let folder = folder.join(&scene.web.id);
+    fs::rename(&folder, scene.site.data.join("away")).unwrap();
+    scene.put_database(&[None, None, None]);
+    let out = scene.rebuild(&[]);
+    let said = text(&out.stdout);
+    for (name, damaged) in [("`a`", false), ("`b`", true), ("`c`", true)] {
+        let told = |l: &str| l.contains(name) && l.contains("counts as damaged");
+        assert_eq!(said.lines().any(told), damaged, "{name}: {said}");
+    }
+    scene.rebuilds("records alone");
+    let server = scene.site.serve();
+    let shown = Wire::new(&server).shown().unwrap();
+    for (n, damaged) in [(0, false), (1, true), (2, true)] {
+        assert_eq!(shown.sets[&scene.sets[n]].is_damaged(), damaged, "{n}");
+    }
+}
+
 #[test]
 fn a_damaged_record_is_named_and_refused_and_never_deleted() {
     if !full("damaged records") {
