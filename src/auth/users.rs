@@ -85,7 +85,7 @@ pub enum UserError {
         source: io::Error,
     },
     /// The file is not what `groupshot user` writes.
-    #[error("{file} is no users file: {reason}; put it back from a backup, or correct it and run `groupshot user accept`, or move it away and add the users again (`groupshot user add`)", file = .file.display())]
+    #[error("{file} is no users file: {reason}; put it back from a backup, or correct it and run `groupshot user accept --data-dir {here}`, or move it away and add the users again (`groupshot user add NAME --role ROLE --data-dir {here}`)", file = .file.display(), here = above(.file).display())]
     Malformed {
         /// The file.
         file: PathBuf,
@@ -94,10 +94,16 @@ pub enum UserError {
     },
     /// The file is, and somebody or something else has changed it since.
     #[error(
-        "{file} was changed by something else than `groupshot user`: restore it, or, if it is right as it is, run `groupshot user accept`",
-        file = .0.display()
+        "{file} was changed by something else than `groupshot user`: restore it, or, if it is right as it is, run `groupshot user accept --data-dir {here}`",
+        file = .0.display(),
+        here = above(.0).display()
     )]
     Changed(PathBuf),
+}
+
+/// The data directory of its users.
+fn above(file: &Path) -> &Path {
+    file.parent().unwrap_or(file)
 }
 
 /// Can that be the name of a user? Basic sends it before a colon.
@@ -245,6 +251,12 @@ fn read(file: &Path, trust: Trust) -> Result<Option<document::Document<Document>
     let text = match held::read_any(file) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if held::foreign(&e).is_some() => {
+            return Err(UserError::Malformed {
+                file: file.to_path_buf(),
+                reason: e.to_string(),
+            });
+        }
         Err(source) => {
             return Err(UserError::Io {
                 file: file.to_path_buf(),

@@ -45,6 +45,15 @@ impl Doctor {
 
     /// [`Doctor::look`] with the repairs.
     pub(super) async fn ailments(self: &Arc<Self>) -> Vec<Ailment> {
+        // A copy names the files of another directory, and nothing but that is to be told of it.
+        if self.deps.frozen.is_none() {
+            let doctor = Arc::clone(self);
+            let copied = tokio::task::spawn_blocking(move || doctor.copied()).await;
+            match copied.unwrap_or_default() {
+                none if none.is_empty() => {}
+                copied => return copied,
+            }
+        }
         let doctor = Arc::clone(self);
         let journals = move || (doctor.journals(), doctor.estranged());
         let journals = tokio::task::spawn_blocking(journals).await;
@@ -81,7 +90,8 @@ impl Doctor {
 
     /// Blocks.
     fn rest(&self, at_rest: bool) -> Vec<Ailment> {
-        let mut found = self.stuck();
+        let mut found = self.users();
+        found.extend(self.stuck());
         found.extend(self.library());
         found.extend(self.exposed());
         found.extend(self.kept());
@@ -160,6 +170,13 @@ impl Doctor {
         let object = self.deps.data_dir.join("sets").display().to_string();
         let told = (self.deps.records)()
             .map(|text| ailment(Kind::SetRecords, Severity::Error, object, text));
+        told.into_iter().collect()
+    }
+
+    fn users(&self) -> Vec<Ailment> {
+        let object = self.deps.data_dir.join("users.json").display().to_string();
+        let told = (self.deps.users)()
+            .map(|text| ailment(Kind::UsersUnreadable, Severity::Error, object, text));
         told.into_iter().collect()
     }
 

@@ -36,6 +36,8 @@ pub enum Kind {
     DataDirectoryCopied,
     /// The database and the records of sets beside their files do not know the same sets: no server starts.
     SetRecords,
+    /// `users.json` cannot be read or was changed: no server starts.
+    UsersUnreadable,
     /// An operation that cannot end now; its machines are held.
     Stuck,
     /// A folder that is away with all files that are named in it.
@@ -167,7 +169,7 @@ pub type LibraryProblems = Box<dyn Fn() -> Vec<LibraryProblem> + Send + Sync>;
 /// Looks whether the TLS files will do.
 pub type Certificates = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 
-/// Looks whether the data directory is what it was; else what was found and what to do.
+/// Looks whether something of the data directory is as it should be; else what was found and what to do.
 pub type Directory = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// Freezes what is to be frozen, as the server does by itself a moment later, and gives what is.
@@ -195,6 +197,8 @@ pub struct Deps {
     pub directory: Directory,
     /// Whether the database and the records of sets know the same sets.
     pub records: Directory,
+    /// Whether the users can be read.
+    pub users: Directory,
     /// What must stay free.
     pub reserve: Reserve,
     /// The deepest chain that is allowed.

@@ -356,9 +356,29 @@ pub(crate) fn recorded_tops(data_dir: &Path) -> Vec<Top> {
         .collect()
 }
 
-/// Whether the file is a `tops.json` that holds something else than was written.
+/// Whether the file is a `tops.json` that holds something else than was written, or no file at all.
 pub(crate) fn is_damaged(file: &Path) -> bool {
-    Tops::load(file).is_err_and(|e| e.kind() == io::ErrorKind::InvalidData)
+    Tops::load(file).is_err_and(|e| e.kind() == io::ErrorKind::InvalidData || is_no_file(&e))
+}
+
+/// Whether a folder, link or the like stands where a file was to be read.
+pub(crate) fn is_no_file(error: &io::Error) -> bool {
+    use held::Foreign::{Link, NotRegular};
+    matches!(held::foreign(error), Some(Link | NotRegular))
+}
+
+/// Keeps what stands in the place of a damaged `tops.json`, for whoever wants to know. What is no file is moved away.
+pub(crate) fn keep_damaged(file: &Path) -> io::Result<()> {
+    let aside = file.with_extension("json.damaged");
+    match held::read(file) {
+        Err(e) if is_no_file(&e) => {
+            let (folder, name) = held::Folder::of(file)?;
+            let found = folder.look(&name)?.ok_or(io::ErrorKind::NotFound)?;
+            let to = aside.file_name().unwrap_or_default();
+            folder.move_numbered(&name, &found, &folder, to).map(drop)
+        }
+        was => Ok(held::replace(&aside, &was?, 0o640)?),
+    }
 }
 
 impl Tops {

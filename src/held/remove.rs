@@ -1,6 +1,6 @@
 //! Exchanging and removing: what Linux does by name only.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
@@ -153,6 +153,34 @@ impl Folder {
             Ok(()) => Err(Foreign::Other { expected, found }.into()),
             Err(_) => Err(Foreign::Kept { found }.into()),
         }
+    }
+
+    /// [`Folder::move_new`] under the first name that is free: `to`, `to.1`, `to.2` …; durable. Gives that name.
+    ///
+    /// # Errors
+    /// As there, but for a name that is taken.
+    pub fn move_numbered(
+        &self,
+        name: &OsStr,
+        expected: &Identity,
+        folder: &Self,
+        to: &OsStr,
+    ) -> io::Result<OsString> {
+        let mut new = to.to_owned();
+        let mut number = 0;
+        loop {
+            match self.move_new(name, expected, folder, &new) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    number += 1;
+                    new = to.to_owned();
+                    new.push(format!(".{number}"));
+                }
+                moved => break moved?,
+            }
+        }
+        folder.sync()?;
+        self.sync()?;
+        Ok(new)
     }
 
     /// Removes whatever stands under that name in a private folder, if it is no folder; a link itself, not what it

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, users};
 use crate::config::Config;
 use crate::doctor::line::{Answer, Tell, Wish};
 use crate::doctor::{self, Doctor, Freeze, Kind, LibraryProblem};
@@ -115,6 +115,10 @@ pub(super) fn doctor(
         records: Box::new({
             let (data_dir, store) = (data_dir.to_owned(), parts.sqlite.clone());
             move || records::finding(&data_dir, &store, serves)
+        }),
+        users: Box::new({
+            let data_dir = data_dir.to_owned();
+            move || users::list(&data_dir).err().map(|e| e.to_string())
         }),
         reserve: reserve(config),
         chain_cap: config.snapshot.chain_cap,

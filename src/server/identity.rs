@@ -109,6 +109,25 @@ pub(super) fn require(data_dir: &Path) -> Result<(), StartError> {
     }
 }
 
+/// Refuses a data directory that is a copy of one that is still there: its records name the files of that. One whose
+/// original is away may need its database before it can be bound.
+///
+/// # Errors
+/// [`StartError::Refused`] says what was found and what to do.
+pub(super) fn require_no_original(data_dir: &Path) -> Result<(), StartError> {
+    let Standing::Other(Some(binding), found) = look(data_dir)? else {
+        return Ok(());
+    };
+    match binding.original(data_dir, &[]) {
+        None => Ok(()),
+        Some(original) => Err(StartError::Refused(format!(
+            "{}; if it has no whole database, first copy that of {} (groupshot.db, groupshot.db-wal, groupshot.commits) while no server runs there",
+            told(data_dir, Some(&binding), &found),
+            original.display()
+        ))),
+    }
+}
+
 /// What was found, and what to do, in one line.
 pub(super) fn told(data_dir: &Path, binding: Option<&Binding>, found: &str) -> String {
     let here = data_dir.display();

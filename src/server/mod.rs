@@ -25,6 +25,7 @@ use crate::engine::space;
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
 use crate::http;
+use crate::snapshot::RecoveryError;
 use crate::store::lock::DirectoryLock;
 use crate::store::sqlite::{self, OpenError, SqliteStore};
 use crate::tls::TlsError;
@@ -81,6 +82,15 @@ impl From<EngineError> for StartError {
         match error.kind {
             EngineErrorKind::Denied => Self::Busy(error.to_string()),
             _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<RecoveryError> for StartError {
+    fn from(error: RecoveryError) -> Self {
+        match error {
+            RecoveryError::Spare(..) => Self::Refused(error.to_string()),
+            other => Self::failed(other),
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::store::record::{self, SETS};
 use crate::store::sqlite::{Looked, OpenError, SqliteStore};
 use crate::store::{Change, State, Store};
 
-use super::{StartError, existing_data_dir};
+use super::{StartError, existing_data_dir, identity};
 
 /// Every fail point, in the order in which they are passed; those of the store between the last two.
 pub const REBUILD_FAILPOINTS: &[&str] = &[
@@ -106,6 +106,7 @@ struct Plan {
 /// [`StartError`]; a server must not run.
 pub async fn rebuild(data_dir: &Path, apply: bool) -> Result<Rebuild, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
+    identity::require_no_original(&data_dir)?;
     let looked = SqliteStore::look(&data_dir).map_err(stop_first)?;
     let plan = plan(&data_dir, &looked)?;
     if !apply || plan.told.state == RebuildState::Whole {

@@ -143,7 +143,7 @@ pub async fn relocate(
     let standing = identity::look(&data_dir)?;
     if let Some(plan) = begun(&data_dir)? {
         if !asked.is_empty() && asked != plan.moves.as_slice() {
-            return Err(unfinished(&plan));
+            return Err(unfinished(&data_dir, &plan));
         }
         let mut told = plan.told(Relocation::Begun);
         if apply {
@@ -237,7 +237,7 @@ pub(super) async fn in_place(parts: &Parts, data_dir: &Path) -> Result<(), Start
 /// [`StartError::Failed`] says how to finish it.
 pub(super) fn settled(data_dir: &Path) -> Result<(), StartError> {
     match begun(data_dir)? {
-        Some(plan) => Err(unfinished(&plan)),
+        Some(plan) => Err(unfinished(data_dir, &plan)),
         None => Ok(()),
     }
 }
@@ -252,12 +252,13 @@ pub(super) fn writable(data_dir: &Path) -> Result<(), StartError> {
     identity::require(data_dir)
 }
 
-fn unfinished(plan: &Plan) -> StartError {
+fn unfinished(data_dir: &Path, plan: &Plan) -> StartError {
     let moves = plan.moves.iter();
     let moves = moves.map(|m| format!("{} to {}", m.from.display(), m.to.display()));
     StartError::Failed(format!(
-        "a relocation ({}) was begun and not finished: run `groupshot relocate --apply`",
-        moves.collect::<Vec<_>>().join(", ")
+        "a relocation ({}) was begun and not finished: run `groupshot relocate --apply --data-dir {}`",
+        moves.collect::<Vec<_>>().join(", "),
+        data_dir.display()
     ))
 }
 

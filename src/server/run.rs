@@ -143,7 +143,7 @@ impl Server {
         } = parts;
         // What fails now is told and tried again by the task that follows the store.
         let _later = frozen::renew(&store, &frozen).await;
-        let recovered = coordinator.recover().await.map_err(StartError::failed)?;
+        let recovered = coordinator.recover().await?;
         records::settle(&data_dir, &sqlite).await?;
         if recovered != Recovered::default() {
             tracing::info!("Recovered: {recovered}");

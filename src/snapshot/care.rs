@@ -28,7 +28,7 @@ use crate::snapshot::kind::Kind;
 use crate::snapshot::known::Known;
 use crate::snapshot::members::{Holder, Mode, Resource};
 use crate::snapshot::orphans;
-use crate::snapshot::spares::is_blank_spare;
+use crate::snapshot::spares::{WAY_OUT, is_blank_spare, is_spare};
 use crate::store::record::SETS;
 use crate::store::{Change, State};
 use crate::text::Text;
@@ -337,20 +337,7 @@ fn move_aside(from: &Path, below: &Path, to: &Path) -> io::Result<PathBuf> {
     let below = to;
     let to = held::make_folders(&to.join(folder), levels + 1)?;
     hand_over(below, folder)?;
-    let mut new = name.to_owned();
-    let mut number = 0;
-    loop {
-        match from.move_new(name, &found, &to, &new) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                number += 1;
-                new = name.to_owned();
-                new.push(format!(".{number}"));
-            }
-            moved => break moved?,
-        }
-    }
-    to.sync()?;
-    from.sync()?;
+    let new = from.move_numbered(name, &found, &to, name)?;
     Ok(to.path().join(new))
 }
 
@@ -510,6 +497,10 @@ fn journals_in(folder: &Path) -> io::Result<Vec<Told>> {
         }
         let bytes = match held::read(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // it has ended meanwhile
+            Err(e) if is_spare(&path) && held::foreign(&e).is_some() => {
+                found.push((path, Err(format!("is in the way: {e}; {WAY_OUT}"))));
+                continue;
+            }
             bytes => bytes.map_err(|e| at(&path, &e))?,
         };
         match journal::read(&bytes) {
@@ -519,6 +510,9 @@ fn journals_in(folder: &Path) -> io::Result<Vec<Told>> {
                 }
             }
             Err(_) if is_blank_spare(&path) => {} // the next start makes it anew
+            Err(unreadable) if is_spare(&path) => {
+                found.push((path, Err(format!("{unreadable}; {WAY_OUT}"))));
+            }
             Err(unreadable) => found.push((path, Err(unreadable.to_string()))),
         }
     }

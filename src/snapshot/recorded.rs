@@ -219,7 +219,7 @@ impl Differing {
         });
         let by_hand = (!beyond.is_empty()).then(|| {
             format!(
-                "records of snapshot sets that the database does not know cannot be relied on: {}; `groupshot doctor --rebuild` cannot bring these sets back: put each record back from a backup, or move the folder of the set out of {SETS}/, and the set is lost",
+                "records of snapshot sets that the database does not know cannot be relied on: {}; `groupshot doctor --rebuild --data-dir {here}` cannot bring these sets back: put each record back from a backup, or move the folder of the set out of {SETS}/, and the set is lost",
                 named(&beyond, file)
             )
         });

@@ -26,7 +26,7 @@ use crate::snapshot::journal::{Intent, Journal, Record, Unreadable};
 use crate::snapshot::kind::Kind;
 use crate::snapshot::operation::{Operation, Verdict, failed};
 use crate::snapshot::orphans;
-use crate::snapshot::spares::{is_blank_spare, is_spare};
+use crate::snapshot::spares::{WAY_OUT, is_blank_spare, is_spare};
 use crate::store::StoreError;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -95,9 +95,13 @@ pub enum RecoveryError {
     /// A journal that cannot be understood.
     #[error("{0} {1}")]
     Unreadable(PathBuf, Unreadable),
+    /// What stands under the name of a spare journal is neither empty nor a journal.
+    #[error("{0} {1}; {WAY_OUT}")]
+    Spare(PathBuf, String),
     /// A journal without the record of its commit, though what that commits is there.
     #[error(
-        "{0} is damaged: its last record is missing, although what it commits has been done; put the journal back from a backup, or move it away and run `groupshot doctor --rebuild`"
+        "{0} is damaged: its last record is missing, although what it commits has been done; put the journal back from a backup, or move it away and run `groupshot doctor --rebuild --data-dir {here}`",
+        here = above(.0).display()
     )]
     Shortened(PathBuf),
     /// Two journals claim the same machine.
@@ -106,6 +110,12 @@ pub enum RecoveryError {
     /// The store or a journal broke down meanwhile.
     #[error("{0}")]
     Broken(String),
+}
+
+/// The data directory of a journal.
+fn above(journal: &Path) -> &Path {
+    let folder = journal.parent().unwrap_or(journal);
+    folder.parent().unwrap_or(folder)
 }
 
 /// What a journal tells.
@@ -351,7 +361,13 @@ fn read_all(core: &Core) -> Result<Vec<Story>, RecoveryError> {
         if path.extension().is_none_or(|e| e != "log") {
             continue;
         }
-        let (journal, records) = match Journal::open(&path).map_err(io(&path))? {
+        let opened = match Journal::open(&path) {
+            Err(e) if is_spare(&path) && held::foreign(&e).is_some() => {
+                return Err(RecoveryError::Spare(path, format!("is in the way: {e}")));
+            }
+            opened => opened.map_err(io(&path))?,
+        };
+        let (journal, records) = match opened {
             Ok(opened) => opened,
             // Whatever stands there, it is of no operation.
             Err(what) if is_blank_spare(&path) => {
@@ -359,6 +375,7 @@ fn read_all(core: &Core) -> Result<Vec<Story>, RecoveryError> {
                 held::remove_file(&path).map_err(io(&path))?;
                 continue;
             }
+            Err(e) if is_spare(&path) => return Err(RecoveryError::Spare(path, e.to_string())),
             Err(e) => return Err(RecoveryError::Unreadable(path, e)),
         };
         let mut records = records.into_iter();
@@ -400,4 +417,18 @@ fn read_story<K: Kind>(kind: &mut K, records: Vec<Record>) -> Option<JobError> {
         kind.replay(record);
     }
     back
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_out_of_a_journal_without_its_commit_can_be_typed_as_it_stands() {
+        let told = RecoveryError::Shortened("/var/lib/g/journal/1.log".into()).to_string();
+        assert!(
+            told.contains("`groupshot doctor --rebuild --data-dir /var/lib/g`"),
+            "{told}"
+        );
+    }
 }

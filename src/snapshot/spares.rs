@@ -33,6 +33,9 @@ struct Table {
     next: usize,
 }
 
+/// What to do about something else than an empty file under the name of a spare.
+pub(crate) const WAY_OUT: &str = "it has the name of a spare journal, which holds no operation unless the power failed while one began: put it back from a backup if there is one, or move it away and start again";
+
 /// Is it the name of a spare?
 pub(crate) fn is_spare(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());

@@ -130,6 +130,41 @@ fn a_damaged_tops_json_is_refused_by_name_until_it_is_made_anew() {
     }
 }
 
+/// What stands there is kept, whatever it is.
+#[test]
+fn what_is_no_file_in_the_place_of_tops_json_is_set_aside_and_that_made_anew() {
+    if !full("overlays that are active files") {
+        return;
+    }
+    let scene = Scene::new();
+    let aside = |name: &str| scene.folder().join(name);
+    for (n, how) in ["a folder", "a link", "a pipe"].into_iter().enumerate() {
+        fs::remove_file(scene.tops()).unwrap();
+        match n {
+            0 => {
+                fs::create_dir(scene.tops()).unwrap();
+                fs::write(scene.tops().join("note"), "mine").unwrap();
+            }
+            1 => std::os::unix::fs::symlink("/etc/hostname", scene.tops()).unwrap(),
+            _ => nix::unistd::mkfifo(&scene.tops(), nix::sys::stat::Mode::S_IRWXU).unwrap(),
+        }
+        let server = scene.site.serve();
+        let wire = Wire::new(&server);
+        assert_refused(&wire, &wire.create(&scene.group, "x").unwrap(), how);
+        let (code, said) = scene.doctor(&[]);
+        assert_eq!(code, Some(1), "{how}: {said}");
+        assert!(said.contains("--fix: make it anew"), "{how}: {said}");
+        drop(server);
+        let (_, said) = scene.doctor(&["--fix", "--yes"]);
+        assert!(said.contains("written: disk0 runs on"), "{how}: {said}");
+        scene.assert_whole(how);
+    }
+    let note = fs::read_to_string(aside("tops.json.damaged/note"));
+    assert_eq!(note.unwrap(), "mine");
+    assert!(aside("tops.json.damaged.1").is_symlink());
+    assert!(aside("tops.json.damaged.2").symlink_metadata().is_ok());
+}
+
 /// A server refuses whatever works with the files of the machine, and says what to do.
 fn assert_all_refused(scene: &Scene, what: &str) {
     let server = scene.site.serve();

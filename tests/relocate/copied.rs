@@ -125,7 +125,19 @@ fn a_copied_data_directory_is_refused_by_everything_that_writes() {
     assert!(ok(&list).contains("web"));
     assert!(text(&list.stderr).contains("directory.json"));
     let found = run_in(&dup, &["doctor"], "");
-    assert!(text(&found.stdout).contains("data-directory-copied"));
+    let found = text(&found.stdout);
+    assert!(found.contains("data-directory-copied"), "{found}");
+    assert_eq!(found.lines().count(), 2, "and nothing else: {found}");
+    // Without its database, it is not made again either.
+    let database = dup.join("groupshot.db");
+    let kept = dup.with_file_name("kept.db");
+    fs::rename(&database, &kept).unwrap();
+    let files = || fs::read_dir(&dup).unwrap().count();
+    let there = files();
+    let said = assert_refused(&run_in(&dup, &["doctor", "--rebuild", "--yes"], ""));
+    assert!(said.contains(&format!("{}", data.display())), "{said}");
+    assert_eq!(files(), there, "nothing is made");
+    fs::rename(&kept, &database).unwrap();
     // Its paths lead to the original.
     let told = run_in(
         &dup,

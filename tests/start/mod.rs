@@ -108,7 +108,8 @@ fn a_damaged_database_is_refused_and_left_as_it_is() {
     for (how, bytes) in damages {
         fs::write(&file, &bytes).unwrap();
         let line = refusal(&site, &[], REFUSED);
-        for part in ["groupshot.db is damaged", "doctor --rebuild"] {
+        let typed = format!("doctor --rebuild --data-dir {}`", site.data.display());
+        for part in ["groupshot.db is damaged", &typed] {
             assert!(line.contains(part), "{how}: {part}: {line}");
         }
         assert_eq!(fs::read(&file).unwrap(), bytes, "{how}: it was written");
@@ -188,8 +189,50 @@ fn a_spare_journal_with_stray_bytes_keeps_no_server_from_starting() {
     server.kill();
     let spare = left().find(|file| is_spare(file)).unwrap();
     fs::write(&spare, [1; 200]).unwrap();
-    let line = refusal(&site, &[], FAILED);
-    assert!(line.contains(spare.to_str().unwrap()), "{line}");
+    let refuses = |how: &str| {
+        let line = refusal(&site, &[], REFUSED);
+        let out = run_in(&site.data, &["rescue"], "");
+        assert_eq!(out.status.code(), Some(REFUSED), "{how}");
+        let doctor = run_in(&site.data, &["doctor"], "");
+        for said in [line, text(&out.stderr), text(&doctor.stdout)] {
+            for part in [spare.to_str().unwrap(), "move it away"] {
+                assert!(said.contains(part), "{how}: {part}: {said}");
+            }
+        }
+    };
+    refuses("stray bytes");
+    fs::remove_file(&spare).unwrap();
+    fs::create_dir(&spare).unwrap();
+    refuses("a folder");
+    fs::remove_dir(&spare).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", &spare).unwrap();
+    refuses("a link");
+    fs::remove_file(&spare).unwrap();
+    nix::unistd::mkfifo(&spare, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    refuses("a pipe");
+    fs::remove_file(&spare).unwrap();
+    drop(site.serve());
+}
+
+/// By who starts, who asks and who checks up, with commands that can be typed as they stand.
+fn users_are_refused(site: &Site) {
+    let line = refusal(site, &[], REFUSED);
+    let out = run_in(&site.data, &["user", "list"], "");
+    assert_eq!(out.status.code(), Some(REFUSED), "{}", text(&out.stderr));
+    let doctor = run_in(&site.data, &["doctor"], "");
+    assert_eq!(doctor.status.code(), Some(FAILED), "{doctor:?}");
+    let found = text(&doctor.stdout);
+    assert!(found.contains("users-unreadable"), "{found}");
+    let here = site.data.display();
+    for said in [line, text(&out.stderr), found] {
+        for part in [
+            "users.json".to_owned(),
+            format!("`groupshot user accept --data-dir {here}`"),
+            format!("`groupshot user add NAME --role ROLE --data-dir {here}`"),
+        ] {
+            assert!(said.contains(&part), "{part}: {said}");
+        }
+    }
 }
 
 /// Each refusal of users ends with what to do.
@@ -202,13 +245,12 @@ fn a_users_file_that_makes_no_sense_is_refused_with_the_way_out() {
     assert_ne!(role, whole);
     for bytes in [&whole[..whole.len() / 2], &role, ""] {
         fs::write(&file, bytes).unwrap();
-        let line = refusal(&site, &[], REFUSED);
-        for part in ["users.json", "groupshot user accept", "groupshot user add"] {
-            assert!(line.contains(part), "{part}: {line}");
-        }
-        let out = run_in(&site.data, &["user", "list"], "");
-        assert_eq!(out.status.code(), Some(REFUSED), "{}", text(&out.stderr));
+        users_are_refused(&site);
     }
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    users_are_refused(&site);
+    fs::remove_dir(&file).unwrap();
     // A role that is none, corrected.
     fs::write(&file, whole.replace("administrator", "reader")).unwrap();
     let out = run_in(&site.data, &["user", "accept"], "");

@@ -162,7 +162,11 @@ impl Scene {
 /// As `serve` says it, with the way out.
 fn refused(scene: &Scene, parts: &[&str]) -> String {
     let line = refusal(&scene.site, &[], REFUSED);
-    for part in parts.iter().chain(&["groupshot doctor --rebuild"]) {
+    let typed = format!(
+        "`groupshot doctor --rebuild --data-dir {}`",
+        scene.site.data.display()
+    );
+    for part in parts.iter().chain(&[typed.as_str()]) {
         assert!(line.contains(part), "{part}: {line}");
     }
     line

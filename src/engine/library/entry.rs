@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::engine::definition::{DEFINITION, Definition, DiskEntry, SeenTop, TOPS, Tops};
+use crate::engine::definition::{
+    DEFINITION, Definition, DiskEntry, SeenTop, TOPS, Tops, is_no_file,
+};
 use crate::engine::failure::At;
 use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Roots};
@@ -114,6 +116,9 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
             let text = match e.kind() {
                 io::ErrorKind::NotFound => texts::TOPS_MISSING.text(),
                 io::ErrorKind::InvalidData => texts::TOPS_DAMAGED.with("cause", e),
+                _ if is_no_file(&e) => {
+                    texts::TOPS_DAMAGED.with("cause", format!("cannot be read: {e}"))
+                }
                 _ => texts::DEFINITION_READ.with("cause", e),
             };
             return broken(&tops, text.with("file", tops.display()), seen);

@@ -237,11 +237,7 @@ impl Compute for Library {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Tops::new(id, None)),
                 Err(e) => Err((kind(&e), e)),
                 Ok(_) if definition::is_damaged(file) || self.0.is_doubtful(id) => {
-                    // Kept for whoever wants to know what stood there.
-                    let aside = file.with_extension("json.damaged");
-                    let kept =
-                        fs::read(file).and_then(|was| Ok(held::replace(&aside, &was, 0o640)?));
-                    kept.map_err(|e| (kind(&e), e))?;
+                    definition::keep_damaged(file).map_err(|e| (kind(&e), e))?;
                     let mut old = Tops::load(file).unwrap_or_else(|_| Tops::new(id, None));
                     old.machine = Some(id);
                     old.tops.clear();

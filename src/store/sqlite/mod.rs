@@ -77,7 +77,7 @@ pub enum OpenError {
         source: rusqlite::Error,
     },
     /// The check of the file found damage.
-    #[error("{file} is damaged: {finding}; restore it from a backup, or move it away with its log and run `groupshot doctor --rebuild`, which makes it anew from the records of the sets", file = .file.display())]
+    #[error("{file} is damaged: {finding}; restore it from a backup, or move it away with its log and run `groupshot doctor --rebuild --data-dir {here}`, which makes it anew from the records of the sets", file = .file.display(), here = above(.file).display())]
     Damaged {
         /// The database file.
         file: PathBuf,
@@ -96,8 +96,8 @@ pub enum OpenError {
     },
     /// The database has lost transactions that it had: its log is not what it was, or it is an older copy.
     #[error(
-        "{file} holds {found} transactions and had {counted}: what was acknowledged since is lost; put it and its log ({log}) back as they were, or restore a backup with its {counter}; or run `groupshot doctor --rebuild`, which shows what it makes again from the records of sets",
-        file = .file.display(), log = .log.display(), counter = .counter.display()
+        "{file} holds {found} transactions and had {counted}: what was acknowledged since is lost; put it and its log ({log}) back as they were, or restore a backup with its {counter}; or run `groupshot doctor --rebuild --data-dir {here}`, which shows what it makes again from the records of sets",
+        here = above(.file).display(), file = .file.display(), log = .log.display(), counter = .counter.display()
     )]
     Behind {
         /// The database file.
@@ -125,6 +125,11 @@ pub enum OpenError {
     /// The writer thread cannot be started.
     #[error("cannot start the database writer: {0}")]
     Thread(io::Error),
+}
+
+/// The data directory of its database.
+fn above(file: &Path) -> &Path {
+    file.parent().unwrap_or(file)
 }
 
 impl SqliteStore {
