@@ -36,8 +36,8 @@ pub(super) fn run(data_dir: &Path, yes: bool, output: &Output) -> Result<(), Fai
         }
         (_, 0) => Ok(()),
         (_, n) => Err(Failure::failed(format_args!(
-            "{} cannot be read",
-            count(n, "record")
+            "{} left that no rebuild puts right",
+            count(n, "problem")
         ))),
     }
 }

@@ -18,7 +18,7 @@ use crate::engine::qcow2::chain::Roots;
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Image, Machine, PowerState, Snapshot, SnapshotDisk};
-use crate::snapshot::{DamagedDisk, OpenJournal, Resource};
+use crate::snapshot::{DamagedDisk, Forgotten, OpenJournal, Resource};
 use crate::text::size;
 
 /// So many files below the cap a chain is told of.
@@ -90,7 +90,8 @@ impl Doctor {
 
     /// Blocks.
     fn rest(&self, at_rest: bool) -> Vec<Ailment> {
-        let mut found = self.users();
+        let mut found = self.forgotten();
+        found.extend(self.users());
         found.extend(self.stuck());
         found.extend(self.library());
         found.extend(self.exposed());
@@ -171,6 +172,24 @@ impl Doctor {
         let told = (self.deps.records)()
             .map(|text| ailment(Kind::SetRecords, Severity::Error, object, text));
         told.into_iter().collect()
+    }
+
+    fn forgotten(&self) -> Vec<Ailment> {
+        let told = |set: Forgotten| {
+            let object = set.folder.display().to_string();
+            let text = set.told(&self.deps.data_dir);
+            let mut one = ailment(Kind::SetUnknown, Severity::Error, object, text);
+            let name = |id| self.deps.compute.machine(id).map(|m| m.name.clone());
+            let machines = set.machines.iter();
+            let machines = machines.map(|id| Concerned::new(id, &name(*id).unwrap_or_default()));
+            one.finding.machines = machines.collect();
+            one.finding.sets = vec![Concerned::new(&set.set, "")];
+            one
+        };
+        match self.deps.coordinator.forgotten() {
+            Ok(sets) => sets.into_iter().map(told).collect(),
+            Err(error) => vec![unknown("sets/", &error)],
+        }
     }
 
     fn users(&self) -> Vec<Ailment> {
@@ -541,6 +560,8 @@ impl Doctor {
     fn orphans(&self) -> Vec<Ailment> {
         let missing = self.deps.coordinator.missing().into_iter().next();
         let orphans = self.deps.coordinator.orphans().into_iter();
+        let forgotten = self.deps.coordinator.forgotten().unwrap_or_default();
+        let may_be_kept = |id: VmId| forgotten.iter().any(|set| set.machines.contains(&id));
         // Which of its files are active is told with the machine.
         let known = |file: &PathBuf| {
             let lost = |id: &VmId| self.without_tops(&self.tops(*id)).is_some();
@@ -555,6 +576,9 @@ impl Doctor {
                 ailment(Kind::Orphan, Severity::Info, object, text)
             } else if owner(&file).is_some_and(|id| !whole(id)) {
                 let text = "nothing names it, but its machine cannot be read or is away: it may be the active file; mend the machine first";
+                ailment(Kind::Orphan, Severity::Warning, object, text)
+            } else if owner(&file).is_some_and(may_be_kept) {
+                let text = "nothing names it, but it may be what a set kept that nothing knows any more; see to that first";
                 ailment(Kind::Orphan, Severity::Warning, object, text)
             } else if let Some(missing) = &missing {
                 let text = format!("nothing names it, but {} is named and not there: what was moved or is away may need it; mend that first", missing.display());

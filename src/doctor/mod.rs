@@ -36,6 +36,8 @@ pub enum Kind {
     DataDirectoryCopied,
     /// The database and the records of sets beside their files do not know the same sets: no server starts.
     SetRecords,
+    /// Files of a set that neither the database nor a record knows.
+    SetUnknown,
     /// `users.json` cannot be read or was changed: no server starts.
     UsersUnreadable,
     /// An operation that cannot end now; its machines are held.

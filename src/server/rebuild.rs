@@ -216,6 +216,9 @@ fn collections(state: &State, found: &Differing) -> Vec<Collection> {
 
 impl Plan {
     fn unreadable(&mut self, data_dir: &Path, state: &State, found: &Differing) {
+        let forgotten = found.forgotten.iter();
+        let told = forgotten.map(|set| format!("{}: {}", set.folder.display(), set.told(data_dir)));
+        self.told.problems.extend(told);
         for (id, why) in &found.unreadable {
             match state.sets.get(id) {
                 Some(set) => {

@@ -32,6 +32,9 @@ pub(super) async fn settle(data_dir: &Path, sqlite: &Arc<SqliteStore>) -> Result
     let settled = move || {
         let found = differing(&here, &store.state(), store.held())?;
         refuse(&here, &found)?;
+        for set in &found.forgotten {
+            tracing::warn!(folder = %set.folder.display(), "{}", set.told(&here));
+        }
         if !store.held().recorded && !found.stale.is_empty() {
             tracing::info!(
                 sets = found.stale.len(),

@@ -23,6 +23,7 @@ use crate::snapshot::create::Create;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::Destroy;
 use crate::snapshot::export::Export;
+use crate::snapshot::forgotten::{self, Forgotten};
 use crate::snapshot::journal::{self, Intent, Record};
 use crate::snapshot::kind::Kind;
 use crate::snapshot::known::Known;
@@ -149,6 +150,14 @@ impl Coordinator {
             named
         });
         if all_read { found } else { Vec::new() }
+    }
+
+    /// The sets of which only their folder is left. Blocks.
+    ///
+    /// # Errors
+    /// A folder or a journal cannot be read.
+    pub fn forgotten(&self) -> io::Result<Vec<Forgotten>> {
+        forgotten::of(&self.core)
     }
 
     /// The files that machines and sets name and that are not there. Blocks.

@@ -18,6 +18,7 @@ pub mod create;
 pub mod destroy;
 pub mod export;
 pub mod files;
+mod forgotten;
 pub mod journal;
 
 mod accept;
@@ -45,6 +46,7 @@ pub use create::{Checked, CheckedDisk, CreateRequest, machines_of};
 pub use damage::{DamagedDisk, is_changed, look as seal_now};
 pub use destroy::{DestroyRequest, Hidden};
 pub use export::{ExportRefused, ExportRequest, Exports};
+pub use forgotten::Forgotten;
 pub use members::{Busy, Holder, Lease, Members, Mode, Resource};
 pub use recorded::{Away, Differing, compare};
 pub use recovery::{InFlight, Recovered, RecoveryError, Stuck};

@@ -12,6 +12,7 @@ use crate::engine::graph::{self, Graph};
 use crate::held::{self, Folder, Kind};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
+use crate::snapshot::forgotten;
 use crate::snapshot::known::Known;
 use crate::store::record::{self, SETS};
 
@@ -28,6 +29,7 @@ pub(crate) fn find(core: &Core, named: BTreeSet<PathBuf>) -> Vec<PathBuf> {
         walk(&folder, DEPTH, ours, &named, &mut orphans);
     }
     leave_known(&mut orphans, &named);
+    leave_forgotten(core, &mut orphans);
     orphans
 }
 
@@ -57,7 +59,23 @@ pub(crate) fn look(core: &Core, named: impl FnOnce() -> BTreeSet<PathBuf>) -> Ve
     let named = with_known(core, named());
     orphans.retain(|file| !named.contains(file) && held::symlink_metadata(file).is_ok());
     leave_known(&mut orphans, &named);
+    leave_forgotten(core, &mut orphans);
     orphans
+}
+
+/// What lies in the folder of a forgotten set is told with that. Where nobody knows whether there is one, nothing is an
+/// orphan.
+fn leave_forgotten(core: &Core, orphans: &mut Vec<PathBuf>) {
+    if orphans.is_empty() {
+        return;
+    }
+    match forgotten::of(core) {
+        Ok(sets) => orphans.retain(|file| !sets.iter().any(|set| file.starts_with(&set.folder))),
+        Err(error) => {
+            tracing::warn!(%error, "Orphans are not looked for");
+            orphans.clear();
+        }
+    }
 }
 
 fn folders(core: &Core, named: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {

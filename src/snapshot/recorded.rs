@@ -9,6 +9,7 @@ use crate::engine::graph;
 use crate::id::{SetId, SnapshotId, VmId};
 use crate::inventory::{SnapshotDisk, SnapshotSet};
 use crate::snapshot::care;
+use crate::snapshot::forgotten::{self, Forgotten};
 use crate::store::record::{self, SETS, SetRecord};
 use crate::store::{Held, State};
 
@@ -47,6 +48,8 @@ pub struct Differing {
     pub away: Vec<Away>,
     /// Records to be written: sets that have none, or one that says something else than the database.
     pub stale: Vec<SetRecord>,
+    /// Sets of which only their folder is left. They keep no server from starting.
+    pub forgotten: Vec<Forgotten>,
     /// Operations that have not ended.
     pub open: usize,
 }
@@ -59,6 +62,7 @@ pub fn compare(data_dir: &Path, state: &State, held: Held) -> io::Result<Differi
     let busy = care::in_flight(data_dir)?;
     let mut found = Differing {
         open: busy.open,
+        forgotten: forgotten::find(data_dir, |id| state.sets.contains_key(&id))?,
         ..Differing::default()
     };
     let mut records = record::all(data_dir, |id| !busy.sets.contains(&id))?;

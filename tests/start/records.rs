@@ -367,6 +367,88 @@ fn one_rebuild_from_records_alone_tells_the_disks_whose_files_are_away() {
     }
 }
 
+/// The last two sets: without the database, and without their records.
+#[test]
+fn a_set_that_nothing_knows_any_more_is_told_and_keeps_its_files_until_it_is_given_up() {
+    if !full("sets without database and record") {
+        return;
+    }
+    let scene = Scene::new();
+    let folder = |n: usize| scene.site.data.join("sets").join(&scene.sets[n]);
+    let kept = |n: usize| folder(n - 1).join(&scene.web.id).join("disk0.qcow2");
+    for n in [1, 2] {
+        fs::remove_file(scene.record(n)).unwrap();
+    }
+    scene.put_database(&[None, None, None]);
+    for said in ["rebuilt", "nothing to rebuild"] {
+        let out = scene.rebuild(&["--yes"]);
+        let told = text(&out.stdout).to_owned() + &text(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{told}");
+        assert!(told.contains(said), "{told}");
+        for n in [1, 2] {
+            let named = |l: &str| l.contains(folder(n).to_str().unwrap()) && l.contains("vm.toml");
+            assert!(told.lines().any(named), "{n}: {told}");
+        }
+    }
+    let doctor = |args: &[&str]| {
+        let out = run_in(
+            &scene.site.data,
+            &[&["--json", "doctor"], args].concat(),
+            "",
+        );
+        crate::disks::doctor::found(&out)
+    };
+    let unknown = [1, 2].map(|n| {
+        let folder = folder(n).canonicalize().unwrap();
+        (
+            "set-unknown".to_owned(),
+            folder.to_str().unwrap().to_owned(),
+        )
+    });
+    // A set that is known goes, and what it kept stays for the sake of the others.
+    let mut server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let gone = wire.destroy(&scene.sets[0]).unwrap();
+    assert_eq!(wire.end(&gone.job.unwrap()).unwrap().state, 7);
+    scene.site.wait_for_journals();
+    let before = scene.site.tree();
+    for serves in [true, false] {
+        for args in [&[][..], &["--fix", "--yes"]] {
+            let found = doctor(args);
+            for one in &unknown {
+                assert!(found.contains(one), "{serves}: {found:?}");
+            }
+            for kind in ["orphan", "pending-merge", "leftover"] {
+                let any = found.iter().any(|(k, _)| k == kind);
+                assert!(!any, "{serves}: {found:?}");
+            }
+            let files = |tree: &std::collections::BTreeMap<PathBuf, _>| -> Vec<PathBuf> {
+                let images = tree
+                    .keys()
+                    .filter(|f| f.starts_with(folder(0).parent().unwrap()));
+                images.cloned().collect()
+            };
+            assert_eq!(files(&scene.site.tree()), files(&before), "{serves}");
+        }
+        if serves {
+            server.stop();
+        }
+    }
+    for n in [1, 2] {
+        assert_holds(&kept(n), &scene.holds[n], "what nobody knows");
+    }
+    scene.assert_active("what nobody knows");
+    // Given up, it is merged as any other.
+    for n in [1, 2] {
+        let copy = folder(n).join(&scene.web.id).join("vm.toml");
+        fs::remove_file(copy).unwrap();
+    }
+    let found = doctor(&["--fix", "--yes"]);
+    assert!(!found.iter().any(|(k, _)| k == "set-unknown"), "{found:?}");
+    assert!(!kept(2).exists(), "{found:?}");
+    scene.assert_active("given up");
+}
+
 #[test]
 fn a_damaged_record_is_named_and_refused_and_never_deleted() {
     if !full("damaged records") {

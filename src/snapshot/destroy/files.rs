@@ -19,6 +19,7 @@ use crate::inventory::{Format, Machine, Seal};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::{Layer, Member, Merge};
+use crate::snapshot::forgotten;
 use crate::snapshot::known::Known;
 use crate::snapshot::orphans::BESIDE;
 use crate::text::Text;
@@ -62,6 +63,8 @@ pub(super) struct Survey<'a> {
     /// Files of the machine that nothing here names: its definition may have lost a disk, or be away. One of them may
     /// be an active file.
     strangers: BTreeSet<PathBuf>,
+    /// The folder of a forgotten set of the machine: any file of it may be what that set kept.
+    forgotten: Option<PathBuf>,
     /// What our own merges have changed; it is sealed again when they are done.
     touched: BTreeSet<PathBuf>,
 }
@@ -134,6 +137,12 @@ impl<'a> Survey<'a> {
                 }));
             }
         }
+        let forgotten = forgotten::of(core).map_err(|e| EngineError {
+            kind: EngineErrorKind::Failed,
+            text: texts::SETS_UNREADABLE.with("cause", e),
+        })?;
+        let mut forgotten = forgotten.into_iter();
+        let forgotten = forgotten.find(|set| set.machines.contains(&member.machine));
         let mut graph = Graph::default();
         for n in &named {
             // Whose file is away: it may be any machine's.
@@ -175,6 +184,7 @@ impl<'a> Survey<'a> {
             graph,
             named,
             strangers,
+            forgotten: forgotten.map(|set| set.folder),
             touched: BTreeSet::new(),
         })
     }
@@ -267,10 +277,12 @@ impl<'a> Survey<'a> {
         away.next().map(|child| child.file.as_path())
     }
 
-    /// The files of ours that nobody names, and that stay for the sake of such a file: nothing may lead to them later.
+    /// The files of ours that nobody names, and that stay for the sake of such a file or of a forgotten set: nothing may
+    /// lead to them later.
     pub(super) fn doubtful(&self) -> impl Iterator<Item = PathBuf> {
         let ours = self.hidden().filter(|l| self.is_ours(&l.file));
-        let doubtful = ours.filter(|l| self.away_over(&l.file).is_some());
+        let kept = |l: &Layer| self.forgotten.is_some() && self.graph.children(&l.file).is_empty();
+        let doubtful = ours.filter(move |l| self.away_over(&l.file).is_some() || kept(l));
         doubtful.map(|l| l.file.clone())
     }
 
@@ -317,7 +329,8 @@ impl<'a> Survey<'a> {
             let goes = |n: &Node| free.iter().any(|f| self.graph.is_same(&f.file, &n.file));
             let is_free = |l: &&Layer| {
                 let known = skip.contains(&l.file) || free.iter().any(|f| f.file == l.file);
-                !known && self.is_ours(&l.file) && !self.strangers.contains(&l.file)
+                let is_doubtful = self.forgotten.is_some() || self.strangers.contains(&l.file);
+                !known && self.is_ours(&l.file) && !is_doubtful
             };
             let mut layers = self.hidden().filter(is_free);
             match layers.find(|l| self.graph.children(&l.file).iter().all(|n| goes(n))) {
@@ -329,7 +342,8 @@ impl<'a> Survey<'a> {
 
     /// Whether the file is there and the first that [`Survey::free`] may give.
     pub(super) fn is_leaf(&self, file: &Path) -> bool {
-        let is_free = !self.strangers.contains(file) && self.graph.children(file).is_empty();
+        let is_doubtful = self.forgotten.is_some() || self.strangers.contains(file);
+        let is_free = !is_doubtful && self.graph.children(file).is_empty();
         is_free && self.hidden().any(|l| l.file == file)
     }
 
@@ -361,6 +375,10 @@ impl<'a> Survey<'a> {
 
     fn judge(&self, layer: &Layer) -> Result<Merge, Text> {
         let shown = layer.file.display();
+        if let Some(folder) = &self.forgotten {
+            let text = texts::KEPT_FORGOTTEN.with("file", shown);
+            return Err(text.with("folder", folder.display()));
+        }
         if let Some(away) = self.away_over(&layer.file) {
             let text = texts::KEPT_AWAY.with("file", shown);
             return Err(text.with("child", away.display()));
