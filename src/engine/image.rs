@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::engine::failure::At;
-use crate::engine::qcow2::chain::{self, Layer, Within};
+use crate::engine::qcow2::chain::{self, Layer, Roots, Within};
 use crate::engine::{EngineError, EngineErrorKind, reflink};
 use crate::held::{self, Folder, Foreign, Identity, Kind};
 use crate::inventory::{Disk, Format, Image, Machine};
@@ -162,6 +162,23 @@ pub(crate) fn open(
     opened.map_err(|error| linked(at, machine, file).unwrap_or(error))
 }
 
+/// Whether what stands in the place of the active file is not taken for what was recorded. Nothing of its content is
+/// read.
+pub(crate) fn is_foreign(machine: &Machine, disk: &Disk) -> bool {
+    let at = At::disk(machine, disk);
+    let Ok(top) = chain::top(&at, &disk.file, &Roots::default(), None) else {
+        return false;
+    };
+    let look =
+        || Ok(Judge::new(machine, &disk.id, true).look(&at, &top.file, &top.real, &top.open));
+    held::ask(&disk.file, look).is_ok_and(|looked| looked.is_err())
+}
+
+/// Whether a link stands in the place of the image that is the active file.
+pub(crate) fn is_linked(machine: &Machine, disk: &Disk) -> bool {
+    linked(&At::disk(machine, disk), machine, &disk.file).is_some()
+}
+
 /// That a link stands in the place of an image; where it leads is not looked at.
 fn linked(at: &At, machine: &Machine, file: &Path) -> Option<EngineError> {
     machine.image(file).filter(|image| image.file == file)?;
@@ -235,25 +252,45 @@ impl<'a> Judge<'a> {
     }
 
     fn admit(&mut self, at: &At, file: &Path, real: &Path, open: &File) -> Result<(), EngineError> {
+        let is_other = self.look(at, file, real, open)?;
+        if is_other {
+            tracing::warn!(
+                machine = self.machine.name,
+                disk = self.disk,
+                file = %file.display(),
+                "Another file stands in the place of the image; it has the same owner and is taken"
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether the file is another one, which is taken all the same.
+    fn look(
+        &mut self,
+        at: &At,
+        file: &Path,
+        real: &Path,
+        open: &File,
+    ) -> Result<bool, EngineError> {
         let Some(own) = self.own else {
-            return Ok(());
+            return Ok(false);
         };
         let is_at = |image: &Image| image.file == real || image.file == file || image.named == file;
         let is_first = self.seen == 0;
         self.seen = self.seen.saturating_add(1);
         if self.made.saturating_add(1) == self.seen && is_made(self.machine, real) {
             self.made = self.seen;
-            return Ok(());
+            return Ok(false);
         }
         // Its definition names another image since.
         if is_first && !is_at(own) {
             self.own = None;
-            return Ok(());
+            return Ok(false);
         }
         let found = Identity::of(open).map_err(|e| at.io(file, &e))?;
         let image = match &own.below {
             _ if is_at(own) => Some(own),
-            None => return Ok(()),
+            None => return Ok(false),
             Some(below) => {
                 let named = below.iter().find(|image| is_at(image));
                 named.or_else(|| below.iter().find(|image| is_moved(image, &found)))
@@ -267,19 +304,7 @@ impl<'a> Judge<'a> {
             }
             Some(image) => judge(image, real, &found),
         };
-        match judged {
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                tracing::warn!(
-                    machine = self.machine.name,
-                    disk = self.disk,
-                    file = %file.display(),
-                    "Another file stands in the place of the image; it has the same owner and is taken"
-                );
-                Ok(())
-            }
-            Err(foreign) => Err(swapped(at, file, foreign)),
-        }
+        judged.map_err(|foreign| swapped(at, file, foreign))
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 
 use super::scene::{Scene, Swap, may_run, seen};
 use crate::support::server::{run_in, text};
-use crate::support::site::{Ground, Image, assert_holds};
+use crate::support::site::{Ground, Image, SIZE, assert_holds};
 use crate::support::tools::run;
 use crate::support::wire::Wire;
 
@@ -119,7 +119,7 @@ fn the_check_up_names_each_folder_in_which_others_may_exchange_images() {
     let second = folder.join("db.raw");
     fs::copy(&scene.image, &second).unwrap();
     chown(&second, Some(65_534), Some(65_534)).unwrap();
-    let own = vec![vec![1; crate::support::site::SIZE]];
+    let own = vec![vec![1; SIZE]];
     scene.site.import("db", &[second.to_str().unwrap()], own);
     scene.site.machine("safe", &[Image::Raw], 2);
     let out = run_in(&scene.site.data, &["--json", "doctor"], "");
@@ -149,7 +149,7 @@ fn the_check_up_tells_of_each_image_that_no_set_is_taken_of() {
     let hidden = "/root/hidden-name.raw";
     let victim = scene.victim.to_str().unwrap();
     let args = [
-        "create", "-q", "-f", "qcow2", "-F", "raw", "-u", "-b", hidden, victim, "1M",
+        "create", "-q", "-f", "qcow2", "-F", "raw", "-u", "-b", hidden, victim, "77M",
     ];
     run("qemu-img", &args);
     fs::set_permissions(&scene.victim, fs::Permissions::from_mode(0o600)).unwrap();
@@ -171,6 +171,9 @@ fn the_check_up_tells_of_each_image_that_no_set_is_taken_of() {
             });
             assert!(told, "{swap:?}, {what}: {said}");
             assert!(!said.contains(hidden), "{swap:?}, {what}: {said}");
+            let shown = run_in(&scene.site.data, &["--json", "vm", "show", "web"], "");
+            let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+            assert_eq!(shown["disks"][0]["size"], SIZE, "{swap:?}, {what}: {shown}");
         };
         look("without a server");
         let server = scene.site.serve();

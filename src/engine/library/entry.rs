@@ -12,6 +12,7 @@ use crate::engine::definition::{
     DEFINITION, Definition, DiskEntry, SeenTop, TOPS, Tops, is_no_file,
 };
 use crate::engine::failure::At;
+use crate::engine::image;
 use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::header::Header;
@@ -131,10 +132,16 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
     let mut disks = Vec::new();
     let (mut below, mut unseen) = (BTreeMap::new(), Vec::new());
     let mut unrecorded = BTreeMap::new();
+    let bare = machine(folder.clone(), defined.clone(), stored.clone(), Vec::new());
     for entry in &defined.disk {
         let mut disk = disk(entry, &stored);
         let recorded = stored.seen.get(&entry.id);
-        let now = SeenTop::of(&disk.file, disk.format);
+        // What a foreign file holds is nobody's business.
+        let foreign = image::is_foreign(&bare, &disk);
+        let now = match foreign || image::is_linked(&bare, &disk) {
+            true => None,
+            false => SeenTop::of(&disk.file, disk.format),
+        };
         unseen.extend(now.is_none().then(|| disk.id.clone()));
         let all = recorded
             .cloned()
@@ -160,8 +167,11 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
                 ..Problem::new(&definition, text.with("active", disk.file.display()))
             });
         }
-        match virtual_size(&disk.file, disk.format) {
-            Ok(size) => {
+        let known = before.and_then(|m| m.disks.iter().find(|d| d.id == disk.id));
+        let known = known.map_or(recorded.map_or(0, |seen| seen.size), |d| d.size);
+        match (!foreign).then(|| virtual_size(&disk.file, disk.format)) {
+            None => disk.size = known,
+            Some(Ok(size)) => {
                 disk.size = size;
                 // A qcow2 file tells by itself whether it is whole.
                 let was = recorded.map_or(0, |seen| seen.size);
@@ -174,10 +184,8 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
                     });
                 }
             }
-            Err(e) => {
-                let known = before.and_then(|m| m.disks.iter().find(|d| d.id == disk.id));
-                let recorded = recorded.map_or(0, |seen| seen.size);
-                disk.size = known.map_or(recorded, |d| d.size);
+            Some(Err(e)) => {
+                disk.size = known;
                 let message = match held::is_silence(&e) {
                     true => texts::FILE_SILENT,
                     false => texts::FILE_FAILED,
