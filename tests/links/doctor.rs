@@ -146,7 +146,7 @@ fn the_check_up_tells_of_each_image_that_no_set_is_taken_of() {
     }
     let mut scene = Scene::new(Ground::Host, Image::Qcow2, &["--overlay-ok"]);
     scene.victim.set_extension("qcow2");
-    let hidden = "/root/hidden-name.raw";
+    let hidden = "/srv/hidden-name.raw";
     let victim = scene.victim.to_str().unwrap();
     let args = [
         "create", "-q", "-f", "qcow2", "-F", "raw", "-u", "-b", hidden, victim, "77M",
