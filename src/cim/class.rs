@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::name::{Name, compare};
+use super::name::{Name, folded};
 use super::value::{Type, Value};
 
 /// A qualifier with its value (DSP0004 5.6). Flavours are those of its declaration or use.
@@ -168,8 +168,8 @@ pub struct Class {
     pub qualifiers: Qualifiers,
     /// Positions in `properties`, sorted by name.
     by_name: Vec<usize>,
-    /// The same by the length of the name and then the name, where most looks end at the length.
-    by_length: Vec<usize>,
+    /// What [`folded`] makes of the names, and their positions, in order: a name is looked up for each value that is set.
+    by_hash: Vec<(u64, usize)>,
     /// Positions of the keys in `properties`.
     keys: Vec<usize>,
 }
@@ -188,8 +188,9 @@ impl Class {
         let name_of = |n: &usize| properties.get(*n).map(|p| p.name.clone());
         let mut by_name: Vec<usize> = (0..properties.len()).collect();
         by_name.sort_by_key(name_of);
-        let mut by_length = by_name.clone();
-        by_length.sort_by_key(|n| properties.get(*n).map(|p| p.name.as_str().len()));
+        let names = properties.iter().map(|p| folded(p.name.as_str()));
+        let mut by_hash: Vec<_> = names.zip(0..).collect();
+        by_hash.sort_unstable();
         let is_key = |n: &usize| properties.get(*n).is_some_and(|p| p.key);
         let keys = (0..properties.len()).filter(is_key).collect();
         Self {
@@ -200,7 +201,7 @@ impl Class {
             methods: methods.into_iter().map(Arc::new).collect(),
             qualifiers,
             by_name,
-            by_length,
+            by_hash,
             keys,
         }
     }
@@ -208,13 +209,12 @@ impl Class {
     /// Position of the property in `properties` and in the slots of an instance.
     #[must_use]
     pub fn index(&self, property: &str) -> Option<usize> {
-        let order = |n: &usize| {
-            let name = self.properties.get(*n).map_or("", |p| p.name.as_str());
-            let length = name.len().cmp(&property.len());
-            length.then_with(|| compare(name, property))
-        };
-        let at = self.by_length.binary_search_by(order).ok()?;
-        self.by_length.get(at).copied()
+        let hash = folded(property);
+        let from = self.by_hash.partition_point(|(other, _)| *other < hash);
+        let same = self.by_hash.iter().skip(from);
+        let mut same = same.take_while(|(other, _)| *other == hash);
+        let is_it = |n: usize| self.properties.get(n).is_some_and(|p| p.name == *property);
+        same.find(|(_, n)| is_it(*n)).map(|(_, n)| *n)
     }
 
     /// The property of that name.

@@ -40,6 +40,18 @@ pub fn compare(a: &str, b: &str) -> Ordering {
     }
 }
 
+/// A number that is the same for names that are equal without case, and seldom for others.
+pub(super) fn folded(name: &str) -> u64 {
+    let word = |octets: &[u8]| {
+        let lower = octets.iter().map(|octet| u64::from(octet | 0x20));
+        lower.fold(0, |word, octet| word << 8 | octet)
+    };
+    let words = name.as_bytes().chunks(8).map(word);
+    words.fold(0, |hash: u64, word| {
+        (hash.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    })
+}
+
 impl PartialEq for Name {
     fn eq(&self, other: &Self) -> bool {
         self.0.eq_ignore_ascii_case(&other.0)
@@ -118,6 +130,8 @@ mod tests {
         assert_eq!(a, "ELEMENTNAME");
         assert_eq!(a.cmp(&b), Ordering::Equal);
         assert_eq!(hash(&a), hash(&b));
+        assert_eq!(folded("ElementName"), folded("elementNAME"));
+        assert_ne!(folded("ElementName"), folded("NameElement"));
         assert_eq!(a.to_string(), "ElementName");
         assert_ne!(a, Name::from("Element"));
         let sorted: BTreeSet<_> = ["b", "A", "a_", "Z"].map(Name::from).into();

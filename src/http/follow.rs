@@ -58,6 +58,7 @@ impl Follower {
         while let Some((first, rest)) = octets.split_first() {
             octets = match &mut self.at {
                 At::Body(left) | At::Chunk(left) if *left > 0 => skip(left, octets),
+                At::Header if *first != b'\n' => self.line.take(octets),
                 _ => {
                     self.octet(*first);
                     rest
@@ -89,12 +90,11 @@ impl Follower {
             At::Start if matches!(octet, b'\r' | b'\n') => {}
             At::Start => {
                 (self.length, self.chunked) = (None, false);
-                self.line = Line::default();
-                self.line.take(octet);
+                self.line.clear();
+                self.line.take(&[octet]);
                 self.at = At::Header;
             }
-            At::Header if octet == b'\n' => self.end_line(),
-            At::Header => self.line.take(octet),
+            At::Header => self.end_line(),
             At::Size { size, in_digits } => {
                 if octet == b'\n' {
                     self.at = match *size {
@@ -123,12 +123,13 @@ impl Follower {
     }
 
     fn end_line(&mut self) {
-        let line = std::mem::take(&mut self.line);
+        let line = &mut self.line;
         if !line.is_empty() {
-            if line.name.eq_ignore_ascii_case(b"content-length") {
+            if line.is_length() {
                 self.length = self.length.or(Some(line.value.unwrap_or(0)));
             }
             self.chunked |= line.name.eq_ignore_ascii_case(b"transfer-encoding");
+            line.clear();
             return;
         }
         self.headers = self.headers.saturating_add(1);
@@ -172,23 +173,46 @@ fn skip<'o>(left: &mut u64, octets: &'o [u8]) -> &'o [u8] {
     octets.get(n..).unwrap_or_default()
 }
 
+/// What is before the first octet like that, and the rest from there on.
+fn split(octets: &[u8], at: u8) -> (&[u8], &[u8]) {
+    let end = octets.iter().position(|octet| *octet == at);
+    let parts = octets.split_at_checked(end.unwrap_or(octets.len()));
+    parts.unwrap_or_default()
+}
+
 impl Line {
     fn is_empty(&self) -> bool {
         self.name.is_empty() && !self.in_value
     }
 
-    fn take(&mut self, octet: u8) {
-        match octet {
-            b':' if !self.in_value => self.in_value = true,
-            b'\r' => {}
-            _ if !self.in_value && self.name.len() <= LONGEST => self.name.push(octet),
-            b'0'..=b'9' if self.in_value => {
+    fn is_length(&self) -> bool {
+        self.name.eq_ignore_ascii_case(b"content-length")
+    }
+
+    /// The beginning of another line. The room for its name stays.
+    fn clear(&mut self) {
+        self.name.clear();
+        (self.value, self.in_value) = (None, false);
+    }
+
+    /// Takes what comes before the end of the line; the rest.
+    fn take<'o>(&mut self, octets: &'o [u8]) -> &'o [u8] {
+        let (mut line, rest) = split(octets, b'\n');
+        if !self.in_value {
+            let (name, value) = split(line, b':');
+            let room = (LONGEST + 1).saturating_sub(self.name.len());
+            let name = name.iter().filter(|octet| **octet != b'\r');
+            self.name.extend(name.take(room));
+            (self.in_value, line) = (!value.is_empty(), value);
+        }
+        if self.in_value && self.is_length() {
+            for digit in line.iter().filter(|octet| octet.is_ascii_digit()) {
                 let before = self.value.unwrap_or(0);
-                let digit = u64::from(octet - b'0');
+                let digit = u64::from(digit - b'0');
                 self.value = Some(before.saturating_mul(10).saturating_add(digit));
             }
-            _ => {}
         }
+        rest
     }
 }
 

@@ -174,10 +174,10 @@ impl<'a> Out<'a> {
         }
         w.open(self.prefix, self.name, attributes);
         match value {
-            Value::Uint8(n) => w.display(n),
-            Value::Uint16(n) => w.display(n),
-            Value::Uint32(n) => w.display(n),
-            Value::Uint64(n) => w.display(n),
+            Value::Uint8(n) => w.number(*n),
+            Value::Uint16(n) => w.number(*n),
+            Value::Uint32(n) => w.number(*n),
+            Value::Uint64(n) => w.number(*n),
             Value::DateTime(moment) => {
                 let (name, text) = moment.to_xml();
                 let prefix = if self.prefix.is_empty() { "" } else { "cim" };

@@ -113,9 +113,7 @@ fn auth(w: &mut Writer, config: &Config, attributes: &[(&str, &str)]) {
 }
 
 fn setting(w: &mut Writer, name: &str, value: impl std::fmt::Display) {
-    w.open("cfg", name, &[]);
-    w.display(value);
-    w.close("cfg", name);
+    w.element("cfg", name, &[], &value.to_string());
 }
 
 #[cfg(test)]

@@ -213,13 +213,14 @@ fn i_20_markup_is_written_compactly_and_escaped() {
     w.element("", "b", &[], "1 < 2 & \"3\"\r\n\u{0}\u{1F}\u{FFFF}é");
     w.empty("s", "c", &[]);
     w.open("", "n", &[]);
-    w.display(-5);
+    w.number(18_446_744_073_709_551_615_u64);
+    w.number(0_u8);
     w.close("", "n");
     w.close("s", "a");
     let text = w.into_string();
     assert_eq!(
         text,
-        "<s:a xmlns:s=\"urn:&lt;s&gt;&quot;&#10;\"><b>1 &lt; 2 &amp; \"3\"&#13;\n???é</b><s:c/><n>-5</n></s:a>"
+        "<s:a xmlns:s=\"urn:&lt;s&gt;&quot;&#10;\"><b>1 &lt; 2 &amp; \"3\"&#13;\n???é</b><s:c/><n>184467440737095516150</n></s:a>"
     );
     let document = parse(&text).unwrap();
     assert_eq!(

@@ -97,16 +97,14 @@ impl Writer {
         escape(&mut self.out, text, false);
     }
 
-    /// Character data from anything that prints itself; for numbers.
-    pub fn display(&mut self, value: impl std::fmt::Display) {
-        let from = self.out.len();
-        // Writing to a String cannot fail.
-        let _ = std::fmt::Write::write_fmt(&mut self.out, format_args!("{value}"));
-        let written = self.out.get(from..).unwrap_or_default();
-        if written.bytes().any(|b| matches!(b, b'<' | b'>' | b'&')) {
-            let text = self.out.split_off(from);
-            self.text(&text);
+    /// A number in decimal digits.
+    pub fn number(&mut self, n: impl Into<u64>) {
+        let n = n.into();
+        if n >= 10 {
+            self.number(n / 10);
         }
+        let digit = u32::try_from(n % 10).ok();
+        self.out.extend(digit.and_then(|d| char::from_digit(d, 10)));
     }
 
     /// Markup that is already well-formed, from another [`Writer`] or a constant.
