@@ -538,18 +538,17 @@ impl Doctor {
         let left = self.deps.coordinator.leftovers().into_iter();
         // Whoever works there removes it, or it is told afterwards.
         let left = left.filter(|(left, _)| !self.is_at_work(left.machine));
-        let told = left.map(|(left, away)| {
+        let told = left.map(|(left, why)| {
             let object = left.file.display().to_string();
             let of = format!(
                 "nothing needs it any more, and it could not be removed; machine {}, disk {}",
                 left.machine_name, left.disk
             );
-            match away {
+            match why {
                 None => ailment(Kind::Leftover, Severity::Warning, object, of)
                     .cured("remove it", Cure::Tidy(left.machine)),
-                Some(error) => {
-                    let text =
-                        format!("{of}; it is not known whether something lies on it: {error}");
+                Some(why) => {
+                    let text = format!("{of}; {why}");
                     ailment(Kind::Leftover, Severity::Warning, object, text)
                 }
             }

@@ -378,11 +378,9 @@ impl Ours {
     /// The I/O error.
     pub fn remove_folders(&self, levels: usize) -> io::Result<()> {
         let mut above = vec![self.root.again()?];
-        for step in &self.way {
-            let child = above
-                .last()
-                .map_or(&*self.root, |folder| folder)
-                .child(step);
+        for (depth, step) in self.way.iter().enumerate() {
+            let parent = above.last().map_or(&*self.root, |folder| folder);
+            let child = self.step(depth, || parent.child(step));
             match child {
                 Err(e) if absent(&e) => break,
                 Err(e) if foreign(&e).is_some() => return Ok(()), // none of ours is there

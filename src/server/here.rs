@@ -303,7 +303,7 @@ fn differing(state: &State, survey: &Survey) -> Vec<Differing> {
             "what is left of machine {}, disk {}",
             left.machine_name, left.disk
         );
-        found.extend(unlike(&whose, &left.sealed));
+        found.extend(left.sealed.iter().filter_map(|s| unlike(&whose, s)));
     }
     found.into_iter().collect()
 }
@@ -368,7 +368,7 @@ fn resealed(state: &State, copied: &BTreeSet<PathBuf>) -> Vec<Change> {
     }
     for old in state.leftovers.values() {
         let mut new = Leftover::clone(old);
-        renew(&mut new.sealed);
+        new.sealed.iter_mut().for_each(renew);
         if new != *old {
             changes.push(Change::PutLeftover(new));
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -108,6 +109,7 @@ pub(crate) async fn start<K: Kind>(
         verdict: watch::Sender::new(Verdict::Working),
         holds: Mutex::new(holds),
         lease,
+        waited: AtomicU32::new(0),
     });
     tracing::info!(what = K::NAME, %set, job = %id, machines, "Operation began");
     core.tasks.spawn(operation.run());

@@ -142,7 +142,7 @@ fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
     }
     named.extend(sets.unreadable.into_iter().map(|(file, _)| file));
     let left = core.deps.store.state().leftovers.clone();
-    let left = left.values().filter(|l| !damage::is_changed(&l.sealed));
+    let left = left.values().filter(|l| damage::is_left(l));
     named.extend(left.map(|l| l.file.clone()));
     for (file, format, below) in known {
         // A layer that no snapshot names any more lies under one that is named.

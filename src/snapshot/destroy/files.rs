@@ -289,22 +289,7 @@ impl<'a> Survey<'a> {
     /// The clones that nothing needs, that were not removed and are not surely gone: another folder stands, or stood,
     /// in the place of theirs, and they may come back with it.
     pub(super) fn astray(&self, removed: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-        let machine = self.core.deps.compute.machine(self.member.machine);
-        let images = machine.iter().flat_map(|m| m.images.values());
-        let images: Vec<_> = images.collect();
-        // Where their image is, and they are not.
-        let is_gone = |file: &Path| {
-            let ours = graph::ours(file)?;
-            let mut images = images.iter();
-            let Some(image) = images.find(|i| i.file.parent() == Some(ours.root().path())) else {
-                return Ok(true); // an older version's, or of a machine that is gone
-            };
-            let beside = ours
-                .root()
-                .look(image.file.file_name().unwrap_or_default())?;
-            let is_it = beside.is_some_and(|it| it.inode == image.inode);
-            io::Result::Ok(is_it && ours.look()?.is_none())
-        };
+        let is_gone = |file: &Path| is_gone(self.core, self.member.machine, file);
         let layers = self.member.layers.iter().map(|l| &l.file);
         let clones = layers.filter(|file| is_clone(file) && !removed.contains(*file));
         let idle = clones.filter(|file| {
@@ -473,6 +458,25 @@ impl<'a> Survey<'a> {
     fn is_ours(&self, file: &Path) -> bool {
         is_ours(&self.core.sets(), file)
     }
+}
+
+/// Whether a clone is surely gone: its image stands where it was made, and it does not.
+///
+/// # Errors
+/// The folder of the image is not there, or another stands in its place.
+pub(super) fn is_gone(core: &Core, machine: VmId, clone: &Path) -> io::Result<bool> {
+    let ours = graph::ours(clone)?;
+    let Some(machine) = core.deps.compute.machine(machine) else {
+        return Ok(core.deps.compute.trouble(machine).is_none());
+    };
+    let mut images = machine.images.values();
+    let Some(image) = images.find(|i| i.file.parent() == Some(ours.root().path())) else {
+        return Ok(true); // an older version's
+    };
+    let name = image.file.file_name().unwrap_or_default();
+    let beside = ours.root().look(name)?;
+    let is_it = beside.is_some_and(|it| it.inode == image.inode);
+    Ok(is_it && ours.look()?.is_none())
 }
 
 /// The files that the named one is known to have lain on.
