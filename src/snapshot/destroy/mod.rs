@@ -117,10 +117,7 @@ const FINISH: &[Step<Destroy>] = &[
         name: "forget",
         percent: 2,
         doing: texts::FORGETTING,
-        work: Work::Parts {
-            run: relink::forget,
-            undo: None,
-        },
+        work: Work::Whole(relink::forget),
     },
     Step {
         name: "clean",
