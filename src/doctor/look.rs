@@ -166,7 +166,7 @@ impl Doctor {
     }
 
     fn records(&self) -> Vec<Ailment> {
-        let object = self.deps.data_dir.join("sets").display().to_string();
+        let object = self.deps.data_dir.join(held::SETS).display().to_string();
         let told = (self.deps.records)()
             .map(|text| ailment(Kind::SetRecords, Severity::Error, object, text));
         told.into_iter().collect()

@@ -43,7 +43,7 @@ impl Overlay {
     #[must_use]
     pub fn new(data_dir: &Path, reserve: Reserve, chain_cap: usize) -> Self {
         Self {
-            sets: data_dir.join("sets"),
+            sets: data_dir.join(held::SETS),
             reserve,
             chain_cap,
             roots: Roots::default(),

@@ -16,7 +16,7 @@ use rustix::fs::{IFlags, ioctl_ficlone};
 use crate::engine::extents;
 use crate::engine::failure::{At, kind};
 use crate::engine::locks::ImageLock;
-use crate::engine::place::{self, Place};
+use crate::engine::place::{self, FOLDER, Place};
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::space::Reserve;
 use crate::engine::{
@@ -29,8 +29,6 @@ use crate::inventory::{Disk, Format, Machine, SnapshotDisk};
 use crate::text::catalog::engine as texts;
 
 const NAME: &str = "reflink";
-/// The folder beside the images.
-pub const FOLDER: &str = ".groupshot";
 
 /// The reflink driver.
 #[derive(Debug)]

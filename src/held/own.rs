@@ -13,6 +13,8 @@ use super::folder::{Folder, Way, regular};
 use super::identity::{Foreign, Identity, Kind, foreign};
 use crate::failpoint;
 
+/// The folder of a data directory for what sets keep, with a record of each.
+pub const SETS: &str = "sets";
 /// Permission bits of folders that the server makes.
 const MODE: u32 = 0o750;
 

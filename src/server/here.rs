@@ -218,7 +218,8 @@ impl Place<'_> {
         let machine = file.parent()?;
         let set = machine.parent()?;
         let sets = set.parent()?;
-        let ours = sets.ends_with("sets") && is_id(machine.file_name()) && is_id(set.file_name());
+        let ours =
+            sets.ends_with(held::SETS) && is_id(machine.file_name()) && is_id(set.file_name());
         let other = sets.parent().filter(|_| ours)?;
         (other != self.data_dir).then(|| other.to_owned())
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use crate::engine::definition::MACHINES;
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Graph, Node, is_clone, is_file, is_ours};
 use crate::engine::merge::Inodes;
@@ -21,7 +22,6 @@ use crate::snapshot::damage;
 use crate::snapshot::destroy::{Layer, Member, Merge};
 use crate::snapshot::forgotten;
 use crate::snapshot::known::Known;
-use crate::snapshot::orphans::BESIDE;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -101,7 +101,7 @@ impl<'a> Survey<'a> {
     fn look(core: &'a Core, member: &'a Member, by_record: bool) -> Result<Self, EngineError> {
         let machines = core.deps.compute.machines();
         if !machines.contains_key(&member.machine) {
-            let folder = core.deps.data_dir.join("machines");
+            let folder = core.deps.data_dir.join(MACHINES);
             match fs::symlink_metadata(folder.join(member.machine.to_string())) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 _ => {
@@ -500,8 +500,9 @@ fn is_of_apply(file: &Path) -> bool {
         .and_then(|s| s.to_str())
         .unwrap_or_default();
     let job = stem.len().checked_sub(GUID).and_then(|at| stem.get(at..));
-    let is_clone = file.ancestors().nth(2).is_some_and(|f| f.ends_with(BESIDE));
-    is_clone && job.is_some_and(|job| job.parse::<JobId>().is_ok()) && stem.len() > 2 * GUID + 1
+    is_clone(file)
+        && job.is_some_and(|job| job.parse::<JobId>().is_ok())
+        && stem.len() > 2 * GUID + 1
 }
 
 /// The overlays in the folders that the server has for a machine.
