@@ -271,6 +271,17 @@ impl Died {
         }
     }
 
+    /// With another machine, whose id this gives too; the folder is moved away with what was made in it.
+    fn in_a_group(point: &str) -> (Self, String) {
+        let mut other = String::new();
+        let others = |scene: &Scene| {
+            other = scene.site.machine("db", &[Image::Raw], 2).id;
+            vec![other.clone()]
+        };
+        let died = Self::at(point, others, |scene| moved(scene, true));
+        (died, other)
+    }
+
     /// How the job has ended, and what the image holds then.
     fn assert_ended(&self, wire: &Wire, (is_undone, what): (bool, &str)) {
         let job = wire.end(&self.job).unwrap();
@@ -367,15 +378,7 @@ fn what_cannot_be_reached_holds_nobody_and_goes_once_its_folder_is_back() {
     let fates = FATES.into_iter();
     let fates = fates.filter(|(_, fate)| matches!(fate, Fate::Undone | Fate::Finished));
     for (point, fate) in fates {
-        let mut other = String::new();
-        let mut died = Died::at(
-            point,
-            |scene| {
-                other = scene.site.machine("db", &[Image::Raw], 2).id;
-                vec![other.clone()]
-            },
-            |scene| moved(scene, true),
-        );
+        let (mut died, other) = Died::in_a_group(point);
         let server = died.scene.site.serve();
         let wire = Wire::new(&server);
         died.scene.site.wait_for_journals();
@@ -413,15 +416,7 @@ fn a_committed_apply_holds_its_group_until_the_folder_is_back_or_its_machine_is_
     if !may_run("a folder that is away for good within an apply") {
         return;
     }
-    let mut other = String::new();
-    let died = Died::at(
-        "apply.commit.after",
-        |scene| {
-            other = scene.site.machine("db", &[Image::Raw], 2).id;
-            vec![other.clone()]
-        },
-        |scene| moved(scene, true),
-    );
+    let (died, other) = Died::in_a_group("apply.commit.after");
     let site = &died.scene.site;
     let server = site.serve();
     let wire = Wire::new(&server);
