@@ -34,20 +34,27 @@ pub(super) fn listen(limit: Duration, output: Output) -> io::Result<Cancellation
     let told = stop.clone();
     let named = thread::Builder::new().name("stop".to_owned());
     named.spawn(move || {
-        let why = runtime.block_on(async {
-            tokio::select! {
-                () = signals.next() => told.cancel(),
-                () = told.cancelled() => {}
-            }
-            tokio::select! {
-                () = signals.next() => "stopped at once by a second signal".to_owned(),
-                () = tokio::time::sleep(limit + ORDERLY) => overdue(limit),
-            }
-        });
+        let why = runtime.block_on(too_late(async || signals.next().await, &told, limit));
         let next = "the next start finishes or undoes what was under way";
         at_once(Failure::failed(format_args!("{why}; {next}")), output)
     })?;
     Ok(stop)
+}
+
+/// Comes back with why the process is to end at once, if it still lives then.
+async fn too_late(
+    mut signal: impl AsyncFnMut(),
+    told: &CancellationToken,
+    limit: Duration,
+) -> String {
+    tokio::select! {
+        () = signal() => told.cancel(),
+        () = told.cancelled() => {}
+    }
+    tokio::select! {
+        () = signal() => "stopped at once by a second signal".to_owned(),
+        () = tokio::time::sleep(limit + ORDERLY) => overdue(limit),
+    }
 }
 
 /// What has kept the process from an orderly end.
@@ -104,4 +111,36 @@ impl Signals {
 pub(super) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let mut signals = Signals::listen()?;
     Ok(async move { signals.next().await })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_does_not_end_in_order_is_ended_5_s_after_its_time() {
+        let (began, mut signals) = (Instant::now(), 0);
+        let stop = CancellationToken::new();
+        let signal = async || {
+            signals += 1;
+            match signals {
+                1 => tokio::time::sleep(Duration::from_secs(7)).await,
+                _ => std::future::pending().await,
+            }
+        };
+        let why = too_late(signal, &stop, LIMIT).await;
+        assert!(stop.is_cancelled());
+        assert_eq!(began.elapsed(), Duration::from_secs(7 + 30 + 5));
+        assert!(why.starts_with("stopped 5 s late"), "{why}");
+
+        // Also where no signal has ended it; a second one ends it at once.
+        let began = Instant::now();
+        let why = too_late(async || std::future::pending().await, &stop, LIMIT).await;
+        assert_eq!(began.elapsed(), LIMIT + ORDERLY, "{why}");
+        let why = too_late(async || {}, &CancellationToken::new(), LIMIT).await;
+        assert!(why.contains("second signal"), "{why}");
+    }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::doctor::look::{Ailment, ailment};
 use crate::doctor::{Concerned, Doctor, Kind, Severity};
+use crate::engine::EngineErrorKind;
 use crate::held;
 
 /// So many names are told in words; all of them stand in the finding.
@@ -41,8 +42,7 @@ impl Doctor {
             let finding = &it.finding;
             folders.keys().any(|folder| match finding.kind {
                 kind if is_missing(kind) => Path::new(&finding.object).starts_with(folder),
-                Kind::Unknown | Kind::ImageUnreadable => it.missing && names(&finding.text, folder),
-                _ => false,
+                _ => it.is_below(folder, EngineErrorKind::Missing),
             })
         };
         let rest = found.into_iter().filter(|it| !follows(it));
@@ -65,8 +65,8 @@ impl Doctor {
             places.entry(place(&file)).or_default().insert(file);
         }
         let follows = |it: &Ailment| {
-            let told = |place: &Path| it.finding.text.contains(&*place.to_string_lossy());
-            it.finding.kind == Kind::Silent || it.silent && places.keys().any(|p| told(p))
+            let is_of = |place: &PathBuf| it.is_below(place, EngineErrorKind::Silent);
+            it.finding.kind == Kind::Silent || places.keys().any(is_of)
         };
         let rest = found.into_iter().filter(|it| !follows(it));
         let mut all: Vec<Ailment> = rest.collect();
@@ -156,11 +156,6 @@ fn by_name(all: impl Iterator<Item = Concerned>) -> Vec<Concerned> {
 
 fn is_missing(kind: Kind) -> bool {
     matches!(kind, Kind::ImageMissing | Kind::KeptMissing)
-}
-
-/// Whether the text names a file in the folder.
-fn names(text: &str, folder: &Path) -> bool {
-    text.contains(&format!("{}/", folder.display()))
 }
 
 /// The highest folder above a missing file that is not there, or the one that is there and empty, as the place of a

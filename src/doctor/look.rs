@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use crate::doctor::cure::{Cure, actives};
 use crate::doctor::{Concerned, Doctor, Finding, Kind, Severity};
-use crate::engine::EngineErrorKind;
 use crate::engine::definition;
 use crate::engine::failure::At;
 use crate::engine::graph;
 use crate::engine::image;
 use crate::engine::locks;
 use crate::engine::qcow2::chain::Roots;
+use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Image, Machine, PowerState, Snapshot, SnapshotDisk};
@@ -28,12 +28,8 @@ const NEAR: usize = 4;
 pub(super) struct Ailment {
     pub(super) finding: Finding,
     pub(super) cure: Option<Cure>,
-    /// It is so because a file is missing.
-    pub(super) missing: bool,
-    /// It is so because a file does not answer.
-    pub(super) silent: bool,
-    /// It is so because an image is not taken.
-    refused: bool,
+    /// The trouble with a file that it is so for, and the file.
+    pub(super) cause: Option<(EngineErrorKind, PathBuf)>,
 }
 
 impl Doctor {
@@ -45,19 +41,12 @@ impl Doctor {
 
     /// [`Doctor::look`] with the repairs.
     pub(super) async fn ailments(self: &Arc<Self>) -> Vec<Ailment> {
-        // A copy names the files of another directory, and nothing but that is to be told of it.
-        if self.deps.frozen.is_none() {
-            let doctor = Arc::clone(self);
-            let copied = tokio::task::spawn_blocking(move || doctor.copied()).await;
-            match copied.unwrap_or_default() {
-                none if none.is_empty() => {}
-                copied => return copied,
-            }
-        }
         let doctor = Arc::clone(self);
-        let journals = move || (doctor.journals(), doctor.estranged());
-        let journals = tokio::task::spawn_blocking(journals).await;
-        let (mut found, estranged) = journals.unwrap_or_default();
+        let first = tokio::task::spawn_blocking(move || doctor.first()).await;
+        let (mut found, estranged) = match first.unwrap_or_else(|_| Ok(Default::default())) {
+            Err(copied) => return copied,
+            Ok(first) => first,
+        };
         // Where nobody works on an operation, nobody knows what of its files is its own doing.
         let at_rest = self.deps.frozen.is_some() || found.is_empty();
         // What a look at files notes would go over what the database has lost, or is of a copy.
@@ -100,7 +89,9 @@ impl Doctor {
         found.extend(self.gone());
         found.extend(self.machines());
         if at_rest {
-            let refused = found.iter().filter(|a| a.refused);
+            let refused = found
+                .iter()
+                .filter(|a| a.is_of(EngineErrorKind::Unsupported));
             let refused: Vec<_> = refused.map(|a| a.finding.clone()).collect();
             found.extend(self.hidden(&refused));
             found.extend(self.leftovers());
@@ -139,13 +130,20 @@ impl Doctor {
         journals.into_iter().map(told).collect()
     }
 
-    /// Why database and files are not of each other, so that no start would go on with them. Nothing is repaired, and
-    /// nothing noted, before that is. Blocks.
-    fn estranged(&self) -> Vec<Ailment> {
-        let mut found = self.copied();
-        found.extend(self.moved());
-        found.extend(self.records());
-        found
+    /// The journals, and why database and files are not of each other, so that no start would go on with them: nothing
+    /// is repaired, and nothing noted, before that is. Blocks.
+    ///
+    /// # Errors
+    /// That it is a copy, where no server runs: it names the files of another directory, and nothing but that is to be
+    /// told of it.
+    fn first(&self) -> Result<(Vec<Ailment>, Vec<Ailment>), Vec<Ailment>> {
+        let mut estranged = self.copied();
+        if self.deps.frozen.is_none() && !estranged.is_empty() {
+            return Err(estranged);
+        }
+        estranged.extend(self.moved());
+        estranged.extend(self.records());
+        Ok((self.journals(), estranged))
     }
 
     fn moved(&self) -> Vec<Ailment> {
@@ -168,7 +166,7 @@ impl Doctor {
     }
 
     fn records(&self) -> Vec<Ailment> {
-        let object = self.deps.data_dir.join("sets").display().to_string();
+        let object = self.deps.data_dir.join(held::SETS).display().to_string();
         let told = (self.deps.records)()
             .map(|text| ailment(Kind::SetRecords, Severity::Error, object, text));
         told.into_iter().collect()
@@ -433,11 +431,8 @@ impl Doctor {
                 Err(_) if self.is_at_work(machine.id) => continue,
                 Err(error) => {
                     let (kind, text) = (Kind::ImageUnreadable, error.to_string());
-                    let mut unreadable = ailment(kind, Severity::Error, object, text);
-                    unreadable.missing = error.kind == EngineErrorKind::Missing;
-                    unreadable.refused = error.kind == EngineErrorKind::Unsupported;
-                    unreadable.silent = error.kind == EngineErrorKind::Silent;
-                    found.push(unreadable);
+                    let unreadable = ailment(kind, Severity::Error, object, text);
+                    found.push(unreadable.for_the_sake(&error));
                     continue;
                 }
             };
@@ -495,10 +490,7 @@ impl Doctor {
                 // The same file may keep more than one machine from being looked at.
                 Err(error) => {
                     if !unseen.contains(&error) {
-                        let mut unknown = unknown("hidden layers", &error);
-                        unknown.missing = error.kind == EngineErrorKind::Missing;
-                        unknown.silent = error.kind == EngineErrorKind::Silent;
-                        found.push(unknown);
+                        found.push(unknown("hidden layers", &error).for_the_sake(&error));
                         unseen.push(error);
                     }
                     continue;
@@ -538,18 +530,17 @@ impl Doctor {
         let left = self.deps.coordinator.leftovers().into_iter();
         // Whoever works there removes it, or it is told afterwards.
         let left = left.filter(|(left, _)| !self.is_at_work(left.machine));
-        let told = left.map(|(left, away)| {
+        let told = left.map(|(left, why)| {
             let object = left.file.display().to_string();
             let of = format!(
                 "nothing needs it any more, and it could not be removed; machine {}, disk {}",
                 left.machine_name, left.disk
             );
-            match away {
+            match why {
                 None => ailment(Kind::Leftover, Severity::Warning, object, of)
                     .cured("remove it", Cure::Tidy(left.machine)),
-                Some(error) => {
-                    let text =
-                        format!("{of}; it is not known whether something lies on it: {error}");
+                Some(why) => {
+                    let text = format!("{of}; {why}");
                     ailment(Kind::Leftover, Severity::Warning, object, text)
                 }
             }
@@ -644,6 +635,24 @@ fn owner(file: &Path) -> Option<VmId> {
 }
 
 impl Ailment {
+    /// It is so for this trouble with a file.
+    fn for_the_sake(mut self, error: &EngineError) -> Self {
+        let file = error.text.arg("file");
+        self.cause = file.map(|file| (error.kind, PathBuf::from(file)));
+        self
+    }
+
+    /// Whether it is so for such a trouble.
+    fn is_of(&self, kind: EngineErrorKind) -> bool {
+        self.cause.as_ref().is_some_and(|(of, _)| *of == kind)
+    }
+
+    /// Whether it is so for such a trouble with a file below that folder, or with that file.
+    pub(super) fn is_below(&self, folder: &Path, kind: EngineErrorKind) -> bool {
+        let cause = self.cause.as_ref().filter(|_| self.is_of(kind));
+        cause.is_some_and(|(_, file)| file.starts_with(folder))
+    }
+
     fn cured(mut self, fix: &str, cure: Cure) -> Self {
         self.finding.fix = Some(fix.to_owned());
         self.cure = Some(cure);
@@ -670,9 +679,7 @@ pub(super) fn ailment(
     Ailment {
         finding,
         cure: None,
-        missing: false,
-        silent: kind == Kind::Silent,
-        refused: false,
+        cause: None,
     }
 }
 

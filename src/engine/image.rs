@@ -109,7 +109,7 @@ pub(crate) fn joined(new: Image, old: Option<&Image>) -> Image {
 fn is_made(machine: &Machine, real: &Path) -> bool {
     let id = machine.id.to_string();
     let data_dir = machine.directory.ancestors().nth(2);
-    let sets = data_dir.map(|data_dir| data_dir.join("sets"));
+    let sets = data_dir.map(|data_dir| data_dir.join(held::SETS));
     let has_id =
         |name: Option<&OsStr>| name.is_some_and(|n| n.as_bytes().starts_with(id.as_bytes()));
     match reflink::is_clone(real) {

@@ -14,7 +14,7 @@ use crate::engine::failure::At;
 use crate::engine::library::{self, directory_failed, machines_directory};
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::header::has_magic;
-use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, reflink, space, stage};
+use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, place, space, stage};
 use crate::held::{self, Foreign};
 use crate::id::VmId;
 use crate::inventory::{self, Format, Machine, NAME_MAX};
@@ -211,9 +211,9 @@ fn image(at: &At, disk: &NewDisk, data_dir: &Path) -> Result<(PathBuf, Format), 
         return Err(unsupported(text.with("character", character)));
     }
     let real = held::canonicalize(&path).map_err(io)?;
-    let sets = data_dir.join("sets");
+    let sets = data_dir.join(held::SETS);
     let sets = sets.canonicalize().unwrap_or(sets);
-    let folder = Path::new(reflink::FOLDER);
+    let folder = Path::new(place::FOLDER);
     if real.starts_with(&sets) || real.components().any(|c| c.as_os_str() == folder) {
         return Err(unsupported(at.text(texts::IMAGE_KEPT, &path)));
     }

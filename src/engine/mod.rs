@@ -228,6 +228,14 @@ pub struct Plan {
     pub place: Option<Place>,
 }
 
+impl Plan {
+    /// The names that the new file has: until the cut, and from then on.
+    #[must_use]
+    pub fn names(&self) -> [PathBuf; 2] {
+        [stage::part(self), self.new_file.clone()]
+    }
+}
+
 /// How one disk goes back to what a snapshot keeps. Goes into the journal before anything is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revert {

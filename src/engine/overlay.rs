@@ -27,8 +27,7 @@ use crate::inventory::{Disk, Format, Machine, SnapshotDisk};
 use crate::text::catalog::engine as texts;
 
 const NAME: &str = "overlay";
-/// `sets/<set guid>/<vm guid>`: the directories that a plan may make and undo removes.
-const LEVELS: usize = 2;
+
 /// The overlay driver.
 #[derive(Debug)]
 pub struct Overlay {
@@ -44,7 +43,7 @@ impl Overlay {
     #[must_use]
     pub fn new(data_dir: &Path, reserve: Reserve, chain_cap: usize) -> Self {
         Self {
-            sets: data_dir.join("sets"),
+            sets: data_dir.join(held::SETS),
             reserve,
             chain_cap,
             roots: Roots::default(),
@@ -232,7 +231,7 @@ impl Storage for Overlay {
         if let Ok(overlay) = held::symlink_metadata(&plan.new_file) {
             self.set_mode(plan, overlay.mode() & 0o7777)?;
         }
-        stage::undo(plan, LEVELS)
+        stage::undo(plan)
     }
 
     fn probe(&self, plan: &Plan) -> Result<Found, EngineError> {

@@ -20,6 +20,8 @@ use crate::held::{self, First, Folder, Foreign, Ours};
 use crate::id::SetId;
 use crate::text::catalog::engine as texts;
 
+/// The folder for clones, beside the images.
+pub const FOLDER: &str = ".groupshot";
 /// Names on the way from the folder of an image to a clone beside it: `.groupshot/<set>/<file>`.
 const CLONE: usize = 3;
 

@@ -16,7 +16,7 @@ use rustix::fs::{IFlags, ioctl_ficlone};
 use crate::engine::extents;
 use crate::engine::failure::{At, kind};
 use crate::engine::locks::ImageLock;
-use crate::engine::place::{self, Place};
+use crate::engine::place::{self, FOLDER, Place};
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::space::Reserve;
 use crate::engine::{
@@ -29,10 +29,6 @@ use crate::inventory::{Disk, Format, Machine, SnapshotDisk};
 use crate::text::catalog::engine as texts;
 
 const NAME: &str = "reflink";
-/// The folder beside the images.
-pub const FOLDER: &str = ".groupshot";
-/// `.groupshot/<set guid>`: the directories that a plan may make and undo removes.
-const LEVELS: usize = 2;
 
 /// The reflink driver.
 #[derive(Debug)]
@@ -220,7 +216,7 @@ impl Storage for Reflink {
     }
 
     fn undo(&self, plan: &Plan) -> Result<(), EngineError> {
-        stage::undo(plan, LEVELS)
+        stage::undo(plan)
     }
 
     fn probe(&self, plan: &Plan) -> Result<Found, EngineError> {
@@ -247,7 +243,7 @@ impl Storage for Reflink {
         };
         let stem = format!("{}-{}", machine.id, disk.id);
         let new_file = revert::beside(&folder, &stem, request.job, kept.format.as_str());
-        let root = new_file.ancestors().nth(LEVELS + 1);
+        let root = new_file.ancestors().nth(stage::LEVELS + 1);
         let place = Place::of(&at, root.unwrap_or(Path::new("/")), beside)?;
         let new = (new_file, kept.format);
         revert::plan(NAME, request, new, (image, Some(place)), &self.roots)

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::definition::{self, DEFINITION, Definition, TOPS, Tops};
+use crate::engine::definition::{self, DEFINITION, Definition, MACHINES, TOPS, Tops};
 use crate::engine::failure::At;
 use crate::engine::graph::is_ours;
 use crate::engine::library;
@@ -185,7 +185,7 @@ impl Survey {
     /// A folder or file of the library cannot be read.
     pub fn take(data_dir: &Path, moves: &Moves, named: &[Named]) -> io::Result<Self> {
         let mut it = Self::default();
-        let sets = data_dir.join("sets");
+        let sets = data_dir.join(held::SETS);
         for machine in it.machines(data_dir, moves)? {
             it.chain(&sets, moves, &machine);
         }
@@ -198,7 +198,7 @@ impl Survey {
     /// Reads each machine's two files; gives its active files.
     fn machines(&mut self, data_dir: &Path, moves: &Moves) -> io::Result<Vec<Named>> {
         let mut named = Vec::new();
-        let folders = match fs::read_dir(data_dir.join("machines")) {
+        let folders = match fs::read_dir(data_dir.join(MACHINES)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(named),
             other => other?,
         };
@@ -418,7 +418,7 @@ impl Active {
     /// # Errors
     /// It cannot be read or written.
     pub fn write(&self, data_dir: &Path) -> io::Result<()> {
-        let folder = data_dir.join("machines").join(self.machine.to_string());
+        let folder = data_dir.join(MACHINES).join(self.machine.to_string());
         let file = folder.join(TOPS);
         let mut tops = Tops::load(&file)?;
         let old = tops.tops.insert(self.disk.clone(), self.top.clone());

@@ -29,8 +29,6 @@ use crate::id::SetId;
 use crate::inventory::Format;
 use crate::text::catalog::engine as texts;
 
-/// The folders above a new file in place that go with it.
-const LEVELS: usize = 2;
 /// Access rules beyond the mode that a new top takes over from the old one.
 const ATTRIBUTES: &[&str] = &[ACL, "security.selinux"];
 const ACL: &str = "system.posix_acl_access";
@@ -281,12 +279,10 @@ pub(crate) fn settle(revert: &Revert) -> Result<(), EngineError> {
 pub(crate) fn undo(revert: &Revert) -> Result<(), EngineError> {
     // Only where the two change places can it stand there. Elsewhere the number may be used again.
     let old = Some(revert.seen.inode);
-    if revert.in_place.is_some() {
-        let there = match new_file(revert) {
-            Err(e) if stage::is_gone(&e) => return Ok(()),
-            file => file.and_then(|file| file.look()),
-        };
-        let there = there.map_err(|e| trouble(revert, &e))?;
+    if revert.in_place.is_some()
+        && let Some(file) = reached(revert)?
+    {
+        let there = file.look().map_err(|e| trouble(revert, &e))?;
         if there.map(|it| it.inode) == old {
             return Ok(());
         }
@@ -296,18 +292,32 @@ pub(crate) fn undo(revert: &Revert) -> Result<(), EngineError> {
 
 /// Removes the new file, or what was exchanged for it, and the folders that were made for it and are empty.
 fn discard_new(revert: &Revert) -> Result<(), EngineError> {
-    let gone = || match new_file(revert) {
-        Err(e) if stage::is_gone(&e) => Ok(()),
-        file => {
-            let file = file?;
-            stage::discard(&file)?;
-            match &revert.in_place {
-                Some(_) => file.remove_folders(LEVELS),
-                None => Ok(()),
-            }
+    let Some(file) = reached(revert)? else {
+        return Ok(());
+    };
+    let gone = || {
+        file.discard(None)?;
+        match &revert.in_place {
+            Some(_) => file.remove_folders(stage::LEVELS),
+            None => Ok(()),
         }
     };
     gone().map_err(|e| trouble(revert, &e))
+}
+
+/// Where the new file is; `None` if its folders are gone.
+///
+/// # Errors
+/// [`EngineErrorKind::Unsupported`]: its folder of images is away, or another stands in its place.
+fn reached(revert: &Revert) -> Result<Option<Ours>, EngineError> {
+    match (new_file(revert), &revert.place) {
+        (Ok(file), _) => Ok(Some(file)),
+        (Err(e), None) if stage::is_gone(&e) => Ok(None),
+        (Err(e), Some(place)) if stage::is_gone(&e) => {
+            Err(place.trouble(&At::revert(revert), &revert.disk.file, &e))
+        }
+        (Err(e), _) => Err(trouble(revert, &e)),
+    }
 }
 
 /// Where a file of this job stands beside the kept one: `<stem>-<job>.<suffix>`.

@@ -10,11 +10,13 @@ use crate::engine::failure::{At, kind, ours};
 use crate::engine::graph;
 use crate::engine::place::Place;
 use crate::engine::{EngineError, EngineErrorKind, Found, Plan, Stamp};
-use crate::held::{self, Folder, Foreign, Ours};
+use crate::held::{self, Folder, Ours};
 use crate::text::catalog::engine as texts;
 
 /// How often a directory that another plan's undo removes is made again.
 const ATTEMPTS: u32 = 100;
+/// The folders above a new file that go with it: `<set>/<machine>`, or `.groupshot/<set>` beside an image.
+pub(crate) const LEVELS: usize = 2;
 
 /// The name of the file until it is cut.
 pub(crate) fn part(plan: &Plan) -> PathBuf {
@@ -128,37 +130,28 @@ pub(crate) fn settle(plan: &Plan) -> Result<(), EngineError> {
     synced.map_err(|e| trouble(plan, &e))
 }
 
-/// Removes both names of the file, and then the `levels` directories above it as far as they are empty.
+/// Removes both names of the file, and then the directories above it as far as they are empty.
 /// Others may make and remove the same directories meanwhile.
-pub(crate) fn undo(plan: &Plan, levels: usize) -> Result<(), EngineError> {
-    let undone = || match place(plan) {
-        Err(e) if is_gone(&e) => Ok(()),
-        file => {
-            let file = file?;
-            discard(&staging(plan)?)?;
-            discard(&file)?;
-            file.remove_folders(levels)
+///
+/// # Errors
+/// [`EngineErrorKind::Unsupported`]: its folder of images is away, or another stands in its place, and what was made
+/// there with it.
+pub(crate) fn undo(plan: &Plan) -> Result<(), EngineError> {
+    let file = match place(plan) {
+        Err(e) if is_gone(&e) => {
+            return plan.place.as_ref().map_or(Ok(()), |place| {
+                Err(place.trouble(&At::plan(plan), &plan.disk.file, &e))
+            });
         }
+        file => file,
+    };
+    let undone = || {
+        let file = file?;
+        staging(plan)?.discard(None)?;
+        file.discard(None)?;
+        file.remove_folders(LEVELS)
     };
     undone().map_err(|e| trouble(plan, &e))
-}
-
-/// Unlinks a file of ours durably; it may be gone already. Where somebody has put another folder in the place of
-/// ours, nothing of ours is under that name any more.
-pub(crate) fn discard(file: &Ours) -> io::Result<()> {
-    match file.discard(None) {
-        Err(e) if is_exchanged(&e) => {
-            let folder = file.root().path().display();
-            tracing::warn!(%folder, file = ?file.name(), error = %e, "What was made there lies elsewhere now, and stays");
-            Ok(())
-        }
-        discarded => discarded.map(|_| ()),
-    }
-}
-
-fn is_exchanged(error: &io::Error) -> bool {
-    let foreign = held::foreign(error);
-    matches!(foreign, Some(Foreign::Link | Foreign::Shared { .. }))
 }
 
 /// Whether the folder that the error is about is not there any more.
@@ -241,7 +234,7 @@ mod tests {
                 scope.spawn(move || {
                     for _ in 0..50 {
                         create(&plan).unwrap();
-                        undo(&plan, 2).unwrap();
+                        undo(&plan).unwrap();
                     }
                 });
             }

@@ -188,13 +188,31 @@ pub enum Foreign {
         mode: u32,
     },
     /// Somebody exchanged a file while it was moved, and what came out could not be put back: its place was taken.
-    #[error(
-        "somebody exchanged it meanwhile; what stood there (inode {found}) is kept in the folder {TRASH} beside it"
-    )]
+    #[error("somebody exchanged it meanwhile; what stood there (inode {found}) is kept {}", .place.told())]
     Kept {
         /// The inode of what is kept.
         found: u64,
+        /// Where.
+        place: Keep,
     },
+}
+
+/// Where something foreign is kept that could not be put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// In the folder of ours for what is removed.
+    Trash,
+    /// In the folder of ours that it was exchanged or moved into.
+    There,
+}
+
+impl Keep {
+    fn told(self) -> String {
+        match self {
+            Self::Trash => format!("in the folder {TRASH} beside it"),
+            Self::There => "in the server's own folder that it was moved to".to_owned(),
+        }
+    }
 }
 
 /// The folder of ours in which a file of a shared folder is looked at before it is unlinked.

@@ -35,10 +35,10 @@ pub use change::{
     remove_attribute, set_attribute, set_flags, set_mode, set_owner, take_flags, writable,
 };
 pub use folder::{Folder, Way, open, open_any, open_straight, read, read_any, read_text};
-pub use identity::{Foreign, Identity, Kind, exposed, foreign, trust};
+pub use identity::{Foreign, Identity, Keep, Kind, exposed, foreign, trust};
 pub use own::{
-    First, NotReplaced, Ours, append, discard, folder_of_ours, make_folders, make_path, place,
-    remove_file, remove_folders, replace, replace_as, sync_folder,
+    First, NotReplaced, Ours, SETS, append, discard, folder_of_ours, make_folders, make_path,
+    place, remove_file, remove_folders, replace, replace_as, sync_folder,
 };
 pub use silence::{
     Silent, ask, bounded, canonicalize, give_up, is_any_silent, is_file, is_folder, is_silence,

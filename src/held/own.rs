@@ -13,6 +13,8 @@ use super::folder::{Folder, Way, regular};
 use super::identity::{Foreign, Identity, Kind, foreign};
 use crate::failpoint;
 
+/// The folder of a data directory for what sets keep, with a record of each.
+pub const SETS: &str = "sets";
 /// Permission bits of folders that the server makes.
 const MODE: u32 = 0o750;
 
@@ -378,11 +380,9 @@ impl Ours {
     /// The I/O error.
     pub fn remove_folders(&self, levels: usize) -> io::Result<()> {
         let mut above = vec![self.root.again()?];
-        for step in &self.way {
-            let child = above
-                .last()
-                .map_or(&*self.root, |folder| folder)
-                .child(step);
+        for (depth, step) in self.way.iter().enumerate() {
+            let parent = above.last().map_or(&*self.root, |folder| folder);
+            let child = self.step(depth, || parent.child(step));
             match child {
                 Err(e) if absent(&e) => break,
                 Err(e) if foreign(&e).is_some() => return Ok(()), // none of ours is there

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, Dir, RenameFlags, renameat_with, unlinkat};
 use rustix::io::Errno;
 
 use super::folder::{Folder, single};
-use super::identity::{Foreign, Identity, Kind, TRASH};
+use super::identity::{Foreign, Identity, Keep, Kind, TRASH};
 
 impl Folder {
     /// Exchanges what stands under `name` here with what stands under `other_name` in `other`, which must be
@@ -41,7 +41,7 @@ impl Folder {
         let expected = old;
         match other.look(other_name)? {
             Some(back) if back.inode == new => Err(Foreign::Other { expected, found }.into()),
-            _ => Err(Foreign::Kept { found }.into()),
+            _ => Err(kept(found, Keep::There)),
         }
     }
 
@@ -125,7 +125,7 @@ impl Folder {
         }
         // Out of the way of a later file with the expected number.
         let _stays = trash.rename_new(inside, trash, format!("kept-{found}"));
-        Err(Foreign::Kept { found }.into())
+        Err(kept(found, Keep::Trash))
     }
 
     /// Moves what stands under a name here to a new name in `folder`, which must be private, and looks at what came
@@ -151,7 +151,7 @@ impl Folder {
         let (expected, found) = (expected.inode, came.map_or(0, |it| it.inode));
         match folder.rename_new(to, self, name) {
             Ok(()) => Err(Foreign::Other { expected, found }.into()),
-            Err(_) => Err(Foreign::Kept { found }.into()),
+            Err(_) => Err(kept(found, Keep::There)),
         }
     }
 
@@ -261,6 +261,10 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+fn kept(found: u64, place: Keep) -> io::Error {
+    Foreign::Kept { found, place }.into()
 }
 
 /// Refuses unless something of that kind and with that inode stands there.

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
@@ -247,6 +248,23 @@ fn a_held_folder_is_meant_whatever_takes_its_name() {
         assert!(shared.look(bad).is_err(), "{bad:?}");
         assert!(shared.create_new(bad, 0o600).is_err(), "{bad:?}");
     }
+}
+
+/// As the folder for clones, in a folder in which others may rename.
+#[test]
+fn folders_in_a_held_one_go_whatever_takes_its_name() {
+    let world = World::new();
+    let root = Arc::new(Folder::open(&world.shared).unwrap());
+    let file = Ours::below(root, Path::new("first/set/file")).unwrap();
+    let file = file.within(First::new(|_| Ok(())));
+    drop(file.make().unwrap().create_new("file", 0o600).unwrap());
+    let at = |name: &str| world.shared.join(name);
+    fs::rename(at("first"), at("aside")).unwrap();
+    fs::create_dir_all(at("first/set")).unwrap();
+    assert!(file.discard(None).unwrap());
+    file.remove_folders(2).unwrap();
+    assert!(at("aside").is_dir() && !at("aside/set").exists());
+    assert!(at("first/set").is_dir(), "it is another one");
 }
 
 #[test]

@@ -347,7 +347,7 @@ impl LeftOut {
     }
 }
 
-/// A file that a destroyed snapshot kept and that could not be removed with it: something that may lie on it was away.
+/// A file that nothing needs any more and that could not be removed: something that may lie on it was away, or its folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leftover {
     /// The machine.
@@ -360,8 +360,9 @@ pub struct Leftover {
     pub file: PathBuf,
     /// Its format.
     pub format: Format,
-    /// What it must be still: another file at its path is not ours.
-    pub sealed: Sealed,
+    /// What it must be still: another file at its path is not ours. `None` of what an operation has made under a name
+    /// that no other ever uses, in a folder that was away when it was to go.
+    pub sealed: Option<Sealed>,
 }
 
 /// Where a machine stands in its tree of snapshots.

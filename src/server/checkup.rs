@@ -7,7 +7,7 @@ use crate::auth::{Authenticator, users};
 use crate::config::Config;
 use crate::doctor::line::{Answer, Tell, Wish};
 use crate::doctor::{self, Doctor, Freeze, Kind, LibraryProblem};
-use crate::engine::definition::{DEFINITION, TOPS};
+use crate::engine::definition::{DEFINITION, MACHINES, TOPS};
 use crate::engine::library::{Library, Problem};
 use crate::engine::qcow2::chain::Roots;
 use crate::held;
@@ -41,7 +41,7 @@ impl Checkup {
         let data_dir = existing_data_dir(data_dir)?;
         // Nothing is made where nothing of ours is. Who may not look does not know.
         let mut known = false;
-        for name in [sqlite::FILE, "machines", "users.json"] {
+        for name in [sqlite::FILE, MACHINES, "users.json"] {
             let there = data_dir.join(name).try_exists();
             known |= there.map_err(|e| no_data_dir(&data_dir, &e))?;
         }

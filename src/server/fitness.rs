@@ -11,9 +11,10 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use crate::auth::users::{self, UserError};
 use crate::clock::SystemClock;
 use crate::config::{AuditTo, Config};
+use crate::engine::definition::MACHINES;
 use crate::held;
 use crate::store::lock::{DirectoryLock, LockError};
-use crate::store::sqlite::OpenError;
+use crate::store::sqlite::{self, OpenError};
 use crate::tls;
 
 use super::run::cannot_listen;
@@ -179,7 +180,7 @@ fn in_use(data_dir: &Path) -> Option<String> {
 
 /// Whether what a server writes in its data directory can be written.
 fn writable_parts(data_dir: &Path) -> Result<(), StartError> {
-    for name in ["journal", "machines", "sets", "groupshot.db"] {
+    for name in ["journal", MACHINES, held::SETS, sqlite::FILE] {
         let part = data_dir.join(name);
         if part.symlink_metadata().is_ok() {
             let denied = |e: io::Error| match e.kind() {

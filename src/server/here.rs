@@ -218,7 +218,8 @@ impl Place<'_> {
         let machine = file.parent()?;
         let set = machine.parent()?;
         let sets = set.parent()?;
-        let ours = sets.ends_with("sets") && is_id(machine.file_name()) && is_id(set.file_name());
+        let ours =
+            sets.ends_with(held::SETS) && is_id(machine.file_name()) && is_id(set.file_name());
         let other = sets.parent().filter(|_| ours)?;
         (other != self.data_dir).then(|| other.to_owned())
     }
@@ -303,7 +304,7 @@ fn differing(state: &State, survey: &Survey) -> Vec<Differing> {
             "what is left of machine {}, disk {}",
             left.machine_name, left.disk
         );
-        found.extend(unlike(&whose, &left.sealed));
+        found.extend(left.sealed.iter().filter_map(|s| unlike(&whose, s)));
     }
     found.into_iter().collect()
 }
@@ -368,7 +369,7 @@ fn resealed(state: &State, copied: &BTreeSet<PathBuf>) -> Vec<Change> {
     }
     for old in state.leftovers.values() {
         let mut new = Leftover::clone(old);
-        renew(&mut new.sealed);
+        new.sealed.iter_mut().for_each(renew);
         if new != *old {
             changes.push(Change::PutLeftover(new));
         }

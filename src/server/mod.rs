@@ -228,7 +228,7 @@ fn take_store(data_dir: &Path) -> Result<SqliteStore, StartError> {
 /// [`StartError::Refused`].
 fn require_database(data_dir: &Path) -> Result<(), StartError> {
     let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let members = entries(data_dir.join("sets")).flat_map(|set| entries(set.path()));
+    let members = entries(data_dir.join(held::SETS)).flat_map(|set| entries(set.path()));
     // What lies in the folders of machines, and records of sets.
     let mut files = members.flat_map(|member| entries(member.path()).chain([member]));
     let file = data_dir.join(sqlite::FILE);

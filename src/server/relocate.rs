@@ -525,7 +525,11 @@ impl Plan {
                 file: moves.map(&old.file)?,
                 ..old.clone()
             };
-            new.sealed.file = moves.map(&old.sealed.file).unwrap_or(new.sealed.file);
+            if let Some(sealed) = &mut new.sealed
+                && let Some(file) = moves.map(&sealed.file)
+            {
+                sealed.file = file;
+            }
             Some([
                 Change::RemoveLeftover(old.file.clone()),
                 Change::PutLeftover(new),

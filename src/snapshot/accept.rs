@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -72,7 +73,7 @@ pub(crate) async fn lease<T: Send + 'static>(
             Err(Denied::Busy(busy)) => {
                 // Its client has seen the end of the job; only the journal is still to be closed. Or it only looks.
                 let ended = busy.holder.brief || core.has_ended(busy.holder.job);
-                let closing = !busy.holder.stuck && ended;
+                let closing = !busy.holder.waits && ended;
                 let next = tokio::time::timeout_at(deadline, released.changed());
                 if !closing || next.await.is_err() {
                     return Err(Refused::InvalidState(core.busy(&busy)));
@@ -108,6 +109,7 @@ pub(crate) async fn start<K: Kind>(
         verdict: watch::Sender::new(Verdict::Working),
         holds: Mutex::new(holds),
         lease,
+        waited: AtomicU32::new(0),
     });
     tracing::info!(what = K::NAME, %set, job = %id, machines, "Operation began");
     core.tasks.spawn(operation.run());

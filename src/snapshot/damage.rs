@@ -25,7 +25,9 @@ use crate::engine::qcow2::chain::Roots;
 use crate::engine::{EngineError, Machines};
 use crate::held;
 use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Damage, Machine, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet};
+use crate::inventory::{
+    Damage, Leftover, Machine, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet,
+};
 use crate::snapshot::Refused;
 use crate::snapshot::accept::{self, Unanswered, refused};
 use crate::snapshot::coordinator::Coordinator;
@@ -132,6 +134,11 @@ pub(crate) fn of_file<'a>(
 /// Whether the file is there and not as sealed. One that is not there now may come back as it was. Blocks.
 pub fn is_changed(sealed: &Sealed) -> bool {
     look(&sealed.file).is_ok_and(|now| now != sealed.seal)
+}
+
+/// Whether what may stand there is still what was left, and no other file.
+pub(crate) fn is_left(left: &Leftover) -> bool {
+    !left.sealed.as_ref().is_some_and(is_changed)
 }
 
 /// Everything that is sealed for snapshots of this machine.

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,12 +14,14 @@ use tokio::sync::watch;
 
 use crate::engine::drivers::Drivers;
 use crate::engine::locks::ImageLock;
+use crate::engine::place::Place;
 use crate::engine::{Compute, EngineError, EngineErrorKind, Hold};
 use crate::failpoint::FailedOnOrder;
 use crate::id::{SetId, VmId};
 use crate::inventory::{JobError, Machine};
 use crate::job::Worker;
 use crate::snapshot::core::Core;
+use crate::snapshot::destroy::Unreached;
 use crate::snapshot::journal::{Journal, Record, WriteError};
 use crate::snapshot::kind::{Kind, PartWork, Step, WholeWork, Work};
 use crate::snapshot::members::Lease;
@@ -29,6 +31,9 @@ use crate::text::catalog::snapshot as texts;
 
 /// First and longest pause between two attempts to go forward, or to undo.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// So often it waits, about 4 s in all, for the folder of an image before what it has made there is left to others. The
+/// process that planned holds the folder; another one, after a death, finds it or does not.
+pub(crate) const PATIENT: u32 = 4;
 /// ErrorCode of a job that failed; a kind may have another.
 const FAILED: u16 = 2;
 /// ErrorCode of a job that was cancelled.
@@ -53,6 +58,8 @@ pub(crate) struct Operation<K: Kind> {
     pub(crate) verdict: watch::Sender<Verdict>,
     pub(crate) holds: Mutex<BTreeMap<VmId, Hold>>,
     pub(crate) lease: Lease,
+    /// How often it has waited.
+    pub(crate) waited: AtomicU32,
 }
 
 /// How the parts of a step are worked on.
@@ -344,6 +351,7 @@ impl<K: Kind> Operation<K> {
         self.progress(0, why.clone());
         self.lease.waits(why.clone());
         self.verdict.send_replace(Verdict::Waiting(why));
+        self.waited.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(*pause).await;
         *pause = (*pause * 2).min(RETRY.1);
     }
@@ -499,6 +507,28 @@ impl<K: Kind> Operation<K> {
             locks.extend(take()?);
         }
         Ok(())
+    }
+
+    /// What was to be removed beside an image, in `place`: where the folder is away, or another stands in its place, the
+    /// files are remembered, and nobody is held for their sake.
+    ///
+    /// # Errors
+    /// It was not done, for another reason or not yet for long; the store's.
+    pub(crate) fn or_left<'a>(
+        &self,
+        done: Result<(), EngineError>,
+        place: Option<&Place>,
+        files: impl IntoIterator<Item = Unreached<'a>>,
+    ) -> Result<(), EngineError> {
+        let is_away = |e: &EngineError| e.kind == EngineErrorKind::Unsupported && place.is_some();
+        let patient = self.waited.load(Ordering::Relaxed) < PATIENT;
+        match done {
+            Err(e) if is_away(&e) && !patient => {
+                let mut files = files.into_iter();
+                files.try_for_each(|file| file.remember(&self.core))
+            }
+            done => done,
+        }
     }
 
     /// The machine, or `None` if its definition was removed since. One that merely cannot be read now is

@@ -9,15 +9,13 @@ use std::path::{Path, PathBuf};
 use crate::engine::definition;
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Graph};
+use crate::engine::place::FOLDER;
 use crate::held::{self, Folder, Kind};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::forgotten;
 use crate::snapshot::known::Known;
 use crate::store::record::{self, SETS};
-
-/// Where a clone lies that must share the file system of its image.
-pub(crate) const BESIDE: &str = ".groupshot";
 
 /// The files in `sets/` and beside the images that no machine, no set and no journal names, and that lie under no
 /// named one. Only while nothing is at work: empty folders go.
@@ -85,7 +83,7 @@ fn folders(core: &Core, named: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
 
 /// Where clones of the image may lie: beside it and, if it is a symbolic link, beside what it leads to.
 pub(crate) fn beside(image: &Path) -> BTreeSet<PathBuf> {
-    let own = image.with_file_name(BESIDE);
+    let own = image.with_file_name(FOLDER);
     let real = graph::clones_of(image).ok();
     let other = real.filter(|real| real.canonicalize().ok() != own.canonicalize().ok());
     other.into_iter().chain([own]).collect()
@@ -142,7 +140,7 @@ fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
     }
     named.extend(sets.unreadable.into_iter().map(|(file, _)| file));
     let left = core.deps.store.state().leftovers.clone();
-    let left = left.values().filter(|l| !damage::is_changed(&l.sealed));
+    let left = left.values().filter(|l| damage::is_left(l));
     named.extend(left.map(|l| l.file.clone()));
     for (file, format, below) in known {
         // A layer that no snapshot names any more lies under one that is named.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,11 +21,11 @@ use crate::snapshot::apply::Apply;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
 use crate::snapshot::create::Create;
-use crate::snapshot::destroy::Destroy;
+use crate::snapshot::destroy::{self, Destroy};
 use crate::snapshot::export::Export;
 use crate::snapshot::journal::{Intent, Journal, Record, Unreadable};
 use crate::snapshot::kind::Kind;
-use crate::snapshot::operation::{Operation, Verdict, failed};
+use crate::snapshot::operation::{Operation, PATIENT, Verdict, failed};
 use crate::snapshot::orphans;
 use crate::snapshot::spares::{WAY_OUT, is_blank_spare, is_spare};
 use crate::store::StoreError;
@@ -185,6 +186,7 @@ impl Coordinator {
             self.outcome(one, deadline, &mut recovered).await?;
         }
         recovered.ended = self.end_lost_jobs().await?;
+        self.sweep().await?;
         recovered.orphans = orphans::find(&self.core, named);
         for file in &recovered.orphans {
             tracing::warn!(file = %file.display(), "No machine, set or journal names this file");
@@ -248,6 +250,7 @@ impl Coordinator {
             verdict: watch::Sender::new(Verdict::Working),
             holds: Mutex::default(),
             lease,
+            waited: AtomicU32::new(PATIENT),
         });
         let verdict = resumed.verdict.subscribe();
         let forward = back.is_none();
@@ -291,6 +294,17 @@ impl Coordinator {
         tracing::error!(%set, %why, "An operation cannot be recovered now; its machines stay held");
         recovered.stuck.push(Stuck { operation, why });
         Ok(())
+    }
+
+    /// Removes what earlier operations could not reach. A folder that does not answer is not waited for.
+    async fn sweep(&self) -> Result<(), RecoveryError> {
+        let core = Arc::clone(&self.core);
+        let swept = tokio::task::spawn_blocking(move || destroy::sweep(&core));
+        if let Ok(Ok(Err(error))) = tokio::time::timeout(PATIENCE, swept).await {
+            tracing::warn!(%error, "What is left of earlier operations stays");
+        }
+        let broken = self.core.broken.borrow().clone();
+        broken.map_or(Ok(()), |cause| Err(RecoveryError::Broken(cause)))
     }
 
     /// Ends what no journal tells of. Jobs of operations that are still at work have a worker.

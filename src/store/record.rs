@@ -24,10 +24,10 @@ use crate::inventory::{Collection, SnapshotSet};
 
 use super::{Change, State};
 
+pub use crate::held::SETS;
+
 /// Name of the file in the folder of its set.
 pub const FILE: &str = "set.json";
-/// The folder of a data directory that has a folder for each set.
-pub const SETS: &str = "sets";
 
 const FORMAT: u32 = 1;
 /// `sets` and the folder of the set are ours.

@@ -73,6 +73,13 @@ impl Text {
         &self.id
     }
 
+    /// An argument.
+    #[must_use]
+    pub fn arg(&self, name: &str) -> Option<&str> {
+        let found = self.args.iter().find(|(n, _)| n == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
     /// The words in en-US. An id that the catalogue no longer knows gives the id and its arguments.
     #[must_use]
     pub fn render(&self) -> String {
@@ -91,8 +98,8 @@ impl Text {
                 rest = after;
                 continue;
             };
-            match self.args.iter().find(|(n, _)| n == name) {
-                Some((_, value)) => out.push_str(value),
+            match self.arg(name) {
+                Some(value) => out.push_str(value),
                 None => {
                     out.push('{');
                     out.push_str(name);

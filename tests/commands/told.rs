@@ -1,7 +1,11 @@
 //! What commands tell besides their result: active files that are others since, colours where they are wanted.
 
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value as Json;
 
 use crate::support::server::{binary, on_a_terminal, run_in, text};
@@ -52,6 +56,59 @@ fn what_changes_active_files_tells_which() {
     let running = ["snapshot", "create", "all", "--no-wait", "--json"];
     let running = json(&server.cli(&running));
     assert_eq!(running.get("changed"), None, "{running}");
+}
+
+/// Passes on what a client and the server at `to` say, and kills that before its word that a job has completed.
+fn killed_at_the_end(to: SocketAddr, pid: Pid) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            if let Ok(server) = TcpStream::connect(to) {
+                std::thread::spawn(move || pass_on(client, server, pid));
+            }
+        }
+    });
+    address
+}
+
+fn pass_on(mut client: TcpStream, mut server: TcpStream, pid: Pid) {
+    let (mut from, mut into) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    std::thread::spawn(move || io::copy(&mut from, &mut into));
+    let (mut said, mut part) = (Vec::new(), [0; 65536]);
+    while let Ok(length @ 1..) = server.read(&mut part) {
+        said.extend_from_slice(&part[..length]);
+        let (ends, is_whole) = {
+            let said = text(&said);
+            (
+                said.contains("JobState>7<"),
+                said.trim_end().ends_with("Envelope>"),
+            )
+        };
+        if ends && is_whole {
+            kill(pid, Signal::SIGKILL).unwrap();
+        }
+        if !ends || is_whole {
+            client.write_all(&said).unwrap();
+            said.clear();
+        }
+    }
+    let _closed = client.shutdown(Shutdown::Both);
+}
+
+#[test]
+fn active_files_that_cannot_be_asked_for_any_more_are_not_told_to_be_unchanged() {
+    let site = Site::new(Ground::Host);
+    site.machine("web", &[Image::Raw], 1);
+    let server = site.serve();
+    ok(&server.cli(&["collection", "create", "all", "web"]));
+    let pid = Pid::from_raw(server.pid().try_into().unwrap());
+    let proxy = killed_at_the_end(server.address, pid);
+    let url = format!("http://{proxy}/wsman");
+    let out = server.cli(&["snapshot", "create", "all", "--json", "--url", &url]);
+    let taken = json(&out);
+    assert_eq!(taken.get("changed"), Some(&Json::Null), "{taken}");
+    assert!(taken["set"].is_string(), "{taken}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::support::gate::Gate;
 use crate::support::server::{Server, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds, older_database};
 use crate::support::tools::full;
@@ -92,6 +93,43 @@ impl Scene {
             }
         }
         assert!(!self.site.images.join(set).exists());
+    }
+}
+
+/// A merge seals anew what it has written, and nothing else.
+#[test]
+fn what_somebody_else_writes_within_a_merge_is_noticed_though_the_merge_seals_anew() {
+    let site = Site::new(Ground::Host);
+    let mut machine = site.machine("web", &[Image::Raw], 1);
+    let gate = Gate::new();
+    let server = site.serve_with(&[&gate.at("destroy.merge.after")]);
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&machine.id]).unwrap();
+    let mut sets = Vec::new();
+    for (n, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        sets.push(wire.take(&group, name));
+        site.wait_for_journals();
+        let top = site.top(&machine, 0);
+        machine.write(&top, 0, (n + 1) * 8192, 8192, 7);
+    }
+    // What `b` and `c` keep is joined; `a` keeps the image, under both.
+    let gone = wire.destroy(&sets[1]).unwrap();
+    gate.reached();
+    scribble(&machine.images[0]);
+    gate.open();
+    let job = wire.end(&gone.job.unwrap()).unwrap();
+    assert_eq!(job.state, COMPLETED, "{job:?}");
+    site.wait_for_journals();
+    drop((wire, server));
+    let server = site.serve();
+    let shown = Wire::new(&server).shown().unwrap();
+    for set in [0, 2, 3] {
+        let told = damage(&shown, &sets[set]);
+        let image = machine.images[0].to_str().unwrap();
+        assert!(
+            told.len() == 1 && told[0].ends_with(image),
+            "{set}: {told:?}"
+        );
     }
 }
 

@@ -120,6 +120,14 @@ fn what_root_makes_in_the_data_directory_is_its_owners() {
     let image = site.image("db", Image::Raw, 2);
     chown(&image, Some(SERVER), Some(SERVER)).unwrap();
     run(&["vm", "import", "db", image.to_str().unwrap()]);
+    let lost = site.data.join("sets/lost");
+    fs::create_dir(&lost).unwrap();
+    fs::write(lost.join("one"), "x").unwrap();
+    for it in [&lost, &lost.join("one")] {
+        chown(it, Some(SERVER), Some(SERVER)).unwrap();
+    }
+    run(&["doctor", "--fix", "--yes"]);
+    assert!(site.data.join("orphans/lost/one").is_file());
     let server = serve(&site);
     let wire = Wire::new(&server);
     assert_eq!(wire.count("Msvm_ComputerSystem"), 3);

@@ -6,11 +6,13 @@ use std::process::{Child, Command, Stdio};
 
 use super::scene::Scene;
 use crate::support::server::{binary, run_in, text};
-use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
+use crate::support::site::{Ground, Image, Machine, Seen, Site, assert_holds};
 use crate::support::tools::{self, full};
 use crate::support::wire::{Created, Wire};
 
 const REFUSED: u64 = 5;
+/// What the doctor offers.
+const ANEW: &str = "--fix: make it anew";
 
 impl Scene {
     fn tops(&self) -> PathBuf {
@@ -31,6 +33,35 @@ impl Scene {
     }
 }
 
+impl Scene {
+    /// The doctor finds something wrong, and says this of it.
+    fn finds(&self, parts: &[&str], what: &str) -> String {
+        let (code, said) = self.doctor(&[]);
+        assert_eq!(code, Some(1), "{what}: {said}");
+        for part in parts {
+            assert!(said.contains(part), "{what}: {part}: {said}");
+        }
+        said
+    }
+
+    /// The doctor makes it anew.
+    fn is_made_anew(&self, what: &str) -> String {
+        let (_, said) = self.doctor(&["--fix", "--yes"]);
+        assert!(said.contains("written: disk0 runs on"), "{what}: {said}");
+        said
+    }
+}
+
+fn parsed(tops: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(tops).unwrap()
+}
+
+/// Every file but those that a server locks.
+fn settled(site: &Site) -> Vec<(PathBuf, Seen)> {
+    let kept = site.tree().into_iter();
+    kept.filter(|(f, _)| !f.ends_with(".lock")).collect()
+}
+
 fn assert_refused(wire: &Wire, created: &Created, what: &str) {
     let why = wire.why(created);
     assert_eq!(created.value, REFUSED, "{what}: {why}");
@@ -48,7 +79,7 @@ fn a_machine_without_tops_json_is_refused_by_name_until_it_is_made_anew() {
     let scene = Scene::new();
     let whole = fs::read(scene.tops()).unwrap();
     fs::remove_file(scene.tops()).unwrap();
-    let before = scene.site.tree();
+    let before = settled(&scene.site);
     let mut server = scene.site.serve();
     let wire = Wire::new(&server);
     let (create, set) = (wire.create(&scene.group, "x").unwrap(), &scene.sets[1]);
@@ -63,34 +94,18 @@ fn a_machine_without_tops_json_is_refused_by_name_until_it_is_made_anew() {
     let list = run_in(&scene.site.data, &["vm", "list"], "");
     assert!(text(&list.stderr).contains("tops.json"), "{list:?}");
     server.stop();
-    let old = |tree: std::collections::BTreeMap<PathBuf, _>| {
-        let kept = tree.into_iter().filter(|(f, _)| !f.ends_with(".lock"));
-        kept.collect::<Vec<_>>()
-    };
-    assert!(
-        old(scene.site.tree()) == old(before),
-        "nothing was done to any file"
-    );
+    assert!(settled(&scene.site) == before, "nothing was done");
 
     // With a server and without.
     for serves in [false, true] {
         let server = serves.then(|| scene.site.serve());
         let _gone = fs::remove_file(scene.tops());
-        let (code, said) = scene.doctor(&[]);
-        assert_eq!(code, Some(1), "{said}");
-        assert!(
-            said.contains("definition-unreadable") && said.contains("--fix: make it anew"),
-            "{said}"
-        );
-        let (_, said) = scene.doctor(&["--fix", "--yes"]);
-        assert!(said.contains("written: disk0 runs on"), "{said}");
+        scene.finds(&["definition-unreadable", ANEW], "gone");
+        scene.is_made_anew("gone");
         let (_, said) = scene.doctor(&[]);
         assert!(!said.contains("definition-unreadable"), "{said}");
-        let tops = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
-        assert_eq!(
-            tops(&fs::read(scene.tops()).unwrap())["tops"],
-            tops(&whole)["tops"]
-        );
+        let now = parsed(&fs::read(scene.tops()).unwrap());
+        assert_eq!(now["tops"], parsed(&whole)["tops"]);
         drop(server);
     }
     scene.assert_whole("made anew");
@@ -118,12 +133,9 @@ fn a_damaged_tops_json_is_refused_by_name_until_it_is_made_anew() {
         let server = scene.site.serve();
         let wire = Wire::new(&server);
         assert_refused(&wire, &wire.create(&scene.group, "x").unwrap(), damaged);
-        let (code, said) = scene.doctor(&[]);
-        assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains("is damaged"), "{said}");
+        scene.finds(&["is damaged"], damaged);
         drop(server);
-        let (_, said) = scene.doctor(&["--fix", "--yes"]);
-        assert!(said.contains("written: disk0 runs on"), "{said}");
+        scene.is_made_anew(damaged);
         let aside = scene.tops().with_extension("json.damaged");
         assert_eq!(fs::read_to_string(aside).unwrap(), *damaged);
         scene.assert_whole(damaged);
@@ -151,12 +163,9 @@ fn what_is_no_file_in_the_place_of_tops_json_is_set_aside_and_that_made_anew() {
         let server = scene.site.serve();
         let wire = Wire::new(&server);
         assert_refused(&wire, &wire.create(&scene.group, "x").unwrap(), how);
-        let (code, said) = scene.doctor(&[]);
-        assert_eq!(code, Some(1), "{how}: {said}");
-        assert!(said.contains("--fix: make it anew"), "{how}: {said}");
+        scene.finds(&[ANEW], how);
         drop(server);
-        let (_, said) = scene.doctor(&["--fix", "--yes"]);
-        assert!(said.contains("written: disk0 runs on"), "{how}: {said}");
+        scene.is_made_anew(how);
         scene.assert_whole(how);
     }
     let note = fs::read_to_string(aside("tops.json.damaged/note"));
@@ -193,18 +202,11 @@ impl Scene {
         let actives = || [0, 1].map(|disk| self.site.top(&self.machine, disk));
         let (active, whole) = (actives(), fs::read(self.tops()));
         fs::write(self.tops(), old).unwrap();
-        let before = self.site.tree();
+        let before = settled(&self.site);
         assert_all_refused(self, what);
         assert_eq!(self.link(), active[0], "{what}");
-        let (code, said) = self.doctor(&[]);
-        assert_eq!(code, Some(1), "{what}: {said}");
-        for part in [
-            "definition-unreadable",
-            "--fix: make it anew",
-            "is an older copy",
-        ] {
-            assert!(said.contains(part), "{what}: {part}: {said}");
-        }
+        let told = ["definition-unreadable", ANEW, "is an older copy"];
+        let said = self.finds(&told, what);
         assert!(!said.contains("orphan"), "{what}: {said}");
         // Nor does a command beside it tell anybody to start what the file names.
         let list = run_in(&self.site.data, &["vm", "list"], "");
@@ -214,17 +216,12 @@ impl Scene {
         );
         let path = run_in(&self.site.data, &["--json", "vm", "path", "web"], "");
         assert!(!path.status.success(), "{what}: {path:?}");
-        let settled = |tree: std::collections::BTreeMap<PathBuf, _>| {
-            let kept = tree.into_iter().filter(|(f, _)| !f.ends_with(".lock"));
-            kept.collect::<Vec<_>>()
-        };
-        assert!(settled(self.site.tree()) == settled(before), "{what}");
-        let (_, said) = self.doctor(&["--fix", "--yes"]);
-        assert!(said.contains("written: disk0 runs on"), "{what}: {said}");
+        assert!(settled(&self.site) == before, "{what}");
+        let said = self.is_made_anew(what);
         assert!(!self.site.data.join("orphans").exists(), "{what}: {said}");
         assert_eq!(actives(), active, "{what}");
-        let tops = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
-        let (now, whole) = (tops(&fs::read(self.tops()).unwrap()), tops(&whole.unwrap()));
+        let now = parsed(&fs::read(self.tops()).unwrap());
+        let whole = parsed(&whole.unwrap());
         assert_eq!(now["machine"], whole["machine"], "{what}");
         let (_, said) = self.doctor(&[]);
         assert!(!said.contains("definition-unreadable"), "{what}: {said}");
@@ -296,10 +293,8 @@ fn an_older_copy_of_tops_json_is_noticed_though_what_it_names_is_there_for_someb
     assert!(old.exists());
     fs::write(scene.tops(), &copy).unwrap();
     assert_all_refused(&scene, "the old one is there");
-    let (_, said) = scene.doctor(&[]);
-    assert!(said.contains("what the machine stands on"), "{said}");
-    let (_, said) = scene.doctor(&["--fix", "--yes"]);
-    assert!(said.contains("written: disk0 runs on"), "{said}");
+    scene.finds(&["what the machine stands on"], "the old one is there");
+    scene.is_made_anew("the old one is there");
     assert_ne!(scene.site.top(&scene.machine, 0), old);
 }
 
@@ -319,7 +314,7 @@ fn tops_json_of_two_machines_that_were_exchanged_are_used_by_nobody_and_made_ane
     let files = [scene.machine.id.clone(), other.id.clone()];
     let files = files.map(|id| scene.site.data.join("machines").join(id).join("tops.json"));
     let bare = |bytes: Vec<u8>| {
-        let mut tops: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let mut tops = parsed(&bytes);
         let map = tops.as_object_mut().unwrap();
         map.remove("machine").unwrap();
         map.remove("checksum").unwrap();
@@ -335,19 +330,17 @@ fn tops_json_of_two_machines_that_were_exchanged_are_used_by_nobody_and_made_ane
         fs::write(&files[0], &put[1]).unwrap();
         fs::write(&files[1], &put[0]).unwrap();
         assert_all_refused(&scene, "exchanged");
-        let (code, said) = scene.doctor(&[]);
-        assert_eq!(code, Some(1), "{said}");
+        let said = scene.finds(&[], "exchanged");
         let unreadable = said.matches("definition-unreadable").count();
         assert_eq!(unreadable, 2, "{said}");
         assert!(
             !said.contains("orphan") && !said.contains("path-idle"),
             "{said}"
         );
-        let (_, said) = scene.doctor(&["--fix", "--yes"]);
+        let said = scene.is_made_anew("exchanged");
         assert_eq!(said.matches("written: disk0 runs on").count(), 2, "{said}");
         for n in [0, 1] {
-            let tops = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
-            let (now, whole) = (tops(&fs::read(&files[n]).unwrap()), tops(&whole[n]));
+            let (now, whole) = (parsed(&fs::read(&files[n]).unwrap()), parsed(&whole[n]));
             assert_eq!(now["tops"], whole["tops"]);
             assert_eq!(now["machine"], whole["machine"]);
         }
@@ -380,15 +373,10 @@ fn tops_json_of_a_copy_elsewhere_is_used_by_nobody_and_made_anew() {
     fs::write(scene.tops(), moved.to_string()).unwrap();
     assert_all_refused(&scene, "of a copy");
     assert_eq!(scene.link(), active);
-    let (_, said) = scene.doctor(&[]);
     let why = "neither its image nor a file of this data directory";
-    assert!(
-        said.contains("definition-unreadable") && said.contains(why),
-        "{said}"
-    );
+    let said = scene.finds(&["definition-unreadable", why], "of a copy");
     assert!(!said.contains("orphan"), "{said}");
-    let (_, said) = scene.doctor(&["--fix", "--yes"]);
-    assert!(said.contains("written: disk0 runs on"), "{said}");
+    scene.is_made_anew("of a copy");
     assert_eq!(scene.site.top(&scene.machine, 0), active);
     scene.assert_whole("of a copy");
 }

@@ -11,10 +11,7 @@ use crate::support::wire::Wire;
 fn replaces_nothing(with_roots: bool) {
     let mut scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
     let server = serve(&scene, with_roots);
-    let wire = Wire::new(&server);
-    let group = scene.group(&wire);
-    let set = wire.take(&group, "one");
-    scene.site.wait_for_journals();
+    let (wire, set) = scene.with_a_set(&server);
     let first = scene.machine.content[0].clone();
     scene.writes(3);
     for swap in SWAPS {
@@ -81,10 +78,7 @@ fn an_image_exchanged_within_an_apply_is_not_replaced_by_this_process_or_the_nex
             let mut scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
             let gate = Gate::new();
             let mut server = scene.site.serve_with(&[&gate.at(point)]);
-            let wire = Wire::new(&server);
-            let group = scene.group(&wire);
-            let set = wire.take(&group, "one");
-            scene.site.wait_for_journals();
+            let (wire, set) = scene.with_a_set(&server);
             let first = scene.machine.content[0].clone();
             scene.writes(3);
             let applied = wire.apply(&set).unwrap();

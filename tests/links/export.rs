@@ -6,9 +6,49 @@ use std::path::Path;
 
 use super::scene::{Exchange, Scene, end, may_run, seen};
 use crate::support::gate::Gate;
-use crate::support::server::{Options, Server};
+use crate::support::server::Server;
 use crate::support::site::{Ground, Image};
-use crate::support::wire::Wire;
+use crate::support::wire::{Created, Wire};
+
+/// An export into a folder of the second user that has come to a fail point.
+struct Begun<'a> {
+    scene: &'a Scene,
+    _server: Server,
+    wire: Wire,
+    gate: Gate,
+    set: String,
+    started: Created,
+}
+
+impl<'a> Begun<'a> {
+    /// Below `root`, into `into`.
+    fn at(point: &str, scene: &'a Scene, root: &Path, into: &Path) -> Self {
+        chown(into, Some(65_534), Some(65_534)).unwrap();
+        let gate = Gate::new();
+        let server = scene.serve_exporting(root, &gate.at(point));
+        let (wire, set) = scene.with_a_set(&server);
+        let started = wire.export(&set, into.to_str().unwrap(), None).unwrap();
+        scene.is_at_the_gate(&wire, (&started, &gate), point);
+        Self {
+            scene,
+            _server: server,
+            wire,
+            gate,
+            set,
+            started,
+        }
+    }
+
+    /// It goes on, and ends for the sake of that folder.
+    fn fails(self, folder: &Path, what: &str) {
+        self.gate.open();
+        let job = end(&self.wire, &self.started, what);
+        assert_ne!((job.state, job.code), (7, 0), "{what}: {job:?}");
+        let folder = folder.to_str().unwrap();
+        assert!(job.error.contains(folder), "{what}: {job:?}");
+        self.scene.site.wait_for_journals();
+    }
+}
 
 /// The names in a folder.
 fn names(folder: &Path) -> Vec<String> {
@@ -36,15 +76,9 @@ fn an_export_whose_folder_is_exchanged_writes_nowhere_else() {
         for folder in [&root, &trap, &guarded] {
             fs::create_dir(folder).unwrap();
         }
-        for folder in [&root, &trap] {
-            chown(folder, Some(65_534), Some(65_534)).unwrap();
-        }
-        let gate = Gate::new();
-        let server = scene.serve_exporting(&root, &gate.at(point));
-        let (wire, set) = scene.with_a_set(&server);
-        let started = wire.export(&set, root.to_str().unwrap(), None).unwrap();
-        scene.is_at_the_gate(&wire, (&started, &gate), point);
-        let job = started.job.clone().unwrap();
+        chown(&trap, Some(65_534), Some(65_534)).unwrap();
+        let begun = Begun::at(point, &scene, &root, &root);
+        let (set, job) = (begun.set.clone(), begun.started.job.clone().unwrap());
         let part = root.join(format!(".groupshot-{set}-{job}.part"));
         if point != "export.copy.before" {
             assert!(part.is_dir(), "{point}: {:?}", names(&root));
@@ -53,14 +87,7 @@ fn an_export_whose_folder_is_exchanged_writes_nowhere_else() {
         scene.other(&[&"ln", &"-s", &guarded, &trap.join(&scene.machine.id)]);
         scene.other(&[&"ln", &"-s", &trap, &part]);
         let before = seen(&guarded.parent().unwrap().join("victim.raw"));
-        gate.open();
-        let job = end(&wire, &started, point);
-        assert_ne!((job.state, job.code), (7, 0), "{point}: {job:?}");
-        assert!(
-            job.error.contains(root.to_str().unwrap()),
-            "{point}: {job:?}"
-        );
-        scene.site.wait_for_journals();
+        begun.fails(&root, point);
         assert!(names(&guarded).is_empty(), "{point}: {:?}", names(&guarded));
         assert_eq!(names(&trap), [scene.machine.id.as_str()], "{point}");
         assert_eq!(seen(&scene.victim), before, "{point}");
@@ -78,20 +105,8 @@ fn a_finished_export_in_the_place_of_a_new_one_is_neither_changed_nor_removed() 
         let root = scene.site.images.join("exports");
         fs::create_dir(&root).unwrap();
         chown(&root, Some(65_534), Some(65_534)).unwrap();
-        let config = scene.site.configuration(&format!(
-            "[export]\nroots = [{:?}]\n",
-            root.to_str().unwrap()
-        ));
-        let serve = |failpoints: &str| {
-            Server::with(&Options {
-                args: &["--config", config.to_str().unwrap()],
-                env: &[("GROUPSHOT_FAILPOINTS", failpoints)],
-                data: Some(&scene.site.data),
-                ..Options::default()
-            })
-        };
         let into = root.to_str().unwrap();
-        let server = serve("");
+        let server = scene.serve_exporting(&root, "");
         let wire = Wire::new(&server);
         let group = scene.group(&wire);
         let [old, new] = ["one", "two"].map(|name| wire.take(&group, name));
@@ -109,7 +124,7 @@ fn a_finished_export_in_the_place_of_a_new_one_is_neither_changed_nor_removed() 
         };
         let before = whole();
         let gate = Gate::new();
-        let server = serve(&gate.at(point));
+        let server = scene.serve_exporting(&root, &gate.at(point));
         let wire = Wire::new(&server);
         let started = wire.export(&new, into, None).unwrap();
         scene.is_at_the_gate(&wire, (&started, &gate), point);
@@ -144,24 +159,11 @@ fn nothing_is_exported_into_a_folder_that_is_exchanged_with_the_one_that_was_nam
         for folder in [&root, &named, &other] {
             fs::create_dir(folder).unwrap();
         }
-        for folder in [&root, &named] {
-            chown(folder, Some(65_534), Some(65_534)).unwrap();
-        }
+        chown(&root, Some(65_534), Some(65_534)).unwrap();
         fs::write(other.join("mine"), "of root").unwrap();
-        let gate = Gate::new();
-        let server = scene.serve_exporting(&root, &gate.at(point));
-        let (wire, set) = scene.with_a_set(&server);
-        let started = wire.export(&set, named.to_str().unwrap(), None).unwrap();
-        scene.is_at_the_gate(&wire, (&started, &gate), point);
+        let begun = Begun::at(point, &scene, &root, &named);
         Exchange::once(&named, &other);
-        gate.open();
-        let job = end(&wire, &started, point);
-        assert_ne!((job.state, job.code), (7, 0), "{point}: {job:?}");
-        assert!(
-            job.error.contains(named.to_str().unwrap()),
-            "{point}: {job:?}"
-        );
-        scene.site.wait_for_journals();
+        begun.fails(&named, point);
         assert_eq!(names(&named), ["mine"], "{point}");
         assert_eq!(names(&other), [""; 0], "{point}");
     }

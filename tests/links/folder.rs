@@ -135,9 +135,8 @@ fn is_whole(scene: &mut Scene, wire: &Wire, (set, first): (&str, &[u8]), what: &
     let kept = members.map(|m| m.disks["disk0"].clone());
     let named = kept.chain([scene.image.clone()]);
     let folder = scene.image.parent().unwrap();
-    let mut named: Vec<_> = named
-        .map(|f| f.strip_prefix(folder).unwrap().display().to_string())
-        .collect();
+    let below = |f: PathBuf| Some(f.strip_prefix(folder).ok()?.display().to_string());
+    let mut named: Vec<_> = named.filter_map(below).collect();
     named.sort();
     assert_eq!(beside(scene), named, "{what}");
     let applied = wire.apply(set).unwrap();
@@ -225,104 +224,217 @@ fn nothing_is_done_in_a_folder_that_is_exchanged_with_that_of_an_image_while_set
     }
 }
 
-/// The server dies within an apply, starts again while another folder is there, and once more on the right one.
+/// An apply or a create that a server died in at `point`.
+struct Died {
+    scene: Scene,
+    set: String,
+    /// What the set holds.
+    first: Vec<u8>,
+    job: String,
+}
+
+impl Died {
+    /// Before it dies, `meanwhile` happens. A group of the machine and of those that `others` makes.
+    fn at(
+        point: &str,
+        others: impl FnOnce(&Scene) -> Vec<String>,
+        meanwhile: impl FnOnce(&Scene),
+    ) -> Self {
+        let mut scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
+        let others = others(&scene);
+        let mut server = scene.site.serve();
+        let wire = Wire::new(&server);
+        let members = others.iter().map(String::as_str);
+        let members: Vec<_> = members.chain([scene.machine.id.as_str()]).collect();
+        let group = wire.define("group", &members).unwrap();
+        let set = wire.take(&group, "one");
+        scene.site.wait_for_journals();
+        server.kill();
+        let gate = Gate::new();
+        let mut server = scene.site.serve_with(&[&gate.at(point)]);
+        let wire = Wire::new(&server);
+        let first = scene.machine.content[0].clone();
+        scene.writes(3);
+        let begun = match point.starts_with("apply") {
+            true => wire.apply(&set).unwrap(),
+            false => wire.create(&group, "two").unwrap(),
+        };
+        scene.is_at_the_gate(&wire, (&begun, &gate), point);
+        meanwhile(&scene);
+        server.kill();
+        let job = begun.job.unwrap();
+        Self {
+            scene,
+            set,
+            first,
+            job,
+        }
+    }
+
+    /// With another machine, whose id this gives too; the folder is moved away with what was made in it.
+    fn in_a_group(point: &str) -> (Self, String) {
+        let mut other = String::new();
+        let others = |scene: &Scene| {
+            other = scene.site.machine("db", &[Image::Raw], 2).id;
+            vec![other.clone()]
+        };
+        let died = Self::at(point, others, |scene| moved(scene, true));
+        (died, other)
+    }
+
+    /// How the job has ended, and what the image holds then.
+    fn assert_ended(&self, wire: &Wire, (is_undone, what): (bool, &str)) {
+        let job = wire.end(&self.job).unwrap();
+        let state = if is_undone { 10 } else { COMPLETED };
+        assert_eq!(job.state, state, "{what}: {job:?}");
+        let is_applied = what.starts_with("apply") && !is_undone;
+        let now = &self.scene.machine.content[0];
+        let holds = if is_applied { &self.first } else { now };
+        assert_holds(&self.scene.image, holds, what);
+    }
+}
+
+/// Where an operation has died, and what becomes of it while the folder is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It waits for the folder.
+    Waits,
+    /// It is undone; what was made there stays until the folder is back.
+    Undone,
+    /// It is finished but for what was made there.
+    Finished,
+    /// It needs the folder no more.
+    Needless,
+}
+
+const FATES: [(&str, Fate); 7] = [
+    ("apply.prepare.after", Fate::Undone),
+    ("apply.commit.after", Fate::Waits),
+    ("apply.revert.after", Fate::Waits),
+    ("apply.publish.after", Fate::Finished),
+    ("create.prepare.after", Fate::Undone),
+    ("create.settle.after", Fate::Undone),
+    ("create.commit.after", Fate::Needless),
+];
+
+/// It starts again while another folder is there, and once more on the right one.
 #[test]
-fn an_apply_that_died_waits_for_the_folder_of_its_image_and_touches_no_other() {
-    if !may_run("kills within applies while folders are exchanged") {
+fn what_died_in_a_folder_that_is_exchanged_touches_no_other() {
+    if !may_run("kills within applies and captures while folders are exchanged") {
         return;
     }
-    for point in [
-        "apply.prepare.after",
-        "apply.commit.after",
-        "apply.revert.after",
-        "apply.publish.after",
-    ] {
+    for (point, fate) in FATES {
         for other in OTHERS {
             let what = format!("{point} {other:?}");
-            let mut scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
-            let gate = Gate::new();
-            let mut server = scene.site.serve_with(&[&gate.at(point)]);
-            let (wire, set) = scene.with_a_set(&server);
-            let first = scene.machine.content[0].clone();
-            scene.writes(3);
-            let applied = wire.apply(&set).unwrap();
-            scene.is_at_the_gate(&wire, (&applied, &gate), &what);
-            let trap = Trap::new(&scene, other);
-            trap.swap();
-            server.kill();
-            drop(gate);
-            let mut server = scene.site.serve();
+            let mut trap = None;
+            let mut died = Died::at(
+                point,
+                |_| Vec::new(),
+                |scene| {
+                    let set = Trap::new(scene, other);
+                    set.swap();
+                    trap = Some(set);
+                },
+            );
+            let trap = trap.unwrap();
+            let mut server = died.scene.site.serve();
             trap.assert_untouched(&what);
-            let said = scene.doctor(&[]);
-            assert!(said.contains(&set), "{what}: {said}");
-            let journals = scene.site.journals();
-            assert_eq!(journals.len(), 1, "{what}: {said}");
-            server.kill();
-            trap.put_back(&scene);
-            let server = scene.site.serve();
-            let wire = Wire::new(&server);
-            let job = wire.end(&applied.job.unwrap()).unwrap();
-            scene.site.wait_for_journals();
-            if point == "apply.prepare.after" {
-                assert_eq!(job.state, 10, "{what}: {job:?}");
-                assert_holds(&scene.image, &scene.machine.content[0], &what);
-            } else {
-                assert_eq!(job.state, COMPLETED, "{what}: {job:?}");
-                assert_holds(&scene.image, &first, &what);
+            if fate != Fate::Waits {
+                died.scene.site.wait_for_journals();
             }
-            is_whole(&mut scene, &wire, (&set, &first), &what);
+            let said = died.scene.doctor(&[]);
+            let journals = died.scene.site.journals();
+            assert_eq!(
+                journals.len(),
+                usize::from(fate == Fate::Waits),
+                "{what}: {said}"
+            );
+            assert_eq!(
+                said.contains("stuck"),
+                fate == Fate::Waits,
+                "{what}: {said}"
+            );
+            let is_left = matches!(fate, Fate::Undone | Fate::Finished);
+            assert_eq!(said.contains("leftover"), is_left, "{what}: {said}");
+            server.kill();
+            trap.assert_untouched(&what);
+            trap.put_back(&died.scene);
+            let server = died.scene.site.serve();
+            let wire = Wire::new(&server);
+            died.assert_ended(&wire, (fate == Fate::Undone, &what));
+            let (set, first) = (died.set.clone(), died.first.clone());
+            is_whole(&mut died.scene, &wire, (&set, &first), &what);
             trap.assert_untouched(&what);
         }
     }
 }
 
-/// The same of a create.
+/// The folder is merely moved away, with what was made in it.
 #[test]
-fn a_create_that_died_waits_for_the_folder_of_its_image_and_touches_no_other() {
-    if !may_run("kills within captures while folders are exchanged") {
+fn what_cannot_be_reached_holds_nobody_and_goes_once_its_folder_is_back() {
+    if !may_run("kills within applies and captures while folders are away") {
         return;
     }
-    for point in [
-        "create.prepare.after",
-        "create.settle.after",
-        "create.commit.after",
-    ] {
-        for other in OTHERS {
-            let what = format!("{point} {other:?}");
-            let mut scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
-            let mut server = scene.site.serve();
-            let wire = Wire::new(&server);
-            let group = scene.group(&wire);
-            let set = wire.take(&group, "one");
-            scene.site.wait_for_journals();
-            server.kill();
-            let gate = Gate::new();
-            let mut server = scene.site.serve_with(&[&gate.at(point)]);
-            let wire = Wire::new(&server);
-            let first = scene.machine.content[0].clone();
-            scene.writes(3);
-            let created = wire.create(&group, "two").unwrap();
-            scene.is_at_the_gate(&wire, (&created, &gate), &what);
-            let trap = Trap::new(&scene, other);
-            trap.swap();
-            server.kill();
-            drop(gate);
-            let mut server = scene.site.serve();
-            trap.assert_untouched(&what);
-            server.kill();
-            trap.put_back(&scene);
-            let server = scene.site.serve();
-            let wire = Wire::new(&server);
-            let job = wire.end(&created.job.unwrap()).unwrap();
-            let state = if point == "create.commit.after" {
-                COMPLETED
-            } else {
-                10
-            };
-            assert_eq!(job.state, state, "{what}: {job:?}");
-            assert_holds(&scene.image, &scene.machine.content[0], &what);
-            is_whole(&mut scene, &wire, (&set, &first), &what);
-            trap.assert_untouched(&what);
-        }
+    let fates = FATES.into_iter();
+    let fates = fates.filter(|(_, fate)| matches!(fate, Fate::Undone | Fate::Finished));
+    for (point, fate) in fates {
+        let (mut died, other) = Died::in_a_group(point);
+        let server = died.scene.site.serve();
+        let wire = Wire::new(&server);
+        died.scene.site.wait_for_journals();
+        let alone = wire.define("db alone", &[&other]).unwrap();
+        wire.take(&alone, "free");
+        died.scene.site.wait_for_journals();
+        let said = died.scene.doctor(&[]);
+        assert!(said.contains("leftover"), "{point}: {said}");
+        moved(&died.scene, false);
+        died.scene.doctor(&["--fix", "--yes"]);
+        let folder = died.scene.image.parent().unwrap().to_str().unwrap();
+        let empty = run("find", &[folder, "-mindepth", "2", "-type", "d", "-empty"]);
+        assert_eq!(empty, "", "{point}");
+        died.assert_ended(&wire, (fate == Fate::Undone, point));
+        let (set, first) = (died.set.clone(), died.first.clone());
+        is_whole(&mut died.scene, &wire, (&set, &first), point);
     }
+}
+
+/// The folder of the image goes away, or comes back.
+fn moved(scene: &Scene, away: bool) {
+    let folder = scene.image.parent().unwrap();
+    let aside = folder.with_file_name("aside");
+    let (from, to) = if away {
+        (folder, &*aside)
+    } else {
+        (&*aside, folder)
+    };
+    fs::rename(from, to).unwrap();
+}
+
+/// From its commit on a group goes back as one: an operator who cannot bring the folder back takes its machine out.
+#[test]
+fn a_committed_apply_holds_its_group_until_the_folder_is_back_or_its_machine_is_taken_out() {
+    if !may_run("a folder that is away for good within an apply") {
+        return;
+    }
+    let (died, other) = Died::in_a_group("apply.commit.after");
+    let site = &died.scene.site;
+    let server = site.serve();
+    let wire = Wire::new(&server);
+    let alone = wire.define("db alone", &[&other]).unwrap();
+    let held = wire.create(&alone, "held").unwrap();
+    assert_eq!(held.value, INVALID_STATE, "{}", wire.why(&held));
+    let said = died.scene.doctor(&[]);
+    let stuck = said.lines().find(|line| line.contains("stuck"));
+    let stuck = stuck.unwrap_or_else(|| panic!("{said}"));
+    let folder = died.scene.image.parent().unwrap().to_str().unwrap();
+    for part in ["web", "db", folder] {
+        assert!(stuck.contains(part), "{part}: {said}");
+    }
+    let definition = site.data.join("machines").join(&died.scene.machine.id);
+    let definition = definition.join("vm.toml");
+    fs::rename(&definition, definition.with_extension("aside")).unwrap();
+    let job = wire.end(&died.job).unwrap();
+    assert_eq!(job.state, COMPLETED, "{job:?}");
+    site.wait_for_journals();
+    wire.take(&alone, "free");
 }

@@ -88,4 +88,11 @@ fn an_inode_number_on_another_file_system_is_no_proof() {
     swap_back();
     let top = scene.site.top(&scene.machine, 0);
     assert_holds(&top, &scene.machine.content[0], "put back");
+    // What a set keeps is not taken from there either.
+    let set = wire.take(&group, "two");
+    scene.site.wait_for_journals();
+    swap(&scene);
+    let refused = wire.apply(&set).unwrap();
+    assert_refused(&wire, &refused, &scene.image, "applied");
+    assert!(seen(&twin) == before, "applied");
 }

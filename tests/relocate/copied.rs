@@ -16,7 +16,7 @@ use crate::support::wire::Wire;
 
 const SIGKILL: i32 = 9;
 
-/// A machine over overlays with a set, and what the set must hold.
+/// A machine on an image with a backing file, over overlays, with a set, and what the set must hold.
 struct Original {
     site: Site,
     web: Machine,
@@ -28,7 +28,7 @@ struct Original {
 impl Original {
     fn new() -> Self {
         let site = Site::new(Ground::Host);
-        let mut web = site.machine("web", &[Image::Raw], 1);
+        let mut web = site.machine("web", &[Image::Chain], 1);
         let server = site.serve();
         let wire = Wire::new(&server);
         let group = wire.define("all", &[&web.id]).unwrap();

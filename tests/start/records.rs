@@ -30,8 +30,11 @@ struct Scene {
 }
 
 impl Scene {
-    /// Three sets; the server is killed, so the database has a log.
-    fn new() -> Self {
+    /// Three sets; the server is killed, so the database has a log. `None` where a test with this is not to run.
+    fn new(test: &str) -> Option<Self> {
+        if !full(test) {
+            return None;
+        }
         let site = Site::new(Ground::Host);
         let web = site.machine("web", &[Image::Raw], 1);
         let mut server = site.serve();
@@ -59,7 +62,22 @@ impl Scene {
             scene.web.write(&top, 0, (n + 1) * 8192, 8192, byte);
         }
         server.kill();
-        scene
+        Some(scene)
+    }
+
+    /// One set goes.
+    fn destroys(&self, wire: &Wire, set: usize) {
+        let gone = wire.destroy(&self.sets[set]).unwrap();
+        assert_eq!(wire.end(&gone.job.unwrap()).unwrap().state, 7);
+        self.site.wait_for_journals();
+    }
+
+    /// Served with all three sets, and these count as damaged.
+    fn assert_damaged(&self, damaged: [bool; 3]) {
+        let server = self.site.serve();
+        let shown = Wire::new(&server).shown().unwrap();
+        let found = [0, 1, 2].map(|n| shown.sets[&self.sets[n]].is_damaged());
+        assert_eq!(found, damaged, "{:?}", shown.sets);
     }
 
     fn database(&self) -> Vec<Option<Vec<u8>>> {
@@ -106,9 +124,7 @@ impl Scene {
     fn assert_goes_on(&self, what: &str) {
         let server = self.site.serve();
         let wire = Wire::new(&server);
-        let gone = wire.destroy(&self.sets[1]).unwrap();
-        assert_eq!(wire.end(&gone.job.unwrap()).unwrap().state, 7, "{what}");
-        self.site.wait_for_journals();
+        self.destroys(&wire, 1);
         let shown = wire.shown().unwrap();
         assert!(!self.record(1).exists(), "{what}");
         for n in [0, 2] {
@@ -174,10 +190,9 @@ fn refused(scene: &Scene, parts: &[&str]) -> String {
 
 #[test]
 fn sets_that_the_database_has_lost_are_refused_by_name_and_made_again_from_their_records() {
-    if !full("a database that is lost") {
+    let Some(scene) = Scene::new("a database that is lost") else {
         return;
-    }
-    let scene = Scene::new();
+    };
     let whole = scene.database();
     let log = whole[1].clone().unwrap();
     let mut flipped = log.clone();
@@ -217,10 +232,9 @@ fn sets_that_the_database_has_lost_are_refused_by_name_and_made_again_from_their
 
 #[test]
 fn what_only_a_record_tells_of_is_no_orphan_and_no_pending_merge() {
-    if !full("a database of before") {
+    let Some(scene) = Scene::new("a database of before") else {
         return;
-    }
-    let scene = Scene::new();
+    };
     // An older copy that was put back whole, with its count.
     scene.put_database(&scene.first);
     let before = scene.site.tree();
@@ -254,17 +268,14 @@ fn what_only_a_record_tells_of_is_no_orphan_and_no_pending_merge() {
 /// Or what it noted would go over the newer records, which are all that is left of a merge.
 #[test]
 fn a_check_up_notes_nothing_where_the_database_is_an_older_one() {
-    if !full("a database of before") {
+    let Some(scene) = Scene::new("a database of before") else {
         return;
-    }
-    let scene = Scene::new();
+    };
     let older = scene.database();
     {
         let mut server = scene.site.serve();
         let wire = Wire::new(&server);
-        let gone = wire.destroy(&scene.sets[1]).unwrap();
-        assert_eq!(wire.end(&gone.job.unwrap()).unwrap().state, 7);
-        scene.site.wait_for_journals();
+        scene.destroys(&wire, 1);
         server.kill();
     }
     scene.put_database(&older);
@@ -293,10 +304,9 @@ fn a_check_up_notes_nothing_where_the_database_is_an_older_one() {
 
 #[test]
 fn a_set_whose_record_or_files_are_away_is_refused_by_name_until_they_are_back_or_given_up() {
-    if !full("sets that are away") {
+    let Some(scene) = Scene::new("sets that are away") else {
         return;
-    }
-    let scene = Scene::new();
+    };
     let away = scene.site.data.join("away");
     let kept = scene.site.data.join("sets").join(&scene.sets[0]);
     let kept = kept.join(&scene.web.id).join("disk0.qcow2"); // what the second set keeps
@@ -334,21 +344,15 @@ fn a_set_whose_record_or_files_are_away_is_refused_by_name_until_they_are_back_o
     // Who gives a file up is served, and the sets that need it are damaged.
     fs::rename(&folder, &away).unwrap();
     scene.rebuilds("a file");
-    let server = scene.site.serve();
-    let shown = Wire::new(&server).shown().unwrap();
-    for (n, damaged) in [(0, false), (1, true), (2, true)] {
-        let set = &shown.sets[&scene.sets[n]];
-        assert_eq!(set.is_damaged(), damaged, "{set:?}");
-    }
+    scene.assert_damaged([false, true, true]);
 }
 
 /// Without the database, records tell which files there should be.
 #[test]
 fn one_rebuild_from_records_alone_tells_the_disks_whose_files_are_away() {
-    if !full("files that are away with the database") {
+    let Some(scene) = Scene::new("files that are away with the database") else {
         return;
-    }
-    let scene = Scene::new();
+    };
     let folder = scene.site.data.join("sets").join(&scene.sets[0]);
     let folder = folder.join(&scene.web.id);
     fs::rename(&folder, scene.site.data.join("away")).unwrap();
@@ -360,20 +364,15 @@ fn one_rebuild_from_records_alone_tells_the_disks_whose_files_are_away() {
         assert_eq!(said.lines().any(told), damaged, "{name}: {said}");
     }
     scene.rebuilds("records alone");
-    let server = scene.site.serve();
-    let shown = Wire::new(&server).shown().unwrap();
-    for (n, damaged) in [(0, false), (1, true), (2, true)] {
-        assert_eq!(shown.sets[&scene.sets[n]].is_damaged(), damaged, "{n}");
-    }
+    scene.assert_damaged([false, true, true]);
 }
 
 /// The last two sets: without the database, and without their records.
 #[test]
 fn a_set_that_nothing_knows_any_more_is_told_and_keeps_its_files_until_it_is_given_up() {
-    if !full("sets without database and record") {
+    let Some(scene) = Scene::new("sets without database and record") else {
         return;
-    }
-    let scene = Scene::new();
+    };
     let folder = |n: usize| scene.site.data.join("sets").join(&scene.sets[n]);
     let kept = |n: usize| folder(n - 1).join(&scene.web.id).join("disk0.qcow2");
     for n in [1, 2] {
@@ -408,9 +407,7 @@ fn a_set_that_nothing_knows_any_more_is_told_and_keeps_its_files_until_it_is_giv
     // A set that is known goes, and what it kept stays for the sake of the others.
     let mut server = scene.site.serve();
     let wire = Wire::new(&server);
-    let gone = wire.destroy(&scene.sets[0]).unwrap();
-    assert_eq!(wire.end(&gone.job.unwrap()).unwrap().state, 7);
-    scene.site.wait_for_journals();
+    scene.destroys(&wire, 0);
     let before = scene.site.tree();
     for serves in [true, false] {
         for args in [&[][..], &["--fix", "--yes"]] {
@@ -451,10 +448,9 @@ fn a_set_that_nothing_knows_any_more_is_told_and_keeps_its_files_until_it_is_giv
 
 #[test]
 fn a_damaged_record_is_named_and_refused_and_never_deleted() {
-    if !full("damaged records") {
+    let Some(scene) = Scene::new("damaged records") else {
         return;
-    }
-    let scene = Scene::new();
+    };
     let file = scene.record(1);
     let name = file.to_str().unwrap();
     let whole = fs::read(&file).unwrap();
@@ -493,17 +489,14 @@ fn a_damaged_record_is_named_and_refused_and_never_deleted() {
 /// The database comes back as it was before a delete: what the set kept is merged away.
 #[test]
 fn a_deleted_set_that_comes_back_is_told_to_be_damaged() {
-    if !full("a delete that is lost") {
+    let Some(scene) = Scene::new("a delete that is lost") else {
         return;
-    }
-    let scene = Scene::new();
+    };
     let whole = scene.database();
     let server = scene.site.serve();
     let wire = Wire::new(&server);
     for set in [0, 1] {
-        let gone = wire.destroy(&scene.sets[set]).unwrap();
-        assert_eq!(wire.end(&gone.job.unwrap()).unwrap().state, 7);
-        scene.site.wait_for_journals();
+        scene.destroys(&wire, set);
     }
     drop(server);
     scene.put_database(&whole);
@@ -518,20 +511,15 @@ fn a_deleted_set_that_comes_back_is_told_to_be_damaged() {
     }
     let out = scene.rebuild(&["--yes"]);
     assert!(out.status.success(), "{}", text(&out.stderr));
-    let server = scene.site.serve();
-    let shown = Wire::new(&server).shown().unwrap();
-    for (n, damaged) in [(0, true), (1, true), (2, false)] {
-        assert_eq!(shown.sets[&scene.sets[n]].is_damaged(), damaged, "{n}");
-    }
+    scene.assert_damaged([true, true, false]);
     scene.assert_active("after a delete that is lost");
 }
 
 #[test]
 fn what_is_no_file_in_the_place_of_a_record_is_named_and_set_aside() {
-    if !full("records that are no files") {
+    let Some(scene) = Scene::new("records that are no files") else {
         return;
-    }
-    let scene = Scene::new();
+    };
     let file = scene.record(1);
     let aside = scene.site.data.join("orphans").join(&scene.sets[1]);
     for (n, how) in ["a folder", "a pipe", "a link"].into_iter().enumerate() {
@@ -569,10 +557,9 @@ fn dies(data: &Path, point: &str) -> bool {
 
 #[test]
 fn a_rebuild_that_is_killed_at_any_step_is_done_by_the_next_one() {
-    if !full("a rebuild that is killed") {
+    let Some(scene) = Scene::new("a rebuild that is killed") else {
         return;
-    }
-    let scene = Scene::new();
+    };
     let whole = scene.database();
     let store = [
         "store.recorded",

@@ -13,10 +13,11 @@ use crate::engine::definition::{
 };
 use crate::engine::failure::At;
 use crate::engine::image;
+use crate::engine::place::FOLDER;
 use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::header::Header;
-use crate::engine::reflink::{self, FOLDER};
+use crate::engine::reflink;
 use crate::engine::{Stamp, locks};
 use crate::held;
 use crate::id::VmId;

@@ -101,9 +101,10 @@ impl Library {
     }
 
     /// Has the active files judged of every machine whose `tops.json` was not written by this process. A machine that is
-    /// in doubt is as one whose `tops.json` is damaged.
+    /// in doubt is as one whose `tops.json` is damaged. Loads every machine; none is known before.
     pub fn judge_by(&self, judge: Judge) {
         self.0.judge_by(judge);
+        self.look_first();
     }
 
     fn opened(
@@ -120,11 +121,17 @@ impl Library {
             let _ = held::discard(&directory.join(id.to_string()).join(TOPS_NEW), 1, None);
         }
         let shelf = Shelf::new(directory, roots, clock, judged);
-        let shelf = Arc::new(shelf);
-        if !shelf.renew(AT_START) {
-            tracing::warn!(directory = %shelf.directory.display(), "Not all machines are known yet: files of some do not answer");
+        let library = Self(Arc::new(shelf));
+        if !judged {
+            library.look_first();
         }
-        Ok(Self(shelf))
+        Ok(library)
+    }
+
+    fn look_first(&self) {
+        if !self.0.renew(AT_START) {
+            tracing::warn!(directory = %self.0.directory.display(), "Not all machines are known yet: files of some do not answer");
+        }
     }
 
     /// Records the images of machines of which an older version has recorded nothing; to be called once no operation
@@ -132,10 +139,10 @@ impl Library {
     pub fn record_images(&self) {
         self.0.renew(AT_START); // those that nobody vouches for are left as they are
         let machines: Vec<_> = self.0.lock().entries.keys().copied().collect();
-        for id in machines {
-            self.0.record_images(id);
+        let recorded = machines.iter().filter(|id| self.0.record_images(**id));
+        if recorded.count() > 0 {
+            self.0.renew(AT_START);
         }
-        self.0.renew(AT_START);
     }
 
     /// What is wrong with files of the library now.

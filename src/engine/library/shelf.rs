@@ -409,20 +409,21 @@ impl Shelf {
         known.is_some_and(|known| known.doubtful && known.is_current())
     }
 
-    pub(super) fn record_images(&self, id: VmId) {
+    /// Whether anything was recorded.
+    pub(super) fn record_images(&self, id: VmId) -> bool {
         let folder = self.directory.join(id.to_string());
         let file = folder.join(TOPS);
         let load = || Tops::load(&file);
         let defined = Definition::load(&folder.join(DEFINITION), id);
         let (Ok(defined), Ok(stored)) = (defined, load()) else {
-            return;
+            return false;
         };
         if self
             .known(id)
             .0
             .is_none_or(|entry| !entry.vouched || entry.doubtful)
         {
-            return;
+            return false;
         }
         let is_known = |d: &DiskEntry| {
             let image = stored.images.get(&d.id);
@@ -430,7 +431,7 @@ impl Shelf {
         };
         let all_known = defined.disk.iter().all(is_known);
         if all_known && stored.machine.is_some() {
-            return;
+            return false;
         }
         let record = |tops: &mut Tops| {
             // Of whom the file is stands in it from now on.
@@ -448,7 +449,7 @@ impl Shelf {
                 Ok(Some(turned.new.images != turned.old.images))
             }
         });
-        match saved {
+        match &saved {
             Ok(None) => {}
             Ok(Some(true)) => tracing::info!(machine = %id, "Its images are recorded"),
             Ok(Some(false)) => {
@@ -458,6 +459,7 @@ impl Shelf {
                 tracing::warn!(machine = %id, %error, "Its images cannot be recorded");
             }
         }
+        matches!(saved, Ok(Some(_)))
     }
 
     pub(super) fn known(&self, id: VmId) -> (Option<Arc<Entry>>, u64) {

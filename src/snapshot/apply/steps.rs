@@ -4,7 +4,7 @@ use crate::engine::failure::At;
 use crate::engine::graph::is_file;
 use crate::engine::{EngineError, Revert, Storage};
 use crate::snapshot::apply::{Apply, Member, ended};
-use crate::snapshot::destroy::{self, Freed};
+use crate::snapshot::destroy::{self, Freed, Unreached};
 use crate::snapshot::files::InUse;
 use crate::snapshot::journal::Record;
 use crate::snapshot::kind::{Kind, Step, Work};
@@ -140,9 +140,27 @@ fn undo(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError
     let undone = member
         .reverts
         .iter()
-        .map(|revert| driver(operation, revert)?.undo_revert(revert))
+        .map(|revert| {
+            let undone = driver(operation, revert)?.undo_revert(revert);
+            or_left(operation, revert, undone)
+        })
         .collect::<Vec<_>>();
     undone.into_iter().collect() // every disk is tried before the first trouble is told
+}
+
+/// Whether the new file is gone from where it was made, or is remembered as one that could not be reached.
+fn or_left(
+    operation: &Operation<Apply>,
+    revert: &Revert,
+    gone: Result<(), EngineError>,
+) -> Result<(), EngineError> {
+    let made = Unreached {
+        machine: revert.machine,
+        machine_name: &revert.machine_name,
+        disk: &revert.disk.id,
+        file: revert.new_file.clone(),
+    };
+    operation.or_left(gone, revert.place.as_ref(), [made])
 }
 
 /// After the end of the job nothing is done to a machine any more: it may run by then.
@@ -209,9 +227,9 @@ fn tidy(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError
     let gone = operation.compute().machine(member.machine).is_none();
     for revert in &member.reverts {
         let driver = driver(operation, revert)?;
-        driver.settle_revert(revert)?;
+        or_left(operation, revert, driver.settle_revert(revert))?;
         if gone && revert.in_place.is_none() {
-            driver.undo_revert(revert)?;
+            or_left(operation, revert, driver.undo_revert(revert))?;
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use crate::engine::failure::{self, At};
 use crate::held::{self, Foreign};
 use crate::snapshot::create::{Create, Member};
 use crate::snapshot::damage;
+use crate::snapshot::destroy::Unreached;
 use crate::snapshot::journal::Record;
 use crate::snapshot::kind::{Step, Work};
 use crate::snapshot::known;
@@ -170,7 +171,16 @@ fn undo_disks(operation: &Operation<Create>, member: &Member) -> Result<(), Engi
     let undone = member
         .plans
         .iter()
-        .map(|plan| drivers.of(plan)?.undo(plan))
+        .map(|plan| {
+            let undone = drivers.of(plan)?.undo(plan);
+            let made = plan.names().map(|file| Unreached {
+                machine: plan.machine,
+                machine_name: &plan.machine_name,
+                disk: &plan.disk.id,
+                file,
+            });
+            operation.or_left(undone, plan.place.as_ref(), made)
+        })
         .collect::<Vec<_>>();
     undone.into_iter().collect() // every disk is tried before the first trouble is told
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use crate::engine::definition::MACHINES;
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Graph, Node, is_clone, is_file, is_ours};
 use crate::engine::merge::Inodes;
@@ -21,7 +22,6 @@ use crate::snapshot::damage;
 use crate::snapshot::destroy::{Layer, Member, Merge};
 use crate::snapshot::forgotten;
 use crate::snapshot::known::Known;
-use crate::snapshot::orphans::BESIDE;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -101,7 +101,7 @@ impl<'a> Survey<'a> {
     fn look(core: &'a Core, member: &'a Member, by_record: bool) -> Result<Self, EngineError> {
         let machines = core.deps.compute.machines();
         if !machines.contains_key(&member.machine) {
-            let folder = core.deps.data_dir.join("machines");
+            let folder = core.deps.data_dir.join(MACHINES);
             match fs::symlink_metadata(folder.join(member.machine.to_string())) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 _ => {
@@ -289,22 +289,7 @@ impl<'a> Survey<'a> {
     /// The clones that nothing needs, that were not removed and are not surely gone: another folder stands, or stood,
     /// in the place of theirs, and they may come back with it.
     pub(super) fn astray(&self, removed: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-        let machine = self.core.deps.compute.machine(self.member.machine);
-        let images = machine.iter().flat_map(|m| m.images.values());
-        let images: Vec<_> = images.collect();
-        // Where their image is, and they are not.
-        let is_gone = |file: &Path| {
-            let ours = graph::ours(file)?;
-            let mut images = images.iter();
-            let Some(image) = images.find(|i| i.file.parent() == Some(ours.root().path())) else {
-                return Ok(true); // an older version's, or of a machine that is gone
-            };
-            let beside = ours
-                .root()
-                .look(image.file.file_name().unwrap_or_default())?;
-            let is_it = beside.is_some_and(|it| it.inode == image.inode);
-            io::Result::Ok(is_it && ours.look()?.is_none())
-        };
+        let is_gone = |file: &Path| is_gone(self.core, self.member.machine, file);
         let layers = self.member.layers.iter().map(|l| &l.file);
         let clones = layers.filter(|file| is_clone(file) && !removed.contains(*file));
         let idle = clones.filter(|file| {
@@ -475,6 +460,25 @@ impl<'a> Survey<'a> {
     }
 }
 
+/// Whether a clone is surely gone: its image stands where it was made, and it does not.
+///
+/// # Errors
+/// The folder of the image is not there, or another stands in its place.
+pub(super) fn is_gone(core: &Core, machine: VmId, clone: &Path) -> io::Result<bool> {
+    let ours = graph::ours(clone)?;
+    let Some(machine) = core.deps.compute.machine(machine) else {
+        return Ok(core.deps.compute.trouble(machine).is_none());
+    };
+    let mut images = machine.images.values();
+    let Some(image) = images.find(|i| i.file.parent() == Some(ours.root().path())) else {
+        return Ok(true); // an older version's
+    };
+    let name = image.file.file_name().unwrap_or_default();
+    let beside = ours.root().look(name)?;
+    let is_it = beside.is_some_and(|it| it.inode == image.inode);
+    Ok(is_it && ours.look()?.is_none())
+}
+
 /// The files that the named one is known to have lain on.
 fn known_below(core: &Core, known: &Known, named: &Named) -> Option<Vec<PathBuf>> {
     if named.format == Format::Raw {
@@ -496,8 +500,9 @@ fn is_of_apply(file: &Path) -> bool {
         .and_then(|s| s.to_str())
         .unwrap_or_default();
     let job = stem.len().checked_sub(GUID).and_then(|at| stem.get(at..));
-    let is_clone = file.ancestors().nth(2).is_some_and(|f| f.ends_with(BESIDE));
-    is_clone && job.is_some_and(|job| job.parse::<JobId>().is_ok()) && stem.len() > 2 * GUID + 1
+    is_clone(file)
+        && job.is_some_and(|job| job.parse::<JobId>().is_ok())
+        && stem.len() > 2 * GUID + 1
 }
 
 /// The overlays in the folders that the server has for a machine.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::audit::About;
 use crate::engine::EngineError;
 use crate::engine::failure::At;
+use crate::engine::graph::{self, is_clone};
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Affected, JobKind, Leftover, Machine, Service};
 use crate::job::NewJob;
@@ -15,7 +16,7 @@ use crate::snapshot::accept::{self, powered_off};
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
-use crate::snapshot::destroy::files::Survey;
+use crate::snapshot::destroy::files::{Survey, is_gone};
 use crate::snapshot::destroy::{Destroy, Intent, Member, free, left};
 use crate::snapshot::members::{Mode, Resource};
 use crate::snapshot::{Accepted, Refused};
@@ -59,23 +60,45 @@ impl Coordinator {
         Ok(hidden)
     }
 
-    /// What destroyed snapshots have left, each with the reason why it cannot be removed now. Blocks.
+    /// What operations have left, each with the reason why it cannot be removed now. Blocks.
     #[must_use]
-    pub fn leftovers(&self) -> Vec<(Leftover, Option<EngineError>)> {
+    pub fn leftovers(&self) -> Vec<(Leftover, Option<Text>)> {
         let all = self.core.deps.store.state().leftovers.clone();
-        let ours = all.values().filter(|l| !damage::is_changed(&l.sealed));
+        let ours = all.values().filter(|l| damage::is_left(l));
+        let away = |left: &Leftover| {
+            let gone = is_gone(&self.core, left.machine, &left.file);
+            let away = is_clone(&left.file) && !gone.unwrap_or(false);
+            away.then(|| (left.clone(), Some(texts::LEFT_AWAY.text())))
+        };
         let told = ours.filter_map(|left| {
+            if left.sealed.is_none() {
+                // Nothing can lie on it.
+                let there = graph::ours(&left.file).and_then(|ours| ours.look());
+                let is_there = there.is_ok_and(|it| it.is_some());
+                return if is_there {
+                    Some((left.clone(), None))
+                } else {
+                    away(left)
+                };
+            }
             let member = member(&self.core, left.machine, &left.machine_name);
             match Survey::take(&self.core, &member) {
-                Err(error) => Some((left.clone(), Some(error))),
+                Err(error) => Some((
+                    left.clone(),
+                    Some(texts::LEFT_DOUBTFUL.with("cause", error)),
+                )),
                 // What others lie on is a hidden layer; what is not there is forgotten with the next look.
                 Ok(survey) => match survey.away_over(&left.file) {
                     Some(away) => {
                         let at = At::new(&left.machine_name, &left.disk);
                         let error = at.io(away, &io::ErrorKind::NotFound.into());
-                        Some((left.clone(), Some(error)))
+                        Some((
+                            left.clone(),
+                            Some(texts::LEFT_DOUBTFUL.with("cause", error)),
+                        ))
                     }
-                    None => survey.is_leaf(&left.file).then(|| (left.clone(), None)),
+                    None if survey.is_leaf(&left.file) => Some((left.clone(), None)),
+                    None => away(left),
                 },
             }
         });

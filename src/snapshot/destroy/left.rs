@@ -1,6 +1,6 @@
-//! What a destroyed snapshot or an apply has left: files that could not be removed, or of which it could not be seen
-//! whether something lies on them. Nothing may lie on them or under them, so no file leads to them later: they are
-//! remembered, until an operation on the machine removes them.
+//! What an operation has left: files that could not be removed, or of which it could not be seen whether something lies
+//! on them, or whose folder was away. Nothing may lie on them or under them, so no file leads to them later: they are
+//! remembered, until an operation on the machine, or a start, removes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -9,10 +9,11 @@ use crate::engine::EngineError;
 use crate::engine::graph::is_ours;
 use crate::held;
 use crate::id::VmId;
-use crate::inventory::{Leftover, Sealed};
+use crate::inventory::{Format, Leftover, Sealed};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
-use crate::snapshot::destroy::relink::transact;
+use crate::snapshot::destroy::files::is_gone;
+use crate::snapshot::destroy::relink::{transact, unlink};
 use crate::snapshot::destroy::{Layer, Member};
 use crate::snapshot::known::Known;
 use crate::store::{Change, State};
@@ -32,6 +33,56 @@ pub(super) struct Left {
 pub(super) fn of(state: &State, machine: VmId) -> impl Iterator<Item = &Leftover> {
     let all = state.leftovers.values();
     all.filter(move |l| l.machine == machine)
+}
+
+/// A file that an operation has made beside an image, and can not reach any more when it is to go.
+pub(crate) struct Unreached<'a> {
+    /// The machine.
+    pub(crate) machine: VmId,
+    /// Its name.
+    pub(crate) machine_name: &'a str,
+    /// The disk.
+    pub(crate) disk: &'a str,
+    /// The file.
+    pub(crate) file: PathBuf,
+}
+
+impl Unreached<'_> {
+    /// Remembers it, durably. Nothing in it is looked at later, as it may be half a file.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) fn remember(self, core: &Core) -> Result<(), EngineError> {
+        tracing::warn!(machine = self.machine_name, file = %self.file.display(), "Its folder is away; it stays until that is back");
+        let left = Leftover {
+            machine: self.machine,
+            machine_name: self.machine_name.to_owned(),
+            disk: self.disk.to_owned(),
+            file: self.file,
+            format: Format::Raw,
+            sealed: None,
+        };
+        transact(core, move |_| vec![Change::PutLeftover(left)])
+    }
+}
+
+/// Removes what was out of reach, as far as it is back. Blocks.
+///
+/// # Errors
+/// The store's.
+pub(crate) fn sweep(core: &Core) -> Result<(), EngineError> {
+    let left = core.deps.store.state().leftovers.clone();
+    let unreached = left.values().filter(|left| left.sealed.is_none());
+    let gone = unreached.filter(|left| match unlink(core, &left.file, None) {
+        Ok(was_there) => was_there || is_gone(core, left.machine, &left.file).unwrap_or(false),
+        Err(_) => false,
+    });
+    let gone = gone.map(|left| Change::RemoveLeftover(left.file.clone()));
+    let gone: Vec<_> = gone.collect();
+    match gone.is_empty() {
+        true => Ok(()),
+        false => transact(core, move |_| gone),
+    }
 }
 
 impl Left {
@@ -86,6 +137,6 @@ fn leftover(member: &Member, layer: &Layer) -> Option<Leftover> {
         disk: layer.disk.clone(),
         file: layer.file.clone(),
         format: layer.format,
-        sealed: known.or_else(now)?,
+        sealed: Some(known.or_else(now)?),
     })
 }

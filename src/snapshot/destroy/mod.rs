@@ -44,6 +44,7 @@ pub use free::FREE_FAILPOINTS;
 pub(crate) use free::{Freed, after_apply, all_layers};
 pub use hidden::Hidden;
 pub use intent::{Intent, Layer, Member, Merge};
+pub(crate) use left::{Unreached, sweep};
 
 /// A wish to destroy a set or a part of it.
 #[derive(Debug, Clone)]
@@ -116,10 +117,7 @@ const FINISH: &[Step<Destroy>] = &[
         name: "forget",
         percent: 2,
         doing: texts::FORGETTING,
-        work: Work::Parts {
-            run: relink::forget,
-            undo: None,
-        },
+        work: Work::Whole(relink::forget),
     },
     Step {
         name: "clean",
@@ -377,7 +375,7 @@ fn layers(
     let machine = core.deps.compute.machine(id);
     let (state, known) = (core.deps.store.state(), Known::of(core));
     let imported = machine.as_deref().map(graph::imported).unwrap_or_default();
-    let left = left::of(&state, id).filter(|l| !damage::is_changed(&l.sealed));
+    let left = left::of(&state, id).filter(|l| damage::is_left(l));
     let mut sources = own;
     sources.extend(left.map(|l| (l.disk.clone(), l.file.clone(), l.format)));
     let captured: BTreeSet<_> = sources.iter().map(|(_, file, _)| file.clone()).collect();

@@ -38,7 +38,7 @@ pub(super) fn unrecord(operation: &Operation<Destroy>) -> Result<(), EngineError
 }
 
 /// Takes all that is destroyed out of the records in one transaction: children stand on what it stood on.
-pub(super) fn forget(operation: &Operation<Destroy>, _: &Member) -> Result<(), EngineError> {
+pub(super) fn forget(operation: &Operation<Destroy>) -> Result<(), EngineError> {
     let members = operation.kind.intent.members.clone();
     let files: Vec<_> = members.iter().flat_map(|m| m.captured.clone()).collect();
     transact(&operation.core, move |state| forgotten(state, &members))?;

@@ -246,10 +246,10 @@ async fn a_file_of_the_first_format_takes_up_what_deleted_sets_have_left() {
         disk: "disk0".into(),
         file: file.clone(),
         format: Format::Raw,
-        sealed: Sealed {
+        sealed: Some(Sealed {
             file: file.clone(),
             seal,
-        },
+        }),
     };
     let store = SqliteStore::open(dir.path()).unwrap();
     put(&store, Change::PutLeftover(left.clone()))
