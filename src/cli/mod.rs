@@ -5,6 +5,7 @@
 //! objects with a `version`), everything else to standard error as one line.
 
 mod actives;
+mod apart;
 mod call;
 mod check;
 mod collection;
@@ -124,11 +125,43 @@ pub fn main() -> ExitCode {
         }
     };
     let output = Output::new(cli.json, cli.quiet, cli.color);
-    match run(cli.command, &output) {
-        Ok(()) => ExitCode::SUCCESS,
+    let is_apart = cli.command.looks_at_files();
+    // Where there is no other process, it is done here.
+    if is_apart && let Ok(Some(code)) = apart::done() {
+        return code;
+    }
+    let code = match run(cli.command, &output) {
+        Ok(()) => 0,
         Err(failure) => {
             output.error(&failure);
-            failure.exit.into()
+            failure.exit.code()
+        }
+    };
+    if is_apart {
+        apart::through(code);
+    }
+    ExitCode::from(code)
+}
+
+impl Command {
+    /// Whether it looks at files of machines itself.
+    const fn looks_at_files(&self) -> bool {
+        match self {
+            Self::Vm(_)
+            | Self::Relocate(_)
+            | Self::Rescue(_)
+            | Self::Config(_)
+            | Self::Doctor(_) => true,
+            Self::Serve(_)
+            | Self::Quickstart(_)
+            | Self::Collection(_)
+            | Self::Snapshot(_)
+            | Self::Job(_)
+            | Self::User(_)
+            | Self::Schema(_)
+            | Self::History(_)
+            | Self::Completions(_)
+            | Self::Man(_) => false,
         }
     }
 }

@@ -23,6 +23,19 @@ enum Away {
     Empty,
 }
 
+/// What is known of a place that does not answer.
+#[derive(Debug, Default)]
+struct Quiet {
+    /// The files that were asked for.
+    files: BTreeSet<PathBuf>,
+    /// A look at a file of a machine or a set was not answered.
+    looked: bool,
+    /// Sets may be exported there.
+    root: bool,
+    /// The jobs that wait there.
+    jobs: BTreeSet<String>,
+}
+
 impl Doctor {
     /// The findings, with one for each folder in place of those of the files that are away with it.
     pub(super) fn folded(&self, found: Vec<Ailment>) -> Vec<Ailment> {
@@ -55,14 +68,23 @@ impl Doctor {
     /// The findings, with one for each place that does not answer: that of its one file that is asked for, or of the place.
     fn quiet(&self, found: Vec<Ailment>) -> Vec<Ailment> {
         let known: Vec<_> = held::silent_places().into_keys().collect();
-        let place = |file: &Path| {
+        // A job may wait where others are answered, as on a file system that is frozen.
+        let place = |file: &Path, stands: bool| {
             let mut over = known.iter().filter(|place| file.starts_with(place));
-            over.next().map_or_else(|| file.to_owned(), Clone::clone)
+            over.next().cloned().unwrap_or_else(|| match stands {
+                true => held::place_of(file),
+                false => file.to_owned(),
+            })
         };
-        let mut places: BTreeMap<PathBuf, BTreeSet<PathBuf>> = BTreeMap::new();
+        let mut places: BTreeMap<PathBuf, Quiet> = BTreeMap::new();
         for it in found.iter().filter(|a| a.finding.kind == Kind::Silent) {
             let file = PathBuf::from(&it.finding.object);
-            places.entry(place(&file)).or_default().insert(file);
+            let place = place(&file, it.stands.is_some());
+            let quiet = places.entry(place).or_default();
+            quiet.files.insert(file);
+            quiet.looked |= it.stands.is_none() && !it.root;
+            quiet.root |= it.root;
+            quiet.jobs.extend(it.stands.clone());
         }
         let follows = |it: &Ailment| {
             let is_of = |place: &PathBuf| it.is_below(place, EngineErrorKind::Silent);
@@ -73,18 +95,28 @@ impl Doctor {
         all.extend(
             places
                 .iter()
-                .map(|(place, files)| self.silent(place, files)),
+                .map(|(place, quiet)| self.silent(place, quiet)),
         );
         all
     }
 
-    fn silent(&self, place: &Path, files: &BTreeSet<PathBuf>) -> Ailment {
+    fn silent(&self, place: &Path, quiet: &Quiet) -> Ailment {
         let (machines, sets) = self.concerned(place);
-        let text = format!(
-            "does not answer: the server or process behind it, or the connection to it, hangs; repair or unmount it; of {} and {}, which are shown as they were known last, and no operation on them begins until it does",
-            listed(&machines, "machine", "machines"),
-            listed(&sets, "snapshot set", "snapshot sets"),
-        );
+        let files = &quiet.files;
+        let mut text = "does not answer: the server or process behind it, or the connection to it, hangs, or its file system is frozen; repair, thaw or unmount it".to_owned();
+        if quiet.looked {
+            text.push_str(&format!(
+                "; of {} and {}, which are shown as they were known last, and no operation on them begins until it does",
+                listed(&machines, "machine", "machines"),
+                listed(&sets, "snapshot set", "snapshot sets"),
+            ));
+        }
+        if quiet.root {
+            text.push_str("; no set is exported there until it does ([export] roots)");
+        }
+        for job in &quiet.jobs {
+            text.push_str(&format!("; {job}"));
+        }
         let object = match files.first() {
             Some(only) if files.len() == 1 => only,
             _ => place,

@@ -13,6 +13,10 @@
 //! ```
 //!
 //! Who wants progress is told it in lines of its own before the answer: `{"version":1,"progress":{"percent":40,"text":"…"}}`.
+//! Who says `"beats":true` is told every few seconds that it is still worked on: `{"version":1,"works":15}`.
+//!
+//! Nothing of it is waited for without end. Each wish but a repair has its time, after which the server answers that it is
+//! busy; so it does at once to whoever comes when all places are taken. Who asks gives up when nothing at all is said.
 //!
 //! The socket is of mode 0600, and whoever connects must be root or the server's own user. It is reached through a
 //! descriptor of its folder, so the path of the data directory may be of any length.
@@ -21,7 +25,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -48,10 +53,17 @@ const LONGEST_ANSWER: u64 = 64 << 20;
 const AT_ONCE: usize = 16;
 /// How long a request may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often somebody who waits is told that it is still worked on.
+const BEAT: Duration = Duration::from_secs(5);
+/// A server that has said nothing for so long does not answer.
+const SILENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Request {
     version: u32,
+    /// Whether it is to be told that it is still worked on.
+    #[serde(default)]
+    beats: bool,
     #[serde(flatten)]
     wish: Wish,
 }
@@ -83,6 +95,18 @@ pub enum Wish {
         /// Which one.
         machine: VmId,
     },
+}
+
+impl Wish {
+    /// How long it may take; a repair tells how far it is, and may take as long as it does.
+    const fn limit(&self) -> Option<Duration> {
+        match self {
+            Self::Look => Some(Duration::from_secs(300)),
+            Self::Fix { .. } => None,
+            Self::History(_) | Self::Renew | Self::Remove { .. } => Some(Duration::from_secs(60)),
+            Self::Unlock(_) => Some(Duration::from_secs(20)),
+        }
+    }
 }
 
 /// Which lock-outs.
@@ -128,6 +152,8 @@ pub enum Answer {
     Unlocked(Vec<String>),
     /// How far it is; the answer is still to come.
     Progress(Progress),
+    /// For so many seconds it has been worked on; the answer is still to come.
+    Works(u64),
     /// What was done.
     Done(String),
     /// Why not.
@@ -219,10 +245,11 @@ impl Socket {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             };
-            while talks.len() >= AT_ONCE
-                && stop.run_until_cancelled(talks.join_next()).await.is_some()
-            {}
             while talks.try_join_next().is_some() {}
+            if talks.len() >= AT_ONCE {
+                turn_away(&stream);
+                continue;
+            }
             let doctor = Arc::clone(&doctor);
             talks.spawn(async move {
                 if let Err(error) = talk(stream, &doctor).await {
@@ -239,6 +266,16 @@ impl Drop for Socket {
     }
 }
 
+/// Says that there is no place, to whoever reads it at once.
+fn turn_away(stream: &tokio::net::UnixStream) {
+    let busy = Answer::Error(format!(
+        "the server is busy with {AT_ONCE} other requests of this kind; try again when they are answered"
+    ));
+    if let Ok(line) = line(busy) {
+        let _not_heard = stream.try_write(&line);
+    }
+}
+
 async fn talk(stream: tokio::net::UnixStream, doctor: &Arc<Doctor>) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
     if uid != 0 && uid != nix::unistd::geteuid().as_raw() {
@@ -249,7 +286,9 @@ async fn talk(stream: tokio::net::UnixStream, doctor: &Arc<Doctor>) -> io::Resul
     let mut from = tokio::io::BufReader::new(from.take(LONGEST));
     tokio::time::timeout(PATIENCE, from.read_line(&mut line)).await??;
     let answer = match serde_json::from_str::<Request>(&line) {
-        Ok(request) if request.version == VERSION => carry_out(request.wish, doctor, &mut to).await,
+        Ok(request) if request.version == VERSION => {
+            carry_out(request.wish, request.beats, doctor, &mut to).await
+        }
         Ok(request) => Answer::Error(format!(
             "this server speaks version {VERSION} of the check-up, not {}",
             request.version
@@ -261,63 +300,165 @@ async fn talk(stream: tokio::net::UnixStream, doctor: &Arc<Doctor>) -> io::Resul
 }
 
 /// Has it done; tells how far it is meanwhile, if that is wanted and as long as somebody hears it.
-async fn carry_out(wish: Wish, doctor: &Arc<Doctor>, to: &mut OwnedWriteHalf) -> Answer {
+async fn carry_out(
+    wish: Wish,
+    beats: bool,
+    doctor: &Arc<Doctor>,
+    to: &mut OwnedWriteHalf,
+) -> Answer {
     let wanted = matches!(wish, Wish::Fix { progress: true, .. });
     let (tell, mut told) = watch::channel(None);
     let working = async move {
-        let answer = doctor.answer(wish, &tell).await;
+        let limit = wish.limit().unwrap_or(Duration::MAX);
+        let answer = tokio::time::timeout(limit, doctor.answer(wish, &tell)).await;
         drop(tell);
-        answer
+        answer.unwrap_or_else(|_| {
+            Answer::Error(format!(
+                "the server is busy: this was not done within {} s, and may still be; its log may tell what it waits for",
+                limit.as_secs()
+            ))
+        })
     };
     // Beside the work: whoever does not read holds up nothing but what is told.
     let telling = async {
-        while wanted && told.changed().await.is_ok() {
-            let now = told.borrow_and_update().clone();
-            if let Some(now) = now {
-                say(to, Answer::Progress(now)).await?;
+        let mut seconds = 0;
+        loop {
+            match tokio::time::timeout(BEAT, told.changed()).await {
+                Ok(Ok(())) => {
+                    let now = told.borrow_and_update().clone();
+                    if let Some(now) = now.filter(|_| wanted) {
+                        say(to, Answer::Progress(now)).await?;
+                    }
+                }
+                Ok(Err(_ended)) => return Ok::<_, io::Error>(()),
+                Err(_) => {
+                    seconds += BEAT.as_secs();
+                    if beats {
+                        say(to, Answer::Works(seconds)).await?;
+                    }
+                }
             }
         }
-        Ok::<_, io::Error>(())
     };
     let (answer, _heard) = tokio::join!(working, telling);
     answer
 }
 
 async fn say(to: &mut OwnedWriteHalf, answer: Answer) -> io::Result<()> {
+    let line = line(answer)?;
+    tokio::time::timeout(PATIENCE, to.write_all(&line)).await?
+}
+
+fn line(answer: Answer) -> io::Result<Vec<u8>> {
     let reply = Reply {
         version: VERSION,
         answer,
     };
     let mut line = serde_json::to_vec(&reply)?;
     line.push(b'\n');
-    tokio::time::timeout(PATIENCE, to.write_all(&line)).await?
+    Ok(line)
 }
 
-/// Asks the server of a data directory. Blocks until it has answered, and tells how far it is meanwhile.
+/// Asks the server of a data directory. Blocks until it has answered, or says nothing any more, and tells how far it is
+/// meanwhile.
 ///
 /// # Errors
-/// None answers there, or not as expected.
+/// None answers there, or not as expected; it names the socket.
 pub fn ask(data_dir: &Path, wish: Wish, tell: &Tell) -> io::Result<Answer> {
-    // Short wherever the folder lies, as long as its descriptor is open.
-    let folder = Folder::follow(data_dir)?;
-    let mut stream = UnixStream::connect(folder.place(SOCKET))?;
+    let socket = data_dir.join(SOCKET);
+    asked(data_dir, wish, tell, SILENCE).map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => format!(
+                "the server has not answered within {} s: it hangs; its log may tell where, and SIGTERM ends it whatever hangs",
+                SILENCE.as_secs()
+            ),
+            _ => error.to_string(),
+        };
+        io::Error::new(error.kind(), format!("{}: {why}", socket.display()))
+    })
+}
+
+/// [`ask`] of a server that may say nothing for so long.
+fn asked(data_dir: &Path, wish: Wish, tell: &Tell, silence: Duration) -> io::Result<Answer> {
+    let limit = wish.limit();
+    let mut stream = connect(data_dir, silence)?;
+    stream.set_read_timeout(Some(silence))?;
+    stream.set_write_timeout(Some(silence))?;
     let request = Request {
         version: VERSION,
+        beats: true,
         wish,
     };
     let mut line = serde_json::to_vec(&request)?;
     line.push(b'\n');
-    stream.write_all(&line)?;
+    // Who is turned away is told so, and may find nobody who reads.
+    let mut written = stream.write_all(&line);
     let mut from = BufReader::new(stream);
     loop {
         let mut line = String::new();
         from.by_ref().take(LONGEST_ANSWER).read_line(&mut line)?;
         if line.is_empty() {
+            written?;
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        written = Ok(());
         match serde_json::from_str::<Reply>(&line)?.answer {
             Answer::Progress(now) => drop(tell.send_replace(Some(now))),
+            // Longer than it gives itself: something of it hangs.
+            Answer::Works(seconds) if limit.is_some_and(|l| seconds > (l + silence).as_secs()) => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Answer::Works(_) => {}
             answer => return Ok(answer),
         }
+    }
+}
+
+/// To the socket; a server that accepts nobody any more keeps whoever comes waiting.
+fn connect(data_dir: &Path, silence: Duration) -> io::Result<UnixStream> {
+    // Short wherever the folder lies, as long as its descriptor is open.
+    let folder = Folder::follow(data_dir)?;
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let _given_up = tell.send(UnixStream::connect(folder.place(SOCKET)));
+    });
+    let connected = told.recv_timeout(silence);
+    connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(200);
+
+    #[test]
+    fn who_says_nothing_is_given_up_and_who_is_at_work_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join(SOCKET)).unwrap();
+        let serving = thread::spawn(move || {
+            let (silent, _) = listener.accept().unwrap();
+            let (mut works, _) = listener.accept().unwrap();
+            for second in 0..5 {
+                thread::yield_now();
+                let line = line(Answer::Works(second)).unwrap();
+                works.write_all(&line).unwrap();
+                let half = works.set_read_timeout(Some(SOON / 2));
+                half.unwrap();
+                // The request, then nothing: a pause.
+                while matches!(works.read(&mut [0; 512]), Ok(1..)) {}
+            }
+            let line = line(Answer::Done("well".to_owned())).unwrap();
+            works.write_all(&line).unwrap();
+            drop(silent);
+        });
+        let tell = Tell::new(None);
+        let ask = || asked(dir.path(), Wish::Renew, &tell, SOON);
+        let error = ask().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
+        assert!(matches!(ask().unwrap(), Answer::Done(_)));
+        serving.join().unwrap();
     }
 }

@@ -30,6 +30,10 @@ pub(super) struct Ailment {
     pub(super) cure: Option<Cure>,
     /// The trouble with a file that it is so for, and the file.
     pub(super) cause: Option<(EngineErrorKind, PathBuf)>,
+    /// The job that waits for that file.
+    pub(super) stands: Option<String>,
+    /// It is a folder to which sets may be exported.
+    pub(super) root: bool,
 }
 
 impl Doctor {
@@ -41,11 +45,10 @@ impl Doctor {
 
     /// [`Doctor::look`] with the repairs.
     pub(super) async fn ailments(self: &Arc<Self>) -> Vec<Ailment> {
-        let doctor = Arc::clone(self);
-        let first = tokio::task::spawn_blocking(move || doctor.first()).await;
-        let (mut found, estranged) = match first.unwrap_or_else(|_| Ok(Default::default())) {
-            Err(copied) => return copied,
-            Ok(first) => first,
+        let (mut found, estranged) = match self.looking(Self::first).await {
+            Ok(Ok(first)) => first,
+            Ok(Err(copied)) => return copied,
+            Err(unknown) => return vec![unknown],
         };
         // Where nobody works on an operation, nobody knows what of its files is its own doing.
         let at_rest = self.deps.frozen.is_some() || found.is_empty();
@@ -58,12 +61,11 @@ impl Doctor {
         {
             found.push(unknown("the database", &error));
         }
-        let doctor = Arc::clone(self);
         // What folds them looks at folders.
-        let rest = move || doctor.folded(doctor.rest(at_rest));
-        match tokio::task::spawn_blocking(rest).await {
+        let rest = self.looking(move |it| it.folded(it.rest(at_rest))).await;
+        match rest {
             Ok(rest) => found.extend(rest),
-            Err(error) => found.push(unknown("the check-up", &error)),
+            Err(unknown) => found.push(unknown),
         }
         if !is_own {
             for one in &mut found {
@@ -77,11 +79,25 @@ impl Doctor {
         found
     }
 
+    /// What is found by a look at files, away from the threads that serve; begun again where one does not answer.
+    async fn looking<T: Send + 'static>(
+        self: &Arc<Self>,
+        look: impl Fn(&Self) -> T + Send + Sync + 'static,
+    ) -> Result<T, Ailment> {
+        let doctor = Arc::clone(self);
+        let look = move || held::look(move || look(&doctor));
+        match tokio::task::spawn_blocking(look).await {
+            Ok(found) => found.map_err(|error| unknown("the check-up", &error)),
+            Err(error) => Err(unknown("the check-up", &error)),
+        }
+    }
+
     /// Blocks.
     fn rest(&self, at_rest: bool) -> Vec<Ailment> {
         let mut found = self.forgotten();
         found.extend(self.users());
         found.extend(self.stuck());
+        found.extend(self.roots());
         found.extend(self.library());
         found.extend(self.exposed());
         found.extend(self.kept());
@@ -199,7 +215,7 @@ impl Doctor {
 
     fn stuck(&self) -> Vec<Ailment> {
         let stuck = self.deps.coordinator.stuck().into_iter();
-        let told = stuck.map(|(holder, held)| {
+        let told = stuck.flat_map(|(holder, held)| {
             let machines = held.iter().filter_map(|resource| match resource {
                 Resource::Machine(id) => Some(*id),
                 Resource::Set(_) | Resource::Collection(_) | Resource::Export(..) => None,
@@ -209,13 +225,45 @@ impl Doctor {
                 machine.map_or_else(|| id.to_string(), |m| m.name.clone())
             };
             let machines: Vec<_> = machines.map(name).collect();
-            let text = format!(
-                "{}; held: {}; it is tried again by itself until its cause is gone",
-                holder.doing,
-                machines.join(", ")
+            let held = match machines.is_empty() {
+                true => String::new(),
+                false => format!("; held: {}", machines.join(", ")),
+            };
+            let (doing, job) = (&holder.doing, format!("job {}", holder.job));
+            if holder.stands.is_empty() {
+                let text =
+                    format!("{doing}{held}; it is tried again by itself until its cause is gone");
+                return vec![ailment(Kind::Stuck, Severity::Error, job, text)];
+            }
+            let files = holder.stands.values().flat_map(|stand| &stand.files);
+            let mut objects: BTreeSet<_> = files.map(|f| f.display().to_string()).collect();
+            if objects.is_empty() {
+                objects.insert(job.clone()); // it closes one
+            }
+            let stands = format!("{job} waits for it ({doing}){held}");
+            let told = objects.into_iter().map(|object| {
+                let mut one = ailment(Kind::Silent, Severity::Error, object, "");
+                one.stands = Some(stands.clone());
+                one
+            });
+            told.collect()
+        });
+        told.collect()
+    }
+
+    /// The folders to which sets may be exported that do not answer.
+    fn roots(&self) -> Vec<Ailment> {
+        let hangs = |root: &&PathBuf| held::metadata(root).is_err_and(|e| held::is_silence(&e));
+        let roots = self.deps.export_roots.iter().filter(hangs);
+        let told = roots.map(|root| {
+            let mut one = ailment(
+                Kind::Silent,
+                Severity::Error,
+                root.display().to_string(),
+                "",
             );
-            let job = format!("job {}", holder.job);
-            ailment(Kind::Stuck, Severity::Error, job, text)
+            one.root = true;
+            one
         });
         told.collect()
     }
@@ -506,7 +554,7 @@ impl Doctor {
                 let work = self.deps.coordinator.at_work(machine.id);
                 found.push(match (work, layer.why) {
                     (Some(work), _) => {
-                        let by = format!("{}, job {}", work.doing, work.job);
+                        let by = format!("{}, job {}", work.told(), work.job);
                         let text = format!("{of} still needs it; at work there: {by}");
                         ailment(Kind::HiddenLayer, Severity::Info, object, text)
                     }
@@ -680,6 +728,8 @@ pub(super) fn ailment(
         finding,
         cure: None,
         cause: None,
+        stands: None,
+        root: false,
     }
 }
 

@@ -203,6 +203,8 @@ pub struct Deps {
     pub users: Directory,
     /// What must stay free.
     pub reserve: Reserve,
+    /// Where sets may be exported to.
+    pub export_roots: Vec<PathBuf>,
     /// The deepest chain that is allowed.
     pub chain_cap: usize,
     /// The data directory.

@@ -92,13 +92,10 @@ pub fn import(
     let directory = machines_directory(data_dir);
     let fail = |e: io::Error| directory_failed(&directory, &e);
     stage::make_dirs(&directory, 1).map_err(fail)?;
-    let _one_at_a_time = exclusive(&directory).map_err(fail)?;
-    let (others, _) = library::scan(data_dir)?;
-    let mut used = Used::of(&others);
-    used.note_unreadable(&directory, &others).map_err(fail)?;
     let mut disks: Vec<DiskEntry> = Vec::new();
     let machine = VmId::random();
     let mut tops = Tops::new(machine, Some(now));
+    let mut opened = Vec::new();
     for (n, disk) in new.disks.iter().enumerate() {
         let id = disk.id.clone().unwrap_or_else(|| format!("disk{n}"));
         let at = At::new(&new.name, &id);
@@ -121,14 +118,22 @@ pub fn import(
         if let Some(layer) = layers.iter().find(|layer| space::is_pseudo(&layer.open)) {
             return Err(unsupported(at.text(texts::NOT_STORED, &layer.file)));
         }
-        used.add(&at, &new.name, &layers)?;
         tops.backing_formats.extend(chain::unrecorded(&layers));
         let seen = SeenTop::of(&path, format);
         tops.seen.extend(seen.map(|seen| (id.clone(), seen)));
         disks.push(DiskEntry { id, path, format });
+        opened.push(layers);
     }
     let definition = Definition::new(machine, new.name.clone(), disks, new.overlay_ok);
     tops.record_images(&definition);
+    // Now that all of it has answered: others wait for their turn.
+    let _one_at_a_time = exclusive(&directory).map_err(fail)?;
+    let (others, _) = library::scan(data_dir)?;
+    let mut used = Used::of(&others);
+    used.note_unreadable(&directory, &others).map_err(fail)?;
+    for (disk, layers) in definition.disk.iter().zip(&opened) {
+        used.add(&At::new(&new.name, &disk.id), &new.name, layers)?;
+    }
     write(&directory, &definition, &tops).map_err(fail)?;
     let (mut all, _) = library::scan(data_dir)?;
     library::link(

@@ -15,6 +15,7 @@
 //! * [`append`], [`Folder::set_link`], [`Folder::listen`]: a log, links and sockets of ours.
 //! * [`ask`], [`metadata`], [`symlink_metadata`], [`canonicalize`], and all that opens: a look at a file that may not
 //!   come back. Where one does not, no other is begun ([`Silent`]).
+//! * [`Post`]: work that stands at a file, whatever it does to it.
 //!
 //! Linux renames and unlinks by name only. [`Folder::exchange`] and [`Folder::remove`] therefore look at what
 //! came out, in a folder where nobody else can exchange it again, and put back what is foreign. Where a folder
@@ -30,6 +31,7 @@ mod own;
 mod remove;
 mod silence;
 mod special;
+mod standing;
 
 pub use change::{
     remove_attribute, set_attribute, set_flags, set_mode, set_owner, take_flags, writable,
@@ -42,8 +44,11 @@ pub use own::{
 };
 pub use silence::{
     Silent, ask, bounded, canonicalize, give_up, is_any_silent, is_file, is_folder, is_silence,
-    is_silent, look, metadata, silent_at, silent_places, symlink_metadata, unanswered, watch,
+    is_silent, look, metadata, place_of, silent_at, silent_places, symlink_metadata, unanswered,
+    watch,
 };
+
+pub use standing::{Post, Standing};
 
 #[cfg(test)]
 pub(crate) use silence::slow_down;

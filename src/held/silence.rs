@@ -22,7 +22,7 @@ use std::time::Duration;
 /// How often calls that are under way are looked through.
 const TICK: Duration = Duration::from_secs(1);
 /// A call that has stood for so many ticks makes its place silent.
-const SILENT_AFTER: u64 = 5;
+pub(super) const SILENT_AFTER: u64 = 5;
 /// Others wait for a call that has stood for so many.
 const SLOW_AFTER: u64 = 2;
 
@@ -106,6 +106,13 @@ pub fn silent_at(thread: ThreadId) -> Option<PathBuf> {
     let table = table();
     let mut own = table.calls.values().filter(|c| c.thread == thread);
     own.find(|c| c.silent).map(|c| c.file.clone())
+}
+
+/// The file at which a thread looks just now.
+pub(super) fn under_way(thread: ThreadId) -> Option<PathBuf> {
+    let table = table();
+    let mut own = table.calls.values().filter(|c| c.thread == thread);
+    own.next_back().map(|c| c.file.clone())
 }
 
 /// The places that do not answer, each with the file that showed it.
@@ -321,6 +328,8 @@ fn watching_ticks() {
         for call in table.calls.values_mut().filter(slow) {
             stand(call, now - call.since >= SILENT_AFTER);
         }
+        drop(table);
+        super::standing::tick();
     }
 }
 
@@ -357,7 +366,8 @@ fn stand(call: &mut Standing, silent: bool) {
 }
 
 /// Where else a look would stand too. Asks the kernel's own list of mounts only.
-fn place_of(file: &Path) -> PathBuf {
+#[must_use]
+pub fn place_of(file: &Path) -> PathBuf {
     let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
     match mount_of(&mounts, file) {
         Some((mount, kind)) if is_served(&kind) => mount,

@@ -27,6 +27,8 @@ pub(super) struct Live {
 struct Now {
     percent: u8,
     status: Text,
+    /// What it waits for, in place of the status.
+    stands: Option<Text>,
     cancel: Option<CancelRequest>,
     committed: bool,
     /// How and when it has ended, as long as the store does not take that.
@@ -42,6 +44,7 @@ impl Live {
             now: Mutex::new(Now {
                 percent: job.percent,
                 status: job.status.clone(),
+                stands: None,
                 cancel: job.cancel.clone(),
                 committed: !job.cancellable,
                 end: None,
@@ -60,11 +63,16 @@ impl Live {
         now.status = status;
     }
 
+    /// Waits for this, or for nothing any more.
+    pub(super) fn stands(&self, at: Option<Text>) {
+        self.now().stands = at;
+    }
+
     /// Writes this moment into a copy of the stored job.
     pub(super) fn show(&self, job: &mut Job) {
         let now = self.now();
         job.percent = job.percent.max(now.percent);
-        job.status = now.status.clone();
+        job.status = now.stands.as_ref().unwrap_or(&now.status).clone();
         job.cancellable = !now.committed;
         job.cancel.clone_from(&now.cancel);
     }

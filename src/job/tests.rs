@@ -175,6 +175,20 @@ async fn progress_never_goes_back_and_stays_below_100() {
 }
 
 #[tokio::test]
+async fn what_a_job_waits_for_is_its_status_until_it_waits_no_more() {
+    let house = House::new();
+    let worker = house.start().await;
+    let shown = || house.jobs.get(worker.id()).unwrap();
+    worker.progress(10, words("on"));
+    worker.stands(Some(words("file")));
+    worker.progress(20, words("further"));
+    assert_eq!((shown().percent, shown().status), (20, words("file")));
+    worker.stands(None);
+    assert_eq!(shown().status, words("further"));
+    worker.complete(words("done"), Vec::new()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_cancel_after_the_commit_point_or_the_end_is_too_late() {
     let house = House::new();
     let worker = house.start().await;

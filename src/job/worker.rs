@@ -30,6 +30,11 @@ impl Worker {
         self.live.progress(percent, status);
     }
 
+    /// Shows what the job waits for in place of its status, or that it waits no more.
+    pub fn stands(&self, at: Option<Text>) {
+        self.live.stands(at);
+    }
+
     /// Has someone asked to stop? How and who.
     #[must_use]
     pub fn cancelled(&self) -> Option<(CancelKind, String)> {

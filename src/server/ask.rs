@@ -1,5 +1,6 @@
 //! What is asked of the server that runs on a data directory, or done here where none does: the history, lock-outs.
 
+use std::io;
 use std::path::Path;
 
 use crate::clock::SystemClock;
@@ -65,14 +66,22 @@ fn is_served(data_dir: &Path) -> Result<bool, StartError> {
 pub(super) async fn ask(data_dir: &Path, wish: Wish, tell: Tell) -> Result<Answer, StartError> {
     let data_dir = data_dir.to_owned();
     let asked = tokio::task::spawn_blocking(move || {
-        line::ask(&data_dir, wish, &tell).map_err(|error| {
-            StartError::Busy(format!(
-                "data directory {} is in use, and no server answers in it: {error}",
-                data_dir.display()
-            ))
-        })
+        line::ask(&data_dir, wish, &tell).map_err(|error| unanswered(&data_dir, &error))
     });
     asked.await.map_err(StartError::failed)?
+}
+
+/// Why who has the data directory does not answer, as far as its lock tells.
+pub(super) fn unanswered(data_dir: &Path, error: &io::Error) -> StartError {
+    let holder = match DirectoryLock::is_free(data_dir) {
+        // The kernel alone is left of it, and no socket answers for that.
+        Err(busy @ LockError::Busy { ending: true, .. }) => {
+            return StartError::Busy(busy.to_string());
+        }
+        Err(busy @ LockError::Busy { .. }) => busy.to_string(),
+        _ => format!("data directory {} was in use", data_dir.display()),
+    };
+    StartError::Busy(format!("{holder}; no server answers in it: {error}"))
 }
 
 /// Where no progress is wanted.

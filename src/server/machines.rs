@@ -24,7 +24,7 @@ use crate::snapshot::{RecordedSets, needing};
 use crate::store::Store;
 use crate::store::lock::{DirectoryLock, LockError};
 
-use super::ask::{nobody, unexpected};
+use super::ask::{nobody, unanswered, unexpected};
 use super::{StartError, existing_data_dir, identity, make_data_dir, relocate, take_store};
 
 /// How long what files tell of recorded active files is waited for.
@@ -216,7 +216,7 @@ fn tell(data_dir: &Path) {
 pub fn remove_machine(data_dir: &Path, id: VmId) -> Result<(), StartError> {
     let store = match take_store(data_dir) {
         Ok(store) => store,
-        Err(StartError::Busy(why)) => return ask_to_remove(data_dir, id, &why),
+        Err(StartError::Busy(_)) => return ask_to_remove(data_dir, id),
         Err(other) => return Err(other),
     };
     relocate::writable(&existing_data_dir(data_dir)?)?;
@@ -225,13 +225,11 @@ pub fn remove_machine(data_dir: &Path, id: VmId) -> Result<(), StartError> {
     bounded(move || import::remove(&data_dir, id, |id| needing(&state, id)))
 }
 
-fn ask_to_remove(data_dir: &Path, machine: VmId, busy: &str) -> Result<(), StartError> {
+fn ask_to_remove(data_dir: &Path, machine: VmId) -> Result<(), StartError> {
     match line::ask(data_dir, Wish::Remove { machine }, &nobody()) {
         Ok(Answer::Done(_)) => Ok(()),
         Ok(Answer::Error(why)) => Err(StartError::Failed(why)),
         Ok(other) => Err(unexpected(other)),
-        Err(error) => Err(StartError::Busy(format!(
-            "{busy}; it does not answer: {error}"
-        ))),
+        Err(error) => Err(unanswered(data_dir, &error)),
     }
 }

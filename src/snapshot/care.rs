@@ -271,7 +271,7 @@ impl Coordinator {
             released.mark_unchanged();
             match self.core.members.holder(Resource::Machine(machine)) {
                 None => return Ok(()),
-                Some(holder) if holder.stuck || holder.waits => return Err(holder.doing.render()),
+                Some(holder) if holder.cannot_end() => return Err(holder.told().render()),
                 Some(_) => {}
             }
             let _looked = tokio::time::timeout(LOOK, released.changed()).await;

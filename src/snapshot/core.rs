@@ -139,6 +139,6 @@ impl Core {
             }
         };
         text.with("job", busy.holder.job)
-            .with("doing", &busy.holder.doing)
+            .with("doing", busy.holder.told())
     }
 }

@@ -1,6 +1,7 @@
 //! Who holds which machine, set or collection in this process: leases, exclusive or shared, never queued.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -34,6 +35,32 @@ pub struct Holder {
     pub waits: bool,
     /// It only looks, and is done in a moment.
     pub brief: bool,
+    /// Files that do not answer and that it waits for, each by a number of its own.
+    pub stands: BTreeMap<u64, Stand>,
+}
+
+impl Holder {
+    /// Nobody knows when it can end.
+    #[must_use]
+    pub fn cannot_end(&self) -> bool {
+        self.stuck || self.waits || !self.stands.is_empty()
+    }
+
+    /// What it is doing, or the file that it waits for.
+    #[must_use]
+    pub fn told(&self) -> &Text {
+        let first = self.stands.values().next();
+        first.map_or(&self.doing, |stand| &stand.text)
+    }
+}
+
+/// A wait for a file that does not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stand {
+    /// The files, one of which it is; none is known of one that is being closed.
+    pub files: Vec<PathBuf>,
+    /// In words.
+    pub text: Text,
 }
 
 /// A lease was refused.
@@ -99,6 +126,7 @@ impl Members {
             stuck: false,
             waits: false,
             brief: wanted.iter().any(|(_, mode)| *mode == Mode::Brief),
+            stands: BTreeMap::new(),
         };
         table.jobs.insert(job, holder);
         Ok(Lease {
@@ -115,7 +143,7 @@ impl Members {
         table.jobs.get(&job).cloned()
     }
 
-    /// Everyone who cannot end now, each with what it holds.
+    /// Everyone who cannot end now, or waits for a file that does not answer, each with what it holds.
     #[must_use]
     pub fn stuck(&self) -> Vec<(Holder, Vec<Resource>)> {
         let table = self.lock();
@@ -123,8 +151,9 @@ impl Members {
             let of = table.held.iter().filter(|(_, by)| by.contains_key(job));
             of.map(|(resource, _)| *resource).collect()
         };
-        let stuck = table.jobs.iter().filter(|(_, h)| h.stuck || h.waits);
+        let stuck = table.jobs.iter();
         stuck
+            .filter(|(_, h)| h.cannot_end())
             .map(|(job, holder)| (holder.clone(), held(job)))
             .collect()
     }
@@ -175,6 +204,18 @@ impl Lease {
         }
     }
 
+    /// Says that the holder waits for a file that does not answer, under a number of this wait, or that it does no more.
+    /// What it is told to wait for since, if for anything.
+    pub fn stands(&self, number: u64, stand: Option<Stand>) -> Option<Text> {
+        let mut table = self.members.lock();
+        let holder = table.jobs.get_mut(&self.job)?;
+        match stand {
+            Some(stand) => drop(holder.stands.insert(number, stand)),
+            None => drop(holder.stands.remove(&number)),
+        }
+        holder.stands.values().next().map(|s| s.text.clone())
+    }
+
     /// Says that the holder cannot end now, and why.
     pub fn stuck(&self, why: Text) {
         if let Some(holder) = self.members.lock().jobs.get_mut(&self.job) {
@@ -200,7 +241,7 @@ impl Drop for Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::catalog::snapshot::WORKING;
+    use crate::text::catalog::snapshot::{FILE_SILENT, WORKING};
 
     fn job(n: u128) -> JobId {
         JobId::from_u128(n)
@@ -259,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_quotes_what_the_holder_does_now() {
+    fn a_refusal_quotes_what_the_holder_does_now_or_waits_for() {
         let members = Members::default();
         let lease = members
             .lease(job(1), WORKING.text(), &[(machine(1), Mode::Exclusive)])
@@ -270,6 +311,18 @@ mod tests {
         }
         .text();
         lease.doing(text.clone());
-        assert_eq!(members.holder(machine(1)).unwrap().doing, text);
+        let told = || members.holder(machine(1)).unwrap().told().clone();
+        assert_eq!(told(), text);
+        let stand = |text: Text| {
+            let files = vec!["/images/a.raw".into()];
+            Some(Stand { files, text })
+        };
+        let [first, second] = ["a", "b"].map(|file| FILE_SILENT.with("file", file));
+        lease.stands(7, stand(second.clone()));
+        assert_eq!(lease.stands(5, stand(first.clone())), Some(first.clone()));
+        assert_eq!((told(), members.stuck().len()), (first, 1));
+        assert_eq!(lease.stands(5, None), Some(second));
+        assert_eq!(lease.stands(7, None), None);
+        assert_eq!((told(), members.stuck().len()), (text, 0));
     }
 }

@@ -47,7 +47,7 @@ pub use damage::{DamagedDisk, is_changed, look as seal_now};
 pub use destroy::{DestroyRequest, Hidden};
 pub use export::{ExportRefused, ExportRequest, Exports};
 pub use forgotten::Forgotten;
-pub use members::{Busy, Holder, Lease, Members, Mode, Resource};
+pub use members::{Busy, Holder, Lease, Members, Mode, Resource, Stand};
 pub use recorded::{Away, Differing, compare};
 pub use recovery::{InFlight, Recovered, RecoveryError, Stuck};
 pub use tops::RecordedSets;

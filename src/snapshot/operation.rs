@@ -5,18 +5,20 @@ use std::collections::btree_map::Entry;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::watch;
+use tokio::task::JoinError;
 
 use crate::engine::drivers::Drivers;
 use crate::engine::locks::ImageLock;
 use crate::engine::place::Place;
 use crate::engine::{Compute, EngineError, EngineErrorKind, Hold};
 use crate::failpoint::FailedOnOrder;
+use crate::held::{Post, Standing};
 use crate::id::{SetId, VmId};
 use crate::inventory::{JobError, Machine};
 use crate::job::Worker;
@@ -24,7 +26,7 @@ use crate::snapshot::core::Core;
 use crate::snapshot::destroy::Unreached;
 use crate::snapshot::journal::{Journal, Record, WriteError};
 use crate::snapshot::kind::{Kind, PartWork, Step, WholeWork, Work};
-use crate::snapshot::members::Lease;
+use crate::snapshot::members::{Lease, Stand};
 use crate::store::{State, StoreError};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -34,6 +36,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 /// So often it waits, about 4 s in all, for the folder of an image before what it has made there is left to others. The
 /// process that planned holds the folder; another one, after a death, finds it or does not.
 pub(crate) const PATIENT: u32 = 4;
+/// How often it is looked whether a thread stands at a file that does not answer.
+const GLANCE: Duration = Duration::from_millis(500);
 /// ErrorCode of a job that failed; a kind may have another.
 const FAILED: u16 = 2;
 /// ErrorCode of a job that was cancelled.
@@ -373,7 +377,9 @@ impl<K: Kind> Operation<K> {
                     if or_none && (stop.load(Ordering::SeqCst) || operation.is_cancelled()) {
                         return None;
                     }
-                    let work = tokio::task::spawn_blocking(move || operation.one(n, run));
+                    let name = operation.kind.parts().get(n).map_or("", K::name).to_owned();
+                    let doing = Arc::clone(&operation);
+                    let work = operation.blocking(&name, move || doing.one(n, run));
                     Some((n, work.await))
                 }
             })
@@ -412,8 +418,7 @@ impl<K: Kind> Operation<K> {
     /// Does what is one thing for all parts.
     async fn whole(self: &Arc<Self>, run: WholeWork<K>) -> Result<(), Trouble> {
         let operation = Arc::clone(self);
-        let work = tokio::task::spawn_blocking(move || run(&operation)).await;
-        match work {
+        match self.blocking("", move || run(&operation)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if error.kind == EngineErrorKind::Broken => {
                 Err(Trouble::Broken(error.to_string()))
@@ -423,6 +428,68 @@ impl<K: Kind> Operation<K> {
                 tracing::error!(%panicked, "A step panicked");
                 Err(Trouble::Wait(texts::INTERNAL.text()))
             }
+        }
+    }
+
+    /// Has work done on a thread that may wait for files, and tells when it stands at one that does not answer, and when
+    /// it does no more. It is of this machine, or of all.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        machine: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let post = Post::default();
+        let at = post.clone();
+        let mut work = tokio::task::spawn_blocking(move || at.attend(work));
+        let mut told = None;
+        loop {
+            let done = tokio::time::timeout(GLANCE, &mut work).await;
+            let now = post.standing();
+            if now != told {
+                self.stands(number, machine, now.as_ref());
+                told = now;
+            }
+            if let Ok(done) = done {
+                return done;
+            }
+        }
+    }
+
+    /// Tells that a thread of its stands, or that it does no more, under a number of this wait.
+    fn stands(&self, number: u64, machine: &str, standing: Option<&Standing>) {
+        let (set, job) = (self.set(), self.kind.job());
+        let all = || self.kind.machines().join(", ");
+        let machines = if machine.is_empty() {
+            all()
+        } else {
+            machine.to_owned()
+        };
+        let stand = standing.map(|standing| {
+            let files = standing.files.iter().map(|f| f.display().to_string());
+            let files = files.collect::<Vec<_>>().join(" or ");
+            let file = match files.is_empty() {
+                true => texts::ONE_OF_FILES.text().render(),
+                false => files,
+            };
+            tracing::warn!(%job, %set, %machines, %file, "An operation waits for a file that does not answer");
+            let text = match machine {
+                "" => texts::STANDS_AT_ONE.with("file", file),
+                machine => texts::STANDS.with("machine", machine).with("file", file),
+            };
+            let files = standing.files.clone();
+            Stand { files, text }
+        });
+        if stand.is_none() {
+            tracing::warn!(%job, %set, %machines, "The file that an operation waited for answers again");
+        }
+        let first = self.lease.stands(number, stand);
+        if let Some(why) = &first {
+            self.verdict.send_replace(Verdict::Waiting(why.clone()));
+        }
+        if let Some(worker) = &self.worker {
+            worker.stands(first);
         }
     }
 
@@ -438,13 +505,13 @@ impl<K: Kind> Operation<K> {
 
     async fn append(self: &Arc<Self>, record: Record) -> Result<(), Trouble> {
         let operation = Arc::clone(self);
-        let append = tokio::task::spawn_blocking(move || operation.journal().append(&record));
+        let append = self.blocking("", move || operation.journal().append(&record));
         Ok(append.await.map_err(panicked)??)
     }
 
     async fn clear(self: &Arc<Self>) -> Result<(), Trouble> {
         let operation = Arc::clone(self);
-        let remove = tokio::task::spawn_blocking(move || operation.journal().remove());
+        let remove = self.blocking("", move || operation.journal().remove());
         Ok(remove.await.map_err(panicked)??)
     }
 
@@ -561,7 +628,7 @@ impl<K: Kind> Operation<K> {
     /// Lets go of the images, but for what the set keeps; on a thread that may wait for them.
     async fn let_go(self: &Arc<Self>) -> Result<(), Trouble> {
         let operation = Arc::clone(self);
-        let gone = tokio::task::spawn_blocking(move || {
+        let gone = self.blocking("", move || {
             let holds = std::mem::take(&mut *operation.holds());
             let frozen = &operation.core.deps.frozen;
             frozen.take_over(holds.into_values(), &operation.kind.keeps());
@@ -578,7 +645,7 @@ impl<K: Kind> Operation<K> {
         if holds.is_empty() {
             return;
         }
-        let dropped = tokio::task::spawn_blocking(move || drop(holds));
+        let dropped = self.blocking("", move || drop(holds));
         if let Err(panicked) = dropped.await {
             tracing::error!(%panicked, "Letting go of images panicked");
         }
@@ -632,6 +699,6 @@ fn member_done<K: Kind>(step: &Step<K>, name: &str, count: usize, of: usize) -> 
     clippy::needless_pass_by_value,
     reason = "the form that map_err asks for"
 )]
-fn panicked(error: tokio::task::JoinError) -> Trouble {
+fn panicked(error: JoinError) -> Trouble {
     Trouble::Broken(format!("writing the journal: {error}"))
 }

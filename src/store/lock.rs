@@ -26,6 +26,8 @@ pub enum LockError {
         directory: PathBuf,
         /// `process N`, or `another process` if it did not say.
         holder: String,
+        /// It has ended, and only the kernel has not closed all its files yet.
+        ending: bool,
     },
     /// The lock file cannot be made, opened or locked.
     #[error("{file}: {source}", file = .file.display())]
@@ -53,9 +55,12 @@ impl DirectoryLock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
+                let directory = directory.to_path_buf();
+                let (holder, ending) = holder(&mut file);
                 return Err(LockError::Busy {
-                    directory: directory.to_path_buf(),
-                    holder: holder(&mut file),
+                    directory,
+                    holder,
+                    ending,
                 });
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
@@ -93,19 +98,23 @@ impl DirectoryLock {
     }
 }
 
-fn holder(file: &mut File) -> String {
+/// Who has it, and whether that is ending.
+fn holder(file: &mut File) -> (String, bool) {
     let mut text = String::new();
     let pid: Option<u32> = file
         .read_to_string(&mut text)
         .ok()
         .and_then(|_| text.trim().parse().ok());
     match pid {
-        None => "another process".to_owned(),
-        Some(pid) if is_ending(pid) => format!(
-            "process {pid}, which has ended but for files that the kernel cannot close, as where they lie does not \
-             answer: mend it or unmount it by force"
-        ),
-        Some(pid) => format!("process {pid}"),
+        None => ("another process".to_owned(), false),
+        Some(pid) if is_ending(pid) => {
+            let holder = format!(
+                "process {pid}, which has ended but for files that the kernel cannot close, as where they lie does not \
+                 answer: mend it or unmount it by force"
+            );
+            (holder, true)
+        }
+        Some(pid) => (format!("process {pid}"), false),
     }
 }
 

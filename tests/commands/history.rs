@@ -1,10 +1,12 @@
 //! `groupshot history`: how operations ended, from a running server and without one; what the log says of it.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use crate::support::server::{Options, Server, add_user, run_in};
+use crate::support::server::{Options, Server, add_user, run_in, text};
 
 use super::{code, fails, json, ok};
 
@@ -120,4 +122,20 @@ fn the_history_of_a_copy_is_refused() {
         "is not the one that its directory.json was made for",
     );
     ok(&run_in(&data, &["history"], ""));
+}
+
+#[test]
+fn a_server_that_has_no_place_left_says_so_at_once() {
+    let server = Server::start(&[]);
+    let come = || UnixStream::connect(server.data.join("groupshot.sock")).unwrap();
+    let crowd: Vec<_> = (0..16).map(|_| come()).collect();
+    let out = server.local(&["history"]);
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("busy with 16 other requests"), "{said}");
+    drop(crowd);
+    let begun = Instant::now();
+    while !server.local(&["history"]).status.success() {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    }
 }

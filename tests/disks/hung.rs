@@ -233,6 +233,11 @@ fn a_server_that_is_told_to_end_does_and_keeps_its_data_directory_until_the_kern
         let second = scene.site.try_serve(&[]).map(drop).unwrap_err();
         let told = second.contains("exit status: 4") && second.contains("has ended but for files");
         assert!(told, "{second}");
+        for command in ["doctor", "history"] {
+            let (done, told) = local(&scene.site, &[command]);
+            let same = told.contains("has ended but for files") && !told.contains("no server");
+            assert!(!done && same, "{command}: {told}");
+        }
         let unmounted = Command::new("umount")
             .args(["-f", "-l"])
             .arg(&scene.served.file)

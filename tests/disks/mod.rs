@@ -16,5 +16,6 @@ mod progress;
 mod refuse;
 mod restored;
 mod scene;
+mod stands;
 mod tops;
 mod trouble;

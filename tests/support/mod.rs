@@ -5,6 +5,7 @@ pub(crate) mod fuse;
 pub(crate) mod gate;
 pub(crate) mod http;
 pub(crate) mod pki;
+pub(crate) mod remote;
 pub(crate) mod server;
 pub(crate) mod site;
 pub(crate) mod tools;

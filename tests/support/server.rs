@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// User and password of every test server.
@@ -21,6 +22,8 @@ pub(crate) struct Server {
     pub(crate) secure: Option<(SocketAddr, String)>,
     /// Its data directory.
     pub(crate) data: PathBuf,
+    /// What it has logged.
+    log: Arc<Mutex<String>>,
     _own: Option<tempfile::TempDir>,
 }
 
@@ -97,12 +100,19 @@ impl Server {
         // Both pipes are drained for ever, or the server would stall when they are full.
         std::thread::spawn(move || lines.for_each(drop));
         let stderr = child.stderr.take().unwrap();
-        std::thread::spawn(move || BufReader::new(stderr).lines().for_each(drop));
+        let log = Arc::<Mutex<String>>::default();
+        let logged = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                *logged.lock().unwrap() += &(line + "\n");
+            }
+        });
         Ok(Self {
             child,
             address,
             secure,
             data,
+            log,
             _own: own,
         })
     }
@@ -116,6 +126,11 @@ impl Server {
     pub(crate) fn secure_url(&self) -> String {
         let (address, _) = self.secure.as_ref().unwrap();
         format!("https://localhost:{}/wsman", address.port())
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
     }
 
     /// Its process id.

@@ -154,6 +154,16 @@ impl Site {
         })
     }
 
+    /// The server with this configuration file and fail point.
+    pub(crate) fn serve_at(&self, config: &str, failpoint: &str) -> Result<Server, String> {
+        Server::try_with(&Options {
+            args: &["--config", config],
+            env: &[("GROUPSHOT_FAILPOINTS", failpoint)],
+            data: Some(&self.data),
+            ..Options::default()
+        })
+    }
+
     /// A configuration file that holds `text`.
     pub(crate) fn configuration(&self, text: &str) -> PathBuf {
         let file = self._home.path().join("groupshot.toml");

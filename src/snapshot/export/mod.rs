@@ -22,7 +22,7 @@ use crate::held::{self, Identity};
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Affected, JobKind, Service, SnapshotSet};
 use crate::job::NewJob;
-use crate::snapshot::accept;
+use crate::snapshot::accept::{self, Unanswered};
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
@@ -244,12 +244,16 @@ async fn check(
         exported: core.deps.clock.now(),
         owner: request.owner,
     };
-    let shared = Arc::clone(&core);
+    let (shared, root) = (Arc::clone(&core), intent.directory.clone());
     let checked = accept::answered(move || {
         if intent.storage {
             answering(&shared, &intent.set)?;
         }
-        let unusable = |e| ExportRefused::InvalidParameter(intent.directory.refusal(&e));
+        // As where a thread was left behind at it: one cause has one code.
+        let unusable = |e| match held::is_silence(&e) {
+            true => ExportRefused::InvalidState(intent.directory.refusal(&e)),
+            false => ExportRefused::InvalidParameter(intent.directory.refusal(&e)),
+        };
         let place = intent.directory.open().map_err(unusable)?;
         let resource = Resource::Export(intent.set.id, place.key().map_err(unusable)?);
         if place.has(&intent.target()).map_err(unusable)? {
@@ -264,6 +268,11 @@ async fn check(
         Ok((intent, resource))
     });
     checked.await.unwrap_or_else(|error| {
+        if let Unanswered::Silent(file) = &error
+            && file.starts_with(&root.root)
+        {
+            return Err(ExportRefused::InvalidState(root.silent()));
+        }
         Err(match error.refused(&core) {
             Refused::Failed(text) => ExportRefused::Failed(text),
             other => ExportRefused::InvalidState(other.text().clone()),

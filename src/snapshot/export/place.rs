@@ -135,12 +135,18 @@ impl Directory {
         }
     }
 
+    /// That it does not answer, for the client.
+    pub(crate) fn silent(&self) -> Text {
+        texts::FILE_SILENT.with("file", self.path().display())
+    }
+
     /// Why it cannot be used, for the client.
     pub(crate) fn refusal(&self, error: &io::Error) -> Text {
         let directory = self.path();
         let directory = directory.display();
         let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
         match error.kind() {
+            _ if held::is_silence(error) => self.silent(),
             io::ErrorKind::NotFound => texts::EXPORT_MISSING.with("directory", directory),
             io::ErrorKind::NotADirectory => texts::EXPORT_NO_DIRECTORY.with("directory", directory),
             // EXDEV: the way leaves the root; ELOOP: it never ends.

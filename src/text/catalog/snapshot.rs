@@ -29,6 +29,9 @@ super::messages! {
     MEMBER_TROUBLE = "snapshot.member-trouble", "machine {machine} cannot be used as it is: {cause}";
     MEMBER_SILENT = "snapshot.member-silent", "machine {machine}: {file} does not answer: the server or process behind it, or the connection to it, hangs; repair or unmount it, or wait";
     FILE_SILENT = "snapshot.file-silent", "{file} does not answer: the server or process behind it, or the connection to it, hangs; repair or unmount it, or wait";
+    STANDS = "snapshot.stands", "machine {machine}: waiting for {file}, which does not answer: the server or process behind it, or the connection to it, hangs, or its file system is frozen";
+    STANDS_AT_ONE = "snapshot.stands-at-one", "waiting for {file}, which does not answer: the server or process behind it, or the connection to it, hangs, or its file system is frozen";
+    ONE_OF_FILES = "snapshot.one-of-files", "a file";
     FILE_IN_USE = "snapshot.file-in-use", "waiting until job {job} no longer uses {file}: {doing}";
     ORDERED = "snapshot.ordered", "{cause}";
     INTERNAL = "snapshot.internal", "the work ended without a result; the log of the server tells more";

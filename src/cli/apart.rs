@@ -1,0 +1,101 @@
+//! Commands that look at files of machines, in a process that is left behind where such a look does not come back.
+//!
+//! A thread that stands in a call on a hung mount keeps its process, whatever that is told: it has printed its result and
+//! is there until the mount answers, and so is whoever waits for it. So these commands are done in a process of their
+//! own. It says that it is through and how, and is waited for a moment longer, for what it lets go when it ends.
+
+use std::env;
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, raise};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::set_parent_process_death_signal;
+
+use crate::held;
+
+/// Names the descriptor on which the process that does it says how it went.
+const THROUGH: &str = "GROUPSHOT_THROUGH";
+/// How long a process that is through may take to end.
+const ENDING: Duration = Duration::from_secs(1);
+/// What is opened is there.
+const MODE: u32 = 0o600;
+/// How often it is looked whether it has.
+const GLANCE: Duration = Duration::from_millis(1);
+
+/// Has the command that this process was started for done in another one, and gives its exit code; `None` in that
+/// other one.
+///
+/// # Errors
+/// There can be none.
+pub(super) fn done() -> io::Result<Option<ExitCode>> {
+    if env::var_os(THROUGH).is_some() {
+        // What is left behind ends with who asked for it, as soon as it can.
+        set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        return Ok(None);
+    }
+    let (mut told, tell) = io::pipe()?;
+    fcntl_setfd(&tell, FdFlags::empty())?;
+    let mut child = Command::new("/proc/self/exe")
+        .args(env::args_os().skip(1))
+        .env(THROUGH, tell.as_raw_fd().to_string())
+        .spawn()?;
+    drop(tell);
+    let mut code = [0];
+    match told.read(&mut code)? {
+        0 => ended(&mut child).map(Some),
+        _ => {
+            let [code] = code;
+            leave(&mut child)?;
+            Ok(Some(ExitCode::from(code)))
+        }
+    }
+}
+
+/// Waits a moment for the end of a process that is through.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this process does nothing else, and shows the time to nobody"
+)]
+fn leave(child: &mut Child) -> io::Result<()> {
+    let begun = Instant::now();
+    while child.try_wait()?.is_none() && begun.elapsed() < ENDING {
+        thread::sleep(GLANCE);
+    }
+    Ok(())
+}
+
+/// The end of a process that has not said how it went, as an end of this one.
+fn ended(child: &mut Child) -> io::Result<ExitCode> {
+    let status = child.wait()?;
+    if let Some(signal) = status.signal() {
+        raise(Signal::try_from(signal)?)?;
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Says that the command is through with this exit code, if somebody waits for that. Nothing more can be printed.
+pub(super) fn through(code: u8) {
+    let Some(number) = env::var(THROUGH).ok().and_then(|n| n.parse::<u32>().ok()) else {
+        return;
+    };
+    let said = || {
+        io::stdout().flush()?;
+        // Whoever reads what was printed waits for its end, which a thread that stands would keep open.
+        let null = held::append(Path::new("/dev/null"), MODE)?;
+        dup2_stdin(&null)?;
+        dup2_stdout(&null)?;
+        dup2_stderr(&null)?;
+        let line = PathBuf::from(format!("/proc/self/fd/{number}"));
+        held::append(&line, MODE)?.write_all(&[code])
+    };
+    // Else it is waited for to its end.
+    let _heard = said();
+}
