@@ -69,7 +69,7 @@ pub struct Busy {
     /// What is held.
     pub resource: Resource,
     /// By whom.
-    pub holder: Holder,
+    pub holder: Box<Holder>,
 }
 
 /// How a resource is wanted.
@@ -111,10 +111,8 @@ impl Members {
         let mut table = self.lock();
         for (resource, mode) in wanted {
             if let Some(holder) = table.conflict(*resource, *mode, job) {
-                return Err(Busy {
-                    resource: *resource,
-                    holder,
-                });
+                let (resource, holder) = (*resource, Box::new(holder));
+                return Err(Busy { resource, holder });
             }
         }
         for (resource, mode) in wanted {
