@@ -18,6 +18,7 @@ mod local;
 mod manual;
 mod naming;
 mod output;
+mod prompt;
 mod quickstart;
 mod rebuild;
 mod relocate;
