@@ -1,6 +1,5 @@
 //! `groupshot user …`: who may call, and with which role. A running server sees a change within a second.
 
-use std::io::ErrorKind;
 use std::net::IpAddr;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -11,7 +10,7 @@ use crate::doctor::line::Unlock;
 use crate::handler::Role;
 use crate::server;
 
-use super::failure::{Exit, Failure};
+use super::failure::Failure;
 use super::local::DataDir;
 use super::output::{Output, table};
 use super::remote::{block_on, new_password};
@@ -179,14 +178,6 @@ fn address(text: &str) -> Result<IpAddr, String> {
 
 impl From<UserError> for Failure {
     fn from(error: UserError) -> Self {
-        let exit = match &error {
-            UserError::Io { source, .. } => match source.kind() {
-                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Exit::Busy,
-                _ => Exit::Failed,
-            },
-            UserError::Changed(_) | UserError::Malformed { .. } => Exit::Config,
-            _ => Exit::Failed,
-        };
-        Self::new(exit, error)
+        server::StartError::from(error).into()
     }
 }

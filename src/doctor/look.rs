@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -251,7 +252,8 @@ impl Doctor {
     fn without_tops(&self, file: &Path) -> Option<VmId> {
         let machine = file.parent().and_then(Path::file_name)?.to_str()?;
         let machine = machine.parse().ok()?;
-        let gone = || !file.exists() || definition::is_damaged(file);
+        let is_away = || file.try_exists().is_ok_and(|there| !there);
+        let gone = || is_away() || definition::is_damaged(file);
         let gone =
             file.ends_with(definition::TOPS) && (gone() || self.deps.compute.is_doubtful(machine));
         gone.then_some(machine)
@@ -311,9 +313,10 @@ impl Doctor {
                     "a snapshot of machine {of}, disk {} needs it: {error}",
                     disk.id
                 );
-                let kind = match held::is_silence(&error) {
-                    true => Kind::Silent,
-                    false => Kind::KeptMissing,
+                let kind = match error.kind() {
+                    _ if held::is_silence(&error) => Kind::Silent,
+                    ErrorKind::NotFound | ErrorKind::NotADirectory => Kind::KeptMissing,
+                    _ => Kind::Unknown,
                 };
                 found.push(ailment(kind, Severity::Error, object, text));
                 continue;

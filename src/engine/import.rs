@@ -343,8 +343,7 @@ fn write_files(
     definition: &Definition,
     tops: &Tops,
 ) -> io::Result<()> {
-    let made = directory.make_new(aside, 0o750)?;
-    directory.hand_over(&made)?;
+    directory.make_new(aside, 0o750)?;
     let folder = directory.path().join(aside);
     let text = toml::to_string(definition).map_err(io::Error::other)?;
     held::replace(&folder.join(DEFINITION), text.as_bytes(), 0o640)?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::{Resource, getrlimit};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use crate::auth::users::{self, UserError};
+use crate::auth::users;
 use crate::clock::SystemClock;
 use crate::config::{AuditTo, Config};
 use crate::held;
@@ -182,13 +182,8 @@ fn writable_parts(data_dir: &Path) -> Result<(), StartError> {
     for name in ["journal", "machines", "sets", "groupshot.db"] {
         let part = data_dir.join(name);
         if part.symlink_metadata().is_ok() {
-            let denied = |e: io::Error| match e.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    StartError::Busy(format!("{}: {e}", part.display()))
-                }
-                _ => StartError::Failed(format!("{}: {e}", part.display())),
-            };
-            permits(&part, Access::WRITE_OK | Access::READ_OK).map_err(denied)?;
+            let permitted = permits(&part, Access::WRITE_OK | Access::READ_OK);
+            permitted.map_err(|e| StartError::file(data_dir, &part, &e))?;
         }
     }
     Ok(())
@@ -217,17 +212,8 @@ fn audit_file(config: &Config) -> Result<(), StartError> {
 
 /// Whether the users can be read.
 fn known_users(data_dir: &Path) -> Result<(), StartError> {
-    users::list(data_dir).map(drop).map_err(no_users)
-}
-
-/// Why users cannot be read.
-pub(super) fn no_users(error: UserError) -> StartError {
-    match error {
-        UserError::Changed(_) | UserError::Malformed { .. } => {
-            StartError::Config(error.to_string())
-        }
-        other => StartError::failed(other),
-    }
+    users::list(data_dir)?;
+    Ok(())
 }
 
 /// Whether it can be listened at all of them at once.

@@ -322,19 +322,6 @@ pub fn move_to_orphans(data_dir: &Path, file: &Path) -> io::Result<PathBuf> {
     move_aside(&sets, below, &data_dir.join(ASIDE))
 }
 
-/// What root has made for a server of another user is that one's.
-fn hand_over(folder: &Path, below: &Path) -> io::Result<()> {
-    let (above, name) = Folder::of(folder)?;
-    let mut here = above.child(&name)?;
-    above.hand_over(&here)?;
-    for name in below.components() {
-        let next = here.child(name.as_os_str())?;
-        here.hand_over(&next)?;
-        here = next;
-    }
-    Ok(())
-}
-
 /// Moves what stands at `below` in one folder of ours to the same place in another, under a number if that is taken.
 fn move_aside(from: &Path, below: &Path, to: &Path) -> io::Result<PathBuf> {
     let name = below.file_name().ok_or(io::ErrorKind::InvalidInput)?;
@@ -343,9 +330,7 @@ fn move_aside(from: &Path, below: &Path, to: &Path) -> io::Result<PathBuf> {
     from.require_private()?;
     let found = from.look(name)?.ok_or(io::ErrorKind::NotFound)?;
     let levels = folder.components().count();
-    let below = to;
     let to = held::make_folders(&to.join(folder), levels + 1)?;
-    hand_over(below, folder)?;
     let new = from.move_numbered(name, &found, &to, name)?;
     Ok(to.path().join(new))
 }

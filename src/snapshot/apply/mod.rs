@@ -8,6 +8,7 @@ mod draft;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -130,9 +131,9 @@ impl Kind for Apply {
         resources(self.intent.set, machines)
     }
 
-    fn shows_commit(&self, core: &Core) -> bool {
+    fn shows_commit(&self, core: &Core) -> io::Result<bool> {
         let mut members = self.intent.members.iter();
-        members.any(|member| {
+        Ok(members.any(|member| {
             let machine = core.deps.compute.machine(member.machine);
             let now = machine.map(|m| m.tops()).unwrap_or_default();
             let mut moved = member.reverts.iter();
@@ -140,7 +141,7 @@ impl Kind for Apply {
                 let active = now.get(&r.disk.id).map(|top| &top.file);
                 r.new_file != r.disk.file && active == Some(&r.new_file)
             })
-        })
+        }))
     }
 
     fn names(&self, named: &mut BTreeSet<PathBuf>) {
