@@ -18,8 +18,8 @@ use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, reflink, space
 use crate::held::{self, Foreign};
 use crate::id::VmId;
 use crate::inventory::{self, Format, Machine, NAME_MAX};
-use crate::text::Text;
 use crate::text::catalog::engine as texts;
+use crate::text::{Text, is_blank};
 use crate::xml;
 
 /// A machine to import.
@@ -79,6 +79,9 @@ pub fn import(
 ) -> Result<Machine, EngineError> {
     if new.name.trim().is_empty() {
         return Err(unsupported(texts::NAME_EMPTY.text()));
+    }
+    if is_blank(&new.name) {
+        return Err(unsupported(texts::NAME_BLANK.text()));
     }
     if inventory::is_too_long(&new.name) {
         return Err(unsupported(texts::NAME_TOO_LONG.with("limit", NAME_MAX)));

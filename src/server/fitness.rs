@@ -1,7 +1,8 @@
 //! What the start of a server refuses, as one list: looked at by `config check`, which changes nothing, and by the
 //! start itself before it begins.
 
-use std::io;
+use std::cell::RefCell;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
@@ -14,13 +15,14 @@ use crate::config::{AuditTo, Config};
 use crate::held;
 use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::sqlite::OpenError;
+use crate::text::size;
 use crate::tls;
 
 use super::run::cannot_listen;
 use super::systemd::Sockets;
 use super::{
-    StartError, enough_files, existing_data_dir, nearest, no_data_dir, records, relocate,
-    require_database, require_stored,
+    StartError, enough_files, existing_data_dir, has_served, nearest, no_data_dir, records,
+    relocate, require_database, require_stored,
 };
 
 /// What was found: why no server starts, the first reason first, and what is not as it was meant.
@@ -44,10 +46,17 @@ struct Look<'a> {
     running: bool,
     /// A server is about to start, and opens the database itself.
     starting: bool,
+    /// What certificates, keys and lists give to think about.
+    told: RefCell<Vec<String>>,
 }
 
 /// One reason for which no server starts.
 type Check = fn(&Look<'_>) -> Result<(), StartError>;
+
+/// What a new data directory takes on the disk, and more.
+const NEW: usize = 1 << 20;
+/// Written at one time to find out whether there is so much.
+const CHUNK: usize = 1 << 16;
 
 /// In the order in which the start comes upon them.
 const CHECKS: &[Check] = &[
@@ -61,6 +70,7 @@ const CHECKS: &[Check] = &[
         }
     },
     |it| there(it, require_database),
+    |it| room(it.data_dir),
     |it| there(it, relocate::writable),
     |it| there(it, writable_parts),
     |it| audit_file(it.config),
@@ -89,6 +99,7 @@ pub fn fitness(config: &Config, data_dir: &Path) -> Fitness {
         secure: true,
         running,
         starting: false,
+        told: RefCell::default(),
     };
     let mut found = Fitness::default();
     let errors = CHECKS.iter().filter_map(|check| check(&look).err());
@@ -98,10 +109,7 @@ pub fn fitness(config: &Config, data_dir: &Path) -> Fitness {
             format!("{text}; whether the addresses are free is not looked at meanwhile")
         }),
     );
-    let directory = data_dir.join("tls");
-    let now = SystemClock::shared().now();
-    let told = tls::check_in(&config.tls.files(), &directory, now);
-    found.warnings.extend(told.unwrap_or_default());
+    found.warnings.append(&mut look.told.borrow_mut());
     found.warnings.extend(misfits(config));
     found
 }
@@ -124,6 +132,7 @@ pub(super) fn require(
         secure: config.listen.https.is_some() || !handed.https.is_empty(),
         running: false,
         starting: true,
+        told: RefCell::default(),
     };
     CHECKS.iter().try_for_each(|check| check(&look))
 }
@@ -162,6 +171,27 @@ fn folder(data_dir: &Path) -> Result<(), StartError> {
 
 fn permits(path: &Path, access: Access) -> io::Result<()> {
     Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
+}
+
+/// Whether there is room for a new database, where there is none yet. One that is there opens on a full disk too.
+fn room(data_dir: &Path) -> Result<(), StartError> {
+    if has_served(data_dir) {
+        return Ok(());
+    }
+    let nearest = nearest(data_dir);
+    let written = held::Folder::follow(nearest).and_then(|folder| {
+        let mut file = folder.nameless(0o600)?;
+        (0..NEW / CHUNK).try_for_each(|_| file.write_all(&[0; CHUNK]))
+    });
+    match written.map_err(|e| (e.kind(), e)) {
+        Err((io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, e)) => {
+            let needed = size(u64::try_from(NEW).unwrap_or_default());
+            let text = format!("{}: a new database needs {needed}: {e}", nearest.display());
+            Err(StartError::Failed(text))
+        }
+        // Not every file system has files without a name; what else is wrong is told by who comes upon it.
+        _ => Ok(()),
+    }
 }
 
 /// Whether no server has it.
@@ -232,7 +262,8 @@ fn certificates(it: &Look<'_>) -> Result<(), StartError> {
         return Ok(());
     }
     let (directory, now) = (it.data_dir.join("tls"), SystemClock::shared().now());
-    tls::check_in(&it.config.tls.files(), &directory, now)?;
+    let told = tls::check_in(&it.config.tls.files(), &directory, now)?;
+    it.told.borrow_mut().extend(told);
     Ok(())
 }
 
