@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use crate::auth::users::{self, UserError};
@@ -50,11 +50,11 @@ pub(super) enum Command {
         force: bool,
     },
     /// End the lock-out of a user, or of an address, after too many wrong passwords.
+    #[command(group(ArgGroup::new("who").args(["name", "address"]).required(true).multiple(true)))]
     Unlock {
         #[command(flatten)]
         data: DataDir,
         /// The user, at all addresses.
-        #[arg(required_unless_present = "address")]
         name: Option<String>,
         /// The address, and all users at it.
         #[arg(long, value_name = "ADDRESS", value_parser = address)]

@@ -33,8 +33,8 @@ pub(super) struct Ailment {
     pub(super) missing: bool,
     /// It is so because a file does not answer.
     pub(super) silent: bool,
-    /// It is so because an image is not taken.
-    refused: bool,
+    /// The image that is not taken, if it is so because of one.
+    refused: Option<PathBuf>,
 }
 
 impl Doctor {
@@ -100,8 +100,15 @@ impl Doctor {
         found.extend(self.damaged());
         found.extend(self.gone());
         found.extend(self.machines());
+        // Why an image is not taken says more than that it cannot be read.
+        let images = found.iter().filter_map(|a| a.refused.as_ref());
+        let images: BTreeSet<_> = images.map(|file| file.display().to_string()).collect();
+        found.retain(|a| {
+            let is_told = || images.contains(&a.finding.object);
+            a.finding.kind != Kind::ImageUnreadable || a.refused.is_some() || !is_told()
+        });
         if at_rest {
-            let refused = found.iter().filter(|a| a.refused);
+            let refused = found.iter().filter(|a| a.refused.is_some());
             let refused: Vec<_> = refused.map(|a| a.finding.clone()).collect();
             found.extend(self.hidden(&refused));
             found.extend(self.leftovers());
@@ -438,7 +445,8 @@ impl Doctor {
                     let (kind, text) = (Kind::ImageUnreadable, error.to_string());
                     let mut unreadable = ailment(kind, Severity::Error, object, text);
                     unreadable.missing = error.kind == EngineErrorKind::Missing;
-                    unreadable.refused = error.kind == EngineErrorKind::Unsupported;
+                    let refused = error.kind == EngineErrorKind::Unsupported;
+                    unreadable.refused = refused.then(|| disk.file.clone());
                     unreadable.silent = error.kind == EngineErrorKind::Silent;
                     found.push(unreadable);
                     continue;
@@ -675,7 +683,7 @@ pub(super) fn ailment(
         cure: None,
         missing: false,
         silent: kind == Kind::Silent,
-        refused: false,
+        refused: None,
     }
 }
 
