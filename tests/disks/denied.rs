@@ -183,7 +183,7 @@ fn what_may_not_be_read_is_told_apart_from_what_is_damaged() {
         in_data("directory.json"),
         in_data("users.json"),
     ] {
-        let before = fs::metadata(&file).expect(&file.display().to_string());
+        let before = fs::metadata(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let before = before.permissions();
         chown(&file, Some(0), Some(0)).unwrap();
         fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
