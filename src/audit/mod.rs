@@ -121,6 +121,13 @@ pub enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         of: Option<String>,
     },
+    /// The operator has taken a machine out of the library.
+    MachineRemoved {
+        /// Its id.
+        machine: String,
+        /// Its name.
+        name: &'a str,
+    },
     /// The operator said that such a disk is good as it is.
     DamageAccepted {
         /// Id of the set.

@@ -7,7 +7,7 @@ use crate::client::{Client, Object, Reference, Value};
 use super::actives::{Before, Changed};
 use super::failure::Failure;
 use super::job;
-use super::output::Output;
+use super::output::{Output, one_line};
 
 /// Calls a method. A return value other than these is a failure; its reason stands in the job that came with it, if
 /// one did.
@@ -66,8 +66,34 @@ pub(super) async fn ended(
     done: impl FnOnce() -> String,
 ) -> Result<(), Failure> {
     match followed(client, answer, no_wait, output, &result).await? {
-        true => output.result(result, done),
-        false => output.result(result, || running(answer)),
+        Some(status) => {
+            let more = further(&status);
+            output.result(with(result, "status", status.as_str().into()), || {
+                format!("{}{more}", done())
+            })
+        }
+        None => output.result(result, || running(answer)),
+    }
+}
+
+/// The object with one more field.
+fn with(mut object: Json, name: &str, value: Json) -> Json {
+    if let Json::Object(fields) = &mut object {
+        fields.insert(name.to_owned(), value);
+    }
+    object
+}
+
+/// What the last status of a job tells beyond that all is done, as a line of its own: what was left out, kept or lost.
+fn further(status: &str) -> String {
+    let clauses = status.split_once("; ").map(|(_, rest)| rest);
+    let rest = clauses.map(|rest| match rest.strip_prefix("members: ") {
+        Some(rest) => rest.split_once("; ").map_or("", |(_, rest)| rest),
+        None => rest,
+    });
+    match rest {
+        None | Some("") => String::new(),
+        Some(rest) => format!("\n{}", one_line(rest)),
     }
 }
 
@@ -83,17 +109,17 @@ pub(super) async fn ended_on(
     answer: &Object,
     before: &Before,
     output: &Output,
-    mut result: Json,
+    result: Json,
     done: String,
 ) -> Result<(), Failure> {
     if matches!(before, Before::Unasked) {
         return ended(client, answer, true, output, result, || done).await;
     }
-    followed(client, answer, false, output, &result).await?;
+    let status = followed(client, answer, false, output, &result).await?;
+    let status = status.unwrap_or_default();
     let changed = before.changed(client).await;
-    if let Json::Object(fields) = &mut result {
-        fields.insert("changed".to_owned(), told(changed.as_ref().ok()));
-    }
+    let result = with(result, "changed", told(changed.as_ref().ok()));
+    let result = with(result, "status", status.as_str().into());
     let changed = changed.unwrap_or_else(|failure| {
         output.note(format_args!(
             "warning: which machines have other active files now could not be read: {}; `groupshot vm path NAME` \
@@ -104,7 +130,7 @@ pub(super) async fn ended_on(
     });
     output.result(result, || {
         let lines = changed.iter().map(|c| format!("\n{}", c.in_words()));
-        format!("{done}{}", lines.collect::<String>())
+        format!("{done}{}{}", further(&status), lines.collect::<String>())
     })
 }
 
@@ -114,25 +140,26 @@ fn told(changed: Option<&Vec<Changed>>) -> Json {
     objects.unwrap_or(Json::Null)
 }
 
-/// Waits for the job of an accepted call, if there is one and if that is wanted; `false` if it was not.
+/// Waits for the job of an accepted call, if there is one and if that is wanted, and gives its last status; `None` if it
+/// was not wanted.
 async fn followed(
     client: &Client,
     answer: &Object,
     no_wait: bool,
     output: &Output,
     result: &Json,
-) -> Result<bool, Failure> {
+) -> Result<Option<String>, Failure> {
     let Some(running) = answer.get("Job").reference() else {
-        return Ok(true);
+        return Ok(Some(String::new()));
     };
     if no_wait {
-        return Ok(false);
+        return Ok(None);
     }
     let ended = job::wait(client, running, output).await;
     let ended = ended.map_err(|failure| lost(&failure, result, output))?;
     match job::failure(&ended) {
         Some(failure) => Err(failure),
-        None => Ok(true),
+        None => Ok(Some(ended.text("JobStatus").to_owned())),
     }
 }
 
@@ -159,6 +186,25 @@ fn lost(failure: &Failure, result: &Json, output: &Output) -> Failure {
 mod tests {
     use super::*;
     use crate::client::Credentials;
+
+    #[test]
+    fn what_a_status_tells_beyond_the_end_is_a_line() {
+        for (status, line) in [
+            ("", ""),
+            ("Completed", ""),
+            ("snapshot set 1 is complete; members: 2", ""),
+            (
+                "snapshot set 1 is destroyed; files kept: 1; no room",
+                "\nfiles kept: 1; no room",
+            ),
+            (
+                "set 1 is complete; members: 2; disks left out: 1 (a)",
+                "\ndisks left out: 1 (a)",
+            ),
+        ] {
+            assert_eq!(further(status), line, "{status}");
+        }
+    }
 
     #[tokio::test]
     async fn active_files_that_cannot_be_read_do_not_pass_for_unchanged() {

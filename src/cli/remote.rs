@@ -11,6 +11,7 @@ use crate::tls::Trust;
 use super::failure::Failure;
 use super::naming::pick;
 use super::output::one_line;
+use super::prompt;
 
 /// The namespace of everything here.
 pub(super) const NAMESPACE: &str = crate::cim::schema::VIRTUALIZATION_V2;
@@ -79,7 +80,7 @@ pub(super) fn password(from_stdin: bool, prompt: &str) -> Result<String, Failure
         return Ok(password);
     }
     if io::stdin().is_terminal() {
-        return Ok(rpassword::prompt_password(prompt)?);
+        return Ok(prompt::password(prompt)?);
     }
     Err(Failure::usage(
         "no password: set GROUPSHOT_PASSWORD or use --password-stdin",
@@ -111,8 +112,8 @@ pub(super) fn new_password(from_stdin: bool, user: &str) -> Result<String, Failu
             "no password: set GROUPSHOT_NEW_PASSWORD or use --password-stdin",
         ));
     }
-    let first = rpassword::prompt_password(format!("New password of {user}: "))?;
-    if rpassword::prompt_password("Once more: ")? != first {
+    let first = prompt::password(&format!("New password of {user}: "))?;
+    if prompt::password("Once more: ")? != first {
         return Err(Failure::usage(
             "the two passwords differ; nothing was changed",
         ));

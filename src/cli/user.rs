@@ -1,9 +1,8 @@
 //! `groupshot user …`: who may call, and with which role. A running server sees a change within a second.
 
-use std::io::ErrorKind;
 use std::net::IpAddr;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use crate::auth::users::{self, UserError};
@@ -11,7 +10,7 @@ use crate::doctor::line::Unlock;
 use crate::handler::Role;
 use crate::server;
 
-use super::failure::{Exit, Failure};
+use super::failure::Failure;
 use super::local::DataDir;
 use super::output::{Output, table};
 use super::remote::{block_on, new_password};
@@ -51,11 +50,11 @@ pub(super) enum Command {
         force: bool,
     },
     /// End the lock-out of a user, or of an address, after too many wrong passwords.
+    #[command(group(ArgGroup::new("who").args(["name", "address"]).required(true).multiple(true)))]
     Unlock {
         #[command(flatten)]
         data: DataDir,
         /// The user, at all addresses.
-        #[arg(required_unless_present = "address")]
         name: Option<String>,
         /// The address, and all users at it.
         #[arg(long, value_name = "ADDRESS", value_parser = address)]
@@ -179,14 +178,6 @@ fn address(text: &str) -> Result<IpAddr, String> {
 
 impl From<UserError> for Failure {
     fn from(error: UserError) -> Self {
-        let exit = match &error {
-            UserError::Io { source, .. } => match source.kind() {
-                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Exit::Busy,
-                _ => Exit::Failed,
-            },
-            UserError::Changed(_) | UserError::Malformed { .. } => Exit::Config,
-            _ => Exit::Failed,
-        };
-        Self::new(exit, error)
+        server::StartError::from(error).into()
     }
 }

@@ -124,10 +124,13 @@ fn holds(value: &Spanned<DeValue<'_>>, at: usize) -> bool {
 
 fn syntax(text: &str, error: &Error) -> Mistake {
     let span: Option<Range<usize>> = error.span();
+    let at = span.map_or(0, |span| span.start);
+    let before = text.get(..at).unwrap_or(text).rsplit('\n').next();
+    let column = before.unwrap_or_default().chars().count() + 1;
     Mistake {
-        line: line_at(text, span.map_or(0, |span| span.start)),
+        line: line_at(text, at),
         key: String::new(),
-        text: reader::told(error.message()),
+        text: format!("column {column}: {}", reader::told(error.message())),
     }
 }
 

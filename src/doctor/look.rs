@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub(super) struct Ailment {
     pub(super) stands: Option<String>,
     /// It is a folder to which sets may be exported.
     pub(super) root: bool,
+    /// The image that is not taken, if it is so because of one.
+    refused: Option<PathBuf>,
 }
 
 impl Doctor {
@@ -104,10 +107,15 @@ impl Doctor {
         found.extend(self.damaged());
         found.extend(self.gone());
         found.extend(self.machines());
+        // Why an image is not taken says more than that it cannot be read.
+        let images = found.iter().filter_map(|a| a.refused.as_ref());
+        let images: BTreeSet<_> = images.map(|file| file.display().to_string()).collect();
+        found.retain(|a| {
+            let is_told = || images.contains(&a.finding.object);
+            a.finding.kind != Kind::ImageUnreadable || a.refused.is_some() || !is_told()
+        });
         if at_rest {
-            let refused = found
-                .iter()
-                .filter(|a| a.is_of(EngineErrorKind::Unsupported));
+            let refused = found.iter().filter(|a| a.refused.is_some());
             let refused: Vec<_> = refused.map(|a| a.finding.clone()).collect();
             found.extend(self.hidden(&refused));
             found.extend(self.leftovers());
@@ -297,7 +305,8 @@ impl Doctor {
     fn without_tops(&self, file: &Path) -> Option<VmId> {
         let machine = file.parent().and_then(Path::file_name)?.to_str()?;
         let machine = machine.parse().ok()?;
-        let gone = || !file.exists() || definition::is_damaged(file);
+        let is_away = || file.try_exists().is_ok_and(|there| !there);
+        let gone = || is_away() || definition::is_damaged(file);
         let gone =
             file.ends_with(definition::TOPS) && (gone() || self.deps.compute.is_doubtful(machine));
         gone.then_some(machine)
@@ -357,9 +366,10 @@ impl Doctor {
                     "a snapshot of machine {of}, disk {} needs it: {error}",
                     disk.id
                 );
-                let kind = match held::is_silence(&error) {
-                    true => Kind::Silent,
-                    false => Kind::KeptMissing,
+                let kind = match error.kind() {
+                    _ if held::is_silence(&error) => Kind::Silent,
+                    ErrorKind::NotFound | ErrorKind::NotADirectory => Kind::KeptMissing,
+                    _ => Kind::Unknown,
                 };
                 found.push(ailment(kind, Severity::Error, object, text));
                 continue;
@@ -479,7 +489,9 @@ impl Doctor {
                 Err(_) if self.is_at_work(machine.id) => continue,
                 Err(error) => {
                     let (kind, text) = (Kind::ImageUnreadable, error.to_string());
-                    let unreadable = ailment(kind, Severity::Error, object, text);
+                    let mut unreadable = ailment(kind, Severity::Error, object, text);
+                    let refused = error.kind == EngineErrorKind::Unsupported;
+                    unreadable.refused = refused.then(|| disk.file.clone());
                     found.push(unreadable.for_the_sake(&error));
                     continue;
                 }
@@ -730,6 +742,7 @@ pub(super) fn ailment(
         cause: None,
         stands: None,
         root: false,
+        refused: None,
     }
 }
 

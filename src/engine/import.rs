@@ -18,8 +18,8 @@ use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, place, space, 
 use crate::held::{self, Foreign};
 use crate::id::VmId;
 use crate::inventory::{self, Format, Machine, NAME_MAX};
-use crate::text::Text;
 use crate::text::catalog::engine as texts;
+use crate::text::{Text, is_blank};
 use crate::xml;
 
 /// A machine to import.
@@ -79,6 +79,9 @@ pub fn import(
 ) -> Result<Machine, EngineError> {
     if new.name.trim().is_empty() {
         return Err(unsupported(texts::NAME_EMPTY.text()));
+    }
+    if is_blank(&new.name) {
+        return Err(unsupported(texts::NAME_BLANK.text()));
     }
     if inventory::is_too_long(&new.name) {
         return Err(unsupported(texts::NAME_TOO_LONG.with("limit", NAME_MAX)));
@@ -348,8 +351,7 @@ fn write_files(
     definition: &Definition,
     tops: &Tops,
 ) -> io::Result<()> {
-    let made = directory.make_new(aside, 0o750)?;
-    directory.hand_over(&made)?;
+    directory.make_new(aside, 0o750)?;
     let folder = directory.path().join(aside);
     let text = toml::to_string(definition).map_err(io::Error::other)?;
     held::replace(&folder.join(DEFINITION), text.as_bytes(), 0o640)?;

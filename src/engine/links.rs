@@ -168,7 +168,6 @@ fn set(
 ) -> io::Result<()> {
     let (above, name) = held::place(folder)?;
     let folder = above.make(name, 0o750)?;
-    above.hand_over(&folder)?;
     let turn = Flock::lock(
         folder.as_fd().try_clone_to_owned()?,
         FlockArg::LockExclusive,

@@ -106,12 +106,10 @@ impl Merge<'_> {
     /// the worst case does not fit onto the file system: nothing was written then. Another kind for
     /// trouble with a file; the merge can be begun again.
     pub fn run(&self, watch: &Watch<'_>) -> Result<Merged, EngineError> {
-        let child = |e: io::Error| self.at.io(self.child, &e);
         let parent = |e: io::Error| self.at.io(self.parent, &e);
         let (above, below) = self.open()?;
         let (header, lower, layers) = self.checked(&above, &below)?;
-        let mut tables = Tables::open(above, header).map_err(child)?;
-        let total = self.require_space(&mut tables, lower.as_ref(), &below)?;
+        let (tables, total) = self.fitting(above, header, lower.as_ref(), &below)?;
         let mut work = Work {
             watch,
             tables,
@@ -135,6 +133,31 @@ impl Merge<'_> {
     pub fn check(&self) -> Result<(), EngineError> {
         let (above, below) = self.open()?;
         self.checked(&above, &below).map(|_| ())
+    }
+
+    /// [`Merge::check`], and that the worst case has room now. Reads the tables of the overlay.
+    ///
+    /// # Errors
+    /// As [`Merge::run`].
+    pub fn fits(&self) -> Result<(), EngineError> {
+        let (above, below) = self.open()?;
+        let (header, lower, _) = self.checked(&above, &below)?;
+        self.fitting(above, header, lower.as_ref(), &below)
+            .map(|_| ())
+    }
+
+    /// The tables of the overlay and the bytes that there are to do, if the worst case has room.
+    fn fitting(
+        &self,
+        above: File,
+        header: Header,
+        lower: Option<&Header>,
+        below: &File,
+    ) -> Result<(Tables, u64), EngineError> {
+        let tables = Tables::open(above, header).map_err(|e| self.at.io(self.child, &e));
+        let mut tables = tables?;
+        let total = self.require_space(&mut tables, lower, below)?;
+        Ok((tables, total))
     }
 
     /// The headers of both files, that of the lower one if it has one, and the chain of the overlay, which begins

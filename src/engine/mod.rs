@@ -374,11 +374,12 @@ pub trait Storage: Send + Sync + 'static {
     /// What is kept, or the active file, is missing or unreadable.
     fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError>;
 
-    /// Makes and fsyncs the new file. May be repeated before the revert.
+    /// Makes and fsyncs the new file; in words what of the old one beside its content it does not keep. May be repeated
+    /// before the revert.
     ///
     /// # Errors
     /// [`EngineError`]; call `undo_revert` then.
-    fn prepare_revert(&self, revert: &Revert) -> Result<(), EngineError>;
+    fn prepare_revert(&self, revert: &Revert) -> Result<Vec<String>, EngineError>;
 
     /// Holds the new file as a running machine would, as far as it is not the active file yet.
     ///

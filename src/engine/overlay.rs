@@ -80,7 +80,7 @@ impl Overlay {
     fn stage(plan: &Plan, source: &File) -> io::Result<()> {
         let file = stage::create(plan)?;
         image(plan).write(&file)?;
-        revert::take_over_writable(&file, source, &plan.new_file)?;
+        revert::tell(&plan.new_file, &revert::take_over_writable(&file, source)?);
         file.sync_all()?;
         stage::sync_folder(plan)
     }
@@ -252,7 +252,7 @@ impl Storage for Overlay {
         revert::plan(NAME, request, new, (None, None), &self.roots)
     }
 
-    fn prepare_revert(&self, revert: &Revert) -> Result<(), EngineError> {
+    fn prepare_revert(&self, revert: &Revert) -> Result<Vec<String>, EngineError> {
         let place = texts::DATA_DIRECTORY.text();
         self.reserve
             .require(&At::revert(revert), &self.sets, place)?;

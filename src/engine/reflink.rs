@@ -249,7 +249,7 @@ impl Storage for Reflink {
         revert::plan(NAME, request, new, (image, Some(place)), &self.roots)
     }
 
-    fn prepare_revert(&self, revert: &Revert) -> Result<(), EngineError> {
+    fn prepare_revert(&self, revert: &Revert) -> Result<Vec<String>, EngineError> {
         let at = At::revert(revert);
         if let Some(place) = &revert.place {
             let root = place.here(&at, &revert.disk.file)?;

@@ -85,8 +85,9 @@ pub(crate) fn top(revert: &Revert) -> Top {
     }
 }
 
-/// Makes the new file, an empty overlay over the kept one, durably. An older attempt is replaced.
-pub(crate) fn overlay(revert: &Revert, roots: &Roots) -> Result<(), EngineError> {
+/// Makes the new file, an empty overlay over the kept one, durably. An older attempt is replaced. In words what of the old
+/// top it does not keep.
+pub(crate) fn overlay(revert: &Revert, roots: &Roots) -> Result<Vec<String>, EngineError> {
     kept::open(&At::revert(revert), None, &revert.kept, (roots, None))?;
     let image = NewImage {
         size: revert.kept.size,
@@ -95,8 +96,8 @@ pub(crate) fn overlay(revert: &Revert, roots: &Roots) -> Result<(), EngineError>
     make(revert, |file| image.write(file))
 }
 
-/// Makes the new file, a clone of the kept one, durably. An older attempt is replaced.
-pub(crate) fn clone(revert: &Revert, roots: &Roots) -> Result<(), EngineError> {
+/// As [`overlay`], a clone of the kept file.
+pub(crate) fn clone(revert: &Revert, roots: &Roots) -> Result<Vec<String>, EngineError> {
     let place = revert.place.as_ref();
     let layers = kept::open(&At::revert(revert), None, &revert.kept, (roots, place))?;
     make(revert, |file| {
@@ -106,7 +107,10 @@ pub(crate) fn clone(revert: &Revert, roots: &Roots) -> Result<(), EngineError> {
     })
 }
 
-fn make(revert: &Revert, content: impl FnOnce(&File) -> io::Result<()>) -> Result<(), EngineError> {
+fn make(
+    revert: &Revert,
+    content: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<Vec<String>, EngineError> {
     let old = revert.in_place.as_ref().unwrap_or(&revert.disk.file);
     let at = At::revert(revert);
     if let Some(place) = &revert.place {
@@ -126,12 +130,14 @@ fn make(revert: &Revert, content: impl FnOnce(&File) -> io::Result<()>) -> Resul
         let new = new_file(revert)?;
         let file = stage::create_file(&new)?;
         content(&file)?;
-        match &revert.in_place {
-            Some(image) => tell(image, &take_over(&file, &base)?),
-            None => take_over_writable(&file, &base, &revert.new_file)?,
-        }
+        let lost = match &revert.in_place {
+            Some(_) => take_over(&file, &base)?,
+            None => take_over_writable(&file, &base)?,
+        };
+        tell(revert.in_place.as_ref().unwrap_or(&revert.new_file), &lost);
         file.sync_all()?;
-        new.folder()?.sync()
+        new.folder()?.sync()?;
+        Ok(lost)
     };
     make().map_err(|e| trouble(revert, &e))
 }
@@ -378,14 +384,16 @@ pub(crate) fn take_over(file: &File, base: &File) -> io::Result<Vec<String>> {
     Ok(lost)
 }
 
-/// [`take_over`] for a file that becomes a writable one of ours; what is not kept is told in the log.
-pub(crate) fn take_over_writable(file: &File, base: &File, named: &Path) -> io::Result<()> {
-    tell(named, &take_over(file, base)?);
+/// [`take_over`] for a file that becomes a writable one of ours.
+pub(crate) fn take_over_writable(file: &File, base: &File) -> io::Result<Vec<String>> {
+    let lost = take_over(file, base)?;
     let mode = file.metadata()?.mode() & 0o7777;
-    held::set_mode(file, mode | 0o600)
+    held::set_mode(file, mode | 0o600)?;
+    Ok(lost)
 }
 
-fn tell(file: &Path, lost: &[String]) {
+/// Tells the log what is not kept.
+pub(crate) fn tell(file: &Path, lost: &[String]) {
     if !lost.is_empty() {
         let lost = lost.join(", ");
         tracing::warn!(file = %file.display(), %lost, "The file in the place of an image does not keep all that the image has");

@@ -435,8 +435,9 @@ impl Storage for Sim {
         })
     }
 
-    fn prepare_revert(&self, revert: &Revert) -> Result<(), EngineError> {
-        self.pass_revert(revert, Step::PrepareRevert).map(|_| ())
+    fn prepare_revert(&self, revert: &Revert) -> Result<Vec<String>, EngineError> {
+        self.pass_revert(revert, Step::PrepareRevert)?;
+        Ok(Vec::new())
     }
 
     fn hold_revert(&self, _: &Revert) -> Result<Option<ImageLock>, EngineError> {

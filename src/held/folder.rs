@@ -291,32 +291,42 @@ impl Folder {
     /// # Errors
     /// As [`Folder::open_file`]; [`Foreign::Names`] if it has other names in a folder that is not private.
     pub fn open_or_create(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
-        let access = OFlags::RDWR | OFlags::CREATE;
-        let mode = Mode::from_raw_mode(mode);
         let name = single(name.as_ref())?;
-        let _call = Call::begin(&self.path.join(name))?;
-        let file = self.only_name(regular(self, name, access, mode)?)?;
-        self.hand_over(&file)?;
-        Ok(file)
+        match self.create_new(name, mode) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                self.only_name(self.open_file(name, true)?)
+            }
+            made => made,
+        }
     }
 
-    /// What root makes in a folder of the owner of the data directory, where the server runs as a user of its own,
-    /// belongs to that one, who has to open it.
-    ///
-    /// # Errors
-    /// The I/O error.
-    pub fn hand_over(&self, made: impl AsFd) -> io::Result<()> {
-        if let Some((owner, group)) = self.heir(Identity::of(&made)?.owner)? {
+    /// Gives the owner of the data directory what root has just made in a folder of that one: where the server runs as
+    /// that user, it has to open it. Nothing that was there before, which could be anybody's.
+    pub(super) fn hand_over(&self, made: impl AsFd) -> io::Result<()> {
+        if let Some((owner, group)) = self.heir()? {
             rustix::fs::fchown(made, Some(owner), Some(group))?;
         }
         Ok(())
     }
 
-    /// To whom goes what `maker` makes here, if not to him.
-    pub(super) fn heir(&self, maker: u32) -> io::Result<Option<(Uid, Gid)>> {
+    /// To whom goes what this process makes here, if not to its user.
+    pub(super) fn heir(&self) -> io::Result<Option<(Uid, Gid)>> {
+        if trusted() == 0 || !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
         let own = self.identity()?;
-        let is_handed_over = maker == 0 && own.owner != 0 && own.owner == trusted();
+        let is_handed_over = own.owner == trusted();
         Ok(is_handed_over.then(|| (Uid::from_raw(own.owner), Gid::from_raw(own.group))))
+    }
+
+    /// The folder of that name, which was made just now. Whoever may rename here may have put another one there; what
+    /// is in that is not given away.
+    fn made(&self, name: &OsStr) -> io::Result<Self> {
+        let made = self.child(name)?;
+        if self.heir()?.is_some() && made.names()?.is_empty() {
+            self.hand_over(&made)?;
+        }
+        Ok(made)
     }
 
     /// Makes a new, empty file, open for reading and writing. Anything that stands there refuses it.
@@ -327,6 +337,7 @@ impl Folder {
         let flags = FILE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let name = single(name.as_ref())?;
         let made = openat(self, name, flags, Mode::from_raw_mode(mode))?;
+        self.hand_over(&made)?;
         Ok(made.into())
     }
 
@@ -337,6 +348,7 @@ impl Folder {
     pub fn nameless(&self, mode: u32) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         let made = openat(self, ".", flags, Mode::from_raw_mode(mode))?;
+        self.hand_over(&made)?;
         Ok(made.into())
     }
 
@@ -357,7 +369,8 @@ impl Folder {
     pub fn make(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Self> {
         let name = single(name.as_ref())?;
         match mkdirat(self, name, Mode::from_raw_mode(mode)) {
-            Ok(()) | Err(Errno::EXIST) => self.child(name),
+            Ok(()) => self.made(name),
+            Err(Errno::EXIST) => self.child(name),
             Err(e) => Err(e.into()),
         }
     }
@@ -369,7 +382,7 @@ impl Folder {
     pub fn make_new(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Self> {
         let name = single(name.as_ref())?;
         mkdirat(self, name, Mode::from_raw_mode(mode))?;
-        let made = self.child(name)?;
+        let made = self.made(name)?;
         made.require_private()?;
         Ok(made)
     }

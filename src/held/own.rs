@@ -78,7 +78,6 @@ impl Folder {
         };
         let written = self.discard(&new).and_then(|()| {
             let mut file = self.create_new(&new, mode)?;
-            self.hand_over(&file)?;
             dress(&file)?;
             file.write_all(bytes)?;
             Ok(file)
@@ -118,11 +117,19 @@ impl Folder {
 /// As [`super::open`]; [`Foreign::Names`] as [`Folder::open_or_create`].
 pub fn append(file: &Path, mode: u32) -> io::Result<File> {
     let (folder, name) = Folder::of(file)?;
-    let access = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
-    let mode = Mode::from_raw_mode(mode);
-    match regular(&folder, &name, access, mode) {
+    let access = OFlags::WRONLY | OFlags::APPEND;
+    let (create, mode) = (access | OFlags::CREATE, Mode::from_raw_mode(mode));
+    match regular(&folder, &name, create | OFlags::EXCL, mode) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        made => {
+            let made = made?;
+            folder.hand_over(&made)?;
+            return Ok(made);
+        }
+    }
+    match regular(&folder, &name, access, Mode::empty()) {
         Err(e) if foreign(&e).is_some() && folder.require_private().is_ok() => {
-            let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let flags = create | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
             Ok(openat(&folder, name.as_os_str(), flags, mode)?.into())
         }
         opened => folder.only_name(opened?),

@@ -43,7 +43,7 @@ impl Folder {
         }
         self.remove_link(aside)?;
         symlinkat(to, self, aside)?;
-        if let Some((owner, group)) = self.heir(rustix::process::geteuid().as_raw())? {
+        if let Some((owner, group)) = self.heir()? {
             chownat(
                 self,
                 aside,

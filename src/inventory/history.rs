@@ -40,6 +40,8 @@ pub enum What {
     AddMember,
     /// A member was removed from a collection.
     RemoveMember,
+    /// A machine left the library.
+    RemoveMachine,
     /// The doctor has repaired something.
     Repair,
     /// Something else that a client asked for.
@@ -63,6 +65,7 @@ impl What {
             Self::RenameCollection => "rename-collection",
             Self::AddMember => "add-member",
             Self::RemoveMember => "remove-member",
+            Self::RemoveMachine => "remove-machine",
             Self::Repair => "repair",
             Self::Other => "other",
         }

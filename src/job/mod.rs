@@ -242,7 +242,7 @@ impl Jobs {
             kind,
             by: by.to_owned(),
         };
-        let stored = self.store_cancel(id, request.clone()).await?;
+        let stored = self.store_cancel(&live, request.clone()).await?;
         Ok(if stored && live.cancel(request) {
             Cancelled::Accepted
         } else {
@@ -259,15 +259,26 @@ impl Jobs {
         self.get(id)
     }
 
-    async fn store_cancel(&self, id: JobId, request: CancelRequest) -> Result<bool, StoreError> {
+    /// Notes the cancel, and how far the job has come: that is what it keeps, in another process too.
+    async fn store_cancel(
+        &self,
+        live: &Arc<Live>,
+        request: CancelRequest,
+    ) -> Result<bool, StoreError> {
+        let live = Arc::clone(live);
         let decided = store::decide(&*self.inner.store, move |state| {
-            let Some(job) = state.jobs.get(&id).filter(|job| !job.state.is_terminal()) else {
+            let Some(job) = state
+                .jobs
+                .get(&live.id)
+                .filter(|job| !job.state.is_terminal())
+            else {
                 return Err(());
             };
             if job.cancel.as_ref().is_some_and(|c| c.kind >= request.kind) {
                 return Ok((Vec::new(), ()));
             }
             let mut job = Job::clone(job);
+            live.show(&mut job);
             job.cancel = Some(request);
             Ok((vec![Change::PutJob(job)], ()))
         });

@@ -151,6 +151,8 @@ async fn a_cancelled_job_ends_8_or_9_and_names_who_cancelled() {
         assert_eq!(answer, Cancelled::Accepted);
         assert_eq!(worker.cancelled(), Some((kind, "bob".to_owned())));
         assert_eq!(house.jobs.get(id).unwrap().state, JobState::Running);
+        let stored = house.store.state().jobs[&id].percent;
+        assert_eq!(stored, 40, "for the process that recovers it");
         worker.progress(90, words("undoing"));
         worker.fail(error(2), Vec::new()).await.unwrap();
         let job = house.jobs.get(id).unwrap();

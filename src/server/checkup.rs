@@ -1,5 +1,6 @@
 //! The operator's check-up: by the server that runs on the data directory, or by the process that asks.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -146,9 +147,10 @@ fn problems(library: Option<&Library>, roots: &Roots) -> Vec<LibraryProblem> {
         } else if name == DEFINITION || name == TOPS {
             Kind::DefinitionUnreadable
         } else if let Err(error) = held::metadata(&p.file) {
-            match held::is_silence(&error) {
-                true => Kind::Silent,
-                false => Kind::ImageMissing,
+            match error.kind() {
+                _ if held::is_silence(&error) => Kind::Silent,
+                ErrorKind::NotFound | ErrorKind::NotADirectory => Kind::ImageMissing,
+                _ => Kind::ImageUnreadable,
             }
         } else if roots.admit(&p.file).is_ok_and(|inside| !inside) {
             Kind::ImageOutsideRoots

@@ -1,27 +1,29 @@
 //! What the start of a server refuses, as one list: looked at by `config check`, which changes nothing, and by the
 //! start itself before it begins.
 
-use std::io;
+use std::cell::RefCell;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use crate::auth::users::{self, UserError};
+use crate::auth::users;
 use crate::clock::SystemClock;
 use crate::config::{AuditTo, Config};
 use crate::engine::definition::MACHINES;
 use crate::held;
 use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::sqlite::{self, OpenError};
+use crate::text::size;
 use crate::tls;
 
 use super::run::cannot_listen;
 use super::systemd::Sockets;
 use super::{
-    StartError, enough_files, existing_data_dir, nearest, no_data_dir, records, relocate,
-    require_database, require_stored,
+    StartError, enough_files, existing_data_dir, has_served, nearest, no_data_dir, records,
+    relocate, require_database, require_stored,
 };
 
 /// What was found: why no server starts, the first reason first, and what is not as it was meant.
@@ -45,10 +47,17 @@ struct Look<'a> {
     running: bool,
     /// A server is about to start, and opens the database itself.
     starting: bool,
+    /// What certificates, keys and lists give to think about.
+    told: RefCell<Vec<String>>,
 }
 
 /// One reason for which no server starts.
 type Check = fn(&Look<'_>) -> Result<(), StartError>;
+
+/// What a new data directory takes on the disk, and more.
+const NEW: usize = 1 << 20;
+/// Written at one time to find out whether there is so much.
+const CHUNK: usize = 1 << 16;
 
 /// In the order in which the start comes upon them.
 const CHECKS: &[Check] = &[
@@ -62,6 +71,7 @@ const CHECKS: &[Check] = &[
         }
     },
     |it| there(it, require_database),
+    |it| room(it.data_dir),
     |it| there(it, relocate::writable),
     |it| there(it, writable_parts),
     |it| audit_file(it.config),
@@ -90,6 +100,7 @@ pub fn fitness(config: &Config, data_dir: &Path) -> Fitness {
         secure: true,
         running,
         starting: false,
+        told: RefCell::default(),
     };
     let mut found = Fitness::default();
     let errors = CHECKS.iter().filter_map(|check| check(&look).err());
@@ -99,10 +110,7 @@ pub fn fitness(config: &Config, data_dir: &Path) -> Fitness {
             format!("{text}; whether the addresses are free is not looked at meanwhile")
         }),
     );
-    let directory = data_dir.join("tls");
-    let now = SystemClock::shared().now();
-    let told = tls::check_in(&config.tls.files(), &directory, now);
-    found.warnings.extend(told.unwrap_or_default());
+    found.warnings.append(&mut look.told.borrow_mut());
     found.warnings.extend(misfits(config));
     found
 }
@@ -125,6 +133,7 @@ pub(super) fn require(
         secure: config.listen.https.is_some() || !handed.https.is_empty(),
         running: false,
         starting: true,
+        told: RefCell::default(),
     };
     CHECKS.iter().try_for_each(|check| check(&look))
 }
@@ -165,6 +174,27 @@ fn permits(path: &Path, access: Access) -> io::Result<()> {
     Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
 }
 
+/// Whether there is room for a new database, where there is none yet. One that is there opens on a full disk too.
+fn room(data_dir: &Path) -> Result<(), StartError> {
+    if has_served(data_dir) {
+        return Ok(());
+    }
+    let nearest = nearest(data_dir);
+    let written = held::Folder::follow(nearest).and_then(|folder| {
+        let mut file = folder.nameless(0o600)?;
+        (0..NEW / CHUNK).try_for_each(|_| file.write_all(&[0; CHUNK]))
+    });
+    match written.map_err(|e| (e.kind(), e)) {
+        Err((io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, e)) => {
+            let needed = size(u64::try_from(NEW).unwrap_or_default());
+            let text = format!("{}: a new database needs {needed}: {e}", nearest.display());
+            Err(StartError::Failed(text))
+        }
+        // Not every file system has files without a name; what else is wrong is told by who comes upon it.
+        _ => Ok(()),
+    }
+}
+
 /// Whether no server has it.
 fn unlocked(data_dir: &Path) -> Result<(), StartError> {
     DirectoryLock::is_free(data_dir).map_err(|e| OpenError::Lock(e).into())
@@ -183,13 +213,8 @@ fn writable_parts(data_dir: &Path) -> Result<(), StartError> {
     for name in ["journal", MACHINES, held::SETS, sqlite::FILE] {
         let part = data_dir.join(name);
         if part.symlink_metadata().is_ok() {
-            let denied = |e: io::Error| match e.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    StartError::Busy(format!("{}: {e}", part.display()))
-                }
-                _ => StartError::Failed(format!("{}: {e}", part.display())),
-            };
-            permits(&part, Access::WRITE_OK | Access::READ_OK).map_err(denied)?;
+            let permitted = permits(&part, Access::WRITE_OK | Access::READ_OK);
+            permitted.map_err(|e| StartError::file(data_dir, &part, &e))?;
         }
     }
     Ok(())
@@ -218,17 +243,8 @@ fn audit_file(config: &Config) -> Result<(), StartError> {
 
 /// Whether the users can be read.
 fn known_users(data_dir: &Path) -> Result<(), StartError> {
-    users::list(data_dir).map(drop).map_err(no_users)
-}
-
-/// Why users cannot be read.
-pub(super) fn no_users(error: UserError) -> StartError {
-    match error {
-        UserError::Changed(_) | UserError::Malformed { .. } => {
-            StartError::Config(error.to_string())
-        }
-        other => StartError::failed(other),
-    }
+    users::list(data_dir)?;
+    Ok(())
 }
 
 /// Whether it can be listened at all of them at once.
@@ -247,7 +263,8 @@ fn certificates(it: &Look<'_>) -> Result<(), StartError> {
         return Ok(());
     }
     let (directory, now) = (it.data_dir.join("tls"), SystemClock::shared().now());
-    tls::check_in(&it.config.tls.files(), &directory, now)?;
+    let told = tls::check_in(&it.config.tls.files(), &directory, now)?;
+    it.told.borrow_mut().extend(told);
     Ok(())
 }
 

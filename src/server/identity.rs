@@ -241,7 +241,6 @@ fn read(data_dir: &Path) -> Result<Option<Result<Binding, String>>, StartError> 
     let file = data_dir.join(FILE);
     let bytes = match held::read_any(&file) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) if e.kind() == ErrorKind::PermissionDenied => return Err(no_data_dir(data_dir, &e)),
         other => other.map_err(|e| failed(data_dir, &e))?,
     };
     let damaged = || format!("{} is damaged", file.display());
@@ -282,7 +281,7 @@ fn host(machine_id: &Path) -> Option<String> {
 }
 
 fn failed(data_dir: &Path, error: &io::Error) -> StartError {
-    StartError::Failed(format!("{}: {error}", data_dir.join(FILE).display()))
+    StartError::file(data_dir, &data_dir.join(FILE), error)
 }
 
 #[cfg(test)]

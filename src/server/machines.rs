@@ -20,9 +20,9 @@ use crate::engine::{Doubt, EngineError, EngineErrorKind};
 use crate::held;
 use crate::id::{SetId, VmId};
 use crate::inventory::{Disk, Machine};
-use crate::snapshot::{RecordedSets, needing};
-use crate::store::Store;
+use crate::snapshot::{RecordedSets, needing, removed};
 use crate::store::lock::{DirectoryLock, LockError};
+use crate::store::{Change, Store};
 
 use super::ask::{nobody, unanswered, unexpected};
 use super::{StartError, existing_data_dir, identity, make_data_dir, relocate, take_store};
@@ -213,16 +213,27 @@ fn tell(data_dir: &Path) {
 /// # Errors
 /// [`StartError::Failed`] naming what needs it; [`StartError::Busy`] if somebody has the data directory and does not
 /// answer.
-pub fn remove_machine(data_dir: &Path, id: VmId) -> Result<(), StartError> {
+pub async fn remove_machine(data_dir: &Path, id: VmId) -> Result<(), StartError> {
     let store = match take_store(data_dir) {
         Ok(store) => store,
         Err(StartError::Busy(_)) => return ask_to_remove(data_dir, id),
         Err(other) => return Err(other),
     };
     relocate::writable(&existing_data_dir(data_dir)?)?;
-    let state = store.state();
-    let data_dir = data_dir.to_owned();
-    bounded(move || import::remove(&data_dir, id, |id| needing(&state, id)))
+    let (state, started) = (store.state(), SystemClock::shared().now());
+    let (data_dir, here) = (existing_data_dir(data_dir)?, data_dir.to_owned());
+    let machines = library::recorded(&data_dir)?;
+    let name = machines.get(&id).map(|m| m.name.clone());
+    bounded(move || import::remove(&here, id, |id| needing(&state, id)))?;
+    let ended = SystemClock::shared().now();
+    let ended = removed(id, &name.unwrap_or_default(), started, ended);
+    let noted = store.transact(Box::new(move |_| vec![Change::Ended(ended)]));
+    noted.await.map_err(|e| {
+        StartError::Failed(format!(
+            "machine {id} is removed, which the history does not tell: {e}"
+        ))
+    })?;
+    Ok(())
 }
 
 fn ask_to_remove(data_dir: &Path, machine: VmId) -> Result<(), StartError> {

@@ -17,16 +17,18 @@ mod run;
 mod systemd;
 
 use std::io::{Error, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::auth::users::UserError;
 use crate::engine::space;
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
 use crate::http;
 use crate::snapshot::RecoveryError;
-use crate::store::lock::DirectoryLock;
+use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::sqlite::{self, OpenError, SqliteStore};
 use crate::tls::TlsError;
 
@@ -69,6 +71,44 @@ impl StartError {
     fn failed(cause: impl ToString) -> Self {
         Self::Failed(cause.to_string())
     }
+
+    /// What cannot be read or written in a data directory; the error names the file. What is not permitted is the
+    /// operator's to permit, and no reason to make anything anew.
+    fn io(data_dir: &Path, error: &Error) -> Self {
+        match error.kind() {
+            ErrorKind::PermissionDenied => Self::Busy(format!("{error}; {}", way_in(data_dir))),
+            ErrorKind::ReadOnlyFilesystem => Self::Busy(error.to_string()),
+            _ => Self::failed(error),
+        }
+    }
+
+    /// [`StartError::io`] with a file of the data directory that the error does not name.
+    fn file(data_dir: &Path, file: &Path, error: &Error) -> Self {
+        let text = format!("{}: {error}", file.display());
+        Self::io(data_dir, &Error::new(error.kind(), text))
+    }
+
+    /// Why a data directory cannot be recovered.
+    fn recovery(data_dir: &Path, error: RecoveryError) -> Self {
+        match error {
+            RecoveryError::Io(file, source) => Self::file(data_dir, &file, &source),
+            RecoveryError::Spare(..) => Self::Refused(error.to_string()),
+            other => Self::failed(other),
+        }
+    }
+}
+
+/// How what is in a data directory can be read and written by this process.
+fn way_in(data_dir: &Path) -> String {
+    let (here, own) = (data_dir.display(), nix::unistd::geteuid());
+    match data_dir.metadata().map(|there| there.uid()) {
+        Ok(owner) if owner != own.as_raw() => format!(
+            "{here} belongs to user {owner}, and this process runs as user {own}: run it as that user"
+        ),
+        _ => format!(
+            "what is in {here} must be readable and writable for its owner, user {own}: what root has made there is given to that user by `chown -R --from=0 {own}: {here}`, as root"
+        ),
+    }
 }
 
 impl From<TlsError> for StartError {
@@ -86,10 +126,13 @@ impl From<EngineError> for StartError {
     }
 }
 
-impl From<RecoveryError> for StartError {
-    fn from(error: RecoveryError) -> Self {
+impl From<UserError> for StartError {
+    fn from(error: UserError) -> Self {
         match error {
-            RecoveryError::Spare(..) => Self::Refused(error.to_string()),
+            UserError::Io { file, source } => {
+                Self::file(file.parent().unwrap_or(&file), &file, &source)
+            }
+            UserError::Changed(_) | UserError::Malformed { .. } => Self::Config(error.to_string()),
             other => Self::failed(other),
         }
     }
@@ -98,7 +141,10 @@ impl From<RecoveryError> for StartError {
 impl From<OpenError> for StartError {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::Lock(_) => Self::Busy(error.to_string()),
+            OpenError::Lock(LockError::Busy { .. }) => Self::Busy(error.to_string()),
+            OpenError::Lock(LockError::Io { file, source }) => {
+                Self::file(file.parent().unwrap_or(&file), &file, &source)
+            }
             OpenError::Behind { .. } | OpenError::Counter { .. } | OpenError::Damaged { .. } => {
                 Self::Refused(error.to_string())
             }
@@ -193,10 +239,7 @@ pub fn existing_data_dir(data_dir: &Path) -> Result<PathBuf, StartError> {
 
 fn no_data_dir(data_dir: &Path, error: &Error) -> StartError {
     let text = format!("data directory {}: {error}", data_dir.display());
-    match error.kind() {
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StartError::Busy(text),
-        _ => StartError::Failed(text),
-    }
+    StartError::io(data_dir, &Error::new(error.kind(), text))
 }
 
 /// Refuses a data directory that is not the one that it was, for commands that change it without its records.
@@ -232,7 +275,11 @@ fn require_database(data_dir: &Path) -> Result<(), StartError> {
     // What lies in the folders of machines, and records of sets.
     let mut files = members.flat_map(|member| entries(member.path()).chain([member]));
     let file = data_dir.join(sqlite::FILE);
-    let there = file.metadata().is_ok_and(|m| m.len() > 0);
+    let there = match file.metadata() {
+        Err(e) if e.kind() == ErrorKind::NotFound => false,
+        Err(e) => return Err(StartError::file(data_dir, &file, &e)),
+        Ok(there) => there.len() > 0,
+    };
     match there || !files.any(|file| file.path().is_file()) {
         true => Ok(()),
         false => Err(StartError::Refused(format!(

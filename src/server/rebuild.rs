@@ -113,9 +113,8 @@ pub async fn rebuild(data_dir: &Path, apply: bool) -> Result<Rebuild, StartError
         return Ok(plan.told);
     }
     for id in &plan.aside {
-        copy_aside(&data_dir, *id).map_err(|e| {
-            StartError::Failed(format!("{}: {e}", record::path(&data_dir, *id).display()))
-        })?;
+        let copied = copy_aside(&data_dir, *id);
+        copied.map_err(|e| StartError::file(&data_dir, &record::path(&data_dir, *id), &e))?;
     }
     pass("aside.after")?;
     pass("written.before")?;
@@ -140,7 +139,7 @@ fn stop_first(error: OpenError) -> StartError {
 fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
     let state = &looked.state;
     let found = compare(data_dir, state, looked.held);
-    let found = found.map_err(StartError::failed)?;
+    let found = found.map_err(|e| StartError::io(data_dir, &e))?;
     let held = looked.held.transactions;
     let counted = looked.counted.unwrap_or_default();
     let mut plan = Plan {

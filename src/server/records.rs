@@ -68,7 +68,7 @@ fn write(data_dir: &Path, stale: &[SetRecord]) -> Result<bool, StartError> {
 }
 
 fn differing(data_dir: &Path, state: &State, held: Held) -> Result<Differing, StartError> {
-    compare(data_dir, state, held).map_err(StartError::failed)
+    compare(data_dir, state, held).map_err(|e| StartError::io(data_dir, &e))
 }
 
 fn refuse(data_dir: &Path, differing: &Differing) -> Result<(), StartError> {

@@ -267,7 +267,7 @@ fn begun(data_dir: &Path) -> Result<Option<Plan>, StartError> {
     let failed = |e: &dyn std::fmt::Display| StartError::Failed(format!("{}: {e}", file.display()));
     let bytes = match held::read(&file) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(|e| failed(&e))?,
+        other => other.map_err(|e| StartError::file(data_dir, &file, &e))?,
     };
     let plan: Plan = document::read(&bytes).map_err(|e| failed(&e))?.body;
     match plan.format {
@@ -283,7 +283,7 @@ fn nothing_in_flight(data_dir: &Path) -> Result<(), StartError> {
     let folder = data_dir.join("journal");
     let entries = match fs::read_dir(&folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(StartError::failed)?,
+        other => other.map_err(|e| StartError::file(data_dir, &folder, &e))?,
     };
     // What is empty waits for an operation to come: a server that was killed left it.
     let open = entries.filter_map(Result::ok).filter(|entry| {

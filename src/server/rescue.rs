@@ -25,5 +25,5 @@ pub async fn rescue(data_dir: &Path, config: &Config) -> Result<Recovered, Start
     let _later = frozen::renew(&parts.store, &parts.frozen).await;
     let recovered = parts.coordinator.rescue().await;
     parts.coordinator.close();
-    Ok(recovered?)
+    recovered.map_err(|e| StartError::recovery(&data_dir, e))
 }

@@ -143,7 +143,8 @@ impl Server {
         } = parts;
         // What fails now is told and tried again by the task that follows the store.
         let _later = frozen::renew(&store, &frozen).await;
-        let recovered = coordinator.recover().await?;
+        let recovered = coordinator.recover().await;
+        let recovered = recovered.map_err(|e| StartError::recovery(&data_dir, e))?;
         records::settle(&data_dir, &sqlite).await?;
         if recovered != Recovered::default() {
             tracing::info!("Recovered: {recovered}");
@@ -490,8 +491,9 @@ fn tell_of_owner(data_dir: &Path) {
         tracing::warn!(
             data_dir = %data_dir.display(),
             owner,
-            "The data directory belongs to another user, and this server runs as root: a server of that user cannot \
-             read the sets that are taken now; run it as that user, or give the directory to root"
+            "The data directory belongs to another user, and this server runs as root: what it makes there is given \
+             to that user, whose server cannot work on the images of others; run it as that user, or give the \
+             directory to root"
         );
     }
 }
@@ -513,7 +515,7 @@ fn authenticator(
     audit: &Audit,
     clock: SharedClock,
 ) -> Result<Arc<Authenticator>, StartError> {
-    let users = Users::follow(data_dir, clock.clone()).map_err(fitness::no_users)?;
+    let users = Users::follow(data_dir, clock.clone())?;
     if let Err(error) = users::vouch(data_dir) {
         tracing::warn!(%error, "The users file gets no checksum");
     }
@@ -556,7 +558,7 @@ pub(super) fn engine(
         EngineKind::Library => {
             let roots = super::machines::roots(data_dir, &config.engine.image_roots);
             let library = Library::open_judged(data_dir, clock.clone(), roots.clone());
-            let library = Arc::new(library.map_err(StartError::failed)?);
+            let library = Arc::new(library?);
             let reserve = reserve(config);
             Ok(Adapters {
                 compute: library.clone(),

@@ -7,13 +7,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
+use crate::audit::{About, Event};
 use crate::engine::EngineError;
 use crate::engine::failure::At;
 use crate::engine::graph;
 use crate::engine::import;
 use crate::held::{self, Folder, Foreign, Identity, Way};
 use crate::id::{JobId, SetId, VmId};
-use crate::inventory::{Sealed, SnapshotSet};
+use crate::inventory::{Ended, Ending, Sealed, SnapshotSet, What};
 use crate::snapshot::Refused;
 use crate::snapshot::accept::{self, panicked};
 use crate::snapshot::apply::Apply;
@@ -70,6 +73,23 @@ pub fn needing(state: &State, id: VmId) -> Vec<String> {
     sets.chain(collections).collect()
 }
 
+/// What the history tells of a machine that has left the library.
+#[must_use]
+pub fn removed(machine: VmId, name: &str, started: Timestamp, ended: Timestamp) -> Ended {
+    Ended {
+        what: What::RemoveMachine,
+        outcome: Ending::Completed,
+        job: None,
+        user: "vm remove".to_owned(),
+        about: About::default().machine(machine, name),
+        started,
+        ended,
+        reason: "taken out of the library; its images stay where they are".to_owned(),
+        code: None,
+        recovered: false,
+    }
+}
+
 impl Coordinator {
     /// Has the machine leave the library by `remove`, which may block, while no operation works on it and none
     /// begins.
@@ -84,7 +104,9 @@ impl Coordinator {
         let core = Arc::clone(&self.core);
         let removing = self.accepting(async move {
             let doing = texts::REMOVING.with("machine", id);
+            let started = core.deps.clock.now();
             let name = core.deps.compute.machine(id).map(|m| m.name.clone());
+            let called = name.clone().unwrap_or_default();
             let leased =
                 accept::lease(&core, JobId::random(), doing, move |state| {
                     match needing(state, id).as_slice() {
@@ -102,7 +124,18 @@ impl Coordinator {
                 remove()
             });
             let done = done.await.map_err(|e| panicked(&e))?;
-            done.map_err(accept::refused)
+            done.map_err(accept::refused)?;
+            core.deps.audit.note(&Event::MachineRemoved {
+                machine: id.to_string(),
+                name: &called,
+            });
+            let ended = removed(id, &called, started, core.deps.clock.now());
+            ended.tell();
+            let noted = Box::new(move |_: &State| vec![Change::Ended(ended)]);
+            if let Err(error) = core.deps.store.transact(noted).await {
+                tracing::warn!(%error, "A machine that was removed is not in the history");
+            }
+            Ok(())
         });
         removing.await.map_err(|refused| refused.text().clone())
     }
@@ -322,19 +355,6 @@ pub fn move_to_orphans(data_dir: &Path, file: &Path) -> io::Result<PathBuf> {
     move_aside(&sets, below, &data_dir.join(ASIDE))
 }
 
-/// What root has made for a server of another user is that one's.
-fn hand_over(folder: &Path, below: &Path) -> io::Result<()> {
-    let (above, name) = Folder::of(folder)?;
-    let mut here = above.child(&name)?;
-    above.hand_over(&here)?;
-    for name in below.components() {
-        let next = here.child(name.as_os_str())?;
-        here.hand_over(&next)?;
-        here = next;
-    }
-    Ok(())
-}
-
 /// Moves what stands at `below` in one folder of ours to the same place in another, under a number if that is taken.
 fn move_aside(from: &Path, below: &Path, to: &Path) -> io::Result<PathBuf> {
     let name = below.file_name().ok_or(io::ErrorKind::InvalidInput)?;
@@ -343,9 +363,7 @@ fn move_aside(from: &Path, below: &Path, to: &Path) -> io::Result<PathBuf> {
     from.require_private()?;
     let found = from.look(name)?.ok_or(io::ErrorKind::NotFound)?;
     let levels = folder.components().count();
-    let below = to;
     let to = held::make_folders(&to.join(folder), levels + 1)?;
-    hand_over(below, folder)?;
     let new = from.move_numbered(name, &found, &to, name)?;
     Ok(to.path().join(new))
 }
@@ -556,7 +574,7 @@ mod tests {
         };
         let damage = Damage {
             files: vec!["/i/a.raw".into()],
-            noticed: jiff::Timestamp::UNIX_EPOCH,
+            noticed: Timestamp::UNIX_EPOCH,
         };
         let disks = vec![
             disk("same", vec![sealed(1)], None),
@@ -573,14 +591,14 @@ mod tests {
             left_out: Vec::new(),
             consistency: Consistency::Crash,
             definition: "/d/vm.toml".into(),
-            cut_at: jiff::Timestamp::UNIX_EPOCH,
+            cut_at: Timestamp::UNIX_EPOCH,
         };
         let set = Arc::new(SnapshotSet {
             id: SetId::random(),
             name: "set".into(),
             kind: SetKind::Standard,
             collection: None,
-            created: jiff::Timestamp::UNIX_EPOCH,
+            created: Timestamp::UNIX_EPOCH,
             members: vec![member],
             window: jiff::SignedDuration::ZERO,
             owner: "admin".into(),

@@ -91,13 +91,16 @@ pub(crate) fn find(
     }
     // Whoever was making or destroying such a set has its journal still, or has ended since.
     let busy = care::in_flight(data_dir)?;
-    found.retain(|it| {
-        let is_known = || is_stored(it.set) || record::read(data_dir, it.set).is_some();
-        let is_there = |copy: &PathBuf| held::symlink_metadata(copy).is_ok();
-        !busy.sets.contains(&it.set) && !is_known() && it.definitions.iter().any(is_there)
-    });
-    found.sort_by_key(|it| it.set);
-    Ok(found)
+    let is_there = |copy: &PathBuf| held::symlink_metadata(copy).is_ok();
+    found.retain(|it| !busy.sets.contains(&it.set) && !is_stored(it.set));
+    let mut forgotten = Vec::new();
+    for it in found {
+        if !record::is_there(data_dir, it.set)? && it.definitions.iter().any(is_there) {
+            forgotten.push(it);
+        }
+    }
+    forgotten.sort_by_key(|it| it.set);
+    Ok(forgotten)
 }
 
 /// The id that a folder has as its name.

@@ -48,7 +48,11 @@ pub enum Record {
         seals: create::Seals,
     },
     /// The commit of an apply: every new file is durable. From here it only goes forward.
-    Applied,
+    Applied {
+        /// What the new files do not keep of the old ones beside their content, in words.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        lost: Vec<String>,
+    },
     /// The commit of an export: it is whole, under its name.
     Exported,
     /// A destroy merges a layer into the one under it.
@@ -74,7 +78,10 @@ impl Record {
     /// Is it a commit point, from where its operation only goes forward?
     #[must_use]
     pub fn commits(&self) -> bool {
-        matches!(self, Self::Cut { .. } | Self::Applied | Self::Exported)
+        matches!(
+            self,
+            Self::Cut { .. } | Self::Applied { .. } | Self::Exported
+        )
     }
 }
 

@@ -5,6 +5,7 @@
 //! it is done. Every step may be repeated.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
 
 use crate::engine::EngineError;
@@ -72,8 +73,8 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
 
     /// Whether something shows that it was committed, whatever its journal tells: a record that is gone from the end of
     /// a journal looks as if it had never been written. Blocks.
-    fn shows_commit(&self, _: &Core) -> bool {
-        false
+    fn shows_commit(&self, _: &Core) -> io::Result<bool> {
+        Ok(false)
     }
 
     /// Adds every file that it makes or keeps, by every name that the file may have meanwhile.

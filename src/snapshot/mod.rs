@@ -39,7 +39,9 @@ mod tops;
 
 pub(crate) use accept::{Unanswered, answered};
 pub use apply::ApplyRequest;
-pub use care::{Journaled, OpenJournal, SetAside, move_to_orphans, named_by_journals, needing};
+pub use care::{
+    Journaled, OpenJournal, SetAside, move_to_orphans, named_by_journals, needing, removed,
+};
 pub use coordinator::Coordinator;
 pub use core::{Deps, Limits, Passage};
 pub use create::{Checked, CheckedDisk, CreateRequest, machines_of};

@@ -29,6 +29,7 @@ use crate::snapshot::kind::{Kind, PartWork, Step, WholeWork, Work};
 use crate::snapshot::members::{Lease, Stand};
 use crate::store::{State, StoreError};
 use crate::text::Text;
+use crate::text::catalog::job as cancelled;
 use crate::text::catalog::snapshot as texts;
 
 /// First and longest pause between two attempts to go forward, or to undo.
@@ -521,7 +522,7 @@ impl<K: Kind> Operation<K> {
         };
         Err(Stop::Undo(JobError {
             code: CANCELLED,
-            description: texts::CANCELLED.with("user", by),
+            description: cancelled::CANCELLED.with("user", by),
             details: Vec::new(),
         }))
     }

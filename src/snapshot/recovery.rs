@@ -131,25 +131,25 @@ struct Story {
 impl Story {
     /// Refuses to undo what is seen to be committed.
     fn require_commit(&self, core: &Core) -> Result<(), RecoveryError> {
-        let shortened = match &self.intent {
+        let lacks = match &self.intent {
             Intent::Create(it) => self.lacks_commit(core, &Create::new(it.clone())),
             Intent::Apply(it) => self.lacks_commit(core, &Apply::new(it.clone())),
             Intent::Export(it) => self.lacks_commit(core, &Export::new(it.clone())),
             Intent::Destroy(it) => self.lacks_commit(core, &Destroy::new(it.clone())),
         };
-        match shortened {
+        let lacks = lacks.map_err(|e| RecoveryError::Io(core.sets(), e))?;
+        match lacks {
             true => Err(RecoveryError::Shortened(self.path.clone())),
             false => Ok(()),
         }
     }
 
-    fn lacks_commit<K: Kind>(&self, core: &Core, kind: &K) -> bool {
+    fn lacks_commit<K: Kind>(&self, core: &Core, kind: &K) -> io::Result<bool> {
         let state = core.deps.store.state();
         let job = state.jobs.get(&kind.job());
         let completed = job.is_some_and(|job| job.state == JobState::Completed);
-        !K::TAKE.is_empty()
-            && !self.records.iter().any(Record::commits)
-            && (completed || kind.shows_commit(core))
+        let is_owed = !K::TAKE.is_empty() && !self.records.iter().any(Record::commits);
+        Ok(is_owed && (completed || kind.shows_commit(core)?))
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -101,7 +101,7 @@ impl SetRecord {
     /// # Errors
     /// [`NotReplaced`].
     pub fn write(&self, data_dir: &Path) -> Result<bool, NotReplaced> {
-        let old = read(data_dir, self.set.id);
+        let old = read(data_dir, self.set.id).map_err(NotReplaced::Refused)?;
         if let Some(Ok(old)) = &old
             && old.says(self)
         {
@@ -145,17 +145,36 @@ pub fn remove(data_dir: &Path, set: SetId) -> Result<(), NotReplaced> {
 }
 
 /// Reads the record of a set, if it is there; in words why it cannot be relied on.
-#[must_use]
-pub fn read(data_dir: &Path, set: SetId) -> Option<Result<SetRecord, String>> {
+///
+/// # Errors
+/// What it says is not known: the file cannot be read.
+pub fn read(data_dir: &Path, set: SetId) -> io::Result<Option<Result<SetRecord, String>>> {
     let file = path(data_dir, set);
-    let mut bytes = Vec::new();
-    let opened = held::open(&file, false).and_then(|mut open| open.read_to_end(&mut bytes));
-    match opened {
-        Err(e) if is_absent(&e) => return None,
-        Err(e) => return Some(Err(format!("cannot be read: {e}"))),
-        Ok(_) => {}
+    match held::read(&file) {
+        Ok(bytes) => Ok(Some(parse(&bytes, set))),
+        Err(e) if is_absent(&e) => Ok(None),
+        // What stands there is no record.
+        Err(e) if held::foreign(&e).is_some() => Ok(Some(Err(format!("cannot be read: {e}")))),
+        Err(e) => Err(at(&file, &e)),
     }
-    Some(parse(&bytes, set))
+}
+
+/// Whether something stands where the record of a set belongs.
+///
+/// # Errors
+/// It cannot be looked at.
+pub fn is_there(data_dir: &Path, set: SetId) -> io::Result<bool> {
+    let file = path(data_dir, set);
+    match held::symlink_metadata(&file) {
+        Ok(_) => Ok(true),
+        Err(e) if is_absent(&e) => Ok(false),
+        Err(e) => Err(at(&file, &e)),
+    }
+}
+
+/// The error with the name of the file.
+fn at(file: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
 }
 
 fn parse(bytes: &[u8], set: SetId) -> Result<SetRecord, String> {
@@ -181,15 +200,13 @@ fn parse(bytes: &[u8], set: SetId) -> Result<SetRecord, String> {
 /// The sets that have a record below the data directory and are `wanted`, with what it says.
 ///
 /// # Errors
-/// The folder cannot be read.
+/// The folder or one of the records cannot be read.
 pub fn all(data_dir: &Path, wanted: impl Fn(SetId) -> bool) -> io::Result<Records> {
     let mut found = Records::new();
     let folder = data_dir.join(SETS);
     let entries = match fs::read_dir(&folder) {
         Err(e) if is_absent(&e) => return Ok(found),
-        entries => {
-            entries.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", folder.display())))?
-        }
+        entries => entries.map_err(|e| at(&folder, &e))?,
     };
     for entry in entries {
         let name = entry?.file_name();
@@ -197,7 +214,7 @@ pub fn all(data_dir: &Path, wanted: impl Fn(SetId) -> bool) -> io::Result<Record
         if let Ok(id) = name.parse::<SetId>()
             && id.to_string() == name
             && wanted(id)
-            && let Some(read) = read(data_dir, id)
+            && let Some(read) = read(data_dir, id)?
         {
             found.insert(id, read);
         }
@@ -322,7 +339,10 @@ mod tests {
         let names: Vec<_> = record.collections.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(names, ["group 1", "group 2"]);
         assert!(record.write(data.path()).unwrap());
-        assert_eq!(read(data.path(), record.set.id), Some(Ok(record.clone())));
+        assert_eq!(
+            read(data.path(), record.set.id).unwrap(),
+            Some(Ok(record.clone()))
+        );
         // A later transaction that changes nothing of it writes nothing.
         let later = SetRecord {
             transaction: 58,
@@ -337,10 +357,13 @@ mod tests {
             ..later
         };
         assert!(named.write(data.path()).unwrap());
-        assert_eq!(read(data.path(), named.set.id), Some(Ok(named.clone())));
+        assert_eq!(
+            read(data.path(), named.set.id).unwrap(),
+            Some(Ok(named.clone()))
+        );
         for _ in 0..2 {
             remove(data.path(), named.set.id).unwrap();
-            assert_eq!(read(data.path(), named.set.id), None);
+            assert_eq!(read(data.path(), named.set.id).unwrap(), None);
         }
     }
 
@@ -366,7 +389,12 @@ mod tests {
         record.write(data.path()).unwrap();
         let file = path(data.path(), record.set.id);
         let text = fs::read_to_string(&file).unwrap();
-        let why = || read(data.path(), record.set.id).unwrap().unwrap_err();
+        let why = || {
+            read(data.path(), record.set.id)
+                .unwrap()
+                .unwrap()
+                .unwrap_err()
+        };
         fs::write(&file, text.replace("nightly", "weekly!")).unwrap();
         assert!(why().contains("checksum is wrong"), "{}", why());
         let bare = text.lines().filter(|l| !l.contains("checksum"));
@@ -382,7 +410,10 @@ mod tests {
         let other = path(data.path(), SetId::from_u128(6));
         fs::create_dir(other.parent().unwrap()).unwrap();
         fs::write(&other, &text).unwrap();
-        let why = read(data.path(), SetId::from_u128(6)).unwrap().unwrap_err();
+        let why = read(data.path(), SetId::from_u128(6))
+            .unwrap()
+            .unwrap()
+            .unwrap_err();
         assert!(why.contains("is of snapshot set"), "{why}");
     }
 }

@@ -10,7 +10,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-/// One message of the catalogue: a stable id and the en-US words with `{name}` places.
+/// One message of the catalogue: a stable id and the en-US words with `{name}` places, and `{name:size}` for bytes that
+/// are told to people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message {
     /// Stable, dotted: `snapshot.member-busy`. Stored in databases; never reused for another meaning.
@@ -18,6 +19,9 @@ pub struct Message {
     /// The words; `{name}` is replaced by the argument of that name.
     pub en_us: &'static str,
 }
+
+/// At the end of the name of a place for bytes.
+const SIZE: &str = ":size";
 
 impl Message {
     /// The message without arguments.
@@ -98,7 +102,12 @@ impl Text {
                 rest = after;
                 continue;
             };
+            let (is_size, name) = match name.strip_suffix(SIZE) {
+                Some(name) => (true, name),
+                None => (false, name),
+            };
             match self.arg(name) {
+                Some(value) if is_size => out.push_str(&self.size(value)),
                 Some(value) => out.push_str(value),
                 None => {
                     out.push('{');
@@ -110,6 +119,20 @@ impl Text {
         }
         out.push_str(rest);
         out
+    }
+
+    /// A number of bytes for people; exact where another one of this text would read the same and is not.
+    fn size(&self, value: &str) -> String {
+        let Ok(bytes) = value.parse() else {
+            return value.to_owned();
+        };
+        let others = self.args.iter().filter(|(_, v)| v != value);
+        let mut others = others.filter_map(|(_, v)| v.parse().ok());
+        let told = size(bytes);
+        match others.any(|other: u64| size(other) == told) {
+            true => format!("{bytes} bytes"),
+            false => told,
+        }
     }
 }
 
@@ -125,6 +148,22 @@ impl std::fmt::Display for Text {
 pub fn is_obeyed(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Is there nothing in the text that anybody sees? Spaces, control characters, those that join, part and direct others
+/// (Unicode's Default_Ignorable_Code_Point), and blanks that are letters.
+#[must_use]
+pub fn is_blank(text: &str) -> bool {
+    let is_unseen = |c: char| {
+        is_obeyed(c)
+            || c.is_whitespace()
+            || matches!(c,
+                '\u{AD}' | '\u{34F}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{2800}' | '\u{3164}'
+                | '\u{FEFF}' | '\u{FFA0}' | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}'
+                | '\u{2060}'..='\u{206F}' | '\u{FE00}'..='\u{FE0F}' | '\u{FFF0}'..='\u{FFFB}'
+                | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}')
+    };
+    text.chars().all(is_unseen)
 }
 
 /// Bytes for people: `512 bytes`, `1.5 GiB`. A scaled number is rounded; JSON has the bytes.
@@ -149,6 +188,40 @@ pub fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_in_a_text_are_scaled_and_never_read_the_same() {
+        let told = |size: u64, was: u64| {
+            let text = catalog::engine::SHRUNK.with("size", size).with("was", was);
+            let text = text.render();
+            let (_, rest) = text.split_once(" has ").unwrap();
+            rest.split_once(" when ").unwrap().0.to_owned()
+        };
+        assert_eq!(told(1 << 30, 3 << 29), "1 GiB and had 1.5 GiB");
+        assert_eq!(
+            told(1 << 20, (1 << 20) + 512),
+            "1048576 bytes and had 1049088 bytes"
+        );
+    }
+
+    #[test]
+    fn a_name_that_nobody_sees_is_blank() {
+        for name in [
+            "",
+            " ",
+            "\t",
+            "\u{200B}",
+            "\u{2060}\u{FEFF}",
+            "\u{3164}",
+            "\u{202E} \u{AD}",
+            "\u{E0041}",
+        ] {
+            assert!(is_blank(name), "{}", name.escape_unicode());
+        }
+        for name in ["a", "\u{200B}a", "ä", "语", "👩\u{200D}👩", "-"] {
+            assert!(!is_blank(name), "{name}");
+        }
+    }
 
     #[test]
     fn a_size_is_told_in_the_largest_unit_that_it_fills() {

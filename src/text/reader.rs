@@ -53,14 +53,21 @@ pub fn told(message: &str) -> String {
     }
 }
 
-/// [`told`] with the line of the place in the text that it is about.
+/// [`told`] with line and column of the place in the text that it is about.
 #[must_use]
 pub fn told_of(text: &str, message: &str, place: Option<Range<usize>>) -> String {
     let before = place.and_then(|place| text.get(..place.start));
     match before {
         Some(before) => {
             let line = before.matches('\n').count() + 1;
-            format!("line {line}: {}", told(message))
+            let column = before
+                .rsplit('\n')
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .count()
+                + 1;
+            format!("line {line}, column {column}: {}", told(message))
         }
         None => told(message),
     }
@@ -89,12 +96,72 @@ pub fn told_of_file(error: &io::Error) -> String {
     }
 }
 
-/// What is wrong with the form of a text.
+/// What is wrong with the form of a text, as the reader calls it, by a part of that, and as people do.
+const FORMS: &[(&str, &str)] = &[
+    (
+        "unexpected key or value",
+        "the line goes on where it should end",
+    ),
+    (
+        "must be quoted",
+        "there is no value, or a text without quotes",
+    ),
+    ("escape", "what stands behind \\ in a text means nothing"),
+    ("unicode", "what stands behind \\ in a text means nothing"),
+    (
+        "string",
+        "a text in quotes is not closed, or has a character that must not stand in it",
+    ),
+    (
+        "quote",
+        "a text in quotes is not closed, or has a character that must not stand in it",
+    ),
+    ("duplicate key", "the key stands twice"),
+    ("no value", "the key has no value"),
+    ("missing value", "a value is missing"),
+    ("assignment", "the key has no value"),
+    ("comma", "a comma is missing, or there is one too many"),
+    ("unclosed", "a bracket is not closed"),
+    ("opening", "a bracket is missing"),
+    ("recurs", "lists or tables are nested too deep"),
+    ("comment", "the comment is not sound"),
+    (
+        "carriage return",
+        "a line ends with a carriage return and no line feed",
+    ),
+    ("integer", "the number is not sound"),
+    ("float", "the number is not sound"),
+    ("number", "the number is not sound"),
+    ("numeric", "the number is not sound"),
+    ("radix", "the number is not sound"),
+    ("sign", "the number is not sound"),
+    ("zero", "the number is not sound"),
+    ("date", "the date or time is not sound"),
+    ("time", "the date or time is not sound"),
+    ("key", "the key is not sound"),
+    ("value", "the value is not sound"),
+    ("array", "the list is not sound"),
+    ("table", "the table is not sound"),
+];
+
+/// What is wrong with the form of a text, and what was expected there.
 fn syntax(message: &str) -> String {
-    match message {
-        "" => "it cannot be understood".to_owned(),
-        message => format!("it cannot be understood: {message}"),
-    }
+    let (what, expected) = message.split_once(", expected ").unwrap_or((message, ""));
+    let known = FORMS.iter().find(|(reader, _)| what.contains(reader));
+    let told = known.map_or(
+        "something stands there that does not belong there",
+        |(_, people)| people,
+    );
+    let expected = match expected {
+        "" => return told.to_owned(),
+        "key" => "a key",
+        "value" => "a value",
+        other if other.starts_with("newline") => "the end of the line",
+        other if other.contains("string") => "a text in quotes",
+        other if other.contains("letters") => "letters, digits, - or _",
+        other => other,
+    };
+    format!("{told}; expected {expected}")
 }
 
 fn people(expected: &str) -> String {

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use crate::support::pki::{Authority, Wish};
 use crate::support::server::{Options, Server, binary, run_in, text};
+use crate::support::tools::{Mount, full};
 
 /// A file and a data directory.
 struct Place {
@@ -72,6 +73,19 @@ impl Place {
 }
 
 const FREE: &str = "[listen]\nhttp = \"127.0.0.1:0\"";
+
+#[test]
+fn a_disk_without_room_for_a_new_database_is_refused() {
+    if !full("a full disk") {
+        return;
+    }
+    let mount = Mount::tmpfs("size=256k");
+    let mut place = Place::new();
+    place.data = mount.path().join("data");
+    let config = "[listen]\nhttp = \"127.0.0.1:0\"";
+    place.refused("a new database needs 1 MiB", config, 1);
+    assert!(!place.data.exists(), "nothing is made");
+}
 
 #[test]
 fn what_serve_refuses_config_check_refuses_with_the_same_code_and_reason() {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 
 use crate::support::server::{Options, Server, add_user, run_in, text};
+use crate::support::site::{Ground, Image, Site};
 
 use super::{code, fails, json, ok};
 
@@ -138,4 +139,30 @@ fn a_server_that_has_no_place_left_says_so_at_once() {
     while !server.local(&["history"]).status.success() {
         assert!(begun.elapsed() < Duration::from_secs(60));
     }
+}
+
+/// With a server and without one.
+#[test]
+fn a_machine_that_leaves_the_library_stands_in_history_and_audit() {
+    let site = Site::new(Ground::Host);
+    site.machine("web", &[Image::Raw], 1);
+    site.machine("db", &[Image::Raw], 2);
+    let audit = site.images.join("audit.log");
+    let mut server = site.serve_configured(&format!("[log]\naudit = {audit:?}\n"));
+    let removed = |name: &str| {
+        ok(&run_in(&site.data, &["vm", "remove", name], ""));
+        let shown = history(&site.data, &[]);
+        assert_eq!(
+            rows(&shown)[0],
+            ["remove-machine", "completed", "vm remove"].map(str::to_owned)
+        );
+        let last = &shown["history"][0];
+        assert!(last.to_string().contains(&format!("\"{name}\"")), "{last}");
+    };
+    removed("web");
+    let lines = std::fs::read_to_string(&audit).unwrap();
+    let line = lines.lines().find(|l| l.contains("machine-removed"));
+    assert!(line.is_some_and(|l| l.contains("\"web\"")), "{lines}");
+    server.stop();
+    removed("db");
 }

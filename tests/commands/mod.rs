@@ -5,6 +5,7 @@ mod fit;
 mod history;
 mod local;
 mod machines;
+mod prompt;
 mod quickstart;
 mod remote;
 mod requests;

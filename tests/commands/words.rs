@@ -5,8 +5,8 @@ use std::path::Path;
 
 use groupshot::config::Config;
 
-use super::{code, said};
-use crate::support::server::run_in;
+use super::{code, fails, said};
+use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, Site};
 
 /// What no message may hold.
@@ -268,5 +268,65 @@ fn no_broken_file_is_told_in_words_of_the_program() {
             Some(before) => fs::write(file, before).unwrap(),
             None => fs::remove_file(file).unwrap(),
         }
+    }
+}
+
+#[test]
+fn a_name_that_nobody_sees_is_refused_with_the_reason() {
+    let site = Site::new(Ground::Host);
+    let image = site.image("web", Image::Raw, 1);
+    let server = site.serve();
+    for name in ["\u{200B}", "\u{2060}\u{FEFF} "] {
+        let import = ["vm", "import", name, image.to_str().unwrap()];
+        let refused = run_in(&site.data, &import, "");
+        fails(&refused, 1, "only characters that nobody sees");
+        let create = server.cli(&["collection", "create", name]);
+        fails(&create, 1, "only characters that nobody sees");
+    }
+}
+
+#[test]
+fn user_unlock_without_a_word_names_both_ways() {
+    let data = tempfile::tempdir().unwrap();
+    let refused = run_in(data.path(), &["user", "unlock"], "");
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("NAME") && said.contains("--address"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_in_words() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("g.toml");
+    for (line, told) in [
+        ("level = \"info", "a text in quotes is not closed"),
+        ("level = warn", "a text without quotes"),
+        ("level", "the key has no value; expected `=`"),
+        ("level = ", "there is no value"),
+        (
+            "level = \"a\" format = \"b\"",
+            "the line goes on where it should end; expected the end of the line",
+        ),
+        ("level = 1\nlevel = 2", "the key stands twice"),
+        ("level = [1", "a bracket is not closed; expected `]`"),
+    ] {
+        fs::write(&file, format!("[log]\n{line}\n")).unwrap();
+        let out = run_in(
+            home.path(),
+            &["config", "check", file.to_str().unwrap()],
+            "",
+        );
+        let said = text(&out.stderr);
+        assert!(
+            said.contains(told) && said.contains(": column "),
+            "{line}: {said}"
+        );
+        assert!(
+            !said.contains("invalid") && !said.contains("cannot be understood"),
+            "{said}"
+        );
     }
 }

@@ -135,6 +135,98 @@ fn what_root_makes_in_the_data_directory_is_its_owners() {
     assert_eq!(all, "", "of root");
 }
 
+/// Folders and files, in the data directory and beside images.
+#[test]
+fn what_a_server_of_root_makes_is_the_owners_of_the_data_directory() {
+    if !full("a server of another user") {
+        return;
+    }
+    for (ground, more) in [
+        (Ground::Host, &["--overlay-ok"][..]),
+        (Ground::Xfs, &[][..]),
+    ] {
+        let (site, _, group) = scene(ground, more);
+        let mut server = site.serve();
+        let wire = Wire::new(&server);
+        wire.take(&group, "first");
+        site.wait_for_journals();
+        let applied = wire.apply(&wire.take(&group, "second")).unwrap();
+        assert_eq!(wire.end(&applied.job.unwrap()).unwrap().state, COMPLETED);
+        site.wait_for_journals();
+        server.stop();
+        for folder in [&site.data, &site.images] {
+            let all = tools::run("find", &[folder.to_str().unwrap(), "-user", "0"]);
+            assert_eq!(all, "", "of root");
+        }
+        let server = serve(&site);
+        let wire = Wire::new(&server);
+        let applied = wire.apply(&wire.take(&group, "third")).unwrap();
+        let job = wire.end(&applied.job.unwrap()).unwrap();
+        assert_eq!(job.state, COMPLETED, "{job:?}");
+    }
+}
+
+/// It is as it was written, so nothing is to be made anew.
+#[test]
+fn what_may_not_be_read_is_told_apart_from_what_is_damaged() {
+    if !full("a server of another user") {
+        return;
+    }
+    let (site, _, group) = scene(Ground::Host, &["--overlay-ok"]);
+    let mut server = serve(&site);
+    let set = Wire::new(&server).take(&group, "first");
+    site.wait_for_journals();
+    server.kill();
+    let journal = fs::read_dir(site.data.join("journal")).unwrap();
+    let journal = journal.map(|entry| entry.unwrap().path()).next().unwrap();
+    let in_data = |name: &str| site.data.join(name);
+    for file in [
+        // A start that gets further has SQLite remove it.
+        in_data("groupshot.db-wal"),
+        in_data(&format!("sets/{set}/set.json")),
+        in_data(&format!("sets/{set}")),
+        journal,
+        in_data("groupshot.db"),
+        in_data("groupshot.commits"),
+        in_data("directory.json"),
+        in_data("users.json"),
+    ] {
+        let before = fs::metadata(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let before = before.permissions();
+        chown(&file, Some(0), Some(0)).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        let options = Options {
+            data: Some(&site.data),
+            user: Some(SERVER),
+            ..Options::default()
+        };
+        let refused = Server::try_with(&options).map(drop).unwrap_err();
+        let advice = format!("`chown -R --from=0 {SERVER}: {}`", site.data.display());
+        let name = file.display().to_string();
+        for part in ["exit status: 4", "Permission denied", &name, &advice] {
+            assert!(refused.contains(part), "{part}: {refused}");
+        }
+        assert!(!refused.contains("--rebuild"), "{refused}");
+        chown(&file, Some(SERVER), Some(SERVER)).unwrap();
+        fs::set_permissions(&file, before).unwrap();
+    }
+    assert_eq!(Wire::new(&serve(&site)).count("Msvm_ComputerSystem"), 2);
+}
+
+#[test]
+fn an_image_that_may_not_be_looked_at_is_not_called_missing() {
+    if !full("a server of another user") {
+        return;
+    }
+    let (site, _, _) = scene(Ground::Host, &["--overlay-ok"]);
+    let server = serve(&site);
+    chown(&site.images, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&site.images, Permissions::from_mode(0o700)).unwrap();
+    let told = text(&server.local(&["--json", "doctor"]).stdout);
+    assert!(told.contains("image-unreadable"), "{told}");
+    assert!(!told.contains("missing"), "{told}");
+}
+
 #[test]
 fn a_folder_that_the_server_may_not_write_is_named() {
     if !full("a server of another user") {

@@ -9,7 +9,7 @@ use rustix::fs::{IFlags, XattrFlags};
 
 use crate::support::server::{Server, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds};
-use crate::support::tools::{self, assert_clean, assert_equal, full, run, try_run};
+use crate::support::tools::{self, Mount, assert_clean, assert_equal, full, run, try_run};
 use crate::support::wire::{STARTED, Wire};
 
 const INVALID_STATE: u64 = 5;
@@ -583,6 +583,36 @@ fn an_apply_keeps_mode_flags_project_and_attributes() {
             assert_eq!(before.0, mode);
         }
     }
+}
+
+/// On ext4 the disk goes on in an overlay, which has them too.
+#[test]
+fn an_apply_over_overlays_keeps_the_inode_flags_of_ext4() {
+    if !full("inode flags of ext4") {
+        return;
+    }
+    let (images, data) = (Mount::file_system("ext4"), Mount::file_system("ext4"));
+    let site = Site::on(&images, &data);
+    let machine = site.machine("web", &[Image::Raw], 1);
+    run("chattr", &["+A", "+d", "+s", path(&machine.images[0])]);
+    let server = site.serve();
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&machine.id]).unwrap();
+    let set = wire.take(&group, "x");
+    site.wait_for_journals();
+    let flags = |file: &Path| {
+        let told = run("lsattr", &[path(file)]);
+        let told = told.split(' ').next().unwrap().to_owned();
+        ["A", "d", "s"].map(|flag| told.contains(flag))
+    };
+    let before = site.top(&machine, 0);
+    assert_eq!(flags(&before), [true; 3]);
+    let applied = wire.apply(&set).unwrap();
+    let job = wire.end(&applied.job.unwrap()).unwrap();
+    assert_eq!(job.state, 7, "{job:?}");
+    let top = site.top(&machine, 0);
+    assert_ne!(top, before);
+    assert_eq!(flags(&top), [true; 3], "{job:?}");
 }
 
 #[test]

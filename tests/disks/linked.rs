@@ -288,3 +288,20 @@ fn on_it(site: &Site, machine: &Machine, image: &Path) -> PathBuf {
     assert!(!text(&server.stdout).contains("path-idle"), "{server:?}");
     above
 }
+
+#[test]
+fn an_image_that_was_exchanged_for_a_link_is_one_finding() {
+    let site = Site::new(Ground::Host);
+    let machine = site.machine("web", &[Image::Raw], 1);
+    let other = site.image("other", Image::Raw, 2);
+    let (image, away) = (&machine.images[0], site.images.join("away"));
+    for to in [other.as_path(), Path::new("/nowhere")] {
+        fs::rename(image, &away).unwrap();
+        symlink(to, image).unwrap();
+        let out = run_in(&site.data, &["--json", "doctor"], "");
+        let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(told["findings"].as_array().unwrap().len(), 1, "{told}");
+        fs::remove_file(image).unwrap();
+        fs::rename(&away, image).unwrap();
+    }
+}

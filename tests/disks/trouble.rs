@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::support::gate::Gate;
-use crate::support::server::Server;
+use crate::support::server::{Options, Server, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
 use crate::support::tools::{Bound, Mount, full};
 use crate::support::wire::{Created, Job, STARTED, Wire};
@@ -161,6 +161,62 @@ fn a_full_data_directory_refuses_and_loses_nothing() {
     scene.wire.shown().unwrap();
     drop(filler);
     scene.goes_on(&before);
+}
+
+#[test]
+fn one_refusal_on_a_full_disk_is_one_line_of_the_log() {
+    if !full("a full disk") {
+        return;
+    }
+    let site = Site::with_data_on(Mount::tmpfs("size=256m"));
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let server = Server::with(&Options {
+        data: Some(&site.data),
+        log: Some(log.path()),
+        ..Options::default()
+    });
+    let lines = |part: &str| {
+        let log = fs::read_to_string(log.path()).unwrap();
+        log.lines().filter(|line| line.contains(part)).count()
+    };
+    let machine = site.machine("web", &[Image::Raw], 1);
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&machine.id]).unwrap();
+    let filler = Filler::fill(site.data.parent().unwrap());
+    assert_eq!(wire.create(&group, "x").unwrap().value, FAILED);
+    assert_eq!(lines("disk full"), 1);
+    drop(filler);
+    wire.take(&group, "x");
+    assert_eq!((lines("disk full"), lines("has room again")), (1, 1));
+}
+
+/// The layer is kept, and that is said: by the command that deletes, and by the check-up, which offers no merge.
+#[test]
+fn a_merge_that_has_no_room_is_told_and_not_offered() {
+    if !full("a full disk") {
+        return;
+    }
+    let mut scene = Scene::new(Site::new(Ground::Ext4), &[]);
+    scene.wire.take(&scene.group, "x");
+    scene.site.wait_for_journals();
+    for disk in 0..2 {
+        let top = scene.site.top(&scene.machine, disk);
+        scene.machine.write(&top, disk, 4096, 4096, 2);
+    }
+    let doctor = || text(&scene.server.local(&["--json", "doctor"]).stdout);
+    let filler = Filler::fill(scene.site.images.parent().unwrap());
+    let deleted = scene.server.cli(&["snapshot", "delete", "x", "--yes"]);
+    let told = text(&deleted.stdout);
+    for part in ["deleted", "files kept as hidden layers: 2", "may need "] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(told.contains("KiB, 0 bytes are free"), "scaled: {told}");
+    scene.site.wait_for_journals();
+    let found = doctor();
+    assert!(found.contains("hidden-layer"), "{found}");
+    assert!(!found.contains("pending-merge"), "{found}");
+    drop(filler);
+    assert!(doctor().contains("pending-merge"), "{}", doctor());
 }
 
 /// Accepted, and at work until the step `at`, which stands at the gate.

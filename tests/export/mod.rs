@@ -56,7 +56,7 @@ impl Rig {
             args: &["--config", self.config.to_str().unwrap()],
             env: if failpoints.is_empty() { &[] } else { &orders },
             data: Some(&self.site.data),
-            user: None,
+            ..Options::default()
         })
     }
 

@@ -175,6 +175,6 @@ fn serve(site: &Site, failpoints: &str) -> Server {
         args: &["--config", config.to_str().unwrap()],
         env: if failpoints.is_empty() { &[] } else { &orders },
         data: Some(&site.data),
-        user: None,
+        ..Options::default()
     })
 }

@@ -212,7 +212,7 @@ impl World {
         let record = record::path(&self.root.join("data"), set.id);
         expected.push(record);
         let recorded = record::read(&self.root.join("data"), set.id);
-        let recorded = recorded.unwrap().unwrap();
+        let recorded = recorded.unwrap().unwrap().unwrap();
         assert_eq!(unsealed(&recorded.set), unsealed(set), "{at}");
         let mut groups = recorded.collections.iter();
         assert!(groups.any(|c| Some(c.id) == set.collection), "{at}");

@@ -1,5 +1,6 @@
 //! The real `groupshot` as a child process on loopback, ended by pid when the test is over.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -38,6 +39,8 @@ pub(crate) struct Options<'a> {
     pub(crate) data: Option<&'a Path>,
     /// The user and group that it runs as, if not the test's own.
     pub(crate) user: Option<u32>,
+    /// Where its log goes, if a test reads it.
+    pub(crate) log: Option<&'a Path>,
 }
 
 impl Server {
@@ -74,7 +77,10 @@ impl Server {
             .envs(options.env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(match options.log {
+                Some(log) => File::create(log).unwrap().into(),
+                None => Stdio::piped(),
+            })
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -99,14 +105,15 @@ impl Server {
         };
         // Both pipes are drained for ever, or the server would stall when they are full.
         std::thread::spawn(move || lines.for_each(drop));
-        let stderr = child.stderr.take().unwrap();
         let log = Arc::<Mutex<String>>::default();
         let logged = Arc::clone(&log);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                *logged.lock().unwrap() += &(line + "\n");
-            }
-        });
+        if let Some(stderr) = child.stderr.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    *logged.lock().unwrap() += &(line + "\n");
+                }
+            });
+        }
         Ok(Self {
             child,
             address,

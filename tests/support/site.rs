@@ -27,6 +27,8 @@ pub(crate) enum Ground {
     Xfs,
     /// Loop-mounted btrfs.
     Btrfs,
+    /// Loop-mounted ext4; nothing is cloned there.
+    Ext4,
 }
 
 /// What an image is before we come.
@@ -73,6 +75,7 @@ impl Site {
             Ground::Host => None,
             Ground::Xfs => Some(Mount::file_system("xfs")),
             Ground::Btrfs => Some(Mount::file_system("btrfs")),
+            Ground::Ext4 => Some(Mount::file_system("ext4")),
         };
         let data = home.path().join("data");
         let images = mount
@@ -90,6 +93,12 @@ impl Site {
             home.path().join("data"),
         );
         Self::at(home, self.mount.clone(), images, data)
+    }
+
+    /// With the images on `images` and the data directory on `data`, which the caller keeps.
+    pub(crate) fn on(images: &Mount, data: &Mount) -> Self {
+        let (images, data) = (images.path().join("images"), data.path().join("data"));
+        Self::at(tempfile::tempdir().unwrap(), None, images, data)
     }
 
     /// With the data directory on `mount` and the images on the host's file system.

@@ -111,7 +111,7 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// A fresh loop-mounted `xfs` or `btrfs` of 320 MiB.
+    /// A fresh loop-mounted `xfs`, `btrfs` or `ext4` of 320 MiB.
     pub(crate) fn file_system(kind: &str) -> Self {
         let (home, at) = Self::place();
         let image = home.path().join("image");

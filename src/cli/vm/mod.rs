@@ -21,7 +21,7 @@ use crate::cli::failure::Failure;
 use crate::cli::local::DataDir;
 use crate::cli::naming::pick;
 use crate::cli::output::{Output, one_line, size, table};
-use crate::cli::remote::sendable;
+use crate::cli::remote::{block_on, sendable};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
@@ -129,7 +129,8 @@ pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Fail
         Command::Set(wish) => set::run(wish, output),
         Command::Remove { data, machine } => {
             let found = find(data, machine)?;
-            server::remove_machine(&data.path()?, found.id)?;
+            let data_dir = data.path()?;
+            block_on(async { Ok(server::remove_machine(&data_dir, found.id).await?) })?;
             output.result(fields(&found), || {
                 format!("machine `{}` {} removed", one_line(&found.name), found.id)
             })

@@ -8,8 +8,9 @@ mod draft;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -80,11 +81,31 @@ pub struct Member {
 /// A set being applied.
 pub(crate) struct Apply {
     intent: Intent,
+    /// What new files do not keep of the old ones beside their content, in words.
+    lost: Mutex<BTreeSet<String>>,
 }
 
 impl Apply {
     pub(crate) fn new(intent: Intent) -> Self {
-        Self { intent }
+        let lost = Mutex::default();
+        Self { intent, lost }
+    }
+
+    /// Notes what the new file of a disk does not keep.
+    fn note_lost(&self, machine: &str, disk: &str, lost: &[String]) {
+        if !lost.is_empty() {
+            let lost = lost.join(", ");
+            self.all_lost()
+                .insert(format!("machine {machine}, disk {disk}: {lost}"));
+        }
+    }
+
+    fn lost(&self) -> Vec<String> {
+        self.all_lost().iter().cloned().collect()
+    }
+
+    fn all_lost(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,16 +144,20 @@ impl Kind for Apply {
         journal::Intent::Apply(self.intent.clone())
     }
 
-    fn replay(&mut self, _: Record) {}
+    fn replay(&mut self, record: Record) {
+        if let Record::Applied { lost } = record {
+            self.all_lost().extend(lost);
+        }
+    }
 
     fn resources(&self) -> Vec<(Resource, Mode)> {
         let machines = self.intent.members.iter().map(|m| m.machine);
         resources(self.intent.set, machines)
     }
 
-    fn shows_commit(&self, core: &Core) -> bool {
+    fn shows_commit(&self, core: &Core) -> io::Result<bool> {
         let mut members = self.intent.members.iter();
-        members.any(|member| {
+        Ok(members.any(|member| {
             let machine = core.deps.compute.machine(member.machine);
             let now = machine.map(|m| m.tops()).unwrap_or_default();
             let mut moved = member.reverts.iter();
@@ -140,7 +165,7 @@ impl Kind for Apply {
                 let active = now.get(&r.disk.id).map(|top| &top.file);
                 r.new_file != r.disk.file && active == Some(&r.new_file)
             })
-        })
+        }))
     }
 
     fn names(&self, named: &mut BTreeSet<PathBuf>) {
@@ -168,7 +193,14 @@ impl Kind for Apply {
         let applied = |s: &&Snapshot| self.intent.members.iter().any(|m| m.snapshot == s.id);
         let set = state.sets.get(&self.intent.set);
         let snapshots = set.into_iter().flat_map(|set| &set.members).filter(applied);
-        let status = told_with(status, LeftOut::of(snapshots));
+        let mut status = told_with(status, LeftOut::of(snapshots));
+        let lost = self.lost();
+        if !lost.is_empty() {
+            let lost = lost.join("; ");
+            status = texts::APPLIED_LOST
+                .with("status", status)
+                .with("lost", lost);
+        }
         Some((status, changes.collect()))
     }
 }
@@ -260,4 +292,46 @@ async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Accepted, Refus
     };
     accept::start(&core, Apply::new(intent), job, holds, lease).await?;
     Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply() -> Apply {
+        Apply::new(Intent {
+            job: JobId::from_u128(1),
+            set: SetId::from_u128(2),
+            members: Vec::new(),
+        })
+    }
+
+    fn status(apply: &Apply) -> String {
+        let (status, _) = apply.publish(&State::default()).unwrap();
+        status.render()
+    }
+
+    #[test]
+    fn what_new_files_do_not_keep_is_told_at_the_end_in_another_process_too() {
+        let first = apply();
+        let plain = status(&first);
+        first.note_lost("web", "disk0", &[]);
+        assert_eq!(status(&first), plain);
+        let lost = ["flag j (data journal)".to_owned(), "mode 4755".to_owned()];
+        // A step that is done again.
+        first.note_lost("web", "disk0", &lost);
+        first.note_lost("web", "disk0", &lost);
+        let told = status(&first);
+        let wanted = "machine web, disk disk0: flag j (data journal), mode 4755";
+        assert!(told.starts_with(&plain) && told.ends_with(wanted), "{told}");
+        let record = Record::Applied { lost: first.lost() };
+        let record = serde_json::to_string(&record).unwrap();
+        let mut second = apply();
+        second.replay(serde_json::from_str(&record).unwrap());
+        assert_eq!(status(&second), told);
+        // As older versions have written it.
+        let mut old = apply();
+        old.replay(serde_json::from_str(r#"{"record":"applied"}"#).unwrap());
+        assert_eq!(status(&old), plain);
+    }
 }

@@ -26,7 +26,7 @@ pub(crate) const TAKE: &[Step<Apply>] = &[
         name: "commit",
         percent: 70,
         doing: texts::APPLY_COMMITTING,
-        work: Work::Record(|_| Record::Applied),
+        work: Work::Record(|apply| Record::Applied { lost: apply.lost() }),
     },
 ];
 
@@ -121,7 +121,10 @@ fn driver<'a>(
 
 fn prepare(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError> {
     for revert in &member.reverts {
-        driver(operation, revert)?.prepare_revert(revert)?;
+        let lost = driver(operation, revert)?.prepare_revert(revert)?;
+        operation
+            .kind
+            .note_lost(&member.name, &revert.disk.id, &lost);
     }
     hold_new(operation, member)
 }

@@ -11,6 +11,7 @@ mod selection;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -143,8 +144,8 @@ impl Kind for Create {
         machines.collect()
     }
 
-    fn shows_commit(&self, core: &Core) -> bool {
-        record::read(&core.deps.data_dir, self.set()).is_some()
+    fn shows_commit(&self, core: &Core) -> io::Result<bool> {
+        record::is_there(&core.deps.data_dir, self.set())
     }
 
     fn names(&self, named: &mut BTreeSet<PathBuf>) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::failure::At;
 use crate::engine::locks::ImageLock;
-use crate::engine::merge::{self, Merged, Watch};
+use crate::engine::merge::{Merged, Watch};
 use crate::engine::{EngineError, EngineErrorKind, Stamp};
 use crate::held;
 use crate::snapshot::core::Core;
@@ -170,15 +170,8 @@ fn one(
     operation.kind.meter.begin(core.deps.clock.elapsed());
     let progress = |done: u64, of: u64| told(operation, member, merge, (done, of));
     let machine = core.deps.compute.machine(member.machine);
-    let work = merge::Merge {
-        at: &at,
-        parent: &merge.parent,
-        parent_format: merge.parent_format,
-        child: &merge.child,
-        inodes: merge.inodes,
-        roots: &core.deps.compute.roots(),
-        of: machine.as_deref().map(|m| (m, merge.disk.as_str())),
-    };
+    let roots = core.deps.compute.roots();
+    let work = merge.work(&at, &roots, machine.as_deref());
     let watch = Watch {
         progress: &progress,
         cancelled: &paused,

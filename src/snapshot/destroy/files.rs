@@ -414,24 +414,26 @@ impl<'a> Survey<'a> {
             merge::can_name(&at, &grandchild.file, &layer.file, node.format).map_err(|e| e.text)?;
         }
         let machine = self.core.deps.compute.machine(self.member.machine);
-        let merge = merge::Merge {
-            at: &at,
-            parent: &layer.file,
-            parent_format: node.format,
-            child: &child.file,
-            inodes,
-            roots: &roots,
-            of: machine.as_deref().map(|m| (m, layer.disk.as_str())),
-        };
-        merge.check().map_err(|e| e.text)?;
-        Ok(Merge {
+        let merge = Merge {
             machine: self.member.machine,
             disk: layer.disk.clone(),
             parent: layer.file.clone(),
             parent_format: node.format,
             child: child.file.clone(),
             inodes,
-        })
+        };
+        let work = merge.work(&at, &roots, machine.as_deref());
+        work.check().map_err(|e| e.text)?;
+        Ok(merge)
+    }
+
+    /// Whether there is room for a merge now; else why not.
+    pub(super) fn fits(&self, merge: &Merge) -> Result<(), Text> {
+        let at = At::new(&self.member.name, &merge.disk);
+        let machine = self.core.deps.compute.machine(self.member.machine);
+        let roots = self.core.deps.compute.roots();
+        let work = merge.work(&at, &roots, machine.as_deref());
+        work.fits().map_err(|e| e.text)
     }
 
     /// Nobody but the machine that this operation holds may name it, and it must be known what it is.

@@ -54,7 +54,7 @@ impl Coordinator {
                 machine: machine.id,
                 disk: layer.disk.clone(),
                 file: layer.file.clone(),
-                why: judged.err(),
+                why: judged.and_then(|merge| survey.fits(&merge)).err(),
             });
         }
         Ok(hidden)

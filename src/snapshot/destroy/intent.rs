@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::merge::Inodes;
+use crate::engine::failure::At;
+use crate::engine::merge::{self, Inodes};
+use crate::engine::qcow2::chain::Roots;
 use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Format, Sealed};
+use crate::inventory::{Format, Machine, Sealed};
 
 /// Everything that recovery needs to know of a destroy from its beginning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,4 +80,24 @@ pub struct Merge {
     /// What both were when it was decided; none from an older version.
     #[serde(default)]
     pub inodes: Inodes,
+}
+
+impl Merge {
+    /// What does it: `of` is the machine and the id of its disk, `roots` where both files must lie.
+    pub(super) fn work<'a>(
+        &'a self,
+        at: &'a At,
+        roots: &'a Roots,
+        of: Option<&'a Machine>,
+    ) -> merge::Merge<'a> {
+        merge::Merge {
+            at,
+            parent: &self.parent,
+            parent_format: self.parent_format,
+            child: &self.child,
+            inodes: self.inodes,
+            roots,
+            of: of.map(|machine| (machine, self.disk.as_str())),
+        }
+    }
 }

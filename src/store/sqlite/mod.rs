@@ -168,6 +168,7 @@ impl SqliteStore {
                 counted,
             });
         }
+        require_access(&file)?;
         let mut connection = rows::connect(&file)?;
         rows::check(&connection, &file)?;
         let (state, held) = rows::migrated(&mut connection, &file, false, read_all(&file))?;
@@ -204,6 +205,7 @@ impl SqliteStore {
             file: file.clone(),
             source,
         })?;
+        require_access(&file)?;
         let mut connection = rows::connect(&file)?;
         rows::check(&connection, &file)?;
         // Before anything is written: whoever has lost the log may have it still.
@@ -373,6 +375,22 @@ fn close_to_others(file: &Path) -> io::Result<()> {
         0 => Ok(()),
         _ => held::set_mode(&open, mode & 0o770),
     }
+}
+
+/// Whether this process may read and write the database and its log, which SQLite would not tell.
+fn require_access(file: &Path) -> Result<(), LockError> {
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    for file in [file.to_owned(), PathBuf::from(log)] {
+        match held::open(&file, true) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(source) if held::foreign(&source).is_none() => {
+                return Err(LockError::Io { file, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 #[async_trait]

@@ -61,6 +61,8 @@ pub(super) struct Writer {
     /// How many transactions the database holds.
     number: u64,
     trim: Trim,
+    /// The disk was full at the last commit.
+    full: bool,
 }
 
 /// Decisions that were run and wait for their commit.
@@ -86,6 +88,7 @@ impl Writer {
             counter,
             number,
             trim: Trim::default(),
+            full: false,
         }
     }
 
@@ -176,6 +179,9 @@ impl Writer {
             if let Err(error) = self.count(rows.iter().any(|row| !row.is_job())) {
                 return Err((waiting, error));
             }
+            if std::mem::take(&mut self.full) {
+                tracing::info!("database: the disk has room again");
+            }
             let state = Arc::new(state);
             self.published.store(Arc::clone(&state));
             state
@@ -225,9 +231,12 @@ impl Writer {
 
     /// A full disk leaves the transaction undone and the file sound. After anything else (above all a
     /// failed sync) nobody knows what is on the disk, so this process writes no more.
-    fn judge(&self, error: &rusqlite::Error) -> StoreError {
+    fn judge(&mut self, error: &rusqlite::Error) -> StoreError {
         if self.is_full(error) && self.connection.is_autocommit() {
-            tracing::error!(%error, "database: disk full");
+            // What is refused has its end to be noted too, and fails once more.
+            if !std::mem::replace(&mut self.full, true) {
+                tracing::error!(%error, "database: disk full");
+            }
             return StoreError::Full;
         }
         self.broken(error.to_string())

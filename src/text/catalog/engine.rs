@@ -32,7 +32,7 @@ super::messages! {
     NOT_PREPARED = "engine.not-prepared", "machine {machine}, disk {disk}: the snapshot of {file} was not prepared";
     NOT_CUT = "engine.not-cut", "machine {machine}, disk {disk}: the snapshot of {file} was not captured";
     DATA_DIRECTORY = "engine.data-directory", "the data directory";
-    SPACE_LOW = "engine.space-low", "machine {machine}, disk {disk}: the file system of {file} has {free} bytes free, {needed} must stay free";
+    SPACE_LOW = "engine.space-low", "machine {machine}, disk {disk}: the file system of {file} has {free:size} free, {needed:size} must stay free";
     SPACE_UNKNOWN = "engine.space-unknown", "machine {machine}, disk {disk}: the free space of the file system of {file} cannot be read ({cause})";
 
     NOT_QCOW2 = "engine.not-qcow2", "machine {machine}, disk {disk}: {file} is not a qcow2 image";
@@ -47,12 +47,12 @@ super::messages! {
     BITMAP_IN_USE = "engine.bitmap-in-use", "machine {machine}, disk {disk}: {file} holds a dirty bitmap, {bitmap}, that is marked in use: whoever wrote it last did not close the image, and the bitmap is of no use any more; remove it first (qemu-img bitmap --remove {file} {bitmap})";
     NOT_WHOLE = "engine.not-whole", "machine {machine}, disk {disk}: {file} cannot be read to its end ({cause}); put back the whole file";
     NOT_SILENT = "engine.not-silent", "machine {machine}: {target} is neither one of its disks nor an image under one whose header names a backing file without its format";
-    SHRUNK = "engine.shrunk", "machine {machine}, disk {disk}: {file} has {size} bytes and had {was} when it was recorded: it was cut off, or not copied whole; put back the whole file, or say that it is so on purpose (groupshot vm set {machine} --accept-size {disk})";
-    DISK_TOO_LARGE = "engine.disk-too-large", "machine {machine}, disk {disk}: the disk of {file} has {size} bytes; an image that this program makes holds at most {limit}";
+    SHRUNK = "engine.shrunk", "machine {machine}, disk {disk}: {file} has {size:size} and had {was:size} when it was recorded: it was cut off, or not copied whole; put back the whole file, or say that it is so on purpose (groupshot vm set {machine} --accept-size {disk})";
+    DISK_TOO_LARGE = "engine.disk-too-large", "machine {machine}, disk {disk}: the disk of {file} has {size:size}; an image that this program makes holds at most {limit:size}";
     BACKING_NAME_LONG = "engine.backing-name-long", "machine {machine}, disk {disk}: the path {file} has {length} bytes, and qcow2 has room for {limit} in the name of a backing file: no overlay can be made over it; move the image to a shorter path (groupshot relocate)";
     MERGE_BITMAPS = "engine.merge-bitmaps", "machine {machine}, disk {disk}: {file} holds dirty bitmaps, which a merge would make wrong; remove them first (qemu-img bitmap --remove)";
     MERGE_NOT_CHILD = "engine.merge-not-child", "machine {machine}, disk {disk}: {file} does not name {parent} as its backing file";
-    MERGE_SPACE = "engine.merge-space", "machine {machine}, disk {disk}: merging into {file} may need {needed} bytes, {free} are free";
+    MERGE_SPACE = "engine.merge-space", "machine {machine}, disk {disk}: merging into {file} may need {needed:size}, {free:size} are free";
     HEADER_FULL = "engine.header-full", "machine {machine}, disk {disk}: the header of {file} has no room for the absolute path of its backing file";
 
     BACKING_MISSING = "engine.backing-missing", "machine {machine}, disk {disk}: backing file {file} (named by {by}) is not there";
@@ -65,6 +65,7 @@ super::messages! {
     OUTSIDE_ROOTS = "engine.outside-roots", "machine {machine}, disk {disk}: {file} lies outside the configured image folders ({roots})";
 
     NAME_EMPTY = "engine.name-empty", "a machine needs a name";
+    NAME_BLANK = "engine.name-blank", "the name of a machine has only characters that nobody sees";
     NAME_TOO_LONG = "engine.name-too-long", "the name of a machine must have at most {limit} characters";
     NO_DISKS = "engine.no-disks", "machine {machine} needs at least one disk";
     DISK_ID = "engine.disk-id", "machine {machine}: disk id {disk} must be 1 to 64 letters, digits, -, _ or . and not begin with .";

@@ -73,6 +73,7 @@ super::messages! {
     DIFFERENTIAL_BACKUP_BASE = "provider.differential-backup-base", "parameter ExportSettingData: DifferentialBackupBase is not supported yet; leave it out to export everything";
 
     NAME_EMPTY = "provider.collection.name-empty", "parameter {parameter} must not be empty";
+    NAME_BLANK = "provider.name-blank", "parameter {parameter} has only characters that nobody sees";
     NAME_TOO_LONG = "provider.name-too-long", "parameter {parameter} must have at most {limit} characters";
     COLLECTION_TYPE = "provider.collection.type", "Type is {value}; 0 (virtual machines) and 1 (collections) are known";
     ID_IS_NO_GUID = "provider.collection.id", "parameter {parameter} must be a GUID; `{value}` is none";

@@ -20,7 +20,6 @@ super::messages! {
     DEFINITION_FAILED = "snapshot.definition-failed", "machine {machine}: its definition cannot be copied: {cause}";
     INTERRUPTED = "snapshot.interrupted", "the server stopped before the snapshot set was complete; everything was undone";
     LOST = "snapshot.lost", "the server stopped while the job was at work, and no journal tells how far it came";
-    CANCELLED = "snapshot.cancelled", "cancelled by {user}; everything was undone";
     UNDO_WAITS = "snapshot.undo-waits", "undo of snapshot set {set} waits: {cause}";
     FINISH_WAITS = "snapshot.finish-waits", "snapshot set {set} is captured and waits to be completed: {cause}";
     STILL_RECOVERING = "snapshot.still-recovering", "snapshot set {set} is still being recovered";
@@ -58,6 +57,7 @@ super::messages! {
     APPLY_PUBLISHING = "snapshot.apply-publishing", "publishing where the machines stand";
     APPLY_TIDYING = "snapshot.apply-tidying", "removing what nothing needs any more";
     APPLIED = "snapshot.applied", "snapshot set {set} is applied; members: {of}";
+    APPLIED_LOST = "snapshot.applied-lost", "{status}; the new files do not keep all that the old ones had: {lost}";
     DESTROYING = "snapshot.destroying", "destroying snapshot set {set}";
     DESTROYING_MEMBER = "snapshot.destroying-member", "destroying the snapshot of one machine in snapshot set {set}";
     DESTROY_RUNNING = "snapshot.destroy-running", "machine {machine} is {state}; snapshots are destroyed only while their machine is powered off";
@@ -117,7 +117,7 @@ super::messages! {
     EXPORT_UNUSABLE = "snapshot.export-unusable", "parameter ExportDirectory: {directory} cannot be used: {cause}";
     EXPORT_EXISTS = "snapshot.export-exists", "{target} exists already; an export never replaces anything";
     EXPORT_NO_CONTENT = "snapshot.export-no-content", "simulated disks have no content to export (storage driver {driver}); CopyVmStorage = false exports the definitions";
-    EXPORT_TOO_LARGE = "snapshot.export-too-large", "machine {machine}, disk {disk}: it has {size} bytes; an exported image holds at most {limit}";
+    EXPORT_TOO_LARGE = "snapshot.export-too-large", "machine {machine}, disk {disk}: it has {size:size}; an exported image holds at most {limit:size}";
     EXPORT_FULL = "snapshot.export-full", "no space left below {directory}";
     EXPORT_WRITE = "snapshot.export-write", "{directory}: {cause}";
     EXPORT_DEFINITION = "snapshot.export-definition", "machine {machine}: its definition in the set cannot be exported: {cause}";

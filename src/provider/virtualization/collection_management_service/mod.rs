@@ -17,8 +17,8 @@ use crate::inventory::{self, Collection, Ended, Ending, NAME_MAX, Service, What}
 use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider};
 use crate::snapshot::Coordinator;
 use crate::store::{self, Change, State};
-use crate::text::Text;
 use crate::text::catalog::provider as texts;
+use crate::text::{Text, is_blank};
 
 use super::Deps;
 use super::about;
@@ -131,6 +131,9 @@ impl Call<'_> {
             Some(name) if inventory::is_too_long(name) => {
                 let text = texts::NAME_TOO_LONG.with("parameter", parameter);
                 Err(invalid(text.with("limit", NAME_MAX)))
+            }
+            Some(name) if is_blank(name) => {
+                Err(invalid(texts::NAME_BLANK.with("parameter", parameter)))
             }
             Some(name) => Ok(name.to_owned()),
             None => Err(invalid(texts::NAME_EMPTY.with("parameter", parameter))),

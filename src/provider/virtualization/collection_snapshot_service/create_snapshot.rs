@@ -6,8 +6,8 @@ use crate::cim::Value;
 use crate::inventory::{self, Consistency, NAME_MAX, SetKind};
 use crate::provider::{Arguments, Context, Outcome};
 use crate::snapshot::{Accepted, CreateRequest};
-use crate::text::Text;
 use crate::text::catalog::provider as texts;
+use crate::text::{Text, is_blank};
 
 use super::super::Deps;
 use super::super::element::Element;
@@ -123,6 +123,9 @@ fn wishes(ctx: &Context, settings: &Value) -> Result<Wishes, Text> {
     let name = instance.get("ElementName").and_then(Value::as_str);
     if name.is_some_and(inventory::is_too_long) {
         return Err(texts::ELEMENT_NAME_TOO_LONG.with("limit", NAME_MAX));
+    }
+    if name.is_some_and(|name| !name.is_empty() && is_blank(name)) {
+        return Err(texts::NAME_BLANK.with("parameter", "SnapshotSettings: ElementName"));
     }
     let ignore = instance.get("IgnoreNonSnapshottableDisks");
     Ok(Wishes {
