@@ -292,6 +292,7 @@ impl Folder {
     /// As [`Folder::open_file`]; [`Foreign::Names`] if it has other names in a folder that is not private.
     pub fn open_or_create(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
         let name = single(name.as_ref())?;
+        let _call = Call::begin(&self.path.join(name))?;
         match self.create_new(name, mode) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 self.only_name(self.open_file(name, true)?)
