@@ -16,4 +16,5 @@ mod own;
 mod race;
 mod roots;
 mod scene;
+mod seals;
 mod taken;
