@@ -231,6 +231,15 @@ fn astray(at: &At, file: &Path, error: &io::Error) -> EngineError {
     }
 }
 
+/// Whether a file that is open is to be taken for an image without a word of the operator.
+///
+/// # Errors
+/// Why it is not.
+pub(crate) fn require_taken(image: &Image, real: &Path, open: &File) -> io::Result<()> {
+    judge(image, real, &Identity::of(open)?)?;
+    Ok(())
+}
+
 fn swapped(at: &At, file: &Path, found: Foreign) -> EngineError {
     EngineError {
         kind: EngineErrorKind::Unsupported,

@@ -97,7 +97,7 @@ pub(crate) fn damaged(set: &SnapshotSet) -> impl Iterator<Item = DamagedDisk> {
 ///
 /// # Errors
 /// Nothing is there, or it cannot be reached.
-pub fn look(file: &Path) -> io::Result<Seal> {
+pub(crate) fn look(file: &Path) -> io::Result<Seal> {
     Ok(seal_of(&held::symlink_metadata(file)?))
 }
 

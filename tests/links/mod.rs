@@ -12,6 +12,7 @@ mod folder;
 mod inode;
 mod kill;
 mod merge;
+mod moved;
 mod own;
 mod race;
 mod roots;
