@@ -33,8 +33,9 @@ pub(super) struct Relocate {
     /// The data directory was copied or restored, and its paths lead into it: check every file and bind it here.
     #[arg(long, conflicts_with_all = ["from", "to", "definitions"])]
     here: bool,
-    /// Files that are copies of what is recorded, by length and time, count as that from now on. Else each is asked for.
-    #[arg(long, requires = "here")]
+    /// Frozen files that are copies of what is recorded, by owner, length and time, count as that from now on. Else each is
+    /// asked for.
+    #[arg(long)]
     accept_copied: bool,
     /// Files that were changed or are not there keep nothing from being bound; they go on being told.
     #[arg(long, requires = "here")]
@@ -47,8 +48,10 @@ pub(super) fn run(wish: &Relocate, output: &Output) -> Result<(), Failure> {
         return here(wish, &data_dir, output);
     }
     let moves = Moves::new(moves(wish, &data_dir)?).map_err(Failure::usage)?;
+    let confirmed = |d: &Differing| confirmed(wish, d);
     let told = block_on(async {
-        let done = server::relocate(&data_dir, &moves, wish.definitions, wish.apply);
+        let (definitions, apply) = (wish.definitions, wish.apply);
+        let done = server::relocate(&data_dir, &moves, definitions, apply, &confirmed);
         Ok(done.await?)
     })?;
     if told.state == Relocation::Unasked {
@@ -60,10 +63,24 @@ pub(super) fn run(wish: &Relocate, output: &Output) -> Result<(), Failure> {
         output.note(note);
     }
     output.result(fields(&told), || in_words(&told))?;
-    match told.problems.len() {
-        0 => Ok(()),
-        problems => Err(in_the_way(problems, told.astray)),
+    match (told.problems.len(), told.unconfirmed) {
+        (0, 0) => Ok(()),
+        (0, files) => Err(Failure::failed(format_args!(
+            "{} not confirmed, nothing is written: say --accept-copied for copies",
+            count(files, "file")
+        ))),
+        (problems, _) => Err(in_the_way(problems, told.astray)),
     }
+}
+
+/// Whether the operator has said, or says now, that it may be taken.
+fn confirmed(wish: &Relocate, d: &Differing) -> bool {
+    let (accepted, what) = match d.copied {
+        Some(_) => (wish.accept_copied, "Take it as the file that is recorded"),
+        None => (wish.accept_damaged, "Go on without it"),
+    };
+    let question = || format!("{}: {}: {}. {what}?", d.whose, d.file.display(), d.how);
+    accepted || (can_ask() && confirm(&question()).unwrap_or(false))
 }
 
 /// `astray`: paths lead to another data directory, or to what another one names too.
@@ -80,27 +97,16 @@ fn in_the_way(problems: usize, astray: bool) -> Failure {
 }
 
 fn here(wish: &Relocate, data_dir: &Path, output: &Output) -> Result<(), Failure> {
-    let confirmed = |d: &Differing| {
-        let (accepted, what) = match d.copied {
-            true => (wish.accept_copied, "Take it as the file that is recorded"),
-            false => (wish.accept_damaged, "Go on without it"),
-        };
-        let question = || format!("{}: {}: {}. {what}?", d.whose, d.file.display(), d.how);
-        accepted || (can_ask() && confirm(&question()).unwrap_or(false))
-    };
+    let confirmed = |d: &Differing| confirmed(wish, d);
     let told = block_on(async { Ok(server::here(data_dir, wish.apply, &confirmed).await?) })?;
     for note in told.notes.iter().chain(&told.problems) {
         output.note(note);
     }
-    let differing = told
-        .differing
-        .iter()
-        .map(|d| json!({"whose": d.whose, "file": d.file, "how": d.how, "copied": d.copied}));
     let fields = json!({
         "applied": told.state == HereState::Done,
         "id": told.id.map(|id| id.to_string()),
         "found": told.found,
-        "differing": differing.collect::<Vec<_>>(),
+        "differing": differing(&told.differing),
         "problems": told.problems,
         "notes": told.notes,
     });
@@ -115,16 +121,27 @@ fn here(wish: &Relocate, data_dir: &Path, output: &Output) -> Result<(), Failure
     }
 }
 
-fn here_in_words(told: &Here) -> String {
+fn differing(files: &[Differing]) -> Vec<Json> {
+    let of = |d: &Differing| {
+        let copied = d.copied.is_some();
+        json!({"whose": d.whose, "file": d.file, "how": d.how, "copied": copied})
+    };
+    files.iter().map(of).collect()
+}
+
+fn differing_in_words(files: &[Differing]) -> String {
     let line = |d: &Differing| {
-        let kind = if d.copied {
-            "a copy"
-        } else {
-            "not as recorded"
+        let kind = match d.copied {
+            Some(_) => "a copy",
+            None => "not as recorded",
         };
         format!("{}: {}: {kind}: {}\n", d.whose, d.file.display(), d.how)
     };
-    let files: String = told.differing.iter().map(line).collect();
+    files.iter().map(line).collect()
+}
+
+fn here_in_words(told: &Here) -> String {
+    let files = differing_in_words(&told.differing);
     let end = match (told.state, &told.id) {
         (HereState::Bound, None) => "it has no id yet: the next start gives it one".to_owned(),
         (HereState::Bound, Some(id)) => format!("it is bound here already, as {id}"),
@@ -193,6 +210,7 @@ fn fields(told: &Relocated) -> Json {
         "moves": moves.collect::<Vec<_>>(),
         "changes": changes.collect::<Vec<_>>(),
         "definitions": yours.collect::<Vec<_>>(),
+        "differing": differing(&told.differing),
         "problems": told.problems,
         "notes": told.notes,
     })
@@ -213,6 +231,7 @@ fn in_words(told: &Relocated) -> String {
             line.to.display()
         );
     }
+    text += &differing_in_words(&told.differing);
     let paths = count(told.changes.len(), "path");
     let end = match (told.state, told.changes.is_empty()) {
         (_, true) => "the server's own records name nothing in the old place".to_owned(),

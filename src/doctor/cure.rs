@@ -157,8 +157,8 @@ impl Doctor {
                 }
             }
             Cure::Accept(disk) => {
-                coordinator.accept_damage(&disk).await.map_err(why)?;
-                Ok("accepted".to_owned())
+                let files = coordinator.accept_damage(&disk).await.map_err(why)?;
+                Ok(format!("accepted: {files}"))
             }
             Cure::Tidy(machine) => {
                 let begun = coordinator.tidy(machine, OWNER.to_owned()).await;

@@ -19,7 +19,7 @@ use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Image, Machine, PowerState, Snapshot, SnapshotDisk};
-use crate::snapshot::{DamagedDisk, Forgotten, OpenJournal, Resource};
+use crate::snapshot::{DamagedDisk, Forgotten, OpenJournal, Resource, shown};
 use crate::text::size;
 
 /// So many files below the cap a chain is told of.
@@ -415,7 +415,7 @@ impl Doctor {
                 ..
             } = &disk;
             let object = format!("set {set}, machine {machine_name}, disk {id}");
-            let files: Vec<_> = disk.files.iter().map(|f| f.display().to_string()).collect();
+            let files: Vec<_> = disk.files.iter().map(|f| shown(f)).collect();
             let text = format!(
                 "changed after it was captured: {}; set `{}` is neither applied nor exported",
                 files.join(", "),

@@ -12,8 +12,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::engine::failure::At;
+use crate::engine::place::Place;
 use crate::engine::qcow2::chain::{self, Layer, Roots, Within};
-use crate::engine::{EngineError, EngineErrorKind, reflink};
+use crate::engine::{EngineError, EngineErrorKind, graph, reflink};
 use crate::held::{self, Folder, Foreign, Identity, Kind};
 use crate::inventory::{Disk, Format, Image, Machine};
 use crate::text::catalog::engine as texts;
@@ -105,8 +106,38 @@ pub(crate) fn joined(new: Image, old: Option<&Image>) -> Image {
     }
 }
 
-/// Whether the server made the file for this machine, in its own folders: nobody else names what lies under it.
-fn is_made(machine: &Machine, real: &Path) -> bool {
+/// Whether the server made the file for this machine, in its own folders: nobody else names what lies under it. A path
+/// alone tells nothing of that, as others may make folders of these names beside an image: the file is found by the way
+/// to one of ours, on which nobody else can exchange anything.
+///
+/// # Errors
+/// It has the name of such a file, and is none.
+fn is_made(
+    machine: &Machine,
+    real: &Path,
+    found: &Identity,
+    place: Option<&Place>,
+) -> io::Result<bool> {
+    if !has_made_name(machine, real) {
+        return Ok(false);
+    }
+    require_ours(real, found, place).map(|()| true)
+}
+
+/// Refuses a file that is not in a folder of ours, in that `place` if it lies in it.
+fn require_ours(real: &Path, found: &Identity, place: Option<&Place>) -> io::Result<()> {
+    let there = match place.filter(|place| place.has(real)) {
+        Some(place) => place.ours(real)?,
+        None => graph::ours(real)?,
+    };
+    let there = there.folder()?.look(there.name())?;
+    match there.is_some_and(|there| there.is_same(found)) {
+        true => Ok(()),
+        false => Err(Foreign::NotOurs.into()),
+    }
+}
+
+fn has_made_name(machine: &Machine, real: &Path) -> bool {
     let id = machine.id.to_string();
     let data_dir = machine.directory.ancestors().nth(2);
     let sets = data_dir.map(|data_dir| data_dir.join(held::SETS));
@@ -156,7 +187,7 @@ pub(crate) fn open(
     file: &Path,
     within: Within<'_>,
 ) -> Result<Vec<Layer>, EngineError> {
-    let mut judge = Judge::new(machine, &disk.id, true);
+    let mut judge = Judge::new(machine, &disk.id, true).within(within.1);
     let judge = &mut |file: &Path, real: &Path, open: &File| judge.admit(at, file, real, open);
     let opened = chain::open_judged(at, file, disk.format, within, judge);
     opened.map_err(|error| linked(at, machine, file).unwrap_or(error))
@@ -186,6 +217,29 @@ fn linked(at: &At, machine: &Machine, file: &Path) -> Option<EngineError> {
     is_link.then(|| swapped(at, file, Foreign::Link))
 }
 
+/// That the file has the name of one of ours, and is none.
+fn astray(at: &At, file: &Path, error: &io::Error) -> EngineError {
+    match held::foreign(error) {
+        Some(_) => EngineError {
+            kind: EngineErrorKind::Unsupported,
+            text: at
+                .text(texts::FOLDER_SWAPPED, file)
+                .with("folder", file.ancestors().nth(2).unwrap_or(file).display())
+                .with("cause", error),
+        },
+        None => at.io(file, error),
+    }
+}
+
+/// Whether a file that is open is to be taken for an image without a word of the operator.
+///
+/// # Errors
+/// Why it is not.
+pub(crate) fn require_taken(image: &Image, real: &Path, open: &File) -> io::Result<()> {
+    judge(image, real, &Identity::of(open)?)?;
+    Ok(())
+}
+
 fn swapped(at: &At, file: &Path, found: Foreign) -> EngineError {
     EngineError {
         kind: EngineErrorKind::Unsupported,
@@ -204,9 +258,15 @@ pub(crate) fn open_accepted(
     (file, format): (&Path, Format),
     within: Within<'_>,
 ) -> Result<Vec<Layer>, EngineError> {
-    let mut judge = machine.map(|machine| Judge::new(machine, disk, false));
+    let judge = machine.map(|machine| Judge::new(machine, disk, false));
+    let mut judge = judge.map(|judge| judge.within(within.1));
     let judge = &mut |file: &Path, real: &Path, open: &File| match &mut judge {
         Some(judge) => judge.admit(at, file, real, open),
+        // Of a machine that is gone nothing is recorded; a clone of it is known by its folder.
+        None if reflink::is_clone(real) => {
+            let found = Identity::of(open).map_err(|e| at.io(file, &e))?;
+            require_ours(real, &found, within.1).map_err(|e| astray(at, file, &e))
+        }
         None => Ok(()),
     };
     chain::open_judged(at, file, format, within, judge)
@@ -237,6 +297,8 @@ struct Judge<'a> {
     made: usize,
     /// What is recorded of the image, if the chain stands on it.
     own: Option<&'a Image>,
+    /// The folder that is held, through which what lies in it was opened.
+    place: Option<&'a Place>,
 }
 
 impl<'a> Judge<'a> {
@@ -248,7 +310,12 @@ impl<'a> Judge<'a> {
             seen: 0,
             made: 0,
             own: machine.images.get(disk),
+            place: None,
         }
+    }
+
+    fn within(self, place: Option<&'a Place>) -> Self {
+        Self { place, ..self }
     }
 
     fn admit(&mut self, at: &At, file: &Path, real: &Path, open: &File) -> Result<(), EngineError> {
@@ -272,22 +339,25 @@ impl<'a> Judge<'a> {
         real: &Path,
         open: &File,
     ) -> Result<bool, EngineError> {
+        let found = Identity::of(open).map_err(|e| at.io(file, &e))?;
+        let is_first = self.seen == 0;
+        self.seen = self.seen.saturating_add(1);
+        if self.made.saturating_add(1) == self.seen {
+            let made = is_made(self.machine, real, &found, self.place);
+            if made.map_err(|e| astray(at, file, &e))? {
+                self.made = self.seen;
+                return Ok(false);
+            }
+        }
         let Some(own) = self.own else {
             return Ok(false);
         };
         let is_at = |image: &Image| image.file == real || image.file == file || image.named == file;
-        let is_first = self.seen == 0;
-        self.seen = self.seen.saturating_add(1);
-        if self.made.saturating_add(1) == self.seen && is_made(self.machine, real) {
-            self.made = self.seen;
-            return Ok(false);
-        }
         // Its definition names another image since.
         if is_first && !is_at(own) {
             self.own = None;
             return Ok(false);
         }
-        let found = Identity::of(open).map_err(|e| at.io(file, &e))?;
         let image = match &own.below {
             _ if is_at(own) => Some(own),
             None => return Ok(false),

@@ -119,7 +119,13 @@ impl ImageLock {
         }
     }
 
-    /// The image that is held.
+    /// The image, open for reading as long as it is held.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The name of the image that is held.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -305,7 +305,21 @@ pub fn expected(file: &Path, inode: Option<u64>) -> io::Result<File> {
 /// It cannot be read, or has no room.
 pub fn can_name(at: &At, file: &Path, backing: &Path, format: Format) -> Result<(), EngineError> {
     let open = held::open(file, false).map_err(|e| at.io(file, &e))?;
-    renamed(at, file, &open, backing, format).map(|_| ())
+    can_name_in(at, file, &open, backing, format)
+}
+
+/// [`can_name`] of a file that is open.
+///
+/// # Errors
+/// As there.
+pub fn can_name_in(
+    at: &At,
+    file: &Path,
+    open: &File,
+    backing: &Path,
+    format: Format,
+) -> Result<(), EngineError> {
+    renamed(at, file, open, backing, format).map(|_| ())
 }
 
 /// Makes `backing` the backing file that the header of `file` names, durably; `file` must have that inode, if one
@@ -321,8 +335,22 @@ pub fn name(
     format: Format,
 ) -> Result<(), EngineError> {
     let open = expected(file, inode).map_err(|e| at.io(file, &e))?;
-    let area = renamed(at, file, &open, backing, format)?;
-    let written = held::writable(&open).and_then(|f| {
+    name_in(at, file, &open, backing, format)
+}
+
+/// [`name`] of a file that is open.
+///
+/// # Errors
+/// As there.
+pub fn name_in(
+    at: &At,
+    file: &Path,
+    open: &File,
+    backing: &Path,
+    format: Format,
+) -> Result<(), EngineError> {
+    let area = renamed(at, file, open, backing, format)?;
+    let written = held::writable(open).and_then(|f| {
         f.write_all_at(&area, 0)?;
         f.sync_all()
     });

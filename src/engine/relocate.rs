@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::definition::{self, DEFINITION, Definition, MACHINES, TOPS, Tops};
 use crate::engine::failure::At;
-use crate::engine::graph::is_ours;
+use crate::engine::graph::{self, is_ours};
 use crate::engine::library;
 use crate::engine::locks::ImageLock;
 use crate::engine::merge;
 use crate::engine::qcow2::backing;
 use crate::engine::qcow2::header::{Header, has_magic};
 use crate::engine::{EngineError, Top, image};
-use crate::held;
+use crate::held::{self, Foreign, Identity};
 use crate::id::VmId;
 use crate::inventory::{Format, Image};
 
@@ -102,8 +102,11 @@ pub struct Naming {
     pub machine: String,
     /// Its disk.
     pub disk: String,
-    /// The file.
+    /// The file, links resolved.
     pub file: PathBuf,
+    /// What it was when that was planned; none from an older version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inode: Option<u64>,
     /// What lies under it.
     pub backing: PathBuf,
     /// Format of that.
@@ -172,9 +175,119 @@ pub struct Survey {
     pub written: BTreeMap<PathBuf, String>,
     /// The paths that stand in the operator's definitions.
     pub paths: Vec<Named>,
-    /// Holds each image whose header will be written.
-    locks: Vec<ImageLock>,
+    /// Each image whose header will be written, open and held.
+    pub held: Held,
     seen: BTreeSet<PathBuf>,
+}
+
+/// Images that are open and held, by their paths.
+pub type Held = BTreeMap<PathBuf, ImageLock>;
+
+/// The files that a data directory names, where they are now. None is opened through a link but those that the operator
+/// has in the new place of a folder that he has moved.
+#[derive(Debug)]
+pub struct Places {
+    sets: PathBuf,
+    moves: Moves,
+    /// What is recorded of imported images and of what lies under them.
+    images: Vec<Image>,
+}
+
+impl Places {
+    /// Those of the data directory, once these folders are moved.
+    ///
+    /// # Errors
+    /// The records of a machine cannot be read.
+    pub fn of(data_dir: &Path, moves: &Moves) -> io::Result<Self> {
+        let mut it = Self {
+            sets: data_dir.join(held::SETS),
+            moves: moves.clone(),
+            images: Vec::new(),
+        };
+        let machines = library::machines_directory(data_dir);
+        let ids = match library::machine_ids(&machines) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(it),
+            ids => ids?,
+        };
+        for id in ids {
+            // Of one that is not there any more nothing is known.
+            let tops = Tops::load(&machines.join(id.to_string()).join(TOPS));
+            for image in tops.into_iter().flat_map(|t| t.images.into_values()) {
+                let below = image.below.iter().flatten().cloned();
+                let all: Vec<_> = below.chain([image.clone()]).collect();
+                it.images.extend(all.into_iter().map(|image| Image {
+                    named: moves.or_same(&image.named),
+                    file: resolved(moves, &moves.or_same(&image.file)),
+                    ..image
+                }));
+            }
+        }
+        Ok(it)
+    }
+
+    /// What is recorded of the image of that name.
+    #[must_use]
+    pub fn image(&self, file: &Path) -> Option<&Image> {
+        let mut all = self.images.iter();
+        all.find(|image| image.file == file || image.named == file)
+    }
+
+    /// The path of a file as it is opened.
+    #[must_use]
+    pub fn real(&self, file: &Path) -> PathBuf {
+        let image = self.image(file).map(|image| image.file.clone());
+        image.unwrap_or_else(|| resolved(&self.moves, file))
+    }
+
+    /// Opens a file; one of ours by the way to it, on which nobody else can exchange anything.
+    ///
+    /// # Errors
+    /// As [`held::open_straight`]; as [`held::Ours::folder`].
+    pub fn open(&self, file: &Path) -> io::Result<File> {
+        let real = self.real(file);
+        if !is_ours(&self.sets, &real) {
+            return held::open_straight(&real, false);
+        }
+        let ours = graph::ours(&real)?;
+        ours.folder()?.open_file(ours.name(), false)
+    }
+
+    /// [`Places::open`] of a file whose header is to be written: one of ours, or what is to be taken for an image.
+    ///
+    /// # Errors
+    /// As there; it is not what was imported, or nothing is recorded of it.
+    pub fn open_to_write(&self, file: &Path) -> io::Result<File> {
+        let (real, open) = (self.real(file), self.open(file)?);
+        if !is_ours(&self.sets, &real) {
+            let unrecorded = || io::Error::other("nothing is recorded of an image there");
+            let image = self.image(&real).ok_or_else(unrecorded)?;
+            image::require_taken(image, &real, &open)?;
+        }
+        Ok(open)
+    }
+
+    /// Whether the open file is one that belongs to whom it should, and has no second name: one of ours, or as was
+    /// recorded at import.
+    ///
+    /// # Errors
+    /// Why it is not, or that nothing tells.
+    pub fn require_owner(&self, file: &Path, open: &File) -> io::Result<()> {
+        let (real, found) = (self.real(file), Identity::of(open)?);
+        if is_ours(&self.sets, &real) {
+            return Ok(()); // nobody else can have put it there
+        }
+        let unrecorded = || io::Error::other("nothing is recorded of its owner");
+        let expected = self.image(&real).ok_or_else(unrecorded)?.owner;
+        match (found.owner == expected, found.links) {
+            (true, 1) => Ok(()),
+            (true, links) => Err(Foreign::Names(links).into()),
+            (false, _) => Err(Foreign::Owner {
+                expected,
+                found: found.owner,
+            }
+            .into()),
+        }
+    }
 }
 
 impl Survey {
@@ -184,13 +297,12 @@ impl Survey {
     /// # Errors
     /// A folder or file of the library cannot be read.
     pub fn take(data_dir: &Path, moves: &Moves, named: &[Named]) -> io::Result<Self> {
-        let mut it = Self::default();
-        let sets = data_dir.join(held::SETS);
+        let (mut it, places) = (Self::default(), Places::of(data_dir, moves)?);
         for machine in it.machines(data_dir, moves)? {
-            it.chain(&sets, moves, &machine);
+            it.chain(&places, &machine);
         }
         for named in named {
-            it.chain(&sets, moves, named);
+            it.chain(&places, named);
         }
         Ok(it)
     }
@@ -264,7 +376,8 @@ impl Survey {
     }
 
     /// Follows the chain under a named file, as it will be.
-    fn chain(&mut self, sets: &Path, moves: &Moves, named: &Named) {
+    fn chain(&mut self, places: &Places, named: &Named) {
+        let moves = &places.moves;
         let mut next = Some((named.file.clone(), named.format, named.size));
         let whose = format!("machine {}, disk {}", named.machine, named.disk);
         let recorded = self.written.entry(named.file.clone());
@@ -295,19 +408,19 @@ impl Survey {
                     recorded.display()
                 ));
             }
-            next = header.and_then(|header| self.under(sets, moves, named, &file, &header));
+            next = header.and_then(|header| self.under(places, named, &file, &header));
         }
     }
 
     /// What lies under the file, as its header names it now.
     fn under(
         &mut self,
-        sets: &Path,
-        moves: &Moves,
+        places: &Places,
         named: &Named,
         file: &Path,
         header: &Header,
     ) -> Option<(PathBuf, Format, Option<u64>)> {
+        let moves = &places.moves;
         let below = backing::of(file, header)?;
         let (recorded, format) = (below.file, below.format);
         let Ok(format) = format else {
@@ -322,9 +435,15 @@ impl Survey {
         if let Some(backing) = moves.map(name).filter(|_| name.is_absolute()) {
             // Apply may have put a file of ours in the place of an active image.
             let active = named.size.is_none() && file == moves.or_same(&named.file);
-            match active || is_ours(sets, file) {
-                true => self.will_name(named, file, backing, format),
-                false => self.problems.push(format!(
+            match (active || is_ours(&places.sets, file)).then(|| places.open_to_write(file)) {
+                Some(Ok(open)) => {
+                    self.will_name(named, (&places.real(file), open), backing, format);
+                }
+                Some(Err(why)) => self.problems.push(format!(
+                    "{} names its backing file by the old path, and is not written: {why}",
+                    file.display()
+                )),
+                None => self.problems.push(format!(
                     "{file}, which you imported, names its backing file by the old path: \
                      qemu-img rebase -u -F {} -b {} {file}",
                     format.as_str(),
@@ -336,25 +455,44 @@ impl Survey {
         Some((recorded, format, None))
     }
 
-    fn will_name(&mut self, named: &Named, file: &Path, backing: PathBuf, format: Format) {
+    fn will_name(
+        &mut self,
+        named: &Named,
+        (file, open): (&Path, File),
+        backing: PathBuf,
+        format: Format,
+    ) {
         if self.headers.iter().any(|h| h.file == file) {
             return;
         }
         let at = At::new(&named.machine, &named.disk);
-        let free =
-            merge::can_name(&at, file, &backing, format).and_then(|()| ImageLock::take(&at, file));
+        let inode = Identity::of(&open).map(|found| found.inode).ok();
+        let free = merge::can_name_in(&at, file, &open, &backing, format)
+            .and_then(|()| ImageLock::of(&at, file, open));
         match free {
-            Ok(lock) => self.locks.push(lock),
+            Ok(lock) => drop(self.held.insert(file.to_owned(), lock)),
             Err(e) => self.problems.push(e.to_string()),
         }
         self.headers.push(Naming {
             machine: named.machine.clone(),
             disk: named.disk.clone(),
             file: file.to_owned(),
+            inode,
             backing,
             format,
         });
     }
+}
+
+/// The path with the links resolved that lead to the new place of a folder.
+fn resolved(moves: &Moves, file: &Path) -> PathBuf {
+    let arrived = moves.0.iter().filter(|m| file.starts_with(&m.to));
+    let arrived = arrived.max_by_key(|m| m.to.components().count());
+    let real = arrived.and_then(|m| {
+        let to = held::canonicalize(&m.to).ok()?;
+        Some(to.join(file.strip_prefix(&m.to).ok()?))
+    });
+    real.unwrap_or_else(|| file.to_owned())
 }
 
 /// Whether the file is what is recorded of it; its header, if it has one.
@@ -393,21 +531,38 @@ fn is_same(one: &Path, other: &Path) -> bool {
 }
 
 impl Naming {
-    /// Writes the header, durably, unless it says so already.
+    /// Opens and holds the file again, after the process that planned is dead.
+    ///
+    /// # Errors
+    /// It is another file, or cannot be opened or held.
+    pub fn hold(&self, places: &Places) -> Result<ImageLock, EngineError> {
+        let at = At::new(&self.machine, &self.disk);
+        let open = || {
+            let open = places.open_to_write(&self.file)?;
+            let found = Identity::of(&open)?.inode;
+            match self.inode.filter(|expected| *expected != found) {
+                Some(expected) => Err(Foreign::Other { expected, found }.into()),
+                None => Ok(open),
+            }
+        };
+        let open = open().map_err(|e| at.io(&self.file, &e))?;
+        ImageLock::of(&at, &self.file, open)
+    }
+
+    /// Writes the header, durably, unless it says so already: of the file that is held, whatever stands at its path.
     ///
     /// # Errors
     /// It cannot be read or written.
-    pub fn write(&self) -> Result<(), EngineError> {
-        let at = At::new(&self.machine, &self.disk);
-        let header = held::open(&self.file, false).and_then(|f| Header::load(&f));
-        let header = header.map_err(|e| at.io(&self.file, &e))?;
+    pub fn write(&self, held: &ImageLock) -> Result<(), EngineError> {
+        let (at, open) = (At::new(&self.machine, &self.disk), held.file());
+        let header = Header::load(open).map_err(|e| at.io(&self.file, &e))?;
         let says = |h: &Header| {
             h.backing.as_deref() == Some(self.backing.as_os_str().as_bytes())
                 && h.backing_format().as_deref() == Some(self.format.as_str())
         };
         match header.is_ok_and(|h| says(&h)) {
             true => Ok(()),
-            false => merge::name(&at, &self.file, None, &self.backing, self.format),
+            false => merge::name_in(&at, &self.file, open, &self.backing, self.format),
         }
     }
 }

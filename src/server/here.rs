@@ -11,17 +11,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-
-use crate::engine::relocate::{Moves, Survey, take_copies};
+use crate::engine::relocate::{Moves, Places, Survey, take_copies};
 use crate::failpoint;
 use crate::held;
 use crate::id::{DirectoryId, SetId};
-use crate::inventory::{Leftover, Seal, Sealed, SnapshotSet};
-use crate::snapshot::{named_by_journals, seal_now};
+use crate::inventory::{Leftover, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet};
+use crate::snapshot::{named_by_journals, of_each_disk};
 use crate::store::{Change, State, Store};
 
 use super::identity::{self, Binding, Standing};
+use super::likeness::{Differing, Likeness};
 use super::relocate::{find_out_what_is_silent, named, settled};
 use super::{StartError, existing_data_dir, raise_open_files, take_store};
 
@@ -32,19 +31,6 @@ pub const HERE_FAILPOINTS: &[&str] = &[
     "here.sealed.after",
     "here.bound.after",
 ];
-
-/// A file that is not as it is recorded.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Differing {
-    /// Whose it is, in words: set, machine, disk.
-    pub whose: String,
-    /// The file.
-    pub file: PathBuf,
-    /// What differs, in words.
-    pub how: String,
-    /// It is another file of the same length and time, as a copy is; else it was changed or is not there.
-    pub copied: bool,
-}
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +115,8 @@ pub async fn here(
             journals.open
         ));
     }
-    told.differing = differing(&state, &survey);
+    let places = Places::of(&data_dir, &moves).map_err(StartError::failed)?;
+    told.differing = differing(&state, &survey, &places);
     if !apply || !told.problems.is_empty() {
         return Ok(told);
     }
@@ -137,10 +124,11 @@ pub async fn here(
     if told.unconfirmed > 0 {
         return Ok(told);
     }
-    let copied = told.differing.iter().filter(|d| d.copied);
-    let copied: BTreeSet<_> = copied.map(|d| d.file.clone()).collect();
+    let copied = told.differing.iter();
+    let copied = copied.filter_map(|d| Some((d.file.clone(), d.copied?)));
+    let copied: BTreeMap<_, _> = copied.collect();
     pass("sealed.before")?;
-    take_copies(&data_dir, &copied).map_err(StartError::failed)?;
+    take_copies(&data_dir, &copied.keys().cloned().collect()).map_err(StartError::failed)?;
     pass("images.after")?;
     let changes = Box::new(move |state: &State| resealed(state, &copied));
     store.transact(changes).await.map_err(StartError::failed)?;
@@ -275,27 +263,24 @@ fn is_same(one: &Path, other: &Path) -> bool {
 }
 
 /// The files that are not as they are recorded.
-fn differing(state: &State, survey: &Survey) -> Vec<Differing> {
+fn differing(state: &State, survey: &Survey, places: &Places) -> Vec<Differing> {
     let mut found = BTreeSet::new();
     for (whose, file, how) in &survey.unlike {
         found.insert(Differing {
             whose: whose.clone(),
             file: file.clone(),
             how: how.clone(),
-            copied: false,
+            copied: None,
         });
     }
     for set in state.sets.values() {
         for member in &set.members {
             for disk in &member.disks {
-                let whose = format!(
-                    "set `{}` {}, machine {}, disk {}",
-                    set.name, set.id, member.machine_name, disk.id
-                );
+                let whose = whose(set, member, disk);
                 let known = disk.damage.iter().flat_map(|d| &d.files);
                 let known: BTreeSet<_> = known.collect();
                 let sealed = disk.sealed.iter().filter(|s| !known.contains(&s.file));
-                found.extend(sealed.filter_map(|s| unlike(&whose, s)));
+                found.extend(sealed.filter_map(|s| unlike(places, &whose, s)));
             }
         }
     }
@@ -304,69 +289,41 @@ fn differing(state: &State, survey: &Survey) -> Vec<Differing> {
             "what is left of machine {}, disk {}",
             left.machine_name, left.disk
         );
-        found.extend(left.sealed.iter().filter_map(|s| unlike(&whose, s)));
+        let sealed = left.sealed.iter();
+        found.extend(sealed.filter_map(|s| unlike(places, &whose, s)));
     }
     found.into_iter().collect()
 }
 
-fn unlike(whose: &str, sealed: &Sealed) -> Option<Differing> {
-    // One that is not there is told of with its chain.
-    let now = seal_now(&sealed.file).ok()?;
-    let how = differences(&sealed.seal, &now);
-    (!how.is_empty()).then(|| Differing {
-        whose: whose.to_owned(),
-        file: sealed.file.clone(),
-        how: how.join(", "),
-        copied: is_copy(&sealed.seal, &now),
-    })
+/// Whose file it is, in words.
+pub(super) fn whose(set: &SnapshotSet, member: &Snapshot, disk: &SnapshotDisk) -> String {
+    format!(
+        "set `{}` {}, machine {}, disk {}",
+        set.name, set.id, member.machine_name, disk.id
+    )
 }
 
-fn is_copy(then: &Seal, now: &Seal) -> bool {
-    (then.length, then.modified) == (now.length, now.modified)
+fn unlike(places: &Places, whose: &str, sealed: &Sealed) -> Option<Differing> {
+    match Likeness::of(places, whose, &sealed.file, &sealed.seal) {
+        Likeness::Differs(it) => Some(it),
+        // One that is not there is told of with its chain.
+        Likeness::Same | Likeness::Gone => None,
+    }
 }
 
-fn differences(then: &Seal, now: &Seal) -> Vec<String> {
-    let time = |(seconds, nanos): (i64, i64)| {
-        let nanos = i32::try_from(nanos).unwrap_or_default();
-        Timestamp::new(seconds, nanos).map_or_else(|_| seconds.to_string(), |t| t.to_string())
-    };
-    let mut all = Vec::new();
-    if then.length != now.length {
-        all.push(format!("{} bytes, not {}", now.length, then.length));
-    }
-    if then.modified != now.modified {
-        let (now, then) = (time(now.modified), time(then.modified));
-        all.push(format!("written {now}, not {then}"));
-    }
-    if then.inode != now.inode {
-        all.push(format!("inode {}, not {}", now.inode, then.inode));
-    }
-    if then.changed != now.changed {
-        let (now, then) = (time(now.changed), time(then.changed));
-        all.push(format!("status changed {now}, not {then}"));
-    }
-    all
-}
-
-/// The records with the seals of these files as they are now, where they are copies of what was sealed.
-fn resealed(state: &State, copied: &BTreeSet<PathBuf>) -> Vec<Change> {
+/// The records with these copies in the place of what was sealed.
+fn resealed(state: &State, copied: &BTreeMap<PathBuf, Seal>) -> Vec<Change> {
     let renew = |sealed: &mut Sealed| {
-        if let Ok(now) = seal_now(&sealed.file)
-            && copied.contains(&sealed.file)
-            && is_copy(&sealed.seal, &now)
-        {
-            sealed.seal = now;
+        if let Some(now) = copied.get(&sealed.file) {
+            sealed.seal = *now;
         }
     };
-    let mut changes = Vec::new();
-    for old in state.sets.values() {
-        let mut new = SnapshotSet::clone(old);
-        let disks = new.members.iter_mut().flat_map(|m| &mut m.disks);
-        disks.flat_map(|d| &mut d.sealed).for_each(renew);
-        if new != **old {
-            changes.push(Change::PutSet(new));
-        }
-    }
+    let mut changes = of_each_disk(state, |disk| {
+        let known = disk.damage.iter().flat_map(|d| &d.files);
+        let known: BTreeSet<_> = known.cloned().collect();
+        let sealed = disk.sealed.iter_mut();
+        sealed.filter(|s| !known.contains(&s.file)).for_each(renew);
+    });
     for old in state.leftovers.values() {
         let mut new = Leftover::clone(old);
         new.sealed.iter_mut().for_each(renew);

@@ -7,6 +7,7 @@ mod fitness;
 mod frozen;
 mod here;
 mod identity;
+mod likeness;
 mod machines;
 mod parts;
 mod rebuild;
@@ -35,7 +36,8 @@ use crate::tls::TlsError;
 pub use ask::{history, unlock};
 pub use checkup::Checkup;
 pub use fitness::{Fitness, fitness};
-pub use here::{Differing, HERE_FAILPOINTS, Here, HereState, here};
+pub use here::{HERE_FAILPOINTS, Here, HereState, here};
+pub use likeness::Differing;
 pub use machines::{
     change_machine, import_machine, machines, not_clonable, recorded_machines, remove_machine,
     shown_images,

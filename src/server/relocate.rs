@@ -7,10 +7,9 @@
 //! `relocate.json` says what will stand where, so what a dead process began is done again from its start, and no
 //! server starts meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -18,26 +17,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::SystemClock;
 use crate::document;
-use crate::engine::failure::At;
+use crate::engine::EngineError;
 use crate::engine::graph::is_file;
 use crate::engine::library;
-use crate::engine::locks::ImageLock;
-use crate::engine::relocate::{Active, Defined, Move, Moves, Named, Naming, Survey, take_along};
+use crate::engine::relocate::{
+    Active, Defined, Held, Move, Moves, Named, Naming, Places, Survey, take_along,
+};
 use crate::failpoint;
 use crate::held;
 use crate::id::{SetId, SnapshotId};
-use crate::inventory::{Damage, Leftover, Seal, SnapshotSet};
+use crate::inventory::{Damage, Leftover, Seal, Sealed, SnapshotDisk, SnapshotSet};
+use crate::snapshot::seal_open;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, State, Store};
 
-use super::here::Place;
+use super::here::{Place, whose};
 use super::identity::{self, Standing};
+use super::likeness::{Differing, Likeness};
 use super::parts::Parts;
 use super::{StartError, existing_data_dir, raise_open_files, take_store};
 
 /// What was begun, in the data directory.
 const FILE: &str = "relocate.json";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Of a version that recorded no inodes and cleared seals.
+const OLD_FORMAT: u32 = 1;
 
 /// Every fail point, in the order in which they are passed.
 pub const RELOCATE_FAILPOINTS: &[&str] = &[
@@ -66,6 +70,10 @@ pub struct Relocated {
     pub problems: Vec<String>,
     /// What the operator should know.
     pub notes: Vec<String>,
+    /// The frozen files that are copies, each to be confirmed.
+    pub differing: Vec<Differing>,
+    /// How many of them nobody has confirmed.
+    pub unconfirmed: usize,
     /// The data directory is another one than it was, and its paths would not all lead into it.
     pub astray: bool,
 }
@@ -94,7 +102,7 @@ struct Plan {
     definitions: Vec<Defined>,
     disks: Vec<KeptDisk>,
     copies: Vec<KeptCopy>,
-    seals: Vec<BrokenSeal>,
+    seals: Vec<KeptSeals>,
 }
 
 /// A snapshot will name this file of a disk.
@@ -114,19 +122,23 @@ struct KeptCopy {
     definition: PathBuf,
 }
 
-/// The seal of this disk names files that were moved or are written: the next server seals it anew.
+/// The seals of this disk name files that were moved or are written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct BrokenSeal {
+struct KeptSeals {
     set: SetId,
     snapshot: SnapshotId,
     disk: String,
     /// What was changed before the move goes on being told.
     damage: Option<Damage>,
+    /// Its seals then, but for the files whose headers are written; of an older version: those that it has, by the new
+    /// paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed: Option<Vec<Sealed>>,
 }
 
 /// Looks what of a data directory names paths in folders that were moved, and checks what lies in the new
-/// places; with `apply` writes the new paths, those in `vm.toml` only if `definitions` are asked for. What a dead
-/// process began is finished instead.
+/// places; with `apply` writes the new paths, those in `vm.toml` only if `definitions` are asked for, if each frozen file
+/// that is a copy is confirmed. What a dead process began is finished instead.
 ///
 /// # Errors
 /// [`StartError`]; after an error with `apply` it may be called again.
@@ -135,6 +147,7 @@ pub async fn relocate(
     moves: &Moves,
     definitions: bool,
     apply: bool,
+    confirm: &(dyn Fn(&Differing) -> bool + Sync),
 ) -> Result<Relocated, StartError> {
     raise_open_files();
     let data_dir = existing_data_dir(data_dir)?;
@@ -148,8 +161,8 @@ pub async fn relocate(
         let mut told = plan.told(Relocation::Begun);
         if apply {
             plan.require_own(&data_dir, &standing)?;
-            let _held = plan.hold()?;
-            plan.carry_out(&data_dir, &store).await?;
+            let held = plan.hold(&data_dir)?;
+            plan.carry_out(&data_dir, &store, &held).await?;
             told.state = Relocation::Done;
         }
         return Ok(told);
@@ -162,7 +175,8 @@ pub async fn relocate(
     let state = store.state();
     // What it holds stays held until all of it is written.
     let survey = Survey::take(&data_dir, moves, &named(&state)).map_err(StartError::failed)?;
-    let (plan, mut told) = plan(&state, moves, definitions, &survey);
+    let places = Places::of(&data_dir, moves).map_err(StartError::failed)?;
+    let (plan, mut told) = plan(&state, &places, moves, definitions, &survey);
     if let Standing::Other(binding, found) = &standing {
         let place = Place {
             data_dir: &data_dir,
@@ -178,9 +192,13 @@ pub async fn relocate(
             .extend(unbound.then(|| identity::told(&data_dir, binding.as_ref(), found)));
     }
     if apply && told.problems.is_empty() {
+        told.unconfirmed = told.differing.iter().filter(|d| !confirm(d)).count();
+        if told.unconfirmed > 0 {
+            return Ok(told);
+        }
         if !told.changes.is_empty() {
             plan.begin(&data_dir)?;
-            plan.carry_out(&data_dir, &store).await?;
+            plan.carry_out(&data_dir, &store, &survey.held).await?;
         }
         told.state = Relocation::Done;
     }
@@ -188,7 +206,13 @@ pub async fn relocate(
 }
 
 /// What is to be written, and how that is told.
-fn plan(state: &State, moves: &Moves, definitions: bool, survey: &Survey) -> (Plan, Relocated) {
+fn plan(
+    state: &State,
+    places: &Places,
+    moves: &Moves,
+    definitions: bool,
+    survey: &Survey,
+) -> (Plan, Relocated) {
     let mut plan = Plan::new(moves.all());
     plan.headers.clone_from(&survey.headers);
     plan.active.clone_from(&survey.active);
@@ -198,9 +222,17 @@ fn plan(state: &State, moves: &Moves, definitions: bool, survey: &Survey) -> (Pl
     }
     let mut problems = survey.problems.clone();
     plan.records(state, moves, &mut problems);
-    plan.break_seals(state, moves, SystemClock::shared().now());
+    let now = SystemClock::shared().now();
+    let differing = plan.keep_seals(state, places, moves, now);
     let mut told = plan.told(Relocation::Planned);
+    let (copies, others): (Vec<_>, Vec<_>) =
+        differing.into_iter().partition(|d| d.copied.is_some());
+    told.differing = copies;
     told.notes.clone_from(&survey.notes);
+    told.notes.extend(others.iter().map(|d| {
+        let file = d.file.display();
+        format!("{}: {file}: {}; it counts as damaged", d.whose, d.how)
+    }));
     told.notes
         .extend(survey.unlike.iter().map(|(whose, file, cause)| {
             let file = file.display();
@@ -271,7 +303,7 @@ fn begun(data_dir: &Path) -> Result<Option<Plan>, StartError> {
     };
     let plan: Plan = document::read(&bytes).map_err(|e| failed(&e))?.body;
     match plan.format {
-        FORMAT => Ok(Some(plan)),
+        FORMAT | OLD_FORMAT => Ok(Some(plan)),
         other => Err(failed(&format!(
             "has format {other}, this program reads {FORMAT}: finish with the program that wrote it"
         ))),
@@ -315,6 +347,28 @@ pub(super) fn named(state: &State) -> Vec<Named> {
         .collect()
 }
 
+impl KeptSeals {
+    fn apply(&self, disk: &mut SnapshotDisk, moves: &Moves, written: &BTreeMap<PathBuf, Seal>) {
+        disk.damage.clone_from(&self.damage);
+        match &self.sealed {
+            Some(sealed) => disk.sealed.clone_from(sealed),
+            None => {
+                let sealed = disk.sealed.iter_mut();
+                sealed.for_each(|s| s.file = moves.or_same(&s.file));
+            }
+        }
+        let damaged = self.damage.iter().flat_map(|d| &d.files);
+        let damaged: BTreeSet<_> = damaged.collect();
+        for sealed in &mut disk.sealed {
+            let now = written.get(&sealed.file);
+            let now = now.filter(|now| now.inode == sealed.seal.inode);
+            if let Some(now) = now.filter(|_| !damaged.contains(&sealed.file)) {
+                sealed.seal = *now;
+            }
+        }
+    }
+}
+
 impl Plan {
     fn new(moves: &[Move]) -> Self {
         Self {
@@ -329,10 +383,17 @@ impl Plan {
         }
     }
 
-    /// Which seals end, after the headers to write are known.
-    fn break_seals(&mut self, state: &State, moves: &Moves, now: Timestamp) {
-        let there = |file: &Path| moves.map(file).unwrap_or_else(|| file.to_owned());
+    /// What becomes of the seals, after the headers to write are known: those of what is provably the same stay, those of
+    /// copies are theirs once they are confirmed, and the rest is told as damage. Gives what differs.
+    fn keep_seals(
+        &mut self,
+        state: &State,
+        places: &Places,
+        moves: &Moves,
+        now: Timestamp,
+    ) -> Vec<Differing> {
         let written: BTreeSet<_> = self.headers.iter().map(|h| h.file.clone()).collect();
+        let (mut differing, mut looked) = (BTreeSet::new(), BTreeMap::new());
         for set in state.sets.values() {
             let disks = set.members.iter();
             for (member, disk) in disks.flat_map(|m| m.disks.iter().map(move |d| (m, d))) {
@@ -341,11 +402,32 @@ impl Plan {
                     continue;
                 }
                 let known = disk.damage.iter().flat_map(|d| &d.files);
-                let mut files: BTreeSet<_> = known.map(|file| there(file)).collect();
-                let all = disk.sealed.iter().map(|s| (there(&s.file), s.seal));
-                files.extend(all.filter_map(|(file, seal)| is_other(&file, seal).then_some(file)));
+                let mut files: BTreeSet<_> =
+                    known.map(|f| places.real(&moves.or_same(f))).collect();
+                let mut kept = Vec::new();
+                for old in &disk.sealed {
+                    let (file, mut seal) = (places.real(&moves.or_same(&old.file)), old.seal);
+                    let whose = whose(set, member, disk);
+                    let is_it = looked
+                        .entry(old.clone())
+                        .or_insert_with(|| Likeness::of(places, &whose, &file, &seal));
+                    match is_it {
+                        Likeness::Differs(it) if !files.contains(&file) => match it.copied {
+                            Some(now) => {
+                                seal = now;
+                                differing.insert(it.clone());
+                            }
+                            None => {
+                                differing.insert(it.clone());
+                                files.insert(file.clone());
+                            }
+                        },
+                        Likeness::Same | Likeness::Gone | Likeness::Differs(_) => {}
+                    }
+                    kept.push(Sealed { file, seal });
+                }
                 let noticed = disk.damage.as_ref().map_or(now, |d| d.noticed);
-                self.seals.push(BrokenSeal {
+                self.seals.push(KeptSeals {
                     set: set.id,
                     snapshot: member.id,
                     disk: disk.id.clone(),
@@ -353,9 +435,11 @@ impl Plan {
                         files: files.into_iter().collect(),
                         noticed,
                     }),
+                    sealed: Some(kept),
                 });
             }
         }
+        differing.into_iter().collect()
     }
 
     /// What will stand in the records of snapshots.
@@ -418,6 +502,8 @@ impl Plan {
             yours: Vec::new(),
             problems: Vec::new(),
             notes: Vec::new(),
+            differing: Vec::new(),
+            unconfirmed: 0,
             astray: false,
         }
     }
@@ -457,17 +543,31 @@ impl Plan {
         pass("planned", "after")
     }
 
-    /// Holds every image whose header will be written.
-    fn hold(&self) -> Result<Vec<ImageLock>, StartError> {
-        let take = |h: &Naming| ImageLock::take(&At::new(&h.machine, &h.disk), &h.file);
-        let locks: Result<_, _> = self.headers.iter().map(take).collect();
-        locks.map_err(StartError::failed)
+    /// Holds every image whose header will be written, after the process that planned is dead.
+    fn hold(&self, data_dir: &Path) -> Result<Held, StartError> {
+        let moves = Moves::new(self.moves.clone()).map_err(StartError::Failed)?;
+        let places = Places::of(data_dir, &moves).map_err(StartError::failed)?;
+        let headers = self.headers.iter();
+        let held = headers.map(|h| Ok((h.file.clone(), h.hold(&places)?)));
+        let held: Result<_, EngineError> = held.collect();
+        held.map_err(StartError::failed)
     }
 
-    async fn carry_out(&self, data_dir: &Path, store: &SqliteStore) -> Result<(), StartError> {
+    async fn carry_out(
+        &self,
+        data_dir: &Path,
+        store: &SqliteStore,
+        held: &Held,
+    ) -> Result<(), StartError> {
+        let mut written = BTreeMap::new();
         for header in &self.headers {
-            header.write().map_err(StartError::failed)?;
+            let Some(image) = held.get(&header.file) else {
+                return Err(failed(&header.file, io::ErrorKind::NotFound.into()));
+            };
+            header.write(image).map_err(StartError::failed)?;
             pass("header", "after")?;
+            let seal = seal_open(image.file()).map_err(|e| failed(&header.file, e))?;
+            written.insert(header.file.clone(), seal);
         }
         for active in &self.active {
             active.write(data_dir).map_err(|e| failed(data_dir, e))?;
@@ -479,7 +579,7 @@ impl Plan {
             pass("definition", "after")?;
         }
         let plan = self.clone();
-        let changes = Box::new(move |state: &State| plan.changes(state));
+        let changes = Box::new(move |state: &State| plan.changes(state, &written));
         store.transact(changes).await.map_err(StartError::failed)?;
         pass("records", "after")?;
         identity::renew(data_dir)?;
@@ -491,7 +591,8 @@ impl Plan {
     }
 
     /// The records of snapshots with their new paths.
-    fn changes(&self, state: &State) -> Vec<Change> {
+    fn changes(&self, state: &State, written: &BTreeMap<PathBuf, Seal>) -> Vec<Change> {
+        let moves = Moves::new(self.moves.clone()).unwrap_or_default();
         let renamed = |old: &SnapshotSet| {
             let mut new = old.clone();
             for member in &mut new.members {
@@ -503,8 +604,7 @@ impl Plan {
                     }
                     let mut all = self.seals.iter();
                     if let Some(it) = all.find(|d| mine(d.set, d.snapshot) && d.disk == disk.id) {
-                        disk.sealed.clear();
-                        disk.damage.clone_from(&it.damage);
+                        it.apply(disk, &moves, written);
                     }
                 }
                 if let Some(it) = self.copies.iter().find(|c| mine(c.set, c.snapshot)) {
@@ -514,12 +614,11 @@ impl Plan {
             (new != *old).then_some(Change::PutSet(new))
         };
         let sets = state.sets.values().filter_map(|set| renamed(set));
-        sets.chain(self.leftovers(state)).collect()
+        sets.chain(Self::leftovers(state, &moves)).collect()
     }
 
     /// What deleted sets have left, with its new paths.
-    fn leftovers(&self, state: &State) -> Vec<Change> {
-        let moves = Moves::new(self.moves.clone()).unwrap_or_default();
+    fn leftovers(state: &State, moves: &Moves) -> Vec<Change> {
         let moved = state.leftovers.values().filter_map(|old| {
             let mut new = Leftover {
                 file: moves.map(&old.file)?,
@@ -542,15 +641,6 @@ impl Plan {
 /// Looks at the files of all machines, so that nobody stands later at one that does not answer.
 pub(super) fn find_out_what_is_silent(data_dir: &Path) {
     let _told_by_the_survey = library::scan(data_dir);
-}
-
-/// Whether somebody wrote the file since it was sealed, as far as a move lets that be seen: a copy is another file
-/// and may have another time.
-fn is_other(file: &Path, seal: Seal) -> bool {
-    held::metadata(file).is_ok_and(|now| {
-        let time = (now.mtime(), now.mtime_nsec());
-        now.len() != seal.length || (now.ino() == seal.inode && time != seal.modified)
-    })
 }
 
 #[expect(

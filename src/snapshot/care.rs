@@ -16,7 +16,7 @@ use crate::engine::graph;
 use crate::engine::import;
 use crate::held::{self, Folder, Foreign, Identity, Way};
 use crate::id::{JobId, SetId, VmId};
-use crate::inventory::{Ended, Ending, Sealed, SnapshotSet, What};
+use crate::inventory::{Ended, Ending, Seal, SnapshotDisk, What};
 use crate::snapshot::Refused;
 use crate::snapshot::accept::{self, panicked};
 use crate::snapshot::apply::Apply;
@@ -250,7 +250,8 @@ impl Coordinator {
         found.into_iter().collect()
     }
 
-    /// Sets the mode of such a file to 0444. What was as it was sealed is sealed anew; other damage stays.
+    /// Sets the mode of such a file to 0444. If it was as it was sealed it is sealed anew, by its descriptor; other damage
+    /// stays. Who is killed in between leaves a file that looks changed, and no file without a seal.
     ///
     /// # Errors
     /// [`Refused`]: the machine is held, the mode cannot be set, or the store cannot be written.
@@ -261,28 +262,24 @@ impl Coordinator {
         let lease = core.members.lease(JobId::random(), doing, &held);
         let lease = lease.map_err(|busy| Refused::InvalidState(core.busy(&busy)))?;
         let (shared, looked) = (Arc::clone(core), file.to_owned());
-        let sealed = accept::answered(move || sealed_there(&shared, &looked, machine)).await;
-        let sealed = sealed.unwrap_or_else(|e| Err(e.refused(core)))?;
-        // Without seals until the mode is set: whoever is killed meanwhile leaves nothing that looks changed.
-        let whole = sealed.whole;
-        let unsealed = core.deps.store.transact(Box::new(move |state| {
-            let new = state.sets.values().filter_map(|old| {
-                let new = unsealed(old, &whole);
-                (new != **old).then_some(Change::PutSet(new))
-            });
-            new.collect()
-        }));
-        unsealed.await.map_err(|e| core.store_failed(&e))?;
+        let inodes = accept::answered(move || inodes_of(&shared, &looked, machine)).await;
+        let inodes = inodes.unwrap_or_else(|e| Err(e.refused(core)))?;
         let closed = file.to_owned();
         let set = accept::answered(move || {
             // Where the file does not answer, the machine stays held until it does.
-            let _lease = lease;
-            close(&closed, &sealed.inodes)
+            (close(&closed, &inodes), damage::place(&closed), lease)
         });
-        let set = set.await.map_err(|e| e.refused(core))?;
+        let (set, place, lease) = set.await.map_err(|e| e.refused(core))?;
+        if let Ok((before, after)) = set {
+            let sealed = core.deps.store.transact(Box::new(move |state| {
+                damage::of_each_disk(state, |disk| renew(disk, &place, before, after))
+            }));
+            sealed.await.map_err(|e| core.store_failed(&e))?;
+        }
+        drop(lease);
         let again = damage::notice(core, None, |_| true).await;
         again.map_err(|e| core.store_failed(&e))?;
-        set.map_err(|e| {
+        set.map(|_| ()).map_err(|e| {
             let text = texts::UNSEALED.with("file", file.display());
             Refused::Failed(text.with("cause", e))
         })
@@ -329,8 +326,9 @@ impl Coordinator {
     }
 }
 
-/// Sets the mode of a frozen file of ours to 0444, if it is one of those that were sealed there.
-fn close(file: &Path, inodes: &[u64]) -> io::Result<()> {
+/// Sets the mode of a frozen file of ours to 0444, if it is one of those that were sealed there: what it looked like
+/// before, and what it looks like now.
+fn close(file: &Path, inodes: &[u64]) -> io::Result<(Seal, Seal)> {
     let ours = graph::ours(file)?;
     let open = ours.folder()?.open_file(ours.name(), false)?;
     let found = Identity::of(&open)?.inode;
@@ -340,8 +338,17 @@ fn close(file: &Path, inodes: &[u64]) -> io::Result<()> {
         }
         _ => {}
     }
+    let before = damage::seal_open(&open)?;
     held::set_mode(&open, 0o444)?;
-    open.sync_all()
+    open.sync_all()?;
+    Ok((before, damage::seal_open(&open)?))
+}
+
+/// Seals the file of the disk anew, if it is sealed as it was before.
+fn renew(disk: &mut SnapshotDisk, file: &Path, before: Seal, after: Seal) {
+    let sealed = disk.sealed.iter_mut();
+    let as_it_was = sealed.filter(|s| s.file == file && s.seal == before);
+    as_it_was.for_each(|s| s.seal = after);
 }
 
 /// Moves what stands in the place of a file of ours below `sets/` into `orphans/` of the data directory. Blocks.
@@ -371,19 +378,11 @@ fn move_aside(from: &Path, below: &Path, to: &Path) -> io::Result<PathBuf> {
 /// How often it is looked whether an operation has begun to wait.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// What is sealed of a file.
-struct SealedThere {
-    /// The inodes that were sealed by its name.
-    inodes: Vec<u64>,
-    /// The seals of each disk that lies on it, all of them as they were sealed.
-    whole: Vec<Vec<Sealed>>,
-}
-
-/// Looks at what is sealed of a file of the machine. Blocks.
+/// The inodes that were sealed by the name of a file of the machine. Blocks.
 ///
 /// # Errors
 /// [`Refused::InvalidState`]: it lies outside the folders for images.
-fn sealed_there(core: &Core, file: &Path, machine: VmId) -> Result<SealedThere, Refused> {
+fn inodes_of(core: &Core, file: &Path, machine: VmId) -> Result<Vec<u64>, Refused> {
     let roots = core.deps.compute.roots();
     if roots.admit(file).is_ok_and(|inside| !inside) {
         let name = core.deps.compute.machine(machine);
@@ -398,30 +397,9 @@ fn sealed_there(core: &Core, file: &Path, machine: VmId) -> Result<SealedThere, 
     }
     let state = core.deps.store.state();
     let members = state.sets.values().flat_map(|set| &set.members);
-    let disks: Vec<_> = members.flat_map(|m| &m.disks).collect();
-    let sealed = disks.iter().flat_map(|d| &d.sealed);
+    let sealed = members.flat_map(|m| &m.disks).flat_map(|d| &d.sealed);
     let inodes = damage::of_file(sealed, file).map(|s| s.seal.inode);
-    let real = held::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-    // Nothing is looked at but the files of disks that lie on it: others may be on a disk that does not answer.
-    let on = disks.iter().filter(|disk| {
-        disk.damage.is_none() && disk.sealed.iter().any(|sealed| sealed.file == real)
-    });
-    let whole = on.filter(|disk| !disk.sealed.iter().any(damage::is_changed));
-    Ok(SealedThere {
-        inodes: inodes.collect(),
-        whole: whole.map(|disk| disk.sealed.clone()).collect(),
-    })
-}
-
-/// The set without the seals of those disks that were found whole, as far as these are still the ones looked at.
-fn unsealed(set: &Arc<SnapshotSet>, whole: &[Vec<Sealed>]) -> SnapshotSet {
-    let mut new = SnapshotSet::clone(set);
-    for disk in new.members.iter_mut().flat_map(|m| &mut m.disks) {
-        if disk.damage.is_none() && whole.contains(&disk.sealed) {
-            disk.sealed.clear();
-        }
-    }
-    new
+    Ok(inodes.collect())
 }
 
 type Told = (PathBuf, Result<Box<Intent>, String>);
@@ -549,66 +527,35 @@ fn journals_in(folder: &Path) -> io::Result<Vec<Told>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::SnapshotId;
-    use crate::inventory::{Consistency, Damage, Format, Seal, SetKind, Snapshot, SnapshotDisk};
+    use crate::inventory::{Format, Sealed};
 
     #[test]
-    fn only_seals_that_are_still_those_looked_at_are_taken_off() {
-        let sealed = |inode: u64| Sealed {
-            file: "/i/a.raw".into(),
-            seal: Seal {
-                inode,
-                length: 2,
-                modified: (3, 4),
-                changed: (5, 6),
-            },
+    fn only_a_seal_that_is_still_the_one_looked_at_is_renewed() {
+        let seal = |inode| Seal {
+            inode,
+            length: 2,
+            modified: (3, 4),
+            changed: (5, 6),
         };
-        let disk = |id: &str, sealed: Vec<Sealed>, damage| SnapshotDisk {
-            id: id.into(),
+        let sealed = |file: &str, inode| Sealed {
+            file: file.into(),
+            seal: seal(inode),
+        };
+        let mut disk = SnapshotDisk {
+            id: "disk0".into(),
             file: "/i/a.raw".into(),
             format: Format::Raw,
             size: 512,
             driver: "overlay".into(),
-            sealed,
-            damage,
+            sealed: vec![
+                sealed("/i/a.raw", 1),
+                sealed("/i/a.raw", 2),
+                sealed("/i/b.raw", 1),
+            ],
+            damage: None,
         };
-        let damage = Damage {
-            files: vec!["/i/a.raw".into()],
-            noticed: Timestamp::UNIX_EPOCH,
-        };
-        let disks = vec![
-            disk("same", vec![sealed(1)], None),
-            disk("sealed-anew", vec![sealed(2)], None),
-            disk("damaged-since", vec![sealed(1)], Some(damage)),
-        ];
-        let member = Snapshot {
-            id: SnapshotId::random(),
-            machine: VmId::random(),
-            machine_name: "web".into(),
-            name: "web".into(),
-            parent: None,
-            disks,
-            left_out: Vec::new(),
-            consistency: Consistency::Crash,
-            definition: "/d/vm.toml".into(),
-            cut_at: Timestamp::UNIX_EPOCH,
-        };
-        let set = Arc::new(SnapshotSet {
-            id: SetId::random(),
-            name: "set".into(),
-            kind: SetKind::Standard,
-            collection: None,
-            created: Timestamp::UNIX_EPOCH,
-            members: vec![member],
-            window: jiff::SignedDuration::ZERO,
-            owner: "admin".into(),
-            job: JobId::random(),
-        });
-        let new = unsealed(&set, &[vec![sealed(1)]]);
-        let left = new.members.iter().flat_map(|m| &m.disks);
-        let left = left.filter(|d| !d.sealed.is_empty());
-        let left: Vec<_> = left.map(|d| d.id.as_str()).collect();
-        assert_eq!(left, ["sealed-anew", "damaged-since"]);
-        assert_eq!(unsealed(&set, &[]), *set, "nothing was found whole");
+        renew(&mut disk, Path::new("/i/a.raw"), seal(1), seal(7));
+        let inodes: Vec<_> = disk.sealed.iter().map(|s| s.seal.inode).collect();
+        assert_eq!(inodes, [7, 2, 1]);
     }
 }

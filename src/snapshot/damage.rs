@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use crate::audit::Event;
 use crate::engine::failure::At;
 use crate::engine::graph;
 use crate::engine::image;
+use crate::engine::merge;
 use crate::engine::place::Place;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{EngineError, Machines};
@@ -98,8 +99,42 @@ pub(crate) fn damaged(set: &SnapshotSet) -> impl Iterator<Item = DamagedDisk> {
 ///
 /// # Errors
 /// Nothing is there, or it cannot be reached.
-pub fn look(file: &Path) -> io::Result<Seal> {
+pub(crate) fn look(file: &Path) -> io::Result<Seal> {
     Ok(seal_of(&held::symlink_metadata(file)?))
+}
+
+/// The file with what stands there now, inode and owner, for whoever is to accept it.
+#[must_use]
+pub fn shown(file: &Path) -> String {
+    let what = match held::symlink_metadata(file) {
+        Ok(meta) if meta.is_symlink() => "a symbolic link".to_owned(),
+        Ok(meta) => format!("inode {} of user {}", meta.ino(), meta.uid()),
+        Err(e) => e.to_string(),
+    };
+    format!("{} ({what})", file.display())
+}
+
+/// The seal of an open file.
+///
+/// # Errors
+/// It does not answer.
+pub fn seal_open(open: &File) -> io::Result<Seal> {
+    Ok(seal_of(&open.metadata()?))
+}
+
+/// The seal of a sealed file that this program has changed since: of that very file, by its inode and by a way on which
+/// there is no link, and of no other that stands at its path.
+///
+/// # Errors
+/// It cannot be opened; another file stands there.
+pub(crate) fn again(sealed: &Sealed) -> io::Result<Sealed> {
+    let open = merge::expected(&sealed.file, Some(sealed.seal.inode))?;
+    let seal = held::ask(&sealed.file, || {
+        open.sync_all()?;
+        seal_open(&open)
+    });
+    let file = sealed.file.clone();
+    seal.map(|seal| Sealed { file, seal })
 }
 
 fn seal_of(meta: &fs::Metadata) -> Seal {
@@ -150,6 +185,17 @@ pub(crate) fn known(state: &State, machine: VmId) -> BTreeSet<Sealed> {
     disks.flat_map(|d| d.sealed.iter().cloned()).collect()
 }
 
+/// Has `change` look at each captured disk; the sets in which `it changes one.
+pub fn of_each_disk(state: &State, mut change: impl FnMut(&mut SnapshotDisk)) -> Vec<Change> {
+    let new = state.sets.values().filter_map(|old| {
+        let mut new = SnapshotSet::clone(old);
+        let disks = new.members.iter_mut().flat_map(|m| &mut m.disks);
+        disks.for_each(&mut change);
+        (new != **old).then_some(Change::PutSet(new))
+    });
+    new.collect()
+}
+
 /// Seals the file of the disk and every file under it, as they are now; none if the disk is no file. What lies in
 /// `place` is opened by its descriptor.
 ///
@@ -169,8 +215,7 @@ pub(crate) fn seal(
     let layers = image::open_accepted(at, machine, &disk.id, top, (&roots, place))?;
     let sealed = layers.into_iter().map(|layer| {
         let io = |e: io::Error| at.io(&layer.file, &e);
-        let meta = held::ask(&layer.file, || layer.open.metadata());
-        let seal = seal_of(&meta.map_err(io)?);
+        let seal = held::ask(&layer.file, || seal_open(&layer.open)).map_err(io)?;
         let file = layer.real;
         let sealed = Sealed { file, seal };
         if !known.contains(&sealed)
@@ -557,11 +602,12 @@ impl Coordinator {
         state.sets.values().flat_map(|set| damaged(set)).collect()
     }
 
-    /// A person says that the disk is good as it is now: it is sealed again and no longer damaged.
+    /// A person says that the disk is good as it is now: it is sealed again and no longer damaged. Gives the files that
+    /// were changed, with what stands there.
     ///
     /// # Errors
     /// [`Refused`]: it is gone or held, a file of it cannot be read, or the store cannot be written.
-    pub async fn accept_damage(&self, wanted: &DamagedDisk) -> Result<(), Refused> {
+    pub async fn accept_damage(&self, wanted: &DamagedDisk) -> Result<String, Refused> {
         let core = &self.core;
         let held = [
             (Resource::Set(wanted.set), Mode::Exclusive),
@@ -577,10 +623,14 @@ impl Coordinator {
         let disk = disk.cloned().ok_or_else(gone)?;
         let at = At::new(&wanted.machine_name, &wanted.disk);
         let machine = core.deps.compute.machine(wanted.machine);
-        let none = BTreeSet::new();
-        let sealed = accept::answered(move || seal(&at, machine.as_deref(), (&disk, None), &none));
+        let (none, files) = (BTreeSet::new(), wanted.files.clone());
+        let sealed = accept::answered(move || {
+            let sealed = seal(&at, machine.as_deref(), (&disk, None), &none)?;
+            let files: Vec<_> = files.iter().map(|f| shown(f)).collect();
+            Ok((sealed, files.join(", ")))
+        });
         let sealed = sealed.await.map_err(|e| e.refused(core))?;
-        let sealed = sealed.map_err(refused)?;
+        let (sealed, files) = sealed.map_err(refused)?;
         let (set, snapshot, id) = (wanted.set, wanted.snapshot, wanted.disk.clone());
         let accepted = core.deps.store.transact(Box::new(move |state| {
             let Some(old) = state.sets.get(&set) else {
@@ -596,13 +646,13 @@ impl Coordinator {
             vec![Change::PutSet(new)]
         }));
         accepted.await.map_err(|e| core.store_failed(&e))?;
-        tracing::warn!(set = %wanted.set, machine = wanted.machine_name, disk = wanted.disk, "A damaged disk is accepted as it is");
+        tracing::warn!(set = %wanted.set, machine = wanted.machine_name, disk = wanted.disk, files, "A damaged disk is accepted as it is");
         core.deps.audit.note(&Event::DamageAccepted {
             set: wanted.set.to_string(),
             machine: wanted.machine_name.clone(),
             disk: wanted.disk.clone(),
         });
-        Ok(())
+        Ok(files)
     }
 }
 

@@ -45,7 +45,7 @@ pub use care::{
 pub use coordinator::Coordinator;
 pub use core::{Deps, Limits, Passage};
 pub use create::{Checked, CheckedDisk, CreateRequest, machines_of};
-pub use damage::{DamagedDisk, is_changed, look as seal_now};
+pub use damage::{DamagedDisk, is_changed, of_each_disk, seal_open, shown};
 pub use destroy::{DestroyRequest, Hidden};
 pub use export::{ExportRefused, ExportRequest, Exports};
 pub use forgotten::Forgotten;

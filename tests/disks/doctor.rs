@@ -1,7 +1,7 @@
 //! `groupshot doctor`: what it finds with and without a server, what `--fix` does about it, death in between.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -146,7 +146,13 @@ fn a_damaged_disk_is_accepted_only_when_that_is_asked_for() {
     let fixed = scene.doctor(&["--fix", "--yes", "--accept-damaged"]);
     assert_eq!(found(&fixed), []);
     let fixed: Json = serde_json::from_slice(&fixed.stdout).unwrap();
-    assert_eq!(fixed["fixed"][0]["done"], "accepted");
+    let done = fixed["fixed"][0]["done"].as_str().unwrap();
+    let (file, it) = (
+        scene.image().display(),
+        fs::metadata(scene.image()).unwrap(),
+    );
+    let told = format!("accepted: {file} (inode {} of user {})", it.ino(), it.uid());
+    assert_eq!(done, told);
     // And once more while a server runs, which is asked.
     let server = scene.site.serve();
     let wire = Wire::new(&server);
@@ -409,6 +415,31 @@ fn a_frozen_file_that_may_be_written_is_closed_again() {
     assert_eq!(kinds(&scene.finds()), ["frozen-writable"]);
     assert_eq!(found(&scene.doctor(&["--fix", "--yes"])), []);
     assert_eq!(mode(), 0o444);
+}
+
+#[test]
+fn closing_a_file_to_writers_throws_away_no_seal_of_what_is_away() {
+    let scene = Scene::new();
+    let folder = scene.site.data.join("sets").join(&scene.sets[0]);
+    let frozen = folder.join(&scene.machine.id).join("disk0.qcow2");
+    fs::set_permissions(&frozen, Permissions::from_mode(0o644)).unwrap();
+    let database = older_database(&scene.site.data);
+    let stripped = "UPDATE sets SET record = json_remove(record, '$.members[0].disks[0].sealed')";
+    assert_eq!(database.execute(stripped, []).unwrap(), 2);
+    drop(database);
+    let _server = scene.site.serve();
+    assert_eq!(kinds(&scene.finds()), ["frozen-writable"]);
+    let aside = scene.site.images.join("aside");
+    fs::rename(scene.image(), &aside).unwrap();
+    scene.doctor(&["--fix", "--yes"]);
+    let mode = frozen.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o444);
+    scribble(&aside);
+    fs::rename(&aside, scene.image()).unwrap();
+    assert_eq!(
+        kinds(&scene.finds()),
+        ["damaged", "damaged", "base-written"]
+    );
 }
 
 #[test]

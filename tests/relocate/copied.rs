@@ -189,7 +189,15 @@ fn a_copy_that_is_bound_and_its_original_take_nothing_from_each_other() {
         other.to_str().unwrap(),
     ];
     let all = [&from[..], &both, &["--definitions", "--apply"]].concat();
-    let told = ok(&run_in(&dup, &all, ""));
+    let unconfirmed = run_in(&dup, &all, "");
+    let said = text(&unconfirmed.stderr);
+    assert_eq!(unconfirmed.status.code(), Some(1), "{said}");
+    assert!(said.contains("--accept-copied"), "{said}");
+    let told = ok(&run_in(
+        &dup,
+        &[&all[..], &["--accept-copied"]].concat(),
+        "",
+    ));
     assert!(told.contains("written"), "{told}");
     let again = ok(&run_in(&dup, &["relocate", "--here"], ""));
     assert!(again.contains("bound here already"), "{again}");

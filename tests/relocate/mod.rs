@@ -383,7 +383,58 @@ fn what_is_not_as_it_was_keeps_a_relocation_from_writing_anything() {
         "{}",
         text(&out.stderr)
     );
-    ok(&filled.relocate(&moved, &["--apply", "--definitions"]));
+    // The image has another time of status than it was sealed with, for it was renamed itself.
+    refused(&filled, &moved, "--accept-copied");
+    let confirmed = ["--apply", "--definitions", "--accept-copied"];
+    ok(&filled.relocate(&moved, &confirmed));
+    filled.assert_whole(&Wire::new(&filled.site.serve()));
+}
+
+/// It recorded neither inodes nor seals.
+#[test]
+fn a_relocation_that_an_older_version_began_is_finished() {
+    if !full("a relocation of an older version") {
+        return;
+    }
+    let mut filled = fill(Ground::Host);
+    let (data, images) = (
+        filled.site.data.with_file_name("d3"),
+        filled.site.images.with_file_name("i3"),
+    );
+    let moved = filled.move_to(&data, &images);
+    for point in ["planned.after", "header.after#2"] {
+        let begun = if point == "planned.after" {
+            &moved[..]
+        } else {
+            &[]
+        };
+        let killed = Command::new(binary())
+            .args(arguments(
+                begun,
+                &["--apply", "--definitions", "--data-dir"],
+            ))
+            .arg(&filled.site.data)
+            .env("GROUPSHOT_FAILPOINTS", format!("relocate.{point}=abort"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(killed.status.code(), None, "{}", text(&killed.stderr));
+        let file = data.join("relocate.json");
+        let mut plan: serde_json::Value =
+            serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        plan["format"] = 1.into();
+        let plan_of = plan.as_object_mut().unwrap();
+        plan_of.remove("checksum");
+        for (list, new) in [("headers", "inode"), ("seals", "sealed")] {
+            let all = plan_of[list].as_array_mut().unwrap();
+            assert!(!all.is_empty(), "{list}");
+            for it in all {
+                it.as_object_mut().unwrap().remove(new);
+            }
+        }
+        fs::write(&file, serde_json::to_vec(&plan).unwrap()).unwrap();
+    }
+    ok(&filled.relocate(&[], &["--apply"]));
     filled.assert_whole(&Wire::new(&filled.site.serve()));
 }
 

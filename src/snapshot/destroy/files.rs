@@ -205,11 +205,6 @@ impl<'a> Survey<'a> {
         self.touched = touched;
     }
 
-    /// What [`Survey::touch`] has noted, symbolic links resolved.
-    pub(super) fn touched(&self) -> &BTreeSet<PathBuf> {
-        &self.touched
-    }
-
     /// Whether somebody else has changed the file since it was frozen, or put something else in its place, and
     /// nobody has accepted that.
     fn is_damaged(&self, file: &Path) -> bool {

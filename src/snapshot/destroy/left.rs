@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::engine::EngineError;
-use crate::engine::graph::is_ours;
+use crate::engine::graph::{self, is_ours};
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Format, Leftover, Sealed};
@@ -127,7 +127,10 @@ fn leftover(member: &Member, layer: &Layer) -> Option<Leftover> {
     let known = sealed.find(|s| s.file == layer.file || s.file == file);
     let known = known.cloned();
     let now = || {
-        let seal = damage::look(&file).ok()?;
+        // By no other way than that to a file of ours.
+        let ours = graph::ours(&layer.file).ok()?;
+        let open = ours.folder().and_then(|f| f.open_file(ours.name(), false));
+        let seal = damage::seal_open(&open.ok()?).ok()?;
         let file = file.clone();
         Some(Sealed { file, seal })
     };

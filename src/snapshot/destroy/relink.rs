@@ -1,7 +1,7 @@
 //! What follows the content: records, headers and active files name another file, durably, before the old
 //! one goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -124,20 +124,16 @@ pub(super) fn relink(
         core.deps.compute.set_tops(name.machine, &tops)?;
     }
     pass(core, "tops", "after")?;
-    let (names, moved) = (names, merge.clone());
+    let (moved, gone) = (merge.clone(), Written::of(merge, true));
     transact(core, move |state| {
-        let sets = names.iter().filter_map(|n| n.by);
-        let renamed = |(set, snapshot): (_, SnapshotId)| {
-            let mut new = SnapshotSet::clone(state.sets.get(&set)?);
-            for member in new.members.iter_mut().filter(|m| m.id == snapshot) {
-                for disk in member.disks.iter_mut().filter(|d| d.file == moved.child) {
-                    disk.file.clone_from(&moved.parent);
-                    disk.format = moved.parent_format;
-                }
+        damage::of_each_disk(state, |disk| {
+            if disk.file == moved.child {
+                disk.file.clone_from(&moved.parent);
+                disk.format = moved.parent_format;
             }
-            Some(Change::PutSet(new))
-        };
-        sets.filter_map(renamed).collect()
+            // Nothing lies on it any more.
+            disk.sealed.retain(|s| !gone.is_child(&s.file));
+        })
     })?;
     pass(core, "records", "after")?;
     core.deps.frozen.release([merge.child.as_path()]);
@@ -146,55 +142,94 @@ pub(super) fn relink(
     pass(core, "unlink", "after")
 }
 
-/// Seals again what the merges of this operation have changed, in one transaction. Until then nobody looks: the
-/// machine is leased.
+/// Seals again what the merges of this operation have changed, in one transaction: each file that was sealed before, by
+/// its inode. What was not changed keeps its seal, and so does what is not there now or is another file: that shows as
+/// changed then. Until then nobody looks: the machine is leased.
 pub(super) fn reseal(operation: &Operation<Destroy>, member: &Member) -> Result<(), EngineError> {
     let core = &operation.core;
-    let survey = Survey::take(core, member).ok().map(|mut survey| {
-        survey.touch(&operation.kind.merges());
-        survey
-    });
+    let merges = operation.kind.merges().clone();
+    let merges = merges.iter().filter(|(m, _)| m.machine == member.machine);
+    let written: Vec<_> = merges.map(|(m, at)| Written::of(m, at.is_some())).collect();
     let state = core.deps.store.state();
     let members = state.sets.values().flat_map(|set| &set.members);
     let own = members.filter(|m| m.machine == member.machine);
-    let machine = core.deps.compute.machine(member.machine);
-    let machine = machine.as_deref();
-    let mut sealed = BTreeMap::new();
-    for (snapshot, disk) in own.flat_map(|m| m.disks.iter().map(move |d| (m, d))) {
-        if disk.sealed.is_empty() {
-            continue;
-        }
-        let at = At::new(&member.name, &disk.id);
-        let old = |s: &Sealed| disk.sealed.iter().find(|o| o.file == s.file);
-        let now = match &survey {
-            Some(survey) => damage::seal(&at, machine, (disk, None), &BTreeSet::new()).map(|now| {
-                // What was not touched keeps its seal: who else has changed it must show.
-                let seal = |s: Sealed| match survey.touched().contains(&s.file) {
-                    true => s,
-                    false => old(&s).cloned().unwrap_or(s),
-                };
-                now.into_iter().map(seal).collect()
-            }),
-            None => Ok(Vec::new()),
-        };
-        // What cannot be read now is sealed by a later look.
-        let now: Vec<_> = now.unwrap_or_default();
-        sealed.insert((snapshot.id, disk.id.clone()), now);
-    }
-    transact(core, move |state| {
-        let new = state.sets.values().filter_map(|old| {
-            let mut new = SnapshotSet::clone(old);
-            for member in &mut new.members {
-                for disk in &mut member.disks {
-                    if let Some(now) = sealed.get(&(member.id, disk.id.clone())) {
-                        disk.sealed.clone_from(now);
-                    }
+    let mut renewed: BTreeMap<Sealed, Sealed> = BTreeMap::new();
+    for disk in own.flat_map(|m| &m.disks) {
+        for old in touched(&disk.sealed, &written) {
+            if renewed.contains_key(old) {
+                continue;
+            }
+            match damage::again(old) {
+                Ok(now) => drop(renewed.insert(old.clone(), now)),
+                Err(error) => {
+                    let file = old.file.display();
+                    tracing::warn!(%file, %error, "A merged file cannot be sealed again and counts as changed");
                 }
             }
-            (new != **old).then_some(Change::PutSet(new))
-        });
-        new.collect()
+        }
+    }
+    transact(core, move |state| {
+        damage::of_each_disk(state, |disk| {
+            // An older version has left them until here.
+            for gone in written.iter().filter(|w| w.merged) {
+                if gone.is_parent(&disk.file) {
+                    disk.sealed.retain(|s| !gone.is_child(&s.file));
+                }
+            }
+            for sealed in &mut disk.sealed {
+                if let Some(now) = renewed.get(sealed) {
+                    sealed.clone_from(now);
+                }
+            }
+        })
     })
+}
+
+/// What a merge of this operation has written.
+struct Written {
+    /// The lower file, as it is named and as it is sealed.
+    parent: [PathBuf; 2],
+    /// The one that went into it, likewise.
+    child: [PathBuf; 2],
+    /// The inode of the lower one.
+    inode: Option<u64>,
+    /// All of it is there, so that what lay on the child may lie on the parent.
+    merged: bool,
+}
+
+impl Written {
+    fn of(merge: &Merge, merged: bool) -> Self {
+        let both = |file: &Path| [file.to_owned(), damage::place(file)];
+        Self {
+            parent: both(&merge.parent),
+            child: both(&merge.child),
+            inode: merge.inodes.parent,
+            merged,
+        }
+    }
+
+    fn is_parent(&self, file: &Path) -> bool {
+        self.parent.iter().any(|p| p == file)
+    }
+
+    fn is_child(&self, file: &Path) -> bool {
+        self.child.iter().any(|c| c == file)
+    }
+}
+
+/// Of the seals of a disk, from above, those of files that were written: the lower files, and what lies right on one, whose
+/// header names it anew.
+fn touched<'a>(sealed: &'a [Sealed], written: &[Written]) -> Vec<&'a Sealed> {
+    let below = sealed.iter().skip(1).map(Some).chain([None]);
+    let is_touched = |(it, below): &(&Sealed, Option<&Sealed>)| {
+        written.iter().any(|w| {
+            let is_merged = w.is_parent(&it.file) && w.inode.is_none_or(|i| i == it.seal.inode);
+            let is_on = w.merged && below.is_some_and(|below| w.is_parent(&below.file));
+            is_merged || is_on && !w.is_child(&it.file)
+        })
+    };
+    let touched = sealed.iter().zip(below).filter(is_touched);
+    touched.map(|(it, _)| it).collect()
 }
 
 /// Unlinks a file of ours durably, with `inode` only the one that has it, and the folders above it that are empty
@@ -247,5 +282,58 @@ pub(super) fn definition(member: &Member, cause: &io::Error) -> EngineError {
         text: texts::DEFINITION_UNREMOVED
             .with("machine", &member.name)
             .with("cause", cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::merge::Inodes;
+    use crate::inventory::{Format, Seal};
+
+    fn sealed(names: &[&str]) -> Vec<Sealed> {
+        let one = |(n, name): (usize, &&str)| Sealed {
+            file: Path::new("/nowhere").join(name),
+            seal: Seal {
+                inode: u64::try_from(n).unwrap(),
+                length: 0,
+                modified: (0, 0),
+                changed: (0, 0),
+            },
+        };
+        names.iter().enumerate().map(one).collect()
+    }
+
+    #[test]
+    fn a_merge_touches_the_lower_file_and_what_lies_right_on_it() {
+        let merge = |inode| Merge {
+            machine: crate::id::VmId::random(),
+            disk: "disk0".into(),
+            parent: "/nowhere/parent".into(),
+            parent_format: Format::Qcow2,
+            child: "/nowhere/child".into(),
+            inodes: Inodes {
+                parent: inode,
+                child: None,
+            },
+        };
+        let chain = ["top", "upper", "parent", "base"];
+        let before = ["top", "child", "parent", "base"];
+        let table: [(&[&str], _, _, &[&str]); 6] = [
+            (&chain, true, Some(2), &["upper", "parent"]),
+            (&chain, false, Some(2), &["parent"]),
+            (&before, true, None, &["parent"]),
+            // Another file than the one that was merged into.
+            (&chain, false, Some(7), &[]),
+            (&["upper", "base"], true, Some(2), &[]),
+            (&[], true, None, &[]),
+        ];
+        for (names, merged, inode, expected) in table {
+            let written = [Written::of(&merge(inode), merged)];
+            let seals = sealed(names);
+            let touched = touched(&seals, &written).into_iter();
+            let touched: Vec<_> = touched.filter_map(|s| s.file.file_name()).collect();
+            assert_eq!(touched, expected, "{names:?} {merged} {inode:?}");
+        }
     }
 }
