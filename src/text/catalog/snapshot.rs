@@ -74,10 +74,10 @@ super::messages! {
     DESTROYED_KEPT = "snapshot.destroyed-kept", "{done}; files kept as hidden layers: {count}; {cause}";
     PAUSED = "snapshot.paused", "{status}; cancelled by {user}";
     MERGE_PENDING = "snapshot.merge-pending", "a merge into {file} is pending";
-    KEPT_BRANCHES = "snapshot.kept-branches", "{count} files lie on {file}";
+    KEPT_BRANCHES = "snapshot.kept-branches", "{count} files lie on {file}: {children}";
     KEPT_READ_ONLY = "snapshot.kept-read-only", "{file} is read-only";
     KEPT_STRANGER = "snapshot.kept-stranger", "{file} is under {child}, which no definition names: a disk or a machine was taken out of the library";
-    KEPT_AWAY = "snapshot.kept-away", "{file} may be under {child}, which is not there or cannot be read now";
+    KEPT_AWAY = "snapshot.kept-away", "{file} may be under {child}, which is not there, cannot be read now or is not what was imported";
     KEPT_FORGOTTEN = "snapshot.kept-forgotten", "{file} may be what a snapshot set kept of which only its folder is left, {folder}; `groupshot doctor` tells what to do";
     SETS_UNREADABLE = "snapshot.sets-unreadable", "the folders of snapshot sets cannot be looked at: {cause}";
     KEPT_FOREIGN = "snapshot.kept-foreign", "{file} is under {child}, which is not this machine's alone to change";
