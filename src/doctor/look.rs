@@ -18,7 +18,7 @@ use crate::engine::qcow2::chain::Roots;
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Image, Machine, PowerState, Snapshot, SnapshotDisk};
-use crate::snapshot::{DamagedDisk, Forgotten, OpenJournal, Resource};
+use crate::snapshot::{DamagedDisk, Forgotten, OpenJournal, Resource, Root};
 use crate::text::size;
 
 /// So many files below the cap a chain is told of.
@@ -95,6 +95,7 @@ impl Doctor {
         found.extend(self.stuck());
         found.extend(self.library());
         found.extend(self.exposed());
+        found.extend(self.exposed_roots());
         found.extend(self.kept());
         found.extend(self.damaged());
         found.extend(self.gone());
@@ -280,6 +281,22 @@ impl Doctor {
             );
             let folder = folder.display().to_string();
             ailment(Kind::ImageExposed, Severity::Info, folder, text)
+        });
+        told.collect()
+    }
+
+    /// Folders for exports that somebody else may exchange.
+    fn exposed_roots(&self) -> Vec<Ailment> {
+        let roots = self.deps.export_roots.iter();
+        let told = roots.filter_map(|root| {
+            let text = Root::resolve(root).exposed()?;
+            let object = root.display().to_string();
+            Some(ailment(
+                Kind::ExportExposed,
+                Severity::Warning,
+                object,
+                text,
+            ))
         });
         told.collect()
     }

@@ -58,6 +58,8 @@ pub enum Kind {
     ImageOutsideRoots,
     /// A folder in which others than root and the server may exchange images.
     ImageExposed,
+    /// A folder for exports that others than root and the server may exchange.
+    ExportExposed,
     /// A file that a snapshot set needs is not there.
     KeptMissing,
     /// A frozen file that its mode lets be written.
@@ -203,6 +205,8 @@ pub struct Deps {
     pub users: Directory,
     /// What must stay free.
     pub reserve: Reserve,
+    /// Where sets may be exported to.
+    pub export_roots: Vec<PathBuf>,
     /// The deepest chain that is allowed.
     pub chain_cap: usize,
     /// The data directory.

@@ -81,6 +81,13 @@ impl Identity {
         self.is_ours() && self.mode & 0o022 == 0
     }
 
+    /// Whether, of a folder, nobody else can exchange what is in it and leads to `below`.
+    pub(super) fn keeps(&self, below: &Self) -> bool {
+        // In a sticky folder only the owner of a name, or of the folder, may rename it.
+        let kept = self.mode & 0o1000 != 0 && self.is_ours() && below.is_ours();
+        self.is_private() || kept
+    }
+
     /// Whether root, this process's user or the owner of the data directory owns it.
     fn is_ours(&self) -> bool {
         let own = [
@@ -103,9 +110,7 @@ pub fn exposed(file: &Path) -> Option<(PathBuf, u32, u32)> {
         let Ok(it) = stat.map(|stat| Identity::from(&stat)) else {
             continue;
         };
-        // In a sticky folder only the owner of a name, or of the folder, may rename it.
-        let kept = it.mode & 0o1000 != 0 && it.is_ours() && below.is_ours();
-        if !it.is_private() && !kept {
+        if !it.keeps(&below) {
             return Some((folder.to_owned(), it.owner, it.mode));
         }
         below = it;
@@ -189,7 +194,7 @@ pub enum Foreign {
     },
     /// Somebody exchanged a file while it was moved, and what came out could not be put back: its place was taken.
     #[error(
-        "somebody exchanged it meanwhile; what stood there (inode {found}) is kept in the folder {TRASH} beside it"
+        "somebody exchanged it meanwhile; what stood there (inode {found}) is kept in a folder {TRASH}-… beside it"
     )]
     Kept {
         /// The inode of what is kept.
@@ -197,7 +202,8 @@ pub enum Foreign {
     },
 }
 
-/// The folder of ours in which a file of a shared folder is looked at before it is unlinked.
+/// How the names of folders of ours begin in which a file of a shared folder is looked at before it is unlinked, and in
+/// which folders are made.
 pub(super) const TRASH: &str = ".groupshot-trash";
 
 impl From<Foreign> for io::Error {

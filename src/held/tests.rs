@@ -393,20 +393,86 @@ fn what_a_killed_process_left_while_it_removed_a_file_goes_at_the_next_try() {
     let held = Folder::open(&world.shared).unwrap();
     fs::write(world.shared.join("a"), "x").unwrap();
     let it = inode(&world.shared.join("a"));
-    let trash = held.make(".groupshot-trash", 0o700).unwrap();
+    let trash = held.make(".groupshot-trash-1", 0o700).unwrap();
     held.rename_new("a", &trash, it.to_string()).unwrap();
     assert!(!held.remove("a", it).unwrap());
     assert!(held.names().unwrap().is_empty());
-    // One that somebody else has put there is not ours to use.
+    // In a folder of root that somebody else has given such a name nothing is removed but that very file.
     fs::create_dir(world.shared.join(".groupshot-trash")).unwrap();
-    let open = fs::Permissions::from_mode(0o777);
-    fs::set_permissions(world.shared.join(".groupshot-trash"), open).unwrap();
+    let private = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(world.shared.join(".groupshot-trash"), private).unwrap();
     fs::write(world.shared.join("a"), "x").unwrap();
-    let error = held
-        .remove("a", inode(&world.shared.join("a")))
-        .unwrap_err();
-    assert!(matches!(foreign(&error), Some(Foreign::Shared { .. })));
-    assert!(world.shared.join("a").exists());
+    let it = inode(&world.shared.join("a"));
+    let number = world.shared.join(".groupshot-trash").join(it.to_string());
+    fs::write(&number, "root's").unwrap();
+    assert!(held.remove("a", it).unwrap());
+    assert!(!held.remove("a", it).unwrap());
+    assert_eq!(fs::read(&number).unwrap(), b"root's");
+    assert_eq!(held.names().unwrap(), [".groupshot-trash"]);
+}
+
+/// Each new folder is exchanged again and again while it is made.
+#[test]
+fn what_is_made_under_attack_is_new_and_a_folder_that_was_there_is_untouched() {
+    let world = World::new();
+    let shared = Folder::open(&world.shared).unwrap();
+    let private = world.shared.join("of-root");
+    fs::create_dir(&private).unwrap();
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(private.join("mine"), "of root").unwrap();
+    let guarded = inode(&private);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let folder = Folder::open(&world.shared).unwrap();
+            let flags = rustix::fs::RenameFlags::EXCHANGE;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                for name in folder.names().unwrap() {
+                    let (a, b) = (folder.as_fd(), folder.as_fd());
+                    let _gone = rustix::fs::renameat_with(a, "of-root", b, name, flags);
+                }
+            }
+        });
+        for n in 0..2000 {
+            let Ok(made) = shared.make_new(format!("new-{n}"), 0o750) else {
+                continue;
+            };
+            assert_ne!(made.identity().unwrap().inode, guarded);
+            assert!(made.names().unwrap().is_empty());
+            made.create_new("ours", 0o600).unwrap();
+            made.empty().unwrap();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let all = shared.names().unwrap().into_iter();
+    let mut found = all.filter(|name| inode(&world.shared.join(name)) == guarded);
+    let found = world.shared.join(found.next().unwrap());
+    let inside = Folder::open(&found).unwrap().names().unwrap();
+    assert_eq!(inside, ["mine"]);
+}
+
+#[test]
+fn a_folder_is_told_by_its_number_and_when_it_was_made() {
+    let world = World::new();
+    let ours = Folder::open(&world.ours).unwrap();
+    let made = ours.make_new("a", 0o750).unwrap().origin().unwrap();
+    let text = serde_json::to_string(&made).unwrap();
+    assert_eq!(serde_json::from_str::<Origin>(&text).unwrap(), made);
+    let other = ours.make_new("b", 0o750).unwrap();
+    assert!(other.require(&made).is_err());
+    fs::write(world.ours.join("b/file"), "x").unwrap();
+    let error = ours.remove_tree("b", &made).unwrap_err();
+    assert!(matches!(foreign(&error), Some(Foreign::Other { .. })));
+    assert!(world.ours.join("b/file").exists());
+    // The same number, made at another time.
+    let born: serde_json::Value = serde_json::from_str(&text).unwrap();
+    if born.get("born").is_some() {
+        let mut again = born;
+        again["born"] = serde_json::json!([1, 2]);
+        let again: Origin = serde_json::from_value(again).unwrap();
+        assert!(ours.remove_tree("a", &again).is_err());
+    }
+    assert!(ours.remove_tree("a", &made).unwrap());
 }
 
 #[test]
@@ -420,11 +486,11 @@ fn a_tree_is_removed_without_following_a_link() {
     }
     fs::write(world.ours.join("t/one/two/file"), "x").unwrap();
     symlink(world.victim.parent().unwrap(), world.ours.join("t/one/out")).unwrap();
-    let before = held.look("t").unwrap().unwrap();
-    assert!(held.remove_tree("t", Some(&before)).unwrap());
-    assert!(!held.remove_tree("t", None).unwrap());
+    let made = held.child("t").unwrap().origin().unwrap();
+    assert!(held.remove_tree("t", &made).unwrap());
+    assert!(!held.remove_tree("t", &made).unwrap());
     symlink(&world.shared, world.ours.join("t")).unwrap();
-    let error = held.remove_tree("t", None).unwrap_err();
+    let error = held.remove_tree("t", &made).unwrap_err();
     assert_eq!(foreign(&error), Some(Foreign::Link));
     assert!(world.is_untouched() && world.shared.exists());
 }

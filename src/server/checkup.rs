@@ -121,6 +121,7 @@ pub(super) fn doctor(
             move || users::list(&data_dir).err().map(|e| e.to_string())
         }),
         reserve: reserve(config),
+        export_roots: config.export.roots.clone(),
         chain_cap: config.snapshot.chain_cap,
         data_dir: data_dir.to_owned(),
     })

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::engine::Stamp;
-use crate::held::{self, Folder, Identity};
+use crate::held::{self, Folder, Identity, Origin};
 use crate::id::{JobId, VmId};
 use crate::inventory::JobError;
 use crate::snapshot::{apply, create, destroy, export};
@@ -49,6 +49,11 @@ pub enum Record {
     },
     /// The commit of an apply: every new file is durable. From here it only goes forward.
     Applied,
+    /// An export has made its folder, and nothing is in it yet.
+    Made {
+        /// Which one it is.
+        folder: Origin,
+    },
     /// The commit of an export: it is whole, under its name.
     Exported,
     /// A destroy merges a layer into the one under it.

@@ -45,7 +45,7 @@ pub use core::{Deps, Limits, Passage};
 pub use create::{Checked, CheckedDisk, CreateRequest, machines_of};
 pub use damage::{DamagedDisk, is_changed, look as seal_now};
 pub use destroy::{DestroyRequest, Hidden};
-pub use export::{ExportRefused, ExportRequest, Exports};
+pub use export::{ExportRefused, ExportRequest, Exports, Root};
 pub use forgotten::Forgotten;
 pub use members::{Busy, Holder, Lease, Members, Mode, Resource};
 pub use recorded::{Away, Differing, compare};

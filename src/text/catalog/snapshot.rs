@@ -116,8 +116,11 @@ super::messages! {
     EXPORT_FULL = "snapshot.export-full", "no space left below {directory}";
     EXPORT_WRITE = "snapshot.export-write", "{directory}: {cause}";
     EXPORT_DEFINITION = "snapshot.export-definition", "machine {machine}: its definition in the set cannot be exported: {cause}";
-    EXPORT_FAILED = "snapshot.export-failed", "snapshot set {set} was not exported and nothing is left of it; {doing}: {cause}";
-    EXPORT_INTERRUPTED = "snapshot.export-interrupted", "the server stopped before snapshot set {set} was exported; nothing is left of it";
+    EXPORT_FAILED = "snapshot.export-failed", "snapshot set {set} was not exported; {doing}: {cause}";
+    EXPORT_INTERRUPTED = "snapshot.export-interrupted", "the server stopped before snapshot set {set} was exported";
+    EXPORT_MOVED = "snapshot.export-moved", "somebody has moved the folder {folder} of the export away; all that was in it is removed, and it is left empty where it was moved to";
+    EXPORT_ASTRAY = "snapshot.export-astray", "the folder {folder} of the export is not there any more; if somebody has moved it, what was written is still in it";
+    EXPORT_NOT_OURS = "snapshot.export-not-ours", "{folder} is left as it is: nothing tells that it was made for this export";
     EXPORT_UNDOING = "snapshot.export-undoing", "removing what was exported of snapshot set {set}";
     EXPORT_UNDO_WAITS = "snapshot.export-undo-waits", "removing what was exported of snapshot set {set} waits: {cause}";
     EXPORT_FINISH_WAITS = "snapshot.export-finish-waits", "snapshot set {set} is exported and waits to be reported: {cause}";
