@@ -411,46 +411,6 @@ fn what_a_killed_process_left_while_it_removed_a_file_goes_at_the_next_try() {
     assert_eq!(held.names().unwrap(), [".groupshot-trash"]);
 }
 
-/// Each new folder is exchanged again and again while it is made.
-#[test]
-fn what_is_made_under_attack_is_new_and_a_folder_that_was_there_is_untouched() {
-    let world = World::new();
-    let shared = Folder::open(&world.shared).unwrap();
-    let private = world.shared.join("of-root");
-    fs::create_dir(&private).unwrap();
-    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
-    fs::write(private.join("mine"), "of root").unwrap();
-    let guarded = inode(&private);
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let folder = Folder::open(&world.shared).unwrap();
-            let flags = rustix::fs::RenameFlags::EXCHANGE;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                for name in folder.names().unwrap() {
-                    let (a, b) = (folder.as_fd(), folder.as_fd());
-                    let _gone = rustix::fs::renameat_with(a, "of-root", b, name, flags);
-                }
-            }
-        });
-        for n in 0..2000 {
-            let Ok(made) = shared.make_new(format!("new-{n}"), 0o750) else {
-                continue;
-            };
-            assert_ne!(made.identity().unwrap().inode, guarded);
-            assert!(made.names().unwrap().is_empty());
-            made.create_new("ours", 0o600).unwrap();
-            made.empty().unwrap();
-        }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    });
-    let all = shared.names().unwrap().into_iter();
-    let mut found = all.filter(|name| inode(&world.shared.join(name)) == guarded);
-    let found = world.shared.join(found.next().unwrap());
-    let inside = Folder::open(&found).unwrap().names().unwrap();
-    assert_eq!(inside, ["mine"]);
-}
-
 #[test]
 fn a_folder_is_told_by_its_number_and_when_it_was_made() {
     let world = World::new();

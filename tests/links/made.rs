@@ -216,7 +216,9 @@ fn no_export_is_written_into_a_folder_that_is_exchanged_with_one_that_was_just_m
             let _stopping = Stop(&stop);
             scope.spawn(|| {
                 become_other();
-                while !stop.load(Ordering::Relaxed) && exchange(&part).is_err() {}
+                while !stop.load(Ordering::Relaxed) && exchange(&part).is_err() {
+                    std::hint::spin_loop();
+                }
             });
             scope.spawn(|| {
                 become_other();
