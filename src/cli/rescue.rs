@@ -93,7 +93,7 @@ fn undone(kind: &str) -> &'static str {
     match kind {
         "create" => "undone, there is no such set",
         "apply" => "undone, every disk is as before",
-        "export" => "undone, nothing is left of it",
+        "export" => "undone, what was written is removed",
         _ => "undone",
     }
 }

@@ -19,7 +19,7 @@ use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Image, Machine, PowerState, Snapshot, SnapshotDisk};
-use crate::snapshot::{DamagedDisk, Forgotten, OpenJournal, Resource, shown};
+use crate::snapshot::{DamagedDisk, Forgotten, OpenJournal, Resource, Root, shown};
 use crate::text::size;
 
 /// So many files below the cap a chain is told of.
@@ -103,6 +103,7 @@ impl Doctor {
         found.extend(self.roots());
         found.extend(self.library());
         found.extend(self.exposed());
+        found.extend(self.exposed_roots());
         found.extend(self.kept());
         found.extend(self.damaged());
         found.extend(self.gone());
@@ -335,6 +336,22 @@ impl Doctor {
             );
             let folder = folder.display().to_string();
             ailment(Kind::ImageExposed, Severity::Info, folder, text)
+        });
+        told.collect()
+    }
+
+    /// Folders for exports that somebody else may exchange.
+    fn exposed_roots(&self) -> Vec<Ailment> {
+        let roots = self.deps.export_roots.iter();
+        let told = roots.filter_map(|root| {
+            let text = Root::resolve(root).exposed()?;
+            let object = root.display().to_string();
+            Some(ailment(
+                Kind::ExportExposed,
+                Severity::Warning,
+                object,
+                text,
+            ))
         });
         told.collect()
     }

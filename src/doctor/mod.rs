@@ -58,6 +58,8 @@ pub enum Kind {
     ImageOutsideRoots,
     /// A folder in which others than root and the server may exchange images.
     ImageExposed,
+    /// A folder for exports that others than root and the server may exchange.
+    ExportExposed,
     /// A file that a snapshot set needs is not there.
     KeptMissing,
     /// A frozen file that its mode lets be written.

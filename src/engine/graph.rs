@@ -44,7 +44,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// It cannot be read now, and may lie on anything that it lay on.
+    /// It cannot be read now, or is not what it was, and may lie on anything that it lay on.
     #[must_use]
     pub fn is_away(&self) -> bool {
         self.below.is_none() && !self.perhaps.is_empty()
@@ -172,8 +172,14 @@ impl Graph {
             return Err(error);
         };
         tracing::debug!(%error, "Counts as lying on all that it lay on");
+        self.stand(file, format, &known);
+        Ok(())
+    }
+
+    /// Adds a file that stands on all that it is known to have lain on, whatever its header says now.
+    pub fn stand(&mut self, file: &Path, format: Format, known: &[PathBuf]) {
         if format == Format::Raw {
-            return Ok(()); // on nothing
+            return; // on nothing
         }
         // No file has this device number: one that is away has none.
         let away = (
@@ -188,7 +194,26 @@ impl Graph {
             perhaps: known.iter().filter_map(|file| key(file)).collect(),
         };
         self.nodes.insert(key(file).unwrap_or(away), node);
-        Ok(())
+    }
+
+    /// Whether one of these files is in the chain of the other.
+    #[must_use]
+    pub fn is_over(&self, file: &Path, below: &BTreeSet<(u64, u64)>) -> bool {
+        let mut next = key(file);
+        let mut left = self.nodes.len();
+        while let Some(key) = next {
+            if below.contains(&key) {
+                return true;
+            }
+            let node = self.nodes.get(&key).filter(|_| left > 0);
+            (next, left) = (node.and_then(|node| node.below), left.saturating_sub(1));
+        }
+        false
+    }
+
+    /// Device and inode of those of the files that are there.
+    pub fn keys<'a>(files: impl IntoIterator<Item = &'a Path>) -> BTreeSet<(u64, u64)> {
+        files.into_iter().filter_map(key).collect()
     }
 
     /// The file by any of its names.

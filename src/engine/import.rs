@@ -189,12 +189,14 @@ pub fn remove(
     let gone = directory.join(format!(".gone-{id}"));
     let held = held::Folder::open(&directory).map_err(fail)?;
     let name = |path: &Path| path.file_name().unwrap_or_default().to_owned();
+    let own = held.child(name(&folder)).and_then(|own| own.origin());
+    let own = own.map_err(fail)?;
     held.rename_new(name(&folder), &held, name(&gone))
         .map_err(fail)?;
     held.sync().map_err(fail)?;
     let (left, _) = library::scan(data_dir)?;
     library::link(&directory, &left, None);
-    held.remove_tree(name(&gone), None)
+    held.remove_tree(name(&gone), &own)
         .map_err(fail)
         .map(|_| ())
 }
@@ -337,22 +339,17 @@ impl Used {
 fn write(directory: &Path, definition: &Definition, tops: &Tops) -> io::Result<()> {
     let held = held::Folder::open(directory)?;
     let aside = format!(".new-{}", definition.id);
-    let written = write_files(&held, &aside, definition, tops)
+    let made = held.make_new(&aside, 0o750)?;
+    let written = write_files(&made, definition, tops)
         .and_then(|()| held.rename_new(&aside, &held, definition.id.to_string()));
     if written.is_err() {
-        let _ = held.remove_tree(&aside, None);
+        let _ = held.remove_tree(&aside, &made.origin()?);
     }
     written.and_then(|()| held.sync())
 }
 
-fn write_files(
-    directory: &held::Folder,
-    aside: &str,
-    definition: &Definition,
-    tops: &Tops,
-) -> io::Result<()> {
-    directory.make_new(aside, 0o750)?;
-    let folder = directory.path().join(aside);
+fn write_files(folder: &held::Folder, definition: &Definition, tops: &Tops) -> io::Result<()> {
+    let folder = folder.path();
     let text = toml::to_string(definition).map_err(io::Error::other)?;
     held::replace(&folder.join(DEFINITION), text.as_bytes(), 0o640)?;
     Ok(tops.save(&folder.join(TOPS))?)

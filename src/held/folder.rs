@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, ResolveFlags, linkat, mkdirat, openat, openat2,
+    AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, ResolveFlags, linkat, openat, openat2,
     renameat_with, statat,
 };
 use rustix::io::Errno;
@@ -204,6 +204,11 @@ impl Folder {
         })
     }
 
+    /// It under the name that it has now.
+    pub(super) fn at_path(self, path: PathBuf) -> Self {
+        Self { path, ..self }
+    }
+
     /// The name by which it was opened: for messages and records, not for opening.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -322,7 +327,7 @@ impl Folder {
 
     /// The folder of that name, which was made just now. Whoever may rename here may have put another one there; what
     /// is in that is not given away.
-    fn made(&self, name: &OsStr) -> io::Result<Self> {
+    pub(super) fn made(&self, name: &OsStr) -> io::Result<Self> {
         let made = self.child(name)?;
         if self.heir()?.is_some() && made.names()?.is_empty() {
             self.hand_over(&made)?;
@@ -361,31 +366,6 @@ impl Folder {
         let name = single(name.as_ref())?;
         let held = format!("/proc/self/fd/{}", file.as_raw_fd());
         Ok(linkat(CWD, held, self, name, AtFlags::SYMLINK_FOLLOW)?)
-    }
-
-    /// Makes a folder and opens it; one that is there is opened. A link is refused.
-    ///
-    /// # Errors
-    /// The I/O error; [`Foreign::Link`].
-    pub fn make(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Self> {
-        let name = single(name.as_ref())?;
-        match mkdirat(self, name, Mode::from_raw_mode(mode)) {
-            Ok(()) => self.made(name),
-            Err(Errno::EXIST) => self.child(name),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// [`Folder::make`] that refuses one that is there.
-    ///
-    /// # Errors
-    /// The I/O error; [`Foreign::Shared`] if what was made was exchanged before it could be opened.
-    pub fn make_new(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Self> {
-        let name = single(name.as_ref())?;
-        mkdirat(self, name, Mode::from_raw_mode(mode))?;
-        let made = self.made(name)?;
-        made.require_private()?;
-        Ok(made)
     }
 
     /// Gives what stands under `from` the name `to` in another folder. Never replaces anything.

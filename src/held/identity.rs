@@ -81,6 +81,13 @@ impl Identity {
         self.is_ours() && self.mode & 0o022 == 0
     }
 
+    /// Whether, of a folder, nobody else can exchange what is in it and leads to `below`.
+    pub(super) fn keeps(&self, below: &Self) -> bool {
+        // In a sticky folder only the owner of a name, or of the folder, may rename it.
+        let kept = self.mode & 0o1000 != 0 && self.is_ours() && below.is_ours();
+        self.is_private() || kept
+    }
+
     /// Whether root, this process's user or the owner of the data directory owns it.
     fn is_ours(&self) -> bool {
         let own = [
@@ -103,9 +110,7 @@ pub fn exposed(file: &Path) -> Option<(PathBuf, u32, u32)> {
         let Ok(it) = stat.map(|stat| Identity::from(&stat)) else {
             continue;
         };
-        // In a sticky folder only the owner of a name, or of the folder, may rename it.
-        let kept = it.mode & 0o1000 != 0 && it.is_ours() && below.is_ours();
-        if !it.is_private() && !kept {
+        if !it.keeps(&below) {
             return Some((folder.to_owned(), it.owner, it.mode));
         }
         below = it;
@@ -209,7 +214,7 @@ pub enum Keep {
 impl Keep {
     fn told(self) -> String {
         match self {
-            Self::Trash => format!("in the folder {TRASH} beside it"),
+            Self::Trash => format!("in a folder {TRASH}-… beside it"),
             Self::There => "in the server's own folder that it was moved to".to_owned(),
         }
     }

@@ -9,7 +9,7 @@
 //! * [`open`], [`open_straight`], [`open_any`], [`writable`]: a file, regular and no link, to be compared by [`Identity`].
 //! * [`Folder`]: an open directory; everything is done to names in it. [`Folder::of`] gives the folder that a
 //!   file lies in, [`Folder::beneath`] a way below a root that nothing leads out of, [`make_folders`] makes
-//!   folders of ours.
+//!   folders of ours, [`Folder::make_new`] one that nobody can exchange for another, and [`Origin`] tells it later.
 //! * [`replace`]: a small file of ours as a whole, durably.
 //! * [`set_mode`], [`set_owner`], [`set_attribute`]: by descriptor.
 //! * [`append`], [`Folder::set_link`], [`Folder::listen`]: a log, links and sockets of ours.
@@ -27,6 +27,7 @@
 mod change;
 mod folder;
 mod identity;
+mod made;
 mod own;
 mod remove;
 mod silence;
@@ -38,6 +39,7 @@ pub use change::{
 };
 pub use folder::{Folder, Way, open, open_any, open_straight, read, read_any, read_text};
 pub use identity::{Foreign, Identity, Keep, Kind, exposed, foreign, trust};
+pub use made::{Origin, exposed_above};
 pub use own::{
     First, NotReplaced, Ours, SETS, append, discard, folder_of_ours, make_folders, make_path,
     place, remove_file, remove_folders, replace, replace_as, sync_folder,

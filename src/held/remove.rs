@@ -4,11 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, Dir, RenameFlags, renameat_with, unlinkat};
+use rustix::fs::{AtFlags, RenameFlags, renameat_with, unlinkat};
 use rustix::io::Errno;
 
 use super::folder::{Folder, single};
 use super::identity::{Foreign, Identity, Keep, Kind, TRASH};
+use super::made::Origin;
 
 impl Folder {
     /// Exchanges what stands under `name` here with what stands under `other_name` in `other`, which must be
@@ -92,30 +93,25 @@ impl Folder {
                 }
             };
         }
-        if self.look(name)?.is_none() && self.look(TRASH)?.is_none() {
-            return Ok(false);
-        }
-        let trash = self.make(TRASH, 0o700)?;
-        trash.require_private()?;
-        let done = self.through(&trash, name, inode, kind);
-        let _not_empty = unlinkat(self, TRASH, AtFlags::REMOVEDIR);
-        done
-    }
-
-    /// [`Folder::remove`] by way of `trash`, in which the file has its inode as its name.
-    fn through(&self, trash: &Self, name: &OsStr, inode: u64, kind: Kind) -> io::Result<bool> {
-        let inside = inode.to_string();
-        let inside = OsStr::new(&inside);
-        if trash.look(inside)?.is_some() {
-            trash.unlink(inside)?;
-        }
         if self.look(name)?.is_none() {
+            self.remove_left(inode, kind)?;
             return Ok(false);
         }
         require(self, name, inode, kind)?;
+        let (aside, trash) = self.make_aside()?;
+        let done = self.through(&trash, name, inode, kind);
+        let _not_empty = self.remove_folder(aside);
+        done
+    }
+
+    /// [`Folder::remove`] by way of `trash`, which is new, and in which the file has its inode as its name.
+    fn through(&self, trash: &Self, name: &OsStr, inode: u64, kind: Kind) -> io::Result<bool> {
+        let inside = inode.to_string();
+        let inside = OsStr::new(&inside);
         self.rename_new(name, trash, inside)?;
-        let found = trash.look(inside)?.map_or(0, |it| it.inode);
-        if found == inode {
+        let came = trash.look(inside)?;
+        let found = came.map_or(0, |it| it.inode);
+        if found == inode && came.is_some_and(|it| it.kind == kind) {
             trash.unlink(inside)?;
             return Ok(true);
         }
@@ -126,6 +122,24 @@ impl Folder {
         // Out of the way of a later file with the expected number.
         let _stays = trash.rename_new(inside, trash, format!("kept-{found}"));
         Err(kept(found, Keep::Trash))
+    }
+
+    /// Removes the file with that inode where a process that died had moved it to.
+    fn remove_left(&self, inode: u64, kind: Kind) -> io::Result<()> {
+        let inside = inode.to_string();
+        let names = self.names()?.into_iter();
+        for aside in names.filter(|name| name.as_bytes().starts_with(TRASH.as_bytes())) {
+            let Ok(trash) = self.child(&aside) else {
+                continue;
+            };
+            let left = trash.look(&inside)?;
+            let is_it = left.is_some_and(|it| it.inode == inode && it.kind == kind);
+            if is_it && trash.identity()?.is_private() {
+                trash.unlink(OsStr::new(&inside))?;
+                self.remove_folder(aside)?;
+            }
+        }
+        Ok(())
     }
 
     /// Moves what stands under a name here to a new name in `folder`, which must be private, and looks at what came
@@ -217,45 +231,37 @@ impl Folder {
         }
     }
 
-    /// Removes a folder of ours with all that is in it; no link is followed. `false` if nothing stood there.
+    /// Removes the folder of ours that was made there, with all that is in it; no link is followed. `false` if nothing
+    /// stood there.
     ///
     /// # Errors
-    /// The I/O error; [`Foreign::Link`]; [`Foreign::Shared`] if the folder or one in it is not private, and
-    /// [`Foreign::Other`] if it is not that of `expected`, so far as that is known.
-    pub fn remove_tree(
-        &self,
-        name: impl AsRef<OsStr>,
-        expected: Option<&Identity>,
-    ) -> io::Result<bool> {
+    /// The I/O error; [`Foreign::Link`]; [`Foreign::Other`] if it is not that of `made`; [`Foreign::Shared`] if it or a
+    /// folder in it is not private.
+    pub fn remove_tree(&self, name: impl AsRef<OsStr>, made: &Origin) -> io::Result<bool> {
         let name = single(name.as_ref())?;
         let tree = match self.child(name) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
             other => other?,
         };
-        if let Some(expected) = expected
-            && !expected.is_same(&tree.identity()?)
-        {
-            let (expected, found) = (expected.inode, tree.identity()?.inode);
-            return Err(Foreign::Other { expected, found }.into());
-        }
+        tree.require(made)?;
         tree.empty()?;
         self.remove_folder(name)
     }
 
-    fn empty(&self) -> io::Result<()> {
+    /// Removes all that is in a folder of ours, wherever that lies; no link is followed.
+    ///
+    /// # Errors
+    /// The I/O error; [`Foreign::Shared`] if it or a folder in it is not private.
+    pub fn empty(&self) -> io::Result<()> {
         self.require_private()?;
-        for entry in Dir::read_from(self)? {
-            let entry = entry?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." {
-                continue;
-            }
-            match self.look(name)? {
+        for name in self.names()? {
+            match self.look(&name)? {
                 Some(it) if it.kind == Kind::Folder => {
-                    self.remove_tree(name, Some(&it))?;
+                    self.child(&name)?.empty()?;
+                    self.remove_folder(&name)?;
                 }
                 _ => {
-                    self.unlink(name)?;
+                    self.unlink(&name)?;
                 }
             }
         }

@@ -411,20 +411,46 @@ fn what_a_killed_process_left_while_it_removed_a_file_goes_at_the_next_try() {
     let held = Folder::open(&world.shared).unwrap();
     fs::write(world.shared.join("a"), "x").unwrap();
     let it = inode(&world.shared.join("a"));
-    let trash = held.make(".groupshot-trash", 0o700).unwrap();
+    let trash = held.make(".groupshot-trash-1", 0o700).unwrap();
     held.rename_new("a", &trash, it.to_string()).unwrap();
     assert!(!held.remove("a", it).unwrap());
     assert!(held.names().unwrap().is_empty());
-    // One that somebody else has put there is not ours to use.
+    // In a folder of root that somebody else has given such a name nothing is removed but that very file.
     fs::create_dir(world.shared.join(".groupshot-trash")).unwrap();
-    let open = fs::Permissions::from_mode(0o777);
-    fs::set_permissions(world.shared.join(".groupshot-trash"), open).unwrap();
+    let private = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(world.shared.join(".groupshot-trash"), private).unwrap();
     fs::write(world.shared.join("a"), "x").unwrap();
-    let error = held
-        .remove("a", inode(&world.shared.join("a")))
-        .unwrap_err();
-    assert!(matches!(foreign(&error), Some(Foreign::Shared { .. })));
-    assert!(world.shared.join("a").exists());
+    let it = inode(&world.shared.join("a"));
+    let number = world.shared.join(".groupshot-trash").join(it.to_string());
+    fs::write(&number, "root's").unwrap();
+    assert!(held.remove("a", it).unwrap());
+    assert!(!held.remove("a", it).unwrap());
+    assert_eq!(fs::read(&number).unwrap(), b"root's");
+    assert_eq!(held.names().unwrap(), [".groupshot-trash"]);
+}
+
+#[test]
+fn a_folder_is_told_by_its_number_and_when_it_was_made() {
+    let world = World::new();
+    let ours = Folder::open(&world.ours).unwrap();
+    let made = ours.make_new("a", 0o750).unwrap().origin().unwrap();
+    let text = serde_json::to_string(&made).unwrap();
+    assert_eq!(serde_json::from_str::<Origin>(&text).unwrap(), made);
+    let other = ours.make_new("b", 0o750).unwrap();
+    assert!(other.require(&made).is_err());
+    fs::write(world.ours.join("b/file"), "x").unwrap();
+    let error = ours.remove_tree("b", &made).unwrap_err();
+    assert!(matches!(foreign(&error), Some(Foreign::Other { .. })));
+    assert!(world.ours.join("b/file").exists());
+    // The same number, made at another time.
+    let born: serde_json::Value = serde_json::from_str(&text).unwrap();
+    if born.get("born").is_some() {
+        let mut again = born;
+        again["born"] = serde_json::json!([1, 2]);
+        let again: Origin = serde_json::from_value(again).unwrap();
+        assert!(ours.remove_tree("a", &again).is_err());
+    }
+    assert!(ours.remove_tree("a", &made).unwrap());
 }
 
 #[test]
@@ -438,11 +464,11 @@ fn a_tree_is_removed_without_following_a_link() {
     }
     fs::write(world.ours.join("t/one/two/file"), "x").unwrap();
     symlink(world.victim.parent().unwrap(), world.ours.join("t/one/out")).unwrap();
-    let before = held.look("t").unwrap().unwrap();
-    assert!(held.remove_tree("t", Some(&before)).unwrap());
-    assert!(!held.remove_tree("t", None).unwrap());
+    let made = held.child("t").unwrap().origin().unwrap();
+    assert!(held.remove_tree("t", &made).unwrap());
+    assert!(!held.remove_tree("t", &made).unwrap());
     symlink(&world.shared, world.ours.join("t")).unwrap();
-    let error = held.remove_tree("t", None).unwrap_err();
+    let error = held.remove_tree("t", &made).unwrap_err();
     assert_eq!(foreign(&error), Some(Foreign::Link));
     assert!(world.is_untouched() && world.shared.exists());
 }

@@ -19,6 +19,7 @@ use crate::store::sqlite::{self, OpenError};
 use crate::text::size;
 use crate::tls;
 
+use super::parts::export_roots;
 use super::run::cannot_listen;
 use super::systemd::Sockets;
 use super::{
@@ -287,6 +288,7 @@ fn misfits(config: &Config) -> Vec<String> {
             }
         }
     }
+    found.extend(exposed_roots(config));
     if config.listen.https.is_none() && config.tls.certificate.is_some() {
         found.push("tls.certificate is shown to nobody: there is no listen.https".to_owned());
     }
@@ -297,4 +299,11 @@ fn misfits(config: &Config) -> Vec<String> {
         found.push("nobody can log on: auth.basic is off, and roles.mappings is empty".to_owned());
     }
     found
+}
+
+/// The roots of exports that others than root and the server can lead elsewhere.
+pub(super) fn exposed_roots(config: &Config) -> Vec<String> {
+    let roots = export_roots(config).into_iter();
+    let told = roots.filter_map(|root| root.exposed());
+    told.map(|told| format!("export.roots: {told}")).collect()
 }

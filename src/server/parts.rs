@@ -11,7 +11,7 @@ use crate::engine::locks::FrozenFiles;
 use crate::engine::{Compute, Doubt};
 use crate::held;
 use crate::job::Jobs;
-use crate::snapshot::{self, Coordinator};
+use crate::snapshot::{self, Coordinator, Root};
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
 
@@ -64,7 +64,7 @@ impl Parts {
             clock: clock.clone(),
             data_dir: data_dir.to_owned(),
             exports: snapshot::Exports {
-                roots: config.export.roots.clone(),
+                roots: export_roots(config),
                 reserve: reserve(config),
             },
             limits: snapshot::Limits::default(),
@@ -88,4 +88,10 @@ impl Parts {
             coordinator,
         })
     }
+}
+
+/// The folders to which sets may be exported, as they are now.
+pub(super) fn export_roots(config: &Config) -> Vec<Root> {
+    let roots = config.export.roots.iter();
+    roots.map(|root| Root::resolve(root)).collect()
 }

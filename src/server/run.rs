@@ -126,6 +126,7 @@ impl Server {
         records::require_known(&data_dir, &sqlite)?;
         relocate::writable(&data_dir)?;
         let parts = Parts::open(&data_dir, config, sqlite)?;
+        warn(&fitness::exposed_roots(config));
         relocate::in_place(&parts, &data_dir).await?;
         let store = parts.store.clone();
         let auth = authenticator(&data_dir, config, &parts.audit, parts.clock.clone())?;

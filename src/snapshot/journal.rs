@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::engine::Stamp;
-use crate::held::{self, Folder, Identity};
+use crate::held::{self, Folder, Identity, Origin};
 use crate::id::{JobId, VmId};
 use crate::inventory::JobError;
 use crate::snapshot::{apply, create, destroy, export};
@@ -52,6 +52,11 @@ pub enum Record {
         /// What the new files do not keep of the old ones beside their content, in words.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         lost: Vec<String>,
+    },
+    /// An export has made its folder, and nothing is in it yet.
+    Made {
+        /// Which one it is.
+        folder: Origin,
     },
     /// The commit of an export: it is whole, under its name.
     Exported,

@@ -86,6 +86,11 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
         BTreeMap::new()
     }
 
+    /// What the undo had to leave, if anything.
+    fn left(&self) -> Option<Text> {
+        None
+    }
+
     /// The last status of the job and the changes that stand in one commit with its end; `None` if this or
     /// a dead process came so far.
     fn publish(&self, state: &State) -> Option<(Text, Vec<Change>)>;

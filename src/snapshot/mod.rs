@@ -47,7 +47,7 @@ pub use core::{Deps, Limits, Passage};
 pub use create::{Checked, CheckedDisk, CreateRequest, machines_of};
 pub use damage::{DamagedDisk, is_changed, of_each_disk, seal_open, shown};
 pub use destroy::{DestroyRequest, Hidden};
-pub use export::{ExportRefused, ExportRequest, Exports};
+pub use export::{ExportRefused, ExportRequest, Exports, Root};
 pub use forgotten::Forgotten;
 pub use members::{Busy, Holder, Lease, Members, Mode, Resource, Stand};
 pub use recorded::{Away, Differing, compare};

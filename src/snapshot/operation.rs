@@ -327,6 +327,7 @@ impl<K: Kind> Operation<K> {
             self.wait(why, &mut pause).await;
         }
         let _ = self.core.pass(K::NAME, "undone", "before");
+        error.details.extend(self.kind.left());
         if !ended {
             self.end_job(error).await?;
         }
@@ -502,6 +503,19 @@ impl<K: Kind> Operation<K> {
             self.core.break_down(error.to_string());
         }
         done
+    }
+
+    /// Adds a record to the journal, from a thread that works on a part.
+    pub(crate) fn record(&self, record: &Record) -> Result<(), EngineError> {
+        self.journal().append(record).map_err(|e| {
+            if matches!(e, WriteError::Broken(..)) {
+                self.core.break_down(e.to_string());
+            }
+            EngineError {
+                kind: EngineErrorKind::Failed,
+                text: texts::JOURNAL_FAILED.with("cause", e.cause()),
+            }
+        })
     }
 
     async fn append(self: &Arc<Self>, record: Record) -> Result<(), Trouble> {

@@ -4,6 +4,7 @@
 //! Folders that are empty are removed.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use crate::engine::definition;
@@ -37,7 +38,8 @@ fn leave_known(orphans: &mut Vec<PathBuf>, named: &BTreeSet<PathBuf>) {
         return;
     }
     let mut seen: BTreeSet<_> = named.iter().filter_map(|f| real(f)).collect();
-    orphans.retain(|file| real(file).is_none_or(|real| seen.insert(real)));
+    orphans
+        .retain(|file| real(file).is_none_or(|real| !is_named(&seen, &real) && seen.insert(real)));
 }
 
 /// The file by the real path of its folder; a link that it may be itself is not followed.
@@ -55,7 +57,7 @@ pub(crate) fn look(core: &Core, named: impl FnOnce() -> BTreeSet<PathBuf>) -> Ve
     }
     // Whatever made a file since had its journal before, and has it still or has ended.
     let named = with_known(core, named());
-    orphans.retain(|file| !named.contains(file) && held::symlink_metadata(file).is_ok());
+    orphans.retain(|file| !is_named(&named, file) && held::symlink_metadata(file).is_ok());
     leave_known(&mut orphans, &named);
     leave_forgotten(core, &mut orphans);
     orphans
@@ -157,8 +159,16 @@ fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
     named
 }
 
-/// `sets/<set>/<machine>/<file>`: nothing of ours lies deeper.
-const DEPTH: u8 = 3;
+/// Folders on the longest way to a file of ours: `<set>/<machine>/.groupshot/<set>` below `sets/`, where an overlay was
+/// cloned.
+const DEPTH: u8 = 4;
+
+/// Whether the file is named, or something is that lies below it.
+fn is_named(named: &BTreeSet<PathBuf>, file: &Path) -> bool {
+    // What lies below a path comes right after it.
+    let mut from = named.range::<Path, _>((Bound::Included(file), Bound::Unbounded));
+    from.next().is_some_and(|first| first.starts_with(file))
+}
 
 pub(crate) fn walk(
     folder: &Path,
@@ -190,7 +200,7 @@ fn walk_in(
             if ours {
                 let _not_empty = folder.remove_folder(&name);
             }
-        } else if !named.contains(&path) {
+        } else if !is_named(named, &path) {
             orphans.push(path);
         }
     }
@@ -222,5 +232,29 @@ mod tests {
         assert_eq!(orphans, std::slice::from_ref(&lost));
         assert!(lost.exists());
         assert!(!sets.path().join("empty").exists());
+    }
+
+    /// However deep what is named lies.
+    #[test]
+    fn no_folder_that_holds_what_is_named_is_an_orphan() {
+        let sets = tempfile::tempdir().unwrap();
+        let cloned = sets.path().join("set/machine/.groupshot/other");
+        let deep = cloned.join("deeper/still");
+        fs::create_dir_all(&deep).unwrap();
+        let (clone, lost, known) = (
+            cloned.join("clone"),
+            cloned.join("lost"),
+            deep.join("known"),
+        );
+        for file in [&clone, &lost, &known] {
+            fs::write(file, "").unwrap();
+        }
+        let named = BTreeSet::from([clone.clone(), known.clone()]);
+        let mut orphans = Vec::new();
+        walk(sets.path(), DEPTH, true, &named, &mut orphans);
+        assert_eq!(orphans, std::slice::from_ref(&lost));
+        let mut told = vec![cloned, deep, known, clone, lost.clone()];
+        leave_known(&mut told, &named);
+        assert_eq!(told, std::slice::from_ref(&lost));
     }
 }

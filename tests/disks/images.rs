@@ -356,6 +356,31 @@ fn a_machine_whose_image_is_away_holds_up_what_its_image_lies_on_and_nothing_els
     }
 }
 
+/// The image is where nothing can be cloned, and the overlay over it where it can: later sets are clones of that.
+#[test]
+fn what_was_cloned_beside_an_overlay_is_no_orphan() {
+    if !full("clones of overlays") {
+        return;
+    }
+    let site = Site::with_data_on(Mount::file_system("xfs"));
+    let machine = site.machine("web", &[Image::Raw], 1);
+    let server = site.serve();
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&machine.id]).unwrap();
+    let sets = ["first", "second", "third"].map(|name| wire.take(&group, name));
+    site.wait_for_journals();
+    let beside = |file: &PathBuf| file.ends_with(".groupshot");
+    assert!(site.kept().iter().any(beside), "{:?}", site.kept());
+    let before = site.tree();
+    let said = run_in(&site.data, &["doctor", "--fix", "--yes"], "");
+    assert_eq!(text(&said.stdout), "all is well\n");
+    assert_eq!(site.tree(), before);
+    for set in sets {
+        destroy(&site, &wire, &set);
+    }
+    assert!(site.kept().is_empty(), "{:?}", site.kept());
+}
+
 #[test]
 fn a_layer_under_an_active_file_that_cannot_be_read_is_no_orphan() {
     if !full("an active file that cannot be read") {

@@ -11,6 +11,7 @@ mod export;
 mod folder;
 mod inode;
 mod kill;
+mod made;
 mod merge;
 mod moved;
 mod own;

@@ -194,6 +194,14 @@ impl Scene {
     }
 }
 
+/// This thread, and it alone, is the second user's from now on.
+pub(super) fn become_other() {
+    let (user, group) = (Uid::from_raw(OTHER), Gid::from_raw(OTHER));
+    set_thread_groups(&[]).unwrap();
+    set_thread_res_gid(group, group, group).unwrap();
+    set_thread_res_uid(user, user, user).unwrap();
+}
+
 /// The second user exchanges two names without a pause, until it is stopped.
 pub(super) struct Exchange {
     stop: Arc<AtomicBool>,
@@ -206,11 +214,7 @@ impl Exchange {
         let (stopped, a, b) = (Arc::clone(&stop), a.to_owned(), b.to_owned());
         let (tell, began) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let (user, group) = (Uid::from_raw(OTHER), Gid::from_raw(OTHER));
-            // Of this thread alone.
-            set_thread_groups(&[]).unwrap();
-            set_thread_res_gid(group, group, group).unwrap();
-            set_thread_res_uid(user, user, user).unwrap();
+            become_other();
             let exchange = || renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE);
             tell.send(exchange()).unwrap();
             while !stopped.load(Ordering::Relaxed) {

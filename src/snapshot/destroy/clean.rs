@@ -13,10 +13,10 @@ use crate::snapshot::core::Core;
 use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::destroy::free::Remover;
 use crate::snapshot::destroy::left::Left;
-use crate::snapshot::destroy::relink::{definition, error, pass, relink, reseal, unlink};
+use crate::snapshot::destroy::relink::{definition, pass, relink, reseal, unlink};
 use crate::snapshot::destroy::{CLEAN, Destroy, Member, Merge};
 use crate::snapshot::files::{FileGuard, FileUser};
-use crate::snapshot::journal::{Record, WriteError};
+use crate::snapshot::journal::Record;
 use crate::snapshot::kind::Kind as _;
 use crate::snapshot::known::Known;
 use crate::snapshot::operation::Operation;
@@ -165,7 +165,7 @@ fn one(
     let begun = Record::Merge {
         merge: merge.clone(),
     };
-    record(operation, &begun)?;
+    operation.record(&begun)?;
     operation.kind.take_up(begun);
     operation.kind.meter.begin(core.deps.clock.elapsed());
     let progress = |done: u64, of: u64| told(operation, member, merge, (done, of));
@@ -186,7 +186,7 @@ fn one(
     let seen = held::symlink_metadata(&child).map(|m| Stamp::of(&m));
     let seen = seen.map_err(|e| at.io(&child, &e))?;
     let merged = Record::Merged { child, seen };
-    record(operation, &merged)?;
+    operation.record(&merged)?;
     operation.kind.take_up(merged);
     pass(core, "named", "before")?;
     relink(operation, member, merge)?;
@@ -250,15 +250,6 @@ fn alone(
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
-    })
-}
-
-fn record(operation: &Operation<Destroy>, record: &Record) -> Result<(), EngineError> {
-    operation.journal().append(record).map_err(|e| {
-        if matches!(e, WriteError::Broken(..)) {
-            operation.core.break_down(e.to_string());
-        }
-        error(texts::JOURNAL_FAILED.with("cause", e.cause()))
     })
 }
 

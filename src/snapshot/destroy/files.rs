@@ -1,6 +1,6 @@
 //! Who names which disk file now, and what follows from that for the layers of a destroyed snapshot.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -143,19 +143,40 @@ impl<'a> Survey<'a> {
         })?;
         let mut forgotten = forgotten.into_iter();
         let forgotten = forgotten.find(|set| set.machines.contains(&member.machine));
-        let mut graph = Graph::default();
-        for n in &named {
-            // Whose file is away: it may be any machine's.
-            let at = At::new(&n.machine_name, &n.disk);
-            let below = || match by_record && n.machine != member.machine {
-                true => known_below(core, &known, n),
-                false => None,
-            };
-            let followed = graph.follow_known(&at, &n.file, n.format, below);
-            followed.map_err(|error| match machines.get(&n.machine) {
-                Some(machine) => n.refusal(machine).unwrap_or(error),
-                None => error,
-            })?;
+        let below = |n: &Named| known_below(core, &known, n);
+        let read = |not_by_header: &BTreeMap<&Path, Vec<PathBuf>>| {
+            let mut graph = Graph::default();
+            for n in &named {
+                if let Some(known) = not_by_header.get(n.file.as_path()) {
+                    graph.stand(&n.file, n.format, known);
+                    continue;
+                }
+                // Whose file is away: it may be any machine's.
+                let at = At::new(&n.machine_name, &n.disk);
+                let known = || below(n).filter(|_| by_record && n.machine != member.machine);
+                let followed = graph.follow_known(&at, &n.file, n.format, known);
+                followed.map_err(|error| match machines.get(&n.machine) {
+                    Some(machine) => n.refusal(machine).unwrap_or(error),
+                    None => error,
+                })?;
+            }
+            Ok::<_, EngineError>(graph)
+        };
+        let mut graph = read(&BTreeMap::new())?;
+        // What others write into headers of their own says nothing of our files.
+        let layers = Graph::keys(member.layers.iter().map(|l| l.file.as_path()));
+        let others = named
+            .iter()
+            .filter(|n| n.by.is_none() && n.machine != member.machine);
+        let refused = others
+            .filter(|n| graph.is_over(&n.file, &layers))
+            .filter_map(|n| {
+                n.refusal(machines.get(&n.machine)?)?;
+                Some((n.file.as_path(), below(n)?))
+            });
+        let refused: BTreeMap<_, _> = refused.collect();
+        if !refused.is_empty() {
+            graph = read(&refused)?;
         }
         for layer in &member.layers {
             let at = At::new(&member.name, &layer.disk);
@@ -367,6 +388,8 @@ impl<'a> Survey<'a> {
         let children = self.graph.children(&layer.file);
         let (Some(node), [child]) = (node, children.as_slice()) else {
             let text = texts::KEPT_BRANCHES.with("file", shown);
+            let named = children.iter().map(|n| n.file.display().to_string());
+            let text = text.with("children", named.collect::<Vec<_>>().join(", "));
             return Err(text.with("count", children.len()));
         };
         let read_only = node.mode & 0o222 == 0 && !self.is_ours(&node.file);

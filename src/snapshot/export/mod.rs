@@ -4,8 +4,9 @@
 //!   read (lease of every file) ▶ copy ▶ manifest ▶ reveal (rename) ▶ commit ▶ publish (job 7) ▶ clear
 //! ```
 //!
-//! All of it is written under a name of its own beside the target, which appears whole by one rename. The undo
-//! takes a revealed target back only if its manifest names this job.
+//! All of it is written under a name of its own beside the target, which appears whole by one rename. The journal tells
+//! which folder was made for it before anything is in it; the undo takes back and removes that one, wherever its name
+//! leads to, and of anything else nothing that is not empty.
 
 mod intent;
 mod manifest;
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::qcow2::writer::SIZE_MAX;
 use crate::engine::space::Reserve;
-use crate::held::{self, Identity};
+use crate::held::{self, Folder, Origin};
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Affected, JobKind, Service, SnapshotSet};
 use crate::job::NewJob;
@@ -37,7 +38,7 @@ use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
 pub use intent::Intent;
-pub use place::Directory;
+pub use place::{Directory, Root};
 pub use steps::FAILPOINTS;
 
 use manifest::Written;
@@ -45,8 +46,8 @@ use manifest::Written;
 /// Where sets may be exported to. The default admits no directory.
 #[derive(Debug, Clone, Default)]
 pub struct Exports {
-    /// The folders below which a directory must lie; absolute.
-    pub roots: Vec<PathBuf>,
+    /// The folders below which a directory must lie.
+    pub roots: Vec<Root>,
     /// What must stay free there.
     pub reserve: Reserve,
 }
@@ -86,8 +87,10 @@ pub(crate) struct Export {
     part: [(); 1],
     reading: Mutex<Reading>,
     written: Mutex<BTreeMap<VmId, Written>>,
-    /// The folder that this process has made for it.
-    made: Mutex<Option<Identity>>,
+    /// The folder that was made for it.
+    made: Mutex<Made>,
+    /// What the undo had to leave.
+    left: Mutex<Option<Text>>,
     /// How far the copy is.
     meter: Meter,
 }
@@ -101,6 +104,15 @@ struct Reading {
     _guard: Option<FileGuard>,
 }
 
+/// The folder of an export.
+#[derive(Debug, Default)]
+struct Made {
+    /// Which one it is, as the journal tells.
+    origin: Option<Origin>,
+    /// It, in the process that made it.
+    held: Option<Folder>,
+}
+
 impl Export {
     pub(crate) fn new(intent: Intent) -> Self {
         Self {
@@ -109,6 +121,7 @@ impl Export {
             reading: Mutex::default(),
             written: Mutex::default(),
             made: Mutex::default(),
+            left: Mutex::default(),
             meter: Meter::default(),
         }
     }
@@ -117,8 +130,12 @@ impl Export {
         self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn made(&self) -> MutexGuard<'_, Option<Identity>> {
+    fn made(&self) -> MutexGuard<'_, Made> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn left_behind(&self) -> MutexGuard<'_, Option<Text>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn written(&self) -> MutexGuard<'_, BTreeMap<VmId, Written>> {
@@ -168,13 +185,21 @@ impl Kind for Export {
         journal::Intent::Export(self.intent.clone())
     }
 
-    fn replay(&mut self, _: Record) {}
+    fn replay(&mut self, record: Record) {
+        if let Record::Made { folder } = record {
+            self.made().origin = Some(folder);
+        }
+    }
 
     fn resources(&self) -> Vec<(Resource, Mode)> {
         vec![(Resource::Set(self.intent.set.id), Mode::Shared)]
     }
 
     fn names(&self, _: &mut BTreeSet<PathBuf>) {}
+
+    fn left(&self) -> Option<Text> {
+        self.left_behind().clone()
+    }
 
     fn publish(&self, _: &State) -> Option<(Text, Vec<Change>)> {
         let status = texts::EXPORT_COMPLETED.with("set", self.intent.set.id);

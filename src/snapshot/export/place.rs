@@ -1,7 +1,7 @@
 //! Where an export goes: a directory below a configured root that no symbolic link leads out of.
 //!
-//! The kernel resolves the path beneath the root (openat2), and from then on the open directory is meant, whatever
-//! happens to its name.
+//! Links in the path of a root are resolved when the server starts, and none is followed to it later. The kernel resolves
+//! the path beneath the root (openat2), and from then on the open directory is meant, whatever happens to its name.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,15 +10,54 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::held::{self, Folder, Foreign, Identity, Way};
+use crate::held::{self, Folder, Foreign, Origin, Way};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
+
+/// A folder below which sets may be exported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// As it is configured, and as clients name it.
+    pub named: PathBuf,
+    /// Where that led when the server started; no link is on the way.
+    pub real: PathBuf,
+}
+
+impl Root {
+    /// Resolves the links in the path of a configured root. One that is not there, or does not answer, may come later,
+    /// without a link on the way. Blocks, though for no file system.
+    #[must_use]
+    pub fn resolve(named: &Path) -> Self {
+        let path = named.to_owned();
+        let real = held::bounded(move || held::canonicalize(&path)).flatten();
+        Self {
+            named: named.to_owned(),
+            real: real.unwrap_or_else(|_| named.to_owned()),
+        }
+    }
+
+    /// In words: that others than root and the server can put another folder in its place.
+    #[must_use]
+    pub fn exposed(&self) -> Option<String> {
+        let (named, real) = (self.named.clone(), self.real.clone());
+        let look = move || held::exposed_above(&named).or_else(|| held::exposed_above(&real));
+        let (folder, owner, mode) = held::bounded(look).ok().flatten()?;
+        Some(format!(
+            "others than root and the server can put another folder in the place of {}, and sets are exported into that then: {} above it belongs to user {owner} and has the mode {mode:o}",
+            self.named.display(),
+            folder.display()
+        ))
+    }
+}
 
 /// A directory that a client named, split at the root that admits it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directory {
     /// The configured root.
     pub root: PathBuf,
+    /// Where that led when the server started; an older version followed it each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real: Option<PathBuf>,
     /// The way from there; empty for the root itself.
     pub below: PathBuf,
     /// `st_ino` of the directory when the export was planned; an older version noted none.
@@ -46,7 +85,7 @@ impl Directory {
     ///
     /// # Errors
     /// The refusal, for the client.
-    pub(crate) fn of(named: &str, roots: &[PathBuf]) -> Result<Self, Text> {
+    pub(crate) fn of(named: &str, roots: &[Root]) -> Result<Self, Text> {
         let path = Path::new(named);
         if !path.is_absolute() || named.contains('\0') {
             return Err(texts::EXPORT_ABSOLUTE.with("directory", named));
@@ -54,10 +93,11 @@ impl Directory {
         if roots.is_empty() {
             return Err(texts::EXPORT_NO_ROOTS.text());
         }
-        let below = |root: &PathBuf| {
-            let below = path.strip_prefix(root).ok()?;
+        let below = |root: &Root| {
+            let below = path.strip_prefix(&root.named).ok()?;
             Some(Self {
-                root: root.clone(),
+                root: root.named.clone(),
+                real: Some(root.real.clone()),
                 below: below.to_owned(),
                 inode: None,
                 held: Held::default(),
@@ -84,7 +124,10 @@ impl Directory {
     /// # Errors
     /// The I/O error.
     pub(crate) fn open(&self) -> io::Result<Place> {
-        let root = Folder::follow(&self.root)?;
+        let root = match &self.real {
+            Some(real) => Folder::straight(real)?,
+            None => Folder::follow(&self.root)?,
+        };
         let folder = root.beneath(&self.below, Way::Beneath)?;
         Ok(Place { folder })
     }
@@ -179,30 +222,19 @@ impl Place {
         Ok(self.folder.look(name)?.is_some())
     }
 
-    /// Makes a folder of ours. What is written into it goes by the descriptor, whatever happens to its name.
+    /// Makes a folder of ours, durably. What is written into it goes by the descriptor, whatever happens to its name.
     pub(crate) fn make(&self, name: &str) -> io::Result<Folder> {
-        self.folder.make_new(name, 0o750)
+        let made = self.folder.make_new(name, 0o750)?;
+        self.sync()?;
+        Ok(made)
     }
 
-    /// The folder of that name, which must be ours: no link, nobody else can exchange what is in it, and the one that
-    /// was `made`, where that is known.
-    pub(crate) fn ours(&self, name: &str, made: Option<&Identity>) -> io::Result<Folder> {
-        let folder = self.folder.child(name)?;
-        folder.require_private()?;
-        let it = folder.identity()?;
-        match made.filter(|made| !made.is_same(&it)) {
-            None => Ok(folder),
-            Some(made) => Err(Foreign::Other {
-                expected: made.inode,
-                found: it.inode,
-            }
-            .into()),
-        }
-    }
-
-    /// Gives a folder of ours another name, durably. Never replaces anything; what is not ours gets its name back.
-    pub(crate) fn rename(&self, from: &str, to: &str, made: Option<&Identity>) -> io::Result<()> {
-        let meant = self.ours(from, made)?.identity()?;
+    /// Gives the folder that was made another name, durably. Never replaces anything; what is not that folder gets its
+    /// name back.
+    pub(crate) fn rename(&self, from: &str, to: &str, made: &Origin) -> io::Result<()> {
+        let meant = self.folder.child(from)?;
+        meant.require(made)?;
+        let meant = meant.identity()?;
         self.folder.rename_new(from, &self.folder, to)?;
         let came = self.folder.look(to)?;
         if !came.is_some_and(|it| it.is_same(&meant)) {
@@ -213,22 +245,35 @@ impl Place {
         self.sync()
     }
 
-    /// Removes a folder of ours with all that is in it, durably. One that is not there is fine, and what somebody
-    /// else has put there stays.
-    pub(crate) fn remove(&self, name: &str, made: Option<&Identity>) -> io::Result<()> {
-        match self.folder.remove_tree(name, made) {
-            Err(error) if held::foreign(&error).is_some() => {
-                let folder = self.folder.path().join(name);
-                tracing::warn!(folder = %folder.display(), %error, "What stands in the place of this export is not ours and is left alone");
-                Ok(())
-            }
-            Err(e) => Err(e),
-            Ok(_) => self.sync(),
+    /// Removes the folder that was made with all that is in it, durably. `false` if it does not stand there; what does
+    /// stays.
+    pub(crate) fn remove(&self, name: &str, made: &Origin) -> io::Result<bool> {
+        let removed = match self.folder.remove_tree(name, made) {
+            Err(e) if is_another(&e) => return Ok(false),
+            removed => removed?,
+        };
+        self.sync()?;
+        Ok(removed)
+    }
+
+    /// Removes the folder of that name if it is empty, durably. Whether something stands there still.
+    pub(crate) fn remove_empty(&self, name: &str) -> io::Result<bool> {
+        if self.folder.remove_folder(name)? {
+            self.sync()?;
         }
+        self.has(name)
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.folder.sync()
+    }
+}
+
+/// Whether the error tells that something else stands there.
+fn is_another(error: &io::Error) -> bool {
+    match held::foreign(error) {
+        Some(foreign) => matches!(foreign, Foreign::Link | Foreign::Other { .. }),
+        None => error.kind() == io::ErrorKind::NotADirectory,
     }
 }
 
@@ -241,9 +286,15 @@ mod tests {
 
     #[test]
     fn only_what_lies_below_a_root_is_admitted() {
-        let roots = [PathBuf::from("/srv/a"), PathBuf::from("/srv/b")];
+        let root = |named: &str, real: &str| Root {
+            named: named.into(),
+            real: real.into(),
+        };
+        let roots = [root("/srv/a", "/srv/a"), root("/srv/b", "/mnt/b")];
         let good = Directory::of("/srv/b/c/", &roots).unwrap();
-        assert_eq!((good.root, good.below), (roots[1].clone(), "c".into()));
+        assert_eq!(good.path(), Path::new("/srv/b/c"));
+        assert_eq!((good.root, good.below), ("/srv/b".into(), "c".into()));
+        assert_eq!(good.real, Some("/mnt/b".into()));
         assert!(Directory::of("/srv/a", &roots).is_ok(), "the root itself");
         for bad in [
             "",
@@ -275,6 +326,7 @@ mod tests {
         let open = |below: &str| {
             let directory = Directory {
                 root: root.clone(),
+                real: None,
                 below: below.into(),
                 inode: None,
                 held: Held::default(),
@@ -308,6 +360,7 @@ mod tests {
         fs::create_dir(&outside).unwrap();
         let directory = Directory {
             root: root.clone(),
+            real: Some(root.canonicalize().unwrap()),
             below: "in".into(),
             inode: None,
             held: Held::default(),
@@ -315,18 +368,52 @@ mod tests {
         let place = directory.open().unwrap();
         fs::rename(root.join("in"), root.join("moved")).unwrap();
         symlink(&outside, root.join("in")).unwrap();
-        place.make("made").unwrap();
+        let made = place.make("made").unwrap().origin().unwrap();
         assert!(root.join("moved/made").is_dir());
-        place.rename("made", "other", None).unwrap();
+        place.rename("made", "other", &made).unwrap();
         assert!(place.has("other").unwrap() && !place.has("made").unwrap());
-        place.make("third").unwrap();
-        let replaced = place.rename("other", "third", None);
+        let third = place.make("third").unwrap().origin().unwrap();
+        let replaced = place.rename("other", "third", &made);
         assert!(replaced.is_err(), "replaces nothing");
-        let third = place.ours("third", None).unwrap().identity().unwrap();
-        place.remove("other", Some(&third)).unwrap();
+        assert!(place.rename("other", "fourth", &third).is_err());
+        assert!(!place.remove("other", &third).unwrap());
         assert!(place.has("other").unwrap(), "another one than was made");
-        place.remove("other", None).unwrap();
-        place.remove("other", None).unwrap();
+        fs::write(root.join("moved/other/file"), "").unwrap();
+        assert!(place.remove_empty("other").unwrap(), "it is not empty");
+        assert!(place.remove("other", &made).unwrap());
+        assert!(!place.remove("other", &made).unwrap());
+        assert!(!place.remove_empty("third").unwrap());
         assert!(fs::read_dir(&outside).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn a_directory_in_the_journal_of_an_older_version_is_read() {
+        let old = r#"{"root":"/srv/a","below":"b"}"#;
+        let read: Directory = serde_json::from_str(old).unwrap();
+        assert_eq!((read.path(), read.real), ("/srv/a/b".into(), None));
+    }
+
+    #[test]
+    fn a_link_that_leads_to_a_root_counts_when_the_server_starts_and_not_later() {
+        let world = tempfile::tempdir().unwrap();
+        let at = |name: &str| world.path().join(name);
+        fs::create_dir_all(at("real/in")).unwrap();
+        fs::create_dir_all(at("outside/in")).unwrap();
+        symlink(at("real"), at("named")).unwrap();
+        let named = at("named");
+        let roots = [Root::resolve(&named)];
+        let wish = at("named/in");
+        let directory = Directory::of(wish.to_str().unwrap(), &roots).unwrap();
+        fs::remove_file(&named).unwrap();
+        symlink(at("outside"), &named).unwrap();
+        directory.open().unwrap().make("made").unwrap();
+        assert!(at("real/in/made").is_dir());
+        fs::rename(at("real"), at("moved")).unwrap();
+        symlink(at("outside"), at("real")).unwrap();
+        let error = directory.open().unwrap_err();
+        assert_eq!(held::foreign(&error), Some(Foreign::Link));
+        let absent = Root::resolve(&at("absent"));
+        assert_eq!(absent.real, at("absent"));
+        assert!(fs::read_dir(at("outside/in")).unwrap().next().is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! What an export consists of: the steps, in their order, each with its undo.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -15,13 +15,13 @@ use crate::job::Worker;
 use crate::snapshot::core::Core;
 use crate::snapshot::export::manifest::{self, Definition, Manifest, Written};
 use crate::snapshot::export::place::Place;
-use crate::snapshot::export::{Export, Reading, set_of};
+use crate::snapshot::export::{Export, Made, Reading, set_of};
 use crate::snapshot::files::FileUser;
 use crate::snapshot::journal::Record;
 use crate::snapshot::kind::{Step, Work};
 use crate::snapshot::operation::Operation;
-use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
+use crate::text::{Message, Text};
 
 /// Up to and with the commit point, which is the last of them.
 pub(crate) const TAKE: &[Step<Export>] = &[
@@ -185,12 +185,19 @@ fn copy(op: &Op, (): &()) -> Result<(), EngineError> {
     let place = open(op)?;
     let temporary = op.kind.intent.temporary();
     let make = || {
-        discard(op, &place)?;
         let here = place.make(&temporary)?;
-        *op.kind.made() = Some(here.identity()?);
-        Ok(here)
+        let made = Made {
+            origin: Some(here.origin()?),
+            held: Some(here.again()?),
+        };
+        Ok((here, made))
     };
-    let here = make().map_err(|e| failed(op, &e))?;
+    let (here, made) = make().map_err(|e| failed(op, &e))?;
+    let origin = made.origin;
+    *op.kind.made() = made;
+    if let Some(folder) = origin {
+        op.record(&Record::Made { folder })?;
+    }
     for member in &set.members {
         op.kind.meter.plan(member.machine, weights(op, member));
     }
@@ -316,11 +323,11 @@ fn describe(op: &Op, (): &()) -> Result<(), EngineError> {
     let intent = &op.kind.intent;
     let by = (intent.exported, intent.owner.as_str());
     let manifest = Manifest::new(intent.job, by, &intent.set, op.kind.written().clone());
-    let place = open(op)?;
     let written = || {
-        let here = place.ours(&intent.temporary(), op.kind.made().as_ref())?;
+        let made = op.kind.made();
+        let here = made.held.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let bytes = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
-        write(&here, manifest::NAME, &bytes)?;
+        write(here, manifest::NAME, &bytes)?;
         here.sync()
     };
     written().map_err(|e| failed(op, &e))
@@ -329,8 +336,9 @@ fn describe(op: &Op, (): &()) -> Result<(), EngineError> {
 fn reveal(op: &Op, (): &()) -> Result<(), EngineError> {
     let intent = &op.kind.intent;
     let place = open(op)?;
-    let made = *op.kind.made();
-    let renamed = place.rename(&intent.temporary(), &intent.target(), made.as_ref());
+    let made = op.kind.made().origin;
+    let made = made.ok_or_else(|| failed(op, &io::ErrorKind::NotFound.into()))?;
+    let renamed = place.rename(&intent.temporary(), &intent.target(), &made);
     renamed.map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists => EngineError {
             kind: EngineErrorKind::Failed,
@@ -340,65 +348,69 @@ fn reveal(op: &Op, (): &()) -> Result<(), EngineError> {
     })
 }
 
-/// Gives what was revealed its temporary name back, if this job revealed it.
+/// Gives what was revealed its temporary name back, if it is what was made.
 fn hide(op: &Op, (): &()) -> Result<(), EngineError> {
     let intent = &op.kind.intent;
-    let Some(place) = open_if_there(op)? else {
+    let (Some(made), Some(place)) = (op.kind.made().origin, open_if_there(op)?) else {
         return Ok(());
     };
-    let (target, temporary) = (intent.target(), intent.temporary());
-    if place.has(&temporary).map_err(|e| failed(op, &e))? {
-        return Ok(()); // so it never had the other name
+    match place.rename(&intent.target(), &intent.temporary(), &made) {
+        Err(e) if held::foreign(&e).is_some() => Ok(()), // another's
+        Err(e) => match e.kind() {
+            io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::AlreadyExists => Ok(()),
+            _ => Err(failed(op, &e)),
+        },
+        Ok(()) => Ok(()),
     }
-    match described(&place, &target) {
-        Err(e) if held::foreign(&e).is_some() => return Ok(()), // another's
-        Ok(manifest) => {
-            if manifest.is_none_or(|m| m.job != intent.job) {
-                return Ok(()); // another's
-            }
-        }
-        Err(e)
-            if matches!(
-                e.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            return Ok(());
-        }
-        Err(e) => return Err(failed(op, &e)),
-    }
-    let hidden = place.rename(&target, &temporary, None);
-    hidden.map_err(|e| failed(op, &e))
 }
 
-/// Removes what was written under the temporary name.
+/// Removes what was written: all that is in the folder that this process has made, wherever that lies now, and the folder
+/// itself under its own names. Of a folder that nothing tells to be that one, only an empty one.
 fn remove(op: &Op, (): &()) -> Result<(), EngineError> {
-    let Some(place) = open_if_there(op)? else {
-        return Ok(());
-    };
-    discard(op, &place).map_err(|e| failed(op, &e))
-}
-
-/// Removes what has the temporary name, if it is of this job: the folder that was made, or after a death one that is
-/// described as no other job's.
-fn discard(op: &Op, place: &Place) -> io::Result<()> {
-    let (name, made) = (op.kind.intent.temporary(), *op.kind.made());
-    if made.is_none()
-        && let Ok(Some(manifest)) = described(place, &name)
-        && manifest.job != op.kind.intent.job
-    {
-        tracing::warn!(folder = %name, "The folder in the place of this export belongs to another export and is left alone");
-        return Ok(());
+    let place = open_if_there(op)?;
+    let left = discard(op, place.as_ref()).map_err(|e| failed(op, &e))?;
+    if let Some(left) = &left {
+        tracing::warn!(job = %op.kind.intent.job, "{left}");
     }
-    place.remove(&name, made.as_ref())
+    *op.kind.left_behind() = left;
+    Ok(())
 }
 
-/// The manifest of a folder of ours; `None` if it makes no sense.
-fn described(place: &Place, name: &str) -> io::Result<Option<Manifest>> {
-    let mut bytes = Vec::new();
-    let mut file = place.ours(name, None)?.open_file(manifest::NAME, false)?;
-    file.read_to_end(&mut bytes)?;
-    Ok(serde_json::from_slice(&bytes).ok())
+/// What of it had to stay.
+fn discard(op: &Op, place: Option<&Place>) -> io::Result<Option<Text>> {
+    let intent = &op.kind.intent;
+    let temporary = intent.temporary();
+    let told = |message: Message| {
+        let folder = intent.directory.path().join(&temporary);
+        Some(message.with("folder", folder.display()))
+    };
+    let mut made = op.kind.made();
+    // One that was removed has no name any more.
+    let is_there = |held: &Folder| io::Result::Ok(held.identity()?.links > 0);
+    if let Some(held) = &made.held
+        && is_there(held)?
+    {
+        held.empty()?;
+    }
+    let Some(place) = place else {
+        return Ok(made.origin.and_then(|_| told(texts::EXPORT_ASTRAY)));
+    };
+    let Some(origin) = made.origin else {
+        let stays = place.remove_empty(&temporary)?;
+        return Ok(told(texts::EXPORT_NOT_OURS).filter(|_| stays));
+    };
+    for name in [&temporary, &intent.target()] {
+        if place.remove(name, &origin)? {
+            *made = Made::default();
+            return Ok(None);
+        }
+    }
+    Ok(match &made.held {
+        Some(held) => told(texts::EXPORT_MOVED).filter(|_| is_there(held).unwrap_or(true)),
+        None => told(texts::EXPORT_ASTRAY),
+    })
 }
 
 fn open(op: &Op) -> Result<Place, EngineError> {

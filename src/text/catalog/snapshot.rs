@@ -77,10 +77,10 @@ super::messages! {
     DESTROYED_KEPT = "snapshot.destroyed-kept", "{done}; files kept as hidden layers: {count}; {cause}";
     PAUSED = "snapshot.paused", "{status}; cancelled by {user}";
     MERGE_PENDING = "snapshot.merge-pending", "a merge into {file} is pending";
-    KEPT_BRANCHES = "snapshot.kept-branches", "{count} files lie on {file}";
+    KEPT_BRANCHES = "snapshot.kept-branches", "{count} files lie on {file}: {children}";
     KEPT_READ_ONLY = "snapshot.kept-read-only", "{file} is read-only";
     KEPT_STRANGER = "snapshot.kept-stranger", "{file} is under {child}, which no definition names: a disk or a machine was taken out of the library";
-    KEPT_AWAY = "snapshot.kept-away", "{file} may be under {child}, which is not there or cannot be read now";
+    KEPT_AWAY = "snapshot.kept-away", "{file} may be under {child}, which is not there, cannot be read now or is not what was imported";
     LEFT_DOUBTFUL = "snapshot.left-doubtful", "it is not known whether something lies on it: {cause}";
     LEFT_AWAY = "snapshot.left-away", "the folder of the image is not there, or another is in its place: it can be removed once that is back";
     KEPT_FORGOTTEN = "snapshot.kept-forgotten", "{file} may be what a snapshot set kept of which only its folder is left, {folder}; `groupshot doctor` tells what to do";
@@ -121,8 +121,11 @@ super::messages! {
     EXPORT_FULL = "snapshot.export-full", "no space left below {directory}";
     EXPORT_WRITE = "snapshot.export-write", "{directory}: {cause}";
     EXPORT_DEFINITION = "snapshot.export-definition", "machine {machine}: its definition in the set cannot be exported: {cause}";
-    EXPORT_FAILED = "snapshot.export-failed", "snapshot set {set} was not exported and nothing is left of it; {doing}: {cause}";
-    EXPORT_INTERRUPTED = "snapshot.export-interrupted", "the server stopped before snapshot set {set} was exported; nothing is left of it";
+    EXPORT_FAILED = "snapshot.export-failed", "snapshot set {set} was not exported; {doing}: {cause}";
+    EXPORT_INTERRUPTED = "snapshot.export-interrupted", "the server stopped before snapshot set {set} was exported";
+    EXPORT_MOVED = "snapshot.export-moved", "somebody has moved the folder {folder} of the export away; all that was in it is removed, and it is left empty where it was moved to";
+    EXPORT_ASTRAY = "snapshot.export-astray", "the folder {folder} of the export is not there any more; if somebody has moved it, what was written is still in it";
+    EXPORT_NOT_OURS = "snapshot.export-not-ours", "{folder} is left as it is: nothing tells that it was made for this export";
     EXPORT_UNDOING = "snapshot.export-undoing", "removing what was exported of snapshot set {set}";
     EXPORT_UNDO_WAITS = "snapshot.export-undo-waits", "removing what was exported of snapshot set {set} waits: {cause}";
     EXPORT_FINISH_WAITS = "snapshot.export-finish-waits", "snapshot set {set} is exported and waits to be reported: {cause}";
