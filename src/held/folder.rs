@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, ResolveFlags, linkat, mkdirat, openat, openat2,
-    renameat_with, statat,
+    renameat_with,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
@@ -251,10 +251,10 @@ impl Folder {
     pub fn look(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Identity>> {
         let name = single(name.as_ref())?;
         let _call = Call::begin(&self.path.join(name))?;
-        match statat(self, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(Identity::from(&stat))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(e.into()),
+        match Identity::at(self, Path::new(name), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(it) => Ok(Some(it)),
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 
@@ -498,8 +498,8 @@ fn checked(file: File) -> io::Result<File> {
 }
 
 fn is_link(from: impl AsFd, name: &Path) -> bool {
-    let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW);
-    stat.is_ok_and(|s| Identity::from(&s).kind == Kind::Link)
+    let it = Identity::at(from, name, AtFlags::SYMLINK_NOFOLLOW);
+    it.is_ok_and(|it| it.kind == Kind::Link)
 }
 
 /// A name that stands for itself: one component, not `.` or `..`.

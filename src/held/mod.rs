@@ -35,7 +35,7 @@ pub use change::{
     remove_attribute, set_attribute, set_flags, set_mode, set_owner, take_flags, writable,
 };
 pub use folder::{Folder, Way, open, open_any, open_straight, read, read_any, read_text};
-pub use identity::{Foreign, Identity, Kind, exposed, foreign, trust};
+pub use identity::{Exposed, Foreign, Identity, Kind, exposed, foreign, look_at, trust};
 pub use own::{
     First, NotReplaced, Ours, append, discard, folder_of_ours, make_folders, make_path, place,
     remove_file, remove_folders, replace, replace_as, sync_folder,
