@@ -4,6 +4,8 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -236,4 +238,39 @@ fn what_an_older_version_recorded_of_images_is_completed_by_the_first_start_wher
         assert!(wire.why(&refused).contains("--accept-image"), "{n}");
         drop(server);
     }
+}
+
+#[test]
+fn a_pipe_that_a_header_names_is_not_opened() {
+    if !may_run("pipes named by headers") {
+        return;
+    }
+    let (scene, _) = over_a_base();
+    let pipe = scene.site.images.join("pipe");
+    crate::support::tools::run("mkfifo", &[&pipe]);
+    fs::set_permissions(&pipe, fs::Permissions::from_mode(0o600)).unwrap();
+    let group = scene.group(&Wire::new(&scene.site.serve()));
+    let (named, image) = (pipe.to_str().unwrap(), scene.image.to_str().unwrap());
+    let rebase = ["rebase", "-u", "-F", "raw", "-b", named, image];
+    let [a, b, c, d, e, f, g] = rebase;
+    scene.other(&[&"qemu-img", &a, &b, &c, &d, &e, &f, &g]);
+    // Whoever writes into it waits for a reader, and one is enough to have him go on.
+    let writer = {
+        let pipe = pipe.clone();
+        thread::spawn(move || fs::write(pipe, b"of root").is_ok())
+    };
+    thread::sleep(Duration::from_millis(100));
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let refused = wire.create(&group, "one").unwrap();
+    assert_eq!(refused.value, 5, "{}", wire.why(&refused));
+    scene.doctor(&[]);
+    drop(server);
+    scene.doctor(&[]);
+    assert!(!writer.is_finished(), "somebody has opened the pipe");
+    let (went, said) = accept(&scene, "web-2");
+    assert!(!went && said.contains(named), "{said}");
+    assert!(!writer.is_finished(), "the command has opened the pipe");
+    assert_eq!(fs::read(&pipe).unwrap(), b"of root");
+    assert!(writer.join().unwrap());
 }
