@@ -323,18 +323,19 @@ impl Doctor {
         let mut folders: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
         for machine in self.deps.compute.machines().values() {
             let images = machine.images.values().flat_map(Image::chain);
-            for folder in images.filter_map(|image| held::exposed(&image.file)) {
+            for folder in images.flat_map(|image| held::exposed(&image.file, None)) {
                 let names = folders.entry(folder).or_default();
                 names.insert(machine.name.clone());
             }
         }
-        let told = folders.into_iter().map(|((folder, owner, mode), names)| {
+        let told = folders.into_iter().map(|(it, names)| {
+            let (owner, mode) = (it.owner, it.mode);
             let names: Vec<_> = names.into_iter().collect();
             let text = format!(
-                "others than root and the server can exchange images in it: it belongs to user {owner} and has the mode {mode:o}; machines: {}; what is put there later is refused unless it is a file of the same owner",
+                "others than root and the server can exchange images in it: it belongs to user {owner} and has the mode {mode:o}; machines: {}; what is put there later is refused unless it is a file of the same owner and nobody else could have put it there",
                 names.join(", ")
             );
-            let folder = folder.display().to_string();
+            let folder = it.folder.display().to_string();
             ailment(Kind::ImageExposed, Severity::Info, folder, text)
         });
         told.collect()

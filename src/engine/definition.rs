@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document;
 use crate::engine::links::BY_NAME;
-use crate::engine::qcow2::chain;
+use crate::engine::qcow2::chain::{self, Layer};
 use crate::engine::{Top, image, revert};
 use crate::held::{self, NotReplaced};
 use crate::id::VmId;
@@ -308,6 +308,9 @@ pub(crate) struct Tops {
     /// What is recorded of the imported image of each disk, by disk id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) images: BTreeMap<String, Image>,
+    /// All images are recorded that there were: what is not, is not taken. `false` of an older version.
+    #[serde(default)]
+    pub(crate) complete: bool,
     /// What each active file was seen to be when it was recorded last, by disk id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) seen: BTreeMap<String, SeenTop>,
@@ -335,8 +338,13 @@ impl SeenTop {
     /// As it is now; `None` if it cannot be seen with all that lies under it.
     pub(crate) fn of(file: &Path, format: Format) -> Option<Self> {
         let (layers, unreadable) = chain::readable(file, format);
-        let size = layers.first().filter(|_| unreadable.is_none())?.size;
-        let below = layers.into_iter().skip(1).map(|l| l.file);
+        unreadable.is_none().then(|| Self::of_chain(&layers))?
+    }
+
+    /// As it is open, with all that lies under it; `None` if that is nothing.
+    pub(crate) fn of_chain(layers: &[Layer]) -> Option<Self> {
+        let size = layers.first()?.size;
+        let below = layers.iter().skip(1).map(|l| l.file.clone());
         Some(Self {
             size,
             below: below.collect(),
@@ -354,6 +362,19 @@ pub(crate) fn recorded_tops(data_dir: &Path) -> Vec<Top> {
     stored
         .flat_map(|stored| stored.tops.into_values())
         .collect()
+}
+
+/// What is recorded of images, and of what lies under them, by the machines in this folder.
+pub(crate) fn recorded_images(machines: &Path) -> Vec<(VmId, Image)> {
+    let folders = fs::read_dir(machines).into_iter().flatten().flatten();
+    let ids = folders.filter_map(|folder| folder.file_name().to_str()?.parse::<VmId>().ok());
+    let images = ids.filter_map(|id| {
+        let stored = Tops::load(&machines.join(id.to_string()).join(TOPS)).ok()?;
+        let images = stored.images.into_values();
+        let all = images.flat_map(|image| image.chain().cloned().collect::<Vec<_>>());
+        Some(all.map(move |image| (id, image)).collect::<Vec<_>>())
+    });
+    images.flatten().collect()
 }
 
 /// Whether the file is a `tops.json` that holds something else than was written, or no file at all.
@@ -392,32 +413,64 @@ impl Tops {
             backing_formats: BTreeMap::new(),
             seen: BTreeMap::new(),
             images: BTreeMap::new(),
+            complete: false,
         }
     }
 
-    /// Records every image of the definition of which nothing is recorded, and anew what may be taken without a word
-    /// of the operator. Whether something changed.
-    pub(crate) fn record_images(&mut self, defined: &Definition) -> bool {
-        let before = self.images.clone();
-        for disk in &defined.disk {
-            let old = self.images.get(&disk.id).filter(|i| i.named == disk.path);
-            let top = self.tops.get(&disk.id);
-            let format = top.filter(|top| old.is_none_or(|old| top.file == old.file));
-            let format = format.map_or(disk.format, |top| top.format);
-            let is_frozen =
-                |old: &Image| top.is_some_and(|t| t.file != old.file && t.file != old.named);
-            let new = match old {
-                Some(old) if is_frozen(old) => image::completed(old, format),
-                Some(old) => image::renewed(old, format),
-                None => image::record(&disk.path, format).ok(),
-            };
+    /// Records what an older version has not recorded of the images of the definition. Once that is all there is, what
+    /// is missing later is missing.
+    pub(crate) fn complete_images(&mut self, defined: &Definition) {
+        let is_complete =
+            |tops: &Self, disk: &DiskEntry| tops.image_of(disk).is_some_and(image::is_complete);
+        for disk in defined.disk.iter().filter(|_| !self.complete) {
+            if is_complete(self, disk) {
+                continue;
+            }
+            let old = self.image_of(disk);
+            let new = image::completed(old, &disk.path, self.format_of(disk, &self.tops));
             if let Some(new) = new {
                 self.images.insert(disk.id.clone(), new);
             }
         }
+        self.complete |= defined.disk.iter().all(|disk| is_complete(self, disk));
+        self.forget_images(defined);
+    }
+
+    /// Records the images anew on which nothing lay as long as these were the active files: what may be taken in their
+    /// place without a word of the operator.
+    pub(crate) fn renew_images(&mut self, defined: &Definition, before: &BTreeMap<String, Top>) {
+        for disk in &defined.disk {
+            let Some(old) = self.image_of(disk) else {
+                continue;
+            };
+            let top = before.get(&disk.id);
+            if top.is_some_and(|top| top.file != old.file && top.file != old.named) {
+                continue;
+            }
+            if let Some(new) = image::renewed(old, self.format_of(disk, before)) {
+                self.images.insert(disk.id.clone(), new);
+            }
+        }
+        self.forget_images(defined);
+    }
+
+    fn forget_images(&mut self, defined: &Definition) {
         self.images
             .retain(|id, _| defined.disk.iter().any(|d| d.id == *id));
-        self.images != before
+    }
+
+    /// What is recorded of the image that the definition names.
+    pub(crate) fn image_of(&self, disk: &DiskEntry) -> Option<&Image> {
+        let recorded = self.images.get(&disk.id);
+        recorded.filter(|image| image.named == disk.path)
+    }
+
+    /// Of the image that the definition names: a file of ours that has taken its place has its own.
+    fn format_of(&self, disk: &DiskEntry, tops: &BTreeMap<String, Top>) -> Format {
+        let file = self.image_of(disk).map_or(&disk.path, |image| &image.file);
+        let top = tops.get(&disk.id);
+        let top = top.filter(|top| top.file == *file || top.file == disk.path);
+        top.map_or(disk.format, |top| top.format)
     }
 
     /// Reads the file. Every import writes one: where it is not there, nobody knows which files are active. One that was

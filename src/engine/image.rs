@@ -9,96 +9,177 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::engine::definition;
 use crate::engine::failure::At;
 use crate::engine::place::Place;
 use crate::engine::qcow2::chain::{self, Layer, Roots, Within};
 use crate::engine::{EngineError, EngineErrorKind, graph, reflink};
-use crate::held::{self, Folder, Foreign, Identity, Kind};
-use crate::inventory::{Disk, Format, Image, Machine};
+use crate::held::{self, Folder, Foreign, Identity};
+use crate::inventory::{Born, Disk, Format, Image, Machine};
 use crate::text::catalog::engine as texts;
 
-/// Resolves the links in the path of an image, once, and records what stands there and what lies under it.
-///
-/// # Errors
-/// The I/O error; it is no regular file.
-pub(crate) fn record(named: &Path, format: Format) -> io::Result<Image> {
-    seen(named, format).map(|(image, _)| image)
+/// What stands at the path of an image, with the chain under it, as it may be recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The record.
+    pub(crate) image: Image,
+    /// The device of each file; with the inodes they tell one file from another in this process.
+    pub(crate) devices: Vec<u64>,
+    /// The files under the image that its owner could not read.
+    pub(crate) closed: Vec<PathBuf>,
 }
 
-/// [`record`], and the devices of the files: with the inodes they tell one file from another in this process.
-///
-/// # Errors
-/// As [`record`].
-pub(crate) fn seen(named: &Path, format: Format) -> io::Result<(Image, Vec<u64>)> {
-    let (image, device) = one(named)?;
-    let (layers, unreadable) = chain::readable(&image.file, format);
-    let below = layers.iter().skip(1).map(|layer| one(&layer.file));
-    let below = below.collect::<io::Result<Vec<_>>>()?;
-    let (below, devices): (Vec<_>, Vec<_>) = below.into_iter().unzip();
-    let image = Image {
-        below: unreadable.is_none().then_some(below),
-        ..image
-    };
-    Ok((image, [&[device], devices.as_slice()].concat()))
+impl Seen {
+    /// A chain that is open, its image named so in the definition: what is recorded is what was checked.
+    ///
+    /// # Errors
+    /// The I/O error.
+    pub(crate) fn of(named: &Path, layers: &[Layer]) -> io::Result<Self> {
+        let mut all = layers.iter().map(|layer| {
+            let found = Identity::of(&layer.open)?;
+            Ok((record(&layer.file, &layer.real, &found), found))
+        });
+        let (image, top) = all.next().ok_or(io::ErrorKind::NotFound)??;
+        let under = all.collect::<io::Result<Vec<_>>>()?;
+        let devices = [&top].into_iter().chain(under.iter().map(|(_, it)| it));
+        let closed = under
+            .iter()
+            .filter(|(it, found)| !may_read(&top, &it.file, found));
+        Ok(Self {
+            devices: devices.map(|it| it.device).collect(),
+            closed: closed.map(|(it, _)| it.file.clone()).collect(),
+            image: Image {
+                named: named.to_owned(),
+                below: Some(under.iter().map(|(it, _)| it.clone()).collect()),
+                ..image
+            },
+        })
+    }
+
+    /// The chain under what stands at this path now, links in it resolved once.
+    ///
+    /// # Errors
+    /// As [`chain::open`].
+    pub(crate) fn at(at: &At, named: &Path, format: Format) -> Result<Self, EngineError> {
+        let real = held::canonicalize(named).map_err(|e| at.io(named, &e))?;
+        let layers = chain::open(at, &real, format, &Roots::default())?;
+        Self::of(named, &layers).map_err(|e| at.io(named, &e))
+    }
 }
 
-fn one(named: &Path) -> io::Result<(Image, u64)> {
-    let real = held::canonicalize(named)?;
-    let name = real.file_name().ok_or(Foreign::NotRegular)?;
-    let folder = Folder::resolve(real.parent().unwrap_or(Path::new("/")))?;
-    let found = Identity::of(folder.open_file(name, false)?)?;
-    let image = Image {
+fn record(named: &Path, real: &Path, found: &Identity) -> Image {
+    Image {
         named: named.to_owned(),
-        file: real.clone(),
+        file: real.to_owned(),
         inode: found.inode,
+        born: found.born.into(),
         owner: found.owner,
         mode: found.mode,
         links: found.links,
         below: None,
-    };
-    Ok((image, found.device))
+    }
 }
 
-/// The record with what lies under the image, where an older version has not recorded that; of that image alone.
-pub(crate) fn completed(old: &Image, format: Format) -> Option<Image> {
-    let new = record(&old.file, format).ok()?;
-    let is_it = old.below.is_none() && new.inode == old.inode;
-    (is_it && new.below.is_some()).then(|| Image {
-        below: new.below,
+/// Whether whom the image belongs to could read a file under it, by the permission bits of the file and of the folders
+/// above it. Of groups only that of the image is known to be his.
+fn may_read(image: &Identity, file: &Path, found: &Identity) -> bool {
+    let may = |it: &Identity, bit: u32| {
+        let shift = match (it.owner == image.owner, it.group == image.group) {
+            (true, _) => 6,
+            (false, true) => 3,
+            (false, false) => 0,
+        };
+        it.mode & (bit << shift) != 0
+    };
+    let mut above = file.ancestors().skip(1);
+    image.is_ours()
+        || may(found, 0o4)
+            && above.all(|folder| held::look_at(folder).is_ok_and(|it| may(&it, 0o1)))
+}
+
+/// The record of an older version, with what it lacks: of the very files that were recorded, and of nothing that their
+/// owner could not read himself. For the start of a server alone.
+pub(crate) fn completed(old: Option<&Image>, named: &Path, format: Format) -> Option<Image> {
+    let at = At::new("", "");
+    let seen = match old {
+        Some(old) => {
+            let layers = chain::open(&at, &old.file, format, &Roots::default()).ok()?;
+            Seen::of(&old.named, &layers).ok()?
+        }
+        None => Seen::at(&at, named, format).ok()?,
+    };
+    let new = seen.image;
+    let agrees = |old: &Image, new: &Image| {
+        let (was, is) = ((old.inode, old.owner), (new.inode, new.owner));
+        old.file == new.file && was == is && new.links <= old.links.max(1)
+    };
+    let Some(old) = old else {
+        return seen.closed.is_empty().then_some(new);
+    };
+    if !agrees(old, &new) {
+        return None;
+    }
+    let born = |old: &Image| {
+        let now = new.chain().find(|new| agrees(old, new));
+        let now = now.filter(|_| old.born.is_unrecorded());
+        now.map_or(old.born, |now| now.born)
+    };
+    let below = match &old.below {
+        Some(below) => below.iter().map(|old| Image {
+            born: born(old),
+            ..old.clone()
+        }),
+        None if seen.closed.is_empty() => {
+            return Some(Image {
+                born: born(old),
+                below: new.below.clone(),
+                ..old.clone()
+            });
+        }
+        None => return None,
+    };
+    Some(Image {
+        born: born(old),
+        below: Some(below.collect()),
         ..old.clone()
     })
+}
+
+/// Whether all is recorded of an image that this version asks for.
+pub(crate) fn is_complete(image: &Image) -> bool {
+    image.below.is_some() && !image.born.is_unrecorded()
 }
 
 /// The record of what stands in the place of a recorded image now, if that and what lies under it is to be taken
 /// without a word of the operator.
 pub(crate) fn renewed(old: &Image, format: Format) -> Option<Image> {
-    let new = record(&old.file, format).ok()?;
-    let is_taken = |old: &Image, new: &Image| judge(old, &new.file, &identity(new)).is_ok();
-    let is_known = |new: &Image| {
-        let mut known = old.below.iter().flatten();
-        known.any(|old| old.file == new.file && is_taken(old, new))
+    let at = At::new("", "");
+    let layers = chain::open(&at, &old.file, format, &Roots::default()).ok()?;
+    let new = Seen::of(&old.named, &layers).ok()?.image;
+    let is_taken = |layer: &Layer| {
+        let mut known = old.chain();
+        let known = known.find(|old| old.file == layer.real)?;
+        let found = Identity::of(&layer.open).ok()?;
+        judge(known, &layer.real, &found).ok()
     };
-    if !is_taken(old, &new)
-        || old.below.is_some() && !new.below.as_ref().is_some_and(|b| b.iter().all(is_known))
-    {
-        return None;
-    }
-    Some(Image {
-        named: old.named.clone(),
-        ..joined(new, Some(old))
-    })
+    let all = layers.iter().all(|layer| is_taken(layer).is_some());
+    all.then(|| joined(new, Some(old)))
 }
 
-/// The record with what was recorded under the image before: sets that were taken then lie on that.
+/// The record with what was recorded of the disk before: sets that were taken then lie on that.
 pub(crate) fn joined(new: Image, old: Option<&Image>) -> Image {
     let Some(mut below) = new.below.clone() else {
         return new;
     };
-    let before = old.into_iter().flat_map(|old| old.below.iter().flatten());
-    let before = before.filter(|old| !below.iter().any(|b| b.file == old.file));
-    let before: Vec<_> = before.cloned().collect();
+    let before = old.into_iter().flat_map(Image::chain);
+    let before = before.filter(|old| !new.chain().any(|new| new.file == old.file));
+    let before = before.map(|old| Image {
+        below: None,
+        ..old.clone()
+    });
+    let before: Vec<_> = before.collect();
     below.extend(before);
     Image {
         below: Some(below),
@@ -152,26 +233,21 @@ fn has_made_name(machine: &Machine, real: &Path) -> bool {
     }
 }
 
+/// Whether the file is the recorded one, by its number and what tells it from a later one with that number.
+fn is_it(image: &Image, found: &Identity) -> bool {
+    image.inode == found.inode
+        && match image.born {
+            Born::At(born) => found.born == Some(born),
+            Born::Untold | Born::Unrecorded => found.owner == image.owner,
+        }
+}
+
 /// Whether the file is the recorded one, moved to another name on the file system where it stood.
 fn is_moved(image: &Image, found: &Identity) -> bool {
     let place = image.file.parent().unwrap_or(Path::new("/"));
-    let stood = Folder::resolve(place).ok().filter(|f| f.path() == place);
-    let stood = stood.and_then(|folder| folder.identity().ok());
-    stood.is_some_and(|folder| folder.device == found.device)
-        && (image.inode, image.owner) == (found.inode, found.owner)
-}
-
-fn identity(image: &Image) -> Identity {
-    Identity {
-        inode: image.inode,
-        owner: image.owner,
-        links: image.links,
-        mode: image.mode,
-        device: 0,
-        group: 0,
-        length: 0,
-        kind: Kind::File,
-    }
+    let stood = || Folder::resolve(place).ok().filter(|f| f.path() == place);
+    let stood = || stood()?.identity().ok();
+    is_it(image, found) && stood().is_some_and(|folder| folder.device == found.device)
 }
 
 /// The chain under the active file of a disk. Each file is compared with what was recorded before anything of its
@@ -193,15 +269,18 @@ pub(crate) fn open(
     opened.map_err(|error| linked(at, machine, file).unwrap_or(error))
 }
 
-/// Whether what stands in the place of the active file is not taken for what was recorded. Nothing of its content is
-/// read.
+/// Whether what stands in the place of the active file is not taken for what was recorded; of that of which nothing is
+/// recorded nothing is known. Nothing of its content is read.
 pub(crate) fn is_foreign(machine: &Machine, disk: &Disk) -> bool {
     let at = At::disk(machine, disk);
     let Ok(top) = chain::top(&at, &disk.file, &Roots::default(), None) else {
         return false;
     };
-    let look =
-        || Ok(Judge::new(machine, &disk.id, true).look(&at, &top.file, &top.real, &top.open));
+    let mut judge = Judge {
+        strict: false,
+        ..Judge::new(machine, &disk.id, true)
+    };
+    let look = || Ok(judge.look(&at, &top.file, &top.real, &top.open));
     held::ask(&disk.file, look).is_ok_and(|looked| looked.is_err())
 }
 
@@ -214,7 +293,7 @@ pub(crate) fn is_linked(machine: &Machine, disk: &Disk) -> bool {
 fn linked(at: &At, machine: &Machine, file: &Path) -> Option<EngineError> {
     machine.image(file).filter(|image| image.file == file)?;
     let is_link = held::symlink_metadata(file).is_ok_and(|it| it.is_symlink());
-    is_link.then(|| swapped(at, file, Foreign::Link))
+    is_link.then(|| swapped(at, file, &Foreign::Link))
 }
 
 /// That the file has the name of one of ours, and is none.
@@ -240,10 +319,11 @@ pub(crate) fn require_taken(image: &Image, real: &Path, open: &File) -> io::Resu
     Ok(())
 }
 
-fn swapped(at: &At, file: &Path, found: Foreign) -> EngineError {
+fn swapped(at: &At, file: &Path, cause: &impl ToString) -> EngineError {
+    let text = at.text(texts::IMAGE_SWAPPED, file);
     EngineError {
         kind: EngineErrorKind::Unsupported,
-        text: at.text(texts::IMAGE_SWAPPED, file).with("cause", found),
+        text: text.with("cause", cause.to_string()),
     }
 }
 
@@ -290,12 +370,15 @@ pub(crate) fn check(
 struct Judge<'a> {
     machine: &'a Machine,
     disk: &'a str,
+    /// On a file that something is frozen on no other one is taken for it.
     frozen: bool,
+    /// What nothing is recorded of is not taken.
+    strict: bool,
     /// So many were looked at.
     seen: usize,
     /// So many the server made for this machine; they lie above what was imported.
     made: usize,
-    /// What is recorded of the image, if the chain stands on it.
+    /// What is recorded of the disk, if the chain stands on it.
     own: Option<&'a Image>,
     /// The folder that is held, through which what lies in it was opened.
     place: Option<&'a Place>,
@@ -307,6 +390,7 @@ impl<'a> Judge<'a> {
             machine,
             disk,
             frozen,
+            strict: frozen,
             seen: 0,
             made: 0,
             own: machine.images.get(disk),
@@ -349,67 +433,94 @@ impl<'a> Judge<'a> {
                 return Ok(false);
             }
         }
-        let Some(own) = self.own else {
-            return Ok(false);
-        };
-        let is_at = |image: &Image| image.file == real || image.file == file || image.named == file;
-        // Its definition names another image since.
-        if is_first && !is_at(own) {
-            self.own = None;
-            return Ok(false);
-        }
-        let image = match &own.below {
-            _ if is_at(own) => Some(own),
-            None => return Ok(false),
-            Some(below) => {
-                let named = below.iter().find(|image| is_at(image));
-                named.or_else(|| below.iter().find(|image| is_moved(image, &found)))
+        let is_at =
+            |image: &&Image| image.file == real || image.file == file || image.named == file;
+        let chain = || self.own.into_iter().flat_map(Image::chain);
+        let image = chain()
+            .find(is_at)
+            .or_else(|| chain().find(|it| is_moved(it, &found)));
+        let judged = match (image, self.own) {
+            // What a set keeps is held to by its seals; its image may be recorded no more, or not yet with its chain.
+            (None, None) if !self.strict => return Ok(false),
+            (None, Some(_)) if !self.strict && is_first => {
+                self.own = None;
+                return Ok(false);
             }
-        };
-        let judged = match image {
-            None => Err(Foreign::Unrecorded),
+            (None, Some(own)) if !self.strict && own.below.is_none() => return Ok(false),
+            (None, Some(_)) if self.made.saturating_add(1) < self.seen => {
+                Err(Foreign::Unrecorded.into())
+            }
+            (None, _) if real != file => Err(Foreign::Astray.into()),
+            (None, _) => Err(Foreign::Unknown.into()),
+            (Some(image), _) if self.strict && image.born.is_unrecorded() => {
+                Err(Foreign::Unborn.into())
+            }
             // Something is frozen on it.
-            Some(image) if self.frozen && self.made > 0 && found.inode != image.inode => {
-                Err(other(image, &found))
+            (Some(image), _) if self.frozen && self.made > 0 && !is_it(image, &found) => {
+                Err(other(image, &found).into())
             }
-            Some(image) => judge(image, real, &found),
+            (Some(image), _) => judge(image, real, &found),
         };
-        judged.map_err(|foreign| swapped(at, file, foreign))
+        let judged = judged.and_then(|is_other| match is_other {
+            true => require_nobodys(self.machine, real, &found).map(|()| true),
+            false => Ok(false),
+        });
+        judged.map_err(|cause| swapped(at, file, &cause))
     }
 }
 
 /// Whether the file is another one, which is taken all the same. An inode number says nothing where a link that was
 /// not there leads to another file system.
-fn judge(image: &Image, real: &Path, found: &Identity) -> Result<bool, Foreign> {
+///
+/// # Errors
+/// Why it is not taken.
+fn judge(image: &Image, real: &Path, found: &Identity) -> io::Result<bool> {
     if real != image.file && !is_moved(image, found) {
-        return Err(Foreign::Astray);
+        return Err(Foreign::Astray.into());
     }
-    if found.inode == image.inode {
+    if is_it(image, found) {
         return match found.links > image.links.max(1) {
-            true => Err(Foreign::Names(found.links)),
+            true => Err(Foreign::Names(found.links).into()),
             false => Ok(false),
         };
     }
     if found.owner != image.owner {
-        return Err(Foreign::Owner {
-            expected: image.owner,
-            found: found.owner,
-        });
+        let (expected, found) = (image.owner, found.owner);
+        return Err(Foreign::Owner { expected, found }.into());
     }
     if found.links != 1 {
-        return Err(Foreign::Names(found.links));
+        return Err(Foreign::Names(found.links).into());
     }
-    // Whoever may rename there may put a file there that he cannot read himself.
-    match held::exposed(real).filter(|(_, folder, mode)| *folder != found.owner || mode & 0o22 != 0)
-    {
-        Some((_, owner, mode)) => Err(Foreign::Shared { owner, mode }),
+    // Whoever may rename above it may put a file there that he cannot read himself.
+    match held::exposed(real, Some(found.owner)).pop() {
+        Some(it) => Err(io::Error::other(format!(
+            "it is another file, and others than user {} could have put it there: the folder {} belongs to user {} \
+             and has the mode {:o}",
+            found.owner,
+            it.folder.display(),
+            it.owner,
+            it.mode
+        ))),
         None => Ok(true),
     }
 }
 
+/// Refuses a file that is recorded as an image in another place, of this machine or of another one.
+fn require_nobodys(machine: &Machine, real: &Path, found: &Identity) -> io::Result<()> {
+    let machines = machine.directory.parent().unwrap_or(Path::new("/"));
+    let mut all = definition::recorded_images(machines).into_iter();
+    match all.find(|(_, image)| image.file != real && is_moved(image, found)) {
+        None => Ok(()),
+        Some((id, image)) => Err(io::Error::other(format!(
+            "it is the image {} of machine {id}",
+            image.file.display()
+        ))),
+    }
+}
+
 fn other(image: &Image, found: &Identity) -> Foreign {
-    Foreign::Other {
-        expected: image.inode,
-        found: found.inode,
+    match (image.inode, found.inode) {
+        (expected, found) if expected == found => Foreign::Later(found),
+        (expected, found) => Foreign::Other { expected, found },
     }
 }

@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, SeenTop, TOPS, Tops};
 use crate::engine::failure::At;
+use crate::engine::image::Seen;
 use crate::engine::library::{self, directory_failed, machines_directory};
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::header::has_magic;
@@ -31,6 +32,8 @@ pub struct NewMachine {
     pub disks: Vec<NewDisk>,
     /// `[qemu] overlay_ok`: an overlay may become the active file of a disk.
     pub overlay_ok: bool,
+    /// Also images over files that the owners of the images could not read.
+    pub accept_images: bool,
 }
 
 /// A disk to import.
@@ -61,6 +64,7 @@ impl NewMachine {
         };
         Ok(Self {
             overlay_ok: defined.overlay_ok(),
+            accept_images: false,
             name: defined.name,
             disks: defined.disk.into_iter().map(disk).collect(),
         })
@@ -121,14 +125,25 @@ pub fn import(
         if let Some(layer) = layers.iter().find(|layer| space::is_pseudo(&layer.open)) {
             return Err(unsupported(at.text(texts::NOT_STORED, &layer.file)));
         }
+        let magic = layers.first().filter(|_| format == Format::Raw);
+        let magic = magic.map(|raw| has_magic(&raw.open)).transpose();
+        if magic.map_err(|e| at.io(&path, &e))? == Some(true) {
+            return Err(unsupported(at.text(texts::FORMAT_MAGIC, &path)));
+        }
+        let image = Seen::of(&path, &layers).map_err(|e| at.io(&path, &e))?;
+        if let Some(file) = image.closed.first().filter(|_| !new.accept_images) {
+            let text = at.text(texts::IMAGE_CLOSED, file);
+            return Err(unsupported(text.with("owner", image.image.owner)));
+        }
         tops.backing_formats.extend(chain::unrecorded(&layers));
-        let seen = SeenTop::of(&path, format);
+        let seen = SeenTop::of_chain(&layers);
         tops.seen.extend(seen.map(|seen| (id.clone(), seen)));
+        tops.images.insert(id.clone(), image.image);
         disks.push(DiskEntry { id, path, format });
         opened.push(layers);
     }
     let definition = Definition::new(machine, new.name.clone(), disks, new.overlay_ok);
-    tops.record_images(&definition);
+    tops.complete = true;
     // Now that all of it has answered: others wait for their turn.
     let _one_at_a_time = exclusive(&directory).map_err(fail)?;
     let (others, _) = library::scan(data_dir)?;
@@ -236,9 +251,6 @@ fn image(at: &At, disk: &NewDisk, data_dir: &Path) -> Result<(PathBuf, Format), 
     };
     if space::is_pseudo(&open) {
         return Err(unsupported(at.text(texts::NOT_STORED, &path)));
-    }
-    if format == Format::Raw && has_magic(&open).map_err(io)? {
-        return Err(unsupported(at.text(texts::FORMAT_MAGIC, &path)));
     }
     Ok((path, format))
 }

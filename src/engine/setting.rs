@@ -2,13 +2,13 @@
 //! written, comments too.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml_edit::{DocumentMut, Item, Table};
 
 use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, TOPS, Tops};
 use crate::engine::failure::At;
-use crate::engine::image;
+use crate::engine::image::{self, Seen};
 use crate::engine::library::{self, machines_directory};
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
@@ -34,6 +34,8 @@ pub struct Shown {
     pub disk: String,
     /// The image and what lies under it, as they would be recorded.
     pub image: Image,
+    /// The files under it that its owner could not read.
+    pub closed: Vec<PathBuf>,
     /// The device of each, in the same order; for comparison within this process.
     devices: Vec<u64>,
 }
@@ -41,7 +43,8 @@ pub struct Shown {
 /// What stands at the paths of the images of a machine now.
 ///
 /// # Errors
-/// [`EngineErrorKind::Missing`] if there is no such machine; as [`At::io`] naming an image that is no regular file.
+/// [`EngineErrorKind::Missing`] if there is no such machine; as [`chain::open`](crate::engine::qcow2::chain::open): what
+/// lies under an image that cannot be read is not known.
 pub fn shown(data_dir: &Path, id: VmId) -> Result<Vec<Shown>, EngineError> {
     let folder = machines_directory(data_dir).join(id.to_string());
     if !folder.is_dir() {
@@ -61,12 +64,12 @@ fn shown_of(machine: &str, disk: &DiskEntry, tops: &Tops) -> Result<Shown, Engin
     let at = At::new(machine, &disk.id);
     let top = tops.tops.get(&disk.id).filter(|top| top.file == disk.path);
     let format = top.map_or(disk.format, |top| top.format);
-    let seen = image::seen(&disk.path, format);
-    let (image, devices) = seen.map_err(|e| at.io(&disk.path, &e))?;
+    let seen = Seen::at(&at, &disk.path, format)?;
     Ok(Shown {
         disk: disk.id.clone(),
-        image,
-        devices,
+        image: seen.image,
+        closed: seen.closed,
+        devices: seen.devices,
     })
 }
 
@@ -156,6 +159,7 @@ fn accept(folder: &Path, text: &str, id: VmId, shown: &[Shown]) -> Result<bool, 
             images.insert(disk.id.clone(), image::joined(now.image, old));
         }
         tops.images = images;
+        tops.complete = true;
         Ok(())
     })?;
     if turned.new == turned.old {
@@ -286,6 +290,7 @@ mod tests {
                 format: Some(Format::Raw),
             }],
             overlay_ok: true,
+            accept_images: false,
         };
         let now = jiff::Timestamp::UNIX_EPOCH;
         fs::create_dir_all(data_dir).unwrap();

@@ -10,7 +10,7 @@ use rustix::fs::{
     ioctl_setflags, openat,
 };
 
-use super::folder::{Folder, single};
+use super::folder::{Folder, again, single};
 use super::identity::{Foreign, Identity};
 
 /// Sets the permission bits of an open file or folder.
@@ -72,18 +72,16 @@ pub fn take_flags(held: &File, from: &File, wanted: IFlags) -> io::Result<()> {
 /// # Errors
 /// The I/O error.
 pub fn writable(held: &File) -> io::Result<File> {
-    let own = format!("/proc/self/fd/{}", held.as_raw_fd());
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let open = || openat(CWD, &own, flags, Mode::empty()).map_err(io::Error::from);
+    let open = || again(held, OFlags::RDWR);
     match open() {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
-        opened => return opened.map(File::from),
+        opened => return opened,
     }
     let mode = Identity::of(held)?.mode;
     set_mode(held, mode | 0o200)?;
     let opened = open();
     set_mode(held, mode)?;
-    opened.map(File::from)
+    opened
 }
 
 impl Folder {

@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, ResolveFlags, linkat, openat, openat2,
-    renameat_with, statat,
+    renameat_with,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
@@ -17,9 +17,8 @@ use rustix::process::{Gid, Uid};
 use super::identity::{Foreign, Identity, Kind, trusted};
 use super::silence::Call;
 
-/// What an image may be opened as; nothing waits for the other end of a pipe, no terminal is taken over.
-const FILE: OFlags = OFlags::NOFOLLOW
-    .union(OFlags::NONBLOCK)
+/// How a regular file is opened: where another process has a lease on it, nothing waits for that.
+const FILE: OFlags = OFlags::NONBLOCK
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 const FOLDER: OFlags = OFlags::RDONLY
@@ -256,10 +255,10 @@ impl Folder {
     pub fn look(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Identity>> {
         let name = single(name.as_ref())?;
         let _call = Call::begin(&self.path.join(name))?;
-        match statat(self, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(Identity::from(&stat))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(e.into()),
+        match Identity::at(self, Path::new(name), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(it) => Ok(Some(it)),
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 
@@ -340,7 +339,7 @@ impl Folder {
     /// # Errors
     /// The I/O error.
     pub fn create_new(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
-        let flags = FILE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let flags = FILE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let name = single(name.as_ref())?;
         let made = openat(self, name, flags, Mode::from_raw_mode(mode))?;
         self.hand_over(&made)?;
@@ -451,14 +450,13 @@ pub fn read_text(file: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// [`open`] for reading, wherever a link leads; for names that only root and the operator can change.
+/// [`open`] for reading, wherever a link leads.
 ///
 /// # Errors
 /// The I/O error; [`Foreign::NotRegular`].
 pub fn open_any(file: &Path) -> io::Result<File> {
-    let flags = FILE.difference(OFlags::NOFOLLOW) | OFlags::RDONLY;
     let _call = Call::begin(file)?;
-    checked(openat(CWD, file, flags, Mode::empty())?.into())
+    opened(CWD, file, OFlags::empty(), OFlags::RDONLY)
 }
 
 fn access(write: bool) -> OFlags {
@@ -468,6 +466,7 @@ fn access(write: bool) -> OFlags {
     }
 }
 
+/// Opens a regular file, which is no link itself; with `CREATE` it is made if it is not there.
 pub(super) fn regular(
     from: impl AsFd,
     name: impl AsRef<Path>,
@@ -475,25 +474,42 @@ pub(super) fn regular(
     mode: Mode,
 ) -> io::Result<File> {
     let name = name.as_ref();
-    match openat(&from, name, FILE | access, mode) {
-        Ok(file) => checked(file.into()),
-        Err(Errno::LOOP) if is_link(&from, name) => Err(Foreign::Link.into()),
-        // A folder opened for writing; a socket; a pipe without a reader.
-        Err(Errno::ISDIR | Errno::NXIO) => Err(Foreign::NotRegular.into()),
-        Err(e) => Err(e.into()),
+    let again = access.difference(OFlags::CREATE);
+    loop {
+        let found = opened(&from, name, OFlags::NOFOLLOW, again);
+        let is_gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+        if !access.contains(OFlags::CREATE) || !found.as_ref().is_err_and(is_gone) {
+            return found;
+        }
+        // Only a new file is made; whatever is there by now is looked at.
+        match openat(&from, name, FILE | access | OFlags::EXCL, mode) {
+            Err(Errno::EXIST) => {}
+            made => return Ok(made?.into()),
+        }
     }
 }
 
-fn checked(file: File) -> io::Result<File> {
-    match Identity::of(&file)?.kind {
-        Kind::File => Ok(file),
+/// Opens what stands under a name, once it is seen to be a regular file: to open a device or a pipe does something to
+/// it, or to whoever has its other end, however soon it is closed.
+fn opened(from: impl AsFd, name: &Path, link: OFlags, access: OFlags) -> io::Result<File> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC | link;
+    let held = openat(from, name, flags, Mode::empty())?;
+    match Identity::of(&held)?.kind {
+        Kind::File => again(&held, access),
+        Kind::Link => Err(Foreign::Link.into()),
         _ => Err(Foreign::NotRegular.into()),
     }
 }
 
+/// The same file, opened anew.
+pub(super) fn again(held: impl AsFd, access: OFlags) -> io::Result<File> {
+    let own = format!("/proc/self/fd/{}", held.as_fd().as_raw_fd());
+    Ok(openat(CWD, own, FILE | access, Mode::empty())?.into())
+}
+
 fn is_link(from: impl AsFd, name: &Path) -> bool {
-    let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW);
-    stat.is_ok_and(|s| Identity::from(&s).kind == Kind::Link)
+    let it = Identity::at(from, name, AtFlags::SYMLINK_NOFOLLOW);
+    it.is_ok_and(|it| it.kind == Kind::Link)
 }
 
 /// A name that stands for itself: one component, not `.` or `..`.

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::{FileType, Stat, fstat};
+use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, makedev, statx};
 
 /// The user whom [`trust`] names.
 static TRUSTED: AtomicU32 = AtomicU32::new(0);
@@ -21,15 +21,17 @@ pub(super) fn trusted() -> u32 {
     TRUSTED.load(Ordering::Relaxed)
 }
 
-/// What stands behind a descriptor. Device and inode name it as long as this process lives; only the inode may
-/// be compared with what another process has recorded (btrfs, NFS and LVM give other device numbers after a
-/// start of the host).
+/// What stands behind a descriptor. Device and inode name it as long as this process lives; what another process has
+/// recorded is compared by inode and time of birth (btrfs, NFS and LVM give other device numbers after a start of the
+/// host, and the number of a file that is removed is given to a later one).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// `st_dev`; for comparison within this process.
     pub device: u64,
     /// `st_ino`.
     pub inode: u64,
+    /// `stx_btime`, in nanoseconds since 1970; `None` where the file system does not tell it.
+    pub born: Option<i64>,
     /// `st_uid`.
     pub owner: u32,
     /// `st_gid`.
@@ -60,12 +62,18 @@ pub enum Kind {
 }
 
 impl Identity {
-    /// Of an open file or folder (`fstat`).
+    /// Of an open file or folder.
     ///
     /// # Errors
     /// The I/O error.
     pub fn of(held: impl AsFd) -> io::Result<Self> {
-        Ok(Self::from(&fstat(held)?))
+        Self::at(held, Path::new(""), AtFlags::EMPTY_PATH)
+    }
+
+    /// Of what stands under a name (`statx`).
+    pub(super) fn at(from: impl AsFd, name: &Path, flags: AtFlags) -> io::Result<Self> {
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        Ok(Self::from(&statx(from, name, flags, wanted)?))
     }
 
     /// Whether both are the same file; within one process.
@@ -89,7 +97,8 @@ impl Identity {
     }
 
     /// Whether root, this process's user or the owner of the data directory owns it.
-    fn is_ours(&self) -> bool {
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
         let own = [
             0,
             nix::unistd::geteuid().as_raw(),
@@ -99,36 +108,69 @@ impl Identity {
     }
 }
 
-/// The nearest folder above a file in which somebody else than root and the server's user may exchange what leads to
-/// it, with its owner and mode. A folder that cannot be looked at is passed over.
+/// What a path leads to, links followed; what may not be read may be looked at all the same.
+///
+/// # Errors
+/// The I/O error.
+pub fn look_at(path: &Path) -> io::Result<Identity> {
+    super::ask(path, || Identity::at(CWD, path, AtFlags::empty()))
+}
+
+/// A folder in which others may exchange what leads to a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Exposed {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Who owns it.
+    pub owner: u32,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+/// All folders above a file, from the nearest up, in which somebody else than root, the server's user and `but` may
+/// exchange what leads to it. A folder that cannot be looked at is passed over.
 #[must_use]
-pub fn exposed(file: &Path) -> Option<(PathBuf, u32, u32)> {
-    let mut below = super::open(file, false).and_then(Identity::of).ok()?;
+pub fn exposed(file: &Path, but: Option<u32>) -> Vec<Exposed> {
+    let mut found = Vec::new();
+    let Ok(mut below) = super::open(file, false).and_then(Identity::of) else {
+        return found;
+    };
+    let is_known = |it: &Identity| it.is_ours() || Some(it.owner) == but;
     for folder in file.ancestors().skip(1) {
-        // One that may not be read may be looked at all the same.
-        let stat = super::ask(folder, || Ok(rustix::fs::stat(folder)?));
-        let Ok(it) = stat.map(|stat| Identity::from(&stat)) else {
+        let Ok(it) = look_at(folder) else {
             continue;
         };
-        if !it.keeps(&below) {
-            return Some((folder.to_owned(), it.owner, it.mode));
+        // In a sticky folder only the owner of a name, or of the folder, may rename it.
+        let kept = it.mode & 0o022 == 0 || it.mode & 0o1000 != 0 && is_known(&below);
+        if !is_known(&it) || !kept {
+            let (owner, mode) = (it.owner, it.mode);
+            found.push(Exposed {
+                folder: folder.to_owned(),
+                owner,
+                mode,
+            });
         }
         below = it;
     }
-    None
+    found
 }
 
-impl From<&Stat> for Identity {
-    fn from(stat: &Stat) -> Self {
-        let raw = stat.st_mode;
+impl From<&Statx> for Identity {
+    fn from(stat: &Statx) -> Self {
+        let (raw, born) = (u32::from(stat.stx_mode), stat.stx_btime);
+        let has_born = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
         Self {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            owner: stat.st_uid,
-            group: stat.st_gid,
-            links: wide(stat.st_nlink),
+            device: makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            inode: stat.stx_ino,
+            born: has_born.then(|| {
+                let seconds = born.tv_sec.saturating_mul(NANOS);
+                seconds.saturating_add(i64::from(born.tv_nsec))
+            }),
+            owner: stat.stx_uid,
+            group: stat.stx_gid,
+            links: u64::from(stat.stx_nlink),
             mode: raw & 0o7777,
-            length: u64::try_from(stat.st_size).unwrap_or_default(),
+            length: stat.stx_size,
             kind: match FileType::from_raw_mode(raw) {
                 FileType::RegularFile => Kind::File,
                 FileType::Directory => Kind::Folder,
@@ -140,10 +182,8 @@ impl From<&Stat> for Identity {
     }
 }
 
-/// The field has another width on each processor.
-fn wide(number: impl Into<u64>) -> u64 {
-    number.into()
-}
+/// Of a second.
+const NANOS: i64 = 1_000_000_000;
 
 /// Why what stands there is not what was meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -162,6 +202,9 @@ pub enum Foreign {
         /// The inode that is there.
         found: u64,
     },
+    /// A later file with the same inode number stands there.
+    #[error("another file stands there, made later, which was given the same inode number {0}")]
+    Later(u64),
     /// The file has other names as well (hard links), and nothing tells that it is the one that was meant.
     #[error("it has {0} names (hard links)")]
     Names(u64),
@@ -182,6 +225,14 @@ pub enum Foreign {
     /// Nothing is recorded of a file of that name.
     #[error("it lies under the image and was not there when the image was imported")]
     Unrecorded,
+    /// Nothing is recorded of an image there.
+    #[error("nothing is recorded of an image there")]
+    Unknown,
+    /// The record is of an older version and does not tell the file from a later one with the same inode number.
+    #[error(
+        "an older version has recorded it, and it was not there as recorded when this one was started first"
+    )]
+    Unborn,
     /// Others than root and the server may exchange what is in the folder.
     #[error(
         "the folder belongs to user {owner} and has the mode {mode:o}: others could exchange what the server keeps in it"

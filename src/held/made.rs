@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::folder::{Folder, single};
-use super::identity::{Foreign, Identity, TRASH};
+use super::identity::{Foreign, Identity, TRASH, look_at};
 use super::silence::Call;
 
 /// The name of a new folder inside of a private one.
@@ -132,13 +132,9 @@ impl Folder {
 /// it, with its owner and mode. One that cannot be looked at is passed over.
 #[must_use]
 pub fn exposed_above(folder: &Path) -> Option<(PathBuf, u32, u32)> {
-    let look = |path: &Path| {
-        let stat = super::ask(path, || Ok(rustix::fs::stat(path)?));
-        stat.map(|stat| Identity::from(&stat)).ok()
-    };
-    let mut below = look(folder)?;
+    let mut below = look_at(folder).ok()?;
     for above in folder.ancestors().skip(1) {
-        let Some(it) = look(above) else {
+        let Ok(it) = look_at(above) else {
             continue;
         };
         if !it.keeps(&below) {

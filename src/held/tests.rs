@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sys::stat::Mode;
+use rustix::fs::inotify;
 use tempfile::TempDir;
 
 use super::*;
@@ -127,6 +128,33 @@ fn a_link_is_replaced_and_removed_and_nothing_else_is() {
         assert!(held.remove_link("a").unwrap() && !held.remove_link("a").unwrap());
         assert_eq!(held.names().unwrap(), [".aside"]);
     }
+}
+
+#[test]
+fn what_is_no_regular_file_is_not_opened_to_see_that() {
+    let world = World::new();
+    let pipe = world.shared.join("pipe");
+    nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    let opens = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    inotify::add_watch(&opens, &pipe, inotify::WatchFlags::OPEN).unwrap();
+    let seen = || rustix::io::read(&opens, &mut [0; 1024]);
+    let folder = Folder::open(&world.shared).unwrap();
+    let opened = [
+        open(&pipe, false).map(drop),
+        open(&pipe, true).map(drop),
+        open_any(&pipe).map(drop),
+        read_any(&pipe).map(drop),
+        folder.open_file("pipe", false).map(drop),
+        folder.open_or_create("pipe", 0o600).map(drop),
+        append(&pipe, 0o600).map(drop),
+    ];
+    for (n, opened) in opened.into_iter().enumerate() {
+        let error = opened.unwrap_err();
+        assert_eq!(foreign(&error), Some(Foreign::NotRegular), "{n}: {error}");
+    }
+    assert_eq!(seen(), Err(rustix::io::Errno::AGAIN));
+    File::options().read(true).write(true).open(&pipe).unwrap();
+    assert!(seen().is_ok());
 }
 
 #[test]

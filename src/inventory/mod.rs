@@ -112,15 +112,55 @@ pub struct Image {
     pub file: PathBuf,
     /// `st_ino`. No device number: it may be another one after each start of the host.
     pub inode: u64,
+    /// What tells it from a later file with the same number.
+    #[serde(default, skip_serializing_if = "Born::is_unrecorded")]
+    pub born: Born,
     /// `st_uid`.
     pub owner: u32,
     /// The permission bits.
     pub mode: u32,
     /// `st_nlink`.
     pub links: u64,
-    /// What lies under it, from above, each with nothing under itself; `None` where that is not recorded yet.
+    /// What lies under it, from above, each with nothing under itself; `None` where an older version has not recorded
+    /// that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub below: Option<Vec<Self>>,
+}
+
+/// When a file was born, as far as that is recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Option<i64>", into = "Option<i64>")]
+pub enum Born {
+    /// An older version has not recorded it.
+    #[default]
+    Unrecorded,
+    /// The file system does not tell it.
+    Untold,
+    /// In nanoseconds since 1970 (`stx_btime`).
+    At(i64),
+}
+
+impl Born {
+    /// Whether an older version has not recorded it.
+    #[must_use]
+    pub fn is_unrecorded(&self) -> bool {
+        *self == Self::Unrecorded
+    }
+}
+
+impl From<Option<i64>> for Born {
+    fn from(born: Option<i64>) -> Self {
+        born.map_or(Self::Untold, Self::At)
+    }
+}
+
+impl From<Born> for Option<i64> {
+    fn from(born: Born) -> Self {
+        match born {
+            Born::At(nanos) => Some(nanos),
+            Born::Untold | Born::Unrecorded => None,
+        }
+    }
 }
 
 impl Image {

@@ -58,6 +58,7 @@ impl Place {
             name: name.into(),
             disks,
             overlay_ok: true,
+            accept_images: false,
         };
         import(&self.data(), &new, &Roots::default(), Timestamp::UNIX_EPOCH)
     }
@@ -163,6 +164,7 @@ fn an_image_that_may_not_be_imported_is_named_with_its_reason() {
         name: "m".into(),
         disks: one(&base, None),
         overlay_ok: true,
+        accept_images: false,
     };
     let error = import(&place.data(), &new, &roots, Timestamp::UNIX_EPOCH).unwrap_err();
     assert_eq!(error.kind, EngineErrorKind::Denied);
@@ -246,7 +248,13 @@ fn tops_outlive_the_server_and_the_definition_is_never_rewritten() {
     let (a, b) = (place.raw("a.raw"), place.raw("b.raw"));
     let machine = place.import("web-1", &[&a, &b]).unwrap();
     let written = fs::read(&machine.definition).unwrap();
-    let top = place.qcow2("top.qcow2", Some(&a));
+    let folder = format!(
+        "data/sets/{}/{}",
+        groupshot::id::SetId::from_u128(1),
+        machine.id
+    );
+    fs::create_dir_all(place.0.path().join(&folder)).unwrap();
+    let top = place.qcow2(&format!("{folder}/disk0.qcow2"), Some(&a));
     let (library, _) = place.open();
     let tops = BTreeMap::from([(
         "disk0".to_owned(),

@@ -1,8 +1,11 @@
 //! A driver with a machine of one disk, as the contract wants to handle it.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use groupshot::engine::overlay::Overlay;
 use groupshot::engine::reflink::Reflink;
@@ -10,7 +13,7 @@ use groupshot::engine::sim::{Sim, machine_id};
 use groupshot::engine::space::Reserve;
 use groupshot::engine::{Compute, Plan, Storage, Top};
 use groupshot::id::{SetId, VmId};
-use groupshot::inventory::{Disk, Format, Machine};
+use groupshot::inventory::{self, Disk, Format, Machine};
 use jiff::Timestamp;
 
 use crate::support::tools::{self, Mount};
@@ -68,6 +71,34 @@ impl Rig for SimRig {
             .filter(|f| !f.ends_with("sim/machine.toml"))
             .collect()
     }
+}
+
+/// What an import records of the image of `disk0`, with those files under it that are there.
+pub(super) fn imported(image: &Path, below: &[PathBuf]) -> BTreeMap<String, inventory::Image> {
+    let record = |file: &Path| {
+        let file = file.canonicalize().ok()?;
+        let meta = fs::metadata(&file).ok()?;
+        let born = meta.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        Some(inventory::Image {
+            named: file.clone(),
+            inode: meta.ino(),
+            born: i64::try_from(born.as_nanos()).ok().into(),
+            owner: meta.uid(),
+            mode: meta.mode() & 0o7777,
+            links: meta.nlink(),
+            below: None,
+            file,
+        })
+    };
+    let below: Vec<_> = below.iter().filter_map(|file| record(file)).collect();
+    let image = record(image).map(|image| inventory::Image {
+        below: Some(below),
+        ..image
+    });
+    image
+        .map(|image| ("disk0".to_owned(), image))
+        .into_iter()
+        .collect()
 }
 
 /// What the disk of a [`FileRig`] is.
@@ -200,11 +231,11 @@ impl Rig for FileRig {
             id: VmId::from_u128(7),
             name: "web-1".into(),
             disks: vec![disk],
-            directory: self.data.clone(),
+            directory: self.data.join("machines/7"),
             definition: self.data.join("vm.toml"),
             created: Timestamp::UNIX_EPOCH,
             overlay_ok: true,
-            images: Default::default(),
+            images: imported(&self.file(), &[self.images.join("base.raw")]),
         }
     }
     fn write(&self, top: &Top, pattern: u8) {

@@ -31,6 +31,7 @@ fn machine(data: &Path, name: &str, image: &Path) -> VmId {
         name: name.into(),
         disks: vec![disk],
         overlay_ok: true,
+        accept_images: false,
     };
     import(data, &new, &Roots::default(), Timestamp::UNIX_EPOCH)
         .unwrap()

@@ -12,7 +12,7 @@ use groupshot::id::VmId;
 use groupshot::inventory::{Disk, Format, Machine};
 use jiff::Timestamp;
 
-use super::rigs::set;
+use super::rigs::{imported, set};
 use crate::support::tools::{Mount, full};
 
 const NO_RESERVE: Reserve = Reserve {
@@ -30,11 +30,11 @@ fn machine(image: &Path) -> Machine {
             format: Format::Raw,
             size: 1 << 20,
         }],
-        directory: PathBuf::from("/"),
+        directory: image.with_file_name("machines").join("web-1"),
         definition: PathBuf::from("/"),
         created: Timestamp::UNIX_EPOCH,
         overlay_ok: true,
-        images: Default::default(),
+        images: imported(image, &[]),
     }
 }
 

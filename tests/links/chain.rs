@@ -11,7 +11,7 @@ use crate::support::tools::run;
 use crate::support::wire::{STARTED, Wire};
 
 /// A machine whose image lies on a file that somebody else may exchange.
-fn over_a_base() -> (Scene, PathBuf) {
+pub(super) fn over_a_base() -> (Scene, PathBuf) {
     let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
     let base = scene.image.with_file_name("base.raw");
     fs::write(&base, vec![6; SIZE]).unwrap();
@@ -117,39 +117,4 @@ fn a_header_that_names_another_file_hands_out_nothing_until_its_operator_agrees(
     assert_eq!(end(&wire, &taken, "accepted").state, COMPLETED);
     scene.site.wait_for_journals();
     assert_eq!(super::scene::seen(&scene.victim), before);
-}
-
-#[test]
-fn what_lies_under_images_is_recorded_at_import_and_by_the_first_start_of_this_version() {
-    if !may_run("records of chains") {
-        return;
-    }
-    let (scene, base) = over_a_base();
-    let tops = scene
-        .site
-        .data
-        .join("machines")
-        .join(&scene.machine.id)
-        .join("tops.json");
-    let below = || {
-        let tops: serde_json::Value = serde_json::from_slice(&fs::read(&tops).unwrap()).unwrap();
-        tops["images"]["disk0"]["below"].clone()
-    };
-    let imported = below();
-    let [one] = imported.as_array().unwrap().as_slice() else {
-        panic!("{imported}");
-    };
-    assert_eq!(one["file"], base.to_str().unwrap());
-    assert_eq!(one["owner"], 65_534);
-    // As an older version wrote it.
-    let text = fs::read_to_string(&tops).unwrap();
-    let mut old: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let image = old["images"]["disk0"].as_object_mut().unwrap();
-    image.remove("below");
-    let old = old.as_object_mut().unwrap();
-    old.retain(|key, _| key != "checksum");
-    fs::write(&tops, serde_json::to_vec(old).unwrap()).unwrap();
-    assert!(below().is_null());
-    drop(scene.site.serve());
-    assert_eq!(below(), imported);
 }

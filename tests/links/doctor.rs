@@ -129,13 +129,16 @@ fn the_check_up_names_each_folder_in_which_others_may_exchange_images() {
         .iter()
         .filter(|f| f["kind"] == "image-exposed")
         .collect();
-    let [finding] = exposed.as_slice() else {
+    let [above, finding] = exposed.as_slice() else {
         panic!("{}", text(&out.stdout));
     };
+    assert_eq!(above["object"], folder.parent().unwrap().to_str().unwrap());
     assert_eq!(finding["object"], folder.to_str().unwrap());
-    assert_eq!(finding["severity"], "info");
-    let told = finding["text"].as_str().unwrap();
-    assert!(told.contains("db, web") && told.contains("65534"), "{told}");
+    for finding in [above, finding] {
+        assert_eq!(finding["severity"], "info");
+        let told = finding["text"].as_str().unwrap();
+        assert!(told.contains("db, web") && told.contains("65534"), "{told}");
+    }
 }
 
 /// With a server and without. Nothing of what a foreign file holds is told, by the refusal of a set neither.

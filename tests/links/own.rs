@@ -8,7 +8,7 @@ use super::scene::{Scene, may_run, seen};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image};
 use crate::support::tools::run;
-use crate::support::wire::Wire;
+use crate::support::wire::{Job, Wire};
 
 /// A data directory in which everybody may rename.
 fn open_to_all() -> Scene {
@@ -196,8 +196,11 @@ fn nothing_is_done_in_a_folder_that_was_put_in_the_place_of_the_sets() {
         None => wire.why(&refused),
     };
     assert!(named.contains("symbolic link"), "{named}");
+    // What it has to write waits until the folder is back.
     let gone = wire.destroy(&set).unwrap();
-    super::scene::end(&wire, &gone, "destroyed");
+    let job = gone.job.as_deref().unwrap();
+    let waits = |job: &Job| job.status.contains("waits") && job.status.contains("symbolic link");
+    wire.until(job, waits).unwrap();
     scene.doctor(&["--fix", "--yes"]);
     assert_eq!((below(&copy), below(&aside)), before);
     assert_eq!(seen(&scene.image), image);

@@ -264,6 +264,7 @@ async fn what_was_imported_as_a_backing_file_is_never_written() {
             format: None,
         }],
         overlay_ok: true,
+        accept_images: false,
     };
     let data = root.path().join("data");
     let machine = import(&data, &new, &Roots::default(), Timestamp::UNIX_EPOCH).unwrap();

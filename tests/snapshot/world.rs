@@ -70,6 +70,7 @@ pub(super) async fn furnish(root: &Path, count: u8) -> World {
                 format: Some(Format::Raw),
             }],
             overlay_ok: true,
+            accept_images: false,
         };
         let roots = Roots::default();
         let machine = import(&data, &new, &roots, Timestamp::UNIX_EPOCH).unwrap();

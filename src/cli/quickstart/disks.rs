@@ -67,6 +67,7 @@ pub(super) fn machines(data_dir: &Path) -> Result<Vec<Machine>, Failure> {
             }],
             // Quickstart itself looks up the active files.
             overlay_ok: true,
+            accept_images: false,
         };
         made.push(server::import_machine(data_dir, &new, &[])?);
     }

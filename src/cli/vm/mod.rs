@@ -3,7 +3,7 @@
 mod path;
 mod set;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
@@ -48,6 +48,9 @@ pub(in crate::cli) enum Command {
         /// on: whoever starts the machine looks it up with `vm show` each time.
         #[arg(long)]
         overlay_ok: bool,
+        /// Also images over files that the owners of the images could not read: sets hold what is in them.
+        #[arg(long)]
+        accept_image: bool,
         /// Also if there is a machine of that name.
         #[arg(long)]
         allow_duplicate: bool,
@@ -96,6 +99,7 @@ pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Fail
             definition,
             config,
             overlay_ok,
+            accept_image,
             allow_duplicate,
         } => {
             let config = config.as_deref().map(Config::load).transpose()?;
@@ -106,9 +110,11 @@ pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Fail
                     name: String::new(),
                     disks: disks(images, *format),
                     overlay_ok: false,
+                    accept_images: false,
                 },
             };
             new.overlay_ok |= overlay_ok;
+            new.accept_images = *accept_image;
             if let Some(name) = name {
                 new.name.clone_from(name);
             }
@@ -172,28 +178,53 @@ fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failu
         )),
         (false, true) => {}
     }
-    let mut warned = BTreeSet::new();
+    let mut exposed = BTreeMap::new();
     for image in machine.images.values().flat_map(Image::chain) {
         if image.named != image.file {
             let (named, file) = (image.named.display(), image.file.display());
             output.note(format_args!("{named} leads to {file}, which is recorded"));
         }
-        if let Some((folder, owner, mode)) = held::exposed(&image.file)
-            && warned.insert(folder.clone())
-        {
-            output.note(format_args!(
-                "warning: others than root and the server can exchange {}: the folder {} belongs to user {owner} and \
-                 has the mode {mode:o}; what is put there later is refused unless it is a file of the same owner",
-                image.file.display(),
-                folder.display()
-            ));
+        for folder in held::exposed(&image.file, None) {
+            exposed.entry(folder).or_insert(image);
         }
     }
+    for (it, image) in exposed {
+        output.note(format_args!(
+            "warning: others than root and the server can exchange {}: the folder {} belongs to user {} and has the \
+             mode {:o}; what is put there later is refused unless it is a file of the same owner and nobody else could \
+             have put it there",
+            image.file.display(),
+            it.folder.display(),
+            it.owner,
+            it.mode
+        ));
+    }
+    lying_on(machine).iter().for_each(|line| output.note(line));
     let mut object = fields(machine);
     if let Json::Object(object) = &mut object {
         object.insert("notClonable".to_owned(), json!(ids));
     }
     output.result(object, || format!("machine `{name}` {}", machine.id))
+}
+
+/// What lies under the imported images, with the owners.
+fn lying_on(machine: &Machine) -> Vec<String> {
+    let lines = machine.images.iter().filter_map(|(disk, image)| {
+        let below = image.below.iter().flatten().map(owned);
+        let below: Vec<_> = below.collect();
+        let (image, below) = (owned(image), (!below.is_empty()).then(|| below.join(", "))?);
+        Some(format!("image of {disk}: {image}, over {below}"))
+    });
+    lines.collect()
+}
+
+/// The file with its owner, and how many names it has if that is more than one.
+fn owned(image: &Image) -> String {
+    let (file, owner) = (image.file.display(), image.owner);
+    match image.links {
+        0 | 1 => format!("{file} of user {owner}"),
+        names => format!("{file} of user {owner}, with {names} names (hard links)"),
+    }
 }
 
 /// What it means that overlays may become the active files of a machine.
@@ -264,10 +295,22 @@ fn pick_one(machines: &[Machine], wanted: &str) -> Result<Machine, Failure> {
 }
 
 fn fields(machine: &Machine) -> Json {
-    let disks = machine
-        .disks
-        .iter()
-        .map(|d| json!({"id": d.id, "file": d.file, "format": d.format.as_str(), "size": d.size}));
+    let image = |disk: &str| {
+        let chain = machine.images.get(disk).into_iter().flat_map(Image::chain);
+        let chain = chain.map(
+            |it| json!({"file": it.file, "owner": it.owner, "mode": format!("{:04o}", it.mode)}),
+        );
+        chain.collect::<Vec<_>>()
+    };
+    let disks = machine.disks.iter().map(|d| {
+        json!({
+            "id": d.id,
+            "file": d.file,
+            "format": d.format.as_str(),
+            "size": d.size,
+            "image": image(&d.id),
+        })
+    });
     json!({
         "id": machine.id.to_string(),
         "name": machine.name,
@@ -317,10 +360,15 @@ fn in_words(machine: &Machine) -> String {
             file.display()
         )
     });
+    let under: Vec<_> = lying_on(machine)
+        .iter()
+        .map(|line| format!("\n{line}"))
+        .collect();
     format!(
-        "{}\n{}\noverlays: {overlays}{silent}\n\n{}",
+        "{}\n{}\noverlays: {overlays}{silent}{}\n\n{}",
         one_line(&machine.name),
         machine.id,
+        under.concat(),
         table(&rows)
     )
 }

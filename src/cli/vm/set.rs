@@ -9,10 +9,10 @@ use serde_json::{Value as Json, json};
 
 use crate::engine::recorded::Said;
 use crate::engine::setting::{Changes, Shown};
-use crate::inventory::{Format, Image, Machine};
+use crate::inventory::{Format, Machine};
 use crate::server;
 
-use super::find;
+use super::{find, owned};
 use crate::cli::failure::Failure;
 use crate::cli::local::DataDir;
 use crate::cli::output::{Output, can_ask, confirm, one_line};
@@ -158,12 +158,23 @@ fn taken(said: &Said) -> Vec<String> {
 }
 
 fn accepted(machine: &Machine, shown: &[Shown]) -> String {
-    let told = shown.iter().map(|Shown { image, .. }| {
+    let told = shown.iter().map(|Shown { image, closed, .. }| {
         let mut told = match image.file == image.named {
-            true => one(image),
-            false => format!("{} (which leads to {})", image.named.display(), one(image)),
+            true => owned(image),
+            false => format!(
+                "{} (which leads to {})",
+                image.named.display(),
+                owned(image)
+            ),
         };
-        let below = image.below.iter().flatten().map(one);
+        let below = image
+            .below
+            .iter()
+            .flatten()
+            .map(|it| match closed.contains(&it.file) {
+                true => format!("{}, which user {} could not read", owned(it), image.owner),
+                false => owned(it),
+            });
         let below = below.collect::<Vec<_>>().join(", ");
         if !below.is_empty() {
             told.push_str(&format!(" (over {below})"));
@@ -176,15 +187,6 @@ fn accepted(machine: &Machine, shown: &[Shown]) -> String {
         one_line(&machine.name),
         told.collect::<Vec<_>>().join(", ")
     )
-}
-
-/// The file with its owner, and how many names it has if that is more than one.
-fn one(image: &Image) -> String {
-    let (file, owner) = (image.file.display(), image.owner);
-    match image.links {
-        0 | 1 => format!("{file} of user {owner}"),
-        names => format!("{file} of user {owner}, with {names} names (hard links)"),
-    }
 }
 
 fn overlays_forbidden(machine: &Machine) -> String {

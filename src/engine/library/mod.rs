@@ -252,7 +252,10 @@ impl Compute for Library {
                     Ok(old)
                 }
                 Ok(_) => Err((EngineErrorKind::Failed, io::ErrorKind::AlreadyExists.into())),
-            })
+            })?;
+        // With the file, what was recorded of images may be gone.
+        self.0.record_images(id);
+        Ok(())
     }
 
     fn roots(&self) -> Roots {

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::clock::SharedClock;
-use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, SeenTop, TOPS, Tops};
+use crate::engine::definition::{self, DEFINITION, Definition, SeenTop, TOPS, Tops};
 use crate::engine::failure::kind;
 use crate::engine::links::{self, Names};
 use crate::engine::qcow2::chain::Roots;
@@ -425,20 +425,13 @@ impl Shelf {
         {
             return false;
         }
-        let is_known = |d: &DiskEntry| {
-            let image = stored.images.get(&d.id);
-            image.is_some_and(|i| i.named == d.path && i.below.is_some())
-        };
-        let all_known = defined.disk.iter().all(is_known);
-        if all_known && stored.machine.is_some() {
+        if stored.complete && stored.machine.is_some() {
             return false;
         }
         let record = |tops: &mut Tops| {
             // Of whom the file is stands in it from now on.
             tops.machine = Some(id);
-            if !all_known {
-                tops.record_images(&defined);
-            }
+            tops.complete_images(&defined);
             Ok(())
         };
         let turned = definition::in_turn(&folder, |e| e, load, record);
@@ -517,6 +510,7 @@ impl Shelf {
             .map(|(disk, top)| (disk, (top, seen(top))))
             .collect();
         let change = |stored: &mut Tops| {
+            let before = stored.tops.clone();
             for (disk, (top, seen)) in &new {
                 stored.tops.insert((*disk).clone(), (*top).clone());
                 match seen {
@@ -526,7 +520,7 @@ impl Shelf {
             }
             // A file of ours may have taken the place of an image.
             if let Ok(defined) = Definition::load(&folder.join(DEFINITION), id) {
-                stored.record_images(&defined);
+                stored.renew_images(&defined, &before);
             }
             Ok(())
         };
@@ -594,6 +588,7 @@ mod tests {
                 name: name.into(),
                 disks: vec![disk],
                 overlay_ok: true,
+                accept_images: false,
             };
             let data = self.dir.path().join("data");
             let imported = import(&data, &new, &Roots::default(), Timestamp::UNIX_EPOCH);
@@ -656,6 +651,7 @@ mod tests {
         let tops = world.shelf.directory.join(hung.to_string()).join(TOPS);
         let mut stored = Tops::load(&tops).unwrap();
         stored.images.clear(); // of an older version
+        stored.complete = false;
         stored.save(&tops).unwrap();
         let image = world.dir.path().join("hung/a.raw");
         let (stands, other) = (

@@ -9,6 +9,7 @@ super::messages! {
     FILE_SWAPPED = "engine.file-swapped", "machine {machine}, disk {disk}: {file} is not the file that it was: {cause}; nothing was done to it";
     IMAGE_NOT_SHOWN = "engine.image-not-shown", "machine {machine}, disk {disk}: what stands at {file} is not what was shown any more; nothing was recorded; look who may rename there, then run the command again";
     IMAGE_SWAPPED = "engine.image-swapped", "machine {machine}, disk {disk}: {file} is not the image that was imported: {cause}; nothing was done to it; if it is meant, say so: groupshot vm set {machine} --accept-image";
+    IMAGE_CLOSED = "engine.image-closed", "machine {machine}, disk {disk}: {file} lies under the image, and user {owner}, whom the image belongs to, could not read it by the modes of the file and of the folders above it: he has named it in the header of his image, and sets would hold what is in it; if it is meant, say so: groupshot vm import --accept-image";
     FOLDER_SWAPPED = "engine.folder-swapped", "machine {machine}, disk {disk}: {folder} is not the folder that {file} lies in: {cause}; nothing was done in it; put the folder back and try again";
     OURS_FULL = "engine.ours-full", "machine {machine}, disk {disk}: no space left for the snapshot of {file}";
     OURS_DENIED = "engine.ours-denied", "machine {machine}, disk {disk}: the folder for the snapshot of {file} cannot be written ({cause})";
