@@ -1,15 +1,17 @@
 //! `groupshot doctor --rebuild`: what the database has lost is made again from the records of sets beside their files.
 //!
 //! ```text
-//!   look: what differs ▶ shown ▶ records that cannot be relied on are copied aside ▶ one transaction
+//!   look: what differs ▶ shown ▶ records that will be replaced are copied aside ▶ one transaction
 //! ```
 //!
-//! A row of the database gives way only to a record of a later transaction than the database holds. Killed before its
+//! A row of the database gives way only to a record of a later transaction than the database holds: one that is counted,
+//! or more than one later, as the last may have died before its commit. Killed before its
 //! transaction nothing has changed; after it there is nothing left to do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -22,7 +24,7 @@ use crate::id::{CollectionId, SetId, SnapshotId, VmId};
 use crate::inventory::{Collection, Damage, Ended, Ending, Position, Snapshot, SnapshotSet, What};
 use crate::snapshot::{Away, Differing, compare, is_changed, move_to_orphans};
 use crate::store::lock::LockError;
-use crate::store::record::{self, SETS};
+use crate::store::record::{self, SETS, SetRecord};
 use crate::store::sqlite::{Looked, OpenError, SqliteStore};
 use crate::store::{Change, State, Store};
 
@@ -35,7 +37,7 @@ pub const REBUILD_FAILPOINTS: &[&str] = &[
     "rebuild.written.after",
 ];
 
-/// Where records that cannot be relied on are copied to, below the data directory.
+/// Where records are copied to before they are replaced, below the data directory.
 const ASIDE: &str = "orphans";
 /// As whose work it stands in the history.
 const OWNER: &str = "doctor";
@@ -141,8 +143,7 @@ fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
     let state = &looked.state;
     let found = compare(data_dir, state, looked.held);
     let found = found.map_err(StartError::failed)?;
-    let held = looked.held.transactions;
-    let counted = looked.counted.unwrap_or_default();
+    let (held, counted) = (looked.held.transactions, looked.held.counted);
     let mut plan = Plan {
         told: Rebuild {
             state: RebuildState::Planned,
@@ -162,6 +163,7 @@ fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
     };
     plan.unreadable(data_dir, state, &found);
     plan.put(state, SystemClock::shared().now());
+    plan.replace(data_dir, state);
     plan.stand(data_dir, state);
     plan.told.changed = changed(&plan.sets);
     let told = &mut plan.told;
@@ -223,7 +225,6 @@ impl Plan {
             match state.sets.get(id) {
                 Some(set) => {
                     self.told.records.push((*id, set.name.clone()));
-                    self.aside.push(*id);
                 }
                 None => self.told.problems.push(format!(
                     "{} {why}, and the database does not know that set: put the record back from a backup, or move it away, and what it names is lost",
@@ -256,6 +257,20 @@ impl Plan {
                 damage.files.extend(away.files.iter().cloned());
             }
         }
+    }
+
+    /// The records of what is written that are there and say something else.
+    fn replace(&mut self, data_dir: &Path, state: &State) {
+        let lost = self.told.collections.iter();
+        let lost = lost.map(|c| (c.id, Arc::new(c.clone())));
+        let mut collections = BTreeMap::clone(&state.collections);
+        collections.extend(lost);
+        let sets = self.sets.values().filter(|set| {
+            let new = SetRecord::new(set, &collections, 0);
+            let old = record::read(data_dir, set.id);
+            old.is_some_and(|old| !old.is_ok_and(|old| old.says(&new)))
+        });
+        self.aside = sets.map(|set| set.id).collect();
     }
 
     /// Where the machines of sets that come back stand: on the snapshot of the set that their active file was made by,
@@ -349,7 +364,7 @@ fn actives(data_dir: &Path) -> BTreeMap<VmId, SetId> {
     made.collect()
 }
 
-/// Keeps a record that cannot be relied on, before it is written anew. What is no file is moved away.
+/// Keeps a record before it is written anew. What is no file is moved away.
 fn copy_aside(data_dir: &Path, set: SetId) -> io::Result<()> {
     let from = record::path(data_dir, set);
     if !from.symlink_metadata()?.is_file() {
@@ -359,7 +374,16 @@ fn copy_aside(data_dir: &Path, set: SetId) -> io::Result<()> {
     held::make_folders(&to, 2)?;
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut held::open(&from, false)?, &mut bytes)?;
-    Ok(held::replace(&to.join(record::FILE), &bytes, 0o640)?)
+    // Of two that differ both are kept.
+    let free = |name: &String| match held::read(&to.join(name)) {
+        Ok(old) => old == bytes,
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+    };
+    let numbered = (1_u32..).map(|n| format!("{}.{n}", record::FILE));
+    let mut names = std::iter::once(record::FILE.to_owned()).chain(numbered);
+    let name = names.find(free);
+    let name = name.ok_or(io::ErrorKind::AlreadyExists)?;
+    Ok(held::replace(&to.join(name), &bytes, 0o640)?)
 }
 
 fn pass(point: &str) -> Result<(), StartError> {

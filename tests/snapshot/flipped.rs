@@ -17,6 +17,7 @@ use super::world::{Left, World, furnish, group};
 /// Each set has its record.
 const HELD: Held = Held {
     transactions: 0,
+    counted: 0,
     recorded: true,
 };
 

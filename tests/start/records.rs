@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use groupshot::server::REBUILD_FAILPOINTS;
 
 use super::{REFUSED, refusal};
-use crate::support::server::{binary, run_in, text};
+use crate::support::server::{Server, binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
 use crate::support::tools::full;
 use crate::support::wire::Wire;
@@ -32,6 +32,13 @@ struct Scene {
 impl Scene {
     /// Three sets; the server is killed, so the database has a log.
     fn new() -> Self {
+        let (scene, mut server) = Self::served(true);
+        server.kill();
+        scene
+    }
+
+    /// As the server still runs; `restarted` once, after the first set.
+    fn served(restarted: bool) -> (Self, Server) {
         let site = Site::new(Ground::Host);
         let web = site.machine("web", &[Image::Raw], 1);
         let mut server = site.serve();
@@ -49,7 +56,7 @@ impl Scene {
             let set = Wire::new(&server).take(&scene.group, name);
             scene.sets.push(set);
             scene.site.wait_for_journals();
-            if n == 0 {
+            if n == 0 && restarted {
                 server.kill();
                 scene.first = scene.database();
                 server = scene.site.serve();
@@ -58,8 +65,7 @@ impl Scene {
             let byte = u8::try_from(n).unwrap() + 2;
             scene.web.write(&top, 0, (n + 1) * 8192, 8192, byte);
         }
-        server.kill();
-        scene
+        (scene, server)
     }
 
     fn database(&self) -> Vec<Option<Vec<u8>>> {
@@ -488,6 +494,90 @@ fn a_damaged_record_is_named_and_refused_and_never_deleted() {
     assert!(scene.site.tree() == before);
     fs::remove_dir_all(other.parent().unwrap()).unwrap();
     scene.assert_whole("moved away");
+}
+
+/// Where each commit in a log of SQLite ends.
+fn commits(log: &[u8]) -> Vec<usize> {
+    const HEADER: usize = 32;
+    const FRAME: usize = 24;
+    let number = |at: usize| u32::from_be_bytes(log[at..at + 4].try_into().unwrap());
+    let frame = FRAME + usize::try_from(number(8)).unwrap();
+    let frames = (HEADER..)
+        .step_by(frame)
+        .take_while(|at| at + frame <= log.len());
+    let last = frames.filter(|at| number(at + 4) != 0);
+    last.map(|at| at + frame).collect()
+}
+
+/// The log is cut after each of its commits: from nothing at all up to whole. The set in the middle is deleted, and what
+/// it kept is in the files of the next one.
+#[test]
+fn no_cut_of_the_log_changes_a_set_that_is_still_there() {
+    if !full("a log that is cut anywhere") {
+        return;
+    }
+    let (scene, mut server) = Scene::served(false);
+    let gone = Wire::new(&server).destroy(&scene.sets[1]).unwrap();
+    let gone = Wire::new(&server).end(&gone.job.unwrap()).unwrap();
+    assert_eq!(gone.state, 7);
+    scene.site.wait_for_journals();
+    server.kill();
+    let whole = scene.database();
+    let log = whole[1].clone().unwrap();
+    let still = [0, 2].map(|n| (n, fs::read(scene.record(n)).unwrap()));
+    let said = |bytes: &[u8]| -> serde_json::Value {
+        let record: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        record["set"].clone()
+    };
+    let ends = commits(&log);
+    assert!(ends.len() > 9, "{ends:?}");
+    for end in std::iter::once(0).chain(ends) {
+        let what = format!("{end} of {} bytes", log.len());
+        scene.put_database(&[
+            whole[0].clone(),
+            Some(log[..end].to_vec()),
+            whole[2].clone(),
+        ]);
+        let out = scene.rebuild(&["--yes"]);
+        let told = text(&out.stdout).to_owned() + &text(&out.stderr);
+        assert!(out.status.success(), "{what}: {told}");
+        for (n, bytes) in &still {
+            let now = fs::read(scene.record(*n)).unwrap();
+            assert_eq!(said(&now), said(bytes), "{what}: {told}");
+        }
+        let mut server = scene.site.serve();
+        let shown = Wire::new(&server).shown().unwrap();
+        for (n, bytes) in &still {
+            let set = &shown.sets[&scene.sets[*n]];
+            assert!(!set.is_damaged(), "{what}: {set:?}");
+            assert_holds(&set.members[0].disks["disk0"], &scene.holds[*n], &what);
+            fs::write(scene.record(*n), bytes).unwrap();
+        }
+        scene.assert_active(&what);
+        server.kill();
+        let _of_the_deleted = fs::remove_file(scene.record(1));
+    }
+}
+
+/// Whatever a rebuild writes over is kept.
+#[test]
+fn every_record_that_a_rebuild_replaces_is_copied_aside() {
+    if !full("records that are replaced") {
+        return;
+    }
+    let scene = Scene::new();
+    let folder = scene.site.data.join("sets").join(&scene.sets[0]);
+    let before = fs::read(scene.record(1)).unwrap();
+    fs::rename(folder.join(&scene.web.id), scene.site.data.join("away")).unwrap();
+    scene.rebuilds("a file that is away");
+    let aside = scene.site.data.join("orphans").join(&scene.sets[1]);
+    assert_ne!(fs::read(scene.record(1)).unwrap(), before);
+    assert_eq!(fs::read(aside.join("set.json")).unwrap(), before);
+    // And what is there is not written over.
+    fs::write(scene.record(1), "half").unwrap();
+    scene.rebuilds("a damaged record");
+    assert_eq!(fs::read(aside.join("set.json")).unwrap(), before);
+    assert_eq!(fs::read(aside.join("set.json.1")).unwrap(), b"half");
 }
 
 /// The database comes back as it was before a delete: what the set kept is merged away.
