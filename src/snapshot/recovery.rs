@@ -93,15 +93,15 @@ pub enum RecoveryError {
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
     /// A journal that cannot be understood.
-    #[error("{0} {1}")]
+    #[error("{0} {1}{way}", way = way_out(.0, *.1))]
     Unreadable(PathBuf, Unreadable),
     /// What stands under the name of a spare journal is neither empty nor a journal.
     #[error("{0} {1}; {WAY_OUT}")]
     Spare(PathBuf, String),
     /// A journal without the record of its commit, though what that commits is there.
     #[error(
-        "{0} is damaged: its last record is missing, although what it commits has been done; put the journal back from a backup, or move it away and run `groupshot doctor --rebuild --data-dir {here}`",
-        here = above(.0).display()
+        "{0} is damaged: its last record is missing, although what it commits has been done; {way}",
+        way = put_back(.0)
     )]
     Shortened(PathBuf),
     /// Two journals claim the same machine.
@@ -110,6 +110,20 @@ pub enum RecoveryError {
     /// The store or a journal broke down meanwhile.
     #[error("{0}")]
     Broken(String),
+}
+
+fn put_back(journal: &Path) -> String {
+    let here = above(journal).display();
+    format!(
+        "put the journal back from a backup, or move it away and run `groupshot doctor --rebuild --data-dir {here}`"
+    )
+}
+
+fn way_out(journal: &Path, what: Unreadable) -> String {
+    match what {
+        Unreadable::Version(_) => String::new(), // it says itself what to do
+        Unreadable::Foreign | Unreadable::Damaged(_) => format!("; {}", put_back(journal)),
+    }
 }
 
 /// The data directory of a journal.
