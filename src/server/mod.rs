@@ -89,7 +89,7 @@ impl From<EngineError> for StartError {
 impl From<RecoveryError> for StartError {
     fn from(error: RecoveryError) -> Self {
         match error {
-            RecoveryError::Spare(..) => Self::Refused(error.to_string()),
+            RecoveryError::Spare(..) | RecoveryError::Older(..) => Self::Refused(error.to_string()),
             other => Self::failed(other),
         }
     }

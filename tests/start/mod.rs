@@ -9,6 +9,7 @@ use crate::support::server::{Options, Server, run_in, text};
 use crate::support::site::{Ground, Image, Site, assert_holds, is_spare};
 use crate::support::wire::Wire;
 
+mod journals;
 mod old;
 mod records;
 
