@@ -227,20 +227,31 @@ fn take_store(data_dir: &Path) -> Result<SqliteStore, StartError> {
 /// # Errors
 /// [`StartError::Refused`].
 fn require_database(data_dir: &Path) -> Result<(), StartError> {
+    if !lacks_database(data_dir) {
+        return Ok(());
+    }
+    let rebuilt = records::any(data_dir).then(|| {
+        format!(
+            "; or rebuild it from the records of the sets with `groupshot doctor --rebuild --data-dir {}`",
+            data_dir.display()
+        )
+    });
+    Err(StartError::Refused(format!(
+        "{} is missing or empty, and sets/ holds files of snapshot sets: put the database back{}; or, to start empty, move sets/ away",
+        data_dir.join(sqlite::FILE).display(),
+        rebuilt.unwrap_or_default()
+    )))
+}
+
+/// Whether there are files of snapshot sets and no database.
+fn lacks_database(data_dir: &Path) -> bool {
     let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
     let members = entries(data_dir.join("sets")).flat_map(|set| entries(set.path()));
     // What lies in the folders of machines, and records of sets.
     let mut files = members.flat_map(|member| entries(member.path()).chain([member]));
     let file = data_dir.join(sqlite::FILE);
     let there = file.metadata().is_ok_and(|m| m.len() > 0);
-    match there || !files.any(|file| file.path().is_file()) {
-        true => Ok(()),
-        false => Err(StartError::Refused(format!(
-            "{} is missing or empty, and sets/ holds files of snapshot sets: put the database back; or rebuild it from the records of the sets with `groupshot doctor --rebuild --data-dir {}`; or, to start empty, move sets/ away",
-            file.display(),
-            data_dir.display()
-        ))),
-    }
+    !there && files.any(|file| file.path().is_file())
 }
 
 /// Has a server ever run on the data directory? It may have made anything there since.

@@ -28,7 +28,7 @@ use crate::store::record::{self, SETS, SetRecord};
 use crate::store::sqlite::{Looked, OpenError, SqliteStore};
 use crate::store::{Change, State, Store};
 
-use super::{StartError, existing_data_dir, identity};
+use super::{StartError, existing_data_dir, identity, lacks_database};
 
 /// Every fail point, in the order in which they are passed; those of the store between the last two.
 pub const REBUILD_FAILPOINTS: &[&str] = &[
@@ -169,6 +169,12 @@ fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
     let told = &mut plan.told;
     if plan.sets.is_empty() && told.behind.is_none() {
         told.state = RebuildState::Whole;
+        if told.problems.is_empty() && lacks_database(data_dir) {
+            told.problems.push(format!(
+                "there is no database, and no record tells of the snapshot sets that the files in {} are of: put one or the other back from a backup; or, to start empty, move {SETS}/ away",
+                data_dir.join(SETS).display()
+            ));
+        }
     }
     Ok(plan)
 }

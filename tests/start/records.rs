@@ -455,6 +455,39 @@ fn a_set_that_nothing_knows_any_more_is_told_and_keeps_its_files_until_it_is_giv
     scene.assert_active("given up");
 }
 
+/// Neither database nor records nor copies of definitions: only images are left.
+#[test]
+fn where_nothing_can_be_made_again_a_rebuild_says_so_and_no_start_asks_for_one() {
+    if !full("sets of which only images are left") {
+        return;
+    }
+    let scene = Scene::new();
+    for n in 0..3 {
+        let folder = scene.record(n).with_file_name(&scene.web.id);
+        fs::remove_file(folder.join("vm.toml")).unwrap();
+        fs::remove_file(scene.record(n)).unwrap();
+    }
+    scene.put_database(&[None, None, None]);
+    let before = scene.site.tree();
+    for args in [&[][..], &["--yes"]] {
+        let out = scene.rebuild(args);
+        let said = text(&out.stdout).to_owned() + &text(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{args:?}: {said}");
+        let sets = scene.site.data.join("sets");
+        for part in [
+            "nothing to rebuild",
+            sets.to_str().unwrap(),
+            "move sets/ away",
+        ] {
+            assert!(said.contains(part), "{args:?}: {part}: {said}");
+        }
+    }
+    let line = refusal(&scene.site, &[], REFUSED);
+    assert!(line.contains("move sets/ away"), "{line}");
+    assert!(!line.contains("--rebuild"), "{line}");
+    assert!(scene.site.tree() == before);
+}
+
 #[test]
 fn a_damaged_record_is_named_and_refused_and_never_deleted() {
     if !full("damaged records") {
