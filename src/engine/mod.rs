@@ -265,6 +265,13 @@ pub struct Revert {
 }
 
 impl Revert {
+    /// Whether the active file stands where the new one was made, as nothing but the exchange of the two leaves it.
+    /// Blocks.
+    #[must_use]
+    pub fn is_exchanged(&self) -> bool {
+        revert::is_exchanged(self)
+    }
+
     /// The active file before the revert.
     #[must_use]
     pub fn old_top(&self) -> Top {

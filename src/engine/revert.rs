@@ -273,6 +273,13 @@ pub(crate) fn exchange(revert: &Revert) -> Result<(), EngineError> {
     folder.sync().and_then(|()| ours.sync()).map_err(io)
 }
 
+/// Whether both have changed places.
+pub(crate) fn is_exchanged(revert: &Revert) -> bool {
+    let there = || new_file(revert)?.look();
+    let is_old = |it: held::Identity| it.inode == revert.seen.inode;
+    revert.in_place.is_some() && there().is_ok_and(|it| it.is_some_and(is_old))
+}
+
 /// Removes the safety copy of a revert in place. The new file of another is the active one and stays.
 pub(crate) fn settle(revert: &Revert) -> Result<(), EngineError> {
     match revert.in_place {

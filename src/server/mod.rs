@@ -94,7 +94,7 @@ impl StartError {
     fn recovery(data_dir: &Path, error: RecoveryError) -> Self {
         match error {
             RecoveryError::Io(file, source) => Self::file(data_dir, &file, &source),
-            RecoveryError::Spare(..) => Self::Refused(error.to_string()),
+            RecoveryError::Spare(..) | RecoveryError::Older(..) => Self::Refused(error.to_string()),
             other => Self::failed(other),
         }
     }
@@ -272,6 +272,27 @@ fn take_store(data_dir: &Path) -> Result<SqliteStore, StartError> {
 /// # Errors
 /// [`StartError::Refused`].
 fn require_database(data_dir: &Path) -> Result<(), StartError> {
+    if !lacks_database(data_dir)? {
+        return Ok(());
+    }
+    let rebuilt = records::any(data_dir).then(|| {
+        format!(
+            "; or rebuild it from the records of the sets with `groupshot doctor --rebuild --data-dir {}`",
+            data_dir.display()
+        )
+    });
+    Err(StartError::Refused(format!(
+        "{} is missing or empty, and sets/ holds files of snapshot sets: put the database back{}; or, to start empty, move sets/ away",
+        data_dir.join(sqlite::FILE).display(),
+        rebuilt.unwrap_or_default()
+    )))
+}
+
+/// Whether there are files of snapshot sets and no database.
+///
+/// # Errors
+/// The database cannot be looked at.
+fn lacks_database(data_dir: &Path) -> Result<bool, StartError> {
     let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
     let members = entries(data_dir.join(held::SETS)).flat_map(|set| entries(set.path()));
     // What lies in the folders of machines, and records of sets.
@@ -282,14 +303,7 @@ fn require_database(data_dir: &Path) -> Result<(), StartError> {
         Err(e) => return Err(StartError::file(data_dir, &file, &e)),
         Ok(there) => there.len() > 0,
     };
-    match there || !files.any(|file| file.path().is_file()) {
-        true => Ok(()),
-        false => Err(StartError::Refused(format!(
-            "{} is missing or empty, and sets/ holds files of snapshot sets: put the database back; or rebuild it from the records of the sets with `groupshot doctor --rebuild --data-dir {}`; or, to start empty, move sets/ away",
-            file.display(),
-            data_dir.display()
-        ))),
-    }
+    Ok(!there && files.any(|file| file.path().is_file()))
 }
 
 /// Has a server ever run on the data directory? It may have made anything there since.

@@ -1,15 +1,17 @@
 //! `groupshot doctor --rebuild`: what the database has lost is made again from the records of sets beside their files.
 //!
 //! ```text
-//!   look: what differs ▶ shown ▶ records that cannot be relied on are copied aside ▶ one transaction
+//!   look: what differs ▶ shown ▶ records that will be replaced are copied aside ▶ one transaction
 //! ```
 //!
-//! A row of the database gives way only to a record of a later transaction than the database holds. Killed before its
+//! A row of the database gives way only to a record of a later transaction than the database holds: one that is counted,
+//! or more than one later, as the last may have died before its commit. Killed before its
 //! transaction nothing has changed; after it there is nothing left to do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -22,11 +24,11 @@ use crate::id::{CollectionId, SetId, SnapshotId, VmId};
 use crate::inventory::{Collection, Damage, Ended, Ending, Position, Snapshot, SnapshotSet, What};
 use crate::snapshot::{Away, Differing, compare, is_changed, move_to_orphans};
 use crate::store::lock::LockError;
-use crate::store::record::{self, SETS};
+use crate::store::record::{self, SETS, SetRecord};
 use crate::store::sqlite::{Looked, OpenError, SqliteStore};
 use crate::store::{Change, State, Store};
 
-use super::{StartError, existing_data_dir, identity};
+use super::{StartError, existing_data_dir, identity, lacks_database};
 
 /// Every fail point, in the order in which they are passed; those of the store between the last two.
 pub const REBUILD_FAILPOINTS: &[&str] = &[
@@ -35,7 +37,7 @@ pub const REBUILD_FAILPOINTS: &[&str] = &[
     "rebuild.written.after",
 ];
 
-/// Where records that cannot be relied on are copied to, below the data directory.
+/// Where records are copied to before they are replaced, below the data directory.
 const ASIDE: &str = "orphans";
 /// As whose work it stands in the history.
 const OWNER: &str = "doctor";
@@ -140,8 +142,7 @@ fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
     let state = &looked.state;
     let found = compare(data_dir, state, looked.held);
     let found = found.map_err(|e| StartError::io(data_dir, &e))?;
-    let held = looked.held.transactions;
-    let counted = looked.counted.unwrap_or_default();
+    let (held, counted) = (looked.held.transactions, looked.held.counted);
     let mut plan = Plan {
         told: Rebuild {
             state: RebuildState::Planned,
@@ -161,11 +162,18 @@ fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
     };
     plan.unreadable(data_dir, state, &found);
     plan.put(state, SystemClock::shared().now());
+    plan.replace(data_dir, state)?;
     plan.stand(data_dir, state);
     plan.told.changed = changed(&plan.sets);
     let told = &mut plan.told;
     if plan.sets.is_empty() && told.behind.is_none() {
         told.state = RebuildState::Whole;
+        if told.problems.is_empty() && lacks_database(data_dir)? {
+            told.problems.push(format!(
+                "there is no database, and no record tells of the snapshot sets that the files in {} are of: put one or the other back from a backup; or, to start empty, move {SETS}/ away",
+                data_dir.join(SETS).display()
+            ));
+        }
     }
     Ok(plan)
 }
@@ -222,7 +230,6 @@ impl Plan {
             match state.sets.get(id) {
                 Some(set) => {
                     self.told.records.push((*id, set.name.clone()));
-                    self.aside.push(*id);
                 }
                 None => self.told.problems.push(format!(
                     "{} {why}, and the database does not know that set: put the record back from a backup, or move it away, and what it names is lost",
@@ -255,6 +262,25 @@ impl Plan {
                 damage.files.extend(away.files.iter().cloned());
             }
         }
+    }
+
+    /// The records of what is written that are there and say something else.
+    ///
+    /// # Errors
+    /// One cannot be read.
+    fn replace(&mut self, data_dir: &Path, state: &State) -> Result<(), StartError> {
+        let lost = self.told.collections.iter();
+        let lost = lost.map(|c| (c.id, Arc::new(c.clone())));
+        let mut collections = BTreeMap::clone(&state.collections);
+        collections.extend(lost);
+        for set in self.sets.values() {
+            let new = SetRecord::new(set, &collections, 0);
+            let old = record::read(data_dir, set.id).map_err(|e| StartError::io(data_dir, &e))?;
+            if old.is_some_and(|old| !old.is_ok_and(|old| old.says(&new))) {
+                self.aside.push(set.id);
+            }
+        }
+        Ok(())
     }
 
     /// Where the machines of sets that come back stand: on the snapshot of the set that their active file was made by,
@@ -348,7 +374,7 @@ fn actives(data_dir: &Path) -> BTreeMap<VmId, SetId> {
     made.collect()
 }
 
-/// Keeps a record that cannot be relied on, before it is written anew. What is no file is moved away.
+/// Keeps a record before it is written anew. What is no file is moved away.
 fn copy_aside(data_dir: &Path, set: SetId) -> io::Result<()> {
     let from = record::path(data_dir, set);
     if !from.symlink_metadata()?.is_file() {
@@ -358,7 +384,16 @@ fn copy_aside(data_dir: &Path, set: SetId) -> io::Result<()> {
     held::make_folders(&to, 2)?;
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut held::open(&from, false)?, &mut bytes)?;
-    Ok(held::replace(&to.join(record::FILE), &bytes, 0o640)?)
+    // Of two that differ both are kept.
+    let free = |name: &String| match held::read(&to.join(name)) {
+        Ok(old) => old == bytes,
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+    };
+    let numbered = (1_u32..).map(|n| format!("{}.{n}", record::FILE));
+    let mut names = std::iter::once(record::FILE.to_owned()).chain(numbered);
+    let name = names.find(free);
+    let name = name.ok_or(io::ErrorKind::AlreadyExists)?;
+    Ok(held::replace(&to.join(name), &bytes, 0o640)?)
 }
 
 fn pass(point: &str) -> Result<(), StartError> {

@@ -115,6 +115,13 @@ pub(super) fn sound(data_dir: &Path) -> Result<(), StartError> {
     refuse(data_dir, &differing.before_recovery())
 }
 
+/// Whether there are any records, or what stands in their place.
+pub(super) fn any(data_dir: &Path) -> bool {
+    let sets = std::fs::read_dir(data_dir.join(record::SETS));
+    let mut sets = sets.into_iter().flatten().flatten();
+    sets.any(|set| set.path().join(record::FILE).symlink_metadata().is_ok())
+}
+
 fn named(data_dir: &Path, error: OpenError) -> StartError {
     match error {
         OpenError::Behind { .. } => StartError::Refused(match lost(data_dir) {

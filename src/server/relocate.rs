@@ -301,7 +301,13 @@ fn begun(data_dir: &Path) -> Result<Option<Plan>, StartError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| StartError::file(data_dir, &file, &e))?,
     };
-    let plan: Plan = document::read(&bytes).map_err(|e| failed(&e))?.body;
+    let plan = document::read::<Plan>(&bytes).map_err(|e| {
+        StartError::Failed(format!(
+            "{} {e}: a relocation was begun, and what of it is written is not known; put the file back from a backup, or move it away and give the same command again (`groupshot relocate --data-dir {} --apply` with every --from, and with --here where that was given), which finds what still names the old places; frozen files that were written already count as changed then, until `groupshot doctor --fix` accepts them",
+            file.display(),
+            data_dir.display()
+        ))
+    })?.body;
     match plan.format {
         FORMAT | OLD_FORMAT => Ok(Some(plan)),
         other => Err(failed(&format!(

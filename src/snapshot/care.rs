@@ -404,7 +404,7 @@ fn inodes_of(core: &Core, file: &Path, machine: VmId) -> Result<Vec<u64>, Refuse
 
 type Told = (PathBuf, Result<Box<Intent>, String>);
 
-/// Every journal with its first record. One without a whole record is of nothing that was begun.
+/// Every journal with its first record. A spare without a whole record is of nothing that was begun.
 pub(crate) fn journals(core: &Core) -> io::Result<Vec<Told>> {
     journals_in(&core.journals())
 }
@@ -508,7 +508,7 @@ fn journals_in(folder: &Path) -> io::Result<Vec<Told>> {
             }
             bytes => bytes.map_err(|e| at(&path, &e))?,
         };
-        match journal::read(&bytes) {
+        match journal::read_file(&path, &bytes) {
             Ok((records, _)) => {
                 if let Some(Record::Intent(intent)) = records.into_iter().next() {
                     found.push((path, Ok(intent)));

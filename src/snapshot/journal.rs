@@ -5,8 +5,9 @@
 //!   "GSHOTJ" version:u16le  ( length:u32le  first 8 bytes of SHA-256(json)  json )*
 //! ```
 //!
-//! Every append is fsynced before the next one begins, so only the last record can be torn. A torn tail
-//! never happened; a broken record before others is damage that a person must look at.
+//! Every append is fsynced before the next one begins, so only the last record can be torn: sectors of it were never
+//! written, or its end is not there. A torn tail never happened; anything else that is no record is damage that a person
+//! must look at. A file gets the name of its job when its first record is on the disk, so without one it is damaged too.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,6 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -23,6 +25,7 @@ use crate::engine::Stamp;
 use crate::held::{self, Folder, Identity, Origin};
 use crate::id::{JobId, VmId};
 use crate::inventory::JobError;
+use crate::snapshot::spares::{is_spare, spare_of};
 use crate::snapshot::{apply, create, destroy, export};
 
 const MAGIC: &[u8; 6] = b"GSHOTJ";
@@ -30,6 +33,10 @@ const VERSION: u16 = 1;
 const HEADER: usize = MAGIC.len() + size_of::<u16>();
 const FRAME: usize = size_of::<u32>() + CHECKSUM;
 const CHECKSUM: usize = 8;
+/// What a disk writes whole or not at all.
+const SECTOR: usize = 512;
+/// How the content of every record begins.
+const BEGIN: &[u8] = b"{\"record\":";
 
 /// One line of the story.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +109,19 @@ pub enum Intent {
     Export(export::Intent),
     /// A set is destroyed, or one of its snapshots.
     Destroy(destroy::Intent),
+}
+
+impl Intent {
+    /// Its job.
+    #[must_use]
+    pub fn job(&self) -> JobId {
+        match self {
+            Self::Create(it) => it.set.job,
+            Self::Apply(it) => it.job,
+            Self::Export(it) => it.job,
+            Self::Destroy(it) => it.job,
+        }
+    }
 }
 
 /// A record could not be made durable.
@@ -177,25 +197,27 @@ impl Journal {
         let named = spare.is_some();
         let (file, name) = match spare {
             Some(spare) => spare,
-            None => (
-                folder.create_new(&own, 0o640).map_err(refused)?,
-                own.clone(),
-            ),
+            None => {
+                let name = OsString::from(spare_of(job));
+                (folder.create_new(&name, 0o640).map_err(refused)?, name)
+            }
         };
         if let Err(e) = file.write_all_at(&bytes, 0) {
             let _ = folder.remove_file(&name);
             return Err(refused(e));
         }
+        let broken = |e| WriteError::Broken(folder.path().join(&own), e);
         let synced = match named {
             true => file.sync_data(),
-            false => file.sync_all().and_then(|()| folder.sync()),
+            false => file.sync_all(),
         };
-        synced.map_err(|e| WriteError::Broken(folder.path().join(&name), e))?;
+        synced.map_err(broken)?;
         // For whoever looks into the folder; what counts is durable under either name.
-        let name = match named && folder.rename_new(&name, &folder, &own).is_ok() {
-            true => own,
-            false => name,
-        };
+        let renamed = folder.rename_new(&name, &folder, &own).is_ok();
+        if !named {
+            folder.sync().map_err(broken)?;
+        }
+        let name = if renamed { own } else { name };
         Ok(Self {
             path: folder.path().join(&name),
             folder,
@@ -215,7 +237,7 @@ impl Journal {
         let mut file = folder.open_file(&name, true)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        Ok(read(&bytes).map(|(records, length)| {
+        Ok(read_file(path, &bytes).map(|(records, length)| {
             let journal = Self {
                 path: path.to_owned(),
                 folder,
@@ -235,15 +257,23 @@ impl Journal {
         let refused = |e| WriteError::Refused(self.path.clone(), e);
         let broken = |e| WriteError::Broken(self.path.clone(), e);
         let bytes = frame(record).map_err(refused)?;
-        // A torn tail, of a dead process or of a write that failed, must not stand behind the new record.
-        self.file.set_len(self.length).map_err(refused)?;
+        // A torn tail of a dead process must not stand behind the new record, nor parts of it in its place.
+        if self.file.metadata().map_err(refused)?.len() != self.length {
+            self.shorten().map_err(broken)?;
+        }
         if let Err(e) = self.file.write_all_at(&bytes, self.length) {
-            self.file.set_len(self.length).map_err(broken)?;
+            self.shorten().map_err(broken)?;
             return Err(refused(e));
         }
         self.file.sync_data().map_err(broken)?;
         self.length += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         Ok(())
+    }
+
+    /// Takes away what is behind the last record, durably.
+    fn shorten(&self) -> io::Result<()> {
+        self.file.set_len(self.length)?;
+        self.file.sync_all()
     }
 
     /// Removes the file: the operation is over. May be repeated.
@@ -264,6 +294,18 @@ pub(crate) fn is_too_short(length: u64) -> bool {
     usize::try_from(length).is_ok_and(|length| length <= HEADER + FRAME)
 }
 
+/// [`read`] for a file of this name: only a spare is without a first record.
+///
+/// # Errors
+/// [`Unreadable`].
+pub(crate) fn read_file(path: &Path, bytes: &[u8]) -> Result<(Vec<Record>, usize), Unreadable> {
+    let (records, length) = read(bytes)?;
+    match records.is_empty() && !is_spare(path) {
+        true => Err(Unreadable::Damaged(length)),
+        false => Ok((records, length)),
+    }
+}
+
 /// The records of a journal file and the length of what is whole. Fuzzed.
 ///
 /// # Errors
@@ -271,10 +313,12 @@ pub(crate) fn is_too_short(length: u64) -> bool {
 pub fn read(bytes: &[u8]) -> Result<(Vec<Record>, usize), Unreadable> {
     let begun = bytes.iter().zip(header()).take_while(|(a, b)| **a == *b);
     let begun = begun.count();
-    if begun < HEADER && bytes.get(begun..).is_none_or(all_zero) {
+    let blank = begun < HEADER && bytes.get(begun..).is_none_or(all_zero);
+    if blank || (begun == 0 && sectors(bytes, 0).next().is_some_and(all_zero) && is_torn(bytes, 0))
+    {
         return Ok((Vec::new(), 0)); // torn in the first write
     }
-    let (head, mut rest) = bytes.split_at_checked(HEADER).ok_or(Unreadable::Foreign)?;
+    let (head, _) = bytes.split_at_checked(HEADER).ok_or(Unreadable::Foreign)?;
     let Some(version) = head.strip_prefix(MAGIC) else {
         return Err(Unreadable::Foreign);
     };
@@ -284,20 +328,53 @@ pub fn read(bytes: &[u8]) -> Result<(Vec<Record>, usize), Unreadable> {
     }
     let mut records = Vec::new();
     let mut at = HEADER;
-    while let Some((sum, json, after)) = split_frame(rest) {
-        if *sum != checksum(json) {
-            let last = all_zero(after);
-            return last.then_some((records, at)).ok_or(Unreadable::Damaged(at));
-        }
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        let Some((json, length)) = whole_frame(rest) else {
+            let torn = is_torn(bytes, at);
+            return torn.then_some((records, at)).ok_or(Unreadable::Damaged(at));
+        };
         let record = serde_json::from_slice(json).map_err(|_| Unreadable::Damaged(at))?;
         if records.is_empty() != matches!(record, Record::Intent(_)) {
             return Err(Unreadable::Damaged(at));
         }
         records.push(record);
-        at += rest.len() - after.len();
-        rest = after;
+        at += length;
     }
     Ok((records, at))
+}
+
+/// Whether what begins here is what a power cut leaves of one record, and not a record that was changed: no whole one
+/// follows, and sectors of it were never written or its end is not there.
+fn is_torn(bytes: &[u8], at: usize) -> bool {
+    let tail = bytes.get(at..).unwrap_or_default();
+    let mut later = (1..tail.len()).filter_map(|n| tail.get(n..));
+    if later.any(|later| whole_frame(later).is_some()) {
+        return false;
+    }
+    tail.len() < FRAME
+        || tail.ends_with(&[0])
+        || sectors(bytes, at).any(all_zero)
+        || (split_frame(tail).is_none() && !tail.get(FRAME..).is_some_and(begins_whole))
+}
+
+/// What lies in each sector from this place on.
+fn sectors(bytes: &[u8], at: usize) -> impl Iterator<Item = &[u8]> {
+    let tail = bytes.get(at..).unwrap_or_default();
+    let (first, rest) = tail.split_at((SECTOR - at % SECTOR).min(tail.len()));
+    std::iter::once(first).chain(rest.chunks(SECTOR))
+}
+
+/// Whether a whole document of JSON stands there, whatever follows.
+fn begins_whole(bytes: &[u8]) -> bool {
+    let mut read = serde_json::Deserializer::from_slice(bytes).into_iter::<IgnoredAny>();
+    read.next().is_some_and(|one| one.is_ok())
+}
+
+/// The content of a frame with a right checksum, and the length of all of it.
+fn whole_frame(bytes: &[u8]) -> Option<(&[u8], usize)> {
+    let (sum, json, after) = split_frame(bytes)?;
+    let plausible = json.starts_with(BEGIN) && *sum == checksum(json);
+    plausible.then_some((json, bytes.len() - after.len()))
 }
 
 fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
@@ -414,6 +491,81 @@ mod tests {
             let mut zeroed = bytes[..cut].to_vec();
             zeroed.resize(whole, 0);
             assert_eq!(read(&zeroed).unwrap().0.len(), expected, "zero from {cut}");
+        }
+    }
+
+    /// A journal whose last record lies in many sectors, and where that begins.
+    fn long(name: &str) -> (Vec<u8>, usize) {
+        let mut bytes = header();
+        let mut first = intent();
+        if let Intent::Create(it) = &mut first {
+            it.set.name = name.into();
+        }
+        bytes.extend(frame(&Record::Intent(Box::new(first))).unwrap());
+        let at = bytes.len();
+        let now = Timestamp::UNIX_EPOCH;
+        let times = (0..12).map(|n| (VmId::from_u128(n), now)).collect();
+        let seals = BTreeMap::new();
+        bytes.extend(frame(&Record::Cut { times, seals }).unwrap());
+        (bytes, at)
+    }
+
+    #[test]
+    fn whatever_sectors_of_the_last_record_are_lost_it_never_happened() {
+        // Wherever it begins in a sector, its length too.
+        for shift in 0..SECTOR {
+            let (bytes, at) = long(&"n".repeat(shift));
+            let sectors = at / SECTOR..=(bytes.len() - 1) / SECTOR;
+            for lost in 1..1_u32 << sectors.clone().count() {
+                let mut torn = bytes.clone();
+                for (n, sector) in sectors.clone().enumerate() {
+                    if lost & 1 << n != 0 {
+                        let end = bytes.len().min((sector + 1) * SECTOR);
+                        torn[at.max(sector * SECTOR)..end].fill(0);
+                    }
+                }
+                let (records, length) = read(&torn).unwrap();
+                assert_eq!((records.len(), length), (1, at), "{shift}: {lost:b}");
+            }
+        }
+        // Of the first record, with the head of the file.
+        let (mut bytes, at) = long(&"n".repeat(3 * SECTOR));
+        bytes.truncate(at);
+        bytes[..SECTOR].fill(0);
+        assert_eq!(read(&bytes), Ok((Vec::new(), 0)));
+    }
+
+    #[test]
+    fn no_flipped_bit_is_taken_for_a_torn_tail() {
+        let (_folder, _, short) = written();
+        for bytes in [short, long("n").0, long(&"n".repeat(600)).0] {
+            // Every one in heads, and one of each byte elsewhere.
+            let json = |byte: u8| (b' '..=b'~').contains(&byte);
+            let bits =
+                (0..bytes.len() * 8).filter(|bit| !json(bytes[bit / 8]) || bit % 8 == bit / 8 % 8);
+            for bit in bits {
+                let mut flipped = bytes.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                let read = read(&flipped);
+                assert!(
+                    read.is_err(),
+                    "bit {bit}: {} records",
+                    read.unwrap().0.len()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn without_its_first_record_a_journal_that_has_a_name_is_damaged() {
+        let (folder, path, bytes) = written();
+        for cut in [0, 3, HEADER, HEADER + 5, HEADER + FRAME + 9] {
+            let spare = folder.path().join("spare-3.log");
+            fs::write(&spare, &bytes[..cut]).unwrap();
+            assert_eq!(Journal::open(&spare).unwrap().unwrap().1, []);
+            fs::write(&path, &bytes[..cut]).unwrap();
+            let what = Journal::open(&path).unwrap().unwrap_err();
+            assert!(matches!(what, Unreadable::Damaged(_)), "{cut}: {what}");
         }
     }
 

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
-use crate::engine::EngineError;
 use crate::engine::failure::At;
-use crate::id::{JobId, SetId};
+use crate::engine::{EngineError, Top};
+use crate::id::{JobId, SetId, VmId};
+use crate::inventory::Disk;
 use crate::snapshot::core::Core;
 use crate::snapshot::journal::{Intent, Record};
 use crate::snapshot::members::{Mode, Resource};
@@ -77,6 +78,12 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
         Ok(false)
     }
 
+    /// Whether the machines stand where this one may have left them behind its commit, and what it has captured is there:
+    /// asked where the database does not know it, as it may be long over. Blocks.
+    fn fits(&self, _: &Core) -> bool {
+        true
+    }
+
     /// Adds every file that it makes or keeps, by every name that the file may have meanwhile.
     fn names(&self, named: &mut BTreeSet<PathBuf>);
 
@@ -94,6 +101,23 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     /// The last status of the job and the changes that stand in one commit with its end; `None` if this or
     /// a dead process came so far.
     fn publish(&self, state: &State) -> Option<(Text, Vec<Change>)>;
+}
+
+/// Whether each of these disks has the active file that it had, or that it gets. A machine that is gone stands nowhere.
+pub(crate) fn stands<'a>(
+    core: &Core,
+    machine: VmId,
+    mut old: impl Iterator<Item = &'a Disk>,
+    new: &BTreeMap<String, Top>,
+) -> bool {
+    let Some(machine) = core.deps.compute.machine(machine) else {
+        return true;
+    };
+    let now = machine.tops();
+    old.all(|disk| {
+        let now = now.get(&disk.id);
+        now.is_some_and(|now| now.file == disk.file || Some(now) == new.get(&disk.id))
+    })
 }
 
 /// The percent within `span` at which `count` of `of` parts are done.

@@ -127,7 +127,7 @@ impl<K: Kind> Operation<K> {
     pub(crate) async fn run(self: Arc<Self>) {
         let set = self.set();
         let end = match self.take().await {
-            Ok(()) => self.finish().await,
+            Ok(()) => self.finish(false).await,
             Err(Stop::Undo(error)) => self.back(error).await,
             Err(Stop::Broken(cause)) => Err(cause),
         };
@@ -140,10 +140,10 @@ impl<K: Kind> Operation<K> {
         }
     }
 
-    /// What a dead process left: forward if it was cut, else back.
-    pub(crate) async fn resume(self: Arc<Self>, back: Option<JobError>) {
+    /// What a dead process left: forward if it was cut, else back. `published`: only what comes after that is left.
+    pub(crate) async fn resume(self: Arc<Self>, back: Option<JobError>, published: bool) {
         let end = match back {
-            None => self.finish().await,
+            None => self.finish(published).await,
             Some(error) => self.back(error).await,
         };
         match end {
@@ -211,8 +211,10 @@ impl<K: Kind> Operation<K> {
 
     /// Only forward: what cannot be done now is tried until it can (`cut.md` 3). The job stays open and
     /// says what it waits for; members stay held.
-    async fn finish(self: &Arc<Self>) -> Result<(), String> {
-        for step in K::FINISH {
+    async fn finish(self: &Arc<Self>, published: bool) -> Result<(), String> {
+        let publish = |step: &Step<K>| matches!(step.work, Work::Publish);
+        let done = K::FINISH.iter().position(publish).filter(|_| published);
+        for step in K::FINISH.iter().skip(done.map_or(0, |publish| publish + 1)) {
             let mut pause = RETRY.0;
             loop {
                 match self.finish_step(step).await {

@@ -82,11 +82,8 @@ pub fn compare(data_dir: &Path, state: &State, held: Held) -> io::Result<Differi
                 found.stale.extend(is_at_rest.then_some(now));
             }
             Some(Err(why)) => found.unreadable.push((set.id, why)),
-            // The last transaction may have died between its records and its commit.
             Some(Ok(record))
-                if is_at_rest
-                    && record.transaction > held.transactions.saturating_add(1)
-                    && record.set != now.set =>
+                if is_at_rest && is_later(record.transaction, held) && record.set != now.set =>
             {
                 found.newer.push(record);
                 told = found.newer.last().map_or(told, |newer| &newer.set);
@@ -112,6 +109,13 @@ pub fn compare(data_dir: &Path, state: &State, held: Held) -> io::Result<Differi
         }
     }
     Ok(found)
+}
+
+/// Whether a transaction that a record was written for is one that the database has lost. The last one may have died
+/// between its records and its commit, unless it is counted: that comes after the commit.
+fn is_later(transaction: u64, held: Held) -> bool {
+    let next = held.transactions.saturating_add(1);
+    transaction > next || (transaction == next && transaction <= held.counted)
 }
 
 fn away<'a>(

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::held;
 use crate::id::{JobId, SetId};
-use crate::inventory::{JobError, JobState};
+use crate::inventory::{Ended, Ending, JobError, JobState};
 use crate::snapshot::apply::Apply;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
@@ -94,23 +94,42 @@ pub enum RecoveryError {
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
     /// A journal that cannot be understood.
-    #[error("{0} {1}")]
+    #[error("{0} {1}{way}", way = way_out(.0, *.1))]
     Unreadable(PathBuf, Unreadable),
     /// What stands under the name of a spare journal is neither empty nor a journal.
     #[error("{0} {1}; {WAY_OUT}")]
     Spare(PathBuf, String),
     /// A journal without the record of its commit, though what that commits is there.
     #[error(
-        "{0} is damaged: its last record is missing, although what it commits has been done; put the journal back from a backup, or move it away and run `groupshot doctor --rebuild --data-dir {here}`",
-        here = above(.0).display()
+        "{0} is damaged: its last record is missing, although what it commits has been done; {way}",
+        way = put_back(.0)
     )]
     Shortened(PathBuf),
+    /// A journal that the database knows nothing of, nor the machines.
+    #[error(
+        "{0} is of an operation that the database does not know, and the machines do not stand where it left them, or what it captured is gone: it comes from an older copy; move it away and start again"
+    )]
+    Older(PathBuf),
     /// Two journals claim the same machine.
     #[error("{0}: another journal holds one of its machines")]
     Contradiction(PathBuf),
     /// The store or a journal broke down meanwhile.
     #[error("{0}")]
     Broken(String),
+}
+
+fn put_back(journal: &Path) -> String {
+    let here = above(journal).display();
+    format!(
+        "put the journal back from a backup, or move it away and run `groupshot doctor --rebuild --data-dir {here}`"
+    )
+}
+
+fn way_out(journal: &Path, what: Unreadable) -> String {
+    match what {
+        Unreadable::Version(_) => String::new(), // it says itself what to do
+        Unreadable::Foreign | Unreadable::Damaged(_) => format!("; {}", put_back(journal)),
+    }
 }
 
 /// The data directory of a journal.
@@ -126,30 +145,38 @@ struct Story {
     intent: Intent,
     /// What came after the intent.
     records: Vec<Record>,
+    /// Its job has ended well, so all of it was published.
+    published: bool,
 }
 
 impl Story {
-    /// Refuses to undo what is seen to be committed.
-    fn require_commit(&self, core: &Core) -> Result<(), RecoveryError> {
-        let lacks = match &self.intent {
-            Intent::Create(it) => self.lacks_commit(core, &Create::new(it.clone())),
-            Intent::Apply(it) => self.lacks_commit(core, &Apply::new(it.clone())),
-            Intent::Export(it) => self.lacks_commit(core, &Export::new(it.clone())),
-            Intent::Destroy(it) => self.lacks_commit(core, &Destroy::new(it.clone())),
-        };
-        let lacks = lacks.map_err(|e| RecoveryError::Io(core.sets(), e))?;
-        match lacks {
-            true => Err(RecoveryError::Shortened(self.path.clone())),
-            false => Ok(()),
+    /// Refuses to undo what is seen to be committed, and to do again what nothing shows to be open.
+    fn require_open(&self, core: &Core) -> Result<(), RecoveryError> {
+        match &self.intent {
+            Intent::Create(it) => self.require(core, Create::new(it.clone())),
+            Intent::Apply(it) => self.require(core, Apply::new(it.clone())),
+            Intent::Export(it) => self.require(core, Export::new(it.clone())),
+            Intent::Destroy(it) => self.require(core, Destroy::new(it.clone())),
         }
     }
 
-    fn lacks_commit<K: Kind>(&self, core: &Core, kind: &K) -> io::Result<bool> {
-        let state = core.deps.store.state();
-        let job = state.jobs.get(&kind.job());
-        let completed = job.is_some_and(|job| job.state == JobState::Completed);
-        let is_owed = !K::TAKE.is_empty() && !self.records.iter().any(Record::commits);
-        Ok(is_owed && (completed || kind.shows_commit(core)?))
+    fn require<K: Kind>(&self, core: &Core, mut kind: K) -> Result<(), RecoveryError> {
+        let known = core.deps.store.state().jobs.contains_key(&kind.job());
+        if !K::TAKE.is_empty() && !self.records.iter().any(Record::commits) {
+            let shown = kind.shows_commit(core);
+            let shown = shown.map_err(|e| RecoveryError::Io(core.sets(), e))?;
+            return match self.published || shown {
+                true => Err(RecoveryError::Shortened(self.path.clone())),
+                false => Ok(()),
+            };
+        }
+        for record in &self.records {
+            kind.replay(record.clone());
+        }
+        match known || self.published || kind.fits(core) {
+            true => Ok(()),
+            false => Err(RecoveryError::Older(self.path.clone())),
+        }
     }
 }
 
@@ -173,8 +200,23 @@ impl Coordinator {
 
     async fn recover_within(&self, patience: Option<Duration>) -> Result<Recovered, RecoveryError> {
         let core = Arc::clone(&self.core);
-        let stories = tokio::task::spawn_blocking(move || read_all(&core)).await;
-        let stories = stories.map_err(|e| RecoveryError::Broken(e.to_string()))??;
+        let panicked = |e: tokio::task::JoinError| RecoveryError::Broken(e.to_string());
+        let read = tokio::task::spawn_blocking(move || read_all(&core)).await;
+        let (mut stories, spares) = read.map_err(panicked)??;
+        for story in &mut stories {
+            story.published = self.has_ended_well(story.intent.job()).await?;
+        }
+        let core = Arc::clone(&self.core);
+        let required = tokio::task::spawn_blocking(move || {
+            stories
+                .iter()
+                .try_for_each(|story| story.require_open(&core))?;
+            if let Err(error) = core.spares.open(spares) {
+                tracing::warn!(%error, "No spare journals can be made; requests take longer");
+            }
+            Ok::<_, RecoveryError>(stories)
+        });
+        let stories = required.await.map_err(panicked)??;
         let mut named = BTreeSet::new();
         let mut resumed = Vec::new();
         for story in stories {
@@ -194,6 +236,27 @@ impl Coordinator {
         Ok(recovered)
     }
 
+    /// Whether a job is known to have ended well, if only to the history.
+    async fn has_ended_well(&self, job: JobId) -> Result<bool, RecoveryError> {
+        let store = &self.core.deps.store;
+        if let Some(job) = store.state().jobs.get(&job) {
+            return Ok(job.state == JobState::Completed);
+        }
+        let mut before = None;
+        loop {
+            let page = store.history(before).await;
+            let page = page.map_err(|e| RecoveryError::Broken(e.to_string()))?;
+            let Some((last, _)) = page.last() else {
+                return Ok(false);
+            };
+            before = Some(*last);
+            let well = |it: &Ended| it.job == Some(job) && it.outcome == Ending::Completed;
+            if page.iter().any(|(_, it)| well(it)) {
+                return Ok(true);
+            }
+        }
+    }
+
     /// Takes up an operation where its records end; adds the files that it names.
     fn resume(
         &self,
@@ -205,12 +268,14 @@ impl Coordinator {
             journal,
             intent,
             records,
+            published,
         } = story;
+        let told = (records, published);
         match intent {
-            Intent::Create(it) => self.take_up(path, journal, Create::new(it), records, named),
-            Intent::Apply(it) => self.take_up(path, journal, Apply::new(it), records, named),
-            Intent::Export(it) => self.take_up(path, journal, Export::new(it), records, named),
-            Intent::Destroy(it) => self.take_up(path, journal, Destroy::new(it), records, named),
+            Intent::Create(it) => self.take_up(path, journal, Create::new(it), told, named),
+            Intent::Apply(it) => self.take_up(path, journal, Apply::new(it), told, named),
+            Intent::Export(it) => self.take_up(path, journal, Export::new(it), told, named),
+            Intent::Destroy(it) => self.take_up(path, journal, Destroy::new(it), told, named),
         }
     }
 
@@ -219,7 +284,7 @@ impl Coordinator {
         path: PathBuf,
         journal: Journal,
         mut kind: K,
-        records: Vec<Record>,
+        (records, published): (Vec<Record>, bool),
         named: &mut BTreeSet<PathBuf>,
     ) -> Result<Resumed, RecoveryError> {
         kind.names(named);
@@ -255,7 +320,7 @@ impl Coordinator {
         let verdict = resumed.verdict.subscribe();
         let forward = back.is_none();
         tracing::info!(kind = K::NAME, %set, forward, "Recovering an operation");
-        self.core.tasks.spawn(resumed.resume(back));
+        self.core.tasks.spawn(resumed.resume(back, published));
         Ok(Resumed {
             operation,
             forward,
@@ -357,9 +422,9 @@ async fn known(
     Ok(verdict.borrow().clone())
 }
 
-/// Reads every journal; those whose first record was never durable are removed, or spares from now on.
+/// Reads every journal; those whose first record was never durable are removed, or spares from now on, which come beside.
 /// Makes our folders.
-fn read_all(core: &Core) -> Result<Vec<Story>, RecoveryError> {
+fn read_all(core: &Core) -> Result<(Vec<Story>, Vec<PathBuf>), RecoveryError> {
     let folder = core.journals();
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -399,6 +464,7 @@ fn read_all(core: &Core) -> Result<Vec<Story>, RecoveryError> {
                 journal,
                 intent: *intent,
                 records: records.collect(),
+                published: false,
             }),
             // `journal::read` lets nothing else be the first.
             _ if is_spare(&path) && fs::metadata(&path).is_ok_and(|m| m.len() == 0) => {
@@ -409,13 +475,7 @@ fn read_all(core: &Core) -> Result<Vec<Story>, RecoveryError> {
                 .map_err(|e| RecoveryError::Broken(e.to_string()))?,
         }
     }
-    for story in &stories {
-        story.require_commit(core)?;
-    }
-    if let Err(error) = core.spares.open(empty) {
-        tracing::warn!(%error, "No spare journals can be made; requests take longer");
-    }
-    Ok(stories)
+    Ok((stories, empty))
 }
 
 /// Where it goes from here: forward, or back with this error.

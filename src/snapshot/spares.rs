@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::held::{self, sync_folder};
+use crate::id::JobId;
 use crate::snapshot::journal::is_too_short;
 
 /// How many there are at most; more are made when less than half of them is left.
@@ -40,6 +41,11 @@ pub(crate) const WAY_OUT: &str = "it has the name of a spare journal, which hold
 pub(crate) fn is_spare(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
     name.is_some_and(|name| name.starts_with(PREFIX))
+}
+
+/// The name of the file that a journal is begun in where there is no spare.
+pub(crate) fn spare_of(job: JobId) -> String {
+    format!("{PREFIX}{job}.log")
 }
 
 /// Is it a spare that holds too little to have been taken over by a journal?

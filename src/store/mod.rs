@@ -64,6 +64,8 @@ impl State {
 pub struct Held {
     /// How many transactions it holds.
     pub transactions: u64,
+    /// How many are counted beside it: it has had that many, whatever it holds now.
+    pub counted: u64,
     /// Whether each of its sets has had a record beside its files since some start.
     pub recorded: bool,
 }

@@ -324,6 +324,66 @@ fn killed_at_each_step_a_relocation_is_finished_by_the_next_run() {
     }
 }
 
+/// Whatever was written by then: the way out is the one that is told.
+#[test]
+fn a_relocation_whose_own_record_is_damaged_is_given_again() {
+    if !full("a relocation that has lost its record") {
+        return;
+    }
+    let mut filled = fill(Ground::Host);
+    let points = ["planned", "header", "active", "definition", "records"];
+    for (n, point) in points.iter().enumerate() {
+        let name = ["there", "and-back-again"][n % 2];
+        let (data, images) = (filled.site.data.clone(), filled.site.images.clone());
+        let (data, images) = (
+            data.with_file_name(name),
+            images.with_file_name(format!("{name}-i")),
+        );
+        let moved = filled.move_to(&data, &images);
+        let killed = Command::new(binary())
+            .args(arguments(
+                &moved,
+                &["--apply", "--definitions", "--data-dir"],
+            ))
+            .arg(&filled.site.data)
+            .env(
+                "GROUPSHOT_FAILPOINTS",
+                format!("relocate.{point}.after=abort"),
+            )
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(killed.status.code(), None, "{point}");
+        let file = filled.site.data.join("relocate.json");
+        let whole = fs::read(&file).unwrap();
+        for bytes in [&whole[..whole.len() / 2], b"", b"{}"] {
+            fs::write(&file, bytes).unwrap();
+            let before = filled.site.tree();
+            let start = filled.site.try_serve(&[]).err().expect("on half of it");
+            let again = filled.relocate(&moved, &["--apply", "--definitions"]);
+            for said in [start, text(&again.stderr)] {
+                for part in [file.to_str().unwrap(), "move it away", "groupshot relocate"] {
+                    assert!(said.contains(part), "{point}: {part}: {said}");
+                }
+            }
+            assert!(filled.site.tree() == before, "{point}");
+        }
+        fs::remove_file(&file).unwrap();
+        ok(&filled.relocate(&moved, &["--apply", "--definitions"]));
+        for (old, _) in &moved {
+            filled.assert_forgotten(old);
+        }
+        // Nobody knows any more who has written the headers of frozen files.
+        ok(&run_in(
+            &filled.site.data,
+            &["doctor", "--fix", "--yes", "--accept-damaged"],
+            "",
+        ));
+        let server = filled.site.serve();
+        filled.assert_whole(&Wire::new(&server));
+    }
+}
+
 #[test]
 fn what_is_not_as_it_was_keeps_a_relocation_from_writing_anything() {
     if !full("a relocation that is refused") {

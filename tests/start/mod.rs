@@ -9,6 +9,7 @@ use crate::support::server::{Options, Server, run_in, text};
 use crate::support::site::{Ground, Image, Site, assert_holds, is_spare};
 use crate::support::wire::Wire;
 
+mod journals;
 mod old;
 mod records;
 
@@ -269,6 +270,33 @@ fn a_damaged_journal_is_refused_and_named_and_nothing_is_touched() {
         let before = site.tree();
         let line = refusal(&site, &[], FAILED);
         assert!(line.contains(journal.to_str().unwrap()), "{line}");
+        assert_eq!(site.tree(), before);
+    }
+    fs::write(&journal, &whole).unwrap();
+    recovers(&site, &group);
+}
+
+/// It looks as if nothing had been written yet, but it has had its name since its first record was on the disk.
+#[test]
+fn a_journal_whose_first_record_cannot_be_told_is_refused_with_the_way_out() {
+    let (site, journal, group) = interrupted();
+    let whole = fs::read(&journal).unwrap();
+    let mut longer = whole.clone();
+    longer[8 + 2] ^= 0x40; // the length of the first record
+    for bytes in [&longer[..], &whole[..30], &whole[..8], b""] {
+        fs::write(&journal, bytes).unwrap();
+        let before = site.tree();
+        let line = refusal(&site, &[], FAILED);
+        let typed = format!(
+            "`groupshot doctor --rebuild --data-dir {}`",
+            site.data.display()
+        );
+        for part in [journal.to_str().unwrap(), "is damaged", &typed] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        let doctor = run_in(&site.data, &["doctor"], "");
+        let said = text(&doctor.stdout);
+        assert!(said.contains("journal-unreadable"), "{said}");
         assert_eq!(site.tree(), before);
     }
     fs::write(&journal, &whole).unwrap();

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use groupshot::server::REBUILD_FAILPOINTS;
 
 use super::{REFUSED, refusal};
-use crate::support::server::{binary, run_in, text};
+use crate::support::server::{Server, binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
 use crate::support::tools::full;
 use crate::support::wire::Wire;
@@ -35,6 +35,13 @@ impl Scene {
         if !full(test) {
             return None;
         }
+        let (scene, mut server) = Self::served(true);
+        server.kill();
+        Some(scene)
+    }
+
+    /// As the server still runs; `restarted` once, after the first set.
+    fn served(restarted: bool) -> (Self, Server) {
         let site = Site::new(Ground::Host);
         let web = site.machine("web", &[Image::Raw], 1);
         let mut server = site.serve();
@@ -52,7 +59,7 @@ impl Scene {
             let set = Wire::new(&server).take(&scene.group, name);
             scene.sets.push(set);
             scene.site.wait_for_journals();
-            if n == 0 {
+            if n == 0 && restarted {
                 server.kill();
                 scene.first = scene.database();
                 server = scene.site.serve();
@@ -61,8 +68,7 @@ impl Scene {
             let byte = u8::try_from(n).unwrap() + 2;
             scene.web.write(&top, 0, (n + 1) * 8192, 8192, byte);
         }
-        server.kill();
-        Some(scene)
+        (scene, server)
     }
 
     /// One set goes.
@@ -446,6 +452,38 @@ fn a_set_that_nothing_knows_any_more_is_told_and_keeps_its_files_until_it_is_giv
     scene.assert_active("given up");
 }
 
+/// Neither database nor records nor copies of definitions: only images are left.
+#[test]
+fn where_nothing_can_be_made_again_a_rebuild_says_so_and_no_start_asks_for_one() {
+    let Some(scene) = Scene::new("sets of which only images are left") else {
+        return;
+    };
+    for n in 0..3 {
+        let folder = scene.record(n).with_file_name(&scene.web.id);
+        fs::remove_file(folder.join("vm.toml")).unwrap();
+        fs::remove_file(scene.record(n)).unwrap();
+    }
+    scene.put_database(&[None, None, None]);
+    let before = scene.site.tree();
+    for args in [&[][..], &["--yes"]] {
+        let out = scene.rebuild(args);
+        let said = text(&out.stdout).to_owned() + &text(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{args:?}: {said}");
+        let sets = scene.site.data.join("sets");
+        for part in [
+            "nothing to rebuild",
+            sets.to_str().unwrap(),
+            "move sets/ away",
+        ] {
+            assert!(said.contains(part), "{args:?}: {part}: {said}");
+        }
+    }
+    let line = refusal(&scene.site, &[], REFUSED);
+    assert!(line.contains("move sets/ away"), "{line}");
+    assert!(!line.contains("--rebuild"), "{line}");
+    assert!(scene.site.tree() == before);
+}
+
 #[test]
 fn a_damaged_record_is_named_and_refused_and_never_deleted() {
     let Some(scene) = Scene::new("damaged records") else {
@@ -484,6 +522,89 @@ fn a_damaged_record_is_named_and_refused_and_never_deleted() {
     assert!(scene.site.tree() == before);
     fs::remove_dir_all(other.parent().unwrap()).unwrap();
     scene.assert_whole("moved away");
+}
+
+/// Where each commit in a log of SQLite ends.
+fn commits(log: &[u8]) -> Vec<usize> {
+    const HEADER: usize = 32;
+    const FRAME: usize = 24;
+    let number = |at: usize| u32::from_be_bytes(log[at..at + 4].try_into().unwrap());
+    let frame = FRAME + usize::try_from(number(8)).unwrap();
+    let frames = (HEADER..)
+        .step_by(frame)
+        .take_while(|at| at + frame <= log.len());
+    let last = frames.filter(|at| number(at + 4) != 0);
+    last.map(|at| at + frame).collect()
+}
+
+/// The log is cut after each of its commits: from nothing at all up to whole. The set in the middle is deleted, and what
+/// it kept is in the files of the next one.
+#[test]
+fn no_cut_of_the_log_changes_a_set_that_is_still_there() {
+    if !full("a log that is cut anywhere") {
+        return;
+    }
+    let (scene, mut server) = Scene::served(false);
+    let gone = Wire::new(&server).destroy(&scene.sets[1]).unwrap();
+    let gone = Wire::new(&server).end(&gone.job.unwrap()).unwrap();
+    assert_eq!(gone.state, 7);
+    scene.site.wait_for_journals();
+    server.kill();
+    let whole = scene.database();
+    let log = whole[1].clone().unwrap();
+    let still = [0, 2].map(|n| (n, fs::read(scene.record(n)).unwrap()));
+    let said = |bytes: &[u8]| -> serde_json::Value {
+        let record: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        record["set"].clone()
+    };
+    let ends = commits(&log);
+    assert!(ends.len() > 9, "{ends:?}");
+    for end in std::iter::once(0).chain(ends) {
+        let what = format!("{end} of {} bytes", log.len());
+        scene.put_database(&[
+            whole[0].clone(),
+            Some(log[..end].to_vec()),
+            whole[2].clone(),
+        ]);
+        let out = scene.rebuild(&["--yes"]);
+        let told = text(&out.stdout).to_owned() + &text(&out.stderr);
+        assert!(out.status.success(), "{what}: {told}");
+        for (n, bytes) in &still {
+            let now = fs::read(scene.record(*n)).unwrap();
+            assert_eq!(said(&now), said(bytes), "{what}: {told}");
+        }
+        let mut server = scene.site.serve();
+        let shown = Wire::new(&server).shown().unwrap();
+        for (n, bytes) in &still {
+            let set = &shown.sets[&scene.sets[*n]];
+            assert!(!set.is_damaged(), "{what}: {set:?}");
+            assert_holds(&set.members[0].disks["disk0"], &scene.holds[*n], &what);
+            fs::write(scene.record(*n), bytes).unwrap();
+        }
+        scene.assert_active(&what);
+        server.kill();
+        let _of_the_deleted = fs::remove_file(scene.record(1));
+    }
+}
+
+/// Whatever a rebuild writes over is kept.
+#[test]
+fn every_record_that_a_rebuild_replaces_is_copied_aside() {
+    let Some(scene) = Scene::new("records that are replaced") else {
+        return;
+    };
+    let folder = scene.site.data.join("sets").join(&scene.sets[0]);
+    let before = fs::read(scene.record(1)).unwrap();
+    fs::rename(folder.join(&scene.web.id), scene.site.data.join("away")).unwrap();
+    scene.rebuilds("a file that is away");
+    let aside = scene.site.data.join("orphans").join(&scene.sets[1]);
+    assert_ne!(fs::read(scene.record(1)).unwrap(), before);
+    assert_eq!(fs::read(aside.join("set.json")).unwrap(), before);
+    // And what is there is not written over.
+    fs::write(scene.record(1), "half").unwrap();
+    scene.rebuilds("a damaged record");
+    assert_eq!(fs::read(aside.join("set.json")).unwrap(), before);
+    assert_eq!(fs::read(aside.join("set.json.1")).unwrap(), b"half");
 }
 
 /// The database comes back as it was before a delete: what the set kept is merged away.

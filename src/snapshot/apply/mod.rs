@@ -26,7 +26,7 @@ use crate::snapshot::create::told_with;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::Layer;
 use crate::snapshot::journal::{self, Record};
-use crate::snapshot::kind::{Kind, Step, Words};
+use crate::snapshot::kind::{Kind, Step, Words, stands};
 use crate::snapshot::members::{Mode, Resource};
 use crate::snapshot::{Accepted, Refused};
 use crate::store::{Change, State};
@@ -163,9 +163,16 @@ impl Kind for Apply {
             let mut moved = member.reverts.iter();
             moved.any(|r| {
                 let active = now.get(&r.disk.id).map(|top| &top.file);
-                r.new_file != r.disk.file && active == Some(&r.new_file)
+                r.is_exchanged() || (r.new_file != r.disk.file && active == Some(&r.new_file))
             })
         }))
+    }
+
+    fn fits(&self, core: &Core) -> bool {
+        self.intent.members.iter().all(|member| {
+            let old = member.reverts.iter().map(|r| &r.disk);
+            stands(core, member.machine, old, &member.tops)
+        })
     }
 
     fn names(&self, named: &mut BTreeSet<PathBuf>) {

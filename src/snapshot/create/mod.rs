@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 
 use crate::engine::failure::At;
+use crate::held;
 use crate::id::{CollectionId, JobId, SetId, VmId};
 use crate::inventory::{
     Affected, Consistency, JobKind, LeftOut, Position, Service, SetKind, SnapshotSet,
@@ -28,7 +29,7 @@ use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::journal::{self, Record};
-use crate::snapshot::kind::{Kind, Step, Words};
+use crate::snapshot::kind::{Kind, Step, Words, stands};
 use crate::snapshot::members::{Mode, Resource};
 use crate::snapshot::{Accepted, Refused};
 use crate::store::{Change, State, record};
@@ -146,6 +147,19 @@ impl Kind for Create {
 
     fn shows_commit(&self, core: &Core) -> io::Result<bool> {
         record::is_there(&core.deps.data_dir, self.set())
+    }
+
+    fn fits(&self, core: &Core) -> bool {
+        let seals = self.seals();
+        let sealed = seals.values().flat_map(|disks| disks.values()).flatten();
+        let gone = |file| held::symlink_metadata(file).is_err_and(|e| !held::is_silence(&e));
+        let mut lost = sealed.filter(|s| damage::is_changed(s) || gone(&s.file));
+        let mut members = self.intent.members.iter();
+        lost.next().is_none()
+            && members.all(|member| {
+                let old = member.plans.iter().map(|plan| &plan.disk);
+                stands(core, member.machine, old, &member.tops)
+            })
     }
 
     fn names(&self, named: &mut BTreeSet<PathBuf>) {

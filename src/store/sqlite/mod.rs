@@ -58,8 +58,6 @@ pub struct Looked {
     pub state: State,
     /// What else it holds.
     pub held: Held,
-    /// How many transactions it should hold; `None` where nothing is counted.
-    pub counted: Option<u64>,
 }
 
 /// Why a store could not be opened.
@@ -157,26 +155,24 @@ impl SqliteStore {
     /// [`OpenError`].
     pub fn look(directory: &Path) -> Result<Looked, OpenError> {
         let _lock = DirectoryLock::take(directory)?;
-        let (file, counted) = (directory.join(FILE), counted(directory)?);
+        let file = directory.join(FILE);
+        let counted = counted(directory)?.unwrap_or_default();
         if file.metadata().map_or(0, |m| m.len()) == 0 {
             return Ok(Looked {
                 state: State::default(),
                 held: Held {
                     transactions: 0,
+                    counted,
                     recorded: false,
                 },
-                counted,
             });
         }
         require_access(&file)?;
         let mut connection = rows::connect(&file)?;
         rows::check(&connection, &file)?;
-        let (state, held) = rows::migrated(&mut connection, &file, false, read_all(&file))?;
-        Ok(Looked {
-            state,
-            held,
-            counted,
-        })
+        let read = read_all(&file, counted);
+        let (state, held) = rows::migrated(&mut connection, &file, false, read)?;
+        Ok(Looked { state, held })
     }
 
     /// [`SqliteStore::look`] that refuses what [`SqliteStore::open`] would.
@@ -185,7 +181,11 @@ impl SqliteStore {
     /// [`OpenError`].
     pub fn inspect(directory: &Path) -> Result<Looked, OpenError> {
         let looked = Self::look(directory)?;
-        require_all(directory, looked.counted, looked.held.transactions)?;
+        require_all(
+            directory,
+            Some(looked.held.counted),
+            looked.held.transactions,
+        )?;
         Ok(looked)
     }
 
@@ -210,7 +210,8 @@ impl SqliteStore {
         rows::check(&connection, &file)?;
         // Before anything is written: whoever has lost the log may have it still.
         require_all(rows::number(&connection, &file)?)?;
-        let (state, held) = rows::migrated(&mut connection, &file, true, read_all(&file))?;
+        let read = read_all(&file, counted.unwrap_or_default());
+        let (state, held) = rows::migrated(&mut connection, &file, true, read)?;
         let number = held.transactions.max(counted.unwrap_or_default());
         let counter = counter(directory, counted, number)?;
         rows::close_with_checkpoint(&connection, &file)?;
@@ -223,6 +224,7 @@ impl SqliteStore {
     pub fn held(&self) -> Held {
         Held {
             transactions: self.transactions,
+            counted: self.transactions,
             recorded: self.recorded.load(Ordering::SeqCst),
         }
     }
@@ -313,12 +315,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Reads everything, and what is known beside it.
-fn read_all(file: &Path) -> impl Fn(&Connection) -> Result<(State, Held), OpenError> {
+fn read_all(file: &Path, counted: u64) -> impl Fn(&Connection) -> Result<(State, Held), OpenError> {
     move |connection| {
         let (state, transactions) = rows::load(connection, file)?;
         let recorded = rows::is_recorded(connection, file)?;
         let held = Held {
             transactions,
+            counted,
             recorded,
         };
         Ok((state, held))
