@@ -1,17 +1,19 @@
 //! A file system that hangs while nobody looks: whoever looks there first, on behalf of other machines, is not kept by it.
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
 use crate::support::gate::Gate;
 use crate::support::remote::{Call, Remote};
-use crate::support::server::Server;
+use crate::support::server::{PASSWORD, Server, USER, binary, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site};
 use crate::support::tools::{full, run};
 use crate::support::wire::{Created, Job, STARTED, Wire};
 
 const COMPLETED: u64 = 7;
+const TERMINATED: u64 = 8;
 /// Status and health of a machine with which all is well.
 const WELL: (u64, u64) = (2, 5);
 /// Far above the seconds after which a place is silent, on a busy host.
@@ -161,4 +163,50 @@ fn a_request_that_is_the_first_to_look_at_a_hung_mount_of_another_machine_is_acc
         drop(hung);
         scene.site.wait_for_journals();
     }
+}
+
+#[test]
+fn a_job_that_is_cancelled_while_it_stands_ends_and_is_undone_once_the_file_answers() {
+    if !full("an image on a file system that hangs") {
+        return;
+    }
+    let (scene, gate) = (Scene::new(), Gate::new());
+    let server = scene.serve(&gate.at("export.copy.before"));
+    let wire = Wire::new(&server);
+    let group = wire.define("far", &[&scene.far.id]).unwrap();
+    let set = wire.take(&group, "far");
+    scene.site.wait_for_journals();
+    let before = scene.site.tree();
+    let root = scene.site.images.to_str().unwrap();
+    let job = wire.export(&set, root, None).unwrap().job.unwrap();
+    gate.reached();
+    let hung = scene.remote.hang(Call::Any);
+    gate.open();
+    scene.remote.hangs();
+    let begun = Instant::now();
+    let client = Command::new(binary())
+        .args(["job", "cancel", &job])
+        .env("GROUPSHOT_URL", server.url())
+        .env("GROUPSHOT_USER", USER)
+        .env("GROUPSHOT_PASSWORD", PASSWORD)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = text(&client.stdout) + &text(&client.stderr);
+    assert!(begun.elapsed() < IN_TIME, "{said}");
+    assert!(
+        client.status.success() && said.contains("terminated"),
+        "{said}"
+    );
+    let ended = wire.job(&job).unwrap();
+    assert_eq!(ended.state, TERMINATED, "{ended:?}");
+    // What it has made is still there, and so is its hold on the set.
+    let refused = wire.destroy(&set).unwrap();
+    let why = wire.why(&refused);
+    assert_ne!(refused.value, STARTED, "{why}");
+    drop(hung);
+    scene.site.wait_for_journals();
+    assert_eq!(scene.site.tree(), before);
+    let job = wire.export(&set, root, None).unwrap().job.unwrap();
+    assert_eq!(wire.end(&job).unwrap().state, COMPLETED);
 }
