@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::client::{Client, Object, Reference};
 
@@ -40,6 +41,8 @@ const CLASS: &str = "Msvm_ConcreteJob";
 const SUBMITTED: &str = "TimeSubmitted";
 /// How often a running job is looked at.
 const POLL: Duration = Duration::from_millis(200);
+/// So long a job that was cancelled may show the same before nobody waits for its end any more.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// RequestedState: end the job, undo what it did.
 const TERMINATE: &str = "4";
 
@@ -61,7 +64,14 @@ pub(super) async fn run(command: Command, output: &Output) -> Result<(), Failure
                     "the job has ended or can no longer be stopped",
                 ));
             }
-            let ended = wait(&client, &reference(&job), output).await?;
+            let patience = Some(PATIENCE);
+            let ended = followed(&client, &reference(&job), output, patience).await?;
+            if !has_ended(&ended) {
+                return Err(Failure::failed(format_args!(
+                    "job {job} is cancelled and has not ended yet: it does not get on; its status: {}",
+                    ended.text("JobStatus")
+                )));
+            }
             output.result(fields(&ended), || format!("job {job}: {}", state(&ended)))
         }
     }
@@ -147,18 +157,36 @@ pub(super) async fn wait(
     job: &Reference,
     output: &Output,
 ) -> Result<Object, Failure> {
+    followed(client, job, output, None).await
+}
+
+/// The same; no longer than until the job has shown the same for `patience`.
+async fn followed(
+    client: &Client,
+    job: &Reference,
+    output: &Output,
+    patience: Option<Duration>,
+) -> Result<Object, Failure> {
     // Before anything is shown: from then on Ctrl-C means the job.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
     let mut progress = output.progress();
     let mut cancelled = false;
+    let mut shown = (0, String::new(), Instant::now());
     loop {
         let now = client.get(job).await?;
-        // 2 to 6 are the states of a job that goes on. How one has ended is told by whoever waits.
-        if now.number("JobState").is_some_and(|state| state > 6) {
+        // How it has ended is told by whoever waits.
+        if has_ended(&now) {
             return Ok(now);
         }
         let percent = now.number("PercentComplete").unwrap_or(0);
-        progress.show(percent, now.text("JobStatus"));
+        let status = now.text("JobStatus");
+        progress.show(percent, status);
+        if (shown.0, shown.1.as_str()) != (percent, status) {
+            shown = (percent, status.to_owned(), Instant::now());
+        }
+        if patience.is_some_and(|limit| shown.2.elapsed() >= limit) {
+            return Ok(now);
+        }
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
             _ = interrupt.recv(), if !cancelled => {
@@ -170,6 +198,11 @@ pub(super) async fn wait(
             }
         }
     }
+}
+
+/// 2 to 6 are the states of a job that goes on.
+fn has_ended(job: &Object) -> bool {
+    job.number("JobState").is_some_and(|state| state > 6)
 }
 
 /// The failure that an ended job stands for; `None` if it ended well.

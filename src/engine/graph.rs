@@ -20,12 +20,14 @@ use crate::inventory::{Format, Machine, SnapshotDisk};
 type Key = (u64, u64);
 
 /// A file of a chain, and the one under it that its header names.
-type Looked = (Key, Node, Option<(PathBuf, Format)>);
+type Looked = (Node, Option<(PathBuf, Format)>);
 
 /// Every file that is reachable from the named ones.
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
     nodes: BTreeMap<Key, Node>,
+    /// What each name led to when it was looked at: nobody asks again a file that may not answer any more.
+    names: BTreeMap<PathBuf, Key>,
 }
 
 /// One file.
@@ -105,7 +107,9 @@ impl Graph {
             // As one look: what is read of a file may stand as well as the opening of it.
             let look = || Ok(self.look(at, &file, format));
             let found = held::ask(&file, look).map_err(|e| at.io(&file, &e))?;
-            let Some((key, mut node, below)) = found? else {
+            let (key, looked) = found?;
+            self.names.insert(file, key);
+            let Some((mut node, below)) = looked else {
                 break;
             };
             if let Some((below, format)) = below {
@@ -118,14 +122,19 @@ impl Graph {
         Ok(())
     }
 
-    /// The file and what its header names; `None` if it is known.
-    fn look(&self, at: &At, file: &Path, format: Format) -> Result<Option<Looked>, EngineError> {
+    /// The file and what its header names; only which it is if it is known.
+    fn look(
+        &self,
+        at: &At,
+        file: &Path,
+        format: Format,
+    ) -> Result<(Key, Option<Looked>), EngineError> {
         let io = |e: io::Error| at.io(file, &e);
         let open = held::open_any(file).map_err(io)?;
         let own = Identity::of(&open).map_err(io)?;
         let key = (own.device, own.inode);
         if self.nodes.contains_key(&key) {
-            return Ok(None);
+            return Ok((key, None));
         }
         let node = Node {
             file: file.to_owned(),
@@ -135,17 +144,17 @@ impl Graph {
             perhaps: BTreeSet::new(),
         };
         if format == Format::Raw {
-            return Ok(Some((key, node, None)));
+            return Ok((key, Some((node, None))));
         }
         let refuse = |m| at.error(EngineErrorKind::Unsupported, m, file);
         let header = Header::load(&open).map_err(io)?;
         let header = header.map_err(|e| refuse(e.message()))?;
         let Some(below) = backing::of(file, &header) else {
-            return Ok(Some((key, node, None)));
+            return Ok((key, Some((node, None))));
         };
         // Where no format is recorded it may be either: it is looked into.
         match below.likely() {
-            Some(format) => Ok(Some((key, node, Some((below.file, format))))),
+            Some(format) => Ok((key, Some((node, Some((below.file, format)))))),
             None => {
                 let doubt = below.format.err().unwrap_or(Doubt::Unrecorded);
                 Err(chain::doubtful(at, file, &below.file, doubt))
@@ -193,13 +202,15 @@ impl Graph {
             below: None,
             perhaps: known.iter().filter_map(|file| key(file)).collect(),
         };
-        self.nodes.insert(key(file).unwrap_or(away), node);
+        let key = key(file).unwrap_or(away);
+        self.names.insert(file.to_owned(), key);
+        self.nodes.insert(key, node);
     }
 
     /// Whether one of these files is in the chain of the other.
     #[must_use]
-    pub fn is_over(&self, file: &Path, below: &BTreeSet<(u64, u64)>) -> bool {
-        let mut next = key(file);
+    pub fn is_over(&self, file: &Path, below: &BTreeSet<Key>) -> bool {
+        let mut next = self.key(file);
         let mut left = self.nodes.len();
         while let Some(key) = next {
             if below.contains(&key) {
@@ -212,26 +223,29 @@ impl Graph {
     }
 
     /// Device and inode of those of the files that are there.
-    pub fn keys<'a>(files: impl IntoIterator<Item = &'a Path>) -> BTreeSet<(u64, u64)> {
-        files.into_iter().filter_map(key).collect()
+    pub fn keys<'a>(&self, files: impl IntoIterator<Item = &'a Path>) -> BTreeSet<Key> {
+        files
+            .into_iter()
+            .filter_map(|file| self.key(file))
+            .collect()
     }
 
     /// The file by any of its names.
     #[must_use]
     pub fn node(&self, file: &Path) -> Option<&Node> {
-        self.nodes.get(&key(file)?)
+        self.nodes.get(&self.key(file)?)
     }
 
     /// Whether both names are of one file.
     #[must_use]
     pub fn is_same(&self, one: &Path, other: &Path) -> bool {
-        one == other || key(one).is_some_and(|k| key(other) == Some(k))
+        one == other || self.key(one).is_some_and(|k| self.key(other) == Some(k))
     }
 
     /// The files that lie directly on this one.
     #[must_use]
     pub fn children(&self, file: &Path) -> Vec<&Node> {
-        let Some(key) = key(file) else {
+        let Some(key) = self.key(file) else {
             return Vec::new();
         };
         let nodes = self.nodes.values();
@@ -243,7 +257,7 @@ impl Graph {
     #[must_use]
     pub fn chain(&self, file: &Path) -> Vec<&Node> {
         let mut chain = Vec::new();
-        let mut next = key(file);
+        let mut next = self.key(file);
         while let Some(node) = next.and_then(|k| self.nodes.get(&k)) {
             if chain.len() > self.nodes.len() {
                 break; // a loop
@@ -252,6 +266,10 @@ impl Graph {
             next = node.below;
         }
         chain
+    }
+
+    fn key(&self, file: &Path) -> Option<Key> {
+        self.names.get(file).copied().or_else(|| key(file))
     }
 
     /// Every file that is reachable.

@@ -30,7 +30,7 @@ use crate::inventory::{
     Damage, Leftover, Machine, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet,
 };
 use crate::snapshot::Refused;
-use crate::snapshot::accept::{self, Unanswered, refused};
+use crate::snapshot::accept::{self, refused};
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
 use crate::snapshot::members::{Members, Mode, Resource};
@@ -300,27 +300,22 @@ pub(crate) async fn notice(
     let found = loop {
         released.mark_unchanged();
         let (shared, wanted) = (Arc::clone(core), Arc::clone(&wanted));
-        let found = accept::answered(move || {
+        let compared = move || {
             let machines = shared.deps.compute.machines();
-            compare(
-                &shared.deps.store.state(),
-                &machines,
-                &shared.spaces,
-                &*wanted,
-            )
-        });
-        let found = found.await;
-        let found = found.unwrap_or_else(|error| {
-            match error {
-                Unanswered::Silent(file) => {
-                    tracing::warn!(file = %file.display(), "Files of snapshot sets were not looked at: this one does not answer");
-                }
-                Unanswered::Panicked(error) => {
-                    tracing::error!(%error, "Looking at the files of snapshot sets panicked");
-                }
+            let state = shared.deps.store.state();
+            compare(&state, &machines, &shared.spaces, &*wanted)
+        };
+        let found = match tokio::task::spawn_blocking(move || held::look(compared)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "Files of snapshot sets were not looked at");
+                Vec::new()
             }
-            Vec::new()
-        });
+            Err(error) => {
+                tracing::error!(%error, "Looking at the files of snapshot sets panicked");
+                Vec::new()
+            }
+        };
         if found.is_empty() {
             return Ok(());
         }

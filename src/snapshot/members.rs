@@ -214,6 +214,14 @@ impl Lease {
         holder.stands.values().next().map(|s| s.text.clone())
     }
 
+    /// The file that it is told to wait for, in words.
+    #[must_use]
+    pub fn standing(&self) -> Option<Text> {
+        let table = self.members.lock();
+        let stands = &table.jobs.get(&self.job)?.stands;
+        stands.values().next().map(|s| s.text.clone())
+    }
+
     /// Says that the holder cannot end now, and why.
     pub fn stuck(&self, why: Text) {
         if let Some(holder) = self.members.lock().jobs.get_mut(&self.job) {

@@ -354,6 +354,24 @@ impl<K: Kind> Operation<K> {
         }
     }
 
+    /// Whoever has cancelled does not wait for a file that does not answer: the job ends, and the members stay held until
+    /// the file answers and what was done is undone.
+    async fn end_if_cancelled(&self) {
+        let Some(why) = self.lease.standing() else {
+            return;
+        };
+        if self.core.has_ended(self.kind.job()) {
+            return;
+        }
+        if let Err(Stop::Undo(mut error)) = self.stop_if_cancelled() {
+            let waits = K::WORDS.undo_waits.with("set", self.set());
+            error.details.push(waits.with("cause", why));
+            if let Err(cause) = self.end_job(error).await {
+                self.core.break_down(cause);
+            }
+        }
+    }
+
     async fn wait(&self, why: Text, pause: &mut Duration) {
         tracing::warn!(set = %self.set(), %why, "Waiting to try again");
         self.progress(0, why.clone());
@@ -389,8 +407,19 @@ impl<K: Kind> Operation<K> {
             })
             .buffer_unordered(self.core.deps.limits.parallel.max(1));
         let (mut failures, mut count) = (Vec::new(), 0);
-        while let Some(result) = results.next().await {
-            let Some((n, result)) = result else { continue };
+        loop {
+            let next = tokio::time::timeout(GLANCE, results.next()).await;
+            let (n, result) = match next {
+                Ok(None) => break,
+                Ok(Some(Some(done))) => done,
+                Ok(Some(None)) => continue,
+                Err(_) => {
+                    if way != Way::All {
+                        self.end_if_cancelled().await;
+                    }
+                    continue;
+                }
+            };
             let name = self.kind.parts().get(n).map_or("", K::name);
             match result {
                 Ok(Ok(())) => {

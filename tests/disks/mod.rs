@@ -7,6 +7,7 @@ mod capture;
 mod damage;
 mod denied;
 pub(crate) mod doctor;
+mod first;
 mod hung;
 mod images;
 mod left;

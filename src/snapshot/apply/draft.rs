@@ -91,10 +91,18 @@ const LOOKS: u32 = 20;
 type Key = (u64, u64);
 
 impl Uses {
-    /// As it is now. Operations on other machines may remove files while it is looked: they name nothing that they
+    /// As it is now; what lies where nothing answers counts as lying on all that it lay on. Operations on other machines may remove files while it is looked: they name nothing that they
     /// have removed, so what is doubtful in two looks, each from its beginning, is doubtful.
-    pub(crate) fn of(core: &Core) -> Self {
-        Self::sure(|| Self::look(core))
+    pub(crate) fn of(core: &Arc<Core>) -> Self {
+        let core = Arc::clone(core);
+        let looked = held::look(move || Self::sure(|| Self::look(&core)));
+        looked.unwrap_or_else(|error| {
+            tracing::warn!(%error, "What machines and snapshots need cannot be seen");
+            Self {
+                unsure: true,
+                ..Self::default()
+            }
+        })
     }
 
     fn sure(mut look: impl FnMut() -> Self) -> Self {

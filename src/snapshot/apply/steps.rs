@@ -200,7 +200,7 @@ fn discard_old(operation: &Operation<Apply>, member: &Member) -> Result<(), Engi
     if machine.is_none() || is_over(operation) {
         return Ok(());
     }
-    let core = &*operation.core;
+    let core = &operation.core;
     let moved = |r: &&Revert| r.in_place.is_none() && r.disk.file != r.new_file && is_file(&r.kept);
     let old: Vec<_> = member.reverts.iter().filter(moved).collect();
     let old = old.iter().map(|r| &r.disk);

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -53,9 +54,9 @@ impl Named {
 }
 
 /// The files as they are at one moment.
-pub(super) struct Survey<'a> {
-    core: &'a Core,
-    member: &'a Member,
+pub(super) struct Survey {
+    core: Arc<Core>,
+    member: Arc<Member>,
     /// Whatever is known to be kept.
     known: Known,
     pub(super) graph: Graph,
@@ -69,8 +70,18 @@ pub(super) struct Survey<'a> {
     touched: BTreeSet<PathBuf>,
 }
 
-impl<'a> Survey<'a> {
-    /// Looks. Files of other machines may go or change while we look, by their own cleaning: what is missing is
+impl Survey {
+    /// Looks, without the places that do not answer: what others have there counts as lying on all that it lay on.
+    ///
+    /// # Errors
+    /// Something that may lie on these files cannot be seen.
+    pub(super) fn take(core: &Arc<Core>, member: &Member) -> Result<Self, EngineError> {
+        let (shared, member) = (Arc::clone(core), Arc::new(member.clone()));
+        let taken = held::look(move || Self::settled(&shared, &member));
+        taken.map_err(|e| unseen(&e))?
+    }
+
+    /// Files of other machines may go or change while we look, by their own cleaning: what is missing is
     /// missing only if it is so every time, and other trouble is trouble if it is the same twice.
     ///
     /// # Errors
@@ -79,7 +90,7 @@ impl<'a> Survey<'a> {
         clippy::disallowed_methods,
         reason = "on a blocking thread, for milliseconds; the cleaning of another machine tells nobody"
     )]
-    pub(super) fn take(core: &'a Core, member: &'a Member) -> Result<Self, EngineError> {
+    fn settled(core: &Arc<Core>, member: &Arc<Member>) -> Result<Self, EngineError> {
         let (mut left, mut last) = (ATTEMPTS, None);
         loop {
             match Self::look(core, member, false) {
@@ -98,7 +109,7 @@ impl<'a> Survey<'a> {
     }
 
     /// With `by_record` files of other machines that cannot be read count as lying on all that they lay on.
-    fn look(core: &'a Core, member: &'a Member, by_record: bool) -> Result<Self, EngineError> {
+    fn look(core: &Arc<Core>, member: &Arc<Member>, by_record: bool) -> Result<Self, EngineError> {
         let machines = core.deps.compute.machines();
         if !machines.contains_key(&member.machine) {
             let folder = core.deps.data_dir.join(MACHINES);
@@ -137,10 +148,7 @@ impl<'a> Survey<'a> {
                 }));
             }
         }
-        let forgotten = forgotten::of(core).map_err(|e| EngineError {
-            kind: EngineErrorKind::Failed,
-            text: texts::SETS_UNREADABLE.with("cause", e),
-        })?;
+        let forgotten = forgotten::of(core).map_err(|e| unseen(&e))?;
         let mut forgotten = forgotten.into_iter();
         let forgotten = forgotten.find(|set| set.machines.contains(&member.machine));
         let below = |n: &Named| known_below(core, &known, n);
@@ -164,7 +172,7 @@ impl<'a> Survey<'a> {
         };
         let mut graph = read(&BTreeMap::new())?;
         // What others write into headers of their own says nothing of our files.
-        let layers = Graph::keys(member.layers.iter().map(|l| l.file.as_path()));
+        let layers = graph.keys(member.layers.iter().map(|l| l.file.as_path()));
         let others = named
             .iter()
             .filter(|n| n.by.is_none() && n.machine != member.machine);
@@ -199,8 +207,8 @@ impl<'a> Survey<'a> {
             graph.add(&at, file.clone(), Format::Qcow2);
         }
         Ok(Self {
-            core,
-            member,
+            core: Arc::clone(core),
+            member: Arc::clone(member),
             known,
             graph,
             named,
@@ -305,7 +313,7 @@ impl<'a> Survey<'a> {
     /// The clones that nothing needs, that were not removed and are not surely gone: another folder stands, or stood,
     /// in the place of theirs, and they may come back with it.
     pub(super) fn astray(&self, removed: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-        let is_gone = |file: &Path| is_gone(self.core, self.member.machine, file);
+        let is_gone = |file: &Path| is_gone(&self.core, self.member.machine, file);
         let layers = self.member.layers.iter().map(|l| &l.file);
         let clones = layers.filter(|file| is_clone(file) && !removed.contains(*file));
         let idle = clones.filter(|file| {
@@ -477,6 +485,13 @@ impl<'a> Survey<'a> {
 
     fn is_ours(&self, file: &Path) -> bool {
         is_ours(&self.core.sets(), file)
+    }
+}
+
+fn unseen(cause: &io::Error) -> EngineError {
+    EngineError {
+        kind: EngineErrorKind::Failed,
+        text: texts::SETS_UNREADABLE.with("cause", cause),
     }
 }
 

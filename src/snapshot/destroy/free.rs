@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::engine::EngineError;
 use crate::engine::failure::At;
@@ -44,7 +45,7 @@ impl Remover<'_> {
     ///
     /// # Errors
     /// A fail point was ordered to fail.
-    pub(super) fn sweep(&self, survey: &Survey<'_>, left: &mut Left) -> Result<bool, EngineError> {
+    pub(super) fn sweep(&self, survey: &Survey, left: &mut Left) -> Result<bool, EngineError> {
         let free = survey.free(&left.files);
         for layer in &free {
             self.pass("before")?;
@@ -93,7 +94,7 @@ pub(crate) struct Freed<'a> {
 /// # Errors
 /// The store's.
 pub(crate) fn after_apply(
-    core: &Core,
+    core: &Arc<Core>,
     freed: Freed<'_>,
     job: JobId,
     waiting: &dyn Fn(&InUse),
