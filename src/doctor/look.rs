@@ -13,6 +13,7 @@ use crate::engine::definition;
 use crate::engine::failure::At;
 use crate::engine::graph;
 use crate::engine::image;
+use crate::engine::links;
 use crate::engine::locks;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{EngineError, EngineErrorKind};
@@ -481,6 +482,15 @@ impl Doctor {
         for disk in machine.disks.iter().filter(|d| held::is_file(&d.file)) {
             let at = At::disk(machine, disk);
             let object = object_of(machine, &disk.id);
+            if let Some(below) = machine.relative.get(&disk.id) {
+                // Whoever allows overlays starts the machine by the link.
+                let severity = match machine.overlay_ok {
+                    true => Severity::Warning,
+                    false => Severity::Info,
+                };
+                let text = links::unlinked(disk, below);
+                found.push(ailment(Kind::Unlinked, severity, object.clone(), text));
+            }
             // As the refusal of a set does.
             let within = (&Roots::default(), None);
             let layers = match image::open(&at, machine, disk, &disk.file, within) {

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::document;
 use crate::engine::links::BY_NAME;
-use crate::engine::qcow2::chain;
+use crate::engine::qcow2::{backing, chain};
 use crate::engine::{Top, image, revert};
 use crate::held::{self, NotReplaced};
 use crate::id::VmId;
-use crate::inventory::{self, Format, Image, NAME_MAX};
+use crate::inventory::{self, Format, Image, NAME_MAX, Relative};
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
 use crate::text::reader;
@@ -320,6 +320,9 @@ pub(crate) struct SeenTop {
     pub(crate) size: u64,
     /// The files under it, from above.
     pub(crate) below: Vec<PathBuf>,
+    /// The file right under it, if it is named from the folder of the active file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) relative: Option<Relative>,
 }
 
 impl SeenTop {
@@ -329,6 +332,9 @@ impl SeenTop {
         let new = new.filter(|file| !self.below.contains(file));
         let new: Vec<_> = new.cloned().collect();
         self.below.extend(new);
+        if let Some(now) = now {
+            self.relative.clone_from(&now.relative);
+        }
         self
     }
 
@@ -336,10 +342,18 @@ impl SeenTop {
     pub(crate) fn of(file: &Path, format: Format) -> Option<Self> {
         let (layers, unreadable) = chain::readable(file, format);
         let size = layers.first().filter(|_| unreadable.is_none())?.size;
+        let name = layers.first().and_then(|l| l.header.as_ref());
+        let relative = name.and_then(backing::relative).zip(layers.get(1));
+        let relative = relative.map(|(name, below)| Relative {
+            name,
+            file: below.file.clone(),
+            format: below.format,
+        });
         let below = layers.into_iter().skip(1).map(|l| l.file);
         Some(Self {
             size,
             below: below.collect(),
+            relative,
         })
     }
 }

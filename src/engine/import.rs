@@ -122,7 +122,7 @@ pub fn import(
             return Err(unsupported(at.text(texts::NOT_STORED, &layer.file)));
         }
         tops.backing_formats.extend(chain::unrecorded(&layers));
-        let seen = SeenTop::of(&path, format);
+        let seen = SeenTop::of(&real, format);
         tops.seen.extend(seen.map(|seen| (id.clone(), seen)));
         disks.push(DiskEntry { id, path, format });
         opened.push(layers);

@@ -205,6 +205,7 @@ impl Rig for FileRig {
             created: Timestamp::UNIX_EPOCH,
             overlay_ok: true,
             images: Default::default(),
+            relative: Default::default(),
         }
     }
     fn write(&self, top: &Top, pattern: u8) {

@@ -35,6 +35,7 @@ fn machine(image: &Path) -> Machine {
         created: Timestamp::UNIX_EPOCH,
         overlay_ok: true,
         images: Default::default(),
+        relative: Default::default(),
     }
 }
 

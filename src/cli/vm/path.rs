@@ -41,12 +41,14 @@ pub(super) fn run(wish: &Path, output: &Output) -> Result<(), Failure> {
         if let (Some(why), false) = (&why, output.is_json()) {
             return Err(Failure::failed(why));
         }
+        let is_linked = !machine.relative.contains_key(&disk.id);
+        let by_id = is_linked.then(|| links::by_id(&machine, &disk.id));
         let link = link.ok();
         paths.extend(link.as_ref().map(|path| path.display().to_string()));
         objects.push(json!({
             "id": disk.id,
             "path": link,
-            "byId": links::by_id(&machine, &disk.id),
+            "byId": by_id,
             "active": disk.file,
             "format": disk.format.as_str(),
             "why": why,
@@ -60,6 +62,7 @@ fn reason(machine: &Machine, disk: &Disk, why: &NoLink) -> String {
     let by_id = links::by_id(machine, &disk.id);
     let by_id = by_id.display();
     match why {
+        NoLink::Relative(below) => links::unlinked(disk, below),
         NoLink::TooLong(bytes) => format!(
             "the name of machine {} takes {bytes} bytes as the name of a folder, and 255 is the most; by its id \
              there is {by_id}",
