@@ -535,6 +535,26 @@ fn the_check_up_tells_of_an_active_file_that_was_cut_off_as_the_next_set_would()
 }
 
 #[test]
+fn a_link_that_no_file_system_of_the_data_directory_can_hold_is_told_as_such() {
+    if !full("a path that is too long for a link") {
+        return;
+    }
+    let site = Site::with_data_on(Mount::file_system("xfs"));
+    let mut deep = site.images.clone();
+    while deep.as_os_str().len() < 1020 {
+        deep.push("a-folder-with-a-name-of-some-length-in-which-another-one-lies");
+    }
+    fs::create_dir_all(&deep).unwrap();
+    let long = deep.join("disk.raw");
+    fs::write(&long, vec![1; SIZE]).unwrap();
+    import(&site, "long", &long);
+    let out = run_in(&site.data, &["vm", "path", "long"], "");
+    let said = text(&out.stderr);
+    let bytes = format!("it has {} bytes", long.as_os_str().len());
+    assert!(said.contains(&bytes) && said.contains("1023"), "{said}");
+}
+
+#[test]
 fn a_disk_too_large_for_an_exported_image_is_captured_and_its_export_refused() {
     if !full("a disk of 1 EiB") {
         return;

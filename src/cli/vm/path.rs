@@ -10,6 +10,9 @@ use crate::engine::links::{self, NoLink};
 use crate::inventory::{Disk, Machine};
 use crate::server;
 
+/// Every file system holds a link to a path of so many bytes.
+const LONGEST: usize = 1023;
+
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Path {
     #[command(flatten)]
@@ -76,11 +79,21 @@ fn reason(machine: &Machine, disk: &Disk, why: &NoLink) -> String {
                 others.join(", ")
             )
         }
-        NoLink::Astray(path) => format!(
-            "{} does not lead to the active file {}; a server mends that when it starts, and while it runs when \
-             the library changes",
-            path.display(),
-            disk.file.display()
-        ),
+        NoLink::Astray(path) => {
+            let unless = match disk.file.as_os_str().len() {
+                0..=LONGEST => String::new(),
+                bytes => format!(
+                    ", unless the file system of the data directory holds no link to so long a path: it has {bytes} \
+                     bytes, and XFS, for one, holds {LONGEST} at most; a shorter path to the image, or another file \
+                     system, helps"
+                ),
+            };
+            format!(
+                "{} does not lead to the active file {}; a server mends that when it starts, and while it runs when \
+                 the library changes{unless}",
+                path.display(),
+                disk.file.display()
+            )
+        }
     }
 }
