@@ -306,6 +306,11 @@ impl Server {
             let closed = tokio::task::spawn_blocking(move || store.close());
             let _late = timeout(CLOSING, closed).await;
         }
+        if timeout(CLOSING, self.audit.flush()).await.is_err() {
+            tracing::error!(
+                "The last lines of the audit log are not written: its file does not answer"
+            );
+        }
         self.tell_what_is_silent().await;
     }
 
