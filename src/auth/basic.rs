@@ -99,7 +99,7 @@ impl Basic {
         let pair = BASE64_STANDARD.decode(credentials).ok();
         let pair = pair.and_then(|pair| String::from_utf8(pair).ok());
         let Some((name, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else {
-            basic.malformed(peer, audit);
+            basic.malformed(peer, audit).await;
             return None;
         };
         let from = From {
@@ -122,18 +122,18 @@ impl Basic {
     }
 
     /// Credentials that cannot be read.
-    pub(super) fn malformed(&self, peer: IpAddr, audit: &Audit) {
-        report(None, peer, "malformed", audit);
-        self.failed_otherwise(peer, audit);
+    pub(super) async fn malformed(&self, peer: IpAddr, audit: &Audit) {
+        let locked = self.failed_otherwise(peer);
+        report(None, peer, "malformed", audit).await;
+        report_lock(locked, None, peer, audit).await;
     }
 
     /// Counts a logon that failed for another reason than a wrong password.
-    pub(super) fn failed_otherwise(&self, peer: IpAddr, audit: &Audit) {
-        let locked = Locked {
+    pub(super) fn failed_otherwise(&self, peer: IpAddr) -> Locked {
+        Locked {
             user: false,
             address: self.lockout.failed_otherwise(peer),
-        };
-        report_lock(locked, None, peer, audit);
+        }
     }
 
     pub(super) const fn lockout(&self) -> &Lockout {
@@ -179,21 +179,22 @@ impl Basic {
                     basic.remember(tag);
                     Verdict::Right
                 }
-                _ => basic.wrong(&from, &audit),
+                _ => basic.wrong(&from, &audit).await,
             }
         });
         judged.await.unwrap_or(Verdict::Wrong)
     }
 
-    /// Counts a wrong password and tells of it.
-    fn wrong(&self, from: &From, audit: &Audit) -> Verdict {
+    /// Counts a wrong password and tells of it. It counts at once, whatever keeps the telling.
+    async fn wrong(&self, from: &From, audit: &Audit) -> Verdict {
         let known = from.user.as_ref().map(|user| user.name.as_str());
         let reason = match known {
             Some(_) => "wrong-password",
             None => "unknown-user",
         };
-        report(known, from.peer, reason, audit);
-        report_lock(self.lockout.failed(&from.who), known, from.peer, audit);
+        let locked = self.lockout.failed(&from.who);
+        report(known, from.peer, reason, audit).await;
+        report_lock(locked, known, from.peer, audit).await;
         Verdict::Wrong
     }
 
@@ -231,7 +232,7 @@ impl Basic {
                 true => "locked-out-right-password",
                 false => "locked-out",
             };
-            report(known, peer, reason, &audit);
+            report(known, peer, reason, &audit).await;
         });
     }
 
@@ -281,7 +282,7 @@ impl Basic {
 
 /// Tells the operator. A name that nobody has may be anything, a password typed into the wrong field too: it
 /// is not told.
-fn report(user: Option<&str>, peer: IpAddr, reason: &str, audit: &Audit) {
+async fn report(user: Option<&str>, peer: IpAddr, reason: &str, audit: &Audit) {
     let why = match reason {
         "wrong-password" => "wrong password",
         "unknown-user" => "there is no such user",
@@ -296,14 +297,15 @@ fn report(user: Option<&str>, peer: IpAddr, reason: &str, audit: &Audit) {
         scheme,
         reason,
     };
-    audit.record(&peer, &event);
+    audit.record(&peer, &event).await;
 }
 
-fn report_lock(locked: Locked, user: Option<&str>, peer: IpAddr, audit: &Audit) {
+pub(super) async fn report_lock(locked: Locked, user: Option<&str>, peer: IpAddr, audit: &Audit) {
     for (is_locked, what) in [(locked.user, "user"), (locked.address, "address")] {
         if is_locked {
             tracing::warn!(%peer, user, what, "Locked out; `groupshot user unlock` ends it at once");
-            audit.record(&peer, &Event::LockedOut { user, what });
+            let event = Event::LockedOut { user, what };
+            audit.record(&peer, &event).await;
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::handler::Identity;
 
 pub use lockout::{Limit, network};
 
-use basic::Basic;
+use basic::{Basic, report_lock};
 use certificate::{Certificate, Mapping};
 use users::Users;
 
@@ -123,18 +123,18 @@ impl Authenticator {
         authorization: Option<&[u8]>,
     ) -> Option<Identity> {
         let Some(authorization) = authorization else {
-            return self.by_certificate(channel);
+            return self.by_certificate(channel).await;
         };
         let Ok(text) = std::str::from_utf8(authorization) else {
             let scheme = authorization.get(..6);
             if scheme.is_some_and(|s| s.eq_ignore_ascii_case(b"basic ")) {
-                self.basic.malformed(channel.peer, &self.audit);
+                self.basic.malformed(channel.peer, &self.audit).await;
             }
             return None;
         };
         let text = text.trim();
         if text.eq_ignore_ascii_case(MUTUAL) {
-            return self.by_certificate(channel);
+            return self.by_certificate(channel).await;
         }
         let (scheme, credentials) = text.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("Basic") || !self.basic_is_open(channel) {
@@ -146,31 +146,31 @@ impl Authenticator {
 
     /// Forgets the failures of a user; the addresses at which it was locked out.
     #[must_use]
-    pub fn unlock(&self, user: &str) -> Vec<IpAddr> {
+    pub async fn unlock(&self, user: &str) -> Vec<IpAddr> {
         let opened = self.basic.lockout().unlock(user);
         let event = Event::Unlocked {
             user: Some(user),
             of: None,
         };
-        self.audit.note(&event);
+        self.audit.note(&event).await;
         tracing::info!(user, ?opened, "Unlocked");
         opened
     }
 
     /// Forgets the failures of an address and of all users at it; was anything locked out there?
     #[must_use]
-    pub fn unlock_address(&self, peer: IpAddr) -> bool {
+    pub async fn unlock_address(&self, peer: IpAddr) -> bool {
         let opened = self.basic.lockout().unlock_address(peer);
         let event = Event::Unlocked {
             user: None,
             of: Some(peer.to_string()),
         };
-        self.audit.note(&event);
+        self.audit.note(&event).await;
         tracing::info!(%peer, opened, "Unlocked");
         opened
     }
 
-    fn by_certificate(&self, channel: Channel<'_>) -> Option<Identity> {
+    async fn by_certificate(&self, channel: Channel<'_>) -> Option<Identity> {
         let found = certificate::identify(&self.mappings, channel.certificate?);
         if found.is_none() {
             let event = Event::LogonFailed {
@@ -178,9 +178,10 @@ impl Authenticator {
                 scheme: "certificate",
                 reason: "nobody",
             };
-            self.audit.record(&channel.peer, &event);
             tracing::warn!(peer = %channel.peer, "Logon failed: the client certificate is no user's");
-            self.basic.failed_otherwise(channel.peer, &self.audit);
+            let locked = self.basic.failed_otherwise(channel.peer);
+            self.audit.record(&channel.peer, &event).await;
+            report_lock(locked, None, channel.peer, &self.audit).await;
         }
         found
     }

@@ -196,6 +196,22 @@ pub fn accept(directory: &Path) -> Result<Vec<User>, UserError> {
     list(directory)
 }
 
+/// That the file is not there, and what to do, for a directory in which `work` was done by users.
+#[must_use]
+pub fn gone(directory: &Path, work: bool) -> Option<String> {
+    let file = directory.join(FILE);
+    let is_gone = held::metadata(&file).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    (work && is_gone).then(|| {
+        format!(
+            "{} is gone, and there are sets or collections: nobody can log on; put it back as it was last, for an older \
+             one brings back users and passwords that were taken away, or add the users again (`groupshot user add NAME \
+             --role ROLE --data-dir {}`)",
+            file.display(),
+            directory.display()
+        )
+    })
+}
+
 /// Gives a file of before there were checksums its own. Does nothing to any other.
 ///
 /// # Errors

@@ -177,7 +177,7 @@ impl Doctor {
                 }
             }
             Wish::Unlock(wish) => match &self.deps.logons {
-                Some(logons) => Answer::Unlocked(unlock(logons, &wish)),
+                Some(logons) => Answer::Unlocked(unlock(logons, &wish).await),
                 None => Answer::Unlocked(Vec::new()),
             },
             Wish::Renew => {
@@ -196,13 +196,13 @@ impl Doctor {
     }
 }
 
-fn unlock(logons: &Authenticator, wish: &Unlock) -> Vec<String> {
+async fn unlock(logons: &Authenticator, wish: &Unlock) -> Vec<String> {
     let mut opened = Vec::new();
     if let Some(user) = &wish.user {
-        opened.extend(logons.unlock(user).iter().map(ToString::to_string));
+        opened.extend(logons.unlock(user).await.iter().map(ToString::to_string));
     }
     if let Some(address) = wish.address
-        && logons.unlock_address(address)
+        && logons.unlock_address(address).await
     {
         opened.push(network(address).to_string());
     }

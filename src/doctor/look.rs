@@ -13,8 +13,9 @@ use crate::engine::definition;
 use crate::engine::failure::At;
 use crate::engine::graph;
 use crate::engine::image;
+use crate::engine::links;
 use crate::engine::locks;
-use crate::engine::qcow2::chain::Roots;
+use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
 use crate::id::VmId;
@@ -496,12 +497,30 @@ impl Doctor {
 
     fn disks(&self, machine: &Machine, changed: &BTreeSet<PathBuf>) -> Vec<Ailment> {
         let mut found = Vec::new();
+        // Of one that runs no set is taken, and what is written just now is not whole.
+        let is_off = self.deps.compute.state(machine.id) == PowerState::Off;
         for disk in machine.disks.iter().filter(|d| held::is_file(&d.file)) {
             let at = At::disk(machine, disk);
             let object = object_of(machine, &disk.id);
+            if let Some(below) = machine.relative.get(&disk.id) {
+                // Whoever allows overlays starts the machine by the link.
+                let severity = match machine.overlay_ok {
+                    true => Severity::Warning,
+                    false => Severity::Info,
+                };
+                let text = links::unlinked(disk, below);
+                found.push(ailment(Kind::Unlinked, severity, object.clone(), text));
+            }
             // As the refusal of a set does.
             let within = (&Roots::default(), None);
-            let layers = match image::open(&at, machine, disk, &disk.file, within) {
+            let opened = image::open(&at, machine, disk, &disk.file, within);
+            let whole = opened.and_then(|layers| {
+                if is_off {
+                    chain::require_whole(&at, &layers)?;
+                }
+                Ok(layers)
+            });
+            let layers = match whole {
                 Ok(layers) => layers,
                 // A merge gives its files other names.
                 Err(_) if self.is_at_work(machine.id) => continue,

@@ -48,6 +48,8 @@ pub enum Kind {
     DefinitionUnreadable,
     /// A path in a definition on which the machine does not run.
     PathIdle,
+    /// An active file to which no link leads, for it names the file under it from its own folder.
+    Unlinked,
     /// An active file that is not there.
     ImageMissing,
     /// An active file that cannot be read as what it should be.

@@ -13,11 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::document;
 use crate::engine::links::BY_NAME;
+use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Layer};
 use crate::engine::{Top, image, revert};
 use crate::held::{self, NotReplaced};
 use crate::id::VmId;
-use crate::inventory::{self, Format, Image, NAME_MAX};
+use crate::inventory::{self, Format, Image, NAME_MAX, Relative};
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
 use crate::text::reader;
@@ -323,6 +324,9 @@ pub(crate) struct SeenTop {
     pub(crate) size: u64,
     /// The files under it, from above.
     pub(crate) below: Vec<PathBuf>,
+    /// The file right under it, if it is named from the folder of the active file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) relative: Option<Relative>,
 }
 
 impl SeenTop {
@@ -332,6 +336,9 @@ impl SeenTop {
         let new = new.filter(|file| !self.below.contains(file));
         let new: Vec<_> = new.cloned().collect();
         self.below.extend(new);
+        if let Some(now) = now {
+            self.relative.clone_from(&now.relative);
+        }
         self
     }
 
@@ -343,11 +350,20 @@ impl SeenTop {
 
     /// As it is open, with all that lies under it; `None` if that is nothing.
     pub(crate) fn of_chain(layers: &[Layer]) -> Option<Self> {
-        let size = layers.first()?.size;
+        let top = layers.first()?;
+        let size = top.size;
+        let relative = top.header.as_ref().and_then(backing::relative);
+        let relative = relative.zip(layers.get(1));
+        let relative = relative.map(|(name, below)| Relative {
+            name,
+            file: below.file.clone(),
+            format: below.format,
+        });
         let below = layers.iter().skip(1).map(|l| l.file.clone());
         Some(Self {
             size,
             below: below.collect(),
+            relative,
         })
     }
 }

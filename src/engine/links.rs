@@ -5,6 +5,9 @@
 //!   machines/by-name/<name>    ──▶ ../<id>/disks      so machines/by-name/<name>/<disk> leads to it too
 //! ```
 //!
+//! An active file that names the file under it from its own folder has no link: QEMU would look for that file in the
+//! folder of the link.
+//!
 //! Each link is made aside and renamed into place. A machine whose name another one has, or whose encoded name no
 //! folder can hold, is reached by its id only.
 
@@ -18,7 +21,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::held;
 use crate::id::VmId;
-use crate::inventory::{Disk, Machine};
+use crate::inventory::{Disk, Machine, Relative};
 use crate::text::{self, Text};
 
 /// The folder of links by name, among the folders of machines.
@@ -40,6 +43,8 @@ pub enum NoLink {
     TooLong(usize),
     /// Other machines have the name too.
     Ambiguous(Vec<VmId>),
+    /// The active file cannot be opened by any link, for it names this from its own folder.
+    Relative(Relative),
     /// The link at this path is not there, or leads elsewhere.
     Astray(PathBuf),
 }
@@ -71,6 +76,9 @@ pub fn by_name<'a>(
     disk: &str,
     all: impl IntoIterator<Item = &'a Machine>,
 ) -> Result<PathBuf, NoLink> {
+    if let Some(below) = machine.relative.get(disk) {
+        return Err(NoLink::Relative(below.clone()));
+    }
     let name = encoded(&machine.name);
     if name.len() > LONGEST {
         return Err(NoLink::TooLong(name.len()));
@@ -89,6 +97,22 @@ pub fn by_name<'a>(
         true => Ok(path),
         false => Err(NoLink::Astray(path)),
     }
+}
+
+/// Why no link leads to the active file, and what to do: for an active file that names `below` from its own folder.
+#[must_use]
+pub fn unlinked(disk: &Disk, below: &Relative) -> String {
+    let (active, file) = (disk.file.display(), below.file.display());
+    let (active, file) = (active.to_string(), file.to_string());
+    let (active, file) = (text::word(&active), text::word(&file));
+    format!(
+        "{active} names the file under it from its own folder, as `{}`, and QEMU would look for that in the folder of a \
+         link, so no link leads to it: start it by its own path, or, while nothing runs it, `qemu-img rebase -u -f {} -F \
+         {} -b {file} {active}`, and a server makes the link",
+        below.name,
+        disk.format.as_str(),
+        below.format.as_str(),
+    )
 }
 
 /// The path to the active file of a disk by the id of its machine.
@@ -124,14 +148,20 @@ fn target(id: VmId) -> PathBuf {
     Path::new("..").join(id.to_string()).join(DISKS)
 }
 
+/// Where the links of a machine are to lead, by disk id.
+pub(crate) fn wanted(machine: &Machine) -> BTreeMap<String, PathBuf> {
+    let disks = machine.disks.iter();
+    let disks = disks.filter(|d| !machine.relative.contains_key(&d.id));
+    disks.map(|d| (d.id.clone(), d.file.clone())).collect()
+}
+
 /// Has the links of a machine lead to its active files, and takes those of former disks away.
 ///
 /// # Errors
 /// The first link that could not be made; the others are.
 pub(crate) fn follow(machine: &Machine) -> io::Result<()> {
-    let disks = machine.disks.iter();
-    let wanted = disks.map(|d| (d.id.clone(), d.file.clone())).collect();
-    set(&machine.directory.join(DISKS), &wanted, &BTreeSet::new())
+    let folder = machine.directory.join(DISKS);
+    set(&folder, &wanted(machine), &BTreeSet::new())
 }
 
 /// Which names lead to a machine: those that one machine alone has, and that a folder can hold.

@@ -143,6 +143,7 @@ impl Sim {
                 created: now,
                 overlay_ok: false,
                 images: BTreeMap::new(),
+                relative: BTreeMap::new(),
             };
             (id, Arc::new(machine))
         };

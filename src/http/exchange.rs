@@ -121,7 +121,7 @@ impl Exchange {
             let reason = "its Transfer-Encoding is something other than chunked, once";
             return Err(Refusal::bad_request(reason));
         }
-        self.keep_pages_out(head)?;
+        self.keep_pages_out(head).await?;
         if !names_its_host(head) {
             return Err(Refusal::bad_request("it needs exactly one header Host"));
         }
@@ -147,7 +147,7 @@ impl Exchange {
     }
 
     /// Whatever it asks for, and before anybody looks at who it is: a page cannot even try passwords.
-    fn keep_pages_out(&self, head: &Parts) -> Result<(), Refusal> {
+    async fn keep_pages_out(&self, head: &Parts) -> Result<(), Refusal> {
         let Some(whose) = origin::stranger(&head.headers, &self.shared.allowed_origins) else {
             return Ok(());
         };
@@ -157,7 +157,7 @@ impl Exchange {
             method: head.method.as_str(),
             path: &audit::shortened(head.uri.path()),
         };
-        self.shared.audit.record(&self.peer, &event);
+        self.shared.audit.record(&self.peer, &event).await;
         Err(Refusal::cross_site(&whose))
     }
 

@@ -73,6 +73,18 @@ pub struct Disk {
     pub size: u64,
 }
 
+/// The file under an active file that names it from its own folder: QEMU finds it only by the path of the active file
+/// itself, and by no link to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relative {
+    /// As the header names it.
+    pub name: String,
+    /// The file, absolute.
+    pub file: PathBuf,
+    /// Its format.
+    pub format: Format,
+}
+
 /// A virtual machine as the engine knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
@@ -92,6 +104,8 @@ pub struct Machine {
     pub overlay_ok: bool,
     /// What is recorded of its imported images, by disk id.
     pub images: BTreeMap<String, Image>,
+    /// What its active files name from their own folders, by disk id.
+    pub relative: BTreeMap<String, Relative>,
 }
 
 impl Machine {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audit::{self, About, Audit, Event};
+use crate::audit::{self, About, Event, Place, Written};
 use crate::cim::{Method, Path, Value};
 use crate::handler::{Identity, Role};
 use crate::provider::{Arguments, Context, Error, Outcome, Registry, Status, roles};
@@ -31,8 +31,11 @@ pub(super) async fn invoke(
     if let Err(refused) = roles::check(identity, class, &call.method) {
         let arguments = Arguments::new(call.method.clone(), call.arguments);
         let about = about(server, exchange, &call.target.path, &arguments);
-        let entry = Entry::new(server, exchange, (&call.target.path, &call.method), about);
-        entry.end(None, Some(&refused.status), None);
+        let mut entry = Entry::new(server, exchange, (&call.target.path, &call.method), about);
+        entry
+            .wait(server.left(exchange.headers, exchange.began))
+            .await;
+        entry.end(None, Some(&refused.status), None).await;
         return Err(Failure::Called(refused).fault(&call.target.path));
     }
     let reads = roles::required(class, call.method.name.as_str()) == Some(Role::Reader);
@@ -54,7 +57,11 @@ pub(super) async fn invoke(
         // A task of its own: neither the timeout nor a client that hangs up stops what has begun.
         false => {
             let about = about(server, exchange, &work.path, &work.arguments);
-            let entry = Entry::new(server, exchange, (&work.path, &method), about);
+            let mut entry = Entry::new(server, exchange, (&work.path, &method), about);
+            if !entry.wait(left).await {
+                return Err(timed_out(&method, limit));
+            }
+            let left = server.left(exchange.headers, exchange.began);
             let work = tokio::spawn(work.call_audited(entry));
             match tokio::time::timeout(left, work).await {
                 Ok(Ok(outcome)) => outcome,
@@ -149,13 +156,14 @@ impl Work {
             Ok(done) => entry.end(done.return_value.as_u64(), None, job(done)),
             Err(failure) => entry.end(None, Some(failure.status()), None),
         }
+        .await;
         outcome
     }
 }
 
 /// A line of the audit log in the making. It is written in any case, by a panic too.
 struct Entry {
-    audit: Audit,
+    place: Option<Place>,
     peer: SocketAddr,
     identity: Identity,
     method: String,
@@ -172,7 +180,7 @@ impl Entry {
         about: About,
     ) -> Self {
         Self {
-            audit: server.settings.audit.clone(),
+            place: Some(server.settings.audit.place()),
             peer: exchange.peer,
             identity: exchange.context.identity.clone(),
             method: format!("{}.{}", path.class, method.name),
@@ -182,14 +190,24 @@ impl Entry {
         }
     }
 
-    /// The status is told by its name only: the text of an error may quote what was sent.
-    fn end(mut self, result: Option<u64>, fault: Option<&Status>, job: Option<String>) {
-        self.outcome = (result, fault.map(|f| format!("{f:?}")), job);
+    /// Waits until there is a place for the line, not longer than that; whether there is.
+    async fn wait(&mut self, limit: Duration) -> bool {
+        match &mut self.place {
+            Some(place) => tokio::time::timeout(limit, place.wait()).await.is_ok(),
+            None => false,
+        }
     }
-}
 
-impl Drop for Entry {
-    fn drop(&mut self) {
+    /// The status is told by its name only: the text of an error may quote what was sent.
+    async fn end(mut self, result: Option<u64>, fault: Option<&Status>, job: Option<String>) {
+        self.outcome = (result, fault.map(|f| format!("{f:?}")), job);
+        if let Some(written) = self.write() {
+            written.await;
+        }
+    }
+
+    fn write(&mut self) -> Option<Written> {
+        let place = self.place.take()?;
         let (result, fault, job) = std::mem::take(&mut self.outcome);
         let (user, role) = (&*self.identity.user, self.identity.role.to_string());
         // How a call ended that was not refused so early is told by whoever works on it.
@@ -207,7 +225,13 @@ impl Drop for Entry {
             job,
             about: self.about.brief(),
         };
-        self.audit.record(&self.peer, &event);
+        Some(place.record(&self.peer, &event))
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let _nobody_waits = self.write();
     }
 }
 

@@ -18,7 +18,7 @@ use crate::tls;
 
 use super::machines::roots;
 use super::parts::Parts;
-use super::run::reserve;
+use super::run::{gone, reserve};
 use super::{
     StartError, ask, existing_data_dir, frozen, identity, no_data_dir, records, relocate,
     require_database,
@@ -118,8 +118,12 @@ pub(super) fn doctor(
             move || records::finding(&data_dir, &store, serves)
         }),
         users: Box::new({
-            let data_dir = data_dir.to_owned();
-            move || users::list(&data_dir).err().map(|e| e.to_string())
+            let (data_dir, store, config) =
+                (data_dir.to_owned(), parts.store.clone(), config.clone());
+            move || match users::list(&data_dir) {
+                Ok(_) => gone(&data_dir, &config, &store.state()),
+                Err(error) => Some(error.to_string()),
+            }
         }),
         reserve: reserve(config),
         export_roots: config.export.roots.clone(),

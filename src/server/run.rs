@@ -43,6 +43,7 @@ use crate::job::Jobs;
 use crate::operation;
 use crate::provider::virtualization;
 use crate::snapshot::{Coordinator, Recovered};
+use crate::store::State;
 use crate::store::sqlite::SqliteStore;
 use crate::tls::Live;
 use crate::wsman::request::Limits;
@@ -129,7 +130,7 @@ impl Server {
         warn(&fitness::exposed_roots(config));
         relocate::in_place(&parts, &data_dir).await?;
         let store = parts.store.clone();
-        let auth = authenticator(&data_dir, config, &parts.audit, parts.clock.clone())?;
+        let auth = authenticator(&data_dir, config, &parts)?;
         let doctor = checkup::doctor(&parts, &data_dir, config, Some(auth.clone()));
         let Parts {
             clock,
@@ -306,6 +307,11 @@ impl Server {
             let store = Arc::clone(&self.store);
             let closed = tokio::task::spawn_blocking(move || store.close());
             let _late = timeout(CLOSING, closed).await;
+        }
+        if timeout(CLOSING, self.audit.flush()).await.is_err() {
+            tracing::error!(
+                "The last lines of the audit log are not written: its file does not answer"
+            );
         }
         self.tell_what_is_silent().await;
     }
@@ -510,17 +516,25 @@ pub(super) fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Star
     }
 }
 
+/// That the users are gone, if certificates are not all that anybody logs on with.
+pub(super) fn gone(data_dir: &Path, config: &Config, state: &State) -> Option<String> {
+    let work = !state.sets.is_empty() || !state.collections.is_empty();
+    users::gone(data_dir, work && config.roles.mappings.is_empty())
+}
+
 fn authenticator(
     data_dir: &Path,
     config: &Config,
-    audit: &Audit,
-    clock: SharedClock,
+    parts: &Parts,
 ) -> Result<Arc<Authenticator>, StartError> {
+    let clock = parts.clock.clone();
     let users = Users::follow(data_dir, clock.clone())?;
     if let Err(error) = users::vouch(data_dir) {
         tracing::warn!(%error, "The users file gets no checksum");
     }
-    if users.is_empty() && config.roles.mappings.is_empty() {
+    if let Some(text) = gone(data_dir, config, &parts.store.state()) {
+        tracing::error!("{text}");
+    } else if users.is_empty() && config.roles.mappings.is_empty() {
         tracing::warn!(
             "No users, so nobody can log on; add one: groupshot user add NAME --role administrator --data-dir {}",
             data_dir.display()
@@ -538,7 +552,7 @@ fn authenticator(
     let mappings: Result<Vec<_>, _> = config.roles.mappings.iter().map(|m| m.mapping()).collect();
     let mappings = mappings.map_err(StartError::Config)?;
     Ok(Arc::new(
-        auth.with_mappings(mappings).with_audit(audit.clone()),
+        auth.with_mappings(mappings).with_audit(parts.audit.clone()),
     ))
 }
 

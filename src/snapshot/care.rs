@@ -125,10 +125,13 @@ impl Coordinator {
             });
             let done = done.await.map_err(|e| panicked(&e))?;
             done.map_err(accept::refused)?;
-            core.deps.audit.note(&Event::MachineRemoved {
-                machine: id.to_string(),
-                name: &called,
-            });
+            core.deps
+                .audit
+                .note(&Event::MachineRemoved {
+                    machine: id.to_string(),
+                    name: &called,
+                })
+                .await;
             let ended = removed(id, &called, started, core.deps.clock.now());
             ended.tell();
             let noted = Box::new(move |_: &State| vec![Change::Ended(ended)]);

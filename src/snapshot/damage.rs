@@ -336,12 +336,15 @@ pub(crate) async fn notice(
     let Ok(alerts) = marked.await?;
     for disk in alerts {
         tracing::warn!(set = %disk.set, "{}", disk.text());
-        core.deps.audit.note(&Event::SetDamaged {
-            set: disk.set.to_string(),
-            machine: disk.machine_name.clone(),
-            disk: disk.disk.clone(),
-            files: disk.files.clone(),
-        });
+        core.deps
+            .audit
+            .note(&Event::SetDamaged {
+                set: disk.set.to_string(),
+                machine: disk.machine_name.clone(),
+                disk: disk.disk.clone(),
+                files: disk.files.clone(),
+            })
+            .await;
     }
     Ok(())
 }
@@ -642,11 +645,14 @@ impl Coordinator {
         }));
         accepted.await.map_err(|e| core.store_failed(&e))?;
         tracing::warn!(set = %wanted.set, machine = wanted.machine_name, disk = wanted.disk, files, "A damaged disk is accepted as it is");
-        core.deps.audit.note(&Event::DamageAccepted {
-            set: wanted.set.to_string(),
-            machine: wanted.machine_name.clone(),
-            disk: wanted.disk.clone(),
-        });
+        core.deps
+            .audit
+            .note(&Event::DamageAccepted {
+                set: wanted.set.to_string(),
+                machine: wanted.machine_name.clone(),
+                disk: wanted.disk.clone(),
+            })
+            .await;
         Ok(files)
     }
 }

@@ -150,6 +150,18 @@ pub fn is_obeyed(c: char) -> bool {
         || matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
+/// The text as one word of a command line that can be typed as it stands.
+#[must_use]
+pub fn word(text: &str) -> Cow<'_, str> {
+    let plain = |c: char| {
+        c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | ',' | ':' | '=' | '@')
+    };
+    match !text.is_empty() && text.chars().all(plain) {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(format!("'{}'", text.replace('\'', r"'\''"))),
+    }
+}
+
 /// Is there nothing in the text that anybody sees? Spaces, control characters, those that join, part and direct others
 /// (Unicode's Default_Ignorable_Code_Point), and blanks that are letters.
 #[must_use]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -204,6 +204,69 @@ fn a_name_that_two_machines_have_or_no_folder_can_hold_leads_nowhere_and_it_is_s
     fails(&path(&long, &[]), 1, "takes 256 bytes");
     ok(&run_in(&site.data, &["vm", "remove", id], ""));
     assert!(path_of(&site, "twin").ends_with("/by-name/twin/disk0"));
+}
+
+#[test]
+fn an_active_file_that_no_link_can_start_has_none_until_its_header_names_a_whole_path() {
+    let site = Site::new(Ground::Host);
+    let image = site.image("with space", Image::Chain, 7);
+    let reads = |file: &Path| {
+        let args = ["-r", "-U", "-f", "qcow2", "-c", "read -P 7 0 4096"];
+        let out = std::process::Command::new("qemu-io")
+            .args(args)
+            .arg(file)
+            .output();
+        let out = out.unwrap();
+        out.status.success() && !said(&out).contains("Pattern verification failed")
+    };
+    // What QEMU does with such an image by a link.
+    let link = site.data.join("link");
+    std::os::unix::fs::symlink(&image, &link).unwrap();
+    assert!(reads(&image) && !reads(&link));
+    let path = image.to_str().unwrap();
+    let imported = run_in(
+        &site.data,
+        &["vm", "import", "web", path, "--overlay-ok"],
+        "",
+    );
+    assert!(ok(&imported).contains("machine `web`"));
+    let command = |said: &str| {
+        let (_, command) = said.split_once("`qemu-img rebase").unwrap();
+        format!("qemu-img rebase{}", command.split_once('`').unwrap().0)
+    };
+    let rebase = command(&said(&imported));
+    let vm_path = || run_in(&site.data, &["vm", "path", "web"], "");
+    fails(&vm_path(), 1, &rebase);
+    fails(&vm_path(), 1, path);
+    let told = json(&run_in(&site.data, &["vm", "path", "web", "--json"], ""));
+    let told = &told["disks"][0];
+    assert!(told["path"].is_null() && told["byId"].is_null(), "{told}");
+    assert_eq!(told["active"], path);
+    let links = site.data.join("machines/by-name/web");
+    let count = || fs::read_dir(&links).unwrap().count();
+    assert_eq!(count(), 0);
+    let server = site.serve();
+    let doctor = || said(&server.local(&["doctor"]));
+    assert!(doctor().contains(&rebase), "{}", doctor());
+    // An overlay of ours names the image by its whole path; without it everything is as it was.
+    ok(&server.cli(&["collection", "create", "all", "web"]));
+    ok(&server.cli(&["snapshot", "create", "all", "--name", "one"]));
+    assert!(reads(Path::new(&path_of(&site, "web"))));
+    ok(&server.cli(&["snapshot", "delete", "one", "--yes"]));
+    site.wait_for_journals();
+    eventually(|| count() == 0);
+    fails(&vm_path(), 1, "rebase");
+    // As it was told, in a shell.
+    let done = std::process::Command::new("sh")
+        .args(["-c", &rebase])
+        .status();
+    assert!(done.unwrap().success());
+    eventually(|| {
+        server.cli(&["snapshot", "list"]);
+        count() == 1
+    });
+    assert!(reads(Path::new(&path_of(&site, "web"))));
+    assert!(!doctor().contains("rebase"), "{}", doctor());
 }
 
 #[test]

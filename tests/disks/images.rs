@@ -12,6 +12,8 @@ use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds};
 use crate::support::tools::{self, Mount, assert_clean, assert_equal, full, run, try_run};
 use crate::support::wire::{STARTED, Wire};
 
+use super::scene::Scene;
+
 const INVALID_STATE: u64 = 5;
 
 fn path(file: &Path) -> &str {
@@ -523,6 +525,58 @@ fn what_cannot_be_captured_is_refused_with_its_reason_before_anything_is_written
         );
         assert_eq!(site.tree(), before, "{}", machine.name);
     }
+}
+
+#[test]
+fn the_check_up_tells_of_an_active_file_that_was_cut_off_as_the_next_set_would() {
+    if !full("an overlay that was cut off") {
+        return;
+    }
+    let mut scene = Scene::bare();
+    let mut server = scene.site.serve();
+    scene.take(&server, 2);
+    let top = scene.site.top(&scene.machine, 0);
+    scene.machine.write(&top, 0, 0, 256 << 10, 9);
+    assert!(!scene.doctor(&[]).1.contains("image-unreadable"));
+    let file = File::options().write(true).open(&top).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    let wire = Wire::new(&server);
+    let refused = wire.create(&scene.group, "x").unwrap();
+    assert_eq!(refused.value, INVALID_STATE);
+    let why = wire.why(&refused);
+    assert!(why.contains("cut off") && why.contains(path(&top)), "{why}");
+    let tells = || {
+        let (code, said) = scene.doctor(&[]);
+        let line = said.lines().find(|l| l.contains("image-unreadable"));
+        assert!(
+            line.is_some_and(|l| l.contains("machine web, disk disk0")),
+            "{said}"
+        );
+        assert!(said.contains(path(&top)) && code == Some(1), "{said}");
+    };
+    tells();
+    server.stop();
+    tells();
+}
+
+#[test]
+fn a_link_that_no_file_system_of_the_data_directory_can_hold_is_told_as_such() {
+    if !full("a path that is too long for a link") {
+        return;
+    }
+    let site = Site::with_data_on(Mount::file_system("xfs"));
+    let mut deep = site.images.clone();
+    while deep.as_os_str().len() < 1020 {
+        deep.push("a-folder-with-a-name-of-some-length-in-which-another-one-lies");
+    }
+    fs::create_dir_all(&deep).unwrap();
+    let long = deep.join("disk.raw");
+    fs::write(&long, vec![1; SIZE]).unwrap();
+    import(&site, "long", &long);
+    let out = run_in(&site.data, &["vm", "path", "long"], "");
+    let said = text(&out.stderr);
+    let bytes = format!("it has {} bytes", long.as_os_str().len());
+    assert!(said.contains(&bytes) && said.contains("1023"), "{said}");
 }
 
 #[test]

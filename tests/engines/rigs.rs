@@ -236,6 +236,7 @@ impl Rig for FileRig {
             created: Timestamp::UNIX_EPOCH,
             overlay_ok: true,
             images: imported(&self.file(), &[self.images.join("base.raw")]),
+            relative: Default::default(),
         }
     }
     fn write(&self, top: &Top, pattern: u8) {

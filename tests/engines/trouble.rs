@@ -35,6 +35,7 @@ fn machine(image: &Path) -> Machine {
         created: Timestamp::UNIX_EPOCH,
         overlay_ok: true,
         images: imported(image, &[]),
+        relative: Default::default(),
     }
 }
 

@@ -412,6 +412,34 @@ fn a_users_file_that_somebody_else_has_changed_is_refused_until_it_is_accepted()
 }
 
 #[test]
+fn users_that_are_gone_are_told_at_the_start_and_by_the_check_up() {
+    let site = Site::new(Ground::Host);
+    let machine = site.machine("web", &[Image::Raw], 1);
+    let tells = |said: &str| {
+        let line = said.lines().find(|l| l.contains("users.json is gone"));
+        line.is_some_and(|l| l.contains("nobody can log on") && l.contains("groupshot user add"))
+    };
+    let file = site.data.join("users.json");
+    let whole = fs::read(&file).unwrap();
+    let doctor = || run_in(&site.data, &["doctor"], "");
+    let gone = || {
+        fs::remove_file(&file).unwrap();
+        let server = site.serve();
+        let found = doctor();
+        fs::write(&file, &whole).unwrap();
+        let told = (tells(&server.log()), tells(&text(&found.stdout)));
+        (told, found.status.code())
+    };
+    // A directory in which nothing was done yet has no users at first.
+    assert_eq!(gone().0, (false, false));
+    let server = site.serve();
+    Wire::new(&server).define("all", &[&machine.id]).unwrap();
+    drop(server);
+    assert_eq!(gone(), ((true, true), Some(1)));
+    assert_eq!(doctor().status.code(), Some(0));
+}
+
+#[test]
 fn a_broken_users_file_and_a_file_for_a_directory_are_named() {
     let site = Site::new(Ground::Host);
     fs::remove_file(site.data.join("users.json")).unwrap();

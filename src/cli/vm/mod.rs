@@ -178,6 +178,11 @@ fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failu
         )),
         (false, true) => {}
     }
+    for disk in &machine.disks {
+        if let Some(below) = machine.relative.get(&disk.id) {
+            output.note(format_args!("warning: {}", links::unlinked(disk, below)));
+        }
+    }
     let mut exposed = BTreeMap::new();
     for image in machine.images.values().flat_map(Image::chain) {
         if image.named != image.file {

@@ -10,6 +10,9 @@ use crate::engine::links::{self, NoLink};
 use crate::inventory::{Disk, Machine};
 use crate::server;
 
+/// Every file system holds a link to a path of so many bytes.
+const LONGEST: usize = 1023;
+
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Path {
     #[command(flatten)]
@@ -41,12 +44,14 @@ pub(super) fn run(wish: &Path, output: &Output) -> Result<(), Failure> {
         if let (Some(why), false) = (&why, output.is_json()) {
             return Err(Failure::failed(why));
         }
+        let is_linked = !machine.relative.contains_key(&disk.id);
+        let by_id = is_linked.then(|| links::by_id(&machine, &disk.id));
         let link = link.ok();
         paths.extend(link.as_ref().map(|path| path.display().to_string()));
         objects.push(json!({
             "id": disk.id,
             "path": link,
-            "byId": links::by_id(&machine, &disk.id),
+            "byId": by_id,
             "active": disk.file,
             "format": disk.format.as_str(),
             "why": why,
@@ -60,6 +65,7 @@ fn reason(machine: &Machine, disk: &Disk, why: &NoLink) -> String {
     let by_id = links::by_id(machine, &disk.id);
     let by_id = by_id.display();
     match why {
+        NoLink::Relative(below) => links::unlinked(disk, below),
         NoLink::TooLong(bytes) => format!(
             "the name of machine {} takes {bytes} bytes as the name of a folder, and 255 is the most; by its id \
              there is {by_id}",
@@ -73,11 +79,21 @@ fn reason(machine: &Machine, disk: &Disk, why: &NoLink) -> String {
                 others.join(", ")
             )
         }
-        NoLink::Astray(path) => format!(
-            "{} does not lead to the active file {}; a server mends that when it starts, and while it runs when \
-             the library changes",
-            path.display(),
-            disk.file.display()
-        ),
+        NoLink::Astray(path) => {
+            let unless = match disk.file.as_os_str().len() {
+                0..=LONGEST => String::new(),
+                bytes => format!(
+                    ", unless the file system of the data directory holds no link to so long a path: it has {bytes} \
+                     bytes, and XFS, for one, holds {LONGEST} at most; a shorter path to the image, or another file \
+                     system, helps"
+                ),
+            };
+            format!(
+                "{} does not lead to the active file {}; a server mends that when it starts, and while it runs when \
+                 the library changes{unless}",
+                path.display(),
+                disk.file.display()
+            )
+        }
     }
 }

@@ -134,6 +134,7 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
     let (mut below, mut unseen) = (BTreeMap::new(), Vec::new());
     let mut unrecorded = BTreeMap::new();
     let bare = machine(folder.clone(), defined.clone(), stored.clone(), Vec::new());
+    let mut relative = BTreeMap::new();
     for entry in &defined.disk {
         let mut disk = disk(entry, &stored);
         let recorded = stored.seen.get(&entry.id);
@@ -150,6 +151,7 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
         if let Some(all) = all {
             seen.extend(all.below.iter().map(|file| stamped(file)));
             below.insert(disk.id.clone(), all.below.clone());
+            relative.extend(all.relative.clone().map(|it| (disk.id.clone(), it)));
             if recorded != Some(&all) {
                 unrecorded.insert(disk.id.clone(), all);
             }
@@ -197,9 +199,13 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
         }
         disks.push(disk);
     }
+    let machine = machine(folder, defined, stored, disks);
     Entry {
         seen,
-        machine: Some(Arc::new(machine(folder, defined, stored, disks))),
+        machine: Some(Arc::new(Machine {
+            relative,
+            ..machine
+        })),
         below,
         unseen,
         unrecorded,
@@ -225,6 +231,8 @@ pub(super) fn recorded(directory: &Path, id: VmId) -> Option<Machine> {
 
 fn machine(folder: PathBuf, defined: Definition, stored: Tops, disks: Vec<Disk>) -> Machine {
     let definition = folder.join(DEFINITION);
+    let seen = stored.seen.into_iter();
+    let relative = seen.filter_map(|(disk, seen)| Some((disk, seen.relative?)));
     let created = stored.imported.or_else(|| modified(&definition));
     Machine {
         id: defined.id,
@@ -235,6 +243,7 @@ fn machine(folder: PathBuf, defined: Definition, stored: Tops, disks: Vec<Disk>)
         definition,
         created: created.unwrap_or(Timestamp::UNIX_EPOCH),
         images: stored.images,
+        relative: relative.collect(),
     }
 }
 

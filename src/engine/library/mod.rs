@@ -271,11 +271,7 @@ impl Compute for Library {
 /// older state might have the last word.
 fn follow(before: Option<&Machine>, now: Option<&Machine>) {
     let Some(machine) = now else { return };
-    let files = |m: &Machine| -> Vec<_> {
-        let disks = m.disks.iter();
-        disks.map(|d| (d.id.clone(), d.file.clone())).collect()
-    };
-    if before.is_some_and(|before| files(before) == files(machine)) {
+    if before.is_some_and(|before| links::wanted(before) == links::wanted(machine)) {
         return;
     }
     if let Err(error) = links::follow(machine) {

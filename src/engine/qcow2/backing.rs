@@ -91,6 +91,15 @@ fn recorded(image: &Path) -> Option<Format> {
     recorded.get(image).or_else(real).copied()
 }
 
+/// The name of the file under an image, if it starts at the folder of the image: QEMU takes the folder of the path by
+/// which it opens the image for that, whatever link that path is.
+#[must_use]
+pub fn relative(header: &Header) -> Option<String> {
+    let name = header.backing.as_deref()?;
+    let elsewhere = name.starts_with(b"/") || is_protocol(name);
+    (!elsewhere).then(|| String::from_utf8_lossy(name).into_owned())
+}
+
 /// `json:{…}`, `nbd://…`, `file:…`: QEMU reads a colon before the first slash as a protocol.
 fn is_protocol(name: &[u8]) -> bool {
     name.iter().find(|b| matches!(b, b':' | b'/')) == Some(&b':')
