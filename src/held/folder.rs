@@ -18,7 +18,7 @@ use super::identity::{Foreign, Identity, Kind, trusted};
 use super::silence::Call;
 
 /// How a regular file is opened: where another process has a lease on it, nothing waits for that.
-const FILE: OFlags = OFlags::NONBLOCK
+pub(super) const FILE: OFlags = OFlags::NONBLOCK
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 const FOLDER: OFlags = OFlags::RDONLY
@@ -287,7 +287,7 @@ impl Folder {
     pub fn open_file(&self, name: impl AsRef<OsStr>, write: bool) -> io::Result<File> {
         let name = single(name.as_ref())?;
         let _call = Call::begin(&self.path.join(name))?;
-        regular(self, name, access(write), Mode::empty())
+        regular(self, name, access(write))
     }
 
     /// Opens a regular file for reading and writing, and makes it, empty, if it is not there.
@@ -403,7 +403,7 @@ impl Folder {
 /// The I/O error; [`Foreign::Link`], [`Foreign::NotRegular`].
 pub fn open(file: &Path, write: bool) -> io::Result<File> {
     let _call = Call::begin(file)?;
-    regular(CWD, file, access(write), Mode::empty())
+    regular(CWD, file, access(write))
 }
 
 /// [`open`] by a way on which there is no link at all: whoever may rename in folders cannot lead it to another file
@@ -466,27 +466,9 @@ fn access(write: bool) -> OFlags {
     }
 }
 
-/// Opens a regular file, which is no link itself; with `CREATE` it is made if it is not there.
-pub(super) fn regular(
-    from: impl AsFd,
-    name: impl AsRef<Path>,
-    access: OFlags,
-    mode: Mode,
-) -> io::Result<File> {
-    let name = name.as_ref();
-    let again = access.difference(OFlags::CREATE);
-    loop {
-        let found = opened(&from, name, OFlags::NOFOLLOW, again);
-        let is_gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
-        if !access.contains(OFlags::CREATE) || !found.as_ref().is_err_and(is_gone) {
-            return found;
-        }
-        // Only a new file is made; whatever is there by now is looked at.
-        match openat(&from, name, FILE | access | OFlags::EXCL, mode) {
-            Err(Errno::EXIST) => {}
-            made => return Ok(made?.into()),
-        }
-    }
+/// Opens a regular file, which is no link itself.
+pub(super) fn regular(from: impl AsFd, name: impl AsRef<Path>, access: OFlags) -> io::Result<File> {
+    opened(from, name.as_ref(), OFlags::NOFOLLOW, access)
 }
 
 /// Opens what stands under a name, once it is seen to be a regular file: to open a device or a pipe does something to

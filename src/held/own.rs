@@ -8,8 +8,9 @@ use std::path::{Component, Path};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags, openat, renameat};
+use rustix::io::Errno;
 
-use super::folder::{Folder, Way, regular};
+use super::folder::{FILE, Folder, Way, regular};
 use super::identity::{Foreign, Identity, Kind, foreign};
 use crate::failpoint;
 
@@ -104,7 +105,7 @@ impl Folder {
     /// Unlinks what an earlier attempt left under a name of ours; a link itself.
     fn discard(&self, name: &OsStr) -> io::Result<()> {
         match rustix::fs::unlinkat(self, name, rustix::fs::AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(e.into()),
         }
     }
@@ -119,15 +120,20 @@ pub fn append(file: &Path, mode: u32) -> io::Result<File> {
     let (folder, name) = Folder::of(file)?;
     let access = OFlags::WRONLY | OFlags::APPEND;
     let (create, mode) = (access | OFlags::CREATE, Mode::from_raw_mode(mode));
-    match regular(&folder, &name, create | OFlags::EXCL, mode) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+    match openat(
+        &folder,
+        name.as_os_str(),
+        FILE | create | OFlags::EXCL,
+        mode,
+    ) {
+        Err(Errno::EXIST) => {}
         made => {
-            let made = made?;
+            let made = File::from(made?);
             folder.hand_over(&made)?;
             return Ok(made);
         }
     }
-    match regular(&folder, &name, access, Mode::empty()) {
+    match regular(&folder, &name, access) {
         Err(e) if foreign(&e).is_some() && folder.require_private().is_ok() => {
             let flags = create | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
             Ok(openat(&folder, name.as_os_str(), flags, mode)?.into())

@@ -222,7 +222,7 @@ impl<'a> Judged<'a> {
             return Some(format!("which snapshot set `{set}` keeps"));
         }
         if self.left.contains(top) {
-            return Some("which a deleted snapshot set has left".to_owned());
+            return Some("which a deleted snapshot set or an apply has left".to_owned());
         }
         if is_ours && !is_image && !is_named_as(self.machine.id, &entry.id, top) {
             return Some("which was made for another machine or disk".to_owned());
