@@ -39,6 +39,8 @@ pub struct Node {
     pub format: Format,
     /// Permission bits.
     pub mode: u32,
+    /// What its header says is known.
+    is_read: bool,
     /// The file under it.
     below: Option<Key>,
     /// The files that may lie under it, where it cannot be read now.
@@ -117,6 +119,9 @@ impl Graph {
                 node.below = Some((meta.dev(), meta.ino()));
                 next = Some((below, format));
             }
+            if let Some(known) = self.nodes.remove(&key) {
+                node.perhaps = known.perhaps;
+            }
             self.nodes.insert(key, node);
         }
         Ok(())
@@ -133,13 +138,16 @@ impl Graph {
         let open = held::open_any(file).map_err(io)?;
         let own = Identity::of(&open).map_err(io)?;
         let key = (own.device, own.inode);
-        if self.nodes.contains_key(&key) {
+        // Whoever named it first may have called it raw, or does not know what lies under it.
+        let known = self.nodes.get(&key);
+        if known.is_some_and(|node| node.is_read || format == Format::Raw) {
             return Ok((key, None));
         }
         let node = Node {
             file: file.to_owned(),
             format,
             mode: own.mode,
+            is_read: format != Format::Raw,
             below: None,
             perhaps: BTreeSet::new(),
         };
@@ -181,30 +189,37 @@ impl Graph {
             return Err(error);
         };
         tracing::debug!(%error, "Counts as lying on all that it lay on");
-        self.stand(file, format, &known);
+        self.stand(file, format, &known, key(file));
         Ok(())
     }
 
-    /// Adds a file that stands on all that it is known to have lain on, whatever its header says now.
-    pub fn stand(&mut self, file: &Path, format: Format, known: &[PathBuf]) {
-        if format == Format::Raw {
-            return; // on nothing
-        }
+    /// Adds a file that counts as none that is there, whatever its name leads to, and stands on all that it is known to
+    /// have lain on.
+    pub fn refused(&mut self, file: &Path, format: Format, known: &[PathBuf]) {
+        self.stand(file, format, known, None);
+    }
+
+    fn stand(&mut self, file: &Path, format: Format, known: &[PathBuf], found: Option<Key>) {
         // No file has this device number: one that is away has none.
         let away = (
             u64::MAX,
             u64::try_from(self.nodes.len()).unwrap_or(u64::MAX),
         );
-        let node = Node {
+        let key_of_it = found.unwrap_or(away);
+        self.names.insert(file.to_owned(), key_of_it);
+        if format == Format::Raw {
+            return; // on nothing
+        }
+        let node = self.nodes.entry(key_of_it).or_insert_with(|| Node {
             file: file.to_owned(),
             format,
-            mode: held::metadata(file).map_or(0, |m| m.mode() & 0o7777),
+            mode: found.map_or(0, |_| held::metadata(file).map_or(0, |m| m.mode() & 0o7777)),
+            is_read: false,
             below: None,
-            perhaps: known.iter().filter_map(|file| key(file)).collect(),
-        };
-        let key = key(file).unwrap_or(away);
-        self.names.insert(file.to_owned(), key);
-        self.nodes.insert(key, node);
+            perhaps: BTreeSet::new(),
+        });
+        node.perhaps
+            .extend(known.iter().filter_map(|file| key(file)));
     }
 
     /// Whether one of these files is in the chain of the other.

@@ -136,44 +136,57 @@ fn what_somebody_put_in_the_place_of_a_clone_or_its_folder_is_left_alone() {
     );
 }
 
-/// The second user writes the neighbour's base into the header of his own image.
+/// The second user writes the neighbour's base into the header of his own image, or puts a link to the neighbour's active
+/// file in the place of it.
 #[test]
-fn a_header_that_names_a_file_of_another_machine_holds_up_no_merge_of_that_one() {
-    if !may_run("headers that name files of others") {
+fn an_image_that_leads_to_a_file_of_another_machine_holds_up_no_merge_of_that_one() {
+    if !may_run("images that lead to files of others") {
         return;
     }
-    let scene = Scene::new(Ground::Host, Image::Qcow2, &["--overlay-ok"]);
-    let (image, base) = (
-        scene.image.to_str().unwrap(),
-        scene.site.image("db", Image::Raw, 5),
-    );
-    let mut db = scene.site.import(
-        "db",
-        &["--overlay-ok", base.to_str().unwrap()],
-        vec![vec![5; crate::support::site::SIZE]],
-    );
-    let server = scene.site.serve();
-    let wire = Wire::new(&server);
-    let group = wire.define("db", &[&db.id]).unwrap();
-    let set = wire.take(&group, "one");
-    scene.site.wait_for_journals();
-    db.write(&scene.site.top(&db, 0), 0, 8192, 8192, 7);
-    let named = base.to_str().unwrap();
-    scene.other(&[
-        &"qemu-img",
-        &"rebase",
-        &"-u",
-        &"-b",
-        &named,
-        &"-F",
-        &"raw",
-        &image,
-    ]);
-    let gone = wire.destroy(&set).unwrap();
-    let job = end(&wire, &gone, "merged");
-    assert_eq!(job.state, COMPLETED, "{job:?}");
-    assert!(!job.status.contains("lie on"), "{job:?}");
-    scene.site.wait_for_journals();
-    assert_eq!(scene.site.top(&db, 0), base, "{job:?}");
-    assert_holds(&base, &db.content[0], "merged");
+    for (kind, by_link) in [
+        (Image::Qcow2, false),
+        (Image::Qcow2, true),
+        (Image::Raw, true),
+    ] {
+        let scene = Scene::new(Ground::Host, kind, &["--overlay-ok"]);
+        let (image, base) = (
+            scene.image.to_str().unwrap(),
+            scene.site.image("db", Image::Raw, 5),
+        );
+        let mut db = scene.site.import(
+            "db",
+            &["--overlay-ok", base.to_str().unwrap()],
+            vec![vec![5; crate::support::site::SIZE]],
+        );
+        let server = scene.site.serve();
+        let wire = Wire::new(&server);
+        let group = wire.define("db", &[&db.id]).unwrap();
+        let sets = ["one", "two"].map(|name| wire.take(&group, name));
+        scene.site.wait_for_journals();
+        let top = scene.site.top(&db, 0);
+        db.write(&top, 0, 8192, 8192, 7);
+        let named = base.to_str().unwrap();
+        match by_link {
+            true => scene.other(&[&"ln", &"-sfn", &top.to_str().unwrap(), &image]),
+            false => scene.other(&[
+                &"qemu-img",
+                &"rebase",
+                &"-u",
+                &"-b",
+                &named,
+                &"-F",
+                &"raw",
+                &image,
+            ]),
+        };
+        for set in sets.iter().rev() {
+            let gone = wire.destroy(set).unwrap();
+            let job = end(&wire, &gone, "merged");
+            assert_eq!(job.state, COMPLETED, "{job:?}");
+            assert!(!job.status.contains("lie on"), "{job:?}");
+            scene.site.wait_for_journals();
+            assert_holds(&scene.site.top(&db, 0), &db.content[0], "merged");
+        }
+        assert_eq!(scene.site.top(&db, 0), base, "{kind:?} {by_link}");
+    }
 }

@@ -156,7 +156,7 @@ impl Survey {
             let mut graph = Graph::default();
             for n in &named {
                 if let Some(known) = not_by_header.get(n.file.as_path()) {
-                    graph.stand(&n.file, n.format, known);
+                    graph.refused(&n.file, n.format, known);
                     continue;
                 }
                 // Whose file is away: it may be any machine's.
