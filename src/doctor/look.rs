@@ -324,7 +324,7 @@ impl Doctor {
         let mut folders: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
         for machine in self.deps.compute.machines().values() {
             let images = machine.images.values().flat_map(Image::chain);
-            for folder in images.flat_map(|image| held::exposed(&image.file, None)) {
+            for folder in images.flat_map(|it| image::exposed(&it.file)) {
                 let names = folders.entry(folder).or_default();
                 names.insert(machine.name.clone());
             }

@@ -16,7 +16,7 @@ use crate::engine::failure::At;
 use crate::engine::place::Place;
 use crate::engine::qcow2::chain::{self, Layer, Roots, Within};
 use crate::engine::{EngineError, EngineErrorKind, graph, reflink};
-use crate::held::{self, Folder, Foreign, Identity};
+use crate::held::{self, Exposed, Folder, Foreign, Identity};
 use crate::inventory::{Born, Disk, Format, Image, Machine};
 use crate::text::catalog::engine as texts;
 
@@ -492,7 +492,7 @@ fn judge(image: &Image, real: &Path, found: &Identity) -> io::Result<bool> {
         return Err(Foreign::Names(found.links).into());
     }
     // Whoever may rename above it may put a file there that he cannot read himself.
-    match held::exposed(real, Some(found.owner)).pop() {
+    match held::exposed(real, found, Some(found.owner))?.pop() {
         Some(it) => Err(io::Error::other(format!(
             "it is another file, and others than user {} could have put it there: the folder {} belongs to user {} \
              and has the mode {:o}",
@@ -503,6 +503,15 @@ fn judge(image: &Image, real: &Path, found: &Identity) -> io::Result<bool> {
         ))),
         None => Ok(true),
     }
+}
+
+/// The folders above an image in which others than root and the server's user may exchange it, as far as they can be
+/// looked at.
+#[must_use]
+pub(crate) fn exposed(file: &Path) -> Vec<Exposed> {
+    let found = held::look_at(file);
+    let folders = found.and_then(|found| held::exposed(file, &found, None));
+    folders.unwrap_or_default()
 }
 
 /// Refuses a file that is recorded as an image in another place, of this machine or of another one.

@@ -127,19 +127,17 @@ pub struct Exposed {
     pub mode: u32,
 }
 
-/// All folders above a file, from the nearest up, in which somebody else than root, the server's user and `but` may
-/// exchange what leads to it. A folder that cannot be looked at is passed over.
-#[must_use]
-pub fn exposed(file: &Path, but: Option<u32>) -> Vec<Exposed> {
+/// All folders above a file that was found there, from the nearest up, in which somebody else than root, the server's
+/// user and `but` may exchange what leads to it.
+///
+/// # Errors
+/// A folder cannot be looked at.
+pub fn exposed(path: &Path, file: &Identity, but: Option<u32>) -> io::Result<Vec<Exposed>> {
     let mut found = Vec::new();
-    let Ok(mut below) = super::open(file, false).and_then(Identity::of) else {
-        return found;
-    };
+    let mut below = *file;
     let is_known = |it: &Identity| it.is_ours() || Some(it.owner) == but;
-    for folder in file.ancestors().skip(1) {
-        let Ok(it) = look_at(folder) else {
-            continue;
-        };
+    for folder in path.ancestors().skip(1) {
+        let it = look_at(folder)?;
         // In a sticky folder only the owner of a name, or of the folder, may rename it.
         let kept = it.mode & 0o022 == 0 || it.mode & 0o1000 != 0 && is_known(&below);
         if !is_known(&it) || !kept {
@@ -152,7 +150,7 @@ pub fn exposed(file: &Path, but: Option<u32>) -> Vec<Exposed> {
         }
         below = it;
     }
-    found
+    Ok(found)
 }
 
 impl From<&Statx> for Identity {

@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 
 use crate::config::Config;
 use crate::engine::EngineError;
+use crate::engine::image;
 use crate::engine::import::{NewDisk, NewMachine};
 use crate::engine::links;
 use crate::held;
@@ -189,7 +190,7 @@ fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failu
             let (named, file) = (image.named.display(), image.file.display());
             output.note(format_args!("{named} leads to {file}, which is recorded"));
         }
-        for folder in held::exposed(&image.file, None) {
+        for folder in image::exposed(&image.file) {
             exposed.entry(folder).or_insert(image);
         }
     }
