@@ -15,7 +15,7 @@
 //! server itself finds (`set-damaged`) has no address.
 //!
 //! One thread writes, in the order in which things happened; no thread that serves waits for the disk. Up to
-//! [`QUEUE`] lines wait for it. Whoever has a line more waits, and a call that changes something has its place
+//! `QUEUE` lines wait for it. Whoever has a line more waits, and a call that changes something has its place
 //! before it begins: nothing is done of which no line can be kept.
 
 mod about;

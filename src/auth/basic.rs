@@ -172,30 +172,18 @@ impl Basic {
         let matched = matches(stored.clone(), password.to_owned());
         let (basic, from, audit) = (Arc::clone(basic), from.clone(), audit.clone());
         let judged = tokio::spawn(async move {
-            let _turns = turns;
             let matched = matched.await;
-            match tag {
-                Some(tag) if matched => {
-                    basic.remember(tag);
-                    Verdict::Right
-                }
-                _ => basic.wrong(&from, &audit).await,
+            if let Some(tag) = tag.filter(|_| matched) {
+                basic.remember(tag);
+                return Verdict::Right;
             }
+            let locked = basic.lockout.failed(&from.who);
+            // It counts. To tell of it takes as long as the audit file hangs, and that keeps no other password waiting.
+            drop(turns);
+            tell_of_wrong(&from, locked, &audit).await;
+            Verdict::Wrong
         });
         judged.await.unwrap_or(Verdict::Wrong)
-    }
-
-    /// Counts a wrong password and tells of it. It counts at once, whatever keeps the telling.
-    async fn wrong(&self, from: &From, audit: &Audit) -> Verdict {
-        let known = from.user.as_ref().map(|user| user.name.as_str());
-        let reason = match known {
-            Some(_) => "wrong-password",
-            None => "unknown-user",
-        };
-        let locked = self.lockout.failed(&from.who);
-        report(known, from.peer, reason, audit).await;
-        report_lock(locked, known, from.peer, audit).await;
-        Verdict::Wrong
     }
 
     /// Of what comes from one address only one waits among the others: who guesses there keeps nobody else from theirs
@@ -278,6 +266,17 @@ impl Basic {
     pub(super) fn take_all_turns(&self) -> tokio::sync::SemaphorePermit<'_> {
         self.hashes.try_acquire_many(2).unwrap()
     }
+}
+
+/// Tells of a wrong password, and what it has locked.
+async fn tell_of_wrong(from: &From, locked: Locked, audit: &Audit) {
+    let known = from.user.as_ref().map(|user| user.name.as_str());
+    let reason = match known {
+        Some(_) => "wrong-password",
+        None => "unknown-user",
+    };
+    report(known, from.peer, reason, audit).await;
+    report_lock(locked, known, from.peer, audit).await;
 }
 
 /// Tells the operator. A name that nobody has may be anything, a password typed into the wrong field too: it

@@ -1,8 +1,11 @@
 //! Method calls: the action is the class URI and the method's name. DSP0227 9, rules I-1, I-10 to I-15.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures_util::FutureExt;
 
 use crate::audit::{self, About, Event, Place, Written};
 use crate::cim::{Method, Path, Value};
@@ -32,10 +35,13 @@ pub(super) async fn invoke(
         let arguments = Arguments::new(call.method.clone(), call.arguments);
         let about = about(server, exchange, &call.target.path, &arguments);
         let mut entry = Entry::new(server, exchange, (&call.target.path, &call.method), about);
-        entry
-            .wait(server.left(exchange.headers, exchange.began))
-            .await;
-        entry.end(None, Some(&refused.status), None).await;
+        drop(turn);
+        let left = server.left(exchange.headers, exchange.began);
+        let told = async {
+            entry.wait(left).await;
+            entry.end(None, Some(&refused.status), None).await;
+        };
+        let _late = tokio::time::timeout(left, told).await;
         return Err(Failure::Called(refused).fault(&call.target.path));
     }
     let reads = roles::required(class, call.method.name.as_str()) == Some(Role::Reader);
@@ -142,7 +148,13 @@ impl Work {
             self.context.clone(),
             self.path.clone(),
         );
-        let outcome = self.call().await;
+        let outcome = match AssertUnwindSafe(self.call()).catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(panic) => {
+                entry.interrupted().await;
+                resume_unwind(panic)
+            }
+        };
         if let Ok(done) = &outcome {
             let results: Vec<_> = done
                 .outputs
@@ -201,6 +213,13 @@ impl Entry {
     /// The status is told by its name only: the text of an error may quote what was sent.
     async fn end(mut self, result: Option<u64>, fault: Option<&Status>, job: Option<String>) {
         self.outcome = (result, fault.map(|f| format!("{f:?}")), job);
+        if let Some(written) = self.write() {
+            written.await;
+        }
+    }
+
+    /// The call had no end.
+    async fn interrupted(mut self) {
         if let Some(written) = self.write() {
             written.await;
         }
