@@ -72,8 +72,8 @@ impl Doctor {
         let place = |file: &Path, stands: bool| {
             let mut over = known.iter().filter(|place| file.starts_with(place));
             over.next().cloned().unwrap_or_else(|| match stands {
-                true => held::place_of(file),
-                false => file.to_owned(),
+                true if file.is_absolute() => held::place_of(file),
+                _ => file.to_owned(),
             })
         };
         let mut places: BTreeMap<PathBuf, Quiet> = BTreeMap::new();

@@ -354,8 +354,10 @@ fn write(directory: &Path, definition: &Definition, tops: &Tops) -> io::Result<(
     let made = held.make_new(&aside, 0o750)?;
     let written = write_files(&made, definition, tops)
         .and_then(|()| held.rename_new(&aside, &held, definition.id.to_string()));
-    if written.is_err() {
-        let _ = held.remove_tree(&aside, &made.origin()?);
+    if written.is_err()
+        && let Ok(origin) = made.origin()
+    {
+        let _ = held.remove_tree(&aside, &origin);
     }
     written.and_then(|()| held.sync())
 }

@@ -385,15 +385,16 @@ fn copy_aside(data_dir: &Path, set: SetId) -> io::Result<()> {
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut held::open(&from, false)?, &mut bytes)?;
     // Of two that differ both are kept.
-    let free = |name: &String| match held::read(&to.join(name)) {
-        Ok(old) => old == bytes,
-        Err(e) => e.kind() == io::ErrorKind::NotFound,
-    };
     let numbered = (1_u32..).map(|n| format!("{}.{n}", record::FILE));
-    let mut names = std::iter::once(record::FILE.to_owned()).chain(numbered);
-    let name = names.find(free);
-    let name = name.ok_or(io::ErrorKind::AlreadyExists)?;
-    Ok(held::replace(&to.join(name), &bytes, 0o640)?)
+    for name in std::iter::once(record::FILE.to_owned()).chain(numbered) {
+        let file = to.join(name);
+        match held::read(&file) {
+            Ok(old) if old != bytes => {}
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => return Ok(held::replace(&file, &bytes, 0o640)?),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 fn pass(point: &str) -> Result<(), StartError> {

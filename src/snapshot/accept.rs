@@ -73,7 +73,7 @@ pub(crate) async fn lease<T: Send + 'static>(
             Err(Denied::Busy(busy)) => {
                 // Its client has seen the end of the job; only the journal is still to be closed. Or it only looks.
                 let ended = busy.holder.brief || core.has_ended(busy.holder.job);
-                let closing = !busy.holder.cannot_end() && ended;
+                let closing = busy.holder.is_closing() && ended;
                 let next = tokio::time::timeout_at(deadline, released.changed());
                 if !closing || next.await.is_err() {
                     return Err(Refused::InvalidState(core.busy(&busy)));

@@ -322,7 +322,7 @@ pub(crate) async fn notice(
         // Of one that has ended for clients and only closes its journal nothing more is changed.
         let closing = found.iter().any(|f| {
             let holder = core.members.holder(Resource::Machine(f.machine));
-            holder.is_some_and(|h| !h.stuck && Some(h.job) != own && core.has_ended(h.job))
+            holder.is_some_and(|h| h.is_closing() && Some(h.job) != own && core.has_ended(h.job))
         });
         let next = tokio::time::timeout_at(deadline, released.changed());
         if !closing || next.await.is_err() {

@@ -46,6 +46,12 @@ impl Holder {
         self.stuck || self.waits || !self.stands.is_empty()
     }
 
+    /// Nothing keeps one that has ended for its client from closing its journal soon; also of one that a start has taken up.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        !self.waits && self.stands.is_empty()
+    }
+
     /// What it is doing, or the file that it waits for.
     #[must_use]
     pub fn told(&self) -> &Text {

@@ -75,6 +75,8 @@ super::messages! {
     DESTROYED = "snapshot.destroyed", "snapshot set {set} is destroyed";
     DESTROYED_MEMBER = "snapshot.destroyed-member", "the snapshot of machine {machine} in snapshot set {set} is destroyed";
     DESTROYED_KEPT = "snapshot.destroyed-kept", "{done}; files kept as hidden layers: {count}; {cause}";
+    /// In records of earlier versions.
+    CANCELLED = "snapshot.cancelled", "cancelled by {user}; everything was undone";
     PAUSED = "snapshot.paused", "{status}; cancelled by {user}";
     MERGE_PENDING = "snapshot.merge-pending", "a merge into {file} is pending";
     KEPT_BRANCHES = "snapshot.kept-branches", "{count} files lie on {file}: {children}";
