@@ -78,9 +78,10 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
         Ok(false)
     }
 
-    /// Whether the machines stand where this one may have left them behind its commit, and what it has captured is there:
-    /// asked where the database does not know it, as it may be long over. Blocks.
-    fn fits(&self, _: &Core) -> bool {
+    /// Whether the machines stand where this one may have left them, what it has captured is there if it is `committed`,
+    /// and nobody needs what its undo removes if it is not: asked where the database does not know it, as it may be long
+    /// over. Blocks.
+    fn fits(&self, _: &Core, _committed: bool) -> bool {
         true
     }
 
@@ -103,12 +104,13 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     fn publish(&self, state: &State) -> Option<(Text, Vec<Change>)>;
 }
 
-/// Whether each of these disks has the active file that it had, or that it gets. A machine that is gone stands nowhere.
+/// Whether each of these disks has the active file that it had, or that it gets if it may have got that. A machine that is
+/// gone stands nowhere.
 pub(crate) fn stands<'a>(
     core: &Core,
     machine: VmId,
     mut old: impl Iterator<Item = &'a Disk>,
-    new: &BTreeMap<String, Top>,
+    new: Option<&BTreeMap<String, Top>>,
 ) -> bool {
     let Some(machine) = core.deps.compute.machine(machine) else {
         return true;
@@ -116,7 +118,8 @@ pub(crate) fn stands<'a>(
     let now = machine.tops();
     old.all(|disk| {
         let now = now.get(&disk.id);
-        now.is_some_and(|now| now.file == disk.file || Some(now) == new.get(&disk.id))
+        let new = new.and_then(|new| new.get(&disk.id));
+        now.is_some_and(|now| now.file == disk.file || Some(now) == new)
     })
 }
 

@@ -3,43 +3,59 @@
 //! They are listed and never removed: a file of a lost journal may be the only copy of something.
 //! Folders that are empty are removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::engine::EngineErrorKind;
 use crate::engine::definition;
-use crate::engine::failure::At;
-use crate::engine::graph::{self, Graph};
+use crate::engine::failure;
+use crate::engine::graph;
 use crate::engine::place::FOLDER;
+use crate::engine::qcow2::chain;
 use crate::held::{self, Folder, Kind};
+use crate::id::VmId;
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::forgotten;
-use crate::snapshot::known::Known;
+use crate::snapshot::known;
 use crate::store::record::{self, SETS};
 
 /// The files in `sets/` and beside the images that no machine, no set and no journal names, and that lie under no
-/// named one. Only while nothing is at work: empty folders go.
-pub(crate) fn find(core: &Core, named: BTreeSet<PathBuf>) -> Vec<PathBuf> {
-    let named = with_known(core, named);
-    let mut orphans = Vec::new();
-    for folder in folders(core, &named) {
-        let ours = folder == core.sets(); // others may keep clones beside the same image
-        walk(&folder, DEPTH, ours, &named, &mut orphans);
-    }
-    leave_known(&mut orphans, &named);
-    leave_forgotten(core, &mut orphans);
-    orphans
+/// named one. Only while nothing is at work: empty folders go. Blocks, but not for what does not answer.
+pub(crate) fn find(core: &Arc<Core>, named: BTreeSet<PathBuf>) -> Vec<PathBuf> {
+    let shared = Arc::clone(core);
+    let looked = held::look(move || {
+        let known = Known::with(&shared, named.clone());
+        let mut orphans = Vec::new();
+        for folder in folders(&shared, &known.files) {
+            walk(&folder, DEPTH, false, &known.files, &mut orphans);
+        }
+        known.leave(&mut orphans);
+        leave_forgotten(&shared, &mut orphans);
+        orphans
+    });
+    // Others may keep clones beside the same image, so folders there stay.
+    walk(&core.sets(), DEPTH, true, &BTreeSet::new(), &mut Vec::new());
+    looked.unwrap_or_else(|error| {
+        tracing::warn!(%error, "Orphans are not looked for");
+        Vec::new()
+    })
 }
 
-/// One folder may be reached by two paths: what is named by the other path is known.
-fn leave_known(orphans: &mut Vec<PathBuf>, named: &BTreeSet<PathBuf>) {
-    if orphans.is_empty() {
-        return;
+/// Whether machines or sets name one of these files, or something that lies on it, as far as can be seen. What is not
+/// there is nobody's. Blocks.
+pub(crate) fn needs(core: &Core, files: impl IntoIterator<Item = PathBuf>) -> bool {
+    let is_gone = |e: io::Error| failure::kind(&e) == EngineErrorKind::Missing;
+    let is_there = |file: &PathBuf| !held::symlink_metadata(file).is_err_and(is_gone);
+    let mut free: Vec<_> = files.into_iter().filter(is_there).collect();
+    let there = free.len();
+    if there > 0 {
+        Known::with(core, BTreeSet::new()).leave(&mut free);
     }
-    let mut seen: BTreeSet<_> = named.iter().filter_map(|f| real(f)).collect();
-    orphans
-        .retain(|file| real(file).is_none_or(|real| !is_named(&seen, &real) && seen.insert(real)));
+    free.len() < there
 }
 
 /// The file by the real path of its folder; a link that it may be itself is not followed.
@@ -50,15 +66,15 @@ fn real(file: &Path) -> Option<PathBuf> {
 
 /// The same while operations may be at work, whose files `named` tells when asked. Nothing is removed.
 pub(crate) fn look(core: &Core, named: impl FnOnce() -> BTreeSet<PathBuf>) -> Vec<PathBuf> {
-    let before = with_known(core, BTreeSet::new());
+    let before = Known::with(core, BTreeSet::new()).files;
     let mut orphans = Vec::new();
     for folder in folders(core, &before) {
         walk(&folder, DEPTH, false, &before, &mut orphans);
     }
     // Whatever made a file since had its journal before, and has it still or has ended.
-    let named = with_known(core, named());
-    orphans.retain(|file| !is_named(&named, file) && held::symlink_metadata(file).is_ok());
-    leave_known(&mut orphans, &named);
+    let known = Known::with(core, named());
+    orphans.retain(|file| held::symlink_metadata(file).is_ok());
+    known.leave(&mut orphans);
     leave_forgotten(core, &mut orphans);
     orphans
 }
@@ -87,7 +103,8 @@ fn folders(core: &Core, named: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
 pub(crate) fn beside(image: &Path) -> BTreeSet<PathBuf> {
     let own = image.with_file_name(FOLDER);
     let real = graph::clones_of(image).ok();
-    let other = real.filter(|real| real.canonicalize().ok() != own.canonicalize().ok());
+    let leads = |folder: &Path| held::canonicalize(folder).ok();
+    let other = real.filter(|real| leads(real) != leads(&own));
     other.into_iter().chain([own]).collect()
 }
 
@@ -100,7 +117,7 @@ pub(crate) fn missing(core: &Core) -> BTreeSet<PathBuf> {
     for machine in machines.values().filter(|m| m.definition.is_file()) {
         named.extend(machine.disks.iter().map(|disk| disk.file.clone()));
     }
-    for member in Known::of(core).members() {
+    for member in known::Known::of(core).members() {
         let disks: Vec<_> = member.disks.iter().filter(|d| graph::is_file(d)).collect();
         let definition = (!disks.is_empty()).then(|| member.definition.clone());
         let files = disks.iter().map(|disk| disk.file.clone());
@@ -120,44 +137,97 @@ pub(crate) fn moved_from(data_dir: &Path, missing: &Path) -> Option<PathBuf> {
     })
 }
 
-/// Adds what machines and sets name, and what lies under that.
-fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-    let tops = definition::recorded_tops(&core.deps.data_dir).into_iter();
-    let mut known: Vec<_> = tops.map(|top| (top.file, top.format, None)).collect();
-    let compute = &core.deps.compute;
-    for machine in compute.machines().values() {
-        let disks = machine.disks.iter();
-        let below = |disk: &str| compute.below(machine.id, disk);
-        known.extend(disks.map(|disk| (disk.file.clone(), disk.format, below(&disk.id))));
-    }
-    let sets = Known::of(core);
-    for set in sets.sets() {
-        let record = record::path(&core.deps.data_dir, set.id);
-        named.extend([record.with_extension("json.new"), record]);
-        for member in &set.members {
-            named.insert(member.definition.clone());
-            let disks = member.disks.iter();
-            known.extend(disks.map(|disk| (disk.file.clone(), disk.format, disk.known_below())));
-        }
-    }
-    named.extend(sets.unreadable.into_iter().map(|(file, _)| file));
-    let left = core.deps.store.state().leftovers.clone();
-    let left = left.values().filter(|l| damage::is_left(l));
-    named.extend(left.map(|l| l.file.clone()));
-    for (file, format, below) in known {
-        // A layer that no snapshot names any more lies under one that is named.
-        match Graph::read(
-            &At::new("of any kind", "of any kind"),
-            [(file.clone(), format)],
-            [],
-        ) {
-            Ok(graph) => named.extend(graph.files().map(Path::to_owned)),
-            Err(_) => named.extend(below.into_iter().flatten()),
-        }
-        named.insert(file);
-    }
-    named
+/// What machines and sets name, with what lies under that.
+struct Known {
+    files: BTreeSet<PathBuf>,
+    /// Machines with a file of which it can neither be seen nor is recorded what it lies on: any other of theirs.
+    unsure: BTreeSet<VmId>,
 }
+
+impl Known {
+    /// As it is now, and these.
+    fn with(core: &Core, mut files: BTreeSet<PathBuf>) -> Self {
+        let mut known = BTreeMap::new();
+        let mut add = |file: PathBuf, format, below: Option<Vec<PathBuf>>| {
+            let (_, recorded) = known.entry(file).or_insert((format, None));
+            *recorded = below.or(recorded.take());
+        };
+        for top in definition::recorded_tops(&core.deps.data_dir) {
+            add(top.file, top.format, None);
+        }
+        let compute = &core.deps.compute;
+        for machine in compute.machines().values() {
+            for disk in &machine.disks {
+                let below = compute.below(machine.id, &disk.id);
+                add(disk.file.clone(), disk.format, below);
+            }
+        }
+        let sets = known::Known::of(core);
+        for set in sets.sets() {
+            let record = record::path(&core.deps.data_dir, set.id);
+            files.extend([record.with_extension("json.new"), record]);
+            for member in &set.members {
+                files.insert(member.definition.clone());
+                for disk in &member.disks {
+                    add(disk.file.clone(), disk.format, disk.known_below());
+                }
+            }
+        }
+        files.extend(sets.unreadable.into_iter().map(|(file, _)| file));
+        let left = core.deps.store.state().leftovers.clone();
+        let left = left.values().filter(|l| damage::is_left(l));
+        files.extend(left.map(|l| l.file.clone()));
+        let mut unsure = BTreeSet::new();
+        for (file, (format, below)) in known {
+            // A layer that no snapshot names any more lies under one that is named.
+            let (layers, unreadable) = chain::readable(&file, format);
+            files.extend(layers.into_iter().map(|layer| layer.file));
+            if let Some(unreadable) = unreadable {
+                if below.is_none() {
+                    unsure.extend(machine_of(&unreadable));
+                }
+                files.extend(below.into_iter().flatten().chain([unreadable]));
+            }
+            files.insert(file);
+        }
+        Self { files, unsure }
+    }
+
+    /// Leaves of these files those that are of nobody. One folder may be reached by two paths: what is named by the
+    /// other path is known.
+    fn leave(&self, free: &mut Vec<PathBuf>) {
+        free.retain(|file| !is_named(&self.files, file) && !self.is_unsure(file));
+        if free.is_empty() {
+            return;
+        }
+        let mut seen: BTreeSet<_> = self.files.iter().filter_map(|f| real(f)).collect();
+        free.retain(|file| {
+            real(file).is_none_or(|real| !is_named(&seen, &real) && seen.insert(real))
+        });
+    }
+
+    /// Whether something may lie on the file and cannot be seen.
+    fn is_unsure(&self, file: &Path) -> bool {
+        let unsure = machine_of(file).filter(|machine| self.unsure.contains(machine));
+        let unsure = unsure.filter(|_| chain::by_suffix(file).is_some());
+        if let Some(machine) = unsure {
+            tracing::warn!(file = %file.display(), %machine, "It is no orphan: a file of the machine may lie on it that cannot be read");
+        }
+        unsure.is_some()
+    }
+}
+
+/// The machine that a file of ours was made for: `<machine>/<disk>.*`, or `<machine>-<disk>.*` beside an image.
+fn machine_of(file: &Path) -> Option<VmId> {
+    let name = match graph::is_clone(file) {
+        true => file.file_name()?.to_str()?.get(..ID)?,
+        false => file.parent()?.file_name()?.to_str()?,
+    };
+    name.parse().ok()
+}
+
+/// The length of an id as text.
+const ID: usize = 36;
 
 /// Folders on the longest way to a file of ours: `<set>/<machine>/.groupshot/<set>` below `sets/`, where an overlay was
 /// cloned.
@@ -249,12 +319,13 @@ mod tests {
         for file in [&clone, &lost, &known] {
             fs::write(file, "").unwrap();
         }
-        let named = BTreeSet::from([clone.clone(), known.clone()]);
+        let files = BTreeSet::from([clone.clone(), known.clone()]);
         let mut orphans = Vec::new();
-        walk(sets.path(), DEPTH, true, &named, &mut orphans);
+        walk(sets.path(), DEPTH, true, &files, &mut orphans);
         assert_eq!(orphans, std::slice::from_ref(&lost));
         let mut told = vec![cloned, deep, known, clone, lost.clone()];
-        leave_known(&mut told, &named);
+        let unsure = BTreeSet::new();
+        Known { files, unsure }.leave(&mut told);
         assert_eq!(told, std::slice::from_ref(&lost));
     }
 }

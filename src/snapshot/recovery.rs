@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::held;
 use crate::id::{JobId, SetId};
-use crate::inventory::{Ended, Ending, JobError, JobState};
+use crate::inventory::{Ending, JobError, JobState};
 use crate::snapshot::apply::Apply;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
@@ -107,7 +107,8 @@ pub enum RecoveryError {
     Shortened(PathBuf),
     /// A journal that the database knows nothing of, nor the machines.
     #[error(
-        "{0} is of an operation that the database does not know, and the machines do not stand where it left them, or what it captured is gone: it comes from an older copy; move it away and start again"
+        "{0} is of an operation that the database does not know, and the machines do not stand where it left them, or what it captured is gone, or others need what it made: it comes from an older copy; move it away (`mv {0} {here}/`) and start again",
+        here = above(.0).display()
     )]
     Older(PathBuf),
     /// Two journals claim the same machine.
@@ -140,16 +141,48 @@ fn above(journal: &Path) -> &Path {
 
 /// What a journal tells.
 struct Story {
-    path: PathBuf,
     journal: Journal,
+    told: Arc<Told>,
+}
+
+/// The same without the file, for whoever looks whether it can be true.
+#[derive(Clone)]
+struct Told {
+    path: PathBuf,
     intent: Intent,
     /// What came after the intent.
     records: Vec<Record>,
-    /// Its job has ended well, so all of it was published.
-    published: bool,
+    past: Past,
 }
 
-impl Story {
+/// A journal that was read.
+type Read = (Journal, Told);
+
+/// What the database knows of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Past {
+    /// Nothing.
+    Unknown,
+    /// It has not ended well, some time ago: only the history has it.
+    Over,
+    /// It has not ended, or not well.
+    Known,
+    /// It has ended well, so all of it was published.
+    Published,
+}
+
+impl Past {
+    /// By what the history tells of its end.
+    fn of(outcome: Ending, intent: &Intent) -> Self {
+        match (outcome, intent) {
+            // What a destroy has left, it has left for later.
+            (Ending::Completed, _) | (Ending::Cancelled, Intent::Destroy(_)) => Self::Published,
+            _ => Self::Over,
+        }
+    }
+}
+
+impl Told {
     /// Refuses to undo what is seen to be committed, and to do again what nothing shows to be open.
     fn require_open(&self, core: &Core) -> Result<(), RecoveryError> {
         match &self.intent {
@@ -161,19 +194,23 @@ impl Story {
     }
 
     fn require<K: Kind>(&self, core: &Core, mut kind: K) -> Result<(), RecoveryError> {
-        let known = core.deps.store.state().jobs.contains_key(&kind.job());
-        if !K::TAKE.is_empty() && !self.records.iter().any(Record::commits) {
+        let committed = K::TAKE.is_empty() || self.records.iter().any(Record::commits);
+        if !committed {
             let shown = kind.shows_commit(core);
             let shown = shown.map_err(|e| RecoveryError::Io(core.sets(), e))?;
-            return match self.published || shown {
-                true => Err(RecoveryError::Shortened(self.path.clone())),
-                false => Ok(()),
-            };
+            if shown || self.past == Past::Published {
+                return Err(RecoveryError::Shortened(self.path.clone()));
+            }
         }
         for record in &self.records {
             kind.replay(record.clone());
         }
-        match known || self.published || kind.fits(core) {
+        let is_sure = match self.past {
+            Past::Unknown => false,
+            Past::Over => !committed, // its undo may wait since
+            Past::Known | Past::Published => true,
+        };
+        match is_sure || kind.fits(core, committed) {
             true => Ok(()),
             false => Err(RecoveryError::Older(self.path.clone())),
         }
@@ -202,21 +239,26 @@ impl Coordinator {
         let core = Arc::clone(&self.core);
         let panicked = |e: tokio::task::JoinError| RecoveryError::Broken(e.to_string());
         let read = tokio::task::spawn_blocking(move || read_all(&core)).await;
-        let (mut stories, spares) = read.map_err(panicked)??;
-        for story in &mut stories {
-            story.published = self.has_ended_well(story.intent.job()).await?;
+        let (read, spares) = read.map_err(panicked)??;
+        let mut stories = Vec::new();
+        for (journal, mut told) in read {
+            told.past = self.past(&told.intent).await?;
+            let told = Arc::new(told);
+            stories.push(Story { journal, told });
         }
         let core = Arc::clone(&self.core);
+        let told: Vec<_> = stories.iter().map(|it| Arc::clone(&it.told)).collect();
         let required = tokio::task::spawn_blocking(move || {
-            stories
-                .iter()
-                .try_for_each(|story| story.require_open(&core))?;
+            let shared = Arc::clone(&core);
+            let required =
+                held::look(move || told.iter().try_for_each(|it| it.require_open(&shared)));
+            required.map_err(|e| RecoveryError::Io(core.journals(), e))??;
             if let Err(error) = core.spares.open(spares) {
                 tracing::warn!(%error, "No spare journals can be made; requests take longer");
             }
-            Ok::<_, RecoveryError>(stories)
+            Ok(())
         });
-        let stories = required.await.map_err(panicked)??;
+        required.await.map_err(panicked)??;
         let mut named = BTreeSet::new();
         let mut resumed = Vec::new();
         for story in stories {
@@ -229,30 +271,34 @@ impl Coordinator {
         }
         recovered.ended = self.end_lost_jobs().await?;
         self.sweep().await?;
-        recovered.orphans = orphans::find(&self.core, named);
+        let core = Arc::clone(&self.core);
+        let found = tokio::task::spawn_blocking(move || orphans::find(&core, named));
+        recovered.orphans = found.await.map_err(panicked)?;
         for file in &recovered.orphans {
             tracing::warn!(file = %file.display(), "No machine, set or journal names this file");
         }
         Ok(recovered)
     }
 
-    /// Whether a job is known to have ended well, if only to the history.
-    async fn has_ended_well(&self, job: JobId) -> Result<bool, RecoveryError> {
-        let store = &self.core.deps.store;
-        if let Some(job) = store.state().jobs.get(&job) {
-            return Ok(job.state == JobState::Completed);
+    /// What is known of the job of an operation, if only by the history.
+    async fn past(&self, intent: &Intent) -> Result<Past, RecoveryError> {
+        let (store, id) = (&self.core.deps.store, intent.job());
+        if let Some(job) = store.state().jobs.get(&id) {
+            return Ok(match job.state {
+                JobState::Completed => Past::Published,
+                _ => Past::Known,
+            });
         }
         let mut before = None;
         loop {
             let page = store.history(before).await;
             let page = page.map_err(|e| RecoveryError::Broken(e.to_string()))?;
             let Some((last, _)) = page.last() else {
-                return Ok(false);
+                return Ok(Past::Unknown);
             };
             before = Some(*last);
-            let well = |it: &Ended| it.job == Some(job) && it.outcome == Ending::Completed;
-            if page.iter().any(|(_, it)| well(it)) {
-                return Ok(true);
+            if let Some((_, it)) = page.iter().find(|(_, it)| it.job == Some(id)) {
+                return Ok(Past::of(it.outcome, intent));
             }
         }
     }
@@ -263,14 +309,14 @@ impl Coordinator {
         story: Story,
         named: &mut BTreeSet<PathBuf>,
     ) -> Result<Resumed, RecoveryError> {
-        let Story {
+        let Story { journal, told } = story;
+        let Told {
             path,
-            journal,
             intent,
             records,
-            published,
-        } = story;
-        let told = (records, published);
+            past,
+        } = Arc::unwrap_or_clone(told);
+        let told = (records, past == Past::Published);
         match intent {
             Intent::Create(it) => self.take_up(path, journal, Create::new(it), told, named),
             Intent::Apply(it) => self.take_up(path, journal, Apply::new(it), told, named),
@@ -424,7 +470,7 @@ async fn known(
 
 /// Reads every journal; those whose first record was never durable are removed, or spares from now on, which come beside.
 /// Makes our folders.
-fn read_all(core: &Core) -> Result<(Vec<Story>, Vec<PathBuf>), RecoveryError> {
+fn read_all(core: &Core) -> Result<(Vec<Read>, Vec<PathBuf>), RecoveryError> {
     let folder = core.journals();
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -459,13 +505,15 @@ fn read_all(core: &Core) -> Result<(Vec<Story>, Vec<PathBuf>), RecoveryError> {
         };
         let mut records = records.into_iter();
         match records.next() {
-            Some(Record::Intent(intent)) => stories.push(Story {
-                path,
-                journal,
-                intent: *intent,
-                records: records.collect(),
-                published: false,
-            }),
+            Some(Record::Intent(intent)) => {
+                let told = Told {
+                    path,
+                    intent: *intent,
+                    records: records.collect(),
+                    past: Past::Unknown,
+                };
+                stories.push((journal, told));
+            }
             // `journal::read` lets nothing else be the first.
             _ if is_spare(&path) && fs::metadata(&path).is_ok_and(|m| m.len() == 0) => {
                 empty.push(path);
@@ -496,6 +544,28 @@ fn read_story<K: Kind>(kind: &mut K, records: Vec<Record>) -> Option<JobError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::snapshot::apply;
+
+    #[test]
+    fn a_destroy_that_was_cancelled_behind_its_commit_has_ended_for_good() {
+        let (job, set) = (JobId::from_u128(1), SetId::from_u128(2));
+        let destroy = Intent::Destroy(destroy::Intent {
+            job,
+            set,
+            members: Vec::new(),
+            tidies: false,
+        });
+        let apply = Intent::Apply(apply::Intent {
+            job,
+            set,
+            members: Vec::new(),
+        });
+        let of = |outcome| [&destroy, &apply].map(|intent| Past::of(outcome, intent));
+        assert_eq!(of(Ending::Completed), [Past::Published; 2]);
+        assert_eq!(of(Ending::Cancelled), [Past::Published, Past::Over]);
+        assert_eq!(of(Ending::Failed), [Past::Over; 2]);
+    }
 
     #[test]
     fn the_way_out_of_a_journal_without_its_commit_can_be_typed_as_it_stands() {

@@ -1,8 +1,10 @@
 //! A file system that hangs while nobody looks: whoever looks there first, on behalf of other machines, is not kept by it.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread::yield_now;
+use std::sync::mpsc;
+use std::thread::{self, yield_now};
 use std::time::{Duration, Instant};
 
 use crate::support::gate::Gate;
@@ -209,4 +211,37 @@ fn a_job_that_is_cancelled_while_it_stands_ends_and_is_undone_once_the_file_answ
     assert_eq!(scene.site.tree(), before);
     let job = wire.export(&set, root, None).unwrap().job.unwrap();
     assert_eq!(wire.end(&job).unwrap().state, COMPLETED);
+}
+
+fn names(folder: &Path) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+}
+
+/// A machine whose definition is gone has files there, and nothing else leads to them.
+#[test]
+fn a_start_looks_for_orphans_and_is_not_kept_by_a_hung_mount() {
+    if !full("an image on a file system that hangs") {
+        return;
+    }
+    let scene = Scene::new();
+    let mut server = scene.serve("");
+    let wire = Wire::new(&server);
+    let far = wire.define("far", &[&scene.far.id]).unwrap();
+    let set = wire.take(&far, "far");
+    scene.site.wait_for_journals();
+    let gone = wire.destroy(&set).unwrap().job.unwrap();
+    assert_eq!(wire.end(&gone).unwrap().state, COMPLETED);
+    scene.site.wait_for_journals();
+    server.kill();
+    let machine = scene.site.data.join("machines").join(&scene.far.id);
+    fs::remove_file(machine.join("vm.toml")).unwrap();
+    let (tell, told) = mpsc::channel();
+    thread::scope(|scope| {
+        let hung = scene.remote.hang(Call::Any);
+        scope.spawn(|| tell.send(scene.serve("")));
+        let started = told.recv_timeout(IN_TIME);
+        drop(hung);
+        assert!(started.is_ok(), "the start stands");
+    });
 }

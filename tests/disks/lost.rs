@@ -1,6 +1,7 @@
 //! What the library or the database has lost for a while: nothing that may still be needed is removed, merged or moved.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 
 use groupshot::snapshot::destroy::{FAILPOINTS, MERGE_FAILPOINTS};
 
@@ -157,5 +158,42 @@ fn a_machine_that_is_away_while_its_destroy_is_recovered_keeps_its_active_files(
         drop(server);
         fs::rename(&away, scene.folder()).unwrap();
         scene.assert_whole(&format!("{point}, set {set}"));
+    }
+}
+
+/// Of a machine that cannot be read now, its active file tells what lies under it, as far as that can be read; what lies
+/// deeper may be any file that was made for the machine.
+#[test]
+fn no_file_is_an_orphan_that_may_lie_under_one_that_cannot_be_read() {
+    if !full("a header that is damaged") {
+        return;
+    }
+    let scene = Scene::new();
+    let top = scene.site.top(&scene.machine, 0);
+    let job = |n| format!("disk0-00000000-0000-4000-8000-00000000000{n}.qcow2");
+    let [under, deepest] = [1, 2].map(|n| top.with_file_name(job(n)));
+    fs::copy(&top, &deepest).unwrap();
+    for (file, below) in [(&under, &deepest), (&top, &under)] {
+        let [file, below] = [file, below].map(|f| f.to_str().unwrap());
+        let args = [
+            "create", "-q", "-f", "qcow2", "-b", below, "-F", "qcow2", file,
+        ];
+        tools::run("qemu-img", &args);
+    }
+    let open = fs::OpenOptions::new().write(true).open(&under).unwrap();
+    open.write_all_at(b"QFI?", 0).unwrap();
+    fs::remove_file(scene.folder().join("vm.toml")).unwrap();
+    let other = top
+        .parent()
+        .unwrap()
+        .with_file_name("00000000-0000-4000-8000-00000000000A");
+    fs::create_dir(&other).unwrap();
+    let stray = other.join("disk0.qcow2");
+    fs::copy(&deepest, &stray).unwrap();
+    let (_, said) = scene.doctor(&[]);
+    for (file, is_orphan) in [(stray, true), (under, false), (deepest, false)] {
+        let line = said.lines().find(|l| l.contains(file.to_str().unwrap()));
+        let told = line.is_some_and(|line| line.contains("orphan"));
+        assert_eq!(told, is_orphan, "{}: {said}", file.display());
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use groupshot::id::JobId;
@@ -109,11 +110,11 @@ fn named(site: &Site, set: &str) -> String {
     record["set"]["name"].as_str().unwrap().to_owned()
 }
 
-fn assert_goes_on(site: &Site, web: &Machine, what: &str) -> Server {
+fn assert_goes_on(site: &Site, web: &Machine, sets: usize, what: &str) -> Server {
     let server = site.serve();
     site.wait_for_journals();
     let shown = Wire::new(&server).shown().unwrap();
-    assert_eq!(shown.sets.len(), 2, "{what}");
+    assert_eq!(shown.sets.len(), sets, "{what}");
     assert!(shown.sets.values().all(|set| !set.is_damaged()), "{what}");
     assert_holds(&site.top(web, 0), &web.content[0], what);
     server
@@ -128,7 +129,7 @@ fn a_journal_of_an_operation_that_has_ended_is_only_removed() {
     fs::write(&file, bytes).unwrap();
     let tops = site.data.join("machines").join(&web.id).join("tops.json");
     let before = fs::read(&tops).unwrap();
-    let mut server = assert_goes_on(&site, &web, "a journal of before");
+    let mut server = assert_goes_on(&site, &web, 2, "a journal of before");
     assert_eq!(fs::read(&tops).unwrap(), before);
     assert!(!file.exists());
     server.kill();
@@ -140,15 +141,9 @@ fn a_journal_that_nothing_knows_is_refused_by_name() {
         return;
     }
     let (site, web, file, bytes) = long_over();
-    let unknown = of_another_job(&file, &bytes);
-    let before = site.tree();
-    let line = refusal(&site, &[], super::REFUSED);
-    for part in [unknown.to_str().unwrap(), "move it away"] {
-        assert!(line.contains(part), "{part}: {line}");
-    }
-    assert_eq!(site.tree(), before);
-    fs::remove_file(&unknown).unwrap();
-    assert_goes_on(&site, &web, "moved away");
+    let unknown = of_another_job(&file, &bytes, |_| true);
+    assert_refused_until_moved_away(&site, &unknown);
+    assert_goes_on(&site, &web, 2, "moved away");
     let out = run_in(&site.data, &["doctor"], "");
     assert!(
         !text(&out.stdout).contains("orphan"),
@@ -157,20 +152,145 @@ fn a_journal_that_nothing_knows_is_refused_by_name() {
     );
 }
 
-/// The same journal of a job that the database has forgotten.
-fn of_another_job(file: &Path, bytes: &[u8]) -> PathBuf {
+/// Nothing is touched, and the command that is told helps.
+fn assert_refused_until_moved_away(site: &Site, journal: &Path) {
+    let before = site.tree();
+    let line = refusal(site, &[], super::REFUSED);
+    let command = format!("mv {} {}/", journal.display(), site.data.display());
+    for part in [journal.to_str().unwrap(), &format!("`{command}`")] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert_eq!(site.tree(), before);
+    let mut words = command.split(' ');
+    let moved = Command::new(words.next().unwrap()).args(words).status();
+    assert!(moved.unwrap().success());
+}
+
+/// What a create or an apply has made is what a later set has captured: an old journal without the commit undoes nothing
+/// of it.
+#[test]
+fn a_journal_without_its_commit_that_nothing_knows_takes_nothing_of_later_sets() {
+    if !full("a journal that is put back") {
+        return;
+    }
+    for kind in ["create", "apply"] {
+        let site = Site::new(Ground::Host);
+        let mut web = site.machine("web", &[Image::Raw], 1);
+        let mut server = site.serve_with(&[&format!("{kind}.clear.before=abort")]);
+        let wire = Wire::new(&server);
+        let group = wire.define("all", &[&web.id]).unwrap();
+        let captured = web.content[0].clone();
+        let died = match kind {
+            "create" => wire.create(&group, "a"),
+            _ => {
+                let a = wire.take(&group, "a");
+                site.wait_for_journals();
+                wire.apply(&a)
+            }
+        };
+        drop(died);
+        server.wait(MINUTE).unwrap();
+        let file = left(&site);
+        let bytes = fs::read(&file).unwrap();
+        let mut server = site.serve();
+        site.wait_for_journals();
+        let wire = Wire::new(&server);
+        let a = wire.shown().unwrap().sets.into_keys().next().unwrap();
+        write(&site, &mut web, 2);
+        wire.take(&group, "b");
+        site.wait_for_journals();
+        let mut sets = 2;
+        if kind == "create" {
+            // Two files lie on what the first set has captured: it stays, and they do.
+            for change in [Wire::apply, Wire::destroy] {
+                let job = change(&wire, &a).unwrap().job.unwrap();
+                assert_eq!(wire.end(&job).unwrap().state, 7);
+                site.wait_for_journals();
+            }
+            web.content[0] = captured;
+            sets = 1;
+        }
+        server.kill();
+        let unknown = of_another_job(&file, &bytes, |record| !record.commits());
+        assert_refused_until_moved_away(&site, &unknown);
+        assert_goes_on(&site, &web, sets, kind);
+    }
+}
+
+/// As after a rebuild of a database that is lost: what nothing needs is undone, with no word of the database.
+#[test]
+fn what_a_dead_process_was_making_is_undone_though_nothing_knows_its_job() {
+    if !full("a server that dies") {
+        return;
+    }
+    for point in ["create.prepare.after", "create.settle.after"] {
+        let site = Site::new(Ground::Host);
+        let web = site.machine("web", &[Image::Raw], 1);
+        let mut server = site.serve_with(&[&format!("{point}=abort")]);
+        let wire = Wire::new(&server);
+        let group = wire.define("all", &[&web.id]).unwrap();
+        let before = site.kept();
+        let _dies = wire.create(&group, "a");
+        server.wait(MINUTE).unwrap();
+        assert_ne!(site.kept(), before, "{point}");
+        let file = left(&site);
+        let bytes = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        of_another_job(&file, &bytes, |_| true);
+        assert_goes_on(&site, &web, 0, point);
+        assert_eq!(site.kept(), before, "{point}");
+    }
+}
+
+/// An export that is revealed is whole, and somebody's.
+#[test]
+fn a_journal_of_an_export_that_nothing_knows_takes_no_export_that_is_whole() {
+    if !full("a journal that is put back") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let web = site.machine("web", &[Image::Raw], 1);
+    let root = site.images.join("exports");
+    fs::create_dir(&root).unwrap();
+    let config = format!("[export]\nroots = [{root:?}]\n");
+    let file = site.configuration(&config);
+    let started = site.serve_at(file.to_str().unwrap(), "export.clear.before=abort");
+    let mut server = started.unwrap();
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&web.id]).unwrap();
+    let set = wire.take(&group, "a");
+    site.wait_for_journals();
+    let _dies = wire.export(&set, root.to_str().unwrap(), None);
+    server.wait(MINUTE).unwrap();
+    let file = left(&site);
+    let bytes = fs::read(&file).unwrap();
+    let mut server = site.serve_configured(&config);
+    site.wait_for_journals();
+    server.kill();
+    assert!(root.join(&set).join("manifest.json").is_file());
+    let unknown = of_another_job(&file, &bytes, |record| !record.commits());
+    assert_refused_until_moved_away(&site, &unknown);
+    assert_goes_on(&site, &web, 1, "an export");
+    assert!(root.join(&set).join("manifest.json").is_file());
+}
+
+/// The same journal of a job that the database has forgotten, with those of the later records.
+fn of_another_job(file: &Path, bytes: &[u8], wanted: fn(&Record) -> bool) -> PathBuf {
     let (records, _) = journal::read(bytes).unwrap();
     let mut records = records.into_iter();
-    let Some(Record::Intent(intent)) = records.next() else {
+    let Some(Record::Intent(mut intent)) = records.next() else {
         panic!("no intent");
     };
-    let Intent::Create(mut it) = *intent else {
-        panic!("of something else");
-    };
     let job = JobId::random();
-    it.set.job = job;
+    match &mut *intent {
+        Intent::Create(it) => it.set.job = job,
+        Intent::Apply(it) => it.job = job,
+        Intent::Export(it) => it.job = job,
+        Intent::Destroy(it) => it.job = job,
+    }
     let folder = file.parent().unwrap();
-    let mut made = Journal::create(folder, job, Intent::Create(it), None).unwrap();
+    let mut made = Journal::create(folder, job, *intent, None).unwrap();
+    let records = records.filter(wanted);
     records.for_each(|record| made.append(&record).unwrap());
     folder.join(format!("{job}.log"))
 }

@@ -28,6 +28,7 @@ use crate::snapshot::destroy::Layer;
 use crate::snapshot::journal::{self, Record};
 use crate::snapshot::kind::{Kind, Step, Words, stands};
 use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::orphans;
 use crate::snapshot::{Accepted, Refused};
 use crate::store::{Change, State};
 use crate::text::Text;
@@ -168,11 +169,17 @@ impl Kind for Apply {
         }))
     }
 
-    fn fits(&self, core: &Core) -> bool {
-        self.intent.members.iter().all(|member| {
+    fn fits(&self, core: &Core, committed: bool) -> bool {
+        let stands = self.intent.members.iter().all(|member| {
             let old = member.reverts.iter().map(|r| &r.disk);
-            stands(core, member.machine, old, &member.tops)
-        })
+            let new = committed.then_some(&member.tops);
+            stands(core, member.machine, old, new)
+        });
+        // The new files of a machine that is gone are removed behind the commit too.
+        let is_gone = |m: &&Member| !committed || core.deps.compute.machine(m.machine).is_none();
+        let goes = self.intent.members.iter().filter(is_gone);
+        let made = goes.flat_map(|m| m.reverts.iter().map(|r| r.new_file.clone()));
+        stands && !orphans::needs(core, made)
     }
 
     fn names(&self, named: &mut BTreeSet<PathBuf>) {

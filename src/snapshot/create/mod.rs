@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use crate::engine::Plan;
 use crate::engine::failure::At;
 use crate::held;
 use crate::id::{CollectionId, JobId, SetId, VmId};
@@ -31,6 +32,7 @@ use crate::snapshot::damage;
 use crate::snapshot::journal::{self, Record};
 use crate::snapshot::kind::{Kind, Step, Words, stands};
 use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::orphans;
 use crate::snapshot::{Accepted, Refused};
 use crate::store::{Change, State, record};
 use crate::text::Text;
@@ -149,16 +151,22 @@ impl Kind for Create {
         record::is_there(&core.deps.data_dir, self.set())
     }
 
-    fn fits(&self, core: &Core) -> bool {
+    fn fits(&self, core: &Core, committed: bool) -> bool {
         let seals = self.seals();
         let sealed = seals.values().flat_map(|disks| disks.values()).flatten();
         let gone = |file| held::symlink_metadata(file).is_err_and(|e| !held::is_silence(&e));
         let mut lost = sealed.filter(|s| damage::is_changed(s) || gone(&s.file));
         let mut members = self.intent.members.iter();
-        lost.next().is_none()
-            && members.all(|member| {
-                let old = member.plans.iter().map(|plan| &plan.disk);
-                stands(core, member.machine, old, &member.tops)
+        let stands = members.all(|member| {
+            let old = member.plans.iter().map(|plan| &plan.disk);
+            let new = committed.then_some(&member.tops);
+            stands(core, member.machine, old, new)
+        });
+        let made = || {
+            let members = self.intent.members.iter();
+            members.flat_map(|member| {
+                let files = member.plans.iter().flat_map(Plan::names);
+                files.chain([member.definition.to.clone()])
             })
     }
 
@@ -174,6 +182,8 @@ impl Kind for Create {
             }
         }
     }
+        };
+        lost.next().is_none() && stands && (committed || !orphans::needs(core, made()))
 
     fn keeps(&self) -> BTreeMap<PathBuf, At> {
         let members = self.intent.set.members.iter();

@@ -196,6 +196,19 @@ impl Kind for Export {
     }
 
     fn names(&self, _: &mut BTreeSet<PathBuf>) {}
+    /// What stands under its last name is somebody's.
+    fn fits(&self, _: &Core, committed: bool) -> bool {
+        let Some(made) = self.made().origin.filter(|_| !committed) else {
+            return true;
+        };
+        let place = self.intent.directory.held();
+        let revealed = place.and_then(|place| place.is(&self.intent.target(), &made));
+        match revealed {
+            Ok(revealed) => !revealed,
+            Err(error) => !held::is_silence(&error),
+        }
+    }
+
 
     fn left(&self) -> Option<Text> {
         self.left_behind().clone()

@@ -222,6 +222,14 @@ impl Place {
         Ok(self.folder.look(name)?.is_some())
     }
 
+    /// Whether the folder that was made stands there.
+    pub(crate) fn is(&self, name: &str, made: &Origin) -> io::Result<bool> {
+        match self.folder.child(name).and_then(|it| it.require(made)) {
+            Err(e) if is_another(&e) || e.kind() == io::ErrorKind::NotFound => Ok(false),
+            found => found.map(|()| true),
+        }
+    }
+
     /// Makes a folder of ours, durably. What is written into it goes by the descriptor, whatever happens to its name.
     pub(crate) fn make(&self, name: &str) -> io::Result<Folder> {
         let made = self.folder.make_new(name, 0o750)?;
