@@ -145,13 +145,20 @@ impl Doctor {
             all.any(|f| f.starts_with(folder))
         });
         let machines = machines.map(|m| Concerned::new(&m.id, &m.name));
-        let machines = by_name(machines);
         let state = self.deps.store.state();
+        let members = state.sets.values().flat_map(|set| &set.members);
+        let away = members.filter(|m| self.home(m.machine).starts_with(folder));
+        let away = away.map(|m| (m.machine, Concerned::new(&m.machine, &m.machine_name)));
+        let away = away.collect::<BTreeMap<_, _>>().into_values();
+        let machines = by_name(machines.chain(away));
         let sets = state.sets.values().filter(|set| {
-            let mut disks = set.members.iter().flat_map(|m| &m.disks);
-            disks.any(|d| {
-                let mut all = d.sealed.iter().map(|s| &s.file).chain([&d.file]);
-                all.any(|f| f.starts_with(folder))
+            let mut members = set.members.iter();
+            members.any(|m| {
+                let disks = m.disks.iter();
+                let files = disks.flat_map(|d| d.sealed.iter().map(|s| &s.file).chain([&d.file]));
+                let own = [m.definition.clone(), self.home(m.machine)];
+                let is_below = |f: &Path| f.starts_with(folder);
+                files.map(PathBuf::as_path).any(is_below) || own.iter().any(|f| is_below(f))
             })
         });
         let sets = by_name(sets.map(|set| Concerned::new(&set.id, &set.name)));
@@ -183,6 +190,7 @@ impl Doctor {
 fn by_name(all: impl Iterator<Item = Concerned>) -> Vec<Concerned> {
     let mut all: Vec<Concerned> = all.collect();
     all.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+    all.dedup();
     all
 }
 

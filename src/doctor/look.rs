@@ -106,6 +106,8 @@ impl Doctor {
         found.extend(self.exposed());
         found.extend(self.exposed_roots());
         found.extend(self.kept());
+        found.extend(self.copies());
+        found.extend(self.strangers());
         found.extend(self.damaged());
         found.extend(self.gone());
         found.extend(self.machines());
@@ -315,8 +317,7 @@ impl Doctor {
     }
 
     fn tops(&self, machine: VmId) -> PathBuf {
-        let folder = self.deps.data_dir.join(definition::MACHINES);
-        folder.join(machine.to_string()).join(definition::TOPS)
+        self.home(machine).join(definition::TOPS)
     }
 
     /// Folders in which somebody else may exchange images, with the machines that have some there.

@@ -8,6 +8,7 @@ pub mod line;
 mod cure;
 mod fold;
 mod look;
+mod needs;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,6 +65,8 @@ pub enum Kind {
     ExportExposed,
     /// A file that a snapshot set needs is not there.
     KeptMissing,
+    /// A file that a snapshot set needs is not as it was written.
+    KeptChanged,
     /// A frozen file that its mode lets be written.
     FrozenWritable,
     /// A frozen file that is not locked against writers while the server runs.

@@ -239,7 +239,12 @@ fn put(image: &mut Sequential, start: u64, clusters: &[u8]) -> io::Result<u64> {
 /// # Errors
 /// The I/O error.
 pub fn sha256_of(file: &Path) -> io::Result<String> {
-    Ok(hex(&Sha256::digest(fs::read(file)?)))
+    Ok(sha256(&fs::read(file)?))
+}
+
+/// The same of what stands in it.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -340,6 +340,9 @@ pub struct Snapshot {
     pub consistency: Consistency,
     /// Copy of the machine's definition at the cut; absolute, exists.
     pub definition: PathBuf,
+    /// SHA-256 of that copy in hexadecimal digits, as it was written; an older version took none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition_sha256: Option<String>,
     /// When its disks were captured.
     pub cut_at: Timestamp,
 }
@@ -617,6 +620,7 @@ mod tests {
             left_out: left_out.iter().map(ToString::to_string).collect(),
             consistency: Consistency::Crash,
             definition: PathBuf::new(),
+            definition_sha256: None,
             cut_at: Timestamp::UNIX_EPOCH,
         }
     }

@@ -165,6 +165,7 @@ impl Server {
             .look_at_files()
             .await
             .map_err(StartError::failed)?;
+        coordinator.tell_of_copies();
         let host: Arc<str> = host_name().into();
         let registry = virtualization::registry(virtualization::Deps {
             schema: Arc::new(Schema::builtin()),

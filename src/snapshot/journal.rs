@@ -53,6 +53,9 @@ pub enum Record {
         /// The seals of each captured disk, by machine and disk.
         #[serde(default)]
         seals: create::Seals,
+        /// The digest of each copy of a definition.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        definitions: create::Digests,
     },
     /// The commit of an apply: every new file is durable. From here it only goes forward.
     Applied {
@@ -505,8 +508,12 @@ mod tests {
         let at = bytes.len();
         let now = Timestamp::UNIX_EPOCH;
         let times = (0..12).map(|n| (VmId::from_u128(n), now)).collect();
-        let seals = BTreeMap::new();
-        bytes.extend(frame(&Record::Cut { times, seals }).unwrap());
+        let cut = Record::Cut {
+            times,
+            seals: BTreeMap::new(),
+            definitions: BTreeMap::new(),
+        };
+        bytes.extend(frame(&cut).unwrap());
         (bytes, at)
     }
 
@@ -592,6 +599,7 @@ mod tests {
     #[test]
     fn what_is_not_ours_or_damaged_is_refused() {
         let (_folder, _, bytes) = written();
+                definitions: BTreeMap::new(),
         assert_eq!(read(b"SQLite format 3"), Err(Unreadable::Foreign));
         let mut newer = bytes.clone();
         newer[6] = 2;

@@ -11,7 +11,7 @@
 //! holds what, `kind` says what a kind of operation brings along (its step tables, what it works on),
 //! `operation` runs it forward or back, `journal` records it, `recovery` finishes or undoes what a dead
 //! process left, before the listener opens. `create`, `apply`, `export` and `destroy` are the kinds. `damage` knows whether
-//! files are as they were captured, `care` what the operator's check-up asks. Nothing here knows CIM or XML.
+//! files are as they were captured, `copies` whether definitions are, `care` what the operator's check-up asks. Nothing here knows CIM or XML.
 
 pub mod apply;
 pub mod create;
@@ -24,6 +24,7 @@ pub mod journal;
 mod accept;
 mod care;
 mod coordinator;
+mod copies;
 mod core;
 mod damage;
 mod kind;
@@ -44,6 +45,7 @@ pub use care::{
 };
 pub use coordinator::Coordinator;
 pub use core::{Deps, Limits, Passage};
+pub use copies::UnsoundCopy;
 pub use create::{Checked, CheckedDisk, CreateRequest, machines_of};
 pub use damage::{DamagedDisk, is_changed, of_each_disk, seal_open, shown};
 pub use destroy::{DestroyRequest, Hidden};

@@ -21,6 +21,7 @@ use crate::id::{JobId, SnapshotId, VmId};
 use crate::inventory::{Disk, Format, Machine, Snapshot, SnapshotDisk};
 use crate::snapshot::care;
 use crate::snapshot::coordinator::Coordinator;
+use crate::snapshot::copies;
 use crate::snapshot::core::Core;
 use crate::snapshot::known::Known;
 use crate::snapshot::members::{Mode, Resource};
@@ -502,7 +503,8 @@ impl<'a> Lost<'a> {
     /// Where the path was another at a cut, the active file may lie where nobody looks for it.
     fn require_same_path(&self, disk: &DiskEntry) -> Result<(), String> {
         for snapshot in self.snapshots() {
-            let was = Definition::load(&snapshot.definition, self.machine);
+            let copy = copies::read(snapshot).map_err(|copy| copy.text.render())?;
+            let was = Definition::parse(&copy, &snapshot.definition, self.machine);
             let was = was.map_err(|text| text.render())?.disk;
             if was.iter().any(|d| d.id == disk.id && *d != *disk) {
                 let file = self.folder.join(DEFINITION);

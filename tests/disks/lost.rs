@@ -161,6 +161,28 @@ fn a_machine_that_is_away_while_its_destroy_is_recovered_keeps_its_active_files(
     }
 }
 
+#[test]
+fn a_library_that_is_gone_is_told_with_the_sets_that_need_it() {
+    if !full("machines that are moved away") {
+        return;
+    }
+    let scene = Scene::new();
+    let machines = scene.site.data.join("machines");
+    for gone in [scene.folder(), machines] {
+        let away = scene.site.data.join("away");
+        fs::rename(&gone, &away).unwrap();
+        let (code, said) = scene.doctor(&[]);
+        let file = scene.folder().join("vm.toml");
+        assert_eq!(code, Some(1), "{said}");
+        for part in ["kept-missing", file.to_str().unwrap(), "machine web is not"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        fs::rename(&away, &gone).unwrap();
+    }
+    let (_, said) = scene.doctor(&[]);
+    assert!(!said.contains("vm.toml"), "{said}");
+}
+
 /// Of a machine that cannot be read now, its active file tells what lies under it, as far as that can be read; what lies
 /// deeper may be any file that was made for the machine.
 #[test]

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use crate::support::gate::Gate;
+use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Site};
 use crate::support::tools::{Mount, full};
 use crate::support::wire::Wire;
@@ -237,4 +238,58 @@ fn an_undo_that_cannot_be_done_is_tried_until_it_can() {
         std::thread::sleep(Duration::from_millis(50));
     }
     rig.site.wait_for_journals();
+}
+
+/// A copy of a definition that was changed, or exchanged with that of another machine, goes into no export.
+#[test]
+fn a_set_whose_copy_of_a_definition_was_changed_is_not_exported_and_the_check_up_names_it() {
+    if !full("export of copies") {
+        return;
+    }
+    let rig = Rig::new(Ground::Host);
+    let server = rig.serve("");
+    let wire = Wire::new(&server);
+    let set = wire.take(&rig.group(&wire), "0001");
+    rig.site.wait_for_journals();
+    let [web, db] = [0, 1].map(|n: usize| {
+        let folder = rig.site.data.join("sets").join(&set);
+        folder.join(&rig.machines[n].id).join("vm.toml")
+    });
+    let whole = [&web, &db].map(|file| fs::read(file).unwrap());
+    let findings = || text(&run_in(&rig.site.data, &["doctor"], "").stdout);
+    assert!(!findings().contains("vm.toml"), "{}", findings());
+    let mut flipped = whole[0].clone();
+    flipped[whole[0].len() / 2] ^= 1;
+    let cases: [(&str, [Option<&[u8]>; 2], &str); 3] = [
+        ("a bit", [Some(&flipped), Some(&whole[1])], "kept-changed"),
+        (
+            "exchanged",
+            [Some(&whole[1]), Some(&whole[0])],
+            "kept-changed",
+        ),
+        ("gone", [None, Some(&whole[1])], "kept-missing"),
+    ];
+    for (what, content, kind) in cases {
+        for (file, content) in [&web, &db].into_iter().zip(content) {
+            match content {
+                Some(content) => fs::write(file, content).unwrap(),
+                None => fs::remove_file(file).unwrap(),
+            }
+        }
+        let refused = wire.export(&set, rig.root(), None).unwrap();
+        assert_eq!(refused.value, 32775, "{what}");
+        let why = wire.why(&refused);
+        let file = web.to_str().unwrap();
+        assert!(why.contains(file), "{what}: {why}");
+        assert!(rig.left().is_empty(), "{what}");
+        let found = findings();
+        let named = |line: &str| line.contains(kind) && line.contains(file);
+        assert!(found.lines().any(named), "{what}: {found}");
+    }
+    for (file, content) in [&web, &db].into_iter().zip(whole) {
+        fs::write(file, content).unwrap();
+    }
+    let job = wire.export(&set, rig.root(), None).unwrap().job.unwrap();
+    assert_eq!(wire.end(&job).unwrap().state, 7);
+    rig.assert_whole(&set, &content(&rig.machines), "put back");
 }

@@ -118,6 +118,7 @@ pub(crate) fn draft(
             left_out: member.left_out,
             consistency: Consistency::Application, // it is off: nothing is unwritten
             definition: definition.to.clone(),
+            definition_sha256: None, // known once it is written
             cut_at: now,
         });
         members.push(Member {

@@ -13,6 +13,9 @@ use crate::inventory::{Sealed, SnapshotSet};
 /// The seals of captured disks, by machine and disk id.
 pub type Seals = BTreeMap<VmId, BTreeMap<String, Vec<Sealed>>>;
 
+/// SHA-256 of the copies of definitions, by machine.
+pub type Digests = BTreeMap<VmId, String>;
+
 /// Everything that recovery needs to know of a create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
@@ -47,11 +50,17 @@ pub struct FileCopy {
 }
 
 impl Intent {
-    /// The set as it is published: with the times of the cut and the seals of its disks.
+    /// The set as it is published: with the times of the cut, the seals of its disks and the digests of its definitions.
     #[must_use]
-    pub fn finished(&self, times: &BTreeMap<VmId, Timestamp>, seals: &Seals) -> SnapshotSet {
+    pub fn finished(
+        &self,
+        times: &BTreeMap<VmId, Timestamp>,
+        seals: &Seals,
+        digests: &Digests,
+    ) -> SnapshotSet {
         let mut set = self.set.clone();
         for member in &mut set.members {
+            member.definition_sha256 = digests.get(&member.machine).cloned();
             let sealed = seals.get(&member.machine);
             for disk in &mut member.disks {
                 let sealed = sealed.and_then(|disks| disks.get(&disk.id));

@@ -39,7 +39,7 @@ use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
 pub use check::{Checked, CheckedDisk};
-pub use intent::{FileCopy, Intent, Member, Seals};
+pub use intent::{Digests, FileCopy, Intent, Member, Seals};
 pub use selection::machines_of;
 pub use steps::FAILPOINTS;
 
@@ -67,6 +67,8 @@ pub(crate) struct Create {
     times: Mutex<BTreeMap<VmId, Timestamp>>,
     /// What the captured files look like.
     seals: Mutex<Seals>,
+    /// What stands in the copies of the definitions.
+    digests: Mutex<Digests>,
 }
 
 impl Create {
@@ -75,6 +77,7 @@ impl Create {
             intent,
             times: Mutex::default(),
             seals: Mutex::default(),
+            digests: Mutex::default(),
         }
     }
 
@@ -87,9 +90,14 @@ impl Create {
         self.seals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn digests(&self) -> MutexGuard<'_, Digests> {
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The set as it is published.
     fn finished(&self) -> SnapshotSet {
-        self.intent.finished(&self.times(), &self.seals())
+        let (seals, digests) = (self.seals(), self.digests());
+        self.intent.finished(&self.times(), &seals, &digests)
     }
 
     /// Notes that the machine's disks are captured now.
@@ -135,9 +143,15 @@ impl Kind for Create {
     }
 
     fn replay(&mut self, record: Record) {
-        if let Record::Cut { times, seals } = record {
+        if let Record::Cut {
+            times,
+            seals,
+            definitions,
+        } = record
+        {
             self.times = Mutex::new(times);
             self.seals = Mutex::new(seals);
+            self.digests = Mutex::new(definitions);
         }
     }
 
@@ -168,6 +182,8 @@ impl Kind for Create {
                 let files = member.plans.iter().flat_map(Plan::names);
                 files.chain([member.definition.to.clone()])
             })
+        };
+        lost.next().is_none() && stands && (committed || !orphans::needs(core, made()))
     }
 
     fn names(&self, named: &mut BTreeSet<PathBuf>) {
@@ -182,8 +198,6 @@ impl Kind for Create {
             }
         }
     }
-        };
-        lost.next().is_none() && stands && (committed || !orphans::needs(core, made()))
 
     fn keeps(&self) -> BTreeMap<PathBuf, At> {
         let members = self.intent.set.members.iter();

@@ -1,11 +1,12 @@
 //! What taking a set consists of: the steps, in their order, each with its undo.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use crate::engine::EngineError;
 use crate::engine::failure::{self, At};
+use crate::engine::flatten;
 use crate::held::{self, Foreign};
 use crate::snapshot::create::{Create, Member};
 use crate::snapshot::damage;
@@ -69,6 +70,7 @@ pub(crate) const TAKE: &[Step<Create>] = &[
         work: Work::Record(|create| Record::Cut {
             times: create.times(),
             seals: create.seals().clone(),
+            definitions: create.digests().clone(),
         }),
     },
 ];
@@ -135,18 +137,23 @@ pub const FAILPOINTS: &[&str] = &[
     "create.undone.after",
 ];
 
-fn define(_: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
-    let copy = || -> io::Result<()> {
+fn define(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
+    let copy = || -> io::Result<String> {
         let to = &member.definition.to;
         let folder = held::make_folders(to.parent().unwrap_or(Path::new("/")), 3)?;
         let name = to.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         folder.remove_ours(name)?;
+        let mut bytes = Vec::new();
+        held::open_any(&member.definition.from)?.read_to_end(&mut bytes)?;
         let mut target = folder.create_new(name, 0o640)?;
-        io::copy(&mut held::open_any(&member.definition.from)?, &mut target)?;
+        target.write_all(&bytes)?;
         target.sync_all()?;
-        folder.sync()
+        folder.sync()?;
+        Ok(flatten::sha256(&bytes))
     };
-    copy().map_err(|e| trouble(member, &e))
+    let digest = copy().map_err(|e| trouble(member, &e))?;
+    operation.kind.digests().insert(member.machine, digest);
+    Ok(())
 }
 
 fn undefine(_: &Operation<Create>, member: &Member) -> Result<(), EngineError> {

@@ -25,6 +25,7 @@ use crate::inventory::{Affected, JobKind, Service, SnapshotSet};
 use crate::job::NewJob;
 use crate::snapshot::accept::{self, Unanswered};
 use crate::snapshot::coordinator::Coordinator;
+use crate::snapshot::copies;
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::files::FileGuard;
@@ -195,7 +196,6 @@ impl Kind for Export {
         vec![(Resource::Set(self.intent.set.id), Mode::Shared)]
     }
 
-    fn names(&self, _: &mut BTreeSet<PathBuf>) {}
     /// What stands under its last name is somebody's.
     fn fits(&self, _: &Core, committed: bool) -> bool {
         let Some(made) = self.made().origin.filter(|_| !committed) else {
@@ -209,6 +209,7 @@ impl Kind for Export {
         }
     }
 
+    fn names(&self, _: &mut BTreeSet<PathBuf>) {}
 
     fn left(&self) -> Option<Text> {
         self.left_behind().clone()
@@ -286,6 +287,10 @@ async fn check(
     let checked = accept::answered(move || {
         if intent.storage {
             answering(&shared, &intent.set)?;
+        }
+        for member in &intent.set.members {
+            let read = copies::read(member);
+            read.map_err(|copy| ExportRefused::InvalidState(copy.text))?;
         }
         // As where a thread was left behind at it: one cause has one code.
         let unusable = |e| match held::is_silence(&e) {

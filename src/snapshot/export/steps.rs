@@ -12,6 +12,7 @@ use crate::engine::{EngineError, EngineErrorKind, definition, kept};
 use crate::held::{self, Folder};
 use crate::inventory::{Snapshot, SnapshotDisk, SnapshotSet};
 use crate::job::Worker;
+use crate::snapshot::copies;
 use crate::snapshot::core::Core;
 use crate::snapshot::export::manifest::{self, Definition, Manifest, Written};
 use crate::snapshot::export::place::Place;
@@ -300,9 +301,10 @@ fn define(
             .with("machine", &member.machine_name)
             .with("cause", cause),
     };
-    let own = held::folder_of_ours(&member.definition, 3);
-    let text = own.and_then(|(folder, name)| io::read_to_string(folder.open_file(name, false)?));
-    let text = text.map_err(|e| unreadable(&e))?;
+    let text = copies::read(member).map_err(|copy| EngineError {
+        kind: EngineErrorKind::Unsupported,
+        text: copy.text,
+    })?;
     let text = match op.kind.intent.storage {
         true => {
             let files = disks.keys().map(|id| (id.clone(), format!("{id}.qcow2")));

@@ -37,6 +37,7 @@ fn set(id: u128, members: &[u128]) -> SnapshotSet {
         left_out: Vec::new(),
         consistency: Consistency::Crash,
         definition: "/vm.toml".into(),
+        definition_sha256: None,
         cut_at: Timestamp::UNIX_EPOCH,
     };
     SnapshotSet {

@@ -18,6 +18,8 @@ super::messages! {
     STEP_FAILED = "snapshot.step-failed", "the snapshot set was not taken and everything was undone; {doing}: {cause}";
     MEMBER_FAILED = "snapshot.member-failed", "machine {machine}: {cause}";
     DEFINITION_FAILED = "snapshot.definition-failed", "machine {machine}: its definition cannot be copied: {cause}";
+    COPY_CHANGED = "snapshot.copy-changed", "{file}, the copy of the definition of machine {machine} in a snapshot set, is not as it was written when the set was taken: put it back from a backup";
+    COPY_UNREADABLE = "snapshot.copy-unreadable", "{file}, the copy of the definition of machine {machine} in a snapshot set, cannot be read: {cause}; put it back from a backup";
     INTERRUPTED = "snapshot.interrupted", "the server stopped before the snapshot set was complete; everything was undone";
     LOST = "snapshot.lost", "the server stopped while the job was at work, and no journal tells how far it came";
     UNDO_WAITS = "snapshot.undo-waits", "undo of snapshot set {set} waits: {cause}";
