@@ -75,6 +75,9 @@ impl Post {
             return;
         };
         let mut state = self.state();
+        if state.thread.is_none() {
+            return; // its work has ended since, and the thread has other work perhaps
+        }
         let rests = sleeping && sleeps.saturating_sub(state.sleeps) <= WAKES;
         state.sleeps = sleeps;
         state.ticks = if rests { state.ticks + 1 } else { 0 };
@@ -90,7 +93,7 @@ struct Watched(i32);
 impl Drop for Watched {
     fn drop(&mut self) {
         if let Some(post) = watched().remove(&self.0) {
-            post.state().standing = None;
+            *post.state() = State::default();
         }
     }
 }
@@ -147,6 +150,31 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    /// The watch has taken a list of the threads before the work ended, and looks after that.
+    #[test]
+    fn what_a_thread_does_after_its_work_is_no_stand_of_that() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let post = Post::default();
+        let at = post.clone();
+        let (tell, told) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            tell.send(at.attend(|| gettid().as_raw_nonzero().get()))
+                .unwrap();
+            reader.read(&mut [0]).unwrap()
+        });
+        let number = told.recv().unwrap();
+        let task = PathBuf::from(format!("/proc/self/task/{number}"));
+        while standing(&task, None).is_none() {
+            thread::yield_now();
+        }
+        for _ in 0..=SILENT_AFTER + 1 {
+            post.tick(number);
+        }
+        assert_eq!(post.standing(), None);
+        drop(writer);
+        assert_eq!(thread.join().unwrap(), 0);
+    }
 
     #[test]
     fn a_thread_that_waits_for_a_file_stands_and_one_that_waits_for_another_does_not() {

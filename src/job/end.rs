@@ -8,8 +8,8 @@ use crate::inventory::{
     Affected, CancelKind, CancelRequest, Ended, Job, JobError, JobKind, JobState, Service,
 };
 use crate::store::{self, Change, State, StoreError};
-use crate::text::Text;
 use crate::text::catalog::job as texts;
+use crate::text::{Message, Text};
 
 use super::Inner;
 use super::live::Live;
@@ -33,6 +33,8 @@ pub(super) enum Outcome {
     Paused(Text),
     /// Badly, for this reason, unless a cancel was the reason.
     Failed(JobError),
+    /// The same while what it had done is still to be undone.
+    Undoing(JobError),
 }
 
 impl Inner {
@@ -163,18 +165,25 @@ pub(super) fn terminate(job: &mut Job, outcome: Outcome, now: Timestamp) {
                 details: Vec::new(),
             });
         }
-        Outcome::Failed(error) => {
-            let (state, error) = match &job.cancel {
-                None => (JobState::Exception, error),
-                Some(cancel) => (cancelled_state(cancel.kind), cancelled(cancel, error)),
-            };
-            job.state = state;
-            job.status = error.description.clone();
-            job.error = Some(error);
-        }
+        Outcome::Failed(error) => fail(job, error, texts::CANCELLED),
+        Outcome::Undoing(error) => fail(job, error, texts::CANCELLED_UNDOING),
     }
     job.cancellable = false;
     job.changed = now;
+}
+
+/// Ends it badly, in these words if it was cancelled.
+fn fail(job: &mut Job, error: JobError, words: Message) {
+    let (state, error) = match &job.cancel {
+        None => (JobState::Exception, error),
+        Some(cancel) => (
+            cancelled_state(cancel.kind),
+            cancelled(cancel, error, words),
+        ),
+    };
+    job.state = state;
+    job.status = error.description.clone();
+    job.error = Some(error);
 }
 
 const fn cancelled_state(kind: CancelKind) -> JobState {
@@ -185,10 +194,10 @@ const fn cancelled_state(kind: CancelKind) -> JobState {
 }
 
 /// Names who cancelled; what the worker had to say stays as details.
-fn cancelled(cancel: &CancelRequest, error: JobError) -> JobError {
-    let description = texts::CANCELLED.with("user", &cancel.by);
+fn cancelled(cancel: &CancelRequest, error: JobError, words: Message) -> JobError {
+    let description = words.with("user", &cancel.by);
     let mut details = error.details;
-    if error.description.id() != description.id() {
+    if error.description.id() != texts::CANCELLED.id {
         details.insert(0, error.description);
     }
     JobError {

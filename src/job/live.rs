@@ -72,14 +72,17 @@ impl Live {
     pub(super) fn show(&self, job: &mut Job) {
         let now = self.now();
         job.percent = job.percent.max(now.percent);
-        job.status = now.stands.as_ref().unwrap_or(&now.status).clone();
+        job.status.clone_from(&now.status);
         job.cancellable = !now.committed;
         job.cancel.clone_from(&now.cancel);
     }
 
-    /// As clients see it: an end that is not stored yet is one.
+    /// As clients see it: with what it waits for, which is of this process, and an end that is not stored yet is one.
     pub(super) fn show_to_clients(&self, job: &mut Job) {
         self.show(job);
+        if let Some(stands) = &self.now().stands {
+            job.status.clone_from(stands);
+        }
         if let Some((outcome, at)) = self.now().end.clone() {
             terminate(job, outcome, at);
         }

@@ -191,6 +191,27 @@ async fn what_a_job_waits_for_is_its_status_until_it_waits_no_more() {
 }
 
 #[tokio::test]
+async fn what_a_job_waits_for_is_shown_and_not_stored() {
+    let house = House::new();
+    let worker = house.start().await;
+    let id = worker.id();
+    let stored = || house.store.state().jobs[&id].status.clone();
+    worker.progress(50, words("on"));
+    worker.stands(Some(words("file")));
+    house.jobs.sweep().await.unwrap();
+    assert_eq!(stored(), words("on"), "its progress");
+    worker.progress(55, words("further"));
+    let cancelled = house.jobs.cancel(id, CancelKind::Terminate, "admin").await;
+    assert_eq!(cancelled.unwrap(), Cancelled::Accepted);
+    assert_eq!(stored(), words("further"), "its cancel");
+    assert_eq!(house.jobs.get(id).unwrap().status, words("file"));
+    worker.fail_undoing(error(2)).await.unwrap();
+    assert!(worker.has_ended());
+    let undoing = texts::CANCELLED_UNDOING.with("user", "admin");
+    assert_eq!(stored(), undoing);
+}
+
+#[tokio::test]
 async fn a_cancel_after_the_commit_point_or_the_end_is_too_late() {
     let house = House::new();
     let worker = house.start().await;

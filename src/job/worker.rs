@@ -35,6 +35,12 @@ impl Worker {
         self.live.stands(at);
     }
 
+    /// Has the job ended?
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.live.has_ended()
+    }
+
     /// Has someone asked to stop? How and who.
     #[must_use]
     pub fn cancelled(&self) -> Option<(CancelKind, String)> {
@@ -83,10 +89,21 @@ impl Worker {
     /// # Errors
     /// [`StoreError::Broken`], [`StoreError::Refused`] of a job that has ended.
     pub async fn fail(&self, error: JobError, changes: Vec<Change>) -> Result<(), StoreError> {
-        let end = End {
-            outcome: Outcome::Failed(error),
-            changes,
-        };
+        let outcome = Outcome::Failed(error);
+        self.end_badly(End { outcome, changes }).await
+    }
+
+    /// [`Worker::fail`] before the undo, which goes on when the job has ended.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn fail_undoing(&self, error: JobError) -> Result<(), StoreError> {
+        let outcome = Outcome::Undoing(error);
+        let changes = Vec::new();
+        self.end_badly(End { outcome, changes }).await
+    }
+
+    async fn end_badly(&self, end: End) -> Result<(), StoreError> {
         match self.inner.end(&self.live, end.clone()).await {
             Err(StoreError::Full | StoreError::Unrecorded(_)) => {
                 self.inner.hold(&self.live, end);

@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::Stamp;
 use crate::held::{self, Folder, Identity, Origin};
 use crate::id::{JobId, VmId};
-use crate::inventory::JobError;
+use crate::inventory::{JobError, What};
 use crate::snapshot::spares::{is_spare, spare_of};
 use crate::snapshot::{apply, create, destroy, export};
 
@@ -123,6 +123,18 @@ impl Intent {
             Self::Apply(it) => it.job,
             Self::Export(it) => it.job,
             Self::Destroy(it) => it.job,
+        }
+    }
+
+    /// What it does, for the history.
+    #[must_use]
+    pub fn what(&self) -> What {
+        match self {
+            Self::Create(_) => What::Create,
+            Self::Apply(_) => What::Apply,
+            Self::Export(_) => What::Export,
+            Self::Destroy(it) if it.tidies => What::Merge,
+            Self::Destroy(_) => What::Destroy,
         }
     }
 }
@@ -587,6 +599,7 @@ mod tests {
             .append(&Record::Cut {
                 times,
                 seals: BTreeMap::new(),
+                definitions: BTreeMap::new(),
             })
             .unwrap();
         let (_, records) = Journal::open(&path).unwrap().unwrap();
@@ -599,7 +612,6 @@ mod tests {
     #[test]
     fn what_is_not_ours_or_damaged_is_refused() {
         let (_folder, _, bytes) = written();
-                definitions: BTreeMap::new(),
         assert_eq!(read(b"SQLite format 3"), Err(Unreadable::Foreign));
         let mut newer = bytes.clone();
         newer[6] = 2;

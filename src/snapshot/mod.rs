@@ -27,6 +27,7 @@ mod coordinator;
 mod copies;
 mod core;
 mod damage;
+mod early;
 mod kind;
 mod known;
 mod members;
@@ -44,8 +45,8 @@ pub use care::{
     Journaled, OpenJournal, SetAside, move_to_orphans, named_by_journals, needing, removed,
 };
 pub use coordinator::Coordinator;
-pub use core::{Deps, Limits, Passage};
 pub use copies::UnsoundCopy;
+pub use core::{Deps, Limits, Passage};
 pub use create::{Checked, CheckedDisk, CreateRequest, machines_of};
 pub use damage::{DamagedDisk, is_changed, of_each_disk, seal_open, shown};
 pub use destroy::{DestroyRequest, Hidden};

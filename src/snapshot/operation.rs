@@ -24,6 +24,7 @@ use crate::inventory::{JobError, Machine};
 use crate::job::Worker;
 use crate::snapshot::core::Core;
 use crate::snapshot::destroy::Unreached;
+use crate::snapshot::early::recorded;
 use crate::snapshot::journal::{Journal, Record, WriteError};
 use crate::snapshot::kind::{Kind, PartWork, Step, WholeWork, Work};
 use crate::snapshot::members::{Lease, Stand};
@@ -301,7 +302,6 @@ impl<K: Kind> Operation<K> {
         }
         let _ = self.core.pass(K::NAME, "abort", "after");
         let mut pause = RETRY.0;
-        let mut ended = false;
         loop {
             let mut failures = Vec::new();
             for step in K::TAKE.iter().rev() {
@@ -320,18 +320,18 @@ impl<K: Kind> Operation<K> {
                 .with("set", self.set())
                 .with("cause", first);
             self.lease.stuck(why.clone());
-            if !ended {
-                let mut error = error.clone();
-                error.details.extend(failures);
-                self.end_job(error).await?;
-                ended = true;
-            }
+            let mut error = error.clone();
+            error.details.extend(failures);
+            self.end_before_undo(error).await?;
             self.wait(why, &mut pause).await;
         }
         let _ = self.core.pass(K::NAME, "undone", "before");
-        error.details.extend(self.kind.left());
-        if !ended {
-            self.end_job(error).await?;
+        match self.worker.as_ref().filter(|worker| !worker.has_ended()) {
+            Some(worker) => {
+                error.details.extend(self.kind.left());
+                recorded(worker.fail(error, Vec::new()).await)?;
+            }
+            None => self.note_left().await?,
         }
         let _ = self.core.pass(K::NAME, "undone", "after");
         let mut pause = RETRY.0;
@@ -344,29 +344,16 @@ impl<K: Kind> Operation<K> {
         Ok(())
     }
 
-    async fn end_job(&self, error: JobError) -> Result<(), String> {
-        let Some(worker) = &self.worker else {
-            return Ok(());
-        };
-        match worker.fail(error, Vec::new()).await {
-            Err(StoreError::Broken(cause)) => Err(cause),
-            _ => Ok(()), // also if it has ended already
-        }
-    }
-
     /// Whoever has cancelled does not wait for a file that does not answer: the job ends, and the members stay held until
     /// the file answers and what was done is undone.
     async fn end_if_cancelled(&self) {
         let Some(why) = self.lease.standing() else {
             return;
         };
-        if self.core.has_ended(self.kind.job()) {
-            return;
-        }
         if let Err(Stop::Undo(mut error)) = self.stop_if_cancelled() {
             let waits = K::WORDS.undo_waits.with("set", self.set());
             error.details.push(waits.with("cause", why));
-            if let Err(cause) = self.end_job(error).await {
+            if let Err(cause) = self.end_before_undo(error).await {
                 self.core.break_down(cause);
             }
         }

@@ -59,6 +59,13 @@ impl Text {
         self
     }
 
+    /// The same arguments in the words of another message.
+    #[must_use]
+    pub fn in_words_of(mut self, message: Message) -> Self {
+        self.id = Cow::Borrowed(message.id);
+        self
+    }
+
     /// The text with every argument cut to that many characters; what is cut ends in `…`.
     #[must_use]
     pub fn shortened(mut self, max: usize) -> Self {

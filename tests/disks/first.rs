@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::gate::Gate;
 use crate::support::remote::{Call, Remote};
-use crate::support::server::{PASSWORD, Server, USER, binary, text};
+use crate::support::server::{PASSWORD, Server, USER, binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site};
 use crate::support::tools::{full, run};
 use crate::support::wire::{Created, Job, STARTED, Wire};
@@ -202,12 +202,25 @@ fn a_job_that_is_cancelled_while_it_stands_ends_and_is_undone_once_the_file_answ
     );
     let ended = wire.job(&job).unwrap();
     assert_eq!(ended.state, TERMINATED, "{ended:?}");
+    for told in [&ended.status, &ended.error] {
+        assert!(told.contains("is being undone"), "{ended:?}");
+    }
     // What it has made is still there, and so is its hold on the set.
     let refused = wire.destroy(&set).unwrap();
     let why = wire.why(&refused);
     assert_ne!(refused.value, STARTED, "{why}");
+    // What the undo has to leave is told where it can be read when all is over.
+    let part = names(&scene.site.images).find(|name| name.ends_with(".part"));
+    let part = scene.site.images.join(part.unwrap());
+    let moved = scene.site.images.join("moved");
+    fs::rename(&part, &moved).unwrap();
     drop(hung);
     scene.site.wait_for_journals();
+    let history = run_in(&scene.site.data, &["history", "--json"], "");
+    let history = text(&history.stdout);
+    let left = format!("has moved the folder {} of the export away", part.display());
+    assert!(history.contains(&left), "{history}");
+    fs::remove_dir(&moved).unwrap();
     assert_eq!(scene.site.tree(), before);
     let job = wire.export(&set, root, None).unwrap().job.unwrap();
     assert_eq!(wire.end(&job).unwrap().state, COMPLETED);

@@ -16,11 +16,13 @@ super::messages! {
     STORE_FAILED = "snapshot.store-failed", "the request could not be recorded: {cause}";
     JOURNAL_FAILED = "snapshot.journal-failed", "the journal could not be written: {cause}";
     STEP_FAILED = "snapshot.step-failed", "the snapshot set was not taken and everything was undone; {doing}: {cause}";
+    STEP_FAILED_UNDOING = "snapshot.step-failed-undoing", "the snapshot set was not taken and is being undone; {doing}: {cause}";
     MEMBER_FAILED = "snapshot.member-failed", "machine {machine}: {cause}";
     DEFINITION_FAILED = "snapshot.definition-failed", "machine {machine}: its definition cannot be copied: {cause}";
     COPY_CHANGED = "snapshot.copy-changed", "{file}, the copy of the definition of machine {machine} in a snapshot set, is not as it was written when the set was taken: put it back from a backup";
     COPY_UNREADABLE = "snapshot.copy-unreadable", "{file}, the copy of the definition of machine {machine} in a snapshot set, cannot be read: {cause}; put it back from a backup";
     INTERRUPTED = "snapshot.interrupted", "the server stopped before the snapshot set was complete; everything was undone";
+    INTERRUPTED_UNDOING = "snapshot.interrupted-undoing", "the server stopped before the snapshot set was complete; it is being undone";
     LOST = "snapshot.lost", "the server stopped while the job was at work, and no journal tells how far it came";
     UNDO_WAITS = "snapshot.undo-waits", "undo of snapshot set {set} waits: {cause}";
     FINISH_WAITS = "snapshot.finish-waits", "snapshot set {set} is captured and waits to be completed: {cause}";
@@ -47,6 +49,8 @@ super::messages! {
     APPLY_MEMBER_RUNNING = "snapshot.apply-member-running", "machine {machine} is {state}; only machines that are powered off can be put back";
     APPLY_DISK_GONE = "snapshot.apply-disk-gone", "machine {machine} no longer has the disk {disk} of the snapshot";
     APPLY_FAILED = "snapshot.apply-failed", "snapshot set {set} was not applied and every disk is as before; {doing}: {cause}";
+    APPLY_FAILED_UNDOING = "snapshot.apply-failed-undoing", "snapshot set {set} was not applied, and what was done is being undone; {doing}: {cause}";
+    APPLY_INTERRUPTED_UNDOING = "snapshot.apply-interrupted-undoing", "the server stopped before snapshot set {set} could be applied; what was done is being undone";
     APPLY_INTERRUPTED = "snapshot.apply-interrupted", "the server stopped before snapshot set {set} could be applied; every disk is as before";
     APPLY_UNDOING = "snapshot.apply-undoing", "undoing the apply of snapshot set {set}";
     APPLY_UNDO_WAITS = "snapshot.apply-undo-waits", "undo of the apply of snapshot set {set} waits: {cause}";
