@@ -5,6 +5,8 @@ use rusqlite::{Connection, params};
 use crate::inventory::{Ended, Ending};
 use crate::store::{HISTORY_KEPT, Number};
 
+use super::counter::sum;
+
 /// Most operations that are kept, and most that were refused: whoever asks for nonsense all day pushes out only
 /// what was refused as well.
 const MOST: [(bool, i64); 2] = [(false, 20_000), (true, 2000)];
@@ -39,10 +41,11 @@ impl Entry {
     /// The row; the reason if it has no JSON text.
     pub(super) fn of(ended: &Ended) -> Result<Self, String> {
         let record = serde_json::to_string(ended);
+        let record = record.map_err(|e| format!("the end of an operation cannot be kept: {e}"))?;
         Ok(Self {
             ended: ended.ended.as_second(),
             refused: ended.outcome == Ending::Refused,
-            record: record.map_err(|e| format!("the end of an operation cannot be kept: {e}"))?,
+            record: vouch(&record),
         })
     }
 
@@ -52,6 +55,28 @@ impl Entry {
         insert.execute(params![self.ended, self.refused, self.record])?;
         Ok(())
     }
+}
+
+/// Before the checksum of an entry, which is the last field of its record: so a version that knows none reads it too.
+const SUM: &str = ",\"sum\":\"";
+/// After it.
+const END: &str = "\"}";
+
+/// The record with its checksum.
+fn vouch(record: &str) -> String {
+    let fields = record.strip_suffix('}').unwrap_or(record);
+    let sum = sum(&[b"history", record.as_bytes()]);
+    format!("{fields}{SUM}{sum}{END}")
+}
+
+/// Whether a record is as it was written; one of an older version has no checksum.
+pub(super) fn is_whole(record: &str) -> bool {
+    let Some((fields, told)) = record.rsplit_once(SUM) else {
+        return true;
+    };
+    let record = format!("{fields}}}");
+    let sum = sum(&[b"history", record.as_bytes()]);
+    told.strip_suffix(END) == Some(&*sum)
 }
 
 /// When the oldest entries are looked for.

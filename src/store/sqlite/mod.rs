@@ -427,9 +427,17 @@ impl Store for SqliteStore {
     }
 }
 
-/// What cannot be read was written by a later version: its place is kept for the next page.
+/// What cannot be read was written by a later version: its place is kept for the next page. What is not as it was written
+/// is told by nobody but the log.
 fn read(page: Vec<(Number, String)>) -> Vec<(Number, Ended)> {
     let read = page.into_iter().filter_map(|(number, text)| {
+        if !history::is_whole(&text) {
+            tracing::warn!(
+                number,
+                "An entry of the history is damaged: its checksum is wrong"
+            );
+            return None;
+        }
         let ended = serde_json::from_str(&text);
         let ended =
             ended.inspect_err(|error| tracing::debug!(number, %error, "An entry of the history"));

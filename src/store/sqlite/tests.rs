@@ -528,6 +528,32 @@ async fn the_history_survives_a_restart_is_searched_by_page_and_shows_thirty_day
 }
 
 #[tokio::test]
+async fn an_entry_of_the_history_that_was_changed_is_told_by_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let changes = (0..3).map(|n| ended(n, Ending::Completed)).collect();
+    store.transact(Box::new(|_| changes)).await.unwrap();
+    drop(store);
+    let file = Connection::open(dir.path().join(FILE)).unwrap();
+    let changed = [
+        // As an older version has written it.
+        ("substr(record, 1, instr(record, ',\"sum\"') - 1) || '}'", 1),
+        ("replace(record, 'completed', 'failed')", 2),
+    ];
+    for (record, number) in changed {
+        let sql = format!("UPDATE history SET record = {record} WHERE number = {number}");
+        assert_eq!(file.execute(&sql, []).unwrap(), 1);
+    }
+    drop(file);
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let query = Query {
+        limit: 10,
+        ..Query::default()
+    };
+    assert_eq!(seconds(&store, query, 3).await, [2, 0]);
+}
+
+#[tokio::test]
 async fn the_history_is_bounded_and_what_was_refused_pushes_out_only_its_like() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(dir.path()).unwrap();
