@@ -42,6 +42,7 @@ use crate::held::{Folder, Identity};
 use crate::id::VmId;
 use crate::inventory::{Ended, Query};
 use crate::store;
+use crate::text::Text;
 
 const VERSION: u32 = 1;
 const SOCKET: &str = "groupshot.sock";
@@ -177,7 +178,10 @@ impl Doctor {
                 }
             }
             Wish::Unlock(wish) => match &self.deps.logons {
-                Some(logons) => Answer::Unlocked(unlock(logons, &wish).await),
+                Some(logons) => match unlock(logons, &wish).await {
+                    Ok(opened) => Answer::Unlocked(opened),
+                    Err(why) => Answer::Error(why.render()),
+                },
                 None => Answer::Unlocked(Vec::new()),
             },
             Wish::Renew => {
@@ -196,17 +200,17 @@ impl Doctor {
     }
 }
 
-async fn unlock(logons: &Authenticator, wish: &Unlock) -> Vec<String> {
+async fn unlock(logons: &Authenticator, wish: &Unlock) -> Result<Vec<String>, Text> {
     let mut opened = Vec::new();
     if let Some(user) = &wish.user {
-        opened.extend(logons.unlock(user).await.iter().map(ToString::to_string));
+        opened.extend(logons.unlock(user).await?.iter().map(ToString::to_string));
     }
     if let Some(address) = wish.address
-        && logons.unlock_address(address).await
+        && logons.unlock_address(address).await?
     {
         opened.push(network(address).to_string());
     }
-    opened
+    Ok(opened)
 }
 
 /// The socket of a server, open. Removed when it is dropped.

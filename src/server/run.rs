@@ -308,11 +308,7 @@ impl Server {
             let closed = tokio::task::spawn_blocking(move || store.close());
             let _late = timeout(CLOSING, closed).await;
         }
-        if timeout(CLOSING, self.audit.flush()).await.is_err() {
-            tracing::error!(
-                "The last lines of the audit log are not written: its file does not answer"
-            );
-        }
+        self.audit.finish(CLOSING).await;
         self.tell_what_is_silent().await;
     }
 
@@ -409,10 +405,7 @@ impl Reload {
     /// Reads the files again and logs what came of it: the new ones, or the old ones and why. The audit
     /// file is opened again.
     pub fn now(&self) {
-        match self.audit.reopen() {
-            Ok(()) => {}
-            Err(error) => tracing::error!(%error, "The audit file stays the one that it was"),
-        }
+        self.audit.reopen();
         let Some(tls) = &self.tls else {
             tracing::info!("Nothing to read again: no TLS");
             return;
