@@ -502,9 +502,8 @@ fn tell_of_owner(data_dir: &Path) {
 pub(super) fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> StartError {
     let text = format!("cannot listen on {address}: {error}");
     match error.kind() {
-        ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable | ErrorKind::PermissionDenied => {
-            StartError::Busy(text)
-        }
+        ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable => StartError::Busy(text),
+        ErrorKind::PermissionDenied => StartError::Denied(text),
         _ => StartError::Failed(text),
     }
 }
