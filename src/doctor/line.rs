@@ -30,7 +30,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -324,31 +324,42 @@ async fn carry_out(
         })
     };
     // Beside the work: whoever does not read holds up nothing but what is told.
-    let telling = async {
-        let mut seconds = 0;
-        loop {
-            match tokio::time::timeout(BEAT, told.changed()).await {
-                Ok(Ok(())) => {
-                    let now = told.borrow_and_update().clone();
-                    if let Some(now) = now.filter(|_| wanted) {
-                        say(to, Answer::Progress(now)).await?;
-                    }
-                }
-                Ok(Err(_ended)) => return Ok::<_, io::Error>(()),
-                Err(_) => {
-                    seconds += BEAT.as_secs();
-                    if beats {
-                        say(to, Answer::Works(seconds)).await?;
-                    }
-                }
-            }
-        }
-    };
+    let telling = telling(&mut told, (wanted, beats), to);
     let (answer, _heard) = tokio::join!(working, telling);
     answer
 }
 
-async fn say(to: &mut OwnedWriteHalf, answer: Answer) -> io::Result<()> {
+/// Says how far the work is, and that it is still worked on, each where that is wanted, until it has ended.
+async fn telling(
+    told: &mut watch::Receiver<Option<Progress>>,
+    (progress, beats): (bool, bool),
+    to: &mut (impl AsyncWrite + Unpin),
+) -> io::Result<()> {
+    let mut seconds = 0;
+    let mut beat = tokio::time::interval(BEAT);
+    beat.reset();
+    loop {
+        tokio::select! {
+            changed = told.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                let now = told.borrow_and_update().clone();
+                if let Some(now) = now.filter(|_| progress) {
+                    say(to, Answer::Progress(now)).await?;
+                }
+            }
+            _ = beat.tick() => {
+                seconds += BEAT.as_secs();
+                if beats {
+                    say(to, Answer::Works(seconds)).await?;
+                }
+            }
+        }
+    }
+}
+
+async fn say(to: &mut (impl AsyncWrite + Unpin), answer: Answer) -> io::Result<()> {
     let line = line(answer)?;
     tokio::time::timeout(PATIENCE, to.write_all(&line)).await?
 }
@@ -437,6 +448,24 @@ mod tests {
     use super::*;
 
     const SOON: Duration = Duration::from_millis(200);
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_that_nobody_wants_keeps_no_beat_back() {
+        let (tell, mut told) = watch::channel(None);
+        let working = async move {
+            for percent in 0..60 {
+                let text = "merging".to_owned();
+                tell.send_replace(Some(Progress { percent, text }));
+                tokio::time::sleep(SOON).await;
+            }
+        };
+        let mut said = Vec::new();
+        let telling = telling(&mut told, (false, true), &mut said);
+        let ((), ended) = tokio::join!(working, telling);
+        ended.unwrap();
+        let beat = |seconds| line(Answer::Works(seconds)).unwrap();
+        assert_eq!(said, [beat(5), beat(10)].concat());
+    }
 
     #[test]
     fn who_says_nothing_is_given_up_and_who_is_at_work_is_waited_for() {
