@@ -79,6 +79,39 @@ pub fn start(level: &str, format: Format) -> Result<(), String> {
     Ok(())
 }
 
+/// What was logged.
+#[cfg(test)]
+#[derive(Clone, Default)]
+pub(crate) struct Told(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+#[cfg(test)]
+impl Told {
+    pub(crate) fn told(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+#[cfg(test)]
+impl Write for Told {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What this thread logs from now on, as long as the other one is kept.
+#[cfg(test)]
+pub(crate) fn heard() -> (Told, tracing::subscriber::DefaultGuard) {
+    let told = Told::default();
+    let writer = told.clone();
+    let builder = tracing_subscriber::fmt().with_ansi(false);
+    let subscriber = builder.with_writer(move || writer.clone()).finish();
+    (told, tracing::subscriber::set_default(subscriber))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -124,8 +124,7 @@ impl Basic {
     /// Credentials that cannot be read.
     pub(super) async fn malformed(&self, peer: IpAddr, audit: &Audit) {
         let locked = self.failed_otherwise(peer);
-        report(None, peer, "malformed", audit).await;
-        report_lock(locked, None, peer, audit).await;
+        report(None, peer, "malformed", locked, audit).await;
     }
 
     /// Counts a logon that failed for another reason than a wrong password.
@@ -180,7 +179,12 @@ impl Basic {
             let locked = basic.lockout.failed(&from.who);
             // It counts. To tell of it takes as long as the audit file hangs, and that keeps no other password waiting.
             drop(turns);
-            tell_of_wrong(&from, locked, &audit).await;
+            let known = from.user.as_ref().map(|user| user.name.as_str());
+            let reason = match known {
+                Some(_) => "wrong-password",
+                None => "unknown-user",
+            };
+            report(known, from.peer, reason, locked, &audit).await;
             Verdict::Wrong
         });
         judged.await.unwrap_or(Verdict::Wrong)
@@ -220,7 +224,7 @@ impl Basic {
                 true => "locked-out-right-password",
                 false => "locked-out",
             };
-            report(known, peer, reason, &audit).await;
+            report(known, peer, reason, Locked::default(), &audit).await;
         });
     }
 
@@ -268,43 +272,40 @@ impl Basic {
     }
 }
 
-/// Tells of a wrong password, and what it has locked.
-async fn tell_of_wrong(from: &From, locked: Locked, audit: &Audit) {
-    let known = from.user.as_ref().map(|user| user.name.as_str());
-    let reason = match known {
-        Some(_) => "wrong-password",
-        None => "unknown-user",
-    };
-    report(known, from.peer, reason, audit).await;
-    report_lock(locked, known, from.peer, audit).await;
-}
-
-/// Tells the operator. A name that nobody has may be anything, a password typed into the wrong field too: it
-/// is not told.
-async fn report(user: Option<&str>, peer: IpAddr, reason: &str, audit: &Audit) {
-    let why = match reason {
-        "wrong-password" => "wrong password",
-        "unknown-user" => "there is no such user",
-        "locked-out" => "locked out",
-        "locked-out-right-password" => "locked out; the password is right",
-        _ => "the credentials cannot be read",
+/// Tells the operator why a logon has failed, and what that has locked. A name that nobody has may be anything, a
+/// password typed into the wrong field too: it is not told. All of it is told by the time this returns, if only in the
+/// log: whoever hangs up while the audit log is waited for suppresses nothing.
+pub(super) fn report(
+    user: Option<&str>,
+    peer: IpAddr,
+    reason: &str,
+    locked: Locked,
+    audit: &Audit,
+) -> impl Future<Output = ()> + Send + use<> {
+    let (scheme, why) = match reason {
+        "nobody" => ("certificate", "the client certificate is no user's"),
+        "wrong-password" => ("basic", "wrong password"),
+        "unknown-user" => ("basic", "there is no such user"),
+        "locked-out" => ("basic", "locked out"),
+        "locked-out-right-password" => ("basic", "locked out; the password is right"),
+        _ => ("basic", "the credentials cannot be read"),
     };
     tracing::warn!(%peer, user, why, "Logon failed");
-    let scheme = "basic";
     let event = Event::LogonFailed {
         user,
         scheme,
         reason,
     };
-    audit.record(&peer, &event).await;
-}
-
-pub(super) async fn report_lock(locked: Locked, user: Option<&str>, peer: IpAddr, audit: &Audit) {
+    let mut lines = vec![audit.record(&peer, &event)];
     for (is_locked, what) in [(locked.user, "user"), (locked.address, "address")] {
         if is_locked {
             tracing::warn!(%peer, user, what, "Locked out; `groupshot user unlock` ends it at once");
-            let event = Event::LockedOut { user, what };
-            audit.record(&peer, &event).await;
+            lines.push(audit.record(&peer, &Event::LockedOut { user, what }));
+        }
+    }
+    async move {
+        for line in lines {
+            line.await;
         }
     }
 }

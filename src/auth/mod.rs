@@ -25,10 +25,11 @@ use std::sync::Arc;
 use crate::audit::{Audit, Event};
 use crate::clock::SharedClock;
 use crate::handler::Identity;
+use crate::text::Text;
 
 pub use lockout::{Limit, network};
 
-use basic::{Basic, report_lock};
+use basic::{Basic, report};
 use certificate::{Certificate, Mapping};
 use users::Users;
 
@@ -145,43 +146,42 @@ impl Authenticator {
     }
 
     /// Forgets the failures of a user; the addresses at which it was locked out.
-    #[must_use]
-    pub async fn unlock(&self, user: &str) -> Vec<IpAddr> {
+    ///
+    /// # Errors
+    /// The audit log takes no line, and nothing is done.
+    pub async fn unlock(&self, user: &str) -> Result<Vec<IpAddr>, Text> {
+        let line = self.audit.reserve().await?;
         let opened = self.basic.lockout().unlock(user);
+        tracing::info!(user, ?opened, "Unlocked");
         let event = Event::Unlocked {
             user: Some(user),
             of: None,
         };
-        self.audit.note(&event).await;
-        tracing::info!(user, ?opened, "Unlocked");
-        opened
+        line.note(&event).await;
+        Ok(opened)
     }
 
     /// Forgets the failures of an address and of all users at it; was anything locked out there?
-    #[must_use]
-    pub async fn unlock_address(&self, peer: IpAddr) -> bool {
+    ///
+    /// # Errors
+    /// As [`Authenticator::unlock`].
+    pub async fn unlock_address(&self, peer: IpAddr) -> Result<bool, Text> {
+        let line = self.audit.reserve().await?;
         let opened = self.basic.lockout().unlock_address(peer);
+        tracing::info!(%peer, opened, "Unlocked");
         let event = Event::Unlocked {
             user: None,
             of: Some(peer.to_string()),
         };
-        self.audit.note(&event).await;
-        tracing::info!(%peer, opened, "Unlocked");
-        opened
+        line.note(&event).await;
+        Ok(opened)
     }
 
     async fn by_certificate(&self, channel: Channel<'_>) -> Option<Identity> {
         let found = certificate::identify(&self.mappings, channel.certificate?);
         if found.is_none() {
-            let event = Event::LogonFailed {
-                user: None,
-                scheme: "certificate",
-                reason: "nobody",
-            };
-            tracing::warn!(peer = %channel.peer, "Logon failed: the client certificate is no user's");
             let locked = self.basic.failed_otherwise(channel.peer);
-            self.audit.record(&channel.peer, &event).await;
-            report_lock(locked, None, channel.peer, &self.audit).await;
+            report(None, channel.peer, "nobody", locked, &self.audit).await;
         }
         found
     }

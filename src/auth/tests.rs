@@ -9,8 +9,10 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 use super::*;
+use crate::audit::tests::{QUEUE, hung};
 use crate::clock::ManualClock;
 use crate::handler::Role;
+use crate::telemetry;
 
 struct House {
     dir: TempDir,
@@ -366,4 +368,72 @@ fn users_are_added_listed_and_removed_by_name() {
         assert!(text.contains(words), "{text}");
     }
     assert_eq!(users::list(dir).unwrap(), all);
+}
+
+/// Whoever hangs up while the audit log is waited for suppresses neither the failure nor the lock-out.
+#[tokio::test]
+async fn what_a_failed_logon_has_led_to_is_told_though_its_client_hangs_up() {
+    let hung = hung();
+    let _places = hung.fill(QUEUE).await;
+    let failures = 1;
+    let lockout = Limit {
+        failures,
+        ..Limit::default()
+    };
+    let settings = Settings {
+        lockout,
+        ..Settings::default()
+    };
+    let certified = rcgen::generate_simple_self_signed(["nobody".to_owned()]).unwrap();
+    let certificate = Certificate::read(certified.cert.der()).unwrap();
+    let peers = ["192.0.2.1", "192.0.2.2"].map(|peer| peer.parse::<IpAddr>().unwrap());
+    for (peer, certificate, header) in [
+        (peers[0], None, Some(&b"Basic ?"[..])),
+        (peers[1], Some(&certificate), None),
+    ] {
+        let house = House::new(settings);
+        let auth = house.auth.with_audit(hung.audit.clone());
+        let channel = Channel {
+            peer,
+            secure: true,
+            certificate,
+        };
+        let (log, _heard) = telemetry::heard();
+        for _ in 0..10 {
+            assert!(auth.check(channel, header).now_or_never().is_none());
+        }
+        let told = log.told();
+        assert!(told.contains("Locked out; "), "{told}");
+        // The lines for the audit log are in the log instead.
+        for event in ["logon-failed", "locked-out"] {
+            assert!(told.contains(event), "{event}: {told}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_unlocked_of_whom_no_line_can_be_kept() {
+    let hung = hung();
+    let failures = 1;
+    let lockout = Limit {
+        failures,
+        ..Limit::default()
+    };
+    let house = House::new(Settings {
+        lockout,
+        ..Settings::default()
+    });
+    assert_eq!(house.knows("änn", "wrong").await, None);
+    let auth = house.auth.with_audit(hung.audit.clone());
+    let places = hung.fill(QUEUE).await;
+    let who = lockout::Who::new("änn", LOCAL.peer);
+    assert!(auth.unlock("änn").await.is_err());
+    assert!(auth.unlock_address(LOCAL.peer).await.is_err());
+    assert!(auth.basic.lockout().is_locked(&who));
+    drop(places);
+    assert!(
+        auth.unlock("änn").now_or_never().is_none(),
+        "it is not written"
+    );
+    assert!(!auth.basic.lockout().is_locked(&who));
 }

@@ -5,7 +5,7 @@
 //! own. It says that it is through and how, and is waited for a moment longer, for what it lets go when it ends.
 
 use std::env;
-use std::io::{self, Read, Write};
+use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -30,32 +30,40 @@ const MODE: u32 = 0o600;
 const GLANCE: Duration = Duration::from_millis(1);
 
 /// Has the command that this process was started for done in another one, and gives its exit code; `None` in that
-/// other one.
-///
-/// # Errors
-/// There can be none.
-pub(super) fn done() -> io::Result<Option<ExitCode>> {
+/// other one, and where there can be none. What was begun there is never begun here as well.
+pub(super) fn done() -> Option<ExitCode> {
     if env::var_os(THROUGH).is_some() {
         // What is left behind ends with who asked for it, as soon as it can.
-        set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-        return Ok(None);
+        let _lives_longer = set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        return None;
     }
-    let (mut told, tell) = io::pipe()?;
+    let (mut child, mut told) = begun().ok()?;
+    Some(match heard(&mut told) {
+        Some(code) => {
+            leave(&mut child);
+            ExitCode::from(code)
+        }
+        None => ended(&mut child).unwrap_or(ExitCode::FAILURE),
+    })
+}
+
+/// The other process, and where it says how it went.
+fn begun() -> io::Result<(Child, PipeReader)> {
+    let (told, tell) = io::pipe()?;
     fcntl_setfd(&tell, FdFlags::empty())?;
-    let mut child = Command::new("/proc/self/exe")
+    let child = Command::new("/proc/self/exe")
         .args(env::args_os().skip(1))
         .env(THROUGH, tell.as_raw_fd().to_string())
         .spawn()?;
-    drop(tell);
+    Ok((child, told))
+}
+
+/// The exit code of a process that is through; `None` if it does not say.
+fn heard(told: &mut impl Read) -> Option<u8> {
     let mut code = [0];
-    match told.read(&mut code)? {
-        0 => ended(&mut child).map(Some),
-        _ => {
-            let [code] = code;
-            leave(&mut child)?;
-            Ok(Some(ExitCode::from(code)))
-        }
-    }
+    told.read_exact(&mut code).ok()?;
+    let [code] = code;
+    Some(code)
 }
 
 /// Waits a moment for the end of a process that is through.
@@ -63,12 +71,13 @@ pub(super) fn done() -> io::Result<Option<ExitCode>> {
     clippy::disallowed_methods,
     reason = "this process does nothing else, and shows the time to nobody"
 )]
-fn leave(child: &mut Child) -> io::Result<()> {
+fn leave(child: &mut Child) {
     let begun = Instant::now();
-    while child.try_wait()?.is_none() && begun.elapsed() < ENDING {
+    while let Ok(None) = child.try_wait()
+        && begun.elapsed() < ENDING
+    {
         thread::sleep(GLANCE);
     }
-    Ok(())
 }
 
 /// The end of a process that has not said how it went, as an end of this one.
@@ -87,7 +96,8 @@ pub(super) fn through(code: u8) {
         return;
     };
     let said = || {
-        io::stdout().flush()?;
+        // Whoever read it may have had enough (`| head`).
+        let _nobody_reads = io::stdout().flush();
         // Whoever reads what was printed waits for its end, which a thread that stands would keep open.
         let null = held::append(Path::new("/dev/null"), MODE)?;
         dup2_stdin(&null)?;
@@ -98,4 +108,27 @@ pub(super) fn through(code: u8) {
     };
     // Else it is waited for to its end.
     let _heard = said();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Is interrupted by a signal first.
+    struct Interrupted(bool, &'static [u8]);
+
+    impl Read for Interrupted {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            match std::mem::replace(&mut self.0, false) {
+                true => Err(io::ErrorKind::Interrupted.into()),
+                false => self.1.read(bytes),
+            }
+        }
+    }
+
+    #[test]
+    fn a_signal_takes_nothing_from_what_is_said() {
+        assert_eq!(heard(&mut Interrupted(true, &[3])), Some(3));
+        assert_eq!(heard(&mut Interrupted(true, &[])), None);
+    }
 }

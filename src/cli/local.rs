@@ -68,7 +68,7 @@ impl ConfigFile {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let exit = match &error {
-            StartError::Busy(_) => Exit::Busy,
+            StartError::Busy(_) | StartError::Denied(_) => Exit::Busy,
             StartError::Config(_) | StartError::Refused(_) => Exit::Config,
             StartError::Failed(_) => Exit::Failed,
         };

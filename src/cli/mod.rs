@@ -128,7 +128,7 @@ pub fn main() -> ExitCode {
     let output = Output::new(cli.json, cli.quiet, cli.color);
     let is_apart = cli.command.looks_at_files();
     // Where there is no other process, it is done here.
-    if is_apart && let Ok(Some(code)) = apart::done() {
+    if is_apart && let Some(code) = apart::done() {
         return code;
     }
     let code = match run(cli.command, &output) {

@@ -67,18 +67,19 @@ fn ask(mut terminal: &File, prompt: &str) -> io::Result<Told> {
             terminal.write_all(b"\n")?;
             return Ok(Told::Signal(Signal::try_from(number)?));
         }
-        // The terminal gives whole lines.
+        // The terminal gives whole lines, or parts of one that end where Ctrl-D was typed. Of one byte it is asked at a
+        // time, as a signal may come instead of the next.
         let mut byte = [0];
-        while terminal.read(&mut byte)? == 1 {
-            match byte {
-                [b'\n'] => return Ok(Told::Line(line)),
-                [other] => line.push(other),
+        match (terminal.read(&mut byte)?, byte) {
+            (0, _) if line.is_empty() => {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "no password was typed",
+                ));
             }
+            (0, _) | (_, [b'\n']) => return Ok(Told::Line(line)),
+            (_, [other]) => line.push(other),
         }
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "no password was typed",
-        ));
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audit::About;
+use crate::audit::{About, Written};
 use crate::doctor::line::{Progress, Tell};
 use crate::doctor::look::Ailment;
 use crate::doctor::{Doctor, Kind};
@@ -67,7 +67,8 @@ impl Doctor {
         let about = self.about(&found);
         let told = format!("{}, {object}", word(kind));
         let by_job = matches!(found.cure, Some(Cure::Tidy(_)));
-        let mut done = self.cure(found, tell).await;
+        let mut written = Written::default();
+        let mut done = self.cure(found, tell, &mut written).await;
         // What was done is told by what is found afterwards, not by who did it.
         if let Ok(how) = &done
             && let Some(still) = self.found(kind, object).await.filter(|a| a.cure.is_some())
@@ -98,6 +99,7 @@ impl Doctor {
         if let Err(error) = self.deps.store.transact(noted).await {
             tracing::warn!(%error, "A repair is not in the history");
         }
+        written.await;
         done
     }
 
@@ -142,7 +144,13 @@ impl Doctor {
         }
     }
 
-    async fn cure(&self, found: Ailment, tell: &Tell) -> Result<String, String> {
+    /// `written`: the end of the writing of its audit line, if it has one.
+    async fn cure(
+        &self,
+        found: Ailment,
+        tell: &Tell,
+        written: &mut Written,
+    ) -> Result<String, String> {
         let Some(cure) = found.cure else {
             return Err("there is no repair for it".to_owned());
         };
@@ -157,7 +165,9 @@ impl Doctor {
                 }
             }
             Cure::Accept(disk) => {
-                let files = coordinator.accept_damage(&disk).await.map_err(why)?;
+                let accepted = coordinator.accept_damage(&disk).await;
+                let (files, line) = accepted.map_err(why)?;
+                *written = line;
                 Ok(format!("accepted: {files}"))
             }
             Cure::Tidy(machine) => {

@@ -30,7 +30,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -42,6 +42,7 @@ use crate::held::{Folder, Identity};
 use crate::id::VmId;
 use crate::inventory::{Ended, Query};
 use crate::store;
+use crate::text::Text;
 
 const VERSION: u32 = 1;
 const SOCKET: &str = "groupshot.sock";
@@ -177,7 +178,10 @@ impl Doctor {
                 }
             }
             Wish::Unlock(wish) => match &self.deps.logons {
-                Some(logons) => Answer::Unlocked(unlock(logons, &wish).await),
+                Some(logons) => match unlock(logons, &wish).await {
+                    Ok(opened) => Answer::Unlocked(opened),
+                    Err(why) => Answer::Error(why.render()),
+                },
                 None => Answer::Unlocked(Vec::new()),
             },
             Wish::Renew => {
@@ -196,17 +200,17 @@ impl Doctor {
     }
 }
 
-async fn unlock(logons: &Authenticator, wish: &Unlock) -> Vec<String> {
+async fn unlock(logons: &Authenticator, wish: &Unlock) -> Result<Vec<String>, Text> {
     let mut opened = Vec::new();
     if let Some(user) = &wish.user {
-        opened.extend(logons.unlock(user).await.iter().map(ToString::to_string));
+        opened.extend(logons.unlock(user).await?.iter().map(ToString::to_string));
     }
     if let Some(address) = wish.address
-        && logons.unlock_address(address).await
+        && logons.unlock_address(address).await?
     {
         opened.push(network(address).to_string());
     }
-    opened
+    Ok(opened)
 }
 
 /// The socket of a server, open. Removed when it is dropped.
@@ -320,31 +324,42 @@ async fn carry_out(
         })
     };
     // Beside the work: whoever does not read holds up nothing but what is told.
-    let telling = async {
-        let mut seconds = 0;
-        loop {
-            match tokio::time::timeout(BEAT, told.changed()).await {
-                Ok(Ok(())) => {
-                    let now = told.borrow_and_update().clone();
-                    if let Some(now) = now.filter(|_| wanted) {
-                        say(to, Answer::Progress(now)).await?;
-                    }
-                }
-                Ok(Err(_ended)) => return Ok::<_, io::Error>(()),
-                Err(_) => {
-                    seconds += BEAT.as_secs();
-                    if beats {
-                        say(to, Answer::Works(seconds)).await?;
-                    }
-                }
-            }
-        }
-    };
+    let telling = telling(&mut told, (wanted, beats), to);
     let (answer, _heard) = tokio::join!(working, telling);
     answer
 }
 
-async fn say(to: &mut OwnedWriteHalf, answer: Answer) -> io::Result<()> {
+/// Says how far the work is, and that it is still worked on, each where that is wanted, until it has ended.
+async fn telling(
+    told: &mut watch::Receiver<Option<Progress>>,
+    (progress, beats): (bool, bool),
+    to: &mut (impl AsyncWrite + Unpin),
+) -> io::Result<()> {
+    let mut seconds = 0;
+    let mut beat = tokio::time::interval(BEAT);
+    beat.reset();
+    loop {
+        tokio::select! {
+            changed = told.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                let now = told.borrow_and_update().clone();
+                if let Some(now) = now.filter(|_| progress) {
+                    say(to, Answer::Progress(now)).await?;
+                }
+            }
+            _ = beat.tick() => {
+                seconds += BEAT.as_secs();
+                if beats {
+                    say(to, Answer::Works(seconds)).await?;
+                }
+            }
+        }
+    }
+}
+
+async fn say(to: &mut (impl AsyncWrite + Unpin), answer: Answer) -> io::Result<()> {
     let line = line(answer)?;
     tokio::time::timeout(PATIENCE, to.write_all(&line)).await?
 }
@@ -433,6 +448,24 @@ mod tests {
     use super::*;
 
     const SOON: Duration = Duration::from_millis(200);
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_that_nobody_wants_keeps_no_beat_back() {
+        let (tell, mut told) = watch::channel(None);
+        let working = async move {
+            for percent in 0..60 {
+                let text = "merging".to_owned();
+                tell.send_replace(Some(Progress { percent, text }));
+                tokio::time::sleep(SOON).await;
+            }
+        };
+        let mut said = Vec::new();
+        let telling = telling(&mut told, (false, true), &mut said);
+        let ((), ended) = tokio::join!(working, telling);
+        ended.unwrap();
+        let beat = |seconds| line(Answer::Works(seconds)).unwrap();
+        assert_eq!(said, [beat(5), beat(10)].concat());
+    }
 
     #[test]
     fn who_says_nothing_is_given_up_and_who_is_at_work_is_waited_for() {

@@ -21,7 +21,7 @@ use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Image, Machine, PowerState, Snapshot, SnapshotDisk};
 use crate::snapshot::{DamagedDisk, Forgotten, OpenJournal, Resource, Root, shown};
-use crate::text::size;
+use crate::text::size_exactly;
 
 /// So many files below the cap a chain is told of.
 const NEAR: usize = 4;
@@ -701,7 +701,7 @@ impl Doctor {
             let short = self.deps.reserve.shortage(folder).transpose()?;
             Some(match short {
                 Ok((free, needed)) => {
-                    let (free, needed) = (size(free), size(needed));
+                    let (free, needed) = (size_exactly(free), size_exactly(needed));
                     let text = format!("free on its file system: {free}, and {needed} must stay free: no set can be taken there");
                     let mut low = ailment(Kind::SpaceLow, Severity::Warning, object, text);
                     if folders.len() > 1 {

@@ -270,7 +270,7 @@ pub(crate) fn open(
 }
 
 /// Whether what stands in the place of the active file is not taken for what was recorded; of that of which nothing is
-/// recorded nothing is known. Nothing of its content is read.
+/// recorded nothing is known, and neither is of what cannot be looked at. Nothing of its content is read.
 pub(crate) fn is_foreign(machine: &Machine, disk: &Disk) -> bool {
     let at = At::disk(machine, disk);
     let Ok(top) = chain::top(&at, &disk.file, &Roots::default(), None) else {
@@ -281,7 +281,9 @@ pub(crate) fn is_foreign(machine: &Machine, disk: &Disk) -> bool {
         ..Judge::new(machine, &disk.id, true)
     };
     let look = || Ok(judge.look(&at, &top.file, &top.real, &top.open));
-    held::ask(&disk.file, look).is_ok_and(|looked| looked.is_err())
+    let looked = held::ask(&disk.file, look);
+    let is_refused = |e: EngineError| e.kind == EngineErrorKind::Unsupported;
+    looked.is_ok_and(|looked| looked.is_err_and(is_refused))
 }
 
 /// Whether a link stands in the place of the image that is the active file.

@@ -65,7 +65,8 @@ pub(super) async fn invoke(
             let about = about(server, exchange, &work.path, &work.arguments);
             let mut entry = Entry::new(server, exchange, (&work.path, &method), about);
             if !entry.wait(left).await {
-                return Err(timed_out(&method, limit));
+                let text = texts::LATE.with("seconds", limit.as_secs_f32());
+                return Err(table::OPERATION_TIMEDOUT.fault(text));
             }
             let left = server.left(exchange.headers, exchange.began);
             let work = tokio::spawn(work.call_audited(entry));

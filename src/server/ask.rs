@@ -71,8 +71,11 @@ pub(super) async fn ask(data_dir: &Path, wish: Wish, tell: Tell) -> Result<Answe
     asked.await.map_err(StartError::failed)?
 }
 
-/// Why who has the data directory does not answer, as far as its lock tells.
+/// Why who has the data directory does not answer, as far as its lock tells; or that it may not be asked.
 pub(super) fn unanswered(data_dir: &Path, error: &io::Error) -> StartError {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return StartError::io(data_dir, error);
+    }
     let holder = match DirectoryLock::is_free(data_dir) {
         // The kernel alone is left of it, and no socket answers for that.
         Err(busy @ LockError::Busy { ending: true, .. }) => {

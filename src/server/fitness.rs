@@ -16,7 +16,7 @@ use crate::engine::definition::MACHINES;
 use crate::held;
 use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::sqlite::{self, OpenError};
-use crate::text::size;
+use crate::text::size_exactly;
 use crate::tls;
 
 use super::parts::export_roots;
@@ -187,7 +187,7 @@ fn room(data_dir: &Path) -> Result<(), StartError> {
     });
     match written.map_err(|e| (e.kind(), e)) {
         Err((io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, e)) => {
-            let needed = size(u64::try_from(NEW).unwrap_or_default());
+            let needed = size_exactly(u64::try_from(NEW).unwrap_or_default());
             let text = format!("{}: a new database needs {needed}: {e}", nearest.display());
             Err(StartError::Failed(text))
         }

@@ -120,14 +120,13 @@ pub fn recorded_machines(data_dir: &Path) -> Result<Vec<Machine>, StartError> {
     if identity::finding(&data_dir).is_some() {
         return Ok(sure);
     }
-    sure.retain(|m| sets.may_stand_on(m));
+    sure.retain(|m| !is_doubted(sets.judge_names(m)));
     let (tell, told) = mpsc::channel();
     let judge = {
         let machines = sure.clone();
         move || {
-            let doubted = |m: &&Machine| matches!(sets.judge_tops(m), Err(Doubt::Tops(_)));
-            let doubted = machines.iter().filter(doubted).map(|m| m.id);
-            let _given_up = tell.send(doubted.collect::<Vec<_>>());
+            let doubted = machines.iter().filter(|m| is_doubted(sets.judge_tops(m)));
+            let _given_up = tell.send(doubted.map(|m| m.id).collect::<Vec<_>>());
         }
     };
     thread::Builder::new()
@@ -137,6 +136,11 @@ pub fn recorded_machines(data_dir: &Path) -> Result<Vec<Machine>, StartError> {
         sure.retain(|m| !doubted.contains(&m.id));
     }
     Ok(sure)
+}
+
+/// As [`library::scan_judged`] has it: what an operation that has not ended does to a machine is no doubt.
+fn is_doubted(judged: Result<(), Doubt>) -> bool {
+    matches!(judged, Err(Doubt::Tops(_)))
 }
 
 /// What stands at the paths of the images of a machine now, to be shown before it is accepted.

@@ -51,9 +51,12 @@ pub use systemd::{Notify, Sockets};
 /// The server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Another process has the data directory or the port, or the system does not permit it.
+    /// Another process has the data directory, the library or the port.
     #[error("{0}")]
     Busy(String),
+    /// The system does not permit it.
+    #[error("{0}")]
+    Denied(String),
     /// The configuration names something that cannot be used.
     #[error("{0}")]
     Config(String),
@@ -78,8 +81,8 @@ impl StartError {
     /// operator's to permit, and no reason to make anything anew.
     fn io(data_dir: &Path, error: &Error) -> Self {
         match error.kind() {
-            ErrorKind::PermissionDenied => Self::Busy(format!("{error}; {}", way_in(data_dir))),
-            ErrorKind::ReadOnlyFilesystem => Self::Busy(error.to_string()),
+            ErrorKind::PermissionDenied => Self::Denied(format!("{error}; {}", way_in(data_dir))),
+            ErrorKind::ReadOnlyFilesystem => Self::Denied(error.to_string()),
             _ => Self::failed(error),
         }
     }
@@ -122,7 +125,7 @@ impl From<TlsError> for StartError {
 impl From<EngineError> for StartError {
     fn from(error: EngineError) -> Self {
         match error.kind {
-            EngineErrorKind::Denied => Self::Busy(error.to_string()),
+            EngineErrorKind::Denied => Self::Denied(error.to_string()),
             _ => Self::failed(error),
         }
     }
@@ -230,7 +233,7 @@ fn require_stored(data_dir: &Path) -> Result<(), StartError> {
 /// The data directory, absolute; it must be there.
 ///
 /// # Errors
-/// [`StartError::Busy`] if it may not be looked at, else [`StartError::Failed`].
+/// [`StartError::Denied`] if it may not be looked at, else [`StartError::Failed`].
 pub fn existing_data_dir(data_dir: &Path) -> Result<PathBuf, StartError> {
     let found = data_dir.canonicalize().and_then(|found| {
         held::trust(held::Folder::open(&found)?.identity()?.owner);

@@ -654,7 +654,13 @@ pub(super) fn find_out_what_is_silent(data_dir: &Path) {
     reason = "made for map_err, which hands over what it has"
 )]
 fn failed(file: &Path, cause: io::Error) -> StartError {
-    StartError::Failed(format!("{}: {cause}", file.display()))
+    let text = format!("{}: {cause}", file.display());
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            StartError::Denied(text)
+        }
+        _ => StartError::Failed(text),
+    }
 }
 
 fn pass(step: &str, side: &str) -> Result<(), StartError> {

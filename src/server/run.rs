@@ -309,11 +309,7 @@ impl Server {
             let closed = tokio::task::spawn_blocking(move || store.close());
             let _late = timeout(CLOSING, closed).await;
         }
-        if timeout(CLOSING, self.audit.flush()).await.is_err() {
-            tracing::error!(
-                "The last lines of the audit log are not written: its file does not answer"
-            );
-        }
+        self.audit.finish(CLOSING).await;
         self.tell_what_is_silent().await;
     }
 
@@ -410,10 +406,7 @@ impl Reload {
     /// Reads the files again and logs what came of it: the new ones, or the old ones and why. The audit
     /// file is opened again.
     pub fn now(&self) {
-        match self.audit.reopen() {
-            Ok(()) => {}
-            Err(error) => tracing::error!(%error, "The audit file stays the one that it was"),
-        }
+        self.audit.reopen();
         let Some(tls) = &self.tls else {
             tracing::info!("Nothing to read again: no TLS");
             return;
@@ -510,9 +503,8 @@ fn tell_of_owner(data_dir: &Path) {
 pub(super) fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> StartError {
     let text = format!("cannot listen on {address}: {error}");
     match error.kind() {
-        ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable | ErrorKind::PermissionDenied => {
-            StartError::Busy(text)
-        }
+        ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable => StartError::Busy(text),
+        ErrorKind::PermissionDenied => StartError::Denied(text),
         _ => StartError::Failed(text),
     }
 }

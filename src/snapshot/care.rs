@@ -95,13 +95,14 @@ impl Coordinator {
     /// begins.
     ///
     /// # Errors
-    /// What needs the machine, or what `remove` says.
+    /// What needs the machine, what `remove` says, or that the audit log takes no line.
     pub async fn without(
         &self,
         id: VmId,
         remove: impl FnOnce() -> Result<(), EngineError> + Send + 'static,
     ) -> Result<(), Text> {
         let core = Arc::clone(&self.core);
+        let line = core.deps.audit.reserve().await?;
         let removing = self.accepting(async move {
             let doing = texts::REMOVING.with("machine", id);
             let started = core.deps.clock.now();
@@ -125,19 +126,17 @@ impl Coordinator {
             });
             let done = done.await.map_err(|e| panicked(&e))?;
             done.map_err(accept::refused)?;
-            core.deps
-                .audit
-                .note(&Event::MachineRemoved {
-                    machine: id.to_string(),
-                    name: &called,
-                })
-                .await;
+            let written = line.note(&Event::MachineRemoved {
+                machine: id.to_string(),
+                name: &called,
+            });
             let ended = removed(id, &called, started, core.deps.clock.now());
             ended.tell();
             let noted = Box::new(move |_: &State| vec![Change::Ended(ended)]);
             if let Err(error) = core.deps.store.transact(noted).await {
                 tracing::warn!(%error, "A machine that was removed is not in the history");
             }
+            written.await;
             Ok(())
         });
         removing.await.map_err(|refused| refused.text().clone())

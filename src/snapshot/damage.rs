@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::Event;
+use crate::audit::{Event, Written};
 use crate::engine::failure::At;
 use crate::engine::graph;
 use crate::engine::image;
@@ -601,12 +601,15 @@ impl Coordinator {
     }
 
     /// A person says that the disk is good as it is now: it is sealed again and no longer damaged. Gives the files that
-    /// were changed, with what stands there.
+    /// were changed, with what stands there, and the end of the writing of the audit line.
     ///
     /// # Errors
-    /// [`Refused`]: it is gone or held, a file of it cannot be read, or the store cannot be written.
-    pub async fn accept_damage(&self, wanted: &DamagedDisk) -> Result<String, Refused> {
+    /// [`Refused`]: it is gone or held, a file of it cannot be read, the store cannot be written, or the audit log takes
+    /// no line.
+    pub async fn accept_damage(&self, wanted: &DamagedDisk) -> Result<(String, Written), Refused> {
         let core = &self.core;
+        let line = core.deps.audit.reserve().await;
+        let line = line.map_err(Refused::InvalidState)?;
         let held = [
             (Resource::Set(wanted.set), Mode::Exclusive),
             (Resource::Machine(wanted.machine), Mode::Exclusive),
@@ -645,15 +648,12 @@ impl Coordinator {
         }));
         accepted.await.map_err(|e| core.store_failed(&e))?;
         tracing::warn!(set = %wanted.set, machine = wanted.machine_name, disk = wanted.disk, files, "A damaged disk is accepted as it is");
-        core.deps
-            .audit
-            .note(&Event::DamageAccepted {
-                set: wanted.set.to_string(),
-                machine: wanted.machine_name.clone(),
-                disk: wanted.disk.clone(),
-            })
-            .await;
-        Ok(files)
+        let written = line.note(&Event::DamageAccepted {
+            set: wanted.set.to_string(),
+            machine: wanted.machine_name.clone(),
+            disk: wanted.disk.clone(),
+        });
+        Ok((files, written))
     }
 }
 

@@ -52,11 +52,12 @@ impl Coordinator {
     pub fn judge_tops(&self, machine: &Machine) -> Result<(), Doubt> {
         judge(&self.core.deps.data_dir, machine, || {
             let state = self.core.deps.store.state();
-            Judged {
+            let judged = Judged {
                 left: left(&self.core),
                 last: state.position(machine.id).parent,
                 ..Judged::new(&self.core.deps.data_dir, machine, Known::of(&self.core))
-            }
+            };
+            judged.doubt()
         })
     }
 
@@ -113,26 +114,29 @@ impl RecordedSets {
     /// # Errors
     /// [`Doubt`].
     pub fn judge_tops(&self, machine: &Machine) -> Result<(), Doubt> {
+        judge(&self.data_dir, machine, || self.judged(machine).doubt())
+    }
+
+    /// [`RecordedSets::judge_tops`] by what the names of the files and the records of sets tell. No image is looked at.
+    ///
+    /// # Errors
+    /// [`Doubt`].
+    pub fn judge_names(&self, machine: &Machine) -> Result<(), Doubt> {
         judge(&self.data_dir, machine, || {
-            Judged::new(&self.data_dir, machine, self.known.clone())
+            let judged = self.judged(machine);
+            judged.first(|entry, disk| judged.by_name(entry, disk))
         })
     }
 
-    /// Whether the machine may stand on its active files, by what their names and the records of sets tell. No image is
-    /// looked at.
-    #[must_use]
-    pub fn may_stand_on(&self, machine: &Machine) -> bool {
-        let judged = Judged::new(&self.data_dir, machine, self.known.clone());
-        judged
-            .first(|entry, disk| judged.by_name(entry, disk))
-            .is_none()
+    fn judged<'a>(&'a self, machine: &'a Machine) -> Judged<'a> {
+        Judged::new(&self.data_dir, machine, self.known.clone())
     }
 }
 
-fn judge<'a>(
+fn judge(
     data_dir: &Path,
     machine: &Machine,
-    known: impl FnOnce() -> Judged<'a>,
+    doubt: impl FnOnce() -> Option<String>,
 ) -> Result<(), Doubt> {
     let is_open = || {
         let open = care::in_flight(data_dir);
@@ -142,7 +146,7 @@ fn judge<'a>(
     if is_open() {
         return Err(Doubt::Open);
     }
-    match known().doubt() {
+    match doubt() {
         None => Ok(()),
         Some(_) if is_open() => Err(Doubt::Open),
         Some(why) => Err(Doubt::Tops(why)),

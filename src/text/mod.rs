@@ -10,8 +10,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-/// One message of the catalogue: a stable id and the en-US words with `{name}` places, and `{name:size}` for bytes that
-/// are told to people.
+/// One message of the catalogue: a stable id and the en-US words with `{name}` places, and `{name:size}` for
+/// [bytes](size_exactly).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message {
     /// Stable, dotted: `snapshot.member-busy`. Stored in databases; never reused for another meaning.
@@ -114,7 +114,10 @@ impl Text {
                 None => (false, name),
             };
             match self.arg(name) {
-                Some(value) if is_size => out.push_str(&self.size(value)),
+                Some(value) if is_size => match value.parse() {
+                    Ok(bytes) => out.push_str(&size_exactly(bytes)),
+                    Err(_) => out.push_str(value),
+                },
                 Some(value) => out.push_str(value),
                 None => {
                     out.push('{');
@@ -126,20 +129,6 @@ impl Text {
         }
         out.push_str(rest);
         out
-    }
-
-    /// A number of bytes for people; exact where another one of this text would read the same and is not.
-    fn size(&self, value: &str) -> String {
-        let Ok(bytes) = value.parse() else {
-            return value.to_owned();
-        };
-        let others = self.args.iter().filter(|(_, v)| v != value);
-        let mut others = others.filter_map(|(_, v)| v.parse().ok());
-        let told = size(bytes);
-        match others.any(|other: u64| size(other) == told) {
-            true => format!("{bytes} bytes"),
-            false => told,
-        }
     }
 }
 
@@ -185,7 +174,16 @@ pub fn is_blank(text: &str) -> bool {
     text.chars().all(is_unseen)
 }
 
-/// Bytes for people: `512 bytes`, `1.5 GiB`. A scaled number is rounded; JSON has the bytes.
+/// Bytes in a sentence, which scripts read too: `512 bytes`, `1.5 GiB (1610612736 bytes)`.
+#[must_use]
+pub fn size_exactly(bytes: u64) -> String {
+    match bytes {
+        0..1024 => size(bytes),
+        _ => format!("{} ({bytes} bytes)", size(bytes)),
+    }
+}
+
+/// Bytes in a table: `512 bytes`, `1.5 GiB`. A scaled number is rounded; JSON has the bytes.
 #[must_use]
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -209,17 +207,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_in_a_text_are_scaled_and_never_read_the_same() {
+    fn sizes_in_a_text_are_scaled_and_exact() {
         let told = |size: u64, was: u64| {
             let text = catalog::engine::SHRUNK.with("size", size).with("was", was);
             let text = text.render();
             let (_, rest) = text.split_once(" has ").unwrap();
             rest.split_once(" when ").unwrap().0.to_owned()
         };
-        assert_eq!(told(1 << 30, 3 << 29), "1 GiB and had 1.5 GiB");
+        assert_eq!(
+            told(512, 3 << 29),
+            "512 bytes and had 1.5 GiB (1610612736 bytes)"
+        );
         assert_eq!(
             told(1 << 20, (1 << 20) + 512),
-            "1048576 bytes and had 1049088 bytes"
+            "1 MiB (1048576 bytes) and had 1 MiB (1049088 bytes)"
         );
     }
 

@@ -96,6 +96,11 @@ fn a_password_is_typed_twice_and_not_shown() {
     assert!(screen.contains("SUBMITTED"), "{screen}");
     let screen = asked(&list, |_| Some(b"wrong\n"));
     assert!(screen.contains("does not accept"), "{screen}");
+    // Ctrl-D in the middle of the line ends nothing, and twice does.
+    for keys in ["zür\x04ich 7\n", "zürich 7\x04\x04"] {
+        let screen = asked(&list, |_| Some(keys.as_bytes()));
+        assert!(screen.contains("SUBMITTED"), "{screen}");
+    }
     let screen = asked(&list, |_| Some(b"\x04"));
     assert!(screen.contains("no password was typed"), "{screen}");
 }

@@ -2,9 +2,11 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
-use crate::support::server::{Options, Server, run_in, text};
+use crate::support::server::{Options, Server, binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds};
 use crate::support::tools::{self, full};
 use crate::support::wire::{STARTED, Wire};
@@ -211,6 +213,41 @@ fn what_may_not_be_read_is_told_apart_from_what_is_damaged() {
         fs::set_permissions(&file, before).unwrap();
     }
     assert_eq!(Wire::new(&serve(&site)).count("Msvm_ComputerSystem"), 2);
+}
+
+/// No server runs, so none is to be stopped, and none to be asked.
+#[test]
+fn what_is_not_permitted_to_a_command_is_not_called_in_use() {
+    if !full("commands of another user") {
+        return;
+    }
+    let (site, _, _) = scene(Ground::Host, &["--overlay-ok"]);
+    let advice = format!("`chown -R --from=0 {SERVER}: {}`", site.data.display());
+    for name in ["groupshot.lock", "groupshot.db"] {
+        let file = site.data.join(name);
+        chown(&file, Some(0), Some(0)).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        for args in [
+            &["vm", "remove", "web"][..],
+            &["rescue"],
+            &["relocate", "--here"],
+        ] {
+            let out = Command::new(binary())
+                .args(args)
+                .env("GROUPSHOT_DATA_DIR", &site.data)
+                .uid(SERVER)
+                .gid(SERVER)
+                .output()
+                .unwrap();
+            let told = text(&out.stderr);
+            assert_eq!(out.status.code(), Some(4), "{args:?}: {told}");
+            for part in [&*advice, "Permission denied", name] {
+                assert!(told.contains(part), "{args:?}: {part}: {told}");
+            }
+            assert!(!told.contains("server"), "{args:?}: {told}");
+        }
+        chown(&file, Some(SERVER), Some(SERVER)).unwrap();
+    }
 }
 
 #[test]

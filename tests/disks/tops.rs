@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::scene::Scene;
+use crate::support::gate::Gate;
 use crate::support::server::{binary, run_in, text};
-use crate::support::site::{Ground, Image, Machine, Seen, Site, assert_holds};
+use crate::support::site::{Ground, Image, Machine, SIZE, Seen, Site, assert_holds};
 use crate::support::tools::{self, full};
 use crate::support::wire::{Created, Wire};
 
@@ -549,4 +550,25 @@ fn told_once(site: &Site, machine: &Machine) {
     assert_eq!(server.count("has no effect"), 1);
     fs::write(&file, &whole).unwrap();
     assert!(!doctor().contains("path-idle"));
+}
+
+/// Its set keeps the image from then on, and `tops.json` still names that.
+#[test]
+fn vm_path_and_vm_list_agree_on_a_machine_of_which_a_set_is_taken_just_now() {
+    let (site, gate) = (Site::new(Ground::Host), Gate::new());
+    let image = site.image("web", Image::Raw, 1);
+    let args = ["--overlay-ok", image.to_str().unwrap()];
+    let web = site.import("web", &args, vec![vec![1; SIZE]]);
+    let server = site.serve_with(&[&gate.at("create.tops.before")]);
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&web.id]).unwrap();
+    let job = wire.create(&group, "taken").unwrap().job.unwrap();
+    gate.reached();
+    for command in [&["vm", "list"][..], &["vm", "path", "web"]] {
+        let out = run_in(&site.data, command, "");
+        let told = format!("{}{}", text(&out.stdout), text(&out.stderr));
+        assert!(out.status.success() && told.contains("web"), "{told}");
+    }
+    gate.open();
+    assert_eq!(wire.end(&job).unwrap().state, 7);
 }

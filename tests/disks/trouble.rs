@@ -210,7 +210,8 @@ fn a_merge_that_has_no_room_is_told_and_not_offered() {
     for part in ["deleted", "files kept as hidden layers: 2", "may need "] {
         assert!(told.contains(part), "{part}: {told}");
     }
-    assert!(told.contains("KiB, 0 bytes are free"), "scaled: {told}");
+    let sizes = told.contains(" KiB (") && told.contains(" bytes), 0 bytes are free");
+    assert!(sizes, "scaled and exact: {told}");
     scene.site.wait_for_journals();
     let found = doctor();
     assert!(found.contains("hidden-layer"), "{found}");

@@ -36,7 +36,7 @@ async fn is_kept_until_later(world: &World, sets: &[SetId], why: &str, undo: imp
     // A change of the mode is one that a person has to accept.
     world.coordinator.look_at_files().await.unwrap();
     for disk in world.coordinator.damaged() {
-        world.coordinator.accept_damage(&disk).await.unwrap();
+        let _accepted = world.coordinator.accept_damage(&disk).await.unwrap();
     }
     for set in &sets[1..] {
         let said = rest_stays(world, *set).await;

@@ -9,4 +9,5 @@ mod freed;
 mod hidden;
 mod table;
 mod trouble;
+mod unaudited;
 mod world;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use groupshot::audit::Audit;
 use groupshot::clock::{Clock, ManualClock};
 use groupshot::engine::drivers::Drivers;
 use groupshot::engine::import::{NewDisk, NewMachine, import};
@@ -62,19 +63,7 @@ pub(super) async fn furnish(root: &Path, count: u8) -> World {
     for n in 0..count {
         let file = images.join(format!("m{n}.raw"));
         fs::write(&file, vec![n; 64 << 10]).unwrap();
-        let new = NewMachine {
-            name: format!("m{n}"),
-            disks: vec![NewDisk {
-                id: None,
-                file,
-                format: Some(Format::Raw),
-            }],
-            overlay_ok: true,
-            accept_images: false,
-        };
-        let roots = Roots::default();
-        let machine = import(&data, &new, &roots, Timestamp::UNIX_EPOCH).unwrap();
-        machines.push(machine.id);
+        machines.push(machine(&data, &format!("m{n}"), file));
     }
     let store = Arc::new(MemoryStore::new());
     put(
@@ -88,6 +77,23 @@ pub(super) async fn furnish(root: &Path, count: u8) -> World {
     )
     .await;
     World::open(root, store, Box::new(groupshot::failpoint::pass))
+}
+
+/// A machine with that one raw image.
+pub(super) fn machine(data: &Path, name: &str, file: PathBuf) -> VmId {
+    let new = NewMachine {
+        name: name.to_owned(),
+        disks: vec![NewDisk {
+            id: None,
+            file,
+            format: Some(Format::Raw),
+        }],
+        overlay_ok: true,
+        accept_images: false,
+    };
+    let roots = Roots::default();
+    let machine = import(data, &new, &roots, Timestamp::UNIX_EPOCH);
+    machine.unwrap().id
 }
 
 pub(super) fn collection(
@@ -113,6 +119,16 @@ pub(super) async fn put(store: &dyn Store, changes: Vec<Change>) {
 impl World {
     /// A process that starts over what is there.
     pub(super) fn open(root: &Path, store: Arc<MemoryStore>, passage: Passage) -> Self {
+        Self::audited(root, store, passage, Audit::default())
+    }
+
+    /// [`World::open`] with an audit log.
+    pub(super) fn audited(
+        root: &Path,
+        store: Arc<MemoryStore>,
+        passage: Passage,
+        audit: Audit,
+    ) -> Self {
         let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
         let clock: Arc<dyn Clock> = clock;
         let jobs = Jobs::new(store.clone(), clock.clone(), Duration::from_secs(300));
@@ -128,7 +144,7 @@ impl World {
             compute: library.clone(),
             storage: Drivers::new(vec![Arc::new(Overlay::new(&data, reserve, 32))]),
             frozen: Arc::default(),
-            audit: Default::default(),
+            audit,
             clock,
             data_dir: data,
             exports: Exports::default(),

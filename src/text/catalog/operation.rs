@@ -20,5 +20,6 @@ super::messages! {
     READ_TIMED_OUT = "operation.read-timed-out", "the request was not read within {seconds} s: other requests of this user are evaluated; try again with fewer at a time";
     BROKEN_EVALUATION = "operation.broken-evaluation", "the evaluation broke down; the log of the server tells more";
     GET_TIMED_OUT = "operation.get-timed-out", "the instance of {class} was not found within {seconds} s (OperationTimeout)";
+    AUDIT_SILENT = "operation.audit-silent", "nothing was done: the audit log takes no line, for its file {file} does not answer; mend that and try again";
     BROKEN_METHOD = "operation.broken-method", "method {method} ended without a result";
 }
