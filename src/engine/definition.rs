@@ -453,8 +453,14 @@ impl Tops {
     }
 
     /// Records the images anew on which nothing lay as long as these were the active files: what may be taken in their
-    /// place without a word of the operator.
-    pub(crate) fn renew_images(&mut self, defined: &Definition, before: &BTreeMap<String, Top>) {
+    /// place without a word of the operator. What was `made` to stand there is recorded as it was made, whatever stands
+    /// there by now.
+    pub(crate) fn renew_images(
+        &mut self,
+        defined: &Definition,
+        before: &BTreeMap<String, Top>,
+        made: &BTreeMap<String, Image>,
+    ) {
         for disk in &defined.disk {
             let Some(old) = self.image_of(disk) else {
                 continue;
@@ -463,7 +469,16 @@ impl Tops {
             if top.is_some_and(|top| top.file != old.file && top.file != old.named) {
                 continue;
             }
-            if let Some(new) = image::renewed(old, self.format_of(disk, before)) {
+            let made = made.get(&disk.id).filter(|made| made.file == old.file);
+            let new = match made {
+                Some(made) => Some(Image {
+                    named: old.named.clone(),
+                    below: old.below.clone(),
+                    ..made.clone()
+                }),
+                None => image::renewed(old, self.format_of(disk, before)),
+            };
+            if let Some(new) = new {
                 self.images.insert(disk.id.clone(), new);
             }
         }

@@ -69,6 +69,14 @@ impl Seen {
     }
 }
 
+/// The record of a file that is to stand at this path, by its descriptor; what lies under it is not told.
+///
+/// # Errors
+/// The I/O error.
+pub(crate) fn record_of(path: &Path, open: &File) -> io::Result<Image> {
+    Ok(record(path, path, &Identity::of(open)?))
+}
+
 fn record(named: &Path, real: &Path, found: &Identity) -> Image {
     Image {
         named: named.to_owned(),
