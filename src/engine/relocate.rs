@@ -190,7 +190,7 @@ pub struct Places {
     sets: PathBuf,
     moves: Moves,
     /// What is recorded of imported images and of what lies under them.
-    images: Vec<Image>,
+    images: Vec<(VmId, Image)>,
 }
 
 impl Places {
@@ -215,10 +215,13 @@ impl Places {
             for image in tops.into_iter().flat_map(|t| t.images.into_values()) {
                 let below = image.below.iter().flatten().cloned();
                 let all: Vec<_> = below.chain([image.clone()]).collect();
-                it.images.extend(all.into_iter().map(|image| Image {
-                    named: moves.or_same(&image.named),
-                    file: resolved(moves, &moves.or_same(&image.file)),
-                    ..image
+                it.images.extend(all.into_iter().map(|image| {
+                    let moved = Image {
+                        named: moves.or_same(&image.named),
+                        file: resolved(moves, &moves.or_same(&image.file)),
+                        ..image
+                    };
+                    (id, moved)
                 }));
             }
         }
@@ -228,7 +231,7 @@ impl Places {
     /// What is recorded of the image of that name.
     #[must_use]
     pub fn image(&self, file: &Path) -> Option<&Image> {
-        let mut all = self.images.iter();
+        let mut all = self.images.iter().map(|(_, image)| image);
         all.find(|image| image.file == file || image.named == file)
     }
 
@@ -261,7 +264,7 @@ impl Places {
         if !is_ours(&self.sets, &real) {
             let unrecorded = || io::Error::other("nothing is recorded of an image there");
             let image = self.image(&real).ok_or_else(unrecorded)?;
-            image::require_taken(image, &real, &open)?;
+            image::require_taken(image, &real, &open, &|| self.images.clone())?;
         }
         Ok(open)
     }
@@ -655,7 +658,9 @@ fn renewed(machines: &Path, id: VmId, disk: &str, image: &Image) -> Option<Image
     let defined = machines.join(id.to_string()).join(DEFINITION);
     let defined = Definition::load(&defined, id).ok()?;
     let entry = defined.disk.iter().find(|d| d.id == disk)?;
-    image::renewed(image, entry.format)
+    image::renewed(image, entry.format, &|| {
+        definition::recorded_images(machines)
+    })
 }
 
 impl Defined {

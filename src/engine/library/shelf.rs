@@ -431,7 +431,7 @@ impl Shelf {
         let record = |tops: &mut Tops| {
             // Of whom the file is stands in it from now on.
             tops.machine = Some(id);
-            tops.complete_images(&defined);
+            tops.complete_images(&defined, &self.directory);
             Ok(())
         };
         let turned = definition::in_turn(&folder, |e| e, load, record);
@@ -520,7 +520,7 @@ impl Shelf {
             }
             // A file of ours may have taken the place of an image.
             if let Ok(defined) = Definition::load(&folder.join(DEFINITION), id) {
-                stored.renew_images(&defined, &before, made);
+                stored.renew_images(&defined, &before, made, &self.directory);
             }
             Ok(())
         };
