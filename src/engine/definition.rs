@@ -487,7 +487,10 @@ impl Tops {
                     below: old.below.clone(),
                     ..made.clone()
                 }),
-                None => image::renewed(old, self.format_of(disk, before), &recorded),
+                None => {
+                    let format = self.format_of(disk, before);
+                    image::renewed(old, format, &BTreeMap::new(), &recorded)
+                }
             };
             if let Some(new) = new {
                 self.images.insert(disk.id.clone(), new);

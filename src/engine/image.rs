@@ -5,6 +5,7 @@
 //! second name (hard link) is refused until the operator says that it is meant; another regular file of the same
 //! owner is taken and told, for so operators restore images.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -18,7 +19,7 @@ use crate::engine::qcow2::chain::{self, Layer, Roots, Within};
 use crate::engine::{EngineError, EngineErrorKind, graph, reflink};
 use crate::held::{self, Exposed, Folder, Foreign, Identity};
 use crate::id::VmId;
-use crate::inventory::{Born, Disk, Format, Image, Machine};
+use crate::inventory::{Born, Disk, Format, Image, Machine, Seal};
 use crate::text::catalog::engine as texts;
 
 /// Tells what is recorded of images by all machines.
@@ -178,14 +179,23 @@ pub(crate) fn is_complete(image: &Image) -> bool {
 }
 
 /// The record of what stands in the place of a recorded image now, if that and what lies under it is to be taken
-/// without a word of the operator.
-pub(crate) fn renewed(old: &Image, format: Format, recorded: Recorded<'_>) -> Option<Image> {
+/// without a word of the operator; of a file of which it is known how it was `shown` to him, if it is that still.
+pub(crate) fn renewed(
+    old: &Image,
+    format: Format,
+    shown: &BTreeMap<PathBuf, Seal>,
+    recorded: Recorded<'_>,
+) -> Option<Image> {
     let at = At::new("", "");
     let layers = chain::open(&at, &old.file, format, &Roots::default()).ok()?;
     let new = Seen::of(&old.named, &layers).ok()?.image;
     let is_taken = |layer: &Layer| {
         let mut known = old.chain();
         let known = known.find(|old| old.file == layer.real)?;
+        if let Some(shown) = shown.get(&layer.real) {
+            let now = Seal::of(&layer.open.metadata().ok()?);
+            (now == *shown).then_some(())?;
+        }
         let found = Identity::of(&layer.open).ok()?;
         judge(known, &layer.real, &found, recorded).ok()
     };
@@ -259,7 +269,7 @@ fn has_made_name(machine: &Machine, real: &Path) -> bool {
 }
 
 /// Whether the file is the recorded one, by its number and what tells it from a later one with that number.
-fn is_it(image: &Image, found: &Identity) -> bool {
+pub(crate) fn is_it(image: &Image, found: &Identity) -> bool {
     image.inode == found.inode
         && match image.born {
             Born::At(born) => found.born == Some(born),
