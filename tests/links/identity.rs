@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::chain::over_a_base;
-use super::scene::{Scene, Swap, assert_refused, may_run, seen};
+use super::scene::{Scene, Swap, assert_refused, end, may_run, seen};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, SIZE};
 use crate::support::wire::Wire;
@@ -299,6 +299,32 @@ fn what_somebody_put_in_the_place_of_an_unrecorded_image_is_not_recorded_by_a_st
         let whole: Value = serde_json::from_slice(&whole).unwrap();
         assert_eq!(recorded, whole["images"]);
     }
+}
+
+#[test]
+fn nothing_is_merged_into_a_later_file_that_was_given_the_number_of_an_image() {
+    if !may_run("merges into images whose numbers are used again") {
+        return;
+    }
+    let mut scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
+    let server = scene.site.serve();
+    let (_, set) = scene.with_a_set(&server);
+    drop(server);
+    scene.writes(7);
+    // As if the file that stands there was made after the one that was recorded was removed.
+    edit(&scene, |all| {
+        let born = &mut all["images"]["disk0"]["born"];
+        *born = (born.as_i64().unwrap() - 1).into();
+    });
+    let before = seen(&scene.image);
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let gone = wire.destroy(&set).unwrap();
+    if gone.job.is_some() {
+        end(&wire, &gone, "destroyed");
+        scene.site.wait_for_journals();
+    }
+    assert!(seen(&scene.image) == before);
 }
 
 #[test]
