@@ -12,6 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::document;
+use crate::engine::failure::At;
 use crate::engine::links::BY_NAME;
 use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Layer};
@@ -435,17 +436,25 @@ impl Tops {
 
     /// Records what an older version has not recorded of the images of the definition. Once that is all there is, what
     /// is missing later is missing.
-    pub(crate) fn complete_images(&mut self, defined: &Definition) {
+    pub(crate) fn complete_images(&mut self, defined: &Definition, machines: &Path) {
         let is_complete =
             |tops: &Self, disk: &DiskEntry| tops.image_of(disk).is_some_and(image::is_complete);
         for disk in defined.disk.iter().filter(|_| !self.complete) {
             if is_complete(self, disk) {
                 continue;
             }
-            let old = self.image_of(disk);
-            let new = image::completed(old, &disk.path, self.format_of(disk, &self.tops));
-            if let Some(new) = new {
-                self.images.insert(disk.id.clone(), new);
+            let (at, old) = (At::new(&defined.name, &disk.id), self.image_of(disk));
+            let format = self.format_of(disk, &self.tops);
+            let recorded = || recorded_images(machines);
+            match image::completed(&at, old, &disk.path, format, &recorded) {
+                Ok(new) => drop(self.images.insert(disk.id.clone(), new)),
+                Err(why) => tracing::warn!(
+                    machine = defined.name,
+                    disk = disk.id,
+                    file = %disk.path.display(),
+                    why,
+                    "What stands in the place of the image is not recorded: no set is taken until `groupshot vm set NAME --accept-image`"
+                ),
             }
         }
         self.complete |= defined.disk.iter().all(|disk| is_complete(self, disk));
@@ -453,8 +462,16 @@ impl Tops {
     }
 
     /// Records the images anew on which nothing lay as long as these were the active files: what may be taken in their
-    /// place without a word of the operator.
-    pub(crate) fn renew_images(&mut self, defined: &Definition, before: &BTreeMap<String, Top>) {
+    /// place without a word of the operator. What was `made` to stand there is recorded as it was made, whatever stands
+    /// there by now.
+    pub(crate) fn renew_images(
+        &mut self,
+        defined: &Definition,
+        before: &BTreeMap<String, Top>,
+        made: &BTreeMap<String, Image>,
+        machines: &Path,
+    ) {
+        let recorded = || recorded_images(machines);
         for disk in &defined.disk {
             let Some(old) = self.image_of(disk) else {
                 continue;
@@ -463,7 +480,19 @@ impl Tops {
             if top.is_some_and(|top| top.file != old.file && top.file != old.named) {
                 continue;
             }
-            if let Some(new) = image::renewed(old, self.format_of(disk, before)) {
+            let made = made.get(&disk.id).filter(|made| made.file == old.file);
+            let new = match made {
+                Some(made) => Some(Image {
+                    named: old.named.clone(),
+                    below: old.below.clone(),
+                    ..made.clone()
+                }),
+                None => {
+                    let format = self.format_of(disk, before);
+                    image::renewed(old, format, &BTreeMap::new(), &recorded)
+                }
+            };
+            if let Some(new) = new {
                 self.images.insert(disk.id.clone(), new);
             }
         }

@@ -5,6 +5,7 @@
 //! second name (hard link) is refused until the operator says that it is meant; another regular file of the same
 //! owner is taken and told, for so operators restore images.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -17,8 +18,12 @@ use crate::engine::place::Place;
 use crate::engine::qcow2::chain::{self, Layer, Roots, Within};
 use crate::engine::{EngineError, EngineErrorKind, graph, reflink};
 use crate::held::{self, Exposed, Folder, Foreign, Identity};
-use crate::inventory::{Born, Disk, Format, Image, Machine};
+use crate::id::VmId;
+use crate::inventory::{Born, Disk, Format, Image, Machine, Seal};
 use crate::text::catalog::engine as texts;
+
+/// Tells what is recorded of images by all machines.
+pub(crate) type Recorded<'a> = &'a dyn Fn() -> Vec<(VmId, Image)>;
 
 /// What stands at the path of an image, with the chain under it, as it may be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +74,14 @@ impl Seen {
     }
 }
 
+/// The record of a file that is to stand at this path, by its descriptor; what lies under it is not told.
+///
+/// # Errors
+/// The I/O error.
+pub(crate) fn record_of(path: &Path, open: &File) -> io::Result<Image> {
+    Ok(record(path, path, &Identity::of(open)?))
+}
+
 fn record(named: &Path, real: &Path, found: &Identity) -> Image {
     Image {
         named: named.to_owned(),
@@ -99,27 +112,41 @@ fn may_read(image: &Identity, file: &Path, found: &Identity) -> bool {
             && above.all(|folder| held::look_at(folder).is_ok_and(|it| may(&it, 0o1)))
 }
 
-/// The record of an older version, with what it lacks: of the very files that were recorded, and of nothing that their
-/// owner could not read himself. For the start of a server alone.
-pub(crate) fn completed(old: Option<&Image>, named: &Path, format: Format) -> Option<Image> {
-    let at = At::new("", "");
-    let seen = match old {
-        Some(old) => {
-            let layers = chain::open(&at, &old.file, format, &Roots::default()).ok()?;
-            Seen::of(&old.named, &layers).ok()?
-        }
-        None => Seen::at(&at, named, format).ok()?,
-    };
+/// The record of an older version, with what it lacks: of the very files that were recorded. Where it has none, of what
+/// stands there and is no link, and nobody but its owner, root and the server can have put there. Nothing lies under it
+/// that its owner could not read himself. For the start of a server alone.
+///
+/// # Errors
+/// In words why nothing is recorded.
+pub(crate) fn completed(
+    at: &At,
+    old: Option<&Image>,
+    named: &Path,
+    format: Format,
+    recorded: Recorded<'_>,
+) -> Result<Image, String> {
+    let (named, file) = old.map_or((named, named), |old| (&old.named, &old.file));
+    let layers = chain::open(at, file, format, &Roots::default()).map_err(|e| e.to_string())?;
+    let seen = Seen::of(named, &layers).map_err(|e| e.to_string())?;
+    if let Some(closed) = seen.closed.first() {
+        let closed = closed.display();
+        return Err(format!(
+            "its owner could not read {closed}, which lies under it"
+        ));
+    }
     let new = seen.image;
     let agrees = |old: &Image, new: &Image| {
         let (was, is) = ((old.inode, old.owner), (new.inode, new.owner));
         old.file == new.file && was == is && new.links <= old.links.max(1)
     };
     let Some(old) = old else {
-        return seen.closed.is_empty().then_some(new);
+        let placed = layers.first().map_or(Ok(()), |top| {
+            require_placed(&top.real, &Identity::of(&top.open)?, recorded)
+        });
+        return placed.map(|()| new).map_err(|e| e.to_string());
     };
     if !agrees(old, &new) {
-        return None;
+        return Err("another file stands there than the one that was recorded".to_owned());
     }
     let born = |old: &Image| {
         let now = new.chain().find(|new| agrees(old, new));
@@ -131,16 +158,15 @@ pub(crate) fn completed(old: Option<&Image>, named: &Path, format: Format) -> Op
             born: born(old),
             ..old.clone()
         }),
-        None if seen.closed.is_empty() => {
-            return Some(Image {
+        None => {
+            return Ok(Image {
                 born: born(old),
                 below: new.below.clone(),
                 ..old.clone()
             });
         }
-        None => return None,
     };
-    Some(Image {
+    Ok(Image {
         born: born(old),
         below: Some(below.collect()),
         ..old.clone()
@@ -153,16 +179,25 @@ pub(crate) fn is_complete(image: &Image) -> bool {
 }
 
 /// The record of what stands in the place of a recorded image now, if that and what lies under it is to be taken
-/// without a word of the operator.
-pub(crate) fn renewed(old: &Image, format: Format) -> Option<Image> {
+/// without a word of the operator; of a file of which it is known how it was `shown` to him, if it is that still.
+pub(crate) fn renewed(
+    old: &Image,
+    format: Format,
+    shown: &BTreeMap<PathBuf, Seal>,
+    recorded: Recorded<'_>,
+) -> Option<Image> {
     let at = At::new("", "");
     let layers = chain::open(&at, &old.file, format, &Roots::default()).ok()?;
     let new = Seen::of(&old.named, &layers).ok()?.image;
     let is_taken = |layer: &Layer| {
         let mut known = old.chain();
         let known = known.find(|old| old.file == layer.real)?;
+        if let Some(shown) = shown.get(&layer.real) {
+            let now = Seal::of(&layer.open.metadata().ok()?);
+            (now == *shown).then_some(())?;
+        }
         let found = Identity::of(&layer.open).ok()?;
-        judge(known, &layer.real, &found).ok()
+        judge(known, &layer.real, &found, recorded).ok()
     };
     let all = layers.iter().all(|layer| is_taken(layer).is_some());
     all.then(|| joined(new, Some(old)))
@@ -234,7 +269,7 @@ fn has_made_name(machine: &Machine, real: &Path) -> bool {
 }
 
 /// Whether the file is the recorded one, by its number and what tells it from a later one with that number.
-fn is_it(image: &Image, found: &Identity) -> bool {
+pub(crate) fn is_it(image: &Image, found: &Identity) -> bool {
     image.inode == found.inode
         && match image.born {
             Born::At(born) => found.born == Some(born),
@@ -316,8 +351,13 @@ fn astray(at: &At, file: &Path, error: &io::Error) -> EngineError {
 ///
 /// # Errors
 /// Why it is not.
-pub(crate) fn require_taken(image: &Image, real: &Path, open: &File) -> io::Result<()> {
-    judge(image, real, &Identity::of(open)?)?;
+pub(crate) fn require_taken(
+    image: &Image,
+    real: &Path,
+    open: &File,
+    recorded: Recorded<'_>,
+) -> io::Result<()> {
+    judge(image, real, &Identity::of(open)?, recorded)?;
     Ok(())
 }
 
@@ -461,12 +501,14 @@ impl<'a> Judge<'a> {
             (Some(image), _) if self.frozen && self.made > 0 && !is_it(image, &found) => {
                 Err(other(image, &found).into())
             }
-            (Some(image), _) => judge(image, real, &found),
+            (Some(image), _) => {
+                let machines = self.machine.directory.parent();
+                let machines = machines.unwrap_or(Path::new("/"));
+                judge(image, real, &found, &|| {
+                    definition::recorded_images(machines)
+                })
+            }
         };
-        let judged = judged.and_then(|is_other| match is_other {
-            true => require_nobodys(self.machine, real, &found).map(|()| true),
-            false => Ok(false),
-        });
         judged.map_err(|cause| swapped(at, file, &cause))
     }
 }
@@ -476,7 +518,7 @@ impl<'a> Judge<'a> {
 ///
 /// # Errors
 /// Why it is not taken.
-fn judge(image: &Image, real: &Path, found: &Identity) -> io::Result<bool> {
+fn judge(image: &Image, real: &Path, found: &Identity, recorded: Recorded<'_>) -> io::Result<bool> {
     if real != image.file && !is_moved(image, found) {
         return Err(Foreign::Astray.into());
     }
@@ -490,20 +532,33 @@ fn judge(image: &Image, real: &Path, found: &Identity) -> io::Result<bool> {
         let (expected, found) = (image.owner, found.owner);
         return Err(Foreign::Owner { expected, found }.into());
     }
+    require_placed(real, found, recorded).map(|()| true)
+}
+
+/// Refuses a file that somebody else than its owner, root and the server may have put there, and one that is recorded as
+/// an image in another place, of this machine or of another one.
+fn require_placed(real: &Path, found: &Identity, recorded: Recorded<'_>) -> io::Result<()> {
     if found.links != 1 {
         return Err(Foreign::Names(found.links).into());
     }
     // Whoever may rename above it may put a file there that he cannot read himself.
-    match held::exposed(real, found, Some(found.owner))?.pop() {
-        Some(it) => Err(io::Error::other(format!(
+    if let Some(it) = held::exposed(real, found, Some(found.owner))?.pop() {
+        return Err(io::Error::other(format!(
             "it is another file, and others than user {} could have put it there: the folder {} belongs to user {} \
              and has the mode {:o}",
             found.owner,
             it.folder.display(),
             it.owner,
             it.mode
+        )));
+    }
+    let mut all = recorded().into_iter();
+    match all.find(|(_, image)| image.file != real && is_moved(image, found)) {
+        None => Ok(()),
+        Some((id, image)) => Err(io::Error::other(format!(
+            "it is the image {} of machine {id}",
+            image.file.display()
         ))),
-        None => Ok(true),
     }
 }
 
@@ -514,19 +569,6 @@ pub(crate) fn exposed(file: &Path) -> Vec<Exposed> {
     let found = held::look_at(file);
     let folders = found.and_then(|found| held::exposed(file, &found, None));
     folders.unwrap_or_default()
-}
-
-/// Refuses a file that is recorded as an image in another place, of this machine or of another one.
-fn require_nobodys(machine: &Machine, real: &Path, found: &Identity) -> io::Result<()> {
-    let machines = machine.directory.parent().unwrap_or(Path::new("/"));
-    let mut all = definition::recorded_images(machines).into_iter();
-    match all.find(|(_, image)| image.file != real && is_moved(image, found)) {
-        None => Ok(()),
-        Some((id, image)) => Err(io::Error::other(format!(
-            "it is the image {} of machine {id}",
-            image.file.display()
-        ))),
-    }
 }
 
 fn other(image: &Image, found: &Identity) -> Foreign {

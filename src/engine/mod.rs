@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::place::Place;
 use crate::engine::qcow2::chain::Roots;
 use crate::id::{JobId, SetId, VmId};
-use crate::inventory::{Disk, Format, Machine, PowerState, SnapshotDisk};
+use crate::inventory::{Disk, Format, Image, Machine, PowerState, SnapshotDisk};
 use crate::text::Text;
 
 /// Every machine of the engine at one moment, by id.
@@ -133,6 +133,20 @@ pub trait Compute: Send + Sync + 'static {
     /// # Errors
     /// [`EngineError`]; the old tops stand then. [`EngineErrorKind::Broken`] if a sync failed: either may stand.
     fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError>;
+
+    /// [`Compute::set_tops`] after an apply that has put files which this program made in the place of images: `made`, by
+    /// disk. What stands there by now is not looked at.
+    ///
+    /// # Errors
+    /// As there.
+    fn set_applied(
+        &self,
+        id: VmId,
+        tops: &BTreeMap<String, Top>,
+        _made: &BTreeMap<String, Image>,
+    ) -> Result<(), EngineError> {
+        self.set_tops(id, tops)
+    }
 
     /// [`Compute::set_tops`] for a machine of which no active files are recorded any more; `tops` are all of them.
     ///
@@ -282,6 +296,15 @@ impl Revert {
     }
 }
 
+/// What was made for a [`Revert`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prepared {
+    /// What the new file does not keep of the old one beside its content, in words.
+    pub lost: Vec<String>,
+    /// The new file, if it takes the place of the old one: as it may be recorded there.
+    pub made: Option<Image>,
+}
+
 /// What a [`Revert`] is planned from.
 #[derive(Debug, Clone, Copy)]
 pub struct RevertRequest<'a> {
@@ -381,12 +404,11 @@ pub trait Storage: Send + Sync + 'static {
     /// What is kept, or the active file, is missing or unreadable.
     fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError>;
 
-    /// Makes and fsyncs the new file; in words what of the old one beside its content it does not keep. May be repeated
-    /// before the revert.
+    /// Makes and fsyncs the new file. May be repeated before the revert.
     ///
     /// # Errors
     /// [`EngineError`]; call `undo_revert` then.
-    fn prepare_revert(&self, revert: &Revert) -> Result<Vec<String>, EngineError>;
+    fn prepare_revert(&self, revert: &Revert) -> Result<Prepared, EngineError>;
 
     /// Holds the new file as a running machine would, as far as it is not the active file yet.
     ///

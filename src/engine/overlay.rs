@@ -18,7 +18,8 @@ use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::writer::NewImage;
 use crate::engine::space::Reserve;
 use crate::engine::{
-    EngineError, EngineErrorKind, Found, Plan, Revert, RevertRequest, Scope, Stamp, Storage, Top,
+    EngineError, EngineErrorKind, Found, Plan, Prepared, Revert, RevertRequest, Scope, Stamp,
+    Storage, Top,
 };
 use crate::engine::{image as images, reflink, revert, stage};
 use crate::held::{self, Foreign};
@@ -252,7 +253,7 @@ impl Storage for Overlay {
         revert::plan(NAME, request, new, (None, None), &self.roots)
     }
 
-    fn prepare_revert(&self, revert: &Revert) -> Result<Vec<String>, EngineError> {
+    fn prepare_revert(&self, revert: &Revert) -> Result<Prepared, EngineError> {
         let place = texts::DATA_DIRECTORY.text();
         self.reserve
             .require(&At::revert(revert), &self.sets, place)?;

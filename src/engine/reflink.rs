@@ -20,7 +20,8 @@ use crate::engine::place::{self, FOLDER, Place};
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::space::Reserve;
 use crate::engine::{
-    EngineError, EngineErrorKind, Found, Plan, Revert, RevertRequest, Scope, Stamp, Storage, Top,
+    EngineError, EngineErrorKind, Found, Plan, Prepared, Revert, RevertRequest, Scope, Stamp,
+    Storage, Top,
 };
 use crate::engine::{image, revert, stage};
 use crate::held::{self, Folder};
@@ -249,7 +250,7 @@ impl Storage for Reflink {
         revert::plan(NAME, request, new, (image, Some(place)), &self.roots)
     }
 
-    fn prepare_revert(&self, revert: &Revert) -> Result<Vec<String>, EngineError> {
+    fn prepare_revert(&self, revert: &Revert) -> Result<Prepared, EngineError> {
         let at = At::revert(revert);
         if let Some(place) = &revert.place {
             let root = place.here(&at, &revert.disk.file)?;

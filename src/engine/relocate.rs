@@ -23,7 +23,7 @@ use crate::engine::qcow2::header::{Header, has_magic};
 use crate::engine::{EngineError, Top, image};
 use crate::held::{self, Foreign, Identity};
 use crate::id::VmId;
-use crate::inventory::{Format, Image};
+use crate::inventory::{Format, Image, Seal};
 
 const SECTOR: u64 = 512;
 
@@ -190,7 +190,7 @@ pub struct Places {
     sets: PathBuf,
     moves: Moves,
     /// What is recorded of imported images and of what lies under them.
-    images: Vec<Image>,
+    images: Vec<(VmId, Image)>,
 }
 
 impl Places {
@@ -215,10 +215,13 @@ impl Places {
             for image in tops.into_iter().flat_map(|t| t.images.into_values()) {
                 let below = image.below.iter().flatten().cloned();
                 let all: Vec<_> = below.chain([image.clone()]).collect();
-                it.images.extend(all.into_iter().map(|image| Image {
-                    named: moves.or_same(&image.named),
-                    file: resolved(moves, &moves.or_same(&image.file)),
-                    ..image
+                it.images.extend(all.into_iter().map(|image| {
+                    let moved = Image {
+                        named: moves.or_same(&image.named),
+                        file: resolved(moves, &moves.or_same(&image.file)),
+                        ..image
+                    };
+                    (id, moved)
                 }));
             }
         }
@@ -228,7 +231,7 @@ impl Places {
     /// What is recorded of the image of that name.
     #[must_use]
     pub fn image(&self, file: &Path) -> Option<&Image> {
-        let mut all = self.images.iter();
+        let mut all = self.images.iter().map(|(_, image)| image);
         all.find(|image| image.file == file || image.named == file)
     }
 
@@ -261,7 +264,7 @@ impl Places {
         if !is_ours(&self.sets, &real) {
             let unrecorded = || io::Error::other("nothing is recorded of an image there");
             let image = self.image(&real).ok_or_else(unrecorded)?;
-            image::require_taken(image, &real, &open)?;
+            image::require_taken(image, &real, &open, &|| self.images.clone())?;
         }
         Ok(open)
     }
@@ -584,78 +587,88 @@ impl Active {
     }
 }
 
-/// Forgets what was seen of active files before they were moved, and takes what was said of images along. May be
-/// repeated.
+/// Forgets what was seen of active files before they were moved, and takes what was said of images along: first all paths,
+/// so that an image is known by its new one, then what stands there, where it is to be taken for it. May be repeated.
+///
+/// `shown`: files that were confirmed as copies, or are as they were sealed; no other is taken in their place.
 ///
 /// # Errors
 /// A `tops.json` cannot be read or written.
-pub fn take_along(data_dir: &Path, moves: Vec<Move>) -> io::Result<()> {
+pub fn take_along(
+    data_dir: &Path,
+    moves: Vec<Move>,
+    shown: &BTreeMap<PathBuf, Seal>,
+) -> io::Result<()> {
     let moves = Moves(moves);
-    let directory = library::machines_directory(data_dir);
-    for id in library::machine_ids(&directory)? {
-        let file = directory.join(id.to_string()).join(TOPS);
-        let old = Tops::load(&file)?;
-        let mut new = old.clone();
+    each_tops(data_dir, |_, new| {
         // The next look records it anew.
         new.seen.clear();
         let formats = std::mem::take(&mut new.backing_formats).into_iter();
         new.backing_formats = formats
             .map(|(f, format)| (moves.or_same(&f), format))
             .collect();
-        for (disk, image) in &mut new.images {
-            // On another file system it has another inode, and so has what lies under it.
-            let under = image.below.iter().flatten().map(|b| &b.file);
-            let moved = under.chain([&image.file]).any(|f| moves.map(f).is_some());
+        for image in new.images.values_mut() {
             let below = image.below.iter_mut().flatten();
-            for (named, file) in below.map(|b| (&mut b.named, &mut b.file)) {
+            let below = below.map(|b| (&mut b.named, &mut b.file));
+            for (named, file) in below.chain([(&mut image.named, &mut image.file)]) {
                 *named = moves.or_same(named);
-                *file = moves.or_same(file);
-            }
-            image.named = moves.or_same(&image.named);
-            image.file = moves.or_same(&image.file);
-            if moved && let Some(now) = renewed(&directory, id, disk, image) {
-                *image = now;
+                *file = resolved(&moves, &moves.or_same(file));
             }
         }
-        if new != old {
-            new.save(&file)?;
-        }
-    }
-    Ok(())
+    })?;
+    // On another file system it has another inode, and so has what lies under it.
+    let arrived = |file: &Path| {
+        let mut all = moves.0.iter();
+        all.any(|m| file.starts_with(&m.to) || file.starts_with(resolved(&moves, &m.to)))
+    };
+    renew(data_dir, shown, |image| arrived(&image.file))
 }
 
-/// Takes what stands in the place of these images now for them: copies, as somebody has confirmed. May be repeated.
+/// Takes what stands in the place of these images now for them: copies, as somebody has confirmed them. May be repeated.
 ///
 /// # Errors
 /// A `tops.json` cannot be read or written.
-pub fn take_copies(data_dir: &Path, copied: &BTreeSet<PathBuf>) -> io::Result<()> {
-    let directory = library::machines_directory(data_dir);
-    for id in library::machine_ids(&directory)? {
-        let file = directory.join(id.to_string()).join(TOPS);
-        let old = Tops::load(&file)?;
-        let mut new = old.clone();
+pub fn take_copies(data_dir: &Path, copied: &BTreeMap<PathBuf, Seal>) -> io::Result<()> {
+    renew(data_dir, copied, |image| copied.contains_key(&image.file))
+}
+
+/// Records what stands in the place of the images on which a file is `meant`, if that is to be taken for them.
+fn renew(
+    data_dir: &Path,
+    shown: &BTreeMap<PathBuf, Seal>,
+    meant: impl Fn(&Image) -> bool,
+) -> io::Result<()> {
+    let machines = library::machines_directory(data_dir);
+    each_tops(data_dir, |id, new| {
+        let defined = Definition::load(&machines.join(id.to_string()).join(DEFINITION), id);
+        let Ok(defined) = defined else { return };
         for (disk, image) in &mut new.images {
-            let is_copied = {
-                let mut all = image.below.iter().flatten().chain([&*image]);
-                all.any(|i| copied.contains(&i.file))
-            };
-            if is_copied && let Some(now) = renewed(&directory, id, disk, image) {
+            let mut entries = defined.disk.iter();
+            if let Some(entry) = entries.find(|d| d.id == *disk)
+                && image.chain().any(&meant)
+                && let Some(now) = image::renewed(image, entry.format, shown, &|| {
+                    definition::recorded_images(&machines)
+                })
+            {
                 *image = now;
             }
         }
+    })
+}
+
+/// Writes each `tops.json` that this changes.
+fn each_tops(data_dir: &Path, change: impl Fn(VmId, &mut Tops)) -> io::Result<()> {
+    let machines = library::machines_directory(data_dir);
+    for id in library::machine_ids(&machines)? {
+        let file = machines.join(id.to_string()).join(TOPS);
+        let old = Tops::load(&file)?;
+        let mut new = old.clone();
+        change(id, &mut new);
         if new != old {
             new.save(&file)?;
         }
     }
     Ok(())
-}
-
-/// The record of what stands in the place of the image of this disk now, if that is to be taken for it.
-fn renewed(machines: &Path, id: VmId, disk: &str, image: &Image) -> Option<Image> {
-    let defined = machines.join(id.to_string()).join(DEFINITION);
-    let defined = Definition::load(&defined, id).ok()?;
-    let entry = defined.disk.iter().find(|d| d.id == disk)?;
-    image::renewed(image, entry.format)
 }
 
 impl Defined {

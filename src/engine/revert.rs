@@ -23,7 +23,9 @@ use crate::engine::project;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::writer::NewImage;
 use crate::engine::stage;
-use crate::engine::{EngineError, EngineErrorKind, Revert, RevertRequest, Stamp, Top, image, kept};
+use crate::engine::{
+    EngineError, EngineErrorKind, Prepared, Revert, RevertRequest, Stamp, Top, image, kept,
+};
 use crate::held::{self, Folder, Ours};
 use crate::id::SetId;
 use crate::inventory::Format;
@@ -85,9 +87,8 @@ pub(crate) fn top(revert: &Revert) -> Top {
     }
 }
 
-/// Makes the new file, an empty overlay over the kept one, durably. An older attempt is replaced. In words what of the old
-/// top it does not keep.
-pub(crate) fn overlay(revert: &Revert, roots: &Roots) -> Result<Vec<String>, EngineError> {
+/// Makes the new file, an empty overlay over the kept one, durably. An older attempt is replaced.
+pub(crate) fn overlay(revert: &Revert, roots: &Roots) -> Result<Prepared, EngineError> {
     kept::open(&At::revert(revert), None, &revert.kept, (roots, None))?;
     let image = NewImage {
         size: revert.kept.size,
@@ -97,7 +98,7 @@ pub(crate) fn overlay(revert: &Revert, roots: &Roots) -> Result<Vec<String>, Eng
 }
 
 /// As [`overlay`], a clone of the kept file.
-pub(crate) fn clone(revert: &Revert, roots: &Roots) -> Result<Vec<String>, EngineError> {
+pub(crate) fn clone(revert: &Revert, roots: &Roots) -> Result<Prepared, EngineError> {
     let place = revert.place.as_ref();
     let layers = kept::open(&At::revert(revert), None, &revert.kept, (roots, place))?;
     make(revert, |file| {
@@ -110,7 +111,7 @@ pub(crate) fn clone(revert: &Revert, roots: &Roots) -> Result<Vec<String>, Engin
 fn make(
     revert: &Revert,
     content: impl FnOnce(&File) -> io::Result<()>,
-) -> Result<Vec<String>, EngineError> {
+) -> Result<Prepared, EngineError> {
     let old = revert.in_place.as_ref().unwrap_or(&revert.disk.file);
     let at = At::revert(revert);
     if let Some(place) = &revert.place {
@@ -137,7 +138,12 @@ fn make(
         tell(revert.in_place.as_ref().unwrap_or(&revert.new_file), &lost);
         file.sync_all()?;
         new.folder()?.sync()?;
-        Ok(lost)
+        // As it is in a folder of ours: in its place others may exchange it.
+        let in_place = revert.in_place.as_ref();
+        let made = in_place
+            .map(|path| image::record_of(path, &file))
+            .transpose()?;
+        Ok(Prepared { lost, made })
     };
     make().map_err(|e| trouble(revert, &e))
 }

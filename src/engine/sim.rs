@@ -16,8 +16,8 @@ use jiff::Timestamp;
 use crate::engine::failure::At;
 use crate::engine::locks::ImageLock;
 use crate::engine::{
-    Compute, EngineError, EngineErrorKind, Found, Hold, Machines, Plan, Revert, RevertRequest,
-    Scope, Stamp, Storage, Top,
+    Compute, EngineError, EngineErrorKind, Found, Hold, Machines, Plan, Prepared, Revert,
+    RevertRequest, Scope, Stamp, Storage, Top,
 };
 use crate::held;
 use crate::id::{SetId, VmId};
@@ -436,9 +436,9 @@ impl Storage for Sim {
         })
     }
 
-    fn prepare_revert(&self, revert: &Revert) -> Result<Vec<String>, EngineError> {
+    fn prepare_revert(&self, revert: &Revert) -> Result<Prepared, EngineError> {
         self.pass_revert(revert, Step::PrepareRevert)?;
-        Ok(Vec::new())
+        Ok(Prepared::default())
     }
 
     fn hold_revert(&self, _: &Revert) -> Result<Option<ImageLock>, EngineError> {

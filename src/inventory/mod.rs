@@ -7,6 +7,8 @@ mod history;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
@@ -299,6 +301,19 @@ pub struct Seal {
     pub modified: (i64, i64),
     /// `st_ctim`, likewise.
     pub changed: (i64, i64),
+}
+
+impl Seal {
+    /// Of a file of which this is told.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
+        Self {
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
 }
 
 /// A file with its seal.

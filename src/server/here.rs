@@ -128,7 +128,7 @@ pub async fn here(
     let copied = copied.filter_map(|d| Some((d.file.clone(), d.copied?)));
     let copied: BTreeMap<_, _> = copied.collect();
     pass("sealed.before")?;
-    take_copies(&data_dir, &copied.keys().cloned().collect()).map_err(StartError::failed)?;
+    take_copies(&data_dir, &copied).map_err(StartError::failed)?;
     pass("images.after")?;
     let changes = Box::new(move |state: &State| resealed(state, &copied));
     store.transact(changes).await.map_err(StartError::failed)?;

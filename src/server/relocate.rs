@@ -579,7 +579,8 @@ impl Plan {
             active.write(data_dir).map_err(|e| failed(data_dir, e))?;
             pass("active", "after")?;
         }
-        take_along(data_dir, self.moves.clone()).map_err(|e| failed(data_dir, e))?;
+        let shown = self.shown(&written);
+        take_along(data_dir, self.moves.clone(), &shown).map_err(|e| failed(data_dir, e))?;
         for it in &self.definitions {
             it.write().map_err(|e| failed(&it.definition, e))?;
             pass("definition", "after")?;
@@ -594,6 +595,21 @@ impl Plan {
             .and_then(|_| held::sync_folder(data_dir))
             .map_err(|e| failed(data_dir, e))?;
         pass("clear", "after")
+    }
+
+    /// The sealed files that are what was sealed, or copies that were confirmed, as they are to be now.
+    fn shown(&self, written: &BTreeMap<PathBuf, Seal>) -> BTreeMap<PathBuf, Seal> {
+        let mut shown = BTreeMap::new();
+        for kept in &self.seals {
+            let damaged: BTreeSet<_> = kept.damage.iter().flat_map(|d| &d.files).collect();
+            let sealed = kept.sealed.iter().flatten();
+            for sealed in sealed.filter(|s| !damaged.contains(&s.file)) {
+                let now = written.get(&sealed.file);
+                let now = now.filter(|now| now.inode == sealed.seal.inode);
+                shown.insert(sealed.file.clone(), *now.unwrap_or(&sealed.seal));
+            }
+        }
+        shown
     }
 
     /// The records of snapshots with their new paths.

@@ -100,7 +100,7 @@ pub(crate) fn damaged(set: &SnapshotSet) -> impl Iterator<Item = DamagedDisk> {
 /// # Errors
 /// Nothing is there, or it cannot be reached.
 pub(crate) fn look(file: &Path) -> io::Result<Seal> {
-    Ok(seal_of(&held::symlink_metadata(file)?))
+    Ok(Seal::of(&held::symlink_metadata(file)?))
 }
 
 /// The file with what stands there now, inode and owner, for whoever is to accept it.
@@ -119,7 +119,7 @@ pub fn shown(file: &Path) -> String {
 /// # Errors
 /// It does not answer.
 pub fn seal_open(open: &File) -> io::Result<Seal> {
-    Ok(seal_of(&open.metadata()?))
+    Ok(Seal::of(&open.metadata()?))
 }
 
 /// The seal of a sealed file that this program has changed since: of that very file, by its inode and by a way on which
@@ -135,15 +135,6 @@ pub(crate) fn again(sealed: &Sealed) -> io::Result<Sealed> {
     });
     let file = sealed.file.clone();
     seal.map(|seal| Sealed { file, seal })
-}
-
-fn seal_of(meta: &fs::Metadata) -> Seal {
-    Seal {
-        inode: meta.ino(),
-        length: meta.len(),
-        modified: (meta.mtime(), meta.mtime_nsec()),
-        changed: (meta.ctime(), meta.ctime_nsec()),
-    }
 }
 
 /// The path under which a file is sealed: links above it resolved, what stands there itself not followed.
@@ -361,7 +352,7 @@ fn compare(
         let meta = held::symlink_metadata(file);
         let meta = meta.inspect_err(|e| spaces.lose(file, e)).ok()?;
         spaces.note(file, &meta);
-        Some(seal_of(&meta))
+        Some(Seal::of(&meta))
     };
     for set in state.sets.values().filter(|set| wanted(set)) {
         for (member, disk) in set

@@ -62,6 +62,9 @@ pub enum Record {
         /// What the new files do not keep of the old ones beside their content, in words.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         lost: Vec<String>,
+        /// The new files that take the place of images.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        made: apply::Made,
     },
     /// An export has made its folder, and nothing is in it yet.
     Made {

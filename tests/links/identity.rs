@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::chain::over_a_base;
-use super::scene::{Scene, assert_refused, may_run, seen};
+use super::scene::{Scene, Swap, assert_refused, end, may_run, seen};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, SIZE};
 use crate::support::wire::Wire;
@@ -203,8 +203,8 @@ fn what_an_older_version_recorded_of_images_is_completed_by_the_first_start_wher
         drop(scene.site.serve());
         assert_eq!(read(&scene)["images"], whole["images"], "{nothing}");
     }
-    // Another file is not what was recorded, nor is what the owner of the image could not read.
-    let exchanges: [&dyn Fn(); 2] = [
+    // Another file is not what was recorded, nor is what the owner of the image could not read, also if it is recorded.
+    let exchanges: [&dyn Fn(); 3] = [
         &|| {
             let copy = base.with_extension("copy");
             fs::copy(&base, &copy).unwrap();
@@ -215,8 +215,17 @@ fn what_an_older_version_recorded_of_images_is_completed_by_the_first_start_wher
             chown(&base, Some(0), Some(0)).unwrap();
             fs::set_permissions(&base, fs::Permissions::from_mode(0o600)).unwrap();
         },
+        &|| {
+            let found = fs::metadata(&base).unwrap();
+            edit(&scene, |all| {
+                let below = &mut all["images"]["disk0"]["below"][0];
+                below["inode"] = found.ino().into();
+                below["owner"] = found.uid().into();
+            });
+        },
     ];
     for (n, exchange) in exchanges.into_iter().enumerate() {
+        edit(&scene, |all| all["images"] = whole["images"].clone());
         make_old(&scene);
         if n == 1 {
             edit(&scene, |all| {
@@ -239,6 +248,83 @@ fn what_an_older_version_recorded_of_images_is_completed_by_the_first_start_wher
         assert!(wire.why(&refused).contains("--accept-image"), "{n}");
         drop(server);
     }
+}
+
+#[test]
+fn what_somebody_put_in_the_place_of_an_unrecorded_image_is_not_recorded_by_a_start() {
+    if !may_run("images without a record and what stands there") {
+        return;
+    }
+    let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
+    let group = scene.group(&Wire::new(&scene.site.serve()));
+    let whole = fs::read(tops(&scene)).unwrap();
+    // Of the first version, and lost as a whole.
+    let lost: [&dyn Fn(); 2] = [
+        &|| {
+            edit(&scene, |all| {
+                let all = all.as_object_mut().unwrap();
+                all.remove("images");
+                all.remove("complete");
+            });
+        },
+        &|| {
+            fs::remove_file(tops(&scene)).unwrap();
+            let said = scene.doctor(&["--fix", "--yes"]);
+            assert!(tops(&scene).exists(), "{said}");
+        },
+    ];
+    for swap in [Swap::Link, Swap::HardLink, Swap::Foreign, Swap::FolderLink] {
+        for (n, lose) in lost.iter().enumerate() {
+            let what = format!("{swap:?} {n}");
+            scene.swap(&scene.image, swap);
+            let before = scene.guarded(&scene.image, swap);
+            lose();
+            let server = scene.site.serve();
+            let wire = Wire::new(&server);
+            let refused = wire.create(&group, "one").unwrap();
+            let why = wire.why(&refused);
+            assert_eq!(refused.value, 5, "{what}: {why}");
+            drop(server);
+            assert!(read(&scene)["images"]["disk0"].is_null(), "{what}");
+            assert_eq!(scene.guarded(&scene.image, swap), before, "{what}");
+            scene.swap_back(&scene.image, swap);
+            fs::write(tops(&scene), &whole).unwrap();
+        }
+    }
+    // What nobody else can have put there is.
+    for lose in lost {
+        lose();
+        drop(scene.site.serve());
+        let recorded = read(&scene)["images"].clone();
+        let whole: Value = serde_json::from_slice(&whole).unwrap();
+        assert_eq!(recorded, whole["images"]);
+    }
+}
+
+#[test]
+fn nothing_is_merged_into_a_later_file_that_was_given_the_number_of_an_image() {
+    if !may_run("merges into images whose numbers are used again") {
+        return;
+    }
+    let mut scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
+    let server = scene.site.serve();
+    let (_, set) = scene.with_a_set(&server);
+    drop(server);
+    scene.writes(7);
+    // As if the file that stands there was made after the one that was recorded was removed.
+    edit(&scene, |all| {
+        let born = &mut all["images"]["disk0"]["born"];
+        *born = (born.as_i64().unwrap() - 1).into();
+    });
+    let before = seen(&scene.image);
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let gone = wire.destroy(&set).unwrap();
+    if gone.job.is_some() {
+        end(&wire, &gone, "destroyed");
+        scene.site.wait_for_journals();
+    }
+    assert!(seen(&scene.image) == before);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use super::scene::{INVALID_STATE, Scene, Untouched, may_run, seen};
+use super::scene::{COMPLETED, Exchange, INVALID_STATE, Scene, Untouched, end, may_run, seen};
 use crate::support::gate::Gate;
 use crate::support::server::{binary, run_in, text};
 use crate::support::site::{Ground, Image, SIZE, assert_holds};
@@ -166,6 +166,117 @@ fn a_file_of_another_user_is_not_taken_for_a_copy() {
         let wire = Wire::new(&server);
         let refused = wire.apply(&set).unwrap();
         assert_eq!(refused.value, INVALID_STATE, "{by_link}");
+    }
+}
+
+#[test]
+fn what_takes_the_place_of_a_copy_after_it_was_shown_is_recorded_neither_as_sealed_nor_as_the_image()
+ {
+    if !may_run("images exchanged after copies are confirmed") {
+        return;
+    }
+    let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
+    let server = scene.site.serve();
+    let (_, set) = scene.with_a_set(&server);
+    drop(server);
+    let (data, image) = (&scene.site.data, &scene.image);
+    let [restored, other] = ["restored", "other"].map(|it| image.with_extension(it));
+    copy(image, &restored);
+    fs::rename(&restored, image).unwrap();
+    fs::rename(data, data.with_file_name("aside")).unwrap();
+    copy(&data.with_file_name("aside"), data);
+    let shown = fs::metadata(image).unwrap().ino();
+    let gate = Gate::new();
+    let child = Command::new(binary())
+        .args(["relocate", "--here", "--apply", "--accept-copied"])
+        .arg("--data-dir")
+        .arg(data)
+        .env("GROUPSHOT_FAILPOINTS", gate.at("here.sealed.before"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    gate.reached();
+    copy(image, &other);
+    let found = fs::metadata(&other).unwrap().ino();
+    assert_ne!(shown, found);
+    scene.other(&[&"mv", &"-f", &other, image]);
+    gate.open();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "{}", all(&out));
+    let tops = data
+        .join("machines")
+        .join(&scene.machine.id)
+        .join("tops.json");
+    let tops: serde_json::Value = serde_json::from_slice(&fs::read(tops).unwrap()).unwrap();
+    assert_ne!(tops["images"]["disk0"]["inode"], found, "{}", all(&out));
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    assert!(wire.shown().unwrap().sets[&set].is_damaged());
+    let refused = wire.create(&scene.group(&wire), "two").unwrap();
+    assert_eq!(refused.value, INVALID_STATE, "{}", wire.why(&refused));
+}
+
+/// Two machines whose images were moved together, by a link if that is so, and exchanged there; how sets of each end.
+fn moved_together(by_link: bool, exchanged: bool) -> [(u64, String); 2] {
+    let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
+    let folder = scene.image.parent().unwrap().to_owned();
+    let [there, linked] = ["there", "linked"].map(|name| folder.with_file_name(name));
+    let other = folder.join("second.raw");
+    fs::write(&other, vec![8; SIZE]).unwrap();
+    std::os::unix::fs::chown(&other, Some(65_534), Some(65_534)).unwrap();
+    let args = ["--overlay-ok", other.to_str().unwrap()];
+    let second = scene.site.import("second", &args, vec![vec![8; SIZE]]);
+    drop(scene.site.serve());
+    fs::rename(&folder, &there).unwrap();
+    std::os::unix::fs::symlink(&there, &linked).unwrap();
+    if exchanged {
+        let name = scene.image.file_name().unwrap();
+        Exchange::once(&there.join(name), &there.join("second.raw"));
+    }
+    let to = if by_link { linked } else { there };
+    let args = [&moved(&folder, &to)[..], &["--definitions", "--apply"]].concat();
+    let out = run_in(&scene.site.data, &args, "");
+    assert!(out.status.success(), "{}", all(&out));
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let ends = [&scene.machine, &second].map(|machine| {
+        let group = wire.define(&machine.id, &[&machine.id]).unwrap();
+        let answer = wire.create(&group, "one").unwrap();
+        match answer.value {
+            INVALID_STATE => (answer.value, wire.why(&answer)),
+            _ => (end(&wire, &answer, "moved").state, String::new()),
+        }
+    });
+    scene.site.wait_for_journals();
+    ends
+}
+
+#[test]
+fn images_that_were_moved_to_where_a_link_leads_are_known_there() {
+    if !may_run("images that are moved") {
+        return;
+    }
+    for by_link in [false, true] {
+        let ends = moved_together(by_link, false);
+        assert!(
+            ends.iter().all(|end| end.0 == COMPLETED),
+            "{by_link}: {ends:?}"
+        );
+    }
+}
+
+#[test]
+fn images_that_were_exchanged_and_moved_are_not_taken_for_each_other() {
+    if !may_run("images that are exchanged and moved") {
+        return;
+    }
+    for by_link in [false, true] {
+        let ends = moved_together(by_link, true);
+        let refused =
+            |end: &(u64, String)| end.0 == INVALID_STATE && end.1.contains("is the image");
+        assert!(ends.iter().all(refused), "{by_link}: {ends:?}");
     }
 }
 

@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use super::scene::{Scene, may_run, seen};
+use super::scene::{COMPLETED, Scene, end, may_run, seen};
+use crate::support::gate::Gate;
 use crate::support::server::{run_in, text};
-use crate::support::site::{Ground, Image, SIZE};
+use crate::support::site::{Ground, Image, SIZE, assert_holds};
 use crate::support::tools::run;
 use crate::support::wire::Wire;
 
@@ -97,6 +98,52 @@ fn who_may_rename_far_above_images_gets_no_set_of_one_in_the_place_of_another() 
             line.contains("image-exposed") && line.contains(vms.to_str().unwrap()) && names
         });
         assert!(told, "{said}");
+    }
+}
+
+/// Once the new file stands there, and before it is recorded.
+#[test]
+fn what_an_apply_puts_below_a_folder_of_others_is_taken_and_nothing_that_they_put_there() {
+    if !may_run("applies below folders of others") {
+        return;
+    }
+    for (dies, swaps) in [(false, false), (true, false), (false, true)] {
+        let what = format!("dies: {dies}, swaps: {swaps}");
+        let scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
+        let (folders, _) = two(&scene, 65_534);
+        let image = folders[0].join("disk.raw");
+        let gate = Gate::new();
+        let mut server = scene.site.serve_with(&[&gate.at("apply.revert.after")]);
+        let wire = Wire::new(&server);
+        let group = wire.define("app", &[&id(&scene, "app")]).unwrap();
+        let set = wire.take(&group, "before");
+        scene.site.wait_for_journals();
+        fs::write(&image, vec![7; SIZE]).unwrap();
+        let applied = wire.apply(&set).unwrap();
+        scene.is_at_the_gate(&wire, (&applied, &gate), &what);
+        let by_other = |from: &Path, to: &Path| scene.other(&[&"mv", &from, &to]);
+        if swaps {
+            swap(&by_other, &folders);
+        }
+        if dies {
+            server.kill();
+            server = scene.site.serve();
+        }
+        gate.open();
+        let wire = Wire::new(&server);
+        let job = end(&wire, &applied, &what);
+        assert_eq!(job.state, COMPLETED, "{what}: {job:?}");
+        scene.site.wait_for_journals();
+        if swaps {
+            let before = seen(&image);
+            let refused = wire.create(&group, "exchanged").unwrap();
+            assert_eq!(refused.value, 5, "{what}: {}", wire.why(&refused));
+            assert!(seen(&image) == before, "{what}");
+            swap(&by_other, &folders);
+        }
+        assert_holds(&image, &vec![3; SIZE], &what);
+        wire.take(&group, "after");
+        scene.site.wait_for_journals();
     }
 }
 

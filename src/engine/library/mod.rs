@@ -28,7 +28,7 @@ use crate::engine::{
 };
 use crate::held;
 use crate::id::VmId;
-use crate::inventory::{Disk, Machine, PowerState};
+use crate::inventory::{Disk, Image, Machine, PowerState};
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
 
@@ -233,14 +233,25 @@ impl Compute for Library {
     }
 
     fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
+        self.set_applied(id, tops, &BTreeMap::new())
+    }
+
+    fn set_applied(
+        &self,
+        id: VmId,
+        tops: &BTreeMap<String, Top>,
+        made: &BTreeMap<String, Image>,
+    ) -> Result<(), EngineError> {
         let unread = |e: io::Error| (kind(&e), e);
-        self.0
-            .record_tops(id, tops, |file| Tops::load(file).map_err(unread))
+        let load = |file: &Path| Tops::load(file).map_err(unread);
+        self.0.record_tops(id, (tops, made), load)
     }
 
     fn restore_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
-        self.0
-            .record_tops(id, tops, |file| match fs::symlink_metadata(file) {
+        self.0.record_tops(
+            id,
+            (tops, &BTreeMap::new()),
+            |file| match fs::symlink_metadata(file) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Tops::new(id, None)),
                 Err(e) => Err((kind(&e), e)),
                 Ok(_) if definition::is_damaged(file) || self.0.is_doubtful(id) => {
@@ -252,7 +263,8 @@ impl Compute for Library {
                     Ok(old)
                 }
                 Ok(_) => Err((EngineErrorKind::Failed, io::ErrorKind::AlreadyExists.into())),
-            })?;
+            },
+        )?;
         // With the file, what was recorded of images may be gone.
         self.0.record_images(id);
         Ok(())

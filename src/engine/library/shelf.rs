@@ -21,7 +21,7 @@ use crate::engine::qcow2::chain::Roots;
 use crate::engine::{Doubt, EngineError, EngineErrorKind, Judge, Machines, Top};
 use crate::held::{self, NotReplaced};
 use crate::id::VmId;
-use crate::inventory::Machine;
+use crate::inventory::{Image, Machine};
 use crate::text::catalog::engine as texts;
 
 use super::entry::{Entry, is_written, load};
@@ -431,7 +431,7 @@ impl Shelf {
         let record = |tops: &mut Tops| {
             // Of whom the file is stands in it from now on.
             tops.machine = Some(id);
-            tops.complete_images(&defined);
+            tops.complete_images(&defined, &self.directory);
             Ok(())
         };
         let turned = definition::in_turn(&folder, |e| e, load, record);
@@ -485,11 +485,11 @@ impl Shelf {
         self.name();
     }
 
-    /// Adds `tops` to what `old` finds in the file.
+    /// Adds `tops` to what `old` finds in the file; `made` are files of this program that were put in the place of images.
     pub(super) fn record_tops(
         &self,
         id: VmId,
-        tops: &BTreeMap<String, Top>,
+        (tops, made): (&BTreeMap<String, Top>, &BTreeMap<String, Image>),
         old: impl Fn(&Path) -> Result<Tops, (EngineErrorKind, io::Error)>,
     ) -> Result<(), EngineError> {
         let folder = self.directory.join(id.to_string());
@@ -520,7 +520,7 @@ impl Shelf {
             }
             // A file of ours may have taken the place of an image.
             if let Ok(defined) = Definition::load(&folder.join(DEFINITION), id) {
-                stored.renew_images(&defined, &before);
+                stored.renew_images(&defined, &before, made, &self.directory);
             }
             Ok(())
         };
@@ -601,7 +601,7 @@ mod tests {
             let tops = BTreeMap::from([("disk0".to_owned(), Top { file, format })]);
             let unread = |e: io::Error| (kind(&e), e);
             let load = |file: &Path| Tops::load(file).map_err(unread);
-            self.shelf.record_tops(id, &tops, load)
+            self.shelf.record_tops(id, (&tops, &BTreeMap::new()), load)
         }
     }
 

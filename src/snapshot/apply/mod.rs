@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Revert, Top};
+use crate::engine::{Prepared, Revert, Top};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Affected, JobKind, LeftOut, Position, Service, Snapshot};
+use crate::inventory::{Affected, Image, JobKind, LeftOut, Position, Service, Snapshot};
 use crate::job::NewJob;
 use crate::snapshot::accept::{self, about, plan_each};
 use crate::snapshot::apply::draft::Uses;
@@ -58,6 +58,9 @@ pub struct Intent {
     pub members: Vec<Member>,
 }
 
+/// The files that this program has made to take the place of images, by machine and disk, as they are recorded there.
+pub type Made = BTreeMap<VmId, BTreeMap<String, Image>>;
+
 /// One machine of an [`Intent`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -82,31 +85,52 @@ pub struct Member {
 /// A set being applied.
 pub(crate) struct Apply {
     intent: Intent,
-    /// What new files do not keep of the old ones beside their content, in words.
-    lost: Mutex<BTreeSet<String>>,
+    noted: Mutex<Noted>,
+}
+
+/// What was noted of new files when they were made.
+#[derive(Debug, Default)]
+struct Noted {
+    /// What they do not keep of the old ones beside their content, in words.
+    lost: BTreeSet<String>,
+    made: Made,
 }
 
 impl Apply {
     pub(crate) fn new(intent: Intent) -> Self {
-        let lost = Mutex::default();
-        Self { intent, lost }
+        let noted = Mutex::default();
+        Self { intent, noted }
     }
 
-    /// Notes what the new file of a disk does not keep.
-    fn note_lost(&self, machine: &str, disk: &str, lost: &[String]) {
-        if !lost.is_empty() {
-            let lost = lost.join(", ");
-            self.all_lost()
-                .insert(format!("machine {machine}, disk {disk}: {lost}"));
+    /// Notes what the new file of a disk does not keep, and which file it is.
+    fn note(&self, member: &Member, disk: &str, prepared: Prepared) {
+        let mut noted = self.noted();
+        if !prepared.lost.is_empty() {
+            let (machine, lost) = (&member.name, prepared.lost.join(", "));
+            let told = format!("machine {machine}, disk {disk}: {lost}");
+            noted.lost.insert(told);
+        }
+        if let Some(made) = prepared.made {
+            let own = noted.made.entry(member.machine).or_default();
+            own.insert(disk.to_owned(), made);
         }
     }
 
-    fn lost(&self) -> Vec<String> {
-        self.all_lost().iter().cloned().collect()
+    fn record(&self) -> Record {
+        let noted = self.noted();
+        Record::Applied {
+            lost: noted.lost.iter().cloned().collect(),
+            made: noted.made.clone(),
+        }
     }
 
-    fn all_lost(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The files of this machine that were made to take the place of its images.
+    fn made(&self, machine: VmId) -> BTreeMap<String, Image> {
+        self.noted().made.get(&machine).cloned().unwrap_or_default()
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -146,8 +170,10 @@ impl Kind for Apply {
     }
 
     fn replay(&mut self, record: Record) {
-        if let Record::Applied { lost } = record {
-            self.all_lost().extend(lost);
+        if let Record::Applied { lost, made } = record {
+            let mut noted = self.noted();
+            noted.lost.extend(lost);
+            noted.made.extend(made);
         }
     }
 
@@ -208,8 +234,9 @@ impl Kind for Apply {
         let set = state.sets.get(&self.intent.set);
         let snapshots = set.into_iter().flat_map(|set| &set.members).filter(applied);
         let mut status = told_with(status, LeftOut::of(snapshots));
-        let lost = self.lost();
-        if !lost.is_empty() {
+        let noted = self.noted();
+        if !noted.lost.is_empty() {
+            let lost: Vec<_> = noted.lost.iter().map(String::as_str).collect();
             let lost = lost.join("; ");
             status = texts::APPLIED_LOST
                 .with("status", status)
@@ -329,17 +356,29 @@ mod tests {
     fn what_new_files_do_not_keep_is_told_at_the_end_in_another_process_too() {
         let first = apply();
         let plain = status(&first);
-        first.note_lost("web", "disk0", &[]);
+        let member = Member {
+            machine: VmId::from_u128(3),
+            name: "web".into(),
+            definition: PathBuf::new(),
+            snapshot: SnapshotId::from_u128(4),
+            reverts: Vec::new(),
+            tops: BTreeMap::new(),
+            layers: Vec::new(),
+        };
+        let note = |lost: &[&str]| {
+            let lost = lost.iter().map(|it| (*it).to_owned()).collect();
+            first.note(&member, "disk0", Prepared { lost, made: None });
+        };
+        note(&[]);
         assert_eq!(status(&first), plain);
-        let lost = ["flag j (data journal)".to_owned(), "mode 4755".to_owned()];
+        let lost = ["flag j (data journal)", "mode 4755"];
         // A step that is done again.
-        first.note_lost("web", "disk0", &lost);
-        first.note_lost("web", "disk0", &lost);
+        note(&lost);
+        note(&lost);
         let told = status(&first);
         let wanted = "machine web, disk disk0: flag j (data journal), mode 4755";
         assert!(told.starts_with(&plain) && told.ends_with(wanted), "{told}");
-        let record = Record::Applied { lost: first.lost() };
-        let record = serde_json::to_string(&record).unwrap();
+        let record = serde_json::to_string(&first.record()).unwrap();
         let mut second = apply();
         second.replay(serde_json::from_str(&record).unwrap());
         assert_eq!(status(&second), told);

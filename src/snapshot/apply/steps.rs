@@ -6,7 +6,6 @@ use crate::engine::{EngineError, Revert, Storage};
 use crate::snapshot::apply::{Apply, Member, ended};
 use crate::snapshot::destroy::{self, Freed, Unreached};
 use crate::snapshot::files::InUse;
-use crate::snapshot::journal::Record;
 use crate::snapshot::kind::{Kind, Step, Work};
 use crate::snapshot::operation::Operation;
 use crate::text::catalog::snapshot as texts;
@@ -26,7 +25,7 @@ pub(crate) const TAKE: &[Step<Apply>] = &[
         name: "commit",
         percent: 70,
         doing: texts::APPLY_COMMITTING,
-        work: Work::Record(|apply| Record::Applied { lost: apply.lost() }),
+        work: Work::Record(Apply::record),
     },
 ];
 
@@ -121,10 +120,8 @@ fn driver<'a>(
 
 fn prepare(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError> {
     for revert in &member.reverts {
-        let lost = driver(operation, revert)?.prepare_revert(revert)?;
-        operation
-            .kind
-            .note_lost(&member.name, &revert.disk.id, &lost);
+        let prepared = driver(operation, revert)?.prepare_revert(revert)?;
+        operation.kind.note(member, &revert.disk.id, prepared);
     }
     hold_new(operation, member)
 }
@@ -189,7 +186,10 @@ fn switch(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineErr
     if machine.is_none() || is_over(operation) {
         return Ok(());
     }
-    operation.compute().set_tops(member.machine, &member.tops)
+    let made = operation.kind.made(member.machine);
+    operation
+        .compute()
+        .set_applied(member.machine, &member.tops, &made)
 }
 
 /// Removes the old tops that are ours, and what lay under them, if nothing needs it any more, as long as they are held:

@@ -17,7 +17,7 @@ use crate::engine::qcow2::chain::Roots;
 use crate::engine::{EngineError, EngineErrorKind, Stamp, image, merge};
 use crate::held::{self, Foreign, Identity};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Format, Machine, Seal};
+use crate::inventory::{Format, Image, Machine, Seal};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::{Layer, Member, Merge};
@@ -279,6 +279,11 @@ impl Survey {
         let seals = self.seals(file);
         let machine = self.core.deps.compute.machine(self.member.machine);
         let recorded = machine.as_deref().and_then(|m| m.image(file));
+        // The number of a file that is removed is given to a later one.
+        let later = |image: &Image| image.inode == found.inode && !image::is_it(image, &found);
+        if recorded.is_some_and(later) {
+            return Err(Foreign::Later(found.inode).into());
+        }
         let mut expected = seals.iter().map(|seal| seal.inode);
         let expected = expected.next().or(recorded.map(|image| image.inode));
         match expected {

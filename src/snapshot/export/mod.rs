@@ -312,7 +312,7 @@ async fn check(
     });
     checked.await.unwrap_or_else(|error| {
         if let Unanswered::Silent(file) = &error
-            && file.starts_with(&root.root)
+            && root.has(file)
         {
             return Err(ExportRefused::InvalidState(root.silent()));
         }

@@ -119,6 +119,11 @@ impl Directory {
         }
     }
 
+    /// Whether the file lies below its root, by a path without links.
+    pub(crate) fn has(&self, file: &Path) -> bool {
+        file.starts_with(self.real.as_ref().unwrap_or(&self.root))
+    }
+
     /// Opens it. A symbolic link in the way from the root may lead to what lies below the root, to nothing else.
     ///
     /// # Errors
@@ -301,6 +306,7 @@ mod tests {
         let roots = [root("/srv/a", "/srv/a"), root("/srv/b", "/mnt/b")];
         let good = Directory::of("/srv/b/c/", &roots).unwrap();
         assert_eq!(good.path(), Path::new("/srv/b/c"));
+        assert!(good.has(Path::new("/mnt/b/x")) && !good.has(Path::new("/srv/b/x")));
         assert_eq!((good.root, good.below), ("/srv/b".into(), "c".into()));
         assert_eq!(good.real, Some("/mnt/b".into()));
         assert!(Directory::of("/srv/a", &roots).is_ok(), "the root itself");
