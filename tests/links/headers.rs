@@ -7,7 +7,56 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
 use super::scene::{Scene, may_run};
-use crate::support::site::{Ground, Image};
+use crate::support::server::Server;
+use crate::support::site::{Ground, Image, SIZE};
+use crate::support::tools::run;
+use crate::support::wire::Wire;
+
+fn ended(mut server: Server) {
+    server.kill();
+}
+
+#[test]
+fn accepting_a_damaged_disk_seals_no_file_that_it_did_not_lie_on() {
+    if !may_run("headers that name files of others, and repairs") {
+        return;
+    }
+    let scene = Scene::new(Ground::Host, Image::Qcow2, &["--overlay-ok"]);
+    let first = scene.site.image("first", Image::Raw, 3);
+    let second = scene.image.with_file_name("second.qcow2");
+    fs::copy(&scene.image, &second).unwrap();
+    let files = [&first, &second].map(|file| file.to_str().unwrap());
+    let args = [&["--overlay-ok"], files.as_slice()].concat();
+    let both = scene.site.import("both", &args, vec![vec![3; SIZE]; 2]);
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let group = wire.define("both", &[&both.id]).unwrap();
+    let set = wire.take(&group, "with both");
+    scene.site.wait_for_journals();
+    ended(server);
+    // Its operator takes the second disk out.
+    let definition = scene.site.data.join("machines").join(&both.id);
+    let definition = definition.join("vm.toml");
+    let defined = fs::read_to_string(&definition).unwrap();
+    let (without, rest) = defined.rsplit_once("[[disk]]").unwrap();
+    let other = rest.find("[qemu]").map_or("", |at| &rest[at..]);
+    fs::write(&definition, format!("{without}{other}")).unwrap();
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    wire.take(&group, "with one");
+    scene.site.wait_for_journals();
+    let victim = scene.victim.to_str().unwrap();
+    let rebase = ["rebase", "-u", "-b", victim, "-F", "raw", files[1]];
+    run("qemu-img", &rebase);
+    let said = scene.doctor(&["--fix", "--yes", "--accept-damaged"]);
+    let record = scene.site.data.join("sets").join(&set).join("set.json");
+    let record = fs::read_to_string(record).unwrap();
+    assert!(!record.contains(victim), "{said}");
+    assert!(said.contains(victim), "{said}");
+    let shown: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let disks = &shown["set"]["members"][0]["disks"];
+    assert!(disks[1]["damage"].is_object(), "{record}");
+}
 
 /// An access list for user 65534 beside the owner, the group and the rest, as the kernel keeps it.
 fn list() -> Vec<u8> {
