@@ -14,13 +14,13 @@ use crate::engine::failure::At;
 use crate::engine::graph::{self, Graph, Node, is_clone, is_file, is_ours};
 use crate::engine::merge::Inodes;
 use crate::engine::qcow2::chain::Roots;
-use crate::engine::{EngineError, EngineErrorKind, Stamp, image, merge};
+use crate::engine::{EngineError, EngineErrorKind, image, merge};
 use crate::held::{self, Foreign, Identity};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Format, Machine, Seal};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
-use crate::snapshot::destroy::{Layer, Member, Merge};
+use crate::snapshot::destroy::{Ended, Layer, Member, Merge};
 use crate::snapshot::forgotten;
 use crate::snapshot::known::Known;
 use crate::text::Text;
@@ -220,8 +220,8 @@ impl Survey {
 
     /// Notes what these merges have written, finished or not: the lower files, and the headers of what lies
     /// on them once it was named anew.
-    pub(super) fn touch(&mut self, merges: &[(Merge, Option<Stamp>)]) {
-        let own = |(m, _): &&(Merge, Option<Stamp>)| m.machine == self.member.machine;
+    pub(super) fn touch(&mut self, merges: &[(Merge, Option<Ended>)]) {
+        let own = |(m, _): &&(Merge, Option<Ended>)| m.machine == self.member.machine;
         let mut touched = BTreeSet::new();
         for (merge, merged) in merges.iter().filter(own) {
             touched.insert(damage::place(&merge.parent));

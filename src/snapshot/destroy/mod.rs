@@ -62,12 +62,20 @@ pub struct DestroyRequest {
 /// A set being destroyed.
 pub(crate) struct Destroy {
     intent: Intent,
-    /// Merges that the journal tells of; the child as it was when the lower file had its content.
-    merges: Mutex<Vec<(Merge, Option<Stamp>)>>,
+    /// Merges that the journal tells of; both files as they were when the lower one had the content.
+    merges: Mutex<Vec<(Merge, Option<Ended>)>>,
     /// Why layers were kept.
     kept: Mutex<Vec<Text>>,
     /// How far the merges are.
     meter: Meter,
+}
+
+/// The files of a merge as they were when the lower one had the content.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    child: Stamp,
+    /// `None` from an older version.
+    parent: Option<Stamp>,
 }
 
 impl Destroy {
@@ -84,17 +92,24 @@ impl Destroy {
     fn take_up(&self, record: Record) {
         match record {
             Record::Merge { merge } => self.merges().push((merge, None)),
-            Record::Merged { child, seen } => {
+            Record::Merged {
+                child,
+                seen,
+                parent,
+            } => {
                 let mut merges = self.merges();
                 for (_, merged) in merges.iter_mut().filter(|(m, _)| m.child == child) {
-                    *merged = Some(seen);
+                    *merged = Some(Ended {
+                        child: seen,
+                        parent,
+                    });
                 }
             }
             _ => {}
         }
     }
 
-    fn merges(&self) -> MutexGuard<'_, Vec<(Merge, Option<Stamp>)>> {
+    fn merges(&self) -> MutexGuard<'_, Vec<(Merge, Option<Ended>)>> {
         self.merges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
