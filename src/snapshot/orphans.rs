@@ -6,10 +6,11 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::engine::definition;
 use crate::engine::failure::At;
-use crate::engine::graph::{self, Graph};
+use crate::engine::graph::{self, Whose};
 use crate::engine::place::FOLDER;
 use crate::held::{self, Folder, Kind};
 use crate::snapshot::core::Core;
@@ -94,7 +95,7 @@ pub(crate) fn beside(image: &Path) -> BTreeSet<PathBuf> {
 /// What machines and sets name and is not there.
 pub(crate) fn missing(core: &Core) -> BTreeSet<PathBuf> {
     let tops = definition::recorded_tops(&core.deps.data_dir).into_iter();
-    let mut named: BTreeSet<_> = tops.map(|top| top.file).collect();
+    let mut named: BTreeSet<_> = tops.map(|(_, _, top)| top.file).collect();
     // The simulation has no files.
     let machines = core.deps.compute.machines();
     for machine in machines.values().filter(|m| m.definition.is_file()) {
@@ -122,13 +123,18 @@ pub(crate) fn moved_from(data_dir: &Path, missing: &Path) -> Option<PathBuf> {
 
 /// Adds what machines and sets name, and what lies under that.
 fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-    let tops = definition::recorded_tops(&core.deps.data_dir).into_iter();
-    let mut known: Vec<_> = tops.map(|top| (top.file, top.format, None)).collect();
     let compute = &core.deps.compute;
-    for machine in compute.machines().values() {
-        let disks = machine.disks.iter();
-        let below = |disk: &str| compute.below(machine.id, disk);
-        known.extend(disks.map(|disk| (disk.file.clone(), disk.format, below(&disk.id))));
+    let machines = compute.machines();
+    let mut known = Vec::new();
+    for machine in machines.values() {
+        known.extend(machine.disks.iter().map(|disk| {
+            let below = compute.below(machine.id, &disk.id);
+            let top = (disk.file.clone(), disk.format);
+            (machine.id, disk.id.clone(), top, below, Vec::new())
+        }));
+    }
+    for (id, disk, top) in definition::recorded_tops(&core.deps.data_dir) {
+        known.push((id, disk, (top.file, top.format), None, Vec::new()));
     }
     let sets = Known::of(core);
     for set in sets.sets() {
@@ -136,24 +142,35 @@ fn with_known(core: &Core, mut named: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
         named.extend([record.with_extension("json.new"), record]);
         for member in &set.members {
             named.insert(member.definition.clone());
-            let disks = member.disks.iter();
-            known.extend(disks.map(|disk| (disk.file.clone(), disk.format, disk.known_below())));
+            known.extend(member.disks.iter().map(|disk| {
+                let (below, sealed) = (disk.known_below(), disk.sealed.clone());
+                let top = (disk.file.clone(), disk.format);
+                (member.machine, disk.id.clone(), top, below, sealed)
+            }));
         }
     }
     named.extend(sets.unreadable.into_iter().map(|(file, _)| file));
     let left = core.deps.store.state().leftovers.clone();
     let left = left.values().filter(|l| damage::is_left(l));
     named.extend(left.map(|l| l.file.clone()));
-    for (file, format, below) in known {
+    for (id, disk, (file, format), below, sealed) in known {
+        let whose = Whose {
+            machine: machines.get(&id).map(Arc::as_ref),
+            disk: &disk,
+            sealed: &sealed,
+        };
         // A layer that no snapshot names any more lies under one that is named.
-        match Graph::read(
-            &At::new("of any kind", "of any kind"),
-            [(file.clone(), format)],
-            [],
-        ) {
-            Ok(graph) => named.extend(graph.files().map(Path::to_owned)),
-            Err(_) => named.extend(below.into_iter().flatten()),
-        }
+        let chain = graph::chain_of(&At::new("of any kind", &disk), whose, &file, format);
+        let is_whole = chain.is_whole();
+        let layers = chain.layers.into_iter().map(|layer| layer.file);
+        // What lies under the active file of a machine that cannot be read is told by names of ours alone.
+        let is_told = |file: &PathBuf| {
+            whose.machine.is_some()
+                || !sealed.is_empty()
+                || graph::is_made_for(&core.sets(), id, file)
+        };
+        named.extend(layers.take_while(is_told));
+        named.extend(below.filter(|_| !is_whole).into_iter().flatten());
         named.insert(file);
     }
     named

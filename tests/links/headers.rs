@@ -3,17 +3,129 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
-use super::scene::{Scene, may_run};
-use crate::support::server::Server;
-use crate::support::site::{Ground, Image, SIZE};
+use super::scene::{COMPLETED, Scene, end, may_run};
+use crate::support::gate::Gate;
+use crate::support::server::{Server, run_in, text};
+use crate::support::site::{Ground, Image, Machine, SIZE, assert_holds};
 use crate::support::tools::run;
-use crate::support::wire::Wire;
+use crate::support::wire::{STARTED, Wire};
+
+/// The machine `db` of root beside that of the second user, with its base.
+fn neighbour(scene: &Scene, more: &[&str]) -> (Machine, PathBuf) {
+    let base = scene.site.image("db", Image::Raw, 5);
+    let args = [more, &[base.to_str().unwrap()]].concat();
+    let db = scene.site.import("db", &args, vec![vec![5; SIZE]]);
+    (db, base)
+}
+
+/// The second user names `file` in the header of his image.
+fn name(scene: &Scene, file: &Path, format: &str) {
+    let rebase: [&dyn AsRef<std::ffi::OsStr>; 8] = [
+        &"qemu-img",
+        &"rebase",
+        &"-u",
+        &"-b",
+        &file,
+        &"-F",
+        &format,
+        &scene.image,
+    ];
+    scene.other(&rebase);
+}
 
 fn ended(mut server: Server) {
     server.kill();
+}
+
+#[test]
+fn the_active_file_of_a_machine_that_cannot_be_read_goes_with_no_set_of_another() {
+    if !may_run("headers that name active files of others") {
+        return;
+    }
+    let scene = Scene::new(Ground::Host, Image::Qcow2, &["--overlay-ok"]);
+    let (mut db, _) = neighbour(&scene, &["--overlay-ok"]);
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    wire.take(&wire.define("db", &[&db.id]).unwrap(), "of db");
+    let set = wire.take(&scene.group(&wire), "of web");
+    scene.site.wait_for_journals();
+    let top = scene.site.top(&db, 0);
+    db.write(&top, 0, 8192, 8192, 7);
+    ended(server);
+    let definition = scene.site.data.join("machines").join(&db.id);
+    let definition = definition.join("vm.toml");
+    let defined = fs::read_to_string(&definition).unwrap();
+    fs::write(&definition, format!("{defined}oops\n")).unwrap();
+    let honest = fs::read(&scene.image).unwrap();
+    name(&scene, &top, "qcow2");
+    let gate = Gate::new();
+    let server = scene.site.serve_with(&[&gate.at("destroy.clean.before")]);
+    let wire = Wire::new(&server);
+    let gone = wire.destroy(&set).unwrap();
+    scene.is_at_the_gate(&wire, (&gone, &gate), "destroyed");
+    fs::write(&scene.image, &honest).unwrap();
+    gate.open();
+    let job = end(&wire, &gone, "destroyed");
+    assert_eq!(job.state, COMPLETED, "{job:?}");
+    assert!(top.exists(), "{job:?}");
+    assert_holds(&top, &db.content[0], "destroyed");
+}
+
+#[test]
+fn what_a_header_named_once_holds_up_no_merge_when_the_image_is_away() {
+    if !may_run("headers that name files of others, seen by starts") {
+        return;
+    }
+    let scene = Scene::new(Ground::Host, Image::Qcow2, &["--overlay-ok"]);
+    let (mut db, base) = neighbour(&scene, &["--overlay-ok"]);
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let set = wire.take(&wire.define("db", &[&db.id]).unwrap(), "of db");
+    scene.site.wait_for_journals();
+    db.write(&scene.site.top(&db, 0), 0, 8192, 8192, 7);
+    ended(server);
+    name(&scene, &base, "raw");
+    ended(scene.site.serve()); // has seen the header
+    let tops = scene.site.data.join("machines").join(&scene.machine.id);
+    let tops = fs::read_to_string(tops.join("tops.json")).unwrap();
+    assert!(!tops.contains(base.to_str().unwrap()), "{tops}");
+    fs::rename(&scene.image, scene.image.with_extension("away")).unwrap();
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let job = end(&wire, &wire.destroy(&set).unwrap(), "merged");
+    assert_eq!(job.state, COMPLETED, "{job:?}");
+    scene.site.wait_for_journals();
+    assert_eq!(scene.site.top(&db, 0), base, "{job:?}");
+    assert_holds(&base, &db.content[0], "merged");
+}
+
+#[test]
+fn a_header_of_others_holds_up_no_apply_and_no_import() {
+    if !may_run("headers that name files of others, and applies") {
+        return;
+    }
+    let scene = Scene::new(Ground::Xfs, Image::Qcow2, &[]);
+    let (db, base) = neighbour(&scene, &[]);
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    let set = wire.take(&wire.define("db", &[&db.id]).unwrap(), "of db");
+    scene.site.wait_for_journals();
+    name(&scene, &base, "raw");
+    let applied = wire.apply(&set).unwrap();
+    assert_eq!(applied.value, STARTED, "{}", wire.why(&applied));
+    let job = end(&wire, &applied, "applied");
+    assert_eq!(job.state, COMPLETED, "{job:?}");
+    scene.site.wait_for_journals();
+    assert_holds(&base, &db.content[0], "applied");
+    let new = scene.site.image("new", Image::Raw, 3);
+    name(&scene, &new, "raw");
+    let import = ["vm", "import", "new", new.to_str().unwrap()];
+    let out = run_in(&scene.site.data, &import, "");
+    assert!(out.status.success(), "{}", text(&out.stderr));
 }
 
 #[test]
