@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::document;
 use crate::engine::failure::At;
-use crate::engine::links::BY_NAME;
 use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Layer};
 use crate::engine::{Top, image, revert};
@@ -371,14 +370,17 @@ impl SeenTop {
 
 /// The active files that `tops.json` of any machine names, also where its definition cannot be read or has the disk
 /// no more.
-pub(crate) fn recorded_tops(data_dir: &Path) -> Vec<Top> {
+pub(crate) fn recorded_tops(data_dir: &Path) -> Vec<(VmId, String, Top)> {
     let folders = fs::read_dir(data_dir.join(MACHINES)).into_iter().flatten();
-    let folders = folders.flatten().filter(|f| f.file_name() != BY_NAME);
-    let files = folders.map(|folder| folder.path().join(TOPS));
-    let stored = files.filter_map(|file| Tops::load(&file).ok());
-    stored
-        .flat_map(|stored| stored.tops.into_values())
-        .collect()
+    let ids = folders.flatten().filter_map(|folder| {
+        let id = folder.file_name().to_str()?.parse::<VmId>().ok()?;
+        Some((id, Tops::load(&folder.path().join(TOPS)).ok()?))
+    });
+    let tops = ids.flat_map(|(id, stored)| {
+        let tops = stored.tops.into_iter();
+        tops.map(move |(disk, top)| (id, disk, top))
+    });
+    tops.collect()
 }
 
 /// What is recorded of images, and of what lies under them, by the machines in this folder.

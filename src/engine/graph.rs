@@ -1,8 +1,13 @@
 //! Which disk file lies on which: read from the headers, starting at the files that machines and snapshots
 //! name. Nothing of it is stored, so a merge that waits is found again by looking.
+//!
+//! Whoever owns an image writes into its header what he likes. Of files of others a header is believed in a chain that
+//! is what was imported or captured ([`chain_of`]); else they count as lying on what is recorded of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -10,17 +15,116 @@ use crate::engine::definition::Definition;
 use crate::engine::failure::At;
 use crate::engine::place;
 use crate::engine::qcow2::backing::{self, Doubt};
-use crate::engine::qcow2::chain;
+use crate::engine::qcow2::chain::{self, Layer};
 use crate::engine::qcow2::header::Header;
-use crate::engine::{EngineError, EngineErrorKind, reflink, sim};
-use crate::held::{self, Identity, Ours, Way};
-use crate::inventory::{Format, Machine, SnapshotDisk};
+use crate::engine::{EngineError, EngineErrorKind, image, reflink, sim};
+use crate::held::{self, Foreign, Identity, Ours, Way};
+use crate::id::VmId;
+use crate::inventory::{Format, Image, Machine, Sealed, SnapshotDisk};
 
 /// Device and inode: what makes two names the same file.
 type Key = (u64, u64);
 
 /// A file of a chain, and the one under it that its header names.
 type Looked = (Node, Option<(PathBuf, Format)>);
+
+/// Of whom a file is, and so what is recorded of what lies under it.
+#[derive(Debug, Clone, Copy)]
+pub struct Whose<'a> {
+    /// The machine, unless it is gone or cannot be read.
+    pub machine: Option<&'a Machine>,
+    /// The disk.
+    pub disk: &'a str,
+    /// As what the files of a snapshot were frozen; empty of an active file.
+    pub sealed: &'a [Sealed],
+}
+
+/// A chain from above, as far as it is known.
+#[derive(Debug)]
+pub struct Chain {
+    /// The files.
+    pub layers: Vec<Layer>,
+    /// The file of which it is not known what lies under it.
+    pub unreadable: Option<PathBuf>,
+    /// What lies under the last of the files is not what was imported or captured: a header is not believed.
+    pub refused: Option<EngineError>,
+}
+
+impl Chain {
+    /// Whether all of it is known.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.unreadable.is_none() && self.refused.is_none()
+    }
+}
+
+/// What lies under a file, by headers of files that are what was imported or captured.
+#[must_use]
+pub fn chain_of(at: &At, whose: Whose<'_>, file: &Path, format: Format) -> Chain {
+    let (mut layers, mut unreadable) = chain::readable(file, format);
+    let judged = whose.judge(at, &layers, unreadable.as_deref());
+    let refused = judged.err().map(|(count, error)| {
+        layers.truncate(count);
+        unreadable = None;
+        error
+    });
+    Chain {
+        layers,
+        unreadable,
+        refused,
+    }
+}
+
+impl Whose<'_> {
+    /// How many files are what is recorded, and why the next is not.
+    fn judge(
+        &self,
+        at: &At,
+        layers: &[Layer],
+        unreadable: Option<&Path>,
+    ) -> Result<(), (usize, EngineError)> {
+        if let Some(machine) = self.machine {
+            image::fits(at, machine, self.disk, layers)?;
+        }
+        let refuse = |n, file: &Path| Err((n, image::swapped(at, file, &Foreign::Unrecorded)));
+        let is_kept = |layer: &Layer| {
+            let is_it = |s: &Sealed| s.file == layer.real && s.seal.inode == layer.id.1;
+            self.sealed.iter().any(is_it) || self.is_recorded(&layer.real)
+        };
+        if !self.sealed.is_empty()
+            && let Some(n) = layers.iter().position(|layer| !is_kept(layer))
+        {
+            return refuse(n, layers.get(n).map_or(Path::new("?"), |it| &it.file));
+        }
+        let knows_all = !self.sealed.is_empty() || self.image().is_some();
+        match unreadable.filter(|_| knows_all && !layers.is_empty()) {
+            Some(file) if !self.is_recorded(file) => {
+                let is_sealed = self.sealed.iter().any(|s| s.file == file);
+                if is_sealed {
+                    return Ok(());
+                }
+                refuse(layers.len(), file)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is recorded of the image of the disk with all that lies under it.
+    fn image(&self) -> Option<&Image> {
+        let image = self.machine?.images.get(self.disk);
+        image.filter(|image| image.below.is_some())
+    }
+
+    /// Whether the file has a name that is recorded, or one that the server gives to files of the machine.
+    fn is_recorded(&self, file: &Path) -> bool {
+        let mut images = self.image().into_iter().flat_map(Image::chain);
+        let made = self.machine.and_then(|machine| {
+            let data_dir = machine.directory.ancestors().nth(2)?;
+            Some(is_made_for(&data_dir.join(held::SETS), machine.id, file))
+        });
+        made == Some(true) || images.any(|image| image.file == file || image.named == file)
+    }
+}
 
 /// Every file that is reachable from the named ones.
 #[derive(Debug, Clone, Default)]
@@ -193,10 +297,56 @@ impl Graph {
         Ok(())
     }
 
+    /// Adds the chain under a file of somebody, as far as headers of it are believed. Where they are not, or it cannot be
+    /// read, the file stands on all that it is `known` to have lain on.
+    ///
+    /// # Errors
+    /// As [`Graph::follow_known`].
+    pub fn lay(
+        &mut self,
+        at: &At,
+        whose: Whose<'_>,
+        (file, format): (&Path, Format),
+        known: impl FnOnce() -> Option<Vec<PathBuf>>,
+    ) -> Result<(), EngineError> {
+        let chain = chain_of(at, whose, file, format);
+        if let Some(error) = chain.refused {
+            tracing::debug!(%error, "Counts as lying on what is recorded of it");
+            let known = known().ok_or(error)?;
+            self.refused(file, format, &known);
+            return Ok(());
+        }
+        if chain.unreadable.is_some() {
+            return self.follow_known(at, file, format, known);
+        }
+        let below = chain.layers.iter().skip(1).map(Some).chain([None]);
+        for (layer, below) in chain.layers.iter().zip(below) {
+            let is_read = layer.format != Format::Raw;
+            self.names.entry(layer.file.clone()).or_insert(layer.id);
+            let known = self.nodes.get(&layer.id);
+            if known.is_some_and(|node| node.is_read || !is_read) {
+                continue;
+            }
+            let perhaps = known.map(|node| node.perhaps.clone());
+            let node = Node {
+                file: layer.file.clone(),
+                format: layer.format,
+                mode: Identity::of(&layer.open).map_or(0, |it| it.mode),
+                is_read,
+                below: below.map(|below| below.id),
+                perhaps: perhaps.unwrap_or_default(),
+            };
+            self.nodes.insert(layer.id, node);
+        }
+        Ok(())
+    }
+
     /// Adds a file that counts as none that is there, whatever its name leads to, and stands on all that it is known to
     /// have lain on.
     pub fn refused(&mut self, file: &Path, format: Format, known: &[PathBuf]) {
-        self.stand(file, format, known, None);
+        // Whoever may exchange files there puts no link to another file in their place.
+        let known = known.iter().filter(|file| is_straight(file));
+        self.stand(file, format, &known.cloned().collect::<Vec<_>>(), None);
     }
 
     fn stand(&mut self, file: &Path, format: Format, known: &[PathBuf], found: Option<Key>) {
@@ -290,6 +440,24 @@ impl Graph {
     /// Every file that is reachable.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.nodes.values().map(|n| n.file.as_path())
+    }
+}
+
+/// Whether no link is on the way to what stands there.
+#[must_use]
+pub fn is_straight(file: &Path) -> bool {
+    held::canonicalize(file).is_ok_and(|real| real == file)
+}
+
+/// Whether the file has a name that the server gives to what it makes for this machine.
+#[must_use]
+pub fn is_made_for(sets: &Path, machine: VmId, file: &Path) -> bool {
+    let id = machine.to_string();
+    let has_id =
+        |name: Option<&OsStr>| name.is_some_and(|n| n.as_bytes().starts_with(id.as_bytes()));
+    match reflink::is_clone(file) {
+        true => has_id(file.file_name()),
+        false => file.starts_with(sets) && has_id(file.parent().and_then(Path::file_name)),
     }
 }
 

@@ -6,10 +6,8 @@
 //! owner is taken and told, for so operators restore images.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::engine::definition;
@@ -254,18 +252,8 @@ fn require_ours(real: &Path, found: &Identity, place: Option<&Place>) -> io::Res
 }
 
 fn has_made_name(machine: &Machine, real: &Path) -> bool {
-    let id = machine.id.to_string();
     let data_dir = machine.directory.ancestors().nth(2);
-    let sets = data_dir.map(|data_dir| data_dir.join(held::SETS));
-    let has_id =
-        |name: Option<&OsStr>| name.is_some_and(|n| n.as_bytes().starts_with(id.as_bytes()));
-    match reflink::is_clone(real) {
-        true => has_id(real.file_name()),
-        false => {
-            sets.is_some_and(|sets| real.starts_with(sets))
-                && has_id(real.parent().and_then(Path::file_name))
-        }
-    }
+    data_dir.is_some_and(|it| graph::is_made_for(&it.join(held::SETS), machine.id, real))
 }
 
 /// Whether the file is the recorded one, by its number and what tells it from a later one with that number.
@@ -361,7 +349,8 @@ pub(crate) fn require_taken(
     Ok(())
 }
 
-fn swapped(at: &At, file: &Path, cause: &impl ToString) -> EngineError {
+/// That what stands there is not what is recorded.
+pub(crate) fn swapped(at: &At, file: &Path, cause: &impl ToString) -> EngineError {
     let text = at.text(texts::IMAGE_SWAPPED, file);
     EngineError {
         kind: EngineErrorKind::Unsupported,
@@ -406,6 +395,25 @@ pub(crate) fn check(
 ) -> Result<(), EngineError> {
     let (mut judge, mut layers) = (Judge::new(machine, &disk.id, true), layers.iter());
     layers.try_for_each(|layer| judge.admit(at, &layer.file, &layer.real, &layer.open))
+}
+
+/// Whether a chain is what was imported or captured of the disk, for whoever asks only what lies on what: what nothing is
+/// recorded of is taken.
+///
+/// # Errors
+/// How many files from above are, and as [`open`].
+pub(crate) fn fits(
+    at: &At,
+    machine: &Machine,
+    disk: &str,
+    layers: &[Layer],
+) -> Result<(), (usize, EngineError)> {
+    let mut judge = Judge::new(machine, disk, false);
+    let mut layers = layers.iter().enumerate();
+    layers.try_for_each(|(n, layer)| {
+        let judged = judge.look(at, &layer.file, &layer.real, &layer.open);
+        judged.map(drop).map_err(|error| (n, error))
+    })
 }
 
 /// Looks at the files of one chain, from above.

@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, SeenTop, TOPS, Tops};
 use crate::engine::failure::At;
+use crate::engine::graph::{self, Whose};
 use crate::engine::image::Seen;
 use crate::engine::library::{self, directory_failed, machines_directory};
 use crate::engine::qcow2::chain::{self, Layer, Roots};
@@ -289,10 +290,16 @@ impl Used {
         for machine in machines.values() {
             for disk in &machine.disks {
                 let at = At::disk(machine, disk);
+                let whose = Whose {
+                    machine: Some(machine),
+                    disk: &disk.id,
+                    sealed: &[],
+                };
+                let chain = graph::chain_of(&at, whose, &disk.file, disk.format);
+                used.note(&machine.name, &chain.layers);
                 // A chain that cannot be read now still has its active file.
-                match chain::open(&at, &disk.file, disk.format, &Roots::default()) {
-                    Ok(layers) => used.note(&machine.name, &layers),
-                    Err(_) => used.note_file(&machine.name, &disk.file),
+                if chain.layers.is_empty() && chain.refused.is_none() {
+                    used.note_file(&machine.name, &disk.file);
                 }
             }
         }

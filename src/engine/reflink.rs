@@ -186,7 +186,9 @@ impl Storage for Reflink {
                 target.write_all_at(&area, 0).map_err(io)?;
             }
         }
-        held::set_mode(&target, 0o444).map_err(io)?;
+        // Nobody reads it who could not read the image.
+        let mode = held::Identity::of(&source).map_err(io)?.mode;
+        held::set_mode(&target, mode & 0o444 | 0o400).map_err(io)?;
         // A writer that came while we cloned shows here at the latest.
         stage::source(plan)?;
         stage::commit(plan)

@@ -8,7 +8,9 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, StatxFlags, mkdirat, statx};
+use rustix::fs::{AtFlags, Mode, StatxFlags, fchmod, fchown, fremovexattr, mkdirat, statx};
+use rustix::io::Errno;
+use rustix::process::getegid;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -85,6 +87,7 @@ impl Folder {
         if self.identity()?.is_private() {
             mkdirat(self, name, Mode::from_raw_mode(mode))?;
             let made = self.made(name)?;
+            self.settle(&made, mode)?;
             made.require_private()?;
             return Ok(made);
         }
@@ -100,6 +103,27 @@ impl Folder {
         let _taken_away = self.remove_folder(&aside);
         let path = self.path().join(name);
         made.map(|made| made.at_path(path))
+    }
+
+    /// Takes from a folder that was made here what it has of the one above: a group (by its setgid bit) and access lists,
+    /// which whoever owns that has chosen.
+    fn settle(&self, made: &Self, mode: u32) -> io::Result<()> {
+        let (found, own) = (made.identity()?, getegid());
+        let group = self.heir()?.map_or(own, |(_, group)| group);
+        // Where the file system gives a group of its own choice that one may do nothing.
+        let mode = match found.group == group.as_raw() || fchown(made, None, Some(group)).is_ok() {
+            true => mode & 0o777,
+            false => mode & 0o707,
+        };
+        for list in ["system.posix_acl_default", "system.posix_acl_access"] {
+            match fremovexattr(made, list) {
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // What the process masks out stays out.
+        let mode = Mode::from_raw_mode(found.mode & mode);
+        Ok(fchmod(made, mode)?)
     }
 
     /// Makes an empty folder in which nobody but root and this process can do anything, under a name that nobody can

@@ -365,7 +365,7 @@ impl Plan {
 fn actives(data_dir: &Path) -> BTreeMap<VmId, SetId> {
     let sets = data_dir.join(SETS);
     let tops = definition::recorded_tops(data_dir).into_iter();
-    let made = tops.filter_map(|top| {
+    let made = tops.filter_map(|(_, _, top)| {
         let below = top.file.strip_prefix(&sets).ok()?;
         let mut names = below.iter().map(|name| name.to_str().unwrap_or_default());
         let (set, machine) = (names.next()?, names.next()?);

@@ -23,7 +23,7 @@ use crate::engine::image;
 use crate::engine::merge;
 use crate::engine::place::Place;
 use crate::engine::qcow2::chain::Roots;
-use crate::engine::{EngineError, Machines};
+use crate::engine::{EngineError, EngineErrorKind, Machines};
 use crate::held;
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{
@@ -618,6 +618,18 @@ impl Coordinator {
         let (none, files) = (BTreeSet::new(), wanted.files.clone());
         let sealed = accept::answered(move || {
             let sealed = seal(&at, machine.as_deref(), (&disk, None), &none)?;
+            // What was told to whoever accepts is what was sealed; a header may name another file now.
+            let is_known = |new: &Sealed| {
+                let mut old = disk.sealed.iter();
+                old.any(|old| old.file == new.file) || files.contains(&new.file)
+            };
+            if let Some(new) = sealed.iter().find(|new| !is_known(new)) {
+                let text = texts::ACCEPT_UNTOLD.with("file", shown(&new.file));
+                return Err(EngineError {
+                    kind: EngineErrorKind::Unsupported,
+                    text: text.with("disk", &disk.id),
+                });
+            }
             let files: Vec<_> = files.iter().map(|f| shown(f)).collect();
             Ok((sealed, files.join(", ")))
         });

@@ -84,6 +84,9 @@ pub enum Record {
         child: PathBuf,
         /// As it was when it was merged.
         seen: Stamp,
+        /// The lower file as it was then; none from an older version.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<Stamp>,
     },
     /// It will be undone.
     Abort {

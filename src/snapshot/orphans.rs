@@ -3,6 +3,7 @@
 //! They are listed and never removed: a file of a lost journal may be the only copy of something.
 //! Folders that are empty are removed.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Bound;
@@ -11,12 +12,13 @@ use std::sync::Arc;
 
 use crate::engine::EngineErrorKind;
 use crate::engine::definition;
-use crate::engine::failure;
-use crate::engine::graph;
+use crate::engine::failure::{self, At};
+use crate::engine::graph::{self, Whose};
 use crate::engine::place::FOLDER;
 use crate::engine::qcow2::chain;
 use crate::held::{self, Folder, Kind};
 use crate::id::VmId;
+use crate::inventory::{Format, Sealed};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::forgotten;
@@ -111,7 +113,7 @@ pub(crate) fn beside(image: &Path) -> BTreeSet<PathBuf> {
 /// What machines and sets name and is not there.
 pub(crate) fn missing(core: &Core) -> BTreeSet<PathBuf> {
     let tops = definition::recorded_tops(&core.deps.data_dir).into_iter();
-    let mut named: BTreeSet<_> = tops.map(|top| top.file).collect();
+    let mut named: BTreeSet<_> = tops.map(|(_, _, top)| top.file).collect();
     // The simulation has no files.
     let machines = core.deps.compute.machines();
     for machine in machines.values().filter(|m| m.definition.is_file()) {
@@ -144,22 +146,52 @@ struct Known {
     unsure: BTreeSet<VmId>,
 }
 
+/// A file that is named, and by whom.
+struct Named {
+    machine: VmId,
+    disk: String,
+    format: Format,
+    /// What it is known to lie on.
+    below: Option<Vec<PathBuf>>,
+    sealed: Vec<Sealed>,
+}
+
+impl Named {
+    const fn active(
+        machine: VmId,
+        disk: String,
+        format: Format,
+        below: Option<Vec<PathBuf>>,
+    ) -> Self {
+        Self {
+            machine,
+            disk,
+            format,
+            below,
+            sealed: Vec::new(),
+        }
+    }
+}
+
 impl Known {
     /// As it is now, and these.
     fn with(core: &Core, mut files: BTreeSet<PathBuf>) -> Self {
-        let mut known = BTreeMap::new();
-        let mut add = |file: PathBuf, format, below: Option<Vec<PathBuf>>| {
-            let (_, recorded) = known.entry(file).or_insert((format, None));
-            *recorded = below.or(recorded.take());
-        };
-        for top in definition::recorded_tops(&core.deps.data_dir) {
-            add(top.file, top.format, None);
-        }
         let compute = &core.deps.compute;
-        for machine in compute.machines().values() {
+        let machines = compute.machines();
+        let mut known = BTreeMap::<PathBuf, Named>::new();
+        let mut add = |file: PathBuf, new: Named| match known.entry(file) {
+            Entry::Vacant(free) => drop(free.insert(new)),
+            Entry::Occupied(mut old) if new.below.is_some() => drop(old.insert(new)),
+            Entry::Occupied(_) => {}
+        };
+        for (machine, disk, top) in definition::recorded_tops(&core.deps.data_dir) {
+            add(top.file, Named::active(machine, disk, top.format, None));
+        }
+        for machine in machines.values() {
             for disk in &machine.disks {
                 let below = compute.below(machine.id, &disk.id);
-                add(disk.file.clone(), disk.format, below);
+                let named = Named::active(machine.id, disk.id.clone(), disk.format, below);
+                add(disk.file.clone(), named);
             }
         }
         let sets = known::Known::of(core);
@@ -169,7 +201,11 @@ impl Known {
             for member in &set.members {
                 files.insert(member.definition.clone());
                 for disk in &member.disks {
-                    add(disk.file.clone(), disk.format, disk.known_below());
+                    let below = disk.known_below();
+                    let id = disk.id.clone();
+                    let named = Named::active(member.machine, id, disk.format, below);
+                    let sealed = disk.sealed.clone();
+                    add(disk.file.clone(), Named { sealed, ..named });
                 }
             }
         }
@@ -178,15 +214,31 @@ impl Known {
         let left = left.values().filter(|l| damage::is_left(l));
         files.extend(left.map(|l| l.file.clone()));
         let mut unsure = BTreeSet::new();
-        for (file, (format, below)) in known {
+        for (file, named) in known {
+            let whose = Whose {
+                machine: machines.get(&named.machine).map(Arc::as_ref),
+                disk: &named.disk,
+                sealed: &named.sealed,
+            };
             // A layer that no snapshot names any more lies under one that is named.
-            let (layers, unreadable) = chain::readable(&file, format);
-            files.extend(layers.into_iter().map(|layer| layer.file));
-            if let Some(unreadable) = unreadable {
-                if below.is_none() {
-                    unsure.extend(machine_of(&unreadable));
+            let at = At::new("of any kind", &named.disk);
+            let chain = graph::chain_of(&at, whose, &file, named.format);
+            // What lies under the active file of a machine that cannot be read is told by names of ours alone.
+            let is_told = |file: &PathBuf| {
+                whose.machine.is_some()
+                    || !named.sealed.is_empty()
+                    || graph::is_made_for(&core.sets(), named.machine, file)
+            };
+            let is_whole = chain.is_whole();
+            let layers = chain.layers.into_iter().map(|layer| layer.file);
+            files.extend(layers.take_while(is_told));
+            if !is_whole {
+                let unreadable = chain.unreadable.filter(is_told);
+                if named.below.is_none() {
+                    let below = unreadable.as_deref().map_or(Some(named.machine), machine_of);
+                    unsure.extend(below);
                 }
-                files.extend(below.into_iter().flatten().chain([unreadable]));
+                files.extend(named.below.into_iter().flatten().chain(unreadable));
             }
             files.insert(file);
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, TOPS};
 use crate::engine::failure::At;
-use crate::engine::graph::{self, Graph};
+use crate::engine::graph::{self, Graph, Whose};
 use crate::engine::qcow2::chain::{self, by_suffix};
 use crate::engine::{Doubt, EngineError, EngineErrorKind, Top};
 use crate::held;
@@ -485,14 +485,28 @@ impl<'a> Lost<'a> {
     /// be read counts as lying on all that it is known to have lain on.
     fn graph(&self, at: &At, candidates: &[(PathBuf, Format)]) -> Result<Graph, EngineError> {
         let mut graph = Graph::read(at, candidates.iter().cloned(), [])?;
-        for disk in self.known.disks().filter(|d| graph::is_file(d)) {
-            graph.follow_known(at, &disk.file, disk.format, || disk.known_below())?;
-        }
         let compute = &self.core.deps.compute;
-        for machine in compute.machines().values() {
+        let machines = compute.machines();
+        for member in self.known.members() {
+            for disk in member.disks.iter().filter(|d| graph::is_file(d)) {
+                let whose = Whose {
+                    machine: machines.get(&member.machine).map(Arc::as_ref),
+                    disk: &disk.id,
+                    sealed: &disk.sealed,
+                };
+                let file = (disk.file.as_path(), disk.format);
+                graph.lay(at, whose, file, || disk.known_below())?;
+            }
+        }
+        for machine in machines.values() {
             for disk in &machine.disks {
+                let whose = Whose {
+                    machine: Some(machine),
+                    disk: &disk.id,
+                    sealed: &[],
+                };
                 let below = || compute.below(machine.id, &disk.id);
-                graph.follow_known(at, &disk.file, disk.format, below)?;
+                graph.lay(at, whose, (&disk.file, disk.format), below)?;
             }
         }
         Ok(graph)

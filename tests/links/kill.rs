@@ -55,6 +55,47 @@ fn who_dies_in_a_merge_writes_nothing_that_somebody_put_there_meanwhile() {
     }
 }
 
+/// The content is in the base, and nothing names that yet.
+#[test]
+fn who_dies_after_a_merge_drops_no_overlay_whose_base_was_put_back_meanwhile() {
+    if !may_run("bases put back while the server is down") {
+        return;
+    }
+    for by_name in [false, true] {
+        let what = format!("by name: {by_name}");
+        let mut scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
+        let backup = fs::read(&scene.image).unwrap();
+        let gate = Gate::new();
+        let mut server = scene.site.serve_with(&[&gate.at("destroy.named.before")]);
+        let (wire, set) = scene.with_a_set(&server);
+        scene.writes(7);
+        let gone = wire.destroy(&set).unwrap();
+        scene.is_at_the_gate(&wire, (&gone, &gate), &what);
+        server.kill();
+        drop(gate);
+        let restored = scene.image.with_extension("restored");
+        match by_name {
+            true => {
+                fs::write(&restored, &backup).unwrap();
+                chown(&restored, Some(65_534), Some(65_534)).unwrap();
+                fs::rename(&restored, &scene.image).unwrap();
+            }
+            false => fs::write(&scene.image, &backup).unwrap(),
+        }
+        let server = scene.site.serve();
+        let wire = Wire::new(&server);
+        let job = gone.job.clone().unwrap();
+        let job = wire
+            .until(&job, |j| j.state > 6 || j.status.contains("wait"))
+            .unwrap();
+        let top = scene.site.top(&scene.machine, 0);
+        assert_holds(&top, &scene.machine.content[0], &format!("{what}: {job:?}"));
+        if by_name {
+            assert_eq!(fs::read(&scene.image).unwrap(), backup, "{what}: {job:?}");
+        }
+    }
+}
+
 #[test]
 fn who_dies_in_a_capture_keeps_nothing_that_somebody_put_there_meanwhile() {
     if !may_run("kills within captures") {

@@ -9,6 +9,7 @@ mod chain;
 mod doctor;
 mod export;
 mod folder;
+mod headers;
 mod identity;
 mod inode;
 mod kill;

@@ -12,6 +12,7 @@ use crate::engine::definition::{
     DEFINITION, Definition, DiskEntry, SeenTop, TOPS, Tops, is_no_file,
 };
 use crate::engine::failure::At;
+use crate::engine::graph::{self, Chain, Whose};
 use crate::engine::image;
 use crate::engine::place::FOLDER;
 use crate::engine::qcow2::backing;
@@ -142,7 +143,17 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
         let foreign = image::is_foreign(&bare, &disk);
         let now = match foreign || image::is_linked(&bare, &disk) {
             true => None,
-            false => SeenTop::of(&disk.file, disk.format),
+            false => {
+                let whose = Whose {
+                    machine: Some(&bare),
+                    disk: &disk.id,
+                    sealed: &[],
+                };
+                let at = At::disk(&bare, &disk);
+                let chain = graph::chain_of(&at, whose, &disk.file, disk.format);
+                let whole = Some(chain).filter(Chain::is_whole);
+                whole.and_then(|chain| SeenTop::of_chain(&chain.layers))
+            }
         };
         unseen.extend(now.is_none().then(|| disk.id.clone()));
         let all = recorded

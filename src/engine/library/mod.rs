@@ -21,6 +21,7 @@ use futures_util::future::BoxFuture;
 use crate::clock::SharedClock;
 use crate::engine::definition::{self, MACHINES, TOPS, TOPS_NEW, Tops};
 use crate::engine::failure::kind;
+use crate::engine::graph;
 use crate::engine::links;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{
@@ -219,7 +220,25 @@ impl Compute for Library {
     }
 
     fn below(&self, id: VmId, disk: &str) -> Option<Vec<PathBuf>> {
-        self.0.known(id).0?.below.get(disk).cloned()
+        let entry = self.0.known(id).0?;
+        let seen = entry.below.get(disk);
+        let machine = entry.machine.as_deref();
+        let active = machine.and_then(|m| m.disks.iter().find(|d| d.id == disk));
+        let sets = self.0.directory.with_file_name(held::SETS);
+        let is_made = |file: &Path| graph::is_made_for(&sets, id, file);
+        let image = machine.and_then(|m| m.images.get(disk));
+        let image = image.filter(|image| image.below.is_some());
+        let (Some(active), Some(image)) = (active, image) else {
+            return seen.cloned();
+        };
+        if !is_made(&active.file) && image.chain().all(|it| it.file != active.file) {
+            return seen.cloned();
+        }
+        // What else was once seen there stood in a header that anybody may have written.
+        let made = seen.into_iter().flatten().filter(|file| is_made(file));
+        let recorded = image.chain().map(|image| &image.file);
+        let all = made.chain(recorded).filter(|file| **file != active.file);
+        Some(all.cloned().collect())
     }
 
     fn misnamed(&self, id: VmId) -> Option<(String, Text)> {

@@ -188,8 +188,8 @@ fn bare(file: &Path, format: Format) -> io::Result<Layer> {
     Ok(Layer {
         size: header.as_ref().map_or(whole, |h| h.size),
         id: (own.device, own.inode),
+        real: held::canonicalize(file)?,
         file: file.to_owned(),
-        real: file.to_owned(),
         open: Arc::new(open),
         format,
         header,

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::failure::At;
-use crate::engine::graph::is_file;
-use crate::engine::qcow2::chain;
+use crate::engine::graph::{self, Whose, is_file};
 use crate::engine::{Hold, RevertRequest};
 use crate::held;
 use crate::inventory::{Disk, Format, Machine, Snapshot};
@@ -125,31 +124,56 @@ impl Uses {
             unsure: !known.unreadable.is_empty(),
             ..Self::default()
         };
-        for disk in known.disks() {
-            uses.add(&disk.file, disk.format, || disk.known_below());
+        for member in known.members() {
+            for disk in &member.disks {
+                let whose = Whose {
+                    machine: machines.get(&member.machine).map(Arc::as_ref),
+                    disk: &disk.id,
+                    sealed: &disk.sealed,
+                };
+                uses.add(whose, (&disk.file, disk.format), || disk.known_below());
+            }
         }
         for machine in machines.values() {
             for disk in &machine.disks {
+                let whose = Whose {
+                    machine: Some(machine),
+                    disk: &disk.id,
+                    sealed: &[],
+                };
                 let below = || core.deps.compute.below(machine.id, &disk.id);
-                uses.add(&disk.file, disk.format, below);
+                uses.add(whose, (&disk.file, disk.format), below);
             }
         }
         uses
     }
 
-    /// Counts a file with all under it; where that cannot be read, with what it is known to have lain on.
-    fn add(&mut self, file: &Path, format: Format, known: impl FnOnce() -> Option<Vec<PathBuf>>) {
-        let (layers, unreadable) = chain::readable(file, format);
+    /// Counts a file with all under it; where that cannot be read, or is not what is recorded, with what it is known to
+    /// have lain on.
+    fn add(
+        &mut self,
+        whose: Whose<'_>,
+        (file, format): (&Path, Format),
+        known: impl FnOnce() -> Option<Vec<PathBuf>>,
+    ) {
+        let chain = graph::chain_of(&At::new("", whose.disk), whose, file, format);
+        let is_refused = chain.refused.is_some();
+        let (layers, unreadable) = (chain.layers, chain.unreadable);
         self.doubts.extend(unreadable.clone());
-        if unreadable.is_some()
-            && let Some(known) = known()
-        {
-            let all = key(file).into_iter();
-            let all = all.chain(known.iter().filter_map(|file| key(file)));
-            for id in all.collect::<BTreeSet<_>>() {
-                *self.counts.entry(id).or_default() += 1;
+        if is_refused || unreadable.is_some() {
+            let known = known();
+            if is_refused || known.is_some() {
+                let is_it = |file: &&PathBuf| !is_refused || graph::is_straight(file);
+                let known = known.iter().flatten().filter(is_it);
+                let known = known.filter_map(|file| key(file));
+                // What stands in the place of a file that is refused is somebody else's.
+                let own = key(file).filter(|_| !is_refused);
+                let own = own.into_iter().chain(layers.iter().map(|l| l.id));
+                for id in own.chain(known).collect::<BTreeSet<_>>() {
+                    *self.counts.entry(id).or_default() += 1;
+                }
+                return;
             }
-            return;
         }
         if held::metadata(file).is_err_and(|e| !held::is_silence(&e)) {
             return; // a simulated one, or lost already
@@ -223,6 +247,12 @@ mod tests {
         assert_eq!(looks, 2);
     }
 
+    const NOBODYS: Whose<'static> = Whose {
+        machine: None,
+        disk: "disk0",
+        sealed: &[],
+    };
+
     #[test]
     fn an_unreadable_file_is_needed_by_those_that_lie_on_it_only() {
         let folder = tempfile::tempdir().unwrap();
@@ -230,8 +260,8 @@ mod tests {
         fs::write(&own, []).unwrap();
         fs::write(&other, [1; 512]).unwrap();
         let mut uses = Uses::default();
-        uses.add(&own, Format::Qcow2, || None);
-        uses.add(&other, Format::Raw, || None);
+        uses.add(NOBODYS, (&own, Format::Qcow2), || None);
+        uses.add(NOBODYS, (&other, Format::Raw), || None);
         assert!(!uses.more_than(1, &own), "only itself cannot be read");
         assert!(uses.more_than(1, &other), "the unreadable one may need it");
 
@@ -240,12 +270,12 @@ mod tests {
             backing: Some((&own, Format::Qcow2)),
         };
         on_it.write(&File::create(&above).unwrap()).unwrap();
-        uses.add(&above, Format::Qcow2, || None);
+        uses.add(NOBODYS, (&above, Format::Qcow2), || None);
         assert!(uses.more_than(1, &own), "one lies on it");
 
         let mut uses = Uses::default();
-        uses.add(&own, Format::Qcow2, || Some(vec![above.clone()]));
-        uses.add(&other, Format::Raw, || None);
+        uses.add(NOBODYS, (&own, Format::Qcow2), || Some(vec![above.clone()]));
+        uses.add(NOBODYS, (&other, Format::Raw), || None);
         assert!(!uses.more_than(1, &other), "it never lay on it");
         assert!(uses.more_than(0, &above), "it lay on it");
     }

@@ -91,12 +91,18 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
 fn go_on(operation: &Operation<Destroy>, member: &Member) -> Result<(), EngineError> {
     let merges = operation.kind.merges().clone();
     for (merge, seen) in merges.iter().filter(|(m, _)| m.machine == member.machine) {
-        let now = held::symlink_metadata(&merge.child);
-        let now = now.map(|m| Stamp::of(&m)).ok();
-        // Written since by whoever started the machine: what is in the lower file is old. The child still
-        // lies on it and shows what it should; it is merged again or stays.
+        let now = |file: &Path| held::symlink_metadata(file).map(|m| Stamp::of(&m)).ok();
+        // Written since by whoever started the machine: what is in the lower file is old. So it is if the lower file
+        // was put back as it was before, or another one in its place. The child still lies on it and shows what it
+        // should; it is merged again or stays.
         let content = |s: Stamp| (s.length, s.seconds, s.nanos);
-        if now.is_none() || now.map(content) != seen.map(content) {
+        let as_it_was = |s: Stamp| (s.inode, content(s));
+        let child = (now(&merge.child), seen.map(|s| s.child));
+        let parent = (now(&merge.parent), seen.and_then(|s| s.parent));
+        if child.0.is_none()
+            || child.0.map(content) != child.1.map(content)
+            || parent.0.map(as_it_was) != parent.1.map(as_it_was)
+        {
             continue;
         }
         // Its tops cannot be written, and the child may be one of them: both show the same, and stay.
@@ -182,10 +188,15 @@ fn one(
         Err(e) => return Ok(Err(e.text)),
     }
     pass(core, "merge", "after")?;
-    let child = merge.child.clone();
-    let seen = held::symlink_metadata(&child).map(|m| Stamp::of(&m));
-    let seen = seen.map_err(|e| at.io(&child, &e))?;
-    let merged = Record::Merged { child, seen };
+    let seen = |file: &Path| {
+        let now = held::symlink_metadata(file).map(|m| Stamp::of(&m));
+        now.map_err(|e| at.io(file, &e))
+    };
+    let merged = Record::Merged {
+        child: merge.child.clone(),
+        seen: seen(&merge.child)?,
+        parent: Some(seen(&merge.parent)?),
+    };
     operation.record(&merged)?;
     operation.kind.take_up(merged);
     pass(core, "named", "before")?;

@@ -1,6 +1,6 @@
 //! Who names which disk file now, and what follows from that for the layers of a destroyed snapshot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -9,18 +9,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::engine::definition::MACHINES;
+use crate::engine::definition::{self, MACHINES};
 use crate::engine::failure::At;
-use crate::engine::graph::{self, Graph, Node, is_clone, is_file, is_ours};
+use crate::engine::graph::{self, Graph, Node, Whose, is_clone, is_file, is_ours};
 use crate::engine::merge::Inodes;
 use crate::engine::qcow2::chain::Roots;
-use crate::engine::{EngineError, EngineErrorKind, Stamp, image, merge};
+use crate::engine::{EngineError, EngineErrorKind, image, merge};
 use crate::held::{self, Foreign, Identity};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Format, Image, Machine, Seal};
+use crate::inventory::{Format, Image, Machine, Seal, Sealed};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
-use crate::snapshot::destroy::{Layer, Member, Merge};
+use crate::snapshot::destroy::{Ended, Layer, Member, Merge};
 use crate::snapshot::forgotten;
 use crate::snapshot::known::Known;
 use crate::text::Text;
@@ -134,6 +134,21 @@ impl Survey {
                 by: None,
             }));
         }
+        // What another machine runs on is needed, also where its definition cannot be read or has the disk no more.
+        let is_told = |id: VmId, disk: &str| {
+            let machine = machines.get(&id);
+            machine.is_some_and(|m| m.disks.iter().any(|d| d.id == disk))
+        };
+        let tops = definition::recorded_tops(&core.deps.data_dir).into_iter();
+        let unread = tops.filter(|(id, disk, _)| *id != member.machine && !is_told(*id, disk));
+        named.extend(unread.map(|(id, disk, top)| Named {
+            machine: id,
+            machine_name: id.to_string(),
+            disk,
+            file: top.file,
+            format: top.format,
+            by: None,
+        }));
         let known = Known::of(core).whole()?;
         for set in known.sets() {
             for snapshot in &set.members {
@@ -152,40 +167,50 @@ impl Survey {
         let mut forgotten = forgotten.into_iter();
         let forgotten = forgotten.find(|set| set.machines.contains(&member.machine));
         let below = |n: &Named| known_below(core, &known, n);
-        let read = |not_by_header: &BTreeMap<&Path, Vec<PathBuf>>| {
+        let read = |suspects: &BTreeSet<usize>| {
             let mut graph = Graph::default();
-            for n in &named {
-                if let Some(known) = not_by_header.get(n.file.as_path()) {
-                    graph.refused(&n.file, n.format, known);
-                    continue;
+            for (at, n) in named.iter().enumerate() {
+                if n.by.is_none() && !is_told(n.machine, &n.disk) {
+                    continue; // what lies under it is its own
                 }
+                let machine = machines.get(&n.machine).map(Arc::as_ref);
+                let is_suspect = suspects.contains(&at);
                 // Whose file is away: it may be any machine's.
                 let at = At::new(&n.machine_name, &n.disk);
+                if is_suspect {
+                    let sealed = sealed(&known, n);
+                    let whose = Whose {
+                        machine,
+                        disk: &n.disk,
+                        sealed,
+                    };
+                    graph.lay(&at, whose, (&n.file, n.format), || below(n))?;
+                    continue;
+                }
                 let known = || below(n).filter(|_| by_record && n.machine != member.machine);
                 let followed = graph.follow_known(&at, &n.file, n.format, known);
-                followed.map_err(|error| match machines.get(&n.machine) {
+                followed.map_err(|error| match machine {
                     Some(machine) => n.refusal(machine).unwrap_or(error),
                     None => error,
                 })?;
             }
             Ok::<_, EngineError>(graph)
         };
-        let mut graph = read(&BTreeMap::new())?;
-        // What others write into headers of their own says nothing of our files.
-        let layers = graph.keys(member.layers.iter().map(|l| l.file.as_path()));
-        let others = named
-            .iter()
-            .filter(|n| n.by.is_none() && n.machine != member.machine);
-        let refused = others
-            .filter(|n| graph.is_over(&n.file, &layers))
-            .filter_map(|n| {
-                n.refusal(machines.get(&n.machine)?)?;
-                Some((n.file.as_path(), below(n)?))
-            });
-        let refused: BTreeMap<_, _> = refused.collect();
-        if !refused.is_empty() {
-            graph = read(&refused)?;
-        }
+        // What others write into headers of their own says nothing of our files: of those that lie on one of them the
+        // headers are believed no further than what is recorded.
+        let mut suspects = BTreeSet::new();
+        let mut graph = loop {
+            let graph = read(&suspects)?;
+            let layers = graph.keys(member.layers.iter().map(|l| l.file.as_path()));
+            let others = named.iter().enumerate();
+            let others = others.filter(|(_, n)| n.machine != member.machine);
+            let over = others.filter(|(_, n)| graph.is_over(&n.file, &layers));
+            let count = suspects.len();
+            suspects.extend(over.map(|(at, _)| at));
+            if suspects.len() == count {
+                break graph;
+            }
+        };
         for layer in &member.layers {
             let at = At::new(&member.name, &layer.disk);
             graph.follow_if_there(&at, [(layer.file.clone(), layer.format)])?;
@@ -220,8 +245,8 @@ impl Survey {
 
     /// Notes what these merges have written, finished or not: the lower files, and the headers of what lies
     /// on them once it was named anew.
-    pub(super) fn touch(&mut self, merges: &[(Merge, Option<Stamp>)]) {
-        let own = |(m, _): &&(Merge, Option<Stamp>)| m.machine == self.member.machine;
+    pub(super) fn touch(&mut self, merges: &[(Merge, Option<Ended>)]) {
+        let own = |(m, _): &&(Merge, Option<Ended>)| m.machine == self.member.machine;
         let mut touched = BTreeSet::new();
         for (merge, merged) in merges.iter().filter(own) {
             touched.insert(damage::place(&merge.parent));
@@ -517,6 +542,17 @@ pub(super) fn is_gone(core: &Core, machine: VmId, clone: &Path) -> io::Result<bo
     let beside = ours.root().look(name)?;
     let is_it = beside.is_some_and(|it| it.inode == image.inode);
     Ok(is_it && ours.look()?.is_none())
+}
+
+/// As what the named one and all under it were frozen.
+fn sealed<'a>(known: &'a Known, named: &Named) -> &'a [Sealed] {
+    let find = || {
+        let (set, snapshot) = named.by?;
+        let mut members = known.set(set)?.members.iter();
+        let mut disks = members.find(|m| m.id == snapshot)?.disks.iter();
+        Some(disks.find(|d| d.id == named.disk)?.sealed.as_slice())
+    };
+    find().unwrap_or_default()
 }
 
 /// The files that the named one is known to have lain on.

@@ -17,12 +17,12 @@ mod left;
 mod relink;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::Stamp;
 use crate::engine::failure::At;
-use crate::engine::graph::{self, Graph};
+use crate::engine::graph::{self, Whose, is_ours};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Affected, Format, JobKind, Service, Snapshot, SnapshotSet};
 use crate::job::NewJob;
@@ -62,12 +62,20 @@ pub struct DestroyRequest {
 /// A set being destroyed.
 pub(crate) struct Destroy {
     intent: Intent,
-    /// Merges that the journal tells of; the child as it was when the lower file had its content.
-    merges: Mutex<Vec<(Merge, Option<Stamp>)>>,
+    /// Merges that the journal tells of; both files as they were when the lower one had the content.
+    merges: Mutex<Vec<(Merge, Option<Ended>)>>,
     /// Why layers were kept.
     kept: Mutex<Vec<Text>>,
     /// How far the merges are.
     meter: Meter,
+}
+
+/// The files of a merge as they were when the lower one had the content.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    child: Stamp,
+    /// `None` from an older version.
+    parent: Option<Stamp>,
 }
 
 impl Destroy {
@@ -84,17 +92,24 @@ impl Destroy {
     fn take_up(&self, record: Record) {
         match record {
             Record::Merge { merge } => self.merges().push((merge, None)),
-            Record::Merged { child, seen } => {
+            Record::Merged {
+                child,
+                seen,
+                parent,
+            } => {
                 let mut merges = self.merges();
                 for (_, merged) in merges.iter_mut().filter(|(m, _)| m.child == child) {
-                    *merged = Some(seen);
+                    *merged = Some(Ended {
+                        child: seen,
+                        parent,
+                    });
                 }
             }
             _ => {}
         }
     }
 
-    fn merges(&self) -> MutexGuard<'_, Vec<(Merge, Option<Stamp>)>> {
+    fn merges(&self) -> MutexGuard<'_, Vec<(Merge, Option<Ended>)>> {
         self.merges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -389,12 +404,21 @@ fn layers(
         sources.extend(disks.map(|d| (d.id.clone(), d.file.clone(), d.format)));
     }
     let mut layers: BTreeMap<PathBuf, Layer> = BTreeMap::new();
+    let sets = core.sets();
     for (disk, file, format) in sources {
-        let at = At::new(name, &disk);
+        let kept = known.disks().find(|kept| kept.file == file);
+        let whose = Whose {
+            machine: machine.as_deref(),
+            disk: &disk,
+            sealed: kept.map_or(&[], |kept| &kept.sealed),
+        };
         // A file that cannot be read now is looked at again when it is its turn.
-        let graph = Graph::read(&at, [(file.clone(), format)], []).unwrap_or_default();
-        let below = graph.chain(&file).into_iter();
-        let below = below.map(|n| (n.file.clone(), n.format));
+        let chain = graph::chain_of(&At::new(name, &disk), whose, &file, format);
+        let below = chain.layers.into_iter().skip(1);
+        let below = below.map(|layer| (layer.file, layer.format));
+        // Of what the server made only what it made for this machine may go.
+        let is_own = |file: &Path| !is_ours(&sets, file) || graph::is_made_for(&sets, id, file);
+        let below = below.filter(|(file, _)| is_own(file));
         for (file, format) in [(file.clone(), format)].into_iter().chain(below) {
             let written = captured.contains(&file) || imported.contains(&file);
             layers.entry(file.clone()).or_insert_with(|| Layer {
