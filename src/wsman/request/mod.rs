@@ -116,7 +116,7 @@ pub struct Headers {
     pub wants_count: bool,
     /// ReferenceParameters of ReplyTo, to be echoed as headers: serialized markup with its own namespace
     /// declarations.
-    pub reply_parameters: Vec<String>,
+    pub reply_parameters: String,
 }
 
 /// What is asked.
