@@ -33,6 +33,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::SharedClock;
 use crate::held;
+use crate::telemetry;
 
 pub use about::{About, Named, names};
 
@@ -284,6 +285,8 @@ impl Place {
         let book = self.audit.0.as_ref();
         if let Some(desk) = book.and_then(|book| book.file.as_ref()) {
             self.free = desk.queue.clone().reserve_owned().await.ok();
+        } else if book.is_some() {
+            telemetry::room().await;
         }
     }
 
