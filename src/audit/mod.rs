@@ -120,6 +120,9 @@ pub enum Event<'a> {
         /// `wrong-password`, `unknown-user`, `locked-out`, `locked-out-right-password`, `malformed`, `nobody` (a
         /// certificate that is no user's).
         reason: &'a str,
+        /// So often since the line before about such a logon of this client.
+        #[serde(skip_serializing_if = "is_once")]
+        times: u64,
     },
     /// Too many of them.
     LockedOut {
@@ -137,6 +140,9 @@ pub enum Event<'a> {
         method: &'a str,
         /// The path.
         path: &'a str,
+        /// So often since the line before about such a request of this client.
+        #[serde(skip_serializing_if = "is_once")]
+        times: u64,
     },
     /// Files that a snapshot set keeps were changed by somebody else.
     SetDamaged {
@@ -174,6 +180,11 @@ pub enum Event<'a> {
         /// Id of the disk.
         disk: String,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_once(times: &u64) -> bool {
+    *times == 1
 }
 
 #[derive(Serialize)]
@@ -418,6 +429,7 @@ mod tests {
             user: Some(user),
             scheme: "basic",
             reason: "wrong-password",
+            times: 1,
         }
     }
 

@@ -17,6 +17,7 @@ use crate::handler::Identity;
 
 use super::lockout::{Limit, Locked, Lockout, Share, Who};
 use super::password;
+use super::seldom::ByNetwork;
 use super::users::{self, User, Users};
 
 /// How long a verified pair is believed without a hash.
@@ -41,6 +42,8 @@ pub(super) struct Basic {
     /// Who may look at the password of somebody who is locked out.
     looks: Arc<Semaphore>,
     lockout: Lockout,
+    /// Lines about logons that cost no hash.
+    otherwise: ByNetwork,
     /// What an unknown user's password is hashed against, for the same time as a known one's.
     nobody: String,
     #[cfg(test)]
@@ -82,6 +85,7 @@ impl Basic {
             hashes: Arc::new(Semaphore::new(HASHES)),
             shares: Mutex::default(),
             looks: Arc::new(Semaphore::new(1)),
+            otherwise: ByNetwork::default(),
             nobody,
             #[cfg(test)]
             hashed: Default::default(),
@@ -99,7 +103,7 @@ impl Basic {
         let pair = BASE64_STANDARD.decode(credentials).ok();
         let pair = pair.and_then(|pair| String::from_utf8(pair).ok());
         let Some((name, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else {
-            basic.malformed(peer, audit).await;
+            basic.failed_otherwise("malformed", peer, audit).await;
             return None;
         };
         let from = From {
@@ -121,19 +125,21 @@ impl Basic {
         })
     }
 
-    /// Credentials that cannot be read.
-    pub(super) async fn malformed(&self, peer: IpAddr, audit: &Audit) {
-        let locked = self.failed_otherwise(peer);
-        report(None, peer, "malformed", audit).await;
-        report_lock(locked, None, peer, audit).await;
-    }
-
-    /// Counts a logon that failed for another reason than a wrong password.
-    pub(super) fn failed_otherwise(&self, peer: IpAddr) -> Locked {
-        Locked {
+    /// Counts a logon that failed for another reason than a wrong password: credentials that cannot be read, a
+    /// certificate that is no user's. No hash sets the pace of these, so they are told seldom, and not of an address
+    /// that is locked out.
+    pub(super) async fn failed_otherwise(&self, reason: &str, peer: IpAddr, audit: &Audit) {
+        if self.lockout.is_address_locked(peer) {
+            return;
+        }
+        let locked = Locked {
             user: false,
             address: self.lockout.failed_otherwise(peer),
+        };
+        if let Some(times) = self.otherwise.happened(peer) {
+            report(None, peer, reason, times, audit).await;
         }
+        report_lock(locked, None, peer, audit).await;
     }
 
     pub(super) const fn lockout(&self) -> &Lockout {
@@ -208,19 +214,18 @@ impl Basic {
         let Ok(turn) = Arc::clone(&self.looks).try_acquire_owned() else {
             return;
         };
-        let (audit, password) = (audit.clone(), password.to_owned());
+        let (looker, audit, password) = (Arc::clone(self), audit.clone(), password.to_owned());
         tokio::spawn(async move {
             let _turn = turn;
             let known = user.as_ref().map(|user| user.name.as_str());
-            let right = match &user {
-                Some(user) => matches(user.password.clone(), password).await,
-                None => false,
-            };
+            // Of nobody too: the hash sets the pace of the lines.
+            let stored = user.as_ref().map_or(&looker.nobody, |user| &user.password);
+            let right = matches(stored.clone(), password).await && user.is_some();
             let reason = match right {
                 true => "locked-out-right-password",
                 false => "locked-out",
             };
-            report(known, peer, reason, &audit).await;
+            report(known, peer, reason, 1, &audit).await;
         });
     }
 
@@ -275,31 +280,36 @@ async fn tell_of_wrong(from: &From, locked: Locked, audit: &Audit) {
         Some(_) => "wrong-password",
         None => "unknown-user",
     };
-    report(known, from.peer, reason, audit).await;
+    report(known, from.peer, reason, 1, audit).await;
     report_lock(locked, known, from.peer, audit).await;
 }
 
 /// Tells the operator. A name that nobody has may be anything, a password typed into the wrong field too: it
 /// is not told.
-async fn report(user: Option<&str>, peer: IpAddr, reason: &str, audit: &Audit) {
+async fn report(user: Option<&str>, peer: IpAddr, reason: &str, times: u64, audit: &Audit) {
     let why = match reason {
+        "nobody" => "the client certificate is no user's",
         "wrong-password" => "wrong password",
         "unknown-user" => "there is no such user",
         "locked-out" => "locked out",
         "locked-out-right-password" => "locked out; the password is right",
         _ => "the credentials cannot be read",
     };
-    tracing::warn!(%peer, user, why, "Logon failed");
-    let scheme = "basic";
+    tracing::warn!(%peer, user, why, times, "Logon failed");
+    let scheme = match reason {
+        "nobody" => "certificate",
+        _ => "basic",
+    };
     let event = Event::LogonFailed {
         user,
         scheme,
         reason,
+        times,
     };
     audit.record(&peer, &event).await;
 }
 
-pub(super) async fn report_lock(locked: Locked, user: Option<&str>, peer: IpAddr, audit: &Audit) {
+async fn report_lock(locked: Locked, user: Option<&str>, peer: IpAddr, audit: &Audit) {
     for (is_locked, what) in [(locked.user, "user"), (locked.address, "address")] {
         if is_locked {
             tracing::warn!(%peer, user, what, "Locked out; `groupshot user unlock` ends it at once");

@@ -17,6 +17,7 @@ mod basic;
 pub mod certificate;
 mod lockout;
 mod password;
+pub mod seldom;
 pub mod users;
 
 use std::net::IpAddr;
@@ -28,7 +29,7 @@ use crate::handler::Identity;
 
 pub use lockout::{Limit, network};
 
-use basic::{Basic, report_lock};
+use basic::Basic;
 use certificate::{Certificate, Mapping};
 use users::Users;
 
@@ -128,7 +129,8 @@ impl Authenticator {
         let Ok(text) = std::str::from_utf8(authorization) else {
             let scheme = authorization.get(..6);
             if scheme.is_some_and(|s| s.eq_ignore_ascii_case(b"basic ")) {
-                self.basic.malformed(channel.peer, &self.audit).await;
+                let (peer, audit) = (channel.peer, &self.audit);
+                self.basic.failed_otherwise("malformed", peer, audit).await;
             }
             return None;
         };
@@ -173,15 +175,8 @@ impl Authenticator {
     async fn by_certificate(&self, channel: Channel<'_>) -> Option<Identity> {
         let found = certificate::identify(&self.mappings, channel.certificate?);
         if found.is_none() {
-            let event = Event::LogonFailed {
-                user: None,
-                scheme: "certificate",
-                reason: "nobody",
-            };
-            tracing::warn!(peer = %channel.peer, "Logon failed: the client certificate is no user's");
-            let locked = self.basic.failed_otherwise(channel.peer);
-            self.audit.record(&channel.peer, &event).await;
-            report_lock(locked, None, channel.peer, &self.audit).await;
+            let (peer, audit) = (channel.peer, &self.audit);
+            self.basic.failed_otherwise("nobody", peer, audit).await;
         }
         found
     }
