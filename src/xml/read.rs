@@ -648,6 +648,25 @@ impl<'d> Element<'d> {
         Some(self.document.uri(found))
     }
 
+    /// How many bytes the text, the names and the attributes in it take.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let end = self.tag().map_or(0, |t| t.end);
+        let nodes = self.document.nodes.get(self.n..end).unwrap_or_default();
+        let attributes = |tag: &Tag<'_>| self.document.attributes.get(tag.attributes.clone());
+        let size = |node: &Node<'_>| match node {
+            Node::Text(text) => text.len(),
+            Node::Element(tag) => {
+                let attributes = attributes(tag).unwrap_or_default().iter();
+                tag.name.len()
+                    + attributes
+                        .map(|a| a.local.len() + a.value.len())
+                        .sum::<usize>()
+            }
+        };
+        nodes.iter().map(size).sum()
+    }
+
     /// Its own text: character data, CDATA and references joined, without that of its child elements.
     #[must_use]
     pub fn text(&self) -> Cow<'d, str> {

@@ -167,6 +167,8 @@ pub struct Enumerate {
     pub polymorphism: Polymorphism,
     /// `n:Expires`.
     pub expires: Option<Expires>,
+    /// How many octets it was asked for with, in UTF-8 and without its headers.
+    pub octets: usize,
 }
 
 /// Which instances are enumerated.
