@@ -31,6 +31,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::clock::SharedClock;
+use crate::telemetry;
 use crate::text::Text;
 use crate::text::catalog::operation as texts;
 
@@ -97,6 +98,9 @@ pub enum Event<'a> {
         /// `wrong-password`, `unknown-user`, `locked-out`, `locked-out-right-password`, `malformed`, `nobody` (a
         /// certificate that is no user's).
         reason: &'a str,
+        /// So often since the line before about such a logon of this client.
+        #[serde(skip_serializing_if = "is_once")]
+        times: u64,
     },
     /// Too many of them.
     LockedOut {
@@ -114,6 +118,9 @@ pub enum Event<'a> {
         method: &'a str,
         /// The path.
         path: &'a str,
+        /// So often since the line before about such a request of this client.
+        #[serde(skip_serializing_if = "is_once")]
+        times: u64,
     },
     /// Files that a snapshot set keeps were changed by somebody else.
     SetDamaged {
@@ -151,6 +158,11 @@ pub enum Event<'a> {
         /// Id of the disk.
         disk: String,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_once(times: &u64) -> bool {
+    *times == 1
 }
 
 #[derive(Serialize)]
@@ -270,6 +282,8 @@ impl Place {
     pub async fn wait(&mut self) {
         if let Some(desk) = self.audit.desk() {
             self.free = desk.place().await;
+        } else if self.audit.0.is_some() {
+            telemetry::room().await;
         }
     }
 

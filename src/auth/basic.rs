@@ -17,6 +17,7 @@ use crate::handler::Identity;
 
 use super::lockout::{Limit, Locked, Lockout, Share, Who};
 use super::password;
+use super::seldom::ByNetwork;
 use super::users::{self, User, Users};
 
 /// How long a verified pair is believed without a hash.
@@ -41,6 +42,8 @@ pub(super) struct Basic {
     /// Who may look at the password of somebody who is locked out.
     looks: Arc<Semaphore>,
     lockout: Lockout,
+    /// Lines about logons that cost no hash.
+    otherwise: ByNetwork,
     /// What an unknown user's password is hashed against, for the same time as a known one's.
     nobody: String,
     #[cfg(test)]
@@ -82,6 +85,7 @@ impl Basic {
             hashes: Arc::new(Semaphore::new(HASHES)),
             shares: Mutex::default(),
             looks: Arc::new(Semaphore::new(1)),
+            otherwise: ByNetwork::default(),
             nobody,
             #[cfg(test)]
             hashed: Default::default(),
@@ -99,7 +103,7 @@ impl Basic {
         let pair = BASE64_STANDARD.decode(credentials).ok();
         let pair = pair.and_then(|pair| String::from_utf8(pair).ok());
         let Some((name, password)) = pair.as_deref().and_then(|pair| pair.split_once(':')) else {
-            basic.malformed(peer, audit).await;
+            basic.failed_otherwise("malformed", peer, audit).await;
             return None;
         };
         let from = From {
@@ -121,18 +125,22 @@ impl Basic {
         })
     }
 
-    /// Credentials that cannot be read.
-    pub(super) async fn malformed(&self, peer: IpAddr, audit: &Audit) {
-        let locked = self.failed_otherwise(peer);
-        report(None, peer, "malformed", locked, audit).await;
-    }
-
-    /// Counts a logon that failed for another reason than a wrong password.
-    pub(super) fn failed_otherwise(&self, peer: IpAddr) -> Locked {
-        Locked {
+    /// Counts a logon that failed for another reason than a wrong password: credentials that cannot be read, a
+    /// certificate that is no user's. No hash sets the pace of these, so they are told seldom, and not of an address
+    /// that is locked out.
+    pub(super) fn failed_otherwise(
+        &self,
+        reason: &str,
+        peer: IpAddr,
+        audit: &Audit,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let is_locked = self.lockout.is_address_locked(peer);
+        let locked = Locked {
             user: false,
-            address: self.lockout.failed_otherwise(peer),
-        }
+            address: !is_locked && self.lockout.failed_otherwise(peer),
+        };
+        let times = (!is_locked).then(|| self.otherwise.happened(peer)).flatten();
+        report(None, peer, (reason, times), locked, audit)
     }
 
     pub(super) const fn lockout(&self) -> &Lockout {
@@ -184,7 +192,7 @@ impl Basic {
                 Some(_) => "wrong-password",
                 None => "unknown-user",
             };
-            report(known, from.peer, reason, locked, &audit).await;
+            report(known, from.peer, (reason, Some(1)), locked, &audit).await;
             Verdict::Wrong
         });
         judged.await.unwrap_or(Verdict::Wrong)
@@ -212,19 +220,18 @@ impl Basic {
         let Ok(turn) = Arc::clone(&self.looks).try_acquire_owned() else {
             return;
         };
-        let (audit, password) = (audit.clone(), password.to_owned());
+        let (looker, audit, password) = (Arc::clone(self), audit.clone(), password.to_owned());
         tokio::spawn(async move {
             let _turn = turn;
             let known = user.as_ref().map(|user| user.name.as_str());
-            let right = match &user {
-                Some(user) => matches(user.password.clone(), password).await,
-                None => false,
-            };
+            // Of nobody too: the hash sets the pace of the lines.
+            let stored = user.as_ref().map_or(&looker.nobody, |user| &user.password);
+            let right = matches(stored.clone(), password).await && user.is_some();
             let reason = match right {
                 true => "locked-out-right-password",
                 false => "locked-out",
             };
-            report(known, peer, reason, Locked::default(), &audit).await;
+            report(known, peer, (reason, Some(1)), Locked::default(), &audit).await;
         });
     }
 
@@ -272,13 +279,14 @@ impl Basic {
     }
 }
 
-/// Tells the operator why a logon has failed, and what that has locked. A name that nobody has may be anything, a
-/// password typed into the wrong field too: it is not told. All of it is told by the time this returns, if only in the
-/// log: whoever hangs up while the audit log is waited for suppresses nothing.
-pub(super) fn report(
+/// Tells the operator why a logon has failed, how often it has since that was told last (`None`: it is not time to tell
+/// it), and what that has locked. A name that nobody has may be anything, a password typed into the wrong field too: it
+/// is not told. All of it is told by the time this returns, if only in the log: whoever hangs up while the audit log is
+/// waited for suppresses nothing.
+fn report(
     user: Option<&str>,
     peer: IpAddr,
-    reason: &str,
+    (reason, times): (&str, Option<u64>),
     locked: Locked,
     audit: &Audit,
 ) -> impl Future<Output = ()> + Send + use<> {
@@ -290,13 +298,17 @@ pub(super) fn report(
         "locked-out-right-password" => ("basic", "locked out; the password is right"),
         _ => ("basic", "the credentials cannot be read"),
     };
-    tracing::warn!(%peer, user, why, "Logon failed");
-    let event = Event::LogonFailed {
-        user,
-        scheme,
-        reason,
-    };
-    let mut lines = vec![audit.record(&peer, &event)];
+    let mut lines = Vec::new();
+    if let Some(times) = times {
+        tracing::warn!(%peer, user, why, times, "Logon failed");
+        let event = Event::LogonFailed {
+            user,
+            scheme,
+            reason,
+            times,
+        };
+        lines.push(audit.record(&peer, &event));
+    }
     for (is_locked, what) in [(locked.user, "user"), (locked.address, "address")] {
         if is_locked {
             tracing::warn!(%peer, user, what, "Locked out; `groupshot user unlock` ends it at once");

@@ -141,9 +141,18 @@ impl Lockout {
         let now = self.clock.elapsed();
         let tables = self.tables();
         let pair = tables.pairs.get(&(who.network, who.name));
-        let network = tables.networks.get(&who.network);
         pair.is_some_and(|f| self.is_over(f, self.limit.failures, now))
-            || network.is_some_and(|f| self.is_over(f, self.limit_of_address(), now))
+            || self.is_over_at(&tables, who.network, now)
+    }
+
+    /// Is the address locked out now?
+    pub(super) fn is_address_locked(&self, peer: IpAddr) -> bool {
+        self.is_over_at(&self.tables(), network(peer), self.clock.elapsed())
+    }
+
+    fn is_over_at(&self, tables: &Tables, network: IpAddr, now: Duration) -> bool {
+        let network = tables.networks.get(&network);
+        network.is_some_and(|f| self.is_over(f, self.limit_of_address(), now))
     }
 
     /// A wrong password.

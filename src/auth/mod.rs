@@ -17,6 +17,7 @@ mod basic;
 pub mod certificate;
 mod lockout;
 mod password;
+pub mod seldom;
 pub mod users;
 
 use std::net::IpAddr;
@@ -29,7 +30,7 @@ use crate::text::Text;
 
 pub use lockout::{Limit, network};
 
-use basic::{Basic, report};
+use basic::Basic;
 use certificate::{Certificate, Mapping};
 use users::Users;
 
@@ -129,7 +130,8 @@ impl Authenticator {
         let Ok(text) = std::str::from_utf8(authorization) else {
             let scheme = authorization.get(..6);
             if scheme.is_some_and(|s| s.eq_ignore_ascii_case(b"basic ")) {
-                self.basic.malformed(channel.peer, &self.audit).await;
+                let (peer, audit) = (channel.peer, &self.audit);
+                self.basic.failed_otherwise("malformed", peer, audit).await;
             }
             return None;
         };
@@ -180,8 +182,8 @@ impl Authenticator {
     async fn by_certificate(&self, channel: Channel<'_>) -> Option<Identity> {
         let found = certificate::identify(&self.mappings, channel.certificate?);
         if found.is_none() {
-            let locked = self.basic.failed_otherwise(channel.peer);
-            report(None, channel.peer, "nobody", locked, &self.audit).await;
+            let (peer, audit) = (channel.peer, &self.audit);
+            self.basic.failed_otherwise("nobody", peer, audit).await;
         }
         found
     }

@@ -400,7 +400,7 @@ async fn what_a_failed_logon_has_led_to_is_told_though_its_client_hangs_up() {
         };
         let (log, _heard) = telemetry::heard();
         for _ in 0..10 {
-            assert!(auth.check(channel, header).now_or_never().is_none());
+            let _waits_for_the_audit_log = auth.check(channel, header).now_or_never();
         }
         let told = log.told();
         assert!(told.contains("Locked out; "), "{told}");
@@ -436,4 +436,48 @@ async fn nobody_is_unlocked_of_whom_no_line_can_be_kept() {
         "it is not written"
     );
     assert!(!auth.basic.lockout().is_locked(&who));
+}
+
+#[tokio::test(start_paused = true)]
+async fn logons_that_cost_no_hash_are_told_seldom_with_a_count_and_not_of_who_is_locked_out() {
+    let house = House::new(Settings::default());
+    let file = house.dir.path().join("audit.log");
+    let audit = Audit::to_file(&file, house.clock.clone()).unwrap();
+    let auth = house.auth.with_audit(audit);
+    let far = Channel {
+        peer: "192.0.2.1".parse().unwrap(),
+        secure: true,
+        certificate: None,
+    };
+    let told = || std::fs::read_to_string(&file).unwrap();
+    let unreadable: [&[u8]; 3] = [b"Basic !!!!", b"Basic \xff", b"Basic YQ=="];
+    for n in 0..150 {
+        let header = unreadable.get(n % 3).copied();
+        assert!(auth.check(far, header).await.is_none());
+    }
+    let lines = told();
+    assert_eq!(lines.matches(r#""reason":"malformed""#).count(), 1);
+    assert_eq!(lines.matches(r#""event":"locked-out""#).count(), 1);
+    assert!(!lines.contains("times"));
+
+    // What comes through a proxy on this host is never locked out.
+    for _ in 0..150 {
+        assert!(
+            auth.check(LOCAL, unreadable.first().copied())
+                .await
+                .is_none()
+        );
+    }
+    assert_eq!(told().lines().count(), 3);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    for channel in [LOCAL, far] {
+        assert!(
+            auth.check(channel, unreadable.first().copied())
+                .await
+                .is_none()
+        );
+    }
+    let lines = told();
+    assert_eq!(lines.lines().count(), 4, "{lines}");
+    assert!(lines.ends_with("\"reason\":\"malformed\",\"times\":150}\n"));
 }

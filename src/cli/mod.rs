@@ -38,8 +38,11 @@ mod vm;
 use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::telemetry;
 
 use failure::Failure;
 use output::Output;
@@ -109,6 +112,9 @@ enum Command {
     Man(manual::Man),
 }
 
+/// How long whoever reads the log is waited for at the end.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
 /// Runs the program with the arguments it was started with.
 pub fn main() -> ExitCode {
     let command = Cli::command().color(refused_in(env::args_os()));
@@ -134,10 +140,12 @@ pub fn main() -> ExitCode {
     let code = match run(cli.command, &output) {
         Ok(()) => 0,
         Err(failure) => {
+            telemetry::finish(LAST_LINES);
             output.error(&failure);
             failure.exit.code()
         }
     };
+    telemetry::finish(LAST_LINES);
     if is_apart {
         apart::through(code);
     }

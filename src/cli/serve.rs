@@ -62,9 +62,10 @@ pub(super) fn run(command: &Serve, output: &Output) -> Result<(), Failure> {
         config.engine.machines = machines;
     }
     let data_dir = command.data.path()?;
+    // Before there are other threads: it changes the environment.
+    let sockets = Sockets::from_environment()?;
     start_logging(&config)?;
-    // Before there are other threads: both read the environment, one changes it.
-    let (sockets, notify) = (Sockets::from_environment()?, Notify::from_environment());
+    let notify = Notify::from_environment();
     // Before the lines that say the server is there: whoever reads them may send a signal.
     let stop = stop::listen(config.limits.stop_timeout, *output)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::held;
+use crate::telemetry;
 
 use super::failure::Failure;
 use super::output::Output;
@@ -75,6 +76,7 @@ fn at_once(failure: Failure, output: Output) -> ! {
     let exit = i32::from(failure.exit.code());
     let (said, heard) = mpsc::channel();
     thread::spawn(move || {
+        telemetry::finish(LAST_WORD / 2);
         output.error(&failure);
         let _nobody_waits = said.send(());
     });

@@ -325,10 +325,11 @@ fn watching_ticks() {
         table.tick += 1;
         let now = table.tick;
         let slow = |call: &&mut Standing| now - call.since >= SLOW_AFTER;
-        for call in table.calls.values_mut().filter(slow) {
-            stand(call, now - call.since >= SILENT_AFTER);
-        }
+        let slow = table.calls.values_mut().filter(slow);
+        let stand = |call: &mut Standing| stand(call, now - call.since >= SILENT_AFTER);
+        let silent: Vec<_> = slow.filter_map(stand).collect();
         drop(table);
+        silent.iter().for_each(Fallen::tell);
         super::standing::tick();
     }
 }
@@ -338,10 +339,10 @@ fn watching_ticks() {
 pub fn give_up(file: &Path) -> bool {
     let mut table = table();
     let standing = table.calls.values_mut().find(|call| call.file == file);
-    standing.is_some_and(|call| {
-        stand(call, true);
-        true
-    })
+    let fallen = standing.map(|call| stand(call, true));
+    drop(table);
+    fallen.iter().flatten().for_each(Fallen::tell);
+    fallen.is_some()
 }
 
 /// Has others wait for a look at this file that is under way, as for one that is slow; whether there is one.
@@ -349,20 +350,32 @@ pub fn give_up(file: &Path) -> bool {
 pub(crate) fn slow_down(file: &Path) -> bool {
     let mut table = table();
     let standing = table.calls.values_mut().find(|call| call.file == file);
-    standing.is_some_and(|call| {
-        stand(call, false);
-        true
-    })
+    standing.map(|call| stand(call, false)).is_some()
 }
 
-fn stand(call: &mut Standing, silent: bool) {
-    let place = call.place.get_or_insert_with(|| place_of(&call.file));
-    if silent && !call.silent {
-        call.silent = true;
-        let (place, file) = (place.display(), call.file.display());
+/// A place that has just become silent. It is told when the table is free again: nobody may wait there for the log.
+#[must_use]
+struct Fallen {
+    place: PathBuf,
+    file: PathBuf,
+}
+
+impl Fallen {
+    fn tell(&self) {
+        let (place, file) = (self.place.display(), self.file.display());
         tracing::warn!(%place, %file, "It does not answer; machines with files there are shown as they were known last, and operations on them are refused");
-        CHANGED.notify_all();
     }
+}
+
+fn stand(call: &mut Standing, silent: bool) -> Option<Fallen> {
+    let place = call.place.get_or_insert_with(|| place_of(&call.file));
+    if !silent || call.silent {
+        return None;
+    }
+    call.silent = true;
+    CHANGED.notify_all();
+    let (place, file) = (place.clone(), call.file.clone());
+    Some(Fallen { place, file })
 }
 
 /// Where else a look would stand too. Asks the kernel's own list of mounts only.
@@ -452,6 +465,44 @@ mod tests {
         go.send(()).unwrap();
         assert!(standing.join().unwrap().is_ok());
         assert!(!is_silent(file) && ask(file, || Ok(())).is_ok());
+    }
+
+    /// Whoever logs may be kept by the log.
+    #[test]
+    fn what_is_told_of_a_place_is_told_when_the_table_is_free() {
+        struct Looking(mpsc::Sender<bool>);
+        impl io::Write for Looking {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                // Others have it for a moment only.
+                let free = (0..1_000_000).any(|_| {
+                    thread::yield_now();
+                    TABLE.try_lock().is_ok()
+                });
+                self.0.send(free).unwrap();
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let file = Path::new("/nowhere/told/a.raw");
+        let (go, gate) = mpsc::channel::<()>();
+        let standing = thread::spawn(move || {
+            ask(file, || {
+                let _ = gate.recv();
+                Ok(())
+            })
+        });
+        let (free, was_free) = mpsc::channel();
+        let log = tracing_subscriber::fmt().with_writer(move || Looking(free.clone()));
+        let _guard = tracing::subscriber::set_default(log.finish());
+        while !give_up(file) {
+            thread::yield_now();
+        }
+        assert!(was_free.recv().unwrap());
+        go.send(()).unwrap();
+        assert!(standing.join().unwrap().is_ok());
     }
 
     #[test]

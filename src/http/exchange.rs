@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::{self, Audit, Event};
+use crate::auth::seldom::{ByNetwork, ByStatus, Seldom};
 use crate::auth::{Authenticator, Channel};
 use crate::handler::{Answer, Caller, Handler, Identity, Message};
 
@@ -27,7 +28,6 @@ use super::origin::{self, Origin};
 use super::places::{Place, TooMany};
 use super::refusal::Refusal;
 use super::reply::Reply;
-use super::seldom::{ByStatus, Seldom};
 
 /// Set by `Test-WSMan` to ask for Identify without authentication (T-16).
 const WSMANIDENTIFY: HeaderName = HeaderName::from_static("wsmanidentify");
@@ -49,6 +49,8 @@ pub(super) struct Shared {
     pub(super) crowded_users: Seldom,
     /// Lines about requests that are refused before any SOAP is read.
     pub(super) refused: ByStatus,
+    /// Lines about requests that a page of somebody else's has sent.
+    pub(super) cross_site: ByNetwork,
     /// Connections and running handlers.
     pub(super) tasks: TaskTracker,
 }
@@ -152,12 +154,15 @@ impl Exchange {
             return Ok(());
         };
         let whose = audit::shortened(&whose);
-        let event = Event::CrossSite {
-            origin: &whose,
-            method: head.method.as_str(),
-            path: &audit::shortened(head.uri.path()),
-        };
-        self.shared.audit.record(&self.peer, &event).await;
+        if let Some(times) = self.shared.cross_site.happened(self.peer.ip()) {
+            let event = Event::CrossSite {
+                origin: &whose,
+                method: head.method.as_str(),
+                path: &audit::shortened(head.uri.path()),
+                times,
+            };
+            self.shared.audit.record(&self.peer, &event).await;
+        }
         Err(Refusal::cross_site(&whose))
     }
 

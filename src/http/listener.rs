@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Authenticator;
+use crate::auth::seldom::{ByNetwork, ByStatus, Seldom};
 use crate::handler::Handler;
 use crate::tls::Live;
 
@@ -23,7 +24,6 @@ use super::exchange::{Exchange, Shared};
 use super::handshake::{Handshakes, Peer};
 use super::places::{Entered, Places};
 use super::refusal;
-use super::seldom::{ByStatus, Seldom};
 
 /// Connections over the limit that are told so at one time; further ones are closed without a word.
 const APOLOGIES: usize = 32;
@@ -84,6 +84,7 @@ pub async fn serve_all(
         audit,
         crowded_users: Seldom::default(),
         refused: ByStatus::default(),
+        cross_site: ByNetwork::default(),
         tasks: TaskTracker::new(),
     });
     let ends = Ends {

@@ -22,7 +22,6 @@ mod phase;
 mod places;
 mod refusal;
 mod reply;
-mod seldom;
 
 use std::time::Duration;
 

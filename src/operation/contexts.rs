@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::id::WireId;
 
 use super::cursor::Cursor;
@@ -25,6 +27,11 @@ pub struct ContextLimits {
     pub per_user: usize,
     /// Open enumerations of all users together (rule Q-5).
     pub total: usize,
+    /// Octets with which the open enumerations of one user were asked for. What is kept of a filter takes up to some
+    /// 50 times its length.
+    pub octets_per_user: usize,
+    /// Those of all users together.
+    pub octets: usize,
     /// An enumeration without `n:Expires` is forgotten when no Pull came for this long (rule Q-7).
     pub idle: Duration,
     /// The longest `n:Expires` that is granted (rule E-2).
@@ -36,6 +43,8 @@ impl Default for ContextLimits {
         Self {
             per_user: 1500,
             total: 10_000,
+            octets_per_user: 1 << 20,
+            octets: 8 << 20,
             idle: Duration::from_secs(60),
             longest: Duration::from_secs(3600),
         }
@@ -58,6 +67,10 @@ pub(super) enum Full {
     User,
     /// Of all users.
     Total,
+    /// Their filters are too long in all: of this user.
+    OctetsOfUser,
+    /// Of all users.
+    Octets,
 }
 
 /// Why a context cannot be pulled or released.
@@ -81,15 +94,24 @@ pub(super) struct Contexts {
 #[derive(Debug, Default)]
 struct Table {
     entries: BTreeMap<WireId, Entry>,
-    /// INVARIANT: for each user the number of its entries; no zeros.
-    per_user: BTreeMap<Arc<str>, usize>,
+    /// INVARIANT: for each user the number of its entries, and their octets; none without an entry.
+    per_user: BTreeMap<Arc<str>, Share>,
+    /// INVARIANT: the octets of all entries.
+    octets: usize,
+}
+
+#[derive(Debug, Default)]
+struct Share {
+    entries: usize,
+    octets: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
     owner: Arc<str>,
+    octets: usize,
     lifetime: Lifetime,
-    /// Forgotten at this moment, unless a Pull holds it.
+    /// Forgotten at this moment, unless a Pull holds it: that does not expire.
     deadline: Duration,
     /// `None` while a Pull works on it.
     cursor: Option<Box<Cursor>>,
@@ -117,7 +139,8 @@ impl Contexts {
         self.table().entries.len()
     }
 
-    /// Opens a context of `owner` that goes on where `cursor` stands. `id` is fresh.
+    /// Opens a context of `owner` that goes on where `cursor` stands, and was asked for with so many octets. `id` is
+    /// fresh.
     ///
     /// # Errors
     /// [`Full`]; the cursor is lost then.
@@ -125,18 +148,24 @@ impl Contexts {
         &self,
         id: WireId,
         owner: &Arc<str>,
-        cursor: Cursor,
+        (cursor, octets): (Cursor, usize),
         lifetime: Lifetime,
         now: Duration,
     ) -> Result<(), Full> {
+        let mut gone = Gone::default();
         let mut table = self.table();
-        if table.full(owner, &self.limits).is_some() {
-            table.forget_expired(now);
+        if table.full(owner, octets, &self.limits).is_some() {
+            gone = table.forget_expired(now);
         }
-        if let Some(full) = table.full(owner, &self.limits) {
+        if let Some(full) = table.full(owner, octets, &self.limits) {
+            drop(table);
+            drop(gone);
             return Err(full);
         }
-        *table.per_user.entry(owner.clone()).or_default() += 1;
+        table.octets += octets;
+        let share = table.per_user.entry(owner.clone()).or_default();
+        share.entries += 1;
+        share.octets += octets;
         let life = match lifetime {
             Lifetime::Idle => self.limits.idle,
             Lifetime::Fixed(life) => life,
@@ -145,11 +174,14 @@ impl Contexts {
             id,
             Entry {
                 owner: owner.clone(),
+                octets,
                 lifetime,
                 deadline: now.saturating_add(life),
                 cursor: Some(Box::new(cursor)),
             },
         );
+        drop(table);
+        drop(gone);
         Ok(())
     }
 
@@ -163,8 +195,9 @@ impl Contexts {
         user: &str,
         now: Duration,
     ) -> Result<(Lease<'_>, Box<Cursor>), Unusable> {
+        let _gone = self.expire(id, user, now);
         let mut table = self.table();
-        let entry = table.live(id, user, now)?;
+        let entry = table.live(id, user)?;
         let cursor = entry.cursor.take().ok_or(Unusable::Busy)?;
         let lease = Lease {
             contexts: self,
@@ -179,15 +212,29 @@ impl Contexts {
     /// # Errors
     /// [`Unusable::Unknown`] and [`Unusable::NotYours`].
     pub(super) fn release(&self, id: WireId, user: &str, now: Duration) -> Result<(), Unusable> {
+        let _expired = self.expire(id, user, now);
         let mut table = self.table();
-        table.live(id, user, now)?;
-        table.forget(id);
+        table.live(id, user)?;
+        let gone = table.forget(id);
+        drop(table);
+        drop(gone);
         Ok(())
     }
 
     /// Forgets what has expired.
     pub(super) fn sweep(&self, now: Duration) {
-        self.table().forget_expired(now);
+        let gone = self.table().forget_expired(now);
+        drop(gone);
+    }
+
+    /// Forgets the entry if it is the user's and has expired.
+    fn expire(&self, id: WireId, user: &str, now: Duration) -> Gone {
+        let mut table = self.table();
+        let entry = table.entries.get(&id);
+        match entry.is_some_and(|e| &*e.owner == user && e.expired(now)) {
+            true => table.forget(id),
+            false => Gone::default(),
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -197,43 +244,75 @@ impl Contexts {
 }
 
 impl Table {
-    fn full(&self, owner: &Arc<str>, limits: &ContextLimits) -> Option<Full> {
-        if self.entries.len() >= limits.total {
-            return Some(Full::Total);
+    /// What is full for one more entry of so many octets?
+    fn full(&self, owner: &Arc<str>, octets: usize, limits: &ContextLimits) -> Option<Full> {
+        let none = Share::default();
+        let own = self.per_user.get(owner).unwrap_or(&none);
+        let is_over = |sum: usize, limit| sum.saturating_add(octets) > limit;
+        match () {
+            () if self.entries.len() >= limits.total => Some(Full::Total),
+            () if own.entries >= limits.per_user => Some(Full::User),
+            () if is_over(own.octets, limits.octets_per_user) => Some(Full::OctetsOfUser),
+            () if is_over(self.octets, limits.octets) => Some(Full::Octets),
+            () => None,
         }
-        let own = self.per_user.get(owner).copied().unwrap_or_default();
-        (own >= limits.per_user).then_some(Full::User)
     }
 
-    /// The entry, if it is the user's and has not expired. One that a Pull works on does not expire.
-    fn live(&mut self, id: WireId, user: &str, now: Duration) -> Result<&mut Entry, Unusable> {
-        let entry = self.entries.get(&id).ok_or(Unusable::Unknown)?;
-        if &*entry.owner != user {
-            return Err(Unusable::NotYours);
+    /// The entry, if it is the user's.
+    fn live(&mut self, id: WireId, user: &str) -> Result<&mut Entry, Unusable> {
+        let entry = self.entries.get_mut(&id).ok_or(Unusable::Unknown)?;
+        match &*entry.owner == user {
+            true => Ok(entry),
+            false => Err(Unusable::NotYours),
         }
-        if entry.expired(now) {
-            self.forget(id);
-        }
-        self.entries.get_mut(&id).ok_or(Unusable::Unknown)
     }
 
-    fn forget_expired(&mut self, now: Duration) {
+    fn forget_expired(&mut self, now: Duration) -> Gone {
         let expired = self.entries.iter().filter(|(_, e)| e.expired(now));
         let expired: Vec<WireId> = expired.map(|(id, _)| *id).collect();
-        for id in expired {
-            self.forget(id);
-        }
+        Gone(
+            expired
+                .into_iter()
+                .flat_map(|id| self.forget(id).take())
+                .collect(),
+        )
     }
 
-    fn forget(&mut self, id: WireId) {
+    fn forget(&mut self, id: WireId) -> Gone {
         let Some(entry) = self.entries.remove(&id) else {
-            return;
+            return Gone::default();
         };
-        if let Some(n) = self.per_user.get_mut(&entry.owner) {
-            *n -= 1;
-            if *n == 0 {
+        self.octets -= entry.octets;
+        if let Some(share) = self.per_user.get_mut(&entry.owner) {
+            share.entries -= 1;
+            share.octets -= entry.octets;
+            if share.entries == 0 {
                 self.per_user.remove(&entry.owner);
             }
+        }
+        Gone(vec![entry])
+    }
+}
+
+/// What is no longer in the table. A filter, and a moment of everything that nobody else looks at any more, take a
+/// while to be freed: that is done on another thread, and never under the lock of the table.
+#[must_use]
+#[derive(Debug, Default)]
+struct Gone(Vec<Entry>);
+
+impl Gone {
+    fn take(mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let entries = std::mem::take(&mut self.0);
+        if !entries.is_empty()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn_blocking(move || drop(entries));
         }
     }
 }
@@ -272,7 +351,8 @@ impl Lease<'_> {
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if self.open {
-            self.contexts.table().forget(self.id);
+            let gone = self.contexts.table().forget(self.id);
+            drop(gone);
         }
     }
 }
@@ -284,6 +364,8 @@ mod tests {
     const LIMITS: ContextLimits = ContextLimits {
         per_user: 2,
         total: 3,
+        octets_per_user: 100,
+        octets: 150,
         idle: Duration::from_secs(60),
         longest: Duration::from_secs(600),
     };
@@ -295,7 +377,13 @@ mod tests {
     fn open(contexts: &Contexts, user: &str, now: u64) -> Result<WireId, Full> {
         let (id, now) = (WireId::random(), seconds(now));
         contexts
-            .open(id, &Arc::from(user), Cursor::empty(), Lifetime::Idle, now)
+            .open(
+                id,
+                &Arc::from(user),
+                (Cursor::empty(), 40),
+                Lifetime::Idle,
+                now,
+            )
             .map(|()| id)
     }
 
@@ -314,6 +402,85 @@ mod tests {
         assert_eq!(open(&contexts, "bob", 0), Err(Full::Total));
         contexts.release(first, "ann", seconds(0)).unwrap();
         open(&contexts, "bob", 0).unwrap();
+    }
+
+    #[test]
+    fn the_filters_of_each_user_and_of_all_together_have_a_length() {
+        let limits = ContextLimits {
+            per_user: 10,
+            total: 10,
+            ..LIMITS
+        };
+        let contexts = Contexts::new(limits);
+        let first = open(&contexts, "ann", 0).unwrap();
+        open(&contexts, "ann", 0).unwrap();
+        assert_eq!(open(&contexts, "ann", 0), Err(Full::OctetsOfUser));
+        open(&contexts, "bob", 0).unwrap();
+        assert_eq!(open(&contexts, "bob", 0), Err(Full::Octets));
+        contexts.release(first, "ann", seconds(0)).unwrap();
+        open(&contexts, "ann", 0).unwrap();
+        open(&contexts, "bob", 60).unwrap();
+        assert_eq!(contexts.table().octets, 40, "the others have expired");
+    }
+
+    /// Items that say on which thread they are freed, and whether the table was free then.
+    struct Watched(
+        Arc<Contexts>,
+        std::sync::mpsc::Sender<(std::thread::ThreadId, bool)>,
+    );
+
+    impl Iterator for Watched {
+        type Item = Result<crate::operation::cursor::Item, crate::provider::Error>;
+
+        fn next(&mut self) -> Option<Self::Item> {
+            None
+        }
+    }
+
+    impl Drop for Watched {
+        fn drop(&mut self) {
+            // Whoever takes it here for a moment lets it go again.
+            let is_free = (0..100_000).any(|_| {
+                std::thread::yield_now();
+                self.0.table.try_lock().is_ok()
+            });
+            let _ = self.1.send((std::thread::current().id(), is_free));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_freed_elsewhere_and_not_under_the_lock() {
+        let contexts = Arc::new(Contexts::new(LIMITS));
+        let (freed, seen) = std::sync::mpsc::channel();
+        let watched = |now| {
+            let items = Watched(contexts.clone(), freed.clone());
+            let Cursor { shape, pace, .. } = Cursor::empty();
+            let cursor = Cursor::new(shape, pace, Box::new(items));
+            let id = WireId::random();
+            let owner = Arc::from("ann");
+            let opened = contexts.open(id, &owner, (cursor, 0), Lifetime::Idle, seconds(now));
+            opened.unwrap();
+            id
+        };
+        let elsewhere = || {
+            let (thread, is_free) = seen.recv().unwrap();
+            assert!(is_free, "the table is locked");
+            assert_ne!(thread, std::thread::current().id());
+        };
+        watched(0);
+        contexts.sweep(seconds(60));
+        elsewhere();
+        let id = watched(60);
+        contexts.release(id, "ann", seconds(60)).unwrap();
+        elsewhere();
+        let id = watched(60);
+        assert_eq!(pull(&contexts, id, "ann", 120), Err(Unusable::Unknown));
+        elsewhere();
+        watched(120);
+        watched(120);
+        watched(180);
+        elsewhere();
+        elsewhere();
     }
 
     #[test]
@@ -354,7 +521,13 @@ mod tests {
         let fixed = Lifetime::Fixed(seconds(100));
         let id = WireId::random();
         contexts
-            .open(id, &Arc::from("ann"), Cursor::empty(), fixed, seconds(0))
+            .open(
+                id,
+                &Arc::from("ann"),
+                (Cursor::empty(), 0),
+                fixed,
+                seconds(0),
+            )
             .unwrap();
         assert_eq!(pull(&contexts, id, "ann", 99), Ok(true));
         assert_eq!(pull(&contexts, id, "ann", 100), Err(Unusable::Unknown));

@@ -32,6 +32,7 @@ pub(super) async fn enumerate(
 ) -> Result<String, Fault> {
     let granted = wish.expires.map(|e| grant(server, e)).transpose()?;
     let (optimize, max_elements) = (wish.optimize, wish.max_elements);
+    let octets = wish.octets;
     let cursor = opened(server, exchange, wish).await?;
     let id = WireId::random();
     let context = format!("uuid:{id}");
@@ -46,7 +47,7 @@ pub(super) async fn enumerate(
     let cursor = Box::new(cursor);
     // Without items in the answer the client learns of an empty set by its first Pull (rule E-5).
     if !optimize {
-        keep(server, exchange, id, *cursor, granted.as_ref())?;
+        keep(server, exchange, id, (*cursor, octets), granted.as_ref())?;
         return Ok(page.finish(true));
     }
     let user = &exchange.context.identity.user;
@@ -61,7 +62,7 @@ pub(super) async fn enumerate(
     };
     let more = !cursor.at_end();
     if more {
-        keep(server, exchange, id, *cursor, granted.as_ref())?;
+        keep(server, exchange, id, (*cursor, octets), granted.as_ref())?;
     }
     Ok(page.finish(more))
 }
@@ -250,19 +251,26 @@ fn keep(
     server: &Server,
     exchange: &Exchange<'_>,
     id: WireId,
-    cursor: Cursor,
+    (cursor, octets): (Cursor, usize),
     granted: Option<&Granted>,
 ) -> Result<(), Fault> {
     let user = &exchange.context.identity.user;
     let lifetime = granted.map_or(Lifetime::Idle, |g| Lifetime::Fixed(g.life));
     let now = server.clock.elapsed();
     let limits = server.contexts.limits();
-    let text = match server.contexts.open(id, user, cursor, lifetime, now) {
+    let text = match server
+        .contexts
+        .open(id, user, (cursor, octets), lifetime, now)
+    {
         Ok(()) => return Ok(()),
         Err(Full::User) => texts::TOO_MANY_CONTEXTS
             .with("user", user)
             .with("limit", limits.per_user),
         Err(Full::Total) => texts::TOO_MANY_CONTEXTS_IN_TOTAL.with("limit", limits.total),
+        Err(Full::OctetsOfUser) => texts::CONTEXTS_TOO_LONG
+            .with("user", user)
+            .with("limit", limits.octets_per_user),
+        Err(Full::Octets) => texts::CONTEXTS_TOO_LONG_IN_TOTAL.with("limit", limits.octets),
     };
     Err(table::QUOTA_MAX_OPERATIONS.fault(text))
 }

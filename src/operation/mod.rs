@@ -244,7 +244,7 @@ impl Server {
         let mut envelope = rejected.fault.envelope(&headers);
         let optional = !headers.reply_parameters.is_empty() || headers.attempt.is_some();
         if charset.octets(&envelope) > max && optional {
-            headers.reply_parameters = &[];
+            headers.reply_parameters = "";
             headers.attempt = None;
             envelope = rejected.fault.envelope(&headers);
         }

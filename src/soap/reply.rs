@@ -24,7 +24,7 @@ pub struct ReplyHeaders<'a> {
     /// `a:RelatesTo`: the request's MessageID as it came; `None` if it could not be read (rule F-5).
     pub relates_to: Option<&'a str>,
     /// Header blocks that the request's ReplyTo asks to be returned (rule H-13), as markup.
-    pub reply_parameters: &'a [String],
+    pub reply_parameters: &'a str,
 }
 
 /// An answer under construction: the frame is written, the body is the caller's.
@@ -63,7 +63,7 @@ impl Reply {
             w.element("a", "RelatesTo", &[], id);
         }
         more(&mut w);
-        headers.reply_parameters.iter().for_each(|p| w.raw(p));
+        w.raw(headers.reply_parameters);
         w.raw("</s:Header><s:Body>");
         Self { writer: w }
     }

@@ -13,6 +13,8 @@ use super::uri::{ClassUri, Family, plain_namespace};
 pub const NAMESPACE_SELECTOR: &str = "__cimnamespace";
 /// Deepest nesting of references in selectors.
 pub const NESTING_MAX: usize = 8;
+/// The longest reference in a selector, in bytes as a path: each level around it doubles its quotes once more.
+pub const NESTED_MAX: usize = 32 * 1024;
 /// The most selectors of one set (Windows: SelectorLimit).
 pub const SELECTORS_MAX: usize = 64;
 
@@ -31,6 +33,9 @@ pub enum SelectorError {
     /// More than [`SELECTORS_MAX`].
     #[error("there are more than {SELECTORS_MAX} selectors")]
     TooMany,
+    /// A reference of more than [`NESTED_MAX`].
+    #[error("a reference in a selector is longer than {NESTED_MAX} bytes as a path")]
+    TooLong,
     /// An element of a reference, or the reference itself, stands more than once.
     #[error("{0} stands more than once")]
     Twice(&'static str),
@@ -203,6 +208,9 @@ impl Reference<'_> {
                 return Err(SelectorError::Duplicate(name.to_owned()));
             }
             let value = match self.wrapped_at(element, depth + 1)? {
+                Some(path) if path.to_string().len() > NESTED_MAX => {
+                    return Err(SelectorError::TooLong);
+                }
                 Some(path) => SelectorValue::Reference(Box::new(path)),
                 None => SelectorValue::Text(element.text()),
             };

@@ -19,6 +19,9 @@ pub const ATTRIBUTES_MAX: usize = 64;
 /// Most namespace declarations in scope at one element.
 pub const NAMESPACES_MAX: usize = 128;
 
+/// Longest name, and longest name of a namespace, in bytes. Both may be written again for every element.
+pub const NAME_MAX: usize = 2048;
+
 /// `http://www.w3.org/XML/1998/namespace`: the prefix `xml`, and no other, is bound to it without a declaration.
 pub const XML_NAMESPACE: &str = "http://www.w3.org/XML/1998/namespace";
 

@@ -13,7 +13,8 @@ use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::reader::Reader;
 
 use super::{
-    ATTRIBUTES_MAX, DEPTH_MAX, NAMESPACES_MAX, WHITE_SPACE, XML_NAMESPACE, XMLNS_NAMESPACE,
+    ATTRIBUTES_MAX, DEPTH_MAX, NAME_MAX, NAMESPACES_MAX, WHITE_SPACE, XML_NAMESPACE,
+    XMLNS_NAMESPACE,
 };
 
 /// Why a text is not taken, and where.
@@ -57,6 +58,9 @@ pub enum Kind {
     /// A name that is none.
     #[error("{0} is not a name")]
     Name(String),
+    /// A name, or that of a namespace, of more than [`NAME_MAX`] bytes.
+    #[error("a name or a namespace is longer than {NAME_MAX} bytes")]
+    NameLength,
     /// Two attributes of the same expanded name.
     #[error("the attribute {0} stands twice")]
     DuplicateAttribute(String),
@@ -418,6 +422,9 @@ impl<'a> Build<'a> {
         outer: usize,
         scope: usize,
     ) -> Result<usize, Error> {
+        if uri.len() > NAME_MAX {
+            return self.error(Kind::NameLength);
+        }
         let is_xml = prefix == "xml";
         let is_bad = is_xml != (uri == XML_NAMESPACE)
             || prefix == "xmlns"
@@ -449,6 +456,9 @@ impl<'a> Build<'a> {
     }
 
     fn split(&self, name: &'a str) -> Result<(&'a str, &'a str), Error> {
+        if name.len() > NAME_MAX {
+            return self.error(Kind::NameLength);
+        }
         // Prefixes are short: a loop finds the colon sooner than a search that is made for long texts.
         let colon = name.bytes().position(|b| b == b':');
         let parts = match colon {
@@ -636,6 +646,25 @@ impl<'d> Element<'d> {
     pub fn resolve(&self, prefix: &str) -> Option<&'d str> {
         let found = self.document.binding(prefix, self.tag()?.scope)?;
         Some(self.document.uri(found))
+    }
+
+    /// How many bytes the text, the names and the attributes in it take.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let end = self.tag().map_or(0, |t| t.end);
+        let nodes = self.document.nodes.get(self.n..end).unwrap_or_default();
+        let attributes = |tag: &Tag<'_>| self.document.attributes.get(tag.attributes.clone());
+        let size = |node: &Node<'_>| match node {
+            Node::Text(text) => text.len(),
+            Node::Element(tag) => {
+                let attributes = attributes(tag).unwrap_or_default().iter();
+                tag.name.len()
+                    + attributes
+                        .map(|a| a.local.len() + a.value.len())
+                        .sum::<usize>()
+            }
+        };
+        nodes.iter().map(size).sum()
     }
 
     /// Its own text: character data, CDATA and references joined, without that of its child elements.

@@ -78,6 +78,7 @@ fn line_ends_are_normalised() {
 #[test]
 fn n_4_hostile_and_broken_texts_are_refused_with_their_reason() {
     let deep = "<a>".repeat(10_000);
+    let long = |text: &str| text.replace('N', &"n".repeat(2049));
     let wide = format!(
         "<a {}/>",
         (0..65).map(|n| format!("k{n}='' ")).collect::<String>()
@@ -158,6 +159,10 @@ fn n_4_hostile_and_broken_texts_are_refused_with_their_reason() {
         (&deep, Kind::Depth),
         (&wide, Kind::Attributes),
         (&many, Kind::Namespaces),
+        (&long("<a xmlns='N'/>"), Kind::NameLength),
+        (&long("<a xmlns:p='N'><p:b/></a>"), Kind::NameLength),
+        (&long("<N/>"), Kind::NameLength),
+        (&long("<a N='1'/>"), Kind::NameLength),
         ("<a/>x", Kind::OutsideRoot),
         ("x<a/>", Kind::OutsideRoot),
         ("<a/><b/>", Kind::OutsideRoot),
@@ -234,7 +239,7 @@ fn a_copy_stands_for_itself() {
     let text = "<a xmlns:p='urn:p' xmlns='urn:d'><p:b p:k='1' j='2' xml:lang='en'><c>x&amp;y</c><d xmlns=''/></p:b></a>";
     let document = parse(text).unwrap();
     let mut w = Writer::new();
-    w.copy(document.root().children().next().unwrap());
+    assert!(w.copy(document.root().children().next().unwrap(), 1000));
     let copy = w.into_string();
     let document = parse(&copy).unwrap();
     let b = document.root();
@@ -244,6 +249,19 @@ fn a_copy_stands_for_itself() {
     assert_eq!(b.attribute(XML_NAMESPACE, "lang"), Some("en"));
     assert_eq!(b.child("urn:d", "c").unwrap().text(), "x&y");
     assert!(b.child("", "d").is_some());
+}
+
+#[test]
+fn a_copy_ends_soon_after_what_it_may_hold() {
+    let namespace = "u".repeat(2048);
+    let text = format!(
+        "<x:a xmlns:x='{namespace}'>{}</x:a>",
+        "<x:b/>".repeat(40_000)
+    );
+    let document = parse(&text).unwrap();
+    let mut w = Writer::new();
+    assert!(!w.copy(document.root(), 32 * 1024));
+    assert!(w.len() < 40 * 1024, "{}", w.len());
 }
 
 proptest::proptest! {

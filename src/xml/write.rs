@@ -112,8 +112,10 @@ impl Writer {
         self.out.push_str(markup);
     }
 
-    /// A copy of an element that was read. It declares its own namespaces, so it may stand anywhere.
-    pub fn copy(&mut self, element: Element<'_>) {
+    /// A copy of an element that was read. It declares its own namespaces, so it may stand anywhere, and may be much
+    /// longer than what it is made of: `false` once there are more than `max` bytes in all, and it is not complete then.
+    #[must_use]
+    pub fn copy(&mut self, element: Element<'_>, max: usize) -> bool {
         let prefix = if element.namespace().is_empty() {
             ""
         } else {
@@ -141,8 +143,9 @@ impl Writer {
         if children.peek().is_none() {
             self.text(&element.text());
         }
-        children.for_each(|child| self.copy(child));
+        let fits = self.out.len() <= max && children.all(|child| self.copy(child, max));
         self.close(prefix, element.local());
+        fits && self.out.len() <= max
     }
 
     fn tag(&mut self, prefix: &str, local: &str, attributes: &[(&str, &str)]) {

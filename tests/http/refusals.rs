@@ -143,7 +143,9 @@ async fn a_3_a_request_of_a_foreign_page_is_403_on_every_path() {
         }
     }
     let told = std::fs::read_to_string(&file).unwrap();
-    assert_eq!(told.lines().count(), marks.len() * lines.len() * 2);
+    // One in 10 s, so as many as requests only where each takes so long.
+    let asked = marks.len() * lines.len() * 2;
+    assert!(told.lines().count() < asked, "{told}");
     let first = told.lines().next().unwrap();
     assert!(first.contains(r#","address":"127.0.0.1:"#), "{first}");
     let rest =

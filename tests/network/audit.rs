@@ -199,11 +199,11 @@ fn failed_logons_and_lock_outs_are_told_and_no_unknown_name_is() {
     );
     let reasons: Vec<_> = lines(&file).iter().map(|l| l["reason"].clone()).collect();
     assert_eq!(reasons[..2], ["wrong-password", "unknown-user"]);
+    until("the log tells it", || {
+        let log = server.said();
+        log.contains("wrong password") && log.contains("there is no such user")
+    });
     let log = server.said();
-    assert!(
-        log.contains("wrong password") && log.contains("there is no such user"),
-        "{log}"
-    );
     assert!(
         !log.contains("are required") && !log.contains(SECRET),
         "{log}"

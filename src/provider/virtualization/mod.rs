@@ -8,6 +8,7 @@ mod collection_snapshot_service;
 mod computer_system;
 mod concrete_job;
 mod element;
+mod kept;
 mod names;
 mod outcome;
 mod reference;
@@ -37,6 +38,7 @@ use collection_of_mses::Groups;
 use collection_snapshot_service::CollectionSnapshotService;
 use computer_system::ComputerSystems;
 use concrete_job::ConcreteJobs;
+use kept::Kept;
 use names::MachineNames;
 use snapshot_check::SnapshotCheck;
 use snapshot_collection::SnapshotCollections;
@@ -73,6 +75,7 @@ impl Deps {
             state: self.store.state(),
             machines: self.compute.machines(),
             host: self.host.clone(),
+            kept: Kept::default(),
         }
     }
 }

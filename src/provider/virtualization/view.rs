@@ -11,6 +11,7 @@ use crate::inventory::{CollectionKind, Position, Service, Snapshot, SnapshotSet}
 use crate::store::State;
 
 use super::element::{Element, Owner};
+use super::kept::Kept;
 
 /// Elements one after another.
 pub(super) type Elements = Box<dyn Iterator<Item = Element> + Send>;
@@ -24,6 +25,8 @@ pub(super) struct View {
     pub(super) machines: Arc<Machines>,
     /// Name of the host.
     pub(super) host: Arc<str>,
+    /// The files that snapshots name.
+    pub(super) kept: Kept,
 }
 
 impl View {
@@ -88,10 +91,9 @@ impl View {
 
     /// Does a snapshot of the machine name the file, by its real path?
     pub(super) fn keeps(&self, machine: VmId, file: &Path) -> bool {
-        let members = self.state.sets.values().flat_map(|set| &set.members);
-        let own = members.filter(|m| m.machine == machine);
-        let mut disks = own.flat_map(|m| &m.disks);
-        disks.any(|d| d.sealed.first().is_some_and(|s| s.file == file))
+        let sets = &self.state.sets;
+        let members = || sets.values().flat_map(|set| &set.members);
+        self.kept.has(machine, file, members)
     }
 
     /// Settings of all machines, then of all snapshots.

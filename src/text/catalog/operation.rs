@@ -7,6 +7,8 @@ super::messages! {
     BUSY_CONTEXT = "operation.busy-context", "another Pull is working on the enumeration {context}";
     TOO_MANY_CONTEXTS = "operation.too-many-contexts", "user {user} has {limit} open enumerations, which is the limit; pull them to the end or release them";
     TOO_MANY_CONTEXTS_IN_TOTAL = "operation.too-many-contexts-in-total", "the server has {limit} open enumerations, which is the limit; try again later";
+    CONTEXTS_TOO_LONG = "operation.contexts-too-long", "the open enumerations of user {user} were asked for with {limit} octets, which is the limit; pull them to the end or release them, or ask with shorter filters";
+    CONTEXTS_TOO_LONG_IN_TOTAL = "operation.contexts-too-long-in-total", "the open enumerations of all users were asked for with {limit} octets, which is the limit; try again later, or with a shorter filter";
     TOO_MANY_REQUESTS = "operation.too-many-requests", "user {user} has {limit} requests under way, which is the limit; try again when one of them has ended";
     EXPIRES_IN_THE_PAST = "operation.expires-in-the-past", "n:Expires {time} is not in the future";
     ANSWER_TOO_LARGE = "operation.answer-too-large", "the answer needs {size} octets, the request allows {limit} (MaxEnvelopeSize)";

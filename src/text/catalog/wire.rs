@@ -14,6 +14,8 @@ super::messages! {
     HEADER_TWICE = "wire.header-twice", "the header {header} stands more than once";
     HEADER_NOT_UNDERSTOOD = "wire.header-not-understood", "the header {header} must be understood, but it is not known here";
     MESSAGE_ID = "wire.message-id", "the header a:MessageID must hold 1 to {max} characters";
+    ACTION_TOO_LONG = "wire.action-too-long", "the header a:Action must hold at most {max} characters";
+    PARAMETERS_TOO_LONG = "wire.parameters-too-long", "the reference parameters of a:ReplyTo, which go back with the answer, take more than {max} bytes";
     ACTIVITY_ID = "wire.activity-id", "the header p:ActivityId must hold at most {max} characters";
     NO_ADDRESS = "wire.no-address", "the header {header} has no a:Address";
     NOT_ANONYMOUS = "wire.not-anonymous", "the header {header} names the address {address}; answers go back on the connection only, so it must be the anonymous address";

@@ -12,7 +12,7 @@ const HEADERS: ReplyHeaders<'static> = ReplyHeaders {
     action: "http://schemas.xmlsoap.org/ws/2004/09/enumeration/PullResponse",
     message_id: "uuid:2",
     relates_to: Some("uuid:1"),
-    reply_parameters: &[],
+    reply_parameters: "",
 };
 
 fn budget(items: usize, octets: usize) -> Budget {

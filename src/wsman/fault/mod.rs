@@ -76,13 +76,16 @@ pub struct Kind {
     pub number: u32,
 }
 
+/// Most characters of each thing that a fault quotes.
+const QUOTE_MAX: usize = 2048;
+
 impl Kind {
-    /// A fault of this kind.
+    /// A fault of this kind. What its text quotes of the request it quotes several times, so it is shortened.
     #[must_use]
     pub fn fault(&'static self, text: Text) -> Fault {
         Fault {
             kind: self,
-            text,
+            text: text.shortened(QUOTE_MAX),
             status: None,
             extra: Extra::None,
         }

@@ -14,7 +14,7 @@ use crate::xml::{Element, parse};
 const HEADERS: FaultHeaders<'static> = FaultHeaders {
     message_id: "uuid:2",
     relates_to: Some("uuid:1"),
-    reply_parameters: &[],
+    reply_parameters: "",
     client: Client::Other,
     machine: "hv1",
     attempt: None,
@@ -464,7 +464,7 @@ fn f_5_f_6_f_10_reason_message_and_relation_are_there() {
 
     let unrelated = FaultHeaders {
         relates_to: None,
-        reply_parameters: &["<k xmlns=\"urn:q\">v</k>".to_owned()],
+        reply_parameters: "<k xmlns=\"urn:q\">v</k>",
         ..HEADERS
     };
     let envelope = table::SCHEMA_VALIDATION_ERROR

@@ -18,7 +18,7 @@ pub struct FaultHeaders<'a> {
     /// `a:RelatesTo`, if the request's MessageID could be read.
     pub relates_to: Option<&'a str>,
     /// Header blocks that the request's ReplyTo asks to be returned, as markup.
-    pub reply_parameters: &'a [String],
+    pub reply_parameters: &'a str,
     /// Who gets it.
     pub client: Client,
     /// The name of this host.

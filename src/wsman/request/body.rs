@@ -50,6 +50,7 @@ pub(super) fn enumerate(
         mode,
         polymorphism,
         expires,
+        octets: body.size(),
     }))
 }
 

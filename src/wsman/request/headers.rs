@@ -15,6 +15,8 @@ use super::{ClassOptions, Headers, Limits, Operation, Request, body, target};
 
 /// Smallest MaxEnvelopeSize that a client may ask for (rule H-20).
 const ENVELOPE_MIN: usize = 8192;
+/// Most bytes of all copies of reference parameters, which go back with every answer.
+const PARAMETERS_MAX: usize = 32 * 1024;
 /// Most options of a request.
 const OPTIONS_MAX: usize = 256;
 
@@ -122,9 +124,10 @@ pub(super) fn message_id(envelope: &Envelope<'_>) -> Option<String> {
     (!id.is_empty() && id.len() <= LENGTH_MAX).then(|| id.into_owned())
 }
 
-/// The header blocks that a request wants returned, as far as they can be read.
-pub(super) fn reply_parameters(envelope: &Envelope<'_>) -> Vec<String> {
-    addressing(envelope, "ReplyTo").map_or_else(Vec::new, parameters)
+/// The header blocks that a request that is refused wants returned, as markup; empty where they are too long.
+pub(super) fn reply_parameters(envelope: &Envelope<'_>) -> String {
+    let parameters = addressing(envelope, "ReplyTo").map(parameters);
+    parameters.and_then(Result::ok).unwrap_or_default()
 }
 
 /// The text of `a:To`; empty if there is none.
@@ -137,17 +140,17 @@ fn addressing<'d>(envelope: &Envelope<'d>, local: &str) -> Option<Element<'d>> {
 }
 
 /// Copies of the reference parameters of an address (rule H-13).
-fn parameters(address: Element<'_>) -> Vec<String> {
+fn parameters(address: Element<'_>) -> Result<String, Fault> {
     let of = |local| address.child(ns::ADDRESSING, local).into_iter();
-    of("ReferenceProperties")
+    let mut all = of("ReferenceProperties")
         .chain(of("ReferenceParameters"))
-        .flat_map(|set| set.children())
-        .map(|parameter| {
-            let mut w = Writer::new();
-            w.copy(parameter);
-            w.into_string()
-        })
-        .collect()
+        .flat_map(|set| set.children());
+    let mut w = Writer::new();
+    if all.all(|parameter| w.copy(parameter, PARAMETERS_MAX)) {
+        return Ok(w.into_string());
+    }
+    let text = wire::PARAMETERS_TOO_LONG.with("max", PARAMETERS_MAX);
+    Err(table::ENCODING_LIMIT.fault(text))
 }
 
 /// Reads the whole request.
@@ -220,7 +223,7 @@ fn identify(limits: &Limits) -> Request {
             show_types: false,
             class_options: ClassOptions::default(),
             wants_count: false,
-            reply_parameters: Vec::new(),
+            reply_parameters: String::new(),
         },
         operation: Operation::Identify,
     }
@@ -235,6 +238,10 @@ impl Blocks<'_> {
         }
         required(self.to, "a:To")?;
         let action = required(self.action, "a:Action")?.trimmed();
+        if is_too_long(&action) {
+            let text = wire::ACTION_TOO_LONG.with("max", LENGTH_MAX);
+            return Err(table::INVALID_MESSAGE_INFORMATION_HEADER.fault(text));
+        }
         let options = self.options()?;
         self.refuse_what_is_not_offered()?;
         let resource_uri = self
@@ -252,7 +259,7 @@ impl Blocks<'_> {
             show_types: options.show_types,
             class_options: options.classes,
             wants_count: self.count_estimate.is_some(),
-            reply_parameters: self.reply_to.map_or_else(Vec::new, parameters),
+            reply_parameters: self.reply_to.map_or(Ok(String::new()), parameters)?,
         })
     }
 

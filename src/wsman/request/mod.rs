@@ -116,7 +116,7 @@ pub struct Headers {
     pub wants_count: bool,
     /// ReferenceParameters of ReplyTo, to be echoed as headers: serialized markup with its own namespace
     /// declarations.
-    pub reply_parameters: Vec<String>,
+    pub reply_parameters: String,
 }
 
 /// What is asked.
@@ -167,6 +167,8 @@ pub struct Enumerate {
     pub polymorphism: Polymorphism,
     /// `n:Expires`.
     pub expires: Option<Expires>,
+    /// How many octets it was asked for with, in UTF-8 and without its headers.
+    pub octets: usize,
 }
 
 /// Which instances are enumerated.

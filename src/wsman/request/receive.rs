@@ -43,7 +43,7 @@ pub struct Rejected {
     /// `a:MessageID`, if it could be read (rule F-5).
     pub relates_to: Option<String>,
     /// Header blocks to be returned (rule H-13), as markup.
-    pub reply_parameters: Vec<String>,
+    pub reply_parameters: String,
 }
 
 impl From<Fault> for Box<Rejected> {
@@ -51,7 +51,7 @@ impl From<Fault> for Box<Rejected> {
         Self::new(Rejected {
             fault,
             relates_to: None,
-            reply_parameters: Vec::new(),
+            reply_parameters: String::new(),
         })
     }
 }

@@ -379,7 +379,7 @@ fn selector_limit() -> Fault {
 /// The fault for selectors that cannot be read.
 fn selector_fault(error: SelectorError) -> Fault {
     match error {
-        SelectorError::TooMany => selector_limit(),
+        SelectorError::TooMany | SelectorError::TooLong => selector_limit(),
         SelectorError::NoName => {
             table::SCHEMA_VALIDATION_ERROR.fault(wire::SELECTOR_NO_NAME.text())
         }

@@ -9,11 +9,11 @@
 #[derive(Debug, Clone)]
 pub(super) struct Pattern {
     /// The whole text, where there is no `%`; else what it begins with.
-    first: Vec<Item>,
+    first: Box<[Item]>,
     /// What stands between two `%`; none is empty.
     middle: Vec<Part>,
     /// What it ends with, where there is a `%`.
-    last: Option<Vec<Item>>,
+    last: Option<Box<[Item]>>,
     /// The shortest text that can fit, in characters.
     least: usize,
     fold: bool,
@@ -23,8 +23,10 @@ pub(super) struct Pattern {
 #[derive(Debug, Clone)]
 enum Item {
     Char(char),
-    /// `_`, or a set: whatever lies in one of the ranges. INVARIANT: sorted, and none touches another.
-    Within(Vec<(char, char)>),
+    /// `_`
+    Any,
+    /// A set: whatever lies in one of the ranges. INVARIANT: sorted, and none touches another.
+    Within(Box<[(char, char)]>),
 }
 
 /// Something to be searched.
@@ -67,7 +69,7 @@ impl Pattern {
                     parts.push(Vec::new());
                     continue;
                 }
-                '_' => Item::Within(vec![(char::MIN, char::MAX)]),
+                '_' => Item::Any,
                 '[' => {
                     let (inner, rest) = set(chars.as_str())?;
                     chars = rest.chars();
@@ -94,9 +96,10 @@ impl Pattern {
     fn of(mut parts: Vec<Vec<Item>>, fold: bool) -> Self {
         let least = parts.iter().map(Vec::len).sum();
         let last = (parts.len() > 1).then(|| parts.pop()).flatten();
+        let last = last.map(Vec::into_boxed_slice);
         let mut parts = parts.into_iter();
         Self {
-            first: parts.next().unwrap_or_default(),
+            first: parts.next().unwrap_or_default().into_boxed_slice(),
             middle: parts
                 .filter(|p| !p.is_empty())
                 .map(|p| Part::new(&p))
@@ -146,6 +149,7 @@ impl Item {
     fn takes(&self, c: char) -> bool {
         match self {
             Self::Char(own) => *own == c,
+            Self::Any => true,
             Self::Within(ranges) => {
                 let behind = ranges.partition_point(|(from, _)| *from <= c);
                 let range = behind.checked_sub(1).and_then(|n| ranges.get(n));
@@ -158,7 +162,8 @@ impl Item {
     fn ranges(&self) -> Vec<(char, char)> {
         match self {
             Self::Char(own) => vec![(*own, *own)],
-            Self::Within(ranges) => ranges.clone(),
+            Self::Any => vec![(char::MIN, char::MAX)],
+            Self::Within(ranges) => ranges.to_vec(),
         }
     }
 }
@@ -167,7 +172,7 @@ impl Part {
     fn new(items: &[Item]) -> Self {
         let plain = items.iter().map(|item| match item {
             Item::Char(c) => Some(*c),
-            Item::Within(_) => None,
+            Item::Any | Item::Within(_) => None,
         });
         match plain.collect() {
             Some(chars) => Self::Plain(Plain::new(chars)),
@@ -348,7 +353,7 @@ fn set(text: &str) -> Option<(Item, &str)> {
             }
         }
     }
-    Some((Item::Within(in_order(ranges, negated)), rest))
+    Some((Item::Within(in_order(ranges, negated).into()), rest))
 }
 
 /// The text without case.

@@ -17,7 +17,7 @@ fn naive(pattern: &str, text: &str, fold: bool) -> Option<bool> {
     while let Some(c) = chars.next() {
         items.push(match c {
             '%' => Own::Any,
-            '_' => Own::One(Item::Within(vec![(char::MIN, char::MAX)])),
+            '_' => Own::One(Item::Any),
             '[' => {
                 let (item, rest) = set(chars.as_str())?;
                 chars = rest.chars();
@@ -141,4 +141,13 @@ fn a_pattern_takes_room_in_the_order_of_its_length() {
             );
         }
     }
+}
+
+/// A condition lives as long as the enumeration that it is for.
+#[test]
+fn a_character_of_a_pattern_takes_little_room() {
+    let pattern = Pattern::read(&"_".repeat(1000), false).unwrap();
+    assert!(pattern.first.iter().all(|item| matches!(item, Item::Any)));
+    assert!(pattern.matches(&"x".repeat(1000)).0);
+    assert!(!pattern.matches(&"x".repeat(999)).0);
 }

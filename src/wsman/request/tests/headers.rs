@@ -191,10 +191,45 @@ fn h_13_reply_to_is_required_anonymous_and_its_parameters_come_back() {
         "</a:Address><a:ReferenceParameters><q:k xmlns:q=\"urn:q\">v</q:k></a:ReferenceParameters>";
     let with = ask.replace("</a:Address>", parameters);
     let expected = "<c:k xmlns:c=\"urn:q\">v</c:k>";
-    assert_eq!(with.request().headers.reply_parameters, [expected]);
+    assert_eq!(with.request().headers.reply_parameters, expected);
     let rejected = with.replace(GET, "urn:x").received().request.unwrap_err();
-    assert_eq!(rejected.reply_parameters, [expected]);
+    assert_eq!(rejected.reply_parameters, expected);
     assert_eq!(rejected.relates_to.as_deref(), Some("uuid:1"));
+}
+
+#[test]
+fn h_13_what_goes_back_is_bounded_however_often_its_namespace_is_written() {
+    let ask = Ask::get("");
+    let with = |namespace: &str, times: usize| {
+        let parameters = format!(
+            "</a:Address><a:ReferenceParameters xmlns:x=\"{namespace}\">{}</a:ReferenceParameters>",
+            "<x:a/>".repeat(times)
+        );
+        ask.replace("</a:Address>", &parameters)
+    };
+    let copies = with("urn:x", 1000).request().headers.reply_parameters;
+    assert_eq!(copies, "<c:a xmlns:c=\"urn:x\"></c:a>".repeat(1000));
+    let many = with(&"u".repeat(2048), 41_000);
+    assert_fault(&many.fault(), &table::ENCODING_LIMIT, "32768");
+    let rejected = many.received().request.unwrap_err();
+    assert_eq!(rejected.reply_parameters, "");
+    let fault = with(&"u".repeat(240_000), 1).fault();
+    assert_fault(&fault, &table::SCHEMA_VALIDATION_ERROR, "2048");
+}
+
+#[test]
+fn what_a_fault_quotes_is_short() {
+    let quoted = "x".repeat(100_000);
+    let fault = Ask::get("").replace(GET, &quoted).fault();
+    assert_fault(
+        &fault,
+        &table::INVALID_MESSAGE_INFORMATION_HEADER,
+        "a:Action",
+    );
+    let header = format!("<w:OperationTimeout>{quoted}</w:OperationTimeout>");
+    let fault = Ask::get(&header).fault();
+    assert_fault(&fault, &table::INVALID_TIMEOUT_HEADER, "xxx");
+    assert!(fault.text.render().len() < 3000);
 }
 
 #[test]

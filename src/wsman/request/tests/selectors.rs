@@ -198,6 +198,15 @@ fn h_17_nesting_and_size_have_limits() {
         &table::SELECTOR_LIMIT,
         "64",
     );
+    // Each level would double them: 2.5 MB in all.
+    let quotes = |count: usize| {
+        let text = nested(8)
+            .text
+            .replace(">j<", &format!(">{}<", "\"".repeat(count)));
+        Ask { text }
+    };
+    target(&quotes(10));
+    refused(&quotes(10_000), &table::SELECTOR_LIMIT, "32768");
     let long = "x".repeat(33_000);
     let given = selectors(&[("CreationClassName", "T_System"), ("Name", &long)]);
     refused(&ask("T_System", &given), &table::SELECTOR_LIMIT, "32768");

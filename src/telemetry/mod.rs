@@ -1,8 +1,19 @@
-//! Log set-up: `tracing` to standard error, as text or JSON lines.
+//! Log set-up: `tracing` to standard error, as text or JSON lines, by a thread of its own.
+
+mod queue;
 
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
 
+use tracing::Metadata;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use queue::Queue;
+
+/// The target of lines of the audit log.
+const AUDIT: &str = "audit";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
@@ -44,17 +55,44 @@ pub fn check(level: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Standard error, to which everything can be written: what nobody hears is lost.
-struct Heard(std::io::Stderr);
+/// The log of this process.
+static LOG: OnceLock<Queue> = OnceLock::new();
 
-impl Write for Heard {
+/// Leaves each line to the thread that writes.
+struct Lines(Queue);
+
+/// A line to come.
+struct Line {
+    queue: Queue,
+    is_audit: bool,
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        let queue = self.0.clone();
+        Line {
+            queue,
+            is_audit: false,
+        }
+    }
+
+    fn make_writer_for(&'a self, of: &Metadata<'_>) -> Line {
+        Line {
+            is_audit: of.target() == AUDIT,
+            ..self.make_writer()
+        }
+    }
+}
+
+impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let _lost = self.0.write_all(bytes);
+        self.queue.push(bytes, self.is_audit);
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        let _lost = self.0.flush();
         Ok(())
     }
 }
@@ -63,15 +101,29 @@ impl Write for Heard {
 /// (`info`, `groupshot=debug,warn`, …). A second call changes nothing.
 ///
 /// # Errors
-/// The filter's own message, if `level` cannot be read.
+/// The filter's own message, if `level` cannot be read; the system's, if it has no thread to give.
 pub fn start(level: &str, format: Format) -> Result<(), String> {
     let filter = EnvFilter::try_new(level).map_err(|e| format!("log level `{level}`: {e}"))?;
+    let mut is_new = false;
+    let queue = LOG.get_or_init(|| {
+        is_new = true;
+        Queue::default()
+    });
+    if is_new {
+        let tell = |lines| {
+            tracing::warn!(
+                lines,
+                "Lines of the log are lost: nobody has read standard error"
+            );
+        };
+        let started = queue.start(std::io::stderr(), tell);
+        started.map_err(|e| format!("a thread for the log: {e}"))?;
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        // Where a line cannot be written, as on a full disk, it is lost, and that is nothing to end for.
         .log_internal_errors(false)
-        .with_writer(|| Heard(std::io::stderr()));
+        .with_writer(Lines(queue.clone()));
     let _already_started = match format {
         Format::Text => builder.with_target(false).try_init(),
         Format::Json => builder.json().try_init(),
@@ -110,6 +162,20 @@ pub(crate) fn heard() -> (Told, tracing::subscriber::DefaultGuard) {
     let builder = tracing_subscriber::fmt().with_ansi(false);
     let subscriber = builder.with_writer(move || writer.clone()).finish();
     (told, tracing::subscriber::set_default(subscriber))
+}
+
+/// Comes back when a line of the audit log is not lost, even if nobody reads the log.
+pub async fn room() {
+    if let Some(queue) = LOG.get() {
+        queue.room().await;
+    }
+}
+
+/// Waits until the log is written, not longer than `limit`: before the process ends.
+pub fn finish(limit: Duration) {
+    if let Some(queue) = LOG.get() {
+        let _nobody_reads = queue.finish(limit);
+    }
 }
 
 #[cfg(test)]
