@@ -12,7 +12,6 @@ use tempfile::TempDir;
 pub(crate) use super::desk::QUEUE;
 use super::*;
 use crate::clock::ManualClock;
-use crate::telemetry;
 
 /// How much the pipe holds that stands for a file.
 const PIPE: usize = 4096;
@@ -26,6 +25,7 @@ fn failed(user: &str) -> Event<'_> {
         user: Some(user),
         scheme: "basic",
         reason: "wrong-password",
+        times: 1,
     }
 }
 

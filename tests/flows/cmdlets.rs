@@ -325,7 +325,7 @@ fn items(envelope: &str) -> Vec<Object> {
 
 fn of(element: Element<'_>, keys: Vec<(String, String)>) -> Object {
     let mut w = xml::Writer::new();
-    w.copy(element);
+    assert!(w.copy(element, usize::MAX));
     Object {
         class: element.local().to_owned(),
         keys,

@@ -109,7 +109,7 @@ fn items(envelope: &str) -> Vec<String> {
         if e.local() == "Items" {
             for item in e.children() {
                 let mut w = xml::Writer::new();
-                w.copy(item);
+                assert!(w.copy(item, usize::MAX));
                 found.push(w.into_string());
             }
         }

@@ -140,7 +140,7 @@ fn items(text: &str) -> Vec<String> {
         if e.local() == "Items" {
             found.extend(e.children().map(|c| {
                 let mut w = xml::Writer::new();
-                w.copy(c);
+                assert!(w.copy(c, usize::MAX));
                 w.into_string()
             }));
         }

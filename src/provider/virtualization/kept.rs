@@ -74,6 +74,7 @@ mod tests {
             left_out: Vec::new(),
             consistency: Consistency::Crash,
             definition: "/vm.toml".into(),
+            definition_sha256: None,
             cut_at: Timestamp::UNIX_EPOCH,
         }
     }
