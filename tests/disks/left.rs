@@ -71,6 +71,9 @@ impl Scene {
         for key in ["seen", "checksum"] {
             recorded.as_object_mut().unwrap().remove(key);
         }
+        for image in recorded["images"].as_object_mut().unwrap().values_mut() {
+            image.as_object_mut().unwrap().remove("below");
+        }
         fs::write(&tops, recorded.to_string()).unwrap();
         let said = self.destroy(0);
         let away = self.other.images[0].display().to_string();

@@ -157,6 +157,7 @@ fn accepting_a_damaged_disk_seals_no_file_that_it_did_not_lie_on() {
     let wire = Wire::new(&server);
     wire.take(&group, "with one");
     scene.site.wait_for_journals();
+    ended(server);
     let victim = scene.victim.to_str().unwrap();
     let rebase = ["rebase", "-u", "-b", victim, "-F", "raw", files[1]];
     run("qemu-img", &rebase);
