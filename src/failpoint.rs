@@ -24,6 +24,8 @@ const LOOKS: u32 = 30_000;
 #[error("failed on order at {0}")]
 pub struct FailedOnOrder(pub String);
 
+impl crate::text::Word for FailedOnOrder {}
+
 /// What happens at a point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Action {

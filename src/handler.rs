@@ -21,6 +21,8 @@ pub enum Role {
     Administrator,
 }
 
+impl crate::text::Word for Role {}
+
 impl std::fmt::Display for Role {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

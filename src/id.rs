@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
+use crate::text::Word;
+
 /// The text is not a GUID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a GUID of the form 8A3D1F00-0000-0000-0000-000000000000")]
@@ -42,6 +44,8 @@ macro_rules! guid_type {
                 write!(f, "{:X}", self.0.as_hyphenated())
             }
         }
+
+        impl Word for $name {}
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -37,6 +37,8 @@ pub enum InstanceError {
     },
 }
 
+impl crate::text::Word for InstanceError {}
+
 /// An instance of a class. INVARIANT: `values` runs parallel to `class.properties`, and every value fits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instance {

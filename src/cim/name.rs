@@ -98,6 +98,8 @@ impl AsRef<str> for Name {
     }
 }
 
+impl crate::text::Word for Name {}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

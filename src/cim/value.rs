@@ -66,6 +66,8 @@ impl Type {
     }
 }
 
+impl crate::text::Word for Type {}
+
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.keyword())?;

@@ -39,7 +39,7 @@ fn fields(found: &Recovered) -> Json {
     let stuck = found.stuck.iter().map(|stuck| {
         let mut object = of(&stuck.operation);
         if let Json::Object(object) = &mut object {
-            object.insert("why".to_owned(), stuck.why.render().into());
+            object.insert("why".to_owned(), stuck.why.english().into());
         }
         object
     });
@@ -67,7 +67,7 @@ fn in_words(found: &Recovered) -> String {
         tell(it, undone(it.kind), "let go");
     }
     for stuck in &found.stuck {
-        let why = format!("cannot be ended now: {}", stuck.why);
+        let why = format!("cannot be ended now: {}", stuck.why.english());
         tell(&stuck.operation, &why, "still held by it");
     }
     for job in &found.ended {

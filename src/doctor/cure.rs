@@ -46,7 +46,7 @@ impl Doctor {
         let data_dir = self.deps.data_dir.clone();
         let remove = move || import::remove(&data_dir, id, |_| Vec::new());
         let removed = self.deps.coordinator.without(id, remove).await;
-        removed.map_err(|why| why.render())
+        removed.map_err(|why| why.english())
     }
 
     /// Repairs the finding of this kind and object, if it is still there; says what was done. Log and history tell of
@@ -161,7 +161,7 @@ impl Doctor {
                 let recovered = recovered.map_err(|e| e.to_string())?;
                 match recovered.stuck.first() {
                     None => Ok(format!("recovered: {recovered}")),
-                    Some(stuck) => Err(format!("it cannot end now: {}", stuck.why)),
+                    Some(stuck) => Err(format!("it cannot end now: {}", stuck.why.english())),
                 }
             }
             Cure::Accept(disk) => {
@@ -214,5 +214,5 @@ pub(super) fn actives(tops: &BTreeMap<String, Top>) -> String {
 fn why(refused: Refused) -> String {
     let (Refused::Failed(text) | Refused::InvalidParameter(text) | Refused::InvalidState(text)) =
         refused;
-    text.render()
+    text.english()
 }

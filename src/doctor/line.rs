@@ -180,7 +180,7 @@ impl Doctor {
             Wish::Unlock(wish) => match &self.deps.logons {
                 Some(logons) => match unlock(logons, &wish).await {
                     Ok(opened) => Answer::Unlocked(opened),
-                    Err(why) => Answer::Error(why.render()),
+                    Err(why) => Answer::Error(why.english()),
                 },
                 None => Answer::Unlocked(Vec::new()),
             },

@@ -21,7 +21,7 @@ use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Image, Machine, PowerState, Snapshot, SnapshotDisk};
 use crate::snapshot::{DamagedDisk, Forgotten, OpenJournal, Resource, Root, shown};
-use crate::text::size_exactly;
+use crate::text::{Argument, size_exactly};
 
 /// So many files below the cap a chain is told of.
 const NEAR: usize = 4;
@@ -241,7 +241,7 @@ impl Doctor {
                 true => String::new(),
                 false => format!("; held: {}", machines.join(", ")),
             };
-            let (doing, job) = (&holder.doing, format!("job {}", holder.job));
+            let (doing, job) = (holder.doing.english(), format!("job {}", holder.job));
             if holder.stands.is_empty() {
                 let text =
                     format!("{doing}{held}; it is tried again by itself until its cause is gone");
@@ -604,7 +604,7 @@ impl Doctor {
                 let work = self.deps.coordinator.at_work(machine.id);
                 found.push(match (work, layer.why) {
                     (Some(work), _) => {
-                        let by = format!("{}, job {}", work.told(), work.job);
+                        let by = format!("{}, job {}", work.told().english(), work.job);
                         let text = format!("{of} still needs it; at work there: {by}");
                         ailment(Kind::HiddenLayer, Severity::Info, object, text)
                     }
@@ -615,7 +615,7 @@ impl Doctor {
                             .cured(fix, Cure::Tidy(machine.id))
                     }
                     (None, Some(why)) => {
-                        let text = format!("{of} still needs it: {why}");
+                        let text = format!("{of} still needs it: {}", why.english());
                         ailment(Kind::HiddenLayer, Severity::Info, object, text)
                     }
                 });
@@ -638,7 +638,7 @@ impl Doctor {
                 None => ailment(Kind::Leftover, Severity::Warning, object, of)
                     .cured("remove it", Cure::Tidy(left.machine)),
                 Some(why) => {
-                    let text = format!("{of}; {why}");
+                    let text = format!("{of}; {}", why.english());
                     ailment(Kind::Leftover, Severity::Warning, object, text)
                 }
             }
@@ -735,7 +735,7 @@ fn owner(file: &Path) -> Option<VmId> {
 impl Ailment {
     /// It is so for this trouble with a file.
     fn for_the_sake(mut self, error: &EngineError) -> Self {
-        let file = error.text.arg("file");
+        let file = error.text.arg("file").and_then(Argument::plain);
         self.cause = file.map(|file| (error.kind, PathBuf::from(file)));
         self
     }

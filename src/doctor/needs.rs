@@ -20,7 +20,7 @@ impl Doctor {
                 false => Kind::KeptChanged,
             };
             let object = copy.file.display().to_string();
-            ailment(kind, Severity::Error, object, copy.text.render())
+            ailment(kind, Severity::Error, object, copy.text.english())
         });
         told.collect()
     }

@@ -168,9 +168,9 @@ impl Definition {
     fn check(&self) -> Result<(), (Option<String>, String)> {
         let at = |disk: &str, text: Text| {
             let text = text.with("machine", &self.name).with("disk", disk);
-            Err((Some(disk.to_owned()), text.render()))
+            Err((Some(disk.to_owned()), text.english()))
         };
-        let whole = |text: Text| Err((None, text.with("machine", &self.name).render()));
+        let whole = |text: Text| Err((None, text.with("machine", &self.name).english()));
         if self.name.trim().is_empty() {
             return whole(texts::NAME_EMPTY.text());
         }
@@ -606,7 +606,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(DEFINITION);
         fs::write(&file, format!("id = \"{ID}\"\nname = \"web-1\"\n{rest}")).unwrap();
-        Definition::load(&file, ID.parse().unwrap()).map_err(|t| t.render())
+        Definition::load(&file, ID.parse().unwrap()).map_err(|t| t.english())
     }
 
     #[test]
@@ -719,7 +719,7 @@ mod tests {
         let file = dir.path().join(DEFINITION);
         let load = |count| {
             fs::write(&file, text(count)).unwrap();
-            Definition::load(&file, ID.parse().unwrap()).map_err(|t| t.render())
+            Definition::load(&file, ID.parse().unwrap()).map_err(|t| t.english())
         };
         assert!(load(NAME_MAX).is_ok());
         let error = load(NAME_MAX + 1).unwrap_err();

@@ -8,7 +8,7 @@ use crate::engine::{EngineError, EngineErrorKind, Plan, Revert};
 use crate::held;
 use crate::inventory::{Disk, Machine};
 use crate::text::catalog::engine as texts;
-use crate::text::{Message, Text};
+use crate::text::{Argument, Message, Text};
 
 /// The machine and disk that a step works on, for its error texts.
 #[derive(Debug, Clone)]
@@ -48,10 +48,16 @@ impl At {
     /// The message with `machine`, `disk` and `file` filled in.
     #[must_use]
     pub fn text(&self, message: Message, file: &Path) -> Text {
+        self.text_at(message, file.display())
+    }
+
+    /// The same where clients are told a place in other words.
+    #[must_use]
+    pub fn text_at(&self, message: Message, place: impl Into<Argument>) -> Text {
         message
             .with("machine", &self.machine)
             .with("disk", &self.disk)
-            .with("file", file.display())
+            .with("file", place)
     }
 
     /// An error of that kind with that message.
@@ -144,7 +150,7 @@ mod tests {
             let error = io::Error::from_raw_os_error(errno);
             let it = At::new("web-1", "disk0").io(Path::new("/images/a.raw"), &error);
             assert_eq!(it.kind, kind, "{error}");
-            let text = it.text.render();
+            let text = it.text.english();
             for part in ["web-1", "disk0", "/images/a.raw"] {
                 assert!(text.contains(part), "{text}");
             }

@@ -505,7 +505,7 @@ mod tests {
             assert!(
                 error
                     .text
-                    .render()
+                    .english()
                     .contains(&image.path().display().to_string())
             );
         }
@@ -527,7 +527,10 @@ mod tests {
             FrozenLock::take(&at(), image.path()).unwrap_err(),
         ] {
             assert_eq!(error.kind, EngineErrorKind::Locked);
-            assert!(error.text.render().contains("another Groupshot"), "{error}");
+            assert!(
+                error.text.english().contains("another Groupshot"),
+                "{error}"
+            );
         }
     }
 
@@ -667,7 +670,7 @@ mod tests {
             fcntl(&other, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
             let error = ImageLock::take(&at(), image.path()).unwrap_err();
             assert_eq!(error.kind, EngineErrorKind::Locked, "{byte}: {error}");
-            assert!(error.text.render().contains("in use by another process"));
+            assert!(error.text.english().contains("in use by another process"));
         }
     }
 

@@ -44,7 +44,7 @@ use crate::engine::place::Place;
 use crate::engine::qcow2::chain::Roots;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Disk, Format, Image, Machine, PowerState, SnapshotDisk};
-use crate::text::Text;
+use crate::text::{Argument, Text};
 
 /// Every machine of the engine at one moment, by id.
 pub type Machines = BTreeMap<VmId, Arc<Machine>>;
@@ -452,12 +452,18 @@ impl Machine {
 
 /// An engine could not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
+#[error("{}", .text.english())]
 pub struct EngineError {
     /// Which kind of trouble.
     pub kind: EngineErrorKind,
     /// For the client: names machine, disk and cause, never a secret.
     pub text: Text,
+}
+
+impl From<EngineError> for Argument {
+    fn from(error: EngineError) -> Self {
+        error.text.into()
+    }
 }
 
 /// Kinds of trouble, as far as callers act on them.

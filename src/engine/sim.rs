@@ -521,7 +521,7 @@ mod tests {
         order(Step::Prepare, Trouble::Fail(EngineErrorKind::Full));
         let error = sim.prepare(&plan).unwrap_err();
         assert_eq!(error.kind, EngineErrorKind::Full);
-        assert!(error.text.render().contains("prepare"), "{error}");
+        assert!(error.text.english().contains("prepare"), "{error}");
         sim.prepare(&plan).unwrap();
         order(Step::Cut, Trouble::Lie);
         sim.cut(&plan).unwrap();

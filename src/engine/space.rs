@@ -1,12 +1,12 @@
 //! Free space: `prepare` writes nothing onto a file system that is nearly full.
 
-use std::fmt::Display;
 use std::io;
 use std::path::Path;
 
 use crate::engine::failure::{At, kind};
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
+use crate::text::Argument;
 use crate::text::catalog::engine as texts;
 
 /// What must stay free on every file system that a snapshot set writes to.
@@ -107,7 +107,12 @@ impl Reserve {
     ///
     /// # Errors
     /// [`EngineErrorKind::Full`] naming the place and both amounts; another kind if it cannot be read.
-    pub fn require(&self, at: &At, path: &Path, place: impl Display) -> Result<(), EngineError> {
+    pub fn require(
+        &self,
+        at: &At,
+        path: &Path,
+        place: impl Into<Argument>,
+    ) -> Result<(), EngineError> {
         self.require_room(at, path, place, 0)
     }
 
@@ -119,15 +124,17 @@ impl Reserve {
         &self,
         at: &At,
         path: &Path,
-        place: impl Display,
+        place: impl Into<Argument>,
         room: u64,
     ) -> Result<(), EngineError> {
-        let (free, reserve) = self.state(path).map_err(|e| EngineError {
-            kind: kind(&e),
-            text: at
-                .text(texts::SPACE_UNKNOWN, Path::new(&place.to_string()))
-                .with("cause", e),
-        })?;
+        let (free, reserve) = match self.state(path) {
+            Ok(room) => room,
+            Err(e) => {
+                let (kind, text) = (kind(&e), at.text_at(texts::SPACE_UNKNOWN, place));
+                let text = text.with("cause", e);
+                return Err(EngineError { kind, text });
+            }
+        };
         let needed = reserve.saturating_add(room);
         if free >= needed {
             return Ok(());
@@ -135,7 +142,7 @@ impl Reserve {
         Err(EngineError {
             kind: EngineErrorKind::Full,
             text: at
-                .text(texts::SPACE_LOW, Path::new(&place.to_string()))
+                .text_at(texts::SPACE_LOW, place)
                 .with("free", free)
                 .with("needed", needed),
         })
@@ -183,7 +190,7 @@ mod tests {
             .require(&at, dir.path(), dir.path().display())
             .unwrap_err();
         assert_eq!(error.kind, EngineErrorKind::Full);
-        let text = error.text.render();
+        let text = error.text.english();
         assert!(text.contains(&dir.path().display().to_string()), "{text}");
         assert!(text.contains("16 EiB must stay free"), "{text}");
     }

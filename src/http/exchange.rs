@@ -176,7 +176,7 @@ impl Exchange {
         let asked = status == 401 && basic || refusal.asks && credentials.is_none();
         if !asked && let Some(times) = self.shared.refused.happened(status) {
             let path: String = head.uri.path().chars().take(PATH_SHOWN).collect();
-            let why = refusal.text.render();
+            let why = refusal.text.english();
             tracing::warn!(peer = %self.peer, status, method = %head.method, ?path, why, times, "request refused");
         }
     }

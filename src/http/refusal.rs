@@ -109,7 +109,7 @@ impl Refusal {
     }
 
     pub(super) fn into_response(self) -> Response<Reply> {
-        let line = format!("{}\n", self.text.render());
+        let line = format!("{}\n", self.text.english());
         let mut response = Response::new(Reply::from(Bytes::from(line)));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
@@ -132,7 +132,7 @@ impl Refusal {
 
 /// The whole answer to a connection that is one too many, before hyper has seen it.
 pub(super) fn overload() -> Vec<u8> {
-    let line = texts::OVERLOAD.text().render();
+    let line = texts::OVERLOAD.text().english();
     format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain;charset=UTF-8\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n{line}\n",

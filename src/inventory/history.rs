@@ -139,8 +139,8 @@ impl Ended {
             JobState::Exception | JobState::Running => Ending::Failed,
         };
         let details = job.error.iter().flat_map(|error| &error.details);
-        let mut reason = job.status.render();
-        for detail in details.map(Text::render) {
+        let mut reason = job.status.english();
+        for detail in details.map(Text::english) {
             if !reason.contains(&detail) {
                 reason.push_str("; ");
                 reason.push_str(&detail);

@@ -159,7 +159,7 @@ async fn a_cancelled_job_ends_8_or_9_and_names_who_cancelled() {
         assert_eq!(job.percent, 40, "as far as it came");
         let error = job.error.unwrap();
         assert_eq!((job.state, error.code), (end, 32768));
-        assert!(error.description.render().contains("bob"));
+        assert!(error.description.english().contains("bob"));
         assert_eq!(error.details.len(), 2, "what the worker said is kept");
     }
 }

@@ -136,6 +136,7 @@ impl Server {
         self.registry.ready().await;
         let context = Context {
             identity: identity.clone(),
+            language: headers.language,
             schema: self.registry.schema().clone(),
             timeout: headers.timeout,
             pace: Pace::default(),
@@ -233,12 +234,13 @@ impl Server {
             message_id: &id,
             relates_to: rejected.relates_to.as_deref(),
             reply_parameters: &rejected.reply_parameters,
+            language: rejected.language,
             client,
             machine: &self.settings.machine,
             attempt: attempt.as_ref(),
         };
         if rejected.fault.is_internal() {
-            let reason = rejected.fault.text.render();
+            let reason = rejected.fault.text.english();
             tracing::error!(activity = headers.activity(), %reason, "internal error");
         }
         let mut envelope = rejected.fault.envelope(&headers);
@@ -321,6 +323,7 @@ impl Handler for Server {
                     fault,
                     relates_to: headers.message_id,
                     reply_parameters: headers.reply_parameters,
+                    language: headers.language,
                 };
                 let max = headers.max_envelope_size;
                 let to = (client, charset);

@@ -22,14 +22,16 @@ use crate::cim::query::Equality;
 use crate::cim::schema::VIRTUALIZATION_V2;
 use crate::cim::{Class, Instance, InstanceError, Method, Path, Schema, Value};
 use crate::handler::Identity;
-use crate::text::Text;
 use crate::text::catalog::provider as texts;
+use crate::text::{Language, Text};
 
 /// What a provider needs to know about the call it serves.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// Who calls.
     pub identity: Identity,
+    /// What its answer is written in.
+    pub language: Language,
     /// The schema.
     pub schema: Arc<Schema>,
     /// How long the client waits for the answer: its OperationTimeout, at most the server's.
@@ -101,7 +103,7 @@ pub struct Outcome {
 
 /// A CIM-level error; becomes a fault in `wsman::fault`. A method's own failure is an [`Outcome`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
+#[error("{}", .text.english())]
 pub struct Error {
     /// Which one.
     pub status: Status,

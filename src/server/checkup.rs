@@ -164,7 +164,7 @@ fn problems(library: Option<&Library>, roots: &Roots) -> Vec<LibraryProblem> {
         LibraryProblem {
             kind,
             file: p.file.clone(),
-            text: p.text.render(),
+            text: p.text.english(),
         }
     };
     library.problems_now().iter().map(problem).collect()

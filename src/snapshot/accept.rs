@@ -232,17 +232,24 @@ pub(crate) fn together<T>(
 pub(crate) fn joined(refusals: Vec<Refused>) -> Option<Refused> {
     let mut all = refusals.into_iter();
     let first = all.next()?;
-    let others: Vec<_> = all.map(|refused| refused.text().render()).collect();
-    if others.is_empty() {
-        return Some(first);
-    }
-    let more = others.len().saturating_sub(TOLD);
-    let mut told: Vec<_> = others.into_iter().take(TOLD).collect();
+    let mut told: Vec<_> = std::iter::once(first.text().clone())
+        .chain(
+            all.by_ref()
+                .take(TOLD)
+                .map(|refused| refused.text().clone()),
+        )
+        .collect();
+    let more = all.count();
     if more > 0 {
-        told.push(texts::REFUSED_MORE.with("count", more).render());
+        told.push(texts::REFUSED_MORE.with("count", more));
     }
-    let text = texts::REFUSED_TOGETHER.with("first", first.text());
-    Some(first.saying(text.with("others", told.join("; "))))
+    let both = |others, one| {
+        texts::REFUSED_TOGETHER
+            .with("first", one)
+            .with("others", others)
+    };
+    let text = told.into_iter().rev().reduce(both);
+    Some(text.map_or(first.clone(), |text| first.saying(text)))
 }
 
 /// [`powered_off`] for each of these members, away from the threads that serve; a refusal each where it is not so.
@@ -356,11 +363,11 @@ pub(crate) fn powered_off(
     }
     let state = match core.deps.compute.state(id) {
         PowerState::Off => return Ok(machine),
-        PowerState::Running => "running",
-        PowerState::Paused => "paused",
+        PowerState::Running => texts::IS_RUNNING,
+        PowerState::Paused => texts::IS_PAUSED,
     };
     let text = running.with("machine", &machine.name);
-    Err(Refused::InvalidState(text.with("state", state)))
+    Err(Refused::InvalidState(text.with("state", state.text())))
 }
 
 /// What an operation on these members of a set is about.

@@ -303,7 +303,7 @@ impl Coordinator {
             released.mark_unchanged();
             match self.core.members.holder(Resource::Machine(machine)) {
                 None => return Ok(()),
-                Some(holder) if holder.cannot_end() => return Err(holder.told().render()),
+                Some(holder) if holder.cannot_end() => return Err(holder.told().english()),
                 Some(_) => {}
             }
             let _looked = tokio::time::timeout(LOOK, released.changed()).await;
@@ -317,14 +317,14 @@ impl Coordinator {
         let jobs = jobs.filter(|job| only.is_none_or(|id| job.id == id));
         let least = jobs.filter(|job| !job.state.is_terminal());
         let least = least.min_by_key(|job| job.percent)?;
-        Some((least.percent, least.status.render()))
+        Some((least.percent, least.status.english()))
     }
 
     /// What its job said last.
     #[must_use]
     pub fn status_of(&self, job: JobId) -> Option<String> {
         let job = self.core.deps.jobs.get(job);
-        job.map(|job| job.status.render())
+        job.map(|job| job.status.english())
     }
 }
 

@@ -136,7 +136,7 @@ mod tests {
         fs::write(&member.definition, "format = 3\n").unwrap();
         let changed = read(&member).unwrap_err();
         assert!(!changed.gone);
-        let told = changed.text.render();
+        let told = changed.text.english();
         assert!(told.contains("vm.toml") && told.contains("web"), "{told}");
     }
 }

@@ -131,10 +131,12 @@ impl Core {
                 let name = machine.map_or_else(|| id.to_string(), |m| m.name.clone());
                 texts::MEMBER_BUSY.with("machine", name)
             }
-            Resource::Collection(id) => texts::HELD.with("resource", format!("collection {id}")),
-            Resource::Set(id) => texts::HELD.with("resource", format!("snapshot set {id}")),
+            Resource::Collection(id) => {
+                texts::HELD.with("resource", texts::THE_COLLECTION.with("collection", id))
+            }
+            Resource::Set(id) => texts::HELD.with("resource", texts::THE_SET.with("set", id)),
             Resource::Export(id, _) => {
-                let place = format!("the place of snapshot set {id} in this directory");
+                let place = texts::THE_PLACE_OF_EXPORT.with("set", id);
                 texts::HELD.with("resource", place)
             }
         };

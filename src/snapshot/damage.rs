@@ -326,7 +326,7 @@ pub(crate) async fn notice(
     });
     let Ok(alerts) = marked.await?;
     for disk in alerts {
-        tracing::warn!(set = %disk.set, "{}", disk.text());
+        tracing::warn!(set = %disk.set, "{}", disk.text().english());
         core.deps
             .audit
             .note(&Event::SetDamaged {
@@ -552,7 +552,7 @@ impl Coordinator {
                 Ok(new) => found.extend(new),
                 Err(error) => {
                     let why = error.refused(&self.core);
-                    tracing::warn!(set = %id, why = %why.text(), "Whether its files are named by links is looked at by the next start");
+                    tracing::warn!(set = %id, why = why.text().english(), "Whether its files are named by links is looked at by the next start");
                 }
             }
         }

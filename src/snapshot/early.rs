@@ -49,7 +49,7 @@ impl<K: Kind> Operation<K> {
                     about: About::default().set(set, ""),
                     started: now,
                     ended: now,
-                    reason: left.render(),
+                    reason: left.english(),
                     code: None,
                     recovered: true,
                 })];
@@ -57,7 +57,7 @@ impl<K: Kind> Operation<K> {
             let mut job = Job::clone(job);
             let ended = Ended {
                 ended: now,
-                reason: left.render(),
+                reason: left.english(),
                 ..Ended::of(&job, false)
             };
             match &mut job.error {

@@ -260,7 +260,7 @@ mod tests {
             (told.file.as_path(), told.by.job),
             (Path::new("/x/b"), user(1).job)
         );
-        assert!(told.text().render().contains(&user(1).job.to_string()));
+        assert!(told.text().english().contains(&user(1).job.to_string()));
         drop(first);
         assert!(files.write(&names(&["/x/b"]), user(3), at_once).is_none());
         let alone = files.write(&names(&["/x/a"]), user(3), at_once).unwrap();

@@ -240,7 +240,7 @@ mod tests {
                 left: seconds(20)
             }
         );
-        let told = meter.told(texts::CLEANING.text(), 1).render();
+        let told = meter.told(texts::CLEANING.text(), 1).english();
         assert!(told.ends_with(", 20 MiB/s, 20 s left"), "{told}");
     }
 

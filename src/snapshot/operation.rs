@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,9 +29,9 @@ use crate::snapshot::journal::{Journal, Record, WriteError};
 use crate::snapshot::kind::{Kind, PartWork, Step, WholeWork, Work};
 use crate::snapshot::members::{Lease, Stand};
 use crate::store::{State, StoreError};
-use crate::text::Text;
 use crate::text::catalog::job as cancelled;
 use crate::text::catalog::snapshot as texts;
+use crate::text::{Argument, Text};
 
 /// First and longest pause between two attempts to go forward, or to undo.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
@@ -297,7 +297,9 @@ impl<K: Kind> Operation<K> {
         {
             Err(Trouble::Broken(cause)) => return Err(cause),
             // It only tells the next process the cause; without it, that process undoes as well.
-            Err(Trouble::Wait(cause)) => tracing::warn!(%cause, "Abort is not recorded"),
+            Err(Trouble::Wait(cause)) => {
+                tracing::warn!(cause = cause.english(), "Abort is not recorded")
+            }
             Ok(()) => {}
         }
         let _ = self.core.pass(K::NAME, "abort", "after");
@@ -360,7 +362,7 @@ impl<K: Kind> Operation<K> {
     }
 
     async fn wait(&self, why: Text, pause: &mut Duration) {
-        tracing::warn!(set = %self.set(), %why, "Waiting to try again");
+        tracing::warn!(set = %self.set(), why = why.english(), "Waiting to try again");
         self.progress(0, why.clone());
         self.lease.waits(why.clone());
         self.verdict.send_replace(Verdict::Waiting(why));
@@ -487,17 +489,12 @@ impl<K: Kind> Operation<K> {
             machine.to_owned()
         };
         let stand = standing.map(|standing| {
-            let files = standing.files.iter().map(|f| f.display().to_string());
-            let files = files.collect::<Vec<_>>().join(" or ");
-            let file = match files.is_empty() {
-                true => texts::ONE_OF_FILES.text().render(),
-                false => files,
-            };
-            tracing::warn!(%job, %set, %machines, %file, "An operation waits for a file that does not answer");
             let text = match machine {
-                "" => texts::STANDS_AT_ONE.with("file", file),
-                machine => texts::STANDS.with("machine", machine).with("file", file),
+                "" => texts::STANDS_AT_ONE.text(),
+                machine => texts::STANDS.with("machine", machine),
             };
+            let text = text.with("file", any_of(&standing.files));
+            tracing::warn!(%job, %set, %machines, why = text.english(), "An operation waits for a file that does not answer");
             let files = standing.files.clone();
             Stand { files, text }
         });
@@ -715,6 +712,23 @@ pub(crate) fn failed(description: Text, details: Vec<Text>) -> JobError {
         description,
         details,
     }
+}
+
+/// One of these files, of which nothing may be known.
+fn any_of(files: &[PathBuf]) -> Argument {
+    let mut files = files
+        .iter()
+        .rev()
+        .map(|file| Argument::from(file.display()));
+    let Some(last) = files.next() else {
+        return texts::ONE_OF_FILES.text().into();
+    };
+    files.fold(last, |others, file| {
+        texts::ANY_OF
+            .with("first", file)
+            .with("others", others)
+            .into()
+    })
 }
 
 fn member_done<K: Kind>(step: &Step<K>, name: &str, count: usize, of: usize) -> Text {

@@ -387,7 +387,7 @@ impl Coordinator {
             cause = self.fatal() => return Err(RecoveryError::Broken(cause)),
             verdict = known(&mut resumed.verdict, deadline) => verdict,
         };
-        let lost = |_| RecoveryError::Broken(texts::INTERNAL.text().render());
+        let lost = |_| RecoveryError::Broken(texts::INTERNAL.text().english());
         let why = match verdict.map_err(lost)? {
             Verdict::Done => {
                 let list = if resumed.forward {
@@ -402,7 +402,7 @@ impl Coordinator {
             Verdict::Working => resumed.recovering,
         };
         let set = operation.set;
-        tracing::error!(%set, %why, "An operation cannot be recovered now; its machines stay held");
+        tracing::error!(%set, why = why.english(), "An operation cannot be recovered now; its machines stay held");
         recovered.stuck.push(Stuck { operation, why });
         Ok(())
     }

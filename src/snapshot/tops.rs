@@ -70,7 +70,7 @@ impl Coordinator {
         let held = [(Resource::Machine(machine), Mode::Exclusive)];
         let doing = texts::TOPS_ANEW.with("machine", machine);
         let lease = self.core.members.lease(JobId::random(), doing, &held);
-        let lease = lease.map_err(|busy| self.core.busy(&busy).render())?;
+        let lease = lease.map_err(|busy| self.core.busy(&busy).english())?;
         let core = Arc::clone(&self.core);
         let written = tokio::task::spawn_blocking(move || {
             let lost = Lost::of(&core, machine)?;
@@ -415,7 +415,7 @@ impl<'a> Lost<'a> {
             core,
             machine,
             folder,
-            definition: definition.map_err(|text| text.render())?,
+            definition: definition.map_err(|text| text.english())?,
             known: Known::of(core).whole().map_err(|e| e.to_string())?,
         })
     }
@@ -521,9 +521,9 @@ impl<'a> Lost<'a> {
     /// Where the path was another at a cut, the active file may lie where nobody looks for it.
     fn require_same_path(&self, disk: &DiskEntry) -> Result<(), String> {
         for snapshot in self.snapshots() {
-            let copy = copies::read(snapshot).map_err(|copy| copy.text.render())?;
+            let copy = copies::read(snapshot).map_err(|copy| copy.text.english())?;
             let was = Definition::parse(&copy, &snapshot.definition, self.machine);
-            let was = was.map_err(|text| text.render())?.disk;
+            let was = was.map_err(|text| text.english())?.disk;
             if was.iter().any(|d| d.id == disk.id && *d != *disk) {
                 let file = self.folder.join(DEFINITION);
                 return Err(format!(

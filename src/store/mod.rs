@@ -23,6 +23,8 @@ use jiff::Timestamp;
 
 use crate::id::{CollectionId, JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Collection, Ended, Job, Leftover, Position, Query, Snapshot, SnapshotSet};
+use crate::text::catalog::store as texts;
+use crate::text::{Text, told_by_text};
 
 /// Everything the store holds, at one revision.
 #[derive(Debug, Clone, Default)]
@@ -98,22 +100,31 @@ pub enum Change {
 }
 
 /// The store could not do it. After [`StoreError::Broken`] nothing more is written by this process.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreError {
     /// Writing or syncing failed; the process must stop and recover (`cut.md` 3).
-    #[error("database: {0}")]
     Broken(String),
     /// The disk is full; nothing of the transaction is kept, the store goes on.
-    #[error("database: no space left on the disk that holds it")]
     Full,
     /// The record of a set beside its files cannot be written; nothing of the transaction is kept, the store goes on.
-    #[error("{0}")]
     Unrecorded(String),
     /// The transaction asks for what cannot be kept (a path that is no UTF-8, an end of a job that has
     /// ended); nothing of it is kept, the store goes on.
-    #[error("database: {0}")]
     Refused(String),
 }
+
+impl StoreError {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        match self {
+            Self::Broken(reason) | Self::Refused(reason) => texts::DATABASE.with("reason", reason),
+            Self::Full => texts::FULL.text(),
+            Self::Unrecorded(reason) => texts::UNRECORDED.with("reason", reason),
+        }
+    }
+}
+told_by_text!(StoreError);
 
 /// Decides on a change, given the newest state. `Err(reason)` leaves everything as it is; the closure
 /// hands its own reason out through what it captures.

@@ -1,14 +1,50 @@
 //! Texts that a client may read: a message id with arguments, kept as such and rendered late.
 //!
-//! What is stored (in a job, in a fault) is [`Text`]; the words stand once, in the tables of `catalog`,
-//! one module per area. `operation` renders in the language of the request; today every table is en-US.
+//! What is stored (in a job, in a fault) is [`Text`], which carries no language: an argument that is itself a text is
+//! kept as one. The words stand once, in the tables of `catalog`, one module per area. `operation` and the providers
+//! render in the language of the request, log, audit and command line in English; today every table is en-US.
 
+mod argument;
 pub mod catalog;
 pub mod reader;
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+
+pub(crate) use argument::told_by_text;
+pub use argument::{Argument, Word};
+
+/// A language that texts are rendered in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Language {
+    /// English of the United States: what is given where a client asks for no language, or for one that is not here.
+    #[default]
+    EnUs,
+}
+
+impl Language {
+    /// Its tag (RFC 5646), for `xml:lang`.
+    #[must_use]
+    pub const fn tag(self) -> &'static str {
+        match self {
+            Self::EnUs => "en-US",
+        }
+    }
+
+    /// Is the language of this tag here? None that is named is as good as any.
+    #[must_use]
+    pub fn has(tag: &str) -> bool {
+        let primary = tag.split(['-', '_']).next().unwrap_or_default();
+        primary.is_empty() || primary.eq_ignore_ascii_case("en")
+    }
+
+    /// The best for whoever asks for a tag.
+    #[must_use]
+    pub const fn best(_tag: Option<&str>) -> Self {
+        Self::EnUs
+    }
+}
 
 /// One message of the catalogue: a stable id and the en-US words with `{name}` places, and `{name:size}` for
 /// [bytes](size_exactly).
@@ -35,8 +71,15 @@ impl Message {
 
     /// The message with its first argument; go on with [`Text::with`].
     #[must_use]
-    pub fn with(self, name: &'static str, value: impl ToString) -> Text {
+    pub fn with(self, name: &'static str, value: impl Into<Argument>) -> Text {
         self.text().with(name, value)
+    }
+
+    /// The words in a language.
+    const fn words(self, language: Language) -> &'static str {
+        match language {
+            Language::EnUs => self.en_us,
+        }
     }
 }
 
@@ -44,18 +87,14 @@ impl Message {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Text {
     id: Cow<'static, str>,
-    args: Vec<(Cow<'static, str>, String)>,
+    args: Vec<(Cow<'static, str>, Argument)>,
 }
 
 impl Text {
     /// Adds an argument.
     #[must_use]
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "callers give owned values, references and numbers alike"
-    )]
-    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.args.push((Cow::Borrowed(name), value.to_string()));
+    pub fn with(mut self, name: &'static str, value: impl Into<Argument>) -> Self {
+        self.args.push((Cow::Borrowed(name), value.into()));
         self
     }
 
@@ -66,14 +105,11 @@ impl Text {
         self
     }
 
-    /// The text with every argument cut to that many characters; what is cut ends in `…`.
+    /// The text with every argument cut to that many characters, those of its arguments too; what is cut ends in `…`.
     #[must_use]
     pub fn shortened(mut self, max: usize) -> Self {
         for (_, value) in &mut self.args {
-            if let Some((end, _)) = value.char_indices().nth(max) {
-                value.truncate(end);
-                value.push('…');
-            }
+            value.shorten(max);
         }
         self
     }
@@ -86,22 +122,37 @@ impl Text {
 
     /// An argument.
     #[must_use]
-    pub fn arg(&self, name: &str) -> Option<&str> {
+    pub fn arg(&self, name: &str) -> Option<&Argument> {
         let found = self.args.iter().find(|(n, _)| n == name);
-        found.map(|(_, value)| value.as_str())
+        found.map(|(_, value)| value)
     }
 
-    /// The words in en-US. An id that the catalogue no longer knows gives the id and its arguments.
+    /// The words in English: for the log, the audit and the command line.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub fn english(&self) -> String {
+        self.render(Language::EnUs)
+    }
+
+    /// The words in a language. An id that the catalogue no longer knows gives the id and its arguments.
+    #[must_use]
+    pub fn render(&self, language: Language) -> String {
+        let mut out = String::with_capacity(128);
+        self.render_to(&mut out, language);
+        out
+    }
+
+    fn render_to(&self, out: &mut String, language: Language) {
         let Some(message) = catalog::find(&self.id) else {
-            let args: Vec<_> = self.args.iter().map(|(n, v)| format!("{n}={v}")).collect();
-            return format!("{} {}", self.id, args.join(" "))
-                .trim_end()
-                .to_owned();
+            out.push_str(&self.id);
+            for (name, value) in &self.args {
+                out.push(' ');
+                out.push_str(name);
+                out.push('=');
+                value.render_to(out, language);
+            }
+            return;
         };
-        let mut out = String::with_capacity(message.en_us.len() + 32);
-        let mut rest = message.en_us;
+        let mut rest = message.words(language);
         while let Some((before, after)) = rest.split_once('{') {
             out.push_str(before);
             let Some((name, tail)) = after.split_once('}') else {
@@ -114,11 +165,11 @@ impl Text {
                 None => (false, name),
             };
             match self.arg(name) {
-                Some(value) if is_size => match value.parse() {
-                    Ok(bytes) => out.push_str(&size_exactly(bytes)),
-                    Err(_) => out.push_str(value),
+                Some(value) if is_size => match value.bytes() {
+                    Some(bytes) => out.push_str(&size_exactly(bytes)),
+                    None => value.render_to(out, language),
                 },
-                Some(value) => out.push_str(value),
+                Some(value) => value.render_to(out, language),
                 None => {
                     out.push('{');
                     out.push_str(name);
@@ -128,13 +179,6 @@ impl Text {
             rest = tail;
         }
         out.push_str(rest);
-        out
-    }
-}
-
-impl std::fmt::Display for Text {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.render())
     }
 }
 
@@ -210,7 +254,7 @@ mod tests {
     fn sizes_in_a_text_are_scaled_and_exact() {
         let told = |size: u64, was: u64| {
             let text = catalog::engine::SHRUNK.with("size", size).with("was", was);
-            let text = text.render();
+            let text = text.english();
             let (_, rest) = text.split_once(" has ").unwrap();
             rest.split_once(" when ").unwrap().0.to_owned()
         };

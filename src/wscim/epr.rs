@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use crate::cim::{Class, KeyError, Path, Schema, Value};
 use crate::soap::ns;
+use crate::text::catalog::wire as texts;
+use crate::text::{Text, told_by_text};
 use crate::xml::{Element, Writer};
 
 use super::uri::{ClassUri, Family, plain_namespace};
@@ -19,34 +21,25 @@ pub const NESTED_MAX: usize = 32 * 1024;
 pub const SELECTORS_MAX: usize = 64;
 
 /// Why a set of selectors or a reference cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SelectorError {
     /// A `w:Selector` without `Name`.
-    #[error("a w:Selector has no Name")]
     NoName,
     /// The same name twice.
-    #[error("the selector {0} stands twice")]
     Duplicate(String),
     /// References nested more than [`NESTING_MAX`] deep.
-    #[error("references are nested too deeply")]
     Nesting,
     /// More than [`SELECTORS_MAX`].
-    #[error("there are more than {SELECTORS_MAX} selectors")]
     TooMany,
     /// A reference of more than [`NESTED_MAX`].
-    #[error("a reference in a selector is longer than {NESTED_MAX} bytes as a path")]
     TooLong,
     /// An element of a reference, or the reference itself, stands more than once.
-    #[error("{0} stands more than once")]
     Twice(&'static str),
     /// No `a:ReferenceParameters` with a `w:ResourceURI`.
-    #[error("an endpoint reference without w:ResourceURI")]
     NoResource,
     /// The resource URI is of no known family.
-    #[error("the resource URI {0} names no class")]
     Resource(String),
     /// The resource URI names one namespace, the selector `__cimnamespace` another (rule H-18).
-    #[error("its resource URI names the namespace {uri}, its selector __cimnamespace {selector}")]
     Namespaces {
         /// That of the URI.
         uri: String,
@@ -54,6 +47,27 @@ pub enum SelectorError {
         selector: String,
     },
 }
+
+impl SelectorError {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        match self {
+            Self::NoName => texts::SELECTOR_NO_NAME.text(),
+            Self::Duplicate(name) => texts::SELECTOR_TWICE.with("selector", name),
+            Self::Nesting => texts::SELECTOR_NESTING.with("max", NESTING_MAX),
+            Self::TooLong => texts::SELECTOR_TOO_LONG.with("max", NESTED_MAX),
+            Self::TooMany => texts::SELECTORS.with("count", SELECTORS_MAX),
+            Self::Twice(element) => texts::EPR_TWICE.with("element", *element),
+            Self::NoResource => texts::EPR_NO_RESOURCE.text(),
+            Self::Resource(uri) => texts::EPR_RESOURCE.with("uri", uri),
+            Self::Namespaces { uri, selector } => texts::NAMESPACES_DIFFER
+                .with("uri", uri)
+                .with("selector", selector),
+        }
+    }
+}
+told_by_text!(SelectorError);
 
 /// One selector: its name, and what it holds.
 #[derive(Debug, Clone)]

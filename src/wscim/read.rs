@@ -8,37 +8,66 @@ use base64::Engine;
 use crate::cim::class::Qualifiers;
 use crate::cim::{Class, Instance, Parameter, Path, Property, Type, TypeError, Value, cimxml};
 use crate::soap::ns;
+use crate::text::catalog::wire as texts;
+use crate::text::{Text, told_by_text};
 use crate::xml::{Element, WHITE_SPACE};
 
 use super::epr::{Reference, SelectorError};
 use super::uri::ClassUri;
 
 /// Why markup is no value of what was declared.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// The text is of another type.
-    #[error(transparent)]
-    Type(#[from] TypeError),
+    Type(TypeError),
     /// More than one element for a single value.
-    #[error("it stands more than once and is no array")]
     Twice,
     /// A nil element among those of an array.
-    #[error("an array must not hold nil elements")]
     NilInArray,
     /// An endpoint reference that cannot be read.
-    #[error(transparent)]
-    Reference(#[from] SelectorError),
+    Reference(SelectorError),
     /// An embedded instance of a class that is not known.
-    #[error("there is no class {0}")]
     Class(String),
     /// An embedded instance with a property that its class does not have.
-    #[error("class {class} has no property {property}")]
     Property {
         /// The class.
         class: String,
         /// The property.
         property: String,
     },
+}
+
+impl Error {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        match self {
+            Self::Type(TypeError { expected, got }) => {
+                let text = texts::VALUE_TYPE.with("expected", expected);
+                text.with("got", got)
+            }
+            Self::Twice => texts::VALUE_TWICE.text(),
+            Self::NilInArray => texts::NIL_IN_ARRAY.text(),
+            Self::Reference(error) => error.text(),
+            Self::Class(class) => texts::VALUE_CLASS.with("class", class),
+            Self::Property { class, property } => texts::VALUE_PROPERTY
+                .with("class", class)
+                .with("property", property),
+        }
+    }
+}
+told_by_text!(Error);
+
+impl From<TypeError> for Error {
+    fn from(error: TypeError) -> Self {
+        Self::Type(error)
+    }
+}
+
+impl From<SelectorError> for Error {
+    fn from(error: SelectorError) -> Self {
+        Self::Reference(error)
+    }
 }
 
 /// What a value is declared as.

@@ -12,14 +12,16 @@ use quick_xml::events::attributes::Attributes;
 use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::reader::Reader;
 
+use crate::text::catalog::xml as texts;
+use crate::text::{Text, told_by_text};
+
 use super::{
     ATTRIBUTES_MAX, DEPTH_MAX, NAME_MAX, NAMESPACES_MAX, WHITE_SPACE, XML_NAMESPACE,
     XMLNS_NAMESPACE,
 };
 
 /// Why a text is not taken, and where.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{kind} at byte {at}")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// What is wrong.
     pub kind: Kind,
@@ -28,58 +30,78 @@ pub struct Error {
 }
 
 /// What is wrong with a text.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// Not well-formed; the words are the reader's.
-    #[error("{0}")]
     Malformed(String),
     /// A document type declaration.
-    #[error("a document type declaration is not allowed")]
     Doctype,
     /// A processing instruction, or an XML declaration that is not at the start.
-    #[error("a processing instruction is not allowed")]
     ProcessingInstruction,
     /// An XML declaration of another version than 1.
-    #[error("there is no XML {0}")]
     Version(String),
     /// A reference to an entity other than the five of XML.
-    #[error("the entity {0} is not declared")]
     UnknownEntity(String),
     /// A prefix without declaration.
-    #[error("the prefix {0} is not declared")]
     UnknownPrefix(String),
     /// A declaration that Namespaces in XML (section 3) forbids: `xml` as another name, another prefix as that of
     /// `xml`, `xmlns`, or a prefix as nothing.
-    #[error("{} must not be declared like this", declared(.0))]
     BadDeclaration(String),
     /// A character that XML forbids, raw or as a reference.
-    #[error("a character that XML does not allow")]
     Character,
     /// A name that is none.
-    #[error("{0} is not a name")]
     Name(String),
     /// A name, or that of a namespace, of more than [`NAME_MAX`] bytes.
     #[error("a name or a namespace is longer than {NAME_MAX} bytes")]
     NameLength,
     /// Two attributes of the same expanded name.
-    #[error("the attribute {0} stands twice")]
     DuplicateAttribute(String),
     /// More than [`DEPTH_MAX`] levels.
-    #[error("elements are nested too deeply")]
     Depth,
     /// More than [`ATTRIBUTES_MAX`] attributes.
-    #[error("an element has too many attributes")]
     Attributes,
     /// More than [`NAMESPACES_MAX`] declarations.
-    #[error("too many namespaces are declared")]
     Namespaces,
     /// Text or an element beside the root element.
-    #[error("content outside of the root element")]
     OutsideRoot,
     /// No root element, or it is not closed.
-    #[error("the text ends too early")]
     Incomplete,
 }
+
+impl Kind {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        match self {
+            Self::Malformed(reason) => texts::MALFORMED.with("reason", reason),
+            Self::Doctype => texts::DOCTYPE.text(),
+            Self::ProcessingInstruction => texts::INSTRUCTION.text(),
+            Self::Version(version) => texts::VERSION.with("version", version),
+            Self::UnknownEntity(entity) => texts::ENTITY.with("entity", entity),
+            Self::UnknownPrefix(prefix) => texts::PREFIX.with("prefix", prefix),
+            Self::BadDeclaration(prefix) if prefix.is_empty() => texts::BAD_DEFAULT.text(),
+            Self::BadDeclaration(prefix) => texts::BAD_PREFIX.with("prefix", prefix),
+            Self::Character => texts::CHARACTER.text(),
+            Self::Name(name) => texts::NAME.with("name", name),
+            Self::DuplicateAttribute(name) => texts::ATTRIBUTE_TWICE.with("attribute", name),
+            Self::Depth => texts::DEPTH.text(),
+            Self::Attributes => texts::ATTRIBUTES.text(),
+            Self::Namespaces => texts::NAMESPACES.text(),
+            Self::OutsideRoot => texts::OUTSIDE_ROOT.text(),
+            Self::Incomplete => texts::INCOMPLETE.text(),
+        }
+    }
+}
+told_by_text!(Kind);
+
+impl Error {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        texts::AT.with("cause", &self.kind).with("at", self.at)
+    }
+}
+told_by_text!(Error);
 
 /// A parsed text. INVARIANT: `nodes[0]` is the root element; the subtree of the element at `n` is `n..end`;
 /// `bindings[NONE]` stands for no namespace.
@@ -488,13 +510,6 @@ impl<'a> Build<'a> {
 /// Can it be the prefix or the local part of a name? Beyond the first character nothing is checked: the
 /// rest of the grammar of names guards nothing here.
 /// The name of the attribute that declares a prefix; the default namespace has none.
-fn declared(prefix: &str) -> String {
-    match prefix {
-        "" => "the default namespace (xmlns)".to_owned(),
-        prefix => format!("the prefix {prefix}"),
-    }
-}
-
 fn begins_name(part: &str) -> bool {
     match part.bytes().next() {
         Some(b) if b.is_ascii() => b.is_ascii_alphabetic() || b == b'_',

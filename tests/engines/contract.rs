@@ -78,7 +78,7 @@ fn planning_leaves_nothing_behind(rig: &dyn Rig) {
 fn cut_without_prepare_fails(rig: &dyn Rig) {
     let plan = plan(rig, 2);
     let error = rig.storage().cut(&plan).unwrap_err();
-    assert!(error.text.render().contains("disk0"), "{error}");
+    assert!(error.text.english().contains("disk0"), "{error}");
     assert!(rig.storage().settle(&plan).is_err());
     assert_eq!(rig.storage().probe(&plan), Ok(Found::Absent));
 }

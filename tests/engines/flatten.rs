@@ -314,7 +314,7 @@ fn space_is_asked_for_before_anything_is_written() {
     });
     let error = error.unwrap_err();
     assert_eq!(error.kind, EngineErrorKind::Full);
-    assert!(error.text.render().contains("flat.qcow2"), "{error}");
+    assert!(error.text.english().contains("flat.qcow2"), "{error}");
     assert!(!target.exists());
 }
 

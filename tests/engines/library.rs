@@ -146,9 +146,9 @@ fn an_image_that_may_not_be_imported_is_named_with_its_reason() {
     ];
     for (disks, word) in table {
         let error = place.import_disks("m", disks).unwrap_err();
-        assert!(error.text.render().contains(word), "{word}: {error}");
+        assert!(error.text.english().contains(word), "{word}: {error}");
         assert!(
-            !error.text.render().contains('{'),
+            !error.text.english().contains('{'),
             "every place is filled: {error}"
         );
     }
@@ -157,7 +157,7 @@ fn an_image_that_may_not_be_imported_is_named_with_its_reason() {
         (&*"a".repeat(257), "at most 256 characters"),
     ] {
         let error = place.import(name, &[&base]).unwrap_err();
-        assert!(error.text.render().contains(word), "{word}: {error}");
+        assert!(error.text.english().contains(word), "{word}: {error}");
     }
     let roots = Roots::new(&[place.data()]);
     let new = NewMachine {
@@ -216,7 +216,10 @@ fn a_broken_definition_is_left_out_and_listed_until_it_is_mended() {
     assert_eq!(library.machines().keys().collect::<Vec<_>>(), [&good.id]);
     let problems = library.problems();
     assert_eq!(problems[0].file, bad.definition);
-    assert!(problems[0].text.render().contains("colour"), "{problems:?}");
+    assert!(
+        problems[0].text.english().contains("colour"),
+        "{problems:?}"
+    );
     fs::write(&bad.definition, text).unwrap();
     clock.advance(SECOND);
     assert_eq!(library.machines().len(), 2);
@@ -236,7 +239,7 @@ fn a_machine_whose_image_is_gone_stays_and_says_so() {
         4096,
         "as last seen"
     );
-    assert!(library.problems()[0].text.render().contains("a.raw"));
+    assert!(library.problems()[0].text.english().contains("a.raw"));
     assert_eq!(library.state(machine.id), PowerState::Off);
     let error = library.hold(&machine).unwrap_err();
     assert_eq!(error.kind, EngineErrorKind::Missing);
@@ -279,7 +282,7 @@ fn tops_outlive_the_server_and_the_definition_is_never_rewritten() {
     assert_eq!(fs::read(&machine.definition).unwrap(), written);
     let error = place.import("other", &[&a]).unwrap_err();
     assert!(
-        error.text.render().contains("web-1"),
+        error.text.english().contains("web-1"),
         "still its base: {error}"
     );
 }
@@ -306,7 +309,7 @@ fn a_machine_that_is_referred_to_or_held_is_not_removed() {
     let machine = place.import("web-1", &[&image]).unwrap();
     let error = remove(&place.data(), machine.id, |_| vec!["`first`".to_owned()]).unwrap_err();
     assert!(
-        error.text.render().contains("is needed by `first`"),
+        error.text.english().contains("is needed by `first`"),
         "{error}"
     );
     let held = Hold::of(&machine).unwrap();
@@ -403,7 +406,7 @@ fn images_that_qemu_made_are_taken_or_refused() {
         (data, Some("external data file")),
     ];
     for (file, refused) in table {
-        let got = place.import("m", &[&file]).map_err(|e| e.text.render());
+        let got = place.import("m", &[&file]).map_err(|e| e.text.english());
         match refused {
             None => assert_eq!(got.unwrap().disks[0].size, 1 << 20),
             Some(word) => assert!(got.unwrap_err().contains(word), "{}", file.display()),

@@ -109,7 +109,7 @@ fn a_disk_that_changed_since_the_plan_is_not_cut() {
     overlay.prepare(&plan).unwrap();
     fs::write(&image, vec![6; 2 << 20]).unwrap();
     let error = overlay.cut(&plan).unwrap_err();
-    assert!(error.text.render().contains("a.raw changed"), "{error}");
+    assert!(error.text.english().contains("a.raw changed"), "{error}");
     assert_eq!(overlay.probe(&plan), Ok(Found::Prepared));
     overlay.undo(&plan).unwrap();
 }

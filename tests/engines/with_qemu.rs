@@ -49,7 +49,7 @@ fn we_do_not_take_what_qemu_has_open() {
     assert!(is_written(&image).unwrap());
     let error = ImageLock::take(&at, &image).unwrap_err();
     assert_eq!(error.kind, EngineErrorKind::Locked);
-    assert!(error.text.render().contains("a.raw"), "{error}");
+    assert!(error.text.english().contains("a.raw"), "{error}");
     assert!(FrozenLock::take(&at, &image).is_err());
     drop(writer);
     let reader = Opened::new(&image, &["-r"]);

@@ -153,7 +153,7 @@ impl World {
         let says = || {
             self.jobs
                 .get(job)
-                .is_some_and(|j| j.status.render().contains(words))
+                .is_some_and(|j| j.status.english().contains(words))
         };
         let wait = async {
             while !says() {

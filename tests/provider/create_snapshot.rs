@@ -443,7 +443,7 @@ async fn a_set_that_is_not_there_yet_is_not_found_and_its_job_is_named() {
         .unwrap_err();
     assert_eq!(error.status, Status::NotFound);
     let named = job_id(&outcome).to_string();
-    assert!(error.text.render().contains(&named), "{error}");
+    assert!(error.text.english().contains(&named), "{error}");
     assert!(world.all("Msvm_SnapshotCollection").is_empty());
     assert!(world.all("Msvm_SnapshotOfVirtualSystem").is_empty());
 }

@@ -21,9 +21,9 @@ async fn a_destroyed_set_is_gone_with_its_links() {
     let job = world.ended(&outcome).await;
     assert_eq!((job.state.number(), job.kind.number()), (7, 72), "{job:?}");
     assert!(
-        job.status.render().ends_with("is destroyed"),
+        job.status.english().ends_with("is destroyed"),
         "{}",
-        job.status
+        job.status.english()
     );
     assert_eq!(job.id, job_id(&outcome));
     assert_eq!(world.get(&first).unwrap_err().status, Status::NotFound);
@@ -76,7 +76,7 @@ async fn one_snapshot_is_destroyed_alone_and_the_last_one_takes_the_set_along() 
         assert_eq!(returned(&outcome), 4096);
         let job = world.ended(&outcome).await;
         assert_eq!((job.state.number(), job.kind.number()), (7, 72), "{job:?}");
-        let said = job.status.render();
+        let said = job.status.english();
         let alone = said.starts_with("the snapshot of machine ");
         assert_eq!(alone, n == 0, "{said}");
         assert_eq!(world.get(&key).unwrap_err().status, Status::NotFound);

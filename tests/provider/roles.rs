@@ -72,7 +72,7 @@ async fn a_role_below_is_refused_with_the_one_that_is_needed() {
     let method = class.method("CreateSnapshot").unwrap();
     let reader = world.ctx_of("rita", Role::Reader).identity;
     let error = roles::check(&reader, class, method).unwrap_err();
-    assert!(error.text.render().contains("operator"), "{error}");
+    assert!(error.text.english().contains("operator"), "{error}");
     let operator = world.ctx_of("otto", Role::Operator).identity;
     roles::check(&operator, class, method).unwrap();
 }

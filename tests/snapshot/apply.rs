@@ -266,7 +266,7 @@ async fn what_cannot_be_applied_is_refused_by_name_and_changes_nothing() {
         .unwrap();
     let busy = refuse(request(set)).await;
     assert!(
-        matches!(&busy, Refused::InvalidState(t) if t.render().contains(&job.to_string())),
+        matches!(&busy, Refused::InvalidState(t) if t.english().contains(&job.to_string())),
         "{busy:?}"
     );
     drop(export);
@@ -287,5 +287,5 @@ async fn what_cannot_be_applied_is_refused_by_name_and_changes_nothing() {
     let Refused::InvalidState(text) = gone else {
         panic!("{gone:?}")
     };
-    assert!(text.render().contains(&machine.name), "{text:?}");
+    assert!(text.english().contains(&machine.name), "{text:?}");
 }

@@ -57,7 +57,7 @@ async fn unwinds_at_every_step() {
         let job = world.end(accepted.unwrap()).await;
         if before_the_commit(point) && *point != "create.job.after" {
             assert_eq!(job.state, JobState::Exception, "{point}");
-            assert!(job.error.unwrap().description.render().contains(point));
+            assert!(job.error.unwrap().description.english().contains(point));
             world.assert_untouched(point);
             // Everything was given back: the next one works.
             let again = world.with(fails_at(&[]));
@@ -225,7 +225,13 @@ async fn a_cancel_at_every_step_undoes_or_comes_too_late() {
             if before_the_commit(point) {
                 assert_eq!(cancelled, groupshot::job::Cancelled::Accepted, "{point}");
                 assert_eq!(job.state, state, "{point}");
-                assert!(job.error.unwrap().description.render().contains("somebody"));
+                assert!(
+                    job.error
+                        .unwrap()
+                        .description
+                        .english()
+                        .contains("somebody")
+                );
                 world.assert_untouched(point);
             } else {
                 assert_eq!(cancelled, groupshot::job::Cancelled::TooLate, "{point}");

@@ -49,7 +49,7 @@ async fn of_two_that_share_a_member_one_wins_and_the_group_is_held() {
     let Err(Refused::InvalidState(text)) = world.create(other).await else {
         panic!("m1 is held");
     };
-    let (text, name) = (text.render(), &world.machines()[&ids[1]].name);
+    let (text, name) = (text.english(), &world.machines()[&ids[1]].name);
     assert!(
         text.contains(name) && text.contains(&first.job.to_string()),
         "{text}"
@@ -112,7 +112,7 @@ async fn an_image_that_another_process_uses_is_5() {
     let Err(Refused::InvalidState(text)) = world.create(group()).await else {
         panic!("the image is in use");
     };
-    assert!(text.render().contains("m1.raw"), "{text}");
+    assert!(text.english().contains("m1.raw"), "{text:?}");
     world.assert_untouched("locked");
     drop(lock);
     let job = world.end(world.create(group()).await.unwrap()).await;

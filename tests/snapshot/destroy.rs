@@ -141,9 +141,9 @@ async fn in_every_order_the_rest_holds_what_it_held() {
                 (JobState::Completed, JobKind::DestroySnapshotSet)
             );
             assert!(
-                job.status.render().ends_with("is destroyed"),
+                job.status.english().ends_with("is destroyed"),
                 "{}",
-                job.status
+                job.status.english()
             );
             expected = without(&expected, sets[n]);
             assert!(contents(&world).await == expected, "{order:?} at {n}");
@@ -234,7 +234,7 @@ async fn a_layer_with_two_children_stays_until_one_is_left() {
     for (set, whole) in [(sets[1], false), (sets[2], true), (sets[0], true)] {
         let job = destroy(&world, set).await;
         assert_eq!(job.state, JobState::Completed);
-        let status = job.status.render();
+        let status = job.status.english();
         assert_eq!(status.ends_with("is destroyed"), whole, "{status}");
         assert!(whole || status.contains("2 files lie on"), "{status}");
         expected = without(&expected, set);
@@ -280,7 +280,7 @@ async fn what_was_imported_as_a_backing_file_is_never_written() {
             destroy(&world, set)
                 .await
                 .status
-                .render()
+                .english()
                 .ends_with("is destroyed")
         );
         expected = without(&expected, set);
@@ -329,9 +329,9 @@ async fn a_step_that_fails_is_done_again() {
         }
         let job = destroy(&world, sets[1]).await;
         assert!(
-            job.status.render().ends_with("is destroyed"),
+            job.status.english().ends_with("is destroyed"),
             "{point}: {}",
-            job.status
+            job.status.english()
         );
         assert!(
             contents(&world).await == without(&expected, sets[1]),
@@ -411,7 +411,7 @@ async fn a_file_that_is_missing_for_a_moment_keeps_no_layer() {
         }),
     );
     let job = destroy(&world, sets[1]).await;
-    let status = job.status.render();
+    let status = job.status.english();
     assert!(status.ends_with("is destroyed"), "{status}");
     assert!(contents(&world).await == expected);
     assert_in_order(&world, "missing for a moment").await;
@@ -427,7 +427,7 @@ async fn a_running_member_refuses_it() {
     let sets = take(&world, 1).await;
     let running = tools::Opened::new(&world.tops()[0], &[]);
     match start(&world, sets[0]).await {
-        Err(Refused::InvalidState(text)) => assert!(text.render().contains("m0"), "{text}"),
+        Err(Refused::InvalidState(text)) => assert!(text.english().contains("m0"), "{text:?}"),
         other => panic!("{other:?}"),
     }
     drop(running);
@@ -479,7 +479,7 @@ async fn a_cancel_leaves_merges_for_later_and_the_next_destroy_goes_on_with_them
         let error = job.error.unwrap();
         assert_eq!((job.state, error.code), (state, 32768), "{error:?}");
         assert!(job.percent < 100, "{}", job.percent);
-        let said = error.description.render();
+        let said = error.description.english();
         for part in [" is destroyed", "hidden layers: 2", "pending", "by ann"] {
             assert!(said.contains(part), "{part}: {said}");
         }
@@ -495,9 +495,9 @@ async fn a_cancel_leaves_merges_for_later_and_the_next_destroy_goes_on_with_them
         assert_in_order(&world, "cancelled").await;
         let job = destroy(&world, sets[2]).await;
         assert!(
-            job.status.render().ends_with("is destroyed"),
+            job.status.english().ends_with("is destroyed"),
             "{}",
-            job.status
+            job.status.english()
         );
         expected = without(&expected, sets[2]);
         assert!(contents(&world).await == expected, "later");

@@ -136,7 +136,7 @@ async fn no_flipped_bit_and_no_cut_of_the_journal_of_a_destroy_loses_what_stays(
             .lock()
             .unwrap()
             .take()
-            .unwrap_or_else(|| panic!("{point}: {}", job.status));
+            .unwrap_or_else(|| panic!("{point}: {}", job.status.english()));
         starts(&world, &left, &before, &after, point).await;
     }
 }

@@ -52,7 +52,7 @@ async fn with_hidden_layer(root: &Path) -> (World, SetId, PathBuf, PathBuf) {
     assert_eq!(world.end(accepted).await.state, JobState::Completed);
     write(&world, 77, 30_000).await;
     let job = destroy(&world, accepted.set).await;
-    let said = job.status.render();
+    let said = job.status.english();
     assert!(said.contains("hidden layers: 1"), "{said}");
     let active = first_top(&world);
     assert!(hidden.exists() && active != hidden);

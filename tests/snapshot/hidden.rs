@@ -21,7 +21,7 @@ async fn rest_stays(world: &World, set: SetId) -> String {
     let expected = without(&contents(world).await, set);
     let job = destroy(world, set).await;
     assert_eq!(job.state, JobState::Completed, "{job:?}");
-    let said = job.status.render();
+    let said = job.status.english();
     assert!(contents(world).await == expected, "{said}");
     said
 }

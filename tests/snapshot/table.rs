@@ -33,11 +33,11 @@ async fn an_empty_collection_and_a_vanished_member_are_5() {
     let Err(Refused::InvalidState(text)) = world.create(empty).await else {
         panic!("an empty collection");
     };
-    assert!(text.render().contains("group 2"));
+    assert!(text.english().contains("group 2"));
     let Err(Refused::InvalidState(text)) = world.create(gone).await else {
         panic!("a machine that is gone");
     };
-    assert!(text.render().contains(&nobody.to_string()));
+    assert!(text.english().contains(&nobody.to_string()));
     world.assert_untouched("refused");
     assert!(world.store.state().jobs.is_empty());
 }
@@ -102,6 +102,6 @@ async fn a_missing_image_is_5_and_names_it() {
     let Err(Refused::InvalidState(text)) = world.create(group()).await else {
         panic!("the image is gone");
     };
-    assert!(text.render().contains("m1.raw"), "{text}");
+    assert!(text.english().contains("m1.raw"), "{text:?}");
     world.assert_untouched("refused");
 }

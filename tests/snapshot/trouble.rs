@@ -96,8 +96,8 @@ async fn one_member_that_fails_undoes_them_all_and_is_named() {
         let job = world.end(accepted).await;
         assert_eq!(job.state, JobState::Exception, "{step:?}");
         let error = job.error.unwrap();
-        let text = error.description.render();
-        assert!(error.code != 0 && text.contains("sim-000002"), "{text}");
+        let text = error.description.english();
+        assert!(error.code != 0 && text.contains("sim-000002"), "{text:?}");
         world.coordinator.idle().await;
         for n in 1..=5 {
             let captured = world
@@ -126,7 +126,7 @@ async fn a_disk_that_no_driver_holds_is_5_and_so_is_a_member_of_which_nothing_is
     let Err(Refused::InvalidState(text)) = world.create().await else {
         panic!("nothing can capture the disk");
     };
-    let text = text.render();
+    let text = text.english();
     assert!(
         text.contains("sim-000002") && text.contains("disk0"),
         "{text}"
@@ -136,7 +136,7 @@ async fn a_disk_that_no_driver_holds_is_5_and_so_is_a_member_of_which_nothing_is
     let Err(Refused::InvalidState(text)) = world.coordinator.create(lenient.clone()).await else {
         panic!("nothing of the second member can be captured");
     };
-    let text = text.render();
+    let text = text.english();
     for part in ["sim-000002", "no disk that can be captured", "disk0"] {
         assert!(text.contains(part), "{part}: {text}");
     }
@@ -157,8 +157,11 @@ async fn a_running_or_paused_member_is_5_and_named() {
         let Err(Refused::InvalidState(text)) = world.create().await else {
             panic!("it is {word}");
         };
-        let text = text.render();
-        assert!(text.contains("sim-000002") && text.contains(word), "{text}");
+        let text = text.english();
+        assert!(
+            text.contains("sim-000002") && text.contains(word),
+            "{text:?}"
+        );
     }
     assert!(world.coordinator.machine_holder(machine_id(1)).is_none());
 }
@@ -195,7 +198,10 @@ async fn an_undo_that_cannot_be_done_ends_the_job_and_keeps_the_machines() {
     let Err(Refused::InvalidState(text)) = world.create().await else {
         panic!("it is stuck");
     };
-    assert!(text.render().contains(&accepted.set.to_string()), "{text}");
+    assert!(
+        text.english().contains(&accepted.set.to_string()),
+        "{text:?}"
+    );
     assert!(!world.coordinator.held(group()), "its collection is free");
     world.coordinator.idle().await;
     let job = world.end(world.create().await.unwrap()).await;

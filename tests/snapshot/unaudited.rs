@@ -58,10 +58,10 @@ async fn damage_is_accepted_and_a_machine_removed_only_with_a_place_for_the_line
             .without(idle, move || import::remove(&data, idle, |_| Vec::new()))
     };
     tokio::time::pause();
-    let refused = remove().await.unwrap_err().render();
+    let refused = remove().await.unwrap_err().english();
     assert!(refused.contains(file.to_str().unwrap()), "{refused}");
     let refused = accept(&world, &damaged[0]).await.unwrap_err();
-    assert!(refused.text().render().contains(file.to_str().unwrap()));
+    assert!(refused.text().english().contains(file.to_str().unwrap()));
     tokio::time::resume();
     assert_eq!(world.coordinator.damaged(), damaged);
     assert_eq!(world.machines().len(), 2);

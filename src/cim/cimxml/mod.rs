@@ -6,6 +6,8 @@
 
 use super::instance::Instance;
 use super::schema::Schema;
+use crate::text::catalog::xml as texts;
+use crate::text::{Message, Text, told_by_text};
 use crate::xml;
 
 mod class;
@@ -20,16 +22,13 @@ pub use write::write_instance;
 pub const EMBEDDED_MAX: usize = 8;
 
 /// The text is no instance of a class of the schema.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CimXmlError {
     /// Not well-formed, or with what is never read: a DOCTYPE, entities, processing instructions.
-    #[error("the text is not well-formed: {0}")]
-    Xml(#[from] xml::Error),
+    Xml(xml::Error),
     /// The text holds no INSTANCE, or more than one.
-    #[error("one INSTANCE element is expected, got {0}")]
     NotOneInstance(usize),
     /// An element stands where it does not belong.
-    #[error("{parent} holds {found}, expected {expected}")]
     Element {
         /// The element around it.
         parent: String,
@@ -39,7 +38,6 @@ pub enum CimXmlError {
         expected: &'static str,
     },
     /// An attribute is absent.
-    #[error("{element} needs the attribute {attribute}")]
     Attribute {
         /// The element.
         element: String,
@@ -47,7 +45,6 @@ pub enum CimXmlError {
         attribute: &'static str,
     },
     /// The namespace has no such class.
-    #[error("there is no class {class} in {namespace}")]
     UnknownClass {
         /// The class that was named.
         class: String,
@@ -55,7 +52,6 @@ pub enum CimXmlError {
         namespace: String,
     },
     /// The class has no such property.
-    #[error("class {class} has no property {property}")]
     UnknownProperty {
         /// The class.
         class: String,
@@ -63,7 +59,6 @@ pub enum CimXmlError {
         property: String,
     },
     /// A property is given twice.
-    #[error("property {class}.{property} stands twice")]
     Twice {
         /// The class.
         class: String,
@@ -71,7 +66,6 @@ pub enum CimXmlError {
         property: String,
     },
     /// The value does not fit the property.
-    #[error("property {class}.{property} takes {expected}, got {got}")]
     Value {
         /// The class.
         class: String,
@@ -83,8 +77,54 @@ pub enum CimXmlError {
         got: String,
     },
     /// More than [`EMBEDDED_MAX`] instances inside each other.
-    #[error("instances are nested too deeply")]
     Depth,
+}
+
+impl CimXmlError {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        let of = |message: Message, class: &str, property: &str| {
+            message.with("class", class).with("property", property)
+        };
+        match self {
+            Self::Xml(error) => texts::INSTANCE_XML.with("cause", error),
+            Self::NotOneInstance(count) => texts::INSTANCES.with("count", *count),
+            Self::Element {
+                parent,
+                found,
+                expected,
+            } => texts::ELEMENT
+                .with("parent", parent)
+                .with("found", found)
+                .with("expected", *expected),
+            Self::Attribute { element, attribute } => texts::ATTRIBUTE
+                .with("element", element)
+                .with("attribute", *attribute),
+            Self::UnknownClass { class, namespace } => {
+                let text = texts::NO_CLASS.with("class", class);
+                text.with("namespace", namespace)
+            }
+            Self::UnknownProperty { class, property } => of(texts::NO_PROPERTY, class, property),
+            Self::Twice { class, property } => of(texts::PROPERTY_TWICE, class, property),
+            Self::Value {
+                class,
+                property,
+                expected,
+                got,
+            } => of(texts::VALUE, class, property)
+                .with("expected", expected)
+                .with("got", got),
+            Self::Depth => texts::INSTANCE_DEPTH.text(),
+        }
+    }
+}
+told_by_text!(CimXmlError);
+
+impl From<xml::Error> for CimXmlError {
+    fn from(error: xml::Error) -> Self {
+        Self::Xml(error)
+    }
 }
 
 /// Reads the text of one instance of a class of `namespace` (written with `/`). A byte order mark and an XML

@@ -36,7 +36,7 @@ use super::path::Path;
 use super::schema::Schema;
 use super::status::Status;
 use super::value::Value;
-use crate::text::{Message, Text};
+use crate::text::{Argument, Message, Text};
 
 pub use filter::{Column, Effort, Filter, Stopped};
 pub use parser::parse;
@@ -134,7 +134,7 @@ pub struct Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.text.fmt(f)
+        f.write_str(&self.text.english())
     }
 }
 
@@ -159,7 +159,7 @@ impl Place {
 }
 
 impl Error {
-    fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+    fn with(mut self, name: &'static str, value: impl Into<Argument>) -> Self {
         self.text = self.text.with(name, value);
         self
     }

@@ -313,6 +313,8 @@ impl fmt::Display for Operand {
     }
 }
 
+impl crate::text::Word for Literal {}
+
 impl fmt::Display for Literal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

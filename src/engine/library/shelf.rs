@@ -348,7 +348,7 @@ impl Shelf {
         self.record_seen(id, tops, std::mem::take(&mut new.unrecorded));
         for problem in &new.problems {
             if old.as_ref().is_none_or(|e| !e.problems.contains(problem)) {
-                tracing::warn!(file = %problem.file.display(), "{}", problem.text);
+                tracing::warn!(file = %problem.file.display(), "{}", problem.text.english());
             }
         }
         let new = Arc::new(new);

@@ -336,7 +336,7 @@ fn every_broken_chain_names_its_fault_and_file() {
     for (top, kind, word) in table {
         let error = open(&top).unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
-        let text = error.text.render();
+        let text = error.text.english();
         assert!(
             text.contains(word) && text.contains("web-1") && text.contains("disk0"),
             "{text}"
@@ -366,7 +366,7 @@ fn a_chain_has_a_greatest_depth() {
         Some(Format::Qcow2),
     );
     let error = open(&deeper).unwrap_err();
-    assert!(error.text.render().contains("deeper than 64"), "{error}");
+    assert!(error.text.english().contains("deeper than 64"), "{error}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::cim::mof::{Place, Source, compile};
 use crate::cim::query::Equality;
 use crate::handler::{Identity, Role};
 use crate::provider::Pace;
+use crate::text::Language;
 
 const MOF: &str = r#"
     Qualifier Key : boolean = false, Scope(property, reference), Flavor(DisableOverride, ToSubclass);
@@ -266,6 +267,7 @@ fn partial(path: Path) -> Path {
 
 fn ctx(registry: &Registry) -> Context {
     Context {
+        language: Language::EnUs,
         identity: Identity {
             user: Arc::from("tester"),
             role: Role::Reader,
@@ -399,7 +401,7 @@ fn x_3_keys_that_fit_one_instance_name_it_and_no_other_is_made() {
         assert_eq!(error.status, status, "{wrong}");
     }
     let several = get(path("T_System").key(key, "T_System")).unwrap_err();
-    let words = several.text.render();
+    let words = several.text.english();
     assert!(
         words.contains("T_System") && words.ends_with("Name"),
         "{words}"

@@ -8,6 +8,7 @@ use crate::cim::{Class, Instance, Path};
 use crate::inventory::{self, Collection, CollectionKind};
 use crate::provider::{Context, Error, Instances, Provider};
 
+use crate::text::Language;
 use crate::text::catalog::provider as texts;
 
 use super::Deps;
@@ -23,34 +24,35 @@ impl Provider for Groups {
         &[MACHINE_GROUP, GROUP_OF_GROUPS]
     }
 
-    fn enumerate(&self, _ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
+    fn enumerate(&self, ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
         let view = self.0.view();
         let kind = if class.name == *MACHINE_GROUP {
             CollectionKind::Machines
         } else {
             CollectionKind::Collections
         };
-        let (class, deps) = (class.clone(), self.0.clone());
+        let (class, deps, language) = (class.clone(), self.0.clone(), ctx.language);
         Ok(Box::new(view.groups(kind).filter_map(move |group| {
             let collection = collection(&view, &group)?;
             Some(instance(
                 &class,
                 collection,
-                gone(&deps, &view, collection).as_deref(),
+                gone(&deps, &view, collection, language).as_deref(),
             ))
         })))
     }
 
     fn get(
         &self,
-        _ctx: &Context,
+        ctx: &Context,
         class: &Arc<Class>,
         path: &Path,
     ) -> Result<Option<Instance>, Error> {
         let view = self.0.view();
         let group = Element::find(&view, class.name.as_str(), path);
         let collection = group.as_ref().and_then(|group| collection(&view, group));
-        let made = collection.map(|c| instance(class, c, gone(&self.0, &view, c).as_deref()));
+        let made = collection
+            .map(|c| instance(class, c, gone(&self.0, &view, c, ctx.language).as_deref()));
         made.transpose()
     }
 }
@@ -63,13 +65,17 @@ fn collection<'a>(view: &'a View, group: &Element) -> Option<&'a Collection> {
 }
 
 /// That members of it are in the library no more, with their ids.
-fn gone(deps: &Deps, view: &View, collection: &Collection) -> Option<String> {
+fn gone(deps: &Deps, view: &View, collection: &Collection, language: Language) -> Option<String> {
     let away = collection.machines.iter();
     let away = away.filter(|id| !view.machines.contains_key(id));
     // What is there and cannot be read is not gone.
     let gone = away.filter(|id| deps.compute.trouble(**id).is_none());
     let ids: Vec<_> = gone.map(ToString::to_string).collect();
-    let told = || texts::GROUP_GONE.with("ids", ids.join(", ")).render();
+    let told = || {
+        texts::GROUP_GONE
+            .with("ids", ids.join(", "))
+            .render(language)
+    };
     (!ids.is_empty()).then(told)
 }
 

@@ -9,8 +9,8 @@ use crate::cim::{Class, DateTime, Instance, Method, Path};
 use crate::id::VmId;
 use crate::inventory::{JobKind, Machine, PowerState};
 use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider};
-use crate::text::Message;
 use crate::text::catalog::provider as texts;
+use crate::text::{Language, Message};
 
 use super::Deps;
 use super::element::{COMPUTER_SYSTEM, Element};
@@ -48,15 +48,15 @@ impl Provider for ComputerSystems {
         &[COMPUTER_SYSTEM]
     }
 
-    fn enumerate(&self, _ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
+    fn enumerate(&self, ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
         let view = self.0.view();
         let all = std::iter::once(Element::Host).chain(view.machines());
-        Ok(self.instances(class, view, all))
+        Ok(self.instances(ctx, class, view, all))
     }
 
     fn select(
         &self,
-        _ctx: &Context,
+        ctx: &Context,
         class: &Arc<Class>,
         wanted: &[Equality],
     ) -> Result<Option<Instances>, Error> {
@@ -72,7 +72,7 @@ impl Provider for ComputerSystems {
         };
         found.retain(|element| view.has(element));
         found.push(Element::Host);
-        Ok(Some(self.instances(class, view, found.into_iter())))
+        Ok(Some(self.instances(ctx, class, view, found.into_iter())))
     }
 
     fn count(&self, _ctx: &Context, _class: &Class) -> Option<u64> {
@@ -82,13 +82,13 @@ impl Provider for ComputerSystems {
 
     fn get(
         &self,
-        _ctx: &Context,
+        ctx: &Context,
         class: &Arc<Class>,
         path: &Path,
     ) -> Result<Option<Instance>, Error> {
         let view = self.0.view();
         match Element::find(&view, COMPUTER_SYSTEM, path) {
-            Some(element) => instance(&self.0, &view, class, &element),
+            Some(element) => instance(&self.0, &view, class, &element, ctx.language),
             None => Ok(None),
         }
     }
@@ -108,15 +108,15 @@ impl Provider for ComputerSystems {
 impl ComputerSystems {
     fn instances(
         &self,
+        ctx: &Context,
         class: &Arc<Class>,
         view: View,
         elements: impl Iterator<Item = Element> + Send + 'static,
     ) -> Instances {
-        let (deps, class) = (self.0.clone(), class.clone());
-        Box::new(
-            elements
-                .filter_map(move |element| instance(&deps, &view, &class, &element).transpose()),
-        )
+        let (deps, class, language) = (self.0.clone(), class.clone(), ctx.language);
+        Box::new(elements.filter_map(move |element| {
+            instance(&deps, &view, &class, &element, language).transpose()
+        }))
     }
 }
 
@@ -125,20 +125,21 @@ fn instance(
     view: &View,
     class: &Arc<Class>,
     element: &Element,
+    language: Language,
 ) -> Result<Option<Instance>, Error> {
     match element {
         Element::Machine(id) => {
             let machine = view.machines.get(id);
             machine
-                .map(|machine| virtual_machine(deps, class, *id, machine))
+                .map(|machine| virtual_machine(deps, class, *id, machine, language))
                 .transpose()
         }
-        _ => host(class, &view.host).map(Some),
+        _ => host(class, &view.host, language).map(Some),
     }
 }
 
-fn host(class: &Arc<Class>, name: &str) -> Result<Instance, Error> {
-    system(class, name)?
+fn host(class: &Arc<Class>, name: &str, language: Language) -> Result<Instance, Error> {
+    system(class, name, language)?
         .with("Caption", "Hosting Computer System")?
         .with("Description", "Microsoft Hosting Computer System")?
         .with("ElementName", name)?
@@ -151,32 +152,38 @@ fn virtual_machine(
     class: &Arc<Class>,
     id: VmId,
     machine: &Machine,
+    language: Language,
 ) -> Result<Instance, Error> {
     let state = match deps.compute.shown_state(id) {
         PowerState::Running => ENABLED,
         PowerState::Off => DISABLED,
         PowerState::Paused => QUIESCE,
     };
-    system(class, &id.to_string())?
+    system(class, &id.to_string(), language)?
         .with("Caption", "Virtual Machine")?
         .with("Description", "Microsoft Virtual Machine")?
         .with("ElementName", machine.name.as_str())?
         .with("EnabledState", state)?
         .with("InstallDate", DateTime::utc(machine.created))
         .map_err(Error::from)
-        .and_then(|instance| with_status(instance, deps, id))
+        .and_then(|instance| with_status(instance, deps, id, language))
 }
 
 /// Its disks as the first status, and as the second the operation that holds the machine, if one does.
-fn with_status(instance: Instance, deps: &Deps, id: VmId) -> Result<Instance, Error> {
+fn with_status(
+    instance: Instance,
+    deps: &Deps,
+    id: VmId,
+    language: Language,
+) -> Result<Instance, Error> {
     let (code, words, health) = match deps.compute.is_ailing(id) {
         true => (DEGRADED, texts::STATUS_DEGRADED, MAJOR_FAILURE),
         false => (OK, texts::STATUS_OK, HEALTHY),
     };
-    let (mut codes, mut descriptions) = (vec![code], vec![words.text().render()]);
+    let (mut codes, mut descriptions) = (vec![code], vec![words.text().render(language)]);
     if let Some((code, words)) = operation(deps, id) {
         codes.push(code);
-        descriptions.push(words.text().render());
+        descriptions.push(words.text().render(language));
     }
     instance
         .with("HealthState", health)?
@@ -205,12 +212,15 @@ fn operation(deps: &Deps, id: VmId) -> Option<(u16, Message)> {
 }
 
 /// What the host and the machines have in common.
-fn system(class: &Arc<Class>, name: &str) -> Result<Instance, Error> {
+fn system(class: &Arc<Class>, name: &str, language: Language) -> Result<Instance, Error> {
     Instance::new(class)
         .with("CreationClassName", COMPUTER_SYSTEM)?
         .with("Name", name)?
         .with("OperationalStatus", vec![OK])?
-        .with("StatusDescriptions", vec![texts::STATUS_OK.text().render()])?
+        .with(
+            "StatusDescriptions",
+            vec![texts::STATUS_OK.text().render(language)],
+        )?
         .with("HealthState", HEALTHY)
         .map_err(Error::from)
 }

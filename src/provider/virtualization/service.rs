@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::cim::{Class, Instance};
 use crate::inventory::Service;
 use crate::provider::Error;
+use crate::text::Language;
 use crate::text::catalog::provider as texts;
 
 use super::element::{COMPUTER_SYSTEM, Element, service_name};
@@ -21,6 +22,7 @@ pub(super) fn instance(
     class: &Arc<Class>,
     host: &str,
     service: Service,
+    language: Language,
 ) -> Result<Instance, Error> {
     let title = match service {
         Service::CollectionSnapshot => texts::TITLE_SNAPSHOT_SERVICE,
@@ -31,7 +33,7 @@ pub(super) fn instance(
         Service::VirtualSystemSnapshot => texts::ABOUT_VM_SNAPSHOT_SERVICE,
         _ => title,
     };
-    let title = title.text().render();
+    let title = title.text().render(language);
     Instance::new(class)
         .with("CreationClassName", Element::Service(service).class())?
         .with("Name", service_name(service))?
@@ -39,11 +41,14 @@ pub(super) fn instance(
         .with("SystemName", host)?
         .with("Caption", title.as_str())?
         .with("ElementName", title.as_str())?
-        .with("Description", description.text().render())?
+        .with("Description", description.text().render(language))?
         .with("Started", true)?
         .with("EnabledState", ENABLED)?
         .with("OperationalStatus", vec![OK])?
-        .with("StatusDescriptions", vec![texts::STATUS_OK.text().render()])?
+        .with(
+            "StatusDescriptions",
+            vec![texts::STATUS_OK.text().render(language)],
+        )?
         .with("HealthState", HEALTHY)
         .map_err(Error::from)
 }

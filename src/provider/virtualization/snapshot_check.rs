@@ -9,6 +9,7 @@ use crate::audit::About;
 use crate::cim::{Class, Instance, Method, Path, Value};
 use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider};
 use crate::snapshot::{Checked, CheckedDisk};
+use crate::text::Language;
 use crate::text::catalog::provider as texts;
 
 use super::Deps;
@@ -30,8 +31,8 @@ impl Provider for SnapshotCheck {
         true
     }
 
-    fn enumerate(&self, _ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
-        Ok(Box::new(std::iter::once(instance(class))))
+    fn enumerate(&self, ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
+        Ok(Box::new(std::iter::once(instance(class, ctx.language))))
     }
 
     fn count(&self, _ctx: &Context, _class: &Class) -> Option<u64> {
@@ -40,12 +41,12 @@ impl Provider for SnapshotCheck {
 
     fn get(
         &self,
-        _ctx: &Context,
+        ctx: &Context,
         class: &Arc<Class>,
         path: &Path,
     ) -> Result<Option<Instance>, Error> {
         Element::find(&self.0.view(), SNAPSHOT_CHECK, path)
-            .map(|_| instance(class))
+            .map(|_| instance(class, ctx.language))
             .transpose()
     }
 
@@ -65,14 +66,14 @@ impl Provider for SnapshotCheck {
             return Ok(outcome::value(refusal.code));
         }
         Ok(match create_snapshot::request(&self.0, ctx, &arguments) {
-            Ok(request) => told(self.0.coordinator.check(request).await),
-            Err(refusal) => explained(Some(refusal)),
+            Ok(request) => told(self.0.coordinator.check(request).await, ctx.language),
+            Err(refusal) => explained(Some(refusal), ctx.language),
         })
     }
 }
 
-fn instance(class: &Arc<Class>) -> Result<Instance, Error> {
-    let title = texts::TITLE_SNAPSHOT_CHECK.text().render();
+fn instance(class: &Arc<Class>, language: Language) -> Result<Instance, Error> {
+    let title = texts::TITLE_SNAPSHOT_CHECK.text().render(language);
     Instance::new(class)
         .with("InstanceID", SNAPSHOT_CHECK_ID)?
         .with("Caption", title.as_str())?
@@ -82,32 +83,32 @@ fn instance(class: &Arc<Class>) -> Result<Instance, Error> {
 }
 
 /// One value in each list for each disk.
-fn told(checked: Checked) -> Outcome {
-    let mut outcome = explained(checked.refused.map(Refusal::from));
-    let mut list = |name, value: fn(&CheckedDisk) -> String| {
+fn told(checked: Checked, language: Language) -> Outcome {
+    let mut outcome = explained(checked.refused.map(Refusal::from), language);
+    let mut list = |name, value: &dyn Fn(&CheckedDisk) -> String| {
         let values: Vec<String> = checked.disks.iter().map(value).collect();
         outcome.outputs.push((name, Value::from(values)));
     };
-    list("Machines", |d| d.machine.id.to_string());
-    list("MachineNames", |d| d.machine.name.clone());
-    list("Disks", |d| d.disk.clone());
-    list("Files", |d| d.file.display().to_string());
-    list("FileSystems", |d| d.file_system.clone());
-    list("Drivers", |d| d.driver.clone().unwrap_or_default());
-    list("Reasons", |d| {
+    list("Machines", &|d| d.machine.id.to_string());
+    list("MachineNames", &|d| d.machine.name.clone());
+    list("Disks", &|d| d.disk.clone());
+    list("Files", &|d| d.file.display().to_string());
+    list("FileSystems", &|d| d.file_system.clone());
+    list("Drivers", &|d| d.driver.clone().unwrap_or_default());
+    list("Reasons", &|d| {
         let why = d.driver.as_ref().err();
-        why.map(|text| text.render()).unwrap_or_default()
+        why.map(|text| text.render(language)).unwrap_or_default()
     });
     outcome
 }
 
 /// The return value that CreateSnapshot, or its job, would have, and why.
-fn explained(refusal: Option<Refusal>) -> Outcome {
+fn explained(refusal: Option<Refusal>, language: Language) -> Outcome {
     let Some(refusal) = refusal else {
         return outcome::value(outcome::COMPLETED);
     };
     let mut outcome = outcome::value(refusal.code);
-    let why = Value::from(refusal.text.render().as_str());
+    let why = Value::from(refusal.text.render(language).as_str());
     outcome.outputs.push(("Explanation", why));
     outcome
 }

@@ -8,6 +8,7 @@ use crate::cim::{Class, Instance, Path};
 use crate::id::SetId;
 use crate::inventory::{self, JobState, LeftOut, SetKind, Snapshot, SnapshotSet};
 use crate::provider::{Context, Error, Instances, Provider, Status};
+use crate::text::Language;
 use crate::text::catalog::provider as texts;
 
 use super::Deps;
@@ -23,14 +24,17 @@ impl Provider for SnapshotCollections {
         &[SET]
     }
 
-    fn enumerate(&self, _ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
+    fn enumerate(&self, ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
         let view = self.0.view();
-        let class = class.clone();
+        let (class, language) = (class.clone(), ctx.language);
         Ok(Box::new(view.sets().filter_map(move |element| {
             let Element::Set(id) = element else {
                 return None;
             };
-            view.state.sets.get(&id).map(|set| instance(&class, set))
+            view.state
+                .sets
+                .get(&id)
+                .map(|set| instance(&class, set, language))
         })))
     }
 
@@ -40,14 +44,16 @@ impl Provider for SnapshotCollections {
 
     fn get(
         &self,
-        _ctx: &Context,
+        ctx: &Context,
         class: &Arc<Class>,
         path: &Path,
     ) -> Result<Option<Instance>, Error> {
         let view = self.0.view();
         if let Some(Element::Set(id)) = Element::find(&view, SET, path) {
             let set = view.state.sets.get(&id);
-            return set.map(|set| instance(class, set)).transpose();
+            return set
+                .map(|set| instance(class, set, ctx.language))
+                .transpose();
         }
         match path.text("CollectionID").and_then(|id| id.parse().ok()) {
             Some(promised) => not_yet(&view, promised),
@@ -76,16 +82,16 @@ fn not_yet(view: &View, promised: SetId) -> Result<Option<Instance>, Error> {
     Err(Error::new(Status::NotFound, text))
 }
 
-fn instance(class: &Arc<Class>, set: &SnapshotSet) -> Result<Instance, Error> {
+fn instance(class: &Arc<Class>, set: &SnapshotSet, language: Language) -> Result<Instance, Error> {
     Instance::new(class)
         .with("CollectionID", set.id.to_string())?
         .with("ElementName", &*inventory::shown(&set.name))?
-        .with("Description", description(set))
+        .with("Description", description(set, language))
         .map_err(Error::from)
 }
 
 /// Kind, size, stun window, what is left out and damage in words; the class has no property of their own for them.
-fn description(set: &SnapshotSet) -> String {
+fn description(set: &SnapshotSet, language: Language) -> String {
     let words = match set.kind {
         SetKind::Standard => texts::SET_OF_STANDARD_SNAPSHOTS,
         SetKind::Recovery => texts::SET_OF_RECOVERY_SNAPSHOTS,
@@ -102,10 +108,10 @@ fn description(set: &SnapshotSet) -> String {
     };
     let is_damaged = |m: &&Snapshot| m.disks.iter().any(|d| d.damage.is_some());
     match set.members.iter().filter(is_damaged).count() {
-        0 => whole.render(),
+        0 => whole.render(language),
         count => texts::SET_DAMAGED
             .with("description", whole)
             .with("count", count)
-            .render(),
+            .render(language),
     }
 }

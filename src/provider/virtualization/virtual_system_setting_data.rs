@@ -9,8 +9,8 @@ use crate::cim::query::Equality;
 use crate::cim::{Class, DateTime, Instance, Path};
 use crate::inventory::{self, Consistency, Machine, SetKind, Snapshot, SnapshotSet};
 use crate::provider::{Context, Error, Instances, Provider};
-use crate::text::Message;
 use crate::text::catalog::provider as texts;
+use crate::text::{Language, Message};
 
 use super::Deps;
 use super::element::{Element, SETTINGS, settings_id};
@@ -26,17 +26,17 @@ impl Provider for Settings {
         &[SETTINGS]
     }
 
-    fn enumerate(&self, _ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
+    fn enumerate(&self, ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
         let view = self.0.view();
-        let class = class.clone();
+        let (class, language) = (class.clone(), ctx.language);
         Ok(Box::new(view.settings().filter_map(move |element| {
-            instance(&view, &class, &element).transpose()
+            instance(&view, &class, &element, language).transpose()
         })))
     }
 
     fn select(
         &self,
-        _ctx: &Context,
+        ctx: &Context,
         class: &Arc<Class>,
         wanted: &[Equality],
     ) -> Result<Option<Instances>, Error> {
@@ -59,9 +59,9 @@ impl Provider for Settings {
         } else {
             return Ok(None);
         };
-        let class = class.clone();
+        let (class, language) = (class.clone(), ctx.language);
         Ok(Some(Box::new(found.filter_map(move |element| {
-            instance(&view, &class, &element).transpose()
+            instance(&view, &class, &element, language).transpose()
         }))))
     }
 
@@ -72,26 +72,31 @@ impl Provider for Settings {
 
     fn get(
         &self,
-        _ctx: &Context,
+        ctx: &Context,
         class: &Arc<Class>,
         path: &Path,
     ) -> Result<Option<Instance>, Error> {
         let view = self.0.view();
         match Element::find(&view, SETTINGS, path) {
-            Some(element) => instance(&view, class, &element),
+            Some(element) => instance(&view, class, &element, ctx.language),
             None => Ok(None),
         }
     }
 }
 
-fn instance(view: &View, class: &Arc<Class>, element: &Element) -> Result<Option<Instance>, Error> {
+fn instance(
+    view: &View,
+    class: &Arc<Class>,
+    element: &Element,
+    language: Language,
+) -> Result<Option<Instance>, Error> {
     let made = match element {
         Element::ActiveSettings(id) => match view.machines.get(id) {
             Some(machine) => active(class, machine),
             None => return Ok(None),
         },
         Element::SnapshotSettings(id) => match view.state.snapshot(*id) {
-            Some((set, snapshot)) => kept(view, class, set, snapshot),
+            Some((set, snapshot)) => kept(view, class, set, snapshot, language),
             None => return Ok(None),
         },
         _ => return Ok(None),
@@ -121,6 +126,7 @@ fn kept(
     class: &Arc<Class>,
     set: &SnapshotSet,
     snapshot: &Snapshot,
+    language: Language,
 ) -> Result<Instance, Error> {
     let system_type = match set.kind {
         SetKind::Standard => "Microsoft:Hyper-V:Snapshot:Realized",
@@ -133,7 +139,7 @@ fn kept(
         .with("VirtualSystemType", system_type)?
         .with("CreationTime", DateTime::utc(snapshot.cut_at))?
         .with("IsAutomaticSnapshot", false)?
-        .with("Notes", notes(view, snapshot))
+        .with("Notes", notes(view, snapshot, language))
         .map_err(Error::from)
 }
 
@@ -155,19 +161,20 @@ fn settings(class: &Arc<Class>, id: &str, definition: &FilePath) -> Result<Insta
 
 /// What a snapshot has to say about itself: the consistency reached, what it does not hold, what of it somebody
 /// has changed, and the files under it that no snapshot keeps: hidden layers, or backing files.
-fn notes(view: &View, snapshot: &Snapshot) -> Vec<String> {
+fn notes(view: &View, snapshot: &Snapshot, language: Language) -> Vec<String> {
     let consistency = match snapshot.consistency {
         Consistency::Application => texts::NOTE_APPLICATION_CONSISTENT,
         Consistency::Crash => texts::NOTE_CRASH_CONSISTENT,
     };
-    let left_out = snapshot
-        .left_out
-        .iter()
-        .map(|disk| texts::NOTE_DISK_LEFT_OUT.with("disk", disk).render());
+    let left_out = snapshot.left_out.iter().map(|disk| {
+        texts::NOTE_DISK_LEFT_OUT
+            .with("disk", disk)
+            .render(language)
+    });
     let files = snapshot.disks.iter().flat_map(|disk| {
         let note = |words: Message, file: &FilePath| {
             let text = words.with("disk", &disk.id).with("file", file.display());
-            text.render()
+            text.render(language)
         };
         let damaged = disk.damage.iter().flat_map(|d| &d.files);
         let damaged = damaged.map(move |file| note(texts::NOTE_DAMAGED, file));
@@ -175,7 +182,7 @@ fn notes(view: &View, snapshot: &Snapshot) -> Vec<String> {
         let unnamed = below.filter(|file| !view.keeps(snapshot.machine, file));
         damaged.chain(unnamed.map(move |file| note(texts::NOTE_LIES_ON, file)))
     });
-    std::iter::once(consistency.text().render())
+    std::iter::once(consistency.text().render(language))
         .chain(left_out)
         .chain(files)
         .collect()

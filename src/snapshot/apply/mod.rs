@@ -349,7 +349,7 @@ mod tests {
 
     fn status(apply: &Apply) -> String {
         let (status, _) = apply.publish(&State::default()).unwrap();
-        status.render()
+        status.english()
     }
 
     #[test]

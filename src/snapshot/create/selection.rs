@@ -124,7 +124,7 @@ mod tests {
             "`groupshot collection remove {} {id}`",
             CollectionId::from_u128(3)
         );
-        assert!(gone.render().contains(&command), "{}", gone.render());
+        assert!(gone.english().contains(&command), "{}", gone.english());
     }
 
     #[test]

@@ -265,7 +265,7 @@ fn alone(
 }
 
 fn keep(operation: &Operation<Destroy>, why: Text) {
-    tracing::info!(set = %operation.kind.intent.set, %why, "A hidden layer stays");
+    tracing::info!(set = %operation.kind.intent.set, why = why.english(), "A hidden layer stays");
     let mut kept = operation.kind.kept();
     if !kept.contains(&why) {
         kept.push(why);

@@ -113,7 +113,13 @@ pub(crate) fn after_apply(
                 std::ops::ControlFlow::Continue(())
             })
         },
-        keep: &|why| tracing::info!(machine = name, %why, "A file that was active stays for now"),
+        keep: &|why| {
+            tracing::info!(
+                machine = name,
+                why = why.english(),
+                "A file that was active stays for now"
+            )
+        },
     };
     let mut left = Left::default();
     loop {

@@ -321,7 +321,7 @@ mod tests {
         ] {
             assert!(Directory::of(bad, &roots).is_err(), "{bad:?}");
         }
-        let none = Directory::of("/srv/a", &[]).unwrap_err().render();
+        let none = Directory::of("/srv/a", &[]).unwrap_err().english();
         assert!(none.contains("[export] roots"), "{none}");
     }
 

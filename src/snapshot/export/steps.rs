@@ -22,7 +22,7 @@ use crate::snapshot::journal::Record;
 use crate::snapshot::kind::{Step, Work};
 use crate::snapshot::operation::Operation;
 use crate::text::catalog::snapshot as texts;
-use crate::text::{Message, Text};
+use crate::text::{Argument, Message, Text};
 
 /// Up to and with the commit point, which is the last of them.
 pub(crate) const TAKE: &[Step<Export>] = &[
@@ -295,7 +295,7 @@ fn define(
     member: &Snapshot,
     disks: &BTreeMap<String, Flat>,
 ) -> Result<Definition, EngineError> {
-    let unreadable = |cause: &dyn std::fmt::Display| EngineError {
+    let unreadable = |cause: Argument| EngineError {
         kind: EngineErrorKind::Failed,
         text: texts::EXPORT_DEFINITION
             .with("machine", &member.machine_name)
@@ -308,7 +308,7 @@ fn define(
     let text = match op.kind.intent.storage {
         true => {
             let files = disks.keys().map(|id| (id.clone(), format!("{id}.qcow2")));
-            definition::with_disks(&text, &files.collect()).map_err(|e| unreadable(&e))?
+            definition::with_disks(&text, &files.collect()).map_err(|e| unreadable(e.into()))?
         }
         false => text,
     };
@@ -374,7 +374,7 @@ fn remove(op: &Op, (): &()) -> Result<(), EngineError> {
     let place = open_if_there(op)?;
     let left = discard(op, place.as_ref()).map_err(|e| failed(op, &e))?;
     if let Some(left) = &left {
-        tracing::warn!(job = %op.kind.intent.job, "{left}");
+        tracing::warn!(job = %op.kind.intent.job, "{}", left.english());
     }
     *op.kind.left_behind() = left;
     Ok(())

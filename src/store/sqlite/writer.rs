@@ -132,9 +132,7 @@ impl Writer {
                 failpoint::pass("store.recorded").map_err(|e| StoreError::Unrecorded(e.to_string()))
             }
             Err(NotReplaced::Refused(error)) if is_no_room(&error) => Err(StoreError::Full),
-            Err(NotReplaced::Refused(error)) => Err(StoreError::Unrecorded(format!(
-                "the record of a snapshot set cannot be written: {error}"
-            ))),
+            Err(NotReplaced::Refused(error)) => Err(StoreError::Unrecorded(error.to_string())),
             Err(NotReplaced::Broken(error)) => {
                 Err(self.broken(format!("the record of a snapshot set: {error}")))
             }

@@ -12,13 +12,17 @@ pub mod operation;
 pub mod provider;
 pub mod query;
 pub mod snapshot;
+pub mod store;
 pub mod wire;
+pub mod xml;
 
 /// Every message by its id; words are looked up for many an answer.
 static BY_ID: LazyLock<BTreeMap<&str, Message>> =
     LazyLock::new(|| AREAS.into_iter().flatten().map(|m| (m.id, *m)).collect());
 
-const AREAS: [&[Message]; 8] = [
+const AREAS: [&[Message]; 10] = [
+    store::ALL,
+    xml::ALL,
     wire::ALL,
     operation::ALL,
     http::ALL,

@@ -63,6 +63,7 @@ super::messages! {
     SNAPSHOT_TYPE_NOT_OFFERED = "provider.snapshot-type", "SnapshotType {type} is not offered; 1 (standard) and 2 (recovery) are";
     NO_REFERENCE_POINT_OF_STANDARD = "provider.reference-point-of-standard", "a collection of standard snapshots cannot become reference points; only recovery snapshots can";
     SETTINGS_UNREADABLE = "provider.settings.unreadable", "parameter {parameter}: {reason}";
+    NO_TEXT = "provider.no-text", "no text";
     SETTINGS_OF_ANOTHER_CLASS = "provider.settings.class", "parameter {parameter} holds an instance of {class}; {expected} is expected";
     GUEST_BACKUP_TYPE = "provider.settings.guest-backup-type", "SnapshotSettings: GuestBackupType is {value}; 0, 1 and 2 are known";
     CONSISTENCY_LEVEL = "provider.settings.consistency-level", "SnapshotSettings: ConsistencyLevel is {value}; 1 (application) and 2 (crash) are known";

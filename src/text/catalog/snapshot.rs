@@ -5,11 +5,16 @@ super::messages! {
     EMPTY = "snapshot.empty", "collection {collection} has no member machine";
     MEMBER_BUSY = "snapshot.member-busy", "machine {machine} is held by job {job}: {doing}";
     HELD = "snapshot.held", "{resource} is held by job {job}: {doing}";
+    THE_COLLECTION = "snapshot.the-collection", "collection {collection}";
+    THE_SET = "snapshot.the-set", "snapshot set {set}";
+    THE_PLACE_OF_EXPORT = "snapshot.the-place-of-export", "the place of snapshot set {set} in this directory";
     REMOVING = "snapshot.removing", "taking machine {machine} out of the library";
     REFUSED_TOGETHER = "snapshot.refused-together", "{first}; {others}";
     REFUSED_MORE = "snapshot.refused-more", "and {count} more machines likewise";
     MEMBER_GONE = "snapshot.member-gone", "member machine {machine} of collection {collection} no longer exists; `groupshot collection remove {of} {machine}` takes it out";
     MEMBER_RUNNING = "snapshot.member-running", "machine {machine} is {state}; only machines that are powered off can be captured";
+    IS_RUNNING = "snapshot.is-running", "running";
+    IS_PAUSED = "snapshot.is-paused", "paused";
     DISK_NOT_CAPTURABLE = "snapshot.disk-not-capturable", "{cause}; IgnoreNonSnapshottableDisks (`--ignore-non-snapshottable-disks`) would leave this disk out";
     MEMBER_NOT_CAPTURABLE = "snapshot.member-not-capturable", "machine {machine} has no disk that can be captured, and the set would hold nothing of it: {cause}";
     LEFT_OUT = "snapshot.left-out", "{status}; disks left out: {count} ({disks})";
@@ -34,6 +39,7 @@ super::messages! {
     FILE_SILENT = "snapshot.file-silent", "{file} does not answer: the server or process behind it, or the connection to it, hangs; repair or unmount it, or wait";
     STANDS = "snapshot.stands", "machine {machine}: waiting for {file}, which does not answer: the server or process behind it, or the connection to it, hangs, or its file system is frozen";
     STANDS_AT_ONE = "snapshot.stands-at-one", "waiting for {file}, which does not answer: the server or process behind it, or the connection to it, hangs, or its file system is frozen";
+    ANY_OF = "snapshot.any-of", "{first} or {others}";
     ONE_OF_FILES = "snapshot.one-of-files", "a file";
     FILE_IN_USE = "snapshot.file-in-use", "waiting until job {job} no longer uses {file}: {doing}";
     ORDERED = "snapshot.ordered", "{cause}";

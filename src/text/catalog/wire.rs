@@ -35,6 +35,8 @@ super::messages! {
     SELECTOR_NO_NAME = "wire.selector-no-name", "a w:Selector has no Name";
     SELECTOR_TWICE = "wire.selector-twice", "the selector {selector} stands more than once";
     SELECTOR_NESTING = "wire.selector-nesting", "references in selectors are nested more than {max} deep";
+    SELECTOR_TOO_LONG = "wire.selector-too-long", "a reference in a selector is longer than {max} bytes as a path";
+    SELECTORS = "wire.selectors", "there may be at most {count} selectors";
     SELECTOR_LIMIT = "wire.selector-limit", "there may be at most {count} selectors with {bytes} bytes of text";
     SELECTOR_NO_KEY = "wire.selector-no-key", "the selector {selector} is no key of {class}; its keys are: {keys}";
     SELECTOR_VALUE = "wire.selector-value", "the selector {selector} of {class} takes a value of type {type}, got {got}";
@@ -88,6 +90,11 @@ super::messages! {
     PARAMETER_UNKNOWN = "wire.parameter-unknown", "the method {method} has no parameter {parameter}";
     PARAMETER_TYPE = "wire.parameter-type", "the parameter {parameter} of {method} takes {expected}, got {got}";
     PARAMETER_VALUE = "wire.parameter-value", "the parameter {parameter} of {method} cannot be read: {cause}";
+    VALUE_TYPE = "wire.value-type", "expected {expected}, got {got}";
+    VALUE_TWICE = "wire.value-twice", "it stands more than once and is no array";
+    NIL_IN_ARRAY = "wire.nil-in-array", "an array must not hold nil elements";
+    VALUE_CLASS = "wire.value-class", "there is no class {class}";
+    VALUE_PROPERTY = "wire.value-property", "class {class} has no property {property}";
     ITEM_TOO_LARGE = "wire.item-too-large", "one item alone is larger than the answer may be ({max} octets)";
     ANSWER_TOO_LARGE = "wire.answer-too-large", "the answer is larger than {max} octets";
 }

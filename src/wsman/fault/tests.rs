@@ -6,12 +6,14 @@ use super::cim_error::Tried;
 use super::{Attempt, Code, Extra, Fault, FaultHeaders, Kind, table};
 use crate::cim::Status;
 use crate::soap::ns;
+use crate::text::Language;
 use crate::text::catalog::wire;
 use crate::wsman::request::Client;
 use crate::wsman::uri::Family;
 use crate::xml::{Element, parse};
 
 const HEADERS: FaultHeaders<'static> = FaultHeaders {
+    language: Language::EnUs,
     message_id: "uuid:2",
     relates_to: Some("uuid:1"),
     reply_parameters: "",
@@ -463,6 +465,7 @@ fn f_5_f_6_f_10_reason_message_and_relation_are_there() {
     assert_eq!(text_of(fault, &at), words);
 
     let unrelated = FaultHeaders {
+        language: Language::EnUs,
         relates_to: None,
         reply_parameters: "<k xmlns=\"urn:q\">v</k>",
         ..HEADERS
@@ -557,6 +560,7 @@ fn f_20_a_cim_status_comes_with_an_error_instance() {
 #[test]
 fn f_21_omi_gets_its_own_error_class() {
     let omi = FaultHeaders {
+        language: Language::EnUs,
         client: Client::Omi,
         ..HEADERS
     };
@@ -581,7 +585,7 @@ fn f_21_omi_gets_its_own_error_class() {
 #[test]
 fn f_11_what_a_provider_said_is_nested_under_the_number_of_the_fault() {
     let fault = Fault::from_status(Status::NotFound, wire::NO_HEADER.text(), Tried::Select);
-    let words = fault.text.render();
+    let words = fault.text.english();
     let envelope = fault.envelope(&HEADERS);
     let nested = format!(
         "<f:Message>{words}<f:ProviderFault provider=\"Groupshot\"><f:WSManFault Code=\"{}\" Machine=\"hv1\">\
@@ -593,6 +597,7 @@ fn f_11_what_a_provider_said_is_nested_under_the_number_of_the_fault() {
     let own = table::ACCESS_DENIED.fault(wire::NO_HEADER.text());
     assert!(!own.envelope(&HEADERS).contains("ProviderFault"));
     let omi = FaultHeaders {
+        language: Language::EnUs,
         client: Client::Omi,
         ..HEADERS
     };
@@ -602,7 +607,7 @@ fn f_11_what_a_provider_said_is_nested_under_the_number_of_the_fault() {
 #[test]
 fn f_11_what_was_attempted_is_told_in_the_family_of_the_request() {
     let fault = Fault::from_status(Status::NotFound, wire::NO_HEADER.text(), Tried::Select);
-    let words = fault.text.render();
+    let words = fault.text.english();
     let xsi = ns::XSI;
     for (family, uri, parameter, told) in [
         (
@@ -625,6 +630,7 @@ fn f_11_what_was_attempted_is_told_in_the_family_of_the_request() {
             parameter: parameter.map(str::to_owned),
         };
         let headers = FaultHeaders {
+            language: Language::EnUs,
             attempt: Some(&attempt),
             ..HEADERS
         };
@@ -640,6 +646,7 @@ fn f_11_what_was_attempted_is_told_in_the_family_of_the_request() {
         let error = "<p:error_Code xsi:type=\"cim:cimUnsignedInt\">2147749890</p:error_Code>";
         assert!(envelope.contains(error), "{envelope}");
         let omi = FaultHeaders {
+            language: Language::EnUs,
             client: Client::Omi,
             ..headers
         };

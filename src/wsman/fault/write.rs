@@ -1,6 +1,7 @@
 //! A fault as an envelope (rules F-1 to F-6, F-10 to F-12).
 
 use crate::soap::{Reply, ReplyHeaders, Vocabulary};
+use crate::text::Language;
 use crate::wsman::request::Client;
 use crate::xml::Writer;
 
@@ -19,6 +20,8 @@ pub struct FaultHeaders<'a> {
     pub relates_to: Option<&'a str>,
     /// Header blocks that the request's ReplyTo asks to be returned, as markup.
     pub reply_parameters: &'a str,
+    /// What it is written in.
+    pub language: Language,
     /// Who gets it.
     pub client: Client,
     /// The name of this host.
@@ -58,7 +61,7 @@ impl Fault {
         let mut reply =
             Reply::with_headers(&headers, Vocabulary::Fault, |w| self.header_blocks(w, to));
         let w = reply.body();
-        let text = self.text.render();
+        let text = self.text.render(to.language);
         w.raw("<s:Fault><s:Code><s:Value>");
         w.raw(self.code());
         w.raw("</s:Value>");
@@ -68,7 +71,7 @@ impl Fault {
             w.raw("</s:Value></s:Subcode>");
         }
         w.raw("</s:Code><s:Reason>");
-        w.element("s", "Text", &[("xml:lang", "en-US")], &text);
+        w.element("s", "Text", &[("xml:lang", to.language.tag())], &text);
         w.raw("</s:Reason><s:Detail>");
         self.detail(w, &text, to);
         w.raw("</s:Detail></s:Fault>");

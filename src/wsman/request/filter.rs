@@ -145,13 +145,12 @@ impl Filter<'_> {
             let text = wire::FILTER_NEEDS_CLASS.text();
             return Err(table::ENUMERATE_CANNOT_PROCESS_FILTER.fault(text));
         };
-        let unreadable = |cause: String| {
-            let text = wire::FILTER_SELECTORS.with("cause", cause);
-            table::ENUMERATE_CANNOT_PROCESS_FILTER.fault(text)
-        };
         let set = self.element.child(ns::WSMAN, "SelectorSet");
         let selectors = set.map_or(Ok(Vec::new()), |set| self.reference.selectors(set));
-        let selectors = selectors.map_err(|e| unreadable(e.to_string()))?;
+        let selectors = selectors.map_err(|cause| {
+            let text = wire::FILTER_SELECTORS.with("cause", cause);
+            table::ENUMERATE_CANNOT_PROCESS_FILTER.fault(text)
+        })?;
         let mut pairs = Vec::with_capacity(selectors.len());
         for selector in &selectors {
             match &selector.value {

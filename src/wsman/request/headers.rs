@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::cim::{DateTime, Schema};
 use crate::soap::{Envelope, must_understand, ns};
+use crate::text::Language;
 use crate::text::catalog::wire;
 use crate::wscim::epr::Names;
 use crate::wsman::fault::{Extra, Fault, table};
@@ -130,6 +131,12 @@ pub(super) fn reply_parameters(envelope: &Envelope<'_>) -> String {
     parameters.and_then(Result::ok).unwrap_or_default()
 }
 
+/// What a request that is refused is answered in (rule H-21).
+pub(super) fn language(envelope: &Envelope<'_>) -> Language {
+    let block = envelope.headers().find(|b| b.is(ns::WSMAN, "Locale"));
+    Language::best(block.and_then(lang))
+}
+
 /// The text of `a:To`; empty if there is none.
 pub(super) fn to<'d>(envelope: &Envelope<'d>) -> Cow<'d, str> {
     addressing(envelope, "To").map_or(Cow::Borrowed(""), |to| to.trimmed())
@@ -218,7 +225,7 @@ fn identify(limits: &Limits) -> Request {
             family: Family::Dmtf,
             max_envelope_size: limits.max_envelope_size,
             timeout: limits.timeout,
-            locale: None,
+            language: Language::default(),
             precise_arrays: false,
             show_types: false,
             class_options: ClassOptions::default(),
@@ -254,7 +261,7 @@ impl Blocks<'_> {
             resource_uri,
             max_envelope_size: self.max_envelope_size(limits)?,
             timeout: self.timeout(limits)?,
-            locale: self.locale.and_then(language).map(str::to_owned),
+            language: Language::best(self.locale.and_then(lang)),
             precise_arrays: options.precise_arrays,
             show_types: options.show_types,
             class_options: options.classes,
@@ -311,8 +318,8 @@ impl Blocks<'_> {
         let demanded = |block: Option<Element<'_>>| {
             block
                 .filter(|b| must_understand(*b))
-                .map(|b| language(b).unwrap_or_default().to_owned())
-                .filter(|language| !is_english(language))
+                .map(|b| lang(b).unwrap_or_default().to_owned())
+                .filter(|language| !Language::has(language))
         };
         if let Some(language) = demanded(self.locale) {
             let text = wire::LOCALE.with("language", language);
@@ -414,12 +421,6 @@ fn anonymous(block: Element<'_>, header: &str) -> Result<(), Fault> {
     Err(table::UNSUPPORTED_ADDRESSING_MODE.fault(text))
 }
 
-fn language<'d>(block: Element<'d>) -> Option<&'d str> {
+fn lang<'d>(block: Element<'d>) -> Option<&'d str> {
     block.attribute(XML_NAMESPACE, "lang")
-}
-
-/// The only language that there is (rule H-21).
-fn is_english(language: &str) -> bool {
-    let primary = language.split(['-', '_']).next().unwrap_or_default();
-    primary.is_empty() || primary.eq_ignore_ascii_case("en")
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::cim::query;
 use crate::cim::{Class, Method, Path, Schema, Value};
 use crate::soap::Envelope;
+use crate::text::Language;
 use crate::wscim::Style;
 
 use super::config::Part;
@@ -104,8 +105,8 @@ pub struct Headers {
     pub max_envelope_size: usize,
     /// `w:OperationTimeout`, capped by the server's limit; the server's limit if absent.
     pub timeout: Duration,
-    /// `w:Locale`'s language, if given.
-    pub locale: Option<String>,
+    /// What the answer is written in: the best for `w:Locale` (rule H-21).
+    pub language: Language,
     /// `msftwinrm:UsePreciseArrays` (rule I-17).
     pub precise_arrays: bool,
     /// `ShowExtensions` (rule H-25): write xsi:type on every property.

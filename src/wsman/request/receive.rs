@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::cim::Schema;
 use crate::framing::{Charset, Media, Unsupported};
 use crate::soap::Envelope;
+use crate::text::Language;
 use crate::text::catalog::wire;
 use crate::wsman::fault::{Fault, table};
 use crate::xml;
@@ -44,6 +45,8 @@ pub struct Rejected {
     pub relates_to: Option<String>,
     /// Header blocks to be returned (rule H-13), as markup.
     pub reply_parameters: String,
+    /// What the fault is written in.
+    pub language: Language,
 }
 
 impl From<Fault> for Box<Rejected> {
@@ -52,6 +55,7 @@ impl From<Fault> for Box<Rejected> {
             fault,
             relates_to: None,
             reply_parameters: String::new(),
+            language: Language::default(),
         })
     }
 }
@@ -125,6 +129,7 @@ fn read(
             fault,
             relates_to: headers::message_id(&envelope),
             reply_parameters: headers::reply_parameters(&envelope),
+            language: headers::language(&envelope),
         })
     });
     (client, request)

@@ -81,7 +81,7 @@ impl<'r> Asked<'r> {
             names,
         };
         let mut selectors = match blocks.selector_set {
-            Some(set) => reference.selectors(set).map_err(selector_fault)?,
+            Some(set) => reference.selectors(set).map_err(|e| selector_fault(&e))?,
             None => Vec::new(),
         };
         within_limits(&selectors)?;
@@ -377,28 +377,16 @@ fn selector_limit() -> Fault {
 }
 
 /// The fault for selectors that cannot be read.
-fn selector_fault(error: SelectorError) -> Fault {
-    match error {
-        SelectorError::TooMany | SelectorError::TooLong => selector_limit(),
-        SelectorError::NoName => {
-            table::SCHEMA_VALIDATION_ERROR.fault(wire::SELECTOR_NO_NAME.text())
+fn selector_fault(error: &SelectorError) -> Fault {
+    let kind = match error {
+        SelectorError::TooMany | SelectorError::TooLong => return selector_limit(),
+        SelectorError::Namespaces { .. } => &table::DIFFERENT_CIM_SELECTOR,
+        SelectorError::NoName => &table::SCHEMA_VALIDATION_ERROR,
+        SelectorError::Duplicate(_) => &table::DUPLICATE_SELECTORS,
+        SelectorError::Nesting => &table::EPR_NESTING_EXCEEDED,
+        SelectorError::Twice(_) | SelectorError::NoResource | SelectorError::Resource(_) => {
+            &table::INVALID_SELECTOR_VALUE
         }
-        SelectorError::Duplicate(name) => {
-            table::DUPLICATE_SELECTORS.fault(wire::SELECTOR_TWICE.with("selector", name))
-        }
-        SelectorError::Nesting => {
-            let text = wire::SELECTOR_NESTING.with("max", epr::NESTING_MAX);
-            table::EPR_NESTING_EXCEEDED.fault(text)
-        }
-        SelectorError::Twice(what) => {
-            table::INVALID_SELECTOR_VALUE.fault(wire::EPR_TWICE.with("element", what))
-        }
-        SelectorError::NoResource => {
-            table::INVALID_SELECTOR_VALUE.fault(wire::EPR_NO_RESOURCE.text())
-        }
-        SelectorError::Resource(uri) => {
-            table::INVALID_SELECTOR_VALUE.fault(wire::EPR_RESOURCE.with("uri", uri))
-        }
-        SelectorError::Namespaces { uri, selector } => namespaces_differ(&uri, &selector),
-    }
+    };
+    kind.fault(error.text())
 }

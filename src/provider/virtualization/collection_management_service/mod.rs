@@ -42,8 +42,8 @@ impl Provider for CollectionManagementService {
         true
     }
 
-    fn enumerate(&self, _ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
-        let only = service::instance(class, &self.0.host, SERVICE);
+    fn enumerate(&self, ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
+        let only = service::instance(class, &self.0.host, SERVICE, ctx.language);
         Ok(Box::new(std::iter::once(only)))
     }
 
@@ -53,12 +53,12 @@ impl Provider for CollectionManagementService {
 
     fn get(
         &self,
-        _ctx: &Context,
+        ctx: &Context,
         class: &Arc<Class>,
         path: &Path,
     ) -> Result<Option<Instance>, Error> {
         Element::find(&self.0.view(), MANAGEMENT_SERVICE, path)
-            .map(|_| service::instance(class, &self.0.host, SERVICE))
+            .map(|_| service::instance(class, &self.0.host, SERVICE, ctx.language))
             .transpose()
     }
 
@@ -169,7 +169,7 @@ impl Call<'_> {
                 true => changes.push(Change::Ended(ended.clone())),
                 false => texts::NOTHING_TO_CHANGE
                     .text()
-                    .render()
+                    .english()
                     .clone_into(&mut ended.reason),
             }
             Ok((changes, (changed, ended)))

@@ -37,8 +37,8 @@ impl Provider for CollectionSnapshotService {
         true
     }
 
-    fn enumerate(&self, _ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
-        let only = service::instance(class, &self.0.host, SERVICE);
+    fn enumerate(&self, ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
+        let only = service::instance(class, &self.0.host, SERVICE, ctx.language);
         Ok(Box::new(std::iter::once(only)))
     }
 
@@ -48,12 +48,12 @@ impl Provider for CollectionSnapshotService {
 
     fn get(
         &self,
-        _ctx: &Context,
+        ctx: &Context,
         class: &Arc<Class>,
         path: &Path,
     ) -> Result<Option<Instance>, Error> {
         Element::find(&self.0.view(), SNAPSHOT_SERVICE, path)
-            .map(|_| service::instance(class, &self.0.host, SERVICE))
+            .map(|_| service::instance(class, &self.0.host, SERVICE, ctx.language))
             .transpose()
     }
 

@@ -60,6 +60,6 @@ fn error_text(deps: &Deps, ctx: &Context, job: &Job, message: &Text) -> Result<S
         .with("PerceivedSeverity", HIGH)?
         .with("OwningEntity", "Groupshot")?
         .with("MessageID", message.id())?
-        .with("Message", message.render())?;
+        .with("Message", message.render(ctx.language))?;
     Ok(cimxml::write_instance(&instance))
 }

@@ -12,7 +12,7 @@ use crate::cim::{Class, DateTime, Instance, Method, Path, Value};
 use crate::inventory::{Job, JobKind, JobState};
 use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider, Status};
 use crate::text::catalog::provider as texts;
-use crate::text::{Message, Text};
+use crate::text::{Language, Message, Text};
 
 use super::Deps;
 use super::about;
@@ -39,13 +39,15 @@ impl Provider for ConcreteJobs {
         &[JOB]
     }
 
-    fn enumerate(&self, _ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
-        let (deps, class) = (self.0.clone(), class.clone());
+    fn enumerate(&self, ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
+        let (deps, class, language) = (self.0.clone(), class.clone(), ctx.language);
         Ok(Box::new(deps.view().jobs().filter_map(move |element| {
             let Element::Job(id) = element else {
                 return None;
             };
-            deps.jobs.get(id).map(|job| instance(&deps, &class, &job))
+            deps.jobs
+                .get(id)
+                .map(|job| instance(&deps, &class, &job, language))
         })))
     }
 
@@ -55,12 +57,13 @@ impl Provider for ConcreteJobs {
 
     fn get(
         &self,
-        _ctx: &Context,
+        ctx: &Context,
         class: &Arc<Class>,
         path: &Path,
     ) -> Result<Option<Instance>, Error> {
         let job = self.find(path);
-        job.map(|job| instance(&self.0, class, &job)).transpose()
+        job.map(|job| instance(&self.0, class, &job, ctx.language))
+            .transpose()
     }
 
     fn about(&self, _ctx: &Context, path: &Path, _values: &[(&str, &Value)]) -> About {
@@ -104,9 +107,14 @@ impl ConcreteJobs {
     }
 }
 
-fn instance(deps: &Deps, class: &Arc<Class>, job: &Job) -> Result<Instance, Error> {
-    let title = title(job.kind).text().render();
-    let status = job.status.render();
+fn instance(
+    deps: &Deps,
+    class: &Arc<Class>,
+    job: &Job,
+    language: Language,
+) -> Result<Instance, Error> {
+    let title = title(job.kind).text().render(language);
+    let status = job.status.render(language);
     let failed = job.error.is_some();
     let percent = if job.state == JobState::Completed {
         100
@@ -130,7 +138,7 @@ fn instance(deps: &Deps, class: &Arc<Class>, job: &Job) -> Result<Instance, Erro
         .with("Owner", job.owner.as_str())?
         .with("DeleteOnCompletion", true)?
         .with("JobRunTimes", 1_u32)?;
-    with_error(with_times(instance, deps, job)?, job)
+    with_error(with_times(instance, deps, job)?, job, language)
 }
 
 fn with_times(instance: Instance, deps: &Deps, job: &Job) -> Result<Instance, Error> {
@@ -150,14 +158,14 @@ fn with_times(instance: Instance, deps: &Deps, job: &Job) -> Result<Instance, Er
         .map_err(Error::from)
 }
 
-fn with_error(instance: Instance, job: &Job) -> Result<Instance, Error> {
+fn with_error(instance: Instance, job: &Job, language: Language) -> Result<Instance, Error> {
     let Some(error) = &job.error else {
         return Ok(instance.with("ErrorCode", 0_u16)?);
     };
     instance
         .with("ErrorCode", error.code)?
-        .with("ErrorDescription", error.description.render())?
-        .with("ErrorSummaryDescription", summary(job).render())
+        .with("ErrorDescription", error.description.render(language))?
+        .with("ErrorSummaryDescription", summary(job).render(language))
         .map_err(Error::from)
 }
 
@@ -168,7 +176,7 @@ fn summary(job: &Job) -> Text {
         JobState::Killed => texts::SUMMARY_KILLED,
         _ => texts::SUMMARY_FAILED,
     };
-    words.with("job", title(job.kind).text().render())
+    words.with("job", title(job.kind).text())
 }
 
 const fn health(state: JobState) -> u16 {

@@ -35,8 +35,8 @@ impl Provider for VirtualSystemSnapshotService {
         true
     }
 
-    fn enumerate(&self, _ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
-        let only = service::instance(class, &self.0.host, SERVICE);
+    fn enumerate(&self, ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
+        let only = service::instance(class, &self.0.host, SERVICE, ctx.language);
         Ok(Box::new(std::iter::once(only)))
     }
 
@@ -46,12 +46,12 @@ impl Provider for VirtualSystemSnapshotService {
 
     fn get(
         &self,
-        _ctx: &Context,
+        ctx: &Context,
         class: &Arc<Class>,
         path: &Path,
     ) -> Result<Option<Instance>, Error> {
         Element::find(&self.0.view(), VM_SNAPSHOT_SERVICE, path)
-            .map(|_| service::instance(class, &self.0.host, SERVICE))
+            .map(|_| service::instance(class, &self.0.host, SERVICE, ctx.language))
             .transpose()
     }
 

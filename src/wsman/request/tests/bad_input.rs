@@ -18,7 +18,7 @@ fn take(content_type: Option<&str>, body: &[u8]) -> Received {
 fn refused(content_type: Option<&str>, body: &[u8], kind: &'static Kind, names: &str) {
     let rejected = take(content_type, body).request.unwrap_err();
     assert_eq!(rejected.fault.kind.name, kind.name, "{rejected:?}");
-    let text = rejected.fault.text.render();
+    let text = rejected.fault.text.english();
     assert!(text.contains(names), "{names:?} is not named in {text:?}");
     assert_eq!(rejected.relates_to, None);
 }

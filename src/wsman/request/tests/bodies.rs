@@ -37,7 +37,7 @@ fn pulled(children: &str) -> Pull {
 fn refused(ask: &Ask, kind: &'static Kind, names: &str) {
     let fault = ask.fault();
     assert_eq!(fault.kind.name, kind.name, "{fault:?}");
-    let text = fault.text.render();
+    let text = fault.text.english();
     assert!(text.contains(names), "{names:?} is not named in {text:?}");
 }
 
