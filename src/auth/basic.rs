@@ -139,7 +139,9 @@ impl Basic {
             user: false,
             address: !is_locked && self.lockout.failed_otherwise(peer),
         };
-        let times = (!is_locked).then(|| self.otherwise.happened(peer)).flatten();
+        let times = (!is_locked)
+            .then(|| self.otherwise.happened(peer))
+            .flatten();
         report(None, peer, (reason, times), locked, audit)
     }
 

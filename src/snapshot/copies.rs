@@ -94,7 +94,7 @@ impl Coordinator {
         let core = Arc::clone(&self.core);
         self.core.tasks.spawn_blocking(move || {
             for copy in unsound(&core) {
-                tracing::warn!(machine = %copy.machine, "{}", copy.text);
+                tracing::warn!(machine = %copy.machine, "{}", copy.text.english());
             }
         });
     }

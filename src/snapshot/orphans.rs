@@ -235,7 +235,9 @@ impl Known {
             if !is_whole {
                 let unreadable = chain.unreadable.filter(is_told);
                 if named.below.is_none() {
-                    let below = unreadable.as_deref().map_or(Some(named.machine), machine_of);
+                    let below = unreadable
+                        .as_deref()
+                        .map_or(Some(named.machine), machine_of);
                     unsure.extend(below);
                 }
                 files.extend(named.below.into_iter().flatten().chain(unreadable));

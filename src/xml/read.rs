@@ -52,7 +52,6 @@ pub enum Kind {
     /// A name that is none.
     Name(String),
     /// A name, or that of a namespace, of more than [`NAME_MAX`] bytes.
-    #[error("a name or a namespace is longer than {NAME_MAX} bytes")]
     NameLength,
     /// Two attributes of the same expanded name.
     DuplicateAttribute(String),
@@ -83,6 +82,7 @@ impl Kind {
             Self::BadDeclaration(prefix) => texts::BAD_PREFIX.with("prefix", prefix),
             Self::Character => texts::CHARACTER.text(),
             Self::Name(name) => texts::NAME.with("name", name),
+            Self::NameLength => texts::NAME_LENGTH.with("max", NAME_MAX),
             Self::DuplicateAttribute(name) => texts::ATTRIBUTE_TWICE.with("attribute", name),
             Self::Depth => texts::DEPTH.text(),
             Self::Attributes => texts::ATTRIBUTES.text(),

@@ -17,6 +17,7 @@ use groupshot::provider::{Arguments, Context, Depth, Error, Outcome, Pace, Regis
 use groupshot::snapshot::{self, Coordinator, Exports, Limits};
 use groupshot::store::Store;
 use groupshot::store::memory::MemoryStore;
+use groupshot::text::Language;
 
 pub(super) const HOST: &str = "TESTHOST";
 pub(super) const SNAPSHOTS: &str = "Msvm_CollectionSnapshotService";
@@ -91,6 +92,7 @@ impl World {
                 user: Arc::from(user),
                 role,
             },
+            language: Language::EnUs,
             schema: self.schema.clone(),
             timeout: Duration::from_secs(60),
             pace: Pace::default(),

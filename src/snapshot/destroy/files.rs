@@ -64,6 +64,9 @@ pub(super) struct Survey {
     /// Files of the machine that nothing here names: its definition may have lost a disk, or be away. One of them may
     /// be an active file.
     strangers: BTreeSet<PathBuf>,
+    /// Files of ours on which a file of another machine lies by headers that are not believed: no reason to hold up a
+    /// merge, but none of them is removed.
+    claimed: BTreeSet<PathBuf>,
     /// The folder of a forgotten set of the machine: any file of it may be what that set kept.
     forgotten: Option<PathBuf>,
     /// What our own merges have changed; it is sealed again when they are done.
@@ -199,8 +202,10 @@ impl Survey {
         // What others write into headers of their own says nothing of our files: of those that lie on one of them the
         // headers are believed no further than what is recorded.
         let mut suspects = BTreeSet::new();
+        let mut unjudged = None;
         let mut graph = loop {
             let graph = read(&suspects)?;
+            let unjudged = unjudged.get_or_insert_with(|| graph.clone());
             let layers = graph.keys(member.layers.iter().map(|l| l.file.as_path()));
             let others = named.iter().enumerate();
             let others = others.filter(|(_, n)| n.machine != member.machine);
@@ -211,6 +216,16 @@ impl Survey {
                 break graph;
             }
         };
+        let claimants = || suspects.iter().filter_map(|at| named.get(*at));
+        let is_claimed = |layer: &&Layer| {
+            let unjudged = unjudged.as_ref();
+            unjudged.is_some_and(|all| {
+                let key = all.keys([layer.file.as_path()]);
+                claimants().any(|n| all.is_over(&n.file, &key) && !graph.is_over(&n.file, &key))
+            })
+        };
+        let claimed = member.layers.iter().filter(is_claimed);
+        let claimed = claimed.map(|layer| layer.file.clone()).collect();
         for layer in &member.layers {
             let at = At::new(&member.name, &layer.disk);
             graph.follow_if_there(&at, [(layer.file.clone(), layer.format)])?;
@@ -238,6 +253,7 @@ impl Survey {
             graph,
             named,
             strangers,
+            claimed,
             forgotten: forgotten.map(|set| set.folder),
             touched: BTreeSet::new(),
         })
@@ -335,7 +351,10 @@ impl Survey {
     /// lead to them later.
     pub(super) fn doubtful(&self) -> impl Iterator<Item = PathBuf> {
         let ours = self.hidden().filter(|l| self.is_ours(&l.file));
-        let kept = |l: &Layer| self.forgotten.is_some() && self.graph.children(&l.file).is_empty();
+        let kept = |l: &Layer| {
+            let stays = self.forgotten.is_some() || self.claimed.contains(&l.file);
+            stays && self.graph.children(&l.file).is_empty()
+        };
         let doubtful = ours.filter(move |l| self.away_over(&l.file).is_some() || kept(l));
         doubtful.map(|l| l.file.clone())
     }
@@ -368,8 +387,7 @@ impl Survey {
             let goes = |n: &Node| free.iter().any(|f| self.graph.is_same(&f.file, &n.file));
             let is_free = |l: &&Layer| {
                 let known = skip.contains(&l.file) || free.iter().any(|f| f.file == l.file);
-                let is_doubtful = self.forgotten.is_some() || self.strangers.contains(&l.file);
-                !known && self.is_ours(&l.file) && !is_doubtful
+                !known && self.is_ours(&l.file) && !self.is_doubtful(&l.file)
             };
             let mut layers = self.hidden().filter(is_free);
             match layers.find(|l| self.graph.children(&l.file).iter().all(|n| goes(n))) {
@@ -379,10 +397,13 @@ impl Survey {
         }
     }
 
+    fn is_doubtful(&self, file: &Path) -> bool {
+        self.forgotten.is_some() || self.strangers.contains(file) || self.claimed.contains(file)
+    }
+
     /// Whether the file is there and the first that [`Survey::free`] may give.
     pub(super) fn is_leaf(&self, file: &Path) -> bool {
-        let is_doubtful = self.forgotten.is_some() || self.strangers.contains(file);
-        let is_free = !is_doubtful && self.graph.children(file).is_empty();
+        let is_free = !self.is_doubtful(file) && self.graph.children(file).is_empty();
         is_free && self.hidden().any(|l| l.file == file)
     }
 
