@@ -205,7 +205,7 @@ impl Survey {
         let mut unjudged = None;
         let mut graph = loop {
             let graph = read(&suspects)?;
-            let unjudged = unjudged.get_or_insert_with(|| graph.clone());
+            unjudged.get_or_insert_with(|| graph.clone());
             let layers = graph.keys(member.layers.iter().map(|l| l.file.as_path()));
             let others = named.iter().enumerate();
             let others = others.filter(|(_, n)| n.machine != member.machine);
