@@ -23,6 +23,7 @@ use jiff::Timestamp;
 
 use super::world::{Left, World, collection, furnish, group, put};
 use crate::support::disk;
+use crate::support::site::is_spare;
 use crate::support::tools::{self, full};
 
 pub(super) type Contents = BTreeMap<String, Vec<u8>>;
@@ -339,6 +340,46 @@ async fn a_step_that_fails_is_done_again() {
         );
         assert_in_order(&world, point).await;
     }
+}
+
+/// Its client is told "failed", and the next start must not carry it out: the server stops before anybody builds on that.
+#[tokio::test(start_paused = true)]
+async fn a_refused_request_whose_journal_cannot_be_removed_stops_the_server_and_is_dropped() {
+    let root = tempfile::tempdir().unwrap();
+    let world = furnish(root.path(), 2).await;
+    let sets = take(&world, 2).await;
+    let expected = contents(&world).await;
+    let folder = world.root.join("data/journal");
+    let moved = Arc::new(Mutex::new(None));
+    let (journals, found) = (folder.clone(), moved.clone());
+    let world = again(
+        world,
+        Box::new(move |name| {
+            if name != "destroy.intent.after" {
+                return Ok(());
+            }
+            // Something else stands in its place.
+            let files = fs::read_dir(&journals).unwrap().map(|f| f.unwrap().path());
+            let mut files = files.filter(|f| !is_spare(f));
+            let file = files.next().unwrap();
+            let aside = file.with_extension("aside");
+            fs::rename(&file, &aside).unwrap();
+            fs::write(&file, "").unwrap();
+            *found.lock().unwrap() = Some((file, aside));
+            Err(FailedOnOrder(name.to_owned()))
+        }),
+    );
+    let fatal = world.coordinator.fatal();
+    assert!(start(&world, sets[0]).await.is_err());
+    fatal.await;
+    let (file, aside) = moved.lock().unwrap().take().unwrap();
+    fs::rename(aside, &file).unwrap();
+    let world = again(world, Box::new(|_| Ok(())));
+    let recovered = world.coordinator.recover().await.unwrap();
+    assert!(recovered.finished.is_empty(), "{recovered:?}");
+    world.coordinator.idle().await;
+    assert!(!file.exists());
+    assert!(contents(&world).await == expected);
 }
 
 #[tokio::test(start_paused = true)]
