@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use groupshot::server::REBUILD_FAILPOINTS;
 
@@ -634,6 +635,41 @@ fn a_deleted_set_that_comes_back_is_told_to_be_damaged() {
     assert!(out.status.success(), "{}", text(&out.stderr));
     scene.assert_damaged([true, true, false]);
     scene.assert_active("after a delete that is lost");
+}
+
+/// The journal tells of the member that goes, and only the record of the others.
+#[test]
+fn a_set_that_is_losing_a_member_when_the_database_is_lost_comes_back_whole() {
+    if !full("a server that dies") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let web = site.machine("web", &[Image::Raw], 1);
+    let db = site.machine("db", &[Image::Raw], 2);
+    let mut server = site.serve_with(&["destroy.job.after=abort"]);
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&web.id, &db.id]).unwrap();
+    let set = wire.take(&group, "a");
+    site.wait_for_journals();
+    let _dies = wire.destroy_member(&set, &web.id);
+    server.wait(Duration::from_secs(60)).unwrap();
+    for name in DATABASE {
+        let _may_be_absent = fs::remove_file(site.data.join(name));
+    }
+    let line = refusal(&site, &[], REFUSED);
+    assert!(line.contains("doctor --rebuild"), "{line}");
+    let out = run_in(&site.data, &["doctor", "--rebuild", "--yes"], "");
+    let said = text(&out.stdout).to_owned() + &text(&out.stderr);
+    assert!(out.status.success() && said.contains(&set), "{said}");
+    let server = site.serve();
+    site.wait_for_journals();
+    let shown = Wire::new(&server).shown().unwrap();
+    let members = &shown.sets[&set].members;
+    assert_eq!(members.len(), 2, "{members:?}");
+    for machine in [&web, &db] {
+        let member = members.iter().find(|m| m.machine == machine.id).unwrap();
+        assert_holds(&member.disks["disk0"], &machine.content[0], "rebuilt");
+    }
 }
 
 #[test]
