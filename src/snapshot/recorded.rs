@@ -155,7 +155,7 @@ fn gone(sets: &Path, disk: &SnapshotDisk) -> Vec<PathBuf> {
     gone.cloned().collect()
 }
 
-fn is_gone(file: &Path) -> bool {
+pub(crate) fn is_gone(file: &Path) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound};
     let found = file.symlink_metadata();
     found.is_err_and(|e| matches!(e.kind(), NotFound | NotADirectory))

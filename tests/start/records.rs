@@ -608,9 +608,9 @@ fn every_record_that_a_rebuild_replaces_is_copied_aside() {
     assert_eq!(fs::read(aside.join("set.json.1")).unwrap(), b"half");
 }
 
-/// The database comes back as it was before a delete: what the set kept is merged away.
+/// The database comes back as it was before a delete: what the set kept is merged away, and the set goes again.
 #[test]
-fn a_deleted_set_that_comes_back_is_told_to_be_damaged() {
+fn a_delete_that_the_database_has_lost_is_made_again() {
     let Some(scene) = Scene::new("a delete that is lost") else {
         return;
     };
@@ -624,17 +624,53 @@ fn a_deleted_set_that_comes_back_is_told_to_be_damaged() {
     scene.put_database(&whole);
     let out = scene.rebuild(&[]);
     let said = text(&out.stdout).to_owned();
-    for (name, part) in [
-        ("`a`", "will count as damaged"),
-        ("`b`", "counts as damaged"),
-    ] {
-        let told = said.lines().any(|l| l.contains(name) && l.contains(part));
-        assert!(told, "{name}: {said}");
+    for name in ["`a`", "`b`"] {
+        let told = |l: &str| l.contains(name) && l.contains("counts as destroyed");
+        assert!(said.lines().any(told), "{name}: {said}");
     }
-    let out = scene.rebuild(&["--yes"]);
-    assert!(out.status.success(), "{}", text(&out.stderr));
-    scene.assert_damaged([true, true, false]);
-    scene.assert_active("after a delete that is lost");
+    assert!(!said.contains("damaged"), "{said}");
+    scene.rebuilds("a delete that is lost");
+    {
+        let server = scene.site.serve();
+        let wire = Wire::new(&server);
+        let shown = wire.shown().unwrap();
+        assert_eq!(shown.sets.len(), 1, "{:?}", shown.sets);
+        let last = &shown.sets[&scene.sets[2]];
+        assert!(!last.is_damaged(), "{last:?}");
+        assert_holds(
+            &last.members[0].disks["disk0"],
+            &scene.holds[2],
+            "the last one",
+        );
+        scene.assert_active("after a delete that is lost");
+        scene.destroys(&wire, 2);
+    }
+    // None is left, and the machine stands on its image.
+    scene.put_database(&whole);
+    scene.rebuilds("all deletes are lost");
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    assert!(wire.shown().unwrap().sets.is_empty());
+    scene.assert_active("after all deletes are lost");
+    wire.take(&scene.group, "d");
+}
+
+/// An active file, or one that another set needs, is away with the record and the copy: no delete has done that.
+#[test]
+fn a_set_whose_folder_is_away_counts_as_destroyed_by_no_rebuild() {
+    let Some(scene) = Scene::new("a folder that is away") else {
+        return;
+    };
+    let away = scene.site.data.join("away");
+    for (n, name) in [(0, "`a`"), (2, "`c`")] {
+        let folder = scene.site.data.join("sets").join(&scene.sets[n]);
+        fs::rename(&folder, &away).unwrap();
+        let out = scene.rebuild(&[]);
+        let said = text(&out.stdout);
+        assert!(said.contains(name), "{said}");
+        assert!(!said.contains("counts as destroyed"), "{said}");
+        fs::rename(&away, &folder).unwrap();
+    }
 }
 
 /// The journal tells of the member that goes, and only the record of the others.

@@ -65,7 +65,7 @@ pub(super) fn forget(operation: &Operation<Destroy>) -> Result<(), EngineError> 
 }
 
 /// What takes snapshots out of the records, each with its parent.
-pub(super) fn forgotten(
+pub(crate) fn forgotten(
     state: &State,
     parents: &BTreeMap<SnapshotId, Option<SnapshotId>>,
 ) -> Vec<Change> {
