@@ -55,6 +55,8 @@ fn fields(told: &Rebuild) -> Json {
     );
     let records = told.records.iter();
     let records = records.map(|(id, name)| named(id.to_string(), name));
+    let destroyed = told.destroyed.iter();
+    let destroyed = destroyed.map(|(id, name)| named(id.to_string(), name));
     let damaged = told.damaged.iter();
     let disk = |a: &Away| json!({"set": a.set, "name": a.name, "disk": a.disk, "files": a.files});
     let damaged = damaged.map(disk);
@@ -65,6 +67,7 @@ fn fields(told: &Rebuild) -> Json {
         "collections": collections.collect::<Vec<_>>(),
         "positions": positions.collect::<Vec<_>>(),
         "records": records.collect::<Vec<_>>(),
+        "destroyed": destroyed.collect::<Vec<_>>(),
         "damaged": damaged.collect::<Vec<_>>(),
         "changed": changed.collect::<Vec<_>>(),
         "transactions": told.behind.map(|(held, counted)| json!({"held": held, "counted": counted})),
@@ -99,6 +102,11 @@ fn in_words(told: &Rebuild) -> String {
         lines.push(format!(
             "machine {} stands on its snapshot in set {}",
             stands.name, stands.set
+        ));
+    }
+    for (id, name) in &told.destroyed {
+        lines.push(format!(
+            "snapshot set `{name}` {id} counts as destroyed: neither its record nor a copy of a definition is there, as after a delete that is lost"
         ));
     }
     for (id, name) in &told.records {

@@ -18,11 +18,13 @@ use jiff::Timestamp;
 use crate::audit::About;
 use crate::clock::SystemClock;
 use crate::engine::definition;
+use crate::engine::graph::is_file;
 use crate::failpoint;
 use crate::held;
 use crate::id::{CollectionId, SetId, SnapshotId, VmId};
 use crate::inventory::{Collection, Damage, Ended, Ending, Position, Snapshot, SnapshotSet, What};
-use crate::snapshot::{Away, Differing, compare, is_changed, move_to_orphans};
+use crate::snapshot::destroy::forgotten;
+use crate::snapshot::{Away, Differing, compare, is_changed, is_gone, move_to_orphans};
 use crate::store::lock::LockError;
 use crate::store::record::{self, SETS, SetRecord};
 use crate::store::sqlite::{Looked, OpenError, SqliteStore};
@@ -64,6 +66,9 @@ pub struct Rebuild {
     pub collections: Vec<Collection>,
     /// Machines that stand on another snapshot then, by name.
     pub positions: Vec<Stands>,
+    /// Sets that go, by name: neither their record nor a copy of a definition is there, as after a delete that the
+    /// database has lost.
+    pub destroyed: Vec<(SetId, String)>,
     /// Sets whose record is written anew, by name.
     pub records: Vec<(SetId, String)>,
     /// Disks whose files are away: they count as damaged from then on.
@@ -98,6 +103,8 @@ struct Plan {
     /// Each set that is put.
     sets: BTreeMap<SetId, SnapshotSet>,
     positions: Vec<(VmId, Position)>,
+    /// What takes those that go out of the records.
+    gone: Vec<Change>,
     /// Records to be copied aside.
     aside: Vec<SetId>,
 }
@@ -141,7 +148,14 @@ fn stop_first(error: OpenError) -> StartError {
 fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
     let state = &looked.state;
     let found = compare(data_dir, state, looked.held);
-    let found = found.map_err(|e| StartError::io(data_dir, &e))?;
+    let mut found = found.map_err(|e| StartError::io(data_dir, &e))?;
+    let destroyed = destroyed(data_dir, state, &found);
+    found.unrecorded.retain(|(id, _)| !destroyed.contains(id));
+    found.away.retain(|away| !destroyed.contains(&away.set));
+    let gone = gone(state, &destroyed);
+    let names = destroyed.iter().filter_map(|id| state.sets.get(id));
+    let destroyed = names.map(|set| (set.id, set.name.clone())).collect();
+    let state = &without(state, &gone);
     let (held, counted) = (looked.held.transactions, looked.held.counted);
     let mut plan = Plan {
         told: Rebuild {
@@ -149,6 +163,7 @@ fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
             sets: lost(&found),
             collections: collections(state, &found),
             positions: Vec::new(),
+            destroyed,
             records: found.unrecorded.clone(),
             damaged: found.away.clone(),
             changed: Vec::new(),
@@ -158,6 +173,7 @@ fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
         },
         sets: BTreeMap::new(),
         positions: Vec::new(),
+        gone,
         aside: Vec::new(),
     };
     plan.unreadable(data_dir, state, &found);
@@ -166,7 +182,7 @@ fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
     plan.stand(data_dir, state);
     plan.told.changed = changed(&plan.sets);
     let told = &mut plan.told;
-    if plan.sets.is_empty() && told.behind.is_none() {
+    if plan.sets.is_empty() && plan.gone.is_empty() && told.behind.is_none() {
         told.state = RebuildState::Whole;
         if told.problems.is_empty() && lacks_database(data_dir)? {
             told.problems.push(format!(
@@ -176,6 +192,62 @@ fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
         }
     }
     Ok(plan)
+}
+
+/// The sets of which a destroy that the database has lost has left neither the record nor a copy of a definition, and
+/// nothing that is needed. Where an active file is away too, or another set needs a file that was in such a folder, a mount
+/// is missing.
+fn destroyed(data_dir: &Path, state: &State, found: &Differing) -> BTreeSet<SetId> {
+    let sets = data_dir.join(SETS);
+    let mut actives = definition::recorded_tops(data_dir).into_iter();
+    if actives.any(|top| top.file.starts_with(&sets) && is_gone(&top.file)) {
+        return BTreeSet::new();
+    }
+    let unrecorded = found.unrecorded.iter();
+    let unrecorded = unrecorded.filter_map(|(id, _)| state.sets.get(id));
+    let has_gone = |set: &&Arc<SnapshotSet>| {
+        let members = set.members.iter();
+        let on_files = members.filter(|m| m.disks.iter().any(is_file));
+        let mut copies = on_files.map(|m| &m.definition).peekable();
+        copies.peek().is_some() && copies.all(|copy| is_gone(copy))
+    };
+    let gone: BTreeSet<_> = unrecorded.filter(has_gone).map(|set| set.id).collect();
+    let others = found.away.iter().filter(|away| !gone.contains(&away.set));
+    let needed: Vec<_> = others.flat_map(|away| &away.files).collect();
+    let is_needed = |id: &SetId| {
+        let folder = sets.join(id.to_string());
+        needed.iter().any(|file| file.starts_with(&folder))
+    };
+    gone.into_iter().filter(|id| !is_needed(id)).collect()
+}
+
+/// What takes these sets out of the records.
+fn gone(state: &State, sets: &BTreeSet<SetId>) -> Vec<Change> {
+    let sets = sets.iter().filter_map(|id| state.sets.get(id));
+    let members = sets.flat_map(|set| &set.members);
+    let parents: BTreeMap<_, _> = members.map(|m| (m.id, m.parent)).collect();
+    match parents.is_empty() {
+        true => Vec::new(),
+        false => forgotten(state, &parents),
+    }
+}
+
+/// The state after that.
+fn without(state: &State, gone: &[Change]) -> State {
+    let mut state = state.clone();
+    let (sets, positions) = (
+        Arc::make_mut(&mut state.sets),
+        Arc::make_mut(&mut state.positions),
+    );
+    for change in gone {
+        match change {
+            Change::RemoveSet(id) => drop(sets.remove(id)),
+            Change::PutSet(set) => drop(sets.insert(set.id, Arc::new(set.clone()))),
+            Change::PutPosition(machine, at) => drop(positions.insert(*machine, at.clone())),
+            _ => {}
+        }
+    }
+    state
 }
 
 /// The disks of these sets with files that are there and not as they were sealed. Nobody has told that yet.
@@ -337,7 +409,11 @@ impl Plan {
             .cloned()
             .map(Change::PutCollection)
             .collect();
+        changes.extend(self.gone.iter().cloned());
         let mut about = About::default();
+        for (id, name) in &self.told.destroyed {
+            about = about.set(*id, name);
+        }
         for set in self.sets.values() {
             about = about.set(set.id, &set.name);
             changes.push(Change::PutSet(set.clone()));

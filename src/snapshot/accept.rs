@@ -123,8 +123,8 @@ pub(crate) async fn start<K: Kind>(
 }
 
 /// Journal and job, made durable side by side: two files that need not wait for each other, for nothing is
-/// done before both are. Of a process that dies meanwhile, a journal without its job is undone and a job
-/// without its journal ended as lost.
+/// done before both are. Of a process that dies meanwhile, a journal without its job is undone, or removed where nothing
+/// undoes it, and a job without its journal ended as lost.
 async fn durable<K: Kind>(
     core: &Core,
     intent: Intent,
@@ -139,8 +139,7 @@ async fn durable<K: Kind>(
             Ok((journal, worker))
         }
         (Ok(journal), Err(error)) => {
-            // Nothing is begun, so nothing is lost if this file stays until the next start.
-            let _ = tokio::task::spawn_blocking(move || journal.remove()).await;
+            take_back(core, journal).await;
             Err(core.store_failed(&error))
         }
         (Err(refused), Ok(worker)) => {
@@ -173,10 +172,22 @@ async fn record<K: Kind>(core: &Core, job: JobId, intent: Intent) -> Result<Jour
         Err(panicked) => return Err(journal_failed(panicked.to_string())),
     };
     if let Err(e) = core.pass(K::NAME, "intent", "after") {
-        let _ = tokio::task::spawn_blocking(move || journal.remove()).await;
+        take_back(core, journal).await;
         return Err(journal_failed(e.to_string()));
     }
     Ok(journal)
+}
+
+/// Removes the journal of a request that is refused. Where that fails the server stops: the next start drops or undoes
+/// what the journal tells before anybody can build on the refusal.
+async fn take_back(core: &Core, journal: Journal) {
+    let removed = tokio::task::spawn_blocking(move || journal.remove()).await;
+    let why = match removed {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(panicked) => panicked.to_string(),
+    };
+    core.break_down(why);
 }
 
 fn journal_failed(cause: String) -> Refused {

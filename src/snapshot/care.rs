@@ -457,6 +457,8 @@ pub(crate) struct InFlight {
     pub(crate) open: usize,
     /// The sets that they make or destroy.
     pub(crate) sets: BTreeSet<SetId>,
+    /// Those of them that they make: their records come before the database knows them.
+    pub(crate) made: BTreeSet<SetId>,
     /// The machines that they work on.
     pub(crate) machines: BTreeSet<VmId>,
 }
@@ -473,6 +475,7 @@ pub(crate) fn in_flight(data_dir: &Path) -> io::Result<InFlight> {
         match *intent {
             Intent::Create(it) => {
                 found.sets.insert(it.set.id);
+                found.made.insert(it.set.id);
                 found.machines.extend(it.members.iter().map(|m| m.machine));
             }
             Intent::Destroy(it) => {

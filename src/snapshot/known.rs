@@ -106,6 +106,23 @@ pub(crate) fn record(core: &Core, record: &SetRecord) -> Result<(), EngineError>
     written.map_err(|error| unrecorded(core, record.set.id, error))
 }
 
+/// What the record of a set beside its files says, if it is there.
+///
+/// # Errors
+/// It cannot be read or understood: nobody knows what it names.
+pub(crate) fn read(core: &Core, set: SetId) -> Result<Option<SetRecord>, EngineError> {
+    let read = record::read(&core.deps.data_dir, set);
+    let read = read.map_err(|e| unrecorded(core, set, NotReplaced::Refused(e)))?;
+    read.transpose().map_err(|why| {
+        let file = record::path(&core.deps.data_dir, set);
+        let text = texts::SET_UNREADABLE.with("file", file.display());
+        EngineError {
+            kind: EngineErrorKind::Failed,
+            text: text.with("cause", why),
+        }
+    })
+}
+
 /// Removes the record of a set beside its files, durably.
 ///
 /// # Errors

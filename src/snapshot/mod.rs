@@ -53,6 +53,7 @@ pub use destroy::{DestroyRequest, Hidden};
 pub use export::{ExportRefused, ExportRequest, Exports, Root};
 pub use forgotten::Forgotten;
 pub use members::{Busy, Holder, Lease, Members, Mode, Resource, Stand};
+pub(crate) use recorded::is_gone;
 pub use recorded::{Away, Differing, compare};
 pub use recovery::{InFlight, Recovered, RecoveryError, Stuck};
 pub use tops::RecordedSets;

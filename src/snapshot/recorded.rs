@@ -31,7 +31,8 @@ pub struct Away {
     pub files: Vec<PathBuf>,
 }
 
-/// What differs. Sets of operations that have not ended are left out.
+/// What differs. Sets of operations that have not ended are left out, but for those that only their record tells of and
+/// nobody is making: what destroys a part of such a set needs the rest to be known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Differing {
     /// Sets that only a record tells of.
@@ -65,7 +66,9 @@ pub fn compare(data_dir: &Path, state: &State, held: Held) -> io::Result<Differi
         forgotten: forgotten::find(data_dir, |id| state.sets.contains_key(&id))?,
         ..Differing::default()
     };
-    let mut records = record::all(data_dir, |id| !busy.sets.contains(&id))?;
+    let is_told = |id: &SetId| busy.made.contains(id) || state.sets.contains_key(id);
+    let wanted = |id| !busy.sets.contains(&id) || !is_told(&id);
+    let mut records = record::all(data_dir, wanted)?;
     for set in state.sets.values().filter(|s| !busy.sets.contains(&s.id)) {
         let now = SetRecord::new(set, &state.collections, held.transactions);
         let mut told: &SnapshotSet = set;
@@ -152,7 +155,7 @@ fn gone(sets: &Path, disk: &SnapshotDisk) -> Vec<PathBuf> {
     gone.cloned().collect()
 }
 
-fn is_gone(file: &Path) -> bool {
+pub(crate) fn is_gone(file: &Path) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound};
     let found = file.symlink_metadata();
     found.is_err_and(|e| matches!(e.kind(), NotFound | NotADirectory))

@@ -78,6 +78,17 @@ pub struct InFlight {
     pub machines: Vec<String>,
 }
 
+impl InFlight {
+    fn of<K: Kind>(kind: &K) -> Self {
+        Self {
+            kind: K::NAME,
+            set: kind.set(),
+            job: kind.job(),
+            machines: kind.machines(),
+        }
+    }
+}
+
 /// An operation that cannot be ended now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
@@ -182,9 +193,20 @@ impl Past {
     }
 }
 
+impl Story {
+    /// Removes the journal of what was never begun. Blocks.
+    fn drop(self) -> Result<(), RecoveryError> {
+        let file = self.told.path.display();
+        tracing::warn!(%file, "A request that nobody was told to be accepted is dropped: nothing of it was done");
+        let removed = self.journal.remove();
+        removed.map_err(|e| RecoveryError::Broken(e.to_string()))
+    }
+}
+
 impl Told {
-    /// Refuses to undo what is seen to be committed, and to do again what nothing shows to be open.
-    fn require_open(&self, core: &Core) -> Result<(), RecoveryError> {
+    /// Refuses to undo what is seen to be committed, and to do again what nothing shows to be open. Gives
+    /// what is not to be done at all: what was never begun and has no job, or one that has failed, was accepted by nobody.
+    fn require_open(&self, core: &Core) -> Result<Option<InFlight>, RecoveryError> {
         match &self.intent {
             Intent::Create(it) => self.require(core, Create::new(it.clone())),
             Intent::Apply(it) => self.require(core, Apply::new(it.clone())),
@@ -193,7 +215,15 @@ impl Told {
         }
     }
 
-    fn require<K: Kind>(&self, core: &Core, mut kind: K) -> Result<(), RecoveryError> {
+    fn require<K: Kind>(
+        &self,
+        core: &Core,
+        mut kind: K,
+    ) -> Result<Option<InFlight>, RecoveryError> {
+        let is_over = matches!(self.past, Past::Unknown | Past::Over);
+        if K::TAKE.is_empty() && self.records.is_empty() && is_over {
+            return Ok(Some(InFlight::of(&kind)));
+        }
         let committed = K::TAKE.is_empty() || self.records.iter().any(Record::commits);
         if !committed {
             let shown = kind.shows_commit(core);
@@ -211,7 +241,7 @@ impl Told {
             Past::Known | Past::Published => true,
         };
         match is_sure || kind.fits(core, committed) {
-            true => Ok(()),
+            true => Ok(None),
             false => Err(RecoveryError::Older(self.path.clone())),
         }
     }
@@ -250,22 +280,33 @@ impl Coordinator {
         let told: Vec<_> = stories.iter().map(|it| Arc::clone(&it.told)).collect();
         let required = tokio::task::spawn_blocking(move || {
             let shared = Arc::clone(&core);
-            let required =
-                held::look(move || told.iter().try_for_each(|it| it.require_open(&shared)));
-            required.map_err(|e| RecoveryError::Io(core.journals(), e))??;
+            let required = held::look(move || {
+                let required = told.iter().map(|it| it.require_open(&shared));
+                required.collect::<Result<Vec<_>, _>>()
+            });
+            let required = required.map_err(|e| RecoveryError::Io(core.journals(), e))??;
             if let Err(error) = core.spares.open(spares) {
                 tracing::warn!(%error, "No spare journals can be made; requests take longer");
             }
-            Ok(())
+            Ok(required)
         });
-        required.await.map_err(panicked)??;
+        let required = required.await.map_err(panicked)??;
         let mut named = BTreeSet::new();
-        let mut resumed = Vec::new();
-        for story in stories {
-            resumed.push(self.resume(story, &mut named)?);
-        }
-        let deadline = patience.map(|time| tokio::time::Instant::now() + time);
+        let (mut resumed, mut dropped) = (Vec::new(), Vec::new());
         let mut recovered = Recovered::default();
+        for (story, nothing) in stories.into_iter().zip(required) {
+            match nothing {
+                None => resumed.push(self.resume(story, &mut named)?),
+                Some(nothing) => {
+                    recovered.undone.push(nothing);
+                    dropped.push(story);
+                }
+            }
+        }
+        tokio::task::spawn_blocking(move || dropped.into_iter().try_for_each(Story::drop))
+            .await
+            .map_err(panicked)??;
+        let deadline = patience.map(|time| tokio::time::Instant::now() + time);
         for one in resumed {
             self.outcome(one, deadline, &mut recovered).await?;
         }
@@ -286,6 +327,8 @@ impl Coordinator {
         if let Some(job) = store.state().jobs.get(&id) {
             return Ok(match job.state {
                 JobState::Completed => Past::Published,
+                // It goes forward once it is accepted.
+                JobState::Exception if matches!(intent, Intent::Destroy(_)) => Past::Over,
                 _ => Past::Known,
             });
         }
@@ -336,12 +379,7 @@ impl Coordinator {
         kind.names(named);
         let (set, job) = (kind.set(), kind.job());
         let back = read_story(&mut kind, records);
-        let operation = InFlight {
-            kind: K::NAME,
-            set,
-            job,
-            machines: kind.machines(),
-        };
+        let operation = InFlight::of(&kind);
         let recovering = K::WORDS.recovering.with("set", set);
         let lease = self
             .core

@@ -486,7 +486,7 @@ fn a_pending_merge_is_done_and_a_repair_that_dies_is_gone_on_with() {
         return;
     }
     let points = [
-        "destroy.intent.after",
+        "destroy.job.after",
         "destroy.merge.before",
         "destroy.merge.after",
         "destroy.tops.after",

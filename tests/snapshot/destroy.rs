@@ -18,11 +18,12 @@ use groupshot::inventory::{CollectionKind, Format, Job, JobKind, JobState, Posit
 use groupshot::job::{CancelKind, Cancelled};
 use groupshot::snapshot::destroy::{FAILPOINTS, MERGE_FAILPOINTS};
 use groupshot::snapshot::{Accepted, DestroyRequest, Passage, Recovered, Refused};
-use groupshot::store::{Change, Store};
+use groupshot::store::{Change, Store, record};
 use jiff::Timestamp;
 
 use super::world::{Left, World, collection, furnish, group, put};
 use crate::support::disk;
+use crate::support::site::is_spare;
 use crate::support::tools::{self, full};
 
 pub(super) type Contents = BTreeMap<String, Vec<u8>>;
@@ -339,6 +340,81 @@ async fn a_step_that_fails_is_done_again() {
         );
         assert_in_order(&world, point).await;
     }
+}
+
+/// The record beside the files is all that tells of the other members then.
+#[tokio::test(start_paused = true)]
+async fn a_member_that_goes_leaves_the_record_of_a_set_that_the_database_does_not_know() {
+    let root = tempfile::tempdir().unwrap();
+    let world = furnish(root.path(), 2).await;
+    let set = take(&world, 1).await[0];
+    let members = world.store.state().sets[&set].members.clone();
+    let left = Arc::new(Mutex::new(None));
+    let (folder, store, kept) = (world.root.clone(), world.store.clone(), left.clone());
+    let world = again(
+        world,
+        Box::new(move |name| {
+            if name == "destroy.job.after" {
+                *kept.lock().unwrap() = Some(Left::take(&folder, &*store));
+            }
+            Ok(())
+        }),
+    );
+    let wish = request(set, Some(members[0].id));
+    world.coordinator.destroy(wish).await.unwrap();
+    world.coordinator.idle().await;
+    let left = left.lock().unwrap().take().unwrap();
+    let store = left.restore(&world.root).await;
+    let lost = store.transact(Box::new(move |_| vec![Change::RemoveSet(set)]));
+    lost.await.unwrap();
+    let folder = world.root.clone();
+    drop(world);
+    let world = World::open(&folder, store, Box::new(|_| Ok(())));
+    world.coordinator.recover().await.unwrap();
+    world.coordinator.idle().await;
+    let record = record::read(&folder.join("data"), set).unwrap();
+    let stay = record.unwrap().unwrap().set.members;
+    assert_eq!(stay, [members[1].clone()]);
+}
+
+/// Its client is told "failed", and the next start must not carry it out: the server stops before anybody builds on that.
+#[tokio::test(start_paused = true)]
+async fn a_refused_request_whose_journal_cannot_be_removed_stops_the_server_and_is_dropped() {
+    let root = tempfile::tempdir().unwrap();
+    let world = furnish(root.path(), 2).await;
+    let sets = take(&world, 2).await;
+    let expected = contents(&world).await;
+    let folder = world.root.join("data/journal");
+    let moved = Arc::new(Mutex::new(None));
+    let (journals, found) = (folder.clone(), moved.clone());
+    let world = again(
+        world,
+        Box::new(move |name| {
+            if name != "destroy.intent.after" {
+                return Ok(());
+            }
+            // Something else stands in its place.
+            let files = fs::read_dir(&journals).unwrap().map(|f| f.unwrap().path());
+            let mut files = files.filter(|f| !is_spare(f));
+            let file = files.next().unwrap();
+            let aside = file.with_extension("aside");
+            fs::rename(&file, &aside).unwrap();
+            fs::write(&file, "").unwrap();
+            *found.lock().unwrap() = Some((file, aside));
+            Err(FailedOnOrder(name.to_owned()))
+        }),
+    );
+    let fatal = world.coordinator.fatal();
+    assert!(start(&world, sets[0]).await.is_err());
+    fatal.await;
+    let (file, aside) = moved.lock().unwrap().take().unwrap();
+    fs::rename(aside, &file).unwrap();
+    let world = again(world, Box::new(|_| Ok(())));
+    let recovered = world.coordinator.recover().await.unwrap();
+    assert!(recovered.finished.is_empty(), "{recovered:?}");
+    world.coordinator.idle().await;
+    assert!(!file.exists());
+    assert!(contents(&world).await == expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -242,6 +242,86 @@ fn what_a_dead_process_was_making_is_undone_though_nothing_knows_its_job() {
     }
 }
 
+/// A machine over overlays with two sets, whose server dies at `point` while the first one is destroyed; what it left, with
+/// what the second set holds.
+fn dies_destroying(point: &str) -> (Site, Machine, String, Vec<u8>) {
+    let site = Site::new(Ground::Host);
+    let mut web = site.machine("web", &[Image::Raw], 1);
+    let mut server = site.serve_with(&[&format!("{point}=abort")]);
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&web.id]).unwrap();
+    let a = wire.take(&group, "a");
+    site.wait_for_journals();
+    write(&site, &mut web, 2);
+    let b = wire.take(&group, "b");
+    site.wait_for_journals();
+    let kept = web.content[0].clone();
+    write(&site, &mut web, 3);
+    let _dies = wire.destroy(&a);
+    server.wait(MINUTE).unwrap();
+    (site, web, b, kept)
+}
+
+fn assert_kept(server: &Server, set: &str, kept: &[u8], what: &str) {
+    let shown = Wire::new(server).shown().unwrap();
+    assert_holds(&shown.sets[set].members[0].disks["disk0"], kept, what);
+}
+
+/// Its journal is durable and its job is not, or the database was put back as it was before: nobody was told that the set
+/// goes, and it stays with all its files.
+#[test]
+fn a_destroy_that_nobody_was_told_of_is_only_removed() {
+    if !full("a server that dies") {
+        return;
+    }
+    let (site, web, b, kept) = dies_destroying("destroy.job.after");
+    let file = left(&site);
+    let bytes = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    of_another_job(&file, &bytes, |_| true);
+    let before = site.kept();
+    let server = assert_goes_on(&site, &web, 2, "a request alone");
+    assert_eq!(site.kept(), before);
+    assert_kept(&server, &b, &kept, "a request alone");
+}
+
+/// What its records tell was done by somebody who had been told: it goes forward with no word of the database.
+#[test]
+fn a_destroy_whose_merges_were_begun_is_finished_though_nothing_knows_its_job() {
+    if !full("a server that dies") {
+        return;
+    }
+    for point in [
+        "destroy.merge.after",
+        "destroy.named.after",
+        "destroy.unlink.after",
+    ] {
+        let (site, web, b, kept) = dies_destroying(point);
+        let file = left(&site);
+        let bytes = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        of_another_job(&file, &bytes, |_| true);
+        let server = assert_goes_on(&site, &web, 1, point);
+        assert_kept(&server, &b, &kept, point);
+    }
+}
+
+#[test]
+fn a_journal_of_a_destroy_that_is_long_over_is_refused_by_name() {
+    if !full("a journal that is put back") {
+        return;
+    }
+    let (site, web, b, kept) = dies_destroying("destroy.clear.before");
+    let file = left(&site);
+    let bytes = fs::read(&file).unwrap();
+    let mut server = assert_goes_on(&site, &web, 1, "finished");
+    server.kill();
+    let unknown = of_another_job(&file, &bytes, |_| true);
+    assert_refused_until_moved_away(&site, &unknown);
+    let server = assert_goes_on(&site, &web, 1, "moved away");
+    assert_kept(&server, &b, &kept, "moved away");
+}
+
 /// An export that is revealed is whole, and somebody's.
 #[test]
 fn a_journal_of_an_export_that_nothing_knows_takes_no_export_that_is_whole() {

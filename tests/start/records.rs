@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use groupshot::server::REBUILD_FAILPOINTS;
 
@@ -607,9 +608,9 @@ fn every_record_that_a_rebuild_replaces_is_copied_aside() {
     assert_eq!(fs::read(aside.join("set.json.1")).unwrap(), b"half");
 }
 
-/// The database comes back as it was before a delete: what the set kept is merged away.
+/// The database comes back as it was before a delete: what the set kept is merged away, and the set goes again.
 #[test]
-fn a_deleted_set_that_comes_back_is_told_to_be_damaged() {
+fn a_delete_that_the_database_has_lost_is_made_again() {
     let Some(scene) = Scene::new("a delete that is lost") else {
         return;
     };
@@ -623,17 +624,88 @@ fn a_deleted_set_that_comes_back_is_told_to_be_damaged() {
     scene.put_database(&whole);
     let out = scene.rebuild(&[]);
     let said = text(&out.stdout).to_owned();
-    for (name, part) in [
-        ("`a`", "will count as damaged"),
-        ("`b`", "counts as damaged"),
-    ] {
-        let told = said.lines().any(|l| l.contains(name) && l.contains(part));
-        assert!(told, "{name}: {said}");
+    for name in ["`a`", "`b`"] {
+        let told = |l: &str| l.contains(name) && l.contains("counts as destroyed");
+        assert!(said.lines().any(told), "{name}: {said}");
     }
-    let out = scene.rebuild(&["--yes"]);
-    assert!(out.status.success(), "{}", text(&out.stderr));
-    scene.assert_damaged([true, true, false]);
-    scene.assert_active("after a delete that is lost");
+    assert!(!said.contains("damaged"), "{said}");
+    scene.rebuilds("a delete that is lost");
+    {
+        let server = scene.site.serve();
+        let wire = Wire::new(&server);
+        let shown = wire.shown().unwrap();
+        assert_eq!(shown.sets.len(), 1, "{:?}", shown.sets);
+        let last = &shown.sets[&scene.sets[2]];
+        assert!(!last.is_damaged(), "{last:?}");
+        assert_holds(
+            &last.members[0].disks["disk0"],
+            &scene.holds[2],
+            "the last one",
+        );
+        scene.assert_active("after a delete that is lost");
+        scene.destroys(&wire, 2);
+    }
+    // None is left, and the machine stands on its image.
+    scene.put_database(&whole);
+    scene.rebuilds("all deletes are lost");
+    let server = scene.site.serve();
+    let wire = Wire::new(&server);
+    assert!(wire.shown().unwrap().sets.is_empty());
+    scene.assert_active("after all deletes are lost");
+    wire.take(&scene.group, "d");
+}
+
+/// An active file, or one that another set needs, is away with the record and the copy: no delete has done that.
+#[test]
+fn a_set_whose_folder_is_away_counts_as_destroyed_by_no_rebuild() {
+    let Some(scene) = Scene::new("a folder that is away") else {
+        return;
+    };
+    let away = scene.site.data.join("away");
+    for (n, name) in [(0, "`a`"), (2, "`c`")] {
+        let folder = scene.site.data.join("sets").join(&scene.sets[n]);
+        fs::rename(&folder, &away).unwrap();
+        let out = scene.rebuild(&[]);
+        let said = text(&out.stdout);
+        assert!(said.contains(name), "{said}");
+        assert!(!said.contains("counts as destroyed"), "{said}");
+        fs::rename(&away, &folder).unwrap();
+    }
+}
+
+/// The journal tells of the member that goes, and only the record of the others.
+#[test]
+fn a_set_that_is_losing_a_member_when_the_database_is_lost_comes_back_whole() {
+    if !full("a server that dies") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let web = site.machine("web", &[Image::Raw], 1);
+    let db = site.machine("db", &[Image::Raw], 2);
+    let mut server = site.serve_with(&["destroy.job.after=abort"]);
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&web.id, &db.id]).unwrap();
+    let set = wire.take(&group, "a");
+    site.wait_for_journals();
+    let _dies = wire.destroy_member(&set, &web.id);
+    server.wait(Duration::from_secs(60)).unwrap();
+    for name in DATABASE {
+        let _may_be_absent = fs::remove_file(site.data.join(name));
+    }
+    let line = refusal(&site, &[], REFUSED);
+    assert!(line.contains("doctor --rebuild"), "{line}");
+    let out = run_in(&site.data, &["doctor", "--rebuild", "--yes"], "");
+    let said = text(&out.stdout).to_owned() + &text(&out.stderr);
+    assert!(out.status.success() && said.contains(&set), "{said}");
+    let server = site.serve();
+    site.wait_for_journals();
+    let shown = Wire::new(&server).shown().unwrap();
+    let members = &shown.sets[&set].members;
+    assert_eq!(members.len(), 2, "{members:?}");
+    for machine in [&web, &db] {
+        let member = members.iter().find(|m| m.machine == machine.id).unwrap();
+        assert_holds(&member.disks["disk0"], &machine.content[0], "rebuilt");
+    }
 }
 
 #[test]

@@ -17,12 +17,14 @@ mod left;
 mod relink;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::engine::Stamp;
-use crate::engine::failure::At;
+use crate::engine::failure::{self, At};
 use crate::engine::graph::{self, Whose, is_ours};
+use crate::engine::{EngineErrorKind, Stamp};
+use crate::held;
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Affected, Format, JobKind, Service, Snapshot, SnapshotSet};
 use crate::job::NewJob;
@@ -45,6 +47,7 @@ pub(crate) use free::{Freed, after_apply, all_layers};
 pub use hidden::Hidden;
 pub use intent::{Intent, Layer, Member, Merge};
 pub(crate) use left::{Unreached, sweep};
+pub(crate) use relink::forgotten;
 
 /// A wish to destroy a set or a part of it.
 #[derive(Debug, Clone)]
@@ -237,6 +240,28 @@ impl Kind for Destroy {
         let machines = machines.map(|m| (Resource::Machine(m.machine), Mode::Exclusive));
         let set = (Resource::Set(self.intent.set), Mode::Exclusive);
         machines.chain([set]).collect()
+    }
+
+    /// The files of each merge are those that its records tell, a child is only gone once it is merged, and not all is
+    /// done: the copy of a definition goes last. What does not answer is judged by the merge itself.
+    fn fits(&self, _: &Core, _: bool) -> bool {
+        let is_gone = |e: &io::Error| failure::kind(e) == EngineErrorKind::Missing;
+        let is_there = |file: &PathBuf| !held::symlink_metadata(file).is_err_and(|e| is_gone(&e));
+        let merges = self.merges();
+        let fit = merges.iter().all(|(merge, merged)| {
+            let inodes = merge.inodes;
+            let of = |file, inode| match merge::expected(file, inode) {
+                Err(e) if is_gone(&e) => Some(false),
+                Err(e) if !held::is_silence(&e) => None,
+                _ => Some(true),
+            };
+            let child = of(&merge.child, inodes.child);
+            of(&merge.parent, inodes.parent) == Some(true)
+                && child.is_some_and(|there| there || merged.is_some())
+        });
+        let mut copies = self.intent.members.iter().map(|m| &m.definition);
+        let mut children = merges.iter().map(|(merge, _)| &merge.child);
+        fit && (copies.any(is_there) || children.any(is_there))
     }
 
     fn names(&self, named: &mut BTreeSet<PathBuf>) {

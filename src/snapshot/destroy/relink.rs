@@ -19,6 +19,7 @@ use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::destroy::{Destroy, Member, Merge};
 use crate::snapshot::known;
 use crate::snapshot::operation::Operation;
+use crate::store::record::SetRecord;
 use crate::store::{Change, State, StoreError};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -29,26 +30,45 @@ pub(super) fn unrecord(operation: &Operation<Destroy>) -> Result<(), EngineError
     let (core, intent) = (&operation.core, &operation.kind.intent);
     let state = core.deps.store.state();
     let goes = |id: SnapshotId| intent.members.iter().any(|m| m.snapshot == id);
-    let stays = state.sets.get(&intent.set).map(|set| &set.members);
-    let stays = stays.is_some_and(|members| members.iter().any(|m| !goes(m.id)));
-    match intent.tidies || stays {
-        true => Ok(()),
-        false => known::forget(core, intent.set),
+    if intent.tidies {
+        return Ok(());
     }
+    if let Some(set) = state.sets.get(&intent.set) {
+        return match set.members.iter().any(|m| !goes(m.id)) {
+            true => Ok(()),
+            false => known::forget(core, intent.set),
+        };
+    }
+    // No transaction writes that of a set which the database does not know.
+    match known::read(core, intent.set)?.and_then(|record| rest(record, goes)) {
+        Some(record) => known::record(core, &record),
+        None => known::forget(core, intent.set),
+    }
+}
+
+/// The record without the members that go, if any stay.
+fn rest(mut record: SetRecord, goes: impl Fn(SnapshotId) -> bool) -> Option<SetRecord> {
+    record.set.members.retain(|m| !goes(m.id));
+    (!record.set.members.is_empty()).then_some(record)
 }
 
 /// Takes all that is destroyed out of the records in one transaction: children stand on what it stood on.
 pub(super) fn forget(operation: &Operation<Destroy>) -> Result<(), EngineError> {
     let members = operation.kind.intent.members.clone();
     let files: Vec<_> = members.iter().flat_map(|m| m.captured.clone()).collect();
-    transact(&operation.core, move |state| forgotten(state, &members))?;
+    let parents = members.into_iter().map(|m| (m.snapshot, m.parent));
+    let parents = parents.collect();
+    transact(&operation.core, move |state| forgotten(state, &parents))?;
     let frozen = &operation.core.deps.frozen;
     frozen.release(files.iter().map(PathBuf::as_path));
     Ok(())
 }
 
-fn forgotten(state: &State, members: &[Member]) -> Vec<Change> {
-    let parents: BTreeMap<_, _> = members.iter().map(|m| (m.snapshot, m.parent)).collect();
+/// What takes snapshots out of the records, each with its parent.
+pub(crate) fn forgotten(
+    state: &State,
+    parents: &BTreeMap<SnapshotId, Option<SnapshotId>>,
+) -> Vec<Change> {
     let onto = |mut parent: Option<SnapshotId>| {
         for _ in 0..=parents.len() {
             let Some(next) = parent.and_then(|p| parents.get(&p)) else {

@@ -298,7 +298,7 @@ fn i_4_a_reference_that_cannot_be_read_faults() {
     let twice = reference(&format!("{WMI}T_Job"), &[("a", "1"), ("A", "2")]);
     for (form, names) in [
         (&*foreign, "urn:what"),
-        (&*twice, "stands twice"),
+        (&*twice, "stands more than once"),
         ("<a:Address>x</a:Address>", "w:ResourceURI"),
         ("<a:EndpointReference/>", "w:ResourceURI"),
         ("<q:x xmlns:q='urn:q'/>", "w:ResourceURI"),
