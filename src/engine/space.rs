@@ -192,6 +192,9 @@ mod tests {
         assert_eq!(error.kind, EngineErrorKind::Full);
         let text = error.text.english();
         assert!(text.contains(&dir.path().display().to_string()), "{text}");
-        assert!(text.contains("16 EiB (18446744073709551615 bytes) must stay free"), "{text}");
+        assert!(
+            text.contains("16 EiB (18446744073709551615 bytes) must stay free"),
+            "{text}"
+        );
     }
 }

@@ -200,7 +200,7 @@ fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
 fn destroyed(data_dir: &Path, state: &State, found: &Differing) -> BTreeSet<SetId> {
     let sets = data_dir.join(SETS);
     let mut actives = definition::recorded_tops(data_dir).into_iter();
-    if actives.any(|top| top.file.starts_with(&sets) && is_gone(&top.file)) {
+    if actives.any(|(_, _, top)| top.file.starts_with(&sets) && is_gone(&top.file)) {
         return BTreeSet::new();
     }
     let unrecorded = found.unrecorded.iter();

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::failure::{self, At};
 use crate::engine::graph::{self, Whose, is_ours};
-use crate::engine::{EngineErrorKind, Stamp};
+use crate::engine::{EngineErrorKind, Stamp, merge};
 use crate::held;
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Affected, Format, JobKind, Service, Snapshot, SnapshotSet};
