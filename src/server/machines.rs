@@ -120,12 +120,12 @@ pub fn recorded_machines(data_dir: &Path) -> Result<Vec<Machine>, StartError> {
     if identity::finding(&data_dir).is_some() {
         return Ok(sure);
     }
-    sure.retain(|m| !is_doubted(sets.judge_names(m)));
+    sure.retain(|m| !is_doubted(&sets.judge_names(m)));
     let (tell, told) = mpsc::channel();
     let judge = {
         let machines = sure.clone();
         move || {
-            let doubted = machines.iter().filter(|m| is_doubted(sets.judge_tops(m)));
+            let doubted = machines.iter().filter(|m| is_doubted(&sets.judge_tops(m)));
             let _given_up = tell.send(doubted.map(|m| m.id).collect::<Vec<_>>());
         }
     };
@@ -139,7 +139,7 @@ pub fn recorded_machines(data_dir: &Path) -> Result<Vec<Machine>, StartError> {
 }
 
 /// As [`library::scan_judged`] has it: what an operation that has not ended does to a machine is no doubt.
-fn is_doubted(judged: Result<(), Doubt>) -> bool {
+fn is_doubted(judged: &Result<(), Doubt>) -> bool {
     matches!(judged, Err(Doubt::Tops(_)))
 }
 
