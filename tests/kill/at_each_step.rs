@@ -17,17 +17,22 @@ const SIGKILL: i32 = 9;
 
 /// Whether a set is there after a death at this point: from the commit point on.
 fn survives(point: &str) -> bool {
-    let place = |p: &str| FAILPOINTS.iter().position(|x| *x == p).unwrap();
     !of_the_undo(point) && place(point) >= place("create.commit.after")
+}
+
+fn place(point: &str) -> usize {
+    FAILPOINTS.iter().position(|p| *p == point).unwrap()
 }
 
 fn of_the_undo(point: &str) -> bool {
     point.contains(".abort.") || point.contains(".undone.")
 }
 
-/// The points that a recovery passes, forward or back.
-fn of_recovery(forward: bool) -> impl Iterator<Item = &'static str> {
+/// The points that a recovery passes after a death at `point`, forward or back. What was published with the end of the
+/// job is not done again.
+fn of_recovery(point: &str, forward: bool) -> impl Iterator<Item = &'static str> {
     let steps: &[&str] = match forward {
+        true if place(point) >= place("create.publish.after") => &[".clear."],
         true => &[".record.", ".tops.", ".publish.", ".clear."],
         false => &[".abort.", ".undone."],
     };
@@ -137,7 +142,7 @@ fn at_every_point_of_the_recovery_too() {
     };
     for point in first {
         let forward = survives(point);
-        let again: Vec<_> = of_recovery(forward).collect();
+        let again: Vec<_> = of_recovery(point, forward).collect();
         // What is done already when the journal is gone is not done again.
         if point == "create.clear.after" {
             continue;
@@ -147,7 +152,7 @@ fn at_every_point_of_the_recovery_too() {
             if !long {
                 continue;
             }
-            for third in &again {
+            for third in of_recovery(second, forward) {
                 // Once the journal is removed there is nothing more to recover.
                 if *second != "create.clear.after" {
                     dies_at(&Site::new(Ground::Host), point, &[second, third]);
