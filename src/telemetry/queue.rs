@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -108,17 +108,11 @@ impl Queue {
 
     /// Waits until all lines are written, not longer than `limit`; whether they are.
     pub(super) fn finish(&self, limit: Duration) -> bool {
-        let began = Instant::now();
-        let mut waiting = self.waiting();
-        while waiting.is_writing || !waiting.lines.is_empty() || waiting.lost > 0 {
-            let left = limit.saturating_sub(began.elapsed());
-            if left.is_zero() {
-                return false;
-            }
-            let waited = self.0.changed.wait_timeout(waiting, left);
-            waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        let is_busy = |w: &mut Waiting| w.is_writing || !w.lines.is_empty() || w.lost > 0;
+        let changed = &self.0.changed;
+        let waited = changed.wait_timeout_while(self.waiting(), limit, is_busy);
+        let (_waiting, end) = waited.unwrap_or_else(PoisonError::into_inner);
+        !end.timed_out()
     }
 
     fn next(&self) -> Next {

@@ -111,7 +111,7 @@ fn n_4_h_2_what_is_no_xml() {
     table.message(
         "a very long name",
         in_body(&format!("<{}/>", "x".repeat(100_000))),
-        &Good,
+        &SCHEMA,
     );
     table.message(
         "comments and CDATA",

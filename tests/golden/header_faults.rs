@@ -4,7 +4,7 @@
 use groupshot::handler::Role;
 use groupshot::wscim::Family;
 
-use super::ask::{Ask, class_uri, transfer};
+use super::ask::{ANONYMOUS, Ask, class_uri, transfer};
 use super::book::Book;
 use super::world::{FAMILIES, World};
 
@@ -139,6 +139,10 @@ fn on_a_class(family: Family) -> Vec<(&'static str, Ask)> {
     let option = |n: usize| format!("<w:Option Name=\"o{n}\">v</w:Option>");
     let options: String = (0..257).map(option).collect();
     let long = "x".repeat(2049);
+    let parameters = format!(
+        "<a:ReferenceParameters><x:Long xmlns:x=\"urn:x\">{}</x:Long></a:ReferenceParameters>",
+        "x".repeat(33_000)
+    );
     vec![
         ("not-understood", understood("Magic")),
         ("action-twice", with("<a:Action>again</a:Action>")),
@@ -165,6 +169,10 @@ fn on_a_class(family: Family) -> Vec<(&'static str, Ask)> {
         (
             "reply-to-without-address",
             get().change(|a| a.reply_to = Some(String::new())),
+        ),
+        (
+            "reply-parameters-too-long",
+            get().change(|a| a.reply_to = Some(address(ANONYMOUS) + &parameters)),
         ),
         (
             "fault-to-elsewhere",
