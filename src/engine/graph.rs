@@ -63,7 +63,12 @@ impl Chain {
 pub fn chain_of(at: &At, whose: Whose<'_>, file: &Path, format: Format) -> Chain {
     let (mut layers, mut unreadable) = chain::readable(file, format);
     let judged = whose.judge(at, &layers, unreadable.as_deref());
-    let refused = judged.err().map(|(count, error)| {
+    let refused = judged.err().and_then(|(count, error)| {
+        let count = believed(&layers, count);
+        let is_cut = count < layers.len() || (unreadable.is_some() && count == layers.len());
+        is_cut.then_some((count, error))
+    });
+    let refused = refused.map(|(count, error)| {
         layers.truncate(count);
         unreadable = None;
         error
@@ -72,6 +77,18 @@ pub fn chain_of(at: &At, whose: Whose<'_>, file: &Path, format: Format) -> Chain
         layers,
         unreadable,
         refused,
+    }
+}
+
+/// How many files from above are believed to lie on each other where so many are what is recorded: what root or the
+/// server's own user has written into a header no stranger has.
+fn believed(layers: &[Layer], recorded: usize) -> usize {
+    let is_ours = |layer: &Layer| Identity::of(&layer.open).is_ok_and(|it| it.is_ours());
+    let ours = layers.iter().take_while(|layer| is_ours(layer)).count();
+    match recorded {
+        0 => 0, // it is another file
+        n if n <= ours => ours.saturating_add(1),
+        n => n,
     }
 }
 

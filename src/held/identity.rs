@@ -99,13 +99,19 @@ impl Identity {
     /// Whether root, this process's user or the owner of the data directory owns it.
     #[must_use]
     pub fn is_ours(&self) -> bool {
-        let own = [
-            0,
-            nix::unistd::geteuid().as_raw(),
-            TRUSTED.load(Ordering::Relaxed),
-        ];
-        own.contains(&self.owner)
+        is_trusted(self.owner)
     }
+}
+
+/// Whether this is root, this process's user or the owner of the data directory.
+#[must_use]
+pub fn is_trusted(user: u32) -> bool {
+    let own = [
+        0,
+        nix::unistd::geteuid().as_raw(),
+        TRUSTED.load(Ordering::Relaxed),
+    ];
+    own.contains(&user)
 }
 
 /// What a path leads to, links followed; what may not be read may be looked at all the same.

@@ -38,7 +38,9 @@ pub use change::{
     remove_attribute, set_attribute, set_flags, set_mode, set_owner, take_flags, writable,
 };
 pub use folder::{Folder, Way, open, open_any, open_straight, read, read_any, read_text};
-pub use identity::{Exposed, Foreign, Identity, Keep, Kind, exposed, foreign, look_at, trust};
+pub use identity::{
+    Exposed, Foreign, Identity, Keep, Kind, exposed, foreign, is_trusted, look_at, trust,
+};
 pub use made::{Origin, exposed_above};
 pub use own::{
     First, NotReplaced, Ours, SETS, append, discard, folder_of_ours, make_folders, make_path,

@@ -252,7 +252,7 @@ fn a_start_looks_for_orphans_and_is_not_kept_by_a_hung_mount() {
     let (tell, told) = mpsc::channel();
     thread::scope(|scope| {
         let hung = scene.remote.hang(Call::Any);
-        scope.spawn(|| tell.send(scene.serve("")));
+        scope.spawn(|| drop(tell.send(scene.serve(""))));
         let started = told.recv_timeout(IN_TIME);
         drop(hung);
         assert!(started.is_ok(), "the start stands");

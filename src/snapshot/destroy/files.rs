@@ -64,9 +64,6 @@ pub(super) struct Survey {
     /// Files of the machine that nothing here names: its definition may have lost a disk, or be away. One of them may
     /// be an active file.
     strangers: BTreeSet<PathBuf>,
-    /// Files of ours on which a file of another machine lies by headers that are not believed: no reason to hold up a
-    /// merge, but none of them is removed.
-    claimed: BTreeSet<PathBuf>,
     /// The folder of a forgotten set of the machine: any file of it may be what that set kept.
     forgotten: Option<PathBuf>,
     /// What our own merges have changed; it is sealed again when they are done.
@@ -202,10 +199,8 @@ impl Survey {
         // What others write into headers of their own says nothing of our files: of those that lie on one of them the
         // headers are believed no further than what is recorded.
         let mut suspects = BTreeSet::new();
-        let mut unjudged = None;
         let mut graph = loop {
             let graph = read(&suspects)?;
-            unjudged.get_or_insert_with(|| graph.clone());
             let layers = graph.keys(member.layers.iter().map(|l| l.file.as_path()));
             let others = named.iter().enumerate();
             let others = others.filter(|(_, n)| n.machine != member.machine);
@@ -216,16 +211,6 @@ impl Survey {
                 break graph;
             }
         };
-        let claimants = || suspects.iter().filter_map(|at| named.get(*at));
-        let is_claimed = |layer: &&Layer| {
-            let unjudged = unjudged.as_ref();
-            unjudged.is_some_and(|all| {
-                let key = all.keys([layer.file.as_path()]);
-                claimants().any(|n| all.is_over(&n.file, &key) && !graph.is_over(&n.file, &key))
-            })
-        };
-        let claimed = member.layers.iter().filter(is_claimed);
-        let claimed = claimed.map(|layer| layer.file.clone()).collect();
         for layer in &member.layers {
             let at = At::new(&member.name, &layer.disk);
             graph.follow_if_there(&at, [(layer.file.clone(), layer.format)])?;
@@ -253,7 +238,6 @@ impl Survey {
             graph,
             named,
             strangers,
-            claimed,
             forgotten: forgotten.map(|set| set.folder),
             touched: BTreeSet::new(),
         })
@@ -351,10 +335,7 @@ impl Survey {
     /// lead to them later.
     pub(super) fn doubtful(&self) -> impl Iterator<Item = PathBuf> {
         let ours = self.hidden().filter(|l| self.is_ours(&l.file));
-        let kept = |l: &Layer| {
-            let stays = self.forgotten.is_some() || self.claimed.contains(&l.file);
-            stays && self.graph.children(&l.file).is_empty()
-        };
+        let kept = |l: &Layer| self.forgotten.is_some() && self.graph.children(&l.file).is_empty();
         let doubtful = ours.filter(move |l| self.away_over(&l.file).is_some() || kept(l));
         doubtful.map(|l| l.file.clone())
     }
@@ -398,7 +379,7 @@ impl Survey {
     }
 
     fn is_doubtful(&self, file: &Path) -> bool {
-        self.forgotten.is_some() || self.strangers.contains(file) || self.claimed.contains(file)
+        self.forgotten.is_some() || self.strangers.contains(file)
     }
 
     /// Whether the file is there and the first that [`Survey::free`] may give.
