@@ -331,6 +331,8 @@ struct Seen {
     looked: Duration,
     /// Somebody looks at the file.
     looking: bool,
+    /// The system could read the file when it was read last.
+    is_read: bool,
 }
 
 /// Tells one file from the next: a replaced file is another inode.
@@ -349,6 +351,7 @@ impl Users {
             stamp,
             looked: clock.elapsed(),
             looking: false,
+            is_read: true,
         };
         Ok(Self {
             file: Arc::from(file),
@@ -386,14 +389,25 @@ impl Users {
     /// A file that cannot be read leaves the users as they were: it was edited by hand, and whoever did
     /// so finds the reason in the log. Nobody waits for the file but who looks.
     fn look(&self) {
+        self.look_by(checked);
+    }
+
+    fn look_by(&self, read: impl FnOnce(&Path) -> Result<Table, UserError>) {
         let (before, now) = (self.seen().stamp, stamp(&self.file));
-        let read = (now != before).then(|| checked(&self.file));
+        let read = (now != before).then(|| read(&self.file));
         let mut seen = self.seen();
-        (seen.stamp, seen.looking) = (now, false);
+        seen.looking = false;
+        let Some(read) = read else { return };
+        // What the system could not read this time is read next time: somebody may have been removed.
+        let is_read = !matches!(read, Err(UserError::Io { .. }));
+        let was_read = std::mem::replace(&mut seen.is_read, is_read);
+        if is_read {
+            seen.stamp = now;
+        }
         match read {
-            Some(Ok(table)) => seen.table = Arc::new(table),
-            Some(Err(error)) => tracing::error!(%error, "users stay as they were"),
-            None => {}
+            Ok(table) => seen.table = Arc::new(table),
+            Err(error) if is_read || was_read => tracing::error!(%error, "users stay as they were"),
+            Err(_) => {} // told
         }
     }
 
@@ -411,4 +425,28 @@ impl std::fmt::Debug for Users {
 fn stamp(file: &Path) -> Option<Stamp> {
     let meta = fs::metadata(file).ok()?;
     Some((meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    #[test]
+    fn a_file_that_cannot_be_read_for_a_moment_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = ManualClock::at("2026-01-02T03:04:05Z".parse().unwrap());
+        let users = Users::follow(dir.path(), clock).unwrap();
+        add(dir.path(), "ann", Role::Administrator, "secret").unwrap();
+        let none = |file: &Path| {
+            Err(UserError::Io {
+                file: file.to_owned(),
+                source: io::ErrorKind::Other.into(),
+            })
+        };
+        users.look_by(none);
+        assert!(users.is_empty());
+        users.look();
+        assert!(users.seen().table.contains_key("ann"));
+    }
 }
