@@ -294,7 +294,10 @@ fn an_older_copy_of_tops_json_is_noticed_though_what_it_names_is_there_for_someb
     assert!(old.exists());
     fs::write(scene.tops(), &copy).unwrap();
     assert_all_refused(&scene, "the old one is there");
-    scene.finds(&["an apply has left"], "the old one is there");
+    scene.finds(
+        &["does not lie on what the machine stands on"],
+        "the old one is there",
+    );
     scene.is_made_anew("the old one is there");
     assert_ne!(scene.site.top(&scene.machine, 0), old);
 }
