@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use crate::audit::About;
 use crate::clock::SystemClock;
 use crate::engine::definition;
-use crate::engine::graph::is_file;
+use crate::engine::graph::{is_clone, is_file};
 use crate::failpoint;
 use crate::held;
 use crate::id::{CollectionId, SetId, SnapshotId, VmId};
@@ -195,12 +195,12 @@ fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
 }
 
 /// The sets of which a destroy that the database has lost has left neither the record nor a copy of a definition, and
-/// nothing that is needed. Where an active file is away too, or another set needs a file that was in such a folder, a mount
-/// is missing.
+/// nothing that is needed. Where an active file or an image is away too, or another set needs a file that was in such a
+/// folder, a mount is missing; and where a clone of the set is there beside its image, only its folder is gone.
 fn destroyed(data_dir: &Path, state: &State, found: &Differing) -> BTreeSet<SetId> {
     let sets = data_dir.join(SETS);
     let mut actives = definition::recorded_tops(data_dir).into_iter();
-    if actives.any(|(_, _, top)| top.file.starts_with(&sets) && is_gone(&top.file)) {
+    if actives.any(|(_, _, top)| is_gone(&top.file)) {
         return BTreeSet::new();
     }
     let unrecorded = found.unrecorded.iter();
@@ -209,7 +209,10 @@ fn destroyed(data_dir: &Path, state: &State, found: &Differing) -> BTreeSet<SetI
         let members = set.members.iter();
         let on_files = members.filter(|m| m.disks.iter().any(is_file));
         let mut copies = on_files.map(|m| &m.definition).peekable();
-        copies.peek().is_some() && copies.all(|copy| is_gone(copy))
+        let mut disks = set.members.iter().flat_map(|m| &m.disks);
+        copies.peek().is_some()
+            && copies.all(|copy| is_gone(copy))
+            && disks.all(|disk| !is_clone(&disk.file) || is_gone(&disk.file))
     };
     let gone: BTreeSet<_> = unrecorded.filter(has_gone).map(|set| set.id).collect();
     let others = found.away.iter().filter(|away| !gone.contains(&away.set));

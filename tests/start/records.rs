@@ -673,6 +673,27 @@ fn a_set_whose_folder_is_away_counts_as_destroyed_by_no_rebuild() {
     }
 }
 
+/// What a set keeps of images that can be cloned lies beside them: with the folders of the sets alone no delete has gone.
+#[test]
+fn a_set_whose_clones_are_there_counts_as_destroyed_by_no_rebuild() {
+    if !full("clones") {
+        return;
+    }
+    let site = Site::new(Ground::Xfs);
+    let web = site.machine("web", &[Image::Raw], 1);
+    let server = site.serve();
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&web.id]).unwrap();
+    let set = wire.take(&group, "a");
+    site.wait_for_journals();
+    drop(server);
+    fs::rename(site.data.join("sets"), site.data.join("away")).unwrap();
+    let out = run_in(&site.data, &["doctor", "--rebuild"], "");
+    let said = text(&out.stdout).to_owned() + &text(&out.stderr);
+    assert!(said.contains(&set), "{said}");
+    assert!(!said.contains("counts as destroyed"), "{said}");
+}
+
 /// The journal tells of the member that goes, and only the record of the others.
 #[test]
 fn a_set_that_is_losing_a_member_when_the_database_is_lost_comes_back_whole() {
