@@ -93,15 +93,14 @@ fn go_on(operation: &Operation<Destroy>, member: &Member) -> Result<(), EngineEr
     for (merge, seen) in merges.iter().filter(|(m, _)| m.machine == member.machine) {
         let now = |file: &Path| held::symlink_metadata(file).map(|m| Stamp::of(&m)).ok();
         // Written since by whoever started the machine: what is in the lower file is old. So it is if the lower file
-        // was put back as it was before, or another one in its place. The child still lies on it and shows what it
+        // was put back as it was before, or one of another content in its place. The child still lies on it and shows what it
         // should; it is merged again or stays.
         let content = |s: Stamp| (s.length, s.seconds, s.nanos);
-        let as_it_was = |s: Stamp| (s.inode, content(s));
         let child = (now(&merge.child), seen.map(|s| s.child));
         let parent = (now(&merge.parent), seen.and_then(|s| s.parent));
         if child.0.is_none()
             || child.0.map(content) != child.1.map(content)
-            || parent.0.map(as_it_was) != parent.1.map(as_it_was)
+            || parent.0.map(content) != parent.1.map(content)
         {
             continue;
         }
