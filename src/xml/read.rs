@@ -509,7 +509,6 @@ impl<'a> Build<'a> {
 
 /// Can it be the prefix or the local part of a name? Beyond the first character nothing is checked: the
 /// rest of the grammar of names guards nothing here.
-/// The name of the attribute that declares a prefix; the default namespace has none.
 fn begins_name(part: &str) -> bool {
     match part.bytes().next() {
         Some(b) if b.is_ascii() => b.is_ascii_alphabetic() || b == b'_',

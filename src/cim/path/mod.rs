@@ -206,9 +206,9 @@ impl Path {
     }
 }
 
-/// The WMI path: host in upper case, `\` in the namespace, keys in the order they stand.
 impl crate::text::Word for Path {}
 
+/// The WMI path: host in upper case, `\` in the namespace, keys in the order they stand.
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Written {
