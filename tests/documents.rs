@@ -10,7 +10,7 @@ use groupshot::config::Config;
 
 /// Rule areas that `docs/conformance.md` goes through (`CL`: what clients need), and the states a rule may
 /// have there.
-const AREAS: &[&str] = &["T", "H", "F", "X", "E", "I", "C", "O", "A", "Q", "CL"];
+const AREAS: &[&str] = &["N", "T", "H", "F", "X", "E", "I", "C", "O", "A", "Q", "CL"];
 const MET: &str = "met";
 const STATES: &[&str] = &[MET, "partly", "not met", "n/a"];
 
