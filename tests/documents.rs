@@ -1,6 +1,8 @@
 //! The documents say what is there: links lead somewhere, tests that are named exist, the commands and the
 //! configuration that are shown are the program's.
 
+mod references;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
