@@ -1,5 +1,5 @@
 //! Keeps the files that snapshot sets hold frozen: a lock on each says to QEMU and its tools "no writer"
-//! (`cut.md` 5), from the commit that publishes a set for as long as the server runs.
+//! (`docs/cut.md` §5), from the commit that publishes a set for as long as the server runs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -107,7 +107,7 @@ pub enum Change {
 /// The store could not do it. After [`StoreError::Broken`] nothing more is written by this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreError {
-    /// Writing or syncing failed; the process must stop and recover (`cut.md` 3).
+    /// Writing or syncing failed; the process must stop and recover (`docs/cut.md` §3).
     Broken(String),
     /// The disk is full; nothing of the transaction is kept, the store goes on.
     Full,

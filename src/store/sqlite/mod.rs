@@ -272,7 +272,7 @@ impl SqliteStore {
         locked(&self.queue).clone()
     }
 
-    /// Resolves with the reason when the store has broken; the process has to stop then (`cut.md` 3).
+    /// Resolves with the reason when the store has broken; the process has to stop then (`docs/cut.md` §3).
     /// Never resolves otherwise.
     pub async fn broken(&self) -> String {
         let mut broken = self.broken.clone();
