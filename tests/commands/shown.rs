@@ -1,5 +1,6 @@
-//! The commands of README and `docs/operating.md`, run as they are written and in their order, by root, with the
-//! default data directory and ports: in namespaces of their own, so that nothing of the host is touched.
+//! The commands of README and of the pages that `docs/operating.md` lists, run as they are written and in their order,
+//! by root, with the default data directory and ports: in namespaces of their own, so that nothing of the host is
+//! touched.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,6 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::gate::Gate;
+use crate::support::pages;
 use crate::support::server::{PASSWORD, binary};
 use crate::support::tools::{self, Mount, full};
 
@@ -45,14 +47,15 @@ fn every_command_of_the_documents_runs_as_it_is_written() {
     }
     let mut shell = Shell::open();
     let mut count = 0;
-    for file in ["README.md", "docs/operating.md"] {
-        for line in shown(file) {
+    for file in pages::for_operators() {
+        for line in shown(&file) {
+            eprintln!("{file}: {line}");
             shell.line(&line);
             count += 1;
         }
     }
     shell.stop();
-    assert!(count >= 35, "{count} lines");
+    assert!(count >= 75, "{count} lines");
 }
 
 /// The lines of the blocks of shell commands.
@@ -70,7 +73,7 @@ struct Shell {
     mount: Mount,
     holder: Child,
     server: Option<Child>,
-    /// Holds the fourth set of the server, for `job cancel`.
+    /// Holds the first set of the server, for `job cancel`.
     gate: Option<Gate>,
     /// What stands in place of what the documents leave open.
     places: BTreeMap<&'static str, String>,
@@ -145,39 +148,41 @@ impl Shell {
         let words: Vec<_> = line.split_whitespace().collect();
         match words.as_slice() {
             ["groupshot", "job", "cancel", id] => {
+                let gate = Gate::new();
+                self.serve_with("groupshot serve", &gate.at("create.prepare.before"));
+                self.gate = Some(gate);
                 let begun = self.json("snapshot create nightly --no-wait");
                 let job = begun["job"].as_str().unwrap().to_owned();
                 // Any id is as good as this one.
                 let id: &'static str = Box::leak(id.to_string().into_boxed_str());
                 self.places.insert(id, job);
             }
-            [
-                "groupshot",
-                "snapshot",
-                "export",
-                _,
-                _,
-                "--definitions-only",
-                ..,
-            ] => {
-                self.must("mv /srv/exports/* /srv/whole");
-            }
             ["groupshot", "snapshot", "export", name, ..] => {
                 self.serve("groupshot serve --config groupshot.toml");
-                self.must("mkdir /srv/exports");
-                let set = self.json(&format!("snapshot create nightly --name {name}"));
-                let set = set["set"].as_str().unwrap().to_owned();
+                self.must("mkdir -p /srv/exports/definitions");
+                let set = self.json(&format!("snapshot show {name}"));
+                let set = set["id"].as_str().unwrap().to_owned();
                 let machine = self.json("vm show web-1");
                 let machine = machine["id"].as_str().unwrap().to_owned();
                 self.places.extend([("<set>", set), ("<machine>", machine)]);
             }
-            ["groupshot", "vm", "import", "--definition", ..] => {
-                let set = &self.places["<set>"];
-                self.must(&format!(
-                    "rm -r /srv/exports/* && mv /srv/whole /srv/exports/{set}"
-                ));
+            ["groupshot", "collection" | "snapshot" | "job", ..]
+            | ["groupshot", "user", "unlock", ..] => {
+                if self.server.is_none() {
+                    self.serve("groupshot serve");
+                }
             }
-            ["groupshot", "vm", "remove", ..] => self.stop(),
+            ["groupshot", "rescue" | "relocate", ..] | ["groupshot", "doctor", "--rebuild", ..] => {
+                self.stop()
+            }
+            _ => {}
+        }
+        self.move_folders(&words);
+    }
+
+    /// Moves what the documents say was moved before.
+    fn move_folders(&self, words: &[&str]) {
+        match words {
             ["groupshot", "relocate", "--data-dir", new, "--from", old] => {
                 self.must(&format!("mv {old} {new}"));
             }
@@ -202,11 +207,14 @@ impl Shell {
 
     /// Starts a server in place of the one that runs, and waits until it listens.
     fn serve(&mut self, command: &str) {
+        self.serve_with(command, "");
+    }
+
+    fn serve_with(&mut self, command: &str, failpoints: &str) {
         self.stop();
-        let gate = Gate::new();
         let mut child = self
             .command(&format!("exec {command}"))
-            .env("GROUPSHOT_FAILPOINTS", gate.at("create.prepare.before#4"))
+            .env("GROUPSHOT_FAILPOINTS", failpoints)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -216,7 +224,6 @@ impl Shell {
         let found = lines.by_ref().map_while(Result::ok).any(|l| up(&l));
         std::thread::spawn(move || lines.for_each(drop));
         self.server = Some(child);
-        self.gate = Some(gate);
         assert!(found, "{command} does not come up");
     }
 

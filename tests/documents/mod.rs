@@ -10,6 +10,8 @@ use std::process::Command;
 
 use groupshot::config::Config;
 
+use crate::support::pages;
+
 /// Rule areas that `docs/conformance.md` goes through (`CL`: what clients need), and the states a rule may
 /// have there.
 const AREAS: &[&str] = &["N", "T", "H", "F", "X", "E", "I", "C", "O", "A", "Q", "CL"];
@@ -86,7 +88,7 @@ fn every_rule_has_one_state_and_its_tests_exist() {
 
 #[test]
 fn the_configuration_that_is_shown_holds_the_defaults() {
-    let text = read("docs/operating.md");
+    let text = read("docs/reference/configuration.md");
     let shown: Vec<_> = blocks(&text, "toml").collect();
     let config = shown.iter().find(|block| block.contains("[listen]"));
     assert_eq!(Config::parse(config.unwrap()), Ok(Config::default()));
@@ -96,8 +98,8 @@ fn the_configuration_that_is_shown_holds_the_defaults() {
 #[test]
 fn every_command_that_is_shown_is_known() {
     let mut shown = BTreeSet::new();
-    for file in ["README.md", "docs/operating.md"] {
-        let text = read(file);
+    for file in pages::for_operators() {
+        let text = read(&file);
         for line in blocks(&text, "sh").flat_map(str::lines) {
             let Some((_, after)) = format!(" {line}")
                 .split_once(" groupshot ")
@@ -109,20 +111,23 @@ fn every_command_that_is_shown_is_known() {
             shown.insert(command.trim().to_owned());
         }
     }
-    assert!(shown.len() >= 20, "{shown:?}");
-    for command in shown {
-        let words: Vec<_> = command.split_whitespace().collect();
-        let names = words.iter().take_while(|w| !w.starts_with('-')).take(2);
-        let help = Command::new(env!("CARGO_BIN_EXE_groupshot"))
-            .args(names)
-            .arg("--help")
-            .output()
-            .unwrap();
-        assert!(help.status.success(), "{command}");
-        let help = String::from_utf8(help.stdout).unwrap();
-        for option in words.iter().filter(|w| w.starts_with("--")) {
-            assert!(help.contains(option), "{command}: {option}");
-        }
+    assert!(shown.len() >= 40, "{shown:?}");
+    shown.iter().for_each(|command| assert_known(command));
+}
+
+/// The command, as it is typed behind `groupshot`, and its options are the program's.
+fn assert_known(command: &str) {
+    let words: Vec<_> = command.split_whitespace().collect();
+    let names = words.iter().take_while(|w| !w.starts_with('-')).take(2);
+    let help = Command::new(env!("CARGO_BIN_EXE_groupshot"))
+        .args(names)
+        .arg("--help")
+        .output()
+        .unwrap();
+    assert!(help.status.success(), "{command}");
+    let help = String::from_utf8(help.stdout).unwrap();
+    for option in words.iter().filter(|w| w.starts_with("--")) {
+        assert!(help.contains(option), "{command}: {option}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! Starts that must fail, with one line that says why and the exit code that `docs/operating.md` lists; and
+//! Starts that must fail, with one line that says why and the exit code that
+//! `docs/reference/commands.md` lists; and
 //! damage that must not keep the server from starting.
 
 use std::fs;
