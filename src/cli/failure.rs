@@ -25,7 +25,21 @@ pub(super) enum Exit {
     Unreachable = 7,
 }
 
+/// What exit code 0 means.
+pub(super) const DONE: &str = "Done.";
+
 impl Exit {
+    /// In the order of their codes.
+    pub(super) const ALL: [Self; 7] = [
+        Self::Failed,
+        Self::Usage,
+        Self::Config,
+        Self::Busy,
+        Self::Authentication,
+        Self::Job,
+        Self::Unreachable,
+    ];
+
     pub(super) fn code(self) -> u8 {
         match self {
             Self::Failed => 1,
@@ -35,6 +49,30 @@ impl Exit {
             Self::Authentication => 5,
             Self::Job => 6,
             Self::Unreachable => 7,
+        }
+    }
+
+    /// What it means, whatever the command.
+    pub(super) fn meaning(self) -> &'static str {
+        match self {
+            Self::Failed => "Failed: the work, a look-up, or a refusal by the server.",
+            Self::Usage => "The command line makes no sense.",
+            Self::Config => {
+                "The configuration file is missing or wrong; key and line are named. Or a certificate, key or revocation \
+                 list that it names cannot be used. Or the data directory is not the one that it was. Or its database is \
+                 damaged, is missing while there are sets, or does not know them. Or users.json makes no sense."
+            }
+            Self::Busy => {
+                "The data directory is in use, there is no permission (a read-only file system gives none), a port is \
+                 taken, or an address is not this host's."
+            }
+            Self::Authentication => "The user, the password or the certificate is not accepted.",
+            Self::Job => "The job ended badly or was cancelled.",
+            Self::Unreachable => {
+                "No server answers at that address, or its certificate is not trusted. Or it died while a job was \
+                 followed: the ids of job and set are printed (with --json as an object with error too), and job show \
+                 tells the end once the server is back."
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use crate::held::{self, Folder};
 use super::Cli;
 use super::failure::{Exit, Failure};
 use super::output;
+use super::sections;
 
 #[derive(Debug, Args)]
 pub(super) struct Completions {
@@ -44,9 +45,20 @@ fn write(folder: &Folder, command: Command) -> io::Result<()> {
     for below in command.get_subcommands().filter(|c| !c.is_hide_set()) {
         write(folder, below.clone())?;
     }
+    let sections = sections::of(&command);
+    let has_subcommands = command.has_subcommands();
     let page = clap_mangen::Man::new(command);
     let mut text = Vec::new();
-    page.render(&mut text)?;
+    page.render_title(&mut text)?;
+    page.render_name_section(&mut text)?;
+    page.render_synopsis_section(&mut text)?;
+    page.render_description_section(&mut text)?;
+    page.render_options_section(&mut text)?;
+    if has_subcommands {
+        page.render_subcommands_section(&mut text)?;
+    }
+    sections.to_writer(&mut text)?;
+    page.render_version_section(&mut text)?;
     let name = page.get_filename();
     Ok(folder.replace_as(name.as_ref(), &text, 0o644, |_| Ok(()))?)
 }

@@ -27,6 +27,7 @@ mod remote;
 mod rescue;
 mod schema;
 mod screen;
+mod sections;
 mod serve;
 mod show;
 mod snapshot;

@@ -1,6 +1,7 @@
 //! The documents say what is there: links lead somewhere, tests that are named exist, the commands and the
 //! configuration that are shown are the program's.
 
+mod manual;
 mod references;
 
 use std::collections::{BTreeMap, BTreeSet};
