@@ -17,8 +17,31 @@ struct Entry {
     /// What an exit code means with this command besides.
     also: &'static [(Exit, &'static str)],
     files: &'static [File],
-    /// Command lines, each with what it does.
-    examples: &'static [(&'static str, &'static str)],
+    /// Command lines; behind the # stands what each does.
+    examples: &'static [&'static str],
+}
+
+/// What most commands need.
+const fn entry(
+    command: &'static str,
+    exits: &'static [Exit],
+    files: &'static [File],
+    examples: &'static [&'static str],
+) -> Entry {
+    let also = &[];
+    Entry {
+        command,
+        exits,
+        also,
+        files,
+        examples,
+    }
+}
+
+impl Entry {
+    const fn also(self, also: &'static [(Exit, &'static str)]) -> Self {
+        Self { also, ..self }
+    }
 }
 
 /// A path, with what is there.
@@ -89,429 +112,289 @@ const DEMONSTRATION: File = (
     "The data directory of the demonstration.",
 );
 
-const FILES: &[File] = &[DATA];
+const LOCAL_FILES: &[File] = &[DATA];
 const REMOTE_FILES: &[File] = &[CERTIFICATE];
 
 /// The commands, in the order of the program's help.
 const TABLE: &[Entry] = &[
-    Entry {
-        command: "serve",
-        exits: LOCAL,
-        also: &[(
+    entry(
+        "serve",
+        LOCAL,
+        &[CONFIGURATION, DATA, CERTIFICATE],
+        &[
+            "groupshot serve # Listens on 127.0.0.1:5985, for clients on this host.",
+            "groupshot serve --config groupshot.toml --tls-listen 127.0.0.1:5986 # Listens for HTTPS as well.",
+        ],
+    )
+    .also(&[(
+        Failed,
+        "a second signal ended it at once, or its database can no longer be written.",
+    )]),
+    entry(
+        "quickstart",
+        &[Failed, Usage, Config, Busy, Job, Unreachable],
+        &[DEMONSTRATION],
+        &["groupshot quickstart --exit # Shows the main job and ends."],
+    )
+    .also(&[(Failed, "a byte of a disk differs.")]),
+    entry(
+        "collection create",
+        REMOTE,
+        REMOTE_FILES,
+        &[
+            "groupshot collection create nightly web-1 db-1 # Makes a collection of two machines.",
+            "groupshot collection create --groups all nightly # Makes a collection of collections.",
+        ],
+    ),
+    entry(
+        "collection add",
+        REMOTE,
+        REMOTE_FILES,
+        &["groupshot collection add nightly spare # Adds a machine."],
+    ),
+    entry(
+        "collection remove",
+        REMOTE,
+        REMOTE_FILES,
+        &["groupshot collection remove nightly spare # Takes a machine out."],
+    ),
+    entry(
+        "collection list",
+        REMOTE,
+        REMOTE_FILES,
+        &["groupshot collection list --url https://localhost:5986/wsman --ca server.pem # Asks over HTTPS."],
+    ),
+    entry(
+        "collection delete",
+        REMOTE,
+        REMOTE_FILES,
+        &["groupshot collection delete nightly # Machines and sets stay."],
+    ),
+    entry(
+        "snapshot create",
+        FOLLOWED,
+        REMOTE_FILES,
+        &[
+            "groupshot snapshot create nightly --name before-update # Takes a set and waits for it.",
+            "groupshot snapshot create nightly --check # Tells what would become of each disk; takes nothing.",
+        ],
+    )
+    .also(&[(Failed, "with --check, the set would not be taken.")]),
+    entry(
+        "snapshot apply",
+        FOLLOWED,
+        REMOTE_FILES,
+        &[
+            "groupshot snapshot apply before-update # Puts every machine of the set back; asks first.",
+            "groupshot snapshot apply before-update --yes --member web-1 # Puts one machine back; does not ask.",
+        ],
+    )
+    .also(&[UNASKED]),
+    entry(
+        "snapshot list",
+        REMOTE,
+        REMOTE_FILES,
+        &["groupshot snapshot list --json # Prints one JSON object."],
+    ),
+    entry(
+        "snapshot show",
+        REMOTE,
+        REMOTE_FILES,
+        &["groupshot snapshot show before-update # Shows members, disks and files."],
+    ),
+    entry(
+        "snapshot export",
+        FOLLOWED,
+        REMOTE_FILES,
+        &["groupshot snapshot export before-update /srv/exports # Writes the set below a folder that the server's [export] roots name."],
+    ),
+    entry(
+        "snapshot delete",
+        FOLLOWED,
+        REMOTE_FILES,
+        &["groupshot snapshot delete before-update --yes # Deletes the set; does not ask."],
+    )
+    .also(&[UNASKED]),
+    entry(
+        "job list",
+        REMOTE,
+        REMOTE_FILES,
+        &["groupshot job list # Shows the jobs that the server still knows."],
+    ),
+    entry(
+        "job show",
+        REMOTE,
+        REMOTE_FILES,
+        &["groupshot job show 8B5879E2 # The beginning of the id will do."],
+    ),
+    entry(
+        "job cancel",
+        REMOTE,
+        REMOTE_FILES,
+        &["groupshot job cancel 8B5879E2 # Asks the server to undo it, and waits."],
+    )
+    .also(&[(
+        Failed,
+        "the job has ended or can no longer be stopped, or it has not moved for 15 s.",
+    )]),
+    entry(
+        "vm import",
+        LOCAL,
+        &[DATA, DEFINITION],
+        &[
+            "groupshot vm import db-1 images/db-1.raw images/db-1-data.raw # Takes a machine with two disks into the library.",
+            "groupshot vm import --definition vm.toml # Makes a new machine of the disks of an export.",
+        ],
+    ),
+    entry(
+        "vm list",
+        LOCAL,
+        LOCAL_FILES,
+        &["groupshot vm list # Shows the machines of the library."],
+    ),
+    entry(
+        "vm show",
+        LOCAL,
+        &[DATA, DEFINITION],
+        &["groupshot vm show web-1 # Shows its disks and their active files."],
+    ),
+    entry(
+        "vm path",
+        LOCAL,
+        &[DATA, LINKS],
+        &["groupshot vm path web-1 # Prints the paths to start it by."],
+    ),
+    entry(
+        "vm set",
+        LOCAL,
+        &[DATA, DEFINITION],
+        &["groupshot vm set web-1 --overlay-ok # Allows overlays; says what follows and asks."],
+    )
+    .also(&[UNASKED]),
+    entry(
+        "vm remove",
+        LOCAL,
+        &[DATA, SOCKET],
+        &["groupshot vm remove web-1 # Takes it out of the library; its images stay."],
+    )
+    .also(&[UNANSWERED]),
+    entry(
+        "user add",
+        LOCAL,
+        &[DATA, USERS],
+        &["groupshot user add backup --role operator # Asks for the password."],
+    ),
+    entry(
+        "user list",
+        LOCAL,
+        &[DATA, USERS],
+        &["groupshot user list # Shows users and roles."],
+    ),
+    entry(
+        "user accept",
+        LOCAL,
+        &[DATA, USERS],
+        &["groupshot user accept # Takes users.json as it was edited."],
+    ),
+    entry(
+        "user remove",
+        LOCAL,
+        &[DATA, USERS],
+        &["groupshot user remove backup # Removes a user."],
+    ),
+    entry(
+        "user unlock",
+        LOCAL,
+        &[DATA, SOCKET],
+        &[
+            "groupshot user unlock backup # Ends the lock-outs of a user.",
+            "groupshot user unlock --address 192.0.2.9 # Ends those of an address.",
+        ],
+    )
+    .also(&[UNANSWERED]),
+    entry(
+        "user password",
+        LOCAL,
+        &[DATA, USERS],
+        &["groupshot user password backup # Asks for the new password."],
+    ),
+    entry(
+        "relocate",
+        LOCAL,
+        &[DATA, RELOCATION],
+        &[
+            "groupshot relocate --data-dir /srv/groupshot --from /var/lib/groupshot # Tells what would be written after a move.",
+            "groupshot relocate --data-dir /srv/groupshot --from /var/lib/groupshot --apply # Writes it.",
+            "groupshot relocate --here --apply # Binds a data directory that was restored from a backup.",
+        ],
+    )
+    .also(&[
+        (
             Failed,
-            "a second signal ended it at once, or its database can no longer be written.",
-        )],
-        files: &[CONFIGURATION, DATA, CERTIFICATE],
-        examples: &[
-            (
-                "groupshot serve",
-                "Listens on 127.0.0.1:5985, for clients on this host.",
-            ),
-            (
-                "groupshot serve --config groupshot.toml --tls-listen 127.0.0.1:5986",
-                "Listens for HTTPS as well.",
-            ),
+            "something is in the way, or a file is not confirmed.",
+        ),
+        (Config, "paths lead into another data directory."),
+    ]),
+    entry(
+        "rescue",
+        LOCAL,
+        &[DATA, JOURNALS],
+        &["groupshot rescue # Finishes or undoes what a dead server left."],
+    )
+    .also(&[(Failed, "an operation is left, or a journal is damaged.")]),
+    entry(
+        "schema check",
+        ALONE,
+        &[],
+        &["groupshot schema check classes.mof # Shows every error with its place."],
+    )
+    .also(&[(Failed, "a file has an error.")]),
+    entry(
+        "schema show",
+        ALONE,
+        &[],
+        &["groupshot schema show Msvm_SnapshotCollection # Prints a built-in class."],
+    ),
+    entry(
+        "config check",
+        LOCAL,
+        &[CHECKED, DATA],
+        &["groupshot config check groupshot.toml # Tells every mistake with its line."],
+    ),
+    entry(
+        "doctor",
+        LOCAL,
+        &[CONFIGURATION, DATA, SOCKET, RECORDS, ORPHANS],
+        &[
+            "groupshot doctor # Tells what is wrong.",
+            "groupshot doctor --fix # Repairs it, asking before each repair.",
+            "groupshot doctor --rebuild # Makes again what the database has lost.",
         ],
-    },
-    Entry {
-        command: "quickstart",
-        exits: &[Failed, Usage, Config, Busy, Job, Unreachable],
-        also: &[(Failed, "a byte of a disk differs.")],
-        files: &[DEMONSTRATION],
-        examples: &[(
-            "groupshot quickstart --exit",
-            "Shows the main job and ends.",
-        )],
-    },
-    Entry {
-        command: "collection create",
-        exits: REMOTE,
-        also: &[],
-        files: REMOTE_FILES,
-        examples: &[
-            (
-                "groupshot collection create nightly web-1 db-1",
-                "Makes a collection of two machines.",
-            ),
-            (
-                "groupshot collection create --groups all nightly",
-                "Makes a collection of collections.",
-            ),
-        ],
-    },
-    Entry {
-        command: "collection add",
-        exits: REMOTE,
-        also: &[],
-        files: REMOTE_FILES,
-        examples: &[("groupshot collection add nightly spare", "Adds a machine.")],
-    },
-    Entry {
-        command: "collection remove",
-        exits: REMOTE,
-        also: &[],
-        files: REMOTE_FILES,
-        examples: &[(
-            "groupshot collection remove nightly spare",
-            "Takes a machine out.",
-        )],
-    },
-    Entry {
-        command: "collection list",
-        exits: REMOTE,
-        also: &[],
-        files: REMOTE_FILES,
-        examples: &[(
-            "groupshot collection list --url https://localhost:5986/wsman --ca server.pem",
-            "Asks over HTTPS.",
-        )],
-    },
-    Entry {
-        command: "collection delete",
-        exits: REMOTE,
-        also: &[],
-        files: REMOTE_FILES,
-        examples: &[(
-            "groupshot collection delete nightly",
-            "Machines and sets stay.",
-        )],
-    },
-    Entry {
-        command: "snapshot create",
-        exits: FOLLOWED,
-        also: &[(Failed, "with --check, the set would not be taken.")],
-        files: REMOTE_FILES,
-        examples: &[
-            (
-                "groupshot snapshot create nightly --name before-update",
-                "Takes a set and waits for it.",
-            ),
-            (
-                "groupshot snapshot create nightly --check",
-                "Tells what would become of each disk; takes nothing.",
-            ),
-        ],
-    },
-    Entry {
-        command: "snapshot apply",
-        exits: FOLLOWED,
-        also: &[UNASKED],
-        files: REMOTE_FILES,
-        examples: &[
-            (
-                "groupshot snapshot apply before-update",
-                "Puts every machine of the set back; asks first.",
-            ),
-            (
-                "groupshot snapshot apply before-update --yes --member web-1",
-                "Puts one machine back; does not ask.",
-            ),
-        ],
-    },
-    Entry {
-        command: "snapshot list",
-        exits: REMOTE,
-        also: &[],
-        files: REMOTE_FILES,
-        examples: &[("groupshot snapshot list --json", "Prints one JSON object.")],
-    },
-    Entry {
-        command: "snapshot show",
-        exits: REMOTE,
-        also: &[],
-        files: REMOTE_FILES,
-        examples: &[(
-            "groupshot snapshot show before-update",
-            "Shows members, disks and files.",
-        )],
-    },
-    Entry {
-        command: "snapshot export",
-        exits: FOLLOWED,
-        also: &[],
-        files: REMOTE_FILES,
-        examples: &[(
-            "groupshot snapshot export before-update /srv/exports",
-            "Writes the set below a folder that the server's [export] roots name.",
-        )],
-    },
-    Entry {
-        command: "snapshot delete",
-        exits: FOLLOWED,
-        also: &[UNASKED],
-        files: REMOTE_FILES,
-        examples: &[(
-            "groupshot snapshot delete before-update --yes",
-            "Deletes the set; does not ask.",
-        )],
-    },
-    Entry {
-        command: "job list",
-        exits: REMOTE,
-        also: &[],
-        files: REMOTE_FILES,
-        examples: &[(
-            "groupshot job list",
-            "Shows the jobs that the server still knows.",
-        )],
-    },
-    Entry {
-        command: "job show",
-        exits: REMOTE,
-        also: &[],
-        files: REMOTE_FILES,
-        examples: &[(
-            "groupshot job show 8B5879E2",
-            "The beginning of the id will do.",
-        )],
-    },
-    Entry {
-        command: "job cancel",
-        exits: REMOTE,
-        also: &[(
-            Failed,
-            "the job has ended or can no longer be stopped, or it has not moved for 15 s.",
-        )],
-        files: REMOTE_FILES,
-        examples: &[(
-            "groupshot job cancel 8B5879E2",
-            "Asks the server to undo it, and waits.",
-        )],
-    },
-    Entry {
-        command: "vm import",
-        exits: LOCAL,
-        also: &[],
-        files: &[DATA, DEFINITION],
-        examples: &[
-            (
-                "groupshot vm import db-1 images/db-1.raw images/db-1-data.raw",
-                "Takes a machine with two disks into the library.",
-            ),
-            (
-                "groupshot vm import --definition vm.toml",
-                "Makes a new machine of the disks of an export.",
-            ),
-        ],
-    },
-    Entry {
-        command: "vm list",
-        exits: LOCAL,
-        also: &[],
-        files: FILES,
-        examples: &[("groupshot vm list", "Shows the machines of the library.")],
-    },
-    Entry {
-        command: "vm show",
-        exits: LOCAL,
-        also: &[],
-        files: &[DATA, DEFINITION],
-        examples: &[(
-            "groupshot vm show web-1",
-            "Shows its disks and their active files.",
-        )],
-    },
-    Entry {
-        command: "vm path",
-        exits: LOCAL,
-        also: &[],
-        files: &[DATA, LINKS],
-        examples: &[(
-            "groupshot vm path web-1",
-            "Prints the paths to start it by.",
-        )],
-    },
-    Entry {
-        command: "vm set",
-        exits: LOCAL,
-        also: &[UNASKED],
-        files: &[DATA, DEFINITION],
-        examples: &[(
-            "groupshot vm set web-1 --overlay-ok",
-            "Allows overlays; says what follows and asks.",
-        )],
-    },
-    Entry {
-        command: "vm remove",
-        exits: LOCAL,
-        also: &[UNANSWERED],
-        files: &[DATA, SOCKET],
-        examples: &[(
-            "groupshot vm remove web-1",
-            "Takes it out of the library; its images stay.",
-        )],
-    },
-    Entry {
-        command: "user add",
-        exits: LOCAL,
-        also: &[],
-        files: &[DATA, USERS],
-        examples: &[(
-            "groupshot user add backup --role operator",
-            "Asks for the password.",
-        )],
-    },
-    Entry {
-        command: "user list",
-        exits: LOCAL,
-        also: &[],
-        files: &[DATA, USERS],
-        examples: &[("groupshot user list", "Shows users and roles.")],
-    },
-    Entry {
-        command: "user accept",
-        exits: LOCAL,
-        also: &[],
-        files: &[DATA, USERS],
-        examples: &[(
-            "groupshot user accept",
-            "Takes users.json as it was edited.",
-        )],
-    },
-    Entry {
-        command: "user remove",
-        exits: LOCAL,
-        also: &[],
-        files: &[DATA, USERS],
-        examples: &[("groupshot user remove backup", "Removes a user.")],
-    },
-    Entry {
-        command: "user unlock",
-        exits: LOCAL,
-        also: &[UNANSWERED],
-        files: &[DATA, SOCKET],
-        examples: &[
-            (
-                "groupshot user unlock backup",
-                "Ends the lock-outs of a user.",
-            ),
-            (
-                "groupshot user unlock --address 192.0.2.9",
-                "Ends those of an address.",
-            ),
-        ],
-    },
-    Entry {
-        command: "user password",
-        exits: LOCAL,
-        also: &[],
-        files: &[DATA, USERS],
-        examples: &[(
-            "groupshot user password backup",
-            "Asks for the new password.",
-        )],
-    },
-    Entry {
-        command: "relocate",
-        exits: LOCAL,
-        also: &[
-            (
-                Failed,
-                "something is in the way, or a file is not confirmed.",
-            ),
-            (Config, "paths lead into another data directory."),
-        ],
-        files: &[DATA, RELOCATION],
-        examples: &[
-            (
-                "groupshot relocate --data-dir /srv/groupshot --from /var/lib/groupshot",
-                "Tells what would be written after a move.",
-            ),
-            (
-                "groupshot relocate --data-dir /srv/groupshot --from /var/lib/groupshot --apply",
-                "Writes it.",
-            ),
-            (
-                "groupshot relocate --here --apply",
-                "Binds a data directory that was restored from a backup.",
-            ),
-        ],
-    },
-    Entry {
-        command: "rescue",
-        exits: LOCAL,
-        also: &[(Failed, "an operation is left, or a journal is damaged.")],
-        files: &[DATA, JOURNALS],
-        examples: &[(
-            "groupshot rescue",
-            "Finishes or undoes what a dead server left.",
-        )],
-    },
-    Entry {
-        command: "schema check",
-        exits: ALONE,
-        also: &[(Failed, "a file has an error.")],
-        files: &[],
-        examples: &[(
-            "groupshot schema check classes.mof",
-            "Shows every error with its place.",
-        )],
-    },
-    Entry {
-        command: "schema show",
-        exits: ALONE,
-        also: &[],
-        files: &[],
-        examples: &[(
-            "groupshot schema show Msvm_SnapshotCollection",
-            "Prints a built-in class.",
-        )],
-    },
-    Entry {
-        command: "config check",
-        exits: LOCAL,
-        also: &[],
-        files: &[CHECKED, DATA],
-        examples: &[(
-            "groupshot config check groupshot.toml",
-            "Tells every mistake with its line.",
-        )],
-    },
-    Entry {
-        command: "doctor",
-        exits: LOCAL,
-        also: &[
-            (Failed, "a finding is an error or a warning."),
-            UNASKED,
-            UNANSWERED,
-        ],
-        files: &[CONFIGURATION, DATA, SOCKET, RECORDS, ORPHANS],
-        examples: &[
-            ("groupshot doctor", "Tells what is wrong."),
-            (
-                "groupshot doctor --fix",
-                "Repairs it, asking before each repair.",
-            ),
-            (
-                "groupshot doctor --rebuild",
-                "Makes again what the database has lost.",
-            ),
-        ],
-    },
-    Entry {
-        command: "history",
-        exits: LOCAL,
-        also: &[UNANSWERED],
-        files: &[DATA, SOCKET],
-        examples: &[(
-            "groupshot history --since 7d --failed",
-            "What went wrong in the last seven days.",
-        )],
-    },
-    Entry {
-        command: "completions",
-        exits: ALONE,
-        also: &[],
-        files: &[],
-        examples: &[("groupshot completions bash", "Prints the script for bash.")],
-    },
-    Entry {
-        command: "man",
-        exits: &[Failed, Usage, Busy],
-        also: &[],
-        files: &[],
-        examples: &[("groupshot man ./man", "Writes the manual pages into ./man.")],
-    },
+    )
+    .also(&[
+        (Failed, "a finding is an error or a warning."),
+        UNASKED,
+        UNANSWERED,
+    ]),
+    entry(
+        "history",
+        LOCAL,
+        &[DATA, SOCKET],
+        &["groupshot history --since 7d --failed # What went wrong in the last seven days."],
+    )
+    .also(&[UNANSWERED]),
+    entry(
+        "completions",
+        ALONE,
+        &[],
+        &["groupshot completions bash # Prints the script for bash."],
+    ),
+    entry(
+        "man",
+        &[Failed, Usage, Busy],
+        &[],
+        &["groupshot man ./man # Writes the manual pages into ./man."],
+    ),
 ];
 
 /// Variables that the program reads. clap knows of those that stand for an option, and who has them.
@@ -578,7 +461,8 @@ pub(super) fn of(command: &Command) -> Roff {
     page.control("SH", ["EXAMPLES"]);
     // A group shows one of each.
     let most = if entries.len() > 1 { 1 } else { usize::MAX };
-    for (line, text) in entries.iter().flat_map(|e| e.examples.iter().take(most)) {
+    for example in entries.iter().flat_map(|e| e.examples.iter().take(most)) {
+        let (line, text) = example.split_once(" # ").unwrap_or((example, ""));
         item(&mut page, line, text);
     }
     page
