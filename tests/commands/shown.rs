@@ -167,10 +167,10 @@ impl Shell {
                 self.places.extend([("<set>", set), ("<machine>", machine)]);
             }
             ["groupshot", "collection" | "snapshot" | "job", ..]
-            | ["groupshot", "user", "unlock", ..] => {
-                if self.server.is_none() {
-                    self.serve("groupshot serve");
-                }
+            | ["groupshot", "user", "unlock", ..]
+                if self.server.is_none() =>
+            {
+                self.serve("groupshot serve");
             }
             ["groupshot", "rescue" | "relocate", ..] | ["groupshot", "doctor", "--rebuild", ..] => {
                 self.stop()
