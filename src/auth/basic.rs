@@ -186,7 +186,7 @@ impl Basic {
                 basic.remember(tag);
                 return Verdict::Right;
             }
-            let locked = basic.lockout.failed(&from.who);
+            let locked = basic.lockout.failed(&from.who, from.user.is_some());
             // It counts. To tell of it takes as long as the audit file hangs, and that keeps no other password waiting.
             drop(turns);
             let known = from.user.as_ref().map(|user| user.name.as_str());

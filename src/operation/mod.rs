@@ -225,7 +225,9 @@ impl Server {
         max: usize,
     ) -> Answer {
         let attempt = match rejected.fault.status {
-            Some(_) if client != Client::Omi => self.in_its_place(reading, Reading::attempt).await,
+            Some(_) if client != Client::Omi && reading.caller.identity.is_some() => {
+                self.in_its_place(reading, Reading::attempt).await
+            }
             _ => Ok(None),
         };
         let attempt = attempt.unwrap_or_default();
@@ -268,6 +270,7 @@ impl Reading {
             content_type: self.message.content_type.as_deref(),
             user_agent: &self.caller.user_agent,
             host: &self.caller.host,
+            anonymous: self.caller.identity.is_none(),
             body: &self.message.body,
         }
     }
