@@ -47,7 +47,7 @@ pub(crate) use free::{Freed, after_apply, all_layers};
 pub use hidden::Hidden;
 pub use intent::{Intent, Layer, Member, Merge};
 pub(crate) use left::{Unreached, sweep};
-pub(crate) use relink::forgotten;
+pub(crate) use relink::removal;
 
 /// A wish to destroy a set or a part of it.
 #[derive(Debug, Clone)]
