@@ -242,6 +242,14 @@ impl Kind for Destroy {
         machines.chain([set]).collect()
     }
 
+    /// A snapshot is known by nothing any more: its records go first.
+    fn shows_commit(&self, core: &Core) -> io::Result<bool> {
+        let known = Known::of(core);
+        let is_known = |m: &Member| known.members().any(|snapshot| snapshot.id == m.snapshot);
+        let is_whole = self.intent.members.iter().all(is_known);
+        Ok(!is_whole && !self.intent.tidies && known.unreadable.is_empty())
+    }
+
     /// The files of each merge are those that its records tell, a child is only gone once it is merged, and not all is
     /// done: the copy of a definition goes last. What does not answer is judged by the merge itself.
     fn fits(&self, _: &Core, _: bool) -> bool {
