@@ -496,7 +496,7 @@ fn at(file: &Path, error: &io::Error) -> io::Error {
 
 fn journals_in(folder: &Path) -> io::Result<Vec<Told>> {
     let mut found = Vec::new();
-    let entries = match fs::read_dir(folder) {
+    let entries = match held::ask(folder, || fs::read_dir(folder)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
         entries => entries.map_err(|e| at(folder, &e))?,
     };
