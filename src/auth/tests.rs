@@ -13,6 +13,7 @@ use crate::audit::tests::{QUEUE, hung};
 use crate::clock::ManualClock;
 use crate::handler::Role;
 use crate::telemetry;
+use crate::text::catalog::operation as texts;
 
 struct House {
     dir: TempDir,
@@ -425,14 +426,20 @@ async fn nobody_is_unlocked_of_whom_no_line_can_be_kept() {
     });
     assert_eq!(house.knows("änn", "wrong").await, None);
     let auth = house.auth.with_audit(hung.audit.clone());
-    let places = hung.fill(QUEUE).await;
+    let (user, peer) = (Some("änn"), Some(LOCAL.peer));
     let who = lockout::Who::new("änn", LOCAL.peer);
-    assert!(auth.unlock("änn").await.is_err());
-    assert!(auth.unlock_address(LOCAL.peer).await.is_err());
+    let mut places = hung.fill(QUEUE).await;
+    for (user, peer) in [(user, None), (None, peer), (user, peer)] {
+        let refused = auth.unlock(user, peer).await.unwrap_err();
+        assert_eq!(refused.id(), texts::AUDIT_SILENT.id);
+    }
+    // There is one for the first of two lines.
+    places.pop();
+    assert!(auth.unlock(user, peer).await.is_err());
     assert!(auth.basic.lockout().is_locked(&who));
     drop(places);
     assert!(
-        auth.unlock("änn").now_or_never().is_none(),
+        auth.unlock(user, peer).now_or_never().is_none(),
         "it is not written"
     );
     assert!(!auth.basic.lockout().is_locked(&who));
