@@ -488,3 +488,33 @@ async fn logons_that_cost_no_hash_are_told_seldom_with_a_count_and_not_of_who_is
     assert_eq!(lines.lines().count(), 4, "{lines}");
     assert!(lines.ends_with("\"reason\":\"malformed\",\"times\":150}\n"));
 }
+
+/// The count in a line is of such logons as the line tells of.
+#[tokio::test(start_paused = true)]
+async fn each_reason_of_a_logon_that_costs_no_hash_has_its_own_count() {
+    let house = House::new(Settings::default());
+    let file = house.dir.path().join("audit.log");
+    let audit = Audit::to_file(&file, house.clock.clone()).unwrap();
+    let mut counted = Vec::new();
+    for _ in 0..2 {
+        for (reason, often) in [("malformed", 3), ("nobody", 5)] {
+            for _ in 0..often {
+                let told = &house.auth.basic;
+                told.failed_otherwise(reason, LOCAL.peer, &audit).await;
+            }
+        }
+        tokio::time::advance(Duration::from_secs(10)).await;
+    }
+    for line in std::fs::read_to_string(&file).unwrap().lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let times = line.get("times").map_or(1, |n| n.as_u64().unwrap());
+        counted.push((line["reason"].as_str().unwrap().to_owned(), times));
+    }
+    let expected = [
+        ("malformed", 1),
+        ("nobody", 1),
+        ("malformed", 3),
+        ("nobody", 5),
+    ];
+    assert_eq!(counted, expected.map(|(reason, n)| (reason.to_owned(), n)));
+}
