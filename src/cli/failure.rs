@@ -87,7 +87,9 @@ impl From<client::Error> for Failure {
         let exit = match &error {
             client::Error::Url { .. } | client::Error::Files(_) => Exit::Usage,
             client::Error::Unreachable { .. } | client::Error::Timeout { .. } => Exit::Unreachable,
-            client::Error::Unauthorized { .. } => Exit::Authentication,
+            client::Error::Unauthorized { .. } | client::Error::Http { status: 403, .. } => {
+                Exit::Authentication
+            }
             client::Error::Http { .. } | client::Error::Malformed { .. } => Exit::Failed,
             client::Error::Fault(_) => Exit::Failed,
         };

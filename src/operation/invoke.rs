@@ -37,9 +37,10 @@ pub(super) async fn invoke(
         let mut entry = Entry::new(server, exchange, (&call.target.path, &call.method), about);
         drop(turn);
         let left = server.left(exchange.headers, exchange.began);
+        entry.is(None, Some(&refused.status), None);
         let told = async {
             entry.wait(left).await;
-            entry.end(None, Some(&refused.status), None).await;
+            entry.written().await;
         };
         let _late = tokio::time::timeout(left, told).await;
         return Err(Failure::Called(refused).fault(&call.target.path));
@@ -64,10 +65,12 @@ pub(super) async fn invoke(
         false => {
             let about = about(server, exchange, &work.path, &work.arguments);
             let mut entry = Entry::new(server, exchange, (&work.path, &method), about);
+            entry.outcome.1 = Some("NotBegun".to_owned());
             if !entry.wait(left).await {
                 let text = texts::LATE.with("seconds", limit.as_secs_f32());
                 return Err(table::OPERATION_TIMEDOUT.fault(text));
             }
+            entry.outcome.1 = Some("Interrupted".to_owned());
             let left = server.left(exchange.headers, exchange.began);
             let work = tokio::spawn(work.call_audited(entry));
             match tokio::time::timeout(left, work).await {
@@ -152,7 +155,7 @@ impl Work {
         let outcome = match AssertUnwindSafe(self.call()).catch_unwind().await {
             Ok(outcome) => outcome,
             Err(panic) => {
-                entry.interrupted().await;
+                entry.written().await;
                 resume_unwind(panic)
             }
         };
@@ -166,10 +169,10 @@ impl Work {
             entry.about = std::mem::take(&mut entry.about).and(&made);
         }
         match &outcome {
-            Ok(done) => entry.end(done.return_value.as_u64(), None, job(done)),
-            Err(failure) => entry.end(None, Some(failure.status()), None),
+            Ok(done) => entry.is(done.return_value.as_u64(), None, job(done)),
+            Err(failure) => entry.is(None, Some(failure.status()), None),
         }
-        .await;
+        entry.written().await;
         outcome
     }
 }
@@ -199,7 +202,7 @@ impl Entry {
             method: format!("{}.{}", path.class, method.name),
             object: audit::shortened(&path.to_string()),
             about,
-            outcome: (None, Some("Interrupted".to_owned()), None),
+            outcome: (None, None, None),
         }
     }
 
@@ -211,16 +214,13 @@ impl Entry {
         }
     }
 
-    /// The status is told by its name only: the text of an error may quote what was sent.
-    async fn end(mut self, result: Option<u64>, fault: Option<&Status>, job: Option<String>) {
+    /// How the call has ended. The status is told by its name only: the text of an error may quote what was sent.
+    fn is(&mut self, result: Option<u64>, fault: Option<&Status>, job: Option<String>) {
         self.outcome = (result, fault.map(|f| format!("{f:?}")), job);
-        if let Some(written) = self.write() {
-            written.await;
-        }
     }
 
-    /// The call had no end.
-    async fn interrupted(mut self) {
+    /// Writes it, and waits until that is done.
+    async fn written(mut self) {
         if let Some(written) = self.write() {
             written.await;
         }

@@ -73,6 +73,8 @@ impl Coordinator {
         let lease = lease.map_err(|busy| self.core.busy(&busy).english())?;
         let core = Arc::clone(&self.core);
         let written = tokio::task::spawn_blocking(move || {
+            // Held until it is written, whoever waits for it.
+            let _lease = lease;
             let lost = Lost::of(&core, machine)?;
             let tops = lost.tops()?;
             let written = core
@@ -87,9 +89,7 @@ impl Coordinator {
             })?;
             Ok(tops)
         });
-        let written = written.await.map_err(|e| e.to_string())?;
-        drop(lease);
-        written
+        written.await.map_err(|e| e.to_string())?
     }
 }
 

@@ -210,6 +210,29 @@ fn failed_logons_and_lock_outs_are_told_and_no_unknown_name_is() {
     );
 }
 
+/// Into the log with what was to stand in the file, whatever the log is told to leave out.
+#[test]
+fn a_line_that_the_file_does_not_take_is_in_the_log_whatever_that_leaves_out() {
+    for audit in ["\"/dev/full\"", "true"] {
+        let config = format!("[log]\nlevel = \"off\"\naudit = {audit}\n");
+        let server = Run::start(&config, |_| {});
+        let mut connection = Connection::open(server.address("http"));
+        let body = invoke(
+            "Msvm_ConcreteJob",
+            "RequestStateChange",
+            &[("InstanceID", "1")],
+            "",
+        );
+        let reply = connection.post("rita", PASSWORD, body.as_bytes());
+        assert!(reply.text().contains("w:AccessDenied"), "{}", reply.text());
+        until("the line is in the log", || {
+            let said = server.said();
+            let line = said.contains("RequestStateChange") && said.contains("AccessDenied");
+            line && said.contains("rita") && said.lines().count() == 1
+        });
+    }
+}
+
 #[test]
 fn a_right_password_of_a_locked_user_is_told_to_the_operator_only_who_can_unlock_it() {
     let config = "[log]\naudit = \"audit.log\"\n[auth]\nlockout_failures = 2\n";
