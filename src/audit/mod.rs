@@ -89,6 +89,9 @@ pub enum Event<'a> {
         /// The id of the job that works on it or tells why not.
         #[serde(skip_serializing_if = "Option::is_none")]
         job: Option<String>,
+        /// So often since the line before about such a call of this user that was denied.
+        #[serde(skip_serializing_if = "is_once")]
+        times: u64,
         /// What it is about: `sets`, `collections`, `machines`, `directory`.
         #[serde(flatten)]
         about: About,

@@ -32,17 +32,22 @@ pub(super) async fn invoke(
     let identity = &exchange.context.identity;
     let class = &call.target.class;
     if let Err(refused) = roles::check(identity, class, &call.method) {
-        let arguments = Arguments::new(call.method.clone(), call.arguments);
-        let about = about(server, exchange, &call.target.path, &arguments);
-        let mut entry = Entry::new(server, exchange, (&call.target.path, &call.method), about);
         drop(turn);
-        let left = server.left(exchange.headers, exchange.began);
-        entry.is(None, Some(&refused.status), None);
-        let told = async {
-            entry.wait(left).await;
-            entry.written().await;
-        };
-        let _late = tokio::time::timeout(left, told).await;
+        let method = format!("{}.{}", call.target.path.class, call.method.name);
+        // Whoever may do nothing may ask as often as he likes.
+        if let Some(times) = server.denied.happened((identity.user.clone(), method)) {
+            let arguments = Arguments::new(call.method.clone(), call.arguments);
+            let about = about(server, exchange, &call.target.path, &arguments);
+            let mut entry = Entry::new(server, exchange, (&call.target.path, &call.method), about);
+            entry.times = times;
+            let left = server.left(exchange.headers, exchange.began);
+            entry.is(None, Some(&refused.status), None);
+            let told = async {
+                entry.wait(left).await;
+                entry.written().await;
+            };
+            let _late = tokio::time::timeout(left, told).await;
+        }
         return Err(Failure::Called(refused).fault(&call.target.path));
     }
     let reads = roles::required(class, call.method.name.as_str()) == Some(Role::Reader);
@@ -186,6 +191,8 @@ struct Entry {
     object: String,
     about: About,
     outcome: (Option<u64>, Option<String>, Option<String>),
+    /// So many calls like it.
+    times: u64,
 }
 
 impl Entry {
@@ -203,6 +210,7 @@ impl Entry {
             object: audit::shortened(&path.to_string()),
             about,
             outcome: (None, None, None),
+            times: 1,
         }
     }
 
@@ -233,7 +241,8 @@ impl Entry {
         // How a call ended that was not refused so early is told by whoever works on it.
         if let Some(fault) = &fault {
             let (method, object) = (self.method.as_str(), self.object.as_str());
-            tracing::warn!(method, object, user, role, fault, "Call refused");
+            let times = self.times;
+            tracing::warn!(method, object, user, role, fault, times, "Call refused");
         }
         let event = Event::Call {
             user,
@@ -243,6 +252,7 @@ impl Entry {
             result,
             fault,
             job,
+            times: self.times,
             about: self.about.brief(),
         };
         Some(place.record(&self.peer, &event))

@@ -31,6 +31,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::audit::Audit;
+use crate::auth::seldom::ByKey;
 use crate::clock::SharedClock;
 use crate::framing::Charset;
 use crate::handler::{Answer, Caller, Handler, Identity, Message};
@@ -85,6 +86,8 @@ pub struct Server {
     identities: Identities,
     running: Arc<Running>,
     workers: Workers,
+    /// Calls that a role does not allow, by user and method.
+    denied: ByKey<(Arc<str>, String)>,
     settings: Settings,
     clock: SharedClock,
 }
@@ -99,6 +102,7 @@ impl Server {
             identities: Identities::new(&settings),
             running: Arc::default(),
             workers: Workers::new(),
+            denied: ByKey::default(),
             settings,
             clock,
         })
