@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::held;
+use crate::telemetry::{self, AUDIT, KEPT, Room};
 
 /// So many lines wait to be written at most.
 pub(crate) const QUEUE: usize = 4096;
@@ -46,12 +47,18 @@ struct Queue {
     given_up: bool,
 }
 
+/// A place in the queue, and room in the log: that is where the line goes which the file does not take.
+pub(super) struct Seat {
+    _turn: OwnedSemaphorePermit,
+    room: Room,
+}
+
 /// A line on its way.
 pub(super) struct Sheet {
     desk: Arc<Desk>,
     /// Empty once it is written, or told.
     line: String,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Seat>,
     /// Dropped with it.
     _written: oneshot::Sender<()>,
     _counted: TaskTrackerToken,
@@ -94,8 +101,15 @@ impl Desk {
     }
 
     /// A place for a line; `None` if no line is written any more.
-    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.places).acquire_owned().await.ok()
+    pub(super) async fn place(&self) -> Option<Seat> {
+        let turn = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        let room = telemetry::room().await;
+        Some(Seat { _turn: turn, room })
+    }
+
+    /// Whether all places are taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.places.available_permits() == 0
     }
 
     /// Has the file opened again.
@@ -174,7 +188,7 @@ impl Desk {
 
 impl Sheet {
     /// Leaves it to the thread. Without a place it goes to the log.
-    pub(super) fn send(mut self, place: Option<OwnedSemaphorePermit>) {
+    pub(super) fn send(mut self, place: Option<Seat>) {
         let desk = Arc::clone(&self.desk);
         self.place = place;
         let mut queue = desk.queue();
@@ -192,7 +206,15 @@ impl Sheet {
 
     fn tell(&mut self, error: &dyn std::fmt::Display) {
         let (file, line) = (self.desk.path.display(), mem::take(&mut self.line));
-        tracing::error!(%file, %error, line = line.trim_end(), "the audit line could not be written");
+        let line = line.trim_end();
+        match self.place.take() {
+            Some(Seat { room: _held, .. }) => {
+                tracing::error!(name: KEPT, target: AUDIT, %file, %error, line, "the audit line could not be written");
+            }
+            None => {
+                tracing::error!(target: AUDIT, %file, %error, line, "the audit line could not be written");
+            }
+        }
     }
 }
 

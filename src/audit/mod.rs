@@ -11,12 +11,12 @@
 //! ```
 //!
 //! A line is written with one `write` before the client has its answer. One that cannot be written goes to
-//! the log as an error, whole; the call is not refused for it, for its effect is already there. What the
-//! server itself finds (`set-damaged`) has no address.
+//! the log as an error, whole, whatever the log is told to leave out; the call is not refused for it, for its effect is
+//! already there. What the server itself finds (`set-damaged`) has no address.
 //!
 //! One thread writes, in the order in which things happened; no thread that serves waits for the disk (`desk`). Up
 //! to `QUEUE` lines wait for it. Whoever has a line more waits, and what changes something has its place before it
-//! begins: nothing is done of which no line can be kept.
+//! begins, and with it room in the log: nothing is done of which no line can be kept.
 
 mod about;
 mod desk;
@@ -27,15 +27,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::clock::SharedClock;
-use crate::telemetry;
+use crate::telemetry::{self, AUDIT, KEPT, Room};
 use crate::text::Text;
 use crate::text::catalog::operation as texts;
 
-use desk::{Desk, Sheet};
+use desk::{Desk, Seat, Sheet};
 
 pub use about::{About, Named, names};
 pub use desk::Written;
@@ -55,10 +54,16 @@ struct Book {
     file: Option<Arc<Desk>>,
 }
 
-/// A line to come, and its place in the queue once that was waited for. Without one it goes to the log.
+/// A line to come, and its place once that was waited for. Without one it goes to the log, if that has room.
 pub struct Place {
     audit: Audit,
-    free: Option<OwnedSemaphorePermit>,
+    free: Option<Free>,
+}
+
+/// A place.
+enum Free {
+    InFile(Seat),
+    InLog(Room),
 }
 
 /// What has happened.
@@ -84,6 +89,9 @@ pub enum Event<'a> {
         /// The id of the job that works on it or tells why not.
         #[serde(skip_serializing_if = "Option::is_none")]
         job: Option<String>,
+        /// So often since the line before about such a call of this user that was denied.
+        #[serde(skip_serializing_if = "is_once")]
+        times: u64,
         /// What it is about: `sets`, `collections`, `machines`, `directory`.
         #[serde(flatten)]
         about: About,
@@ -197,7 +205,7 @@ impl Audit {
         address: &dyn std::fmt::Display,
         event: &Event<'_>,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let sheet = self.sheet(address, event);
+        let sheet = self.sheet(address, event, None);
         async move {
             if let Some((sheet, written)) = sheet {
                 sheet.send_in_turn().await;
@@ -221,12 +229,14 @@ impl Audit {
     /// A place for the line about what an operator wishes, before that is done.
     ///
     /// # Errors
-    /// There is none for a while: the file does not answer.
+    /// There is none for a while: the file does not answer, or nobody reads the log.
     pub async fn reserve(&self) -> Result<Place, Text> {
         let mut place = self.place();
         let waited = timeout(PATIENCE, place.wait()).await;
-        let file = || self.desk().map(|desk| desk.path.display().to_string());
-        waited.map_err(|_| texts::AUDIT_SILENT.with("file", file().unwrap_or_default()))?;
+        waited.map_err(|_| match self.desk().filter(|desk| desk.is_full()) {
+            Some(desk) => texts::AUDIT_SILENT.with("file", desk.path.display()),
+            None => texts::AUDIT_UNREAD.text(),
+        })?;
         Ok(place)
     }
 
@@ -247,11 +257,12 @@ impl Audit {
         self.0.as_ref()?.file.as_ref()
     }
 
-    /// A line for the file. What goes to the log is there.
+    /// A line for the file. What goes to the log is there; with room for it, nothing makes it lost.
     fn sheet(
         &self,
         address: &dyn std::fmt::Display,
         event: &Event<'_>,
+        room: Option<Room>,
     ) -> Option<(Sheet, Written)> {
         let book = self.0.as_ref()?;
         let line = Line {
@@ -259,15 +270,14 @@ impl Audit {
             address: address.to_string(),
             event,
         };
-        let told = |_: &_| tracing::error!(?event, "an audit line cannot be written as JSON");
+        let told = |_: &_| tracing::error!(target: AUDIT, ?event, "an audit line cannot be written as JSON");
         let line = serde_json::to_string(&line).inspect_err(told).ok()?;
-        match &book.file {
-            Some(desk) => Some(desk.sheet(line)),
-            None => {
-                tracing::info!(target: "audit", "{line}");
-                None
-            }
+        match (&book.file, room) {
+            (Some(desk), _) => return Some(desk.sheet(line)),
+            (None, Some(_held)) => tracing::info!(name: KEPT, target: AUDIT, "{line}"),
+            (None, None) => tracing::info!(target: AUDIT, "{line}"),
         }
+        None
     }
 }
 
@@ -280,19 +290,24 @@ impl Drop for Book {
 impl Place {
     /// Comes back when there is one.
     pub async fn wait(&mut self) {
-        if let Some(desk) = self.audit.desk() {
-            self.free = desk.place().await;
-        } else if self.audit.0.is_some() {
-            telemetry::room().await;
-        }
+        self.free = match self.audit.0.as_ref().map(|book| &book.file) {
+            None => None,
+            Some(None) => Some(Free::InLog(telemetry::room().await)),
+            Some(Some(desk)) => desk.place().await.map(Free::InFile),
+        };
     }
 
     /// Writes the line; who waits for its end knows that it is written.
     pub fn record(self, address: &dyn std::fmt::Display, event: &Event<'_>) -> Written {
-        let Some((sheet, written)) = self.audit.sheet(address, event) else {
+        let (seat, room) = match self.free {
+            Some(Free::InFile(seat)) => (Some(seat), None),
+            Some(Free::InLog(room)) => (None, Some(room)),
+            None => (None, None),
+        };
+        let Some((sheet, written)) = self.audit.sheet(address, event, room) else {
             return Written::default();
         };
-        sheet.send(self.free);
+        sheet.send(seat);
         written
     }
 

@@ -42,8 +42,10 @@ pub(super) struct Basic {
     /// Who may look at the password of somebody who is locked out.
     looks: Arc<Semaphore>,
     lockout: Lockout,
-    /// Lines about logons that cost no hash.
-    otherwise: ByNetwork,
+    /// Lines about credentials that cannot be read, which cost no hash.
+    unreadable: ByNetwork,
+    /// Lines about certificates that are no user's, which cost none either.
+    unmapped: ByNetwork,
     /// What an unknown user's password is hashed against, for the same time as a known one's.
     nobody: String,
     #[cfg(test)]
@@ -85,7 +87,8 @@ impl Basic {
             hashes: Arc::new(Semaphore::new(HASHES)),
             shares: Mutex::default(),
             looks: Arc::new(Semaphore::new(1)),
-            otherwise: ByNetwork::default(),
+            unreadable: ByNetwork::default(),
+            unmapped: ByNetwork::default(),
             nobody,
             #[cfg(test)]
             hashed: Default::default(),
@@ -139,9 +142,11 @@ impl Basic {
             user: false,
             address: !is_locked && self.lockout.failed_otherwise(peer),
         };
-        let times = (!is_locked)
-            .then(|| self.otherwise.happened(peer))
-            .flatten();
+        let lines = match reason {
+            "nobody" => &self.unmapped,
+            _ => &self.unreadable,
+        };
+        let times = (!is_locked).then(|| lines.happened(peer)).flatten();
         report(None, peer, (reason, times), locked, audit)
     }
 
@@ -186,7 +191,7 @@ impl Basic {
                 basic.remember(tag);
                 return Verdict::Right;
             }
-            let locked = basic.lockout.failed(&from.who);
+            let locked = basic.lockout.failed(&from.who, from.user.is_some());
             // It counts. To tell of it takes as long as the audit file hangs, and that keeps no other password waiting.
             drop(turns);
             let known = from.user.as_ref().map(|user| user.name.as_str());

@@ -9,7 +9,7 @@
 //! those that come in a row.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ struct Tables {
 struct Failures {
     count: u32,
     last: Duration,
+    /// There is such a user.
+    known: bool,
 }
 
 /// What a failure has led to.
@@ -83,12 +85,13 @@ pub(super) struct Locked {
     pub(super) address: bool,
 }
 
-/// What counts as one client: an IPv4 address, or the network of 64 bits that one host of IPv6 has for itself.
+/// What counts as one client: an IPv4 address, or the network of 64 bits that one host of IPv6 has for itself. The
+/// loopback addresses are one, for a program on this host may call from any of them.
 #[must_use]
 pub fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
-        // The loopback address is a host, not a network.
-        IpAddr::V6(v6) if !v6.is_loopback() => {
+        host if host.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(v6) => {
             let network = v6.to_bits() & !u128::from(u64::MAX);
             IpAddr::V6(network.into())
         }
@@ -119,10 +122,11 @@ fn digest(name: &str) -> Name {
 }
 
 impl Failures {
-    fn new(now: Duration) -> Self {
+    fn new(now: Duration, known: bool) -> Self {
         Self {
             count: 0,
             last: now,
+            known,
         }
     }
 }
@@ -155,14 +159,14 @@ impl Lockout {
         network.is_some_and(|f| self.is_over(f, self.limit_of_address(), now))
     }
 
-    /// A wrong password.
-    pub(super) fn failed(&self, who: &Who) -> Locked {
+    /// A wrong password for a name; `known` if there is such a user.
+    pub(super) fn failed(&self, who: &Who, known: bool) -> Locked {
         if self.limit.failures == 0 {
             return Locked::default();
         }
         let now = self.clock.elapsed();
         let mut tables = self.tables();
-        let entry = self.pair(&mut tables, who, now);
+        let entry = self.pair(&mut tables, who, known, now);
         entry.count = entry.count.saturating_add(1);
         entry.last = now;
         let user = entry.count == self.limit.failures;
@@ -216,13 +220,20 @@ impl Lockout {
     }
 
     /// The entry of a pair, made if it is missing and begun anew if it counts no more.
-    fn pair<'a>(&self, tables: &'a mut Tables, who: &Who, now: Duration) -> &'a mut Failures {
+    fn pair<'a>(
+        &self,
+        tables: &'a mut Tables,
+        who: &Who,
+        known: bool,
+        now: Duration,
+    ) -> &'a mut Failures {
         let key = (who.network, who.name);
         if !tables.pairs.contains_key(&key) {
             self.make_room(&mut tables.pairs, who.network, now);
         }
         let entry = tables.pairs.entry(key);
-        let entry = entry.or_insert_with(|| Failures::new(now));
+        let entry = entry.or_insert_with(|| Failures::new(now, known));
+        entry.known = known;
         if !self.counts(entry, now) {
             entry.count = 0;
         }
@@ -243,7 +254,7 @@ impl Lockout {
             }
         }
         let entry = tables.networks.entry(network);
-        let entry = entry.or_insert_with(|| Failures::new(now));
+        let entry = entry.or_insert_with(|| Failures::new(now, false));
         if !self.counts(entry, now) {
             entry.count = 0;
         }
@@ -253,8 +264,8 @@ impl Lockout {
     }
 
     /// Makes room for one pair more. An address that has its share gives one of its own; else what counts no more
-    /// goes, and then the oldest of the address that has the most: a flood of names from one address pushes out its
-    /// own, and what is locked goes last.
+    /// goes, and then one of the address that has the most: a flood of names from one address evicts its own. Names of
+    /// users go last, or made-up names would have their failures forgotten; then what is locked out.
     fn make_room(
         &self,
         pairs: &mut BTreeMap<(IpAddr, Name), Failures>,
@@ -310,12 +321,12 @@ fn most(pairs: &BTreeMap<(IpAddr, Name), Failures>) -> Option<IpAddr> {
     most.map(|(network, _)| network)
 }
 
-/// Who goes first: what is not locked, and of that the oldest.
+/// Who goes first: names of nobody, of these what is not locked, and of that the oldest.
 fn oldest<'a, K: Copy + 'a>(
     table: impl Iterator<Item = (&'a K, &'a Failures)>,
     limit: u32,
 ) -> Option<K> {
-    let oldest = table.min_by_key(|(_, f)| (f.count >= limit, f.last));
+    let oldest = table.min_by_key(|(_, f)| (f.known, f.count >= limit, f.last));
     oldest.map(|(key, _)| *key)
 }
 
@@ -340,7 +351,7 @@ mod tests {
     }
 
     fn fail(lockout: &Lockout, name: &str, peer: &str) -> Locked {
-        lockout.failed(&who(name, peer))
+        lockout.failed(&who(name, peer), false)
     }
 
     #[test]
@@ -349,7 +360,7 @@ mod tests {
         let ann = who("ann", "192.0.2.1");
         for n in 1..=3 {
             assert!(!lockout.is_locked(&ann));
-            let locked = lockout.failed(&ann);
+            let locked = lockout.failed(&ann, true);
             assert_eq!((locked.user, locked.address), (n == 3, false));
         }
         for (name, peer, locked) in [
@@ -408,6 +419,33 @@ mod tests {
             assert!(lockout.is_locked(&who("ann", peer)));
             assert!(!lockout.is_locked(&who("bob", peer)));
         }
+    }
+
+    #[test]
+    fn no_flood_of_made_up_names_has_the_failures_of_a_user_forgotten() {
+        let (lockout, _clock) = lockout(3);
+        let ann = who("ann", "127.0.0.1");
+        for round in 0..3 {
+            assert!(!lockout.is_locked(&ann), "{round}");
+            lockout.failed(&ann, true);
+            for n in 0..2 * REMEMBERED_OF_ADDRESS {
+                // Most of them are locked out themselves.
+                for _ in 0..3 {
+                    fail(&lockout, &format!("{round}-{n}"), "127.0.0.1");
+                }
+            }
+        }
+        assert!(lockout.is_locked(&ann));
+    }
+
+    #[test]
+    fn whoever_calls_from_many_loopback_addresses_is_one() {
+        let (lockout, _clock) = lockout(3);
+        for n in 1..=3 {
+            lockout.failed(&who("ann", &format!("127.0.0.{n}")), true);
+        }
+        assert!(lockout.is_locked(&who("ann", "127.9.9.9")));
+        assert!(lockout.is_locked(&who("ann", "::1")));
     }
 
     #[test]

@@ -147,36 +147,49 @@ impl Authenticator {
         Basic::verify(&self.basic, channel.peer, credentials, &self.audit).await
     }
 
-    /// Forgets the failures of a user; the addresses at which it was locked out.
+    /// Forgets the failures of a user, and those of an address with all users at it; the addresses (of networks, as
+    /// failures are counted) at which something was locked out.
     ///
     /// # Errors
-    /// The audit log takes no line, and nothing is done.
-    pub async fn unlock(&self, user: &str) -> Result<Vec<IpAddr>, Text> {
-        let line = self.audit.reserve().await?;
-        let opened = self.basic.lockout().unlock(user);
-        tracing::info!(user, ?opened, "Unlocked");
-        let event = Event::Unlocked {
-            user: Some(user),
-            of: None,
+    /// The audit log takes no line for one of both, and nothing is done.
+    pub async fn unlock(
+        &self,
+        user: Option<&str>,
+        address: Option<IpAddr>,
+    ) -> Result<Vec<IpAddr>, Text> {
+        let of_user = match user {
+            Some(user) => Some((user, self.audit.reserve().await?)),
+            None => None,
         };
-        line.note(&event).await;
-        Ok(opened)
-    }
-
-    /// Forgets the failures of an address and of all users at it; was anything locked out there?
-    ///
-    /// # Errors
-    /// As [`Authenticator::unlock`].
-    pub async fn unlock_address(&self, peer: IpAddr) -> Result<bool, Text> {
-        let line = self.audit.reserve().await?;
-        let opened = self.basic.lockout().unlock_address(peer);
-        tracing::info!(%peer, opened, "Unlocked");
-        let event = Event::Unlocked {
-            user: None,
-            of: Some(peer.to_string()),
+        let of_address = match address {
+            Some(peer) => Some((peer, self.audit.reserve().await?)),
+            None => None,
         };
-        line.note(&event).await;
-        Ok(opened)
+        let (mut all, mut lines) = (Vec::new(), Vec::new());
+        if let Some((user, line)) = of_user {
+            let opened = self.basic.lockout().unlock(user);
+            tracing::info!(user, ?opened, "Unlocked");
+            all.extend(opened);
+            let event = Event::Unlocked {
+                user: Some(user),
+                of: None,
+            };
+            lines.push(line.note(&event));
+        }
+        if let Some((peer, line)) = of_address {
+            let opened = self.basic.lockout().unlock_address(peer);
+            tracing::info!(%peer, opened, "Unlocked");
+            all.extend(opened.then(|| network(peer)));
+            let event = Event::Unlocked {
+                user: None,
+                of: Some(peer.to_string()),
+            };
+            lines.push(line.note(&event));
+        }
+        for line in lines {
+            line.await;
+        }
+        Ok(all)
     }
 
     async fn by_certificate(&self, channel: Channel<'_>) -> Option<Identity> {

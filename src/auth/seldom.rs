@@ -26,28 +26,47 @@ impl ByStatus {
     }
 }
 
-/// Most networks with a line of their own; the others share one.
-const NETWORKS: usize = 256;
+/// Most that have a line of their own; the others share one.
+const OWN: usize = 256;
+
+/// A line of its own for each of many.
+#[derive(Debug)]
+pub struct ByKey<K> {
+    own: Mutex<BTreeMap<K, Arc<Seldom>>>,
+    others: Seldom,
+}
+
+impl<K> Default for ByKey<K> {
+    fn default() -> Self {
+        Self {
+            own: Mutex::default(),
+            others: Seldom::default(),
+        }
+    }
+}
+
+impl<K: Ord> ByKey<K> {
+    /// As [`Seldom::happened`], for what this one alone has caused.
+    pub fn happened(&self, key: K) -> Option<u64> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if own.len() >= OWN && !own.contains_key(&key) {
+            own.retain(|_, line| line.is_pausing());
+        }
+        let is_full = own.len() >= OWN && !own.contains_key(&key);
+        let line = (!is_full).then(|| Arc::clone(own.entry(key).or_default()));
+        drop(own);
+        line.as_deref().unwrap_or(&self.others).happened()
+    }
+}
 
 /// A line of its own for each client: an address, or the network of 64 bits that one host of IPv6 has for itself.
 #[derive(Debug, Default)]
-pub struct ByNetwork {
-    own: Mutex<BTreeMap<IpAddr, Arc<Seldom>>>,
-    others: Seldom,
-}
+pub struct ByNetwork(ByKey<IpAddr>);
 
 impl ByNetwork {
     /// As [`Seldom::happened`], for what this client alone has caused.
     pub fn happened(&self, peer: IpAddr) -> Option<u64> {
-        let network = network(peer);
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if own.len() >= NETWORKS && !own.contains_key(&network) {
-            own.retain(|_, line| line.is_pausing());
-        }
-        let is_full = own.len() >= NETWORKS && !own.contains_key(&network);
-        let line = (!is_full).then(|| Arc::clone(own.entry(network).or_default()));
-        drop(own);
-        line.as_deref().unwrap_or(&self.others).happened()
+        self.0.happened(network(peer))
     }
 }
 
@@ -97,10 +116,10 @@ mod tests {
         assert_eq!(lines.happened(six("2001:db8::1")), Some(1));
         assert_eq!(lines.happened(six("2001:db8::2")), None, "the same host");
         let flood = || (0..10_000).filter_map(|n| lines.happened(peer(n))).count();
-        assert_eq!(flood(), NETWORKS - 1 + 1);
+        assert_eq!(flood(), OWN - 1 + 1);
         assert_eq!(flood(), 0);
         tokio::time::advance(PAUSE).await;
         assert_eq!(lines.happened(six("2001:db8::1")), Some(2));
-        assert_eq!(flood(), NETWORKS - 1 + 1);
+        assert_eq!(flood(), OWN - 1 + 1);
     }
 }

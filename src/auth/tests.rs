@@ -13,6 +13,7 @@ use crate::audit::tests::{QUEUE, hung};
 use crate::clock::ManualClock;
 use crate::handler::Role;
 use crate::telemetry;
+use crate::text::catalog::operation as texts;
 
 struct House {
     dir: TempDir,
@@ -425,14 +426,20 @@ async fn nobody_is_unlocked_of_whom_no_line_can_be_kept() {
     });
     assert_eq!(house.knows("änn", "wrong").await, None);
     let auth = house.auth.with_audit(hung.audit.clone());
-    let places = hung.fill(QUEUE).await;
+    let (user, peer) = (Some("änn"), Some(LOCAL.peer));
     let who = lockout::Who::new("änn", LOCAL.peer);
-    assert!(auth.unlock("änn").await.is_err());
-    assert!(auth.unlock_address(LOCAL.peer).await.is_err());
+    let mut places = hung.fill(QUEUE).await;
+    for (user, peer) in [(user, None), (None, peer), (user, peer)] {
+        let refused = auth.unlock(user, peer).await.unwrap_err();
+        assert_eq!(refused.id(), texts::AUDIT_SILENT.id);
+    }
+    // There is one for the first of two lines.
+    places.pop();
+    assert!(auth.unlock(user, peer).await.is_err());
     assert!(auth.basic.lockout().is_locked(&who));
     drop(places);
     assert!(
-        auth.unlock("änn").now_or_never().is_none(),
+        auth.unlock(user, peer).now_or_never().is_none(),
         "it is not written"
     );
     assert!(!auth.basic.lockout().is_locked(&who));
@@ -480,4 +487,34 @@ async fn logons_that_cost_no_hash_are_told_seldom_with_a_count_and_not_of_who_is
     let lines = told();
     assert_eq!(lines.lines().count(), 4, "{lines}");
     assert!(lines.ends_with("\"reason\":\"malformed\",\"times\":150}\n"));
+}
+
+/// The count in a line is of such logons as the line tells of.
+#[tokio::test(start_paused = true)]
+async fn each_reason_of_a_logon_that_costs_no_hash_has_its_own_count() {
+    let house = House::new(Settings::default());
+    let file = house.dir.path().join("audit.log");
+    let audit = Audit::to_file(&file, house.clock.clone()).unwrap();
+    let mut counted = Vec::new();
+    for _ in 0..2 {
+        for (reason, often) in [("malformed", 3), ("nobody", 5)] {
+            for _ in 0..often {
+                let told = &house.auth.basic;
+                told.failed_otherwise(reason, LOCAL.peer, &audit).await;
+            }
+        }
+        tokio::time::advance(Duration::from_secs(10)).await;
+    }
+    for line in std::fs::read_to_string(&file).unwrap().lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let times = line.get("times").map_or(1, |n| n.as_u64().unwrap());
+        counted.push((line["reason"].as_str().unwrap().to_owned(), times));
+    }
+    let expected = [
+        ("malformed", 1),
+        ("nobody", 1),
+        ("malformed", 3),
+        ("nobody", 5),
+    ];
+    assert_eq!(counted, expected.map(|(reason, n)| (reason.to_owned(), n)));
 }

@@ -66,7 +66,10 @@ impl Exit {
                 "The data directory is in use, there is no permission (a read-only file system gives none), a port is \
                  taken, or an address is not this host's."
             }
-            Self::Authentication => "The user, the password or the certificate is not accepted.",
+            Self::Authentication => {
+                "The user, the password or the certificate is not accepted, or HTTP 403: no way to log on is offered \
+                 there."
+            }
             Self::Job => "The job ended badly or was cancelled.",
             Self::Unreachable => {
                 "No server answers at that address, or its certificate is not trusted. Or it died while a job was \
@@ -125,7 +128,9 @@ impl From<client::Error> for Failure {
         let exit = match &error {
             client::Error::Url { .. } | client::Error::Files(_) => Exit::Usage,
             client::Error::Unreachable { .. } | client::Error::Timeout { .. } => Exit::Unreachable,
-            client::Error::Unauthorized { .. } => Exit::Authentication,
+            client::Error::Unauthorized { .. } | client::Error::Http { status: 403, .. } => {
+                Exit::Authentication
+            }
             client::Error::Http { .. } | client::Error::Malformed { .. } => Exit::Failed,
             client::Error::Fault(_) => Exit::Failed,
         };

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::client::{Client, Object, Reference};
@@ -13,6 +12,7 @@ use super::failure::{Exit, Failure};
 use super::naming::pick;
 use super::output::{Output, moment, one_line, table};
 use super::remote::{NAMESPACE, Remote, sendable};
+use super::stop::{self, Interrupts};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -64,8 +64,10 @@ pub(super) async fn run(command: Command, output: &Output) -> Result<(), Failure
                     "the job has ended or can no longer be stopped",
                 ));
             }
-            let patience = Some(PATIENCE);
-            let ended = followed(&client, &reference(&job), output, patience).await?;
+            let running = reference(&job);
+            let interrupts = listen(&running, output)?;
+            let how = (Some(PATIENCE), Some(&interrupts));
+            let ended = followed(&client, &running, output, how).await?;
             if !has_ended(&ended) {
                 return Err(Failure::failed(format_args!(
                     "job {job} is cancelled and has not ended yet: it does not get on; its status: {}",
@@ -151,13 +153,33 @@ async fn cancel(client: &Client, job: &Reference) -> Result<bool, Failure> {
     }
 }
 
-/// Shows the job's progress until it has ended. Ctrl-C asks the server to end it and goes on waiting.
+/// Shows the job's progress until it has ended. Ctrl-C asks the server to end it and goes on waiting; a second one ends
+/// this process.
 pub(super) async fn wait(
     client: &Client,
     job: &Reference,
     output: &Output,
 ) -> Result<Object, Failure> {
-    followed(client, job, output, None).await
+    // Before anything is shown: from then on Ctrl-C means the job.
+    let interrupts = listen(job, output)?;
+    followed(client, job, output, (None, Some(&interrupts))).await
+}
+
+/// The same where somebody else hears Ctrl-C.
+pub(super) async fn wait_for_end(
+    client: &Client,
+    job: &Reference,
+    output: &Output,
+) -> Result<Object, Failure> {
+    followed(client, job, output, (None, None)).await
+}
+
+fn listen(job: &Reference, output: &Output) -> Result<Interrupts, Failure> {
+    let id = job.text("InstanceID").unwrap_or_default();
+    let goes_on = format!(
+        "interrupted; how job {id} ends is not waited for: `groupshot job show {id}` tells"
+    );
+    stop::interrupts(goes_on, *output).map_err(Failure::failed)
 }
 
 /// The same; no longer than until the job has shown the same for `patience`.
@@ -165,10 +187,15 @@ async fn followed(
     client: &Client,
     job: &Reference,
     output: &Output,
-    patience: Option<Duration>,
+    (patience, interrupts): (Option<Duration>, Option<&Interrupts>),
 ) -> Result<Object, Failure> {
-    // Before anything is shown: from then on Ctrl-C means the job.
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::failed)?;
+    let interrupted = async {
+        match interrupts {
+            Some(interrupts) => interrupts.asked.cancelled().await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut interrupted = std::pin::pin!(interrupted);
     let mut progress = output.progress();
     let mut cancelled = false;
     let mut shown = (0, String::new(), Instant::now());
@@ -189,7 +216,7 @@ async fn followed(
         }
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
-            _ = interrupt.recv(), if !cancelled => {
+            () = &mut interrupted, if !cancelled => {
                 cancelled = true;
                 output.note(match cancel(client, job).await? {
                     true => "cancelling; waiting for the end",

@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{AuditTo, Config, EngineKind, MACHINES_MAX};
+use crate::config::{Config, EngineKind, MACHINES_MAX};
 use crate::server::{Notify, Reload, Server, Sockets};
 use crate::telemetry;
 
@@ -151,9 +151,5 @@ async fn reload_on_hangup(
 }
 
 pub(super) fn start_logging(config: &Config) -> Result<(), Failure> {
-    let level = match &config.log.audit {
-        AuditTo::Log => format!("{},audit=info", config.log.level),
-        AuditTo::File(_) | AuditTo::Off => format!("{},audit=off", config.log.level),
-    };
-    telemetry::start(&level, config.log.format).map_err(Failure::usage)
+    telemetry::start(&config.log.level, config.log.format).map_err(Failure::usage)
 }

@@ -1,6 +1,7 @@
-//! How `serve` ends: in order, or at once by a second signal, and never later than it may.
+//! How `serve` and `quickstart` end: in order, or at once by a second signal, and never later than they may. How Ctrl-C
+//! ends a command that follows a job: the first asks for the end of the job, the second ends the command.
 //!
-//! A thread of its own hears the signals, for a disk that hangs may hold any other.
+//! A thread of its own hears the signals, for a disk or a server that hangs may hold any other.
 
 use std::io;
 use std::process;
@@ -108,16 +109,75 @@ impl Signals {
     }
 }
 
-/// Listens for SIGTERM and SIGINT from now on; what it returns comes back with the first of them.
-/// Must be called within the runtime.
-pub(super) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    let mut signals = Signals::listen()?;
-    Ok(async move { signals.next().await })
+/// Ctrl-C in a command that follows a job.
+pub(super) struct Interrupts {
+    /// Cancelled with the first one.
+    pub(super) asked: CancellationToken,
+    over: CancellationToken,
+}
+
+/// From now on the first Ctrl-C means the job, and the second one ends the process at once, which says `goes_on` then;
+/// so does the first once what this gives is dropped.
+pub(super) fn interrupts(goes_on: String, output: Output) -> io::Result<Interrupts> {
+    let (asked, over) = (CancellationToken::new(), CancellationToken::new());
+    let given = Interrupts {
+        asked: asked.clone(),
+        over: over.clone(),
+    };
+    let (ready, is_ready) = mpsc::channel();
+    let named = thread::Builder::new().name("stop".to_owned());
+    named.spawn(move || {
+        let listening = Builder::new_current_thread().enable_all().build();
+        let listening = listening.and_then(|runtime| {
+            let heard = {
+                let _in_it = runtime.enter();
+                signal(SignalKind::interrupt())?
+            };
+            Ok((runtime, heard))
+        });
+        let (runtime, mut heard) = match listening {
+            Ok(listening) => listening,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        let _waits = ready.send(Ok(()));
+        let interrupt = async || {
+            let _signal = heard.recv().await;
+        };
+        runtime.block_on(enough(interrupt, &asked, &over));
+        let why = match over.is_cancelled() {
+            true => "interrupted".to_owned(),
+            false => goes_on,
+        };
+        at_once(Failure::failed(why), output)
+    })?;
+    let gone = |_| Err(io::ErrorKind::BrokenPipe.into());
+    is_ready.recv().unwrap_or_else(gone)?;
+    Ok(given)
+}
+
+/// Comes back when the process is to end at once.
+async fn enough(
+    mut interrupt: impl AsyncFnMut(),
+    asked: &CancellationToken,
+    over: &CancellationToken,
+) {
+    tokio::select! {
+        () = interrupt() => asked.cancel(),
+        () = over.cancelled() => {}
+    }
+    interrupt().await;
+}
+
+impl Drop for Interrupts {
+    fn drop(&mut self) {
+        self.over.cancel();
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
     use tokio::time::Instant;
 
     const LIMIT: Duration = Duration::from_secs(30);
@@ -144,5 +204,26 @@ mod tests {
         assert_eq!(began.elapsed(), LIMIT + ORDERLY, "{why}");
         let why = too_late(async || {}, &CancellationToken::new(), LIMIT).await;
         assert!(why.contains("second signal"), "{why}");
+    }
+    #[test]
+    fn the_first_ctrl_c_means_the_job_and_the_next_the_command() {
+        let (asked, over) = (CancellationToken::new(), CancellationToken::new());
+        let mut signals = 0;
+        let once = async || {
+            signals += 1;
+            if signals > 1 {
+                std::future::pending::<()>().await;
+            }
+        };
+        assert!(enough(once, &asked, &over).now_or_never().is_none());
+        assert!(asked.is_cancelled());
+        assert!(enough(async || {}, &asked, &over).now_or_never().is_some());
+
+        // Once no job is followed any more, the first one ends it.
+        over.cancel();
+        let asked = CancellationToken::new();
+        let never = async || std::future::pending::<()>().await;
+        assert!(enough(never, &asked, &over).now_or_never().is_none());
+        assert!(!asked.is_cancelled());
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Body;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT, WWW_AUTHENTICATE};
 use hyper::{Request, Response, Uri};
@@ -21,6 +22,9 @@ use super::error::Error;
 
 /// The largest answer that is read, in octets.
 const ANSWER_MAX: usize = 64 << 20;
+
+/// The longest that a server says without an envelope and is told, in octets.
+const SAID_MAX: usize = 4 << 10;
 
 /// What a client with a certificate sends as `Authorization`, as others do.
 const MUTUAL: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/https/mutual";
@@ -141,16 +145,16 @@ impl Connection {
         if status == 401 {
             return Err(self.unauthorized(&response));
         }
+        if !is_envelope(status, &response) {
+            return Err(self.refused(status, said(response).await));
+        }
         let body = Limited::new(response.into_body(), ANSWER_MAX)
             .collect()
             .await
             .map_err(|e| self.unreachable(&*e))?
             .to_bytes();
         *open = Some(sender);
-        match status {
-            200 | 500 => Ok((status, body)),
-            _ => Err(self.refused(status)),
-        }
+        Ok((status, body))
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
@@ -243,7 +247,8 @@ impl Connection {
         }
     }
 
-    fn refused(&self, status: u16) -> Error {
+    /// With the words of the server, or else with what the status means.
+    fn refused(&self, status: u16, said: Option<String>) -> Error {
         let reason = match status {
             403 => "this user may not use the service",
             404 => "there is no WS-Management service at this path",
@@ -254,9 +259,37 @@ impl Connection {
         Error::Http {
             url: self.url.clone(),
             status,
-            reason: reason.to_owned(),
+            reason: said.unwrap_or_else(|| reason.to_owned()),
         }
     }
+}
+
+/// Text in place of an envelope is for whoever asked.
+fn is_envelope<B>(status: u16, response: &Response<B>) -> bool {
+    matches!(status, 200 | 500) && !is_plain(response)
+}
+
+fn is_plain<B>(response: &Response<B>) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok());
+    let essence = kind.and_then(|kind| kind.split(';').next());
+    essence.is_some_and(|it| it.trim().eq_ignore_ascii_case("text/plain"))
+}
+
+/// The first line of what a server says in words for people.
+async fn said<B>(response: Response<B>) -> Option<String>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if !is_plain(&response) {
+        return None;
+    }
+    let body = Limited::new(response.into_body(), SAID_MAX);
+    let bytes = body.collect().await.ok()?.to_bytes();
+    let text = String::from_utf8_lossy(&bytes);
+    let line = text.lines().next()?.trim().trim_end_matches('.');
+    (!line.is_empty()).then(|| line.to_owned())
 }
 
 fn basic(credentials: &Credentials) -> String {

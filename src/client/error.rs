@@ -53,7 +53,7 @@ pub enum Error {
         url: String,
         /// The status code.
         status: u16,
-        /// What that means.
+        /// What the server says, or else what that means.
         reason: String,
     },
     /// The answer is not what it should be.

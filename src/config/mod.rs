@@ -70,6 +70,7 @@ use serde::Deserialize;
 use crate::auth::certificate::{Mapping, Owner};
 use crate::auth::users;
 use crate::handler::Role;
+use crate::held;
 use crate::telemetry;
 use crate::text::reader;
 use crate::tls;
@@ -435,7 +436,11 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file).map_err(|e| ConfigError::Unreadable {
+        // Of any kind: a shell may hand over what another command writes.
+        let named = file.to_owned();
+        let read = move || held::ask(&named, || std::fs::read_to_string(&named));
+        let text = held::bounded(read).flatten();
+        let text = text.map_err(|e| ConfigError::Unreadable {
             file: file.to_owned(),
             reason: reader::told_of_file(&e),
         })?;

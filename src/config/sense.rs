@@ -7,6 +7,13 @@ use crate::telemetry;
 use super::mistakes::Senseless;
 use super::{Config, Limits, MACHINES_MAX, Roles, Tls};
 
+/// No wait that is configured is longer.
+const DAY: Duration = Duration::from_secs(86_400);
+/// Nor is any number of things larger: what is counted fits into memory.
+const COUNT_MAX: usize = 1_000_000_000;
+/// More than any file system has.
+const RESERVE_MAX: u64 = 1 << 50;
+
 impl Config {
     /// Values that have the right type and still make no sense.
     pub(super) fn senseless(&self) -> Vec<Senseless> {
@@ -36,8 +43,14 @@ impl Config {
                 "must be between 1 and 31622400".into(),
             );
         }
-        if self.job.keep < Duration::from_secs(300) {
-            wrong("job.keep", None, "must be at least 5m".into());
+        if !(Duration::from_secs(300)..=366 * DAY).contains(&self.job.keep) {
+            wrong("job.keep", None, "must be between 5m and 8784h".into());
+        }
+        if self.snapshot.inline_wait > DAY {
+            wrong("snapshot.inline_wait", None, "must be at most 24h".into());
+        }
+        if self.snapshot.reserve > RESERVE_MAX {
+            wrong("snapshot.reserve", None, "must be at most 1024TiB".into());
         }
         for root in self.export.roots.iter().filter(|r| !r.is_absolute()) {
             let reason = format!("must hold absolute paths, not `{}`", root.display());
@@ -51,8 +64,9 @@ impl Config {
             let reason = format!("must be at most {MACHINES_MAX}");
             wrong("engine.machines", None, reason);
         }
-        if self.snapshot.chain_cap == 0 {
-            wrong("snapshot.chain_cap", None, "must be at least 1".into());
+        if !(1..=COUNT_MAX).contains(&self.snapshot.chain_cap) {
+            let reason = format!("must be between 1 and {COUNT_MAX}");
+            wrong("snapshot.chain_cap", None, reason);
         }
         found.extend(self.lonely());
         found.extend(self.roles.senseless());
@@ -93,10 +107,11 @@ impl Limits {
     fn senseless(&self) -> Vec<Senseless> {
         let mut found = Vec::new();
         let mut wrong = |key, reason: &str| {
+            let reason = reason.to_owned();
             found.push(Senseless {
                 key,
                 other: None,
-                reason: reason.to_owned(),
+                reason,
             });
         };
         // Rule Q-1 names 32 KiB as the least, H-20 lets no client ask for less than 8 KiB.
@@ -110,8 +125,8 @@ impl Limits {
             ("limits.per_user", self.per_user),
             ("limits.contexts", self.contexts),
         ] {
-            if value == 0 {
-                wrong(key, "must be at least 1");
+            if !(1..=COUNT_MAX).contains(&value) {
+                wrong(key, &format!("must be between 1 and {COUNT_MAX}"));
             }
         }
         for (key, value) in [
@@ -122,8 +137,8 @@ impl Limits {
             ("limits.idle_timeout", self.idle_timeout),
             ("limits.stop_timeout", self.stop_timeout),
         ] {
-            if value < Duration::from_millis(500) {
-                wrong(key, "must be at least 500ms");
+            if !(Duration::from_millis(500)..=DAY).contains(&value) {
+                wrong(key, "must be between 500ms and 24h");
             }
         }
         found

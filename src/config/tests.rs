@@ -52,7 +52,11 @@ fn what_is_wrong_is_named_with_its_line() {
             2,
             "limits.envelope must be between",
         ),
-        ("[job]\nkeep = \"1s\"", 2, "job.keep must be at least 5m"),
+        (
+            "[job]\nkeep = \"1s\"",
+            2,
+            "job.keep must be between 5m and 8784h",
+        ),
         (
             "[export]\nroots = [\"/a\", \"b\"]",
             2,
@@ -127,7 +131,7 @@ fn what_is_wrong_is_named_with_its_line() {
         (
             "[limits]\nuser_connections = 0",
             2,
-            "limits.user_connections must be at least 1",
+            "limits.user_connections must be between 1 and 1000000000",
         ),
         (
             "[limits]\nstop_timeout = \"1ms\"",
@@ -143,6 +147,57 @@ fn what_is_wrong_is_named_with_its_line() {
         assert!(reason.contains(part), "{text}: {reason}");
         assert!(!reason.contains('\n'), "{reason}");
     }
+}
+
+/// What is read as a time, a size or a number is bounded on both sides, and the bound is told.
+#[test]
+fn no_time_size_or_number_is_beyond_what_makes_sense() {
+    const HUGE: &str = "9223372036854775807";
+    for (section, keys, bound) in [
+        (
+            "limits",
+            &[
+                "operation_timeout",
+                "enumeration_timeout",
+                "header_timeout",
+                "packet_timeout",
+                "idle_timeout",
+                "stop_timeout",
+            ][..],
+            "24h",
+        ),
+        (
+            "limits",
+            &[
+                "connections",
+                "user_connections",
+                "user_requests",
+                "per_user",
+                "contexts",
+            ],
+            "1000000000",
+        ),
+        ("limits", &["envelope"], "64MiB"),
+        ("snapshot", &["inline_wait"], "24h"),
+        ("snapshot", &["reserve"], "1024TiB"),
+        ("snapshot", &["chain_cap"], "1000000000"),
+        ("job", &["keep"], "8784h"),
+        ("auth", &["lockout_seconds"], "31622400"),
+        ("engine", &["machines"], ""),
+    ] {
+        for key in keys {
+            let mistakes = Config::parse(&format!("[{section}]\n{key} = {HUGE}")).unwrap_err();
+            let [mistake] = &mistakes[..] else {
+                panic!("{key}: {mistakes:?}");
+            };
+            assert_eq!(mistake.key, format!("{section}.{key}"));
+            assert!(mistake.text.contains(bound), "{}", mistake.text);
+        }
+    }
+    // The bounds themselves can be reached.
+    let most = "[limits]\nstop_timeout = \"24h\"\ncontexts = 1000000\n\
+                [snapshot]\nreserve = \"1024TiB\"\n[job]\nkeep = \"8784h\"\n";
+    assert!(Config::parse(most).is_ok());
 }
 
 #[test]

@@ -138,8 +138,8 @@ impl Doctor {
 
     /// The machines and the sets that have files there.
     fn concerned(&self, folder: &Path) -> (Vec<Concerned>, Vec<Concerned>) {
-        let machines = self.deps.compute.machines();
-        let machines = machines.values().filter(|m| {
+        let known = self.deps.compute.machines();
+        let machines = known.values().filter(|m| {
             let active = m.disks.iter().map(|d| &d.file);
             let mut all = active.chain(m.images.values().map(|i| &i.file));
             all.any(|f| f.starts_with(folder))
@@ -148,7 +148,12 @@ impl Doctor {
         let state = self.deps.store.state();
         let members = state.sets.values().flat_map(|set| &set.members);
         let away = members.filter(|m| self.home(m.machine).starts_with(folder));
-        let away = away.map(|m| (m.machine, Concerned::new(&m.machine, &m.machine_name)));
+        // By the name that it has now, not by those that it had at each cut.
+        let away = away.map(|m| {
+            let now = known.get(&m.machine).map(|machine| &machine.name);
+            let name = now.unwrap_or(&m.machine_name);
+            (m.machine, Concerned::new(&m.machine, name))
+        });
         let away = away.collect::<BTreeMap<_, _>>().into_values();
         let machines = by_name(machines.chain(away));
         let sets = state.sets.values().filter(|set| {
@@ -187,10 +192,11 @@ impl Doctor {
     }
 }
 
+/// Each once, by the name that it is told by first.
 fn by_name(all: impl Iterator<Item = Concerned>) -> Vec<Concerned> {
-    let mut all: Vec<Concerned> = all.collect();
+    let mut ids = BTreeSet::new();
+    let mut all: Vec<Concerned> = all.filter(|it| ids.insert(it.id.clone())).collect();
     all.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
-    all.dedup();
     all
 }
 
@@ -240,6 +246,19 @@ fn listed(all: &[Concerned], one: &str, several: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_that_was_renamed_is_counted_once_by_its_name_of_now() {
+        let named = |id: &str, name: &str| Concerned {
+            id: id.to_owned(),
+            name: name.to_owned(),
+        };
+        let known = [named("1", "www"), named("2", "db")];
+        let at_cuts = [named("1", "web"), named("3", "mail"), named("2", "db")];
+        let all = by_name(known.into_iter().chain(at_cuts));
+        let expected = [named("2", "db"), named("3", "mail"), named("1", "www")];
+        assert_eq!(all, expected);
+    }
 
     #[test]
     fn the_folder_that_is_away_is_the_highest_one_or_that_where_nothing_is_mounted() {

@@ -36,13 +36,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Authenticator, network};
 use crate::doctor::{Doctor, Finding, Kind};
 use crate::held::{Folder, Identity};
 use crate::id::VmId;
 use crate::inventory::{Ended, Query};
 use crate::store;
-use crate::text::Text;
 
 const VERSION: u32 = 1;
 const SOCKET: &str = "groupshot.sock";
@@ -178,8 +176,8 @@ impl Doctor {
                 }
             }
             Wish::Unlock(wish) => match &self.deps.logons {
-                Some(logons) => match unlock(logons, &wish).await {
-                    Ok(opened) => Answer::Unlocked(opened),
+                Some(logons) => match logons.unlock(wish.user.as_deref(), wish.address).await {
+                    Ok(at) => Answer::Unlocked(at.iter().map(ToString::to_string).collect()),
                     Err(why) => Answer::Error(why.english()),
                 },
                 None => Answer::Unlocked(Vec::new()),
@@ -198,19 +196,6 @@ impl Doctor {
             },
         }
     }
-}
-
-async fn unlock(logons: &Authenticator, wish: &Unlock) -> Result<Vec<String>, Text> {
-    let mut opened = Vec::new();
-    if let Some(user) = &wish.user {
-        opened.extend(logons.unlock(user).await?.iter().map(ToString::to_string));
-    }
-    if let Some(address) = wish.address
-        && logons.unlock_address(address).await?
-    {
-        opened.push(network(address).to_string());
-    }
-    Ok(opened)
 }
 
 /// The socket of a server, open. Removed when it is dropped.

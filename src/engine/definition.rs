@@ -501,9 +501,12 @@ impl Tops {
         self.forget_images(defined);
     }
 
-    fn forget_images(&mut self, defined: &Definition) {
-        self.images
-            .retain(|id, _| defined.disk.iter().any(|d| d.id == *id));
+    /// Forgets the images of disks that the definition has no more, but for those that were captured: a set may keep the
+    /// image.
+    pub(crate) fn forget_images(&mut self, defined: &Definition) {
+        let Self { images, tops, .. } = self;
+        let is_defined = |id: &String| defined.disk.iter().any(|d| d.id == *id);
+        images.retain(|id, _| is_defined(id) || tops.contains_key(id));
     }
 
     /// What is recorded of the image that the definition names.
@@ -642,6 +645,37 @@ mod tests {
         turned.new.save(&file).unwrap();
         assert_eq!((turned.old.backing_formats.len(), asked.get()), (1, 2));
         assert_eq!(load().unwrap().backing_formats.len(), 2);
+    }
+
+    #[test]
+    fn the_image_of_a_disk_that_was_captured_stays_recorded_without_the_disk() {
+        let entry = |id: &str| DiskEntry {
+            id: id.into(),
+            path: format!("/images/{id}").into(),
+            format: Format::Raw,
+        };
+        let defined = Definition::new(
+            ID.parse().unwrap(),
+            "web-1".into(),
+            vec![entry("disk0")],
+            true,
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("image");
+        let open = File::create(&file).unwrap();
+        let image = image::record_of(&file, &open).unwrap();
+        let mut tops = Tops::new(ID.parse().unwrap(), None);
+        for id in ["disk0", "disk1", "disk2"] {
+            tops.images.insert(id.to_owned(), image.clone());
+        }
+        let top = Top {
+            file: "/sets/1/disk1.qcow2".into(),
+            format: Format::Qcow2,
+        };
+        tops.tops.insert("disk1".to_owned(), top);
+        let before = tops.tops.clone();
+        tops.renew_images(&defined, &before, &BTreeMap::new(), dir.path());
+        assert_eq!(tops.images.keys().collect::<Vec<_>>(), ["disk0", "disk1"]);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! `vm set`: what an operator has changed in the definition of a machine. All else in the file stays as it was
 //! written, comments too.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use toml_edit::{DocumentMut, Item, Table};
@@ -151,14 +150,14 @@ fn accept(folder: &Path, text: &str, id: VmId, shown: &[Shown]) -> Result<bool, 
     let told = |e: std::io::Error| untold(&file, e);
     let load = || Tops::load(&file).map_err(told);
     let turned = definition::in_turn(folder, told, load, |tops| {
-        let mut images = BTreeMap::new();
         for disk in &defined.disk {
             let now = shown_of(&defined.name, disk, tops)?;
             require_one(&defined.name, shown, &now)?;
             let old = tops.images.get(&disk.id);
-            images.insert(disk.id.clone(), image::joined(now.image, old));
+            let new = image::joined(now.image, old);
+            tops.images.insert(disk.id.clone(), new);
         }
-        tops.images = images;
+        tops.forget_images(&defined);
         tops.complete = true;
         Ok(())
     })?;

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::identity::{Foreign, Identity, Kind, trusted};
-use super::silence::Call;
+use super::silence::{Call, ask};
 
 /// How a regular file is opened: where another process has a lease on it, nothing waits for that.
 pub(super) const FILE: OFlags = OFlags::NONBLOCK
@@ -118,7 +118,6 @@ impl Folder {
     /// The I/O error: `EXDEV` where the way leads out; [`Foreign::Link`] at a link that is not followed.
     pub fn beneath(&self, below: &Path, way: Way) -> io::Result<Self> {
         let path = self.path.join(below);
-        let _call = Call::begin(&path)?;
         let below = match below.as_os_str().is_empty() {
             true => Path::new("."),
             false => below,
@@ -127,15 +126,19 @@ impl Folder {
         if way == Way::Straight {
             resolve |= ResolveFlags::NO_SYMLINKS;
         }
-        match openat2(self, below, FOLDER, Mode::empty(), resolve) {
-            Ok(descriptor) => Ok(Self {
+        let open = || match openat2(self, below, FOLDER, Mode::empty(), resolve) {
+            Ok(descriptor) => Ok(Some(descriptor)),
+            // An older kernel, or a filter that does not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => Ok(None),
+            Err(Errno::LOOP) if way == Way::Straight => Err(Foreign::Link.into()),
+            Err(e) => Err(e.into()),
+        };
+        match ask(&path, open)? {
+            Some(descriptor) => Ok(Self {
                 descriptor: descriptor.into(),
                 path,
             }),
-            // An older kernel, or a filter that does not know the call.
-            Err(Errno::NOSYS | Errno::PERM) => self.walk(below, path),
-            Err(Errno::LOOP) if way == Way::Straight => Err(Foreign::Link.into()),
-            Err(e) => Err(e.into()),
+            None => self.walk(below, path),
         }
     }
 
@@ -175,9 +178,7 @@ impl Folder {
 
     fn at(from: impl AsFd, name: impl AsRef<Path>, path: &Path, more: OFlags) -> io::Result<Self> {
         let name = name.as_ref();
-        let _call = Call::begin(path)?;
-        let opened = openat(&from, name, FOLDER | more, Mode::empty());
-        match opened {
+        let open = || match openat(&from, name, FOLDER | more, Mode::empty()) {
             Ok(descriptor) => Ok(Self {
                 descriptor: descriptor.into(),
                 path: path.to_owned(),
@@ -189,7 +190,8 @@ impl Folder {
                 Err(Foreign::Link.into())
             }
             Err(e) => Err(e.into()),
-        }
+        };
+        ask(path, open)
     }
 
     /// The same folder by a descriptor of its own.
@@ -227,8 +229,7 @@ impl Folder {
     /// # Errors
     /// The I/O error.
     pub fn identity(&self) -> io::Result<Identity> {
-        let _call = Call::begin(&self.path)?;
-        Identity::of(self)
+        ask(&self.path, || Identity::of(self))
     }
 
     /// Refuses unless nobody but root and this process can exchange what is in it.
@@ -254,8 +255,8 @@ impl Folder {
     /// The I/O error.
     pub fn look(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Identity>> {
         let name = single(name.as_ref())?;
-        let _call = Call::begin(&self.path.join(name))?;
-        match Identity::at(self, Path::new(name), AtFlags::SYMLINK_NOFOLLOW) {
+        let look = || Identity::at(self, Path::new(name), AtFlags::SYMLINK_NOFOLLOW);
+        match ask(&self.path.join(name), look) {
             Ok(it) => Ok(Some(it)),
             Err(e) if Errno::from_io_error(&e) == Some(Errno::NOENT) => Ok(None),
             Err(e) => Err(e),
@@ -267,15 +268,18 @@ impl Folder {
     /// # Errors
     /// The I/O error.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
-        let _call = Call::begin(&self.path)?;
         let mut names = Vec::new();
-        for entry in Dir::read_from(self)? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name.to_vec()));
+        let read = || {
+            for entry in Dir::read_from(self)? {
+                let entry = entry?;
+                let name = entry.file_name().to_bytes();
+                if name != b"." && name != b".." {
+                    names.push(OsString::from_vec(name.to_vec()));
+                }
             }
-        }
+            Ok(())
+        };
+        ask(&self.path, read)?;
         names.sort_unstable();
         Ok(names)
     }
@@ -286,8 +290,8 @@ impl Folder {
     /// The I/O error; [`Foreign::Link`], [`Foreign::NotRegular`].
     pub fn open_file(&self, name: impl AsRef<OsStr>, write: bool) -> io::Result<File> {
         let name = single(name.as_ref())?;
-        let _call = Call::begin(&self.path.join(name))?;
-        regular(self, name, access(write))
+        let file = self.path.join(name);
+        ask(&file, || regular(self, name, access(write)))
     }
 
     /// Opens a regular file for reading and writing, and makes it, empty, if it is not there.
@@ -402,8 +406,7 @@ impl Folder {
 /// # Errors
 /// The I/O error; [`Foreign::Link`], [`Foreign::NotRegular`].
 pub fn open(file: &Path, write: bool) -> io::Result<File> {
-    let _call = Call::begin(file)?;
-    regular(CWD, file, access(write))
+    ask(file, || regular(CWD, file, access(write)))
 }
 
 /// [`open`] by a way on which there is no link at all: whoever may rename in folders cannot lead it to another file
@@ -423,8 +426,7 @@ pub fn open_straight(file: &Path, write: bool) -> io::Result<File> {
 /// As [`open`].
 pub fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let _call = Call::begin(file)?;
-    open(file, false)?.read_to_end(&mut bytes)?;
+    ask(file, || open(file, false)?.read_to_end(&mut bytes))?;
     Ok(bytes)
 }
 
@@ -434,8 +436,7 @@ pub fn read(file: &Path) -> io::Result<Vec<u8>> {
 /// As [`open_any`].
 pub fn read_any(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let _call = Call::begin(file)?;
-    open_any(file)?.read_to_end(&mut bytes)?;
+    ask(file, || open_any(file)?.read_to_end(&mut bytes))?;
     Ok(bytes)
 }
 
@@ -445,8 +446,7 @@ pub fn read_any(file: &Path) -> io::Result<Vec<u8>> {
 /// As [`open_any`]; `InvalidData` if it is not UTF-8.
 pub fn read_text(file: &Path) -> io::Result<String> {
     let mut text = String::new();
-    let _call = Call::begin(file)?;
-    open_any(file)?.read_to_string(&mut text)?;
+    ask(file, || open_any(file)?.read_to_string(&mut text))?;
     Ok(text)
 }
 
@@ -455,8 +455,7 @@ pub fn read_text(file: &Path) -> io::Result<String> {
 /// # Errors
 /// The I/O error; [`Foreign::NotRegular`].
 pub fn open_any(file: &Path) -> io::Result<File> {
-    let _call = Call::begin(file)?;
-    opened(CWD, file, OFlags::empty(), OFlags::RDONLY)
+    ask(file, || opened(CWD, file, OFlags::empty(), OFlags::RDONLY))
 }
 
 fn access(write: bool) -> OFlags {

@@ -47,9 +47,9 @@ pub use own::{
     place, remove_file, remove_folders, replace, replace_as, sync_folder,
 };
 pub use silence::{
-    Silent, ask, bounded, canonicalize, give_up, is_any_silent, is_file, is_folder, is_silence,
-    is_silent, look, metadata, place_of, silent_at, silent_places, symlink_metadata, unanswered,
-    watch,
+    Silent, Unseen, ask, bounded, canonicalize, failing, give_up, is_any_silent, is_file,
+    is_folder, is_silence, is_silent, look, metadata, place_of, silent_at, silent_places,
+    symlink_metadata, unanswered, watch,
 };
 
 pub use standing::{Post, Standing};

@@ -9,6 +9,7 @@
 //!
 //! A place is the mount where it is one of a network or of another process, else the folder.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::io;
@@ -18,6 +19,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
+
+use rustix::io::Errno;
 
 /// How often calls that are under way are looked through.
 const TICK: Duration = Duration::from_secs(1);
@@ -216,7 +219,55 @@ pub fn unanswered(files: impl IntoIterator<Item = PathBuf>, limit: Duration) -> 
 /// What `look` says; [`Silent`] where another look has not come back, and this one was not begun.
 pub fn ask<T>(file: &Path, look: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let _call = Call::begin(file)?;
-    look()
+    look().inspect_err(|error| note(file, error))
+}
+
+/// A look at a file that has failed, and found nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unseen {
+    /// The file.
+    pub file: PathBuf,
+    /// What the system said.
+    pub kind: io::ErrorKind,
+    /// The same in words.
+    pub cause: String,
+}
+
+thread_local! {
+    /// The first such look of the thread.
+    static UNSEEN: RefCell<Option<Unseen>> = const { RefCell::new(None) };
+}
+
+fn note(file: &Path, error: &io::Error) {
+    if is_finding(error) {
+        return;
+    }
+    UNSEEN.with_borrow_mut(|unseen| {
+        unseen.get_or_insert_with(|| Unseen {
+            file: file.to_owned(),
+            kind: error.kind(),
+            cause: error.to_string(),
+        });
+    });
+}
+
+/// Whether the error tells what stands there. Any other (no file descriptor or memory left, an I/O error, an interrupted
+/// call, permissions) may be that of a moment.
+fn is_finding(error: &io::Error) -> bool {
+    match Errno::from_io_error(error) {
+        Some(errno) => matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP),
+        None => !is_silence(error),
+    }
+}
+
+/// Does `work`, and gives with it the first look of this thread at any file that has failed meanwhile without finding out
+/// what stands there: what `work` concludes may be wrong a moment later, though no file has changed.
+pub fn failing<T>(work: impl FnOnce() -> T) -> (T, Option<Unseen>) {
+    let before = UNSEEN.take();
+    let done = work();
+    let unseen = UNSEEN.take();
+    UNSEEN.set(before.or_else(|| unseen.clone()));
+    (done, unseen)
 }
 
 /// What stands there, links followed.
@@ -268,7 +319,9 @@ impl Call {
         while let Some(before) = table.before(file) {
             if before.silent {
                 let place = before.place.clone().unwrap_or_else(|| file.to_owned());
-                return Err(io::Error::new(io::ErrorKind::TimedOut, Silent(place)));
+                let silent = io::Error::new(io::ErrorKind::TimedOut, Silent(place));
+                note(file, &silent);
+                return Err(silent);
             }
             table = CHANGED.wait(table).unwrap_or_else(PoisonError::into_inner);
         }
@@ -321,28 +374,36 @@ pub fn watch() {
 fn watching_ticks() {
     loop {
         thread::sleep(TICK);
-        let mut table = table();
-        table.tick += 1;
-        let now = table.tick;
-        let slow = |call: &&mut Standing| now - call.since >= SLOW_AFTER;
-        let slow = table.calls.values_mut().filter(slow);
-        let stand = |call: &mut Standing| stand(call, now - call.since >= SILENT_AFTER);
-        let silent: Vec<_> = slow.filter_map(stand).collect();
-        drop(table);
-        silent.iter().for_each(Fallen::tell);
+        judge(|table| {
+            table.tick += 1;
+            let now = table.tick;
+            let slow = |call: &&mut Standing| now - call.since >= SLOW_AFTER;
+            let slow = table.calls.values_mut().filter(slow);
+            let stand = |call: &mut Standing| stand(call, now - call.since >= SILENT_AFTER);
+            slow.filter_map(stand).collect()
+        });
         super::standing::tick();
     }
+}
+
+/// Has `stand` say which places have become silent. They are told when the table is free again: nobody may wait there
+/// for the log.
+fn judge(stand: impl FnOnce(&mut Table) -> Vec<Fallen>) {
+    let fallen = stand(&mut table());
+    fallen.iter().for_each(Fallen::tell);
 }
 
 /// Counts a look at this file that is under way as one that does not come back, without waiting for its time; whether
 /// there is one.
 pub fn give_up(file: &Path) -> bool {
-    let mut table = table();
-    let standing = table.calls.values_mut().find(|call| call.file == file);
-    let fallen = standing.map(|call| stand(call, true));
-    drop(table);
-    fallen.iter().flatten().for_each(Fallen::tell);
-    fallen.is_some()
+    let mut found = false;
+    judge(|table| {
+        let standing = table.calls.values_mut().find(|call| call.file == file);
+        let fallen = standing.map(|call| stand(call, true));
+        found = fallen.is_some();
+        fallen.flatten().into_iter().collect()
+    });
+    found
 }
 
 /// Has others wait for a look at this file that is under way, as for one that is slow; whether there is one.
@@ -353,7 +414,7 @@ pub(crate) fn slow_down(file: &Path) -> bool {
     standing.map(|call| stand(call, false)).is_some()
 }
 
-/// A place that has just become silent. It is told when the table is free again: nobody may wait there for the log.
+/// A place that has just become silent.
 #[must_use]
 struct Fallen {
     place: PathBuf,

@@ -32,16 +32,22 @@ pub(super) async fn invoke(
     let identity = &exchange.context.identity;
     let class = &call.target.class;
     if let Err(refused) = roles::check(identity, class, &call.method) {
-        let arguments = Arguments::new(call.method.clone(), call.arguments);
-        let about = about(server, exchange, &call.target.path, &arguments);
-        let mut entry = Entry::new(server, exchange, (&call.target.path, &call.method), about);
         drop(turn);
-        let left = server.left(exchange.headers, exchange.began);
-        let told = async {
-            entry.wait(left).await;
-            entry.end(None, Some(&refused.status), None).await;
-        };
-        let _late = tokio::time::timeout(left, told).await;
+        let method = format!("{}.{}", call.target.path.class, call.method.name);
+        // Whoever may do nothing may ask as often as he likes.
+        if let Some(times) = server.denied.happened((identity.user.clone(), method)) {
+            let arguments = Arguments::new(call.method.clone(), call.arguments);
+            let about = about(server, exchange, &call.target.path, &arguments);
+            let mut entry = Entry::new(server, exchange, (&call.target.path, &call.method), about);
+            entry.times = times;
+            let left = server.left(exchange.headers, exchange.began);
+            entry.is(None, Some(&refused.status), None);
+            let told = async {
+                entry.wait(left).await;
+                entry.written().await;
+            };
+            let _late = tokio::time::timeout(left, told).await;
+        }
         return Err(Failure::Called(refused).fault(&call.target.path));
     }
     let reads = roles::required(class, call.method.name.as_str()) == Some(Role::Reader);
@@ -64,10 +70,12 @@ pub(super) async fn invoke(
         false => {
             let about = about(server, exchange, &work.path, &work.arguments);
             let mut entry = Entry::new(server, exchange, (&work.path, &method), about);
+            entry.outcome.1 = Some("NotBegun".to_owned());
             if !entry.wait(left).await {
                 let text = texts::LATE.with("seconds", limit.as_secs_f32());
                 return Err(table::OPERATION_TIMEDOUT.fault(text));
             }
+            entry.outcome.1 = Some("Interrupted".to_owned());
             let left = server.left(exchange.headers, exchange.began);
             let work = tokio::spawn(work.call_audited(entry));
             match tokio::time::timeout(left, work).await {
@@ -152,7 +160,7 @@ impl Work {
         let outcome = match AssertUnwindSafe(self.call()).catch_unwind().await {
             Ok(outcome) => outcome,
             Err(panic) => {
-                entry.interrupted().await;
+                entry.written().await;
                 resume_unwind(panic)
             }
         };
@@ -166,10 +174,10 @@ impl Work {
             entry.about = std::mem::take(&mut entry.about).and(&made);
         }
         match &outcome {
-            Ok(done) => entry.end(done.return_value.as_u64(), None, job(done)),
-            Err(failure) => entry.end(None, Some(failure.status()), None),
+            Ok(done) => entry.is(done.return_value.as_u64(), None, job(done)),
+            Err(failure) => entry.is(None, Some(failure.status()), None),
         }
-        .await;
+        entry.written().await;
         outcome
     }
 }
@@ -183,6 +191,8 @@ struct Entry {
     object: String,
     about: About,
     outcome: (Option<u64>, Option<String>, Option<String>),
+    /// So many calls like it.
+    times: u64,
 }
 
 impl Entry {
@@ -199,7 +209,8 @@ impl Entry {
             method: format!("{}.{}", path.class, method.name),
             object: audit::shortened(&path.to_string()),
             about,
-            outcome: (None, Some("Interrupted".to_owned()), None),
+            outcome: (None, None, None),
+            times: 1,
         }
     }
 
@@ -211,16 +222,13 @@ impl Entry {
         }
     }
 
-    /// The status is told by its name only: the text of an error may quote what was sent.
-    async fn end(mut self, result: Option<u64>, fault: Option<&Status>, job: Option<String>) {
+    /// How the call has ended. The status is told by its name only: the text of an error may quote what was sent.
+    fn is(&mut self, result: Option<u64>, fault: Option<&Status>, job: Option<String>) {
         self.outcome = (result, fault.map(|f| format!("{f:?}")), job);
-        if let Some(written) = self.write() {
-            written.await;
-        }
     }
 
-    /// The call had no end.
-    async fn interrupted(mut self) {
+    /// Writes it, and waits until that is done.
+    async fn written(mut self) {
         if let Some(written) = self.write() {
             written.await;
         }
@@ -233,7 +241,8 @@ impl Entry {
         // How a call ended that was not refused so early is told by whoever works on it.
         if let Some(fault) = &fault {
             let (method, object) = (self.method.as_str(), self.object.as_str());
-            tracing::warn!(method, object, user, role, fault, "Call refused");
+            let times = self.times;
+            tracing::warn!(method, object, user, role, fault, times, "Call refused");
         }
         let event = Event::Call {
             user,
@@ -243,6 +252,7 @@ impl Entry {
             result,
             fault,
             job,
+            times: self.times,
             about: self.about.brief(),
         };
         Some(place.record(&self.peer, &event))

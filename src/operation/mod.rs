@@ -31,6 +31,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::audit::Audit;
+use crate::auth::seldom::ByKey;
 use crate::clock::SharedClock;
 use crate::framing::Charset;
 use crate::handler::{Answer, Caller, Handler, Identity, Message};
@@ -85,6 +86,8 @@ pub struct Server {
     identities: Identities,
     running: Arc<Running>,
     workers: Workers,
+    /// Calls that a role does not allow, by user and method.
+    denied: ByKey<(Arc<str>, String)>,
     settings: Settings,
     clock: SharedClock,
 }
@@ -99,6 +102,7 @@ impl Server {
             identities: Identities::new(&settings),
             running: Arc::default(),
             workers: Workers::new(),
+            denied: ByKey::default(),
             settings,
             clock,
         })
@@ -225,7 +229,9 @@ impl Server {
         max: usize,
     ) -> Answer {
         let attempt = match rejected.fault.status {
-            Some(_) if client != Client::Omi => self.in_its_place(reading, Reading::attempt).await,
+            Some(_) if client != Client::Omi && reading.caller.identity.is_some() => {
+                self.in_its_place(reading, Reading::attempt).await
+            }
             _ => Ok(None),
         };
         let attempt = attempt.unwrap_or_default();
@@ -268,6 +274,7 @@ impl Reading {
             content_type: self.message.content_type.as_deref(),
             user_agent: &self.caller.user_agent,
             host: &self.caller.host,
+            anonymous: self.caller.identity.is_none(),
             body: &self.message.body,
         }
     }

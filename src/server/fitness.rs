@@ -233,13 +233,22 @@ fn audit_file(config: &Config) -> Result<(), StartError> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    match path.metadata() {
-        Ok(there) if there.is_dir() => Err(wrong(&"it is a folder, not a file")),
+    let (named, folder) = (path.clone(), folder.to_owned());
+    let looked = held::bounded(move || match held::metadata(&named) {
+        Ok(there) if there.is_dir() => Err("it is a folder, not a file".to_owned()),
         // As the server opens it: no pipe, no link or second name that somebody else may have put there.
-        Ok(_) => held::append(path, 0o640).map(drop).map_err(|e| wrong(&e)),
-        Err(_) if !folder.is_dir() => Err(wrong(&"it has no folder to be in")),
-        Err(_) => permits(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|e| wrong(&e)),
-    }
+        Ok(_) => {
+            let opened = held::ask(&named, || held::append(&named, 0o640));
+            opened.map(drop).map_err(|e| e.to_string())
+        }
+        Err(_) if !held::is_folder(&folder) => Err("it has no folder to be in".to_owned()),
+        Err(_) => {
+            let access = Access::WRITE_OK | Access::EXEC_OK;
+            let may = held::ask(&folder, || permits(&folder, access));
+            may.map_err(|e| e.to_string())
+        }
+    });
+    looked.map_err(|e| wrong(&e))?.map_err(|why| wrong(&why))
 }
 
 /// Whether the users can be read.

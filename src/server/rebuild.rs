@@ -23,7 +23,7 @@ use crate::failpoint;
 use crate::held;
 use crate::id::{CollectionId, SetId, SnapshotId, VmId};
 use crate::inventory::{Collection, Damage, Ended, Ending, Position, Snapshot, SnapshotSet, What};
-use crate::snapshot::destroy::forgotten;
+use crate::snapshot::destroy::removal;
 use crate::snapshot::{Away, Differing, compare, is_changed, is_gone, move_to_orphans};
 use crate::store::lock::LockError;
 use crate::store::record::{self, SETS, SetRecord};
@@ -231,7 +231,7 @@ fn gone(state: &State, sets: &BTreeSet<SetId>) -> Vec<Change> {
     let parents: BTreeMap<_, _> = members.map(|m| (m.id, m.parent)).collect();
     match parents.is_empty() {
         true => Vec::new(),
-        false => forgotten(state, &parents),
+        false => removal(state, &parents),
     }
 }
 

@@ -176,6 +176,7 @@ impl Server {
             clock: clock.clone(),
             host: host.clone(),
             inline_wait: config.snapshot.inline_wait,
+            kept: Arc::default(),
         })
         .map_err(StartError::failed)?;
         let settings = settings(config, &host, &audit);

@@ -258,33 +258,8 @@ impl Coordinator {
     /// # Errors
     /// [`Refused`]: the machine is held, the mode cannot be set, or the store cannot be written.
     pub async fn close_to_writers(&self, file: &Path, machine: VmId) -> Result<(), Refused> {
-        let core = &self.core;
-        let held = [(Resource::Machine(machine), Mode::Exclusive)];
-        let doing = texts::SEALING.with("file", file.display());
-        let lease = core.members.lease(JobId::random(), doing, &held);
-        let lease = lease.map_err(|busy| Refused::InvalidState(core.busy(&busy)))?;
-        let (shared, looked) = (Arc::clone(core), file.to_owned());
-        let inodes = accept::answered(move || inodes_of(&shared, &looked, machine)).await;
-        let inodes = inodes.unwrap_or_else(|e| Err(e.refused(core)))?;
-        let closed = file.to_owned();
-        let set = accept::answered(move || {
-            // Where the file does not answer, the machine stays held until it does.
-            (close(&closed, &inodes), damage::place(&closed), lease)
-        });
-        let (set, place, lease) = set.await.map_err(|e| e.refused(core))?;
-        if let Ok((before, after)) = set {
-            let sealed = core.deps.store.transact(Box::new(move |state| {
-                damage::of_each_disk(state, |disk| renew(disk, &place, before, after))
-            }));
-            sealed.await.map_err(|e| core.store_failed(&e))?;
-        }
-        drop(lease);
-        let again = damage::notice(core, None, |_| true).await;
-        again.map_err(|e| core.store_failed(&e))?;
-        set.map(|_| ()).map_err(|e| {
-            let text = texts::UNSEALED.with("file", file.display());
-            Refused::Failed(text.with("cause", e))
-        })
+        let (core, file) = (Arc::clone(&self.core), file.to_owned());
+        self.accepting(close_to_writers(core, file, machine)).await
     }
 
     /// The operation that works on the machine now: what it does with files is no trouble of theirs.
@@ -326,6 +301,35 @@ impl Coordinator {
         let job = self.core.deps.jobs.get(job);
         job.map(|job| job.status.english())
     }
+}
+
+async fn close_to_writers(core: Arc<Core>, file: PathBuf, machine: VmId) -> Result<(), Refused> {
+    let held = [(Resource::Machine(machine), Mode::Exclusive)];
+    let doing = texts::SEALING.with("file", file.display());
+    let lease = core.members.lease(JobId::random(), doing, &held);
+    let lease = lease.map_err(|busy| Refused::InvalidState(core.busy(&busy)))?;
+    let (shared, looked) = (Arc::clone(&core), file.clone());
+    let inodes = accept::answered(move || inodes_of(&shared, &looked, machine)).await;
+    let inodes = inodes.unwrap_or_else(|e| Err(e.refused(&core)))?;
+    let closed = file.clone();
+    let set = accept::answered(move || {
+        // Where the file does not answer, the machine stays held until it does.
+        (close(&closed, &inodes), damage::place(&closed), lease)
+    });
+    let (set, place, lease) = set.await.map_err(|e| e.refused(&core))?;
+    if let Ok((before, after)) = set {
+        let sealed = core.deps.store.transact(Box::new(move |state| {
+            damage::of_each_disk(state, |disk| renew(disk, &place, before, after))
+        }));
+        sealed.await.map_err(|e| core.store_failed(&e))?;
+    }
+    drop(lease);
+    let again = damage::notice(&core, None, |_| true).await;
+    again.map_err(|e| core.store_failed(&e))?.written().await;
+    set.map(|_| ()).map_err(|e| {
+        let text = texts::UNSEALED.with("file", file.display());
+        Refused::Failed(text.with("cause", e))
+    })
 }
 
 /// Sets the mode of a frozen file of ours to 0444, if it is one of those that were sealed there: what it looked like
@@ -496,7 +500,7 @@ fn at(file: &Path, error: &io::Error) -> io::Error {
 
 fn journals_in(folder: &Path) -> io::Result<Vec<Told>> {
     let mut found = Vec::new();
-    let entries = match fs::read_dir(folder) {
+    let entries = match held::ask(folder, || fs::read_dir(folder)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
         entries => entries.map_err(|e| at(folder, &e))?,
     };

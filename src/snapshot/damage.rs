@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Event, Written};
@@ -276,7 +277,8 @@ enum What {
 }
 
 /// Looks at the files of the sets that are `wanted`; marks those that were changed, durably, and tells of each
-/// in the log and the audit log. What an operation other than `own` holds is passed over.
+/// in the log and the audit log. What an operation other than `own` holds is passed over. The lines of the audit log
+/// are not waited for, for whoever looks may hold machines; who holds none can wait for what this gives.
 ///
 /// # Errors
 /// The marks could not be made durable.
@@ -284,7 +286,7 @@ pub(crate) async fn notice(
     core: &Arc<Core>,
     own: Option<JobId>,
     wanted: impl Fn(&SnapshotSet) -> bool + Send + Sync + 'static,
-) -> Result<(), StoreError> {
+) -> Result<Told, StoreError> {
     let wanted = Arc::new(wanted);
     let deadline = tokio::time::Instant::now() + CLOSING;
     let mut released = core.members.released();
@@ -308,7 +310,7 @@ pub(crate) async fn notice(
             }
         };
         if found.is_empty() {
-            return Ok(());
+            return Ok(Told(None));
         }
         // Of one that has ended for clients and only closes its journal nothing more is changed.
         let closing = found.iter().any(|f| {
@@ -325,19 +327,37 @@ pub(crate) async fn notice(
         Ok::<_, Infallible>(mark(state, found, &members, own, now))
     });
     let Ok(alerts) = marked.await?;
-    for disk in alerts {
+    for disk in &alerts {
         tracing::warn!(set = %disk.set, "{}", disk.text().english());
-        core.deps
-            .audit
-            .note(&Event::SetDamaged {
-                set: disk.set.to_string(),
-                machine: disk.machine_name.clone(),
-                disk: disk.disk.clone(),
-                files: disk.files.clone(),
-            })
-            .await;
     }
-    Ok(())
+    let audit = core.deps.audit.clone();
+    // No task that a stop waits for: it waits for the lines themselves.
+    let lines = tokio::spawn(async move {
+        for disk in alerts {
+            let mut place = audit.place();
+            place.wait().await;
+            let written = place.note(&Event::SetDamaged {
+                set: disk.set.to_string(),
+                machine: disk.machine_name,
+                disk: disk.disk,
+                files: disk.files,
+            });
+            written.await;
+        }
+    });
+    Ok(Told(Some(lines)))
+}
+
+/// The lines of the audit log about what a look has found, on their way.
+pub(crate) struct Told(Option<JoinHandle<()>>);
+
+impl Told {
+    /// Waits until they are written.
+    pub(crate) async fn written(self) {
+        if let Some(lines) = self.0 {
+            let _panicked = lines.await;
+        }
+    }
 }
 
 fn compare(
@@ -530,6 +550,11 @@ impl Coordinator {
     /// # Errors
     /// [`StoreError`].
     pub async fn look_at_files(&self) -> Result<(), StoreError> {
+        self.look_once().await?.written().await;
+        Ok(())
+    }
+
+    async fn look_once(&self) -> Result<Told, StoreError> {
         let noticed = notice(&self.core, None, |_| true).await;
         self.core.spaces.keep(&self.core.deps.store.state());
         noticed.inspect_err(|e| {
@@ -578,7 +603,7 @@ impl Coordinator {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            if let Err(error) = self.look_at_files().await {
+            if let Err(error) = self.look_once().await {
                 tracing::warn!(%error, "A look at the files of snapshot sets could not be recorded");
             }
         }
@@ -598,66 +623,70 @@ impl Coordinator {
     /// [`Refused`]: it is gone or held, a file of it cannot be read, the store cannot be written, or the audit log takes
     /// no line.
     pub async fn accept_damage(&self, wanted: &DamagedDisk) -> Result<(String, Written), Refused> {
-        let core = &self.core;
-        let line = core.deps.audit.reserve().await;
-        let line = line.map_err(Refused::InvalidState)?;
-        let held = [
-            (Resource::Set(wanted.set), Mode::Exclusive),
-            (Resource::Machine(wanted.machine), Mode::Exclusive),
-        ];
-        let doing = texts::ACCEPTING.with("set", wanted.set);
-        let lease = core.members.lease(JobId::random(), doing, &held);
-        let _lease = lease.map_err(|busy| Refused::InvalidState(core.busy(&busy)))?;
-        let gone = || Refused::InvalidState(texts::NO_SET.with("set", wanted.set));
-        let state = core.deps.store.state();
-        let (_, snapshot) = state.snapshot(wanted.snapshot).ok_or_else(gone)?;
-        let disk = snapshot.disks.iter().find(|d| d.id == wanted.disk);
-        let disk = disk.cloned().ok_or_else(gone)?;
-        let at = At::new(&wanted.machine_name, &wanted.disk);
-        let machine = core.deps.compute.machine(wanted.machine);
-        let (none, files) = (BTreeSet::new(), wanted.files.clone());
-        let sealed = accept::answered(move || {
-            let sealed = seal(&at, machine.as_deref(), (&disk, None), &none)?;
-            // What was told to whoever accepts is what was sealed; a header may name another file now.
-            let is_known = |new: &Sealed| {
-                let mut old = disk.sealed.iter();
-                old.any(|old| old.file == new.file) || files.contains(&new.file)
-            };
-            if let Some(new) = sealed.iter().find(|new| !is_known(new)) {
-                let text = texts::ACCEPT_UNTOLD.with("file", shown(&new.file));
-                return Err(EngineError {
-                    kind: EngineErrorKind::Unsupported,
-                    text: text.with("disk", &disk.id),
-                });
-            }
-            let files: Vec<_> = files.iter().map(|f| shown(f)).collect();
-            Ok((sealed, files.join(", ")))
-        });
-        let sealed = sealed.await.map_err(|e| e.refused(core))?;
-        let (sealed, files) = sealed.map_err(refused)?;
-        let (set, snapshot, id) = (wanted.set, wanted.snapshot, wanted.disk.clone());
-        let accepted = core.deps.store.transact(Box::new(move |state| {
-            let Some(old) = state.sets.get(&set) else {
-                return Vec::new();
-            };
-            let mut new = SnapshotSet::clone(old);
-            let member = new.members.iter_mut().find(|m| m.id == snapshot);
-            let disk = member.and_then(|m| m.disks.iter_mut().find(|d| d.id == id));
-            if let Some(disk) = disk {
-                disk.damage = None;
-                disk.sealed = sealed;
-            }
-            vec![Change::PutSet(new)]
-        }));
-        accepted.await.map_err(|e| core.store_failed(&e))?;
-        tracing::warn!(set = %wanted.set, machine = wanted.machine_name, disk = wanted.disk, files, "A damaged disk is accepted as it is");
-        let written = line.note(&Event::DamageAccepted {
-            set: wanted.set.to_string(),
-            machine: wanted.machine_name.clone(),
-            disk: wanted.disk.clone(),
-        });
-        Ok((files, written))
+        let (core, wanted) = (Arc::clone(&self.core), wanted.clone());
+        self.accepting(accept_damage(core, wanted)).await
     }
+}
+
+async fn accept_damage(core: Arc<Core>, wanted: DamagedDisk) -> Result<(String, Written), Refused> {
+    let line = core.deps.audit.reserve().await;
+    let line = line.map_err(Refused::InvalidState)?;
+    let held = [
+        (Resource::Set(wanted.set), Mode::Exclusive),
+        (Resource::Machine(wanted.machine), Mode::Exclusive),
+    ];
+    let doing = texts::ACCEPTING.with("set", wanted.set);
+    let lease = core.members.lease(JobId::random(), doing, &held);
+    let _lease = lease.map_err(|busy| Refused::InvalidState(core.busy(&busy)))?;
+    let gone = || Refused::InvalidState(texts::NO_SET.with("set", wanted.set));
+    let state = core.deps.store.state();
+    let (_, snapshot) = state.snapshot(wanted.snapshot).ok_or_else(gone)?;
+    let disk = snapshot.disks.iter().find(|d| d.id == wanted.disk);
+    let disk = disk.cloned().ok_or_else(gone)?;
+    let at = At::new(&wanted.machine_name, &wanted.disk);
+    let machine = core.deps.compute.machine(wanted.machine);
+    let (none, files) = (BTreeSet::new(), wanted.files.clone());
+    let sealed = accept::answered(move || {
+        let sealed = seal(&at, machine.as_deref(), (&disk, None), &none)?;
+        // What was told to whoever accepts is what was sealed; a header may name another file now.
+        let is_known = |new: &Sealed| {
+            let mut old = disk.sealed.iter();
+            old.any(|old| old.file == new.file) || files.contains(&new.file)
+        };
+        if let Some(new) = sealed.iter().find(|new| !is_known(new)) {
+            let text = texts::ACCEPT_UNTOLD.with("file", shown(&new.file));
+            return Err(EngineError {
+                kind: EngineErrorKind::Unsupported,
+                text: text.with("disk", &disk.id),
+            });
+        }
+        let files: Vec<_> = files.iter().map(|f| shown(f)).collect();
+        Ok((sealed, files.join(", ")))
+    });
+    let sealed = sealed.await.map_err(|e| e.refused(&core))?;
+    let (sealed, files) = sealed.map_err(refused)?;
+    let (set, snapshot, id) = (wanted.set, wanted.snapshot, wanted.disk.clone());
+    let accepted = core.deps.store.transact(Box::new(move |state| {
+        let Some(old) = state.sets.get(&set) else {
+            return Vec::new();
+        };
+        let mut new = SnapshotSet::clone(old);
+        let member = new.members.iter_mut().find(|m| m.id == snapshot);
+        let disk = member.and_then(|m| m.disks.iter_mut().find(|d| d.id == id));
+        if let Some(disk) = disk {
+            disk.damage = None;
+            disk.sealed = sealed;
+        }
+        vec![Change::PutSet(new)]
+    }));
+    accepted.await.map_err(|e| core.store_failed(&e))?;
+    tracing::warn!(set = %wanted.set, machine = wanted.machine_name, disk = wanted.disk, files, "A damaged disk is accepted as it is");
+    let written = line.note(&Event::DamageAccepted {
+        set: wanted.set.to_string(),
+        machine: wanted.machine_name.clone(),
+        disk: wanted.disk.clone(),
+    });
+    Ok((files, written))
 }
 
 #[cfg(test)]

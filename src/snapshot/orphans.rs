@@ -22,7 +22,7 @@ use crate::inventory::{Format, Sealed};
 use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::forgotten;
-use crate::snapshot::known;
+use crate::snapshot::known::Known;
 use crate::store::record::{self, SETS};
 
 /// The files in `sets/` and beside the images that no machine, no set and no journal names, and that lie under no
@@ -30,12 +30,12 @@ use crate::store::record::{self, SETS};
 pub(crate) fn find(core: &Arc<Core>, named: BTreeSet<PathBuf>) -> Vec<PathBuf> {
     let shared = Arc::clone(core);
     let looked = held::look(move || {
-        let known = Known::with(&shared, named.clone());
+        let needed = Needed::with(&shared, named.clone());
         let mut orphans = Vec::new();
-        for folder in folders(&shared, &known.files) {
-            walk(&folder, DEPTH, false, &known.files, &mut orphans);
+        for folder in folders(&shared, &needed.files) {
+            walk(&folder, DEPTH, false, &needed.files, &mut orphans);
         }
-        known.leave(&mut orphans);
+        needed.leave(&mut orphans);
         leave_forgotten(&shared, &mut orphans);
         orphans
     });
@@ -55,7 +55,7 @@ pub(crate) fn needs(core: &Core, files: impl IntoIterator<Item = PathBuf>) -> bo
     let mut free: Vec<_> = files.into_iter().filter(is_there).collect();
     let there = free.len();
     if there > 0 {
-        Known::with(core, BTreeSet::new()).leave(&mut free);
+        Needed::with(core, BTreeSet::new()).leave(&mut free);
     }
     free.len() < there
 }
@@ -68,15 +68,15 @@ fn real(file: &Path) -> Option<PathBuf> {
 
 /// The same while operations may be at work, whose files `named` tells when asked. Nothing is removed.
 pub(crate) fn look(core: &Core, named: impl FnOnce() -> BTreeSet<PathBuf>) -> Vec<PathBuf> {
-    let before = Known::with(core, BTreeSet::new()).files;
+    let before = Needed::with(core, BTreeSet::new()).files;
     let mut orphans = Vec::new();
     for folder in folders(core, &before) {
         walk(&folder, DEPTH, false, &before, &mut orphans);
     }
     // Whatever made a file since had its journal before, and has it still or has ended.
-    let known = Known::with(core, named());
+    let needed = Needed::with(core, named());
     orphans.retain(|file| held::symlink_metadata(file).is_ok());
-    known.leave(&mut orphans);
+    needed.leave(&mut orphans);
     leave_forgotten(core, &mut orphans);
     orphans
 }
@@ -119,7 +119,7 @@ pub(crate) fn missing(core: &Core) -> BTreeSet<PathBuf> {
     for machine in machines.values().filter(|m| m.definition.is_file()) {
         named.extend(machine.disks.iter().map(|disk| disk.file.clone()));
     }
-    for member in known::Known::of(core).members() {
+    for member in Known::of(core).members() {
         let disks: Vec<_> = member.disks.iter().filter(|d| graph::is_file(d)).collect();
         let definition = (!disks.is_empty()).then(|| member.definition.clone());
         let files = disks.iter().map(|disk| disk.file.clone());
@@ -140,14 +140,14 @@ pub(crate) fn moved_from(data_dir: &Path, missing: &Path) -> Option<PathBuf> {
 }
 
 /// What machines and sets name, with what lies under that.
-struct Known {
+struct Needed {
     files: BTreeSet<PathBuf>,
     /// Machines with a file of which it can neither be seen nor is recorded what it lies on: any other of theirs.
     unsure: BTreeSet<VmId>,
 }
 
 /// A file that is named, and by whom.
-struct Named {
+struct Reference {
     machine: VmId,
     disk: String,
     format: Format,
@@ -156,7 +156,7 @@ struct Named {
     sealed: Vec<Sealed>,
 }
 
-impl Named {
+impl Reference {
     const fn active(
         machine: VmId,
         disk: String,
@@ -173,28 +173,28 @@ impl Named {
     }
 }
 
-impl Known {
+impl Needed {
     /// As it is now, and these.
     fn with(core: &Core, mut files: BTreeSet<PathBuf>) -> Self {
         let compute = &core.deps.compute;
         let machines = compute.machines();
-        let mut known = BTreeMap::<PathBuf, Named>::new();
-        let mut add = |file: PathBuf, new: Named| match known.entry(file) {
+        let mut named = BTreeMap::<PathBuf, Reference>::new();
+        let mut add = |file: PathBuf, new: Reference| match named.entry(file) {
             Entry::Vacant(free) => drop(free.insert(new)),
             Entry::Occupied(mut old) if new.below.is_some() => drop(old.insert(new)),
             Entry::Occupied(_) => {}
         };
         for (machine, disk, top) in definition::recorded_tops(&core.deps.data_dir) {
-            add(top.file, Named::active(machine, disk, top.format, None));
+            add(top.file, Reference::active(machine, disk, top.format, None));
         }
         for machine in machines.values() {
             for disk in &machine.disks {
                 let below = compute.below(machine.id, &disk.id);
-                let named = Named::active(machine.id, disk.id.clone(), disk.format, below);
-                add(disk.file.clone(), named);
+                let new = Reference::active(machine.id, disk.id.clone(), disk.format, below);
+                add(disk.file.clone(), new);
             }
         }
-        let sets = known::Known::of(core);
+        let sets = Known::of(core);
         for set in sets.sets() {
             let record = record::path(&core.deps.data_dir, set.id);
             files.extend([record.with_extension("json.new"), record]);
@@ -203,9 +203,9 @@ impl Known {
                 for disk in &member.disks {
                     let below = disk.known_below();
                     let id = disk.id.clone();
-                    let named = Named::active(member.machine, id, disk.format, below);
+                    let new = Reference::active(member.machine, id, disk.format, below);
                     let sealed = disk.sealed.clone();
-                    add(disk.file.clone(), Named { sealed, ..named });
+                    add(disk.file.clone(), Reference { sealed, ..new });
                 }
             }
         }
@@ -214,33 +214,33 @@ impl Known {
         let left = left.values().filter(|l| damage::is_left(l));
         files.extend(left.map(|l| l.file.clone()));
         let mut unsure = BTreeSet::new();
-        for (file, named) in known {
+        for (file, reference) in named {
             let whose = Whose {
-                machine: machines.get(&named.machine).map(Arc::as_ref),
-                disk: &named.disk,
-                sealed: &named.sealed,
+                machine: machines.get(&reference.machine).map(Arc::as_ref),
+                disk: &reference.disk,
+                sealed: &reference.sealed,
             };
             // A layer that no snapshot names any more lies under one that is named.
-            let at = At::new("of any kind", &named.disk);
-            let chain = graph::chain_of(&at, whose, &file, named.format);
+            let at = At::new("of any kind", &reference.disk);
+            let chain = graph::chain_of(&at, whose, &file, reference.format);
             // What lies under the active file of a machine that cannot be read is told by names of ours alone.
             let is_told = |file: &PathBuf| {
                 whose.machine.is_some()
-                    || !named.sealed.is_empty()
-                    || graph::is_made_for(&core.sets(), named.machine, file)
+                    || !reference.sealed.is_empty()
+                    || graph::is_made_for(&core.sets(), reference.machine, file)
             };
             let is_whole = chain.is_whole();
             let layers = chain.layers.into_iter().map(|layer| layer.file);
             files.extend(layers.take_while(is_told));
             if !is_whole {
                 let unreadable = chain.unreadable.filter(is_told);
-                if named.below.is_none() {
+                if reference.below.is_none() {
                     let below = unreadable
                         .as_deref()
-                        .map_or(Some(named.machine), machine_of);
+                        .map_or(Some(reference.machine), machine_of);
                     unsure.extend(below);
                 }
-                files.extend(named.below.into_iter().flatten().chain(unreadable));
+                files.extend(reference.below.into_iter().flatten().chain(unreadable));
             }
             files.insert(file);
         }
@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(orphans, std::slice::from_ref(&lost));
         let mut told = vec![cloned, deep, known, clone, lost.clone()];
         let unsure = BTreeSet::new();
-        Known { files, unsure }.leave(&mut told);
+        Needed { files, unsure }.leave(&mut told);
         assert_eq!(told, std::slice::from_ref(&lost));
     }
 }

@@ -197,7 +197,7 @@ impl Story {
     /// Removes the journal of what was never begun. Blocks.
     fn drop(self) -> Result<(), RecoveryError> {
         let file = self.told.path.display();
-        tracing::warn!(%file, "A request that nobody was told to be accepted is dropped: nothing of it was done");
+        tracing::warn!(%file, "A journal of which there is nothing to be done is removed: nobody was told that its request was accepted, or it is long over");
         let removed = self.journal.remove();
         removed.map_err(|e| RecoveryError::Broken(e.to_string()))
     }
@@ -205,7 +205,7 @@ impl Story {
 
 impl Told {
     /// Refuses to undo what is seen to be committed, and to do again what nothing shows to be open. Gives
-    /// what is not to be done at all: what was never begun and has no job, or one that has failed, was accepted by nobody.
+    /// what is not to be done at all: what has no job, or one that has failed, and was never begun was accepted by nobody.
     fn require_open(&self, core: &Core) -> Result<Option<InFlight>, RecoveryError> {
         match &self.intent {
             Intent::Create(it) => self.require(core, Create::new(it.clone())),
@@ -222,7 +222,10 @@ impl Told {
     ) -> Result<Option<InFlight>, RecoveryError> {
         let is_over = matches!(self.past, Past::Unknown | Past::Over);
         if K::TAKE.is_empty() && self.records.is_empty() && is_over {
-            return Ok(Some(InFlight::of(&kind)));
+            let begun = kind.shows_commit(core);
+            let begun = begun.map_err(|e| RecoveryError::Io(core.sets(), e))?;
+            let goes_on = begun && kind.fits(core, true);
+            return Ok((!goes_on).then(|| InFlight::of(&kind)));
         }
         let committed = K::TAKE.is_empty() || self.records.iter().any(Record::commits);
         if !committed {
@@ -240,9 +243,15 @@ impl Told {
             Past::Over => !committed, // its undo may wait since
             Past::Known | Past::Published => true,
         };
-        match is_sure || kind.fits(core, committed) {
-            true => Ok(None),
-            false => Err(RecoveryError::Older(self.path.clone())),
+        let (fits, unseen) = held::failing(|| is_sure || kind.fits(core, committed));
+        match unseen {
+            _ if fits => Ok(None),
+            // What cannot be seen now says nothing of the journal.
+            Some(unseen) => {
+                let cause = io::Error::new(unseen.kind, unseen.cause);
+                Err(RecoveryError::Io(unseen.file, cause))
+            }
+            None => Err(RecoveryError::Older(self.path.clone())),
         }
     }
 }

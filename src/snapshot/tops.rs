@@ -73,6 +73,8 @@ impl Coordinator {
         let lease = lease.map_err(|busy| self.core.busy(&busy).english())?;
         let core = Arc::clone(&self.core);
         let written = tokio::task::spawn_blocking(move || {
+            // Held until it is written, whoever waits for it.
+            let _lease = lease;
             let lost = Lost::of(&core, machine)?;
             let tops = lost.tops()?;
             let written = core
@@ -87,9 +89,7 @@ impl Coordinator {
             })?;
             Ok(tops)
         });
-        let written = written.await.map_err(|e| e.to_string())?;
-        drop(lease);
-        written
+        written.await.map_err(|e| e.to_string())?
     }
 }
 
@@ -313,11 +313,9 @@ impl<'a> Judged<'a> {
         let mut found = Vec::new();
         let named = BTreeSet::from([top.to_owned()]);
         let own = self.machine.id.to_string();
-        for set in fs::read_dir(self.data_dir.join(SETS))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        let sets = self.data_dir.join(SETS);
+        let sets = held::ask(&sets, || fs::read_dir(&sets));
+        for set in sets.into_iter().flatten().flatten() {
             orphans::walk(&set.path().join(&own), DEPTH, false, &named, &mut found);
         }
         for folder in orphans::beside(&entry.path) {
@@ -335,7 +333,8 @@ impl<'a> Judged<'a> {
     /// The machine whose definition names the file.
     fn imported_with(&self, file: &Path) -> Option<String> {
         let machines = self.data_dir.join(definition::MACHINES);
-        let ids = fs::read_dir(&machines).into_iter().flatten().flatten();
+        let ids = held::ask(&machines, || fs::read_dir(&machines));
+        let ids = ids.into_iter().flatten().flatten();
         let ids = ids.filter_map(|it| it.file_name().to_str()?.parse::<VmId>().ok());
         let mut others = ids.filter(|id| *id != self.machine.id).filter_map(|id| {
             let other = machines.join(id.to_string()).join(DEFINITION);

@@ -10,10 +10,13 @@ use tracing::Metadata;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use queue::Queue;
+use queue::{Queue, Rank};
 
 /// The target of lines of the audit log.
-const AUDIT: &str = "audit";
+pub const AUDIT: &str = "audit";
+
+/// The name of events of that target whose line is not lost: whoever logs one holds a [`Room`].
+pub const KEPT: &str = "kept";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
@@ -64,8 +67,11 @@ struct Lines(Queue);
 /// A line to come.
 struct Line {
     queue: Queue,
-    is_audit: bool,
+    rank: Rank,
 }
+
+/// Room in the log for one line of the audit log, until it is dropped.
+pub struct Room(#[expect(dead_code, reason = "it is held")] Option<queue::Room>);
 
 impl<'a> MakeWriter<'a> for Lines {
     type Writer = Line;
@@ -74,13 +80,18 @@ impl<'a> MakeWriter<'a> for Lines {
         let queue = self.0.clone();
         Line {
             queue,
-            is_audit: false,
+            rank: Rank::Ordinary,
         }
     }
 
     fn make_writer_for(&'a self, of: &Metadata<'_>) -> Line {
+        let rank = match (of.target() == AUDIT, of.name() == KEPT) {
+            (true, true) => Rank::Kept,
+            (true, false) => Rank::Audit,
+            (false, _) => Rank::Ordinary,
+        };
         Line {
-            is_audit: of.target() == AUDIT,
+            rank,
             ..self.make_writer()
         }
     }
@@ -88,7 +99,7 @@ impl<'a> MakeWriter<'a> for Lines {
 
 impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.queue.push(bytes, self.is_audit);
+        self.queue.push(bytes, self.rank);
         Ok(bytes.len())
     }
 
@@ -98,12 +109,13 @@ impl Write for Line {
 }
 
 /// Starts logging for the process. `level` is a filter in the syntax of `tracing_subscriber::EnvFilter`
-/// (`info`, `groupshot=debug,warn`, …). A second call changes nothing.
+/// (`info`, `groupshot=debug,warn`, …); lines of the audit log are told whatever it says. A second call changes nothing.
 ///
 /// # Errors
 /// The filter's own message, if `level` cannot be read; the system's, if it has no thread to give.
 pub fn start(level: &str, format: Format) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level).map_err(|e| format!("log level `{level}`: {e}"))?;
+    let filter = EnvFilter::try_new(format!("{level},{AUDIT}=info"));
+    let filter = filter.map_err(|e| format!("log level `{level}`: {e}"))?;
     let mut is_new = false;
     let queue = LOG.get_or_init(|| {
         is_new = true;
@@ -164,11 +176,12 @@ pub(crate) fn heard() -> (Told, tracing::subscriber::DefaultGuard) {
     (told, tracing::subscriber::set_default(subscriber))
 }
 
-/// Comes back when a line of the audit log is not lost, even if nobody reads the log.
-pub async fn room() {
-    if let Some(queue) = LOG.get() {
-        queue.room().await;
-    }
+/// Comes back with room for a line of the audit log, which is not lost then even if nobody reads the log.
+pub async fn room() -> Room {
+    Room(match LOG.get() {
+        Some(queue) => Some(queue.room().await),
+        None => None,
+    })
 }
 
 /// Waits until the log is written, not longer than `limit`: before the process ends.

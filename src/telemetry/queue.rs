@@ -1,8 +1,9 @@
 //! The lines that wait to be written, and the one thread that writes them.
 //!
 //! Whoever logs leaves a line and goes on, so a reader of standard error that stands still keeps nobody. What it does
-//! not take in time is lost, with a count; lines of the audit log have more room, and what changes something waits
-//! for [room](Queue::room) before it begins.
+//! not take in time is lost, with a count. Lines of the audit log have more room, and what changes something takes a
+//! [`Room`] before it begins: a line that has one is never lost. Rooms are apart from those of other lines, so nothing
+//! waits because ordinary lines are not read.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -12,9 +13,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// So many lines wait at most.
+/// So many lines wait at most; so many rooms there are beside them.
 const LINES: usize = 4096;
-/// So many octets wait at most.
+/// So many octets wait at most. While so many wait of lines that had a room, no other is given.
 const OCTETS: usize = 4 << 20;
 /// Lines of the audit log find room among so many times as much.
 const AUDIT_FACTOR: usize = 2;
@@ -28,14 +29,36 @@ struct Shared {
     waiting: Mutex<Waiting>,
     /// A line came, or was written.
     changed: Condvar,
-    /// There is room again.
-    room: Notify,
+    /// There may be a room again.
+    freed: Notify,
+}
+
+/// How a line stands to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rank {
+    Ordinary,
+    /// Of the audit log.
+    Audit,
+    /// Of the audit log, by who holds a [`Room`]: it is never lost.
+    Kept,
+}
+
+/// Room for one line of [`Rank::Kept`].
+pub(super) struct Room(Queue);
+
+struct Line {
+    text: Vec<u8>,
+    rank: Rank,
 }
 
 #[derive(Default)]
 struct Waiting {
-    lines: VecDeque<Vec<u8>>,
+    lines: VecDeque<Line>,
     octets: usize,
+    /// The rooms that are held, and those of lines that wait.
+    rooms: usize,
+    /// Of the lines that had a room.
+    kept_octets: usize,
     /// Lost, and not told yet.
     lost: u64,
     /// One was taken out and is not written yet, or it is being told what was lost.
@@ -43,14 +66,23 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn has_room(&self, factor: usize) -> bool {
+    fn takes(&self, rank: Rank) -> bool {
+        let factor = match rank {
+            Rank::Ordinary => 1,
+            Rank::Audit => AUDIT_FACTOR,
+            Rank::Kept => return true,
+        };
         self.lines.len() < LINES * factor && self.octets < OCTETS * factor
+    }
+
+    fn has_room(&self) -> bool {
+        self.rooms < LINES && self.kept_octets < OCTETS
     }
 }
 
 /// What the thread does next.
 enum Next {
-    Write(Vec<u8>),
+    Write(Line),
     /// So many lines are lost.
     Tell(u64),
 }
@@ -68,12 +100,12 @@ impl Queue {
                 match queue.next() {
                     Next::Tell(lost) => {
                         tell(lost);
-                        queue.written(0);
+                        queue.written(None);
                     }
                     Next::Write(line) => {
                         // Where it cannot be written, as on a full disk, it is lost, and that is nothing to end for.
-                        let _lost = out.write_all(&line).and_then(|()| out.flush());
-                        queue.written(line.len());
+                        let _lost = out.write_all(&line.text).and_then(|()| out.flush());
+                        queue.written(Some(&line));
                     }
                 }
             }
@@ -83,24 +115,33 @@ impl Queue {
     }
 
     /// Leaves a line to the thread, or counts it as lost.
-    pub(super) fn push(&self, line: &[u8], is_audit: bool) {
+    pub(super) fn push(&self, text: &[u8], rank: Rank) {
         let mut waiting = self.waiting();
-        if waiting.has_room(if is_audit { AUDIT_FACTOR } else { 1 }) {
-            waiting.octets += line.len();
-            waiting.lines.push_back(line.to_owned());
-            self.0.changed.notify_all();
-        } else {
+        if !waiting.takes(rank) {
             waiting.lost += 1;
+            return;
         }
+        waiting.octets += text.len();
+        if rank == Rank::Kept {
+            waiting.rooms += 1;
+            waiting.kept_octets += text.len();
+        }
+        let text = text.to_owned();
+        waiting.lines.push_back(Line { text, rank });
+        self.0.changed.notify_all();
     }
 
-    /// Comes back when there is room for a line of any kind.
-    pub(super) async fn room(&self) {
+    /// Comes back with room for one line once there is some.
+    pub(super) async fn room(&self) -> Room {
         loop {
-            let mut freed = std::pin::pin!(self.0.room.notified());
+            let mut freed = std::pin::pin!(self.0.freed.notified());
             freed.as_mut().enable();
-            if self.waiting().has_room(1) {
-                return;
+            {
+                let mut waiting = self.waiting();
+                if waiting.has_room() {
+                    waiting.rooms += 1;
+                    return Room(self.clone());
+                }
             }
             freed.await;
         }
@@ -133,14 +174,20 @@ impl Queue {
         }
     }
 
-    /// What was taken out is written; until then its octets count.
-    fn written(&self, octets: usize) {
+    /// What was taken out is written; until then it counts.
+    fn written(&self, line: Option<&Line>) {
         let mut waiting = self.waiting();
         waiting.is_writing = false;
-        waiting.octets -= octets;
+        if let Some(line) = line {
+            waiting.octets -= line.text.len();
+            if line.rank == Rank::Kept {
+                waiting.rooms -= 1;
+                waiting.kept_octets -= line.text.len();
+            }
+        }
         drop(waiting);
         self.0.changed.notify_all();
-        self.0.room.notify_waiters();
+        self.0.freed.notify_waiters();
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -148,6 +195,13 @@ impl Queue {
             .waiting
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.0.waiting().rooms -= 1;
+        self.0.0.freed.notify_waiters();
     }
 }
 
@@ -196,21 +250,20 @@ mod tests {
             written: written.clone(),
         };
         let told = queue.clone();
-        let tell = move |lost: u64| told.push(format!("lost {lost}\n").as_bytes(), false);
+        let tell = move |lost: u64| told.push(format!("lost {lost}\n").as_bytes(), Rank::Ordinary);
         queue.start(pipe, tell).unwrap();
-        queue.push(b"first\n", false);
+        queue.push(b"first\n", Rank::Ordinary);
         first.recv().unwrap();
 
         // One stands in the pipe.
         for n in 0..LINES + 7 {
-            queue.push(format!("{n}\n").as_bytes(), false);
+            queue.push(format!("{n}\n").as_bytes(), Rank::Ordinary);
         }
         assert_eq!(queue.waiting().lost, 7);
-        assert!(queue.room().now_or_never().is_none(), "nothing may begin");
-        queue.push(b"audit\n", true);
+        queue.push(b"audit\n", Rank::Audit);
         assert_eq!(queue.waiting().lost, 7, "of the audit log none is lost");
         for _ in 0..2 * LINES {
-            queue.push(b"logon\n", true);
+            queue.push(b"logon\n", Rank::Audit);
         }
         assert_eq!(queue.waiting().lines.len(), 2 * LINES, "but it has an end");
         let lost = queue.waiting().lost;
@@ -218,7 +271,6 @@ mod tests {
 
         open.send(()).unwrap();
         assert!(queue.finish(Duration::from_secs(600)));
-        assert!(queue.room().now_or_never().is_some());
         let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
         let expected: String = (0..LINES).map(|n| format!("{n}\n")).collect();
         let start = format!("first\n{expected}audit\nlogon\n");
@@ -228,13 +280,55 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_has_its_room_is_never_lost_and_no_more_begins_than_there_are_rooms() {
+        let queue = Queue::default();
+        let take = || queue.room().now_or_never();
+        // What nobody reads keeps nothing from beginning.
+        for _ in 0..3 * LINES {
+            queue.push(b"logon\n", Rank::Audit);
+        }
+        let rooms: Vec<_> = (0..LINES).map(|_| take().unwrap()).collect();
+        assert!(take().is_none(), "nothing more may begin");
+        let lost = queue.waiting().lost;
+        for room in rooms {
+            queue.push(b"call\n", Rank::Kept);
+            drop(room);
+        }
+        assert_eq!(queue.waiting().lost, lost);
+        assert!(take().is_none(), "the lines have them now");
+
+        let (begun, _first) = mpsc::channel();
+        let (open, go) = mpsc::channel();
+        let written = Arc::<Mutex<Vec<u8>>>::default();
+        let pipe = Pipe {
+            begun,
+            go,
+            is_open: false,
+            written: written.clone(),
+        };
+        open.send(()).unwrap();
+        queue.start(pipe, |_| {}).unwrap();
+        assert!(queue.finish(Duration::from_secs(600)));
+        assert!(take().is_some());
+        assert_eq!(queue.waiting().rooms, 0);
+        let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        let calls = written.lines().filter(|line| *line == "call");
+        assert_eq!(calls.count(), LINES);
+    }
+
+    #[test]
     fn long_lines_are_counted_by_their_octets() {
         let queue = Queue::default();
         let line = vec![b'x'; OCTETS / 4];
         for _ in 0..6 {
-            queue.push(&line, false);
+            queue.push(&line, Rank::Ordinary);
         }
         let waiting = queue.waiting();
         assert_eq!((waiting.lines.len(), waiting.lost), (4, 2));
+        drop(waiting);
+        let room = queue.room().now_or_never().unwrap();
+        queue.push(&vec![b'x'; OCTETS], Rank::Kept);
+        drop(room);
+        assert!(queue.room().now_or_never().is_none());
     }
 }

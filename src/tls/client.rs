@@ -1,6 +1,8 @@
 //! The client's side: whom to believe, and what to show.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -14,6 +16,8 @@ use tokio_rustls::rustls::crypto::{
 use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
+
+use crate::held;
 
 use super::{TlsError, words};
 
@@ -46,18 +50,26 @@ pub fn connector(trust: &Trust) -> Result<TlsConnector, TlsError> {
     };
     let config = match &trust.identity {
         Some((certificate, key)) => builder
-            .with_client_auth_cert(super::certificates(certificate)?, super::key(key)?)
+            .with_client_auth_cert(
+                super::certificates(certificate, any)?,
+                super::key(key, any)?,
+            )
             .map_err(|e| TlsError::new(key, words(&e)))?,
         None => builder.with_no_client_auth(),
     };
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
+/// All of a file of any kind, as a shell hands over one (`--ca <(…)`).
+fn any(file: &Path) -> io::Result<Vec<u8>> {
+    super::answered(file, |file| held::ask(file, || fs::read(file)))
+}
+
 fn roots(trust: &Trust) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     match &trust.ca {
         Some(file) => {
-            for certificate in super::certificates(file)? {
+            for certificate in super::certificates(file, any)? {
                 roots
                     .add(certificate)
                     .map_err(|e| TlsError::new(file, words(&e)))?;

@@ -12,6 +12,7 @@ mod own;
 mod server;
 
 use std::fmt::Write as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ use sha2::{Digest, Sha256};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::{TlsAcceptor, rustls};
+
+use crate::held;
 
 pub use client::{Trust, connector};
 
@@ -175,7 +178,7 @@ fn check(files: &Files, now: Timestamp) -> Result<Vec<String>, TlsError> {
 /// # Errors
 /// [`TlsError`].
 pub fn check_in(files: &Files, directory: &Path, now: Timestamp) -> Result<Vec<String>, TlsError> {
-    match files.pair.is_none() && !own::files(directory).0.exists() {
+    match files.pair.is_none() && !own::is_made(directory)? {
         true => check(files, now),
         false => Ok(read(files, directory, now)?.warnings),
     }
@@ -247,18 +250,42 @@ pub fn fingerprint(certificate: &[u8]) -> String {
     text
 }
 
+/// How a file is read.
+type Read = fn(&Path) -> io::Result<Vec<u8>>;
+
+/// All of a regular file. Where it does not answer, that is the error.
+fn regular(file: &Path) -> io::Result<Vec<u8>> {
+    answered(file, held::read_any)
+}
+
+/// A look at a file that may not come back.
+fn answered<T: Send + 'static>(
+    file: &Path,
+    look: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let file = file.to_owned();
+    held::bounded(move || look(&file)).flatten()
+}
+
 /// All certificates of a PEM file, at least one.
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+fn certificates(file: &Path, read: Read) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    items(file, read, "no certificate in it (PEM)")
+}
+
+/// All items of that kind of a PEM file, at least one.
+fn items<T: PemObject>(file: &Path, read: Read, none: &str) -> Result<Vec<T>, TlsError> {
+    let text = read(file).map_err(|e| TlsError::new(file, &e))?;
+    let all: Result<Vec<_>, _> = T::pem_slice_iter(&text).collect();
     match all {
-        Ok(all) if all.is_empty() => Err(TlsError::new(file, "no certificate in it (PEM)")),
+        Ok(all) if all.is_empty() => Err(TlsError::new(file, none)),
         Ok(all) => Ok(all),
         Err(error) => Err(pem_error(file, error)),
     }
 }
 
-fn key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(file).map_err(|error| match error {
+fn key(file: &Path, read: Read) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let text = read(file).map_err(|e| TlsError::new(file, &e))?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
         pem::Error::NoItemsFound => {
             TlsError::new(file, "no private key in it (PEM, not encrypted)")
         }

@@ -12,7 +12,7 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
-use crate::held::Folder;
+use crate::held::{self, Folder};
 
 use super::TlsError;
 
@@ -24,6 +24,15 @@ pub(super) fn files(directory: &Path) -> (PathBuf, PathBuf) {
     (directory.join("certificate.pem"), directory.join("key.pem"))
 }
 
+/// Whether they are there.
+pub(super) fn is_made(directory: &Path) -> Result<bool, TlsError> {
+    let (certificate, _) = files(directory);
+    match super::answered(&certificate, held::metadata) {
+        Err(error) if held::is_silence(&error) => Err(TlsError::new(&certificate, &error)),
+        looked => Ok(looked.is_ok()),
+    }
+}
+
 /// Makes both unless the certificate is there. The certificate is written last: with it the pair is whole.
 pub(super) fn make_if_missing(
     directory: &Path,
@@ -31,7 +40,7 @@ pub(super) fn make_if_missing(
     now: Timestamp,
 ) -> Result<(), TlsError> {
     let (certificate, key) = files(directory);
-    if certificate.exists() {
+    if is_made(directory)? {
         return Ok(());
     }
     let made = make(host, now).map_err(|e| TlsError::new(&certificate, &e))?;

@@ -1,13 +1,11 @@
 //! The server's side: which certificate is shown, whose certificates are accepted.
 
-use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateRevocationListDer;
-use rustls_pki_types::pem::PemObject;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
@@ -18,7 +16,9 @@ use tokio_rustls::rustls::{
 };
 use x509_parser::parse_x509_certificate;
 
-use super::{Files, Shown, TlsError, Version, words};
+use crate::held;
+
+use super::{Files, Shown, TlsError, Version, regular, words};
 
 /// How long before its end a certificate is warned of, in seconds.
 const SOON: i64 = 14 * 86_400;
@@ -32,13 +32,13 @@ pub(super) fn build(
     now: Timestamp,
 ) -> Result<Shown, TlsError> {
     let provider = Arc::new(ring::default_provider());
-    let chain = super::certificates(certificate)?;
+    let chain = super::certificates(certificate, regular)?;
     let mut warnings = Vec::new();
     let shown = chain.first().map(AsRef::as_ref).unwrap_or_default();
     warnings.extend(validity(certificate, shown, now)?);
     warnings.extend(readable_by_others(key));
     let fingerprint = super::fingerprint(shown);
-    let pair = super::key(key)?;
+    let pair = super::key(key, regular)?;
     // Said here in our words; rustls would say that keys are inconsistent.
     CertifiedKey::from_der(chain.clone(), pair.clone_key(), &provider)
         .map_err(|error| does_not_fit(certificate, key, &error))?;
@@ -90,7 +90,7 @@ pub(super) fn verifier(files: &Files) -> Result<Option<Arc<dyn ClientCertVerifie
         return Ok(None);
     };
     let mut roots = RootCertStore::empty();
-    for certificate in super::certificates(file)? {
+    for certificate in super::certificates(file, regular)? {
         roots
             .add(certificate)
             .map_err(|e| TlsError::new(file, words(&e)))?;
@@ -110,13 +110,7 @@ pub(super) fn verifier(files: &Files) -> Result<Option<Arc<dyn ClientCertVerifie
 }
 
 fn revoked(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let all: Result<Vec<_>, _> =
-        CertificateRevocationListDer::pem_file_iter(file).and_then(Iterator::collect);
-    match all {
-        Ok(all) if all.is_empty() => Err(TlsError::new(file, "no revocation list in it (PEM)")),
-        Ok(all) => Ok(all),
-        Err(error) => Err(super::pem_error(file, error)),
-    }
+    super::items(file, regular, "no revocation list in it (PEM)")
 }
 
 fn validity(file: &Path, der: &[u8], now: Timestamp) -> Result<Option<String>, TlsError> {
@@ -153,7 +147,10 @@ fn validity(file: &Path, der: &[u8], now: Timestamp) -> Result<Option<String>, T
 }
 
 fn readable_by_others(key: &Path) -> Option<String> {
-    let mode = fs::metadata(key).ok()?.permissions().mode();
+    let mode = super::answered(key, held::metadata)
+        .ok()?
+        .permissions()
+        .mode();
     (mode & 0o007 != 0).then(|| {
         format!(
             "{}: every user of this host may open this key",

@@ -40,7 +40,7 @@ fn the_certificate_is_for_every_name_of_the_host() {
     let dir = tempfile::tempdir().unwrap();
     made(dir.path());
     let (file, _) = own::files(dir.path());
-    let der = certificates(&file).unwrap().remove(0);
+    let der = certificates(&file, regular).unwrap().remove(0);
     let (_, certificate) = x509_parser::parse_x509_certificate(&der).unwrap();
     let names = certificate.subject_alternative_name().unwrap().unwrap();
     let names: Vec<String> = names

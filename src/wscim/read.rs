@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use base64::Engine;
 
+use crate::cim::cimxml::{CimXmlError, EMBEDDED_MAX};
 use crate::cim::class::Qualifiers;
-use crate::cim::{Class, Instance, Parameter, Path, Property, Type, TypeError, Value, cimxml};
+use crate::cim::{Class, Instance, Parameter, Path, Property, Type, TypeError, Value};
 use crate::soap::ns;
 use crate::text::catalog::wire as texts;
 use crate::text::{Text, told_by_text};
@@ -28,6 +29,8 @@ pub enum Error {
     Reference(SelectorError),
     /// An embedded instance of a class that is not known.
     Class(String),
+    /// More than [`EMBEDDED_MAX`] instances inside each other.
+    Depth,
     /// An embedded instance with a property that its class does not have.
     Property {
         /// The class.
@@ -50,6 +53,7 @@ impl Error {
             Self::NilInArray => texts::NIL_IN_ARRAY.text(),
             Self::Reference(error) => error.text(),
             Self::Class(class) => texts::VALUE_CLASS.with("class", class),
+            Self::Depth => CimXmlError::Depth.text(),
             Self::Property { class, property } => texts::VALUE_PROPERTY
                 .with("class", class)
                 .with("property", property),
@@ -98,8 +102,8 @@ impl<'a> From<&'a Property> for Declared<'a> {
     }
 }
 
-/// Reads a value from the elements of its name; none mean null. An embedded instance that comes as markup
-/// becomes the CIM-XML text of it, so that whoever takes the value sees one form.
+/// Reads a value from the elements of its name; none mean null. An embedded instance is a [`Value::Instance`] if it comes
+/// as markup, and else its text.
 ///
 /// # Errors
 /// [`Error`].
@@ -108,23 +112,34 @@ pub fn value(
     declared: Declared<'_>,
     reference: &Reference<'_>,
 ) -> Result<Value, Error> {
+    nested(elements, declared, (reference, 0))
+}
+
+/// Who reads, and in how many instances.
+type Reader<'r> = (&'r Reference<'r>, usize);
+
+fn nested(
+    elements: &[Element<'_>],
+    declared: Declared<'_>,
+    reader: Reader<'_>,
+) -> Result<Value, Error> {
     match elements {
         [] => Ok(Value::Null),
         [only] if is_nil(*only) => Ok(Value::Null),
         [only] if declared.array && declared.qualifiers.is("OctetString") => octets(&only.text())
             .map_or_else(
-                || Ok(Value::Array(vec![scalar(*only, declared, reference)?])),
+                || Ok(Value::Array(vec![scalar(*only, declared, reader)?])),
                 Ok,
             ),
         _ if declared.array => elements
             .iter()
             .map(|e| match is_nil(*e) {
                 true => Err(Error::NilInArray),
-                false => scalar(*e, declared, reference),
+                false => scalar(*e, declared, reader),
             })
             .collect::<Result<Vec<_>, _>>()
             .map(Value::Array),
-        [only] => scalar(*only, declared, reference),
+        [only] => scalar(*only, declared, reader),
         _ => Err(Error::Twice),
     }
 }
@@ -148,17 +163,17 @@ fn octets(text: &str) -> Option<Value> {
 fn scalar(
     element: Element<'_>,
     declared: Declared<'_>,
-    reference: &Reference<'_>,
+    reader: Reader<'_>,
 ) -> Result<Value, Error> {
     let inner = element.children().next();
     match (declared.ty, inner) {
-        (Type::Reference(_), _) => reference_value(element, reference),
+        (Type::Reference(_), _) => reference_value(element, reader.0),
         (Type::DateTime, Some(inner)) if inner.namespace() == ns::COMMON => {
             Ok(Value::parse(declared.ty, &inner.text())?)
         }
-        (Type::String, Some(inner)) => {
-            let embedded = embedded(element, inner, reference)?;
-            Ok(Value::String(cimxml::write_instance(&embedded)))
+        (Type::String, Some(inner)) if declared.qualifiers.embedded().is_some() => {
+            let embedded = embedded(element, inner, reader)?;
+            Ok(Value::Instance(Box::new(embedded)))
         }
         (_, Some(inner)) => Err(Error::Type(TypeError {
             expected: declared.ty.to_string(),
@@ -212,14 +227,18 @@ fn class_of_type<'d>(element: Element<'d>) -> Option<(&'d str, Option<Cow<'d, st
 fn embedded(
     element: Element<'_>,
     inner: Element<'_>,
-    reference: &Reference<'_>,
+    (reference, depth): Reader<'_>,
 ) -> Result<Instance, Error> {
+    let reader = (reference, depth + 1);
+    if reader.1 > EMBEDDED_MAX {
+        return Err(Error::Depth);
+    }
     match class_of_type(element) {
         Some((class, namespace)) => {
             let class = find(class, namespace.as_deref(), reference)?;
-            properties(&class, element, reference)
+            properties(&class, element, reader)
         }
-        None => instance(inner, reference),
+        None => of_its_name(inner, reader),
     }
 }
 
@@ -228,9 +247,13 @@ fn embedded(
 /// # Errors
 /// [`Error`]; a property that stands in the markup must be one of the class and fit.
 pub fn instance(element: Element<'_>, reference: &Reference<'_>) -> Result<Instance, Error> {
+    of_its_name(element, (reference, 0))
+}
+
+fn of_its_name(element: Element<'_>, reader: Reader<'_>) -> Result<Instance, Error> {
     let namespace = ClassUri::parse(element.namespace()).and_then(|uri| uri.namespace);
-    let class = find(element.local(), namespace.as_deref(), reference)?;
-    properties(&class, element, reference)
+    let class = find(element.local(), namespace.as_deref(), reader.0)?;
+    properties(&class, element, reader)
 }
 
 fn find(
@@ -246,7 +269,7 @@ fn find(
 fn properties(
     class: &Arc<Class>,
     element: Element<'_>,
-    reference: &Reference<'_>,
+    reader: Reader<'_>,
 ) -> Result<Instance, Error> {
     let unknown = |property: &str| Error::Property {
         class: class.name.to_string(),
@@ -262,7 +285,13 @@ fn properties(
         left = others;
         let same: Vec<Element<'_>> = same;
         let property = class.property(name).ok_or_else(|| unknown(name))?;
-        let value = value(&same, property.into(), reference)?;
+        let value = nested(&same, property.into(), reader)?;
+        if !property.accepts(&value) {
+            return Err(Error::Type(TypeError {
+                expected: property.declared_type(),
+                got: value.describe(),
+            }));
+        }
         instance.set(name, value).map_err(|_| unknown(name))?;
     }
     Ok(instance)

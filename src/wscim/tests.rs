@@ -320,11 +320,7 @@ fn i_14_embedded_instances_are_text_or_markup_as_declared() {
     let as_markup = instance("E_All").with("Inside", inside).unwrap();
     let markup = property(&as_markup, style(Family::Wmi), "Inside");
     assert!(markup.contains(r#"xsi:type="q:E_Part_Type"><q:Levels>1</q:Levels><q:Levels>2</q:Levels><q:Name>n</q:Name></p:Inside>"#), "{markup}");
-    // What comes as markup is read as the text of it.
-    let read = round_trip(&as_markup, style(Family::Wmi));
-    let text = read.get("Inside").and_then(Value::as_str).unwrap();
-    let again = crate::cim::cimxml::parse_instance(&schema(), NAMESPACE, text).unwrap();
-    assert_eq!(again.get("Levels"), Some(&Value::from(vec![1u32, 2])));
+    assert_eq!(round_trip(&as_markup, style(Family::Wmi)), as_markup);
 }
 
 #[test]

@@ -29,7 +29,10 @@ class T_Number { [Key] uint32 Id; [Key] boolean On; string Text; };
   [Key] T_Link ref Link;
   T_Job ref Also;
 };
-class T_Setting { string InstanceID; uint32 Level; string Names[]; };
+class T_Setting {
+  string InstanceID; uint32 Level; string Names[];
+  [EmbeddedInstance("T_Setting")] string Inside;
+};
 class T_Service : T_System {
   uint32 Do(
     [In] T_Element ref Target, [In] uint16 Kind,
@@ -107,6 +110,7 @@ impl Ask {
             content_type: None,
             user_agent: "test",
             host: "asked.example:5985",
+            anonymous: false,
             body: self.text.as_bytes(),
         };
         receive(&message, schema(), &Limits::default())

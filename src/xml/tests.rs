@@ -254,14 +254,15 @@ fn a_copy_stands_for_itself() {
 #[test]
 fn a_copy_ends_soon_after_what_it_may_hold() {
     let namespace = "u".repeat(2048);
-    let text = format!(
-        "<x:a xmlns:x='{namespace}'>{}</x:a>",
-        "<x:b/>".repeat(40_000)
-    );
-    let document = parse(&text).unwrap();
-    let mut w = Writer::new();
-    assert!(!w.copy(document.root(), 32 * 1024));
-    assert!(w.len() < 40 * 1024, "{}", w.len());
+    let beside = "<x:b/>".repeat(40_000);
+    let within = format!("{}{}", "<x:b>".repeat(60), "</x:b>".repeat(60));
+    for children in [beside, within] {
+        let text = format!("<x:a xmlns:x='{namespace}'>{children}</x:a>");
+        let document = parse(&text).unwrap();
+        let mut w = Writer::new();
+        assert!(!w.copy(document.root(), 32 * 1024));
+        assert!(w.len() < 40 * 1024, "{}", w.len());
+    }
 }
 
 proptest::proptest! {

@@ -209,6 +209,8 @@ fn files_for_tls_are_refused_by_both() {
     let [own, other] = ["own", "other"].map(|name| authority.issue(&Wish::named(name)));
     fs::rename(&own.certificate, home.join("a.pem")).unwrap();
     fs::rename(&other.key, home.join("b.key")).unwrap();
+    let pipe = home.join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let tls = "[listen]\nhttp = \"127.0.0.1:0\"\nhttps = \"127.0.0.1:0\"\n[tls]\n";
     for (what, files) in [
         (
@@ -224,6 +226,15 @@ fn files_for_tls_are_refused_by_both() {
             "certificate = \"a.pem\"\nkey = \"a.pem\"",
         ),
         ("no CA of clients", "client_ca = \"b.key\""),
+        (
+            "a pipe in the place of a certificate",
+            "certificate = \"pipe\"\nkey = \"b.key\"",
+        ),
+        (
+            "a pipe in the place of a key",
+            "certificate = \"a.pem\"\nkey = \"pipe\"",
+        ),
+        ("a pipe in the place of a CA", "client_ca = \"pipe\""),
     ] {
         place.refused(what, &format!("{tls}{files}"), 3);
     }

@@ -424,3 +424,23 @@ fn completions_and_manual_pages_are_made() {
     assert!(folder.path().join("groupshot-snapshot-create.1").exists());
     assert_eq!(code(&run(&["no-such-command"])), 2);
 }
+
+/// On a full disk as `/dev/full` is one.
+#[test]
+fn a_result_that_cannot_be_written_is_a_failure() {
+    let data = tempfile::tempdir().unwrap();
+    for args in [
+        &["completions", "bash"][..],
+        &["vm", "list"],
+        &["--json", "user", "list"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let out = Command::new(binary())
+            .args(args)
+            .env("GROUPSHOT_DATA_DIR", data.path())
+            .stdout(full.unwrap())
+            .output()
+            .unwrap();
+        fails(&out, 1, "No space left");
+    }
+}

@@ -3,6 +3,7 @@
 mod check;
 mod fit;
 mod history;
+mod interrupts;
 mod local;
 mod machines;
 mod prompt;

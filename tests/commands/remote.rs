@@ -1,6 +1,7 @@
 //! Commands that speak to a server.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use crate::support::gate::Gate;
@@ -474,4 +475,68 @@ fn a_server_that_is_not_there_is_exit_7_and_a_wrong_password_exit_5() {
     fails(&list(&server.url(), "wrong"), 5, USER);
     fails(&list("http://127.0.0.1:1", PASSWORD), 7, "127.0.0.1:1");
     fails(&list("127.0.0.1:1", PASSWORD), 2, "http://");
+}
+
+/// Answers each request so, without an envelope.
+fn refusing(answer: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/wsman", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // What has come is read, or the answer would not arrive.
+            let _ = stream.read(&mut [0; 64 << 10]);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    url
+}
+
+#[test]
+fn what_a_server_says_of_a_refusal_is_told_with_its_exit_code() {
+    for (answer, exit, told) in [
+        (
+            "403 Forbidden\r\ncontent-type: text/plain;charset=UTF-8\r\ncontent-length: 12\r\n\r\nNo scheme.\nX",
+            5,
+            "answered HTTP 403: No scheme",
+        ),
+        (
+            "403 Forbidden\r\ncontent-length: 0\r\n\r\n",
+            5,
+            "answered HTTP 403: this user may not",
+        ),
+        (
+            "403 Forbidden\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>",
+            5,
+            "answered HTTP 403: this user may not",
+        ),
+        (
+            "400 Bad Request\r\ncontent-type: Text/Plain\r\ncontent-length: 4\r\n\r\nWhy.",
+            1,
+            "answered HTTP 400: Why",
+        ),
+        (
+            "413 Payload Too Large\r\ncontent-type: text/plain\r\ncontent-length: 4\r\n\r\nWhy.",
+            1,
+            "answered HTTP 413: Why",
+        ),
+        (
+            "500 Internal Server Error\r\ncontent-type: text/plain\r\ncontent-length: 4\r\n\r\nWhy.",
+            1,
+            "answered HTTP 500: Why",
+        ),
+        (
+            "503 Service Unavailable\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nWhy.\n",
+            1,
+            "answered HTTP 503: Why",
+        ),
+    ] {
+        let answer: &str = Box::leak(format!("HTTP/1.1 {answer}").into_boxed_str());
+        let out = Command::new(binary())
+            .args(["job", "list", "--url", &refusing(answer), "--user", USER])
+            .env("GROUPSHOT_PASSWORD", PASSWORD)
+            .output()
+            .unwrap();
+        fails(&out, exit, told);
+    }
 }

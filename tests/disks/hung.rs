@@ -328,6 +328,28 @@ fn a_hung_image_stalls_no_local_command_and_operations_on_its_machine_are_refuse
     let config = site.configuration(&format!("[engine]\nimage_roots = [{file:?}]\n"));
     let (done, told) = local(site, &["config", "check", config.to_str().unwrap()]);
     assert!(done && told.contains(&silent), "{told}");
+    // Nor does what a server reads at its start.
+    let both = [&["config", "check"][..], &["serve", "--config"]];
+    for (keys, commands) in [
+        (
+            format!("https = \"127.0.0.1:0\"\n[tls]\ncertificate = {file:?}\nkey = {file:?}\n"),
+            &both[..],
+        ),
+        // Without HTTPS no server reads it.
+        (format!("[tls]\nclient_ca = {file:?}\n"), &both[..1]),
+        (format!("[log]\naudit = {file:?}\n"), &both[..]),
+    ] {
+        let config = format!("[listen]\nhttp = \"127.0.0.1:0\"\n{keys}");
+        let config = site.configuration(&config);
+        for command in commands {
+            let mut run = Command::new("timeout");
+            let run = run.arg("60").arg(binary()).args(*command).arg(&config);
+            let out = run.arg("--data-dir").arg(&site.data).output().unwrap();
+            let told = format!("{}{}", text(&out.stdout), text(&out.stderr));
+            assert_eq!(out.status.code(), Some(3), "{keys}: {command:?}: {told}");
+            assert!(told.contains("does not answer"), "{told}");
+        }
+    }
     scene.served.go_on();
     let (done, told) = local(site, &["vm", "remove", "hung"]);
     assert!(done, "{told}");

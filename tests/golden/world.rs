@@ -81,6 +81,7 @@ impl World {
             clock: shared.clone(),
             host: HOST.into(),
             inline_wait: options.inline_wait,
+            kept: Arc::default(),
         };
         let settings = Settings {
             contexts: options.contexts.unwrap_or_default(),

@@ -146,6 +146,19 @@ async fn a_3_a_request_of_a_foreign_page_is_403_on_every_path() {
     // One in 10 s, so as many as requests only where each takes so long.
     let asked = marks.len() * lines.len() * 2;
     assert!(told.lines().count() < asked, "{told}");
+    // The next line after that tells of all that were not told of.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    tokio::time::resume();
+    let page = format!("{auth}Origin: null\r\n");
+    assert_eq!(server.ask(post(&page, "x")).await.status, 403);
+    let later = std::fs::read_to_string(&file).unwrap();
+    let times = later.lines().map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line.get("times").map_or(1, |n| n.as_u64().unwrap())
+    });
+    assert_eq!(times.sum::<u64>(), u64::try_from(asked).unwrap() + 1);
+    assert_eq!(later.lines().count(), told.lines().count() + 1);
     let first = told.lines().next().unwrap();
     assert!(first.contains(r#","address":"127.0.0.1:"#), "{first}");
     let rest =

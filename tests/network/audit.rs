@@ -210,6 +210,29 @@ fn failed_logons_and_lock_outs_are_told_and_no_unknown_name_is() {
     );
 }
 
+/// Into the log with what was to stand in the file, whatever the log is told to leave out.
+#[test]
+fn a_line_that_the_file_does_not_take_is_in_the_log_whatever_that_leaves_out() {
+    for audit in ["\"/dev/full\"", "true"] {
+        let config = format!("[log]\nlevel = \"off\"\naudit = {audit}\n");
+        let server = Run::start(&config, |_| {});
+        let mut connection = Connection::open(server.address("http"));
+        let body = invoke(
+            "Msvm_ConcreteJob",
+            "RequestStateChange",
+            &[("InstanceID", "1")],
+            "",
+        );
+        let reply = connection.post("rita", PASSWORD, body.as_bytes());
+        assert!(reply.text().contains("w:AccessDenied"), "{}", reply.text());
+        until("the line is in the log", || {
+            let said = server.said();
+            let line = said.contains("RequestStateChange") && said.contains("AccessDenied");
+            line && said.contains("rita") && said.lines().count() == 1
+        });
+    }
+}
+
 #[test]
 fn a_right_password_of_a_locked_user_is_told_to_the_operator_only_who_can_unlock_it() {
     let config = "[log]\naudit = \"audit.log\"\n[auth]\nlockout_failures = 2\n";
@@ -274,6 +297,32 @@ fn a_right_password_of_a_locked_user_is_told_to_the_operator_only_who_can_unlock
     );
 }
 
+/// Whoever may do nothing fills no disk.
+#[test]
+fn a_call_that_is_denied_again_and_again_is_told_once_in_ten_seconds_for_each_user_and_method() {
+    let (server, address, file) = audited();
+    let schema = Schema::builtin();
+    let class = schema
+        .class(VIRTUALIZATION_V2, "Msvm_CollectionManagementService")
+        .unwrap();
+    for (user, method) in [
+        ("rita", "DefineCollection"),
+        ("rita", "DestroyCollection"),
+        ("otto", "DestroyCollection"),
+    ] {
+        let message = call(class, class.method(method).unwrap());
+        for _ in 0..30 {
+            assert!(
+                ask(address, user, &message)
+                    .text()
+                    .contains("w:AccessDenied")
+            );
+        }
+    }
+    assert_eq!(lines(&file).len(), 3);
+    assert_eq!(server.said().matches("Call refused").count(), 3);
+}
+
 #[test]
 fn sighup_opens_the_audit_file_again() {
     let (server, address, file) = audited();
@@ -281,18 +330,18 @@ fn sighup_opens_the_audit_file_again() {
     let class = schema
         .class(VIRTUALIZATION_V2, "Msvm_CollectionManagementService")
         .unwrap();
-    let message = call(class, class.method("DefineCollection").unwrap());
-    let denied = |n: usize| {
+    let denied = |method: &str, n: usize| {
+        let message = call(class, class.method(method).unwrap());
         ask(address, "rita", &message);
         until("the line is there", || {
             file.exists() && lines(&file).len() == n
         });
     };
-    denied(1);
+    denied("DefineCollection", 1);
     fs::rename(&file, file.with_extension("1")).unwrap();
     server.signal(Signal::SIGHUP);
     until("it is made again", || file.exists());
-    denied(1);
+    denied("DestroyCollection", 1);
     assert_eq!(lines(&file.with_extension("1")).len(), 1);
     use std::os::unix::fs::PermissionsExt;
     let mode = fs::metadata(&file).unwrap().permissions().mode() & 0o777;

@@ -1,13 +1,20 @@
 //! Method calls: roles, time, size of the answer.
 
+use std::fs;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use groupshot::audit::Audit;
+use groupshot::clock::ManualClock;
 use groupshot::handler::Role;
 use groupshot::operation::Settings;
+use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::rig::{Ask, Rig, uri};
+
+/// So many lines wait for an audit file at most.
+const QUEUE: usize = 4096;
 
 fn service(method: &str, input: &str) -> Ask {
     Ask::invoke("Test_Service", method, input)
@@ -104,6 +111,48 @@ async fn h_20_an_answer_that_is_too_large_tells_whether_something_was_done() {
     }
 }
 
+/// As many lines as wait for the file are under way: nothing is called of which none could be kept.
+#[tokio::test(start_paused = true)]
+async fn a_call_for_whose_line_there_is_no_place_in_time_is_not_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("audit.log");
+    let audit = Audit::to_file(&file, ManualClock::at(Timestamp::UNIX_EPOCH)).unwrap();
+    let settings = Settings {
+        audit: audit.clone(),
+        ..Settings::default()
+    };
+    let rig = Rig::with(0, settings);
+    let mut places = Vec::new();
+    for _ in 0..QUEUE {
+        let mut place = audit.place();
+        place.wait().await;
+        places.push(place);
+    }
+    let ask = service("Slow", "<p:Milliseconds>0</p:Milliseconds>")
+        .header("<w:OperationTimeout>PT3S</w:OperationTimeout>")
+        .text();
+    let began = Instant::now();
+    let (subcode, _, code) = rig.send(&ask).await.fault();
+    assert_eq!(began.elapsed(), Duration::from_secs(3));
+    assert_eq!(
+        (subcode.as_str(), code.as_str()),
+        ("TimedOut", "2150858793")
+    );
+    // Whoever may not call it hears so all the same.
+    let denied = rig.send_as("ann", Role::Reader, &ask).await.fault();
+    assert_eq!(denied.0, "AccessDenied");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(rig.things.finished.load(Ordering::SeqCst), 0);
+
+    places.pop();
+    tokio::time::resume();
+    rig.send(&ask).await.ok();
+    assert_eq!(rig.things.finished.load(Ordering::SeqCst), 1);
+    let lines = fs::read_to_string(&file).unwrap();
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+    assert!(lines.contains(r#""result":0"#), "{lines}");
+}
+
 #[tokio::test]
 async fn a_method_that_panics_is_an_internal_error() {
     let rig = Rig::new(0);
@@ -160,7 +209,7 @@ async fn a_call_that_panics_is_told_of_too() {
         },
     );
     rig.send(&service("Panic", "").text()).await.fault();
-    let text = std::fs::read_to_string(&file).unwrap();
+    let text = fs::read_to_string(&file).unwrap();
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains(r#""fault":"Interrupted""#), "{text}");
 }

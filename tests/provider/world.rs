@@ -69,6 +69,7 @@ impl World {
                 clock,
                 host: Arc::from(HOST),
                 inline_wait,
+                kept: Arc::default(),
             })
             .unwrap(),
         );

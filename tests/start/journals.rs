@@ -10,6 +10,7 @@ use groupshot::id::JobId;
 use groupshot::snapshot::journal::{self, Intent, Journal, Record};
 
 use super::{FAILED, refusal};
+use crate::support::remote::{Call, Remote};
 use crate::support::server::{Server, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
 use crate::support::tools::full;
@@ -233,18 +234,15 @@ fn what_a_dead_process_was_making_is_undone_though_nothing_knows_its_job() {
         let _dies = wire.create(&group, "a");
         server.wait(MINUTE).unwrap();
         assert_ne!(site.kept(), before, "{point}");
-        let file = left(&site);
-        let bytes = fs::read(&file).unwrap();
-        fs::remove_file(&file).unwrap();
-        of_another_job(&file, &bytes, |_| true);
+        forget_job(&site);
         assert_goes_on(&site, &web, 0, point);
         assert_eq!(site.kept(), before, "{point}");
     }
 }
 
 /// A machine over overlays with two sets, whose server dies at `point` while the first one is destroyed; what it left, with
-/// what the second set holds.
-fn dies_destroying(point: &str) -> (Site, Machine, String, Vec<u8>) {
+/// the sets and what the second one holds.
+fn dies_destroying(point: &str) -> (Site, Machine, [String; 2], Vec<u8>) {
     let site = Site::new(Ground::Host);
     let mut web = site.machine("web", &[Image::Raw], 1);
     let mut server = site.serve_with(&[&format!("{point}=abort")]);
@@ -259,12 +257,19 @@ fn dies_destroying(point: &str) -> (Site, Machine, String, Vec<u8>) {
     write(&site, &mut web, 3);
     let _dies = wire.destroy(&a);
     server.wait(MINUTE).unwrap();
-    (site, web, b, kept)
+    (site, web, [a, b], kept)
 }
 
 fn assert_kept(server: &Server, set: &str, kept: &[u8], what: &str) {
     let shown = Wire::new(server).shown().unwrap();
     assert_holds(&shown.sets[set].members[0].disks["disk0"], kept, what);
+}
+
+fn assert_gone(site: &Site, set: &str, what: &str) {
+    let folder = site.data.join("sets").join(set);
+    let kept = site.kept();
+    let left: Vec<_> = kept.iter().filter(|it| it.starts_with(&folder)).collect();
+    assert!(left.is_empty(), "{what}: {left:?}");
 }
 
 /// Its journal is durable and its job is not, or the database was put back as it was before: nobody was told that the set
@@ -274,35 +279,77 @@ fn a_destroy_that_nobody_was_told_of_is_only_removed() {
     if !full("a server that dies") {
         return;
     }
-    let (site, web, b, kept) = dies_destroying("destroy.job.after");
-    let file = left(&site);
-    let bytes = fs::read(&file).unwrap();
-    fs::remove_file(&file).unwrap();
-    of_another_job(&file, &bytes, |_| true);
+    let (site, web, [_, b], kept) = dies_destroying("destroy.job.after");
+    forget_job(&site);
     let before = site.kept();
     let server = assert_goes_on(&site, &web, 2, "a request alone");
     assert_eq!(site.kept(), before);
     assert_kept(&server, &b, &kept, "a request alone");
 }
 
-/// What its records tell was done by somebody who had been told: it goes forward with no word of the database.
+/// What its records tell was done by somebody who had been told, and so it is where nothing knows the set any more: it
+/// goes forward with no word of the database.
 #[test]
-fn a_destroy_whose_merges_were_begun_is_finished_though_nothing_knows_its_job() {
+fn a_destroy_that_was_begun_is_finished_though_nothing_knows_its_job() {
     if !full("a server that dies") {
         return;
     }
     for point in [
+        "destroy.forget.after",
         "destroy.merge.after",
         "destroy.named.after",
         "destroy.unlink.after",
     ] {
-        let (site, web, b, kept) = dies_destroying(point);
+        let (site, web, [a, b], kept) = dies_destroying(point);
+        forget_job(&site);
+        let server = assert_goes_on(&site, &web, 1, point);
+        assert_kept(&server, &b, &kept, point);
+        assert_gone(&site, &a, point);
+    }
+}
+
+/// What lay on the overlay names the file under it by then, and no version before told how it left that file.
+#[test]
+fn a_merge_whose_journal_is_of_an_older_version_is_gone_on_with_where_files_lie_on_it() {
+    if !full("a server that dies") {
+        return;
+    }
+    for point in ["destroy.named.after", "destroy.records.after"] {
+        let site = Site::new(Ground::Host);
+        let mut web = site.machine("web", &[Image::Raw], 1);
+        let mut server = site.serve_with(&[&format!("{point}=abort")]);
+        let wire = Wire::new(&server);
+        let group = wire.define("all", &[&web.id]).unwrap();
+        let mut sets = Vec::new();
+        for byte in 2..5 {
+            sets.push((wire.take(&group, "a"), web.content[0].clone()));
+            site.wait_for_journals();
+            write(&site, &mut web, byte);
+        }
+        let _dies = wire.destroy(&sets[0].0);
+        server.wait(MINUTE).unwrap();
         let file = left(&site);
         let bytes = fs::read(&file).unwrap();
         fs::remove_file(&file).unwrap();
-        of_another_job(&file, &bytes, |_| true);
-        let server = assert_goes_on(&site, &web, 1, point);
-        assert_kept(&server, &b, &kept, point);
+        let (records, _) = journal::read(&bytes).unwrap();
+        let mut records = records.into_iter();
+        let Some(Record::Intent(intent)) = records.next() else {
+            panic!("no intent");
+        };
+        let job = intent.job();
+        let mut made = Journal::create(file.parent().unwrap(), job, *intent, None).unwrap();
+        for mut record in records {
+            if let Record::Merged { parent, .. } = &mut record {
+                assert!(parent.take().is_some());
+            }
+            made.append(&record).unwrap();
+        }
+        drop(made);
+        let server = assert_goes_on(&site, &web, 2, point);
+        for (set, kept) in &sets[1..] {
+            assert_kept(&server, set, kept, point);
+        }
+        assert_gone(&site, &sets[0].0, point);
     }
 }
 
@@ -311,7 +358,7 @@ fn a_journal_of_a_destroy_that_is_long_over_is_refused_by_name() {
     if !full("a journal that is put back") {
         return;
     }
-    let (site, web, b, kept) = dies_destroying("destroy.clear.before");
+    let (site, web, [_, b], kept) = dies_destroying("destroy.clear.before");
     let file = left(&site);
     let bytes = fs::read(&file).unwrap();
     let mut server = assert_goes_on(&site, &web, 1, "finished");
@@ -352,6 +399,49 @@ fn a_journal_of_an_export_that_nothing_knows_takes_no_export_that_is_whole() {
     assert_refused_until_moved_away(&site, &unknown);
     assert_goes_on(&site, &web, 1, "an export");
     assert!(root.join(&set).join("manifest.json").is_file());
+}
+
+/// Nobody knows then whether it comes from an older copy.
+#[test]
+fn a_journal_of_an_export_to_a_root_that_hangs_is_told_as_such() {
+    if !full("an export to a file system that hangs") {
+        return;
+    }
+    let site = Site::new(Ground::Host);
+    let web = site.machine("web", &[Image::Raw], 1);
+    let (root, aside) = (site.images.join("exports"), site.images.join("aside"));
+    fs::create_dir(&root).unwrap();
+    let config = site.configuration(&format!("[export]\nroots = [{root:?}]\n"));
+    let started = site.serve_at(config.to_str().unwrap(), "export.manifest.after=abort");
+    let mut server = started.unwrap();
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&web.id]).unwrap();
+    let set = wire.take(&group, "a");
+    site.wait_for_journals();
+    let _dies = wire.export(&set, root.to_str().unwrap(), None);
+    server.wait(MINUTE).unwrap();
+    forget_job(&site);
+    let journal = left(&site);
+    fs::rename(&root, &aside).unwrap();
+    let remote = Remote::new(&site.images, "exports");
+    let hung = remote.hang(Call::Any);
+    let line = refusal(&site, &[], FAILED);
+    assert!(line.contains("does not answer"), "{line}");
+    assert!(!line.contains("older copy"), "{line}");
+    assert!(journal.exists());
+    drop(hung);
+    drop(remote);
+    fs::remove_dir(&root).unwrap();
+    fs::rename(&aside, &root).unwrap();
+    assert_goes_on(&site, &web, 1, "it answers");
+}
+
+/// The journal that is left is of a job that the database does not know.
+fn forget_job(site: &Site) {
+    let file = left(site);
+    let bytes = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    of_another_job(&file, &bytes, |_| true);
 }
 
 /// The same journal of a job that the database has forgotten, with those of the later records.

@@ -27,7 +27,7 @@ use super::failure::Failure;
 use super::local::listen_address;
 use super::output::Output;
 use super::serve::start_logging;
-use super::stop::stop_signal;
+use super::stop;
 use disks::{Expected, Pattern};
 use wire::Wire;
 
@@ -62,20 +62,25 @@ pub(super) fn run(command: &Quickstart, output: &Output) -> Result<(), Failure> 
     if command.password.as_deref() == Some("") {
         return Err(Failure::usage("the password is empty"));
     }
-    tokio::runtime::Builder::new_multi_thread()
+    // One watch for the whole run: a signal between two steps must not be lost.
+    let stop = stop::listen(Config::default().limits.stop_timeout, *output)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?
-        .block_on(demonstrate(command, output))
+        .build()?;
+    runtime.block_on(demonstrate(command, &stop, output))
 }
 
-async fn demonstrate(command: &Quickstart, output: &Output) -> Result<(), Failure> {
+async fn demonstrate(
+    command: &Quickstart,
+    stop: &CancellationToken,
+    output: &Output,
+) -> Result<(), Failure> {
     let mut config = Config::default();
     config.listen.http = command.listen;
     config.log.level = "warn".to_owned();
     config.log.audit = AuditTo::Off;
     start_logging(&config)?;
 
-    let stop = stop_on_signal()?;
     let data_dir = own_directory(&command.data_dir)?;
     // A quickstart that still runs here must keep its disks and its password.
     let held = server::hold_data_dir(&data_dir)?;
@@ -110,14 +115,14 @@ async fn demonstrate(command: &Quickstart, output: &Output) -> Result<(), Failur
     };
     let mut before = Expected::new();
     disks::write(&data_dir, run, true, &mut before)?;
-    go_on(&stop)?;
+    go_on(stop)?;
     say("Every disk holds pattern A now.");
     drop(held);
 
     let server = Server::start(&data_dir, &config).await?;
     config.listen.http = server.address();
     let wire = Wire::new(server.address(), &credentials, *output)?;
-    let first = while_serving(server, &stop, async {
+    let first = while_serving(server, stop, async {
         say(format_args!(
             "\nThe server listens on {}, user {USER}.",
             wire.url()
@@ -132,7 +137,7 @@ async fn demonstrate(command: &Quickstart, output: &Output) -> Result<(), Failur
     let mut after = before.clone();
     let held = server::hold_data_dir(&data_dir)?;
     disks::write(&data_dir, pattern, false, &mut after)?;
-    go_on(&stop)?;
+    go_on(stop)?;
     say("Half of every disk holds pattern B now.");
     drop(held);
 
@@ -142,7 +147,7 @@ async fn demonstrate(command: &Quickstart, output: &Output) -> Result<(), Failur
     config.snapshot.inline_wait = INLINE_WAIT;
     let server = Server::start(&data_dir, &config).await?;
     let wire = Wire::new(server.address(), &credentials, *output)?;
-    while_serving(server, &stop, async {
+    while_serving(server, stop, async {
         let collection = wire.collection("quickstart", &machines).await?;
         let second = wire.create(&collection, "after").await?;
         let sets = async || {
@@ -159,18 +164,7 @@ async fn demonstrate(command: &Quickstart, output: &Output) -> Result<(), Failur
     if command.exit {
         return Ok(());
     }
-    stay(&data_dir, config, &credentials, &stop).await
-}
-
-/// One watch for the whole run: a signal between two steps must not be lost.
-fn stop_on_signal() -> Result<CancellationToken, Failure> {
-    let (stop, signal) = (CancellationToken::new(), stop_signal()?);
-    let asked = stop.clone();
-    tokio::spawn(async move {
-        signal.await;
-        asked.cancel();
-    });
-    Ok(stop)
+    stay(&data_dir, config, &credentials, stop).await
 }
 
 fn go_on(stop: &CancellationToken) -> Result<(), Failure> {

@@ -118,7 +118,7 @@ impl Wire {
         };
         let id = job.text("InstanceID").unwrap_or_default();
         say(format_args!("← {told}, job {id}"));
-        let ended = job::wait(&self.client, job, &self.output).await?;
+        let ended = job::wait_for_end(&self.client, job, &self.output).await?;
         if let Some(failure) = job::failure(&ended) {
             return Err(failure);
         }

@@ -46,6 +46,10 @@ pub(super) struct Entry {
     pub(super) vouched: bool,
     /// They were judged to be others than those that are recorded.
     pub(super) doubtful: bool,
+    /// The system failed to read a file of it: the next look loads it again, whether or not a file has changed.
+    pub(super) unread: bool,
+    /// So it was when its active files were judged, which is done again then.
+    pub(super) unjudged: bool,
 }
 
 impl Entry {
@@ -70,10 +74,10 @@ impl Entry {
         self.doubtful = true;
     }
 
-    /// Whether the files are as they were.
+    /// Whether what is known of it is what its files tell: all were read, and are as they were.
     pub(super) fn is_current(&self) -> bool {
         let mut files = self.seen.iter();
-        files.all(|(file, stamp)| stamp_of(file) == *stamp)
+        !self.unread && !self.unjudged && files.all(|(file, stamp)| stamp_of(file) == *stamp)
     }
 
     /// What lay under a file that cannot be read any more is known from before.
@@ -95,6 +99,14 @@ impl Entry {
 
 /// Loads one machine. Sizes that cannot be read now are taken from `before`.
 pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> Entry {
+    let (loaded, unseen) = held::failing(|| load_now(directory, id, before, roots));
+    Entry {
+        unread: unseen.is_some(),
+        ..loaded
+    }
+}
+
+fn load_now(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots) -> Entry {
     let folder = directory.join(id.to_string());
     let (definition, tops) = (folder.join(DEFINITION), folder.join(TOPS));
     // Stamps first: a change while we read shows at the next look.
@@ -108,6 +120,8 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
         problems: vec![Problem::new(file, text)],
         vouched: true,
         doubtful: false,
+        unread: false,
+        unjudged: false,
     };
     let defined = match Definition::load(&definition, id) {
         Ok(it) => it,
@@ -223,6 +237,8 @@ pub(super) fn load(directory: &Path, id: VmId, before: Option<&Machine>, roots: 
         problems,
         vouched: false,
         doubtful: false,
+        unread: false,
+        unjudged: false,
     }
 }
 

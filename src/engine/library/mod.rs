@@ -302,20 +302,23 @@ impl Compute for Library {
 
 /// Has the links of a machine lead to its active files where those are others than before. One after the other, or an
 /// older state might have the last word.
-fn follow(before: Option<&Machine>, now: Option<&Machine>) {
-    let Some(machine) = now else { return };
-    if before.is_some_and(|before| links::wanted(before) == links::wanted(machine)) {
-        return;
+fn follow(before: Option<&Machine>, now: Option<&Machine>) -> io::Result<()> {
+    let Some(machine) = now else { return Ok(()) };
+    match before.is_some_and(|before| links::wanted(before) == links::wanted(machine)) {
+        true => Ok(()),
+        false => links::follow(machine),
     }
-    if let Err(error) = links::follow(machine) {
-        let machine = machine.id;
-        tracing::warn!(%machine, %error, "Links to its active files could not all be made");
-    }
+}
+
+fn unlinked(machine: VmId, error: &io::Error) {
+    tracing::warn!(%machine, %error, "Links to its active files could not all be made");
 }
 
 /// Makes the links to one machine, if one is new, and the names of all.
 pub(crate) fn link(directory: &Path, machines: &Machines, new: Option<&Machine>) {
-    follow(None, new);
+    if let (Err(error), Some(new)) = (follow(None, new), new) {
+        unlinked(new.id, &error);
+    }
     let ids = machine_ids(directory).unwrap_or_default();
     let unreadable = ids.into_iter().filter(|id| !machines.contains_key(id));
     let names = links::names(machines.values().map(Arc::as_ref));

@@ -25,7 +25,7 @@ use crate::inventory::{Image, Machine};
 use crate::text::catalog::engine as texts;
 
 use super::entry::{Entry, is_written, load};
-use super::{Problem, follow, machine_ids, unknown};
+use super::{Problem, follow, machine_ids, unknown, unlinked};
 
 const RENEW_AFTER_MILLIS: u64 = 1000;
 /// How long whoever asks waits for a look at the files. On disks that answer it takes a fraction of that.
@@ -65,6 +65,10 @@ pub(super) struct Shelf {
 pub(super) struct Book {
     pub(super) entries: BTreeMap<VmId, Arc<Entry>>,
     running: BTreeSet<VmId>,
+    /// Those of which the links could not all be made: the next look tries again.
+    unlinked: BTreeSet<VmId>,
+    /// So it is with the names that lead to machines.
+    unnamed: bool,
     /// How often active files were recorded: a look that began before is of an older state.
     tops: BTreeMap<VmId, u64>,
     /// Something in it is not published.
@@ -249,12 +253,17 @@ impl Shelf {
         book.entries.retain(|id, _| ids.contains(id));
         book.tops.retain(|id, _| ids.contains(id));
         book.running.retain(|id| ids.contains(id));
+        book.unlinked.retain(|id| ids.contains(id));
         book.dirty |= book.entries.len() != before;
         drop(book);
         for id in ids {
             let silent = self.silent(id).is_some();
             if !silent {
                 self.renew_one(id, Some(turn), false);
+                let is_unlinked = self.lock().unlinked.contains(&id);
+                if is_unlinked {
+                    self.lead(id, None);
+                }
             }
             if self.looks().begun != turn {
                 return; // left behind
@@ -264,9 +273,14 @@ impl Shelf {
             }
         }
         // Also what a look has found that was left behind.
-        let is_dirty = self.lock().dirty;
+        let (is_dirty, is_unnamed) = {
+            let book = self.lock();
+            (book.dirty, book.unnamed)
+        };
         if is_dirty {
             self.publish();
+        } else if is_unnamed {
+            self.name();
         }
         let running = self.lock().running.clone();
         if **self.running.load() != running {
@@ -295,8 +309,11 @@ impl Shelf {
         }
         let unreadable = entries.iter().filter(|(_, e)| e.machine.is_none());
         let unreadable: Vec<_> = unreadable.map(|(id, _)| *id).collect();
-        match links::name(&self.directory, &names, &unreadable) {
+        let made = links::name(&self.directory, &names, &unreadable);
+        let was_unnamed = std::mem::replace(&mut self.lock().unnamed, made.is_err());
+        match made {
             Ok(()) => *named = Some(names),
+            Err(_) if was_unnamed => {} // told
             Err(error) => {
                 let directory = self.directory.display();
                 tracing::warn!(%directory, %error, "Links to machines by their names could not all be made");
@@ -374,20 +391,30 @@ impl Shelf {
         // Read under this lock, or an older state might have the last word.
         let (now, _) = self.known(id);
         let now = now.as_ref().filter(|now| now.vouched);
-        follow(before, now.and_then(|now| now.machine.as_deref()));
+        let before = before.filter(|_| !self.lock().unlinked.contains(&id));
+        let led = follow(before, now.and_then(|now| now.machine.as_deref()));
+        let mut book = self.lock();
+        match led {
+            Ok(()) => drop(book.unlinked.remove(&id)),
+            Err(error) if book.unlinked.insert(id) => unlinked(id, &error),
+            Err(_) => {} // told
+        }
     }
 
     /// Has the active files of a machine judged that was loaded anew, unless the same `tops.json` was before. Whether
     /// there is nothing left to judge.
     fn is_vouched(&self, id: VmId, old: Option<&Entry>, new: &mut Entry) -> bool {
-        let same = |old: &Entry| old.vouched && !old.doubtful && old.tops() == new.tops();
+        let judged = |old: &Entry| old.vouched && !old.doubtful && !old.unjudged;
+        let same = |old: &Entry| judged(old) && old.machine.is_some() && old.tops() == new.tops();
         if !self.judged || old.is_some_and(same) {
             return true;
         }
         let (Some(judge), Some(machine)) = (self.judge.get(), new.machine.clone()) else {
             return new.machine.is_none();
         };
-        match judge(&machine) {
+        let (judged, unseen) = held::failing(|| judge(&machine));
+        new.unjudged = unseen.is_some();
+        match judged {
             Ok(()) => true,
             Err(Doubt::Open) => false,
             Err(Doubt::Tops(why)) => {
@@ -623,6 +650,62 @@ mod tests {
         drop(book);
         assert!(world.shelf.renew(BOUND));
         assert!(!world.shelf.machines.load().contains_key(&id));
+    }
+
+    /// In a process of its own, whose file descriptors are no other test's.
+    #[test]
+    fn a_machine_that_cannot_be_read_for_a_moment_is_read_at_the_next_look() {
+        const ALONE: &str = "GROUPSHOT_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let name = "a_machine_that_cannot_be_read_for_a_moment_is_read_at_the_next_look";
+            let own = std::env::current_exe().unwrap();
+            let out = std::process::Command::new(own)
+                .args(["--exact", &format!("engine::library::shelf::tests::{name}")])
+                .env(ALONE, "1")
+                .output();
+            let out = out.unwrap();
+            let told = String::from_utf8_lossy(&out.stdout);
+            assert!(told.contains("1 passed"), "{told}");
+            return;
+        }
+        let world = World::new();
+        let id = world.machine("web");
+        let directory = world.shelf.directory.clone();
+        let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+        let shelf = Shelf::new(directory, Roots::default(), clock, true);
+        let image = world.dir.path().join("web/a.raw");
+        // It needs more of them than the machine does.
+        let judge = move |_: &Machine| {
+            let all = (0..6).map(|_| held::open(&image, false));
+            let all = all.collect::<io::Result<Vec<_>>>();
+            all.map(drop).map_err(|e| Doubt::Tops(e.to_string()))
+        };
+        shelf.judge_by(Box::new(judge));
+        let is_whole = || {
+            let entry = shelf.known(id).0;
+            entry.is_some_and(|it| {
+                it.machine.is_some() && it.problems.is_empty() && it.unseen.is_empty()
+            })
+        };
+        let mut failed = 0;
+        for left in 0..12 {
+            shelf.lock().entries.clear();
+            let links = shelf.directory.join(id.to_string()).join("disks");
+            let _was_made = fs::remove_dir_all(&links);
+            let mut all = Vec::new();
+            while let Ok(file) = fs::File::open("/dev/null") {
+                all.push(file);
+            }
+            all.truncate(all.len() - left);
+            shelf.look_at_all(0);
+            drop(all);
+            failed += usize::from(!is_whole());
+            shelf.look_at_all(0);
+            let entry = shelf.known(id).0.unwrap();
+            assert!(is_whole() && entry.vouched, "{left} {:?}", entry.problems);
+            assert!(links.join("disk0").is_symlink(), "{left}");
+        }
+        assert!(failed > 0);
     }
 
     #[test]

@@ -1,48 +1,66 @@
-//! Which files the snapshots of each machine name, looked through once for one moment of everything.
+//! Which files the snapshots of each machine name: one index for all that is open.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::id::VmId;
-use crate::inventory::Snapshot;
+use crate::id::{SetId, VmId};
+use crate::inventory::SnapshotSet;
+use crate::store::State;
 
-/// Found when it is first asked for. A clone knows what the other has found.
-#[derive(Clone, Default)]
-pub(super) struct Kept(Arc<OnceLock<BTreeMap<VmId, BTreeSet<PathBuf>>>>);
+type Sets = Arc<BTreeMap<SetId, Arc<SnapshotSet>>>;
+
+/// The files by machine, as one revision of the store had them.
+#[derive(Debug, Clone)]
+struct Index {
+    revision: u64,
+    sets: Sets,
+    files: Arc<BTreeMap<VmId, BTreeSet<PathBuf>>>,
+}
+
+/// The index of the newest revision that was asked for; made anew when sets have changed since.
+#[derive(Debug, Default)]
+pub struct Kept(Mutex<Option<Index>>);
 
 impl Kept {
-    /// Does one of these snapshots, of that machine, name the file by its real path? The first who asks has them
-    /// looked through.
-    pub(super) fn has<'s, S: IntoIterator<Item = &'s Snapshot>>(
-        &self,
-        machine: VmId,
-        file: &Path,
-        snapshots: impl FnOnce() -> S,
-    ) -> bool {
-        let kept = self.0.get_or_init(|| {
-            let mut kept = BTreeMap::<_, BTreeSet<_>>::new();
-            for snapshot in snapshots() {
-                let named = snapshot.disks.iter().filter_map(|d| d.sealed.first());
-                let files = kept.entry(snapshot.machine).or_default();
-                files.extend(named.map(|s| s.file.clone()));
-            }
-            kept
-        });
-        let own = kept.get(&machine);
+    /// Does a snapshot of the machine name the file, by its real path? Of a revision that is not the newest any more it
+    /// is told what the newest says: walks over old ones need no index of their own.
+    pub(super) fn has(&self, state: &State, machine: VmId, file: &Path) -> bool {
+        let files = self.files(state);
+        let own = files.get(&machine);
         own.is_some_and(|files| files.contains(file))
+    }
+
+    fn files(&self, state: &State) -> Arc<BTreeMap<VmId, BTreeSet<PathBuf>>> {
+        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = &*newest
+            && (Arc::ptr_eq(&index.sets, &state.sets) || index.revision > state.revision)
+        {
+            return index.files.clone();
+        }
+        let mut files = BTreeMap::<_, BTreeSet<_>>::new();
+        for snapshot in state.sets.values().flat_map(|set| &set.members) {
+            let named = snapshot.disks.iter().filter_map(|d| d.sealed.first());
+            let own = files.entry(snapshot.machine).or_default();
+            own.extend(named.map(|s| s.file.clone()));
+        }
+        let files = Arc::new(files);
+        *newest = Some(Index {
+            revision: state.revision,
+            sets: state.sets.clone(),
+            files: files.clone(),
+        });
+        files
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
-    use jiff::Timestamp;
+    use jiff::{SignedDuration, Timestamp};
 
     use super::*;
-    use crate::id::SnapshotId;
-    use crate::inventory::{Consistency, Format, Seal, Sealed, SnapshotDisk};
+    use crate::id::{JobId, SnapshotId};
+    use crate::inventory::{Consistency, Format, Seal, Sealed, SetKind, Snapshot, SnapshotDisk};
 
     fn snapshot(machine: u128, files: &[&str]) -> Snapshot {
         let seal = Seal {
@@ -79,25 +97,52 @@ mod tests {
         }
     }
 
+    fn state(revision: u64, members: &[Snapshot]) -> State {
+        let set = SnapshotSet {
+            id: SetId::from_u128(1),
+            name: "before".to_owned(),
+            kind: SetKind::Standard,
+            collection: None,
+            created: Timestamp::UNIX_EPOCH,
+            members: members.to_vec(),
+            window: SignedDuration::ZERO,
+            owner: "ann".to_owned(),
+            job: JobId::from_u128(1),
+        };
+        State {
+            revision,
+            sets: Arc::new(BTreeMap::from([(set.id, Arc::new(set))])),
+            ..State::default()
+        }
+    }
+
     #[test]
-    fn snapshots_are_looked_through_once_for_all_files_of_a_walk() {
-        let all = [
+    fn snapshots_are_looked_through_once_for_all_that_is_open() {
+        let first = [
             snapshot(1, &["/1/top", "/1/base"]),
             snapshot(1, &["/1/below"]),
             snapshot(2, &["/2/top"]),
         ];
-        let looked_at = Cell::new(0);
-        let snapshots = || all.iter().inspect(|_| looked_at.set(looked_at.get() + 1));
         let kept = Kept::default();
-        let other = kept.clone();
-        let has = |kept: &Kept, machine, file: &str| {
-            kept.has(VmId::from_u128(machine), Path::new(file), snapshots)
+        let has = |state: &State, machine, file: &str| {
+            kept.has(state, VmId::from_u128(machine), Path::new(file))
         };
-        assert!(has(&kept, 1, "/1/top") && has(&kept, 1, "/1/below"));
-        assert!(!has(&kept, 1, "/1/base"), "it only lies under one");
-        assert!(!has(&kept, 1, "/2/top"), "of another machine");
-        assert!(!has(&kept, 3, "/1/top"));
-        assert!(has(&other, 2, "/2/top"));
-        assert_eq!(looked_at.get(), all.len());
+        let old = state(1, &first);
+        assert!(has(&old, 1, "/1/top") && has(&old, 1, "/1/below") && has(&old, 2, "/2/top"));
+        assert!(!has(&old, 1, "/1/base"), "it only lies under one");
+        assert!(!has(&old, 1, "/2/top"), "of another machine");
+        assert!(!has(&old, 3, "/1/top"));
+        let index = kept.files(&old);
+        // What another transaction leaves as it is.
+        let later = State {
+            revision: 2,
+            ..old.clone()
+        };
+        assert!(Arc::ptr_eq(&index, &kept.files(&later)));
+        let new = state(3, &first[..1]);
+        assert!(!has(&new, 2, "/2/top"), "its set is gone");
+        // Nobody has an index of what was before.
+        assert!(Arc::ptr_eq(&kept.files(&new), &kept.files(&old)));
+        assert_eq!(Arc::strong_count(&index), 1);
     }
 }

@@ -38,7 +38,7 @@ use collection_of_mses::Groups;
 use collection_snapshot_service::CollectionSnapshotService;
 use computer_system::ComputerSystems;
 use concrete_job::ConcreteJobs;
-use kept::Kept;
+pub use kept::Kept;
 use names::MachineNames;
 use snapshot_check::SnapshotCheck;
 use snapshot_collection::SnapshotCollections;
@@ -66,6 +66,8 @@ pub struct Deps {
     pub host: Arc<str>,
     /// `[snapshot] inline_wait`: how long a call waits for its own job; zero means never.
     pub inline_wait: Duration,
+    /// The files that snapshots name, for whoever looks.
+    pub kept: Arc<Kept>,
 }
 
 impl Deps {
@@ -75,7 +77,7 @@ impl Deps {
             state: self.store.state(),
             machines: self.compute.machines(),
             host: self.host.clone(),
-            kept: Kept::default(),
+            kept: self.kept.clone(),
         }
     }
 }

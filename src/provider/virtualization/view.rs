@@ -26,7 +26,7 @@ pub(super) struct View {
     /// Name of the host.
     pub(super) host: Arc<str>,
     /// The files that snapshots name.
-    pub(super) kept: Kept,
+    pub(super) kept: Arc<Kept>,
 }
 
 impl View {
@@ -91,9 +91,7 @@ impl View {
 
     /// Does a snapshot of the machine name the file, by its real path?
     pub(super) fn keeps(&self, machine: VmId, file: &Path) -> bool {
-        let sets = &self.state.sets;
-        let members = || sets.values().flat_map(|set| &set.members);
-        self.kept.has(machine, file, members)
+        self.kept.has(&self.state, machine, file)
     }
 
     /// Settings of all machines, then of all snapshots.

@@ -32,8 +32,8 @@ type Locks = BTreeMap<PathBuf, ImageLock>;
 
 pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(), EngineError> {
     let core = &operation.core;
-    go_on(operation, member)?;
     let (mut skip, mut locks, mut planned) = (BTreeSet::new(), Locks::new(), false);
+    go_on(operation, member, &mut locks)?;
     let mut left = Left::default();
     let remover = Remover {
         core,
@@ -88,20 +88,36 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
 }
 
 /// Merges whose content was in the lower file when a process died.
-fn go_on(operation: &Operation<Destroy>, member: &Member) -> Result<(), EngineError> {
+fn go_on(
+    operation: &Operation<Destroy>,
+    member: &Member,
+    locks: &mut Locks,
+) -> Result<(), EngineError> {
     let merges = operation.kind.merges().clone();
     for (merge, seen) in merges.iter().filter(|(m, _)| m.machine == member.machine) {
-        let now = |file: &Path| held::symlink_metadata(file).map(|m| Stamp::of(&m)).ok();
+        let is_as_then = |file: &Path, then: Stamp| {
+            let content = |s: Stamp| (s.length, s.seconds, s.nanos);
+            let now = held::symlink_metadata(file).map(|m| Stamp::of(&m));
+            now.is_ok_and(|now| content(now) == content(then))
+        };
         // Written since by whoever started the machine: what is in the lower file is old. So it is if the lower file
         // was put back as it was before, or one of another content in its place. The child still lies on it and shows what it
         // should; it is merged again or stays.
-        let content = |s: Stamp| (s.length, s.seconds, s.nanos);
-        let child = (now(&merge.child), seen.map(|s| s.child));
-        let parent = (now(&merge.parent), seen.and_then(|s| s.parent));
-        if child.0.is_none()
-            || child.0.map(content) != child.1.map(content)
-            || parent.0.map(content) != parent.1.map(content)
-        {
+        let Some(ended) = seen.filter(|ended| is_as_then(&merge.child, ended.child)) else {
+            continue;
+        };
+        let Some(parent) = ended.parent else {
+            // What lay on the child may lie on the lower file by now, so that this is no merge of two neighbours to
+            // whoever looks: it is done again here, unless somebody runs on the lower file or keeps it.
+            let survey = Survey::take(&operation.core, member);
+            if survey.is_ok_and(|survey| survey.names_of(&merge.parent).next().is_none())
+                && let Err(why) = one(operation, member, merge, locks)?
+            {
+                keep(operation, why);
+            }
+            continue;
+        };
+        if !is_as_then(&merge.parent, parent) {
             continue;
         }
         // Its tops cannot be written, and the child may be one of them: both show the same, and stay.

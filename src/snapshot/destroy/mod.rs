@@ -47,7 +47,7 @@ pub(crate) use free::{Freed, after_apply, all_layers};
 pub use hidden::Hidden;
 pub use intent::{Intent, Layer, Member, Merge};
 pub(crate) use left::{Unreached, sweep};
-pub(crate) use relink::forgotten;
+pub(crate) use relink::removal;
 
 /// A wish to destroy a set or a part of it.
 #[derive(Debug, Clone)]
@@ -240,6 +240,14 @@ impl Kind for Destroy {
         let machines = machines.map(|m| (Resource::Machine(m.machine), Mode::Exclusive));
         let set = (Resource::Set(self.intent.set), Mode::Exclusive);
         machines.chain([set]).collect()
+    }
+
+    /// A snapshot is known by nothing any more: its records go first.
+    fn shows_commit(&self, core: &Core) -> io::Result<bool> {
+        let known = Known::of(core);
+        let is_known = |m: &Member| known.members().any(|snapshot| snapshot.id == m.snapshot);
+        let is_whole = self.intent.members.iter().all(is_known);
+        Ok(!is_whole && !self.intent.tidies && known.unreadable.is_empty())
     }
 
     /// The files of each merge are those that its records tell, a child is only gone once it is merged, and not all is

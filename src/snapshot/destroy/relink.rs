@@ -58,14 +58,14 @@ pub(super) fn forget(operation: &Operation<Destroy>) -> Result<(), EngineError> 
     let files: Vec<_> = members.iter().flat_map(|m| m.captured.clone()).collect();
     let parents = members.into_iter().map(|m| (m.snapshot, m.parent));
     let parents = parents.collect();
-    transact(&operation.core, move |state| forgotten(state, &parents))?;
+    transact(&operation.core, move |state| removal(state, &parents))?;
     let frozen = &operation.core.deps.frozen;
     frozen.release(files.iter().map(PathBuf::as_path));
     Ok(())
 }
 
 /// What takes snapshots out of the records, each with its parent.
-pub(crate) fn forgotten(
+pub(crate) fn removal(
     state: &State,
     parents: &BTreeMap<SnapshotId, Option<SnapshotId>>,
 ) -> Vec<Change> {

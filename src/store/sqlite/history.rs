@@ -122,7 +122,9 @@ pub(super) fn page(
     let sql = "SELECT number, record FROM history WHERE number < ?1 ORDER BY number DESC LIMIT ?2";
     let mut select = connection.prepare_cached(sql)?;
     let rows = select.query_map(params![before.unwrap_or(Number::MAX), PAGE], |row| {
-        Ok((row.get(0)?, row.get(1)?))
+        // What is no text any more is told as damaged with all else that was changed.
+        let record = String::from_utf8_lossy(row.get_ref(1)?.as_bytes()?).into_owned();
+        Ok((row.get(0)?, record))
     })?;
     rows.collect()
 }

@@ -419,15 +419,26 @@ impl Store for SqliteStore {
         }
     }
 
-    async fn history(&self, before: Option<Number>) -> Result<Vec<(Number, Ended)>, StoreError> {
+    async fn history(
+        &self,
+        mut before: Option<Number>,
+    ) -> Result<Vec<(Number, Ended)>, StoreError> {
         let gone = || StoreError::Broken("the database writer is gone".to_owned());
-        let (answer, answered) = oneshot::channel();
-        let queue = self.queue().ok_or_else(gone)?;
-        let request = Request::LookBack { before, answer };
-        queue.send(request).await.map_err(|_| gone())?;
-        let page = answered.await.map_err(|_| gone())?;
-        let page = page.map_err(|error| StoreError::Refused(error.to_string()))?;
-        Ok(read(page))
+        loop {
+            let (answer, answered) = oneshot::channel();
+            let queue = self.queue().ok_or_else(gone)?;
+            let request = Request::LookBack { before, answer };
+            queue.send(request).await.map_err(|_| gone())?;
+            let page = answered.await.map_err(|_| gone())?;
+            let page = page.map_err(|error| StoreError::Refused(error.to_string()))?;
+            let last = page.last().map(|(number, _)| *number);
+            let read = read(page);
+            // A page with nothing that can be read is not the last one.
+            if !read.is_empty() || last.is_none() {
+                return Ok(read);
+            }
+            before = last;
+        }
     }
 }
 

@@ -595,6 +595,38 @@ async fn an_entry_of_the_history_that_was_changed_is_told_by_nobody() {
 }
 
 #[tokio::test]
+async fn pages_of_the_history_of_which_nothing_can_be_read_do_not_end_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let changes = (0..300).map(|n| ended(n, Ending::Completed)).collect();
+    store.transact(Box::new(|_| changes)).await.unwrap();
+    drop(store);
+    let file = Connection::open(dir.path().join(FILE)).unwrap();
+    let changed = [
+        (
+            "replace(record, 'completed', 'failed')",
+            "number BETWEEN 4 AND 290",
+        ),
+        ("CAST(x'7BFF7D' AS TEXT)", "number = 2"),
+    ];
+    for (record, which) in changed {
+        let sql = format!("UPDATE history SET record = {record} WHERE {which}");
+        assert!(file.execute(&sql, []).unwrap() > 0);
+    }
+    drop(file);
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let query = Query {
+        limit: 1000,
+        ..Query::default()
+    };
+    let newest: Vec<_> = (290..300).rev().collect();
+    assert_eq!(
+        seconds(&store, query, 3).await,
+        [newest, vec![2, 0]].concat()
+    );
+}
+
+#[tokio::test]
 async fn the_history_is_bounded_and_what_was_refused_pushes_out_only_its_like() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(dir.path()).unwrap();

@@ -23,5 +23,6 @@ super::messages! {
     BROKEN_EVALUATION = "operation.broken-evaluation", "the evaluation broke down; the log of the server tells more";
     GET_TIMED_OUT = "operation.get-timed-out", "the instance of {class} was not found within {seconds} s (OperationTimeout)";
     AUDIT_SILENT = "operation.audit-silent", "nothing was done: the audit log takes no line, for its file {file} does not answer; mend that and try again";
+    AUDIT_UNREAD = "operation.audit-unread", "nothing was done: the log takes no line of the audit log, for nobody reads what the server writes to standard error; mend that and try again";
     BROKEN_METHOD = "operation.broken-method", "method {method} ended without a result";
 }

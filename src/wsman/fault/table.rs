@@ -181,7 +181,7 @@ kinds! {
     ENUMERATE_UNSUPPORTED_EXPIRATION_TYPE = Sender "n:UnsupportedExpirationType" "" N 2150859036;
     /// Optional feature not offered: AuthorizationMode.
     AUTHORIZATION_MODE_NOT_SUPPORTED = Sender "w:UnsupportedFeature" "AuthorizationMode" W 2150858852;
-    /// ReplyTo/FaultTo not anonymous; EndTo in Enumerate (R5.2.1-1).
+    /// ReplyTo/FaultTo not anonymous; EndTo in Enumerate.
     UNSUPPORTED_ADDRESSING_MODE = Sender "w:UnsupportedFeature" "AddressingMode" W 2150858870;
     /// Optional feature not offered: Ack.
     ACK_NOT_SUPPORTED = Sender "w:UnsupportedFeature" "Ack" W 2150858853;

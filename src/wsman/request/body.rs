@@ -246,9 +246,10 @@ fn parameter_fault(error: &wscim::Error, parameter: &Parameter, method: &Method)
         wscim::Error::NilInArray => &table::PARAMETER_TYPE_MISMATCH,
         wscim::Error::Reference(SelectorError::Nesting) => &table::EPR_NESTING_EXCEEDED,
         wscim::Error::Twice => &table::INVALID_PARAMETER,
-        wscim::Error::Reference(_) | wscim::Error::Class(_) | wscim::Error::Property { .. } => {
-            &table::PARAMETER_INVALID_VALUE
-        }
+        wscim::Error::Reference(_)
+        | wscim::Error::Class(_)
+        | wscim::Error::Depth
+        | wscim::Error::Property { .. } => &table::PARAMETER_INVALID_VALUE,
     };
     kind.fault(named(wire::PARAMETER_VALUE.text()).with("cause", error))
 }

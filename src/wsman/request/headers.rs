@@ -168,7 +168,7 @@ pub(super) fn parse(
     host: &str,
 ) -> Result<Request, Fault> {
     let payload = envelope.payload();
-    if payload.is_some_and(|p| p.is(ns::IDENTITY, "Identify")) {
+    if asks_identity(envelope) {
         return Ok(identify(limits));
     }
     if !envelope.has_header() {
@@ -207,6 +207,12 @@ pub(super) fn parse(
         Action::NotOffered | Action::Unknown => Err(action_not_supported(&headers.action)),
     }?;
     Ok(Request { headers, operation })
+}
+
+/// Whether it is Identify, which anybody may ask.
+pub(super) fn asks_identity(envelope: &Envelope<'_>) -> bool {
+    let payload = envelope.payload();
+    payload.is_some_and(|p| p.is(ns::IDENTITY, "Identify"))
 }
 
 fn action_not_supported(action: &str) -> Fault {

@@ -6,7 +6,7 @@ use crate::cim::Schema;
 use crate::framing::{Charset, Media, Unsupported};
 use crate::soap::Envelope;
 use crate::text::Language;
-use crate::text::catalog::wire;
+use crate::text::catalog::{operation, wire};
 use crate::wsman::fault::{Fault, table};
 use crate::xml;
 
@@ -21,6 +21,8 @@ pub struct Incoming<'a> {
     pub user_agent: &'a str,
     /// The `Host` header; empty if absent.
     pub host: &'a str,
+    /// Has nobody logged on? Then nothing but Identify is read.
+    pub anonymous: bool,
     /// The body.
     pub body: &'a [u8],
 }
@@ -124,7 +126,11 @@ fn read(
         Err(e) => return (unknown, Err(Fault::from(e).into())),
     };
     let client = Client::of(message.user_agent, &headers::to(&envelope));
-    let request = Request::parse(&envelope, schema, limits, message.host).map_err(|fault| {
+    let request = match message.anonymous && !headers::asks_identity(&envelope) {
+        true => Err(table::ACCESS_DENIED.fault(operation::AUTHENTICATION_NEEDED.text())),
+        false => Request::parse(&envelope, schema, limits, message.host),
+    };
+    let request = request.map_err(|fault| {
         Box::new(Rejected {
             fault,
             relates_to: headers::message_id(&envelope),

@@ -146,6 +146,7 @@ fn a_pattern_takes_room_in_the_order_of_its_length() {
 /// A condition lives as long as the enumeration that it is for.
 #[test]
 fn a_character_of_a_pattern_takes_little_room() {
+    assert!(size_of::<Item>() <= 24, "{}", size_of::<Item>());
     let pattern = Pattern::read(&"_".repeat(1000), false).unwrap();
     assert!(pattern.first.iter().all(|item| matches!(item, Item::Any)));
     assert!(pattern.matches(&"x".repeat(1000)).0);

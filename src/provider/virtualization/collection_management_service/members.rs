@@ -1,5 +1,7 @@
 //! `AddMember`, `RemoveMember`, `RemoveMemberById`.
 
+use std::collections::BTreeSet;
+
 use crate::audit::About;
 use crate::id::{CollectionId, VmId};
 use crate::inventory::{Collection, CollectionKind, What};
@@ -124,8 +126,12 @@ fn without(mut collection: Collection, member: Member) -> Collection {
 
 /// `group` may go into `into` only if `into` is not `group` or anywhere below it.
 fn check_no_cycle(state: &State, group: CollectionId, into: CollectionId) -> Result<(), Refusal> {
-    let mut open = vec![group];
+    // By any number of ways, each is looked at once.
+    let (mut open, mut seen) = (vec![group], BTreeSet::new());
     while let Some(id) = open.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
         if id == into {
             let text = texts::CYCLE.with("member", group).with("collection", into);
             return Err(invalid(text));
@@ -134,4 +140,34 @@ fn check_no_cycle(state: &State, group: CollectionId, into: CollectionId) -> Res
         open.extend(below.iter().flat_map(|c| &c.collections));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+
+    use super::*;
+
+    /// Two collections on each level, each with both of the next one: 2^60 ways lead to the bottom.
+    #[test]
+    fn a_collection_that_many_ways_lead_to_is_looked_at_once() {
+        let id = |level: u128, side: u128| CollectionId::from_u128(2 * level + side + 1);
+        let mut state = State::default();
+        let collections = Arc::make_mut(&mut state.collections);
+        for (level, side) in (0..60).flat_map(|level| [(level, 0), (level, 1)]) {
+            let collection = Collection {
+                id: id(level, side),
+                name: String::new(),
+                kind: CollectionKind::Collections,
+                machines: Vec::new(),
+                collections: vec![id(level + 1, 0), id(level + 1, 1)],
+                created: Timestamp::UNIX_EPOCH,
+            };
+            collections.insert(collection.id, Arc::new(collection));
+        }
+        assert!(check_no_cycle(&state, id(0, 0), CollectionId::from_u128(0)).is_ok());
+        assert!(check_no_cycle(&state, id(0, 0), id(60, 1)).is_err());
+    }
 }

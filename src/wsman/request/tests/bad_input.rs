@@ -10,9 +10,31 @@ fn take(content_type: Option<&str>, body: &[u8]) -> Received {
         content_type,
         user_agent: "",
         host: "",
+        anonymous: false,
         body,
     };
     receive(&message, schema(), &Limits::default())
+}
+
+/// Who has not logged on has nothing read but Identify, however much stands in the body.
+#[test]
+fn a_11_of_nobody_nothing_but_identify_is_read() {
+    let read = |text: &str| {
+        let message = Incoming {
+            content_type: None,
+            user_agent: "",
+            host: "",
+            anonymous: true,
+            body: text.as_bytes(),
+        };
+        receive(&message, schema(), &Limits::default()).request
+    };
+    let wrong = Ask::get("<nonsense/>").text;
+    let rejected = read(&wrong).unwrap_err();
+    assert_eq!(rejected.fault.kind.name, table::ACCESS_DENIED.name);
+    assert!(rejected.relates_to.is_some(), "F-5");
+    let identify = r#"<s:Envelope xmlns:s="http://www.w3.org/2003/05/soap-envelope"><s:Header/><s:Body><i:Identify xmlns:i="http://schemas.dmtf.org/wbem/wsman/identity/1/wsmanidentity.xsd"/></s:Body></s:Envelope>"#;
+    assert!(read(identify).is_ok());
 }
 
 fn refused(content_type: Option<&str>, body: &[u8], kind: &'static Kind, names: &str) {

@@ -69,6 +69,7 @@ fn recorded_requests_are_read_or_refused_as_they_should_be() {
                 content_type: content_type.as_deref(),
                 user_agent: "",
                 host: "",
+                anonymous: false,
                 body: &body,
             };
             let outcome = match receive(&message, &schema, &Limits::default()).request {

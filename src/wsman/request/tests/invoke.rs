@@ -1,5 +1,6 @@
 //! Method calls, I-1 to I-6: every form of every kind of argument.
 
+use crate::cim::cimxml::EMBEDDED_MAX;
 use crate::cim::{DateTime, Path, Value};
 use crate::wsman::fault::{Kind, table};
 use crate::wsman::fixture::{Ask, DMTF, V2, WMI, reference, selectors};
@@ -321,7 +322,7 @@ fn i_4_omi_sends_a_reference_as_an_instance_with_its_keys() {
 }
 
 #[test]
-fn i_5_embedded_text_stays_text_and_markup_becomes_text() {
+fn i_5_embedded_text_stays_text_and_markup_is_an_instance() {
     let text = r#"<INSTANCE CLASSNAME="T_Setting"/>"#;
     let escaped = format!("<p:Settings>{}</p:Settings>", text.replace('<', "&lt;"));
     assert_eq!(argument(&escaped, "Settings"), Value::from(text));
@@ -337,15 +338,11 @@ fn i_5_embedded_text_stays_text_and_markup_becomes_text() {
     );
     for markup in [class, typed] {
         let value = argument(&markup, "Settings");
-        let text = value.as_str().unwrap();
-        let schema = crate::wsman::fixture::schema();
-        let read = crate::cim::cimxml::parse_instance(schema, V2, text).unwrap();
-        assert_eq!(read.get("Level"), Some(&Value::Uint32(3)), "{text}");
-        assert_eq!(
-            read.get("Names"),
-            Some(&Value::from(vec!["a", "b"])),
-            "{text}"
-        );
+        let Value::Instance(read) = value else {
+            panic!("{value:?}");
+        };
+        assert_eq!(read.get("Level"), Some(&Value::Uint32(3)));
+        assert_eq!(read.get("Names"), Some(&Value::from(vec!["a", "b"])));
     }
     for (markup, names) in [
         ("<q:T_Nope xmlns:q='urn:q'/>", "T_Nope"),
@@ -354,9 +351,37 @@ fn i_5_embedded_text_stays_text_and_markup_becomes_text() {
         let ask = ask(&format!("<p:Settings>{markup}</p:Settings>"));
         refused(&ask, &table::PARAMETER_INVALID_VALUE, names);
     }
-    let bad = "<q:T_Setting xmlns:q='urn:q'><q:Level>x</q:Level></q:T_Setting>";
-    let ask = ask(&format!("<p:Settings>{bad}</p:Settings>"));
-    refused(&ask, &table::PARAMETER_TYPE_MISMATCH, "Settings");
+    for bad in [
+        "<q:Level>x</q:Level>",
+        "<q:InstanceID><q:T_Setting/></q:InstanceID>",
+    ] {
+        let ask = ask(&format!(
+            "<p:Settings><q:T_Setting xmlns:q='urn:q'>{bad}</q:T_Setting></p:Settings>"
+        ));
+        refused(&ask, &table::PARAMETER_TYPE_MISMATCH, "Settings");
+    }
+}
+
+/// What is nested is never written as text into text: each level would make it longer.
+#[test]
+fn i_5_embedded_instances_as_markup_are_nested_as_deep_as_in_text() {
+    let nested = |depth: usize| {
+        let (open, close) = (
+            "<q:T_Setting><q:Inside>".repeat(depth - 1),
+            "</q:Inside></q:T_Setting>".repeat(depth - 1),
+        );
+        format!("<p:Settings xmlns:q='urn:q'>{open}<q:T_Setting/>{close}</p:Settings>")
+    };
+    let mut value = argument(&nested(EMBEDDED_MAX), "Settings");
+    for _ in 1..EMBEDDED_MAX {
+        let Value::Instance(outer) = value else {
+            panic!("{value:?}");
+        };
+        value = outer.get("Inside").unwrap().clone();
+    }
+    assert!(matches!(value, Value::Instance(_)));
+    let ask = ask(&nested(EMBEDDED_MAX + 1));
+    refused(&ask, &table::PARAMETER_INVALID_VALUE, "nested too deeply");
 }
 
 #[test]

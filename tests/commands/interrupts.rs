@@ -1,0 +1,120 @@
+//! Ctrl-C: the first one asks for the end of the work, the second one ends the command, whatever that waits for.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::gate::Gate;
+use crate::support::server::{Options, PASSWORD, Server, USER, binary};
+
+use super::{json, ok};
+
+/// A command that runs, and what it says.
+struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStderr>>,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    fn interrupt(&self) {
+        send(self.child.id(), Signal::SIGINT);
+    }
+
+    /// The next line that holds the word.
+    fn heard(&mut self, word: &str) -> String {
+        let mut lines = self.lines.by_ref().map(Result::unwrap);
+        lines.find(|line| line.contains(word)).expect(word)
+    }
+
+    /// Its end, which is to come at once.
+    fn end(&mut self) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(15), "it goes on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn send(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+}
+
+#[test]
+fn a_second_ctrl_c_ends_a_command_that_follows_a_job_also_where_the_server_hangs() {
+    for hangs in [false, true] {
+        let gate = Gate::new();
+        let server = Server::with(&Options {
+            args: &["--engine", "sim"],
+            env: &[("GROUPSHOT_FAILPOINTS", &gate.at("create.prepare.after"))],
+            ..Options::default()
+        });
+        ok(&server.cli(&["collection", "create", "web", "sim-000001"]));
+        let mut create = Running::start(
+            Command::new(binary())
+                .args(["snapshot", "create", "web"])
+                .env("GROUPSHOT_URL", server.url())
+                .env("GROUPSHOT_USER", USER)
+                .env("GROUPSHOT_PASSWORD", PASSWORD),
+        );
+        create.heard(" % ");
+        let jobs = json(&server.cli(&["job", "list", "--json"]));
+        let job = jobs["jobs"][0]["id"].as_str().unwrap().to_owned();
+        if hangs {
+            send(server.pid(), Signal::SIGSTOP);
+        }
+        create.interrupt();
+        match hangs {
+            // Two at once may be heard as one.
+            true => std::thread::sleep(Duration::from_secs(1)),
+            false => drop(create.heard("cancelling")),
+        }
+        create.interrupt();
+        create.heard(&format!("groupshot job show {job}"));
+        assert_eq!(create.end().code(), Some(1), "{hangs}");
+        send(server.pid(), Signal::SIGCONT);
+        gate.open();
+    }
+}
+
+#[test]
+fn a_second_ctrl_c_ends_the_quickstart() {
+    let (gate, folder) = (Gate::new(), tempfile::tempdir().unwrap());
+    let mut story = Running::start(
+        Command::new(binary())
+            .args(["quickstart", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(folder.path().join("demo"))
+            .env("GROUPSHOT_FAILPOINTS", gate.at("create.prepare.after")),
+    );
+    story.heard(" % ");
+    story.interrupt();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(
+        story.child.try_wait().unwrap().is_none(),
+        "the job is waited for"
+    );
+    story.interrupt();
+    story.heard("second signal");
+    assert_eq!(story.end().code(), Some(1));
+    gate.open();
+}
