@@ -285,12 +285,20 @@ fn require_roots(data_dir: &Path, file: &Path) -> Result<(), StartError> {
     if owner == 0 {
         return Ok(());
     }
+    let named = file.display();
+    // What sets keep is sealed with its owner.
+    let way = match file == data_dir {
+        true => format!(
+            "run it as that user, with `User=` in a unit or by `sudo -u '#{owner}'`; or, if that user is to be believed, \
+             give all but what sets keep to root by `find {named} -user {owner} ! -path '{named}/sets/*/*/*' -exec chown \
+             -h root: {{}} +`"
+        ),
+        false => format!(
+            "give it to root by `chown root: {named}` if what it says is to be believed, or move it away"
+        ),
+    };
     Err(StartError::Denied(format!(
-        "{} belongs to user {owner}, and root would follow what that user has written there: run it as that user, with \
-         `User=` in a unit or by `sudo -u '#{owner}'`; or, if that user is to be believed, give it to root by `chown -R \
-         --from={owner} root: {}`",
-        file.display(),
-        data_dir.display()
+        "{named} belongs to user {owner}, and root would follow what that user has written there: {way}"
     )))
 }
 

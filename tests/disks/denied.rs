@@ -146,18 +146,21 @@ fn root_serves_no_data_directory_that_another_user_has_written() {
     }
     let (site, _, _) = scene(Ground::Host, &["--overlay-ok"]);
     let here = site.data.display().to_string();
-    let refused = |file: &str| {
+    let refused = |file: &str, advice: &str| {
         let options = Options {
             data: Some(&site.data),
             ..Options::default()
         };
         let refused = Server::try_with(&options).map(drop).unwrap_err();
-        let advice = format!("`sudo -u '#{SERVER}'`");
-        for part in ["exit status: 4", file, "belongs to user 4321", &advice] {
+        for part in ["exit status: 4", file, "belongs to user 4321", advice] {
             assert!(refused.contains(part), "{part}: {refused}");
         }
     };
-    refused(&here);
+    refused(&here, "`sudo -u '#4321'`");
+    refused(
+        &here,
+        &format!("! -path '{here}/sets/*/*/*' -exec chown -h root: {{}} +`"),
+    );
     // By a command that root gives, it is what that user's own server would be told.
     let config = site.configuration("[listen]\nhttp = \"127.0.0.1:0\"\n");
     let out = run_in(
@@ -175,7 +178,8 @@ fn root_serves_no_data_directory_that_another_user_has_written() {
             fs::write(&file, "").unwrap();
         }
         chown(&file, Some(SERVER), Some(SERVER)).unwrap();
-        refused(file.to_str().unwrap());
+        let named = file.to_str().unwrap();
+        refused(named, &format!("`chown root: {named}`"));
         for args in [&["rescue"][..], &["doctor"], &["vm", "list"]] {
             let out = run_in(&site.data, args, "");
             let told = text(&out.stderr);
