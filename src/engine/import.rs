@@ -11,15 +11,15 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, SeenTop, TOPS, Tops};
 use crate::engine::failure::At;
-use crate::engine::graph::{self, Whose};
+use crate::engine::graph::{self, Under, Whose};
 use crate::engine::image::Seen;
 use crate::engine::library::{self, directory_failed, machines_directory};
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::header::has_magic;
 use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, place, space, stage};
-use crate::held::{self, Foreign};
+use crate::held::{self, Foreign, Identity};
 use crate::id::VmId;
-use crate::inventory::{self, Format, Machine, NAME_MAX};
+use crate::inventory::{self, Format, Image, Machine, NAME_MAX};
 use crate::text::catalog::engine as texts;
 use crate::text::{Text, is_blank};
 use crate::xml;
@@ -282,6 +282,8 @@ struct Used {
     tops: BTreeMap<(u64, u64), String>,
     /// Backing files likewise.
     below: BTreeMap<(u64, u64), String>,
+    /// What lies under active files whose chains are not whole, with the machine's name.
+    under: Vec<(String, Under)>,
 }
 
 impl Used {
@@ -297,6 +299,13 @@ impl Used {
                 };
                 let chain = graph::chain_of(&at, whose, &disk.file, disk.format);
                 used.note(&machine.name, &chain.layers);
+                if !chain.is_whole() {
+                    let recorded = machine.images.get(&disk.id).into_iter();
+                    let recorded = recorded.flat_map(Image::chain).map(|it| it.file.clone());
+                    let recorded: Vec<_> = recorded.filter(|it| *it != disk.file).collect();
+                    let under = whose.under(&chain, &recorded);
+                    used.under.push((machine.name.clone(), under));
+                }
                 // A chain that cannot be read now still has its active file.
                 if chain.layers.is_empty() && chain.refused.is_none() {
                     used.note_file(&machine.name, &disk.file);
@@ -343,7 +352,10 @@ impl Used {
     /// Refuses a chain that meets another's, else notes it.
     fn add(&mut self, at: &At, name: &str, layers: &[Layer]) -> Result<(), EngineError> {
         for (n, layer) in layers.iter().enumerate() {
-            let as_backing = self.below.get(&layer.id).filter(|_| n == 0);
+            let found = Identity::of(&layer.open).map_err(|e| at.io(&layer.file, &e))?;
+            let mut under = self.under.iter().filter(|(_, under)| under.has(&found));
+            let under = under.next().map(|(name, _)| name);
+            let as_backing = self.below.get(&layer.id).or(under).filter(|_| n == 0);
             if let Some(other) = self.tops.get(&layer.id).or(as_backing) {
                 let text = at.text(texts::IMAGE_USED, &layer.file);
                 return Err(unsupported(text.with("other", other)));

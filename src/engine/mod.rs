@@ -30,6 +30,7 @@ mod extents;
 mod project;
 mod revert;
 mod stage;
+mod whose;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;

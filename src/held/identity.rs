@@ -1,25 +1,11 @@
 //! What a file is, by its descriptor.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, makedev, statx};
-
-/// The user whom [`trust`] names.
-static TRUSTED: AtomicU32 = AtomicU32::new(0);
-
-/// Counts this user's folders as private: the owner of the data directory, when root works on it for a server that
-/// runs as another user.
-pub fn trust(owner: u32) {
-    TRUSTED.store(owner, Ordering::Relaxed);
-}
-
-/// The user whom [`trust`] named last; root if nobody was.
-pub(super) fn trusted() -> u32 {
-    TRUSTED.load(Ordering::Relaxed)
-}
 
 /// What stands behind a descriptor. Device and inode name it as long as this process lives; what another process has
 /// recorded is compared by inode and time of birth (btrfs, NFS and LVM give other device numbers after a start of the
@@ -82,8 +68,7 @@ impl Identity {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
-    /// Whether nobody but root, this process's user and the owner of the data directory can change it; of a
-    /// folder: the names in it. Only what is held is judged, not the way to it.
+    /// Whether nobody but root and this process's user can change it; of a folder: the names in it. Only what is held is judged, not the way to it.
     #[must_use]
     pub fn is_private(&self) -> bool {
         self.is_ours() && self.mode & 0o022 == 0
@@ -96,22 +81,17 @@ impl Identity {
         self.is_private() || kept
     }
 
-    /// Whether root, this process's user or the owner of the data directory owns it.
+    /// Whether root or this process's user owns it.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         is_trusted(self.owner)
     }
 }
 
-/// Whether this is root, this process's user or the owner of the data directory.
+/// Whether this is root or this process's user.
 #[must_use]
 pub fn is_trusted(user: u32) -> bool {
-    let own = [
-        0,
-        nix::unistd::geteuid().as_raw(),
-        TRUSTED.load(Ordering::Relaxed),
-    ];
-    own.contains(&user)
+    [0, nix::unistd::geteuid().as_raw()].contains(&user)
 }
 
 /// What a path leads to, links followed; what may not be read may be looked at all the same.
@@ -158,6 +138,44 @@ pub fn exposed(path: &Path, file: &Identity, but: Option<u32>) -> io::Result<Vec
     }
     Ok(found)
 }
+
+/// Whether nobody but root and the server's user can have put a link on the way to what a path leads to; where none is
+/// there, nobody has.
+///
+/// # Errors
+/// Something on the way cannot be looked at.
+pub fn is_led(path: &Path) -> io::Result<bool> {
+    let parts = |path: &Path| -> Vec<OsString> {
+        let parts = path.components().rev();
+        parts.map(|part| part.as_os_str().to_owned()).collect()
+    };
+    let mut left = parts(path);
+    let (mut reached, mut links) = (PathBuf::from("/"), 0);
+    while let Some(part) = left.pop() {
+        if part == ".." {
+            reached.pop();
+            continue;
+        }
+        let next = reached.join(&part);
+        let it = super::ask(&next, || {
+            Identity::at(CWD, &next, AtFlags::SYMLINK_NOFOLLOW)
+        })?;
+        if it.kind != Kind::Link {
+            reached = next;
+            continue;
+        }
+        links += 1;
+        if links > LINKS || !exposed(&next, &it, None)?.is_empty() {
+            return Ok(false);
+        }
+        let to = super::ask(&next, || std::fs::read_link(&next))?;
+        left.extend(parts(&to));
+    }
+    Ok(true)
+}
+
+/// So many the kernel follows.
+const LINKS: u32 = 40;
 
 impl From<&Statx> for Identity {
     fn from(stat: &Statx) -> Self {

@@ -610,3 +610,28 @@ fn nothing_is_looked_for_in_an_open_folder_once_its_place_does_not_answer() {
     });
     assert!(folder.beneath(Path::new("in"), Way::Beneath).is_ok());
 }
+
+#[test]
+fn a_link_counts_where_nobody_else_can_have_put_it() {
+    let world = World::new();
+    let at = |folder: &Path, name: &str| folder.join(name);
+    fs::write(at(&world.ours, "real"), "x").unwrap();
+    for folder in [&world.ours, &world.shared] {
+        symlink("real", at(folder, "near")).unwrap();
+        symlink(at(&world.ours, "near"), at(folder, "far")).unwrap();
+    }
+    let ours = world.ours.canonicalize().unwrap();
+    let shared = world.shared.canonicalize().unwrap();
+    for name in ["real", "near", "far", "../ours/far"] {
+        assert!(is_led(&at(&ours, name)).unwrap(), "{name}");
+    }
+    for name in ["near", "far"] {
+        assert!(!is_led(&at(&shared, name)).unwrap(), "{name}");
+    }
+    // By way of one that anybody may have put there.
+    symlink(at(&shared, "far"), at(&ours, "round")).unwrap();
+    assert!(!is_led(&at(&ours, "round")).unwrap());
+    symlink("loop", at(&ours, "loop")).unwrap();
+    assert!(!is_led(&at(&ours, "loop")).unwrap());
+    assert!(is_led(&at(&ours, "gone")).is_err());
+}

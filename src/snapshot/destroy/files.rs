@@ -177,18 +177,18 @@ impl Survey {
                 let is_suspect = suspects.contains(&at);
                 // Whose file is away: it may be any machine's.
                 let at = At::new(&n.machine_name, &n.disk);
+                let sealed = sealed(&known, n);
+                let whose = Whose {
+                    machine,
+                    disk: &n.disk,
+                    sealed,
+                };
                 if is_suspect {
-                    let sealed = sealed(&known, n);
-                    let whose = Whose {
-                        machine,
-                        disk: &n.disk,
-                        sealed,
-                    };
                     graph.lay(&at, whose, (&n.file, n.format), || below(n))?;
                     continue;
                 }
                 let known = || below(n).filter(|_| by_record && n.machine != member.machine);
-                let followed = graph.follow_known(&at, &n.file, n.format, known);
+                let followed = graph.follow_known(&at, whose, (&n.file, n.format), known);
                 followed.map_err(|error| match machine {
                     Some(machine) => n.refusal(machine).unwrap_or(error),
                     None => error,
@@ -432,7 +432,7 @@ impl Survey {
             let text = text.with("children", named.collect::<Vec<_>>().join(", "));
             return Err(text.with("count", children.len()));
         };
-        let read_only = node.mode & 0o222 == 0 && !self.is_ours(&node.file);
+        let read_only = node.mode() & 0o222 == 0 && !self.is_ours(&node.file);
         if read_only
             || held::ask(&node.file, || {
                 Ok(rustix::fs::access(

@@ -47,7 +47,7 @@ super::messages! {
 
     DAMAGED = "snapshot.damaged", "snapshot set {set} is damaged: machine {machine}, disk {disk}: {file} was changed after it was captured; `groupshot doctor` tells more";
     ACCEPTING = "snapshot.accepting", "accepting damaged files of snapshot set {set} as they are";
-    ACCEPT_UNTOLD = "snapshot.accept-untold", "disk {disk} lies on {file} now, which was not captured with it; undo that in the header of the file above it, or delete the snapshot set";
+    ACCEPT_UNTOLD = "snapshot.accept-untold", "disk {disk} lies on {file} now, which was not captured with it; put back what it lay on, in its place and in the header of the file above it, or delete the snapshot set";
     SEALING = "snapshot.sealing", "setting the mode of {file}";
     UNSEALED = "snapshot.unsealed", "the mode of {file} cannot be set: {cause}";
     KEPT_DAMAGED = "snapshot.kept-damaged", "{file} was changed after it was captured";
