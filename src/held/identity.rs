@@ -68,7 +68,8 @@ impl Identity {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
-    /// Whether nobody but root and this process's user can change it; of a folder: the names in it. Only what is held is judged, not the way to it.
+    /// Whether nobody but root and this process's user can change it; of a folder: the names in it. Only what is held is
+    /// judged, not the way to it.
     #[must_use]
     pub fn is_private(&self) -> bool {
         self.is_ours() && self.mode & 0o022 == 0

@@ -168,8 +168,11 @@ impl Uses {
                 return;
             }
             if is_refused {
-                self.unsure = true;
-                self.doubts.insert(file.to_owned());
+                // What is raw lies on nothing.
+                if format != Format::Raw {
+                    self.unsure = true;
+                    self.doubts.insert(file.to_owned());
+                }
                 return;
             }
         }
