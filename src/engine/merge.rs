@@ -1,4 +1,4 @@
-//! Merges an overlay into the file under it while nobody has either open (`cut.md` 4).
+//! Merges an overlay into the file under it while nobody has either open (`docs/cut.md` §4).
 //!
 //! Afterwards the lower file reads as the overlay did, with the overlay's size. Meanwhile every reader of
 //! the overlay sees what it always saw: each write below is of what the overlay has there itself. So the

@@ -157,7 +157,7 @@ pub trait Compute: Send + Sync + 'static {
     }
 
     /// Keeps everyone else from starting the machine or writing its disks as long as the [`Hold`] lives:
-    /// from prepare to done (`cut.md` 5).
+    /// from prepare to done (`docs/cut.md` §5).
     ///
     /// # Errors
     /// [`EngineErrorKind::Locked`] if another process or operation has one of the disks.

@@ -19,7 +19,7 @@ pub struct Reserve {
 }
 
 impl Default for Reserve {
-    /// 64 MiB and 5 % (`cut.md` 6).
+    /// 64 MiB and 5 % (`docs/cut.md` §6).
     fn default() -> Self {
         Self {
             bytes: 64 << 20,

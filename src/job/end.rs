@@ -14,7 +14,7 @@ use crate::text::{Message, Text};
 use super::Inner;
 use super::live::Live;
 
-/// ErrorCode of a job that was cancelled (`semantics.md` 5).
+/// ErrorCode of a job that was cancelled (`docs/semantics.md` §5).
 const CANCELLED: u16 = 32768;
 
 /// An end to be written.
@@ -121,7 +121,7 @@ impl Inner {
         Ok(())
     }
 
-    /// "Failed" in the error family of the job's service (`semantics.md` 1).
+    /// "Failed" in the error family of the job's service (`docs/semantics.md` §1).
     fn failed_code(&self, live: &Live) -> u16 {
         match self.store.state().jobs.get(&live.id).map(|j| j.service) {
             Some(Service::CollectionManagement) => 32768,

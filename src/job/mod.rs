@@ -38,7 +38,7 @@ pub use worker::Worker;
 /// Refused jobs that are kept for one user; the oldest makes room.
 const REFUSED_PER_USER: usize = 64;
 
-/// The shortest time that an ended job is kept (`semantics.md` 5).
+/// The shortest time that an ended job is kept (`docs/semantics.md` §5).
 const KEEP_MIN: Duration = Duration::from_secs(5 * 60);
 
 /// A job to be.

@@ -48,7 +48,7 @@ impl Worker {
     }
 
     /// Who has asked to stop a job that may leave something for later behind its commit point. Nobody has of
-    /// an adopted one: after a crash it goes forward to its end (`cut.md` 4).
+    /// an adopted one: after a crash it goes forward to its end (`docs/cut.md` §4).
     #[must_use]
     pub fn paused(&self) -> Option<String> {
         self.cancelled()
@@ -62,7 +62,7 @@ impl Worker {
     }
 
     /// Ends the job well: `changes` and JobState 7 in one commit. A create job gets its set as affected
-    /// element in the same commit (`semantics.md` 5). Passes the commit point if that was not done. An
+    /// element in the same commit (`docs/semantics.md` §5). Passes the commit point if that was not done. An
     /// adopted job completes over a cancel: it was past its commit point before the restart.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 //! Keeps the files that snapshot sets hold frozen: a lock on each says to QEMU and its tools "no writer"
-//! (`cut.md` 5), from the commit that publishes a set for as long as the server runs.
+//! (`docs/cut.md` §5), from the commit that publishes a set for as long as the server runs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,48 +13,84 @@ use crate::engine::failure::At;
 use crate::engine::locks::FrozenFiles;
 use crate::engine::sim;
 use crate::snapshot::{Unanswered, answered};
-use crate::store::State;
-use crate::store::Store;
+use crate::store::feed::{Commits, News};
+use crate::store::{Change, State, Store};
 
-/// How often a new revision of the store is looked for.
-const TICK: Duration = Duration::from_millis(200);
-/// After so many ticks files that could not be frozen are tried again.
-const RETRY: u32 = 5;
+/// After this time files that could not be frozen are tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
-/// Follows the store until `stop`. What cannot be frozen is logged once a revision and tried again.
+/// Follows the store until `stop`. What cannot be frozen is logged once, until sets change, and tried again.
 pub(super) async fn follow(
     store: Arc<dyn Store>,
     frozen: Arc<FrozenFiles>,
     stop: CancellationToken,
 ) {
-    let mut ticks = tokio::time::interval(TICK);
-    let (mut seen, mut idle, mut complete) = (None, 0, true);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let state = store.state();
-        idle += 1;
-        if seen == Some(state.revision) && (complete || idle < RETRY) {
-            continue;
-        }
-        let quiet = seen == Some(state.revision);
-        (seen, idle) = (Some(state.revision), 0);
-        complete = match renew(&store, &frozen).await {
-            Ok(errors) => {
-                for error in errors.iter().filter(|_| !quiet) {
-                    tracing::warn!(%error, "Cannot freeze a file that a snapshot set holds");
-                }
-                errors.is_empty()
-            }
-            Err(Unanswered::Silent(file)) => {
-                // The next renewal passes it by.
-                let file = file.display();
-                tracing::warn!(%file, "Not all files that snapshot sets hold are frozen: this one does not answer");
-                false
-            }
-            Err(Unanswered::Panicked(error)) => {
-                tracing::error!(%error, "Freezing the files of snapshot sets panicked");
-                true
-            }
+    let mut commits = store.subscribe();
+    let mut quiet = false;
+    loop {
+        let seen = store.state().revision;
+        let complete = told(renew(&store, &frozen).await, quiet);
+        let retry = (!complete).then_some(RETRY);
+        let due = stop.run_until_cancelled(due(&mut commits, seen, retry));
+        quiet = match due.await.flatten() {
+            Some(Due::Changed) => false,
+            Some(Due::Again) => true,
+            None => return,
         };
+    }
+}
+
+/// Why the files are frozen anew.
+enum Due {
+    /// Sets have changed.
+    Changed,
+    /// Some could not be frozen before.
+    Again,
+}
+
+/// Waits for the next commit after revision `seen` that changes sets, at most `retry`; none once the store is gone.
+async fn due(commits: &mut Commits, seen: u64, retry: Option<Duration>) -> Option<Due> {
+    let changed = async {
+        loop {
+            match commits.next().await? {
+                News::Commit(commit) if commit.state.revision <= seen => {}
+                News::Commit(commit) if !commit.changes.iter().any(is_of_set) => {}
+                News::Commit(_) | News::Missed => return Some(Due::Changed),
+            }
+        }
+    };
+    match retry {
+        Some(retry) => {
+            let changed = tokio::time::timeout(retry, changed).await;
+            changed.unwrap_or(Some(Due::Again))
+        }
+        None => changed.await,
+    }
+}
+
+fn is_of_set(change: &Change) -> bool {
+    matches!(change, Change::PutSet(_) | Change::RemoveSet(_))
+}
+
+/// Logs what could not be frozen, unless that was said before. Whether all of it is frozen.
+fn told(renewed: Result<Vec<EngineError>, Unanswered>, quiet: bool) -> bool {
+    match renewed {
+        Ok(errors) => {
+            for error in errors.iter().filter(|_| !quiet) {
+                tracing::warn!(%error, "Cannot freeze a file that a snapshot set holds");
+            }
+            errors.is_empty()
+        }
+        Err(Unanswered::Silent(file)) => {
+            // The next renewal passes it by.
+            let file = file.display();
+            tracing::warn!(%file, "Not all files that snapshot sets hold are frozen: this one does not answer");
+            false
+        }
+        Err(Unanswered::Panicked(error)) => {
+            tracing::error!(%error, "Freezing the files of snapshot sets panicked");
+            true
+        }
     }
 }
 
@@ -75,4 +111,45 @@ pub(super) fn files(state: &State) -> BTreeMap<PathBuf, At> {
         .filter(|(_, disk)| disk.driver != sim::NAME)
         .map(|(member, disk)| (disk.file.clone(), At::new(&member.machine_name, &disk.id)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{CollectionId, SetId};
+    use crate::store::memory::MemoryStore;
+
+    async fn commit(store: &MemoryStore, change: Change) {
+        store.transact(Box::new(|_| vec![change])).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sets_that_change_are_due_at_once_and_nothing_else_is() {
+        let store = MemoryStore::new();
+        let mut commits = store.subscribe();
+        commit(&store, Change::RemoveSet(SetId::random())).await;
+        let seen = store.state().revision;
+        commit(&store, Change::RemoveCollection(CollectionId::random())).await;
+        let quiet = tokio::time::timeout(RETRY, due(&mut commits, seen, None)).await;
+        assert!(quiet.is_err(), "no set has changed since");
+        commit(&store, Change::RemoveSet(SetId::random())).await;
+        let due = due(&mut commits, seen, None).await;
+        assert!(matches!(due, Some(Due::Changed)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_frozen_is_due_again_after_a_second_whatever_else_is_committed() {
+        let store = Arc::new(MemoryStore::new());
+        let mut commits = store.subscribe();
+        let other = Arc::clone(&store);
+        let busy = tokio::spawn(async move {
+            loop {
+                commit(&other, Change::RemoveCollection(CollectionId::random())).await;
+                tokio::time::sleep(RETRY / 10).await;
+            }
+        });
+        let again = tokio::time::timeout(2 * RETRY, due(&mut commits, 0, Some(RETRY))).await;
+        busy.abort();
+        assert!(matches!(again, Ok(Some(Due::Again))));
+    }
 }

@@ -83,7 +83,7 @@ impl Coordinator {
     }
 
     /// Comes back, with the cause, when something could not be made durable: the process must stop at
-    /// once and recover at its next start (`cut.md` 3). The server awaits it beside its listener.
+    /// once and recover at its next start (`docs/cut.md` §3). The server awaits it beside its listener.
     pub fn fatal(&self) -> impl Future<Output = String> + Send + use<> {
         let mut broken = self.core.broken.subscribe();
         async move {

@@ -1,4 +1,4 @@
-//! Whether the files that sets keep are as they were once frozen (`cut.md` 5): their seals, the look at
+//! Whether the files that sets keep are as they were once frozen (`docs/cut.md` §5): their seals, the look at
 //! them, the mark of a set that somebody else has changed, and a person's word that it is good as it is.
 //!
 //! What this program itself changes (a merge, the names in a header, a mode) is sealed again while the machine

@@ -1,4 +1,4 @@
-//! Who reads or rewrites which disk file in this process: readers side by side, a writer alone (`cut.md` 4).
+//! Who reads or rewrites which disk file in this process: readers side by side, a writer alone (`docs/cut.md` §4).
 //!
 //! An export reads every file of a chain for minutes; a merge into one of them, or its removal, waits until
 //! it has ended. A waiting writer goes before readers that come later. Whoever takes several files takes them

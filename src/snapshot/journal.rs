@@ -151,7 +151,7 @@ pub enum WriteError {
     /// It was not written and the journal is as before; the operation can still be undone.
     #[error("journal {0}: {1}")]
     Refused(PathBuf, io::Error),
-    /// Nobody knows what is on the disk: the process must stop (`cut.md` 3).
+    /// Nobody knows what is on the disk: the process must stop (`docs/cut.md` §3).
     #[error("journal {0} cannot be made durable: {1}")]
     Broken(PathBuf, io::Error),
 }

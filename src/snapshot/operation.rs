@@ -210,7 +210,7 @@ impl<K: Kind> Operation<K> {
         Ok(())
     }
 
-    /// Only forward: what cannot be done now is tried until it can (`cut.md` 3). The job stays open and
+    /// Only forward: what cannot be done now is tried until it can (`docs/cut.md` §3). The job stays open and
     /// says what it waits for; members stay held.
     async fn finish(self: &Arc<Self>, published: bool) -> Result<(), String> {
         let publish = |step: &Step<K>| matches!(step.work, Work::Publish);

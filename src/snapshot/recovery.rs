@@ -32,7 +32,7 @@ use crate::store::StoreError;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
-/// How long the start waits for one operation before it opens without it (`cut.md` 3).
+/// How long the start waits for one operation before it opens without it (`docs/cut.md` §3).
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What recovery found and did.

@@ -79,7 +79,7 @@ impl<'d> Envelope<'d> {
 }
 
 /// Must we understand this header block? Only SOAP's own `mustUnderstand` counts: some clients write one in
-/// no namespace on whatever they send (`clients.md` rule 11). A block for another role does not concern us
+/// no namespace on whatever they send (rule CL-11). A block for another role does not concern us
 /// (rule H-3).
 #[must_use]
 pub fn must_understand(block: Element<'_>) -> bool {

@@ -2,18 +2,18 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
 use crate::inventory::Ended;
 
+use super::feed::{Commits, Feed};
 use super::{Change, Decision, Number, State, Store, StoreError};
 
 /// Keeps its state in memory only.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemoryStore {
-    /// The newest state; read without waiting for the writer, so that a decision may read it too.
-    state: ArcSwap<State>,
+    /// Read without waiting for the writer, so that a decision may read it too.
+    feed: Feed,
     /// The one writer, and what its next change is to fail with.
     writer: Mutex<Option<StoreError>>,
     history: Mutex<Vec<Ended>>,
@@ -23,7 +23,11 @@ impl MemoryStore {
     /// An empty store.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            feed: Feed::new(State::default()),
+            writer: Mutex::default(),
+            history: Mutex::default(),
+        }
     }
 
     /// Lets the next transaction that would change something fail with `error`; after
@@ -41,10 +45,20 @@ impl MemoryStore {
     }
 }
 
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 #[async_trait]
 impl Store for MemoryStore {
     fn state(&self) -> Arc<State> {
-        self.state.load_full()
+        self.feed.state()
+    }
+
+    fn subscribe(&self) -> Commits {
+        self.feed.subscribe()
     }
 
     async fn transact(&self, decide: Decision) -> Result<Arc<State>, StoreError> {
@@ -56,14 +70,12 @@ impl Store for MemoryStore {
         }
         match fail_next.take() {
             None => {
-                let state = Arc::new(state.after(&changes));
-                self.state.store(Arc::clone(&state));
-                let ended = changes.into_iter().filter_map(|change| match change {
-                    Change::Ended(ended) => Some(ended),
+                let ended = changes.iter().filter_map(|change| match change {
+                    Change::Ended(ended) => Some(ended.clone()),
                     _ => None,
                 });
                 self.history().extend(ended);
-                Ok(state)
+                Ok(self.feed.publish(state.after(&changes), changes))
             }
             Some(error) => {
                 if matches!(error, StoreError::Broken(_)) {

@@ -4,10 +4,13 @@
 //! the newest state, run by the one writer; its batch is durable before the new state is published and the
 //! caller gets its answer. Many callers share one fdatasync (group commit).
 //!
+//! Who acts on changes listens to the [`feed`] of commits.
+//!
 //! [`sqlite`] is the durable store, [`memory`] keeps the same promises for as long as the process lives; [`record`]
 //! is what is known of each set outside the database, written before each transaction that changes the set.
 
 mod apply;
+pub mod feed;
 pub mod lock;
 pub mod memory;
 pub mod record;
@@ -25,6 +28,8 @@ use crate::id::{CollectionId, JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Collection, Ended, Job, Leftover, Position, Query, Snapshot, SnapshotSet};
 use crate::text::catalog::store as texts;
 use crate::text::{Text, told_by_text};
+
+use feed::Commits;
 
 /// Everything the store holds, at one revision.
 #[derive(Debug, Clone, Default)]
@@ -102,7 +107,7 @@ pub enum Change {
 /// The store could not do it. After [`StoreError::Broken`] nothing more is written by this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreError {
-    /// Writing or syncing failed; the process must stop and recover (`cut.md` 3).
+    /// Writing or syncing failed; the process must stop and recover (`docs/cut.md` §3).
     Broken(String),
     /// The disk is full; nothing of the transaction is kept, the store goes on.
     Full,
@@ -135,6 +140,9 @@ pub type Decision = Box<dyn FnOnce(&State) -> Vec<Change> + Send>;
 pub trait Store: Send + Sync + 'static {
     /// The newest published state.
     fn state(&self) -> Arc<State>;
+
+    /// The commits from now on. What was committed before stands in [`Store::state`], read after this.
+    fn subscribe(&self) -> Commits;
 
     /// Runs `decide` on the newest state and makes its changes durable, all or none. An empty list
     /// commits nothing. Returns the state after it.

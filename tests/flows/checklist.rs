@@ -1,4 +1,4 @@
-//! The checklist of client-flows.md 6 and the acceptance list of 7, as far as no flow goes through them.
+//! The queries of `docs/flows.md` §6 and the acceptance list of §7, as far as no flow goes through them.
 
 use super::cmdlets::{Cmdlets, Object};
 use super::{

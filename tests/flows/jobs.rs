@@ -14,7 +14,7 @@ fn held() -> (Server, Gate) {
     (server_that(&gate.at("create.cut.before")), gate)
 }
 
-/// What the clients of client-flows.md 1.5 read for display, while it runs and when it has ended.
+/// What clients read for display (`docs/flows.md` §1), while it runs and when it has ended.
 const SHOWN: &[&str] = &[
     "InstanceID",
     "Caption",

@@ -1,5 +1,6 @@
-//! The call sequences of management and backup programs, step by step, over real HTTP with the envelopes of
-//! PowerShell's CIM cmdlets: its header order, options, session and operation ids, in UTF-8 and in UTF-16.
+//! The call sequences of management and backup programs, step by step, over real HTTP (`docs/flows.md`),
+//! with the envelopes of PowerShell's CIM cmdlets: its header order, options, session and operation ids, in UTF-8 and
+//! in UTF-16.
 
 mod checklist;
 mod cmdlets;

@@ -1,5 +1,5 @@
-//! What real clients do against the letter of the standards, or read more strictly than it: rules of
-//! clients.md 4 that no other test holds as a whole.
+//! What real clients do against the letter of the standards, or read more strictly than it: rules
+//! CL-1 to CL-20 that no other test holds as a whole.
 
 use super::{SYSTEM, server};
 use crate::support::http::{Connection, Response};

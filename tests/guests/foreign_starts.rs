@@ -1,4 +1,4 @@
-//! QEMU is started on members in a loop while sets are taken, applied and destroyed (`cut.md` 5). Each start is
+//! QEMU is started on members in a loop while sets are taken, applied and destroyed (`docs/cut.md` §5). Each start is
 //! refused or boots the right active file: no write of a guest is ever lost, but to an apply, which puts there
 //! exactly what its set holds; and no snapshot ever changes.
 

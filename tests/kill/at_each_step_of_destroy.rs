@@ -75,7 +75,7 @@ fn dies_at(site: &Site, gone: &str, order: &str, again: &[&str]) {
 }
 
 /// A cancel leaves the merges for later; a server that dies before it has closed the journal of that goes on with
-/// them all the same (`cut.md` 4).
+/// them all the same (`docs/cut.md` §4).
 fn dies_after_a_cancel(order: &str) {
     let site = Site::new(Ground::Host);
     let mut ledger = Ledger::new(vec![

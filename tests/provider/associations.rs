@@ -8,7 +8,7 @@ use groupshot::store::{Change, Store};
 
 use super::world::{HOST, World, machine, machine_id};
 
-/// `semantics.md` 6.
+/// `docs/semantics.md` §6.
 const SERVED: [&str; 16] = [
     "Msvm_AffectedJobElement",
     "Msvm_CollectedCollections",

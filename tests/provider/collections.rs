@@ -1,4 +1,4 @@
-//! Collection management: the rules of `semantics.md` 4.
+//! Collection management: the rules of `docs/semantics.md` §4.
 
 use groupshot::cim::schema::VIRTUALIZATION_V2;
 use groupshot::cim::{Path, Value};

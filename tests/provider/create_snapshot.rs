@@ -1,4 +1,4 @@
-//! `CreateSnapshot`: the table of `semantics.md` 3, row by row, and the replies of its section 1.
+//! `CreateSnapshot`: the table of `docs/semantics.md` §3, row by row, and the replies of its section 1.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `Msvm_ConcreteJob`: the rules of `semantics.md` 5.
+//! `Msvm_ConcreteJob`: the rules of `docs/semantics.md` §5.
 
 use groupshot::cim::cimxml::parse_instance;
 use groupshot::cim::schema::VIRTUALIZATION_V2;

@@ -1,4 +1,4 @@
-//! Who may call what: `semantics.md` 8 against every method of the schema.
+//! Who may call what: `docs/semantics.md` §8 against every method of the schema.
 
 use groupshot::cim::Schema;
 use groupshot::cim::schema::VIRTUALIZATION_V2;

@@ -19,7 +19,7 @@ WSMAN = "{%s}" % NAMESPACES["wsman"]
 WSEN = "{%s}" % NAMESPACES["wsen"]
 XSI = "{%s}" % NAMESPACES["xsi"]
 
-# Rules of client-flows.md 1 and 7: what a poller takes as the end.
+# `docs/flows.md` §1 and §7: what a poller takes as the end.
 TERMINAL = {7, 8, 9, 10}
 
 

@@ -1,4 +1,4 @@
-"""Flow 4b of client-flows.md with pypsrp over HTTPS on real disks, from a machine's name to the destroyed set."""
+"""`docs/flows.md` §4b with pypsrp over HTTPS on real disks, from a machine's name to the destroyed set."""
 
 import json
 

@@ -286,7 +286,7 @@ def test_a_reader_reads_and_is_denied_the_rest(shared):
 
 
 def assert_a_good_end(seen, kind="198"):
-    """What every poller relies on (client-flows 1 and 7): states, progress, no error."""
+    """What every poller relies on (`docs/flows.md` §1 and §7): states, progress, no error."""
     percent = [int(job["PercentComplete"]) for job in seen]
     assert percent == sorted(percent)
     assert all(p < 100 for p in percent[:-1]) and percent[-1] == 100
@@ -547,7 +547,7 @@ def test_a_failed_job_tells_why_and_leaves_nothing(failing_site):
 
 
 def assert_a_bad_end(cim, job, end):
-    """A failed job carries everything that any client looks at (client-flows 1.4, 7.4)."""
+    """A failed job carries everything that any client looks at (`docs/flows.md` §1 and §7)."""
     assert end["JobState"] == "10"
     assert end["ErrorCode"] not in (None, "0")
     assert end["ErrorDescription"] and end["ErrorSummaryDescription"]

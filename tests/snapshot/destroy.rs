@@ -530,7 +530,7 @@ fn held_merge(world: World) -> (World, Receiver<()>, Sender<()>) {
     (world, begun, go)
 }
 
-/// `cut.md` 4: for clients the set is gone from the acceptance on; a cancel only leaves merges for later.
+/// `docs/cut.md` §4: for clients the set is gone from the acceptance on; a cancel only leaves merges for later.
 #[tokio::test]
 async fn a_cancel_leaves_merges_for_later_and_the_next_destroy_goes_on_with_them() {
     for (kind, state) in [

@@ -1,5 +1,5 @@
 //! Layers that cannot be merged when their snapshot is destroyed: they stay, the job says why, and they go with a
-//! later set (`cut.md` 4). And branches, whose headers are ours to change.
+//! later set (`docs/cut.md` §4). And branches, whose headers are ours to change.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

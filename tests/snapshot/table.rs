@@ -1,4 +1,4 @@
-//! The table of `semantics.md` 3, as far as this level decides it.
+//! The table of `docs/semantics.md` §3, as far as this level decides it.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Starts that must fail, with one line that says why and the exit code of `interface.md`'s table; and damage
-//! that must not keep the server from starting.
+//! Starts that must fail, with one line that says why and the exit code that `docs/operating.md` lists; and
+//! damage that must not keep the server from starting.
 
 use std::fs;
 use std::net::TcpListener;

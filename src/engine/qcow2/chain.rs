@@ -19,7 +19,7 @@ use crate::text::catalog::engine as texts;
 
 pub use super::backing::by_suffix;
 
-/// No chain deeper than this is read (`cut.md` 6).
+/// No chain deeper than this is read (`docs/cut.md` §6).
 pub const DEPTH_MAX: usize = 64;
 
 const SECTOR: u64 = 512;

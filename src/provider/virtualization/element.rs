@@ -163,7 +163,7 @@ impl Element {
     }
 
     /// The existing element that a reference means. Its class may be a superclass of the leaf, up to
-    /// `declared`; host and namespace may be left out, but not be others (`semantics.md` 2).
+    /// `declared`; host and namespace may be left out, but not be others (`docs/semantics.md` §2).
     pub(super) fn resolve(
         view: &View,
         schema: &Schema,

@@ -23,7 +23,7 @@ pub(super) const JOB_STARTED: u32 = 4096;
 /// jobs must be able to read it.
 const QUOTE_MAX: usize = 4096;
 
-/// Return values of the snapshot methods (`semantics.md` 1.5).
+/// Return values of the snapshot methods (`docs/semantics.md` §1.5).
 pub(super) mod snapshot {
     /// Not Supported
     pub(crate) const NOT_SUPPORTED: u16 = 1;
@@ -87,7 +87,7 @@ pub(super) fn value(return_value: impl Into<u32>) -> Outcome {
 }
 
 /// The answer to an accepted call: 0 and `results` if the job ends well within the inline time, else 4096, the job
-/// and `results` (`semantics.md` 1.1).
+/// and `results` (`docs/semantics.md` §1.1).
 pub(super) async fn started(
     deps: &Deps,
     ctx: &Context,
@@ -127,7 +127,7 @@ pub(super) struct Call<'a> {
 }
 
 /// The answer to a refused call. Where the method has an output parameter `Job`, it names a job that ended
-/// before it began and carries the reason (`semantics.md` 1.2).
+/// before it began and carries the reason (`docs/semantics.md` §1.2).
 pub(super) async fn refused(call: &Call<'_>, arguments: &Arguments, refusal: Refusal) -> Outcome {
     let (deps, ctx) = (call.deps, call.ctx);
     let mut outcome = value(refusal.code);

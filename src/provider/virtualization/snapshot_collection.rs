@@ -63,7 +63,7 @@ impl Provider for SnapshotCollections {
 }
 
 /// A reference that CreateSnapshot gave out is readable when its job has completed; until then, and if it
-/// fails, the answer names that job (`semantics.md` 1).
+/// fails, the answer names that job (`docs/semantics.md` §1).
 fn not_yet(view: &View, promised: SetId) -> Result<Option<Instance>, Error> {
     let job = view
         .state

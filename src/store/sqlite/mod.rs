@@ -19,7 +19,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,6 +27,7 @@ use super::lock::{DirectoryLock, LockError};
 use crate::held::{self, Folder, Identity};
 use crate::inventory::Ended;
 
+use super::feed::{Commits, Feed};
 use super::{Decision, Held, Number, State, Store, StoreError};
 use counter::Counter;
 use writer::{Request, Writer};
@@ -41,7 +41,7 @@ const QUEUE: usize = 1024;
 /// The store of a data directory. Dropping it finishes what is queued and closes the database.
 #[derive(Debug)]
 pub struct SqliteStore {
-    published: Arc<ArcSwap<State>>,
+    feed: Arc<Feed>,
     queue: Mutex<Option<mpsc::Sender<Request>>>,
     broken: watch::Receiver<Option<String>>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -272,7 +272,7 @@ impl SqliteStore {
         locked(&self.queue).clone()
     }
 
-    /// Resolves with the reason when the store has broken; the process has to stop then (`cut.md` 3).
+    /// Resolves with the reason when the store has broken; the process has to stop then (`docs/cut.md` §3).
     /// Never resolves otherwise.
     pub async fn broken(&self) -> String {
         let mut broken = self.broken.clone();
@@ -290,16 +290,16 @@ impl SqliteStore {
         held: Held,
         lock: DirectoryLock,
     ) -> Result<Self, OpenError> {
-        let published = Arc::new(ArcSwap::from_pointee(state));
+        let feed = Arc::new(Feed::new(state));
         let (queue, requests) = mpsc::channel(QUEUE);
         let (report, broken) = watch::channel(None);
-        let writer = Writer::new(connection, Arc::clone(&published), counter, report);
+        let writer = Writer::new(connection, Arc::clone(&feed), counter, report);
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(requests))
             .map_err(OpenError::Thread)?;
         Ok(Self {
-            published,
+            feed,
             queue: Mutex::new(Some(queue)),
             broken,
             writer: Mutex::new(Some(writer)),
@@ -399,7 +399,11 @@ fn require_access(file: &Path) -> Result<(), LockError> {
 #[async_trait]
 impl Store for SqliteStore {
     fn state(&self) -> Arc<State> {
-        self.published.load_full()
+        self.feed.state()
+    }
+
+    fn subscribe(&self) -> Commits {
+        self.feed.subscribe()
     }
 
     /// Once queued the decision is run, whether or not the caller still waits.

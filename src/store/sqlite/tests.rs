@@ -13,6 +13,7 @@ use crate::id::{CollectionId, SetId, SnapshotId, VmId};
 use crate::inventory::{Collection, CollectionKind, Consistency, Format, Leftover, Position};
 use crate::inventory::{Ending, Query, What};
 use crate::inventory::{Seal, Sealed, SetKind, Snapshot, SnapshotSet};
+use crate::store::feed::News;
 use crate::store::{self, Change, look_back};
 
 fn collection(n: u128) -> Collection {
@@ -129,6 +130,42 @@ async fn each_decision_sees_the_one_before() {
     seen.sort_unstable();
     assert_eq!(seen, (0..200).collect::<Vec<_>>());
     assert_eq!(store.state().revision, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn subscribers_hear_each_change_once_in_order_whatever_commits_it_shared() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteStore::open(dir.path()).unwrap());
+    let mut commits = store.subscribe();
+    let add = |n| {
+        let store = store.clone();
+        let decide = move |_: &State| vec![Change::PutCollection(collection(n))];
+        tokio::spawn(async move { store.transact(Box::new(decide)).await.unwrap() })
+    };
+    let tasks: Vec<_> = (0..200).map(add).collect();
+    // A refusal commits nothing, and nobody hears of it.
+    store.transact(Box::new(|_| Vec::new())).await.unwrap();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let (mut heard, mut known) = (Vec::new(), 0);
+    while heard.len() < 200 {
+        let Some(News::Commit(commit)) = commits.next().await else {
+            panic!("missed at {}", heard.len());
+        };
+        for change in &*commit.changes {
+            let Change::PutCollection(one) = change else {
+                panic!("{change:?}");
+            };
+            assert!(commit.state.collections.contains_key(&one.id));
+            heard.push(one.id);
+        }
+        known += commit.changes.len();
+        assert_eq!(commit.state.collections.len(), known);
+    }
+    heard.sort_unstable();
+    heard.dedup();
+    assert_eq!(heard.len(), 200);
 }
 
 #[tokio::test]

@@ -6,12 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::failpoint;
 use crate::held::NotReplaced;
+use crate::store::feed::Feed;
 use crate::store::{Change, record};
 
 use super::counter::Counter;
@@ -54,7 +54,7 @@ pub(super) enum Request {
 pub(super) struct Writer {
     connection: Connection,
     directory: PathBuf,
-    published: Arc<ArcSwap<State>>,
+    feed: Arc<Feed>,
     report: watch::Sender<Option<String>>,
     rows_since_checkpoint: usize,
     counter: Counter,
@@ -69,20 +69,21 @@ pub(super) struct Writer {
 struct Batch {
     state: State,
     rows: Vec<Row>,
+    changes: Vec<Change>,
     waiting: Vec<oneshot::Sender<Outcome>>,
 }
 
 impl Writer {
     pub(super) fn new(
         (connection, directory): (Connection, PathBuf),
-        published: Arc<ArcSwap<State>>,
+        feed: Arc<Feed>,
         (counter, number): (Counter, u64),
         report: watch::Sender<Option<String>>,
     ) -> Self {
         Self {
             connection,
             directory,
-            published,
+            feed,
             report,
             rows_since_checkpoint: 0,
             counter,
@@ -141,8 +142,9 @@ impl Writer {
 
     fn begin(&self) -> Batch {
         Batch {
-            state: State::clone(&self.published.load()),
+            state: State::clone(&self.feed.state()),
             rows: Vec::new(),
+            changes: Vec::new(),
             waiting: Vec::new(),
         }
     }
@@ -163,13 +165,14 @@ impl Writer {
         let Batch {
             state,
             rows,
+            changes,
             waiting,
         } = batch;
         if let Some(reason) = self.report.borrow().clone() {
             return Err((waiting, StoreError::Broken(reason)));
         }
         let state = if rows.is_empty() {
-            self.published.load_full()
+            self.feed.state()
         } else {
             if let Err(error) = self.commit(&rows, &state) {
                 return Err((waiting, self.judge(&error)));
@@ -180,9 +183,7 @@ impl Writer {
             if std::mem::take(&mut self.full) {
                 tracing::info!("database: the disk has room again");
             }
-            let state = Arc::new(state);
-            self.published.store(Arc::clone(&state));
-            state
+            self.feed.publish(state, changes)
         };
         for answer in waiting {
             let _ = answer.send(Ok(Ok(Arc::clone(&state))));
@@ -298,6 +299,7 @@ impl Batch {
         match decided {
             Ok((rows, after)) => {
                 self.rows.extend(rows);
+                self.changes.extend(changes);
                 self.state = after;
                 self.waiting.push(answer);
             }

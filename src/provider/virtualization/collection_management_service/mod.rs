@@ -1,5 +1,5 @@
 //! `Msvm_CollectionManagementService`: defines collections and their members. Every method is done when it
-//! answers (`semantics.md` 4).
+//! answers (`docs/semantics.md` §4).
 
 mod define_collection;
 mod destroy_collection;

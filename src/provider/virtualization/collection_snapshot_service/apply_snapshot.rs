@@ -1,4 +1,4 @@
-//! `ApplySnapshot`: every machine of a set goes back to its snapshot. `semantics.md` 1 to 3.
+//! `ApplySnapshot`: every machine of a set goes back to its snapshot. `docs/semantics.md` §1 to §3.
 
 use crate::provider::{Arguments, Context, Outcome};
 use crate::snapshot::ApplyRequest;

@@ -9,7 +9,7 @@ use super::super::element::{Element, SET};
 use super::super::outcome::{Refusal, snapshot};
 use super::super::reference;
 
-/// A bad reference → 4; a set of standard snapshots → 6; else not supported (`semantics.md` 3).
+/// A bad reference → 4; a set of standard snapshots → 6; else not supported (`docs/semantics.md` §3).
 pub(super) fn refuse(deps: &Deps, ctx: &Context, arguments: &Arguments) -> Refusal {
     let parameter = "AffectedSnapshotCollection";
     let set = match reference::element(deps, ctx, arguments, parameter, SET) {

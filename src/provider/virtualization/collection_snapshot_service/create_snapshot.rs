@@ -1,6 +1,6 @@
 //! `CreateSnapshot`: one snapshot of every machine of a collection, all at one point in time.
 //!
-//! The parameters become a [`CreateRequest`]; the coordinator does the rest. `semantics.md` 1 to 3.
+//! The parameters become a [`CreateRequest`]; the coordinator does the rest. `docs/semantics.md` §1 to §3.
 
 use crate::cim::Value;
 use crate::inventory::{self, Consistency, NAME_MAX, SetKind};

@@ -1,6 +1,6 @@
 //! `ExportSnapshot`: a snapshot set as files that stand on their own, below a folder that the operator allows.
 //!
-//! `semantics.md` 1 and 3.
+//! `docs/semantics.md` §1 and §3.
 
 use crate::cim::Value;
 use crate::provider::{Arguments, Context, Outcome};

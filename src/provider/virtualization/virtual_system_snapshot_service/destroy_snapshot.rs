@@ -1,5 +1,5 @@
 //! `DestroySnapshot`: the snapshot of one machine goes, whatever set that is of; the last one takes its set along.
-//! `semantics.md` 1 to 3.
+//! `docs/semantics.md` §1 to §3.
 
 use crate::inventory::Service;
 use crate::provider::{Arguments, Context, Outcome};

@@ -1,6 +1,8 @@
 //! The documents say what is there: links lead somewhere, tests that are named exist, the commands and the
 //! configuration that are shown are the program's.
 
+mod references;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use groupshot::config::Config;
 
 /// Rule areas that `docs/conformance.md` goes through (`CL`: what clients need), and the states a rule may
 /// have there.
-const AREAS: &[&str] = &["T", "H", "F", "X", "E", "I", "C", "O", "A", "Q", "CL"];
+const AREAS: &[&str] = &["N", "T", "H", "F", "X", "E", "I", "C", "O", "A", "Q", "CL"];
 const MET: &str = "met";
 const STATES: &[&str] = &[MET, "partly", "not met", "n/a"];
 
