@@ -153,16 +153,19 @@ pub fn import(
     tops.complete = true;
     // Now that all of it has answered: others wait for their turn.
     let _one_at_a_time = exclusive(&directory).map_err(fail)?;
+    // Before it is looked whose they are: nobody is about to write or to remove one, or to make it an active file, and
+    // whoever begins from here on sees this machine.
+    for (disk, layers) in definition.disk.iter().zip(&opened) {
+        let at = At::new(&new.name, &disk.id);
+        for layer in layers {
+            locks::require_idle(&at, &layer.real, layer.id)?;
+        }
+    }
     let (others, _) = library::scan(data_dir)?;
     let mut used = Used::of(&others);
     used.note_unreadable(&directory, &others).map_err(fail)?;
     for (disk, layers) in definition.disk.iter().zip(&opened) {
-        let at = At::new(&new.name, &disk.id);
-        used.add(&at, &new.name, layers)?;
-        // Nobody is about to write or to remove one, and whoever begins from here on sees this machine.
-        for layer in layers {
-            locks::require_idle(&at, &layer.real, layer.id)?;
-        }
+        used.add(&At::new(&new.name, &disk.id), &new.name, layers)?;
     }
     write(&directory, &definition, &tops).map_err(fail)?;
     let (mut all, _) = library::scan(data_dir)?;

@@ -590,6 +590,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_idle_unless_one_of_ours_holds_it_or_another_is_in_its_place() {
+        let (image, other) = (image(), image());
+        let [this, that] = [&image, &other].map(|it| id(it.as_file()).unwrap());
+        let idle = |expected| require_idle(&at(), image.path(), expected).map_err(|e| e.kind);
+        // A machine that runs on it is no process of ours.
+        let machine = File::open(image.path()).unwrap();
+        assert!(claim(&machine, OWNER_USES, OWNER_UNSHARED).unwrap());
+        assert_eq!(idle(this), Ok(()));
+        assert_eq!(idle(that), Err(EngineErrorKind::Unsupported));
+        drop(machine);
+        let merge = ImageLock::take(&at(), image.path()).unwrap();
+        assert_eq!(idle(this), Err(EngineErrorKind::Locked));
+        drop(merge);
+        let _frozen = FrozenLock::take(&at(), image.path()).unwrap();
+        assert_eq!(idle(this), Ok(()));
+    }
+
+    #[test]
     fn who_asks_for_locks_stands_where_everybody_sees_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.raw");

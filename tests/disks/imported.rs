@@ -138,7 +138,11 @@ fn no_image_is_taken_over_a_file_that_is_being_merged_into() {
     scene.site.wait_for_journals();
     assert_holds(scene.image(), &scene.machine.content[0], "merged");
     let found = run_in(&scene.site.data, &["vm", "list"], "");
-    assert!(!text(&found.stdout).contains("clone"), "{}", text(&found.stdout));
+    assert!(
+        !text(&found.stdout).contains("clone"),
+        "{}",
+        text(&found.stdout)
+    );
 }
 
 #[test]
@@ -171,4 +175,33 @@ fn a_file_is_not_removed_from_under_a_machine_that_is_imported_at_that_moment() 
     let said = text(&out.stderr);
     assert_eq!(out.status.success(), old.exists(), "{said}");
     assert!(said.contains(old.to_str().unwrap()), "{said}");
+}
+
+#[test]
+fn after_a_crash_no_file_is_made_active_that_a_machine_was_imported_onto_meanwhile() {
+    if !full("a machine imported while a merge waits for the next start") {
+        return;
+    }
+    let (mut scene, gate) = (Scene::new(Image::Qcow2), Gate::new());
+    let mut server = scene.site.serve_with(&[&gate.at("destroy.named.before")]);
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&scene.machine.id]).unwrap();
+    let set = scene.take(&wire, &group, 2);
+    let top = scene.site.top(&scene.machine, 0);
+    assert_eq!(wire.destroy(&set).unwrap().value, STARTED);
+    gate.reached();
+    server.kill();
+    gate.open();
+    let clone = scene.linked("clone.qcow2", scene.image());
+    let out = scene.import("clone", &clone);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let before = content(&clone);
+    let _server = scene.site.serve();
+    scene.site.wait_for_journals();
+    assert_eq!(scene.site.top(&scene.machine, 0), top);
+    assert_holds(&top, &scene.machine.content[0], "not merged");
+    scene.write(3);
+    assert_holds(&clone, &before, "imported");
+    let said = text(&run_in(&scene.site.data, &["doctor"], "").stdout).to_owned();
+    assert!(said.contains("clone.qcow2"), "{said}");
 }

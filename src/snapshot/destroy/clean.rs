@@ -141,32 +141,41 @@ fn go_on(
             operation.hold(&machine)?;
         }
         match before_relink(operation, member, merge, locks)? {
-            Ok(()) => relink(operation, member, merge)?,
+            Ok(())
+                if is_as_then(&merge.child, ended.child) && is_as_then(&merge.parent, parent) =>
+            {
+                relink(operation, member, merge)?;
+            }
+            Ok(()) => {} // written while it was waited
             // It still lies on the lower file and shows the same.
             Err(why) => keep(operation, why),
         }
-        locks.remove(&merge.child);
+        files.iter().for_each(|file| drop(locks.remove(file)));
     }
     Ok(())
 }
 
-/// That no other machine has anything on the overlay of a finished merge, and that none comes before it is gone.
+/// That no other machine has anything on the files of a finished merge, of which the lower one may become an active file
+/// and the overlay goes, and that none comes before that is so.
 fn before_relink(
     operation: &Operation<Destroy>,
     member: &Member,
     merge: &Merge,
     locks: &mut Locks,
 ) -> Result<Result<(), Text>, EngineError> {
-    let (core, child) = (&operation.core, &merge.child);
+    let (core, files) = (&operation.core, [&merge.parent, &merge.child]);
     let at = At::new(&member.name, &merge.disk);
-    if held::symlink_metadata(child).is_ok()
-        && !operation.is_held(child)
-        && let Err(e) = lock(operation, &at, child, locks)
-    {
-        return Ok(Err(e.text));
+    for file in files {
+        if held::symlink_metadata(file).is_ok()
+            && !operation.is_held(file)
+            && let Err(e) = lock(operation, &at, file, locks)
+        {
+            return Ok(Err(e.text));
+        }
     }
-    let survey = again::held(core, member, child, &|| false).map_err(error)?;
-    Ok(survey.require_own_above(child))
+    let survey = again::held(core, member, &merge.parent, &|| false).map_err(error)?;
+    let mut files = files.into_iter();
+    Ok(files.try_for_each(|file| survey.require_own_above(file)))
 }
 
 /// Whether a snapshot names the file.

@@ -43,8 +43,8 @@ use crate::store::{Change, State};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
-pub use free::FREE_FAILPOINTS;
 pub(crate) use again::turn;
+pub use free::FREE_FAILPOINTS;
 pub(crate) use free::{Freed, after_apply, all_layers};
 pub use hidden::Hidden;
 pub use intent::{Intent, Layer, Member, Merge};
