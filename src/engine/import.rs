@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use nix::errno::Errno;
@@ -14,6 +16,7 @@ use crate::engine::failure::At;
 use crate::engine::graph::{self, Under, Whose};
 use crate::engine::image::Seen;
 use crate::engine::library::{self, directory_failed, machines_directory};
+use crate::engine::locks;
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::header::has_magic;
 use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, place, space, stage};
@@ -23,6 +26,9 @@ use crate::inventory::{self, Format, Image, Machine, NAME_MAX};
 use crate::text::catalog::engine as texts;
 use crate::text::{Text, is_blank};
 use crate::xml;
+
+/// The pause between two looks whether a turn is free.
+const TURN_PAUSE: Duration = Duration::from_millis(20);
 
 /// A machine to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +153,14 @@ pub fn import(
     tops.complete = true;
     // Now that all of it has answered: others wait for their turn.
     let _one_at_a_time = exclusive(&directory).map_err(fail)?;
+    // Before it is looked whose they are: nobody is about to write or to remove one, or to make it an active file, and
+    // whoever begins from here on sees this machine.
+    for (disk, layers) in definition.disk.iter().zip(&opened) {
+        let at = At::new(&new.name, &disk.id);
+        for layer in layers {
+            locks::require_idle(&at, &layer.real, layer.id)?;
+        }
+    }
     let (others, _) = library::scan(data_dir)?;
     let mut used = Used::of(&others);
     used.note_unreadable(&directory, &others).map_err(fail)?;
@@ -389,24 +403,40 @@ fn write_files(folder: &held::Folder, definition: &Definition, tops: &Tops) -> i
 }
 
 /// Imports, removals and changes of one data directory take turns.
-fn exclusive(directory: &Path) -> io::Result<Flock<File>> {
-    Flock::lock(turn(directory)?, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
+fn exclusive(directory: &Path) -> io::Result<Turn> {
+    Flock::lock(turn_file(directory)?, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
 }
 
-/// The turn of whoever changes the library of machines; `None` if another command has it now.
+/// The turn of whoever changes the library of machines, or relies on what it holds. As long as it is held no machine comes.
+pub type Turn = Flock<File>;
+
+/// The turn; `None` if others have it longer than that, or it is given up. Blocks.
 ///
 /// # Errors
 /// The lock cannot be made.
-pub fn try_exclusive(data_dir: &Path) -> io::Result<Option<Flock<File>>> {
-    let file = turn(&machines_directory(data_dir))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, error)) => Err(error.into()),
+#[expect(
+    clippy::disallowed_methods,
+    reason = "on a blocking thread, for as long as another command takes; a lock that is waited for could not be given up"
+)]
+pub fn turn(
+    data_dir: &Path,
+    patience: Duration,
+    given_up: &dyn Fn() -> bool,
+) -> io::Result<Option<Turn>> {
+    let mut file = turn_file(&machines_directory(data_dir))?;
+    for _ in 0..=patience.as_millis() / TURN_PAUSE.as_millis() {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(turn) => return Ok(Some(turn)),
+            Err((again, Errno::EWOULDBLOCK)) if !given_up() => file = again,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, error)) => return Err(error.into()),
+        }
+        thread::sleep(TURN_PAUSE);
     }
+    Ok(None)
 }
 
-fn turn(directory: &Path) -> io::Result<File> {
+fn turn_file(directory: &Path) -> io::Result<File> {
     held::Folder::open(directory)?.open_or_create(".lock", 0o640)
 }
 

@@ -101,6 +101,9 @@ super::messages! {
     KEPT_FORGOTTEN = "snapshot.kept-forgotten", "{file} may be what a snapshot set kept of which only its folder is left, {folder}; `groupshot doctor` tells what to do";
     SETS_UNREADABLE = "snapshot.sets-unreadable", "the folders of snapshot sets cannot be looked at: {cause}";
     KEPT_FOREIGN = "snapshot.kept-foreign", "{file} is under {child}, which is not this machine's alone to change";
+    LIBRARY_BUSY = "snapshot.library-busy", "{file} stays for now: another command or operation has the library of machines";
+    LIBRARY_UNSEEN = "snapshot.library-unseen", "{file} stays for now: it is not known which machines there are: {cause}";
+    LIBRARY_UNENDED = "snapshot.library-unended", "{file} stays for now: looking at all machines took too long";
     DEFINITION_UNREMOVED = "snapshot.definition-unremoved", "machine {machine}: the copy of its definition cannot be removed: {cause}";
 
     WORKING = "snapshot.working", "at work";
