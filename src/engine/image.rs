@@ -18,6 +18,7 @@ use crate::engine::{EngineError, EngineErrorKind, graph, reflink};
 use crate::held::{self, Exposed, Folder, Foreign, Identity};
 use crate::id::VmId;
 use crate::inventory::{Born, Disk, Format, Image, Machine, Seal};
+use crate::text::Argument;
 use crate::text::catalog::engine as texts;
 
 /// Tells what is recorded of images by all machines.
@@ -350,11 +351,11 @@ pub(crate) fn require_taken(
 }
 
 /// That what stands there is not what is recorded.
-pub(crate) fn swapped(at: &At, file: &Path, cause: &impl ToString) -> EngineError {
+pub(crate) fn swapped(at: &At, file: &Path, cause: impl Into<Argument>) -> EngineError {
     let text = at.text(texts::IMAGE_SWAPPED, file);
     EngineError {
         kind: EngineErrorKind::Unsupported,
-        text: text.with("cause", cause.to_string()),
+        text: text.with("cause", cause),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Attacks on names of files and folders, each by hand.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use rustix::fs::inotify;
 use tempfile::TempDir;
 
 use super::*;
+use crate::text::Argument;
+use crate::text::catalog::held as texts;
 
 /// A private folder of ours, a shared one, and a file outside that nobody may touch.
 struct World {
@@ -207,7 +209,7 @@ fn what_is_moved_is_what_was_looked_at() {
     fs::write(world.shared.join("b"), "b").unwrap();
     let b = shared.look("b").unwrap().unwrap();
     let error = shared.move_new("b", &b, &ours, "a").unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     let error = ours.move_new("a", &looked, &shared, "c").unwrap_err();
     assert!(matches!(foreign(&error), Some(Foreign::Shared { .. })));
     assert!(world.is_untouched());
@@ -515,7 +517,7 @@ fn a_file_is_replaced_whole_and_through_no_link() {
             .unwrap()
             .is_file()
     );
-    let refused = replace_as(&file, b"three", 0o640, |_| Err(std::io::Error::other("no")));
+    let refused = replace_as(&file, b"three", 0o640, |_| Err(io::Error::other("no")));
     assert!(matches!(refused, Err(NotReplaced::Refused(_))));
     assert_eq!(fs::read(&file).unwrap(), b"one");
     assert!(!world.ours.join("tops.json.new").exists());
@@ -634,4 +636,29 @@ fn a_link_counts_where_nobody_else_can_have_put_it() {
     symlink("loop", at(&ours, "loop")).unwrap();
     assert!(!is_led(&at(&ours, "loop")).unwrap());
     assert!(is_led(&at(&ours, "gone")).is_err());
+}
+
+/// What it is can be told, and its words are a text within those of others.
+#[test]
+fn what_is_foreign_or_silent_is_a_text_within_another() {
+    let other = Foreign::Other {
+        expected: 1,
+        found: 2,
+    };
+    let error = io::Error::from(other);
+    assert_eq!(foreign(&error), Some(other));
+    let words = texts::OTHER.with("found", 2).with("expected", 1);
+    assert_eq!(error.to_string(), words.english());
+    assert_eq!(Argument::from(&error), words.into());
+    let gone = io::Error::from(io::ErrorKind::NotFound);
+    assert_eq!(foreign(&gone), None);
+    assert_eq!(Argument::from(&gone), Argument::Plain(gone.to_string()));
+
+    let error = Silent("/images".into()).error();
+    assert!(is_silence(&error) && !is_silence(&gone));
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert_eq!(
+        Argument::from(error),
+        texts::SILENT.with("place", "/images").into()
+    );
 }
