@@ -5,11 +5,13 @@
 //! own. It says that it is through and how, and is waited for a moment longer, for what it lets go when it ends.
 
 use std::env;
+use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,8 @@ use crate::held;
 
 /// Names the descriptor on which the process that does it says how it went.
 const THROUGH: &str = "GROUPSHOT_THROUGH";
+/// It, open.
+static LINE: OnceLock<File> = OnceLock::new();
 /// How long a process that is through may take to end.
 const ENDING: Duration = Duration::from_secs(1);
 /// What is opened is there.
@@ -32,9 +36,12 @@ const GLANCE: Duration = Duration::from_millis(1);
 /// Has the command that this process was started for done in another one, and gives its exit code; `None` in that
 /// other one, and where there can be none. What was begun there is never begun here as well.
 pub(super) fn done() -> Option<ExitCode> {
-    if env::var_os(THROUGH).is_some() {
-        // What is left behind ends with who asked for it, as soon as it can.
-        let _lives_longer = set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    if let Some(number) = number() {
+        end_with_parent();
+        // Whom this process is given to later may not open it.
+        let line = PathBuf::from(format!("/proc/self/fd/{number}"));
+        // Else it is waited for to its end.
+        let _known = held::append(&line, MODE).map(|line| LINE.set(line));
         return None;
     }
     let (mut child, mut told) = begun().ok()?;
@@ -45,6 +52,18 @@ pub(super) fn done() -> Option<ExitCode> {
         }
         None => ended(&mut child).unwrap_or(ExitCode::FAILURE),
     })
+}
+
+/// What is left behind ends with who asked for it, as soon as it can.
+pub(super) fn end_with_parent() {
+    if number().is_some() {
+        let _lives_longer = set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    }
+}
+
+/// The descriptor on which this process says how it went, if it does the work of another one.
+fn number() -> Option<u32> {
+    env::var(THROUGH).ok()?.parse().ok()
 }
 
 /// The other process, and where it says how it went.
@@ -92,7 +111,7 @@ fn ended(child: &mut Child) -> io::Result<ExitCode> {
 
 /// Says that the command is through with this exit code, if somebody waits for that. Nothing more can be printed.
 pub(super) fn through(code: u8) {
-    let Some(number) = env::var(THROUGH).ok().and_then(|n| n.parse::<u32>().ok()) else {
+    let Some(line) = LINE.get() else {
         return;
     };
     let said = || {
@@ -103,8 +122,8 @@ pub(super) fn through(code: u8) {
         dup2_stdin(&null)?;
         dup2_stdout(&null)?;
         dup2_stderr(&null)?;
-        let line = PathBuf::from(format!("/proc/self/fd/{number}"));
-        held::append(&line, MODE)?.write_all(&[code])
+        let mut line = line;
+        line.write_all(&[code])
     };
     // Else it is waited for to its end.
     let _heard = said();

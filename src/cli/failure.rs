@@ -63,8 +63,8 @@ impl Exit {
                  damaged, is missing while there are sets, or does not know them. Or users.json makes no sense."
             }
             Self::Busy => {
-                "The data directory is in use, there is no permission (a read-only file system gives none), a port is \
-                 taken, or an address is not this host's."
+                "The data directory is in use, there is no permission (a read-only file system gives none; root has none \
+                 to a data directory of another user), a port is taken, or an address is not this host's."
             }
             Self::Authentication => {
                 "The user, the password or the certificate is not accepted, or HTTP 403: no way to log on is offered \

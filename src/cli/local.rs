@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use clap::Args;
 
@@ -9,6 +10,7 @@ use crate::config::Config;
 use crate::server::StartError;
 
 use super::failure::{Exit, Failure};
+use super::owner;
 
 /// Where the server keeps everything.
 #[derive(Debug, Clone, Args)]
@@ -18,12 +20,24 @@ pub(super) struct DataDir {
     data_dir: Option<PathBuf>,
 }
 
+/// Whether root has started this process, whoever it is by now.
+static IS_ROOTS: LazyLock<bool> = LazyLock::new(|| nix::unistd::geteuid().is_root());
+
 impl DataDir {
+    /// Where it is, for a command that acts on it: from here on this process is its owner's.
     pub(super) fn path(&self) -> Result<PathBuf, Failure> {
+        let path = self.named()?;
+        owner::become_owner(&path)?;
+        Ok(path)
+    }
+
+    /// Where it is.
+    pub(super) fn named(&self) -> Result<PathBuf, Failure> {
+        let is_roots = *IS_ROOTS;
         if let Some(path) = &self.data_dir {
             return Ok(path.clone());
         }
-        if nix::unistd::geteuid().is_root() {
+        if is_roots {
             return Ok(PathBuf::from("/var/lib/groupshot"));
         }
         let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);

@@ -19,6 +19,7 @@ mod local;
 mod manual;
 mod naming;
 mod output;
+mod owner;
 mod prompt;
 mod quickstart;
 mod rebuild;

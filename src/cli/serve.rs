@@ -61,7 +61,7 @@ pub(super) fn run(command: &Serve, output: &Output) -> Result<(), Failure> {
     if let Some(machines) = command.machines {
         config.engine.machines = machines;
     }
-    let data_dir = command.data.path()?;
+    let data_dir = command.data.named()?;
     // Before there are other threads: it changes the environment.
     let sockets = Sockets::from_environment()?;
     start_logging(&config)?;

@@ -2,7 +2,7 @@
 //! name. Nothing of it is stored, so a merge that waits is found again by looking.
 //!
 //! Whoever owns an image writes into its header what he likes. Of files of others a header is believed in a chain that
-//! is what was imported or captured ([`chain_of`]); else they count as lying on what is recorded of them.
+//! is what was imported or captured ([`chain_of`]); else they count as lying on what is recorded of them ([`Under`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -15,133 +15,18 @@ use crate::engine::definition::Definition;
 use crate::engine::failure::At;
 use crate::engine::place;
 use crate::engine::qcow2::backing::{self, Doubt};
-use crate::engine::qcow2::chain::{self, Layer};
+use crate::engine::qcow2::chain;
 use crate::engine::qcow2::header::Header;
-use crate::engine::{EngineError, EngineErrorKind, image, reflink, sim};
-use crate::held::{self, Foreign, Identity, Ours, Way};
+use crate::engine::whose::key;
+use crate::engine::{EngineError, EngineErrorKind, reflink, sim};
+use crate::held::{self, Identity, Ours, Way};
 use crate::id::VmId;
-use crate::inventory::{Format, Image, Machine, Sealed, SnapshotDisk};
+use crate::inventory::{Format, Machine, SnapshotDisk};
 
-/// Device and inode: what makes two names the same file.
-type Key = (u64, u64);
+pub use crate::engine::whose::{Chain, Key, Under, Whose, chain_of};
 
 /// A file of a chain, and the one under it that its header names.
 type Looked = (Node, Option<(PathBuf, Format)>);
-
-/// Of whom a file is, and so what is recorded of what lies under it.
-#[derive(Debug, Clone, Copy)]
-pub struct Whose<'a> {
-    /// The machine, unless it is gone or cannot be read.
-    pub machine: Option<&'a Machine>,
-    /// The disk.
-    pub disk: &'a str,
-    /// As what the files of a snapshot were frozen; empty of an active file.
-    pub sealed: &'a [Sealed],
-}
-
-/// A chain from above, as far as it is known.
-#[derive(Debug)]
-pub struct Chain {
-    /// The files.
-    pub layers: Vec<Layer>,
-    /// The file of which it is not known what lies under it.
-    pub unreadable: Option<PathBuf>,
-    /// What lies under the last of the files is not what was imported or captured: a header is not believed.
-    pub refused: Option<EngineError>,
-}
-
-impl Chain {
-    /// Whether all of it is known.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.unreadable.is_none() && self.refused.is_none()
-    }
-}
-
-/// What lies under a file, by headers of files that are what was imported or captured.
-#[must_use]
-pub fn chain_of(at: &At, whose: Whose<'_>, file: &Path, format: Format) -> Chain {
-    let (mut layers, mut unreadable) = chain::readable(file, format);
-    let judged = whose.judge(at, &layers, unreadable.as_deref());
-    let refused = judged.err().and_then(|(count, error)| {
-        let count = believed(&layers, count);
-        let is_cut = count < layers.len() || (unreadable.is_some() && count == layers.len());
-        is_cut.then_some((count, error))
-    });
-    let refused = refused.map(|(count, error)| {
-        layers.truncate(count);
-        unreadable = None;
-        error
-    });
-    Chain {
-        layers,
-        unreadable,
-        refused,
-    }
-}
-
-/// How many files from above are believed to lie on each other where so many are what is recorded: what root or the
-/// server's own user has written into a header no stranger has.
-fn believed(layers: &[Layer], recorded: usize) -> usize {
-    let is_ours = |layer: &Layer| Identity::of(&layer.open).is_ok_and(|it| it.is_ours());
-    let ours = layers.iter().take_while(|layer| is_ours(layer)).count();
-    match recorded {
-        0 => 0, // it is another file
-        n if n <= ours => ours.saturating_add(1),
-        n => n,
-    }
-}
-
-impl Whose<'_> {
-    /// How many files are what is recorded, and why the next is not.
-    fn judge(
-        &self,
-        at: &At,
-        layers: &[Layer],
-        unreadable: Option<&Path>,
-    ) -> Result<(), (usize, EngineError)> {
-        if let Some(machine) = self.machine {
-            image::fits(at, machine, self.disk, layers)?;
-        }
-        let refuse = |n, file: &Path| Err((n, image::swapped(at, file, &Foreign::Unrecorded)));
-        let is_kept = |layer: &Layer| {
-            let is_it = |s: &Sealed| s.file == layer.real && s.seal.inode == layer.id.1;
-            self.sealed.iter().any(is_it) || self.is_recorded(&layer.real)
-        };
-        if !self.sealed.is_empty()
-            && let Some(n) = layers.iter().position(|layer| !is_kept(layer))
-        {
-            return refuse(n, layers.get(n).map_or(Path::new("?"), |it| &it.file));
-        }
-        let knows_all = !self.sealed.is_empty() || self.image().is_some();
-        match unreadable.filter(|_| knows_all && !layers.is_empty()) {
-            Some(file) if !self.is_recorded(file) => {
-                let is_sealed = self.sealed.iter().any(|s| s.file == file);
-                if is_sealed {
-                    return Ok(());
-                }
-                refuse(layers.len(), file)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// What is recorded of the image of the disk with all that lies under it.
-    fn image(&self) -> Option<&Image> {
-        let image = self.machine?.images.get(self.disk);
-        image.filter(|image| image.below.is_some())
-    }
-
-    /// Whether the file has a name that is recorded, or one that the server gives to files of the machine.
-    fn is_recorded(&self, file: &Path) -> bool {
-        let mut images = self.image().into_iter().flat_map(Image::chain);
-        let made = self.machine.and_then(|machine| {
-            let data_dir = machine.directory.ancestors().nth(2)?;
-            Some(is_made_for(&data_dir.join(held::SETS), machine.id, file))
-        });
-        made == Some(true) || images.any(|image| image.file == file || image.named == file)
-    }
-}
 
 /// Every file that is reachable from the named ones.
 #[derive(Debug, Clone, Default)]
@@ -158,14 +43,14 @@ pub struct Node {
     pub file: PathBuf,
     /// Its format.
     pub format: Format,
-    /// Permission bits.
-    pub mode: u32,
+    /// What it is; `None` of one that cannot be looked at, or is not to be taken for what stands there.
+    found: Option<Identity>,
     /// What its header says is known.
     is_read: bool,
     /// The file under it.
     below: Option<Key>,
     /// The files that may lie under it, where it cannot be read now.
-    perhaps: BTreeSet<Key>,
+    perhaps: Under,
 }
 
 impl Node {
@@ -173,6 +58,12 @@ impl Node {
     #[must_use]
     pub fn is_away(&self) -> bool {
         self.below.is_none() && !self.perhaps.is_empty()
+    }
+
+    /// Permission bits.
+    #[must_use]
+    pub fn mode(&self) -> u32 {
+        self.found.map_or(0, |found| found.mode)
     }
 }
 
@@ -267,10 +158,10 @@ impl Graph {
         let node = Node {
             file: file.to_owned(),
             format,
-            mode: own.mode,
+            found: Some(own),
             is_read: format != Format::Raw,
             below: None,
-            perhaps: BTreeSet::new(),
+            perhaps: Under::default(),
         };
         if format == Format::Raw {
             return Ok((key, Some((node, None))));
@@ -291,16 +182,16 @@ impl Graph {
         }
     }
 
-    /// Adds the chain under a file. Where that cannot be read, the file stands on all that it is `known` to have lain
-    /// on, as far as that is there.
+    /// Adds the chain under a file of somebody. Where that cannot be read, the file stands on all that it is `known` to
+    /// have lain on, as far as that is there.
     ///
     /// # Errors
     /// As [`Graph::read`], where nothing is known of it either.
     pub fn follow_known(
         &mut self,
         at: &At,
-        file: &Path,
-        format: Format,
+        whose: Whose<'_>,
+        (file, format): (&Path, Format),
         known: impl FnOnce() -> Option<Vec<PathBuf>>,
     ) -> Result<(), EngineError> {
         let Err(error) = self.follow(at, file.to_owned(), format) else {
@@ -310,12 +201,14 @@ impl Graph {
             return Err(error);
         };
         tracing::debug!(%error, "Counts as lying on all that it lay on");
-        self.stand(file, format, &known, key(file));
+        let under = whose.under(&Chain::unknown(file), &known);
+        self.stand(file, format, under, key(file));
         Ok(())
     }
 
     /// Adds the chain under a file of somebody, as far as headers of it are believed. Where they are not, or it cannot be
-    /// read, the file stands on all that it is `known` to have lain on.
+    /// read, the file stands on all that it is `known` to have lain on; of one that is refused, it counts as none that is
+    /// there, whatever its name leads to.
     ///
     /// # Errors
     /// As [`Graph::follow_known`].
@@ -326,15 +219,15 @@ impl Graph {
         (file, format): (&Path, Format),
         known: impl FnOnce() -> Option<Vec<PathBuf>>,
     ) -> Result<(), EngineError> {
-        let chain = chain_of(at, whose, file, format);
-        if let Some(error) = chain.refused {
+        let mut chain = chain_of(at, whose, file, format);
+        if let Some(error) = chain.refused.take() {
             tracing::debug!(%error, "Counts as lying on what is recorded of it");
             let known = known().ok_or(error)?;
-            self.refused(file, format, &known);
+            self.stand(file, format, whose.under(&chain, &known), None);
             return Ok(());
         }
         if chain.unreadable.is_some() {
-            return self.follow_known(at, file, format, known);
+            return self.follow_known(at, whose, (file, format), known);
         }
         let below = chain.layers.iter().skip(1).map(Some).chain([None]);
         for (layer, below) in chain.layers.iter().zip(below) {
@@ -348,7 +241,7 @@ impl Graph {
             let node = Node {
                 file: layer.file.clone(),
                 format: layer.format,
-                mode: Identity::of(&layer.open).map_or(0, |it| it.mode),
+                found: Identity::of(&layer.open).ok(),
                 is_read,
                 below: below.map(|below| below.id),
                 perhaps: perhaps.unwrap_or_default(),
@@ -358,15 +251,7 @@ impl Graph {
         Ok(())
     }
 
-    /// Adds a file that counts as none that is there, whatever its name leads to, and stands on all that it is known to
-    /// have lain on.
-    pub fn refused(&mut self, file: &Path, format: Format, known: &[PathBuf]) {
-        // Whoever may exchange files there puts no link to another file in their place.
-        let known = known.iter().filter(|file| is_straight(file));
-        self.stand(file, format, &known.cloned().collect::<Vec<_>>(), None);
-    }
-
-    fn stand(&mut self, file: &Path, format: Format, known: &[PathBuf], found: Option<Key>) {
+    fn stand(&mut self, file: &Path, format: Format, under: Under, found: Option<Key>) {
         // No file has this device number: one that is away has none.
         let away = (
             u64::MAX,
@@ -380,13 +265,12 @@ impl Graph {
         let node = self.nodes.entry(key_of_it).or_insert_with(|| Node {
             file: file.to_owned(),
             format,
-            mode: found.map_or(0, |_| held::metadata(file).map_or(0, |m| m.mode() & 0o7777)),
+            found: found.and_then(|_| held::look_at(file).ok()),
             is_read: false,
             below: None,
-            perhaps: BTreeSet::new(),
+            perhaps: Under::default(),
         });
-        node.perhaps
-            .extend(known.iter().filter_map(|file| key(file)));
+        node.perhaps.join(under);
     }
 
     /// Whether one of these files is in the chain of the other.
@@ -430,8 +314,13 @@ impl Graph {
         let Some(key) = self.key(file) else {
             return Vec::new();
         };
+        let found = self.nodes.get(&key).and_then(|node| node.found);
+        let found = found.or_else(|| held::look_at(file).ok());
+        let may_be = |n: &Node| {
+            n.perhaps.keys.contains(&key) || found.is_some_and(|found| n.perhaps.has(&found))
+        };
         let nodes = self.nodes.values();
-        let is_on = |n: &&Node| n.below == Some(key) || n.perhaps.contains(&key);
+        let is_on = |n: &&Node| n.below == Some(key) || may_be(n);
         nodes.filter(is_on).collect()
     }
 
@@ -458,12 +347,6 @@ impl Graph {
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.nodes.values().map(|n| n.file.as_path())
     }
-}
-
-/// Whether no link is on the way to what stands there.
-#[must_use]
-pub fn is_straight(file: &Path) -> bool {
-    held::canonicalize(file).is_ok_and(|real| real == file)
 }
 
 /// Whether the file has a name that the server gives to what it makes for this machine.
@@ -537,11 +420,6 @@ pub fn ours(file: &Path) -> io::Result<Ours> {
 /// Where the link leads cannot be seen.
 pub fn clones_of(image: &Path) -> io::Result<PathBuf> {
     reflink::folder_of(image)
-}
-
-fn key(file: &Path) -> Option<Key> {
-    let meta = held::metadata(file).ok()?;
-    Some((meta.dev(), meta.ino()))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::engine::{EngineError, EngineErrorKind, graph, reflink};
 use crate::held::{self, Exposed, Folder, Foreign, Identity};
 use crate::id::VmId;
 use crate::inventory::{Born, Disk, Format, Image, Machine, Seal};
+use crate::text::Argument;
 use crate::text::catalog::engine as texts;
 
 /// Tells what is recorded of images by all machines.
@@ -350,11 +351,11 @@ pub(crate) fn require_taken(
 }
 
 /// That what stands there is not what is recorded.
-pub(crate) fn swapped(at: &At, file: &Path, cause: &impl ToString) -> EngineError {
+pub(crate) fn swapped(at: &At, file: &Path, cause: impl Into<Argument>) -> EngineError {
     let text = at.text(texts::IMAGE_SWAPPED, file);
     EngineError {
         kind: EngineErrorKind::Unsupported,
-        text: text.with("cause", cause.to_string()),
+        text: text.with("cause", cause),
     }
 }
 
@@ -517,7 +518,12 @@ impl<'a> Judge<'a> {
                 })
             }
         };
-        judged.map_err(|cause| swapped(at, file, &cause))
+        judged.map_err(|cause| match cause.raw_os_error() {
+            // It is not known whether it is.
+            Some(_) => at.io(file, &cause),
+            None if held::is_silence(&cause) => at.io(file, &cause),
+            None => swapped(at, file, &cause),
+        })
     }
 }
 
@@ -583,5 +589,58 @@ fn other(image: &Image, found: &Identity) -> Foreign {
     match (image.inode, found.inode) {
         (expected, found) if expected == found => Foreign::Later(found),
         (expected, found) => Foreign::Other { expected, found },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_called_another_file() {
+        let world = tempfile::tempdir().unwrap();
+        let world = world.path().canonicalize().unwrap();
+        let (folder, away) = (world.join("images"), world.join("away"));
+        fs::create_dir(&folder).unwrap();
+        let file = folder.join("a.raw");
+        fs::write(&file, [1; 512]).unwrap();
+        let image = record_of(&file, &File::open(&file).unwrap()).unwrap();
+        let id = VmId::random();
+        let mut machine = Machine {
+            id,
+            name: "web".into(),
+            disks: Vec::new(),
+            directory: world.join("machines").join(id.to_string()),
+            definition: world.join("vm.toml"),
+            created: Timestamp::UNIX_EPOCH,
+            overlay_ok: false,
+            images: BTreeMap::new(),
+            relative: BTreeMap::new(),
+        };
+        // The owner has restored it.
+        let restored = Image {
+            inode: image.inode + 1,
+            below: Some(Vec::new()),
+            ..image
+        };
+        machine.images.insert("disk0".into(), restored);
+        let at = At::new("web", "disk0");
+        let layers = chain::open(&at, &file, Format::Raw, &Roots::default()).unwrap();
+        assert!(fits(&at, &machine, "disk0", &layers).is_ok());
+        fs::rename(&folder, &away).unwrap();
+        let (count, error) = fits(&at, &machine, "disk0", &layers).unwrap_err();
+        assert_eq!(
+            (count, error.kind),
+            (0, EngineErrorKind::Missing),
+            "{error}"
+        );
+        fs::rename(&away, &folder).unwrap();
+        fs::hard_link(&file, folder.join("b.raw")).unwrap();
+        let (_, error) = fits(&at, &machine, "disk0", &layers).unwrap_err();
+        assert_eq!(error.kind, EngineErrorKind::Unsupported, "{error}");
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use nix::errno::Errno;
@@ -11,18 +13,22 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, SeenTop, TOPS, Tops};
 use crate::engine::failure::At;
-use crate::engine::graph::{self, Whose};
+use crate::engine::graph::{self, Under, Whose};
 use crate::engine::image::Seen;
 use crate::engine::library::{self, directory_failed, machines_directory};
+use crate::engine::locks;
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::header::has_magic;
 use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, place, space, stage};
-use crate::held::{self, Foreign};
+use crate::held::{self, Foreign, Identity};
 use crate::id::VmId;
-use crate::inventory::{self, Format, Machine, NAME_MAX};
+use crate::inventory::{self, Format, Image, Machine, NAME_MAX};
 use crate::text::catalog::engine as texts;
 use crate::text::{Text, is_blank};
 use crate::xml;
+
+/// The pause between two looks whether a turn is free.
+const TURN_PAUSE: Duration = Duration::from_millis(20);
 
 /// A machine to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +153,14 @@ pub fn import(
     tops.complete = true;
     // Now that all of it has answered: others wait for their turn.
     let _one_at_a_time = exclusive(&directory).map_err(fail)?;
+    // Before it is looked whose they are: nobody is about to write or to remove one, or to make it an active file, and
+    // whoever begins from here on sees this machine.
+    for (disk, layers) in definition.disk.iter().zip(&opened) {
+        let at = At::new(&new.name, &disk.id);
+        for layer in layers {
+            locks::require_idle(&at, &layer.real, layer.id)?;
+        }
+    }
     let (others, _) = library::scan(data_dir)?;
     let mut used = Used::of(&others);
     used.note_unreadable(&directory, &others).map_err(fail)?;
@@ -282,6 +296,8 @@ struct Used {
     tops: BTreeMap<(u64, u64), String>,
     /// Backing files likewise.
     below: BTreeMap<(u64, u64), String>,
+    /// What lies under active files whose chains are not whole, with the machine's name.
+    under: Vec<(String, Under)>,
 }
 
 impl Used {
@@ -297,6 +313,13 @@ impl Used {
                 };
                 let chain = graph::chain_of(&at, whose, &disk.file, disk.format);
                 used.note(&machine.name, &chain.layers);
+                if !chain.is_whole() {
+                    let recorded = machine.images.get(&disk.id).into_iter();
+                    let recorded = recorded.flat_map(Image::chain).map(|it| it.file.clone());
+                    let recorded: Vec<_> = recorded.filter(|it| *it != disk.file).collect();
+                    let under = whose.under(&chain, &recorded);
+                    used.under.push((machine.name.clone(), under));
+                }
                 // A chain that cannot be read now still has its active file.
                 if chain.layers.is_empty() && chain.refused.is_none() {
                     used.note_file(&machine.name, &disk.file);
@@ -343,7 +366,10 @@ impl Used {
     /// Refuses a chain that meets another's, else notes it.
     fn add(&mut self, at: &At, name: &str, layers: &[Layer]) -> Result<(), EngineError> {
         for (n, layer) in layers.iter().enumerate() {
-            let as_backing = self.below.get(&layer.id).filter(|_| n == 0);
+            let found = Identity::of(&layer.open).map_err(|e| at.io(&layer.file, &e))?;
+            let mut under = self.under.iter().filter(|(_, under)| under.has(&found));
+            let under = under.next().map(|(name, _)| name);
+            let as_backing = self.below.get(&layer.id).or(under).filter(|_| n == 0);
             if let Some(other) = self.tops.get(&layer.id).or(as_backing) {
                 let text = at.text(texts::IMAGE_USED, &layer.file);
                 return Err(unsupported(text.with("other", other)));
@@ -377,24 +403,40 @@ fn write_files(folder: &held::Folder, definition: &Definition, tops: &Tops) -> i
 }
 
 /// Imports, removals and changes of one data directory take turns.
-fn exclusive(directory: &Path) -> io::Result<Flock<File>> {
-    Flock::lock(turn(directory)?, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
+fn exclusive(directory: &Path) -> io::Result<Turn> {
+    Flock::lock(turn_file(directory)?, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
 }
 
-/// The turn of whoever changes the library of machines; `None` if another command has it now.
+/// The turn of whoever changes the library of machines, or relies on what it holds. As long as it is held no machine comes.
+pub type Turn = Flock<File>;
+
+/// The turn; `None` if others have it longer than that, or it is given up. Blocks.
 ///
 /// # Errors
 /// The lock cannot be made.
-pub fn try_exclusive(data_dir: &Path) -> io::Result<Option<Flock<File>>> {
-    let file = turn(&machines_directory(data_dir))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, error)) => Err(error.into()),
+#[expect(
+    clippy::disallowed_methods,
+    reason = "on a blocking thread, for as long as another command takes; a lock that is waited for could not be given up"
+)]
+pub fn turn(
+    data_dir: &Path,
+    patience: Duration,
+    given_up: &dyn Fn() -> bool,
+) -> io::Result<Option<Turn>> {
+    let mut file = turn_file(&machines_directory(data_dir))?;
+    for _ in 0..=patience.as_millis() / TURN_PAUSE.as_millis() {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(turn) => return Ok(Some(turn)),
+            Err((again, Errno::EWOULDBLOCK)) if !given_up() => file = again,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, error)) => return Err(error.into()),
+        }
+        thread::sleep(TURN_PAUSE);
     }
+    Ok(None)
 }
 
-fn turn(directory: &Path) -> io::Result<File> {
+fn turn_file(directory: &Path) -> io::Result<File> {
     held::Folder::open(directory)?.open_or_create(".lock", 0o640)
 }
 

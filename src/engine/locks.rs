@@ -415,6 +415,43 @@ fn is_open_for_writing(path: &Path) -> io::Result<bool> {
     is_taken(&file, USES + WRITE)
 }
 
+/// That no process of ours holds the file, for a merge or an operation on whoever has it, and that it is the one with
+/// this device and inode. One that only reaches for it is waited for.
+///
+/// # Errors
+/// [`EngineErrorKind::Locked`] naming the file; [`EngineErrorKind::Unsupported`] if it is another one by now; else what
+/// opening it said.
+pub fn require_idle(at: &At, path: &Path, expected: (u64, u64)) -> Result<(), EngineError> {
+    let look = || {
+        let file = open(path)?;
+        Ok((id(&file)?, is_ours(&file)?))
+    };
+    match held::ask(path, look).map_err(|e| at.io(path, &e))? {
+        (found, _) if found != expected => {
+            Err(at.error(EngineErrorKind::Unsupported, texts::REPLACED, path))
+        }
+        (_, true) => Err(at.error(EngineErrorKind::Locked, texts::LOCKED_OURS, path)),
+        (_, false) => Ok(()),
+    }
+}
+
+/// Where there are no locks nobody holds an image: neither is a merge begun there.
+fn is_ours(file: &File) -> io::Result<bool> {
+    let none = [libc::EINVAL, libc::ENOLCK, libc::ENOSYS, libc::EOPNOTSUPP];
+    for _ in 0..LOOKS {
+        match is_taken(file, OURS_WANTS) {
+            Ok(true) => {}
+            Err(e) if !e.raw_os_error().is_some_and(|e| none.contains(&e)) => return Err(e),
+            Ok(false) | Err(_) => return Ok(false),
+        }
+        if is_taken(file, OURS_HAS)? {
+            break;
+        }
+        pause();
+    }
+    Ok(true)
+}
+
 /// Opens what stands there itself, and without waiting.
 fn open(path: &Path) -> io::Result<File> {
     held::open(path, false)
@@ -550,6 +587,24 @@ mod tests {
                 "the machine runs, whoever else tries"
             );
         });
+    }
+
+    #[test]
+    fn a_file_is_idle_unless_one_of_ours_holds_it_or_another_is_in_its_place() {
+        let (image, other) = (image(), image());
+        let [this, that] = [&image, &other].map(|it| id(it.as_file()).unwrap());
+        let idle = |expected| require_idle(&at(), image.path(), expected).map_err(|e| e.kind);
+        // A machine that runs on it is no process of ours.
+        let machine = File::open(image.path()).unwrap();
+        assert!(claim(&machine, OWNER_USES, OWNER_UNSHARED).unwrap());
+        assert_eq!(idle(this), Ok(()));
+        assert_eq!(idle(that), Err(EngineErrorKind::Unsupported));
+        drop(machine);
+        let merge = ImageLock::take(&at(), image.path()).unwrap();
+        assert_eq!(idle(this), Err(EngineErrorKind::Locked));
+        drop(merge);
+        let _frozen = FrozenLock::take(&at(), image.path()).unwrap();
+        assert_eq!(idle(this), Ok(()));
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod extents;
 mod project;
 mod revert;
 mod stage;
+mod whose;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -88,6 +89,12 @@ pub trait Compute: Send + Sync + 'static {
     /// Waits until every machine was looked at within a second, but for those whose files do not answer. Blocks: for
     /// operations, so that it is known what they must not wait for.
     fn catch_up(&self) {}
+
+    /// [`Compute::catch_up`] by a look that begins now; whether it came to its end. For whoever writes or removes a file
+    /// that a machine of the last second may lie on.
+    fn renew(&self) -> bool {
+        true
+    }
 
     /// The file of a machine that is known not to answer, as on a hung mount. Looks at none.
     fn silent(&self, _id: VmId) -> Option<PathBuf> {

@@ -27,6 +27,7 @@ use crate::engine::{image, revert, stage};
 use crate::held::{self, Folder};
 use crate::id::SetId;
 use crate::inventory::{Disk, Format, Machine, SnapshotDisk};
+use crate::text::Text;
 use crate::text::catalog::engine as texts;
 
 const NAME: &str = "reflink";
@@ -360,17 +361,19 @@ fn require_own(beside: &Folder) -> io::Result<()> {
 }
 
 /// What keeps this process from making a file beside the image that may take its place, if it is a permission.
-pub(crate) fn forbidden(image: &Path) -> Option<String> {
+pub(crate) fn forbidden(image: &Path) -> Option<Text> {
     let folder = folder_of(image).ok()?;
     let beside = held::canonicalize(folder.parent()?).ok()?;
     let folder = Folder::straight(&beside).ok()?;
     if let Err(e) = require_own(&folder) {
-        return Some(format!("{}: {e}", beside.join(FOLDER).display()));
+        let text = texts::FILE_CAUSE.with("file", beside.join(FOLDER).display());
+        return Some(text.with("cause", e));
     }
     let target = match folder.nameless(0o600) {
         Ok(target) => target,
         Err(e) if kind(&e) == EngineErrorKind::Denied => {
-            return Some(format!("files cannot be made in {}: {e}", beside.display()));
+            let text = texts::MAY_NOT_MAKE.with("folder", beside.display());
+            return Some(text.with("cause", e));
         }
         Err(_) => return None,
     };

@@ -23,7 +23,7 @@ use crate::engine::qcow2::header::{Header, has_magic};
 use crate::engine::{EngineError, Top, image};
 use crate::held::{self, Foreign, Identity};
 use crate::id::VmId;
-use crate::inventory::{Format, Image, Seal};
+use crate::inventory::{Born, Format, Image, Seal};
 
 const SECTOR: u64 = 512;
 
@@ -264,7 +264,7 @@ impl Places {
         if !is_ours(&self.sets, &real) {
             let unrecorded = || io::Error::other("nothing is recorded of an image there");
             let image = self.image(&real).ok_or_else(unrecorded)?;
-            image::require_taken(image, &real, &open, &|| self.images.clone())?;
+            image::require_taken(image, &real, &open, &|| born(self.images.clone()))?;
         }
         Ok(open)
     }
@@ -487,6 +487,13 @@ impl Survey {
     }
 }
 
+/// Of what is recorded of images that whose time of birth is told. A number alone may be that of another file once the
+/// images are on another file system.
+fn born(mut images: Vec<(VmId, Image)>) -> Vec<(VmId, Image)> {
+    images.retain(|(_, image)| matches!(image.born, Born::At(_)));
+    images
+}
+
 /// The path with the links resolved that lead to the new place of a folder.
 fn resolved(moves: &Moves, file: &Path) -> PathBuf {
     let arrived = moves.0.iter().filter(|m| file.starts_with(&m.to));
@@ -647,7 +654,7 @@ fn renew(
             if let Some(entry) = entries.find(|d| d.id == *disk)
                 && image.chain().any(&meant)
                 && let Some(now) = image::renewed(image, entry.format, shown, &|| {
-                    definition::recorded_images(&machines)
+                    born(definition::recorded_images(&machines))
                 })
             {
                 *image = now;
@@ -696,6 +703,57 @@ mod tests {
             to: to.into(),
         };
         Moves::new(list.iter().map(one).collect())
+    }
+
+    /// A copy was given the number that another image had on the old file system, which tells no times of birth.
+    #[test]
+    fn a_number_of_another_file_system_makes_no_copy_the_image_of_another_machine() {
+        let world = tempfile::tempdir().unwrap();
+        let world = world.path().canonicalize().unwrap();
+        let (old, new) = (world.join("old"), world.join("new"));
+        fs::create_dir(&new).unwrap();
+        for name in ["a.raw", "b.raw"] {
+            fs::write(new.join(name), name).unwrap();
+        }
+        let found = Identity::of(File::open(new.join("a.raw")).unwrap()).unwrap();
+        let mut ids = Vec::new();
+        for (name, inode) in [("a.raw", 1), ("b.raw", found.inode)] {
+            let id = VmId::random();
+            let image = Image {
+                named: old.join(name),
+                file: old.join(name),
+                inode,
+                born: Born::Untold,
+                owner: found.owner,
+                mode: found.mode,
+                links: 1,
+                below: Some(Vec::new()),
+            };
+            let folder = world.join(MACHINES).join(id.to_string());
+            fs::create_dir_all(&folder).unwrap();
+            let tops = serde_json::json!({
+                "format": 1, "imported": null, "tops": {}, "complete": true, "images": {"disk0": image},
+            });
+            fs::write(folder.join(TOPS), tops.to_string()).unwrap();
+            ids.push(id);
+        }
+        let moves = Moves::new(vec![Move {
+            from: old,
+            to: new.clone(),
+        }]);
+        let moves = moves.unwrap();
+        let places = Places::of(&world, &moves).unwrap();
+        places.open_to_write(&new.join("a.raw")).unwrap();
+        let definition = world.join(MACHINES).join(ids[0].to_string());
+        let text = format!(
+            "format = 1\nid = \"{}\"\nname = \"a\"\n[[disk]]\nid = \"disk0\"\npath = {:?}\nformat = \"raw\"\n",
+            ids[0],
+            new.join("a.raw")
+        );
+        fs::write(definition.join(DEFINITION), text).unwrap();
+        take_along(&world, moves.0, &BTreeMap::new()).unwrap();
+        let tops = Tops::load(&definition.join(TOPS)).unwrap();
+        assert_eq!(tops.images["disk0"].inode, found.inode);
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::engine::{
 use crate::held::{self, Folder, Ours};
 use crate::id::SetId;
 use crate::inventory::Format;
+use crate::text::Text;
 use crate::text::catalog::engine as texts;
 
 /// Access rules beyond the mode that a new top takes over from the old one.
@@ -464,17 +465,16 @@ fn notes(file: &File) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Why this process may not give a file of its own the owner and mode of the image, in words; `None` if it may.
-pub(crate) fn forbidden(file: &File, base: &File) -> Option<String> {
+/// Why this process may not give a file of its own the owner and mode of the image; `None` if it may.
+pub(crate) fn forbidden(file: &File, base: &File) -> Option<Text> {
     let error = take_over(file, base).err()?;
     let owner = base.metadata().ok()?;
     (kind(&error) == EngineErrorKind::Denied).then(|| {
-        format!(
-            "it belongs to user {} and group {}, and the server, which runs as user {}, may not give them to another file: {error}",
-            owner.uid(),
-            owner.gid(),
-            nix::unistd::geteuid()
-        )
+        texts::MAY_NOT_GIVE
+            .with("user", owner.uid())
+            .with("group", owner.gid())
+            .with("own", nix::unistd::geteuid().as_raw())
+            .with("cause", error)
     })
 }
 

@@ -9,6 +9,7 @@ use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, TOPS, T
 use crate::engine::failure::At;
 use crate::engine::image::{self, Seen};
 use crate::engine::library::{self, machines_directory};
+use crate::engine::locks;
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
 use crate::id::VmId;
@@ -153,6 +154,11 @@ fn accept(folder: &Path, text: &str, id: VmId, shown: &[Shown]) -> Result<bool, 
         for disk in &defined.disk {
             let now = shown_of(&defined.name, disk, tops)?;
             require_one(&defined.name, shown, &now)?;
+            // Nobody is about to write one or to remove it.
+            let at = At::new(&defined.name, &disk.id);
+            for (image, device) in now.image.chain().zip(&now.devices) {
+                locks::require_idle(&at, &image.file, (*device, image.inode))?;
+            }
             let old = tops.images.get(&disk.id);
             let new = image::joined(now.image, old);
             tops.images.insert(disk.id.clone(), new);

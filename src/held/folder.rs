@@ -12,9 +12,8 @@ use rustix::fs::{
     renameat_with,
 };
 use rustix::io::Errno;
-use rustix::process::{Gid, Uid};
 
-use super::identity::{Foreign, Identity, Kind, trusted};
+use super::identity::{Foreign, Identity, Kind};
 use super::silence::{Call, ask};
 
 /// How a regular file is opened: where another process has a lease on it, nothing waits for that.
@@ -309,35 +308,6 @@ impl Folder {
         }
     }
 
-    /// Gives the owner of the data directory what root has just made in a folder of that one: where the server runs as
-    /// that user, it has to open it. Nothing that was there before, which could be anybody's.
-    pub(super) fn hand_over(&self, made: impl AsFd) -> io::Result<()> {
-        if let Some((owner, group)) = self.heir()? {
-            rustix::fs::fchown(made, Some(owner), Some(group))?;
-        }
-        Ok(())
-    }
-
-    /// To whom goes what this process makes here, if not to its user.
-    pub(super) fn heir(&self) -> io::Result<Option<(Uid, Gid)>> {
-        if trusted() == 0 || !rustix::process::geteuid().is_root() {
-            return Ok(None);
-        }
-        let own = self.identity()?;
-        let is_handed_over = own.owner == trusted();
-        Ok(is_handed_over.then(|| (Uid::from_raw(own.owner), Gid::from_raw(own.group))))
-    }
-
-    /// The folder of that name, which was made just now. Whoever may rename here may have put another one there; what
-    /// is in that is not given away.
-    pub(super) fn made(&self, name: &OsStr) -> io::Result<Self> {
-        let made = self.child(name)?;
-        if self.heir()?.is_some() && made.names()?.is_empty() {
-            self.hand_over(&made)?;
-        }
-        Ok(made)
-    }
-
     /// Makes a new, empty file, open for reading and writing. Anything that stands there refuses it.
     ///
     /// # Errors
@@ -346,7 +316,6 @@ impl Folder {
         let flags = FILE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let name = single(name.as_ref())?;
         let made = openat(self, name, flags, Mode::from_raw_mode(mode))?;
-        self.hand_over(&made)?;
         Ok(made.into())
     }
 
@@ -357,7 +326,6 @@ impl Folder {
     pub fn nameless(&self, mode: u32) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         let made = openat(self, ".", flags, Mode::from_raw_mode(mode))?;
-        self.hand_over(&made)?;
         Ok(made.into())
     }
 

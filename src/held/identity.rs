@@ -1,25 +1,14 @@
 //! What a file is, by its descriptor.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags, makedev, statx};
 
-/// The user whom [`trust`] names.
-static TRUSTED: AtomicU32 = AtomicU32::new(0);
-
-/// Counts this user's folders as private: the owner of the data directory, when root works on it for a server that
-/// runs as another user.
-pub fn trust(owner: u32) {
-    TRUSTED.store(owner, Ordering::Relaxed);
-}
-
-/// The user whom [`trust`] named last; root if nobody was.
-pub(super) fn trusted() -> u32 {
-    TRUSTED.load(Ordering::Relaxed)
-}
+use crate::text::catalog::held as texts;
+use crate::text::{Reason, Text, told_by_text};
 
 /// What stands behind a descriptor. Device and inode name it as long as this process lives; what another process has
 /// recorded is compared by inode and time of birth (btrfs, NFS and LVM give other device numbers after a start of the
@@ -82,8 +71,8 @@ impl Identity {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
-    /// Whether nobody but root, this process's user and the owner of the data directory can change it; of a
-    /// folder: the names in it. Only what is held is judged, not the way to it.
+    /// Whether nobody but root and this process's user can change it; of a folder: the names in it. Only what is held is
+    /// judged, not the way to it.
     #[must_use]
     pub fn is_private(&self) -> bool {
         self.is_ours() && self.mode & 0o022 == 0
@@ -96,22 +85,17 @@ impl Identity {
         self.is_private() || kept
     }
 
-    /// Whether root, this process's user or the owner of the data directory owns it.
+    /// Whether root or this process's user owns it.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         is_trusted(self.owner)
     }
 }
 
-/// Whether this is root, this process's user or the owner of the data directory.
+/// Whether this is root or this process's user.
 #[must_use]
 pub fn is_trusted(user: u32) -> bool {
-    let own = [
-        0,
-        nix::unistd::geteuid().as_raw(),
-        TRUSTED.load(Ordering::Relaxed),
-    ];
-    own.contains(&user)
+    [0, nix::unistd::geteuid().as_raw()].contains(&user)
 }
 
 /// What a path leads to, links followed; what may not be read may be looked at all the same.
@@ -159,6 +143,44 @@ pub fn exposed(path: &Path, file: &Identity, but: Option<u32>) -> io::Result<Vec
     Ok(found)
 }
 
+/// Whether nobody but root and the server's user can have put a link on the way to what a path leads to; where none is
+/// there, nobody has.
+///
+/// # Errors
+/// Something on the way cannot be looked at.
+pub fn is_led(path: &Path) -> io::Result<bool> {
+    let parts = |path: &Path| -> Vec<OsString> {
+        let parts = path.components().rev();
+        parts.map(|part| part.as_os_str().to_owned()).collect()
+    };
+    let mut left = parts(path);
+    let (mut reached, mut links) = (PathBuf::from("/"), 0);
+    while let Some(part) = left.pop() {
+        if part == ".." {
+            reached.pop();
+            continue;
+        }
+        let next = reached.join(&part);
+        let it = super::ask(&next, || {
+            Identity::at(CWD, &next, AtFlags::SYMLINK_NOFOLLOW)
+        })?;
+        if it.kind != Kind::Link {
+            reached = next;
+            continue;
+        }
+        links += 1;
+        if links > LINKS || !exposed(&next, &it, None)?.is_empty() {
+            return Ok(false);
+        }
+        let to = super::ask(&next, || std::fs::read_link(&next))?;
+        left.extend(parts(&to));
+    }
+    Ok(true)
+}
+
+/// So many the kernel follows.
+const LINKS: u32 = 40;
+
 impl From<&Statx> for Identity {
     fn from(stat: &Statx) -> Self {
         let (raw, born) = (u32::from(stat.stx_mode), stat.stx_btime);
@@ -190,16 +212,13 @@ impl From<&Statx> for Identity {
 const NANOS: i64 = 1_000_000_000;
 
 /// Why what stands there is not what was meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
     /// A symbolic link stands there.
-    #[error("a symbolic link stands there")]
     Link,
     /// A folder, device, pipe or socket stands there.
-    #[error("what stands there is no regular file")]
     NotRegular,
     /// Another file than the expected one stands there.
-    #[error("another file stands there (inode {found} instead of {expected})")]
     Other {
         /// The inode that was expected.
         expected: u64,
@@ -207,13 +226,10 @@ pub enum Foreign {
         found: u64,
     },
     /// A later file with the same inode number stands there.
-    #[error("another file stands there, made later, which was given the same inode number {0}")]
     Later(u64),
     /// The file has other names as well (hard links), and nothing tells that it is the one that was meant.
-    #[error("it has {0} names (hard links)")]
     Names(u64),
     /// A file of another user stands there.
-    #[error("it belongs to user {found}, not to user {expected} any more")]
     Owner {
         /// The user it belonged to.
         expected: u32,
@@ -221,26 +237,16 @@ pub enum Foreign {
         found: u32,
     },
     /// The way to it leads through a link that was not there when it was recorded.
-    #[error("a symbolic link above it leads elsewhere")]
     Astray,
     /// A folder that is not the server's has the name of one of its own.
-    #[error("the folder of that name holds nothing that the server makes")]
     NotOurs,
     /// Nothing is recorded of a file of that name.
-    #[error("it lies under the image and was not there when the image was imported")]
     Unrecorded,
     /// Nothing is recorded of an image there.
-    #[error("nothing is recorded of an image there")]
     Unknown,
     /// The record is of an older version and does not tell the file from a later one with the same inode number.
-    #[error(
-        "an older version has recorded it, and it was not there as recorded when this one was started first"
-    )]
     Unborn,
     /// Others than root and the server may exchange what is in the folder.
-    #[error(
-        "the folder belongs to user {owner} and has the mode {mode:o}: others could exchange what the server keeps in it"
-    )]
     Shared {
         /// `st_uid` of the folder.
         owner: u32,
@@ -248,7 +254,6 @@ pub enum Foreign {
         mode: u32,
     },
     /// Somebody exchanged a file while it was moved, and what came out could not be put back: its place was taken.
-    #[error("somebody exchanged it meanwhile; what stood there (inode {found}) is kept {}", .place.told())]
     Kept {
         /// The inode of what is kept.
         found: u64,
@@ -266,26 +271,57 @@ pub enum Keep {
     There,
 }
 
-impl Keep {
-    fn told(self) -> String {
-        match self {
-            Self::Trash => format!("in a folder {TRASH}-… beside it"),
-            Self::There => "in the server's own folder that it was moved to".to_owned(),
+impl Foreign {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        match *self {
+            Self::Link => texts::LINK.text(),
+            Self::NotRegular => texts::NOT_REGULAR.text(),
+            Self::Other { expected, found } => {
+                let text = texts::OTHER.with("found", found);
+                text.with("expected", expected)
+            }
+            Self::Later(inode) => texts::LATER.with("inode", inode),
+            Self::Names(count) => texts::NAMES.with("count", count),
+            Self::Owner { expected, found } => {
+                let text = texts::OWNER.with("found", found);
+                text.with("expected", expected)
+            }
+            Self::Astray => texts::ASTRAY.text(),
+            Self::NotOurs => texts::NOT_OURS.text(),
+            Self::Unrecorded => texts::UNRECORDED.text(),
+            Self::Unknown => texts::UNKNOWN.text(),
+            Self::Unborn => texts::UNBORN.text(),
+            Self::Shared { owner, mode } => {
+                let text = texts::SHARED.with("owner", owner);
+                text.with("mode", format!("{mode:o}"))
+            }
+            Self::Kept { found, place } => match place {
+                Keep::Trash => {
+                    let text = texts::KEPT_BESIDE.with("found", found);
+                    text.with("folder", TRASH)
+                }
+                Keep::There => texts::KEPT_THERE.with("found", found),
+            },
         }
     }
 }
+
+told_by_text!(Foreign);
 
 /// The folder of ours in which a file of a shared folder is looked at before it is unlinked.
 pub(super) const TRASH: &str = ".groupshot-trash";
 
 impl From<Foreign> for io::Error {
     fn from(foreign: Foreign) -> Self {
-        Self::other(foreign)
+        let text = foreign.text();
+        Self::other(Reason::new(text, foreign))
     }
 }
 
 /// What stands in the place of the expected file, if that is what the error tells.
 #[must_use]
 pub fn foreign(error: &io::Error) -> Option<Foreign> {
-    error.get_ref()?.downcast_ref::<Foreign>().copied()
+    Reason::of(error)?.told::<Foreign>().copied()
 }

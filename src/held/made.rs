@@ -86,7 +86,7 @@ impl Folder {
         let name = single(name.as_ref())?;
         if self.identity()?.is_private() {
             mkdirat(self, name, Mode::from_raw_mode(mode))?;
-            let made = self.made(name)?;
+            let made = self.child(name)?;
             self.settle(&made, mode)?;
             made.require_private()?;
             return Ok(made);
@@ -94,7 +94,6 @@ impl Folder {
         let (aside, inner) = self.make_aside()?;
         let made = inner.make_new(NEW, mode).and_then(|made| {
             inner.rename_new(NEW, self, name)?;
-            self.hand_over(&made)?;
             Ok(made)
         });
         if made.is_err() {
@@ -108,8 +107,7 @@ impl Folder {
     /// Takes from a folder that was made here what it has of the one above: a group (by its setgid bit) and access lists,
     /// which whoever owns that has chosen.
     fn settle(&self, made: &Self, mode: u32) -> io::Result<()> {
-        let (found, own) = (made.identity()?, getegid());
-        let group = self.heir()?.map_or(own, |(_, group)| group);
+        let (found, group) = (made.identity()?, getegid());
         // Where the file system gives a group of its own choice that one may do nothing.
         let mode = match found.group == group.as_raw() || fchown(made, None, Some(group)).is_ok() {
             true => mode & 0o777,

@@ -128,9 +128,7 @@ pub fn append(file: &Path, mode: u32) -> io::Result<File> {
     ) {
         Err(Errno::EXIST) => {}
         made => {
-            let made = File::from(made?);
-            folder.hand_over(&made)?;
-            return Ok(made);
+            return Ok(made?.into());
         }
     }
     match regular(&folder, &name, access) {

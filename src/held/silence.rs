@@ -22,6 +22,9 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::text::catalog::held as texts;
+use crate::text::{Reason, Text, told_by_text};
+
 /// How often calls that are under way are looked through.
 const TICK: Duration = Duration::from_secs(1);
 /// A call that has stood for so many ticks makes its place silent.
@@ -78,17 +81,27 @@ fn table() -> MutexGuard<'static, Table> {
 }
 
 /// A file that cannot be looked at now, for a call where it lies does not come back.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{place} does not answer: the server or process behind it, or the connection to it, hangs; repair or unmount it",
-    place = .0.display()
-)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Silent(pub PathBuf);
+
+impl Silent {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        texts::SILENT.with("place", self.0.display())
+    }
+
+    pub(super) fn error(self) -> io::Error {
+        io::Error::new(io::ErrorKind::TimedOut, Reason::new(self.text(), self))
+    }
+}
+
+told_by_text!(Silent);
 
 /// Whether the error tells of a [`Silent`] place.
 #[must_use]
 pub fn is_silence(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|e| e.is::<Silent>())
+    Reason::of(error).is_some_and(|reason| reason.told::<Silent>().is_some())
 }
 
 /// Whether any place is silent.
@@ -175,7 +188,7 @@ pub fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
             Err(RecvTimeoutError::Timeout) => {}
         }
         if let Some(file) = silent_at(thread.thread().id()) {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, Silent(file)));
+            return Err(Silent(file).error());
         }
     }
 }
@@ -319,7 +332,7 @@ impl Call {
         while let Some(before) = table.before(file) {
             if before.silent {
                 let place = before.place.clone().unwrap_or_else(|| file.to_owned());
-                let silent = io::Error::new(io::ErrorKind::TimedOut, Silent(place));
+                let silent = Silent(place).error();
                 note(file, &silent);
                 return Err(silent);
             }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, chownat, readlinkat, renameat, symlinkat};
+use rustix::fs::{readlinkat, renameat, symlinkat};
 use rustix::io::Errno;
 
 use super::folder::{Folder, single};
@@ -43,15 +43,6 @@ impl Folder {
         }
         self.remove_link(aside)?;
         symlinkat(to, self, aside)?;
-        if let Some((owner, group)) = self.heir()? {
-            chownat(
-                self,
-                aside,
-                Some(owner),
-                Some(group),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )?;
-        }
         let put = match there {
             None => self.rename_new(aside, self, name),
             Some(_) => renameat(self, aside, self, name).map_err(io::Error::from),

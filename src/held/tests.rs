@@ -1,7 +1,7 @@
 //! Attacks on names of files and folders, each by hand.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use rustix::fs::inotify;
 use tempfile::TempDir;
 
 use super::*;
+use crate::text::Argument;
+use crate::text::catalog::held as texts;
 
 /// A private folder of ours, a shared one, and a file outside that nobody may touch.
 struct World {
@@ -207,7 +209,7 @@ fn what_is_moved_is_what_was_looked_at() {
     fs::write(world.shared.join("b"), "b").unwrap();
     let b = shared.look("b").unwrap().unwrap();
     let error = shared.move_new("b", &b, &ours, "a").unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     let error = ours.move_new("a", &looked, &shared, "c").unwrap_err();
     assert!(matches!(foreign(&error), Some(Foreign::Shared { .. })));
     assert!(world.is_untouched());
@@ -515,7 +517,7 @@ fn a_file_is_replaced_whole_and_through_no_link() {
             .unwrap()
             .is_file()
     );
-    let refused = replace_as(&file, b"three", 0o640, |_| Err(std::io::Error::other("no")));
+    let refused = replace_as(&file, b"three", 0o640, |_| Err(io::Error::other("no")));
     assert!(matches!(refused, Err(NotReplaced::Refused(_))));
     assert_eq!(fs::read(&file).unwrap(), b"one");
     assert!(!world.ours.join("tops.json.new").exists());
@@ -609,4 +611,54 @@ fn nothing_is_looked_for_in_an_open_folder_once_its_place_does_not_answer() {
         assert!(!world.shared.join("new").exists());
     });
     assert!(folder.beneath(Path::new("in"), Way::Beneath).is_ok());
+}
+
+#[test]
+fn a_link_counts_where_nobody_else_can_have_put_it() {
+    let world = World::new();
+    let at = |folder: &Path, name: &str| folder.join(name);
+    fs::write(at(&world.ours, "real"), "x").unwrap();
+    for folder in [&world.ours, &world.shared] {
+        symlink("real", at(folder, "near")).unwrap();
+        symlink(at(&world.ours, "near"), at(folder, "far")).unwrap();
+    }
+    let ours = world.ours.canonicalize().unwrap();
+    let shared = world.shared.canonicalize().unwrap();
+    for name in ["real", "near", "far", "../ours/far"] {
+        assert!(is_led(&at(&ours, name)).unwrap(), "{name}");
+    }
+    for name in ["near", "far"] {
+        assert!(!is_led(&at(&shared, name)).unwrap(), "{name}");
+    }
+    // By way of one that anybody may have put there.
+    symlink(at(&shared, "far"), at(&ours, "round")).unwrap();
+    assert!(!is_led(&at(&ours, "round")).unwrap());
+    symlink("loop", at(&ours, "loop")).unwrap();
+    assert!(!is_led(&at(&ours, "loop")).unwrap());
+    assert!(is_led(&at(&ours, "gone")).is_err());
+}
+
+/// What it is can be told, and its words are a text within those of others.
+#[test]
+fn what_is_foreign_or_silent_is_a_text_within_another() {
+    let other = Foreign::Other {
+        expected: 1,
+        found: 2,
+    };
+    let error = io::Error::from(other);
+    assert_eq!(foreign(&error), Some(other));
+    let words = texts::OTHER.with("found", 2).with("expected", 1);
+    assert_eq!(error.to_string(), words.english());
+    assert_eq!(Argument::from(&error), words.into());
+    let gone = io::Error::from(io::ErrorKind::NotFound);
+    assert_eq!(foreign(&gone), None);
+    assert_eq!(Argument::from(&gone), Argument::Plain(gone.to_string()));
+
+    let error = Silent("/images".into()).error();
+    assert!(is_silence(&error) && !is_silence(&gone));
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert_eq!(
+        Argument::from(error),
+        texts::SILENT.with("place", "/images").into()
+    );
 }

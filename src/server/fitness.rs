@@ -23,8 +23,8 @@ use super::parts::export_roots;
 use super::run::cannot_listen;
 use super::systemd::Sockets;
 use super::{
-    StartError, enough_files, existing_data_dir, has_served, nearest, no_data_dir, records,
-    relocate, require_database, require_stored,
+    JOURNAL, StartError, enough_files, existing_data_dir, has_served, nearest, no_data_dir,
+    records, relocate, require_database, require_stored,
 };
 
 /// What was found: why no server starts, the first reason first, and what is not as it was meant.
@@ -211,7 +211,7 @@ fn in_use(data_dir: &Path) -> Option<String> {
 
 /// Whether what a server writes in its data directory can be written.
 fn writable_parts(data_dir: &Path) -> Result<(), StartError> {
-    for name in ["journal", MACHINES, held::SETS, sqlite::FILE] {
+    for name in [JOURNAL, MACHINES, held::SETS, sqlite::FILE] {
         let part = data_dir.join(name);
         if part.symlink_metadata().is_ok() {
             let permitted = permits(&part, Access::WRITE_OK | Access::READ_OK);

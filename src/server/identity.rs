@@ -22,7 +22,7 @@ use crate::id::DirectoryId;
 use super::{StartError, no_data_dir};
 
 /// In the data directory.
-const FILE: &str = "directory.json";
+pub(super) const FILE: &str = "directory.json";
 const FORMAT: u32 = 1;
 
 /// Where a host keeps its id; containers often have none.

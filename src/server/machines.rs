@@ -29,7 +29,8 @@ use super::{StartError, existing_data_dir, identity, make_data_dir, relocate, ta
 
 /// How long what files tell of recorded active files is waited for.
 const GLANCE: Duration = Duration::from_secs(1);
-/// How long a server that runs may take to read the library again, before nobody waits for it.
+/// How long a server that runs may take to read the library again, and others to have their turn, before nobody waits
+/// for it.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The folders that images may lie in, as configured; empty allows all. What the server makes lies in its data
@@ -165,7 +166,7 @@ pub fn change_machine(
 ) -> Result<bool, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
     relocate::writable(&data_dir)?;
-    let turn = import::try_exclusive(&data_dir).map_err(StartError::failed)?;
+    let turn = import::turn(&data_dir, PATIENCE, &|| false).map_err(StartError::failed)?;
     let Some(_turn) = turn else {
         return Err(StartError::Busy(format!(
             "another command is changing the library of machines in {}; try again when it has ended",

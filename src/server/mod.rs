@@ -23,7 +23,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::auth::users::UserError;
+use crate::auth::users::{self, UserError};
+use crate::engine::definition::MACHINES;
 use crate::engine::space;
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
@@ -233,13 +234,72 @@ fn require_stored(data_dir: &Path) -> Result<(), StartError> {
 /// The data directory, absolute; it must be there.
 ///
 /// # Errors
-/// [`StartError::Denied`] if it may not be looked at, else [`StartError::Failed`].
+/// [`StartError::Denied`] if it may not be looked at, or is another user's and this process is root's; else
+/// [`StartError::Failed`].
 pub fn existing_data_dir(data_dir: &Path) -> Result<PathBuf, StartError> {
-    let found = data_dir.canonicalize().and_then(|found| {
-        held::trust(held::Folder::open(&found)?.identity()?.owner);
-        Ok(found)
-    });
-    found.map_err(|e| no_data_dir(data_dir, &e))
+    let failed = |e| no_data_dir(data_dir, &e);
+    let found = data_dir.canonicalize().map_err(failed)?;
+    if nix::unistd::geteuid().is_root() {
+        let entries = || -> Result<Vec<PathBuf>, Error> {
+            let journals = match found.join(JOURNAL).read_dir() {
+                Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
+                read => read?
+                    .map(|it| Ok(it?.path()))
+                    .collect::<Result<_, Error>>()?,
+            };
+            let own = OWN.iter().map(|name| found.join(name));
+            Ok([found.clone()]
+                .into_iter()
+                .chain(own)
+                .chain(journals)
+                .collect())
+        };
+        for file in entries().map_err(failed)? {
+            require_roots(&found, &file)?;
+        }
+    }
+    Ok(found)
+}
+
+/// The folder of journals.
+const JOURNAL: &str = "journal";
+/// What only a server writes, at the top of a data directory.
+const OWN: &[&str] = &[
+    sqlite::FILE,
+    "groupshot.commits",
+    JOURNAL,
+    held::SETS,
+    MACHINES,
+    relocate::FILE,
+    identity::FILE,
+    users::FILE,
+];
+
+/// Refuses root what another user has written: what that says is followed.
+fn require_roots(data_dir: &Path, file: &Path) -> Result<(), StartError> {
+    let owner = match file.symlink_metadata() {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(StartError::file(data_dir, file, &e)),
+        Ok(found) => found.uid(),
+    };
+    if owner == 0 {
+        return Ok(());
+    }
+    let named = file.display();
+    // What sets keep is sealed with its owner.
+    let way = match file == data_dir {
+        true => format!(
+            "run it as that user, with `User=` in a unit or by `sudo -u '#{owner}'`; or, if that user is to be believed, \
+             give all but what sets keep to root by `find {named} -user {owner} ! -path '{named}/sets/*/*/*' -exec chown \
+             -h root: {{}} +`"
+        ),
+        false => format!(
+            "give it to root by `chown root: {named}` if what it says is to be believed, or move it away"
+        ),
+    };
+    Err(StartError::Denied(format!(
+        "{named} belongs to user {owner}, and root would follow what that user has written there: {way}"
+    )))
 }
 
 fn no_data_dir(data_dir: &Path, error: &Error) -> StartError {

@@ -35,10 +35,10 @@ use super::here::{Place, whose};
 use super::identity::{self, Standing};
 use super::likeness::{Differing, Likeness};
 use super::parts::Parts;
-use super::{StartError, existing_data_dir, raise_open_files, take_store};
+use super::{JOURNAL, StartError, existing_data_dir, raise_open_files, take_store};
 
 /// What was begun, in the data directory.
-const FILE: &str = "relocate.json";
+pub(super) const FILE: &str = "relocate.json";
 const FORMAT: u32 = 2;
 /// Of a version that recorded no inodes and cleared seals.
 const OLD_FORMAT: u32 = 1;
@@ -318,7 +318,7 @@ fn begun(data_dir: &Path) -> Result<Option<Plan>, StartError> {
 
 /// The journals name paths too, and recovery follows them.
 fn nothing_in_flight(data_dir: &Path) -> Result<(), StartError> {
-    let folder = data_dir.join("journal");
+    let folder = data_dir.join(JOURNAL);
     let entries = match fs::read_dir(&folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(|e| StartError::file(data_dir, &folder, &e))?,

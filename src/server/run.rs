@@ -119,7 +119,6 @@ impl Server {
         enough_files(config.limits.connections, raise_open_files()).map_err(StartError::Config)?;
         fitness::require(config, data_dir, &sockets)?;
         let data_dir = make_data_dir(data_dir)?;
-        tell_of_owner(&data_dir);
         let sqlite = records::open_store(&data_dir)?;
         if for_life {
             sqlite.keep_directory(&data_dir)?;
@@ -481,23 +480,6 @@ async fn sockets(
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|e| cannot_listen(address, &e))
-}
-
-/// Warns root of a data directory that a server of another user works on.
-fn tell_of_owner(data_dir: &Path) {
-    let owner = held::Folder::open(data_dir).and_then(|folder| folder.identity());
-    if let Ok(owner) = owner.map(|it| it.owner)
-        && owner != 0
-        && nix::unistd::geteuid().is_root()
-    {
-        tracing::warn!(
-            data_dir = %data_dir.display(),
-            owner,
-            "The data directory belongs to another user, and this server runs as root: what it makes there is given \
-             to that user, whose server cannot work on the images of others; run it as that user, or give the \
-             directory to root"
-        );
-    }
 }
 
 /// Why there is no listening.

@@ -24,7 +24,7 @@ use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::{Core, JOURNALS};
 use crate::snapshot::create::Create;
 use crate::snapshot::damage;
-use crate::snapshot::destroy::Destroy;
+use crate::snapshot::destroy::{self, Destroy};
 use crate::snapshot::export::Export;
 use crate::snapshot::forgotten::{self, Forgotten};
 use crate::snapshot::journal::{self, Intent, Record};
@@ -56,6 +56,9 @@ pub enum SetAside {
     /// It does not lie in `sets/` of the data directory: it may be another's.
     #[error("{0} does not lie in sets/ of the data directory")]
     NotOurs(PathBuf),
+    /// A machine that was imported meanwhile may need it.
+    #[error("{0}")]
+    Needed(String),
     /// It could not be moved.
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
@@ -232,6 +235,12 @@ impl Coordinator {
         let Ok(below) = file.strip_prefix(&sets) else {
             return Err(SetAside::NotOurs(file.to_owned()));
         };
+        let turn = destroy::turn(&self.core, file, &|| false);
+        let _turn = turn.map_err(|why| SetAside::Needed(why.english()))?;
+        if !self.core.deps.compute.renew() || orphans::needs(&self.core, [file.to_owned()]) {
+            let text = format!("{} is not nobody's any more", file.display());
+            return Err(SetAside::Needed(text));
+        }
         let moved = move_aside(&sets, below, &self.core.deps.data_dir.join(ASIDE));
         moved.map_err(|e| SetAside::Io(file.to_owned(), e))
     }

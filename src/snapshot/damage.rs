@@ -104,11 +104,22 @@ pub(crate) fn look(file: &Path) -> io::Result<Seal> {
     Ok(Seal::of(&held::symlink_metadata(file)?))
 }
 
+/// Whether the new file is the old one under another name, to which the old name leads by a link.
+fn is_moved(old: &Sealed, new: &Sealed) -> bool {
+    let key = |file: &Path| held::look_at(file).ok().map(|it| (it.device, it.inode));
+    let is_same = |seal: &Seal| (seal.inode, seal.length, seal.modified);
+    let there = key(&old.file);
+    is_same(&old.seal) == is_same(&new.seal) && there.is_some() && there == key(&new.file)
+}
+
 /// The file with what stands there now, inode and owner, for whoever is to accept it.
 #[must_use]
 pub fn shown(file: &Path) -> String {
     let what = match held::symlink_metadata(file) {
-        Ok(meta) if meta.is_symlink() => "a symbolic link".to_owned(),
+        Ok(meta) if meta.is_symlink() => match held::canonicalize(file) {
+            Ok(real) => format!("a symbolic link to {}", shown(&real)),
+            Err(e) => format!("a symbolic link: {e}"),
+        },
         Ok(meta) => format!("inode {} of user {}", meta.ino(), meta.uid()),
         Err(e) => e.to_string(),
     };
@@ -651,7 +662,7 @@ async fn accept_damage(core: Arc<Core>, wanted: DamagedDisk) -> Result<(String, 
         // What was told to whoever accepts is what was sealed; a header may name another file now.
         let is_known = |new: &Sealed| {
             let mut old = disk.sealed.iter();
-            old.any(|old| old.file == new.file) || files.contains(&new.file)
+            old.any(|old| old.file == new.file || is_moved(old, new)) || files.contains(&new.file)
         };
         if let Some(new) = sealed.iter().find(|new| !is_known(new)) {
             let text = texts::ACCEPT_UNTOLD.with("file", shown(&new.file));

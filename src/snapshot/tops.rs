@@ -269,7 +269,8 @@ impl<'a> Judged<'a> {
         let why = format!(
             "which does not lie on what the machine stands on, as {other} does, which nothing names"
         );
-        (!on_last(top)).then_some(why)
+        // On what it lies that does not answer is not known.
+        (!on_last(top) && !is_silent_below(top)).then_some(why)
     }
 
     /// What the snapshot that the machine stands on keeps of the disk, where the active file lies on that.
@@ -350,6 +351,12 @@ fn lies_on(file: &Path, below: &Path) -> bool {
     let id = id(below);
     let (layers, _) = chain::readable(file, by_suffix(file).unwrap_or(Format::Raw));
     layers.iter().any(|l| l.file == below || Some(l.id) == id)
+}
+
+/// Whether it is not known what lies under the file, as that does not answer.
+fn is_silent_below(file: &Path) -> bool {
+    let (_, unread) = chain::readable(file, by_suffix(file).unwrap_or(Format::Raw));
+    unread.is_some_and(|file| held::is_silent(&file))
 }
 
 /// Device and inode.

@@ -1,11 +1,12 @@
 //! The arguments of a text: words of the system, numbers, and texts again, none of them in a language yet.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Language, Text};
+use super::{Language, Message, Text};
 
 /// An argument of a [`Text`]. Stored as what it is: a string, a number, an object. Versions before stored every argument
 /// as a string, which is read as [`Argument::Plain`].
@@ -35,7 +36,6 @@ impl Word for bool {}
 impl Word for std::path::Display<'_> {}
 impl Word for std::ffi::os_str::Display<'_> {}
 impl<T: Word + ?Sized> Word for std::sync::Arc<T> {}
-impl Word for std::io::Error {}
 impl Word for std::fmt::Arguments<'_> {}
 
 impl<T: Word> From<T> for Argument {
@@ -50,11 +50,68 @@ impl From<Text> for Argument {
     }
 }
 
+impl From<Message> for Argument {
+    fn from(message: Message) -> Self {
+        message.text().into()
+    }
+}
+
 impl From<&Text> for Argument {
     fn from(text: &Text) -> Self {
         Self::Text(Box::new(text.clone()))
     }
 }
+
+/// What is behind the error of a system call: a [`Text`] if it was made with a [`Reason`], or what the system says.
+impl From<&std::io::Error> for Argument {
+    fn from(error: &std::io::Error) -> Self {
+        match Reason::of(error) {
+            Some(reason) => reason.text.clone().into(),
+            None => Self::Plain(error.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Argument {
+    fn from(error: std::io::Error) -> Self {
+        (&error).into()
+    }
+}
+
+/// An error of this program within an I/O error: its words, and what it is.
+#[derive(Debug)]
+pub struct Reason {
+    text: Text,
+    what: Box<dyn Any + Send + Sync>,
+}
+
+impl Reason {
+    /// A reason in these words.
+    pub fn new(text: Text, what: impl Any + Send + Sync) -> Self {
+        let what = Box::new(what);
+        Self { text, what }
+    }
+
+    /// The reason within an I/O error, if that has one.
+    #[must_use]
+    pub fn of(error: &std::io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    /// What it is, if it is of this type.
+    #[must_use]
+    pub fn told<T: Any>(&self) -> Option<&T> {
+        self.what.downcast_ref()
+    }
+}
+
+impl Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text.english())
+    }
+}
+
+impl std::error::Error for Reason {}
 
 /// A number beyond the range of [`Argument::Count`] is kept by its digits.
 macro_rules! counts {

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use argument::told_by_text;
-pub use argument::{Argument, Word};
+pub use argument::{Argument, Reason, Word};
 
 /// A language that texts are rendered in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,7 +1,8 @@
 //! Ctrl-C: the first one asks for the end of the work, the second one ends the command, whatever that waits for.
 
-use std::io::{BufRead, BufReader, Lines};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -15,14 +16,16 @@ use super::{json, ok};
 /// A command that runs, and what it says.
 struct Running {
     child: Child,
-    lines: Lines<BufReader<ChildStderr>>,
+    lines: Receiver<String>,
 }
 
 impl Running {
     fn start(command: &mut Command) -> Self {
         let command = command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let told = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (tell, lines) = mpsc::channel();
+        std::thread::spawn(move || told.map_while(Result::ok).try_for_each(|l| tell.send(l)));
         Self { child, lines }
     }
 
@@ -31,9 +34,14 @@ impl Running {
     }
 
     /// The next line that holds the word.
-    fn heard(&mut self, word: &str) -> String {
-        let mut lines = self.lines.by_ref().map(Result::unwrap);
-        lines.find(|line| line.contains(word)).expect(word)
+    fn heard(&self, word: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(Duration::from_secs(60));
+            match line.expect(word) {
+                line if line.contains(word) => return line,
+                _ => {}
+            }
+        }
     }
 
     /// Its end, which is to come at once.

@@ -1,10 +1,12 @@
 //! What a server may not do to an image is told before anything is promised, with the cause.
 
 use std::fs::{self, Permissions};
+use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::support::server::{Options, Server, binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds};
@@ -95,7 +97,7 @@ fn an_image_whose_owner_cannot_be_kept_is_not_captured_and_both_users_are_named(
     }
 }
 
-/// Local commands of root, beside a server that runs as a user of its own.
+/// Local commands of root, beside a server that runs as a user of its own: each is done as that user.
 #[test]
 fn what_root_makes_in_the_data_directory_is_its_owners() {
     if !full("a server of another user") {
@@ -137,34 +139,101 @@ fn what_root_makes_in_the_data_directory_is_its_owners() {
     assert_eq!(all, "", "of root");
 }
 
-/// Folders and files, in the data directory and beside images.
 #[test]
-fn what_a_server_of_root_makes_is_the_owners_of_the_data_directory() {
+fn root_serves_no_data_directory_that_another_user_has_written() {
     if !full("a server of another user") {
         return;
     }
-    for (ground, more) in [
-        (Ground::Host, &["--overlay-ok"][..]),
-        (Ground::Xfs, &[][..]),
-    ] {
-        let (site, _, group) = scene(ground, more);
-        let mut server = site.serve();
-        let wire = Wire::new(&server);
-        wire.take(&group, "first");
-        site.wait_for_journals();
-        let applied = wire.apply(&wire.take(&group, "second")).unwrap();
-        assert_eq!(wire.end(&applied.job.unwrap()).unwrap().state, COMPLETED);
-        site.wait_for_journals();
-        server.stop();
-        for folder in [&site.data, &site.images] {
-            let all = tools::run("find", &[folder.to_str().unwrap(), "-user", "0"]);
-            assert_eq!(all, "", "of root");
+    let (site, _, _) = scene(Ground::Host, &["--overlay-ok"]);
+    let here = site.data.display().to_string();
+    let refused = |file: &str, advice: &str| {
+        let options = Options {
+            data: Some(&site.data),
+            ..Options::default()
+        };
+        let refused = Server::try_with(&options).map(drop).unwrap_err();
+        for part in ["exit status: 4", file, "belongs to user 4321", advice] {
+            assert!(refused.contains(part), "{part}: {refused}");
         }
-        let server = serve(&site);
-        let wire = Wire::new(&server);
-        let applied = wire.apply(&wire.take(&group, "third")).unwrap();
-        let job = wire.end(&applied.job.unwrap()).unwrap();
-        assert_eq!(job.state, COMPLETED, "{job:?}");
+    };
+    refused(&here, "`sudo -u '#4321'`");
+    refused(
+        &here,
+        &format!("! -path '{here}/sets/*/*/*' -exec chown -h root: {{}} +`"),
+    );
+    // By a command that root gives, it is what that user's own server would be told.
+    let config = site.configuration("[listen]\nhttp = \"127.0.0.1:0\"\n");
+    let out = run_in(
+        &site.data,
+        &["config", "check", config.to_str().unwrap()],
+        "",
+    );
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    tools::run("chown", &["-R", "0:0", &here]);
+    let mut server = site.serve();
+    server.stop();
+    for name in ["journal/left.log", "machines"] {
+        let file = site.data.join(name);
+        if !file.exists() {
+            fs::write(&file, "").unwrap();
+        }
+        chown(&file, Some(SERVER), Some(SERVER)).unwrap();
+        let named = file.to_str().unwrap();
+        refused(named, &format!("`chown root: {named}`"));
+        for args in [&["rescue"][..], &["doctor"], &["vm", "list"]] {
+            let out = run_in(&site.data, args, "");
+            let told = text(&out.stderr);
+            assert_eq!(out.status.code(), Some(4), "{args:?}: {told}");
+            assert!(told.contains("belongs to user 4321"), "{args:?}: {told}");
+        }
+        match file.is_dir() {
+            true => chown(&file, Some(0), Some(0)).unwrap(),
+            false => fs::remove_file(&file).unwrap(),
+        }
+    }
+    drop(site.serve());
+}
+
+/// What he has written there may name any file.
+#[test]
+fn a_command_of_root_follows_what_another_user_has_recorded_as_that_user() {
+    if !full("a server of another user") {
+        return;
+    }
+    let (site, machine, group) = scene(Ground::Xfs, &[]);
+    chown(&machine.images[0], Some(SERVER), Some(SERVER)).unwrap();
+    let options = Options {
+        data: Some(&site.data),
+        env: &[("GROUPSHOT_FAILPOINTS", "create.cut.after=abort")],
+        user: Some(SERVER),
+        ..Options::default()
+    };
+    let mut server = Server::with(&options);
+    let _died = Wire::new(&server).create(&group, "one");
+    while TcpStream::connect(server.address).is_ok() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    server.kill();
+    let made = ["-mindepth", "3", "-path", "*/.groupshot/*", "-type", "f"];
+    let made = [&[site.images.to_str().unwrap()], &made[..]].concat();
+    let made = tools::run("find", &made);
+    let clone = Path::new(made.trim());
+    assert!(clone.is_file(), "{made}");
+    let folder = clone.parent().unwrap().to_str().unwrap();
+    // Only root may take it away now.
+    tools::run("chown", &["0:0", folder]);
+    fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+    let out = run_in(&site.data, &["rescue"], "");
+    let told = text(&out.stdout) + &text(&out.stderr);
+    assert!(clone.is_file(), "{told}");
+    tools::run("chown", &[&format!("{SERVER}:{SERVER}"), folder]);
+    let out = run_in(&site.data, &["rescue"], "");
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    drop(serve(&site));
+    assert!(!clone.exists(), "{told}");
+    for folder in [&site.data, &site.images] {
+        let all = tools::run("find", &[folder.to_str().unwrap(), "-user", "0"]);
+        assert_eq!(all, "", "of root");
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 mod first;
 mod hung;
 mod images;
+mod imported;
 mod left;
 mod linked;
 mod lost;

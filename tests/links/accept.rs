@@ -3,6 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
 
+use serde_json::Value;
+
+use super::chain::over_a_base;
 use super::scene::{Scene, Swap, assert_refused, may_run};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, SIZE, assert_holds};
@@ -99,4 +102,33 @@ fn what_the_kernel_makes_up_is_not_imported() {
         assert!(!out.status.success(), "{file}: {said}");
         assert!(said.contains(file), "{file}: {said}");
     }
+}
+
+#[test]
+fn a_base_that_was_moved_with_a_link_left_is_accepted() {
+    if !may_run("bases that were moved") {
+        return;
+    }
+    let (scene, base) = over_a_base();
+    let mut server = scene.site.serve();
+    let (_, set) = scene.with_a_set(&server);
+    server.kill();
+    let moved = base.with_file_name("moved.raw");
+    fs::rename(&base, &moved).unwrap();
+    symlink(&moved, &base).unwrap();
+    let said = scene.doctor(&["--fix", "--yes", "--accept-damaged"]);
+    let record = scene.site.data.join("sets").join(&set).join("set.json");
+    let record: Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
+    let disk = &record["set"]["members"][0]["disks"][0];
+    assert!(disk["damage"].is_null(), "{said} {disk}");
+    let files = disk["sealed"].as_array().unwrap().iter();
+    let files: Vec<_> = files.map(|it| it["file"].as_str().unwrap()).collect();
+    assert!(files.contains(&moved.to_str().unwrap()), "{disk}");
+    let leads = format!("a symbolic link to {}", moved.display());
+    assert!(said.contains(&leads), "{said}");
+    // Another file in its place is none that was captured.
+    fs::rename(&moved, moved.with_extension("away")).unwrap();
+    fs::copy(&scene.victim, &moved).unwrap();
+    let said = scene.doctor(&["--fix", "--yes", "--accept-damaged"]);
+    assert!(!said.contains("accepted: "), "{said}");
 }

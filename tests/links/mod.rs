@@ -13,6 +13,7 @@ mod headers;
 mod identity;
 mod inode;
 mod kill;
+mod lain;
 mod made;
 mod merge;
 mod moved;

@@ -10,6 +10,7 @@ use groupshot::clock::ManualClock;
 use groupshot::engine::import;
 use groupshot::snapshot::{DamagedDisk, Refused};
 use jiff::Timestamp;
+use tokio::time::timeout;
 
 use super::destroy::take;
 use super::world::{World, furnish, group, machine};
@@ -50,6 +51,16 @@ fn to_file(file: &Path) -> Audit {
     Audit::to_file(file, ManualClock::at(Timestamp::UNIX_EPOCH)).unwrap()
 }
 
+/// Waits for a line of that kind.
+async fn told(file: &Path, event: &str) {
+    let told = async {
+        while !fs::read_to_string(file).unwrap().contains(event) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), told).await.expect(event);
+}
+
 #[tokio::test]
 async fn a_set_that_is_found_damaged_on_the_way_keeps_no_machine_until_its_line_is_written() {
     let root = tempfile::tempdir().unwrap();
@@ -57,15 +68,13 @@ async fn a_set_that_is_found_damaged_on_the_way_keeps_no_machine_until_its_line_
     let audit = to_file(&file);
     let world = damaged(root.path(), &audit).await;
     let places = all_places(&audit).await;
-    let accepted = world.create(group()).await.unwrap();
+    let create = timeout(Duration::from_secs(60), world.create(group()));
+    let accepted = create.await.expect("nothing of it waits").unwrap();
     world.end(accepted).await;
     assert_eq!(world.coordinator.damaged().len(), 1);
     assert_eq!(fs::read_to_string(&file).unwrap(), "");
     drop(places);
-    let told = || fs::read_to_string(&file).unwrap();
-    while !told().contains("set-damaged") {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    told(&file, "set-damaged").await;
 }
 
 #[tokio::test]
@@ -78,10 +87,7 @@ async fn damage_that_is_accepted_is_so_whoever_waits_for_it() {
     let damaged = world.coordinator.damaged();
     let gone = world.coordinator.accept_damage(&damaged[0]).now_or_never();
     assert!(gone.is_none(), "it is under way");
-    let told = || fs::read_to_string(&file).unwrap();
-    while !told().contains("damage-accepted") {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    told(&file, "damage-accepted").await;
     assert_eq!(world.coordinator.damaged(), []);
 }
 

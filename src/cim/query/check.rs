@@ -150,7 +150,7 @@ fn related(
     let path = found.path.ok_or_else(|| {
         let error = object.place.error(texts::NO_PATH);
         let error = error.with("text", format!("'{}'", object.text));
-        error.with("reason", "it names another host")
+        error.with("reason", texts::ANOTHER_HOST)
     })?;
     let mut related = Related {
         kind,
@@ -298,7 +298,7 @@ impl Checker<'_> {
         // One within another would look at every pair, and so on with every depth.
         if self.element.is_some() {
             let error = variable.place.error(texts::NOT_OFFERED);
-            return Err(error.with("what", "ANY or EVERY within another"));
+            return Err(error.with("what", texts::NESTED_EACH));
         }
         let typed = self.property(array)?;
         if !typed.array {

@@ -2,6 +2,7 @@
 
 use super::{Error, LENGTH_MAX, Place};
 use crate::cim::Status;
+use crate::text::Message;
 use crate::text::catalog::query as texts;
 
 /// Longest piece of a text that an error repeats, in characters.
@@ -83,7 +84,7 @@ impl<'a> Cursor<'a> {
         Some(*sign)
     }
 
-    pub(super) fn unexpected(&self, expected: &str, c: char) -> Error {
+    pub(super) fn unexpected(&self, expected: Message, c: char) -> Error {
         self.place
             .error(texts::SYNTAX)
             .with("expected", expected)

@@ -3,6 +3,7 @@
 use super::Error;
 use super::cursor::{Cursor, described};
 use super::tokens::Lexeme;
+use crate::text::Argument;
 use crate::text::catalog::query as texts;
 
 /// A token.
@@ -32,13 +33,13 @@ const SIGNS: [&str; 15] = [
 impl Lexeme for Token {
     const END: &'static Self = &Self::End;
 
-    fn describe(&self) -> String {
+    fn describe(&self) -> Argument {
         match self {
-            Self::Word(text) | Self::Text(text) | Self::Braces(text) => described(text),
-            Self::Integer(n) => n.to_string(),
-            Self::Real(n) => n.to_string(),
-            Self::Sign(sign) => format!("'{sign}'"),
-            Self::End => "the end of the query".to_owned(),
+            Self::Word(text) | Self::Text(text) | Self::Braces(text) => described(text).into(),
+            Self::Integer(n) => n.into(),
+            Self::Real(n) => n.to_string().into(),
+            Self::Sign(sign) => format!("'{sign}'").into(),
+            Self::End => texts::END.into(),
         }
     }
 
@@ -73,7 +74,7 @@ impl Lexer<'_, '_> {
             '-' | '+' => {
                 self.text.next();
                 if !self.text.peek().is_some_and(|c| c.is_ascii_digit()) {
-                    return Err(self.text.unexpected("a number", c));
+                    return Err(self.text.unexpected(texts::A_NUMBER, c));
                 }
                 self.number(if c == '-' { "-" } else { "" })
             }
@@ -88,7 +89,7 @@ impl Lexer<'_, '_> {
     fn sign(&mut self, c: char) -> Result<Token, Error> {
         match self.text.sign(&SIGNS) {
             Some(sign) => Ok(Token::Sign(sign)),
-            None => Err(self.text.unexpected("a name, a literal or an operator", c)),
+            None => Err(self.text.unexpected(texts::A_TOKEN, c)),
         }
     }
 
@@ -109,7 +110,7 @@ impl Lexer<'_, '_> {
         }
         Err(start
             .error(texts::SYNTAX)
-            .with("expected", format!("{quote} at the end of the text"))
+            .with("expected", texts::AT_END_OF_TEXT.with("sign", quote))
             .with("got", Token::End.describe()))
     }
 
@@ -134,7 +135,7 @@ impl Lexer<'_, '_> {
         }
         Err(start
             .error(texts::SYNTAX)
-            .with("expected", "'}' after the object path")
+            .with("expected", texts::AFTER_PATH.with("sign", "'}'"))
             .with("got", Token::End.describe()))
     }
 
@@ -160,7 +161,7 @@ impl Lexer<'_, '_> {
             Some(Ok(n)) if n.is_finite() => Ok(Token::Real(n)),
             _ => Err(start
                 .error(texts::SYNTAX)
-                .with("expected", "a number")
+                .with("expected", texts::A_NUMBER)
                 .with("got", Token::Word(text).describe())),
         }
     }

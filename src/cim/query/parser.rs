@@ -18,6 +18,7 @@ use super::syntax::{
 use super::tokens::{Lexeme, Tokens, joined};
 use super::{Error, Language, TERMS_MAX};
 use crate::text::catalog::query as texts;
+use crate::text::{Argument, Message};
 
 /// Reads a query.
 ///
@@ -31,7 +32,7 @@ pub fn parse(language: Language, text: &str) -> Result<Statement, Error> {
     let body = parser.body()?;
     match parser.tokens.peek() {
         Token::End => Ok(Statement { language, body }),
-        _ => Err(parser.tokens.expected("the end of the query")),
+        _ => Err(parser.tokens.expected(texts::END)),
     }
 }
 
@@ -47,7 +48,7 @@ struct Parser {
 
 impl Parser {
     /// A name that is no keyword.
-    fn word(&mut self, expected: &str) -> Result<Word, Error> {
+    fn word(&mut self, expected: Message) -> Result<Word, Error> {
         let place = self.tokens.place();
         match self.tokens.peek() {
             Token::Word(text) if !KEYWORDS.iter().any(|k| text.eq_ignore_ascii_case(k)) => {
@@ -60,7 +61,7 @@ impl Parser {
     }
 
     /// A name, bare or in quotes.
-    fn name(&mut self, expected: &str) -> Result<Word, Error> {
+    fn name(&mut self, expected: Message) -> Result<Word, Error> {
         let place = self.tokens.place();
         if let Token::Text(text) = self.tokens.peek() {
             let text = text.clone();
@@ -79,9 +80,7 @@ impl Parser {
             () if wql && self.tokens.word("ASSOCIATORS") => Kind::Associators,
             () if wql && self.tokens.word("REFERENCES") => Kind::References,
             () if wql => {
-                return Err(self
-                    .tokens
-                    .expected("SELECT, ASSOCIATORS OF or REFERENCES OF"));
+                return Err(self.tokens.expected(texts::SELECT_OR_RELATED));
             }
             () => return Err(self.tokens.expected("SELECT")),
         };
@@ -94,9 +93,9 @@ impl Parser {
         }
         let columns = self.columns()?;
         if !self.tokens.word("FROM") {
-            return Err(self.tokens.expected("',' or FROM"));
+            return Err(self.tokens.expected(texts::COMMA_OR_FROM));
         }
-        let class = self.word("the name of a class")?;
+        let class = self.word(texts::CLASS_NAME)?;
         let alias = self.alias()?;
         if self.is_beyond_from() {
             return Err(self.not_offered());
@@ -106,7 +105,7 @@ impl Parser {
         } else if matches!(self.tokens.peek(), Token::End) {
             None
         } else {
-            return Err(self.tokens.expected("WHERE or the end of the query"));
+            return Err(self.tokens.expected(texts::WHERE_OR_END));
         };
         if self.is_beyond_from() {
             return Err(self.not_offered());
@@ -139,7 +138,7 @@ impl Parser {
 
     fn not_offered(&self) -> Error {
         let what = match self.tokens.peek() {
-            Token::Sign(",") => "a join of classes".to_owned(),
+            Token::Sign(",") => texts::JOIN.into(),
             token => token.describe(),
         };
         self.tokens.not_offered(what)
@@ -151,7 +150,7 @@ impl Parser {
 
     fn alias(&mut self) -> Result<Option<Word>, Error> {
         if self.is_cql() && self.tokens.word("AS") {
-            return self.word("an alias").map(Some);
+            return self.word(texts::ALIAS).map(Some);
         }
         Ok(None)
     }
@@ -162,21 +161,21 @@ impl Parser {
         }
         let (dot, star) = (self.tokens.peek_at(1), self.tokens.peek_at(2));
         if self.is_cql() && *dot == Token::Sign(".") && *star == Token::Sign("*") {
-            let qualifier = self.word("a class or an alias")?;
+            let qualifier = self.word(texts::CLASS_OR_ALIAS)?;
             self.tokens.advance(2);
             return Ok(Columns::All(Some(qualifier)));
         }
-        let mut columns = vec![self.property("'*' or the name of a property")?];
+        let mut columns = vec![self.property(texts::STAR_OR_PROPERTY)?];
         while self.tokens.sign(",") {
             if columns.len() >= TERMS_MAX {
-                return Err(self.tokens.too_many("columns"));
+                return Err(self.tokens.too_many(texts::COLUMNS));
             }
-            columns.push(self.property("the name of a property")?);
+            columns.push(self.property(texts::PROPERTY_NAME)?);
         }
         Ok(Columns::Of(columns))
     }
 
-    fn property(&mut self, expected: &str) -> Result<Property, Error> {
+    fn property(&mut self, expected: Message) -> Result<Property, Error> {
         let function = self.is_cql() && self.tokens.is_sign(1, "(");
         if function && matches!(self.tokens.peek(), Token::Word(_)) {
             let place = self.tokens.place();
@@ -193,13 +192,13 @@ impl Parser {
         }
         Ok(Property {
             qualifier: Some(name),
-            name: self.word("the name of a property after '.'")?,
+            name: self.word(texts::PROPERTY_AFTER_DOT)?,
             index: None,
         })
     }
 
     /// A property in a condition: in CQL one element of an array, or what a function of paths gives.
-    fn value(&mut self, expected: &str) -> Result<Property, Error> {
+    fn value(&mut self, expected: Message) -> Result<Property, Error> {
         if let Some(property) = self.path_function()? {
             return Ok(property);
         }
@@ -210,7 +209,7 @@ impl Parser {
                 _ => None,
             };
             if property.index.is_none() {
-                return Err(self.tokens.expected("the number of an element, from 0"));
+                return Err(self.tokens.expected(texts::ELEMENT_NUMBER));
             }
             self.tokens.advance(1);
             if !self.tokens.sign("]") {
@@ -239,12 +238,12 @@ impl Parser {
         let nested = self.tokens.is_word(0, "OBJECTPATH") && self.tokens.is_sign(1, "(");
         self.tokens.advance(if nested { 2 } else { 0 });
         let qualifier = match self.tokens.peek() {
-            Token::Word(_) => Some(self.word("a class or an alias")?),
+            Token::Word(_) => Some(self.word(texts::CLASS_OR_ALIAS)?),
             _ => None,
         };
         for _ in 0..=usize::from(nested) {
             if !self.tokens.sign(")") {
-                return Err(self.tokens.expected("a class, an alias or ')'"));
+                return Err(self.tokens.expected(texts::CLASS_ALIAS_OR_END));
             }
         }
         let text = (*property).to_owned();
@@ -290,7 +289,7 @@ impl Parser {
         }
         let inner = self.any()?;
         if !self.tokens.sign(")") {
-            return Err(self.tokens.expected("AND, OR or ')'"));
+            return Err(self.tokens.expected(texts::AND_OR_END));
         }
         Ok(inner)
     }
@@ -299,9 +298,9 @@ impl Parser {
         self.tokens.enter()?;
         let every = self.tokens.is_word(0, "EVERY");
         self.tokens.advance(1);
-        let variable = self.word("a name for the element")?;
+        let variable = self.word(texts::ELEMENT_NAME)?;
         self.tokens.advance(1);
-        let array = self.property("an array")?;
+        let array = self.property(texts::AN_ARRAY)?;
         if !self.tokens.word("SATISFIES") {
             return Err(self.tokens.expected("SATISFIES"));
         }
@@ -317,16 +316,16 @@ impl Parser {
 
     fn comparison(&mut self) -> Result<Expr, Error> {
         self.tokens.count()?;
-        let left = self.operand("a property, a literal, NOT or '('")?;
+        let left = self.operand(texts::OPERAND_OR_NOT)?;
         if let Token::Sign(sign) = self.tokens.peek()
             && let Some(op) = Op::of(sign)
         {
             self.tokens.advance(1);
-            let right = self.operand("a property or a literal")?;
+            let right = self.operand(texts::OPERAND)?;
             return Ok(Expr::Compare(left, op, right));
         }
         let Operand::Property(property) = left else {
-            return Err(self.tokens.expected("a comparison operator"));
+            return Err(self.tokens.expected(texts::COMPARISON));
         };
         if self.tokens.word("LIKE") {
             return self.like(property);
@@ -336,19 +335,18 @@ impl Parser {
             return Ok(Expr::Not(Box::new(self.like(property)?)));
         }
         if self.tokens.word("ISA") {
-            let class = self.name("the name of a class")?;
+            let class = self.name(texts::CLASS_NAME)?;
             return Ok(Expr::IsA(property, class));
         }
         if !self.tokens.word("IS") {
-            return Err(self
-                .tokens
-                .expected("a comparison operator, LIKE, IS or ISA"));
+            return Err(self.tokens.expected(texts::COMPARISON_OR_WORD));
         }
         let negated = self.tokens.word("NOT");
         if !self.tokens.word("NULL") {
-            return Err(self
-                .tokens
-                .expected(if negated { "NULL" } else { "NULL or NOT NULL" }));
+            return Err(self.tokens.expected(match negated {
+                true => Argument::from("NULL"),
+                false => texts::NULL_OR_NOT_NULL.into(),
+            }));
         }
         let is_null = Expr::IsNull(property);
         Ok(match negated {
@@ -360,14 +358,14 @@ impl Parser {
     fn like(&mut self, property: Property) -> Result<Expr, Error> {
         let place = self.tokens.place();
         let Token::Text(text) = self.tokens.peek() else {
-            return Err(self.tokens.expected("a pattern in quotes"));
+            return Err(self.tokens.expected(texts::PATTERN_IN_QUOTES));
         };
         let text = text.clone();
         self.tokens.advance(1);
         Ok(Expr::Like(property, Word { text, place }))
     }
 
-    fn operand(&mut self, expected: &str) -> Result<Operand, Error> {
+    fn operand(&mut self, expected: Message) -> Result<Operand, Error> {
         let place = self.tokens.place();
         let literal = match self.tokens.peek() {
             Token::Text(text) => {
@@ -390,7 +388,7 @@ impl Parser {
     fn texts(&mut self, mut text: String) -> Result<String, Error> {
         while self.is_cql() && self.tokens.sign("||") {
             let Token::Text(next) = self.tokens.peek() else {
-                return Err(self.tokens.expected("a text in quotes after '||'"));
+                return Err(self.tokens.expected(texts::TEXT_AFTER_BARS));
             };
             text.push_str(next);
             self.tokens.advance(1);
@@ -404,7 +402,7 @@ impl Parser {
         }
         let place = self.tokens.place();
         let Token::Braces(text) = self.tokens.peek() else {
-            return Err(self.tokens.expected("an object path in braces"));
+            return Err(self.tokens.expected(texts::PATH_IN_BRACES));
         };
         let text = text.clone();
         self.tokens.advance(1);
@@ -444,7 +442,7 @@ impl Parser {
                 .filter(applies)
                 .map(Clause::keyword)
                 .collect();
-            return Err(self.tokens.expected(&names.join(", ")));
+            return Err(self.tokens.expected(names.join(", ")));
         };
         self.tokens.advance(1);
         if !clause.takes_name() {
@@ -454,6 +452,6 @@ impl Parser {
         if !self.tokens.sign("=") {
             return Err(self.tokens.expected("'='"));
         }
-        Ok((clause, self.name("a name")?))
+        Ok((clause, self.name(texts::A_NAME)?))
     }
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::cim::DateTime;
 use crate::cim::schema::VIRTUALIZATION_V2;
+use crate::text::catalog::query as texts;
 
 const GUID: &str = "6B29FC40-CA47-1067-B31D-00DD010662DA";
 
@@ -842,4 +843,23 @@ proptest! {
         prop_assert!(fuzz(Language::Wql, &text, &schema));
         prop_assert!(fuzz(Language::Cql, &text, &schema));
     }
+}
+
+/// Both are rendered with the whole: names and signs as they are, the rest in its language.
+#[test]
+fn what_was_expected_and_what_was_found_are_texts_within_the_text() {
+    let schema = schema();
+    let error = |language, text: &str| {
+        let error = Query::read(language, text, &scope(&schema)).unwrap_err();
+        let args = ["expected", "got"].map(|name| error.text.arg(name).cloned().unwrap());
+        (error.text.id().to_owned(), args)
+    };
+    let plain = |word: &str| Argument::Plain(word.to_owned());
+    let (id, args) = error(Language::Wql, "SELECT * FROM");
+    assert_eq!(id, texts::SYNTAX.id);
+    assert_eq!(args, [texts::CLASS_NAME.into(), texts::END.into()]);
+    let (_, args) = error(Language::Cql, "SELECT * CIM_A");
+    assert_eq!(args, [texts::COMMA_OR_FROM.into(), plain("'CIM_A'")]);
+    let (_, args) = error(Language::Wql, "ASSOCIATORS {A.B='c'}");
+    assert_eq!(args[0], plain("OF"));
 }

@@ -3,6 +3,7 @@
 use super::cursor::Cursor;
 use super::{DEPTH_MAX, Error, Place, TERMS_MAX};
 use crate::text::catalog::query as texts;
+use crate::text::{Argument, Message};
 
 /// What a cursor has to know of a token.
 pub(super) trait Lexeme: PartialEq + 'static {
@@ -10,7 +11,7 @@ pub(super) trait Lexeme: PartialEq + 'static {
     const END: &'static Self;
 
     /// The token named for an error.
-    fn describe(&self) -> String;
+    fn describe(&self) -> Argument;
 
     /// Is it this sign?
     fn is_sign(&self, sign: &str) -> bool;
@@ -94,7 +95,7 @@ impl<T: Lexeme> Tokens<T> {
     }
 
     /// Something else was expected than what is next.
-    pub(super) fn expected(&self, expected: &str) -> Error {
+    pub(super) fn expected(&self, expected: impl Into<Argument>) -> Error {
         self.place()
             .error(texts::SYNTAX)
             .with("expected", expected)
@@ -102,7 +103,7 @@ impl<T: Lexeme> Tokens<T> {
     }
 
     /// `what` would be all right elsewhere, but is not offered here.
-    pub(super) fn not_offered(&self, what: String) -> Error {
+    pub(super) fn not_offered(&self, what: Argument) -> Error {
         self.place().error(texts::NOT_OFFERED).with("what", what)
     }
 
@@ -123,12 +124,12 @@ impl<T: Lexeme> Tokens<T> {
     pub(super) fn count(&mut self) -> Result<(), Error> {
         self.terms += 1;
         match self.terms > TERMS_MAX {
-            true => Err(self.too_many("comparisons")),
+            true => Err(self.too_many(texts::COMPARISONS)),
             false => Ok(()),
         }
     }
 
-    pub(super) fn too_many(&self, what: &str) -> Error {
+    pub(super) fn too_many(&self, what: Message) -> Error {
         self.place()
             .error(texts::TOO_MANY)
             .with("max", TERMS_MAX)

@@ -194,6 +194,10 @@ impl Compute for Library {
         self.0.settle(SETTLED);
     }
 
+    fn renew(&self) -> bool {
+        self.0.renew(SETTLED)
+    }
+
     fn silent(&self, id: VmId) -> Option<PathBuf> {
         self.0.silent(id)
     }

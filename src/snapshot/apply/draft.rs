@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::failure::At;
-use crate::engine::graph::{self, Whose, is_file};
+use crate::engine::graph::{self, Key, Under, Whose, is_file};
 use crate::engine::{Hold, RevertRequest};
-use crate::held;
+use crate::held::{self, Identity};
 use crate::inventory::{Disk, Format, Machine, Snapshot};
 use crate::snapshot::accept::refused;
 use crate::snapshot::apply::Member;
@@ -75,6 +75,8 @@ pub(crate) fn plan_member(
 #[derive(Debug, Default)]
 pub(crate) struct Uses {
     counts: BTreeMap<Key, usize>,
+    /// What each of those needs whose chain is not whole.
+    under: Vec<Under>,
     /// Files that cannot be read: each may need any other.
     unreadable: BTreeSet<Key>,
     /// Something below another file is not there; it may need any file.
@@ -85,9 +87,6 @@ pub(crate) struct Uses {
 
 /// So often it is looked again before what is doubtful each time in another way is taken as it is.
 const LOOKS: u32 = 20;
-
-/// Device and inode.
-type Key = (u64, u64);
 
 impl Uses {
     /// As it is now; what lies where nothing answers counts as lying on all that it lay on. Operations on other machines may remove files while it is looked: they name nothing that they
@@ -157,24 +156,27 @@ impl Uses {
         known: impl FnOnce() -> Option<Vec<PathBuf>>,
     ) {
         let chain = graph::chain_of(&At::new("", whose.disk), whose, file, format);
+        self.doubts.extend(chain.unreadable.clone());
         let is_refused = chain.refused.is_some();
-        let (layers, unreadable) = (chain.layers, chain.unreadable);
-        self.doubts.extend(unreadable.clone());
-        if is_refused || unreadable.is_some() {
-            let known = known();
-            if is_refused || known.is_some() {
-                let is_it = |file: &&PathBuf| !is_refused || graph::is_straight(file);
-                let known = known.iter().flatten().filter(is_it);
-                let known = known.filter_map(|file| key(file));
+        if !chain.is_whole() {
+            if let Some(known) = known() {
+                let mut under = whose.under(&chain, &known);
                 // What stands in the place of a file that is refused is somebody else's.
-                let own = key(file).filter(|_| !is_refused);
-                let own = own.into_iter().chain(layers.iter().map(|l| l.id));
-                for id in own.chain(known).collect::<BTreeSet<_>>() {
-                    *self.counts.entry(id).or_default() += 1;
+                under.keys.extend(key(file).filter(|_| !is_refused));
+                under.keys.extend(chain.layers.first().map(|top| top.id));
+                self.under.push(under);
+                return;
+            }
+            if is_refused {
+                // What is raw lies on nothing.
+                if format != Format::Raw {
+                    self.unsure = true;
+                    self.doubts.insert(file.to_owned());
                 }
                 return;
             }
         }
+        let (layers, unreadable) = (chain.layers, chain.unreadable);
         if held::metadata(file).is_err_and(|e| !held::is_silence(&e)) {
             return; // a simulated one, or lost already
         }
@@ -192,14 +194,14 @@ impl Uses {
     pub(crate) fn give_up(&mut self, members: &[(Arc<Machine>, Snapshot)]) {
         for (machine, snapshot) in members {
             let replaced = |d: &&Disk| snapshot.disks.iter().any(|kept| kept.id == d.id);
-            for id in machine
+            for file in machine
                 .disks
                 .iter()
                 .filter(replaced)
-                .flat_map(|d| key(&d.file))
+                .flat_map(|d| held::look_at(&d.file))
             {
-                if self.counts.get(&id).is_none_or(|n| *n <= 1) {
-                    self.unreadable.remove(&id);
+                if self.count(&file) <= 1 {
+                    self.unreadable.remove(&(file.device, file.inode));
                 }
             }
         }
@@ -207,12 +209,18 @@ impl Uses {
 
     /// Do more than `known` need the file? Whether it can be read itself does not matter.
     pub(crate) fn more_than(&self, known: usize, file: &Path) -> bool {
-        let Some(id) = key(file) else {
+        let Ok(file) = held::look_at(file) else {
             return false;
         };
-        let count = self.counts.get(&id);
+        let id = (file.device, file.inode);
         let unsure = self.unsure || self.unreadable.iter().any(|other| *other != id);
-        unsure || count.is_some_and(|n| *n > known)
+        unsure || self.count(&file) > known
+    }
+
+    fn count(&self, file: &Identity) -> usize {
+        let count = self.counts.get(&(file.device, file.inode));
+        let under = self.under.iter().filter(|under| under.has(file));
+        under.count().saturating_add(count.copied().unwrap_or(0))
     }
 }
 

@@ -13,8 +13,8 @@ use crate::snapshot::core::Core;
 use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::destroy::free::Remover;
 use crate::snapshot::destroy::left::Left;
-use crate::snapshot::destroy::relink::{definition, pass, relink, reseal, unlink};
-use crate::snapshot::destroy::{CLEAN, Destroy, Member, Merge};
+use crate::snapshot::destroy::relink::{definition, error, pass, relink, reseal, unlink};
+use crate::snapshot::destroy::{CLEAN, Destroy, Member, Merge, again};
 use crate::snapshot::files::{FileGuard, FileUser};
 use crate::snapshot::journal::Record;
 use crate::snapshot::kind::Kind as _;
@@ -39,7 +39,7 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
         core,
         kind: Destroy::NAME,
         name: &member.name,
-        alone: &|file| alone(operation, &[file.to_owned()], &|| false),
+        alone: &|files| alone(operation, files, &|| false),
         keep: &|why| keep(operation, why),
     };
     // The simulation has no files.
@@ -57,7 +57,7 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
             operation.kind.meter.plan(member.machine, survey.merges());
             planned = true;
         }
-        if remover.sweep(&survey, &mut left)? {
+        if remover.sweep(member, &survey, &mut left)? {
             continue;
         }
         let Some((layer, judged)) = survey.mergeable(&skip) else {
@@ -68,7 +68,8 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
         let layer = layer.file.clone();
         let merged = match judged {
             Ok(merge) => {
-                let done = one(operation, member, &merge, &mut locks)?;
+                let still = |survey: &Survey| survey.still(&merge);
+                let done = one(operation, member, &merge, &mut locks, &still)?;
                 operation.kind.meter.leave(member.machine, &merge.child);
                 done
             }
@@ -109,9 +110,12 @@ fn go_on(
         let Some(parent) = ended.parent else {
             // What lay on the child may lie on the lower file by now, so that this is no merge of two neighbours to
             // whoever looks: it is done again here, unless somebody runs on the lower file or keeps it.
-            let survey = Survey::take(&operation.core, member);
-            if survey.is_ok_and(|survey| survey.names_of(&merge.parent).next().is_none())
-                && let Err(why) = one(operation, member, merge, locks)?
+            let is_free = |survey: &Survey| match survey.names_of(&merge.parent).next() {
+                None => survey.require_own_above(&merge.parent),
+                Some(_) => Err(texts::MERGE_PENDING.with("file", merge.parent.display())),
+            };
+            if Survey::take(&operation.core, member).is_ok_and(|survey| is_free(&survey).is_ok())
+                && let Err(why) = one(operation, member, merge, locks, &is_free)?
             {
                 keep(operation, why);
             }
@@ -136,9 +140,42 @@ fn go_on(
         if let Some(machine) = operation.core.deps.compute.machine(member.machine) {
             operation.hold(&machine)?;
         }
-        relink(operation, member, merge)?;
+        match before_relink(operation, member, merge, locks)? {
+            Ok(())
+                if is_as_then(&merge.child, ended.child) && is_as_then(&merge.parent, parent) =>
+            {
+                relink(operation, member, merge)?;
+            }
+            Ok(()) => {} // written while it was waited
+            // It still lies on the lower file and shows the same.
+            Err(why) => keep(operation, why),
+        }
+        files.iter().for_each(|file| drop(locks.remove(file)));
     }
     Ok(())
+}
+
+/// That no other machine has anything on the files of a finished merge, of which the lower one may become an active file
+/// and the overlay goes, and that none comes before that is so.
+fn before_relink(
+    operation: &Operation<Destroy>,
+    member: &Member,
+    merge: &Merge,
+    locks: &mut Locks,
+) -> Result<Result<(), Text>, EngineError> {
+    let (core, files) = (&operation.core, [&merge.parent, &merge.child]);
+    let at = At::new(&member.name, &merge.disk);
+    for file in files {
+        if held::symlink_metadata(file).is_ok()
+            && !operation.is_held(file)
+            && let Err(e) = lock(operation, &at, file, locks)
+        {
+            return Ok(Err(e.text));
+        }
+    }
+    let survey = again::held(core, member, &merge.parent, &|| false).map_err(error)?;
+    let mut files = files.into_iter();
+    Ok(files.try_for_each(|file| survey.require_own_above(file)))
 }
 
 /// Whether a snapshot names the file.
@@ -147,12 +184,14 @@ fn is_kept(core: &Core, file: &Path) -> bool {
     known.disks().any(|disk| disk.file == file) || !known.unreadable.is_empty()
 }
 
-/// One merge. Inside, why the layer is kept; outside, trouble after which it only goes forward.
+/// One merge, if `judge` lets it be once nothing is waited for any more. Inside, why the layer is kept; outside,
+/// trouble after which it only goes forward.
 fn one(
     operation: &Operation<Destroy>,
     member: &Member,
     merge: &Merge,
     locks: &mut Locks,
+    judge: &dyn Fn(&Survey) -> Result<(), Text>,
 ) -> Result<Result<(), Text>, EngineError> {
     let core = &operation.core;
     let at = At::new(&member.name, &merge.disk);
@@ -181,6 +220,16 @@ fn one(
         {
             return Ok(Err(e.text));
         }
+    }
+    // Others have come while the files were waited for.
+    let survey = again::held(core, member, &merge.parent, &paused);
+    let judged = survey.and_then(|mut survey| {
+        survey.touch(&operation.kind.merges());
+        judge(&survey)
+    });
+    if let Err(why) = judged {
+        files.iter().for_each(|file| drop(locks.remove(file)));
+        return Ok(Err(why));
     }
     pass(core, "merge", "before")?;
     let begun = Record::Merge {

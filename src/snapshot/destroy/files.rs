@@ -177,18 +177,18 @@ impl Survey {
                 let is_suspect = suspects.contains(&at);
                 // Whose file is away: it may be any machine's.
                 let at = At::new(&n.machine_name, &n.disk);
+                let sealed = sealed(&known, n);
+                let whose = Whose {
+                    machine,
+                    disk: &n.disk,
+                    sealed,
+                };
                 if is_suspect {
-                    let sealed = sealed(&known, n);
-                    let whose = Whose {
-                        machine,
-                        disk: &n.disk,
-                        sealed,
-                    };
                     graph.lay(&at, whose, (&n.file, n.format), || below(n))?;
                     continue;
                 }
                 let known = || below(n).filter(|_| by_record && n.machine != member.machine);
-                let followed = graph.follow_known(&at, &n.file, n.format, known);
+                let followed = graph.follow_known(&at, whose, (&n.file, n.format), known);
                 followed.map_err(|error| match machine {
                     Some(machine) => n.refusal(machine).unwrap_or(error),
                     None => error,
@@ -432,7 +432,7 @@ impl Survey {
             let text = text.with("children", named.collect::<Vec<_>>().join(", "));
             return Err(text.with("count", children.len()));
         };
-        let read_only = node.mode & 0o222 == 0 && !self.is_ours(&node.file);
+        let read_only = node.mode() & 0o222 == 0 && !self.is_ours(&node.file);
         if read_only
             || held::ask(&node.file, || {
                 Ok(rustix::fs::access(
@@ -466,9 +466,9 @@ impl Survey {
             parent: Some(inode(&layer.file)?),
             child: Some(inode(&child.file)?),
         };
-        self.require_own(layer, child)?;
+        self.require_own(&layer.file, child)?;
         for grandchild in self.graph.children(&child.file) {
-            self.require_own(layer, grandchild)?;
+            self.require_own(&layer.file, grandchild)?;
             merge::can_name(&at, &grandchild.file, &layer.file, node.format).map_err(|e| e.text)?;
         }
         let machine = self.core.deps.compute.machine(self.member.machine);
@@ -485,6 +485,23 @@ impl Survey {
         Ok(merge)
     }
 
+    /// That the merge may be done as it was judged before.
+    pub(super) fn still(&self, merge: &Merge) -> Result<(), Text> {
+        let changed = || texts::MERGE_PENDING.with("file", merge.parent.display());
+        let mut layers = self.hidden();
+        let layer = layers.find(|l| l.file == merge.parent);
+        match self.judge(layer.ok_or_else(changed)?)? == *merge {
+            true => Ok(()),
+            false => Err(changed()),
+        }
+    }
+
+    /// That nobody but the machine has anything that lies right on the file.
+    pub(super) fn require_own_above(&self, file: &Path) -> Result<(), Text> {
+        let mut children = self.graph.children(file).into_iter();
+        children.try_for_each(|child| self.require_own(file, child))
+    }
+
     /// Whether there is room for a merge now; else why not.
     pub(super) fn fits(&self, merge: &Merge) -> Result<(), Text> {
         let at = At::new(&self.member.name, &merge.disk);
@@ -495,16 +512,16 @@ impl Survey {
     }
 
     /// Nobody but the machine that this operation holds may name it, and it must be known what it is.
-    fn require_own(&self, layer: &Layer, node: &Node) -> Result<(), Text> {
+    fn require_own(&self, below: &Path, node: &Node) -> Result<(), Text> {
         if self.strangers.contains(&node.file) {
-            let text = texts::KEPT_STRANGER.with("file", layer.file.display());
+            let text = texts::KEPT_STRANGER.with("file", below.display());
             return Err(text.with("child", node.file.display()));
         }
         let mut names = self.names_of(&node.file);
         if names.all(|n| n.machine == self.member.machine) {
             return Ok(());
         }
-        let text = texts::KEPT_FOREIGN.with("file", layer.file.display());
+        let text = texts::KEPT_FOREIGN.with("file", below.display());
         Err(text.with("child", node.file.display()))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::engine::EngineError;
@@ -13,7 +13,7 @@ use crate::snapshot::core::Core;
 use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::destroy::left::Left;
 use crate::snapshot::destroy::relink::{error, unlink};
-use crate::snapshot::destroy::{Layer, Member, layers};
+use crate::snapshot::destroy::{Layer, Member, again, layers};
 use crate::snapshot::files::{FileGuard, FileUser, InUse};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -28,28 +28,47 @@ pub const FREE_FAILPOINTS: &[&str] = &[
 
 /// Who removes.
 pub(super) struct Remover<'a> {
-    pub(super) core: &'a Core,
+    pub(super) core: &'a Arc<Core>,
     /// The kind of operation, as in its fail points.
     pub(super) kind: &'static str,
     /// Name of the machine, for texts.
     pub(super) name: &'a str,
-    /// Waits until nobody reads the file.
-    pub(super) alone: &'a dyn Fn(&Path) -> Option<FileGuard>,
+    /// Waits until nobody reads one of the files.
+    pub(super) alone: &'a dyn Fn(&[PathBuf]) -> Option<FileGuard>,
     /// Takes the reason why a file stays.
     pub(super) keep: &'a dyn Fn(Text),
 }
 
 impl Remover<'_> {
-    /// Unlinks what nothing needs, from above; notes in `left` what cannot be. Whether there was anything: then it
-    /// is to be looked again.
+    /// Unlinks what nothing needs, from above, once nobody reads it and it is still so; notes in `left` what cannot be.
+    /// Whether there was anything: then it is to be looked again.
     ///
     /// # Errors
     /// A fail point was ordered to fail.
-    pub(super) fn sweep(&self, survey: &Survey, left: &mut Left) -> Result<bool, EngineError> {
-        let free = survey.free(&left.files);
-        for layer in &free {
+    pub(super) fn sweep(
+        &self,
+        member: &Member,
+        survey: &Survey,
+        left: &mut Left,
+    ) -> Result<bool, EngineError> {
+        let free = survey.free(&left.files).into_iter();
+        let free: Vec<_> = free.map(|layer| layer.file.clone()).collect();
+        let Some(first) = free.first() else {
+            return Ok(false);
+        };
+        let _alone = (self.alone)(&free);
+        let (survey, _turn) = match again::in_turn(self.core, member, first) {
+            Ok(seen) => seen,
+            Err(why) => {
+                (self.keep)(why);
+                left.files.extend(free);
+                return Ok(true);
+            }
+        };
+        // What is under a file that is free only now is needed until that is gone.
+        let still = survey.free(&left.files).into_iter();
+        for layer in still.take_while(|layer| free.contains(&layer.file)) {
             self.pass("before")?;
-            let _alone = (self.alone)(&layer.file);
             self.core.deps.frozen.release([layer.file.as_path()]);
             let inode = survey.frozen_inode(&layer.file);
             let gone = match unlink(self.core, &layer.file, inode) {
@@ -67,7 +86,7 @@ impl Remover<'_> {
             left.removed.insert(layer.file.clone());
             self.pass("after")?;
         }
-        Ok(!free.is_empty())
+        Ok(true)
     }
 
     fn pass(&self, side: &str) -> Result<(), EngineError> {
@@ -105,10 +124,10 @@ pub(crate) fn after_apply(
         core,
         kind: "apply",
         name,
-        alone: &|file| {
+        alone: &|files| {
             let doing = texts::APPLY_TIDYING.text();
             let user = FileUser { job, doing };
-            core.files.write(&[file.to_owned()], user, |in_use| {
+            core.files.write(files, user, |in_use| {
                 waiting(in_use);
                 std::ops::ControlFlow::Continue(())
             })
@@ -124,7 +143,7 @@ pub(crate) fn after_apply(
     let mut left = Left::default();
     loop {
         match Survey::take(core, &member) {
-            Ok(survey) if remover.sweep(&survey, &mut left)? => {}
+            Ok(survey) if remover.sweep(&member, &survey, &mut left)? => {}
             Ok(survey) => {
                 left.files.extend(survey.doubtful());
                 left.files.extend(survey.astray(&left.removed));

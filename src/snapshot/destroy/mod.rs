@@ -8,6 +8,7 @@
 //! cannot be merged now stays as a hidden layer; the status of the job says how many and why. A cancel stops
 //! the merges and leaves their layers; the next destroy on the machine goes on with them.
 
+mod again;
 mod clean;
 mod files;
 mod free;
@@ -42,6 +43,7 @@ use crate::store::{Change, State};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
+pub(crate) use again::turn;
 pub use free::FREE_FAILPOINTS;
 pub(crate) use free::{Freed, after_apply, all_layers};
 pub use hidden::Hidden;

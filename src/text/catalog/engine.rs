@@ -28,6 +28,12 @@ super::messages! {
     NO_DRIVER = "engine.no-driver", "machine {machine}, disk {disk}: no storage driver can capture {file} (tried: {drivers})";
     OVERLAY_NOT_OK = "engine.overlay-not-ok", "machine {machine}, disk {disk}: {file} cannot be cloned where it lies, or is in more pieces than clone_extents, and its definition does not allow an overlay to become the active file; `groupshot vm set {word} --overlay-ok`, or [qemu] overlay_ok = true in {definition}, allows it: the machine is then started from {link}, which leads to its active file, and as qcow2 once a set is taken, also if the image is raw";
     CLONE_DENIED = "engine.clone-denied", "machine {machine}, disk {disk}: {file} cannot be cloned where it lies: {cause}; and its definition does not allow an overlay to become the active file; `groupshot vm set {word} --overlay-ok`, or [qemu] overlay_ok = true in {definition}, allows it: the machine is then started from {link}, which leads to its active file, and as qcow2 once a set is taken, also if the image is raw";
+    /// A cause.
+    FILE_CAUSE = "engine.file-cause", "{file}: {cause}";
+    /// A cause.
+    MAY_NOT_MAKE = "engine.may-not-make", "files cannot be made in {folder}: {cause}";
+    /// A cause.
+    MAY_NOT_GIVE = "engine.may-not-give", "it belongs to user {user} and group {group}, and the server, which runs as user {own}, may not give them to another file: {cause}";
     OWNER_DENIED = "engine.owner-denied", "machine {machine}, disk {disk}: {file} cannot be captured: {cause}; run the server as root or as that user, or give the image to its user";
     UNKNOWN_DRIVER = "engine.unknown-driver", "machine {machine}, disk {disk}: storage driver {driver} is not part of this program";
     NOT_PREPARED = "engine.not-prepared", "machine {machine}, disk {disk}: the snapshot of {file} was not prepared";

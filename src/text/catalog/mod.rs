@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use super::Message;
 
 pub mod engine;
+pub mod held;
 pub mod http;
 pub mod job;
 pub mod operation;
@@ -20,7 +21,7 @@ pub mod xml;
 static BY_ID: LazyLock<BTreeMap<&str, Message>> =
     LazyLock::new(|| AREAS.into_iter().flatten().map(|m| (m.id, *m)).collect());
 
-const AREAS: [&[Message]; 10] = [
+const AREAS: [&[Message]; 11] = [
     store::ALL,
     xml::ALL,
     wire::ALL,
@@ -31,6 +32,7 @@ const AREAS: [&[Message]; 10] = [
     job::ALL,
     snapshot::ALL,
     engine::ALL,
+    held::ALL,
 ];
 
 /// The message of that id.

@@ -47,7 +47,7 @@ super::messages! {
 
     DAMAGED = "snapshot.damaged", "snapshot set {set} is damaged: machine {machine}, disk {disk}: {file} was changed after it was captured; `groupshot doctor` tells more";
     ACCEPTING = "snapshot.accepting", "accepting damaged files of snapshot set {set} as they are";
-    ACCEPT_UNTOLD = "snapshot.accept-untold", "disk {disk} lies on {file} now, which was not captured with it; undo that in the header of the file above it, or delete the snapshot set";
+    ACCEPT_UNTOLD = "snapshot.accept-untold", "disk {disk} lies on {file} now, which was not captured with it; put back what it lay on, in its place and in the header of the file above it, or delete the snapshot set";
     SEALING = "snapshot.sealing", "setting the mode of {file}";
     UNSEALED = "snapshot.unsealed", "the mode of {file} cannot be set: {cause}";
     KEPT_DAMAGED = "snapshot.kept-damaged", "{file} was changed after it was captured";
@@ -101,6 +101,9 @@ super::messages! {
     KEPT_FORGOTTEN = "snapshot.kept-forgotten", "{file} may be what a snapshot set kept of which only its folder is left, {folder}; `groupshot doctor` tells what to do";
     SETS_UNREADABLE = "snapshot.sets-unreadable", "the folders of snapshot sets cannot be looked at: {cause}";
     KEPT_FOREIGN = "snapshot.kept-foreign", "{file} is under {child}, which is not this machine's alone to change";
+    LIBRARY_BUSY = "snapshot.library-busy", "{file} stays for now: another command or operation has the library of machines";
+    LIBRARY_UNSEEN = "snapshot.library-unseen", "{file} stays for now: it is not known which machines there are: {cause}";
+    LIBRARY_UNENDED = "snapshot.library-unended", "{file} stays for now: looking at all machines took too long";
     DEFINITION_UNREMOVED = "snapshot.definition-unremoved", "machine {machine}: the copy of its definition cannot be removed: {cause}";
 
     WORKING = "snapshot.working", "at work";

@@ -229,7 +229,7 @@ impl Check<'_> {
         // From the root it could come to an array within an array: every pair, and so on with every depth.
         if path.absolute && matches!(context, Context::Value(_)) {
             let error = path.place.error(texts::NOT_OFFERED);
-            return Err(error.with("what", "'/' in the predicate of a property"));
+            return Err(error.with("what", texts::SLASH_IN_PREDICATE));
         }
         let mut given = Vec::new();
         let mut at = match context {
@@ -320,7 +320,7 @@ impl Check<'_> {
                 Predicate::Condition(inner) => self.expr(inner, Context::Instance(class))?,
                 Predicate::Position(_, place) => {
                     let error = place.error(texts::NOT_OFFERED);
-                    return Err(error.with("what", "the position of an instance"));
+                    return Err(error.with("what", texts::INSTANCE_POSITION));
                 }
             });
         }

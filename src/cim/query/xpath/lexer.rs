@@ -4,6 +4,7 @@ use crate::cim::lexical;
 use crate::cim::query::Error;
 use crate::cim::query::cursor::{Cursor, described};
 use crate::cim::query::tokens::Lexeme;
+use crate::text::Argument;
 use crate::text::catalog::query as texts;
 
 /// A token.
@@ -29,14 +30,14 @@ const SIGNS: [&str; 23] = [
 impl Lexeme for Token {
     const END: &'static Self = &Self::End;
 
-    fn describe(&self) -> String {
+    fn describe(&self) -> Argument {
         match self {
-            Self::Name(Some(prefix), local) => described(&format!("{prefix}:{local}")),
-            Self::Name(None, text) | Self::Text(text) => described(text),
-            Self::Integer(n) => n.to_string(),
-            Self::Real(n) => n.to_string(),
-            Self::Sign(sign) => format!("'{sign}'"),
-            Self::End => "the end of the query".to_owned(),
+            Self::Name(Some(prefix), local) => described(&format!("{prefix}:{local}")).into(),
+            Self::Name(None, text) | Self::Text(text) => described(text).into(),
+            Self::Integer(n) => n.into(),
+            Self::Real(n) => n.to_string().into(),
+            Self::Sign(sign) => format!("'{sign}'").into(),
+            Self::End => texts::END.into(),
         }
     }
 
@@ -61,7 +62,7 @@ pub(super) fn token(text: &mut Cursor<'_>) -> Result<Token, Error> {
         c if starts_name(c) => Ok(name(text)),
         _ => match text.sign(&SIGNS) {
             Some(sign) => Ok(Token::Sign(sign)),
-            None => Err(text.unexpected("a name, a literal or an operator", c)),
+            None => Err(text.unexpected(texts::A_TOKEN, c)),
         },
     }
 }
@@ -93,7 +94,7 @@ fn quoted(text: &mut Cursor<'_>, quote: char) -> Result<Token, Error> {
         Some(_) => Ok(Token::Text(inner)),
         None => Err(start
             .error(texts::SYNTAX)
-            .with("expected", format!("{quote} at the end of the text"))
+            .with("expected", texts::AT_END_OF_TEXT.with("sign", quote))
             .with("got", Token::End.describe())),
     }
 }
@@ -109,7 +110,7 @@ fn number(text: &mut Cursor<'_>) -> Result<Token, Error> {
         Ok(n) if plain && n.is_finite() => Ok(Token::Real(n)),
         _ => Err(start
             .error(texts::SYNTAX)
-            .with("expected", "a number")
+            .with("expected", texts::A_NUMBER)
             .with("got", described(digits))),
     }
 }

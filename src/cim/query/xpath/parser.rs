@@ -15,6 +15,7 @@ use crate::cim::query::Error;
 use crate::cim::query::syntax::{Literal, Op, Word};
 use crate::cim::query::tokens::{Lexeme, Tokens, joined};
 use crate::text::catalog::query as texts;
+use crate::text::{Argument, Message};
 
 /// Reads a filter.
 pub(super) fn parse(text: &str) -> Result<Expr, Error> {
@@ -24,7 +25,7 @@ pub(super) fn parse(text: &str) -> Result<Expr, Error> {
     let expr = parser.any()?;
     match parser.tokens.peek() {
         Token::End => Ok(expr),
-        _ => Err(parser.expected("an operator or the end of the query")),
+        _ => Err(parser.expected(texts::OPERATOR_OR_END)),
     }
 }
 
@@ -36,7 +37,7 @@ struct Parser {
 }
 
 impl Parser {
-    fn expected(&self, expected: &str) -> Error {
+    fn expected(&self, expected: impl Into<Argument>) -> Error {
         let beyond = match self.tokens.peek() {
             Token::Sign(sign) => NOT_OFFERED.contains(sign),
             Token::Name(None, name) => matches!(&**name, "div" | "mod"),
@@ -51,7 +52,7 @@ impl Parser {
     fn must(&mut self, sign: &str) -> Result<(), Error> {
         match self.tokens.sign(sign) {
             true => Ok(()),
-            false => Err(self.expected(&format!("'{sign}'"))),
+            false => Err(self.expected(format!("'{sign}'"))),
         }
     }
 
@@ -94,7 +95,7 @@ impl Parser {
         self.tokens.enter()?;
         let inner = self.any()?;
         if !self.tokens.sign(end) {
-            return Err(self.expected(&format!("an operator or '{end}'")));
+            return Err(self.expected(texts::OPERATOR_OR.with("sign", format!("'{end}'"))));
         }
         self.tokens.leave();
         Ok(inner)
@@ -102,11 +103,11 @@ impl Parser {
 
     fn part(&mut self, part: Part) -> Result<Expr, Error> {
         self.tokens.advance(2);
-        let path = self.path("the path of a property")?;
+        let path = self.path(texts::PROPERTY_PATH)?;
         self.must(",")?;
         let place = self.tokens.place();
         let Token::Text(text) = self.tokens.peek() else {
-            return Err(self.expected("a text in quotes"));
+            return Err(self.expected(texts::TEXT_IN_QUOTES));
         };
         let text = text.clone();
         self.tokens.advance(1);
@@ -126,7 +127,7 @@ impl Parser {
                 Ok(Expr::Compare(left, op, self.operand()?))
             }
             (None, Operand::Path(path)) => Ok(Expr::Exists(path)),
-            (None, Operand::Literal(..)) => Err(self.expected("a comparison operator")),
+            (None, Operand::Literal(..)) => Err(self.expected(texts::COMPARISON)),
         }
     }
 
@@ -142,25 +143,23 @@ impl Parser {
             Token::Real(n) if negative => Literal::Real(0.0 - n),
             Token::Real(n) => Literal::Real(*n),
             _ => {
-                return self
-                    .path("a path, a literal, not() or '('")
-                    .map(Operand::Path);
+                return self.path(texts::XPATH_OPERAND).map(Operand::Path);
             }
         };
         self.tokens.advance(1 + usize::from(negative));
         Ok(Operand::Literal(literal, place))
     }
 
-    fn path(&mut self, expected: &str) -> Result<Path, Error> {
+    fn path(&mut self, expected: Message) -> Result<Path, Error> {
         let place = self.tokens.place();
         let absolute = self.tokens.sign("/");
         let mut steps = vec![self.step(if absolute {
-            "the name of a class"
+            texts::CLASS_NAME
         } else {
             expected
         })?];
         while self.tokens.sign("/") {
-            steps.push(self.step("a step after '/'")?);
+            steps.push(self.step(texts::STEP_AFTER_SLASH)?);
         }
         Ok(Path {
             absolute,
@@ -169,7 +168,7 @@ impl Parser {
         })
     }
 
-    fn step(&mut self, expected: &str) -> Result<Step, Error> {
+    fn step(&mut self, expected: Message) -> Result<Step, Error> {
         let place = self.tokens.place();
         match self.function() {
             Some("text") => {
@@ -191,7 +190,7 @@ impl Parser {
             return Ok(Step::This);
         }
         if self.tokens.sign("@") {
-            return self.name("the name of an attribute").map(Step::Attribute);
+            return self.name(texts::ATTRIBUTE_NAME).map(Step::Attribute);
         }
         let name = self.name(expected)?;
         let mut predicates = Vec::new();
@@ -201,7 +200,7 @@ impl Parser {
         Ok(Step::Child(name, predicates))
     }
 
-    fn name(&mut self, expected: &str) -> Result<Name, Error> {
+    fn name(&mut self, expected: Message) -> Result<Name, Error> {
         let place = self.tokens.place();
         let Token::Name(prefix, local) = self.tokens.peek() else {
             return Err(self.expected(expected));

@@ -1,0 +1,65 @@
+//! The last look before a file is written into or removed, once nothing is waited for any more.
+//!
+//! Whoever takes a machine into the library, or accepts another image of one, does so in its turn, and refuses files
+//! that an operation holds. An operation holds the files that it writes, and then waits for a turn: what came before is
+//! seen, and what comes later is refused. Files that it only removes it does not hold; they go within its turn.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::import::{self, Turn};
+use crate::snapshot::core::Core;
+use crate::snapshot::destroy::Member;
+use crate::snapshot::destroy::files::Survey;
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+/// How long others may have the library before a file stays for their sake.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The files as they are after the turn of everybody who came before; of those that the operation holds.
+///
+/// # Errors
+/// Why the file must stay: others have the turn, or it is given up; what may lie on it cannot be seen.
+pub(super) fn held(
+    core: &Arc<Core>,
+    member: &Member,
+    file: &Path,
+    given_up: &dyn Fn() -> bool,
+) -> Result<Survey, Text> {
+    drop(turn(core, file, given_up)?);
+    look(core, member, file)
+}
+
+/// The files as they are in a turn that lasts as long as it is kept.
+///
+/// # Errors
+/// As [`held`].
+pub(super) fn in_turn(
+    core: &Arc<Core>,
+    member: &Member,
+    file: &Path,
+) -> Result<(Survey, Turn), Text> {
+    let turn = turn(core, file, &|| false)?;
+    Ok((look(core, member, file)?, turn))
+}
+
+/// The turn, for the sake of this file.
+///
+/// # Errors
+/// Others have it, or it is given up.
+pub(crate) fn turn(core: &Core, file: &Path, given_up: &dyn Fn() -> bool) -> Result<Turn, Text> {
+    let turn = import::turn(&core.deps.data_dir, PATIENCE, given_up).map_err(|error| {
+        let text = texts::LIBRARY_UNSEEN.with("file", file.display());
+        text.with("cause", error)
+    })?;
+    turn.ok_or_else(|| texts::LIBRARY_BUSY.with("file", file.display()))
+}
+
+fn look(core: &Arc<Core>, member: &Member, file: &Path) -> Result<Survey, Text> {
+    if !core.deps.compute.renew() {
+        return Err(texts::LIBRARY_UNENDED.with("file", file.display()));
+    }
+    Survey::take(core, member).map_err(|e| e.text)
+}
