@@ -319,7 +319,7 @@ pub(crate) fn is_linked(machine: &Machine, disk: &Disk) -> bool {
 fn linked(at: &At, machine: &Machine, file: &Path) -> Option<EngineError> {
     machine.image(file).filter(|image| image.file == file)?;
     let is_link = held::symlink_metadata(file).is_ok_and(|it| it.is_symlink());
-    is_link.then(|| swapped(at, file, &Foreign::Link))
+    is_link.then(|| swapped(at, file, Foreign::Link))
 }
 
 /// That the file has the name of one of ours, and is none.
