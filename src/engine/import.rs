@@ -29,6 +29,8 @@ use crate::xml;
 
 /// The pause between two looks whether a turn is free.
 const TURN_PAUSE: Duration = Duration::from_millis(20);
+/// How long others may have the turn before they count as hung.
+pub const TURN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A machine to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -402,9 +404,13 @@ fn write_files(folder: &held::Folder, definition: &Definition, tops: &Tops) -> i
     Ok(tops.save(&folder.join(TOPS))?)
 }
 
-/// Imports, removals and changes of one data directory take turns.
+/// Imports, removals and changes of one data directory take turns. Nobody waits for ever for one that stands at a place
+/// which does not answer.
 fn exclusive(directory: &Path) -> io::Result<Turn> {
-    Flock::lock(turn_file(directory)?, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
+    let busy =
+        "another command or operation has the library of machines; try again when it has ended";
+    let turn = turn_in(directory, TURN_PATIENCE, &|| false)?;
+    turn.ok_or_else(|| io::Error::new(io::ErrorKind::WouldBlock, busy))
 }
 
 /// The turn of whoever changes the library of machines, or relies on what it holds. As long as it is held no machine comes.
@@ -414,16 +420,24 @@ pub type Turn = Flock<File>;
 ///
 /// # Errors
 /// The lock cannot be made.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "on a blocking thread, for as long as another command takes; a lock that is waited for could not be given up"
-)]
 pub fn turn(
     data_dir: &Path,
     patience: Duration,
     given_up: &dyn Fn() -> bool,
 ) -> io::Result<Option<Turn>> {
-    let mut file = turn_file(&machines_directory(data_dir))?;
+    turn_in(&machines_directory(data_dir), patience, given_up)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "on a blocking thread, for as long as another command takes; a lock that is waited for could not be given up"
+)]
+fn turn_in(
+    directory: &Path,
+    patience: Duration,
+    given_up: &dyn Fn() -> bool,
+) -> io::Result<Option<Turn>> {
+    let mut file = held::Folder::open(directory)?.open_or_create(".lock", 0o640)?;
     for _ in 0..=patience.as_millis() / TURN_PAUSE.as_millis() {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(turn) => return Ok(Some(turn)),
@@ -434,10 +448,6 @@ pub fn turn(
         thread::sleep(TURN_PAUSE);
     }
     Ok(None)
-}
-
-fn turn_file(directory: &Path) -> io::Result<File> {
-    held::Folder::open(directory)?.open_or_create(".lock", 0o640)
 }
 
 fn unsupported(text: Text) -> EngineError {
