@@ -251,6 +251,17 @@ impl Graph {
         Ok(())
     }
 
+    /// Adds an active file by what is recorded of it alone: it is not looked into, and stands on all that.
+    pub(crate) fn recorded(&mut self, file: &Path, format: Format, known: &[PathBuf]) {
+        let nobodys = Whose {
+            machine: None,
+            disk: "",
+            sealed: &[],
+        };
+        let under = nobodys.under(&Chain::unknown(file), known);
+        self.stand(file, format, under, key(file));
+    }
+
     fn stand(&mut self, file: &Path, format: Format, under: Under, found: Option<Key>) {
         // No file has this device number: one that is away has none.
         let away = (
@@ -322,6 +333,12 @@ impl Graph {
         let nodes = self.nodes.values();
         let is_on = |n: &&Node| n.below == Some(key) || may_be(n);
         nodes.filter(is_on).collect()
+    }
+
+    /// Whether the header of this one names the file: of what only may lie on it nobody knows.
+    #[must_use]
+    pub fn is_right_on(&self, node: &Node, file: &Path) -> bool {
+        node.below.is_some() && node.below == self.key(file)
     }
 
     /// The file and everything under it, from above.

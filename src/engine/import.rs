@@ -29,6 +29,8 @@ use crate::xml;
 
 /// The pause between two looks whether a turn is free.
 const TURN_PAUSE: Duration = Duration::from_millis(20);
+/// How long others may have the turn before they count as hung.
+pub const TURN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A machine to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,7 +165,7 @@ pub fn import(
     }
     let (others, _) = library::scan(data_dir)?;
     let mut used = Used::of(&others);
-    used.note_unreadable(&directory, &others).map_err(fail)?;
+    used.note_unreadable(&directory, &others)?;
     for (disk, layers) in definition.disk.iter().zip(&opened) {
         used.add(&At::new(&new.name, &disk.id), &new.name, layers)?;
     }
@@ -205,6 +207,20 @@ pub fn remove(
             text: referred(id, name, &sets),
         });
     }
+    let sets = sets_beside(&directory);
+    let stored = definition::stored(&directory, id);
+    if let Some((disk, file)) = stored.ok().flatten().and_then(|it| stranded(it, &sets)) {
+        let name = machines
+            .get(&id)
+            .map(|m| inventory::shown(&m.name).into_owned());
+        return Err(EngineError {
+            kind: EngineErrorKind::Failed,
+            text: texts::ACTIVE_STRANDED
+                .with("machine", name.unwrap_or_else(|| id.to_string()))
+                .with("disk", disk)
+                .with("file", file.display()),
+        });
+    }
     let _held = match machines.get(&id) {
         Some(machine) => match Hold::of(machine) {
             // Nobody knows whether something runs it.
@@ -231,6 +247,17 @@ pub fn remove(
         .map(|_| ())
 }
 
+/// The first disk whose active file is one that the server has made: without the machine nobody would know what is
+/// newest, and no machine can be imported from there.
+fn stranded(stored: Tops, sets: &Path) -> Option<(String, PathBuf)> {
+    let is_made = |file: &Path| {
+        let real = held::canonicalize(file);
+        real.is_ok_and(|real| graph::is_ours(sets, &real))
+    };
+    let mut tops = stored.tops.into_iter().map(|(disk, top)| (disk, top.file));
+    tops.find(|(_, file)| is_made(file))
+}
+
 /// Why a machine cannot leave the library.
 pub(crate) fn referred(id: VmId, name: Option<&str>, holders: &[String]) -> Text {
     let named = name.map(|name| format!("`{}` {id}", inventory::shown(name)));
@@ -251,8 +278,7 @@ fn image(at: &At, disk: &NewDisk, data_dir: &Path) -> Result<(PathBuf, Format), 
         return Err(unsupported(text.with("character", character)));
     }
     let real = held::canonicalize(&path).map_err(io)?;
-    let sets = data_dir.join(held::SETS);
-    let sets = sets.canonicalize().unwrap_or(sets);
+    let sets = sets_beside(&machines_directory(data_dir));
     let folder = Path::new(place::FOLDER);
     if real.starts_with(&sets) || real.components().any(|c| c.as_os_str() == folder) {
         return Err(unsupported(at.text(texts::IMAGE_KEPT, &path)));
@@ -268,6 +294,12 @@ fn image(at: &At, disk: &NewDisk, data_dir: &Path) -> Result<(PathBuf, Format), 
         return Err(unsupported(at.text(texts::NOT_STORED, &path)));
     }
     Ok((path, format))
+}
+
+/// The folder of sets beside that of machines, links resolved.
+fn sets_beside(machines: &Path) -> PathBuf {
+    let sets = machines.with_file_name(held::SETS);
+    sets.canonicalize().unwrap_or(sets)
 }
 
 /// The first character that no answer can hold.
@@ -322,24 +354,45 @@ impl Used {
                 }
                 // A chain that cannot be read now still has its active file.
                 if chain.layers.is_empty() && chain.refused.is_none() {
-                    used.note_file(&machine.name, &disk.file);
+                    note_file(&mut used.tops, &machine.name, &disk.file);
                 }
             }
         }
         used
     }
 
-    /// The images of machines that cannot be used now: they are theirs all the same.
-    fn note_unreadable(&mut self, directory: &Path, others: &Machines) -> io::Result<()> {
-        for id in library::machine_ids(directory)? {
-            let file = directory.join(id.to_string()).join(DEFINITION);
-            let text = match others.contains_key(&id) {
-                true => continue,
-                false => fs::read_to_string(file).unwrap_or_default(),
-            };
+    /// The files of machines that cannot be used now: they are theirs all the same, by what is recorded of them.
+    fn note_unreadable(&mut self, directory: &Path, others: &Machines) -> Result<(), EngineError> {
+        let failed = |e: io::Error| directory_failed(directory, &e);
+        for (id, stored) in definition::recorded(directory).map_err(failed)? {
+            if others.contains_key(&id) {
+                continue;
+            }
+            let folder = directory.join(id.to_string());
+            let text = fs::read_to_string(folder.join(DEFINITION)).unwrap_or_default();
             let (name, paths) = definition::paths(&text).unwrap_or_default();
-            for path in paths {
-                self.note_file(&name, &path.path);
+            let name = if name.is_empty() {
+                id.to_string()
+            } else {
+                name
+            };
+            let stored = stored.map_err(|e| EngineError {
+                kind: EngineErrorKind::Failed,
+                text: texts::IMAGES_UNKNOWN
+                    .with("machine", inventory::shown(&name))
+                    .with("file", folder.join(TOPS).display())
+                    .with("cause", e),
+            })?;
+            let sets = sets_beside(directory);
+            for active in stored.actives(|file| graph::is_made_for(&sets, id, file)) {
+                for file in active.below.iter().flatten() {
+                    note_file(&mut self.below, &name, file);
+                }
+                note_file(&mut self.tops, &name, &active.top.file);
+            }
+            let images = stored.images.values().map(|image| &image.file);
+            for file in images.chain(paths.iter().map(|path| &path.path)) {
+                note_file(&mut self.tops, &name, file);
             }
         }
         Ok(())
@@ -353,13 +406,6 @@ impl Used {
                 &mut self.below
             };
             list.insert(layer.id, name.to_owned());
-        }
-    }
-
-    fn note_file(&mut self, name: &str, file: &Path) {
-        use std::os::unix::fs::MetadataExt;
-        if let Ok(meta) = held::metadata(file) {
-            self.tops.insert((meta.dev(), meta.ino()), name.to_owned());
         }
     }
 
@@ -377,6 +423,13 @@ impl Used {
         }
         self.note(name, layers);
         Ok(())
+    }
+}
+
+fn note_file(list: &mut BTreeMap<(u64, u64), String>, name: &str, file: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    if let Ok(meta) = held::metadata(file) {
+        list.insert((meta.dev(), meta.ino()), name.to_owned());
     }
 }
 
@@ -402,9 +455,13 @@ fn write_files(folder: &held::Folder, definition: &Definition, tops: &Tops) -> i
     Ok(tops.save(&folder.join(TOPS))?)
 }
 
-/// Imports, removals and changes of one data directory take turns.
+/// Imports, removals and changes of one data directory take turns. Nobody waits for ever for one that stands at a place
+/// which does not answer.
 fn exclusive(directory: &Path) -> io::Result<Turn> {
-    Flock::lock(turn_file(directory)?, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
+    let busy =
+        "another command or operation has the library of machines; try again when it has ended";
+    let turn = turn_in(directory, TURN_PATIENCE, &|| false)?;
+    turn.ok_or_else(|| io::Error::new(io::ErrorKind::WouldBlock, busy))
 }
 
 /// The turn of whoever changes the library of machines, or relies on what it holds. As long as it is held no machine comes.
@@ -414,16 +471,24 @@ pub type Turn = Flock<File>;
 ///
 /// # Errors
 /// The lock cannot be made.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "on a blocking thread, for as long as another command takes; a lock that is waited for could not be given up"
-)]
 pub fn turn(
     data_dir: &Path,
     patience: Duration,
     given_up: &dyn Fn() -> bool,
 ) -> io::Result<Option<Turn>> {
-    let mut file = turn_file(&machines_directory(data_dir))?;
+    turn_in(&machines_directory(data_dir), patience, given_up)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "on a blocking thread, for as long as another command takes; a lock that is waited for could not be given up"
+)]
+fn turn_in(
+    directory: &Path,
+    patience: Duration,
+    given_up: &dyn Fn() -> bool,
+) -> io::Result<Option<Turn>> {
+    let mut file = held::Folder::open(directory)?.open_or_create(".lock", 0o640)?;
     for _ in 0..=patience.as_millis() / TURN_PAUSE.as_millis() {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(turn) => return Ok(Some(turn)),
@@ -434,10 +499,6 @@ pub fn turn(
         thread::sleep(TURN_PAUSE);
     }
     Ok(None)
-}
-
-fn turn_file(directory: &Path) -> io::Result<File> {
-    held::Folder::open(directory)?.open_or_create(".lock", 0o640)
 }
 
 fn unsupported(text: Text) -> EngineError {

@@ -264,7 +264,7 @@ impl Places {
         if !is_ours(&self.sets, &real) {
             let unrecorded = || io::Error::other("nothing is recorded of an image there");
             let image = self.image(&real).ok_or_else(unrecorded)?;
-            image::require_taken(image, &real, &open, &|| born(self.images.clone()))?;
+            image::require_taken(image, &real, &open, &|| Ok(born(self.images.clone())))?;
         }
         Ok(open)
     }
@@ -654,7 +654,7 @@ fn renew(
             if let Some(entry) = entries.find(|d| d.id == *disk)
                 && image.chain().any(&meant)
                 && let Some(now) = image::renewed(image, entry.format, shown, &|| {
-                    born(definition::recorded_images(&machines))
+                    definition::recorded_images(&machines).map(born)
                 })
             {
                 *image = now;

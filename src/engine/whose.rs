@@ -99,7 +99,7 @@ impl Whose<'_> {
         if let Some(machine) = self.machine {
             image::fits(at, machine, self.disk, layers)?;
         }
-        let refuse = |n, file: &Path| Err((n, image::swapped(at, file, &Foreign::Unrecorded)));
+        let refuse = |n, file: &Path| Err((n, image::swapped(at, file, Foreign::Unrecorded)));
         let is_kept = |layer: &Layer| {
             let is_it = |s: &Sealed| s.file == layer.real && s.seal.inode == layer.id.1;
             self.sealed.iter().any(is_it) || self.is_recorded(&layer.real)

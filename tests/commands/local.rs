@@ -107,7 +107,7 @@ fn every_mistake_of_a_configuration_is_told_in_a_line_or_in_one_object() {
         ":4: limits.envelope: expected a number of bytes",
         ":5: limits.foo: unknown key `foo`, expected ",
         ":7: snapshot.reserve: expected a number of bytes",
-        ":9: job.keep must be at least 5m",
+        ":9: job.keep must be between 5m and 8784h",
         ":11: export.roots must hold absolute paths, not `sets`",
     ];
     assert_eq!(lines.len(), wanted.len(), "{told}");

@@ -7,7 +7,7 @@ use groupshot::snapshot::destroy::{FAILPOINTS, MERGE_FAILPOINTS};
 
 use super::scene::Scene;
 use crate::support::server::{run_in, text};
-use crate::support::site::{Image, assert_holds};
+use crate::support::site::{Image, Machine, assert_holds, older_database};
 use crate::support::tools::{self, full};
 use crate::support::wire::Wire;
 
@@ -217,5 +217,236 @@ fn no_file_is_an_orphan_that_may_lie_under_one_that_cannot_be_read() {
         let line = said.lines().find(|l| l.contains(file.to_str().unwrap()));
         let told = line.is_some_and(|line| line.contains("orphan"));
         assert_eq!(told, is_orphan, "{}: {said}", file.display());
+    }
+}
+
+/// How the file of a machine is spoiled.
+fn spoil(file: &std::path::Path) -> Vec<u8> {
+    let whole = fs::read(file).unwrap();
+    let spoiled = match file.ends_with("vm.toml") {
+        true => [&whole[..], b"\nnmae = \"x\"\n"].concat(),
+        false => whole[..whole.len() - 30].to_vec(),
+    };
+    fs::write(file, spoiled).unwrap();
+    whole
+}
+
+/// A linked clone of what another machine runs on, or of what a set of that keeps.
+#[test]
+fn what_a_machine_that_cannot_be_read_lies_on_stays() {
+    if !full("a linked clone whose machine cannot be read") {
+        return;
+    }
+    for (name, kept) in [
+        ("vm.toml", false),
+        ("tops.json", false),
+        ("vm.toml", true),
+        ("tops.json", true),
+    ] {
+        let mut scene = Scene::bare();
+        let mut server = scene.site.serve();
+        scene.take(&server, 2);
+        let base = match kept {
+            true => scene.site.top(&scene.machine, 1),
+            false => scene.machine.images[1].clone(),
+        };
+        if kept {
+            scene.take(&server, 3);
+        }
+        server.stop();
+        for disk in 0..2 {
+            let top = scene.site.top(&scene.machine, disk);
+            scene.machine.write(&top, disk, 65536, 4096, 7);
+        }
+        let image = scene.site.images.join("linked.qcow2");
+        let [on, file] = [&base, &image].map(|f| f.to_str().unwrap());
+        tools::run(
+            "qemu-img",
+            &["create", "-q", "-f", "qcow2", "-b", on, "-F", "qcow2", file],
+        );
+        tools::write(&image, "qcow2", 9, "0", "4096");
+        let linked = scene.site.import("linked", &["--overlay-ok", file], vec![]);
+        let expected = crate::support::site::content(&image);
+        if kept {
+            let server = scene.site.serve();
+            let wire = Wire::new(&server);
+            let applied = wire.apply(&scene.sets[0]).unwrap();
+            assert_eq!(wire.end(&applied.job.unwrap()).unwrap().state, 7);
+            scene.site.wait_for_journals();
+        }
+        let spoiled = scene.site.data.join("machines").join(&linked.id).join(name);
+        let whole = spoil(&spoiled);
+        scene.destroy(&[usize::from(kept)]);
+        let what = format!("{name}, kept: {kept}");
+        assert!(base.exists(), "{what}");
+        if kept {
+            let (_, said) = scene.doctor(&[]);
+            let line = said
+                .lines()
+                .find(|l| l.contains(on) && l.contains("orphan"));
+            assert_eq!(line, None, "{what}: {said}");
+        }
+        fs::write(&spoiled, whole).unwrap();
+        assert_holds(&image, &expected, &what);
+        if !kept {
+            scene.assert_whole(&what);
+        }
+    }
+}
+
+#[test]
+fn an_apply_that_is_recovered_keeps_the_active_files_of_a_machine_that_cannot_be_read() {
+    if !full("an apply that is recovered without its machine") {
+        return;
+    }
+    for is_away in [false, true] {
+        let mut scene = Scene::bare();
+        let mut server = scene.site.serve();
+        scene.take(&server, 2);
+        server.stop();
+        let mut server = scene.site.serve_with(&["apply.tidy.before=abort"]);
+        let wire = Wire::new(&server);
+        if let Ok(applied) = wire.apply(&scene.sets[0])
+            && let Some(job) = applied.job
+        {
+            let _ended_or_dead = wire.end(&job);
+        }
+        server.kill();
+        for disk in 0..2 {
+            let top = scene.site.top(&scene.machine, disk);
+            scene.machine.write(&top, disk, 65536, 4096, 7);
+        }
+        let tops = [0, 1].map(|disk| scene.site.top(&scene.machine, disk));
+        let (file, away) = (scene.folder().join("vm.toml"), scene.site.data.join("away"));
+        let whole = fs::read(&file).unwrap();
+        match is_away {
+            true => fs::rename(scene.folder(), &away).unwrap(),
+            false => drop(spoil(&file)),
+        }
+        let server = scene.site.serve();
+        let _answers = Wire::new(&server).shown();
+        drop(server);
+        let (_, said) = scene.doctor(&["--fix", "--yes"]);
+        let there = tops.each_ref().map(|top| top.exists());
+        match is_away {
+            true => fs::rename(&away, scene.folder()).unwrap(),
+            false => fs::write(&file, whole).unwrap(),
+        }
+        assert_eq!(there, [true, true], "away: {is_away}: {said}");
+        scene.assert_whole(&format!("away: {is_away}"));
+    }
+}
+
+/// As an older version has left it behind when it could not reach the folder.
+#[test]
+fn what_was_left_out_of_reach_stays_while_it_may_be_an_active_file() {
+    if !full("an active file that counts as left") {
+        return;
+    }
+    for how in ["whole", "vm.toml", "tops.json", "away"] {
+        let mut scene = Scene::bare();
+        let mut server = scene.site.serve();
+        scene.take(&server, 2);
+        server.stop();
+        let top = scene.site.top(&scene.machine, 0);
+        let left = serde_json::json!({
+            "machine": scene.machine.id, "disk": "disk0",
+            "machine_name": "web", "file": top, "format": "raw", "sealed": null,
+        });
+        let database = older_database(&scene.site.data);
+        let row = (top.to_str().unwrap(), left.to_string());
+        let insert = "INSERT INTO leftovers VALUES (?1, ?2)";
+        database.execute(insert, row).unwrap();
+        drop(database);
+        let (folder, away) = (scene.folder(), scene.site.data.join("away"));
+        let file = folder.join(how);
+        let whole = match how {
+            "whole" => None,
+            "away" => fs::rename(&folder, &away).map(|()| None).unwrap(),
+            _ => Some(spoil(&file)),
+        };
+        let server = scene.site.serve();
+        let _answers = Wire::new(&server).shown();
+        drop(server);
+        match whole {
+            Some(whole) => fs::write(&file, whole).unwrap(),
+            None if how == "away" => fs::rename(&away, &folder).unwrap(),
+            None => {}
+        }
+        assert!(top.exists(), "{how}");
+        scene.assert_whole(how);
+    }
+}
+
+#[test]
+fn no_image_of_a_machine_that_cannot_be_read_is_imported_again() {
+    let site = crate::support::site::Site::new(crate::support::site::Ground::Host);
+    let web: Machine = site.machine("web", &[Image::Raw], 1);
+    let folder = site.data.join("machines").join(&web.id);
+    let image = web.images[0].to_str().unwrap();
+    let import = || {
+        let out = run_in(&site.data, &["vm", "import", "twin", image], "");
+        (out.status.code(), text(&out.stderr).to_owned())
+    };
+    spoil(&folder.join("vm.toml"));
+    let (code, said) = import();
+    assert_ne!(code, Some(0), "{said}");
+    assert!(said.contains("already belongs to machine"), "{said}");
+    spoil(&folder.join("tops.json"));
+    let (code, said) = import();
+    assert_ne!(code, Some(0), "{said}");
+    for part in [web.id.as_str(), "tops.json", "put that file back"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // A machine that is gone keeps nothing.
+    fs::remove_dir_all(&folder).unwrap();
+    let (code, said) = import();
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// An image that is read-only takes no merge, so that the newest content stays in an overlay after the last set.
+#[test]
+fn no_machine_is_removed_while_its_newest_content_would_be_left_to_nobody() {
+    if !full("an overlay that is not merged") {
+        return;
+    }
+    let mut scene = Scene::bare();
+    let mut server = scene.site.serve();
+    scene.take(&server, 2);
+    server.stop();
+    for (disk, byte) in [(0, 7), (1, 8)] {
+        let top = scene.site.top(&scene.machine, disk);
+        scene.machine.write(&top, disk, 65536, 4096, byte);
+    }
+    let mode = |mode| {
+        for image in &scene.machine.images {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            fs::set_permissions(image, mode).unwrap();
+        }
+    };
+    mode(0o444);
+    scene.destroy(&[0]);
+    let server = scene.site.serve();
+    let taken = server.cli(&["collection", "remove", "all", "web"]);
+    assert!(taken.status.success(), "{taken:?}");
+    drop(server);
+    let top = scene.site.top(&scene.machine, 0);
+    let remove = || {
+        let out = run_in(&scene.site.data, &["vm", "remove", "web"], "");
+        (out.status.code(), text(&out.stderr).to_owned())
+    };
+    let (code, said) = remove();
+    assert_ne!(code, Some(0), "{said}");
+    for part in [top.to_str().unwrap(), "groupshot doctor --fix"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(top.exists() && scene.folder().exists());
+    // The way on.
+    mode(0o644);
+    let (_, told) = scene.doctor(&["--fix", "--yes"]);
+    let (code, said) = remove();
+    assert_eq!(code, Some(0), "{said}; {told}");
+    for (image, content) in scene.machine.images.iter().zip(&scene.machine.content) {
+        assert_holds(image, content, "merged before the machine went");
     }
 }

@@ -4,14 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use groupshot::id::JobId;
 use groupshot::snapshot::journal::{self, Intent, Journal, Record};
 
 use super::{FAILED, refusal};
 use crate::support::remote::{Call, Remote};
-use crate::support::server::{Server, run_in, text};
+use crate::support::server::{Options, Server, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
 use crate::support::tools::full;
 use crate::support::wire::Wire;
@@ -424,12 +424,41 @@ fn a_journal_of_an_export_to_a_root_that_hangs_is_told_as_such() {
     let journal = left(&site);
     fs::rename(&root, &aside).unwrap();
     let remote = Remote::new(&site.images, "exports");
-    let hung = remote.hang(Call::Any);
-    let line = refusal(&site, &[], FAILED);
+    let log = site.images.join("log");
+    let options = Options {
+        data: Some(&site.data),
+        log: Some(&log),
+        ..Options::default()
+    };
+    let line = std::thread::scope(|scope| {
+        let hung = remote.hang(Call::Any);
+        let started = scope.spawn(|| Server::try_with(&options).map(drop));
+        let begun = Instant::now();
+        let line = loop {
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            if let Some((_, line)) = said.split_once("groupshot: ")
+                && line.ends_with('\n')
+            {
+                break line.to_owned();
+            }
+            assert!(
+                begun.elapsed() < 2 * MINUTE && !started.is_finished(),
+                "{said}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        // Before that the kernel does not let the process go.
+        drop(hung);
+        let said = started.join().unwrap().unwrap_err();
+        assert!(
+            said.starts_with(&format!("exit status: {FAILED}")),
+            "{said}"
+        );
+        line
+    });
     assert!(line.contains("does not answer"), "{line}");
     assert!(!line.contains("older copy"), "{line}");
     assert!(journal.exists());
-    drop(hung);
     drop(remote);
     fs::remove_dir(&root).unwrap();
     fs::rename(&aside, &root).unwrap();

@@ -6,17 +6,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::engine::import::{self, Turn};
+use crate::engine::import::{self, TURN_PATIENCE, Turn};
 use crate::snapshot::core::Core;
 use crate::snapshot::destroy::Member;
 use crate::snapshot::destroy::files::Survey;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
-
-/// How long others may have the library before a file stays for their sake.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The files as they are after the turn of everybody who came before; of those that the operation holds.
 ///
@@ -50,7 +46,7 @@ pub(super) fn in_turn(
 /// # Errors
 /// Others have it, or it is given up.
 pub(crate) fn turn(core: &Core, file: &Path, given_up: &dyn Fn() -> bool) -> Result<Turn, Text> {
-    let turn = import::turn(&core.deps.data_dir, PATIENCE, given_up).map_err(|error| {
+    let turn = import::turn(&core.deps.data_dir, TURN_PATIENCE, given_up).map_err(|error| {
         let text = texts::LIBRARY_UNSEEN.with("file", file.display());
         text.with("cause", error)
     })?;
