@@ -165,9 +165,12 @@ pub fn import(
     }
     let (others, _) = library::scan(data_dir)?;
     let mut used = Used::of(&others);
-    used.note_unreadable(&directory, &others)?;
+    let unknown = used.note_unreadable(&directory, &others)?;
     for (disk, layers) in definition.disk.iter().zip(&opened) {
         used.add(&At::new(&new.name, &disk.id), &new.name, layers)?;
+    }
+    if let Some(unknown) = unknown {
+        return Err(unknown);
     }
     write(&directory, &definition, &tops).map_err(fail)?;
     let (mut all, _) = library::scan(data_dir)?;
@@ -362,7 +365,13 @@ impl Used {
     }
 
     /// The files of machines that cannot be used now: they are theirs all the same, by what is recorded of them.
-    fn note_unreadable(&mut self, directory: &Path, others: &Machines) -> Result<(), EngineError> {
+    /// Gives the refusal where that cannot be read of one.
+    fn note_unreadable(
+        &mut self,
+        directory: &Path,
+        others: &Machines,
+    ) -> Result<Option<EngineError>, EngineError> {
+        let mut unknown = None;
         let failed = |e: io::Error| directory_failed(directory, &e);
         for (id, stored) in definition::recorded(directory).map_err(failed)? {
             if others.contains_key(&id) {
@@ -376,13 +385,22 @@ impl Used {
             } else {
                 name
             };
-            let stored = stored.map_err(|e| EngineError {
-                kind: EngineErrorKind::Failed,
-                text: texts::IMAGES_UNKNOWN
-                    .with("machine", inventory::shown(&name))
-                    .with("file", folder.join(TOPS).display())
-                    .with("cause", e),
-            })?;
+            for path in &paths {
+                note_file(&mut self.tops, &name, &path.path);
+            }
+            let stored = match stored {
+                Ok(stored) => stored,
+                Err(e) => {
+                    let text = texts::IMAGES_UNKNOWN.with("machine", inventory::shown(&name));
+                    unknown = Some(EngineError {
+                        kind: EngineErrorKind::Failed,
+                        text: text
+                            .with("file", folder.join(TOPS).display())
+                            .with("cause", e),
+                    });
+                    continue;
+                }
+            };
             let sets = sets_beside(directory);
             for active in stored.actives(|file| graph::is_made_for(&sets, id, file)) {
                 for file in active.below.iter().flatten() {
@@ -390,12 +408,11 @@ impl Used {
                 }
                 note_file(&mut self.tops, &name, &active.top.file);
             }
-            let images = stored.images.values().map(|image| &image.file);
-            for file in images.chain(paths.iter().map(|path| &path.path)) {
-                note_file(&mut self.tops, &name, file);
+            for image in stored.images.values() {
+                note_file(&mut self.tops, &name, &image.file);
             }
         }
-        Ok(())
+        Ok(unknown)
     }
 
     fn note(&mut self, name: &str, layers: &[Layer]) {

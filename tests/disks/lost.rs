@@ -224,7 +224,7 @@ fn no_file_is_an_orphan_that_may_lie_under_one_that_cannot_be_read() {
 fn spoil(file: &std::path::Path) -> Vec<u8> {
     let whole = fs::read(file).unwrap();
     let spoiled = match file.ends_with("vm.toml") {
-        true => [&whole[..], b"\nnmae = \"x\"\n"].concat(),
+        true => [&whole[..], b"\nx==1\n"].concat(),
         false => whole[..whole.len() - 30].to_vec(),
     };
     fs::write(file, spoiled).unwrap();
