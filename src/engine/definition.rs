@@ -1,8 +1,8 @@
 //! The two files of a machine in the library: `vm.toml`, which belongs to the operator, and `tops.json`,
 //! which belongs to the server.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document;
 use crate::engine::failure::At;
+use crate::engine::library;
 use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Layer};
 use crate::engine::{Top, image, revert};
@@ -368,15 +369,48 @@ impl SeenTop {
     }
 }
 
-/// The active files that `tops.json` of any machine names, also where its definition cannot be read or has the disk
-/// no more.
-pub(crate) fn recorded_tops(data_dir: &Path) -> Vec<(VmId, String, Top)> {
-    let folders = fs::read_dir(data_dir.join(MACHINES)).into_iter().flatten();
-    let ids = folders.flatten().filter_map(|folder| {
-        let id = folder.file_name().to_str()?.parse::<VmId>().ok()?;
-        Some((id, Tops::load(&folder.path().join(TOPS)).ok()?))
+/// What `tops.json` of each machine in this folder records; an error where it cannot be read. As long as the folder of
+/// a machine is there the machine is, whatever stands in it: `vm remove` takes it away in one step.
+///
+/// # Errors
+/// The folder of machines is there and cannot be read.
+pub(crate) fn recorded(machines: &Path) -> io::Result<Vec<(VmId, io::Result<Tops>)>> {
+    let ids = match library::machine_ids(machines) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        ids => ids?,
+    };
+    let all = ids.into_iter().filter_map(|id| {
+        let stored = stored(machines, id).transpose()?;
+        Some((id, stored))
     });
-    let tops = ids.flat_map(|(id, stored)| {
+    Ok(all.collect())
+}
+
+/// What `tops.json` of a machine in this folder records; `None` if nothing of the machine is there.
+///
+/// # Errors
+/// Something of it is there, and that cannot be read.
+pub(crate) fn stored(machines: &Path, id: VmId) -> io::Result<Option<Tops>> {
+    let folder = machines.join(id.to_string());
+    match Tops::load(&folder.join(TOPS)) {
+        Err(_) if is_absent(&folder) => Ok(None),
+        stored => stored.map(Some),
+    }
+}
+
+/// Whether nothing stands there.
+fn is_absent(file: &Path) -> bool {
+    held::symlink_metadata(file).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+}
+
+/// The active files that `tops.json` of any machine names, also where its definition cannot be read or has the disk
+/// no more. Of those that cannot be read nothing is told: who removes something asks [`recorded`].
+pub(crate) fn recorded_tops(data_dir: &Path) -> Vec<(VmId, String, Top)> {
+    let all = recorded(&data_dir.join(MACHINES)).unwrap_or_default();
+    let read = all
+        .into_iter()
+        .filter_map(|(id, stored)| Some((id, stored.ok()?)));
+    let tops = read.flat_map(|(id, stored)| {
         let tops = stored.tops.into_iter();
         tops.map(move |(disk, top)| (id, disk, top))
     });
@@ -384,16 +418,30 @@ pub(crate) fn recorded_tops(data_dir: &Path) -> Vec<(VmId, String, Top)> {
 }
 
 /// What is recorded of images, and of what lies under them, by the machines in this folder.
-pub(crate) fn recorded_images(machines: &Path) -> Vec<(VmId, Image)> {
-    let folders = fs::read_dir(machines).into_iter().flatten().flatten();
-    let ids = folders.filter_map(|folder| folder.file_name().to_str()?.parse::<VmId>().ok());
-    let images = ids.filter_map(|id| {
-        let stored = Tops::load(&machines.join(id.to_string()).join(TOPS)).ok()?;
-        let images = stored.images.into_values();
-        let all = images.flat_map(|image| image.chain().cloned().collect::<Vec<_>>());
-        Some(all.map(move |image| (id, image)).collect::<Vec<_>>())
-    });
-    images.flatten().collect()
+///
+/// # Errors
+/// A `tops.json` cannot be read: any image may be of its machine.
+pub(crate) fn recorded_images(machines: &Path) -> io::Result<Vec<(VmId, Image)>> {
+    let mut all = Vec::new();
+    for (id, stored) in recorded(machines)? {
+        let file = machines.join(id.to_string()).join(TOPS);
+        let stored =
+            stored.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", file.display())))?;
+        let images = stored.images.values().flat_map(Image::chain);
+        all.extend(images.map(|image| (id, image.clone())));
+    }
+    Ok(all)
+}
+
+/// An active file by `tops.json` alone.
+#[derive(Debug, Clone)]
+pub(crate) struct Active {
+    /// The disk.
+    pub(crate) disk: String,
+    /// The file. Of an image that was never captured the format is what matters here: raw if it lies on nothing.
+    pub(crate) top: Top,
+    /// All that it is recorded to lie on; `None` if nothing is recorded of that.
+    pub(crate) below: Option<Vec<PathBuf>>,
 }
 
 /// Whether the file is a `tops.json` that holds something else than was written, or no file at all.
@@ -523,6 +571,38 @@ impl Tops {
         top.map_or(disk.format, |top| top.format)
     }
 
+    /// The active files by what is recorded here; `is_made` as for [`image::known_below`].
+    pub(crate) fn actives(&self, is_made: impl Fn(&Path) -> bool) -> Vec<Active> {
+        let disks: BTreeSet<_> = self.tops.keys().chain(self.images.keys()).collect();
+        let active = |disk: &String| {
+            let (top, image) = (self.tops.get(disk), self.images.get(disk));
+            let file = top
+                .map(|top| &top.file)
+                .or(image.map(|image| &image.file))?;
+            let seen = self.seen.get(disk).map(|seen| seen.below.as_slice());
+            let of_image = || {
+                let image = image.filter(|image| image.file == *file || image.named == *file);
+                let below = image?.below.as_ref()?.iter();
+                Some(below.map(|image| image.file.clone()).collect())
+            };
+            let below = image::known_below(file, seen, image, &is_made).or_else(of_image);
+            let lies_on_nothing = below.as_ref().is_some_and(Vec::is_empty);
+            let image = || Top {
+                file: file.clone(),
+                format: match lies_on_nothing {
+                    true => Format::Raw,
+                    false => Format::Qcow2,
+                },
+            };
+            Some(Active {
+                disk: disk.clone(),
+                top: top.cloned().unwrap_or_else(image),
+                below,
+            })
+        };
+        disks.into_iter().filter_map(active).collect()
+    }
+
     /// Reads the file. Every import writes one: where it is not there, nobody knows which files are active. One that was
     /// written for another machine than that of the folder is damaged.
     pub(crate) fn load(file: &Path) -> io::Result<Self> {
@@ -601,6 +681,8 @@ pub(crate) fn rewrite(file: &Path, bytes: &[u8]) -> Result<(), NotReplaced> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const ID: &str = "8A3D0000-0000-0000-0000-0000000000FF";

@@ -366,6 +366,11 @@ impl Graph {
         self.stand(file, format, &known.cloned().collect::<Vec<_>>(), None);
     }
 
+    /// Adds an active file by what is recorded of it alone: it is not looked into, and stands on all that.
+    pub(crate) fn recorded(&mut self, file: &Path, format: Format, known: &[PathBuf]) {
+        self.stand(file, format, known, key(file));
+    }
+
     fn stand(&mut self, file: &Path, format: Format, known: &[PathBuf], found: Option<Key>) {
         // No file has this device number: one that is away has none.
         let away = (
@@ -433,6 +438,12 @@ impl Graph {
         let nodes = self.nodes.values();
         let is_on = |n: &&Node| n.below == Some(key) || n.perhaps.contains(&key);
         nodes.filter(is_on).collect()
+    }
+
+    /// Whether the header of this one names the file: of what only may lie on it nobody knows.
+    #[must_use]
+    pub fn is_right_on(&self, node: &Node, file: &Path) -> bool {
+        node.below.is_some() && node.below == self.key(file)
     }
 
     /// The file and everything under it, from above.

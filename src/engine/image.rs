@@ -21,7 +21,7 @@ use crate::inventory::{Born, Disk, Format, Image, Machine, Seal};
 use crate::text::catalog::engine as texts;
 
 /// Tells what is recorded of images by all machines.
-pub(crate) type Recorded<'a> = &'a dyn Fn() -> Vec<(VmId, Image)>;
+pub(crate) type Recorded<'a> = &'a dyn Fn() -> io::Result<Vec<(VmId, Image)>>;
 
 /// What stands at the path of an image, with the chain under it, as it may be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -560,7 +560,7 @@ fn require_placed(real: &Path, found: &Identity, recorded: Recorded<'_>) -> io::
             it.mode
         )));
     }
-    let mut all = recorded().into_iter();
+    let mut all = recorded()?.into_iter();
     match all.find(|(_, image)| image.file != real && is_moved(image, found)) {
         None => Ok(()),
         Some((id, image)) => Err(io::Error::other(format!(
@@ -577,6 +577,30 @@ pub(crate) fn exposed(file: &Path) -> Vec<Exposed> {
     let found = held::look_at(file);
     let folders = found.and_then(|found| held::exposed(file, &found, None));
     folders.unwrap_or_default()
+}
+
+/// The files that an active file is known to lie on, by what was `seen` under it and what is recorded of the image.
+/// `is_made` tells the files that the server makes for the machine.
+pub(crate) fn known_below(
+    active: &Path,
+    seen: Option<&[PathBuf]>,
+    image: Option<&Image>,
+    is_made: impl Fn(&Path) -> bool,
+) -> Option<Vec<PathBuf>> {
+    let seen_there = || seen.map(<[PathBuf]>::to_vec);
+    let Some(image) = image.filter(|image| image.below.is_some()) else {
+        return seen_there();
+    };
+    let is_recorded = is_made(active) || image.chain().any(|it| it.file == active);
+    // What root or the server has written into a header no stranger has.
+    if !is_recorded || held::is_trusted(image.owner) {
+        return seen_there();
+    }
+    // What else was once seen there stood in a header that anybody may have written.
+    let made = seen.into_iter().flatten().filter(|file| is_made(file));
+    let recorded = image.chain().map(|image| &image.file);
+    let all = made.chain(recorded).filter(|file| **file != active);
+    Some(all.cloned().collect())
 }
 
 fn other(image: &Image, found: &Identity) -> Foreign {

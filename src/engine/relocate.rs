@@ -264,7 +264,7 @@ impl Places {
         if !is_ours(&self.sets, &real) {
             let unrecorded = || io::Error::other("nothing is recorded of an image there");
             let image = self.image(&real).ok_or_else(unrecorded)?;
-            image::require_taken(image, &real, &open, &|| self.images.clone())?;
+            image::require_taken(image, &real, &open, &|| Ok(self.images.clone()))?;
         }
         Ok(open)
     }

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 use crate::audit::About;
 use crate::clock::SystemClock;
-use crate::engine::definition;
+use crate::engine::definition::{self, MACHINES, Tops};
 use crate::engine::graph::{is_clone, is_file};
 use crate::failpoint;
 use crate::held;
@@ -199,8 +199,13 @@ fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
 /// folder, a mount is missing; and where a clone of the set is there beside its image, only its folder is gone.
 fn destroyed(data_dir: &Path, state: &State, found: &Differing) -> BTreeSet<SetId> {
     let sets = data_dir.join(SETS);
-    let mut actives = definition::recorded_tops(data_dir).into_iter();
-    if actives.any(|(_, _, top)| is_gone(&top.file)) {
+    // Also of a machine of which nobody knows them now.
+    let is_away = |(_, stored): &(VmId, io::Result<Tops>)| match stored {
+        Ok(stored) => stored.tops.values().any(|top| is_gone(&top.file)),
+        Err(_) => true,
+    };
+    let machines = definition::recorded(&data_dir.join(MACHINES));
+    if machines.map_or(true, |all| all.iter().any(is_away)) {
         return BTreeSet::new();
     }
     let unrecorded = found.unrecorded.iter();

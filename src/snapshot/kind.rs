@@ -6,14 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::engine::definition::{self, MACHINES};
 use crate::engine::failure::At;
-use crate::engine::{EngineError, Top};
+use crate::engine::{EngineError, Top, graph};
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::Disk;
 use crate::snapshot::core::Core;
 use crate::snapshot::journal::{Intent, Record};
+use crate::snapshot::known;
 use crate::snapshot::members::{Mode, Resource};
 use crate::snapshot::operation::Operation;
 use crate::store::{Change, State};
@@ -105,17 +107,25 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
 }
 
 /// Whether each of these disks has the active file that it had, or that it gets if it may have got that. A machine that is
-/// gone stands nowhere.
+/// gone for good stands nowhere; where one stands that cannot be read is told by its `tops.json` alone.
 pub(crate) fn stands<'a>(
     core: &Core,
     machine: VmId,
     mut old: impl Iterator<Item = &'a Disk>,
     new: Option<&BTreeMap<String, Top>>,
 ) -> bool {
-    let Some(machine) = core.deps.compute.machine(machine) else {
-        return true;
+    let now = match core.deps.compute.machine(machine) {
+        Some(machine) => machine.tops(),
+        None => match definition::stored(&core.deps.data_dir.join(MACHINES), machine) {
+            Ok(Some(stored)) => {
+                let is_made = |file: &Path| graph::is_made_for(&core.sets(), machine, file);
+                let actives = stored.actives(is_made).into_iter();
+                actives.map(|it| (it.disk, it.top)).collect()
+            }
+            Ok(None) => return known::is_gone_for_good(core, machine),
+            Err(_) => return false,
+        },
     };
-    let now = machine.tops();
     old.all(|disk| {
         let now = now.get(&disk.id);
         let new = new.and_then(|new| new.get(&disk.id));

@@ -6,14 +6,89 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::engine::failure;
-use crate::engine::{EngineError, EngineErrorKind};
+use crate::engine::definition::{self, MACHINES, TOPS};
+use crate::engine::{EngineError, EngineErrorKind, Machines, Top, failure, graph, library};
 use crate::held::NotReplaced;
-use crate::id::SetId;
+use crate::id::{SetId, VmId};
 use crate::inventory::{Snapshot, SnapshotDisk, SnapshotSet};
 use crate::snapshot::core::Core;
 use crate::store::record::{self, SETS, SetRecord};
 use crate::text::catalog::snapshot as texts;
+
+/// An active file that no machine tells.
+#[derive(Debug, Clone)]
+pub(crate) struct Unread {
+    /// Its machine.
+    pub(crate) machine: VmId,
+    /// Its disk.
+    pub(crate) disk: String,
+    /// The file.
+    pub(crate) top: Top,
+    /// All that it is recorded to lie on.
+    pub(crate) below: Vec<PathBuf>,
+}
+
+/// The active files that none of these machines tells: those of machines that are in the library and cannot be read now,
+/// and of disks that a definition has lost. They are needed with all that they lie on, as it is recorded. Not those of
+/// the machine `but`. Blocks.
+///
+/// # Errors
+/// It is not recorded what such a machine needs: that may be any file.
+pub(crate) fn unread(
+    core: &Core,
+    machines: &Machines,
+    but: Option<VmId>,
+) -> Result<Vec<Unread>, EngineError> {
+    let folder = core.deps.data_dir.join(MACHINES);
+    let unknown = |id: VmId| {
+        let file = folder.join(id.to_string()).join(TOPS);
+        let text = texts::ACTIVE_UNKNOWN.with("machine", id);
+        EngineError {
+            kind: EngineErrorKind::Failed,
+            text: text.with("file", file.display()),
+        }
+    };
+    let all = definition::recorded(&folder);
+    let all = all.map_err(|e| library::directory_failed(&folder, &e))?;
+    let mut unread = Vec::new();
+    for (id, stored) in all.into_iter().filter(|(id, _)| Some(*id) != but) {
+        let stored = stored.map_err(|_| unknown(id))?;
+        let machine = machines.get(&id);
+        if machine.is_none() && !stored.complete {
+            return Err(unknown(id));
+        }
+        let is_told = |disk: &str| machine.is_some_and(|m| m.disks.iter().any(|d| d.id == disk));
+        let actives = stored.actives(|file| graph::is_made_for(&core.sets(), id, file));
+        for active in actives.into_iter().filter(|active| !is_told(&active.disk)) {
+            let below = match active.below {
+                Some(below) => below,
+                // A disk that its definition has no more; an older version has recorded its file alone.
+                None if machine.is_some() => Vec::new(),
+                None => return Err(unknown(id)),
+            };
+            unread.push(Unread {
+                machine: id,
+                disk: active.disk,
+                top: active.top,
+                below,
+            });
+        }
+    }
+    Ok(unread)
+}
+
+/// Whether a machine is gone for good: nothing of it is in the library, and no collection and no set names it, as
+/// `vm remove` requires. One that cannot be read, or whose folder is set aside for a moment, is not. Blocks.
+pub(crate) fn is_gone_for_good(core: &Core, machine: VmId) -> bool {
+    let stored = definition::stored(&core.deps.data_dir.join(MACHINES), machine);
+    let state = core.deps.store.state();
+    let mut collections = state.collections.values();
+    matches!(stored, Ok(None))
+        && !collections.any(|collection| collection.machines.contains(&machine))
+        && !Known::of(core)
+            .members()
+            .any(|member| member.machine == machine)
+}
 
 /// All sets at one moment.
 #[derive(Debug, Clone, Default)]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::EngineErrorKind;
-use crate::engine::definition;
+use crate::engine::definition::{self, MACHINES};
 use crate::engine::failure::{self, At};
 use crate::engine::graph::{self, Whose};
 use crate::engine::place::FOLDER;
@@ -142,8 +142,11 @@ pub(crate) fn moved_from(data_dir: &Path, missing: &Path) -> Option<PathBuf> {
 /// What machines and sets name, with what lies under that.
 struct Needed {
     files: BTreeSet<PathBuf>,
-    /// Machines with a file of which it can neither be seen nor is recorded what it lies on: any other of theirs.
+    /// Machines with a file of which it can neither be seen nor is recorded what it lies on, and those whose folder is set
+    /// aside: any other of theirs.
     unsure: BTreeSet<VmId>,
+    /// A `tops.json` cannot be read: any file may be needed.
+    blind: bool,
 }
 
 /// A file that is named, and by whom.
@@ -184,8 +187,23 @@ impl Needed {
             Entry::Occupied(mut old) if new.below.is_some() => drop(old.insert(new)),
             Entry::Occupied(_) => {}
         };
-        for (machine, disk, top) in definition::recorded_tops(&core.deps.data_dir) {
-            add(top.file, Reference::active(machine, disk, top.format, None));
+        let recorded = definition::recorded(&core.deps.data_dir.join(MACHINES));
+        let mut blind = recorded.is_err();
+        let mut there: BTreeSet<_> = machines.keys().copied().collect();
+        for (machine, stored) in recorded.unwrap_or_default() {
+            there.insert(machine);
+            let Ok(stored) = stored else {
+                blind = true;
+                continue;
+            };
+            let is_made = |file: &Path| graph::is_made_for(&core.sets(), machine, file);
+            for it in stored.actives(is_made) {
+                if !machines.contains_key(&machine) {
+                    files.extend(it.below.into_iter().flatten());
+                }
+                let new = Reference::active(machine, it.disk, it.top.format, None);
+                add(it.top.file, new);
+            }
         }
         for machine in machines.values() {
             for disk in &machine.disks {
@@ -209,11 +227,17 @@ impl Needed {
                 }
             }
         }
-        files.extend(sets.unreadable.into_iter().map(|(file, _)| file));
+        files.extend(sets.unreadable.iter().map(|(file, _)| file.clone()));
         let left = core.deps.store.state().leftovers.clone();
         let left = left.values().filter(|l| damage::is_left(l));
         files.extend(left.map(|l| l.file.clone()));
-        let mut unsure = BTreeSet::new();
+        // Of a machine whose folder is set aside nothing tells the active files.
+        let state = core.deps.store.state();
+        let collected = state.collections.values();
+        let collected = collected.flat_map(|collection| collection.machines.iter().copied());
+        let captured = sets.members().map(|member| member.machine);
+        let mut unsure: BTreeSet<_> = collected.chain(captured).collect();
+        unsure.retain(|machine| !there.contains(machine));
         for (file, reference) in named {
             let whose = Whose {
                 machine: machines.get(&reference.machine).map(Arc::as_ref),
@@ -244,12 +268,22 @@ impl Needed {
             }
             files.insert(file);
         }
-        Self { files, unsure }
+        Self {
+            files,
+            unsure,
+            blind,
+        }
     }
 
     /// Leaves of these files those that are of nobody. One folder may be reached by two paths: what is named by the
     /// other path is known.
     fn leave(&self, free: &mut Vec<PathBuf>) {
+        if self.blind && !free.is_empty() {
+            tracing::warn!(
+                "Orphans are not looked for: what a machine of the library needs cannot be read"
+            );
+            free.clear();
+        }
         free.retain(|file| !is_named(&self.files, file) && !self.is_unsure(file));
         if free.is_empty() {
             return;
@@ -265,7 +299,7 @@ impl Needed {
         let unsure = machine_of(file).filter(|machine| self.unsure.contains(machine));
         let unsure = unsure.filter(|_| chain::by_suffix(file).is_some());
         if let Some(machine) = unsure {
-            tracing::warn!(file = %file.display(), %machine, "It is no orphan: a file of the machine may lie on it that cannot be read");
+            tracing::warn!(file = %file.display(), %machine, "It is no orphan: the machine may need it, or a file of the machine that cannot be read may lie on it");
         }
         unsure.is_some()
     }
@@ -379,7 +413,13 @@ mod tests {
         assert_eq!(orphans, std::slice::from_ref(&lost));
         let mut told = vec![cloned, deep, known, clone, lost.clone()];
         let unsure = BTreeSet::new();
-        Needed { files, unsure }.leave(&mut told);
+        let blind = false;
+        let needed = Needed {
+            files,
+            unsure,
+            blind,
+        };
+        needed.leave(&mut told);
         assert_eq!(told, std::slice::from_ref(&lost));
     }
 }

@@ -219,3 +219,77 @@ fn no_file_is_an_orphan_that_may_lie_under_one_that_cannot_be_read() {
         assert_eq!(told, is_orphan, "{}: {said}", file.display());
     }
 }
+
+/// How the file of a machine is spoiled.
+fn spoil(file: &std::path::Path) -> Vec<u8> {
+    let whole = fs::read(file).unwrap();
+    let spoiled = match file.ends_with("vm.toml") {
+        true => [&whole[..], b"\nx==1\n"].concat(),
+        false => whole[..whole.len() - 30].to_vec(),
+    };
+    fs::write(file, spoiled).unwrap();
+    whole
+}
+
+/// A linked clone of what another machine runs on, or of what a set of that keeps.
+#[test]
+fn what_a_machine_that_cannot_be_read_lies_on_stays() {
+    if !full("a linked clone whose machine cannot be read") {
+        return;
+    }
+    for (name, kept) in [
+        ("vm.toml", false),
+        ("tops.json", false),
+        ("vm.toml", true),
+        ("tops.json", true),
+    ] {
+        let mut scene = Scene::bare();
+        let mut server = scene.site.serve();
+        scene.take(&server, 2);
+        let base = match kept {
+            true => scene.site.top(&scene.machine, 1),
+            false => scene.machine.images[1].clone(),
+        };
+        if kept {
+            scene.take(&server, 3);
+        }
+        server.stop();
+        for disk in 0..2 {
+            let top = scene.site.top(&scene.machine, disk);
+            scene.machine.write(&top, disk, 65536, 4096, 7);
+        }
+        let image = scene.site.images.join("linked.qcow2");
+        let [on, file] = [&base, &image].map(|f| f.to_str().unwrap());
+        tools::run(
+            "qemu-img",
+            &["create", "-q", "-f", "qcow2", "-b", on, "-F", "qcow2", file],
+        );
+        tools::write(&image, "qcow2", 9, "0", "4096");
+        let linked = scene.site.import("linked", &["--overlay-ok", file], vec![]);
+        let expected = crate::support::site::content(&image);
+        if kept {
+            let server = scene.site.serve();
+            let wire = Wire::new(&server);
+            let applied = wire.apply(&scene.sets[0]).unwrap();
+            assert_eq!(wire.end(&applied.job.unwrap()).unwrap().state, 7);
+            scene.site.wait_for_journals();
+        }
+        let spoiled = scene.site.data.join("machines").join(&linked.id).join(name);
+        let whole = spoil(&spoiled);
+        scene.destroy(&[usize::from(kept)]);
+        let what = format!("{name}, kept: {kept}");
+        assert!(base.exists(), "{what}");
+        if kept {
+            let (_, said) = scene.doctor(&[]);
+            let line = said
+                .lines()
+                .find(|l| l.contains(on) && l.contains("orphan"));
+            assert_eq!(line, None, "{what}: {said}");
+        }
+        fs::write(&spoiled, whole).unwrap();
+        assert_holds(&image, &expected, &what);
+        if !kept {
+            scene.assert_whole(&what);
+        }
+    }
+}

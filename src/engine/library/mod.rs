@@ -22,6 +22,7 @@ use crate::clock::SharedClock;
 use crate::engine::definition::{self, MACHINES, TOPS, TOPS_NEW, Tops};
 use crate::engine::failure::kind;
 use crate::engine::graph;
+use crate::engine::image;
 use crate::engine::links;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{
@@ -227,20 +228,10 @@ impl Compute for Library {
         let sets = self.0.directory.with_file_name(held::SETS);
         let is_made = |file: &Path| graph::is_made_for(&sets, id, file);
         let image = machine.and_then(|m| m.images.get(disk));
-        let image = image.filter(|image| image.below.is_some());
-        let (Some(active), Some(image)) = (active, image) else {
+        let Some(active) = active else {
             return seen.cloned();
         };
-        let is_recorded = is_made(&active.file) || image.chain().any(|it| it.file == active.file);
-        // What root or the server has written into a header no stranger has.
-        if !is_recorded || held::is_trusted(image.owner) {
-            return seen.cloned();
-        }
-        // What else was once seen there stood in a header that anybody may have written.
-        let made = seen.into_iter().flatten().filter(|file| is_made(file));
-        let recorded = image.chain().map(|image| &image.file);
-        let all = made.chain(recorded).filter(|file| **file != active.file);
-        Some(all.cloned().collect())
+        image::known_below(&active.file, seen.map(Vec::as_slice), image, is_made)
     }
 
     fn misnamed(&self, id: VmId) -> Option<(String, Text)> {

@@ -14,7 +14,7 @@ use crate::snapshot::accept::refused;
 use crate::snapshot::apply::Member;
 use crate::snapshot::core::Core;
 use crate::snapshot::destroy;
-use crate::snapshot::known::Known;
+use crate::snapshot::known::{self, Known, Unread};
 use crate::snapshot::{Accepted, Refused};
 use crate::text::catalog::snapshot as texts;
 
@@ -134,6 +134,10 @@ impl Uses {
                 uses.add(whose, (&disk.file, disk.format), || disk.known_below());
             }
         }
+        match known::unread(core, &machines, None) {
+            Ok(unread) => unread.iter().for_each(|it| uses.add_unread(it)),
+            Err(_) => uses.unsure = true,
+        }
         for machine in machines.values() {
             for disk in &machine.disks {
                 let whose = Whose {
@@ -146,6 +150,15 @@ impl Uses {
             }
         }
         uses
+    }
+
+    /// Counts a file of a machine that cannot be read with all that it is recorded to lie on.
+    fn add_unread(&mut self, unread: &Unread) {
+        let files = std::iter::once(&unread.top.file).chain(&unread.below);
+        let ids: BTreeSet<_> = files.filter_map(|file| key(file)).collect();
+        for id in ids {
+            *self.counts.entry(id).or_default() += 1;
+        }
     }
 
     /// Counts a file with all under it; where that cannot be read, or is not what is recorded, with what it is known to

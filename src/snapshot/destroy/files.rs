@@ -1,6 +1,6 @@
 //! Who names which disk file now, and what follows from that for the layers of a destroyed snapshot.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::engine::definition::{self, MACHINES};
+use crate::engine::definition::MACHINES;
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Graph, Node, Whose, is_clone, is_file, is_ours};
 use crate::engine::merge::Inodes;
@@ -22,7 +22,7 @@ use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::{Ended, Layer, Member, Merge};
 use crate::snapshot::forgotten;
-use crate::snapshot::known::Known;
+use crate::snapshot::known::{self, Known};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -135,20 +135,18 @@ impl Survey {
             }));
         }
         // What another machine runs on is needed, also where its definition cannot be read or has the disk no more.
-        let is_told = |id: VmId, disk: &str| {
-            let machine = machines.get(&id);
-            machine.is_some_and(|m| m.disks.iter().any(|d| d.id == disk))
-        };
-        let tops = definition::recorded_tops(&core.deps.data_dir).into_iter();
-        let unread = tops.filter(|(id, disk, _)| *id != member.machine && !is_told(*id, disk));
-        named.extend(unread.map(|(id, disk, top)| Named {
-            machine: id,
-            machine_name: id.to_string(),
-            disk,
-            file: top.file,
-            format: top.format,
-            by: None,
-        }));
+        let mut unread = BTreeMap::new();
+        for it in known::unread(core, &machines, Some(member.machine))? {
+            unread.insert((it.machine, it.disk.clone()), it.below);
+            named.push(Named {
+                machine: it.machine,
+                machine_name: it.machine.to_string(),
+                disk: it.disk,
+                file: it.top.file,
+                format: it.top.format,
+                by: None,
+            });
+        }
         let known = Known::of(core).whole()?;
         for set in known.sets() {
             for snapshot in &set.members {
@@ -170,8 +168,10 @@ impl Survey {
         let read = |suspects: &BTreeSet<usize>| {
             let mut graph = Graph::default();
             for (at, n) in named.iter().enumerate() {
-                if n.by.is_none() && !is_told(n.machine, &n.disk) {
-                    continue; // what lies under it is its own
+                let recorded = unread.get(&(n.machine, n.disk.clone()));
+                if let Some(recorded) = recorded.filter(|_| n.by.is_none()) {
+                    graph.recorded(&n.file, n.format, recorded);
+                    continue;
                 }
                 let machine = machines.get(&n.machine).map(Arc::as_ref);
                 let is_suspect = suspects.contains(&at);

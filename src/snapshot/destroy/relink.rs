@@ -113,7 +113,13 @@ pub(super) fn relink(
     let at = At::new(&member.name, &merge.disk);
     let survey = Survey::take(core, member)?;
     let parent = |e: io::Error| at.io(&merge.parent, &e);
-    for grandchild in survey.graph.children(&merge.child) {
+    if let Some(away) = survey.away_over(&merge.child) {
+        // Nobody knows whether it lies right on the child.
+        let text = texts::KEPT_AWAY.with("file", merge.child.display());
+        return Err(error(text.with("child", away.display())));
+    }
+    let children = survey.graph.children(&merge.child).into_iter();
+    for grandchild in children.filter(|n| survey.graph.is_right_on(n, &merge.child)) {
         let inode = survey.inode(&grandchild.file);
         let inode = inode.map_err(|e| at.io(&grandchild.file, &e))?;
         let (parent, format) = (&merge.parent, merge.parent_format);

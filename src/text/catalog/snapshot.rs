@@ -33,6 +33,7 @@ super::messages! {
     FINISH_WAITS = "snapshot.finish-waits", "snapshot set {set} is captured and waits to be completed: {cause}";
     STILL_RECOVERING = "snapshot.still-recovering", "snapshot set {set} is still being recovered";
     MEMBER_UNREADABLE = "snapshot.member-unreadable", "machine {machine}: its definition is there and cannot be read";
+    ACTIVE_UNKNOWN = "snapshot.active-unknown", "machine {machine} cannot be read, and {file} does not tell what its active files lie on: any file may be needed by it";
     TOPS_ANEW = "snapshot.tops-anew", "writing tops.json of machine {machine} anew";
     MEMBER_TROUBLE = "snapshot.member-trouble", "machine {machine} cannot be used as it is: {cause}";
     MEMBER_SILENT = "snapshot.member-silent", "machine {machine}: {file} does not answer: the server or process behind it, or the connection to it, hangs; repair or unmount it, or wait";
