@@ -7,7 +7,7 @@ use groupshot::snapshot::destroy::{FAILPOINTS, MERGE_FAILPOINTS};
 
 use super::scene::Scene;
 use crate::support::server::{run_in, text};
-use crate::support::site::{Image, assert_holds};
+use crate::support::site::{Image, assert_holds, older_database};
 use crate::support::tools::{self, full};
 use crate::support::wire::Wire;
 
@@ -291,5 +291,89 @@ fn what_a_machine_that_cannot_be_read_lies_on_stays() {
         if !kept {
             scene.assert_whole(&what);
         }
+    }
+}
+
+#[test]
+fn an_apply_that_is_recovered_keeps_the_active_files_of_a_machine_that_cannot_be_read() {
+    if !full("an apply that is recovered without its machine") {
+        return;
+    }
+    for is_away in [false, true] {
+        let mut scene = Scene::bare();
+        let mut server = scene.site.serve();
+        scene.take(&server, 2);
+        server.stop();
+        let mut server = scene.site.serve_with(&["apply.tidy.before=abort"]);
+        let wire = Wire::new(&server);
+        if let Ok(applied) = wire.apply(&scene.sets[0])
+            && let Some(job) = applied.job
+        {
+            let _ended_or_dead = wire.end(&job);
+        }
+        server.kill();
+        for disk in 0..2 {
+            let top = scene.site.top(&scene.machine, disk);
+            scene.machine.write(&top, disk, 65536, 4096, 7);
+        }
+        let tops = [0, 1].map(|disk| scene.site.top(&scene.machine, disk));
+        let (file, away) = (scene.folder().join("vm.toml"), scene.site.data.join("away"));
+        let whole = fs::read(&file).unwrap();
+        match is_away {
+            true => fs::rename(scene.folder(), &away).unwrap(),
+            false => drop(spoil(&file)),
+        }
+        let server = scene.site.serve();
+        let _answers = Wire::new(&server).shown();
+        drop(server);
+        let (_, said) = scene.doctor(&["--fix", "--yes"]);
+        let there = tops.each_ref().map(|top| top.exists());
+        match is_away {
+            true => fs::rename(&away, scene.folder()).unwrap(),
+            false => fs::write(&file, whole).unwrap(),
+        }
+        assert_eq!(there, [true, true], "away: {is_away}: {said}");
+        scene.assert_whole(&format!("away: {is_away}"));
+    }
+}
+
+/// As an older version has left it behind when it could not reach the folder.
+#[test]
+fn what_was_left_out_of_reach_stays_while_it_may_be_an_active_file() {
+    if !full("an active file that counts as left") {
+        return;
+    }
+    for how in ["whole", "vm.toml", "tops.json", "away"] {
+        let mut scene = Scene::bare();
+        let mut server = scene.site.serve();
+        scene.take(&server, 2);
+        server.stop();
+        let top = scene.site.top(&scene.machine, 0);
+        let left = serde_json::json!({
+            "machine": scene.machine.id, "disk": "disk0",
+            "machine_name": "web", "file": top, "format": "raw", "sealed": null,
+        });
+        let database = older_database(&scene.site.data);
+        let row = (top.to_str().unwrap(), left.to_string());
+        let insert = "INSERT INTO leftovers VALUES (?1, ?2)";
+        database.execute(insert, row).unwrap();
+        drop(database);
+        let (folder, away) = (scene.folder(), scene.site.data.join("away"));
+        let file = folder.join(how);
+        let whole = match how {
+            "whole" => None,
+            "away" => fs::rename(&folder, &away).map(|()| None).unwrap(),
+            _ => Some(spoil(&file)),
+        };
+        let server = scene.site.serve();
+        let _answers = Wire::new(&server).shown();
+        drop(server);
+        match whole {
+            Some(whole) => fs::write(&file, whole).unwrap(),
+            None if how == "away" => fs::rename(&away, &folder).unwrap(),
+            None => {}
+        }
+        assert!(top.exists(), "{how}");
+        scene.assert_whole(how);
     }
 }

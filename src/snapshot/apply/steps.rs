@@ -225,15 +225,12 @@ fn discard_old(operation: &Operation<Apply>, member: &Member) -> Result<(), Engi
     destroy::after_apply(core, freed, operation.kind.job(), &waiting)
 }
 
-/// Removes the safety copies, and the new files of a machine that is gone.
+/// Removes the safety copies. The new files stay, also where no machine is found that runs on them: its definition may
+/// have a mistake, or its folder be set aside, and one of them may be its active file. Files of nobody are told.
 fn tidy(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError> {
-    let gone = operation.compute().machine(member.machine).is_none();
     for revert in &member.reverts {
-        let driver = driver(operation, revert)?;
-        or_left(operation, revert, driver.settle_revert(revert))?;
-        if gone && revert.in_place.is_none() {
-            or_left(operation, revert, driver.undo_revert(revert))?;
-        }
+        let settled = driver(operation, revert)?.settle_revert(revert);
+        or_left(operation, revert, settled)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::engine::EngineError;
+use crate::engine::definition::{self, MACHINES};
 use crate::engine::graph::{self, is_ours};
 use crate::held;
 use crate::id::VmId;
@@ -15,7 +16,7 @@ use crate::snapshot::damage;
 use crate::snapshot::destroy::files::is_gone;
 use crate::snapshot::destroy::relink::{transact, unlink};
 use crate::snapshot::destroy::{Layer, Member};
-use crate::snapshot::known::Known;
+use crate::snapshot::known::{self, Known};
 use crate::store::{Change, State};
 
 /// What one cleaning could not remove.
@@ -72,7 +73,28 @@ impl Unreached<'_> {
 /// The store's.
 pub(crate) fn sweep(core: &Core) -> Result<(), EngineError> {
     let left = core.deps.store.state().leftovers.clone();
-    let unreached = left.values().filter(|left| left.sealed.is_none());
+    let unreached: Vec<_> = left.values().filter(|l| l.sealed.is_none()).collect();
+    if unreached.is_empty() {
+        return Ok(());
+    }
+    let machines = core.deps.data_dir.join(MACHINES);
+    let Ok(recorded) = definition::recorded(&machines) else {
+        return Ok(()); // any of them may be an active file
+    };
+    let known = Known::of(core);
+    // Nothing tells it from a file that has become somebody's meanwhile, but that nobody names it.
+    let is_free = |left: &&Leftover| {
+        let is_there = recorded.iter().any(|(id, _)| *id == left.machine);
+        let mut all = recorded.iter();
+        (is_there || known::is_gone_for_good(core, left.machine))
+            && all.all(|(_, stored)| {
+                let tops = stored.as_ref().map(|stored| &stored.tops);
+                tops.is_ok_and(|tops| tops.values().all(|top| top.file != left.file))
+            })
+            && known.unreadable.is_empty()
+            && known.disks().all(|disk| disk.file != left.file)
+    };
+    let unreached = unreached.into_iter().filter(is_free);
     let gone = unreached.filter(|left| match unlink(core, &left.file, None) {
         Ok(was_there) => was_there || is_gone(core, left.machine, &left.file).unwrap_or(false),
         Err(_) => false,
