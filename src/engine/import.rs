@@ -149,9 +149,12 @@ pub fn import(
     let _one_at_a_time = exclusive(&directory).map_err(fail)?;
     let (others, _) = library::scan(data_dir)?;
     let mut used = Used::of(&others);
-    used.note_unreadable(&directory, &others).map_err(fail)?;
+    let unknown = used.note_unreadable(&directory, &others)?;
     for (disk, layers) in definition.disk.iter().zip(&opened) {
         used.add(&At::new(&new.name, &disk.id), &new.name, layers)?;
+    }
+    if let Some(unknown) = unknown {
+        return Err(unknown);
     }
     write(&directory, &definition, &tops).map_err(fail)?;
     let (mut all, _) = library::scan(data_dir)?;
@@ -237,8 +240,7 @@ fn image(at: &At, disk: &NewDisk, data_dir: &Path) -> Result<(PathBuf, Format), 
         return Err(unsupported(text.with("character", character)));
     }
     let real = held::canonicalize(&path).map_err(io)?;
-    let sets = data_dir.join(held::SETS);
-    let sets = sets.canonicalize().unwrap_or(sets);
+    let sets = sets_beside(&machines_directory(data_dir));
     let folder = Path::new(place::FOLDER);
     if real.starts_with(&sets) || real.components().any(|c| c.as_os_str() == folder) {
         return Err(unsupported(at.text(texts::IMAGE_KEPT, &path)));
@@ -254,6 +256,12 @@ fn image(at: &At, disk: &NewDisk, data_dir: &Path) -> Result<(PathBuf, Format), 
         return Err(unsupported(at.text(texts::NOT_STORED, &path)));
     }
     Ok((path, format))
+}
+
+/// The folder of sets beside that of machines, links resolved.
+fn sets_beside(machines: &Path) -> PathBuf {
+    let sets = machines.with_file_name(held::SETS);
+    sets.canonicalize().unwrap_or(sets)
 }
 
 /// The first character that no answer can hold.
@@ -299,27 +307,62 @@ impl Used {
                 used.note(&machine.name, &chain.layers);
                 // A chain that cannot be read now still has its active file.
                 if chain.layers.is_empty() && chain.refused.is_none() {
-                    used.note_file(&machine.name, &disk.file);
+                    note_file(&mut used.tops, &machine.name, &disk.file);
                 }
             }
         }
         used
     }
 
-    /// The images of machines that cannot be used now: they are theirs all the same.
-    fn note_unreadable(&mut self, directory: &Path, others: &Machines) -> io::Result<()> {
-        for id in library::machine_ids(directory)? {
-            let file = directory.join(id.to_string()).join(DEFINITION);
-            let text = match others.contains_key(&id) {
-                true => continue,
-                false => fs::read_to_string(file).unwrap_or_default(),
-            };
+    /// The files of machines that cannot be used now: they are theirs all the same, by what is recorded of them.
+    /// Gives the refusal where that cannot be read of one.
+    fn note_unreadable(
+        &mut self,
+        directory: &Path,
+        others: &Machines,
+    ) -> Result<Option<EngineError>, EngineError> {
+        let mut unknown = None;
+        let failed = |e: io::Error| directory_failed(directory, &e);
+        for (id, stored) in definition::recorded(directory).map_err(failed)? {
+            if others.contains_key(&id) {
+                continue;
+            }
+            let folder = directory.join(id.to_string());
+            let text = fs::read_to_string(folder.join(DEFINITION)).unwrap_or_default();
             let (name, paths) = definition::paths(&text).unwrap_or_default();
-            for path in paths {
-                self.note_file(&name, &path.path);
+            let name = if name.is_empty() {
+                id.to_string()
+            } else {
+                name
+            };
+            for path in &paths {
+                note_file(&mut self.tops, &name, &path.path);
+            }
+            let stored = match stored {
+                Ok(stored) => stored,
+                Err(e) => {
+                    let text = texts::IMAGES_UNKNOWN.with("machine", inventory::shown(&name));
+                    unknown = Some(EngineError {
+                        kind: EngineErrorKind::Failed,
+                        text: text
+                            .with("file", folder.join(TOPS).display())
+                            .with("cause", e),
+                    });
+                    continue;
+                }
+            };
+            let sets = sets_beside(directory);
+            for active in stored.actives(|file| graph::is_made_for(&sets, id, file)) {
+                for file in active.below.iter().flatten() {
+                    note_file(&mut self.below, &name, file);
+                }
+                note_file(&mut self.tops, &name, &active.top.file);
+            }
+            for image in stored.images.values() {
+                note_file(&mut self.tops, &name, &image.file);
             }
         }
-        Ok(())
+        Ok(unknown)
     }
 
     fn note(&mut self, name: &str, layers: &[Layer]) {
@@ -330,13 +373,6 @@ impl Used {
                 &mut self.below
             };
             list.insert(layer.id, name.to_owned());
-        }
-    }
-
-    fn note_file(&mut self, name: &str, file: &Path) {
-        use std::os::unix::fs::MetadataExt;
-        if let Ok(meta) = held::metadata(file) {
-            self.tops.insert((meta.dev(), meta.ino()), name.to_owned());
         }
     }
 
@@ -351,6 +387,13 @@ impl Used {
         }
         self.note(name, layers);
         Ok(())
+    }
+}
+
+fn note_file(list: &mut BTreeMap<(u64, u64), String>, name: &str, file: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    if let Ok(meta) = held::metadata(file) {
+        list.insert((meta.dev(), meta.ino()), name.to_owned());
     }
 }
 

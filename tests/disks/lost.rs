@@ -7,7 +7,7 @@ use groupshot::snapshot::destroy::{FAILPOINTS, MERGE_FAILPOINTS};
 
 use super::scene::Scene;
 use crate::support::server::{run_in, text};
-use crate::support::site::{Image, assert_holds, older_database};
+use crate::support::site::{Image, Machine, assert_holds, older_database};
 use crate::support::tools::{self, full};
 use crate::support::wire::Wire;
 
@@ -376,4 +376,30 @@ fn what_was_left_out_of_reach_stays_while_it_may_be_an_active_file() {
         assert!(top.exists(), "{how}");
         scene.assert_whole(how);
     }
+}
+
+#[test]
+fn no_image_of_a_machine_that_cannot_be_read_is_imported_again() {
+    let site = crate::support::site::Site::new(crate::support::site::Ground::Host);
+    let web: Machine = site.machine("web", &[Image::Raw], 1);
+    let folder = site.data.join("machines").join(&web.id);
+    let image = web.images[0].to_str().unwrap();
+    let import = || {
+        let out = run_in(&site.data, &["vm", "import", "twin", image], "");
+        (out.status.code(), text(&out.stderr).to_owned())
+    };
+    spoil(&folder.join("vm.toml"));
+    let (code, said) = import();
+    assert_ne!(code, Some(0), "{said}");
+    assert!(said.contains("already belongs to machine"), "{said}");
+    spoil(&folder.join("tops.json"));
+    let (code, said) = import();
+    assert_ne!(code, Some(0), "{said}");
+    for part in [web.id.as_str(), "tops.json", "put that file back"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // A machine that is gone keeps nothing.
+    fs::remove_dir_all(&folder).unwrap();
+    let (code, said) = import();
+    assert_eq!(code, Some(0), "{said}");
 }

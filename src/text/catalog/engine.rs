@@ -77,6 +77,7 @@ super::messages! {
     PATH_FORM = "engine.path-form", "machine {machine}, disk {disk}: path {file} must be absolute UTF-8 text";
     PATH_XML = "engine.path-xml", "machine {machine}, disk {disk}: the path {file} has the character {character}, which XML cannot hold, and no client could be told it: rename the file";
     NAME_XML = "engine.name-xml", "the name of a machine has the character {character}, which XML cannot hold";
+    IMAGES_UNKNOWN = "engine.images-unknown", "machine {machine} cannot be used as it is, and what is recorded of its images cannot be read ({file}: {cause}): nobody knows whether these are its own; put that file back from a copy, or have `groupshot doctor --fix` make it anew, then import again";
     IMAGE_USED = "engine.image-used", "machine {machine}, disk {disk}: {file} already belongs to machine {other}";
     IMAGE_KEPT = "engine.image-kept", "machine {machine}, disk {disk}: {file} is a file that snapshot sets keep";
     MACHINE_UNKNOWN = "engine.machine-unknown", "there is no machine {machine}";
