@@ -194,6 +194,20 @@ pub fn remove(
             text: referred(id, name, &sets),
         });
     }
+    let sets = sets_beside(&directory);
+    let stored = definition::stored(&directory, id);
+    if let Some((disk, file)) = stored.ok().flatten().and_then(|it| stranded(it, &sets)) {
+        let name = machines
+            .get(&id)
+            .map(|m| inventory::shown(&m.name).into_owned());
+        return Err(EngineError {
+            kind: EngineErrorKind::Failed,
+            text: texts::ACTIVE_STRANDED
+                .with("machine", name.unwrap_or_else(|| id.to_string()))
+                .with("disk", disk)
+                .with("file", file.display()),
+        });
+    }
     let _held = match machines.get(&id) {
         Some(machine) => match Hold::of(machine) {
             // Nobody knows whether something runs it.
@@ -218,6 +232,17 @@ pub fn remove(
     held.remove_tree(name(&gone), &own)
         .map_err(fail)
         .map(|_| ())
+}
+
+/// The first disk whose active file is one that the server has made: without the machine nobody would know what is
+/// newest, and no machine can be imported from there.
+fn stranded(stored: Tops, sets: &Path) -> Option<(String, PathBuf)> {
+    let is_made = |file: &Path| {
+        let real = held::canonicalize(file);
+        real.is_ok_and(|real| graph::is_ours(sets, &real))
+    };
+    let mut tops = stored.tops.into_iter().map(|(disk, top)| (disk, top.file));
+    tops.find(|(_, file)| is_made(file))
 }
 
 /// Why a machine cannot leave the library.

@@ -403,3 +403,50 @@ fn no_image_of_a_machine_that_cannot_be_read_is_imported_again() {
     let (code, said) = import();
     assert_eq!(code, Some(0), "{said}");
 }
+
+/// An image that is read-only takes no merge, so that the newest content stays in an overlay after the last set.
+#[test]
+fn no_machine_is_removed_while_its_newest_content_would_be_left_to_nobody() {
+    if !full("an overlay that is not merged") {
+        return;
+    }
+    let mut scene = Scene::bare();
+    let mut server = scene.site.serve();
+    scene.take(&server, 2);
+    server.stop();
+    for (disk, byte) in [(0, 7), (1, 8)] {
+        let top = scene.site.top(&scene.machine, disk);
+        scene.machine.write(&top, disk, 65536, 4096, byte);
+    }
+    let mode = |mode| {
+        for image in &scene.machine.images {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            fs::set_permissions(image, mode).unwrap();
+        }
+    };
+    mode(0o444);
+    scene.destroy(&[0]);
+    let server = scene.site.serve();
+    let taken = server.cli(&["collection", "remove", "all", "web"]);
+    assert!(taken.status.success(), "{taken:?}");
+    drop(server);
+    let top = scene.site.top(&scene.machine, 0);
+    let remove = || {
+        let out = run_in(&scene.site.data, &["vm", "remove", "web"], "");
+        (out.status.code(), text(&out.stderr).to_owned())
+    };
+    let (code, said) = remove();
+    assert_ne!(code, Some(0), "{said}");
+    for part in [top.to_str().unwrap(), "groupshot doctor --fix"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(top.exists() && scene.folder().exists());
+    // The way on.
+    mode(0o644);
+    let (_, told) = scene.doctor(&["--fix", "--yes"]);
+    let (code, said) = remove();
+    assert_eq!(code, Some(0), "{said}; {told}");
+    for (image, content) in scene.machine.images.iter().zip(&scene.machine.content) {
+        assert_holds(image, content, "merged before the machine went");
+    }
+}
