@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use crate::support::server::Server;
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
-use crate::support::tools::full;
 use crate::support::wire::Wire;
 
 /// Sets that are there at one time.
@@ -22,11 +21,13 @@ const SLACK: u64 = 6 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn over_overlays_a_thousand_sets_come_and_go_and_nothing_grows() {
     come_and_go(Ground::Host);
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn over_clones_a_thousand_sets_come_and_go_and_nothing_grows() {
     come_and_go(Ground::Xfs);
 }
@@ -88,9 +89,6 @@ fn destroy(wire: &Wire, set: &str) {
 }
 
 fn come_and_go(ground: Ground) {
-    if !full("sets that come and go") {
-        return;
-    }
     let long = std::env::var_os("GROUPSHOT_TEST_LONG").is_some();
     let (warm, count) = if long { (100, 1000) } else { (10, 40) };
     let site = Site::new(ground);

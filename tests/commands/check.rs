@@ -5,7 +5,7 @@ use std::process::Output;
 use crate::support::gate::Gate;
 use crate::support::server::{Options, Server, run_in};
 use crate::support::site::{Ground, Image, Site};
-use crate::support::tools::{Opened, full};
+use crate::support::tools::{Opened};
 use crate::support::wire::{STARTED, Wire};
 
 use super::{fails, ok, said};
@@ -46,10 +46,8 @@ fn as_the_set(site: &Site, server: &Server, group: &str, args: &[&str], settings
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_check_gives_the_answer_of_the_set_and_does_nothing() {
-    if !full("a check") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let web = site.machine("web", &[Image::Raw, Image::Chain], 1);
     let plain = site.image("plain", Image::Raw, 2);
@@ -181,10 +179,8 @@ fn the_audit_names_the_collection_of_a_check_as_of_a_set() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_check_sees_clones_space_and_the_cap_of_chains() {
-    if !full("a check of space") {
-        return;
-    }
     let site = Site::new(Ground::Xfs);
     let web = site.machine("web", &[Image::Qcow2], 1);
     let group = {
@@ -208,10 +204,8 @@ fn a_check_sees_clones_space_and_the_cap_of_chains() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_check_names_the_job_that_holds_a_member() {
-    if !full("a check of what is held") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let web = site.machine("web", &[Image::Raw], 1);
     let gate = Gate::new();

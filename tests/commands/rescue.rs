@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::server::{Server, run_in};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
-use crate::support::tools::{self, full};
+use crate::support::tools::{self};
 use crate::support::wire::Wire;
 
 use super::{code, fails, json, ok, said};
@@ -30,10 +30,8 @@ fn group(server: &Server, machines: &[&Machine]) -> String {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn each_operation_is_finished_or_undone_and_every_machine_let_go() {
-    if !full("rescue") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let mut web = site.machine("web", &[Image::Raw], 1);
     let db = site.machine("db", &[Image::Qcow2], 2);
@@ -117,10 +115,8 @@ fn each_operation_is_finished_or_undone_and_every_machine_let_go() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_cannot_be_ended_is_told_with_its_machines_and_why() {
-    if !full("rescue of what is stuck") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let web = site.machine("web", &[Image::Raw], 1);
     let server = site.serve();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::support::gate::Gate;
 use crate::support::pages;
 use crate::support::server::{PASSWORD, binary};
-use crate::support::tools::{self, Mount, full};
+use crate::support::tools::{self, Mount};
 
 use super::{code, ok, said};
 
@@ -41,10 +41,8 @@ const STUBS: [(&str, &str); 2] = [
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn every_command_of_the_documents_runs_as_it_is_written() {
-    if !full("the commands of the documents") {
-        return;
-    }
     let mut shell = Shell::open();
     let mut count = 0;
     for file in pages::for_operators() {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::support::gate::Gate;
 use crate::support::server::{Server, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds, format};
-use crate::support::tools::{self, full};
+use crate::support::tools::{self};
 use crate::support::wire::Wire;
 
 const QUARTER: usize = SIZE / 4;
@@ -18,9 +18,6 @@ const QUARTER: usize = SIZE / 4;
 type Captured = Vec<(String, Vec<Vec<Vec<u8>>>)>;
 
 fn on(ground: Ground) {
-    if !full("capturing real disks") {
-        return;
-    }
     let site = Site::new(ground);
     let mut machines = vec![
         site.machine("web", &[Image::Qcow2, Image::Raw], 1),
@@ -70,16 +67,19 @@ fn on(ground: Ground) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn every_capture_holds_what_was_written_on_a_host_file_system() {
     on(Ground::Host);
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn every_capture_holds_what_was_written_on_xfs() {
     on(Ground::Xfs);
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn every_capture_holds_what_was_written_on_btrfs() {
     on(Ground::Btrfs);
 }
@@ -182,10 +182,8 @@ fn assert_equal(file: &Path, expected: &[u8]) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn the_commands_do_it_too() {
-    if !full("capturing real disks") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let mut machine = site.machine("web", &[Image::Qcow2], 1);
     let server = site.serve();
@@ -217,10 +215,8 @@ fn active(server: &Server, machine: &str) -> PathBuf {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn whoever_could_use_an_image_can_use_its_successor_and_nobody_writes_what_is_kept() {
-    if !full("owners and modes") {
-        return;
-    }
     for ground in [Ground::Host, Ground::Xfs] {
         let site = Site::new(ground);
         let machine = site.machine("web", &[Image::Qcow2], 1);
@@ -258,10 +254,8 @@ fn whoever_could_use_an_image_can_use_its_successor_and_nobody_writes_what_is_ke
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_in_too_many_pieces_is_captured_by_an_overlay() {
-    if !full("scattered images") {
-        return;
-    }
     for ground in [Ground::Xfs, Ground::Btrfs] {
         let site = Site::new(ground);
         let mut machine = site.machine("web", &[Image::Raw, Image::Raw], 1);
@@ -291,10 +285,8 @@ fn an_image_in_too_many_pieces_is_captured_by_an_overlay() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_the_server_makes_for_itself_is_closed_to_others() {
-    if !full("modes of files") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let machine = site.machine("web", &[Image::Raw], 1);
     // The journal is caught while it is there.

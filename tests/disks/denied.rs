@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::support::server::{Options, Server, binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds};
-use crate::support::tools::{self, full};
+use crate::support::tools::{self};
 use crate::support::wire::{STARTED, Wire};
 
 const COMPLETED: u64 = 7;
@@ -71,10 +71,8 @@ fn refused(site: &Site, server: &Server, group: &str, parts: &[&str]) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_whose_owner_cannot_be_kept_is_not_captured_and_both_users_are_named() {
-    if !full("a server of another user") {
-        return;
-    }
     for (ground, more) in [
         (Ground::Xfs, &[][..]),
         (Ground::Xfs, &["--overlay-ok"]),
@@ -99,10 +97,8 @@ fn an_image_whose_owner_cannot_be_kept_is_not_captured_and_both_users_are_named(
 
 /// Local commands of root, beside a server that runs as a user of its own: each is done as that user.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_root_makes_in_the_data_directory_is_its_owners() {
-    if !full("a server of another user") {
-        return;
-    }
     let (site, _, group) = scene(Ground::Host, &["--overlay-ok"]);
     let mut server = serve(&site);
     Wire::new(&server).take(&group, "first");
@@ -140,10 +136,8 @@ fn what_root_makes_in_the_data_directory_is_its_owners() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn root_serves_no_data_directory_that_another_user_has_written() {
-    if !full("a server of another user") {
-        return;
-    }
     let (site, _, _) = scene(Ground::Host, &["--overlay-ok"]);
     let here = site.data.display().to_string();
     let refused = |file: &str, advice: &str| {
@@ -196,10 +190,8 @@ fn root_serves_no_data_directory_that_another_user_has_written() {
 
 /// What he has written there may name any file.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_command_of_root_follows_what_another_user_has_recorded_as_that_user() {
-    if !full("a server of another user") {
-        return;
-    }
     let (site, machine, group) = scene(Ground::Xfs, &[]);
     chown(&machine.images[0], Some(SERVER), Some(SERVER)).unwrap();
     let options = Options {
@@ -239,10 +231,8 @@ fn a_command_of_root_follows_what_another_user_has_recorded_as_that_user() {
 
 /// It is as it was written, so nothing is to be made anew.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_may_not_be_read_is_told_apart_from_what_is_damaged() {
-    if !full("a server of another user") {
-        return;
-    }
     let (site, _, group) = scene(Ground::Host, &["--overlay-ok"]);
     let mut server = serve(&site);
     let set = Wire::new(&server).take(&group, "first");
@@ -286,10 +276,8 @@ fn what_may_not_be_read_is_told_apart_from_what_is_damaged() {
 
 /// No server runs, so none is to be stopped, and none to be asked.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_is_not_permitted_to_a_command_is_not_called_in_use() {
-    if !full("commands of another user") {
-        return;
-    }
     let (site, _, _) = scene(Ground::Host, &["--overlay-ok"]);
     let advice = format!("`chown -R --from=0 {SERVER}: {}`", site.data.display());
     for name in ["groupshot.lock", "groupshot.db"] {
@@ -320,10 +308,8 @@ fn what_is_not_permitted_to_a_command_is_not_called_in_use() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_that_may_not_be_looked_at_is_not_called_missing() {
-    if !full("a server of another user") {
-        return;
-    }
     let (site, _, _) = scene(Ground::Host, &["--overlay-ok"]);
     let server = serve(&site);
     chown(&site.images, Some(0), Some(0)).unwrap();
@@ -334,10 +320,8 @@ fn an_image_that_may_not_be_looked_at_is_not_called_missing() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_folder_that_the_server_may_not_write_is_named() {
-    if !full("a server of another user") {
-        return;
-    }
     let (site, _, group) = scene(Ground::Xfs, &[]);
     chown(&site.images, Some(0), Some(0)).unwrap();
     fs::set_permissions(&site.images, Permissions::from_mode(0o755)).unwrap();
@@ -353,10 +337,8 @@ fn a_folder_that_the_server_may_not_write_is_named() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn folders_above_an_image_need_only_be_passable() {
-    if !full("a server of another user") {
-        return;
-    }
     for ground in [Ground::Host, Ground::Xfs] {
         let (site, _, group) = scene(ground, &["--overlay-ok"]);
         let above = site.images.parent().unwrap();
@@ -378,10 +360,8 @@ fn folders_above_an_image_need_only_be_passable() {
 
 /// Before the commit, so that nothing is changed and the machine is free again.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_cannot_be_replaced_fails_the_apply_and_every_disk_is_as_before() {
-    if !full("images that cannot be replaced") {
-        return;
-    }
     let site = Site::new(Ground::Xfs);
     let mut machine = site.machine("web", &[Image::Raw, Image::Raw], 1);
     let server = site.serve();

@@ -11,7 +11,7 @@ use super::damage::scribble;
 use crate::support::pki::{Authority, Wish};
 use crate::support::server::{Options, Server, binary, on_a_terminal, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds, older_database};
-use crate::support::tools::{Opened, full};
+use crate::support::tools::{Opened};
 use crate::support::wire::Wire;
 
 const COMPLETED: u64 = 7;
@@ -257,10 +257,8 @@ fn what_cannot_be_read_or_lies_elsewhere_is_named() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_somebody_else_has_open_is_told() {
-    if !full("images that QEMU has open") {
-        return;
-    }
     let scene = Scene::new();
     let running = Opened::new(&scene.site.top(&scene.machine, 0), &[]);
     let all = scene.finds();
@@ -274,10 +272,8 @@ fn what_somebody_else_has_open_is_told() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_frozen_file_that_the_server_could_not_lock_is_told() {
-    if !full("images that QEMU has open") {
-        return;
-    }
     let scene = Scene::new();
     let opened = Opened::new(scene.image(), &[]);
     let _server = scene.site.serve();
@@ -462,10 +458,8 @@ fn an_operation_that_cannot_end_is_told_with_its_reason() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_merge_on_request_stands_once_in_the_history() {
-    if !full("disks that are read by QEMU") {
-        return;
-    }
     let scene = Scene::new();
     scene.keeps_a_changed_base();
     let _accepted = scene.doctor(&["--fix", "--yes", "--accept-damaged"]);
@@ -481,10 +475,8 @@ fn a_merge_on_request_stands_once_in_the_history() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_pending_merge_is_done_and_a_repair_that_dies_is_gone_on_with() {
-    if !full("disks that are read by QEMU") {
-        return;
-    }
     let points = [
         "destroy.job.after",
         "destroy.merge.before",

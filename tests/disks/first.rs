@@ -11,7 +11,7 @@ use crate::support::gate::Gate;
 use crate::support::remote::{Call, Remote};
 use crate::support::server::{PASSWORD, Server, USER, binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site};
-use crate::support::tools::{full, run};
+use crate::support::tools::{run};
 use crate::support::wire::{Created, Job, STARTED, Wire};
 
 const COMPLETED: u64 = 7;
@@ -119,10 +119,8 @@ fn ends(wire: &Wire, job: &str, what: Does) -> Job {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_job_that_is_the_first_to_look_at_a_hung_mount_of_another_machine_goes_on_without_it() {
-    if !full("an image on a file system that hangs") {
-        return;
-    }
     for does in Does::ALL {
         let (scene, gate) = (Scene::new(), Gate::new());
         let ready = scene.sets(&Wire::new(&scene.serve("")));
@@ -145,10 +143,8 @@ fn a_job_that_is_the_first_to_look_at_a_hung_mount_of_another_machine_goes_on_wi
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_request_that_is_the_first_to_look_at_a_hung_mount_of_another_machine_is_accepted() {
-    if !full("an image on a file system that hangs") {
-        return;
-    }
     let scene = Scene::new();
     let server = scene.serve("");
     let wire = Wire::new(&server);
@@ -168,10 +164,8 @@ fn a_request_that_is_the_first_to_look_at_a_hung_mount_of_another_machine_is_acc
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_job_that_is_cancelled_while_it_stands_ends_and_is_undone_once_the_file_answers() {
-    if !full("an image on a file system that hangs") {
-        return;
-    }
     let (scene, gate) = (Scene::new(), Gate::new());
     let server = scene.serve(&gate.at("export.copy.before"));
     let wire = Wire::new(&server);
@@ -233,10 +227,8 @@ fn names(folder: &Path) -> impl Iterator<Item = String> {
 
 /// A machine whose definition is gone has files there, and nothing else leads to them.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_start_looks_for_orphans_and_is_not_kept_by_a_hung_mount() {
-    if !full("an image on a file system that hangs") {
-        return;
-    }
     let scene = Scene::new();
     let mut server = scene.serve("");
     let wire = Wire::new(&server);

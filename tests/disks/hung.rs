@@ -15,7 +15,6 @@ use nix::unistd::Pid;
 use crate::support::fuse::Served;
 use crate::support::server::{PASSWORD, Server, USER, binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site};
-use crate::support::tools::full;
 use crate::support::wire::{STARTED, Wire};
 
 /// InvalidState.
@@ -103,10 +102,8 @@ fn assert_one_finding(scene: &Scene) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_hung_image_stalls_nobody_but_operations_on_its_own_machine_which_are_refused_by_name() {
-    if !full("an image on a hung file system") {
-        return;
-    }
     let scene = Scene::new();
     let mut server = scene.site.serve();
     let thaw = Thaw(&scene.served);
@@ -202,10 +199,8 @@ fn creating(server: &Server, group: &str) -> Child {
 const IN_TIME: Duration = Duration::from_secs(20);
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_server_that_is_told_to_end_does_and_keeps_its_data_directory_until_the_kernel_lets_go() {
-    if !full("an image on a hung file system") {
-        return;
-    }
     // In order; and at once by a second signal.
     for (code, timeout) in [(0, "1s"), (1, "10m")] {
         let scene = Scene::new();
@@ -254,10 +249,8 @@ fn a_server_that_is_told_to_end_does_and_keeps_its_data_directory_until_the_kern
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_server_that_is_told_to_end_waits_for_no_request_that_stands_at_a_hung_image() {
-    if !full("an image on a hung file system") {
-        return;
-    }
     let scene = Scene::new();
     let mut server = scene
         .site
@@ -285,10 +278,8 @@ fn local(site: &Site, args: &[&str]) -> (bool, String) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_hung_image_stalls_no_local_command_and_operations_on_its_machine_are_refused_by_name() {
-    if !full("an image on a hung file system") {
-        return;
-    }
     let scene = Scene::new();
     let (site, file) = (&scene.site, scene.served.file.to_str().unwrap());
     let image = site.image("third", Image::Raw, 3);

@@ -9,7 +9,7 @@ use rustix::fs::{IFlags, XattrFlags};
 
 use crate::support::server::{Server, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds};
-use crate::support::tools::{self, Mount, assert_clean, assert_equal, full, run, try_run};
+use crate::support::tools::{self, Mount, assert_clean, assert_equal, run, try_run};
 use crate::support::wire::{STARTED, Wire};
 
 use super::scene::Scene;
@@ -92,10 +92,8 @@ fn exporting(site: &Site, more: &str) -> (Server, PathBuf) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn packed_and_subclustered_images_are_exported_applied_and_merged() {
-    if !full("images of every make") {
-        return;
-    }
     for options in [
         "compat=0.10,cluster_size=4k",
         "cluster_size=512",
@@ -176,10 +174,8 @@ fn found_in(folder: &Path) -> Option<PathBuf> {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_size_that_is_no_multiple_of_512_is_shown_as_qemu_shows_it() {
-    if !full("a broken sector at the end") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let image = site.images.join("odd.qcow2");
     run(
@@ -213,10 +209,8 @@ fn a_size_that_is_no_multiple_of_512_is_shown_as_qemu_shows_it() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_whose_header_names_no_backing_format_holds_up_nobody() {
-    if !full("a header without a backing format") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let base = site.image("base", Image::Qcow2, 1);
     let old = site.images.join("old.qcow2");
@@ -304,10 +298,8 @@ fn unrecord(site: &Site, machine: &Machine, key: &str) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_machine_whose_image_is_away_holds_up_what_its_image_lies_on_and_nothing_else() {
-    if !full("an image that is away") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let mut web = site.machine("web", &[Image::Raw], 1);
     let other = site.machine("other", &[Image::Qcow2], 2);
@@ -360,10 +352,8 @@ fn a_machine_whose_image_is_away_holds_up_what_its_image_lies_on_and_nothing_els
 
 /// The image is where nothing can be cloned, and the overlay over it where it can: later sets are clones of that.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_was_cloned_beside_an_overlay_is_no_orphan() {
-    if !full("clones of overlays") {
-        return;
-    }
     let site = Site::with_data_on(Mount::file_system("xfs"));
     let machine = site.machine("web", &[Image::Raw], 1);
     let server = site.serve();
@@ -384,10 +374,8 @@ fn what_was_cloned_beside_an_overlay_is_no_orphan() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_layer_under_an_active_file_that_cannot_be_read_is_no_orphan() {
-    if !full("an active file that cannot be read") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let mut machine = site.machine("web", &[Image::Raw], 1);
     let mut server = site.serve();
@@ -416,10 +404,8 @@ fn a_layer_under_an_active_file_that_cannot_be_read_is_no_orphan() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_raw_image_that_was_cut_off_is_refused_until_somebody_says_it_is_whole() {
-    if !full("a raw image that was cut off") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let machine = site.machine("web", &[Image::Raw], 1);
     let image = &machine.images[0];
@@ -453,10 +439,8 @@ fn a_raw_image_that_was_cut_off_is_refused_until_somebody_says_it_is_whole() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_bitmap_in_use_is_removed_as_the_refusal_says() {
-    if !full("a bitmap that is marked in use") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let image = site.image("disk", Image::Qcow2, 1);
     run("qemu-img", &["bitmap", "--add", path(&image), "backup"]);
@@ -478,10 +462,8 @@ fn a_bitmap_in_use_is_removed_as_the_refusal_says() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_cannot_be_captured_is_refused_with_its_reason_before_anything_is_written() {
-    if !full("images that are too long, too large, too short") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let mut deep = site.images.clone();
     while deep.as_os_str().len() < 900 {
@@ -528,10 +510,8 @@ fn what_cannot_be_captured_is_refused_with_its_reason_before_anything_is_written
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn the_check_up_tells_of_an_active_file_that_was_cut_off_as_the_next_set_would() {
-    if !full("an overlay that was cut off") {
-        return;
-    }
     let mut scene = Scene::bare();
     let mut server = scene.site.serve();
     scene.take(&server, 2);
@@ -560,10 +540,8 @@ fn the_check_up_tells_of_an_active_file_that_was_cut_off_as_the_next_set_would()
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_link_that_no_file_system_of_the_data_directory_can_hold_is_told_as_such() {
-    if !full("a path that is too long for a link") {
-        return;
-    }
     let site = Site::with_data_on(Mount::file_system("xfs"));
     let mut deep = site.images.clone();
     while deep.as_os_str().len() < 1020 {
@@ -580,10 +558,8 @@ fn a_link_that_no_file_system_of_the_data_directory_can_hold_is_told_as_such() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_disk_too_large_for_an_exported_image_is_captured_and_its_export_refused() {
-    if !full("a disk of 1 EiB") {
-        return;
-    }
     let site = Site::new(Ground::Xfs);
     let huge = site.images.join("huge.qcow2");
     let create = ["create", "-q", "-f", "qcow2", "-o", "cluster_size=2M"];
@@ -627,10 +603,8 @@ fn kept(file: &Path) -> (u32, u32, String, Vec<Vec<u8>>) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_apply_keeps_mode_flags_project_and_attributes() {
-    if !full("what an image has beside its content") {
-        return;
-    }
     for ground in [Ground::Xfs, Ground::Btrfs] {
         for mode in [0o444, 0o640, 0o4755] {
             let site = Site::new(ground);
@@ -666,10 +640,8 @@ fn an_apply_keeps_mode_flags_project_and_attributes() {
 
 /// On ext4 the disk goes on in an overlay, which has them too.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_apply_over_overlays_keeps_the_inode_flags_of_ext4() {
-    if !full("inode flags of ext4") {
-        return;
-    }
     let (images, data) = (Mount::file_system("ext4"), Mount::file_system("ext4"));
     let site = Site::on(&images, &data);
     let machine = site.machine("web", &[Image::Raw], 1);
@@ -695,10 +667,8 @@ fn an_apply_over_overlays_keeps_the_inode_flags_of_ext4() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_of_another_project_than_its_folder_is_refused_before_an_apply() {
-    if !full("projects of folders") {
-        return;
-    }
     let site = Site::new(Ground::Xfs);
     let machine = site.machine("web", &[Image::Raw], 1);
     let folder = ["-r", "-c", "chproj 7", "-c", "chattr +P"];
@@ -723,10 +693,8 @@ fn an_image_of_another_project_than_its_folder_is_refused_before_an_apply() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn the_doctor_says_what_it_did_and_not_what_it_tried() {
-    if !full("a merge that cannot be") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let mut machine = site.machine("web", &[Image::Qcow2], 1);
     let image = machine.images[0].clone();
@@ -763,10 +731,8 @@ fn the_doctor_says_what_it_did_and_not_what_it_tried() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_chain_that_was_imported_deep_is_no_finding() {
-    if !full("a deep chain") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let mut below = site.image("base", Image::Qcow2, 1);
     for n in 0..30 {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::gate::Gate;
 use crate::support::server::{Server, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds, content, format};
-use crate::support::tools::{full, run};
+use crate::support::tools::{run};
 use crate::support::wire::{Created, STARTED, Wire};
 
 const COMPLETED: u64 = 7;
@@ -74,10 +74,8 @@ fn exporting(site: &Site, point: &str) -> Server {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_merge_that_has_waited_writes_into_no_file_that_a_machine_was_imported_onto_meanwhile() {
-    if !full("a machine imported while a merge waits") {
-        return;
-    }
     for kind in [Image::Qcow2, Image::Raw] {
         let (mut scene, gate) = (Scene::new(kind), Gate::new());
         let clone = scene.linked("clone.qcow2", scene.image());
@@ -106,10 +104,8 @@ fn a_merge_that_has_waited_writes_into_no_file_that_a_machine_was_imported_onto_
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_image_is_taken_over_a_file_that_is_being_merged_into() {
-    if !full("a machine imported while a merge is under way") {
-        return;
-    }
     let (mut scene, gate) = (Scene::new(Image::Qcow2), Gate::new());
     let other = scene.site.machine("other", &[Image::Qcow2], 5);
     let server = scene.site.serve_with(&[&gate.at("destroy.merge.before")]);
@@ -146,10 +142,8 @@ fn no_image_is_taken_over_a_file_that_is_being_merged_into() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_file_is_not_removed_from_under_a_machine_that_is_imported_at_that_moment() {
-    if !full("a machine imported while a file is removed") {
-        return;
-    }
     let (mut scene, gate) = (Scene::new(Image::Raw), Gate::new());
     let server = scene.site.serve_with(&[&gate.at("apply.free.before")]);
     let wire = Wire::new(&server);
@@ -178,10 +172,8 @@ fn a_file_is_not_removed_from_under_a_machine_that_is_imported_at_that_moment() 
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn after_a_crash_no_file_is_made_active_that_a_machine_was_imported_onto_meanwhile() {
-    if !full("a machine imported while a merge waits for the next start") {
-        return;
-    }
     let (mut scene, gate) = (Scene::new(Image::Qcow2), Gate::new());
     let mut server = scene.site.serve_with(&[&gate.at("destroy.named.before")]);
     let wire = Wire::new(&server);

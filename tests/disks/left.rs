@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use super::doctor::found;
 use crate::support::server::run_in;
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
-use crate::support::tools::full;
 use crate::support::wire::Wire;
 
 /// Two machines over clones, sets of one of them, and a clone of somebody else.
@@ -113,10 +112,8 @@ fn shown(kind: &str, file: &Path) -> (String, String) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_clone_that_a_deleted_set_has_left_is_removed_once_all_machines_are_there() {
-    if !full("clones that are left") {
-        return;
-    }
     for (serves, removes) in [(false, false), (true, false), (false, true)] {
         let scene = Scene::new();
         scene.destroy_without_other();
@@ -146,10 +143,8 @@ fn a_clone_that_a_deleted_set_has_left_is_removed_once_all_machines_are_there() 
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_clone_is_removed_also_if_its_own_folder_was_away_or_its_machine_is_gone() {
-    if !full("clones that are left") {
-        return;
-    }
     let scene = Scene::new();
     let aside = scene.site.images.with_file_name("aside");
     fs::rename(&scene.site.images, &aside).unwrap();
@@ -174,10 +169,8 @@ fn a_clone_is_removed_also_if_its_own_folder_was_away_or_its_machine_is_gone() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn another_file_in_the_place_of_what_was_left_is_not_removed() {
-    if !full("clones that are left") {
-        return;
-    }
     let scene = Scene::new();
     scene.destroy_without_other();
     fs::remove_file(scene.clone_of(0)).unwrap();

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds};
-use crate::support::tools::full;
 use crate::support::wire::{STARTED, Wire};
 
 const COMPLETED: u64 = 7;
@@ -150,10 +149,8 @@ fn nothing_is_left(folder: &Path) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_behind_a_link_is_replaced_where_it_lies() {
-    if !full("links on XFS and btrfs") {
-        return;
-    }
     for ground in [Ground::Xfs, Ground::Btrfs] {
         for kind in [Image::Raw, Image::Qcow2, Image::Chain] {
             is_captured_and_put_back(Linked::new(ground, kind, images, &[]));
@@ -162,19 +159,15 @@ fn an_image_behind_a_link_is_replaced_where_it_lies() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_link_on_another_file_system_than_its_image_does_not_matter() {
-    if !full("links on another file system") {
-        return;
-    }
     is_captured_and_put_back(Linked::new(Ground::Xfs, Image::Qcow2, elsewhere, &[]));
 }
 
 /// As a version did that put the clone beside the link.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_set_whose_clone_lies_beside_the_link_is_put_back_in_place_too() {
-    if !full("clones beside links") {
-        return;
-    }
     let mut it = Linked::new(Ground::Xfs, Image::Qcow2, images, &[]);
     it.writes(2);
     let first = it.machine.content[0].clone();
@@ -211,10 +204,8 @@ fn a_set_whose_clone_lies_beside_the_link_is_put_back_in_place_too() {
 
 /// The imported image is the base of the overlay, under the name of the link.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_behind_a_link_is_captured_by_an_overlay_and_merged_again() {
-    if !full("links and overlays") {
-        return;
-    }
     let mut it = Linked::new(Ground::Host, Image::Qcow2, images, &["--overlay-ok"]);
     it.writes(2);
     let first = it.machine.content[0].clone();
@@ -238,10 +229,8 @@ fn an_image_behind_a_link_is_captured_by_an_overlay_and_merged_again() {
 
 /// Another machine lies on the image since: it must stay as it is.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_that_cannot_be_replaced_at_its_path_is_not_exchanged_for_another() {
-    if !full("an image that two need") {
-        return;
-    }
     let site = Site::new(Ground::Xfs);
     let image = site.image("web", Image::Raw, 1);
     let mut machine = site.import("web", &[image.to_str().unwrap()], vec![vec![1; SIZE]]);

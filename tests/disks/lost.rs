@@ -8,14 +8,12 @@ use groupshot::snapshot::destroy::{FAILPOINTS, MERGE_FAILPOINTS};
 use super::scene::Scene;
 use crate::support::server::{run_in, text};
 use crate::support::site::{Image, Machine, assert_holds, older_database};
-use crate::support::tools::{self, full};
+use crate::support::tools::{self};
 use crate::support::wire::Wire;
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_disk_that_a_definition_has_lost_keeps_what_lies_under_it() {
-    if !full("a disk that is taken out of its definition") {
-        return;
-    }
     for sets in [&[2][..], &[1], &[0, 1, 2]] {
         let scene = Scene::new();
         let file = scene.folder().join("vm.toml");
@@ -32,10 +30,8 @@ fn a_disk_that_a_definition_has_lost_keeps_what_lies_under_it() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_machine_that_is_away_keeps_its_active_files() {
-    if !full("a machine that is moved away") {
-        return;
-    }
     for sets in [&[2][..], &[1], &[0, 1, 2]] {
         let scene = Scene::new();
         let away = scene.site.data.join("away");
@@ -47,10 +43,8 @@ fn a_machine_that_is_away_keeps_its_active_files() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_may_be_the_active_file_of_a_machine_is_not_moved_by_the_doctor() {
-    if !full("machines that cannot be read") {
-        return;
-    }
     let garbage = Some(&b"garbage = ["[..]);
     // Without its `tops.json`, or with a damaged one, the machine is mended, see `tops`.
     for (name, bytes) in [("vm.toml", garbage), ("vm.toml", None)] {
@@ -73,10 +67,8 @@ fn what_may_be_the_active_file_of_a_machine_is_not_moved_by_the_doctor() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_old_active_file_that_another_machine_lies_on_outlives_an_apply() {
-    if !full("an overlay of somebody else on an active file") {
-        return;
-    }
     let scene = Scene::new();
     let other = scene.site.machine("other", &[Image::Chain], 5);
     let old = [0, 1].map(|disk| scene.site.top(&scene.machine, disk));
@@ -95,10 +87,8 @@ fn an_old_active_file_that_another_machine_lies_on_outlives_an_apply() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn without_its_database_a_data_directory_with_sets_is_refused() {
-    if !full("a database that is lost") {
-        return;
-    }
     let scene = Scene::new();
     let file = scene.site.data.join("groupshot.db");
     let whole = fs::read(&file).unwrap();
@@ -135,10 +125,8 @@ fn without_its_database_a_data_directory_with_sets_is_refused() {
 
 /// The journal knows its files, and no definition names them any more.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_machine_that_is_away_while_its_destroy_is_recovered_keeps_its_active_files() {
-    if !full("a destroy that is recovered without its machine") {
-        return;
-    }
     let points = FAILPOINTS.iter().chain(MERGE_FAILPOINTS);
     for (point, set) in points.flat_map(|p| [(p, 1), (p, 2)]) {
         let scene = Scene::new();
@@ -162,10 +150,8 @@ fn a_machine_that_is_away_while_its_destroy_is_recovered_keeps_its_active_files(
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_library_that_is_gone_is_told_with_the_sets_that_need_it() {
-    if !full("machines that are moved away") {
-        return;
-    }
     let scene = Scene::new();
     let machines = scene.site.data.join("machines");
     for gone in [scene.folder(), machines] {
@@ -186,10 +172,8 @@ fn a_library_that_is_gone_is_told_with_the_sets_that_need_it() {
 /// Of a machine that cannot be read now, its active file tells what lies under it, as far as that can be read; what lies
 /// deeper may be any file that was made for the machine.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_file_is_an_orphan_that_may_lie_under_one_that_cannot_be_read() {
-    if !full("a header that is damaged") {
-        return;
-    }
     let scene = Scene::new();
     let top = scene.site.top(&scene.machine, 0);
     let job = |n| format!("disk0-00000000-0000-4000-8000-00000000000{n}.qcow2");
@@ -233,10 +217,8 @@ fn spoil(file: &std::path::Path) -> Vec<u8> {
 
 /// A linked clone of what another machine runs on, or of what a set of that keeps.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_a_machine_that_cannot_be_read_lies_on_stays() {
-    if !full("a linked clone whose machine cannot be read") {
-        return;
-    }
     for (name, kept) in [
         ("vm.toml", false),
         ("tops.json", false),
@@ -295,10 +277,8 @@ fn what_a_machine_that_cannot_be_read_lies_on_stays() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_apply_that_is_recovered_keeps_the_active_files_of_a_machine_that_cannot_be_read() {
-    if !full("an apply that is recovered without its machine") {
-        return;
-    }
     for is_away in [false, true] {
         let mut scene = Scene::bare();
         let mut server = scene.site.serve();
@@ -339,10 +319,8 @@ fn an_apply_that_is_recovered_keeps_the_active_files_of_a_machine_that_cannot_be
 
 /// As an older version has left it behind when it could not reach the folder.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_was_left_out_of_reach_stays_while_it_may_be_an_active_file() {
-    if !full("an active file that counts as left") {
-        return;
-    }
     for how in ["whole", "vm.toml", "tops.json", "away"] {
         let mut scene = Scene::bare();
         let mut server = scene.site.serve();
@@ -406,10 +384,8 @@ fn no_image_of_a_machine_that_cannot_be_read_is_imported_again() {
 
 /// An image that is read-only takes no merge, so that the newest content stays in an overlay after the last set.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_machine_is_removed_while_its_newest_content_would_be_left_to_nobody() {
-    if !full("an overlay that is not merged") {
-        return;
-    }
     let mut scene = Scene::bare();
     let mut server = scene.site.serve();
     scene.take(&server, 2);

@@ -7,7 +7,6 @@ use super::doctor::found;
 use crate::support::gate::Gate;
 use crate::support::server::{Server, binary, run_in};
 use crate::support::site::{Ground, Image, SIZE, Site};
-use crate::support::tools::full;
 use crate::support::wire::Wire;
 
 const TERMINATED: u64 = 8;
@@ -32,10 +31,8 @@ fn with_two_merges(site: &Site, gate: &Gate) -> (Server, Wire, String) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn merges_are_counted_in_bytes_and_a_cancelled_job_keeps_its_percent() {
-    if !full("disks that QEMU writes") {
-        return;
-    }
     let (site, gate) = (Site::new(Ground::Host), Gate::new());
     let (_server, wire, first) = with_two_merges(&site, &gate);
     let job = wire.destroy(&first).unwrap().job.unwrap();
@@ -52,10 +49,8 @@ fn merges_are_counted_in_bytes_and_a_cancelled_job_keeps_its_percent() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_repair_tells_how_far_it_is_with_a_server_and_without() {
-    if !full("disks that QEMU writes") {
-        return;
-    }
     for served in [true, false] {
         let (site, gate) = (Site::new(Ground::Host), Gate::new());
         let (mut server, wire, first) = with_two_merges(&site, &gate);

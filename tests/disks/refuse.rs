@@ -4,16 +4,14 @@ use std::fs;
 
 use crate::support::gate::Gate;
 use crate::support::site::{Ground, Image, Site, assert_holds};
-use crate::support::tools::{self, Opened, full};
+use crate::support::tools::{self, Opened};
 use crate::support::wire::{STARTED, Wire};
 
 const INVALID_STATE: u64 = 5;
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn disks_that_nobody_can_capture_are_left_out_only_when_told_so() {
-    if !full("disks that cannot be captured") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let mut machine = site.machine("web", &[Image::Raw, Image::Qcow2], 1);
     // Since the import the image was given an internal snapshot: nothing here can capture that.
@@ -74,10 +72,8 @@ fn disks_that_nobody_can_capture_are_left_out_only_when_told_so() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_member_that_another_process_holds_is_named() {
-    if !full("images in use") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let free = site.machine("free", &[Image::Raw], 1);
     let held = site.machine("held", &[Image::Raw, Image::Raw], 1);
@@ -97,10 +93,8 @@ fn a_member_that_another_process_holds_is_named() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn of_two_sets_of_one_machine_at_once_the_second_is_refused_and_named() {
-    if !full("two sets at once") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let machines = ["a", "b", "c"].map(|n| site.machine(n, &[Image::Raw], 1));
     let [a, b, c] = machines.each_ref().map(|m| m.id.as_str());
@@ -131,10 +125,8 @@ fn of_two_sets_of_one_machine_at_once_the_second_is_refused_and_named() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_missing_backing_file_or_folder_is_named() {
-    if !full("missing files") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let machine = site.machine("web", &[Image::Chain], 1);
     let server = site.serve();
@@ -162,10 +154,8 @@ fn a_missing_backing_file_or_folder_is_named() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn images_outside_the_configured_folders_are_refused_with_file_and_folders() {
-    if !full("image folders") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let (inside, linked) = (
         site.images.join("inside"),
@@ -223,10 +213,8 @@ fn images_outside_the_configured_folders_are_refused_with_file_and_folders() {
 
 /// On ext4, tmpfs and most others: only reflink needs no word of the definition.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_overlay_is_made_only_where_the_definition_allows_it() {
-    if !full("overlays that are not allowed") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let import = |args: &[&str]| {
         let out =
@@ -290,10 +278,8 @@ fn an_overlay_is_made_only_where_the_definition_allows_it() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn where_images_are_cloned_no_overlay_needs_to_be_allowed() {
-    if !full("clones without overlay_ok") {
-        return;
-    }
     for ground in [Ground::Xfs, Ground::Btrfs] {
         let site = Site::new(ground);
         let image = site.image("web", Image::Chain, 1);
@@ -325,10 +311,8 @@ fn where_images_are_cloned_no_overlay_needs_to_be_allowed() {
 
 /// A set that would make a chain deeper than the cap is refused and named, until one is destroyed.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_chain_at_its_cap_refuses_the_set_until_another_is_destroyed() {
-    if !full("chains at their cap") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let machine = site.machine("web", &[Image::Raw], 1);
     let server = site.serve_configured("[snapshot]\nchain_cap = 3\n");

@@ -11,7 +11,7 @@ use crate::support::gate::Gate;
 use crate::support::remote::{Call, Remote};
 use crate::support::server::{Server, run_in, text};
 use crate::support::site::{Ground, Image, SIZE, Site};
-use crate::support::tools::{full, run};
+use crate::support::tools::{run};
 use crate::support::wire::Wire;
 
 /// InvalidState.
@@ -54,10 +54,8 @@ fn logged(server: &Server, what: &str, names: &[&str]) -> bool {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_job_that_stands_on_a_frozen_file_system_says_so_until_it_is_thawed() {
-    if !full("a frozen file system") {
-        return;
-    }
     let (site, gate) = (Site::new(Ground::Xfs), Gate::new());
     let web = site.machine("web", &[Image::Raw], 1);
     let beside = site.data.join("../beside.raw");
@@ -108,10 +106,8 @@ fn a_job_that_stands_on_a_frozen_file_system_says_so_until_it_is_thawed() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_export_whose_image_is_read_no_more_says_so_until_it_is() {
-    if !full("an image on a file system that hangs") {
-        return;
-    }
     let (site, gate) = (Site::new(Ground::Host), Gate::new());
     let remote = Remote::new(&site.images, "remote");
     let image = remote.image.to_str().unwrap();
@@ -174,10 +170,8 @@ fn at_once(site: &Site, all: &[&[&str]]) -> Vec<(Option<i32>, String)> {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn local_commands_beside_a_server_at_one_hung_mount_end_and_keep_no_other_waiting() {
-    if !full("an image on a file system that hangs") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let remote = Remote::new(&site.images, "remote");
     let image = remote.image.to_str().unwrap();
@@ -222,10 +216,8 @@ fn local_commands_beside_a_server_at_one_hung_mount_end_and_keep_no_other_waitin
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_export_root_that_hangs_has_one_code_and_a_finding() {
-    if !full("an export to a file system that hangs") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let remote = Remote::new(&site.images, "remote");
     let root = remote.at.to_str().unwrap();
@@ -253,10 +245,8 @@ fn an_export_root_that_hangs_has_one_code_and_a_finding() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_operation_that_holds_no_machine_is_told_without_a_list_of_them() {
-    if !full("an export whose folder is exchanged for a link") {
-        return;
-    }
     let (site, gate) = (Site::new(Ground::Host), Gate::new());
     let web = site.machine("web", &[Image::Raw], 1);
     let (folder, aside) = (site.images.join("exports"), site.images.join("aside"));

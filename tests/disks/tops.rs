@@ -8,7 +8,7 @@ use super::scene::Scene;
 use crate::support::gate::Gate;
 use crate::support::server::{binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Seen, Site, assert_holds};
-use crate::support::tools::{self, full};
+use crate::support::tools::{self};
 use crate::support::wire::{Created, Wire};
 
 const REFUSED: u64 = 5;
@@ -73,10 +73,8 @@ fn assert_refused(wire: &Wire, created: &Created, what: &str) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_machine_without_tops_json_is_refused_by_name_until_it_is_made_anew() {
-    if !full("overlays that are active files") {
-        return;
-    }
     let scene = Scene::new();
     let whole = fs::read(scene.tops()).unwrap();
     fs::remove_file(scene.tops()).unwrap();
@@ -120,10 +118,8 @@ fn a_machine_without_tops_json_is_refused_by_name_until_it_is_made_anew() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_damaged_tops_json_is_refused_by_name_until_it_is_made_anew() {
-    if !full("overlays that are active files") {
-        return;
-    }
     let scene = Scene::new();
     let whole = fs::read_to_string(scene.tops()).unwrap();
     // Another file that is there as well, the half of it, and no JSON at all.
@@ -145,10 +141,8 @@ fn a_damaged_tops_json_is_refused_by_name_until_it_is_made_anew() {
 
 /// What stands there is kept, whatever it is.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_is_no_file_in_the_place_of_tops_json_is_set_aside_and_that_made_anew() {
-    if !full("overlays that are active files") {
-        return;
-    }
     let scene = Scene::new();
     let aside = |name: &str| scene.folder().join(name);
     for (n, how) in ["a folder", "a link", "a pipe"].into_iter().enumerate() {
@@ -231,10 +225,8 @@ impl Scene {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_older_copy_of_tops_json_is_used_by_nobody_and_made_anew() {
-    if !full("overlays that are active files") {
-        return;
-    }
     let mut scene = Scene::bare();
     let mut copies = vec![fs::read(scene.tops()).unwrap()];
     let mut server = scene.site.serve();
@@ -272,10 +264,8 @@ fn an_older_copy_of_tops_json_is_used_by_nobody_and_made_anew() {
 
 /// An apply leaves the old active file where another machine lies on it.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_older_copy_of_tops_json_is_noticed_though_what_it_names_is_there_for_somebody_else() {
-    if !full("an overlay of somebody else on an active file") {
-        return;
-    }
     let scene = Scene::new();
     let other = scene.site.machine("other", &[Image::Chain], 5);
     let old = scene.site.top(&scene.machine, 0);
@@ -303,10 +293,8 @@ fn an_older_copy_of_tops_json_is_noticed_though_what_it_names_is_there_for_someb
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn tops_json_of_two_machines_that_were_exchanged_are_used_by_nobody_and_made_anew() {
-    if !full("overlays that are active files") {
-        return;
-    }
     let scene = Scene::new();
     let other = scene.site.machine("other", &[Image::Raw, Image::Qcow2], 7);
     let server = scene.site.serve();
@@ -358,10 +346,8 @@ fn tops_json_of_two_machines_that_were_exchanged_are_used_by_nobody_and_made_ane
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn tops_json_of_a_copy_elsewhere_is_used_by_nobody_and_made_anew() {
-    if !full("overlays that are active files") {
-        return;
-    }
     let scene = Scene::new();
     let copy = tempfile::tempdir().unwrap();
     let own = scene.site.data.to_str().unwrap();
@@ -386,10 +372,8 @@ fn tops_json_of_a_copy_elsewhere_is_used_by_nobody_and_made_anew() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn where_it_is_not_certain_which_file_is_active_nothing_is_made_anew() {
-    if !full("overlays that are active files") {
-        return;
-    }
     let scene = Scene::new();
     let active = scene.site.top(&scene.machine, 0);
     let whole = fs::read(scene.tops()).unwrap();
@@ -459,10 +443,8 @@ impl Drop for Logged {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_path_that_is_edited_after_a_set_is_told_to_have_no_effect() {
-    if !full("images that are cloned") {
-        return;
-    }
     for ground in [Ground::Host, Ground::Xfs] {
         let site = Site::new(ground);
         let machine = site.machine("web", &[Image::Raw], 1);
@@ -481,10 +463,8 @@ fn a_path_that_is_edited_after_a_set_is_told_to_have_no_effect() {
 
 /// Until it is put right; what was taken before stays usable.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_set_is_taken_of_a_machine_whose_definition_names_another_file() {
-    if !full("images that are cloned") {
-        return;
-    }
     for ground in [Ground::Host, Ground::Xfs] {
         let site = Site::new(ground);
         let machine = site.machine("web", &[Image::Raw, Image::Qcow2], 1);

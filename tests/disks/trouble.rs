@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::support::gate::Gate;
 use crate::support::server::{Options, Server, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
-use crate::support::tools::{Bound, Mount, full};
+use crate::support::tools::{Bound, Mount};
 use crate::support::wire::{Created, Job, STARTED, Wire};
 
 const FAILED: u64 = 2;
@@ -119,10 +119,8 @@ impl Drop for Filler {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn too_little_space_in_the_data_directory_fails_the_job_and_says_how_much() {
-    if !full("a full disk") {
-        return;
-    }
     let mount = Mount::tmpfs("size=256m");
     let scene = Scene::new(Site::with_data_on(mount), &[]);
     let filler = Filler::leave(scene.site.data.parent().unwrap(), 20 << 20);
@@ -134,10 +132,8 @@ fn too_little_space_in_the_data_directory_fails_the_job_and_says_how_much() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn too_little_space_beside_the_images_fails_the_job_and_says_how_much() {
-    if !full("a full disk") {
-        return;
-    }
     let scene = Scene::new(Site::new(Ground::Xfs), &[]);
     let filler = Filler::leave(scene.site.images.parent().unwrap(), 8 << 20);
     let before = scene.site.tree();
@@ -148,10 +144,8 @@ fn too_little_space_beside_the_images_fails_the_job_and_says_how_much() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_full_data_directory_refuses_and_loses_nothing() {
-    if !full("a full disk") {
-        return;
-    }
     let scene = Scene::new(Site::with_data_on(Mount::tmpfs("size=256m")), &[]);
     let before = scene.site.tree();
     let filler = Filler::fill(scene.site.data.parent().unwrap());
@@ -164,10 +158,8 @@ fn a_full_data_directory_refuses_and_loses_nothing() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn one_refusal_on_a_full_disk_is_one_line_of_the_log() {
-    if !full("a full disk") {
-        return;
-    }
     let site = Site::with_data_on(Mount::tmpfs("size=256m"));
     let log = tempfile::NamedTempFile::new().unwrap();
     let server = Server::with(&Options {
@@ -192,10 +184,8 @@ fn one_refusal_on_a_full_disk_is_one_line_of_the_log() {
 
 /// The layer is kept, and that is said: by the command that deletes, and by the check-up, which offers no merge.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_merge_that_has_no_room_is_told_and_not_offered() {
-    if !full("a full disk") {
-        return;
-    }
     let mut scene = Scene::new(Site::new(Ground::Ext4), &[]);
     scene.wire.take(&scene.group, "x");
     scene.site.wait_for_journals();
@@ -232,10 +222,8 @@ fn held_at(at: &str) -> (Scene, Created, Gate) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_disk_that_fills_up_after_acceptance_undoes_everything() {
-    if !full("a full disk") {
-        return;
-    }
     let (scene, created, gate) = held_at("create.define.before");
     let job = created.job.unwrap();
     let filler = Filler::fill(scene.site.data.parent().unwrap());
@@ -264,10 +252,8 @@ fn a_disk_that_fills_up_after_acceptance_undoes_everything() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_disk_that_fills_up_after_the_cut_delays_the_set_and_loses_nothing() {
-    if !full("a full disk") {
-        return;
-    }
     let (mut scene, created, gate) = held_at("create.tops.before");
     let job = created.job.unwrap();
     let filler = Filler::fill(scene.site.data.parent().unwrap());
@@ -291,10 +277,8 @@ fn a_disk_that_fills_up_after_the_cut_delays_the_set_and_loses_nothing() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_read_only_folder_of_ours_is_told_and_nothing_is_left() {
-    if !full("read-only folders") {
-        return;
-    }
     for folder in ["sets", "journal"] {
         let scene = Scene::new(Site::new(Ground::Host), &[]);
         let before = scene.site.tree();
@@ -316,10 +300,8 @@ fn a_read_only_folder_of_ours_is_told_and_nothing_is_left() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn images_that_are_read_only_are_captured_all_the_same() {
-    if !full("read-only folders") {
-        return;
-    }
     for ground in [Ground::Host, Ground::Xfs] {
         let scene = Scene::new(Site::new(ground), &[]);
         let _bound = Bound::read_only(&scene.site.images);
@@ -339,10 +321,8 @@ fn images_that_are_read_only_are_captured_all_the_same() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn images_that_vanish_or_change_after_acceptance_fail_the_job() {
-    if !full("files that change") {
-        return;
-    }
     for ground in [Ground::Host, Ground::Xfs] {
         for vanish in [true, false] {
             let gate = Gate::new();
@@ -374,10 +354,8 @@ fn images_that_vanish_or_change_after_acceptance_fail_the_job() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn folders_of_ours_that_vanish_are_made_again_or_told() {
-    if !full("folders that vanish") {
-        return;
-    }
     let scene = Scene::new(Site::new(Ground::Host), &[]);
     let before = scene.site.tree();
     let folder = |name: &str| scene.site.data.join(name);
@@ -405,10 +383,8 @@ fn folders_of_ours_that_vanish_are_made_again_or_told() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_failed_sync_of_tops_json_ends_the_server_and_the_next_one_finishes_the_set() {
-    if !full("a failed sync") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     drop(site.serve()); // a first start replaces files of its own
     let mut scene = Scene::new(site, &["replace.sync=error"]);
@@ -429,10 +405,8 @@ fn a_failed_sync_of_tops_json_ends_the_server_and_the_next_one_finishes_the_set(
 
 /// Else a power cut could bring the record of a set back that was said to be destroyed.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_failed_sync_of_a_removed_record_ends_the_server_and_the_next_one_ends_the_destroy() {
-    if !full("a failed sync") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let mut scene = Scene::new(site, &["record.remove.sync=error"]);
     let set = scene.wire.take(&scene.group, "x");
@@ -448,10 +422,8 @@ fn a_failed_sync_of_a_removed_record_ends_the_server_and_the_next_one_ends_the_d
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_machine_whose_image_is_away_says_so() {
-    if !full("a machine without its image") {
-        return;
-    }
     let scene = Scene::new(Site::new(Ground::Host), &[]);
     let (image, id) = (&scene.machine.images[1], &scene.machine.id);
     let away = image.with_extension("away");

@@ -14,7 +14,7 @@ use groupshot::engine::space::Reserve;
 use groupshot::engine::{EngineError, EngineErrorKind};
 use groupshot::inventory::Format;
 
-use crate::support::tools::{assert_clean, assert_equal, full, run, write};
+use crate::support::tools::{assert_clean, assert_equal, run, write};
 
 const NO_RESERVE: Reserve = Reserve {
     bytes: 0,
@@ -199,10 +199,8 @@ fn zoo(dir: &Path) -> Vec<(&'static str, PathBuf, Format)> {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn every_kind_of_chain_becomes_one_clean_equal_image() {
-    if !full("flattened chains against QEMU") {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     for (n, (name, top, format)) in zoo(dir.path()).into_iter().enumerate() {
         let target = dir.path().join(format!("flat{n}.qcow2"));
@@ -230,10 +228,8 @@ fn every_kind_of_chain_becomes_one_clean_equal_image() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_sparse_disk_of_a_terabyte_costs_what_is_in_it() {
-    if !full("a sparse disk against QEMU") {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let raw = dir.path().join("sparse.raw");
     let file = File::create_new(&raw).unwrap();

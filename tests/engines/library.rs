@@ -16,7 +16,7 @@ use groupshot::engine::{Compute, EngineError, EngineErrorKind, Hold, Top};
 use groupshot::inventory::{Format, Machine, PowerState};
 use jiff::Timestamp;
 
-use crate::support::tools::{self, Opened, full};
+use crate::support::tools::{self, Opened};
 
 /// A data directory with a folder for images beside it.
 struct Place(tempfile::TempDir);
@@ -331,10 +331,8 @@ fn what_the_server_writes_is_for_its_group_only() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_machine_that_something_runs_reads_running() {
-    if !full("a running machine") {
-        return;
-    }
     let place = Place::new();
     let image = place.raw("a.raw");
     let machine = place.import("web-1", &[&image]).unwrap();
@@ -355,10 +353,8 @@ fn a_machine_that_something_runs_reads_running() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn images_that_qemu_made_are_taken_or_refused() {
-    if !full("images that QEMU made") {
-        return;
-    }
     let place = Place::new();
     let home = place.0.path().to_owned();
     let at = |name: &str| home.join(name).to_str().unwrap().to_owned();

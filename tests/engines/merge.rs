@@ -14,7 +14,7 @@ use groupshot::engine::qcow2::header::Header;
 use groupshot::engine::{EngineErrorKind, merge};
 use groupshot::inventory::Format;
 
-use crate::support::tools::{self, assert_clean, assert_equal, full, run, try_run};
+use crate::support::tools::{self, assert_clean, assert_equal, run, try_run};
 
 const QUIET: Watch<'_> = Watch {
     progress: &|_, _| {},
@@ -230,10 +230,8 @@ impl Chain {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn the_lower_file_shows_what_the_overlay_showed() {
-    if !full("merges against QEMU") {
-        return;
-    }
     let seeds = std::env::var("GROUPSHOT_MERGE_SEEDS").map_or(40, |n| n.parse().unwrap());
     for seed in 0..seeds {
         let chain = chain(seed);
@@ -281,10 +279,8 @@ fn assert_no_damage(chain: &Chain) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn killed_at_each_step_it_leaves_no_damage_and_is_begun_again() {
-    if !full("merges against QEMU") {
-        return;
-    }
     let mut killed = 0;
     for seed in 0..8 {
         for (n, point) in FAILPOINTS.iter().enumerate() {
@@ -328,10 +324,8 @@ fn large(folder: tempfile::TempDir) -> Chain {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn killed_at_any_moment_it_leaves_no_damage() {
-    if !full("merges against QEMU") {
-        return;
-    }
     let chain = large(tempfile::tempdir().unwrap());
     let mut numbers = Numbers(5);
     let mut killed = 0;
@@ -361,10 +355,8 @@ fn killed_at_any_moment_it_leaves_no_damage() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn it_tells_its_progress_and_stops_when_told() {
-    if !full("merges against QEMU") {
-        return;
-    }
     let chain = large(tempfile::tempdir().unwrap());
     let (last, told) = (Cell::new(0), Cell::new(0));
     let cancelled = Watch {
@@ -392,10 +384,8 @@ fn it_tells_its_progress_and_stops_when_told() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_cannot_be_merged_is_refused_and_left_alone() {
-    if !full("merges against QEMU") {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let (parent, child) = (at("parent.qcow2"), at("child.qcow2"));
@@ -437,10 +427,8 @@ fn what_cannot_be_merged_is_refused_and_left_alone() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_damaged_lower_file_is_not_written() {
-    if !full("merges against QEMU") {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let (parent, child) = (at("parent.qcow2"), at("child.qcow2"));
@@ -465,10 +453,8 @@ fn a_damaged_lower_file_is_not_written() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn too_little_space_is_seen_before_anything_is_written() {
-    if !full("merges on a full file system") {
-        return;
-    }
     let mount = tools::Mount::tmpfs("size=24m");
     let at = |name: &str| mount.path().join(name);
     let (parent, child) = (at("parent.qcow2"), at("child.qcow2"));
@@ -491,10 +477,8 @@ fn too_little_space_is_seen_before_anything_is_written() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_branch_takes_another_backing_file() {
-    if !full("merges against QEMU") {
-        return;
-    }
     let chain = chain(3);
     let branch = chain.folder.path().join("branch.qcow2");
     create(&branch, "", 1 << 20, Some(&chain.child));

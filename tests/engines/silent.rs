@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 use crate::support::fuse::Served;
-use crate::support::tools::{Opened, full};
+use crate::support::tools::{Opened};
 
 fn machine(data: &Path, name: &str, image: &Path) -> VmId {
     let disk = NewDisk {
@@ -74,10 +74,8 @@ impl Scene {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_file_that_does_not_answer_keeps_no_machine_but_its_own_from_work() {
-    if !full("an image on a hung file system") {
-        return;
-    }
     let scene = Scene::new();
     let (data, served, clock) = (&scene.data, &scene.served, &scene.clock);
     let (healthy, hung) = (scene.healthy, scene.hung);
@@ -135,10 +133,8 @@ fn a_file_that_does_not_answer_keeps_no_machine_but_its_own_from_work() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_library_opens_while_a_file_does_not_answer_and_knows_the_rest() {
-    if !full("an image on a hung file system") {
-        return;
-    }
     let scene = Scene::new();
     let (served, clock) = (&scene.served, &scene.clock);
     let (healthy, hung) = (scene.healthy, scene.hung);
@@ -167,10 +163,8 @@ fn a_library_opens_while_a_file_does_not_answer_and_knows_the_rest() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_runs_is_shown_by_the_look_and_told_at_once_to_who_must_know() {
-    if !full("a running machine") {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     fs::create_dir(&data).unwrap();

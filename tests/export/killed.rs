@@ -7,7 +7,6 @@ use groupshot::snapshot::export::FAILPOINTS;
 
 use crate::support::server::Server;
 use crate::support::site::Ground;
-use crate::support::tools::full;
 use crate::support::wire::Wire;
 
 use super::{Rig, content};
@@ -87,20 +86,16 @@ fn dies_at(point: &str, again: &[&str]) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn at_every_point_of_an_export() {
-    if !full("the server killed") {
-        return;
-    }
     for point in FAILPOINTS {
         dies_at(point, &[]);
     }
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn at_every_point_of_the_recovery_of_an_export_too() {
-    if !full("the server killed") {
-        return;
-    }
     let back = [
         "abort.before",
         "abort.after",

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::gate::Gate;
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Site};
-use crate::support::tools::{Mount, full};
+use crate::support::tools::{Mount};
 use crate::support::wire::Wire;
 
 use super::{Rig, STARTED, content};
@@ -20,10 +20,8 @@ fn settings(class: &str, property: &str, ty: &str, value: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_way_leads_out_of_the_roots() {
-    if !full("export directories") {
-        return;
-    }
     let rig = Rig::new(Ground::Host);
     let outside = rig.site.images.join("outside");
     fs::create_dir(&outside).unwrap();
@@ -71,10 +69,8 @@ fn no_way_leads_out_of_the_roots() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn bad_settings_sets_and_targets_have_their_own_values() {
-    if !full("export settings") {
-        return;
-    }
     let rig = Rig::new(Ground::Host);
     let server = rig.serve("");
     let wire = Wire::new(&server);
@@ -122,10 +118,8 @@ fn bad_settings_sets_and_targets_have_their_own_values() {
 
 /// Somebody makes the target while the export is at work.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_target_that_comes_meanwhile_is_not_replaced_and_not_removed() {
-    if !full("export races") {
-        return;
-    }
     let rig = Rig::new(Ground::Host);
     let gate = Gate::new();
     let server = rig.serve(&gate.at("export.manifest.after"));
@@ -144,10 +138,8 @@ fn a_target_that_comes_meanwhile_is_not_replaced_and_not_removed() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_cancel_at_any_step_leaves_nothing() {
-    if !full("cancelled exports") {
-        return;
-    }
     for point in [
         "read.after",
         "copy.before",
@@ -171,10 +163,8 @@ fn a_cancel_at_any_step_leaves_nothing() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_full_disk_leaves_nothing_and_a_later_export_goes_through() {
-    if !full("a full export disk") {
-        return;
-    }
     // Room for the reserve of 64 MiB and a part of three disks of 1 MiB.
     let mount = Mount::tmpfs("size=66m");
     let rig = Rig::with_root(Site::new(Ground::Host), mount.path().to_owned());
@@ -194,10 +184,8 @@ fn a_full_disk_leaves_nothing_and_a_later_export_goes_through() {
 
 /// A file of the set is gone: the job says which, and what was begun is removed.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_missing_file_of_the_set_is_named() {
-    if !full("a damaged set") {
-        return;
-    }
     let rig = Rig::new(Ground::Host);
     let server = rig.serve("");
     let wire = Wire::new(&server);
@@ -214,10 +202,8 @@ fn a_missing_file_of_the_set_is_named() {
 
 /// The undo waits where it cannot be done; the set is free again once it could.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_undo_that_cannot_be_done_is_tried_until_it_can() {
-    if !full("a read-only export disk") {
-        return;
-    }
     let mount = Mount::tmpfs("size=90m");
     let rig = Rig::with_root(Site::new(Ground::Host), mount.path().to_owned());
     let gate = Gate::new();
@@ -242,10 +228,8 @@ fn an_undo_that_cannot_be_done_is_tried_until_it_can() {
 
 /// A copy of a definition that was changed, or exchanged with that of another machine, goes into no export.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_set_whose_copy_of_a_definition_was_changed_is_not_exported_and_the_check_up_names_it() {
-    if !full("export of copies") {
-        return;
-    }
     let rig = Rig::new(Ground::Host);
     let server = rig.serve("");
     let wire = Wire::new(&server);

@@ -5,15 +5,11 @@ use std::fs;
 use crate::support::gate::Gate;
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, assert_holds};
-use crate::support::tools::full;
 use crate::support::wire::Wire;
 
 use super::{Rig, STARTED, content, manifest, tree};
 
 fn on(ground: Ground) {
-    if !full("exporting real disks") {
-        return;
-    }
     let mut rig = Rig::new(ground);
     let server = rig.serve("");
     let wire = Wire::new(&server);
@@ -94,20 +90,20 @@ fn copy(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn every_set_is_exported_as_it_was_captured_on_a_host_file_system() {
     on(Ground::Host);
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn every_set_is_exported_as_it_was_captured_on_xfs() {
     on(Ground::Xfs);
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn definitions_alone_are_exported_on_request() {
-    if !full("exporting definitions") {
-        return;
-    }
     let rig = Rig::new(Ground::Host);
     let server = rig.serve("");
     let wire = Wire::new(&server);
@@ -147,10 +143,8 @@ fn definitions_alone_are_exported_on_request() {
 
 /// While one export stands still others of the same set and a create of the same machines go through.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn exports_and_a_create_go_side_by_side() {
-    if !full("exports side by side") {
-        return;
-    }
     let mut rig = Rig::new(Ground::Host);
     let other = rig.root.join("other");
     fs::create_dir(&other).unwrap();
@@ -179,10 +173,8 @@ fn exports_and_a_create_go_side_by_side() {
 
 /// A set that is exported is not applied, and one that is applied is not exported; another set is.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_export_and_an_apply_of_one_set_exclude_each_other() {
-    if !full("an export against an apply") {
-        return;
-    }
     let rig = Rig::new(Ground::Host);
     let (exporting, applying) = (Gate::new(), Gate::new());
     let orders = [
@@ -220,10 +212,8 @@ fn an_export_and_an_apply_of_one_set_exclude_each_other() {
 
 /// A merge waits for whoever reads one of its files, and says for whom; who cancels it need not wait.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_merge_waits_for_an_export_and_says_for_whom() {
-    if !full("a merge against an export") {
-        return;
-    }
     let mut rig = Rig::new(Ground::Host);
     let (first, second) = (Gate::new(), Gate::new());
     // Read leases are held from the step before the copy to its end.
@@ -276,10 +266,8 @@ fn a_merge_waits_for_an_export_and_says_for_whom() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_copy_is_counted_in_bytes_and_a_cancelled_job_keeps_its_percent() {
-    if !full("an export") {
-        return;
-    }
     let (rig, gate) = (Rig::new(Ground::Host), Gate::new());
     let server = rig.serve(&gate.at("export.copy.after"));
     let wire = Wire::new(&server);

@@ -8,7 +8,7 @@ use groupshot::snapshot::create::FAILPOINTS;
 
 use crate::support::server::Server;
 use crate::support::site::{Ground, Image, Site, assert_holds};
-use crate::support::tools::{Opened, full};
+use crate::support::tools::{Opened};
 use crate::support::wire::Wire;
 
 use super::ledger::{Ledger, Refusal};
@@ -100,20 +100,16 @@ fn dies_at(site: &Site, point: &str, again: &[&str]) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn at_every_point_of_a_create_over_overlays() {
-    if !full("the server killed") {
-        return;
-    }
     for point in FAILPOINTS {
         dies_at(&Site::new(Ground::Host), point, &[]);
     }
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn at_every_point_of_a_create_over_clones() {
-    if !full("the server killed") {
-        return;
-    }
     // The file system is small.
     for points in FAILPOINTS.chunks(8) {
         let site = Site::new(Ground::Xfs);
@@ -124,10 +120,8 @@ fn at_every_point_of_a_create_over_clones() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn at_every_point_of_the_recovery_too() {
-    if !full("the server killed") {
-        return;
-    }
     let long = std::env::var_os("GROUPSHOT_TEST_LONG").is_some();
     let some = [
         "create.intent.after",
@@ -164,10 +158,8 @@ fn at_every_point_of_the_recovery_too() {
 
 /// Every commit of the database is a place to die at as well, before it and after it.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn at_every_commit_of_the_store() {
-    if !full("the server killed") {
-        return;
-    }
     let mut reached = 0;
     for point in ["store.recorded", "store.commit", "store.committed"] {
         for nth in 1..=6 {
@@ -197,10 +189,8 @@ fn at_every_commit_of_the_store() {
 /// The set is cut, the server is dead, and somebody starts a machine on its old file: the switch waits for
 /// it, the others are served, and the end comes when the machine is off again.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_machine_that_was_started_meanwhile_is_waited_for() {
-    if !full("the server killed") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let machine = site.machine("web", &[Image::Raw], 1);
     let other = site.machine("other", &[Image::Raw], 2);

@@ -7,7 +7,6 @@ use std::time::Duration;
 use groupshot::snapshot::apply::FAILPOINTS;
 
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
-use crate::support::tools::full;
 use crate::support::wire::Wire;
 
 const SIGKILL: i32 = 9;
@@ -127,20 +126,16 @@ fn assert_named(site: &Site, wire: &Wire, machines: &[Machine], what: &str) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn at_every_point_of_an_apply_over_overlays() {
-    if !full("the server killed") {
-        return;
-    }
     for point in FAILPOINTS {
         dies_at(&Site::new(Ground::Host), point);
     }
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn at_every_point_of_an_apply_over_clones() {
-    if !full("the server killed") {
-        return;
-    }
     // The file system is small.
     for points in FAILPOINTS.chunks(8) {
         let site = Site::new(Ground::Xfs);

@@ -4,7 +4,6 @@ use groupshot::snapshot::destroy::{FAILPOINTS, MERGE_FAILPOINTS};
 
 use crate::support::gate::Gate;
 use crate::support::site::{Ground, Image, Site};
-use crate::support::tools::full;
 use crate::support::wire::Wire;
 
 use super::at_each_step::assert_killed;
@@ -111,10 +110,8 @@ fn dies_after_a_cancel(order: &str) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_death_after_a_cancel_of_a_destroy_goes_forward() {
-    if !full("the server killed") {
-        return;
-    }
     let passed = |p: &&&str| {
         let early = [
             "destroy.intent.",
@@ -137,10 +134,8 @@ fn orders() -> impl Iterator<Item = String> {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn at_every_point_of_a_destroy_over_overlays() {
-    if !full("the server killed") {
-        return;
-    }
     // The imported image, a file of ours and the active file take what lay on what goes.
     for (n, order) in orders().enumerate() {
         let all = order.contains('#') || std::env::var_os("GROUPSHOT_TEST_LONG").is_some();
@@ -153,10 +148,8 @@ fn at_every_point_of_a_destroy_over_overlays() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn at_every_point_of_a_destroy_over_clones() {
-    if !full("the server killed") {
-        return;
-    }
     // Clones lie on nothing of ours: there is nothing to merge. The file system is small.
     for points in FAILPOINTS.chunks(6) {
         let site = Site::new(Ground::Xfs);
@@ -167,10 +160,8 @@ fn at_every_point_of_a_destroy_over_clones() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn at_every_point_of_the_recovery_of_a_destroy_too() {
-    if !full("the server killed") {
-        return;
-    }
     let early = ["destroy.intent.", "destroy.job."];
     let passed = |p: &&&str| !early.iter().any(|e| p.starts_with(e));
     for point in FAILPOINTS.iter().filter(passed) {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::support::server::Server;
 use crate::support::site::{Image, SIZE, Site};
-use crate::support::tools::{self, Mount, full};
+use crate::support::tools::{self, Mount};
 use crate::support::wire::Wire;
 
 use super::chance::Chance;
@@ -27,10 +27,8 @@ const DISK: u64 = 192 << 20;
 const OPTIONS: &str = "commit=300";
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn after_a_power_cut_nothing_that_was_told_is_lost() {
-    if !full("the host's power cut") {
-        return;
-    }
     let cuts = match std::env::var_os("GROUPSHOT_TEST_LONG") {
         Some(_) => 60,
         None => 6,
@@ -44,10 +42,8 @@ fn after_a_power_cut_nothing_that_was_told_is_lost() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_sync_that_is_left_out_is_noticed() {
-    if !full("the host's power cut") {
-        return;
-    }
     for file in ["groupshot.db-wal", "/journal/"] {
         let mut chance = Chance::from_environment();
         let bench = Bench::new();

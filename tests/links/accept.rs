@@ -6,16 +6,14 @@ use std::os::unix::fs::{chown, symlink};
 use serde_json::Value;
 
 use super::chain::over_a_base;
-use super::scene::{Scene, Swap, assert_refused, may_run};
+use super::scene::{Scene, Swap, assert_refused};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, SIZE, assert_holds};
 use crate::support::wire::Wire;
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_is_taken_when_its_operator_says_so() {
-    if !may_run("images accepted") {
-        return;
-    }
     let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
     let server = scene.site.serve();
     let wire = Wire::new(&server);
@@ -52,10 +50,8 @@ fn an_image_is_taken_when_its_operator_says_so() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_import_tells_where_links_lead_and_who_may_exchange_the_image() {
-    if !may_run("imports of images in folders of others") {
-        return;
-    }
     let scene = Scene::new(Ground::Host, Image::Raw, &[]);
     let other = scene.image.with_file_name("db.raw");
     fs::write(&other, vec![1; SIZE]).unwrap();
@@ -76,10 +72,8 @@ fn an_import_tells_where_links_lead_and_who_may_exchange_the_image() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_the_kernel_makes_up_is_not_imported() {
-    if !may_run("imports of what is no image") {
-        return;
-    }
     let scene = Scene::new(Ground::Host, Image::Raw, &[]);
     let (pipe, link) = (
         scene.site.images.join("pipe.raw"),
@@ -105,10 +99,8 @@ fn what_the_kernel_makes_up_is_not_imported() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_base_that_was_moved_with_a_link_left_is_accepted() {
-    if !may_run("bases that were moved") {
-        return;
-    }
     let (scene, base) = over_a_base();
     let mut server = scene.site.serve();
     let (_, set) = scene.with_a_set(&server);

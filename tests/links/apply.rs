@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::chown;
 
-use super::scene::{COMPLETED, SWAPS, Scene, Swap, assert_refused, end, may_run, serve};
+use super::scene::{COMPLETED, SWAPS, Scene, Swap, assert_refused, end, serve};
 use crate::support::gate::Gate;
 use crate::support::site::{Ground, Image, SIZE, assert_holds};
 use crate::support::wire::Wire;
@@ -35,19 +35,15 @@ fn replaces_nothing(with_roots: bool) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn nothing_that_somebody_put_in_the_place_of_an_image_is_replaced() {
-    if !may_run("images exchanged before an apply") {
-        return;
-    }
     replaces_nothing(false);
     replaces_nothing(true);
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_that_its_owner_restored_is_replaced() {
-    if !may_run("images restored before an apply") {
-        return;
-    }
     let scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
     let server = scene.site.serve();
     let (wire, set) = scene.with_a_set(&server);
@@ -64,10 +60,8 @@ fn an_image_that_its_owner_restored_is_replaced() {
 /// After the plan; before the commit it ends, after it the job waits until the image is there again. The folder is
 /// waited for by another process only.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_exchanged_within_an_apply_is_not_replaced_by_this_process_or_the_next() {
-    if !may_run("images exchanged within an apply") {
-        return;
-    }
     for swap in [Swap::Link, Swap::HardLink, Swap::FolderLink] {
         for (point, dies) in [
             ("apply.prepare.before", false),

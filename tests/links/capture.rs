@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 
-use super::scene::{SWAPS, Scene, Swap, assert_refused, end, may_run, serve};
+use super::scene::{SWAPS, Scene, Swap, assert_refused, end, serve};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, SIZE, assert_holds};
 use crate::support::wire::Wire;
@@ -30,19 +30,15 @@ fn hands_out_nothing(ground: Ground, with_roots: bool) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_set_is_taken_of_what_somebody_put_in_the_place_of_an_image() {
-    if !may_run("images exchanged before a set") {
-        return;
-    }
     hands_out_nothing(Ground::Host, false);
     hands_out_nothing(Ground::Xfs, true);
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_that_its_owner_restored_is_taken_and_told() {
-    if !may_run("images restored before a set") {
-        return;
-    }
     for ground in [Ground::Host, Ground::Xfs] {
         let scene = Scene::new(ground, Image::Raw, &["--overlay-ok"]);
         let server = scene.site.serve();
@@ -61,10 +57,8 @@ fn an_image_that_its_owner_restored_is_taken_and_told() {
 
 /// Who may rename there, and could not read the file himself, could have it captured and exported for him.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_file_of_the_same_owner_is_not_taken_where_somebody_else_may_put_it() {
-    if !may_run("images of root in a folder of somebody else") {
-        return;
-    }
     let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
     chown(&scene.image, Some(0), Some(0)).unwrap();
     let accept = ["vm", "set", &scene.machine.id, "--accept-image", "--yes"];
@@ -90,10 +84,8 @@ fn a_file_of_the_same_owner_is_not_taken_where_somebody_else_may_put_it() {
 
 /// What lies under the captured files is looked at once more when they are sealed.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_set_is_not_sealed_over_what_somebody_put_under_it() {
-    if !may_run("images exchanged before a set is sealed") {
-        return;
-    }
     for swap in [Swap::Link, Swap::FolderLink, Swap::Foreign] {
         let what = format!("{swap:?}");
         let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
@@ -129,10 +121,8 @@ fn a_set_is_not_sealed_over_what_somebody_put_under_it() {
 
 /// Between the plan and the cut, and after a start with nothing of it in memory.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_exchanged_while_a_set_is_prepared_ends_the_job_and_leaves_nothing() {
-    if !may_run("images exchanged within a set") {
-        return;
-    }
     for ground in [Ground::Host, Ground::Xfs] {
         for point in ["create.define.before", "create.prepared.before"] {
             for swap in [Swap::Link, Swap::Foreign, Swap::FolderLink] {

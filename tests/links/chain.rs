@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
 
-use super::scene::{COMPLETED, SWAPS, Scene, Swap, assert_refused, end, may_run};
+use super::scene::{COMPLETED, SWAPS, Scene, Swap, assert_refused, end};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, SIZE, assert_holds};
 use crate::support::tools::run;
@@ -38,10 +38,8 @@ pub(super) fn over_a_base() -> (Scene, PathBuf) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_set_is_taken_over_what_somebody_put_under_an_image() {
-    if !may_run("backing files exchanged before a set") {
-        return;
-    }
     let (scene, base) = over_a_base();
     let server = scene.site.serve();
     let wire = Wire::new(&server);
@@ -67,10 +65,8 @@ fn no_set_is_taken_over_what_somebody_put_under_an_image() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_header_that_names_another_file_hands_out_nothing_until_its_operator_agrees() {
-    if !may_run("headers that name other files") {
-        return;
-    }
     let (scene, _) = over_a_base();
     let server = scene.site.serve();
     let wire = Wire::new(&server);

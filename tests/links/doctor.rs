@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 
-use super::scene::{Scene, Swap, may_run, seen};
+use super::scene::{Scene, Swap, seen};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, SIZE, assert_holds};
 use crate::support::tools::run;
@@ -24,10 +24,8 @@ fn mode(file: &std::path::Path) -> u32 {
 
 /// With a server and without.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_repair_gives_no_mode_to_what_somebody_put_in_the_place_of_a_clone() {
-    if !may_run("clones exchanged before a repair") {
-        return;
-    }
     let (scene, kept) = cloned();
     let folder = kept.parent().unwrap();
     let ours = folder.parent().unwrap();
@@ -65,10 +63,8 @@ fn a_repair_gives_no_mode_to_what_somebody_put_in_the_place_of_a_clone() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_clone_that_may_be_written_is_closed_and_no_other_file_is() {
-    if !may_run("clones opened to writers") {
-        return;
-    }
     let (scene, kept) = cloned();
     fs::set_permissions(&kept, fs::Permissions::from_mode(0o644)).unwrap();
     let said = scene.doctor(&["--fix", "--yes"]);
@@ -77,10 +73,8 @@ fn a_clone_that_may_be_written_is_closed_and_no_other_file_is() {
 
 /// Whoever agrees to a damaged disk means that somebody wrote it, not that it is another's file.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_foreign_file_in_the_place_of_an_image_is_not_accepted_as_damage() {
-    if !may_run("foreign files accepted as damage") {
-        return;
-    }
     let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
     let server = scene.site.serve();
     let (wire, set) = scene.with_a_set(&server);
@@ -110,10 +104,8 @@ fn a_foreign_file_in_the_place_of_an_image_is_not_accepted_as_damage() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn the_check_up_names_each_folder_in_which_others_may_exchange_images() {
-    if !may_run("folders of others") {
-        return;
-    }
     let scene = Scene::new(Ground::Host, Image::Raw, &[]);
     let folder = scene.image.parent().unwrap();
     let second = folder.join("db.raw");
@@ -143,10 +135,8 @@ fn the_check_up_names_each_folder_in_which_others_may_exchange_images() {
 
 /// With a server and without. Nothing of what a foreign file holds is told, by the refusal of a set neither.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn the_check_up_tells_of_each_image_that_no_set_is_taken_of() {
-    if !may_run("images exchanged before a check-up") {
-        return;
-    }
     let mut scene = Scene::new(Ground::Host, Image::Qcow2, &["--overlay-ok"]);
     scene.victim.set_extension("qcow2");
     let hidden = "/srv/hidden-name.raw";

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
 
-use super::scene::{Exchange, Scene, end, may_run, seen};
+use super::scene::{Exchange, Scene, end, seen};
 use crate::support::gate::Gate;
 use crate::support::server::Server;
 use crate::support::site::{Ground, Image};
@@ -61,10 +61,8 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_export_whose_folder_is_exchanged_writes_nowhere_else() {
-    if !may_run("folders of exports exchanged") {
-        return;
-    }
     for point in [
         "export.copy.before",
         "export.copy.after",
@@ -96,10 +94,8 @@ fn an_export_whose_folder_is_exchanged_writes_nowhere_else() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_finished_export_in_the_place_of_a_new_one_is_neither_changed_nor_removed() {
-    if !may_run("folders of exports exchanged") {
-        return;
-    }
     for point in ["export.copy.after", "export.reveal.before"] {
         let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
         let root = scene.site.images.join("exports");
@@ -144,10 +140,8 @@ fn a_finished_export_in_the_place_of_a_new_one_is_neither_changed_nor_removed() 
 
 /// Below the root, where somebody else may rename.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn nothing_is_exported_into_a_folder_that_is_exchanged_with_the_one_that_was_named() {
-    if !may_run("folders of exports exchanged for folders of root") {
-        return;
-    }
     for point in [
         "export.read.before",
         "export.copy.after",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::scene::{COMPLETED, Exchange, INVALID_STATE, Scene, may_run};
+use super::scene::{COMPLETED, Exchange, INVALID_STATE, Scene};
 use crate::support::gate::Gate;
 use crate::support::site::{Ground, Image, assert_holds};
 use crate::support::tools::run;
@@ -152,10 +152,8 @@ fn is_whole(scene: &mut Scene, wire: &Wire, (set, first): (&str, &[u8]), what: &
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn nothing_is_done_in_a_folder_that_is_exchanged_with_that_of_an_image_while_sets_are_applied() {
-    if !may_run("folders exchanged all the time while sets are applied") {
-        return;
-    }
     for (ground, other) in OTHERS
         .into_iter()
         .flat_map(|o| [(Ground::Xfs, o)])
@@ -182,10 +180,8 @@ fn nothing_is_done_in_a_folder_that_is_exchanged_with_that_of_an_image_while_set
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn nothing_is_done_in_a_folder_that_is_exchanged_with_that_of_an_image_while_sets_are_taken() {
-    if !may_run("folders exchanged all the time while sets are taken") {
-        return;
-    }
     for other in OTHERS {
         let what = format!("{other:?}");
         let mut scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
@@ -319,10 +315,8 @@ const FATES: [(&str, Fate); 7] = [
 
 /// It starts again while another folder is there, and once more on the right one.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_died_in_a_folder_that_is_exchanged_touches_no_other() {
-    if !may_run("kills within applies and captures while folders are exchanged") {
-        return;
-    }
     for (point, fate) in FATES {
         for other in OTHERS {
             let what = format!("{point} {other:?}");
@@ -371,10 +365,8 @@ fn what_died_in_a_folder_that_is_exchanged_touches_no_other() {
 
 /// The folder is merely moved away, with what was made in it.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_cannot_be_reached_holds_nobody_and_goes_once_its_folder_is_back() {
-    if !may_run("kills within applies and captures while folders are away") {
-        return;
-    }
     let fates = FATES.into_iter();
     let fates = fates.filter(|(_, fate)| matches!(fate, Fate::Undone | Fate::Finished));
     for (point, fate) in fates {
@@ -412,10 +404,8 @@ fn moved(scene: &Scene, away: bool) {
 
 /// From its commit on a group goes back as one: an operator who cannot bring the folder back takes its machine out.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_committed_apply_holds_its_group_until_the_folder_is_back_or_its_machine_is_taken_out() {
-    if !may_run("a folder that is away for good within an apply") {
-        return;
-    }
     let (died, other) = Died::in_a_group("apply.commit.after");
     let site = &died.scene.site;
     let server = site.serve();

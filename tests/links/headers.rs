@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
-use super::scene::{COMPLETED, Scene, end, may_run};
+use super::scene::{COMPLETED, Scene, end};
 use crate::support::gate::Gate;
 use crate::support::server::{Server, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, assert_holds};
@@ -42,10 +42,8 @@ fn ended(mut server: Server) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn the_active_file_of_a_machine_that_cannot_be_read_goes_with_no_set_of_another() {
-    if !may_run("headers that name active files of others") {
-        return;
-    }
     let scene = Scene::new(Ground::Host, Image::Qcow2, &["--overlay-ok"]);
     let (mut db, _) = neighbour(&scene, &["--overlay-ok"]);
     let server = scene.site.serve();
@@ -76,10 +74,8 @@ fn the_active_file_of_a_machine_that_cannot_be_read_goes_with_no_set_of_another(
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_a_header_named_once_holds_up_no_merge_when_the_image_is_away() {
-    if !may_run("headers that name files of others, seen by starts") {
-        return;
-    }
     let scene = Scene::new(Ground::Host, Image::Qcow2, &["--overlay-ok"]);
     let (mut db, base) = neighbour(&scene, &["--overlay-ok"]);
     let server = scene.site.serve();
@@ -104,10 +100,8 @@ fn what_a_header_named_once_holds_up_no_merge_when_the_image_is_away() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_header_of_others_holds_up_no_apply_and_no_import() {
-    if !may_run("headers that name files of others, and applies") {
-        return;
-    }
     let scene = Scene::new(Ground::Xfs, Image::Qcow2, &[]);
     let (db, base) = neighbour(&scene, &[]);
     let server = scene.site.serve();
@@ -129,10 +123,8 @@ fn a_header_of_others_holds_up_no_apply_and_no_import() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn accepting_a_damaged_disk_seals_no_file_that_it_did_not_lie_on() {
-    if !may_run("headers that name files of others, and repairs") {
-        return;
-    }
     let scene = Scene::new(Ground::Host, Image::Qcow2, &["--overlay-ok"]);
     let first = scene.site.image("first", Image::Raw, 3);
     let second = scene.image.with_file_name("second.qcow2");
@@ -194,10 +186,8 @@ fn list() -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_folder_of_images_opens_no_clone_to_its_owner() {
-    if !may_run("folders that hand on a group and access lists") {
-        return;
-    }
     for by_list in [false, true] {
         let scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
         let (mode, folder) = (fs::Permissions::from_mode, scene.image.parent().unwrap());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::chain::over_a_base;
-use super::scene::{Scene, Swap, assert_refused, end, may_run, seen};
+use super::scene::{Scene, Swap, assert_refused, end, seen};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, SIZE};
 use crate::support::wire::Wire;
@@ -69,10 +69,8 @@ fn heir(image: &Path) -> PathBuf {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_file_that_was_given_the_inode_number_of_an_image_is_not_taken_for_it() {
-    if !may_run("inode numbers used again") {
-        return;
-    }
     // Where nobody else makes files: the next one is given the number.
     let scene = Scene::new(Ground::Ext4, Image::Raw, &["--overlay-ok"]);
     let server = scene.site.serve();
@@ -93,10 +91,8 @@ fn a_file_that_was_given_the_inode_number_of_an_image_is_not_taken_for_it() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_lies_under_an_image_is_recorded_or_the_image_is_neither_imported_nor_accepted() {
-    if !may_run("chains that cannot be read") {
-        return;
-    }
     let (scene, base) = over_a_base();
     let recorded = read(&scene);
     let [below] = recorded["images"]["disk0"]["below"]
@@ -123,10 +119,8 @@ fn what_lies_under_an_image_is_recorded_or_the_image_is_neither_imported_nor_acc
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_of_which_nothing_is_recorded_is_not_taken_until_its_operator_agrees() {
-    if !may_run("images without a record") {
-        return;
-    }
     let (scene, _) = over_a_base();
     let whole = read(&scene);
     let lost: [&dyn Fn(&mut Value); 3] = [
@@ -176,10 +170,8 @@ fn an_image_of_which_nothing_is_recorded_is_not_taken_until_its_operator_agrees(
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_an_older_version_recorded_of_images_is_completed_by_the_first_start_where_it_agrees() {
-    if !may_run("records of an older version") {
-        return;
-    }
     let (scene, base) = over_a_base();
     let whole = read(&scene);
     make_old(&scene);
@@ -251,10 +243,8 @@ fn what_an_older_version_recorded_of_images_is_completed_by_the_first_start_wher
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_somebody_put_in_the_place_of_an_unrecorded_image_is_not_recorded_by_a_start() {
-    if !may_run("images without a record and what stands there") {
-        return;
-    }
     let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
     let group = scene.group(&Wire::new(&scene.site.serve()));
     let whole = fs::read(tops(&scene)).unwrap();
@@ -302,10 +292,8 @@ fn what_somebody_put_in_the_place_of_an_unrecorded_image_is_not_recorded_by_a_st
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn nothing_is_merged_into_a_later_file_that_was_given_the_number_of_an_image() {
-    if !may_run("merges into images whose numbers are used again") {
-        return;
-    }
     let mut scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
     let server = scene.site.serve();
     let (_, set) = scene.with_a_set(&server);
@@ -328,10 +316,8 @@ fn nothing_is_merged_into_a_later_file_that_was_given_the_number_of_an_image() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_pipe_that_a_header_names_is_not_opened() {
-    if !may_run("pipes named by headers") {
-        return;
-    }
     let (scene, _) = over_a_base();
     let pipe = scene.site.images.join("pipe");
     crate::support::tools::run("mkfifo", &[&pipe]);

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
 
-use super::scene::{COMPLETED, Scene, Swap, may_run, seen};
+use super::scene::{COMPLETED, Scene, Swap, seen};
 use crate::support::gate::Gate;
 use crate::support::site::{Ground, Image, assert_holds};
 use crate::support::wire::Wire;
@@ -12,10 +12,8 @@ use crate::support::wire::Wire;
 const SWAPPED: [Swap; 4] = [Swap::Link, Swap::HardLink, Swap::Foreign, Swap::FolderLink];
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn who_dies_in_a_merge_writes_nothing_that_somebody_put_there_meanwhile() {
-    if !may_run("kills within merges") {
-        return;
-    }
     for point in [
         "destroy.merge.before",
         "destroy.merge.after",
@@ -57,10 +55,8 @@ fn who_dies_in_a_merge_writes_nothing_that_somebody_put_there_meanwhile() {
 
 /// The content is in the base, and nothing names that yet.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn who_dies_after_a_merge_drops_no_overlay_whose_base_was_put_back_meanwhile() {
-    if !may_run("bases put back while the server is down") {
-        return;
-    }
     for by_name in [false, true] {
         let what = format!("by name: {by_name}");
         let mut scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
@@ -97,10 +93,8 @@ fn who_dies_after_a_merge_drops_no_overlay_whose_base_was_put_back_meanwhile() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn who_dies_in_a_capture_keeps_nothing_that_somebody_put_there_meanwhile() {
-    if !may_run("kills within captures") {
-        return;
-    }
     for ground in [Ground::Host, Ground::Xfs] {
         for point in [
             "create.prepare.after",
@@ -142,10 +136,8 @@ fn who_dies_in_a_capture_keeps_nothing_that_somebody_put_there_meanwhile() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn who_dies_in_an_export_removes_nothing_through_what_somebody_put_there_meanwhile() {
-    if !may_run("kills within exports") {
-        return;
-    }
     for point in [
         "export.copy.before",
         "export.copy.after",
@@ -202,10 +194,8 @@ fn count(folder: &Path) -> usize {
 
 /// The folder above the folder of the image is a link.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_folder_two_levels_above_an_image_that_is_exchanged_is_noticed() {
-    if !may_run("folders far above images exchanged") {
-        return;
-    }
     for ground in [Ground::Host, Ground::Xfs] {
         let mut scene = Scene::new(ground, Image::Raw, &["--overlay-ok"]);
         chown(&scene.site.images, Some(65_534), Some(65_534)).unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use super::chain::over_a_base;
-use super::scene::{COMPLETED, Scene, end, may_run};
+use super::scene::{COMPLETED, Scene, end};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, SIZE, assert_holds};
 use crate::support::wire::Wire;
@@ -29,10 +29,8 @@ enum Moved {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_apply_replaces_an_image_on_which_one_lies_that_is_refused() {
-    if !may_run("images that were moved under others") {
-        return;
-    }
     for moved in [Moved::ByLink, Moved::Away, Moved::Copied] {
         let scene = Scene::new(Ground::Xfs, Image::Qcow2, &[]);
         let folder = scene.site.images.join("of-db");
@@ -96,10 +94,8 @@ fn no_apply_replaces_an_image_on_which_one_lies_that_is_refused() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_import_takes_a_base_that_was_moved_from_under_an_image() {
-    if !may_run("bases that were moved away") {
-        return;
-    }
     let (scene, base) = over_a_base();
     let moved = base.with_file_name("moved.raw");
     fs::rename(&base, &moved).unwrap();

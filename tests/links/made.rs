@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::scene::{COMPLETED, Scene, become_other, end, may_run};
+use super::scene::{COMPLETED, Scene, become_other, end};
 use crate::support::gate::Gate;
 use crate::support::server::{binary, run_in, text};
 use crate::support::site::{Ground, Image};
@@ -96,10 +96,8 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_stands_in_the_place_of_an_export_that_was_killed_is_not_removed() {
-    if !may_run("folders of exports that were killed exchanged") {
-        return;
-    }
     for (point, revealed) in [
         ("export.read.after", false),
         ("export.copy.after", false),
@@ -145,10 +143,8 @@ fn what_stands_in_the_place_of_an_export_that_was_killed_is_not_removed() {
 
 /// A kill without an attack leaves nothing.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_was_made_for_an_export_that_was_killed_is_removed() {
-    if !may_run("exports killed") {
-        return;
-    }
     for point in ["export.copy.after", "export.reveal.after"] {
         let trap = Trap::new();
         let (scene, root) = (&trap.scene, &trap.root);
@@ -169,10 +165,8 @@ fn what_was_made_for_an_export_that_was_killed_is_removed() {
 
 /// Whoever may read jobs knows the name before the folder is made.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_stands_in_the_place_of_an_export_before_it_begins_is_not_removed() {
-    if !may_run("folders of exports taken before") {
-        return;
-    }
     let trap = Trap::new();
     let (scene, root) = (&trap.scene, &trap.root);
     let gate = Gate::new();
@@ -193,10 +187,8 @@ fn what_stands_in_the_place_of_an_export_before_it_begins_is_not_removed() {
 /// As soon as a folder of ours is there, the second user exchanges it: under its own name, which he knows, and under any
 /// other.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_export_is_written_into_a_folder_that_is_exchanged_with_one_that_was_just_made() {
-    if !may_run("folders of exports exchanged all the time") {
-        return;
-    }
     let trap = Trap::new();
     let (scene, root) = (&trap.scene, &trap.root);
     let gates: Vec<_> = (1..=ROUNDS).map(|_| Gate::new()).collect();
@@ -246,10 +238,8 @@ fn no_export_is_written_into_a_folder_that_is_exchanged_with_one_that_was_just_m
 
 /// The folder is moved away while it is written: what was in it goes, wherever it is.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_an_export_has_written_is_removed_from_a_folder_that_was_moved_away() {
-    if !may_run("folders of exports moved away") {
-        return;
-    }
     let trap = Trap::new();
     let (scene, root) = (&trap.scene, &trap.root);
     let gate = Gate::new();
@@ -273,10 +263,8 @@ fn what_an_export_has_written_is_removed_from_a_folder_that_was_moved_away() {
 
 /// The root is in a folder of the second user: he leads it elsewhere once the server runs.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_root_that_is_led_elsewhere_later_is_refused_and_told_before() {
-    if !may_run("roots of exports exchanged") {
-        return;
-    }
     let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
     let pool = scene.site.images.join("pool");
     let (root, guarded) = (pool.join("exports"), scene.site.images.join("guarded"));

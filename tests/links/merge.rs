@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::scene::{COMPLETED, SWAPS, Scene, Swap, end, may_run, serve};
+use super::scene::{COMPLETED, SWAPS, Scene, Swap, end, serve};
 use crate::support::site::{Ground, Image, assert_holds};
 use crate::support::wire::{STARTED, Wire};
 
@@ -40,10 +40,8 @@ fn is_not_merged(kind: Image, swap: Swap, with_roots: bool, noticed: bool) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_overlay_is_merged_into_what_somebody_put_in_the_place_of_its_base() {
-    if !may_run("bases exchanged before a destroy") {
-        return;
-    }
     for swap in SWAPS {
         is_not_merged(Image::Raw, *swap, false, false);
     }
@@ -54,10 +52,8 @@ fn no_overlay_is_merged_into_what_somebody_put_in_the_place_of_its_base() {
 
 /// The check before the merge has seen the base; then it is exchanged.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_base_that_is_exchanged_at_the_last_moment_is_not_written() {
-    if !may_run("bases exchanged within a destroy") {
-        return;
-    }
     for point in [
         "destroy.merge.before",
         "destroy.merge.after",
@@ -91,10 +87,8 @@ fn a_base_that_is_exchanged_at_the_last_moment_is_not_written() {
 
 /// The folder for clones belongs to the server, the one above it does not.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_somebody_put_in_the_place_of_a_clone_or_its_folder_is_left_alone() {
-    if !may_run("clones exchanged before a destroy") {
-        return;
-    }
     let mut scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
     let server = scene.site.serve();
     let wire = Wire::new(&server);
@@ -139,10 +133,8 @@ fn what_somebody_put_in_the_place_of_a_clone_or_its_folder_is_left_alone() {
 /// The second user writes the neighbour's base into the header of his own image, or puts a link to the neighbour's active
 /// file in the place of it.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_that_leads_to_a_file_of_another_machine_holds_up_no_merge_of_that_one() {
-    if !may_run("images that lead to files of others") {
-        return;
-    }
     for (kind, by_link) in [
         (Image::Qcow2, false),
         (Image::Qcow2, true),

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use super::scene::{COMPLETED, Exchange, INVALID_STATE, Scene, Untouched, end, may_run, seen};
+use super::scene::{COMPLETED, Exchange, INVALID_STATE, Scene, Untouched, end, seen};
 use crate::support::gate::Gate;
 use crate::support::server::{binary, run_in, text};
 use crate::support::site::{Ground, Image, SIZE, assert_holds};
@@ -37,10 +37,8 @@ fn cloned() -> (Scene, String, PathBuf) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn seals_go_along_where_files_are_the_same_and_copies_are_confirmed() {
-    if !may_run("clones that are moved and copied") {
-        return;
-    }
     let (scene, set, kept) = cloned();
     let folder = scene.image.parent().unwrap().to_owned();
     let [there, back] = ["there", "back"].map(|name| folder.with_file_name(name));
@@ -80,10 +78,8 @@ fn seals_go_along_where_files_are_the_same_and_copies_are_confirmed() {
 
 /// As the second user may do: root's file, in folders of his.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_has_but_the_name_of_a_clone_is_not_taken_for_a_copy() {
-    if !may_run("files of root among what was copied") {
-        return;
-    }
     let (scene, set, kept) = cloned();
     let folder = scene.image.parent().unwrap().to_owned();
     let there = folder.with_file_name("there");
@@ -117,10 +113,8 @@ fn what_has_but_the_name_of_a_clone_is_not_taken_for_a_copy() {
 /// He gives his own frozen image the length and the time of a file of root, and leads its path there, by a link or by
 /// taking that file into his folder.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_file_of_another_user_is_not_taken_for_a_copy() {
-    if !may_run("files of root in the place of what was restored") {
-        return;
-    }
     for by_link in [true, false] {
         let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
         let name = scene.image.file_name().unwrap();
@@ -170,11 +164,9 @@ fn a_file_of_another_user_is_not_taken_for_a_copy() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_takes_the_place_of_a_copy_after_it_was_shown_is_recorded_neither_as_sealed_nor_as_the_image()
  {
-    if !may_run("images exchanged after copies are confirmed") {
-        return;
-    }
     let scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
     let server = scene.site.serve();
     let (_, set) = scene.with_a_set(&server);
@@ -254,10 +246,8 @@ fn moved_together(by_link: bool, exchanged: bool) -> [(u64, String); 2] {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn images_that_were_moved_to_where_a_link_leads_are_known_there() {
-    if !may_run("images that are moved") {
-        return;
-    }
     for by_link in [false, true] {
         let ends = moved_together(by_link, false);
         assert!(
@@ -268,10 +258,8 @@ fn images_that_were_moved_to_where_a_link_leads_are_known_there() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn images_that_were_exchanged_and_moved_are_not_taken_for_each_other() {
-    if !may_run("images that are exchanged and moved") {
-        return;
-    }
     for by_link in [false, true] {
         let ends = moved_together(by_link, true);
         let refused =
@@ -391,10 +379,8 @@ impl Headed {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_header_is_written_into_the_file_that_was_judged_and_held() {
-    if !may_run("images exchanged before their headers are written") {
-        return;
-    }
     for by_link in [true, false] {
         let headed = Headed::new();
         // Before anything is looked at.
@@ -426,10 +412,8 @@ fn a_header_is_written_into_the_file_that_was_judged_and_held() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn who_dies_in_a_relocation_writes_into_no_file_that_somebody_put_there_meanwhile() {
-    if !may_run("kills within relocations") {
-        return;
-    }
     for by_link in [true, false] {
         let headed = Headed::new();
         let orders = "relocate.planned.after=abort";

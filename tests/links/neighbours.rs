@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use super::scene::{COMPLETED, Scene, end, may_run, seen};
+use super::scene::{COMPLETED, Scene, end, seen};
 use crate::support::gate::Gate;
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, SIZE, assert_holds};
@@ -59,10 +59,8 @@ fn swap(by: &dyn Fn(&Path, &Path), [one, other]: &[PathBuf; 2]) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn who_may_rename_far_above_images_gets_no_set_of_one_in_the_place_of_another() {
-    if !may_run("folders of images exchanged from above") {
-        return;
-    }
     for ground in [Ground::Host, Ground::Xfs] {
         let scene = Scene::new(ground, Image::Raw, &[]);
         let (folders, said) = two(&scene, 65_534);
@@ -103,10 +101,8 @@ fn who_may_rename_far_above_images_gets_no_set_of_one_in_the_place_of_another() 
 
 /// Once the new file stands there, and before it is recorded.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_an_apply_puts_below_a_folder_of_others_is_taken_and_nothing_that_they_put_there() {
-    if !may_run("applies below folders of others") {
-        return;
-    }
     for (dies, swaps) in [(false, false), (true, false), (false, true)] {
         let what = format!("dies: {dies}, swaps: {swaps}");
         let scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
@@ -148,10 +144,8 @@ fn what_an_apply_puts_below_a_folder_of_others_is_taken_and_nothing_that_they_pu
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn the_image_of_another_machine_is_not_taken_in_the_place_of_an_image() {
-    if !may_run("images of one user exchanged") {
-        return;
-    }
     let scene = Scene::new(Ground::Host, Image::Raw, &[]);
     let (folders, _) = two(&scene, 0);
     let server = scene.site.serve();
@@ -176,10 +170,8 @@ fn the_image_of_another_machine_is_not_taken_in_the_place_of_an_image() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_over_a_file_that_its_owner_could_not_read_is_imported_once_that_is_confirmed() {
-    if !may_run("images over files of others") {
-        return;
-    }
     let scene = Scene::new(Ground::Host, Image::Raw, &[]);
     let image = scene.image.with_file_name("over.qcow2");
     let (named, victim) = (image.to_str().unwrap(), scene.victim.to_str().unwrap());

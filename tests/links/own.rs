@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::scene::{Scene, may_run, seen};
+use super::scene::{Scene, seen};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image};
 use crate::support::tools::run;
@@ -29,10 +29,8 @@ fn names(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_server_starts_on_what_somebody_put_in_the_place_of_its_files() {
-    if !may_run("files of the data directory exchanged") {
-        return;
-    }
     let scene = open_to_all();
     drop(scene.site.serve());
     for name in ["groupshot.lock", "groupshot.db", "journal", "sets"] {
@@ -68,10 +66,8 @@ fn no_server_starts_on_what_somebody_put_in_the_place_of_its_files() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_pipe_in_the_place_of_a_file_that_is_read_holds_anybody_up() {
-    if !may_run("files of the data directory exchanged") {
-        return;
-    }
     let scene = open_to_all();
     drop(scene.site.serve());
     let aside = scene.site.data.join("aside");
@@ -98,10 +94,8 @@ fn no_pipe_in_the_place_of_a_file_that_is_read_holds_anybody_up() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_journal_that_somebody_put_there_is_no_journal_of_ours() {
-    if !may_run("journals exchanged") {
-        return;
-    }
     let scene = open_to_all();
     drop(scene.site.serve());
     let journal = scene
@@ -126,10 +120,8 @@ fn a_journal_that_somebody_put_there_is_no_journal_of_ours() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_orphan_is_moved_through_a_link_and_none_out_of_a_folder_of_others() {
-    if !may_run("folders for orphans exchanged") {
-        return;
-    }
     let scene = open_to_all();
     let server = scene.site.serve();
     let wire = Wire::new(&server);
@@ -168,10 +160,8 @@ fn no_orphan_is_moved_through_a_link_and_none_out_of_a_folder_of_others() {
 
 /// The folder `sets/` is a link to a copy of itself that belongs to root.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn nothing_is_done_in_a_folder_that_was_put_in_the_place_of_the_sets() {
-    if !may_run("folders of sets exchanged") {
-        return;
-    }
     let mut scene = open_to_all();
     let server = scene.site.serve();
     let wire = Wire::new(&server);

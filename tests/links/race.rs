@@ -5,15 +5,13 @@ use std::os::unix::fs::{chown, symlink};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::scene::{Exchange, Scene, may_run, seen};
+use super::scene::{Exchange, Scene, seen};
 use crate::support::site::{Ground, Image, content};
 use crate::support::wire::{STARTED, Wire};
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn nothing_foreign_is_kept_or_written_while_an_image_is_exchanged_all_the_time() {
-    if !may_run("images exchanged all the time") {
-        return;
-    }
     for ground in [Ground::Host, Ground::Xfs] {
         let mut scene = Scene::new(ground, Image::Raw, &["--overlay-ok"]);
         let server = scene.site.serve();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::scene::{COMPLETED, INVALID_STATE, Scene, end, may_run, seen};
+use super::scene::{COMPLETED, INVALID_STATE, Scene, end, seen};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image};
 use crate::support::wire::{STARTED, Wire};
@@ -26,10 +26,8 @@ fn narrowed(ground: Ground) -> (Scene, String, String) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_operation_touches_an_image_outside_of_image_roots() {
-    if !may_run("images outside of image_roots") {
-        return;
-    }
     for ground in [Ground::Host, Ground::Xfs] {
         let (scene, set, config) = narrowed(ground);
         let server = scene.site.serve_configured(&config);
@@ -92,10 +90,8 @@ fn no_operation_touches_an_image_outside_of_image_roots() {
 
 /// A repair of the check-up keeps to them as well.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_mode_of_a_clone_outside_of_image_roots_is_set() {
-    if !may_run("clones outside of image_roots") {
-        return;
-    }
     let (scene, set, config) = narrowed(Ground::Xfs);
     let server = scene.site.serve_configured(&config);
     let wire = Wire::new(&server);

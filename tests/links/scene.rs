@@ -14,7 +14,7 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use crate::support::gate::Gate;
 use crate::support::server::{Options, Server};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site};
-use crate::support::tools::{self, run};
+use crate::support::tools::run;
 use crate::support::wire::{Created, STARTED, Wire};
 
 /// The second user.
@@ -297,7 +297,3 @@ pub(super) fn serve(scene: &Scene, with_roots: bool) -> Server {
     }
 }
 
-/// Whether this test may run: as root, with the tools.
-pub(super) fn may_run(what: &str) -> bool {
-    tools::full(what)
-}

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::scene::{COMPLETED, INVALID_STATE, Scene, end, may_run, seen};
+use super::scene::{COMPLETED, INVALID_STATE, Scene, end, seen};
 use crate::support::gate::Gate;
 use crate::support::site::{Ground, Image, Machine, SIZE, assert_holds};
 use crate::support::wire::Wire;
@@ -56,10 +56,8 @@ fn pose(scene: &Scene, kept: &Path) -> PathBuf {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_destroy_throws_no_seal_away_while_a_folder_is_hidden() {
-    if !may_run("folders of clones hidden during a destroy") {
-        return;
-    }
     let scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
     let two = of_two_disks(&scene);
     let exports = scene.site.images.join("exports");
@@ -109,10 +107,8 @@ fn a_destroy_throws_no_seal_away_while_a_folder_is_hidden() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_merge_into_a_file_that_was_exchanged_since_shows_as_damage() {
-    if !may_run("merged files exchanged") {
-        return;
-    }
     let mut scene = Scene::new(Ground::Host, Image::Raw, &["--overlay-ok"]);
     let gate = Gate::new();
     let server = scene.site.serve_with(&[&gate.at("destroy.unlink.after")]);
@@ -138,10 +134,8 @@ fn a_merge_into_a_file_that_was_exchanged_since_shows_as_damage() {
 
 /// With a server and without.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_has_but_the_name_of_a_clone_is_not_accepted_as_damage() {
-    if !may_run("files of root in the place of clones") {
-        return;
-    }
     let scene = Scene::new(Ground::Xfs, Image::Raw, &[]);
     let server = scene.site.serve();
     let (wire, set) = scene.with_a_set(&server);

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
-use super::scene::{INVALID_STATE, Scene, may_run};
+use super::scene::{INVALID_STATE, Scene};
 use crate::support::site::{Ground, Image};
 use crate::support::wire::Wire;
 
@@ -48,10 +48,8 @@ impl Drop for Taken {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_image_that_another_process_has_a_lock_or_a_lease_on_is_in_use() {
-    if !may_run("images with locks and leases of others") {
-        return;
-    }
     let scene = Scene::new(Ground::Xfs, Image::Raw, &["--overlay-ok"]);
     let server = scene.site.serve();
     let wire = Wire::new(&server);

@@ -10,7 +10,6 @@ mod world;
 use proptest::test_runner::{Config, TestRng, TestRunner, basic_result_cache};
 
 use crate::support::site::Ground;
-use crate::support::tools::full;
 
 use self::sequence::Sequence;
 use self::step::op;
@@ -20,19 +19,18 @@ use self::world::World;
 const STEPS: usize = 50;
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn over_overlays_the_model_knows_every_byte() {
     sequences(Ground::Host);
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn over_clones_the_model_knows_every_byte() {
     sequences(Ground::Xfs);
 }
 
 fn sequences(ground: Ground) {
-    if !full("the model") {
-        return;
-    }
     // The long run is another one each time: 10 000 steps with both grounds. The short one repeats.
     let long = std::env::var_os("GROUPSHOT_TEST_LONG").is_some();
     let cases = if long { 100 } else { 3 };

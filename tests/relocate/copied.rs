@@ -11,7 +11,7 @@ use groupshot::server::HERE_FAILPOINTS;
 use super::ok;
 use crate::support::server::{Options, Server, binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
-use crate::support::tools::{self, full};
+use crate::support::tools::{self};
 use crate::support::wire::Wire;
 
 const SIGKILL: i32 = 9;
@@ -94,10 +94,8 @@ fn assert_refused(out: &Output) -> String {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_copied_data_directory_is_refused_by_everything_that_writes() {
-    if !full("a copied data directory") {
-        return;
-    }
     let original = Original::new();
     let data = &original.site.data;
     let dup = data.with_file_name("dup");
@@ -157,10 +155,8 @@ fn a_copied_data_directory_is_refused_by_everything_that_writes() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_copy_that_is_bound_and_its_original_take_nothing_from_each_other() {
-    if !full("a copied data directory") {
-        return;
-    }
     let original = Original::new();
     let (data, images) = (original.site.data.clone(), original.site.images.clone());
     let (dup, other) = (data.with_file_name("dup"), images.with_file_name("others"));
@@ -222,10 +218,8 @@ fn a_copy_that_is_bound_and_its_original_take_nothing_from_each_other() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_directory_that_was_moved_to_another_file_system_is_bound_by_its_relocation() {
-    if !full("a data directory of another inode") {
-        return;
-    }
     let mut original = Original::new();
     let old = original.site.data.clone();
     let new = old.with_file_name("new");
@@ -251,10 +245,8 @@ fn restored() -> (Original, PathBuf) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_restored_directory_is_bound_once_every_copied_file_is_confirmed() {
-    if !full("a restored data directory") {
-        return;
-    }
     let (original, data) = restored();
     assert!(
         serve(&data)
@@ -299,10 +291,8 @@ fn a_restored_directory_is_bound_once_every_copied_file_is_confirmed() {
 
 /// `tops.json` records the inodes of images, the records of sets those of frozen files: a copy has others.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_copy_of_directory_and_images_is_used_as_the_original_was() {
-    if !full("a data directory and images put back from copies") {
-        return;
-    }
     let (mut original, data) = restored();
     let images = original.site.images.clone();
     let aside = images.with_file_name("images aside");
@@ -338,10 +328,8 @@ fn a_copy_of_directory_and_images_is_used_as_the_original_was() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn binding_that_is_killed_at_any_step_is_done_again() {
-    if !full("binding killed") {
-        return;
-    }
     for point in HERE_FAILPOINTS {
         let (original, data) = restored();
         let end = Command::new(binary())
@@ -368,10 +356,8 @@ fn binding_that_is_killed_at_any_step_is_done_again() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_directory_without_an_id_is_an_old_one_and_gets_one_at_its_first_start() {
-    if !full("a data directory of an older version") {
-        return;
-    }
     let original = Original::new();
     let id = original.site.data.join("directory.json");
     let first = fs::read_to_string(&id).unwrap();

@@ -13,7 +13,7 @@ use groupshot::server::RELOCATE_FAILPOINTS;
 
 use crate::support::server::{binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
-use crate::support::tools::{self, full};
+use crate::support::tools::{self};
 use crate::support::wire::{STARTED, Wire};
 
 /// A site with sets, and what each set must hold.
@@ -250,24 +250,20 @@ fn works_on(mut filled: Filled) {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn sets_over_overlays_go_along_to_longer_and_shorter_paths() {
-    if full("relocation of overlays") {
-        every_disk_and_set_goes_along(Ground::Host);
-    }
+    every_disk_and_set_goes_along(Ground::Host);
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn sets_over_clones_go_along_to_longer_and_shorter_paths() {
-    if full("relocation of clones") {
-        every_disk_and_set_goes_along(Ground::Xfs);
-    }
+    every_disk_and_set_goes_along(Ground::Xfs);
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn killed_at_each_step_a_relocation_is_finished_by_the_next_run() {
-    if !full("a relocation that is killed") {
-        return;
-    }
     let mut filled = fill(Ground::Host);
     let mut points: Vec<String> = RELOCATE_FAILPOINTS
         .iter()
@@ -326,10 +322,8 @@ fn killed_at_each_step_a_relocation_is_finished_by_the_next_run() {
 
 /// Whatever was written by then: the way out is the one that is told.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_relocation_whose_own_record_is_damaged_is_given_again() {
-    if !full("a relocation that has lost its record") {
-        return;
-    }
     let mut filled = fill(Ground::Host);
     let points = ["planned", "header", "active", "definition", "records"];
     for (n, point) in points.iter().enumerate() {
@@ -385,10 +379,8 @@ fn a_relocation_whose_own_record_is_damaged_is_given_again() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_is_not_as_it_was_keeps_a_relocation_from_writing_anything() {
-    if !full("a relocation that is refused") {
-        return;
-    }
     let mut filled = fill(Ground::Host);
     let server = filled.site.serve();
     let busy = filled.relocate(&[("/old".into(), filled.site.data.clone())], &[]);
@@ -452,10 +444,8 @@ fn what_is_not_as_it_was_keeps_a_relocation_from_writing_anything() {
 
 /// It recorded neither inodes nor seals.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_relocation_that_an_older_version_began_is_finished() {
-    if !full("a relocation of an older version") {
-        return;
-    }
     let mut filled = fill(Ground::Host);
     let (data, images) = (
         filled.site.data.with_file_name("d3"),
@@ -499,10 +489,8 @@ fn a_relocation_that_an_older_version_began_is_finished() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_imported_image_that_a_set_keeps_is_left_to_its_operator() {
-    if !full("an image with an absolute backing file") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let (base, image) = (
         site.image("base", Image::Raw, 5),
@@ -614,10 +602,8 @@ fn the_text_of_a_definition_stays_but_for_its_paths() {
 
 /// Before its paths are written: neither the server nor the doctor does anything to it.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_moved_data_directory_is_told_and_left_as_it_is_until_it_is_relocated() {
-    if !full("a moved data directory") {
-        return;
-    }
     for ground in [Ground::Host, Ground::Xfs] {
         let mut filled = fill(ground);
         let images = filled.site.images.clone();

@@ -13,7 +13,6 @@ use super::{FAILED, refusal};
 use crate::support::remote::{Call, Remote};
 use crate::support::server::{Options, Server, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
-use crate::support::tools::full;
 use crate::support::wire::Wire;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -47,10 +46,8 @@ fn dies_applying(point: &str) -> (Site, Machine, Vec<u8>) {
 
 /// The images hold the set: nobody may say that every disk is as before.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn an_apply_in_place_without_its_commit_is_refused_where_the_images_show_it() {
-    if !full("an apply over clones that is cut short") {
-        return;
-    }
     for point in ["apply.revert.after", "apply.discard.after"] {
         let (site, web, kept) = dies_applying(point);
         let file = left(&site);
@@ -122,10 +119,8 @@ fn assert_goes_on(site: &Site, web: &Machine, sets: usize, what: &str) -> Server
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_journal_of_an_operation_that_has_ended_is_only_removed() {
-    if !full("a journal that is put back") {
-        return;
-    }
     let (site, web, file, bytes) = long_over();
     fs::write(&file, bytes).unwrap();
     let tops = site.data.join("machines").join(&web.id).join("tops.json");
@@ -137,10 +132,8 @@ fn a_journal_of_an_operation_that_has_ended_is_only_removed() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_journal_that_nothing_knows_is_refused_by_name() {
-    if !full("a journal that is put back") {
-        return;
-    }
     let (site, web, file, bytes) = long_over();
     let unknown = of_another_job(&file, &bytes, |_| true);
     assert_refused_until_moved_away(&site, &unknown);
@@ -170,10 +163,8 @@ fn assert_refused_until_moved_away(site: &Site, journal: &Path) {
 /// What a create or an apply has made is what a later set has captured: an old journal without the commit undoes nothing
 /// of it.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_journal_without_its_commit_that_nothing_knows_takes_nothing_of_later_sets() {
-    if !full("a journal that is put back") {
-        return;
-    }
     for kind in ["create", "apply"] {
         let site = Site::new(Ground::Host);
         let mut web = site.machine("web", &[Image::Raw], 1);
@@ -220,10 +211,8 @@ fn a_journal_without_its_commit_that_nothing_knows_takes_nothing_of_later_sets()
 
 /// As after a rebuild of a database that is lost: what nothing needs is undone, with no word of the database.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_a_dead_process_was_making_is_undone_though_nothing_knows_its_job() {
-    if !full("a server that dies") {
-        return;
-    }
     for point in ["create.prepare.after", "create.settle.after"] {
         let site = Site::new(Ground::Host);
         let web = site.machine("web", &[Image::Raw], 1);
@@ -275,10 +264,8 @@ fn assert_gone(site: &Site, set: &str, what: &str) {
 /// Its journal is durable and its job is not, or the database was put back as it was before: nobody was told that the set
 /// goes, and it stays with all its files.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_destroy_that_nobody_was_told_of_is_only_removed() {
-    if !full("a server that dies") {
-        return;
-    }
     let (site, web, [_, b], kept) = dies_destroying("destroy.job.after");
     forget_job(&site);
     let before = site.kept();
@@ -290,10 +277,8 @@ fn a_destroy_that_nobody_was_told_of_is_only_removed() {
 /// What its records tell was done by somebody who had been told, and so it is where nothing knows the set any more: it
 /// goes forward with no word of the database.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_destroy_that_was_begun_is_finished_though_nothing_knows_its_job() {
-    if !full("a server that dies") {
-        return;
-    }
     for point in [
         "destroy.forget.after",
         "destroy.merge.after",
@@ -310,10 +295,8 @@ fn a_destroy_that_was_begun_is_finished_though_nothing_knows_its_job() {
 
 /// What lay on the overlay names the file under it by then, and no version before told how it left that file.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_merge_whose_journal_is_of_an_older_version_is_gone_on_with_where_files_lie_on_it() {
-    if !full("a server that dies") {
-        return;
-    }
     for point in ["destroy.named.after", "destroy.records.after"] {
         let site = Site::new(Ground::Host);
         let mut web = site.machine("web", &[Image::Raw], 1);
@@ -354,10 +337,8 @@ fn a_merge_whose_journal_is_of_an_older_version_is_gone_on_with_where_files_lie_
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_journal_of_a_destroy_that_is_long_over_is_refused_by_name() {
-    if !full("a journal that is put back") {
-        return;
-    }
     let (site, web, [_, b], kept) = dies_destroying("destroy.clear.before");
     let file = left(&site);
     let bytes = fs::read(&file).unwrap();
@@ -371,10 +352,8 @@ fn a_journal_of_a_destroy_that_is_long_over_is_refused_by_name() {
 
 /// An export that is revealed is whole, and somebody's.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_journal_of_an_export_that_nothing_knows_takes_no_export_that_is_whole() {
-    if !full("a journal that is put back") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let web = site.machine("web", &[Image::Raw], 1);
     let root = site.images.join("exports");
@@ -403,10 +382,8 @@ fn a_journal_of_an_export_that_nothing_knows_takes_no_export_that_is_whole() {
 
 /// Nobody knows then whether it comes from an older copy.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_journal_of_an_export_to_a_root_that_hangs_is_told_as_such() {
-    if !full("an export to a file system that hangs") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let web = site.machine("web", &[Image::Raw], 1);
     let (root, aside) = (site.images.join("exports"), site.images.join("aside"));

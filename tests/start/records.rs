@@ -12,7 +12,6 @@ use groupshot::server::REBUILD_FAILPOINTS;
 use super::{REFUSED, refusal};
 use crate::support::server::{Server, binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
-use crate::support::tools::full;
 use crate::support::wire::Wire;
 
 const SIGKILL: i32 = 9;
@@ -31,14 +30,11 @@ struct Scene {
 }
 
 impl Scene {
-    /// Three sets; the server is killed, so the database has a log. `None` where a test with this is not to run.
-    fn new(test: &str) -> Option<Self> {
-        if !full(test) {
-            return None;
-        }
+    /// Three sets; the server is killed, so the database has a log.
+    fn new() -> Self {
         let (scene, mut server) = Self::served(true);
         server.kill();
-        Some(scene)
+        scene
     }
 
     /// As the server still runs; `restarted` once, after the first set.
@@ -196,10 +192,9 @@ fn refused(scene: &Scene, parts: &[&str]) -> String {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn sets_that_the_database_has_lost_are_refused_by_name_and_made_again_from_their_records() {
-    let Some(scene) = Scene::new("a database that is lost") else {
-        return;
-    };
+    let scene = Scene::new();
     let whole = scene.database();
     let log = whole[1].clone().unwrap();
     let mut flipped = log.clone();
@@ -238,10 +233,9 @@ fn sets_that_the_database_has_lost_are_refused_by_name_and_made_again_from_their
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_only_a_record_tells_of_is_no_orphan_and_no_pending_merge() {
-    let Some(scene) = Scene::new("a database of before") else {
-        return;
-    };
+    let scene = Scene::new();
     // An older copy that was put back whole, with its count.
     scene.put_database(&scene.first);
     let before = scene.site.tree();
@@ -274,10 +268,9 @@ fn what_only_a_record_tells_of_is_no_orphan_and_no_pending_merge() {
 
 /// Or what it noted would go over the newer records, which are all that is left of a merge.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_check_up_notes_nothing_where_the_database_is_an_older_one() {
-    let Some(scene) = Scene::new("a database of before") else {
-        return;
-    };
+    let scene = Scene::new();
     let older = scene.database();
     {
         let mut server = scene.site.serve();
@@ -310,10 +303,9 @@ fn a_check_up_notes_nothing_where_the_database_is_an_older_one() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_set_whose_record_or_files_are_away_is_refused_by_name_until_they_are_back_or_given_up() {
-    let Some(scene) = Scene::new("sets that are away") else {
-        return;
-    };
+    let scene = Scene::new();
     let away = scene.site.data.join("away");
     let kept = scene.site.data.join("sets").join(&scene.sets[0]);
     let kept = kept.join(&scene.web.id).join("disk0.qcow2"); // what the second set keeps
@@ -356,10 +348,9 @@ fn a_set_whose_record_or_files_are_away_is_refused_by_name_until_they_are_back_o
 
 /// Without the database, records tell which files there should be.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn one_rebuild_from_records_alone_tells_the_disks_whose_files_are_away() {
-    let Some(scene) = Scene::new("files that are away with the database") else {
-        return;
-    };
+    let scene = Scene::new();
     let folder = scene.site.data.join("sets").join(&scene.sets[0]);
     let folder = folder.join(&scene.web.id);
     fs::rename(&folder, scene.site.data.join("away")).unwrap();
@@ -376,10 +367,9 @@ fn one_rebuild_from_records_alone_tells_the_disks_whose_files_are_away() {
 
 /// The last two sets: without the database, and without their records.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_set_that_nothing_knows_any_more_is_told_and_keeps_its_files_until_it_is_given_up() {
-    let Some(scene) = Scene::new("sets without database and record") else {
-        return;
-    };
+    let scene = Scene::new();
     let folder = |n: usize| scene.site.data.join("sets").join(&scene.sets[n]);
     let kept = |n: usize| folder(n - 1).join(&scene.web.id).join("disk0.qcow2");
     for n in [1, 2] {
@@ -455,10 +445,9 @@ fn a_set_that_nothing_knows_any_more_is_told_and_keeps_its_files_until_it_is_giv
 
 /// Neither database nor records nor copies of definitions: only images are left.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn where_nothing_can_be_made_again_a_rebuild_says_so_and_no_start_asks_for_one() {
-    let Some(scene) = Scene::new("sets of which only images are left") else {
-        return;
-    };
+    let scene = Scene::new();
     for n in 0..3 {
         let folder = scene.record(n).with_file_name(&scene.web.id);
         fs::remove_file(folder.join("vm.toml")).unwrap();
@@ -486,10 +475,9 @@ fn where_nothing_can_be_made_again_a_rebuild_says_so_and_no_start_asks_for_one()
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_damaged_record_is_named_and_refused_and_never_deleted() {
-    let Some(scene) = Scene::new("damaged records") else {
-        return;
-    };
+    let scene = Scene::new();
     let file = scene.record(1);
     let name = file.to_str().unwrap();
     let whole = fs::read(&file).unwrap();
@@ -541,10 +529,8 @@ fn commits(log: &[u8]) -> Vec<usize> {
 /// The log is cut after each of its commits: from nothing at all up to whole. The set in the middle is deleted, and what
 /// it kept is in the files of the next one.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn no_cut_of_the_log_changes_a_set_that_is_still_there() {
-    if !full("a log that is cut anywhere") {
-        return;
-    }
     let (scene, mut server) = Scene::served(false);
     let gone = Wire::new(&server).destroy(&scene.sets[1]).unwrap();
     let gone = Wire::new(&server).end(&gone.job.unwrap()).unwrap();
@@ -590,10 +576,9 @@ fn no_cut_of_the_log_changes_a_set_that_is_still_there() {
 
 /// Whatever a rebuild writes over is kept.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn every_record_that_a_rebuild_replaces_is_copied_aside() {
-    let Some(scene) = Scene::new("records that are replaced") else {
-        return;
-    };
+    let scene = Scene::new();
     let folder = scene.site.data.join("sets").join(&scene.sets[0]);
     let before = fs::read(scene.record(1)).unwrap();
     fs::rename(folder.join(&scene.web.id), scene.site.data.join("away")).unwrap();
@@ -610,10 +595,9 @@ fn every_record_that_a_rebuild_replaces_is_copied_aside() {
 
 /// The database comes back as it was before a delete: what the set kept is merged away, and the set goes again.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_delete_that_the_database_has_lost_is_made_again() {
-    let Some(scene) = Scene::new("a delete that is lost") else {
-        return;
-    };
+    let scene = Scene::new();
     let whole = scene.database();
     let server = scene.site.serve();
     let wire = Wire::new(&server);
@@ -657,10 +641,9 @@ fn a_delete_that_the_database_has_lost_is_made_again() {
 
 /// An active file, or one that another set needs, is away with the record and the copy: no delete has done that.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_set_whose_folder_is_away_counts_as_destroyed_by_no_rebuild() {
-    let Some(scene) = Scene::new("a folder that is away") else {
-        return;
-    };
+    let scene = Scene::new();
     let away = scene.site.data.join("away");
     for (n, name) in [(0, "`a`"), (2, "`c`")] {
         let folder = scene.site.data.join("sets").join(&scene.sets[n]);
@@ -675,10 +658,8 @@ fn a_set_whose_folder_is_away_counts_as_destroyed_by_no_rebuild() {
 
 /// What a set keeps of images that can be cloned lies beside them: with the folders of the sets alone no delete has gone.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_set_whose_clones_are_there_counts_as_destroyed_by_no_rebuild() {
-    if !full("clones") {
-        return;
-    }
     let site = Site::new(Ground::Xfs);
     let web = site.machine("web", &[Image::Raw], 1);
     let server = site.serve();
@@ -696,10 +677,8 @@ fn a_set_whose_clones_are_there_counts_as_destroyed_by_no_rebuild() {
 
 /// The journal tells of the member that goes, and only the record of the others.
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_set_that_is_losing_a_member_when_the_database_is_lost_comes_back_whole() {
-    if !full("a server that dies") {
-        return;
-    }
     let site = Site::new(Ground::Host);
     let web = site.machine("web", &[Image::Raw], 1);
     let db = site.machine("db", &[Image::Raw], 2);
@@ -730,10 +709,9 @@ fn a_set_that_is_losing_a_member_when_the_database_is_lost_comes_back_whole() {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_is_no_file_in_the_place_of_a_record_is_named_and_set_aside() {
-    let Some(scene) = Scene::new("records that are no files") else {
-        return;
-    };
+    let scene = Scene::new();
     let file = scene.record(1);
     let aside = scene.site.data.join("orphans").join(&scene.sets[1]);
     for (n, how) in ["a folder", "a pipe", "a link"].into_iter().enumerate() {
@@ -770,10 +748,9 @@ fn dies(data: &Path, point: &str) -> bool {
 }
 
 #[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_rebuild_that_is_killed_at_any_step_is_done_by_the_next_one() {
-    let Some(scene) = Scene::new("a rebuild that is killed") else {
-        return;
-    };
+    let scene = Scene::new();
     let whole = scene.database();
     let store = [
         "store.recorded",

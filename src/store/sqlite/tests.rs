@@ -775,21 +775,16 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Needs root: mounts a small file system of its own. On with `GROUPSHOT_TEST_FULL=1`.
+/// Mounts a small file system of its own.
 #[tokio::test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 async fn a_full_disk_refuses_the_change_and_the_store_goes_on() {
-    if std::env::var_os("GROUPSHOT_TEST_FULL").is_none() {
-        return;
-    }
     refuses_while_full(&SmallDisk::mount(), 400 << 10).await;
 }
 
-/// Needs root and btrfs-progs. On with `GROUPSHOT_TEST_FULL=1`.
 #[tokio::test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 async fn a_quota_that_is_used_up_refuses_the_change_and_the_store_goes_on() {
-    if std::env::var_os("GROUPSHOT_TEST_FULL").is_none() {
-        return;
-    }
     let home = tempfile::tempdir().unwrap();
     refuses_while_full(&SmallDisk::with_quota(home.path()), 1 << 20).await;
 }
