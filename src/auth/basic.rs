@@ -17,7 +17,7 @@ use crate::handler::Identity;
 
 use super::lockout::{Limit, Locked, Lockout, Share, Who};
 use super::password;
-use super::seldom::ByNetwork;
+use super::throttle::ByNetwork;
 use super::users::{self, User, Users};
 
 /// How long a verified pair is believed without a hash.

@@ -17,7 +17,7 @@ mod basic;
 pub mod certificate;
 mod lockout;
 mod password;
-pub mod seldom;
+pub mod throttle;
 pub mod users;
 
 use std::net::IpAddr;

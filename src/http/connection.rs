@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
-use super::exchange::Exchange;
+use super::exchange::Connection;
 use super::phase::Watched;
 
 /// Headers of a request; more are answered 431.
@@ -33,7 +33,7 @@ pub(super) struct Ends {
 }
 
 /// Serves the connection until one side has had enough.
-pub(super) async fn serve<S>(socket: S, exchange: Exchange, ends: Ends)
+pub(super) async fn serve<S>(socket: S, exchange: Connection, ends: Ends)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -91,7 +91,7 @@ fn tick(limits: &Limits) -> Duration {
 }
 
 /// A header that cannot be read is told of; a client that goes away is worth a line only to whoever looks for it.
-fn log(exchange: &Exchange, ended: hyper::Result<()>) {
+fn log(exchange: &Connection, ended: hyper::Result<()>) {
     let Err(error) = ended else { return };
     match error {
         error if error.is_parse_too_large() => exchange.tell_end(431, &error),

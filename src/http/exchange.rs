@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::{self, Audit, Event};
-use crate::auth::seldom::{ByNetwork, ByStatus, Seldom};
+use crate::auth::throttle::{ByNetwork, ByStatus, Throttle};
 use crate::auth::{Authenticator, Channel};
 use crate::handler::{Answer, Caller, Handler, Identity, Message};
 
@@ -46,7 +46,7 @@ pub(super) struct Shared {
     pub(super) allowed_origins: Vec<Origin>,
     pub(super) audit: Audit,
     /// Lines about users who have too many connections.
-    pub(super) crowded_users: Seldom,
+    pub(super) crowded_users: Throttle,
     /// Lines about requests that are refused before any SOAP is read.
     pub(super) refused: ByStatus,
     /// Lines about requests that a page of somebody else's has sent.
@@ -56,7 +56,7 @@ pub(super) struct Shared {
 }
 
 /// Answers the requests of one connection.
-pub(super) struct Exchange {
+pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) place: Place,
     peer: SocketAddr,
@@ -72,7 +72,7 @@ struct Admitted {
     body: Bytes,
 }
 
-impl Exchange {
+impl Connection {
     /// For a new connection without TLS.
     pub(super) fn plain(shared: Arc<Shared>, peer: SocketAddr, place: Place) -> Self {
         Self {

@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Authenticator;
-use crate::auth::seldom::{ByNetwork, ByStatus, Seldom};
+use crate::auth::throttle::{ByNetwork, ByStatus, Throttle};
 use crate::handler::Handler;
 use crate::tls::Live;
 
 use super::Settings;
 use super::connection::{self, Ends};
-use super::exchange::{Exchange, Shared};
+use super::exchange::{Connection, Shared};
 use super::handshake::{Handshakes, Peer};
 use super::places::{Entered, Places};
 use super::refusal;
@@ -82,7 +82,7 @@ pub async fn serve_all(
         limits,
         allowed_origins,
         audit,
-        crowded_users: Seldom::default(),
+        crowded_users: Throttle::default(),
         refused: ByStatus::default(),
         cross_site: ByNetwork::default(),
         tasks: TaskTracker::new(),
@@ -146,9 +146,9 @@ struct Door {
 /// What is told at most now and then.
 #[derive(Debug, Default)]
 struct Lines {
-    accept: Seldom,
-    turned_away: Seldom,
-    dismissed: Seldom,
+    accept: Throttle,
+    turned_away: Throttle,
+    dismissed: Throttle,
 }
 
 /// A socket that counts.
@@ -178,7 +178,7 @@ impl Door {
         let ends = self.ends.clone();
         let Some(tls) = tls else {
             self.shared.tasks.spawn(async move {
-                connection::serve(socket, Exchange::plain(shared, peer, place), ends).await;
+                connection::serve(socket, Connection::plain(shared, peer, place), ends).await;
                 drop(held);
             });
             return;
@@ -191,7 +191,7 @@ impl Door {
             let leave = place.leave.clone();
             if let Some(Some(stream)) = leave.run_until_cancelled(done).await {
                 let certificate = Peer::of(&stream, tls, shown);
-                let exchange = Exchange::secure(shared, peer, place, certificate);
+                let exchange = Connection::secure(shared, peer, place, certificate);
                 connection::serve(stream, exchange, ends).await;
             }
             drop(held);

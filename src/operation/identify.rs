@@ -15,12 +15,12 @@ const HTTPS_BASIC: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile
 const HTTPS_MUTUAL: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/https/mutual";
 
 /// The answers, which never change while the server runs.
-pub(super) struct Identities {
+pub(super) struct IdentifyReplies {
     for_users: Bytes,
     for_anyone: Bytes,
 }
 
-impl Identities {
+impl IdentifyReplies {
     pub(super) fn new(settings: &Settings) -> Self {
         let answer = |version, profiles: &[&str]| {
             let product = Product {

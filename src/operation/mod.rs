@@ -31,7 +31,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::audit::Audit;
-use crate::auth::seldom::ByKey;
+use crate::auth::throttle::ByKey;
 use crate::clock::SharedClock;
 use crate::framing::Charset;
 use crate::handler::{Answer, Caller, Handler, Identity, Message};
@@ -46,7 +46,7 @@ pub use contexts::ContextLimits;
 
 use contexts::Contexts;
 use exchange::{Exchange, message_id};
-use identify::Identities;
+use identify::IdentifyReplies;
 use running::{Running, Turn};
 use workers::{Failed, Workers};
 
@@ -83,7 +83,7 @@ pub struct Settings {
 pub struct Server {
     registry: Arc<Registry>,
     contexts: Contexts,
-    identities: Identities,
+    identify_replies: IdentifyReplies,
     running: Arc<Running>,
     workers: Workers,
     /// Calls that a role does not allow, by user and method.
@@ -99,7 +99,7 @@ impl Server {
         Arc::new(Self {
             registry,
             contexts: Contexts::new(settings.contexts),
-            identities: Identities::new(&settings),
+            identify_replies: IdentifyReplies::new(&settings),
             running: Arc::default(),
             workers: Workers::new(),
             denied: ByKey::default(),
@@ -313,7 +313,7 @@ impl Handler for Server {
             }
         };
         if matches!(operation, Operation::Identify) {
-            return self.identities.answer(caller, charset);
+            return self.identify_replies.answer(caller, charset);
         }
         match self
             .carry_out(caller, &headers, operation, charset, began)

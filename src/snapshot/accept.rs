@@ -23,7 +23,7 @@ use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
 use crate::snapshot::journal::{Intent, Journal, WriteError};
 use crate::snapshot::kind::Kind;
-use crate::snapshot::members::{Busy, Lease, Mode, Resource};
+use crate::snapshot::leases::{Busy, Lease, Mode, Resource};
 use crate::snapshot::operation::{Operation, Verdict, failed};
 use crate::store::{self, State, StoreError};
 use crate::text::catalog::snapshot as texts;
@@ -58,10 +58,10 @@ pub(crate) async fn lease<T: Send + 'static>(
     resolve: impl Fn(&State) -> Result<(T, Vec<(Resource, Mode)>), Refused> + Clone + Send + 'static,
 ) -> Result<(T, Lease), Refused> {
     let deadline = tokio::time::Instant::now() + CLOSING;
-    let mut released = core.members.released();
+    let mut released = core.leases.released();
     loop {
         released.mark_unchanged();
-        let (members, doing, resolve) = (core.members.clone(), doing.clone(), resolve.clone());
+        let (members, doing, resolve) = (core.leases.clone(), doing.clone(), resolve.clone());
         let decided = store::decide(&*core.deps.store, move |state| {
             let (resolved, wanted) = resolve(state).map_err(Denied::Refused)?;
             let lease = members.lease(job, doing, &wanted);

@@ -30,7 +30,7 @@ use crate::snapshot::forgotten::{self, Forgotten};
 use crate::snapshot::journal::{self, Intent, Record};
 use crate::snapshot::kind::Kind;
 use crate::snapshot::known::Known;
-use crate::snapshot::members::{Holder, Mode, Resource};
+use crate::snapshot::leases::{Holder, Mode, Resource};
 use crate::snapshot::orphans;
 use crate::snapshot::spares::{WAY_OUT, is_blank_spare, is_spare};
 use crate::store::record::SETS;
@@ -148,7 +148,7 @@ impl Coordinator {
     /// Operations that cannot end now, with what they hold.
     #[must_use]
     pub fn stuck(&self) -> Vec<(Holder, Vec<Resource>)> {
-        self.core.members.stuck()
+        self.core.leases.stuck()
     }
 
     /// The journals that are there. Blocks.
@@ -274,7 +274,7 @@ impl Coordinator {
     /// The operation that works on the machine now: what it does with files is no trouble of theirs.
     #[must_use]
     pub fn at_work(&self, machine: VmId) -> Option<Holder> {
-        self.core.members.holder(Resource::Machine(machine))
+        self.core.leases.holder(Resource::Machine(machine))
     }
 
     /// Waits until nobody holds the machine, or until whoever does cannot end now: then why.
@@ -282,10 +282,10 @@ impl Coordinator {
     /// # Errors
     /// What its holder waits for.
     pub async fn released(&self, machine: VmId) -> Result<(), String> {
-        let mut released = self.core.members.released();
+        let mut released = self.core.leases.released();
         loop {
             released.mark_unchanged();
-            match self.core.members.holder(Resource::Machine(machine)) {
+            match self.core.leases.holder(Resource::Machine(machine)) {
                 None => return Ok(()),
                 Some(holder) if holder.cannot_end() => return Err(holder.told().english()),
                 Some(_) => {}
@@ -315,7 +315,7 @@ impl Coordinator {
 async fn close_to_writers(core: Arc<Core>, file: PathBuf, machine: VmId) -> Result<(), Refused> {
     let held = [(Resource::Machine(machine), Mode::Exclusive)];
     let doing = texts::SEALING.with("file", file.display());
-    let lease = core.members.lease(JobId::random(), doing, &held);
+    let lease = core.leases.lease(JobId::random(), doing, &held);
     let lease = lease.map_err(|busy| Refused::InvalidState(core.busy(&busy)))?;
     let (shared, looked) = (Arc::clone(&core), file.clone());
     let inodes = accept::answered(move || inodes_of(&shared, &looked, machine)).await;

@@ -7,10 +7,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::failpoint;
 use crate::id::{CollectionId, VmId};
+use crate::snapshot::claims::FileClaims;
 use crate::snapshot::core::{Core, Deps, Passage};
 use crate::snapshot::damage::Spaces;
-use crate::snapshot::files::Files;
-use crate::snapshot::members::{Holder, Members, Resource};
+use crate::snapshot::leases::{Holder, Leases, Resource};
 use crate::snapshot::spares::Spares;
 
 /// Runs the operations on snapshot sets. Each kind adds the method that accepts it.
@@ -33,8 +33,8 @@ impl Coordinator {
             spares: Spares::new(deps.journals()),
             spaces: Spaces::default(),
             deps,
-            members: Members::default(),
-            files: Files::default(),
+            leases: Leases::default(),
+            claims: FileClaims::default(),
             broken: watch::Sender::new(None),
             tasks: TaskTracker::new(),
             passage,
@@ -48,26 +48,26 @@ impl Coordinator {
     /// its store decision, so that no edit slips between a check and the lease, and answers 32775.
     #[must_use]
     pub fn held(&self, collection: CollectionId) -> bool {
-        let holder = self.core.members.holder(Resource::Collection(collection));
+        let holder = self.core.leases.holder(Resource::Collection(collection));
         holder.is_some_and(|holder| !self.core.has_ended(holder.job))
     }
 
     /// Who works on this machine.
     #[must_use]
     pub fn machine_holder(&self, machine: VmId) -> Option<Holder> {
-        self.core.members.holder(Resource::Machine(machine))
+        self.core.leases.holder(Resource::Machine(machine))
     }
 
     /// The table of leases, for operations of other modules (export, removal of a machine).
     #[must_use]
-    pub fn members(&self) -> &Members {
-        &self.core.members
+    pub fn leases(&self) -> &Leases {
+        &self.core.leases
     }
 
     /// The table of disk files in use: readers and mergers wait for each other.
     #[must_use]
-    pub fn files(&self) -> &Files {
-        &self.core.files
+    pub fn claims(&self) -> &FileClaims {
+        &self.core.claims
     }
 
     /// Comes back when no operation is in flight. What cannot end now keeps it waiting: bound it by a

@@ -15,10 +15,10 @@ use crate::failpoint::FailedOnOrder;
 use crate::id::JobId;
 use crate::job::Jobs;
 use crate::snapshot::Refused;
+use crate::snapshot::claims::FileClaims;
 use crate::snapshot::damage::Spaces;
 use crate::snapshot::export::Exports;
-use crate::snapshot::files::Files;
-use crate::snapshot::members::{Busy, Members, Resource};
+use crate::snapshot::leases::{Busy, Leases, Resource};
 use crate::snapshot::spares::Spares;
 use crate::store::record::SETS;
 use crate::store::{Store, StoreError};
@@ -78,9 +78,9 @@ pub type Passage = Box<dyn Fn(&str) -> Result<(), FailedOnOrder> + Send + Sync>;
 /// What all operations of one server share.
 pub(crate) struct Core {
     pub(crate) deps: Deps,
-    pub(crate) members: Members,
+    pub(crate) leases: Leases,
     /// Who reads or rewrites which disk file.
-    pub(crate) files: Files,
+    pub(crate) claims: FileClaims,
     pub(crate) spares: Spares,
     /// What the files of sets take.
     pub(crate) spaces: Spaces,

@@ -34,7 +34,7 @@ use crate::snapshot::Refused;
 use crate::snapshot::accept::{self, refused};
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
-use crate::snapshot::members::{Members, Mode, Resource};
+use crate::snapshot::leases::{Leases, Mode, Resource};
 use crate::store::{self, Change, State, StoreError};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -300,7 +300,7 @@ pub(crate) async fn notice(
 ) -> Result<Told, StoreError> {
     let wanted = Arc::new(wanted);
     let deadline = tokio::time::Instant::now() + CLOSING;
-    let mut released = core.members.released();
+    let mut released = core.leases.released();
     let found = loop {
         released.mark_unchanged();
         let (shared, wanted) = (Arc::clone(core), Arc::clone(&wanted));
@@ -325,7 +325,7 @@ pub(crate) async fn notice(
         }
         // Of one that has ended for clients and only closes its journal nothing more is changed.
         let closing = found.iter().any(|f| {
-            let holder = core.members.holder(Resource::Machine(f.machine));
+            let holder = core.leases.holder(Resource::Machine(f.machine));
             holder.is_some_and(|h| h.is_closing() && Some(h.job) != own && core.has_ended(h.job))
         });
         let next = tokio::time::timeout_at(deadline, released.changed());
@@ -333,7 +333,7 @@ pub(crate) async fn notice(
             break found;
         }
     };
-    let (members, now) = (core.members.clone(), core.deps.clock.now());
+    let (members, now) = (core.leases.clone(), core.deps.clock.now());
     let marked = store::decide(&*core.deps.store, move |state| {
         Ok::<_, Infallible>(mark(state, found, &members, own, now))
     });
@@ -469,7 +469,7 @@ fn is_link(file: &Path) -> bool {
 fn mark(
     state: &State,
     found: Vec<Found>,
-    members: &Members,
+    members: &Leases,
     own: Option<JobId>,
     now: Timestamp,
 ) -> (Vec<Change>, Vec<DamagedDisk>) {
@@ -647,7 +647,7 @@ async fn accept_damage(core: Arc<Core>, wanted: DamagedDisk) -> Result<(String, 
         (Resource::Machine(wanted.machine), Mode::Exclusive),
     ];
     let doing = texts::ACCEPTING.with("set", wanted.set);
-    let lease = core.members.lease(JobId::random(), doing, &held);
+    let lease = core.leases.lease(JobId::random(), doing, &held);
     let _lease = lease.map_err(|busy| Refused::InvalidState(core.busy(&busy)))?;
     let gone = || Refused::InvalidState(texts::NO_SET.with("set", wanted.set));
     let state = core.deps.store.state();

@@ -16,7 +16,7 @@ use crate::inventory::Disk;
 use crate::snapshot::core::Core;
 use crate::snapshot::journal::{Intent, Record};
 use crate::snapshot::known;
-use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::leases::{Mode, Resource};
 use crate::snapshot::operation::Operation;
 use crate::store::{Change, State};
 use crate::text::{Message, Text};
@@ -38,7 +38,7 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     const INVALID_STATE: u16 = 5;
     /// A cancel behind its commit point is not too late: it leaves for later what can wait, and the job ends as
     /// cancelled. Nothing is undone.
-    const PAUSES: bool = false;
+    const DEFERS: bool = false;
     /// How it speaks.
     const WORDS: Words;
 

@@ -14,10 +14,10 @@
 //! files are as they were captured, `copies` whether definitions are, `care` what the operator's check-up asks. Nothing here knows CIM or XML.
 
 pub mod apply;
+pub mod claims;
 pub mod create;
 pub mod destroy;
 pub mod export;
-pub mod files;
 mod forgotten;
 pub mod journal;
 
@@ -30,7 +30,7 @@ mod damage;
 mod early;
 mod kind;
 mod known;
-mod members;
+mod leases;
 mod meter;
 mod operation;
 mod orphans;
@@ -52,7 +52,7 @@ pub use damage::{DamagedDisk, is_changed, of_each_disk, seal_open, shown};
 pub use destroy::{DestroyRequest, Hidden};
 pub use export::{ExportRefused, ExportRequest, Exports, Root};
 pub use forgotten::Forgotten;
-pub use members::{Busy, Holder, Lease, Members, Mode, Resource, Stand};
+pub use leases::{Busy, Holder, Lease, Leases, Mode, Resource, Stand};
 pub(crate) use recorded::is_gone;
 pub use recorded::{Away, Differing, compare};
 pub use recovery::{InFlight, Recovered, RecoveryError, Stuck};

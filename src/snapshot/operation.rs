@@ -27,7 +27,7 @@ use crate::snapshot::destroy::Unreached;
 use crate::snapshot::early::recorded;
 use crate::snapshot::journal::{Journal, Record, WriteError};
 use crate::snapshot::kind::{Kind, PartWork, Step, WholeWork, Work};
-use crate::snapshot::members::{Lease, Stand};
+use crate::snapshot::leases::{Lease, Stand};
 use crate::store::{State, StoreError};
 use crate::text::catalog::job as cancelled;
 use crate::text::catalog::snapshot as texts;
@@ -137,7 +137,7 @@ impl<K: Kind> Operation<K> {
                 self.drop_holds().await;
                 tracing::debug!(kind = K::NAME, %set, "Journal closed");
             }
-            Err(cause) => self.freeze(cause).await,
+            Err(cause) => self.halt(cause).await,
         }
     }
 
@@ -152,18 +152,18 @@ impl<K: Kind> Operation<K> {
                 self.drop_holds().await;
                 self.verdict.send_replace(Verdict::Done);
             }
-            Err(cause) => self.freeze(cause).await,
+            Err(cause) => self.halt(cause).await,
         }
     }
 
     /// Nothing is let go before the process ends: nobody knows what is durable.
-    async fn freeze(&self, cause: String) {
+    async fn halt(&self, cause: String) {
         self.core.break_down(cause);
         std::future::pending::<()>().await;
     }
 
     async fn take(self: &Arc<Self>) -> Result<(), Stop> {
-        if let (true, Some(worker)) = (K::TAKE.is_empty() && !K::PAUSES, &self.worker) {
+        if let (true, Some(worker)) = (K::TAKE.is_empty() && !K::DEFERS, &self.worker) {
             worker.commit_point(); // the intent was the commit; whoever cancelled meanwhile came too late
         }
         for step in K::TAKE {
@@ -564,7 +564,7 @@ impl<K: Kind> Operation<K> {
 
     /// Who has asked to leave for later what can wait.
     pub(crate) fn paused(&self) -> Option<String> {
-        let worker = self.worker.as_ref().filter(|_| K::PAUSES);
+        let worker = self.worker.as_ref().filter(|_| K::DEFERS);
         worker.and_then(Worker::paused)
     }
 

@@ -392,7 +392,7 @@ impl Coordinator {
         let recovering = K::WORDS.recovering.with("set", set);
         let lease = self
             .core
-            .members
+            .leases
             .lease(job, recovering.clone(), &kind.resources());
         let lease = lease.map_err(|_| RecoveryError::Contradiction(path))?;
         lease.stuck(recovering.clone()); // whoever asks meanwhile is told at once

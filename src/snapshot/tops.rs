@@ -24,7 +24,7 @@ use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::copies;
 use crate::snapshot::core::Core;
 use crate::snapshot::known::Known;
-use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::leases::{Mode, Resource};
 use crate::snapshot::orphans;
 use crate::store::record::SETS;
 use crate::text::catalog::snapshot as texts;
@@ -69,7 +69,7 @@ impl Coordinator {
     pub async fn write_lost_tops(&self, machine: VmId) -> Result<BTreeMap<String, Top>, String> {
         let held = [(Resource::Machine(machine), Mode::Exclusive)];
         let doing = texts::TOPS_ANEW.with("machine", machine);
-        let lease = self.core.members.lease(JobId::random(), doing, &held);
+        let lease = self.core.leases.lease(JobId::random(), doing, &held);
         let lease = lease.map_err(|busy| self.core.busy(&busy).english())?;
         let core = Arc::clone(&self.core);
         let written = tokio::task::spawn_blocking(move || {

@@ -5,7 +5,7 @@ use std::process::Output;
 use crate::support::gate::Gate;
 use crate::support::server::{Options, Server, run_in};
 use crate::support::site::{Ground, Image, Site};
-use crate::support::tools::{Opened};
+use crate::support::tools::Opened;
 use crate::support::wire::{STARTED, Wire};
 
 use super::{fails, ok, said};

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use crate::support::pki::{Authority, Wish};
 use crate::support::server::{Options, Server, binary, run_in, text};
-use crate::support::tools::{Mount};
+use crate::support::tools::Mount;
 
 /// A file and a data directory.
 struct Place {

@@ -11,7 +11,7 @@ use super::damage::scribble;
 use crate::support::pki::{Authority, Wish};
 use crate::support::server::{Options, Server, binary, on_a_terminal, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds, older_database};
-use crate::support::tools::{Opened};
+use crate::support::tools::Opened;
 use crate::support::wire::Wire;
 
 const COMPLETED: u64 = 7;

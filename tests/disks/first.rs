@@ -11,7 +11,7 @@ use crate::support::gate::Gate;
 use crate::support::remote::{Call, Remote};
 use crate::support::server::{PASSWORD, Server, USER, binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site};
-use crate::support::tools::{run};
+use crate::support::tools::run;
 use crate::support::wire::{Created, Job, STARTED, Wire};
 
 const COMPLETED: u64 = 7;

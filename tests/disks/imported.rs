@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::gate::Gate;
 use crate::support::server::{Server, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds, content, format};
-use crate::support::tools::{run};
+use crate::support::tools::run;
 use crate::support::wire::{Created, STARTED, Wire};
 
 const COMPLETED: u64 = 7;

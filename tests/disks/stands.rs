@@ -11,7 +11,7 @@ use crate::support::gate::Gate;
 use crate::support::remote::{Call, Remote};
 use crate::support::server::{Server, run_in, text};
 use crate::support::site::{Ground, Image, SIZE, Site};
-use crate::support::tools::{run};
+use crate::support::tools::run;
 use crate::support::wire::Wire;
 
 /// InvalidState.

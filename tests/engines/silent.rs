@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 use crate::support::fuse::Served;
-use crate::support::tools::{Opened};
+use crate::support::tools::Opened;
 
 fn machine(data: &Path, name: &str, image: &Path) -> VmId {
     let disk = NewDisk {

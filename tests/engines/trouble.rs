@@ -13,7 +13,7 @@ use groupshot::inventory::{Disk, Format, Machine};
 use jiff::Timestamp;
 
 use super::rigs::{imported, set};
-use crate::support::tools::{Mount};
+use crate::support::tools::Mount;
 
 const NO_RESERVE: Reserve = Reserve {
     bytes: 0,

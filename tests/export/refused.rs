@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::gate::Gate;
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Site};
-use crate::support::tools::{Mount};
+use crate::support::tools::Mount;
 use crate::support::wire::Wire;
 
 use super::{Rig, STARTED, content};

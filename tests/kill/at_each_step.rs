@@ -8,7 +8,7 @@ use groupshot::snapshot::create::FAILPOINTS;
 
 use crate::support::server::Server;
 use crate::support::site::{Ground, Image, Site, assert_holds};
-use crate::support::tools::{Opened};
+use crate::support::tools::Opened;
 use crate::support::wire::Wire;
 
 use super::ledger::{Ledger, Refusal};

@@ -296,4 +296,3 @@ pub(super) fn serve(scene: &Scene, with_roots: bool) -> Server {
         false => scene.site.serve(),
     }
 }
-

@@ -261,7 +261,7 @@ async fn what_cannot_be_applied_is_refused_by_name_and_changes_nothing() {
     let shared = [(Resource::Set(set), Mode::Shared)];
     let export = world
         .coordinator
-        .members()
+        .leases()
         .lease(job, doing, &shared)
         .unwrap();
     let busy = refuse(request(set)).await;

@@ -14,7 +14,7 @@ use super::destroy::{
     again, assert_gone, assert_in_order, branch, contents, destroy, take, without, write,
 };
 use super::world::{World, furnish, group};
-use crate::support::tools::{Mount};
+use crate::support::tools::Mount;
 
 /// Destroys the set; everything else holds what it held. What the job says.
 async fn rest_stays(world: &World, set: SetId) -> String {

@@ -27,7 +27,7 @@ use crate::snapshot::damage;
 use crate::snapshot::destroy::Layer;
 use crate::snapshot::journal::{self, Record};
 use crate::snapshot::kind::{Kind, Step, Words, stands};
-use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::leases::{Mode, Resource};
 use crate::snapshot::orphans;
 use crate::snapshot::{Accepted, Refused};
 use crate::store::{Change, State};

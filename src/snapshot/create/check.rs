@@ -12,7 +12,7 @@ use crate::snapshot::accept::{self, plan_each, refused};
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::core::Core;
 use crate::snapshot::create::{CreateRequest, draft, selection};
-use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::leases::{Mode, Resource};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 

@@ -31,7 +31,7 @@ use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::journal::{self, Record};
 use crate::snapshot::kind::{Kind, Step, Words, stands};
-use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::leases::{Mode, Resource};
 use crate::snapshot::orphans;
 use crate::snapshot::{Accepted, Refused};
 use crate::store::{Change, State, record};

@@ -9,13 +9,13 @@ use crate::engine::locks::ImageLock;
 use crate::engine::merge::{Merged, Watch};
 use crate::engine::{EngineError, EngineErrorKind, Stamp};
 use crate::held;
+use crate::snapshot::claims::{FileGuard, FileUser};
 use crate::snapshot::core::Core;
 use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::destroy::free::Remover;
 use crate::snapshot::destroy::left::Left;
 use crate::snapshot::destroy::relink::{definition, error, pass, relink, reseal, unlink};
 use crate::snapshot::destroy::{CLEAN, Destroy, Member, Merge, again};
-use crate::snapshot::files::{FileGuard, FileUser};
 use crate::snapshot::journal::Record;
 use crate::snapshot::kind::Kind as _;
 use crate::snapshot::known::Known;
@@ -318,7 +318,7 @@ fn alone(
         job: operation.kind.intent.job,
         doing: texts::DESTROYING.with("set", set),
     };
-    operation.core.files.write(files, user, |in_use| {
+    operation.core.claims.write(files, user, |in_use| {
         let why = texts::DESTROY_WAITS.with("set", set);
         operation.progress(CLEAN.0, why.with("cause", in_use.text()));
         match given_up() {

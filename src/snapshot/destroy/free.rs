@@ -9,12 +9,12 @@ use crate::engine::EngineError;
 use crate::engine::failure::At;
 use crate::id::{JobId, SnapshotId, VmId};
 use crate::inventory::Format;
+use crate::snapshot::claims::{FileGuard, FileUser, InUse};
 use crate::snapshot::core::Core;
 use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::destroy::left::Left;
 use crate::snapshot::destroy::relink::{error, unlink};
 use crate::snapshot::destroy::{Layer, Member, again, layers};
-use crate::snapshot::files::{FileGuard, FileUser, InUse};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -127,7 +127,7 @@ pub(crate) fn after_apply(
         alone: &|files| {
             let doing = texts::APPLY_TIDYING.text();
             let user = FileUser { job, doing };
-            core.files.write(files, user, |in_use| {
+            core.claims.write(files, user, |in_use| {
                 waiting(in_use);
                 std::ops::ControlFlow::Continue(())
             })

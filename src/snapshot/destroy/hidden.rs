@@ -18,7 +18,7 @@ use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::files::{Survey, is_gone};
 use crate::snapshot::destroy::{Destroy, Intent, Member, free, left};
-use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::leases::{Mode, Resource};
 use crate::snapshot::{Accepted, Refused};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;

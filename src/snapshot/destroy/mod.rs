@@ -36,7 +36,7 @@ use crate::snapshot::damage;
 use crate::snapshot::journal::{self, Record};
 use crate::snapshot::kind::{self, Kind, Step, Words, Work};
 use crate::snapshot::known::Known;
-use crate::snapshot::members::{Mode, Resource};
+use crate::snapshot::leases::{Mode, Resource};
 use crate::snapshot::meter::Meter;
 use crate::snapshot::{Accepted, Refused};
 use crate::store::{Change, State};
@@ -196,7 +196,7 @@ impl Kind for Destroy {
     const NAME: &'static str = "destroy";
     const TAKE: &'static [Step<Self>] = &[];
     const FINISH: &'static [Step<Self>] = FINISH;
-    const PAUSES: bool = true;
+    const DEFERS: bool = true;
     const WORDS: Words = Words {
         failed: texts::DESTROY_WAITS,
         interrupted: texts::DESTROY_RECOVERING,

@@ -12,12 +12,12 @@ use crate::engine::{EngineError, EngineErrorKind, definition, kept};
 use crate::held::{self, Folder};
 use crate::inventory::{Snapshot, SnapshotDisk, SnapshotSet};
 use crate::job::Worker;
+use crate::snapshot::claims::FileUser;
 use crate::snapshot::copies;
 use crate::snapshot::core::Core;
 use crate::snapshot::export::manifest::{self, Definition, Manifest, Written};
 use crate::snapshot::export::place::Place;
 use crate::snapshot::export::{Export, Made, Reading, set_of};
-use crate::snapshot::files::FileUser;
 use crate::snapshot::journal::Record;
 use crate::snapshot::kind::{Step, Work};
 use crate::snapshot::operation::Operation;
@@ -127,7 +127,7 @@ fn read(op: &Op, (): &()) -> Result<(), EngineError> {
     loop {
         let set = set_now(op)?;
         let files = files(op, &set)?;
-        let guard = op.core.files.read(&files, user.clone(), |in_use| {
+        let guard = op.core.claims.read(&files, user.clone(), |in_use| {
             progress(op, 1, in_use.text());
             go_on(op)
         });

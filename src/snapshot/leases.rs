@@ -91,7 +91,7 @@ pub enum Mode {
 
 /// The table of leases. Cloned handles share it.
 #[derive(Debug, Clone, Default)]
-pub struct Members {
+pub struct Leases {
     table: Arc<Mutex<Table>>,
     /// Counts leases given back.
     released: Arc<watch::Sender<u64>>,
@@ -103,7 +103,7 @@ struct Table {
     jobs: BTreeMap<JobId, Holder>,
 }
 
-impl Members {
+impl Leases {
     /// Takes every resource for `job`, or none.
     ///
     /// # Errors
@@ -186,7 +186,7 @@ impl Table {
 #[derive(Debug)]
 #[must_use = "dropping it gives everything back"]
 pub struct Lease {
-    members: Members,
+    members: Leases,
     job: JobId,
 }
 
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn an_exclusive_lease_excludes_and_ends_with_its_drop() {
-        let members = Members::default();
+        let members = Leases::default();
         let wanted = [(machine(1), Mode::Exclusive), (machine(2), Mode::Exclusive)];
         let first = members.lease(job(1), WORKING.text(), &wanted).unwrap();
         let overlapping = [(machine(3), Mode::Exclusive), (machine(2), Mode::Exclusive)];
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn sharers_stand_side_by_side_and_keep_the_exclusive_out() {
-        let members = Members::default();
+        let members = Leases::default();
         let set = Resource::Set(SetId::from_u128(7));
         let shared = [(set, Mode::Shared)];
         let a = members.lease(job(1), WORKING.text(), &shared).unwrap();
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_brief_lease_stands_alone_and_says_so() {
-        let members = Members::default();
+        let members = Leases::default();
         let wanted = [(machine(1), Mode::Brief)];
         let looking = members.lease(job(1), WORKING.text(), &wanted).unwrap();
         for mode in [Mode::Brief, Mode::Shared, Mode::Exclusive] {
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_refusal_quotes_what_the_holder_does_now_or_waits_for() {
-        let members = Members::default();
+        let members = Leases::default();
         let lease = members
             .lease(job(1), WORKING.text(), &[(machine(1), Mode::Exclusive)])
             .unwrap();

@@ -14,10 +14,10 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// A line of its own for each status that is told to clients.
 #[derive(Debug, Default)]
-pub struct ByStatus(Mutex<BTreeMap<u16, Arc<Seldom>>>);
+pub struct ByStatus(Mutex<BTreeMap<u16, Arc<Throttle>>>);
 
 impl ByStatus {
-    /// As [`Seldom::happened`], for this status alone. There are few.
+    /// As [`Throttle::happened`], for this status alone. There are few.
     pub fn happened(&self, status: u16) -> Option<u64> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let one = Arc::clone(all.entry(status).or_default());
@@ -32,21 +32,21 @@ const OWN: usize = 256;
 /// A line of its own for each of many.
 #[derive(Debug)]
 pub struct ByKey<K> {
-    own: Mutex<BTreeMap<K, Arc<Seldom>>>,
-    others: Seldom,
+    own: Mutex<BTreeMap<K, Arc<Throttle>>>,
+    others: Throttle,
 }
 
 impl<K> Default for ByKey<K> {
     fn default() -> Self {
         Self {
             own: Mutex::default(),
-            others: Seldom::default(),
+            others: Throttle::default(),
         }
     }
 }
 
 impl<K: Ord> ByKey<K> {
-    /// As [`Seldom::happened`], for what this one alone has caused.
+    /// As [`Throttle::happened`], for what this one alone has caused.
     pub fn happened(&self, key: K) -> Option<u64> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         if own.len() >= OWN && !own.contains_key(&key) {
@@ -64,7 +64,7 @@ impl<K: Ord> ByKey<K> {
 pub struct ByNetwork(ByKey<IpAddr>);
 
 impl ByNetwork {
-    /// As [`Seldom::happened`], for what this client alone has caused.
+    /// As [`Throttle::happened`], for what this client alone has caused.
     pub fn happened(&self, peer: IpAddr) -> Option<u64> {
         self.0.happened(network(peer))
     }
@@ -72,9 +72,9 @@ impl ByNetwork {
 
 /// One kind of line.
 #[derive(Debug, Default)]
-pub struct Seldom(Mutex<(Option<Instant>, u64)>);
+pub struct Throttle(Mutex<(Option<Instant>, u64)>);
 
-impl Seldom {
+impl Throttle {
     /// Is it time for a line? Then how often this has happened since the last one, this time included.
     pub fn happened(&self) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,7 +100,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_thousand_are_one_line_and_the_next_one_counts_them() {
-        let seldom = Seldom::default();
+        let seldom = Throttle::default();
         let said: Vec<_> = (0..1000).filter_map(|_| seldom.happened()).collect();
         assert_eq!(said, [1]);
         tokio::time::advance(PAUSE).await;

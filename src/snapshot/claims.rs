@@ -40,7 +40,7 @@ impl Key {
 
 /// The table of files in use. Cloned handles share it.
 #[derive(Debug, Clone, Default)]
-pub struct Files {
+pub struct FileClaims {
     shared: Arc<Shared>,
 }
 
@@ -96,7 +96,7 @@ impl InUse {
     }
 }
 
-impl Files {
+impl FileClaims {
     /// Takes every file for reading, once nobody writes one of them. While it waits, `waiting` is told for whom,
     /// at once and then several times a second; its `Break` gives up.
     ///
@@ -111,7 +111,7 @@ impl Files {
     }
 
     /// Takes every file alone, to merge into it or to unlink it, once nobody else uses one of them. Waits as
-    /// [`Files::read`] does.
+    /// [`FileClaims::read`] does.
     ///
     /// `None`: given up.
     pub fn write(
@@ -208,7 +208,7 @@ impl Table {
 #[derive(Debug)]
 #[must_use = "dropping it gives the files back"]
 pub struct FileGuard {
-    files: Files,
+    files: FileClaims,
     number: u64,
 }
 
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn readers_stand_side_by_side_and_a_writer_stands_alone() {
-        let files = Files::default();
+        let files = FileClaims::default();
         let first = files
             .read(&names(&["/x/a", "/x/b"]), user(1), at_once)
             .unwrap();
@@ -285,14 +285,14 @@ mod tests {
         let (file, link) = (folder.path().join("file"), folder.path().join("link"));
         fs::write(&file, b"x").unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        let files = Files::default();
+        let files = FileClaims::default();
         let _reading = files.read(&[file], user(1), at_once).unwrap();
         assert!(files.write(&[link], user(2), at_once).is_none());
     }
 
     #[test]
     fn a_waiting_writer_gets_its_turn_before_later_readers() {
-        let files = Files::default();
+        let files = FileClaims::default();
         let first = files.read(&names(&["/x/a"]), user(1), at_once).unwrap();
         let (say, heard) = mpsc::channel();
         let writer = {
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn whoever_gives_up_waits_no_more() {
-        let files = Files::default();
+        let files = FileClaims::default();
         let reading = files.read(&names(&["/x/a"]), user(1), at_once).unwrap();
         assert!(files.write(&names(&["/x/a"]), user(2), at_once).is_none());
         assert!(files.read(&names(&["/x/a"]), user(3), at_once).is_some());
