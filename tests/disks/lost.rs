@@ -8,7 +8,7 @@ use groupshot::snapshot::destroy::{FAILPOINTS, MERGE_FAILPOINTS};
 use super::scene::Scene;
 use crate::support::server::{run_in, text};
 use crate::support::site::{Image, Machine, assert_holds, older_database};
-use crate::support::tools::{self};
+use crate::support::tools;
 use crate::support::wire::Wire;
 
 #[test]
@@ -315,6 +315,42 @@ fn an_apply_that_is_recovered_keeps_the_active_files_of_a_machine_that_cannot_be
         assert_eq!(there, [true, true], "away: {is_away}: {said}");
         scene.assert_whole(&format!("away: {is_away}"));
     }
+}
+
+/// Only a check-up makes a `tops.json` anew, and that while no operation is open: the destroy must end without it.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn a_finished_merge_does_not_wait_for_the_tops_json_of_another_machine() {
+    let mut scene = Scene::bare();
+    let image = scene.site.images.join("other.raw");
+    fs::write(&image, vec![5; 65536]).unwrap();
+    let file = image.to_str().unwrap();
+    let other = scene.site.import("other", &["--overlay-ok", file], vec![]);
+    let mut server = scene.site.serve();
+    for byte in 2..5 {
+        scene.take(&server, byte);
+    }
+    server.stop();
+    let mut server = scene.site.serve_with(&["destroy.named.before=abort"]);
+    let wire = Wire::new(&server);
+    let _accepted_or_dead = wire.destroy(&scene.sets[1]).map(|begun| {
+        let _dead = begun.job.map(|job| wire.end(&job));
+    });
+    server.kill();
+    let tops = scene
+        .site
+        .data
+        .join("machines")
+        .join(&other.id)
+        .join("tops.json");
+    let whole = spoil(&tops);
+    let server = scene.site.serve();
+    scene.site.wait_for_journals();
+    drop(server);
+    scene.assert_whole("while it cannot be read");
+    fs::write(&tops, whole).unwrap();
+    let (_, said) = scene.doctor(&["--fix", "--yes"]);
+    scene.assert_whole(&said);
 }
 
 /// As an older version has left it behind when it could not reach the folder.

@@ -14,7 +14,7 @@ use crate::snapshot::core::Core;
 use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::destroy::free::Remover;
 use crate::snapshot::destroy::left::Left;
-use crate::snapshot::destroy::relink::{definition, error, pass, relink, reseal, unlink};
+use crate::snapshot::destroy::relink::{definition, pass, relink, reseal, unlink, unsettled};
 use crate::snapshot::destroy::{CLEAN, Destroy, Member, Merge, again};
 use crate::snapshot::journal::Record;
 use crate::snapshot::kind::Kind as _;
@@ -173,7 +173,13 @@ fn before_relink(
             return Ok(Err(e.text));
         }
     }
-    let survey = again::held(core, member, &merge.parent, &|| false).map_err(error)?;
+    let survey = match again::held(core, member, &merge.parent, &|| false) {
+        Ok(survey) => survey,
+        Err(why) => return Ok(Err(why)),
+    };
+    if let Some(why) = unsettled(&survey, merge) {
+        return Ok(Err(why));
+    }
     let mut files = files.into_iter();
     Ok(files.try_for_each(|file| survey.require_own_above(file)))
 }

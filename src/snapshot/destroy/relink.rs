@@ -103,7 +103,17 @@ pub(crate) fn removal(
     changes
 }
 
+/// Why the child of a finished merge stays for now: nobody knows whether a file that is away lies right on it.
+pub(super) fn unsettled(survey: &Survey, merge: &Merge) -> Option<Text> {
+    let away = survey.away_over(&merge.child)?;
+    let text = texts::KEPT_AWAY.with("file", merge.child.display());
+    Some(text.with("child", away.display()))
+}
+
 /// Whoever named the child of a finished merge names the lower file; then the child goes.
+///
+/// # Errors
+/// It cannot be done now. Who tries again looks first whether it can wait (`clean::before_relink`).
 pub(super) fn relink(
     operation: &Operation<Destroy>,
     member: &Member,
@@ -113,10 +123,8 @@ pub(super) fn relink(
     let at = At::new(&member.name, &merge.disk);
     let survey = Survey::take(core, member)?;
     let parent = |e: io::Error| at.io(&merge.parent, &e);
-    if let Some(away) = survey.away_over(&merge.child) {
-        // Nobody knows whether it lies right on the child.
-        let text = texts::KEPT_AWAY.with("file", merge.child.display());
-        return Err(error(text.with("child", away.display())));
+    if let Some(why) = unsettled(&survey, merge) {
+        return Err(error(why));
     }
     let children = survey.graph.children(&merge.child).into_iter();
     for grandchild in children.filter(|n| survey.graph.is_right_on(n, &merge.child)) {
