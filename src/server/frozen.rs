@@ -18,6 +18,8 @@ use crate::store::{Change, State, Store};
 
 /// After this time files that could not be frozen are tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// After this time all are looked through again: an operation may have let one go and left it as it was.
+const RENEW: Duration = Duration::from_secs(5);
 
 /// Follows the store until `stop`. What cannot be frozen is logged once, until sets change, and tried again.
 pub(super) async fn follow(
@@ -30,8 +32,8 @@ pub(super) async fn follow(
     loop {
         let seen = store.state().revision;
         let complete = told(renew(&store, &frozen).await, quiet);
-        let retry = (!complete).then_some(RETRY);
-        let due = stop.run_until_cancelled(due(&mut commits, seen, retry));
+        let pause = if complete { RENEW } else { RETRY };
+        let due = stop.run_until_cancelled(due(&mut commits, seen, pause));
         quiet = match due.await.flatten() {
             Some(Due::Changed) => false,
             Some(Due::Again) => true,
@@ -44,12 +46,12 @@ pub(super) async fn follow(
 enum Due {
     /// Sets have changed.
     Changed,
-    /// Some could not be frozen before.
+    /// It is time for another look.
     Again,
 }
 
-/// Waits for the next commit after revision `seen` that changes sets, at most `retry`; none once the store is gone.
-async fn due(commits: &mut Commits, seen: u64, retry: Option<Duration>) -> Option<Due> {
+/// Waits for the next commit after revision `seen` that changes sets, at most `pause`; none once the store is gone.
+async fn due(commits: &mut Commits, seen: u64, pause: Duration) -> Option<Due> {
     let changed = async {
         loop {
             match commits.next().await? {
@@ -59,13 +61,8 @@ async fn due(commits: &mut Commits, seen: u64, retry: Option<Duration>) -> Optio
             }
         }
     };
-    match retry {
-        Some(retry) => {
-            let changed = tokio::time::timeout(retry, changed).await;
-            changed.unwrap_or(Some(Due::Again))
-        }
-        None => changed.await,
-    }
+    let changed = tokio::time::timeout(pause, changed).await;
+    changed.unwrap_or(Some(Due::Again))
 }
 
 fn is_of_set(change: &Change) -> bool {
@@ -130,10 +127,13 @@ mod tests {
         commit(&store, Change::RemoveSet(SetId::random())).await;
         let seen = store.state().revision;
         commit(&store, Change::RemoveCollection(CollectionId::random())).await;
-        let quiet = tokio::time::timeout(RETRY, due(&mut commits, seen, None)).await;
-        assert!(quiet.is_err(), "no set has changed since");
+        let quiet = due(&mut commits, seen, RENEW).await;
+        assert!(
+            matches!(quiet, Some(Due::Again)),
+            "no set has changed since"
+        );
         commit(&store, Change::RemoveSet(SetId::random())).await;
-        let due = due(&mut commits, seen, None).await;
+        let due = due(&mut commits, seen, RENEW).await;
         assert!(matches!(due, Some(Due::Changed)));
     }
 
@@ -148,7 +148,7 @@ mod tests {
                 tokio::time::sleep(RETRY / 10).await;
             }
         });
-        let again = tokio::time::timeout(2 * RETRY, due(&mut commits, 0, Some(RETRY))).await;
+        let again = tokio::time::timeout(2 * RETRY, due(&mut commits, 0, RETRY)).await;
         busy.abort();
         assert!(matches!(again, Ok(Some(Due::Again))));
     }
