@@ -4,6 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::IntoRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::held::Folder;
 
@@ -14,6 +15,8 @@ const FILE: &str = "groupshot.lock";
 #[derive(Debug)]
 pub struct DirectoryLock {
     file: File,
+    /// It is held for as long as the process lives.
+    kept: AtomicBool,
 }
 
 /// The directory could not be taken.
@@ -70,7 +73,8 @@ impl DirectoryLock {
             .set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { file })
+        let kept = AtomicBool::new(false);
+        Ok(Self { file, kept })
     }
 }
 
@@ -83,6 +87,7 @@ impl DirectoryLock {
     pub fn keep(&self) -> io::Result<()> {
         // The same description, and so the same lock.
         let _until_the_end = self.file.try_clone()?.into_raw_fd();
+        self.kept.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -94,6 +99,16 @@ impl DirectoryLock {
         match directory.join(FILE).symlink_metadata() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             _ => Self::take(directory).map(drop),
+        }
+    }
+}
+
+impl Drop for DirectoryLock {
+    /// A process that this one has just started has the lock too until it executes its program, so closing the file alone
+    /// may let go a moment too late.
+    fn drop(&mut self) {
+        if !*self.kept.get_mut() {
+            let _closed_anyway = self.file.unlock();
         }
     }
 }
@@ -140,8 +155,11 @@ mod tests {
             panic!("taken twice");
         };
         assert_eq!(holder, format!("process {}", std::process::id()));
+        // As a child has it between fork and exec.
+        let inherited = first.file.try_clone().unwrap();
         drop(first);
         DirectoryLock::take(dir.path()).unwrap();
+        drop(inherited);
     }
 
     #[test]
