@@ -436,10 +436,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        // Of any kind: a shell may hand over what another command writes.
-        let named = file.to_owned();
-        let read = move || held::ask(&named, || std::fs::read_to_string(&named));
-        let text = held::bounded(read).flatten();
+        let text = held::read_named(file).and_then(|text| std::io::read_to_string(&*text));
         let text = text.map_err(|e| ConfigError::Unreadable {
             file: file.to_owned(),
             reason: reader::told_of_file(&e),

@@ -283,6 +283,22 @@ pub fn failing<T>(work: impl FnOnce() -> T) -> (T, Option<Unseen>) {
     (done, unseen)
 }
 
+/// All of a file of any kind that a person names: one that a shell hands over (`<(…)`) once its command has written it,
+/// any other within the time of a look.
+///
+/// # Errors
+/// The I/O error; [`Silent`].
+pub fn read_named(file: &Path) -> io::Result<Vec<u8>> {
+    if ["/dev/fd", "/proc/self/fd"]
+        .iter()
+        .any(|handed| file.starts_with(handed))
+    {
+        return fs::read(file);
+    }
+    let file = file.to_owned();
+    bounded(move || ask(&file, || fs::read(&file))).flatten()
+}
+
 /// What stands there, links followed.
 ///
 /// # Errors

@@ -1,6 +1,5 @@
 //! The client's side: whom to believe, and what to show.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,7 +61,7 @@ pub fn connector(trust: &Trust) -> Result<TlsConnector, TlsError> {
 
 /// All of a file of any kind, as a shell hands over one (`--ca <(…)`).
 fn any(file: &Path) -> io::Result<Vec<u8>> {
-    super::answered(file, |file| held::ask(file, || fs::read(file)))
+    held::read_named(file)
 }
 
 fn roots(trust: &Trust) -> Result<RootCertStore, TlsError> {
