@@ -221,7 +221,7 @@ fn what_cannot_be_read_or_lies_elsewhere_is_named() {
         "{all:?}"
     );
     let config = scene.site.configuration(
-        "[engine]\nimage_roots = [\"/nowhere\"]\n[snapshot]\nchain_cap = 4\nreserve = \"8000000GiB\"\n",
+        "[engine]\nimage_roots = [\"/nowhere\"]\n[snapshot]\nchain_cap = 4\nreserve = \"1024TiB\"\n",
     );
     let looked = scene.doctor(&["--config", config.to_str().unwrap()]);
     let kinds: Vec<_> = kinds(&found(&looked))
