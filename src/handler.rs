@@ -1,4 +1,4 @@
-//! The border between HTTP and everything behind it: who calls, with which bytes; what goes back.
+//! The interface between `http` and `operation`: who calls, the bytes of the request, and the answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub struct Caller {
     pub peer: SocketAddr,
     /// Did it come through TLS?
     pub secure: bool,
-    /// How long they waited until it was known who they are; it counts against the time of their operation.
+    /// Time spent on authentication; it counts against the OperationTimeout.
     pub waited: Duration,
     /// The `User-Agent` header, empty if absent.
     pub user_agent: Arc<str>,
@@ -59,7 +59,7 @@ pub struct Caller {
     pub host: Arc<str>,
 }
 
-/// A request body as it came, after content decoding.
+/// A request body as received; only its transfer coding is removed.
 #[derive(Debug, Clone)]
 pub struct Message {
     /// The `Content-Type` header as sent, if any.
@@ -68,14 +68,14 @@ pub struct Message {
     pub body: Bytes,
 }
 
-/// An answer that carries an envelope.
+/// The handler's answer: an envelope, or nothing for one-way messages.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// 200 or 500.
     pub status: u16,
     /// The whole `Content-Type` header; empty where the body is.
     pub content_type: &'static str,
-    /// The bytes; empty for `End` and the like.
+    /// The bytes; empty for one-way messages such as `End`.
     pub body: Bytes,
 }
 

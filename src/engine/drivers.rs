@@ -1,4 +1,4 @@
-//! Chooses the storage driver of a disk: the first that holds it, in the order that `server` gave.
+//! Chooses the storage driver of a disk: the first that can capture it, in the order that `server` gave.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ impl Drivers {
         Self { list }
     }
 
-    /// The plan of the first driver that can hold the disk. Leaves nothing behind.
+    /// The plan of the first driver that can capture the disk. Leaves nothing behind.
     ///
     /// # Errors
-    /// [`EngineErrorKind::Unsupported`] if none can: such a disk is "not snapshottable". Another kind if
-    /// nobody can capture it now.
+    /// [`EngineErrorKind::Unsupported`] if none can: such a disk is "not snapshottable". Any other kind if it cannot be
+    /// captured at present. An error of one driver ends the search.
     pub fn plan(&self, machine: &Machine, disk: &Disk, set: SetId) -> Result<Plan, EngineError> {
         for driver in &self.list {
             if let Some(plan) = driver.plan(machine, disk, set)? {
@@ -42,8 +42,7 @@ impl Drivers {
         })
     }
 
-    /// Have disks of the driver of that name content that can be exported? One that this server was not given is
-    /// believed to.
+    /// Whether snapshots of this driver can be exported. A driver that is not configured here is assumed to allow it.
     #[must_use]
     pub fn has_content(&self, driver: &str) -> bool {
         let mut list = self.list.iter();

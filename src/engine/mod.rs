@@ -1,7 +1,8 @@
-//! The ports to what runs machines and keeps disks, and their adapters.
+//! The two ports, [`Compute`] (knows machines) and [`Storage`] (captures disks and puts them back), and their adapters:
+//! `library` and `sim` for the former, `reflink`, `overlay` and `sim` for the latter.
 //!
-//! An engine knows machines and files, not CIM, not the store. Calls of a [`Storage`] driver block and are
-//! made from blocking threads; each may be repeated: `prepare`, `cut` and `undo` done twice are as done once.
+//! An engine knows machines and files, not CIM, not the store. Calls of a [`Storage`] driver block and are made from
+//! blocking threads. They are idempotent: `prepare`, `cut` and `undo` done twice are as done once.
 
 pub mod content;
 pub mod definition;
@@ -142,7 +143,7 @@ pub trait Compute: Send + Sync + 'static {
     fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError>;
 
     /// [`Compute::set_tops`] after an apply that has put files which this program made in the place of images: `made`, by
-    /// disk. What stands there by now is not looked at.
+    /// disk. The files themselves are not checked again.
     ///
     /// # Errors
     /// As there.
@@ -163,15 +164,15 @@ pub trait Compute: Send + Sync + 'static {
         self.set_tops(id, tops)
     }
 
-    /// Keeps everyone else from starting the machine or writing its disks as long as the [`Hold`] lives:
-    /// from prepare to done (`docs/cut.md` §5).
+    /// Keeps everyone else from starting the machine or writing its disks as long as the [`Hold`] lives: from planning
+    /// until right before the result is published (`docs/cut.md` §5).
     ///
     /// # Errors
     /// [`EngineErrorKind::Locked`] if another process or operation has one of the disks.
     fn hold(&self, machine: &Machine) -> Result<Hold, EngineError>;
 }
 
-/// Holds the disks of one machine; dropping it lets them go.
+/// The image locks of one machine; dropping it releases them.
 #[derive(Debug, Default)]
 #[must_use = "dropping it lets the disks go"]
 pub struct Hold {
@@ -329,7 +330,7 @@ pub struct RevertRequest<'a> {
     pub shared: bool,
 }
 
-/// What a plan left on the disk, as found by looking.
+/// What a plan has left on the disk, by inspection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// Nothing of the plan is there.
@@ -340,24 +341,25 @@ pub enum Found {
     Cut,
 }
 
-/// Keeps disks.
+/// Captures disks and puts them back.
 pub trait Storage: Send + Sync + 'static {
-    /// `overlay`, `reflink`, `sim`.
+    /// `overlay`, `reflink`, `sim`. Recorded in plans and snapshots, so it must never change.
     fn name(&self) -> &'static str;
 
-    /// Have its disks content in files, which can be exported?
+    /// Whether its snapshots have content in files, and so can be exported.
     fn has_content(&self) -> bool {
         true
     }
 
-    /// What must stand still.
+    /// What must stand still during the cut.
     fn scope(&self) -> Scope;
 
-    /// A plan to capture the disk, or `None` if this driver cannot hold it (found by trying, not by
-    /// the name of the file system). Leaves nothing behind.
+    /// A plan to capture the disk, or `None` if this driver cannot capture it (found by trying, not by the name of the
+    /// file system). Leaves nothing behind.
     ///
     /// # Errors
-    /// The disk cannot be captured by anyone now: missing, locked, unreadable, no space.
+    /// No driver can capture the disk: missing, locked, unreadable, no space. [`EngineErrorKind::Unsupported`] if it is
+    /// not snapshottable.
     fn plan(&self, machine: &Machine, disk: &Disk, set: SetId)
     -> Result<Option<Plan>, EngineError>;
 
@@ -399,7 +401,7 @@ pub trait Storage: Send + Sync + 'static {
     /// [`EngineError`]; recovery tries again.
     fn undo(&self, plan: &Plan) -> Result<(), EngineError>;
 
-    /// Looks what of the plan is there.
+    /// What of the plan is on the disk.
     ///
     /// # Errors
     /// [`EngineError`] if it cannot be seen.
@@ -417,7 +419,7 @@ pub trait Storage: Send + Sync + 'static {
     /// [`EngineError`]; call `undo_revert` then.
     fn prepare_revert(&self, revert: &Revert) -> Result<Prepared, EngineError>;
 
-    /// Holds the new file as a running machine would, as far as it is not the active file yet.
+    /// Locks the new file as a running machine would, as far as it is not the active file yet.
     ///
     /// # Errors
     /// [`EngineErrorKind::Locked`] if anyone has it open.

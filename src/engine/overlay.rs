@@ -1,8 +1,7 @@
-//! The driver that works on every file system: a new qcow2 overlay becomes the top, the old top is frozen
-//! as it is. The machine must be started from the new top then, so its definition has to allow it
-//! (`overlay_ok`).
+//! The driver for every file system: a new, empty qcow2 overlay becomes the active file and the old one is frozen as its
+//! backing file. The machine must then be started from the overlay, so its definition has to allow that (`overlay_ok`).
 //!
-//! The overlay lies in the data directory and names the old top by its absolute path. An old top that the
+//! The overlay is in the data directory and names the old active file by its absolute path. An old active file that the
 //! server made itself becomes 0444; the operator's own imported file keeps its mode.
 
 use std::fs::File;
@@ -187,7 +186,8 @@ impl Storage for Overlay {
         source.sync_all().map_err(|e| at.io(&plan.disk.file, &e))
     }
 
-    /// The machine is off: the old top stands still already, this only makes sure of it.
+    /// Checks that the old active file has not changed since the plan, and gives the overlay its final name. With the
+    /// machine off there is nothing else to capture.
     fn cut(&self, plan: &Plan) -> Result<(), EngineError> {
         match stage::probe(plan)? {
             Found::Cut => Ok(()),

@@ -63,8 +63,8 @@ impl Reflink {
         Self { extents, ..self }
     }
 
-    /// Whether the image has too many extents to be cloned while machines stand still. Where they cannot be
-    /// counted the trial clone alone decides.
+    /// Whether the image is too fragmented to be cloned quickly. If the extents cannot be counted, only the trial clone
+    /// decides.
     fn is_scattered(&self, file: &Path, open: &File) -> bool {
         let Ok(extents) = extents::count(open) else {
             return false;
@@ -130,8 +130,8 @@ impl Storage for Reflink {
             seen: Stamp::of(&meta),
             place: Some(place.clone()),
         };
-        // Whatever is in the way here (no such call, another mount, a folder that cannot be written) is
-        // no trouble with the disk itself: another driver may hold it.
+        // A failed trial (FICLONE unsupported, other mount, folder not writable) is no fault of the disk: another driver
+        // may be able to capture it.
         let held = trial(&place, &top.open).is_ok() && header_of_clone(&plan, &chain).is_ok();
         Ok(held.then_some(plan))
     }
@@ -187,7 +187,7 @@ impl Storage for Reflink {
                 target.write_all_at(&area, 0).map_err(io)?;
             }
         }
-        // Nobody reads it who could not read the image.
+        // The clone gets the image's mode without the write bits, so it is no more readable than the image.
         let mode = held::Identity::of(&source).map_err(io)?.mode;
         held::set_mode(&target, mode & 0o444 | 0o400).map_err(io)?;
         // A writer that came while we cloned shows here at the latest.
@@ -227,8 +227,9 @@ impl Storage for Reflink {
         stage::probe(plan)
     }
 
-    /// In place where the image is nobody's base, of the same format and belongs to the clone; else the new
-    /// file becomes the top where it is, if the definition allows that.
+    /// Reverts in place (exchanges the new file with the image) if nothing else is based on the image, the formats are
+    /// equal and the clone was made from this image. Otherwise the new file becomes the active file at its own path, if
+    /// the definition allows that.
     fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError> {
         let (machine, disk, kept) = (request.machine, request.disk, request.kept);
         let at = At::disk(machine, disk);

@@ -1,6 +1,7 @@
 //! How both file drivers stage a file: `<new_file>.part` until the cut renames it to its name.
 //!
-//! The name alone tells how far a plan came, so that recovery needs nothing else to decide.
+//! The name alone tells how far a plan got, so each call is idempotent: `prepare` and `cut` return at once if the file
+//! has its final name. Whether an operation rolls forward or back is decided by its journal only.
 
 use std::fs::File;
 use std::io;

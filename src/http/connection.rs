@@ -1,4 +1,4 @@
-//! One connection: hyper reads and writes, we watch its clocks and the server's stop.
+//! One connection: hyper reads and writes; here are its time limits, eviction and the stop of the server.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -32,7 +32,7 @@ pub(super) struct Ends {
     pub(super) kill: CancellationToken,
 }
 
-/// Serves the connection until one side has had enough.
+/// Serves the connection until either side closes it, it is evicted, or the server stops.
 pub(super) async fn serve<S>(socket: S, exchange: Connection, ends: Ends)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -1,4 +1,5 @@
-//! One request and its answer: who asks, may the message be read, what does the handler say.
+//! One HTTP request and its response: the checks before the handler (framing, origin, Host, path, method, user, body,
+//! media type), then the handler.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -32,10 +33,10 @@ use super::reply::Reply;
 /// Set by `Test-WSMan` to ask for Identify without authentication (T-16).
 const WSMANIDENTIFY: HeaderName = HeaderName::from_static("wsmanidentify");
 
-/// Largest message from a caller whom nobody knows; an Identify has a few hundred octets.
+/// Largest message from an unauthenticated caller; an Identify has a few hundred octets.
 const ANONYMOUS_BODY: usize = 32 << 10;
 
-/// Characters of a refused path that stand in the log.
+/// Characters of a refused path that are logged.
 const PATH_SHOWN: usize = 100;
 
 /// What every connection of a listener shares.
@@ -45,11 +46,11 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) allowed_origins: Vec<Origin>,
     pub(super) audit: Audit,
-    /// Lines about users who have too many connections.
+    /// Rate limit of the log line about users with too many connections.
     pub(super) crowded_users: Throttle,
-    /// Lines about requests that are refused before any SOAP is read.
+    /// Rate limit, by status, of the log lines about requests refused before any SOAP is read.
     pub(super) refused: ByStatus,
-    /// Lines about requests that a page of somebody else's has sent.
+    /// Rate limit, by client network, of the audit lines about cross-site requests.
     pub(super) cross_site: ByNetwork,
     /// Connections and running handlers.
     pub(super) tasks: TaskTracker,
@@ -148,7 +149,8 @@ impl Connection {
         })
     }
 
-    /// Whatever it asks for, and before anybody looks at who it is: a page cannot even try passwords.
+    /// Refuses cross-site requests, whatever their path, before authentication, so that a web page cannot try passwords
+    /// through a browser.
     async fn keep_pages_out(&self, head: &Parts) -> Result<(), Refusal> {
         let Some(whose) = origin::stranger(&head.headers, &self.shared.allowed_origins) else {
             return Ok(());
@@ -166,13 +168,14 @@ impl Connection {
         Err(Refusal::cross_site(&whose))
     }
 
-    /// A client that is asked for its password is nothing to tell of; of one that could not log on `auth` tells.
+    /// Logs a refusal, rate-limited by status. Not logged: the challenge to an unauthenticated client, and failed logons,
+    /// which `auth` logs.
     fn tell(&self, head: &Parts, refusal: &Refusal) {
         let status = refusal.status.as_u16();
         let credentials = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
         let basic = credentials.and_then(|c| c.get(..6));
         let basic = basic.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic "));
-        // Why a password was not taken is told where it was looked at.
+        // `auth` has logged why a password was not accepted.
         let asked = status == 401 && basic || refusal.asks && credentials.is_none();
         if !asked && let Some(times) = self.shared.refused.happened(status) {
             let path: String = head.uri.path().chars().take(PATH_SHOWN).collect();
@@ -181,8 +184,8 @@ impl Connection {
         }
     }
 
-    /// The connection ends because of what the client sent, or did not send in time: hyper has answered with
-    /// `status`, if with anything.
+    /// Logs that a connection ends because of what the client sent, or did not send in time. hyper has answered with
+    /// `status`, if at all.
     pub(super) fn tell_end(&self, status: u16, why: &dyn Display) {
         if let Some(times) = self.shared.refused.happened(status) {
             tracing::warn!(peer = %self.peer, status, %why, times, "request refused");
@@ -234,7 +237,7 @@ impl Connection {
             body,
         } = admitted;
         if body.is_empty() && identity.is_some() {
-            // The leg that only authenticates.
+            // The first leg of a logon: authenticated, no body.
             return Response::new(Reply::from(Bytes::new()));
         }
         let text = |name| head.headers.get(name).and_then(|v| v.to_str().ok());

@@ -1,9 +1,9 @@
-//! Follows the octets of a connection from request to request, as hyper will read them, to see what hyper does not
-//! tell: that a header says in two ways how long its body is. hyper goes by the chunks then and drops the length
-//! unseen; a proxy in front may have gone by the length.
+//! Detects request smuggling: a shadow parser that follows the bytes of a connection to see a header with both
+//! Content-Length and Transfer-Encoding. hyper resolves those silently in favour of the chunks; a proxy in front may
+//! have gone by the length.
 //!
-//! What is not sound HTTP is hyper's to refuse, and the connection ends there: where this reader cannot go on it says
-//! nothing more. It decides nowhere where a request begins or ends.
+//! It only raises that flag; hyper alone decides where requests begin and end. On anything it cannot parse it gives up,
+//! as hyper will refuse that and close the connection.
 
 /// The longest name that counts.
 const LONGEST: usize = "transfer-encoding".len();

@@ -1,4 +1,4 @@
-//! TLS handshakes: few at a time, none for long.
+//! TLS handshakes, limited in number and in time; when there are too many the oldest is dropped.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,8 +27,8 @@ struct Open {
 }
 
 impl Handshakes {
-    /// Does one. `None`: it failed, took too long, or was the oldest of too many. Honest clients need a few
-    /// milliseconds, so it is not they who give way to those who open connections and say nothing.
+    /// Does one. `None`: it failed, took too long, or was the oldest of too many. Honest clients need a few milliseconds,
+    /// so those that are dropped are connections that were opened and left silent.
     pub(super) async fn shake(
         &self,
         socket: TcpStream,

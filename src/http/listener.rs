@@ -1,4 +1,4 @@
-//! Accepts connections up to a limit, and takes its leave from them in the end.
+//! Accepts connections up to a limit, and drains them at shutdown.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,13 +25,13 @@ use super::handshake::{Handshakes, Peer};
 use super::places::{Entered, Places};
 use super::refusal;
 
-/// Connections over the limit that are told so at one time; further ones are closed without a word.
+/// Connections over the limit that are answered 503 at one time; further ones are just closed.
 const APOLOGIES: usize = 32;
 
-/// Descriptors beyond those of the places: apologies, and connections on their way out.
+/// Descriptors beyond those of the slots: connections that are being answered 503, and evicted ones that are closing.
 pub const EXTRA_SOCKETS: usize = 2 * APOLOGIES;
 
-/// How long a connection over the limit may take to hear it.
+/// How long a connection over the limit may take to read the 503.
 const APOLOGY_TIME: Duration = Duration::from_secs(1);
 
 /// What to wait after accept failed (no file descriptors left, mostly).
@@ -143,7 +143,7 @@ struct Door {
     ends: Ends,
 }
 
-/// What is told at most now and then.
+/// Rate limits of log lines.
 #[derive(Debug, Default)]
 struct Lines {
     accept: Throttle,
@@ -151,7 +151,7 @@ struct Lines {
     dismissed: Throttle,
 }
 
-/// A socket that counts.
+/// An accepted socket and its permit of [`Door::sockets`].
 struct Held {
     socket: TcpStream,
     held: OwnedSemaphorePermit,
@@ -198,7 +198,8 @@ impl Door {
         });
     }
 
-    /// Says why, where that costs no handshake.
+    /// Refuses a connection over the limit: 503 in plain HTTP; a TLS connection is just closed, as saying so would cost a
+    /// handshake.
     fn turn_away(&self, socket: Held, peer: SocketAddr, secure: bool) {
         if let Some(times) = self.lines.turned_away.happened() {
             let limit = self.shared.limits.connections;

@@ -1,13 +1,17 @@
 //! HTTP/1.1: listener, connections, and what is decided before a message reaches its [`Handler`].
 //!
 //! ```text
-//!   listener ─▶ [handshake (TLS)] ─▶ connection (hyper, clocks) ─▶ exchange: framing, origin, path, method, who, media
+//!   listener ─▶ [handshake (TLS)] ─▶ connection (hyper, time limits)
+//!                                                │ 431 by hyper
+//!                                                ▼
+//!            exchange: framing, origin, Host, path, method, user, body, media type
 //!                                                │ refusal: 400 401 403 404 405 413 415 500 503
 //!                                                ▼
 //!                                          Handler (Caller, Message) ─▶ Answer: 200 or 500
 //! ```
 //!
-//! Nothing here knows SOAP. No HTTP/2: authentication belongs to the connection (T-11).
+//! Nothing here knows SOAP. There is no HTTP/2 (T-11). Every request is authenticated by itself; only a client
+//! certificate belongs to the connection.
 //!
 //! [`Handler`]: crate::handler::Handler
 
@@ -35,9 +39,9 @@ pub use origin::{NoOrigin, Origin};
 pub struct Settings {
     /// How much a client may ask of the transport.
     pub limits: Limits,
-    /// Whose pages may send requests; those of no other may.
+    /// Origins whose web pages may send requests; requests from pages of any other origin are refused.
     pub allowed_origins: Vec<Origin>,
-    /// Where it is told that another one did.
+    /// The audit log; records cross-site requests.
     pub audit: Audit,
 }
 
@@ -53,11 +57,12 @@ impl From<Limits> for Settings {
 /// How much a client may ask of the transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at one time; one more is answered 503 (Q-8), unless one that is nobody's can go.
+    /// Concurrent connections. One more evicts an unauthenticated connection, or one that a user has left idle; if there
+    /// is none it is answered 503 (Q-8), or just closed if it is TLS.
     pub connections: usize,
-    /// Connections of one user; one more is answered 503 (Q-22).
+    /// Concurrent connections of one user; one more evicts an idle one of the same user, or is answered 503 (Q-22).
     pub user_connections: usize,
-    /// TLS handshakes at one time; with one more the oldest is given up.
+    /// Concurrent TLS handshakes; one more drops the oldest.
     pub handshakes: usize,
     /// From the connection's opening to the end of its TLS handshake.
     pub handshake: Duration,

@@ -1,8 +1,9 @@
-//! The places for connections: who has one, whose it is, and who gives way when all are taken.
+//! Connection slots, and eviction when all are taken.
 //!
-//! Whoever has not shown to be a user gives way to whoever comes new, first those of the network that has
-//! most of them. So a flood from one place costs that place alone, and silence holds no place against
-//! anybody. A user's connection gives way only when it has waited for its next request for a while.
+//! A new connection evicts an unauthenticated one, the oldest of the client network that has the most of them; one
+//! whose current request began less than 5 s ago is evicted only if that network has no other. So a flood from one
+//! network evicts only its own connections. An authenticated connection is evicted only if it has been idle for 10 s.
+//! If nothing can be evicted the new connection is refused.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,14 +17,13 @@ use crate::auth;
 
 use super::phase::Phase;
 
-/// A user's connection that has waited for so long between two requests may be closed for another's sake.
+/// An authenticated connection that has been idle for this long may be evicted.
 const WAITED: Duration = Duration::from_secs(10);
 
-/// A request that is being looked at for so long at most is not cut off for a new connection, if another
-/// one can be.
+/// A connection whose current request is younger than this is evicted only if its network has no other candidate.
 const LOOKED_AT: Duration = Duration::from_secs(5);
 
-/// All places.
+/// All slots.
 #[derive(Debug)]
 pub(super) struct Places {
     total: usize,
@@ -40,32 +40,32 @@ struct Open {
 #[derive(Debug)]
 struct Entry {
     network: IpAddr,
-    /// Whose it is, once a request has shown it.
+    /// The user, once a request has been authenticated.
     user: Option<Arc<str>>,
     opened: Instant,
     phase: Arc<Phase>,
     leave: CancellationToken,
 }
 
-/// One connection's place, given back when dropped.
+/// The slot of one connection, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
     number: u64,
     /// What the connection is doing.
     pub(super) phase: Arc<Phase>,
-    /// The place is wanted for another connection.
+    /// Cancelled when the connection is evicted.
     pub(super) leave: CancellationToken,
 }
 
-/// What came of asking for a place.
+/// The result of asking for a slot.
 #[derive(Debug)]
 pub(super) enum Entered {
-    /// There was one.
+    /// One was free.
     Free(Place),
-    /// There is one, because another connection was told to leave.
+    /// One was freed by evicting another connection.
     Instead(Place),
-    /// All are taken by users at work.
+    /// All are taken by users who are not idle.
     Full,
 }
 
@@ -82,7 +82,7 @@ impl Places {
         })
     }
 
-    /// A place for a new connection.
+    /// A slot for a new connection.
     pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Entered {
         let mut open = self.get();
         let full = open.all.len() >= self.total;
@@ -116,14 +116,14 @@ impl Places {
 }
 
 impl Place {
-    /// A request over this connection has shown to be this user's.
+    /// A request over this connection was authenticated as this user.
     ///
     /// # Errors
-    /// [`TooMany`]; the connection is nobody's then.
+    /// [`TooMany`]; the connection counts as unauthenticated then.
     pub(super) fn belongs_to(&self, user: &Arc<str>) -> Result<(), TooMany> {
         let mut open = self.places.get();
         let Some(entry) = open.all.get_mut(&self.number) else {
-            // Told to leave a moment ago: this request is the last one.
+            // Evicted a moment ago: this request is the last one.
             return Ok(());
         };
         if entry.user.as_ref() == Some(user) {
@@ -149,7 +149,7 @@ impl Drop for Place {
 }
 
 impl Open {
-    /// Tells one connection to leave. `false`: none can be asked to.
+    /// Evicts one connection. `false` if none can be evicted.
     fn make_room(&mut self) -> bool {
         self.dismiss_stranger() || self.dismiss_idle(None)
     }
@@ -170,7 +170,7 @@ impl Open {
         self.dismiss(found)
     }
 
-    /// The one that has waited longest, of that user or of all.
+    /// Evicts the authenticated connection that has been idle longest, of that user or of all.
     fn dismiss_idle(&mut self, user: Option<&Arc<str>>) -> bool {
         let found = self
             .all

@@ -48,7 +48,7 @@ impl Body for Reply {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        // Not sooner: whoever waits for 100 (Continue) would be sent it as long as the head is not written.
+        // Only now: reading the body before the head of the answer is written would make hyper send 100 (Continue).
         if let Some(rest) = self.rest.take() {
             tokio::spawn(body::forget(rest));
         }

@@ -1,4 +1,4 @@
-//! What a running job shows between two commits: progress, a cancel that came, whether it still may.
+//! The in-memory state of a running job: progress, an accepted cancel, and whether the commit point has been passed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -27,7 +27,7 @@ pub(super) struct Live {
 struct Now {
     percent: u8,
     status: Text,
-    /// What it waits for, in place of the status.
+    /// What it waits for; shown instead of the status.
     stands: Option<Text>,
     cancel: Option<CancelRequest>,
     committed: bool,

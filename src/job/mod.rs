@@ -9,7 +9,9 @@
 //!                      └── kill, undo done ──────────────▶ Killed (9)
 //! ```
 //!
-//! A job stays Running while its undo runs. The steps and their undo belong to `snapshot`.
+//! A job stays Running while its undo runs, unless the undo has to wait: then the job ends and says that the undo is
+//! pending. A cancelled destroy undoes nothing; it leaves its merges for later. The steps and their undo belong to
+//! `snapshot`.
 
 mod end;
 mod live;

@@ -1,4 +1,4 @@
-//! Where an enumeration stands: what is still to come, and in which form the client wants it.
+//! The state of an open enumeration: the items still to come, and the form in which the client wants them.
 
 use std::fmt;
 use std::sync::Arc;

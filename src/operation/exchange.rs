@@ -1,4 +1,4 @@
-//! What every verb needs of the request it answers: who calls, the headers, the room for the answer.
+//! What every verb needs of the request it answers: the caller, the headers, the size limit of the answer.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(super) struct Exchange<'a> {
     charset: Charset,
     /// The client's address.
     pub(super) peer: SocketAddr,
-    /// When the request was there, by the monotonic clock: its time runs from then on.
+    /// When the request arrived, by the monotonic clock; its OperationTimeout runs from then on.
     pub(super) began: Duration,
 }
 

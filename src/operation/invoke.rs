@@ -34,7 +34,7 @@ pub(super) async fn invoke(
     if let Err(refused) = roles::check(identity, class, &call.method) {
         drop(turn);
         let method = format!("{}.{}", call.target.path.class, call.method.name);
-        // Whoever may do nothing may ask as often as he likes.
+        // Rate-limited: a user without the role could otherwise flood the audit log.
         if let Some(times) = server.denied.happened((identity.user.clone(), method)) {
             let arguments = Arguments::new(call.method.clone(), call.arguments);
             let about = about(server, exchange, &call.target.path, &arguments);
@@ -214,7 +214,7 @@ impl Entry {
         }
     }
 
-    /// Waits until there is a place for the line, not longer than that; whether there is.
+    /// Waits up to `limit` until the audit log has room for the line; whether it has.
     async fn wait(&mut self, limit: Duration) -> bool {
         match &mut self.place {
             Some(place) => tokio::time::timeout(limit, place.wait()).await.is_ok(),
@@ -222,7 +222,7 @@ impl Entry {
         }
     }
 
-    /// How the call has ended. The status is told by its name only: the text of an error may quote what was sent.
+    /// Sets the outcome. Of an error only the status name is logged: its text may quote what the client sent.
     fn is(&mut self, result: Option<u64>, fault: Option<&Status>, job: Option<String>) {
         self.outcome = (result, fault.map(|f| format!("{f:?}")), job);
     }

@@ -1,12 +1,16 @@
-//! The protocol's verbs, one file each, and the road that every request takes.
+//! The verbs of WS-Management (Get, Enumerate, Invoke, …), one file each, and the path that every request takes.
+//! "Operation" means one such request here, as in OperationTimeout; work on snapshot sets is in `snapshot`.
 //!
 //! ```text
-//!   bytes ─▶ receive ─▶ Request ─▶ role ─▶ identify │ get │ enumerate │ pull │ invoke │ config ─▶ bytes
-//!               └───────────── Fault ◀──────┴──────────────────┘
+//!   bytes ─▶ receive ─▶ Request ─┬─▶ identify ────────────────────────────────────────────────────▶ bytes
+//!               │                └─▶ known user, fresh view, quota
+//!               │                      └─▶ get │ class │ config │ enumerate │ pull │ release ─────▶ bytes
+//!               │                          invoke (role, audit) ──────────────────────────────────▶ bytes
+//!               └──────────────▶ Fault ◀───┘
 //! ```
 //!
-//! A verb asks the provider registry and writes the answer; whatever goes wrong on the way is a
-//! [`Fault`] and becomes an envelope here, in [`Server::handle`].
+//! A verb asks the provider registry and writes the answer. Any error on the way is a [`Fault`] and becomes an envelope
+//! here, in [`Server::handle`].
 
 mod class;
 mod config;
@@ -50,14 +54,14 @@ use identify::IdentifyReplies;
 use running::{Running, Turn};
 use workers::{Failed, Workers};
 
-/// The most octets of a message that a thread that serves reads by itself: more than any client sends for a call or a
-/// short query, and read in a fraction of a millisecond.
+/// Messages up to this size, in octets, are parsed on the async thread; larger ones on a worker. Any method call or
+/// short query is smaller, and takes a fraction of a millisecond.
 const SMALL: usize = 8 * 1024;
 
-/// What the server promises and what it allows.
+/// Configuration of the protocol layer: limits, and what Identify and `winrm/config` report.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Size and time of one operation.
+    /// Size and time of one request.
     pub limits: Limits,
     /// Open enumerations.
     pub contexts: ContextLimits,
@@ -71,7 +75,7 @@ pub struct Settings {
     pub client_certificates: bool,
     /// Requests that one user may have under way; `None` for any number.
     pub user_requests: Option<usize>,
-    /// Where it is told who has called what.
+    /// The audit log; records method calls.
     pub audit: Audit,
     /// Open connections, told in `winrm/config`.
     pub connections: usize,
@@ -171,8 +175,7 @@ impl Server {
         headers.timeout.saturating_sub(gone)
     }
 
-    /// Reads a message: here if it is small, else where evaluations are made, in its turn. A long query takes a while
-    /// to read.
+    /// Parses a message: on this thread if it is small, else on a worker (a long query is slow to parse).
     async fn read(&self, reading: &Arc<Reading>) -> Received {
         let read = self.in_its_place(reading, Reading::read).await;
         read.unwrap_or_else(|failed| {

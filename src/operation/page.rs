@@ -24,9 +24,10 @@ use super::workers::Failed;
 
 /// The most items of one page, whatever the client asks for (rule Q-3).
 pub(super) const ITEMS_MAX: usize = 32_000;
-/// How long a thread that serves evaluates by itself: about as long as a Get takes.
+/// Inline budget: how long an evaluation may run on the async thread before it moves to a worker. About the cost of one
+/// Get.
 const HERE: Duration = Duration::from_micros(200);
-/// How long an evaluation has a worker before the next one has its turn.
+/// How long an evaluation runs on a worker before the next one gets its turn.
 const TURN: Duration = Duration::from_millis(20);
 /// A page with items is not held back longer than this for more.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -48,7 +49,7 @@ pub(super) struct Due {
     pub(super) may_be_empty: bool,
 }
 
-/// Why a page in the making stands still.
+/// Why the filling of a page has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stands {
     /// It is done.
@@ -82,7 +83,7 @@ pub(super) async fn fill(
     late: impl Fn() -> Fault,
 ) -> (Option<Filling>, Result<(), Fault>) {
     let mut evaluation = server.workers.begin(user);
-    // Who has something long in the making gets no moment of the threads that serve for more.
+    // A user who already has a long evaluation gets no inline time on the serving threads.
     if !server.workers.has_long(user) {
         let turn = server.clock.elapsed() + HERE;
         match filling.go_on(turn, due.last) {

@@ -1,14 +1,15 @@
-//! Who evaluates next: a place for each worker, users by turns, and never more than their share for one of them.
+//! A fair scheduler for evaluations: one permit (place) for each worker thread, handed out round-robin among users, with
+//! a cap for each user.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// The places, and who waits for one.
+/// The permits, and who waits for one.
 #[derive(Debug)]
 pub(super) struct Shares {
-    /// Places of one user.
+    /// The most permits of one user.
     most: usize,
     table: Mutex<Table>,
 }
@@ -16,7 +17,7 @@ pub(super) struct Shares {
 #[derive(Debug)]
 struct Table {
     free: usize,
-    /// INVARIANT: for each user who has a place or waits; no others.
+    /// INVARIANT: for each user who has a permit or waits for one; no others.
     users: BTreeMap<Arc<str>, Share>,
     /// Users who wait, the next one first, each once.
     order: VecDeque<Arc<str>>,
@@ -30,7 +31,7 @@ struct Share {
     waiting: VecDeque<oneshot::Sender<Place>>,
 }
 
-/// A place, given back when it is dropped.
+/// A permit, given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     /// `None` once it is given back.
@@ -46,7 +47,7 @@ pub(super) struct Evaluation {
 }
 
 impl Shares {
-    /// So many places, of which one user may have `most`.
+    /// A scheduler with `places` permits, of which one user may have `most`.
     pub(super) fn new(places: usize, most: usize) -> Arc<Self> {
         Arc::new(Self {
             most: most.max(1),

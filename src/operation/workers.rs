@@ -1,4 +1,5 @@
-//! The threads that evaluate: away from those that serve, as many as there are places, and behind them in priority.
+//! Worker threads for CPU-bound evaluations, apart from the async threads that serve requests and at a lower priority
+//! (`nice`). There are as many as there are permits in `share`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -10,8 +11,8 @@ use tokio::sync::oneshot;
 
 use super::share::{Evaluation, Place, Shares};
 
-/// How far behind the other threads of the server an evaluation stands (`nice`): what serves is answered at once, and
-/// an evaluation has nearly all of a processor that nobody else wants.
+/// The `nice` value of the worker threads: requests are answered at once, and an evaluation still gets nearly all of an
+/// idle processor.
 const NICE: i32 = 10;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -28,7 +29,7 @@ pub(super) struct Workers {
 /// Why an evaluation gave nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failed {
-    /// Its time was up before it had a place.
+    /// Its time was up before it got a permit.
     Late,
     /// It panicked, or there is no thread for it.
     Broken,

@@ -1,7 +1,8 @@
-//! CIM classes given life: each provider turns inventory records into instances and methods into work.
+//! Providers: each implements one or more CIM classes. It builds instances from inventory records and carries out
+//! methods.
 //!
-//! A provider speaks `cim` values only. The registry is complete at start: a concrete class of the schema
-//! without a provider stops the program unless it is listed as embedded-only.
+//! A provider sees `cim` values only, no XML. The registry is complete at start: the program does not start with a
+//! concrete class of the schema that has no provider and is not listed as embedded-only.
 
 mod pace;
 pub mod registry;
@@ -149,7 +150,7 @@ impl From<InstanceError> for Error {
     }
 }
 
-/// Gives life to one or more classes.
+/// Implements one or more classes.
 #[async_trait]
 pub trait Provider: Send + Sync + 'static {
     /// The namespace of its classes.

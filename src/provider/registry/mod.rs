@@ -31,7 +31,7 @@ pub enum Depth {
 /// The providers do not cover the schema; the program must not start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
-    /// A concrete class has nobody to serve it.
+    /// A concrete class has no provider.
     #[error("class {namespace}:{class} has no provider and is not listed as embedded-only")]
     Unserved {
         /// Its namespace.
@@ -57,7 +57,7 @@ pub enum RegistryError {
     },
 }
 
-/// What makes ready what the providers stand on.
+/// Awaited before each request: brings the data that providers read up to date.
 pub type Ready = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// A namespace, and who serves a class of it.
@@ -99,7 +99,7 @@ impl Registry {
         Ok(registry)
     }
 
-    /// The same, with what is waited for before providers are asked.
+    /// Sets what [`Registry::ready`] awaits.
     #[must_use]
     pub fn with_ready(self, ready: Ready) -> Self {
         Self {
@@ -108,7 +108,8 @@ impl Registry {
         }
     }
 
-    /// Waits a moment until the providers know what is so now. They themselves wait for nothing.
+    /// Waits, for up to 500 ms, until the engine's view of the machines is at most a second old. Providers themselves
+    /// never block.
     pub async fn ready(&self) {
         if let Some(ready) = &self.ready {
             ready().await;
@@ -145,7 +146,7 @@ impl Registry {
         Ok(paced(&ctx.pace, self.listed(ctx, class, depth)?))
     }
 
-    /// [`Registry::enumerate`] at no pace.
+    /// [`Registry::enumerate`] without pacing: for walks that are not cut into turns.
     fn listed(&self, ctx: &Context, class: &Arc<Class>, depth: Depth) -> Result<Instances, Error> {
         let mut parts = Vec::new();
         for (leaf, provider) in self.served(class, depth) {
@@ -162,9 +163,9 @@ impl Registry {
             .try_fold(0, |sum, n| Some(n? + sum))
     }
 
-    /// The instance at `path`. Its class may be a superclass if the keys identify the instance (rule X-1). Without
-    /// keys the instance of a class is meant that has one by nature (rule X-2), and where the path is
-    /// [partial](Path::partial) that which alone has its keys (rule X-3).
+    /// The instance at `path`. Its class may be a superclass if the keys identify the instance (rule X-1). Without keys
+    /// it is the instance of a singleton class (rule X-2). A [partial](Path::partial) path matches if exactly one
+    /// instance has these keys (rule X-3).
     ///
     /// # Errors
     /// [`Status::NotFound`]; [`Status::InvalidParameter`] if keys are missing or not those of the class, or if

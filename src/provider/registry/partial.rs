@@ -1,5 +1,6 @@
-//! Instances by some of their keys, where these fit one alone (rules ): clients name a machine by its Name,
-//! a service by its CreationClassName. Only selectors may leave keys out; [`Path::partial`] says that they did.
+//! Gets with some of the keys, or none (rules ): allowed if exactly one instance matches. Clients name a machine
+//! by its Name, a service by its CreationClassName. Only selectors may leave keys out; [`Path::partial`] says that they
+//! did.
 
 use std::sync::Arc;
 
@@ -87,8 +88,8 @@ impl Registry {
         Ok(whole)
     }
 
-    /// The arguments with all keys in each reference that names one instance by some of them. One that names none or
-    /// several stays as it is, and so means nothing: what that is for the method, its provider knows.
+    /// The arguments with all keys in each reference that names one instance by some of them. A reference that matches no
+    /// instance or several is left as it is; the provider will fail to resolve it and answer with its own return value.
     pub(super) fn with_whole_arguments(&self, ctx: &Context, arguments: Arguments) -> Arguments {
         arguments.map(|value| self.whole(ctx, value))
     }

@@ -1,4 +1,5 @@
-//! Instances that a query asks for: looked up where the query says enough, listed and filtered where not.
+//! Answering a query: by lookup if its equalities name keys, a reference or an indexed property; else by enumerating and
+//! filtering.
 
 use std::sync::Arc;
 

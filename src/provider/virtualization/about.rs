@@ -1,4 +1,5 @@
-//! What a call is about: the things that its parameters and results mean, with their names of this moment.
+//! For the audit log and the history: which machines, sets, collections and folders a call concerns, with their names as
+//! they are now.
 
 use crate::audit::{self, About};
 use crate::cim::{Path, Schema, Value};

@@ -169,7 +169,8 @@ fn virtual_machine(
         .and_then(|instance| with_status(instance, deps, id, language))
 }
 
-/// Its disks as the first status, and as the second the operation that holds the machine, if one does.
+/// Adds HealthState and OperationalStatus: first whether the active files are usable, second the operation that has
+/// leased the machine, if any.
 fn with_status(
     instance: Instance,
     deps: &Deps,

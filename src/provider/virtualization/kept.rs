@@ -1,4 +1,5 @@
-//! Which files the snapshots of each machine name: one index for all that is open.
+//! An index of the files that each machine's snapshots name, shared by all open enumerations and rebuilt when sets
+//! change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,8 +24,8 @@ struct Index {
 pub struct Kept(Mutex<Option<Index>>);
 
 impl Kept {
-    /// Does a snapshot of the machine name the file, by its real path? Of a revision that is not the newest any more it
-    /// is told what the newest says: walks over old ones need no index of their own.
+    /// Does a snapshot of the machine name the file, by its real path? For an older revision the answer is that of the
+    /// newest: enumerations over old revisions need no index of their own.
     pub(super) fn has(&self, state: &State, machine: VmId, file: &Path) -> bool {
         let files = self.files(state);
         let own = files.get(&machine);

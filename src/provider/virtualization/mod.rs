@@ -1,4 +1,8 @@
-//! The classes of `root/virtualization/v2`.
+//! The providers of `root/virtualization/v2`, one file or folder for each class, registered in [`registry`].
+//!
+//! `element` maps between objects and CIM paths, `view` is a consistent read view of store and machines, `reference`
+//! reads parameters, `outcome` builds return values and refusals, `associations` holds all associations in one table,
+//! `about` says for the audit log what a call concerned.
 
 mod about;
 mod associations;
@@ -47,7 +51,7 @@ use view::View;
 use virtual_system_setting_data::Settings;
 use virtual_system_snapshot_service::VirtualSystemSnapshotService;
 
-/// What the providers stand on.
+/// The dependencies of the providers.
 #[derive(Clone)]
 pub struct Deps {
     /// The classes.
@@ -66,12 +70,12 @@ pub struct Deps {
     pub host: Arc<str>,
     /// `[snapshot] inline_wait`: how long a call waits for its own job; zero means never.
     pub inline_wait: Duration,
-    /// The files that snapshots name, for whoever looks.
+    /// An index of the files that snapshots name.
     pub kept: Arc<Kept>,
 }
 
 impl Deps {
-    /// Everything as it stands now.
+    /// A view of the present state.
     fn view(&self) -> View {
         View {
             state: self.store.state(),

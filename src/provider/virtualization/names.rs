@@ -1,4 +1,4 @@
-//! Machines by name: a query for one ElementName costs a look-up, whatever number of machines there is.
+//! An index of machines by name, so that a query for one ElementName is a lookup and not a scan.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

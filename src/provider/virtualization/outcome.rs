@@ -1,4 +1,4 @@
-//! What methods give back: return values, references, and the job that tells why a call was refused.
+//! What methods return: return values, references, and the failed job that says why a call was refused.
 
 use crate::audit::About;
 use crate::cim::{Method, Value};

@@ -1,4 +1,5 @@
-//! One moment of everything, and walks over it that hold no more than one element at a time.
+//! A consistent read view (the store's state and the engine's machines of one moment), and lazy iterators over its
+//! elements.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -16,7 +17,7 @@ use super::kept::Kept;
 /// Elements one after another.
 pub(super) type Elements = Box<dyn Iterator<Item = Element> + Send>;
 
-/// The store's state and the engine's machines as they stood when it was taken.
+/// The store's state and the engine's machines of the moment at which the view was taken.
 #[derive(Clone)]
 pub(super) struct View {
     /// Collections, sets, positions, jobs.

@@ -32,7 +32,7 @@ pub(super) async fn invoke(
     Ok(answer(deps, ctx, accepted).await)
 }
 
-/// The wish that the parameters stand for.
+/// Parses and validates the parameters.
 pub(crate) fn request(
     deps: &Deps,
     ctx: &Context,
@@ -74,6 +74,7 @@ fn collection(
     let declared = "CIM_CollectionOfMSEs";
     match reference::element(deps, ctx, arguments, "Collection", declared) {
         Ok(Element::Group(id, _)) => Ok(id),
+        // Not reached: only groups are of the declared class.
         Ok(_) => Err(invalid(
             texts::PARAMETER_NULL.with("parameter", "Collection"),
         )),

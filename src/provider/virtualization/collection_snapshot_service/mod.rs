@@ -1,4 +1,7 @@
-//! `Msvm_CollectionSnapshotService`: takes snapshot sets of whole collections.
+//! `Msvm_CollectionSnapshotService`: one file for each method (create, apply, destroy, export, convert).
+//!
+//! A method returns an `Outcome` or a `Refusal`; `invoke` turns the latter into a return value with a failed job
+//! (`outcome::refused`).
 
 mod apply_snapshot;
 mod convert_to_reference_point;
