@@ -255,7 +255,7 @@ fn first_cells(page: &str) -> BTreeSet<String> {
     found
 }
 
-/// Names of pages, each with the sections that are cited right behind it: `docs/cut.md` §1, §2 and §3.
+/// Names of pages, each with the sections that are cited right behind it: `docs/cut.md` §1, §3 and §4.
 fn citations(text: &str) -> Vec<(String, Vec<String>)> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices(".md") {
