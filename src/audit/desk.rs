@@ -1,6 +1,6 @@
 //! The thread that writes into an audit file, and the lines that wait for it.
 //!
-//! Only this thread touches the file: whoever has something to say to it leaves a line, or a word, and goes on.
+//! Only this thread touches the file: other threads leave a line or a request for it and go on.
 
 use std::collections::VecDeque;
 use std::fs::File;

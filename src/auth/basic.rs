@@ -20,7 +20,7 @@ use super::password;
 use super::throttle::ByNetwork;
 use super::users::{self, User, Users};
 
-/// How long a verified pair is believed without a hash.
+/// How long a verified pair of user and password is accepted without computing the hash again.
 const BELIEVED: Duration = Duration::from_secs(300);
 
 /// Most pairs that are remembered.

@@ -1,4 +1,4 @@
-//! Who has guessed too often: users at an address, and addresses, that are not listened to for a while.
+//! Lock-out after too many failed logons: of users at an address, and of addresses, for a while.
 //!
 //! A wrong password counts for its pair of user name and address, whether there is such a user or not, so nobody
 //! locks out a user who calls from elsewhere. Every failed logon counts for its address as well, which is locked out

@@ -1,4 +1,4 @@
-//! Who calls: users and their roles, and the schemes by which a caller proves who it is.
+//! Authentication: users and their roles, and the schemes by which a caller proves its identity.
 //!
 //! ```text
 //!   Authorization header ──▶ Authenticator ──▶ basic ──▶ users.json

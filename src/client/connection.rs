@@ -215,7 +215,7 @@ impl Connection {
         }
     }
 
-    /// What to do about a certificate that is not believed stands in the same line.
+    /// The error of a failed handshake; it also says what to do about an untrusted certificate.
     fn no_tls(&self, cause: &std::io::Error) -> Error {
         let known = cause.get_ref().and_then(|e| e.downcast_ref());
         let reason = known.map_or_else(|| cause.to_string(), |e| tls::words(e).to_owned());

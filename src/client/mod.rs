@@ -48,7 +48,7 @@ pub struct Client {
 
 impl Client {
     /// A client; nothing is sent yet. `url` is `http://host:port/wsman` or `https://…`, where the
-    /// certificate is one that the system believes; port (5985, 5986) and path may be left out.
+    /// system trusts the certificate; port (5985, 5986) and path may be left out.
     ///
     /// # Errors
     /// [`Error::Url`].
@@ -56,7 +56,7 @@ impl Client {
         Self::with_trust(url, Some(credentials), &Trust::default())
     }
 
-    /// As [`Client::new`], told whom to believe. Without credentials it logs on by the certificate of
+    /// As [`Client::new`], with the given trust. Without credentials it logs on by the certificate of
     /// `trust`.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
-//! Which disk file lies on which: read from the headers, starting at the files that machines and snapshots
-//! name. Nothing of it is stored, so a merge that waits is found again by looking.
+//! The graph of backing files: which disk file lies on which, read from the image headers, starting at the files that
+//! machines and snapshots name. It is not stored, so a pending merge is found again by reading the headers.
 //!
-//! Whoever owns an image writes into its header what he likes. Of files of others a header is believed in a chain that
-//! is what was imported or captured ([`chain_of`]); else they count as lying on what is recorded of them ([`Under`]).
+//! The owner of an image can write anything into its header. Headers of files of other users are trusted only in a chain
+//! that is what was imported or captured ([`chain_of`]); else these files count as lying on what is recorded ([`Under`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -206,9 +206,9 @@ impl Graph {
         Ok(())
     }
 
-    /// Adds the chain under a file of somebody, as far as headers of it are believed. Where they are not, or it cannot be
-    /// read, the file stands on all that it is `known` to have lain on; of one that is refused, it counts as none that is
-    /// there, whatever its name leads to.
+    /// Adds the chain under a file, as far as its headers are trusted. If they are not, or it cannot be read, the file
+    /// counts as lying on all that it is `known` to have lain on; a chain that is refused does not count at all, whatever
+    /// its names lead to.
     ///
     /// # Errors
     /// As [`Graph::follow_known`].

@@ -1,4 +1,4 @@
-//! Of whom a file is: how far the headers of its chain are believed, and on what it counts as lying where they are not.
+//! Whose a file is: how far the headers of its chain are trusted, and on which files it counts as lying if they are not.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -32,7 +32,7 @@ pub struct Chain {
     pub layers: Vec<Layer>,
     /// The file of which it is not known what lies under it.
     pub unreadable: Option<PathBuf>,
-    /// What lies under the last of the files is not what was imported or captured: a header is not believed.
+    /// The file under the last one is not what was imported or captured: the header is not trusted.
     pub refused: Option<EngineError>,
 }
 
@@ -76,8 +76,8 @@ pub fn chain_of(at: &At, whose: Whose<'_>, file: &Path, format: Format) -> Chain
     }
 }
 
-/// How many files from above are believed to lie on each other where so many are what is recorded: what root or the
-/// server's own user has written into a header no stranger has.
+/// How many files from above are trusted to lie on each other if so many are what is recorded: a header of a file of
+/// root or of the server's own user was not written by an untrusted user.
 fn believed(layers: &[Layer], recorded: usize) -> usize {
     let is_ours = |layer: &Layer| Identity::of(&layer.open).is_ok_and(|it| it.is_ours());
     let ours = layers.iter().take_while(|layer| is_ours(layer)).count();
@@ -140,9 +140,9 @@ impl Whose<'_> {
 }
 
 impl Whose<'_> {
-    /// On what a file counts as lying whose chain is not whole: on what is believed of that, and on what stands under the
-    /// names that it is `known` to have lain on. A file of which it is recorded what tells it from others is known by
-    /// that wherever it was moved to, and what a link leads to in its place counts only if no stranger has put that there.
+    /// The files that a file with an incomplete chain counts as lying on: the trusted part of the chain, and what is under
+    /// the names that it is `known` to have lain on. A file whose identity is recorded is recognised wherever it was moved
+    /// to; what a link in its place leads to counts only if no untrusted user can have put the link there.
     #[must_use]
     pub fn under(&self, chain: &Chain, known: &[PathBuf]) -> Under {
         let mut under = Under::default();
@@ -165,7 +165,7 @@ impl Whose<'_> {
     }
 }
 
-/// On what a file counts as lying that cannot be read, or whose header is not believed.
+/// The files that a file counts as lying on if it cannot be read or its header is not trusted.
 #[derive(Debug, Clone, Default)]
 pub struct Under {
     /// Files that stand under the recorded names.

@@ -1,4 +1,4 @@
-//! What is asked of the server that runs on a data directory, or done here where none does: the history, lock-outs.
+//! Requests to the server that runs on a data directory, or carried out here if none does: the history, lock-outs.
 
 use std::io;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What the start of a server refuses, as one list: looked at by `config check`, which changes nothing, and by the
+//! The reasons to refuse to start a server, as one list: checked by `config check`, which changes nothing, and by the
 //! start itself before it begins.
 
 use std::cell::RefCell;

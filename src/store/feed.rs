@@ -1,6 +1,6 @@
 //! The newest state, and the feed of the commits that led to it.
 //!
-//! Who reads takes the state whole. Who has to act on changes subscribes: each commit comes once, in order, after it is
+//! Readers take the whole state. Code that has to act on changes subscribes: each commit comes once, in order, after it is
 //! durable and published, with the state after it.
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The lines that wait to be written, and the one thread that writes them.
 //!
-//! Whoever logs leaves a line and goes on, so a reader of standard error that stands still keeps nobody. What it does
+//! A thread that logs leaves a line and goes on, so a stalled reader of standard error blocks nobody. What it does
 //! not take in time is lost, with a count. Lines of the audit log have more room, and what changes something takes a
 //! [`Room`] before it begins: a line that has one is never lost. Rooms are apart from those of other lines, so nothing
 //! waits because ordinary lines are not read.

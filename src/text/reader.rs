@@ -1,4 +1,4 @@
-//! What the readers of TOML and JSON say is wrong with a text, in words for whoever wrote it: not in those of the
+//! What the readers of TOML and JSON say is wrong with a text, in words for the author of the text: not in those of the
 //! program's types.
 
 use std::io;

@@ -1,4 +1,4 @@
-//! The client's side: whom to believe, and what to show.
+//! The client's side: which certificates it trusts, and which one it presents.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,12 +20,12 @@ use crate::held;
 
 use super::{TlsError, words};
 
-/// Whom a client believes and what it shows.
+/// Which certificates a client trusts, and which one it presents.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Trust {
-    /// CAs to believe (PEM), or the server's own certificate; without it those of the system.
+    /// Trusted CAs (PEM), or the server's own certificate; without it those of the system.
     pub ca: Option<PathBuf>,
-    /// Believes whatever certificate a server shows. Whoever is in between can read and change all.
+    /// Accepts any certificate of a server. Anybody in between can read and change everything.
     pub insecure: bool,
     /// Certificate and key to log on with (PEM).
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -75,7 +75,7 @@ fn roots(trust: &Trust) -> Result<RootCertStore, TlsError> {
             }
         }
         None => {
-            // What cannot be read of them is not believed; the handshake says so.
+            // Those that cannot be read are not trusted; the handshake reports that.
             let system = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(system.certs);
         }

@@ -1,4 +1,4 @@
-//! The syntax tree: what stands in one source, with its places.
+//! The syntax tree of one source, with the position of each part.
 
 use crate::cim::name::Name;
 use crate::cim::value::Type;

@@ -1,4 +1,4 @@
-//! What the services have in common: their one instance, and methods that nothing here backs.
+//! What the services have in common: their one instance, and methods that are not implemented.
 
 use std::sync::Arc;
 

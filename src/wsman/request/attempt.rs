@@ -1,5 +1,5 @@
-//! What a request wanted, for the fault that answers it: read once more, and only where a provider said no, so that
-//! the requests that are carried out pay nothing for it.
+//! What a request asked for, for the fault that answers it: parsed once more, and only if a provider refused, so that
+//! successful requests pay nothing for it.
 
 use crate::cim::{Path, Schema, Value};
 use crate::soap::{Envelope, ns};

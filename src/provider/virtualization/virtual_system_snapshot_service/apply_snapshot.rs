@@ -1,4 +1,4 @@
-//! `ApplySnapshot`: one machine goes back to its snapshot, whatever set that is of. `docs/semantics.md` §1 to §3.
+//! `ApplySnapshot`: one machine goes back to its snapshot, whichever set that belongs to. `docs/semantics.md` §1 to §3.
 
 use crate::provider::{Arguments, Context, Outcome};
 use crate::snapshot::ApplyRequest;

@@ -1,4 +1,4 @@
-//! `DestroySnapshot`: the snapshot of one machine goes, whatever set that is of; the last one takes its set along.
+//! `DestroySnapshot`: destroys the snapshot of one machine, whichever set that belongs to; the last one takes its set along.
 //! `docs/semantics.md` §1 to §3.
 
 use crate::inventory::Service;
