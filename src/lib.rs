@@ -7,8 +7,8 @@
 //!                  Identity          Request / Fault               inventory records
 //! ```
 //!
-//! Modules stand in layers; a module uses only what stands below it or before it in its own layer
-//! (`tests/tidy.rs` holds the table). The way of one request is told in `ARCHITECTURE.md`.
+//! Modules are in layers: a module may import from lower layers, and from modules that precede it within its own layer in
+//! `LAYERS` of `tests/tidy.rs`, which enforces this. The path of one request is described in `ARCHITECTURE.md`.
 
 #![cfg_attr(
     test,
