@@ -75,6 +75,10 @@ super::messages! {
     NAME_BLANK = "engine.name-blank", "the name of a machine has only characters that nobody sees";
     NAME_TOO_LONG = "engine.name-too-long", "the name of a machine must have at most {limit} characters";
     NO_DISKS = "engine.no-disks", "machine {machine} needs at least one disk";
+    NAMES_NO_DISKS = "engine.names-no-disks", "it names no disks";
+    NAMES_NO_DISK = "engine.names-no-disk", "it has no disk {disk}";
+    PATH_NOT_UTF8 = "engine.path-not-utf8", "the path is not UTF-8";
+    NO_SECTION = "engine.no-section", "{key} is no section";
     DISK_ID = "engine.disk-id", "machine {machine}: disk id {disk} must be 1 to 64 letters, digits, -, _ or . and not begin with .";
     DISK_TWICE = "engine.disk-twice", "machine {machine}: disk id {disk} stands twice";
     FORMAT_NEEDED = "engine.format-needed", "machine {machine}, disk {disk}: the name {file} does not tell the format; say qcow2 or raw (raw is never guessed)";

@@ -12,6 +12,7 @@ pub mod job;
 pub mod operation;
 pub mod provider;
 pub mod query;
+pub mod reader;
 pub mod snapshot;
 pub mod store;
 pub mod wire;
@@ -21,7 +22,7 @@ pub mod xml;
 static BY_ID: LazyLock<BTreeMap<&str, Message>> =
     LazyLock::new(|| AREAS.into_iter().flatten().map(|m| (m.id, *m)).collect());
 
-const AREAS: [&[Message]; 11] = [
+const AREAS: [&[Message]; 12] = [
     store::ALL,
     xml::ALL,
     wire::ALL,
@@ -33,6 +34,7 @@ const AREAS: [&[Message]; 11] = [
     snapshot::ALL,
     engine::ALL,
     held::ALL,
+    reader::ALL,
 ];
 
 /// The message of that id.
