@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use super::Message;
 
+pub mod cim;
 pub mod engine;
 pub mod held;
 pub mod http;
@@ -22,7 +23,7 @@ pub mod xml;
 static BY_ID: LazyLock<BTreeMap<&str, Message>> =
     LazyLock::new(|| AREAS.into_iter().flatten().map(|m| (m.id, *m)).collect());
 
-const AREAS: [&[Message]; 12] = [
+const AREAS: [&[Message]; 13] = [
     store::ALL,
     xml::ALL,
     wire::ALL,
@@ -34,6 +35,7 @@ const AREAS: [&[Message]; 12] = [
     snapshot::ALL,
     engine::ALL,
     held::ALL,
+    cim::ALL,
     reader::ALL,
 ];
 
