@@ -27,6 +27,7 @@ use crate::id::{JobId, VmId};
 use crate::inventory::{JobError, What};
 use crate::snapshot::spares::{is_spare, spare_of};
 use crate::snapshot::{apply, create, destroy, export};
+use crate::text::Argument;
 
 const MAGIC: &[u8; 6] = b"GSHOTJ";
 const VERSION: u16 = 1;
@@ -59,9 +60,9 @@ pub enum Record {
     },
     /// The commit of an apply: every new file is durable. From here it only goes forward.
     Applied {
-        /// What the new files do not keep of the old ones beside their content, in words.
+        /// What the new files do not keep of the old ones beside their content; words from older versions.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        lost: Vec<String>,
+        lost: Vec<Argument>,
         /// The new files that take the place of images.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         made: apply::Made,

@@ -76,7 +76,7 @@ fn collection(
         Ok(Element::Group(id, _)) => Ok(id),
         // Not reached: only groups are of the declared class.
         Ok(_) => Err(invalid(
-            texts::PARAMETER_NULL.with("parameter", "Collection"),
+            texts::NO_COLLECTION.with("parameter", "Collection"),
         )),
         Err(text) => Err(invalid(text)),
     }
