@@ -12,6 +12,7 @@ use crate::snapshot::core::{Core, Deps, Passage};
 use crate::snapshot::damage::Spaces;
 use crate::snapshot::leases::{Holder, Leases, Resource};
 use crate::snapshot::spares::Spares;
+use crate::store::room::Ballast;
 
 /// Runs the operations on snapshot sets. Each kind adds the method that accepts it.
 pub struct Coordinator {
@@ -31,6 +32,7 @@ impl Coordinator {
     pub fn passing(deps: Deps, passage: Passage) -> Arc<Self> {
         let core = Core {
             spares: Spares::new(deps.journals()),
+            ballast: Ballast::new(deps.data_dir.clone()),
             spaces: Spaces::default(),
             deps,
             leases: Leases::default(),

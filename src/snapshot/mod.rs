@@ -56,6 +56,7 @@ pub use leases::{Busy, Holder, Lease, Leases, Mode, Resource, Stand};
 pub(crate) use recorded::is_gone;
 pub use recorded::{Away, Differing, compare};
 pub use recovery::{InFlight, Recovered, RecoveryError, Stuck};
+pub(crate) use spares::is_blank;
 pub use tops::RecordedSets;
 
 use crate::id::{JobId, SetId};

@@ -27,7 +27,7 @@ use crate::snapshot::journal::{Intent, Journal, Record, Unreadable};
 use crate::snapshot::kind::Kind;
 use crate::snapshot::operation::{Operation, PATIENT, Verdict, failed};
 use crate::snapshot::orphans;
-use crate::snapshot::spares::{WAY_OUT, is_blank_spare, is_spare};
+use crate::snapshot::spares::{WAY_OUT, is_blank_spare, is_ready, is_spare};
 use crate::store::StoreError;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -297,6 +297,7 @@ impl Coordinator {
             if let Err(error) = core.spares.open(spares) {
                 tracing::warn!(%error, "No spare journals can be made; requests take longer");
             }
+            core.keep_room();
             Ok(required)
         });
         let required = required.await.map_err(panicked)??;
@@ -562,9 +563,7 @@ fn read_all(core: &Core) -> Result<(Vec<Read>, Vec<PathBuf>), RecoveryError> {
                 stories.push((journal, told));
             }
             // `journal::read` lets nothing else be the first.
-            _ if is_spare(&path) && fs::metadata(&path).is_ok_and(|m| m.len() == 0) => {
-                empty.push(path);
-            }
+            _ if is_ready(&path) => empty.push(path),
             _ => journal
                 .remove()
                 .map_err(|e| RecoveryError::Broken(e.to_string()))?,

@@ -197,6 +197,7 @@ impl Kind for Destroy {
     const TAKE: &'static [Step<Self>] = &[];
     const FINISH: &'static [Step<Self>] = FINISH;
     const DEFERS: bool = true;
+    const FREES: bool = true;
     const WORDS: Words = Words {
         failed: texts::DESTROY_WAITS,
         interrupted: texts::DESTROY_RECOVERING,
