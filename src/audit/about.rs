@@ -17,6 +17,9 @@ pub struct Named {
     pub name: String,
 }
 
+/// The shortest beginning of an id that counts as one, characters.
+pub const SHORTEST: usize = 4;
+
 impl Named {
     /// A thing.
     #[must_use]
@@ -31,10 +34,16 @@ impl Named {
         }
     }
 
-    /// Is this its id, in any case of letters, or its name?
+    /// Is this its name, its id in any case of letters, or the beginning of that?
     #[must_use]
     pub fn is(&self, wanted: &str) -> bool {
-        self.name == wanted || self.id.eq_ignore_ascii_case(wanted)
+        let id = wanted.trim_matches(['{', '}']);
+        let begins = id.len() >= SHORTEST
+            && self
+                .id
+                .get(..id.len())
+                .is_some_and(|b| b.eq_ignore_ascii_case(id));
+        self.name == wanted || begins
     }
 }
 
