@@ -107,8 +107,13 @@ impl Remote {
         }
     }
 
+    /// No call is answered any more, until [`Remote::go_on`].
+    pub(crate) fn stop(&self) {
+        self.kernel.state.lock().unwrap().left = Some(Call::Any);
+    }
+
     /// All calls are answered again.
-    fn go_on(&self) {
+    pub(crate) fn go_on(&self) {
         let mut state = self.kernel.state.lock().unwrap();
         state.left = None;
         for request in std::mem::take(&mut state.unanswered).into_values() {
