@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -14,6 +13,7 @@ use super::connection::{Connection, Shared};
 use super::places::{Entered, Places};
 use super::serving::{Ends, serve};
 use super::*;
+use crate::auth::throttle::{ByKey, ByNetwork, Throttle};
 use crate::auth::users::Users;
 use crate::auth::{self, Authenticator};
 use crate::clock::SystemClock;
@@ -58,9 +58,9 @@ fn connect(octets: usize, buffer: usize) -> (DuplexStream, Arc<Answers>) {
         limits,
         allowed_origins: Vec::new(),
         audit: Audit::default(),
-        crowded_users: crate::auth::throttle::Throttle::default(),
-        refused: crate::auth::throttle::ByKey::default(),
-        cross_site: crate::auth::throttle::ByNetwork::default(),
+        crowded_users: Throttle::default(),
+        refused: ByKey::default(),
+        cross_site: ByNetwork::default(),
         tasks: TaskTracker::new(),
     });
     let places = Places::new(limits.connections, limits.user_connections);

@@ -213,12 +213,14 @@ mod tests {
 
     use super::*;
 
+    type Written = Arc<Mutex<Vec<u8>>>;
+
     /// Writes nothing before it is let go.
     struct Pipe {
-        begun: mpsc::Sender<()>,
-        go: mpsc::Receiver<()>,
+        begun: Sender<()>,
+        go: Receiver<()>,
         is_open: bool,
-        written: Arc<Mutex<Vec<u8>>>,
+        written: Written,
     }
 
     impl Write for Pipe {
@@ -238,10 +240,10 @@ mod tests {
     }
 
     /// A pipe that is shut; where it tells that it is written to, what opens it, and what was written.
-    fn pipe() -> (Pipe, Receiver<()>, Sender<()>, Arc<Mutex<Vec<u8>>>) {
+    fn pipe() -> (Pipe, Receiver<()>, Sender<()>, Written) {
         let (begun, first) = mpsc::channel();
         let (open, go) = mpsc::channel();
-        let written = Arc::<Mutex<Vec<u8>>>::default();
+        let written = Written::default();
         let pipe = Pipe {
             begun,
             go,
