@@ -1,10 +1,10 @@
 //! HTTP/1.1: listener, connections, and what is decided before a message reaches its [`Handler`].
 //!
 //! ```text
-//!   listener ─▶ [handshake (TLS)] ─▶ connection (hyper, time limits)
+//!   listener ─▶ [handshake (TLS)] ─▶ serving (hyper, time limits)
 //!                                                │ 431 by hyper
 //!                                                ▼
-//!            exchange: framing, origin, Host, path, method, user, body, media type
+//!            connection: framing, origin, Host, path, method, user, body, media type
 //!                                                │ refusal: 400 401 403 404 405 413 415 500 503
 //!                                                ▼
 //!                                          Handler (Caller, Message) ─▶ Answer: 200 or 500
@@ -17,7 +17,6 @@
 
 mod body;
 mod connection;
-mod exchange;
 mod follow;
 mod handshake;
 mod listener;
@@ -26,6 +25,9 @@ mod phase;
 mod places;
 mod refusal;
 mod reply;
+mod serving;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -57,8 +59,8 @@ impl From<Limits> for Settings {
 /// How much a client may ask of the transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Concurrent connections. One more evicts an unauthenticated connection, or one that a user has left idle; if there
-    /// is none it is answered 503 (Q-8), or just closed if it is TLS.
+    /// Concurrent connections. One more evicts an unauthenticated connection, or one that a user has left idle or is slow
+    /// on; if there is none it is answered 503 (Q-8), or just closed if it is TLS.
     pub connections: usize,
     /// Concurrent connections of one user; one more evicts an idle one of the same user, or is answered 503 (Q-22).
     pub user_connections: usize,
@@ -70,10 +72,28 @@ pub struct Limits {
     pub header: Duration,
     /// From there to the end of the body: MaxPacketRetrievalTimeSeconds (T-13, Q-9).
     pub packet_retrieval: Duration,
-    /// A kept-alive connection without a request, or one that does not take its answer.
+    /// After that a body must have come at `rate`.
+    pub grace: Duration,
+    /// Octets a second.
+    pub rate: u32,
+    /// A kept-alive connection without a request, or one that takes its answer no sooner than at `rate` from then on.
     pub idle: Duration,
     /// What running requests get when the server stops.
     pub drain: Duration,
+}
+
+impl Limits {
+    /// How long a body may have taken of which so many octets are there.
+    fn body(&self, octets: u64) -> Duration {
+        let slowest = self.grace.saturating_add(self.at_rate(octets));
+        slowest.min(self.packet_retrieval)
+    }
+
+    /// How long so many octets take at the lowest rate.
+    fn at_rate(&self, octets: u64) -> Duration {
+        let micros = octets.saturating_mul(1_000_000) / u64::from(self.rate.max(1));
+        Duration::from_micros(micros)
+    }
 }
 
 impl Default for Limits {
@@ -85,6 +105,8 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             header: Duration::from_secs(30),
             packet_retrieval: Duration::from_secs(120),
+            grace: Duration::from_secs(20),
+            rate: 500,
             idle: Duration::from_secs(300),
             drain: Duration::from_secs(20),
         }

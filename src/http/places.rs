@@ -2,8 +2,11 @@
 //!
 //! A new connection evicts an unauthenticated one, the oldest of the client network that has the most of them; one
 //! whose current request began less than 5 s ago is evicted only if that network has no other. So a flood from one
-//! network evicts only its own connections. An authenticated connection is evicted only if it has been idle for 10 s.
+//! network evicts only its own connections. An authenticated connection is evicted if it has been idle for 10 s, or if
+//! its user has more than a share and it is between two requests or slow. No request that is being answered is cut off.
 //! If nothing can be evicted the new connection is refused.
+//!
+//! A share is what each has when all users, and the newcomer, have equally many.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,7 +23,8 @@ use super::phase::Phase;
 /// An authenticated connection that has been idle for this long may be evicted.
 const WAITED: Duration = Duration::from_secs(10);
 
-/// A connection whose current request is younger than this is evicted only if its network has no other candidate.
+/// A connection whose current request is younger than this is evicted only if its network has no other candidate. What
+/// a user takes longer to send or to receive is slow.
 const LOOKED_AT: Duration = Duration::from_secs(5);
 
 /// All slots.
@@ -86,7 +90,7 @@ impl Places {
     pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Entered {
         let mut open = self.get();
         let full = open.all.len() >= self.total;
-        if full && !open.make_room() {
+        if full && !open.make_room(self.total) {
             return Entered::Full;
         }
         open.last += 1;
@@ -149,9 +153,25 @@ impl Drop for Place {
 }
 
 impl Open {
-    /// Evicts one connection. `false` if none can be evicted.
-    fn make_room(&mut self) -> bool {
-        self.dismiss_stranger() || self.dismiss_idle(None)
+    /// Evicts one connection of `total`. `false` if none can be evicted.
+    fn make_room(&mut self, total: usize) -> bool {
+        let mut users = BTreeMap::<&str, usize>::new();
+        for user in self.all.values().filter_map(|e| e.user.as_deref()) {
+            *users.entry(user).or_default() += 1;
+        }
+        let share = total.div_ceil(users.len() + 1);
+        let strangers = self.all.len() - users.values().sum::<usize>();
+        let most = users.values().max().copied().unwrap_or_default();
+        let slowest = self.all.iter().filter_map(|(number, entry)| {
+            let taken = users.get(entry.user.as_deref()?);
+            let pace = entry.phase.pace(LOOKED_AT)?;
+            (taken == Some(&most)).then_some((pace, *number))
+        });
+        let slowest = slowest.min().map(|(_, number)| number);
+        strangers > share && self.dismiss_stranger()
+            || most > share && self.dismiss(slowest)
+            || self.dismiss_stranger()
+            || self.dismiss_idle(None)
     }
 
     fn dismiss_stranger(&mut self) -> bool {
@@ -204,6 +224,70 @@ mod tests {
         place.belongs_to(&Arc::from(user))
     }
 
+    fn answered(place: &Place) {
+        place.phase.answering();
+        place.phase.flushed();
+    }
+
+    /// Three users who send bodies octet by octet, or ask something now and then, hold no table against a fourth.
+    #[tokio::test(start_paused = true)]
+    async fn who_has_more_than_a_share_gives_way_the_slowest_first() {
+        let places = Places::new(12, 4);
+        let mut held: Vec<_> = (0..12).map(|_| enter(&places, "::1").unwrap()).collect();
+        for (n, place) in held.iter().enumerate() {
+            place.phase.begin();
+            of(["ann", "bob", "cid"][n / 4], place).unwrap();
+            place.phase.reading();
+        }
+        assert!(enter(&places, "::2").is_none(), "they have only begun");
+        tokio::time::advance(LOOKED_AT).await;
+        held[..4].iter().for_each(|place| place.phase.working());
+        held[4..8]
+            .iter()
+            .for_each(|place| place.phase.received(&[b'x'; 100]));
+        answered(&held[4]);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let gone = |places: &[Place]| -> Vec<_> {
+            let gone = places
+                .iter()
+                .enumerate()
+                .filter(|(_, p)| p.leave.is_cancelled());
+            gone.map(|(n, _)| n).collect()
+        };
+        // A share is three places: of each user one may go, and who is at work keeps all.
+        let fourth = enter(&places, "::2").unwrap();
+        assert_eq!(gone(&held), [8]);
+        of("dan", &fourth).unwrap();
+        let fifth = enter(&places, "::2").unwrap();
+        assert_eq!(gone(&held), [5, 8]);
+        // Whoever comes then takes the place of the stranger.
+        let sixth = enter(&places, "::2").unwrap();
+        assert!(fifth.leave.is_cancelled());
+        of("eve", &sixth).unwrap();
+        held[..4].iter().for_each(answered);
+        let seventh = enter(&places, "::2").unwrap();
+        assert_eq!(gone(&held), [0, 5, 8], "between two requests");
+        assert!(!seventh.leave.is_cancelled());
+        held.clear();
+    }
+
+    /// However many networks they come from.
+    #[tokio::test(start_paused = true)]
+    async fn strangers_who_have_more_than_a_share_cost_no_user_a_place() {
+        let places = Places::new(8, 9);
+        let users: Vec<_> = (0..4).map(|_| enter(&places, "::1").unwrap()).collect();
+        for place in &users {
+            place.phase.begin();
+            of("ann", place).unwrap();
+            answered(place);
+        }
+        let mut strangers = Vec::new();
+        for n in 0..20 {
+            strangers.push(enter(&places, &format!("192.0.2.{n}")).unwrap());
+        }
+        assert!(users.iter().all(|place| !place.leave.is_cancelled()));
+    }
+
     #[tokio::test]
     async fn strangers_of_the_largest_crowd_give_way_oldest_first() {
         let places = Places::new(4, 9);
@@ -241,11 +325,11 @@ mod tests {
         let places = Places::new(2, 9);
         let busy = enter(&places, "192.0.2.1").unwrap();
         let idle = enter(&places, "192.0.2.1").unwrap();
-        for place in [&busy, &idle] {
-            place.phase.busy();
-            of("ann", place).unwrap();
+        for (user, place) in [("ann", &busy), ("bob", &idle)] {
+            place.phase.begin();
+            of(user, place).unwrap();
         }
-        idle.phase.idle();
+        answered(&idle);
         assert!(enter(&places, "192.0.2.2").is_none());
         tokio::time::advance(WAITED).await;
         let third = enter(&places, "192.0.2.2").unwrap();
@@ -259,7 +343,7 @@ mod tests {
         let places = Places::new(9, 2);
         let all: Vec<_> = (0..4).map(|_| enter(&places, "::1").unwrap()).collect();
         for place in &all {
-            place.phase.busy();
+            place.phase.begin();
         }
         of("ann", &all[0]).unwrap();
         of("ann", &all[1]).unwrap();
@@ -270,7 +354,7 @@ mod tests {
         of("bob", &all[1]).unwrap();
         of("ann", &all[3]).unwrap();
         assert_eq!(of("bob", &all[0]), Err(TooMany));
-        all[3].phase.idle();
+        answered(&all[3]);
         tokio::time::advance(WAITED).await;
         let mut more = Vec::new();
         for _ in 0..2 {
