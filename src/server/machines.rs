@@ -1,5 +1,6 @@
 //! The library of machines of a data directory, without a server.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -9,6 +10,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::doctor::line::{self, Answer, Wish};
 use crate::engine::Storage;
+use crate::engine::definition::{DEFINITION, Definition};
 use crate::engine::import::{self, NewMachine};
 use crate::engine::library;
 use crate::engine::qcow2::chain::Roots;
@@ -25,6 +27,7 @@ use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::{Change, Store};
 
 use super::ask::{nobody, unanswered, unexpected};
+use super::parts::Parts;
 use super::{StartError, existing_data_dir, identity, make_data_dir, relocate, take_store};
 
 /// How long what files tell of recorded active files is waited for.
@@ -194,6 +197,43 @@ pub fn change_machine(
         tell(&data_dir);
     }
     Ok(changed)
+}
+
+/// The machines of a data directory by id and name, whatever is known of their active files.
+///
+/// # Errors
+/// [`StartError`] if the library cannot be read.
+pub fn defined_machines(data_dir: &Path) -> Result<Vec<(VmId, String)>, StartError> {
+    let data_dir = existing_data_dir(data_dir)?;
+    let folder = library::machines_directory(&data_dir);
+    let ids =
+        library::machine_ids(&folder).map_err(|e| StartError::file(&data_dir, &folder, &e))?;
+    let defined = ids.into_iter().filter_map(|id| {
+        let file = folder.join(id.to_string()).join(DEFINITION);
+        Some((id, Definition::load(&file, id).ok()?.name))
+    });
+    Ok(defined.collect())
+}
+
+/// Tells, in sentences, what becomes of the active files of a machine if its operator names these, by disk; with `apply`
+/// it is so. What is named is not written to where anything else needs it.
+///
+/// # Errors
+/// [`StartError`]; a server must not run.
+pub async fn choose_tops(
+    data_dir: &Path,
+    machine: VmId,
+    named: BTreeMap<String, PathBuf>,
+    apply: bool,
+) -> Result<Vec<String>, StartError> {
+    let data_dir = existing_data_dir(data_dir)?;
+    let store = take_store(&data_dir)?;
+    relocate::writable(&data_dir)?;
+    let parts = Parts::open(&data_dir, &Config::default(), store)?;
+    relocate::in_place(&parts, &data_dir).await?;
+    let chosen = parts.coordinator.choose_tops(machine, named, apply).await;
+    parts.coordinator.close();
+    chosen.map_err(StartError::Failed)
 }
 
 /// Has a server that runs take notice now, and not with its next look: whoever comes next means what is there now. One

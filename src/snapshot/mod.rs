@@ -23,6 +23,7 @@ pub mod journal;
 
 mod accept;
 mod care;
+mod chosen;
 mod coordinator;
 mod copies;
 mod core;
