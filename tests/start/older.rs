@@ -185,6 +185,42 @@ fn after_an_older_backup_over_newer_files_what_is_advised_ends_in_a_machine_that
     }
 }
 
+/// The database is lost, and of one set its folder too: what it has captured lies in that of another.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn what_a_set_has_captured_whose_record_is_lost_is_told_and_left_by_a_repair() {
+    let (mut scene, mut server) = Scene::new();
+    scene.does(&server, Since::Applied(0));
+    let captured = |n: usize| {
+        let shown = Wire::new(&server).shown().unwrap();
+        shown.sets[&scene.sets[n]].members[0].disks["disk0"].clone()
+    };
+    let (kept, above) = (captured(1), captured(2));
+    server.stop();
+    let folder = |n: usize| scene.site.data.join("sets").join(&scene.sets[n]);
+    for name in ["groupshot.db", "groupshot.db-wal", "groupshot.commits"] {
+        let _may_be_absent = fs::remove_file(scene.site.data.join(name));
+    }
+    assert!(above.starts_with(folder(1)) && kept.starts_with(folder(0)));
+    fs::remove_dir_all(folder(1)).unwrap();
+    fs::remove_dir_all(folder(2)).unwrap();
+    let (code, said) = scene.runs(&["doctor", "--rebuild", "--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    for _ in 0..2 {
+        let (code, said) = scene.runs(&["doctor", "--fix", "--yes"]);
+        assert_eq!(code, Some(1), "{said}");
+        let line = said.lines().find(|l| l.contains(kept.to_str().unwrap()));
+        assert!(line.unwrap().contains("a set has captured it"), "{said}");
+        assert!(kept.exists());
+    }
+    assert_holds(&kept, &scene.holds[1], "captured");
+    assert_holds(
+        &scene.site.top(&scene.web, 0),
+        &scene.web.content[0],
+        "active",
+    );
+}
+
 /// Clones lie beside their image, and nothing that a delete of them leaves is written.
 #[test]
 #[ignore = "needs root and QEMU's tools, which ./check installs"]
