@@ -23,6 +23,7 @@ pub mod journal;
 
 mod accept;
 mod care;
+mod chosen;
 mod coordinator;
 mod copies;
 mod core;
@@ -41,6 +42,7 @@ mod tops;
 
 pub(crate) use accept::{Unanswered, answered};
 pub use apply::ApplyRequest;
+pub(crate) use care::in_flight;
 pub use care::{
     Journaled, OpenJournal, SetAside, move_to_orphans, named_by_journals, needing, removed,
 };
