@@ -7,11 +7,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::failpoint;
 use crate::id::{CollectionId, VmId};
-use crate::snapshot::claims::FileClaims;
-use crate::snapshot::core::{Core, Deps, Passage};
 use crate::snapshot::damage::Spaces;
-use crate::snapshot::leases::{Holder, Leases, Resource};
-use crate::snapshot::spares::Spares;
+use crate::snapshot::saga::claims::FileClaims;
+use crate::snapshot::saga::core::{Core, Deps, Passage};
+use crate::snapshot::saga::leases::{Holder, Leases, Resource};
+use crate::snapshot::saga::spares::Spares;
 
 /// Runs the operations on snapshot sets. Each kind adds the method that accepts it.
 pub struct Coordinator {

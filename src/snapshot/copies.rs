@@ -12,7 +12,7 @@ use crate::held;
 use crate::id::VmId;
 use crate::inventory::Snapshot;
 use crate::snapshot::coordinator::Coordinator;
-use crate::snapshot::core::Core;
+use crate::snapshot::saga::core::Core;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 

@@ -31,10 +31,10 @@ use crate::inventory::{
     Damage, Leftover, Machine, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet,
 };
 use crate::snapshot::Refused;
-use crate::snapshot::accept::{self, refused};
 use crate::snapshot::coordinator::Coordinator;
-use crate::snapshot::core::Core;
-use crate::snapshot::leases::{Leases, Mode, Resource};
+use crate::snapshot::saga::accept::{self, refused};
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::leases::{Leases, Mode, Resource};
 use crate::store::{self, Change, State, StoreError};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;

@@ -10,7 +10,7 @@ use crate::engine::definition::DEFINITION;
 use crate::held;
 use crate::id::{SetId, VmId};
 use crate::snapshot::care;
-use crate::snapshot::core::Core;
+use crate::snapshot::saga::core::Core;
 use crate::store::record::{self, SETS};
 
 /// The folder of such a set.

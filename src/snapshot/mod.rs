@@ -14,48 +14,39 @@
 //! files are as they were captured, `copies` whether definitions are, `care` what the operator's check-up asks. Nothing here knows CIM or XML.
 
 pub mod apply;
-pub mod claims;
 pub mod create;
 pub mod destroy;
 pub mod export;
-mod forgotten;
-pub mod journal;
+pub mod saga;
 
-mod accept;
 mod care;
 mod coordinator;
 mod copies;
-mod core;
 mod damage;
-mod early;
-mod kind;
+mod forgotten;
 mod known;
-mod leases;
 mod meter;
-mod operation;
 mod orphans;
 mod recorded;
-mod recovery;
-mod spares;
 mod tops;
 
-pub(crate) use accept::{Unanswered, answered};
 pub use apply::ApplyRequest;
 pub use care::{
     Journaled, OpenJournal, SetAside, move_to_orphans, named_by_journals, needing, removed,
 };
 pub use coordinator::Coordinator;
 pub use copies::UnsoundCopy;
-pub use core::{Deps, Limits, Passage};
 pub use create::{Checked, CheckedDisk, CreateRequest, machines_of};
 pub use damage::{DamagedDisk, is_changed, of_each_disk, seal_open, shown};
 pub use destroy::{DestroyRequest, Hidden};
 pub use export::{ExportRefused, ExportRequest, Exports, Root};
 pub use forgotten::Forgotten;
-pub use leases::{Busy, Holder, Lease, Leases, Mode, Resource, Stand};
 pub(crate) use recorded::is_gone;
 pub use recorded::{Away, Differing, compare};
-pub use recovery::{InFlight, Recovered, RecoveryError, Stuck};
+pub(crate) use saga::accept::{Unanswered, answered};
+pub use saga::core::{Deps, Limits, Passage};
+pub use saga::leases::{Busy, Holder, Lease, Leases, Mode, Resource, Stand};
+pub use saga::recovery::{InFlight, Recovered, RecoveryError, Stuck};
 pub use tops::RecordedSets;
 
 use crate::id::{JobId, SetId};

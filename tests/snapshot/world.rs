@@ -20,7 +20,7 @@ use groupshot::inventory::{
     Collection, CollectionKind, Consistency, Format, Job, JobState, SetKind, SnapshotSet,
 };
 use groupshot::job::Jobs;
-use groupshot::snapshot::journal::{Intent, Journal, Record};
+use groupshot::snapshot::saga::journal::{Intent, Journal, Record};
 use groupshot::snapshot::{
     Accepted, Coordinator, CreateRequest, Deps, Exports, Limits, Passage, Refused,
 };

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use groupshot::id::JobId;
-use groupshot::snapshot::journal::{self, Intent, Journal, Record};
+use groupshot::snapshot::saga::journal::{self, Intent, Journal, Record};
 
 use super::{FAILED, refusal};
 use crate::support::remote::{Call, Remote};

@@ -10,11 +10,11 @@ use crate::engine::graph::{self, Key, Under, Whose, is_file};
 use crate::engine::{Hold, RevertRequest};
 use crate::held::{self, Identity};
 use crate::inventory::{Disk, Format, Machine, Snapshot};
-use crate::snapshot::accept::refused;
 use crate::snapshot::apply::Member;
-use crate::snapshot::core::Core;
 use crate::snapshot::destroy;
 use crate::snapshot::known::{self, Known, Unread};
+use crate::snapshot::saga::accept::refused;
+use crate::snapshot::saga::core::Core;
 use crate::snapshot::{Accepted, Refused};
 use crate::text::catalog::snapshot as texts;
 

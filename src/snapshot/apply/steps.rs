@@ -4,10 +4,10 @@ use crate::engine::failure::At;
 use crate::engine::graph::is_file;
 use crate::engine::{EngineError, Revert, Storage};
 use crate::snapshot::apply::{Apply, Member, ended};
-use crate::snapshot::claims::InUse;
 use crate::snapshot::destroy::{self, Freed, Unreached};
-use crate::snapshot::kind::{Kind, Step, Work};
-use crate::snapshot::operation::Operation;
+use crate::snapshot::saga::claims::InUse;
+use crate::snapshot::saga::kind::{Kind, Step, Work};
+use crate::snapshot::saga::operation::Operation;
 use crate::text::catalog::snapshot as texts;
 
 /// Up to and with the commit point, which is the last of them.
@@ -241,6 +241,6 @@ mod tests {
 
     #[test]
     fn the_list_of_fail_points_names_every_step() {
-        assert_eq!(FAILPOINTS, crate::snapshot::kind::points::<Apply>());
+        assert_eq!(FAILPOINTS, crate::snapshot::saga::kind::points::<Apply>());
     }
 }

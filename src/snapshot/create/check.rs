@@ -8,11 +8,11 @@ use crate::engine::{EngineError, EngineErrorKind, space};
 use crate::id::{JobId, SetId};
 use crate::inventory::{Disk, Machine};
 use crate::snapshot::Refused;
-use crate::snapshot::accept::{self, plan_each, refused};
 use crate::snapshot::coordinator::Coordinator;
-use crate::snapshot::core::Core;
 use crate::snapshot::create::{CreateRequest, draft, selection};
-use crate::snapshot::leases::{Mode, Resource};
+use crate::snapshot::saga::accept::{self, plan_each, refused};
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 

@@ -25,14 +25,14 @@ use crate::inventory::{
     Affected, Consistency, JobKind, LeftOut, Position, Service, SetKind, SnapshotSet,
 };
 use crate::job::NewJob;
-use crate::snapshot::accept::{self, plan_each};
 use crate::snapshot::coordinator::Coordinator;
-use crate::snapshot::core::Core;
 use crate::snapshot::damage;
-use crate::snapshot::journal::{self, Record};
-use crate::snapshot::kind::{Kind, Step, Words, stands};
-use crate::snapshot::leases::{Mode, Resource};
 use crate::snapshot::orphans;
+use crate::snapshot::saga::accept::{self, plan_each};
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::journal::{self, Record};
+use crate::snapshot::saga::kind::{Kind, Step, Words, stands};
+use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::snapshot::{Accepted, Refused};
 use crate::store::{Change, State, record};
 use crate::text::Text;

@@ -11,10 +11,10 @@ use crate::held::{self, Foreign};
 use crate::snapshot::create::{Create, Member};
 use crate::snapshot::damage;
 use crate::snapshot::destroy::Unreached;
-use crate::snapshot::journal::Record;
-use crate::snapshot::kind::{Step, Work};
 use crate::snapshot::known;
-use crate::snapshot::operation::Operation;
+use crate::snapshot::saga::journal::Record;
+use crate::snapshot::saga::kind::{Step, Work};
+use crate::snapshot::saga::operation::Operation;
 use crate::store::record::SetRecord;
 use crate::text::catalog::snapshot as texts;
 
@@ -280,6 +280,6 @@ mod tests {
 
     #[test]
     fn the_list_of_fail_points_names_every_step() {
-        assert_eq!(FAILPOINTS, crate::snapshot::kind::points::<Create>());
+        assert_eq!(FAILPOINTS, crate::snapshot::saga::kind::points::<Create>());
     }
 }

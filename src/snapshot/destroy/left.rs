@@ -11,12 +11,12 @@ use crate::engine::graph::{self, is_ours};
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Format, Leftover, Sealed};
-use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::files::is_gone;
 use crate::snapshot::destroy::relink::{transact, unlink};
 use crate::snapshot::destroy::{Layer, Member};
 use crate::snapshot::known::{self, Known};
+use crate::snapshot::saga::core::Core;
 use crate::store::{Change, State};
 
 /// What one cleaning could not remove.

@@ -3,8 +3,8 @@
 
 use crate::audit::About;
 use crate::inventory::{Ended, Ending, Job, JobError};
-use crate::snapshot::kind::Kind;
-use crate::snapshot::operation::Operation;
+use crate::snapshot::saga::kind::Kind;
+use crate::snapshot::saga::operation::Operation;
 use crate::store::{Change, State, StoreError};
 use crate::text::Message;
 use crate::text::catalog::snapshot as texts;

@@ -25,7 +25,7 @@ use crate::engine::Stamp;
 use crate::held::{self, Folder, Identity, Origin};
 use crate::id::{JobId, VmId};
 use crate::inventory::{JobError, What};
-use crate::snapshot::spares::{is_spare, spare_of};
+use crate::snapshot::saga::spares::{is_spare, spare_of};
 use crate::snapshot::{apply, create, destroy, export};
 
 const MAGIC: &[u8; 6] = b"GSHOTJ";

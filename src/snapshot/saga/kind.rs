@@ -13,11 +13,11 @@ use crate::engine::failure::At;
 use crate::engine::{EngineError, Top, graph};
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::Disk;
-use crate::snapshot::core::Core;
-use crate::snapshot::journal::{Intent, Record};
 use crate::snapshot::known;
-use crate::snapshot::leases::{Mode, Resource};
-use crate::snapshot::operation::Operation;
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::journal::{Intent, Record};
+use crate::snapshot::saga::leases::{Mode, Resource};
+use crate::snapshot::saga::operation::Operation;
 use crate::store::{Change, State};
 use crate::text::{Message, Text};
 
