@@ -16,20 +16,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Prepared, Revert, Top};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Affected, Image, JobKind, LeftOut, Position, Service, Snapshot};
+use crate::inventory::{Affected, Image, JobKind, LeftOut, Position, Service, Snapshot, What};
 use crate::job::NewJob;
 use crate::snapshot::apply::draft::Uses;
-use crate::snapshot::coordinator::Coordinator;
-use crate::snapshot::create::told_with;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::Layer;
+use crate::snapshot::left_out::told_with;
 use crate::snapshot::orphans;
-use crate::snapshot::saga::accept::{self, about, plan_each};
+use crate::snapshot::saga::accept::{self, about};
+use crate::snapshot::saga::answer::{Accepted, Refused};
 use crate::snapshot::saga::core::Core;
-use crate::snapshot::saga::journal::{self, Record};
-use crate::snapshot::saga::kind::{Kind, Step, Words, stands};
+use crate::snapshot::saga::kind::{Fate, Kind, Step, Words};
 use crate::snapshot::saga::leases::{Mode, Resource};
-use crate::snapshot::{Accepted, Refused};
+use crate::snapshot::saga::plan::{self, plan_each};
+use crate::snapshot::saga::start::start;
+use crate::snapshot::stands::stands;
 use crate::store::{Change, State};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -56,6 +57,21 @@ pub struct Intent {
     pub set: SetId,
     /// What is done to each member.
     pub members: Vec<Member>,
+}
+
+/// What its journal tells later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub enum Record {
+    /// The commit: every new file is durable. From here it only goes forward.
+    Applied {
+        /// What the new files do not keep of the old ones beside their content, in words.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        lost: Vec<String>,
+        /// The new files that take the place of images.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        made: Made,
+    },
 }
 
 /// The files that this program has made to take the place of images, by machine and disk, as they are recorded there.
@@ -97,11 +113,6 @@ struct Noted {
 }
 
 impl Apply {
-    pub(crate) fn new(intent: Intent) -> Self {
-        let noted = Mutex::default();
-        Self { intent, noted }
-    }
-
     /// Notes what the new file of a disk does not keep, and which file it is.
     fn note(&self, member: &Member, disk: &str, prepared: Prepared) {
         let mut noted = self.noted();
@@ -136,18 +147,40 @@ impl Apply {
 
 impl Kind for Apply {
     type Part = Member;
+    type Intent = Intent;
+    type Record = Record;
 
     const NAME: &'static str = "apply";
+    const FATE: Fate = Fate::Stays;
     const TAKE: &'static [Step<Self>] = steps::TAKE;
     const FINISH: &'static [Step<Self>] = steps::FINISH;
     const WORDS: Words = Words {
         failed: texts::APPLY_FAILED,
+        failed_undoing: Some(texts::APPLY_FAILED_UNDOING),
         interrupted: texts::APPLY_INTERRUPTED,
+        interrupted_undoing: Some(texts::APPLY_INTERRUPTED_UNDOING),
         undoing: texts::APPLY_UNDOING,
         undo_waits: texts::APPLY_UNDO_WAITS,
         finish_waits: texts::APPLY_FINISH_WAITS,
         recovering: texts::APPLY_RECOVERING,
     };
+
+    fn new(intent: Intent) -> Self {
+        let noted = Mutex::default();
+        Self { intent, noted }
+    }
+
+    fn intent(&self) -> &Intent {
+        &self.intent
+    }
+
+    fn commits(Record::Applied { .. }: &Record) -> bool {
+        true
+    }
+
+    fn what(&self) -> What {
+        What::Apply
+    }
 
     fn job(&self) -> JobId {
         self.intent.job
@@ -165,16 +198,11 @@ impl Kind for Apply {
         &part.name
     }
 
-    fn intent(&self) -> journal::Intent {
-        journal::Intent::Apply(self.intent.clone())
-    }
-
     fn replay(&mut self, record: Record) {
-        if let Record::Applied { lost, made } = record {
-            let mut noted = self.noted();
-            noted.lost.extend(lost);
-            noted.made.extend(made);
-        }
+        let Record::Applied { lost, made } = record;
+        let mut noted = self.noted();
+        noted.lost.extend(lost);
+        noted.made.extend(made);
     }
 
     fn resources(&self) -> Vec<(Resource, Mode)> {
@@ -256,19 +284,11 @@ fn resources(set: SetId, machines: impl Iterator<Item = VmId>) -> Vec<(Resource,
     std::iter::once(set).chain(machines).collect()
 }
 
-impl Coordinator {
-    /// Locks the members and starts the job that puts their disks back. Answers once job and journal are
-    /// durable. A caller that goes away meanwhile changes nothing.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub async fn apply(&self, request: ApplyRequest) -> Result<Accepted, Refused> {
-        let core = Arc::clone(&self.core);
-        self.accepting(apply(core, request)).await
-    }
-}
-
-async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Accepted, Refused> {
+/// Locks the members and starts the job that puts their disks back. Answers once job and journal are durable.
+///
+/// # Errors
+/// [`Refused`].
+pub(crate) async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Accepted, Refused> {
     let ids = Accepted {
         job: JobId::random(),
         set: request.set,
@@ -297,7 +317,7 @@ async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Accepted, Refus
     });
     let members = members.collect();
     let looked = accept::all_powered_off(&core, members, texts::APPLY_MEMBER_RUNNING).await;
-    let looked = accept::together(looked)?;
+    let looked = plan::together(looked)?;
     let machines: Vec<_> = looked.into_iter().zip(snapshots).collect();
     let affected = machines.iter().map(|(m, _)| Affected::Machine(m.id));
     let affected = affected.chain([Affected::Set(ids.set)]).collect();
@@ -331,7 +351,7 @@ async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Accepted, Refus
         set: ids.set,
         members,
     };
-    accept::start(&core, Apply::new(intent), job, holds, lease).await?;
+    start(&core, Apply::new(intent), job, holds, lease).await?;
     Ok(ids)
 }
 

@@ -22,24 +22,27 @@ use crate::engine::failure::At;
 use crate::held;
 use crate::id::{CollectionId, JobId, SetId, VmId};
 use crate::inventory::{
-    Affected, Consistency, JobKind, LeftOut, Position, Service, SetKind, SnapshotSet,
+    Affected, Consistency, JobKind, LeftOut, Position, Service, SetKind, SnapshotSet, What,
 };
 use crate::job::NewJob;
-use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::damage;
+use crate::snapshot::left_out::told_with;
 use crate::snapshot::orphans;
-use crate::snapshot::saga::accept::{self, plan_each};
+use crate::snapshot::saga::accept;
+use crate::snapshot::saga::answer::{Accepted, Refused};
 use crate::snapshot::saga::core::Core;
-use crate::snapshot::saga::journal::{self, Record};
-use crate::snapshot::saga::kind::{Kind, Step, Words, stands};
+use crate::snapshot::saga::kind::{Fate, Kind, Step, Words};
 use crate::snapshot::saga::leases::{Mode, Resource};
-use crate::snapshot::{Accepted, Refused};
+use crate::snapshot::saga::plan::{self, plan_each};
+use crate::snapshot::saga::start::start;
+use crate::snapshot::stands::stands;
 use crate::store::{Change, State, record};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
+pub(crate) use check::check;
 pub use check::{Checked, CheckedDisk};
-pub use intent::{Digests, FileCopy, Intent, Member, Seals};
+pub use intent::{Digests, FileCopy, Intent, Member, Record, Seals};
 pub use selection::machines_of;
 pub use steps::FAILPOINTS;
 
@@ -72,15 +75,6 @@ pub(crate) struct Create {
 }
 
 impl Create {
-    pub(crate) fn new(intent: Intent) -> Self {
-        Self {
-            intent,
-            times: Mutex::default(),
-            seals: Mutex::default(),
-            digests: Mutex::default(),
-        }
-    }
-
     fn times(&self) -> BTreeMap<VmId, Timestamp> {
         let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         times.clone()
@@ -109,18 +103,44 @@ impl Create {
 
 impl Kind for Create {
     type Part = Member;
+    type Intent = Intent;
+    type Record = Record;
 
     const NAME: &'static str = "create";
+    const FATE: Fate = Fate::Made;
     const TAKE: &'static [Step<Self>] = steps::TAKE;
     const FINISH: &'static [Step<Self>] = steps::FINISH;
     const WORDS: Words = Words {
         failed: texts::STEP_FAILED,
+        failed_undoing: Some(texts::STEP_FAILED_UNDOING),
         interrupted: texts::INTERRUPTED,
+        interrupted_undoing: Some(texts::INTERRUPTED_UNDOING),
         undoing: texts::UNDOING,
         undo_waits: texts::UNDO_WAITS,
         finish_waits: texts::FINISH_WAITS,
         recovering: texts::STILL_RECOVERING,
     };
+
+    fn new(intent: Intent) -> Self {
+        Self {
+            intent,
+            times: Mutex::default(),
+            seals: Mutex::default(),
+            digests: Mutex::default(),
+        }
+    }
+
+    fn intent(&self) -> &Intent {
+        &self.intent
+    }
+
+    fn commits(record: &Record) -> bool {
+        matches!(record, Record::Cut { .. })
+    }
+
+    fn what(&self) -> What {
+        What::Create
+    }
 
     fn job(&self) -> JobId {
         self.intent.set.job
@@ -136,10 +156,6 @@ impl Kind for Create {
 
     fn name(part: &Member) -> &str {
         &part.name
-    }
-
-    fn intent(&self) -> journal::Intent {
-        journal::Intent::Create(self.intent.clone())
     }
 
     fn replay(&mut self, record: Record) {
@@ -225,30 +241,11 @@ impl Kind for Create {
     }
 }
 
-/// The status of a job, and what is left out of its set.
-pub(crate) fn told_with(status: Text, left_out: Option<LeftOut>) -> Text {
-    match left_out {
-        None => status,
-        Some(LeftOut { count, named }) => texts::LEFT_OUT
-            .with("status", status)
-            .with("count", count)
-            .with("disks", named),
-    }
-}
-
-impl Coordinator {
-    /// Checks the request against the state, locks the members and starts the job. Answers once job and
-    /// journal are durable. A caller that goes away meanwhile changes nothing.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub async fn create(&self, request: CreateRequest) -> Result<Accepted, Refused> {
-        let core = Arc::clone(&self.core);
-        self.accepting(create(core, request)).await
-    }
-}
-
-async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Accepted, Refused> {
+/// Checks the request against the state, locks the members and starts the job. Answers once job and journal are durable.
+///
+/// # Errors
+/// [`Refused`].
+pub(crate) async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Accepted, Refused> {
     let ids = Accepted {
         job: JobId::random(),
         set: SetId::random(),
@@ -271,7 +268,7 @@ async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Accepted, Ref
     let noticed = damage::notice(&core, Some(ids.job), concerns).await;
     noticed.map_err(|e| core.store_failed(&e))?;
     let looked = accept::all_powered_off(&core, selection.members(), texts::MEMBER_RUNNING).await;
-    let machines = accept::together(looked)?;
+    let machines = plan::together(looked)?;
     let leave_out = request.ignore_non_snapshottable_disks;
     let planned = plan_each(&core, machines, move |core, machine| {
         draft::plan_member(core, ids.set, machine, leave_out)
@@ -291,6 +288,6 @@ async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Accepted, Ref
         set: Some(ids.set),
         status: doing,
     };
-    accept::start(&core, Create::new(intent), job, holds, lease).await?;
+    start(&core, Create::new(intent), job, holds, lease).await?;
     Ok(ids)
 }

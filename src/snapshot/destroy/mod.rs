@@ -20,25 +20,25 @@ mod relink;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::failure::{self, At};
 use crate::engine::graph::{self, Whose, is_ours};
 use crate::engine::{EngineErrorKind, Stamp, merge};
 use crate::held;
 use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Affected, Format, JobKind, Service, Snapshot, SnapshotSet};
+use crate::inventory::{Affected, Format, JobKind, Service, Snapshot, SnapshotSet, What};
 use crate::job::NewJob;
-use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::damage;
 use crate::snapshot::known::Known;
 use crate::snapshot::meter::Meter;
-use crate::snapshot::saga::accept::{self, about, plan_each, powered_off};
+use crate::snapshot::saga::accept::{self, about, powered_off};
+use crate::snapshot::saga::answer::{Accepted, Refused};
 use crate::snapshot::saga::core::Core;
-use crate::snapshot::saga::journal::{self, Record};
-use crate::snapshot::saga::kind::{self, Kind, Step, Words, Work};
+use crate::snapshot::saga::kind::{self, Fate, Kind, Step, Words, Work};
 use crate::snapshot::saga::leases::{Mode, Resource};
-use crate::snapshot::{Accepted, Refused};
+use crate::snapshot::saga::plan::plan_each;
+use crate::snapshot::saga::start::start;
 use crate::store::{Change, State};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -47,8 +47,9 @@ pub(crate) use again::turn;
 pub use free::FREE_FAILPOINTS;
 pub(crate) use free::{Freed, after_apply, all_layers};
 pub use hidden::Hidden;
-pub use intent::{Intent, Layer, Member, Merge};
-pub(crate) use left::{Unreached, sweep};
+pub(crate) use hidden::{hidden, leftovers, tidy};
+pub use intent::{Intent, Layer, Member, Merge, Record};
+pub(crate) use left::sweep;
 pub(crate) use relink::removal;
 
 /// A wish to destroy a set or a part of it.
@@ -84,15 +85,6 @@ struct Ended {
 }
 
 impl Destroy {
-    pub(crate) fn new(intent: Intent) -> Self {
-        Self {
-            intent,
-            merges: Mutex::default(),
-            kept: Mutex::default(),
-            meter: Meter::default(),
-        }
-    }
-
     /// Notes what a record tells of a merge.
     fn take_up(&self, record: Record) {
         match record {
@@ -110,7 +102,6 @@ impl Destroy {
                     });
                 }
             }
-            _ => {}
         }
     }
 
@@ -163,21 +154,7 @@ const FINISH: &[Step<Destroy>] = &[
 ];
 
 /// Every fail point of a destroy, in the order in which they are passed.
-pub const FAILPOINTS: &[&str] = &[
-    "destroy.intent.before",
-    "destroy.intent.after",
-    "destroy.job.after",
-    "destroy.unrecord.before",
-    "destroy.unrecord.after",
-    "destroy.forget.before",
-    "destroy.forget.after",
-    "destroy.clean.before",
-    "destroy.clean.after",
-    "destroy.publish.before",
-    "destroy.publish.after",
-    "destroy.clear.before",
-    "destroy.clear.after",
-];
+pub static FAILPOINTS: LazyLock<Vec<&'static str>> = LazyLock::new(kind::points::<Destroy>);
 
 /// The fail points within the cleaning of one member: passed once for each merge.
 pub const MERGE_FAILPOINTS: &[&str] = &[
@@ -192,19 +169,55 @@ pub const MERGE_FAILPOINTS: &[&str] = &[
 
 impl Kind for Destroy {
     type Part = Member;
+    type Intent = Intent;
+    type Record = Record;
 
     const NAME: &'static str = "destroy";
+    const FATE: Fate = Fate::Goes;
     const TAKE: &'static [Step<Self>] = &[];
     const FINISH: &'static [Step<Self>] = FINISH;
     const DEFERS: bool = true;
     const WORDS: Words = Words {
         failed: texts::DESTROY_WAITS,
+        failed_undoing: None,
         interrupted: texts::DESTROY_RECOVERING,
+        interrupted_undoing: None,
         undoing: texts::DESTROY_RECOVERING,
         undo_waits: texts::DESTROY_WAITS,
         finish_waits: texts::DESTROY_WAITS,
         recovering: texts::DESTROY_RECOVERING,
     };
+
+    fn new(intent: Intent) -> Self {
+        Self {
+            intent,
+            merges: Mutex::default(),
+            kept: Mutex::default(),
+            meter: Meter::default(),
+        }
+    }
+
+    fn intent(&self) -> &Intent {
+        &self.intent
+    }
+
+    fn commits(_: &Record) -> bool {
+        false // the intent was the commit
+    }
+
+    fn what(&self) -> What {
+        match self.intent.tidies {
+            true => What::Merge,
+            false => What::Destroy,
+        }
+    }
+
+    fn told(&self) -> String {
+        match self.intent.tidies {
+            true => "merge of hidden layers".to_owned(),
+            false => format!("{} of snapshot set {}", Self::NAME, self.intent.set),
+        }
+    }
 
     fn job(&self) -> JobId {
         self.intent.job
@@ -227,10 +240,6 @@ impl Kind for Destroy {
         let of = self.parts().len();
         let merged = self.meter.percent(span, of).filter(|_| count < of);
         merged.unwrap_or_else(|| kind::of_parts(span, count, of))
-    }
-
-    fn intent(&self) -> journal::Intent {
-        journal::Intent::Destroy(self.intent.clone())
     }
 
     fn replay(&mut self, record: Record) {
@@ -315,19 +324,12 @@ impl Kind for Destroy {
     }
 }
 
-impl Coordinator {
-    /// Checks the request against the state, locks the members and the set and starts the job. Answers once
-    /// job and journal are durable; from then on it goes forward.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub async fn destroy(&self, request: DestroyRequest) -> Result<Accepted, Refused> {
-        let core = Arc::clone(&self.core);
-        self.accepting(destroy(core, request)).await
-    }
-}
-
-async fn destroy(core: Arc<Core>, request: DestroyRequest) -> Result<Accepted, Refused> {
+/// Checks the request against the state, locks the members and the set and starts the job. Answers once job and journal
+/// are durable; from then on it goes forward.
+///
+/// # Errors
+/// [`Refused`].
+pub(crate) async fn destroy(core: Arc<Core>, request: DestroyRequest) -> Result<Accepted, Refused> {
     let ids = Accepted {
         job: JobId::random(),
         set: request.set,
@@ -378,7 +380,7 @@ async fn destroy(core: Arc<Core>, request: DestroyRequest) -> Result<Accepted, R
         set: None,
         status: doing,
     };
-    accept::start(&core, Destroy::new(intent), job, BTreeMap::new(), lease).await?;
+    start(&core, Destroy::new(intent), job, BTreeMap::new(), lease).await?;
     Ok(ids)
 }
 
@@ -465,14 +467,4 @@ fn layers(
         }
     }
     layers.into_values().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_list_of_fail_points_names_every_step() {
-        assert_eq!(FAILPOINTS, kind::points::<Destroy>());
-    }
 }

@@ -10,7 +10,6 @@
 
 mod intent;
 mod manifest;
-mod place;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,40 +17,29 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::qcow2::writer::SIZE_MAX;
-use crate::engine::space::Reserve;
 use crate::held::{self, Folder, Origin};
 use crate::id::{JobId, SetId, VmId};
-use crate::inventory::{Affected, JobKind, Service, SnapshotSet};
+use crate::inventory::{Affected, JobKind, Service, SnapshotSet, What};
 use crate::job::NewJob;
-use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::copies;
 use crate::snapshot::damage;
+use crate::snapshot::directory::Directory;
 use crate::snapshot::meter::Meter;
 use crate::snapshot::saga::accept::{self, Unanswered};
+use crate::snapshot::saga::answer::{Accepted, Refused};
 use crate::snapshot::saga::claims::FileGuard;
 use crate::snapshot::saga::core::Core;
-use crate::snapshot::saga::journal::{self, Record};
-use crate::snapshot::saga::kind::{Kind, Step, Words};
+use crate::snapshot::saga::kind::{Fate, Kind, Step, Words};
 use crate::snapshot::saga::leases::{Mode, Resource};
-use crate::snapshot::{Accepted, Refused};
+use crate::snapshot::saga::start::start;
 use crate::store::{Change, State};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
-pub use intent::Intent;
-pub use place::{Directory, Root};
+pub use intent::{Intent, Record};
 pub use steps::FAILPOINTS;
 
 use manifest::Written;
-
-/// Where sets may be exported to. The default admits no directory.
-#[derive(Debug, Clone, Default)]
-pub struct Exports {
-    /// The folders below which a directory must lie.
-    pub roots: Vec<Root>,
-    /// What must stay free there.
-    pub reserve: Reserve,
-}
 
 /// A wish for an export, checked for form by the provider.
 #[derive(Debug, Clone)]
@@ -115,18 +103,6 @@ struct Made {
 }
 
 impl Export {
-    pub(crate) fn new(intent: Intent) -> Self {
-        Self {
-            intent,
-            part: [()],
-            reading: Mutex::default(),
-            written: Mutex::default(),
-            made: Mutex::default(),
-            left: Mutex::default(),
-            meter: Meter::default(),
-        }
-    }
-
     fn reading(&self) -> MutexGuard<'_, Reading> {
         self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,20 +122,49 @@ impl Export {
 
 impl Kind for Export {
     type Part = ();
+    type Intent = Intent;
+    type Record = Record;
 
     const NAME: &'static str = "export";
+    const FATE: Fate = Fate::Stays;
     const TAKE: &'static [Step<Self>] = steps::TAKE;
     const FINISH: &'static [Step<Self>] = steps::FINISH;
     const FAILED: u16 = 32768;
     const INVALID_STATE: u16 = 32775;
     const WORDS: Words = Words {
         failed: texts::EXPORT_FAILED,
+        failed_undoing: None,
         interrupted: texts::EXPORT_INTERRUPTED,
+        interrupted_undoing: None,
         undoing: texts::EXPORT_UNDOING,
         undo_waits: texts::EXPORT_UNDO_WAITS,
         finish_waits: texts::EXPORT_FINISH_WAITS,
         recovering: texts::EXPORT_RECOVERING,
     };
+
+    fn new(intent: Intent) -> Self {
+        Self {
+            intent,
+            part: [()],
+            reading: Mutex::default(),
+            written: Mutex::default(),
+            made: Mutex::default(),
+            left: Mutex::default(),
+            meter: Meter::default(),
+        }
+    }
+
+    fn intent(&self) -> &Intent {
+        &self.intent
+    }
+
+    fn commits(record: &Record) -> bool {
+        *record == Record::Exported
+    }
+
+    fn what(&self) -> What {
+        What::Export
+    }
 
     fn job(&self) -> JobId {
         self.intent.job
@@ -180,10 +185,6 @@ impl Kind for Export {
     fn machines(&self) -> Vec<String> {
         let members = self.intent.set.members.iter();
         members.map(|m| m.machine_name.clone()).collect()
-    }
-
-    fn intent(&self) -> journal::Intent {
-        journal::Intent::Export(self.intent.clone())
     }
 
     fn replay(&mut self, record: Record) {
@@ -222,26 +223,24 @@ impl Kind for Export {
     }
 }
 
-impl Coordinator {
-    /// Checks the request against the state, holds the set and starts the job. Answers once job and journal are
-    /// durable. A caller that goes away meanwhile changes nothing.
-    ///
-    /// # Errors
-    /// [`ExportRefused`].
-    pub async fn export(&self, request: ExportRequest) -> Result<Accepted, ExportRefused> {
-        let core = Arc::clone(&self.core);
-        let exports = &core.deps.exports;
-        let directory = Directory::of(&request.directory, &exports.roots);
-        let directory = directory.map_err(ExportRefused::InvalidParameter)?;
-        let (intent, place) = check(Arc::clone(&core), request, directory).await?;
-        let accepting = self.accepting(begin(core, intent, place)).await;
-        accepting.map_err(|refused| match refused {
-            Refused::Failed(text) => ExportRefused::Failed(text),
-            Refused::InvalidParameter(text) => ExportRefused::InvalidParameter(text),
-            // The only state that is asked for there: whether someone changes the set, or exports it to that place.
-            Refused::InvalidState(text) => ExportRefused::InUse(text),
-        })
-    }
+/// Checks the request against the state, holds the set and starts the job. Answers once job and journal are durable.
+///
+/// # Errors
+/// [`ExportRefused`].
+pub(crate) async fn export(
+    core: &Arc<Core>,
+    request: ExportRequest,
+) -> Result<Accepted, ExportRefused> {
+    let directory = Directory::of(&request.directory, &core.deps.exports.roots);
+    let directory = directory.map_err(ExportRefused::InvalidParameter)?;
+    let (intent, place) = check(Arc::clone(core), request, directory).await?;
+    let accepting = core.accepting(begin(Arc::clone(core), intent, place)).await;
+    accepting.map_err(|refused| match refused {
+        Refused::Failed(text) => ExportRefused::Failed(text),
+        Refused::InvalidParameter(text) => ExportRefused::InvalidParameter(text),
+        // The only state that is asked for there: whether someone changes the set, or exports it to that place.
+        Refused::InvalidState(text) => ExportRefused::InUse(text),
+    })
 }
 
 /// What is to be done, if it can be, and its place.
@@ -383,6 +382,6 @@ async fn begin(core: Arc<Core>, intent: Intent, place: Resource) -> Result<Accep
         set: None,
         status: doing,
     };
-    accept::start(&core, Export::new(intent), job, BTreeMap::new(), lease).await?;
+    start(&core, Export::new(intent), job, BTreeMap::new(), lease).await?;
     Ok(ids)
 }

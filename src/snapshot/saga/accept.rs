@@ -1,31 +1,21 @@
-//! How an operation of any kind begins: leases, journal, job, task.
+//! How a request is accepted: what it is about is leased, its machines are looked at.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::stream::{self, StreamExt};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinError;
 
 use crate::audit::About;
-use crate::engine::{EngineError, EngineErrorKind, Hold};
 use crate::held;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Disk, Machine, PowerState, Snapshot};
-use crate::job::{NewJob, Worker};
-use crate::snapshot::Refused;
-use crate::snapshot::coordinator::Coordinator;
+use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::core::Core;
-use crate::snapshot::saga::journal::{Intent, Journal, WriteError};
-use crate::snapshot::saga::kind::Kind;
 use crate::snapshot::saga::leases::{Busy, Lease, Mode, Resource};
-use crate::snapshot::saga::operation::{Operation, Verdict, failed};
-use crate::store::{self, State, StoreError};
+use crate::store::{self, State};
 use crate::text::catalog::snapshot as texts;
 use crate::text::{Message, Text};
 
@@ -35,13 +25,13 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// How often it is looked whether a blocking thread stands at a file that does not answer.
 const GLANCE: Duration = Duration::from_millis(100);
 
-impl Coordinator {
+impl Core {
     /// Runs the acceptance of a request to its end, also if its caller goes away meanwhile.
     pub(crate) async fn accepting<T: Send + 'static>(
         &self,
         accept: impl Future<Output = Result<T, Refused>> + Send + 'static,
     ) -> Result<T, Refused> {
-        let accepting = self.core.tasks.spawn(accept);
+        let accepting = self.tasks.spawn(accept);
         accepting.await.unwrap_or_else(|e| Err(panicked(&e)))
     }
 }
@@ -86,181 +76,6 @@ pub(crate) async fn lease<T: Send + 'static>(
 enum Denied {
     Refused(Refused),
     Busy(Busy),
-}
-
-/// Makes `kind` durable as journal and job and starts its work.
-///
-/// # Errors
-/// [`Refused::Failed`]; nothing was begun then.
-pub(crate) async fn start<K: Kind>(
-    core: &Arc<Core>,
-    kind: K,
-    job: NewJob,
-    holds: BTreeMap<VmId, Hold>,
-    lease: Lease,
-) -> Result<(), Refused> {
-    let (id, set, machines) = (job.id, kind.set(), kind.machines().len());
-    let (journal, worker) = durable::<K>(core, kind.intent(), job).await?;
-    let operation = Arc::new(Operation {
-        core: Arc::clone(core),
-        kind,
-        journal: Mutex::new(journal),
-        worker: Some(worker),
-        verdict: watch::Sender::new(Verdict::Working),
-        holds: Mutex::new(holds),
-        lease,
-        waited: AtomicU32::new(0),
-    });
-    tracing::info!(what = K::NAME, %set, job = %id, machines, "Operation began");
-    core.tasks.spawn(operation.run());
-    let shared = Arc::clone(core);
-    core.tasks.spawn_blocking(move || {
-        if let Err(error) = shared.spares.fill() {
-            tracing::warn!(%error, "No spare journals can be made; requests take longer");
-        }
-    });
-    Ok(())
-}
-
-/// Journal and job, made durable side by side: two files that need not wait for each other, for nothing is
-/// done before both are. Of a process that dies meanwhile, a journal without its job is undone, or removed where nothing
-/// undoes it, and a job without its journal ended as lost.
-async fn durable<K: Kind>(
-    core: &Core,
-    intent: Intent,
-    job: NewJob,
-) -> Result<(Journal, Worker), Refused> {
-    core.pass(K::NAME, "intent", "before")
-        .map_err(|e| journal_failed(e.to_string()))?;
-    let journal = record::<K>(core, job.id, intent);
-    match tokio::join!(journal, core.deps.jobs.start(job, Vec::new())) {
-        (Ok(journal), Ok(worker)) => {
-            let _accepted = core.pass(K::NAME, "job", "after");
-            Ok((journal, worker))
-        }
-        (Ok(journal), Err(error)) => {
-            take_back(core, journal).await;
-            Err(core.store_failed(&error))
-        }
-        (Err(refused), Ok(worker)) => {
-            // Where the store does not take it back, it ends with the reason.
-            let why = failed(refused.text().clone(), Vec::new());
-            if let Err(error @ StoreError::Broken(_)) = worker.withdraw(why).await {
-                core.store_failed(&error);
-            }
-            Err(refused)
-        }
-        (Err(refused), Err(error)) => {
-            core.store_failed(&error);
-            Err(refused)
-        }
-    }
-}
-
-async fn record<K: Kind>(core: &Core, job: JobId, intent: Intent) -> Result<Journal, Refused> {
-    let (folder, spare) = (core.journals(), core.spares.take());
-    let create = move || Journal::create(&folder, job, intent, spare);
-    let create = tokio::task::spawn_blocking(create);
-    let journal = match create.await {
-        Ok(Ok(journal)) => journal,
-        Ok(Err(e)) => {
-            if matches!(e, WriteError::Broken(..)) {
-                core.break_down(e.to_string());
-            }
-            return Err(journal_failed(e.cause().to_string()));
-        }
-        Err(panicked) => return Err(journal_failed(panicked.to_string())),
-    };
-    if let Err(e) = core.pass(K::NAME, "intent", "after") {
-        take_back(core, journal).await;
-        return Err(journal_failed(e.to_string()));
-    }
-    Ok(journal)
-}
-
-/// Removes the journal of a request that is refused. Where that fails the server stops: the next start drops or undoes
-/// what the journal tells before anybody can build on the refusal.
-async fn take_back(core: &Core, journal: Journal) {
-    let removed = tokio::task::spawn_blocking(move || journal.remove()).await;
-    let why = match removed {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => error.to_string(),
-        Err(panicked) => panicked.to_string(),
-    };
-    core.break_down(why);
-}
-
-fn journal_failed(cause: String) -> Refused {
-    Refused::Failed(texts::JOURNAL_FAILED.with("cause", cause))
-}
-
-/// Plans every item on its own blocking thread, several at a time, in their order.
-///
-/// # Errors
-/// All refusals in one.
-pub(crate) async fn plan_each<T, P>(
-    core: &Arc<Core>,
-    items: Vec<T>,
-    plan: impl Fn(&Core, T) -> Result<P, Refused> + Clone + Send + 'static,
-) -> Result<Vec<P>, Refused>
-where
-    T: Send + 'static,
-    P: Send + 'static,
-{
-    let planned = stream::iter(items).map(|item| {
-        let (shared, plan) = (Arc::clone(core), plan.clone());
-        let planned = answered(move || plan(&shared, item));
-        planned.map(|planned| planned.unwrap_or_else(|e| Err(e.refused(core))))
-    });
-    // All of them, also after a refusal: what still runs holds images that the next request may want.
-    let planned = planned.buffered(core.deps.limits.parallel.max(1));
-    let planned: Vec<_> = planned.collect().await;
-    together(planned)
-}
-
-/// How many further refusals are told in full.
-const TOLD: usize = 20;
-
-/// What all came to, or all refusals in one.
-///
-/// # Errors
-/// As [`joined`].
-pub(crate) fn together<T>(
-    results: impl IntoIterator<Item = Result<T, Refused>>,
-) -> Result<Vec<T>, Refused> {
-    let (mut fine, mut refusals) = (Vec::new(), Vec::new());
-    for result in results {
-        match result {
-            Ok(it) => fine.push(it),
-            Err(refused) => refusals.push(refused),
-        }
-    }
-    joined(refusals).map_or(Ok(fine), Err)
-}
-
-/// Refusals of several machines as one: of the kind of the first, with the words of all, so that nobody mends one
-/// only to meet the next.
-pub(crate) fn joined(refusals: Vec<Refused>) -> Option<Refused> {
-    let mut all = refusals.into_iter();
-    let first = all.next()?;
-    let mut told: Vec<_> = std::iter::once(first.text().clone())
-        .chain(
-            all.by_ref()
-                .take(TOLD)
-                .map(|refused| refused.text().clone()),
-        )
-        .collect();
-    let more = all.count();
-    if more > 0 {
-        told.push(texts::REFUSED_MORE.with("count", more));
-    }
-    let both = |others, one| {
-        texts::REFUSED_TOGETHER
-            .with("first", one)
-            .with("others", others)
-    };
-    let text = told.into_iter().rev().reduce(both);
-    Some(text.map_or(first.clone(), |text| first.saying(text)))
 }
 
 /// [`powered_off`] for each of these members, away from the threads that serve; a refusal each where it is not so.
@@ -386,20 +201,6 @@ pub(crate) fn about(state: &State, set: SetId, members: &[Snapshot]) -> About {
     let among = |it: &Snapshot| members.iter().any(|member| member.id == it.id);
     let set = state.sets.get(&set);
     set.map_or_else(About::default, |set| set.about(&state.collections, among))
-}
-
-/// What an engine's error means before anything was begun.
-pub(crate) fn refused(error: EngineError) -> Refused {
-    match error.kind {
-        EngineErrorKind::Full | EngineErrorKind::Broken | EngineErrorKind::Failed => {
-            Refused::Failed(error.text)
-        }
-        EngineErrorKind::Locked
-        | EngineErrorKind::Missing
-        | EngineErrorKind::Denied
-        | EngineErrorKind::Silent
-        | EngineErrorKind::Unsupported => Refused::InvalidState(error.text),
-    }
 }
 
 pub(crate) fn panicked(error: &JoinError) -> Refused {

@@ -6,16 +6,6 @@ use crate::inventory::{Ended, Ending, Job, JobError};
 use crate::snapshot::saga::kind::Kind;
 use crate::snapshot::saga::operation::Operation;
 use crate::store::{Change, State, StoreError};
-use crate::text::Message;
-use crate::text::catalog::snapshot as texts;
-
-/// What is said of an operation that was undone, and as long as it is not.
-const UNDOING: &[(Message, Message)] = &[
-    (texts::STEP_FAILED, texts::STEP_FAILED_UNDOING),
-    (texts::INTERRUPTED, texts::INTERRUPTED_UNDOING),
-    (texts::APPLY_FAILED, texts::APPLY_FAILED_UNDOING),
-    (texts::APPLY_INTERRUPTED, texts::APPLY_INTERRUPTED_UNDOING),
-];
 
 impl<K: Kind> Operation<K> {
     /// The job ends, and says that the undo is still to come.
@@ -23,10 +13,14 @@ impl<K: Kind> Operation<K> {
         let Some(worker) = self.worker.as_ref().filter(|worker| !worker.has_ended()) else {
             return Ok(());
         };
-        let words = UNDOING.iter();
-        let mut words = words.filter(|(done, _)| done.id == error.description.id());
-        if let Some((_, undoing)) = words.next() {
-            error.description = error.description.in_words_of(*undoing);
+        let words = [
+            (K::WORDS.failed, K::WORDS.failed_undoing),
+            (K::WORDS.interrupted, K::WORDS.interrupted_undoing),
+        ];
+        let mut words = words.into_iter();
+        let said = words.find(|(done, _)| done.id == error.description.id());
+        if let Some((_, Some(undoing))) = said {
+            error.description = error.description.in_words_of(undoing);
         }
         recorded(worker.fail_undoing(error).await)
     }
@@ -38,7 +32,7 @@ impl<K: Kind> Operation<K> {
             return Ok(());
         };
         let (id, now) = (self.kind.job(), self.core.deps.clock.now());
-        let (what, set) = (self.kind.intent().what(), self.kind.set());
+        let (what, set) = (self.kind.what(), self.kind.set());
         let decide = move |state: &State| {
             let Some(job) = state.jobs.get(&id) else {
                 return vec![Change::Ended(Ended {

@@ -22,12 +22,12 @@ use crate::held::{Post, Standing};
 use crate::id::{SetId, VmId};
 use crate::inventory::{JobError, Machine};
 use crate::job::Worker;
-use crate::snapshot::destroy::Unreached;
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::early::recorded;
-use crate::snapshot::saga::journal::{Journal, Record, WriteError};
+use crate::snapshot::saga::journal::{Journal, Line, WriteError};
 use crate::snapshot::saga::kind::{Kind, PartWork, Step, WholeWork, Work};
 use crate::snapshot::saga::leases::{Lease, Stand};
+use crate::snapshot::saga::story;
 use crate::store::{State, StoreError};
 use crate::text::catalog::job as cancelled;
 use crate::text::catalog::snapshot as texts;
@@ -190,11 +190,11 @@ impl<K: Kind> Operation<K> {
                 }
                 Work::Record(record) => {
                     let record = record(&self.kind);
-                    let commits = record.commits();
+                    let commits = K::commits(&record);
                     if commits && self.worker.as_ref().is_some_and(|w| !w.commit_point()) {
                         self.stop_if_cancelled()?;
                     }
-                    self.append(record).await.map_err(|e| match e {
+                    self.append(Line::of(&record)).await.map_err(|e| match e {
                         Trouble::Wait(text) => Stop::Undo(failed(text, Vec::new())),
                         Trouble::Broken(cause) => Stop::Broken(cause),
                     })?;
@@ -255,7 +255,7 @@ impl<K: Kind> Operation<K> {
             }
             Work::Whole(run) => self.whole(run).await?,
             Work::Clear => self.clear().await?,
-            Work::Record(record) => self.append(record(&self.kind)).await?,
+            Work::Record(record) => self.append(Line::of(&record(&self.kind))).await?,
         }
         Ok(self.core.pass(K::NAME, step.name, "after")?)
     }
@@ -289,12 +289,7 @@ impl<K: Kind> Operation<K> {
         }
         self.progress(0, K::WORDS.undoing.with("set", self.set()));
         let _only_before = self.core.pass(K::NAME, "abort", "before");
-        match self
-            .append(Record::Abort {
-                error: error.clone(),
-            })
-            .await
-        {
+        match self.append(story::abort(error.clone())).await {
             Err(Trouble::Broken(cause)) => return Err(cause),
             // It only tells the next process the cause; without it, that process undoes as well.
             Err(Trouble::Wait(cause)) => {
@@ -521,8 +516,8 @@ impl<K: Kind> Operation<K> {
     }
 
     /// Adds a record to the journal, from a thread that works on a part.
-    pub(crate) fn record(&self, record: &Record) -> Result<(), EngineError> {
-        self.journal().append(record).map_err(|e| {
+    pub(crate) fn record(&self, record: &K::Record) -> Result<(), EngineError> {
+        self.write(Line::of(record)).map_err(|e| {
             if matches!(e, WriteError::Broken(..)) {
                 self.core.break_down(e.to_string());
             }
@@ -533,10 +528,18 @@ impl<K: Kind> Operation<K> {
         })
     }
 
-    async fn append(self: &Arc<Self>, record: Record) -> Result<(), Trouble> {
+    async fn append(self: &Arc<Self>, line: io::Result<Line>) -> Result<(), Trouble> {
         let operation = Arc::clone(self);
-        let append = self.blocking("", move || operation.journal().append(&record));
+        let append = self.blocking("", move || operation.write(line));
         Ok(append.await.map_err(panicked)??)
+    }
+
+    fn write(&self, line: io::Result<Line>) -> Result<(), WriteError> {
+        let mut journal = self.journal();
+        match line {
+            Ok(line) => journal.append(&line),
+            Err(e) => Err(WriteError::Refused(journal.path().to_owned(), e)),
+        }
     }
 
     async fn clear(self: &Arc<Self>) -> Result<(), Trouble> {
@@ -607,23 +610,20 @@ impl<K: Kind> Operation<K> {
     }
 
     /// What was to be removed beside an image, in `place`: where the folder is away, or another stands in its place, the
-    /// files are remembered, and nobody is held for their sake.
+    /// files are left to `remember`, and nobody is held for their sake.
     ///
     /// # Errors
-    /// It was not done, for another reason or not yet for long; the store's.
-    pub(crate) fn or_left<'a>(
+    /// It was not done, for another reason or not yet for long; that of `remember`.
+    pub(crate) fn or_left(
         &self,
         done: Result<(), EngineError>,
         place: Option<&Place>,
-        files: impl IntoIterator<Item = Unreached<'a>>,
+        remember: impl FnOnce(&Core) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         let is_away = |e: &EngineError| e.kind == EngineErrorKind::Unsupported && place.is_some();
         let patient = self.waited.load(Ordering::Relaxed) < PATIENT;
         match done {
-            Err(e) if is_away(&e) && !patient => {
-                let mut files = files.into_iter();
-                files.try_for_each(|file| file.remember(&self.core))
-            }
+            Err(e) if is_away(&e) && !patient => remember(&self.core),
             done => done,
         }
     }

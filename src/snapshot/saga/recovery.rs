@@ -16,24 +16,19 @@ use tokio::sync::watch;
 
 use crate::held;
 use crate::id::{JobId, SetId};
-use crate::inventory::{Ending, JobError, JobState};
-use crate::snapshot::apply::Apply;
-use crate::snapshot::coordinator::Coordinator;
-use crate::snapshot::create::Create;
-use crate::snapshot::destroy::{self, Destroy};
-use crate::snapshot::export::Export;
-use crate::snapshot::orphans;
+use crate::inventory::{JobError, JobState};
 use crate::snapshot::saga::core::Core;
-use crate::snapshot::saga::journal::{Intent, Journal, Record, Unreadable};
+use crate::snapshot::saga::journal::{Journal, Unreadable};
 use crate::snapshot::saga::kind::Kind;
 use crate::snapshot::saga::operation::{Operation, PATIENT, Verdict, failed};
 use crate::snapshot::saga::spares::{WAY_OUT, is_blank_spare, is_spare};
+use crate::snapshot::saga::story::{self, Record, Story};
 use crate::store::StoreError;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
 /// How long the start waits for one operation before it opens without it (`docs/cut.md` §3).
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What recovery found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -150,28 +145,17 @@ fn above(journal: &Path) -> &Path {
     folder.parent().unwrap_or(folder)
 }
 
-/// What a journal tells.
-struct Story {
+/// A journal that a dead process left.
+struct Left {
     journal: Journal,
-    told: Arc<Told>,
-}
-
-/// The same without the file, for whoever looks whether it can be true.
-#[derive(Clone)]
-struct Told {
     path: PathBuf,
-    intent: Intent,
-    /// What came after the intent.
-    records: Vec<Record>,
+    story: Arc<dyn Story>,
     past: Past,
 }
 
-/// A journal that was read.
-type Read = (Journal, Told);
-
 /// What the database knows of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Past {
+pub(crate) enum Past {
     /// Nothing.
     Unknown,
     /// It has not ended well, some time ago: only the history has it.
@@ -182,308 +166,250 @@ enum Past {
     Published,
 }
 
-impl Past {
-    /// By what the history tells of its end.
-    fn of(outcome: Ending, intent: &Intent) -> Self {
-        match (outcome, intent) {
-            // What a destroy has left, it has left for later.
-            (Ending::Completed, _) | (Ending::Cancelled, Intent::Destroy(_)) => Self::Published,
-            _ => Self::Over,
-        }
-    }
-}
-
-impl Story {
+impl Left {
     /// Removes the journal of what was never begun. Blocks.
     fn drop(self) -> Result<(), RecoveryError> {
-        let file = self.told.path.display();
+        let file = self.path.display();
         tracing::warn!(%file, "A journal of which there is nothing to be done is removed: nobody was told that its request was accepted, or it is long over");
         let removed = self.journal.remove();
         removed.map_err(|e| RecoveryError::Broken(e.to_string()))
     }
 }
 
-impl Told {
-    /// Refuses to undo what is seen to be committed, and to do again what nothing shows to be open. Gives
-    /// what is not to be done at all: what has no job, or one that has failed, and was never begun was accepted by nobody.
-    fn require_open(&self, core: &Core) -> Result<Option<InFlight>, RecoveryError> {
-        match &self.intent {
-            Intent::Create(it) => self.require(core, Create::new(it.clone())),
-            Intent::Apply(it) => self.require(core, Apply::new(it.clone())),
-            Intent::Export(it) => self.require(core, Export::new(it.clone())),
-            Intent::Destroy(it) => self.require(core, Destroy::new(it.clone())),
+/// Refuses to undo what is seen to be committed, and to do again what nothing shows to be open. Gives
+/// what is not to be done at all: what has no job, or one that has failed, and was never begun was accepted by nobody.
+/// Blocks.
+///
+/// # Errors
+/// The journal `at` this place cannot be true, or it cannot be seen whether it is.
+pub(crate) fn require<K: Kind>(
+    at: &Path,
+    mut kind: K,
+    records: &[Record<K::Record>],
+    past: Past,
+    core: &Core,
+) -> Result<Option<InFlight>, RecoveryError> {
+    let is_over = matches!(past, Past::Unknown | Past::Over);
+    if K::TAKE.is_empty() && records.is_empty() && is_over {
+        let begun = kind.shows_commit(core);
+        let begun = begun.map_err(|e| RecoveryError::Io(core.sets(), e))?;
+        let goes_on = begun && kind.fits(core, true);
+        return Ok((!goes_on).then(|| InFlight::of(&kind)));
+    }
+    let commits = |record: &Record<K::Record>| match record {
+        Record::Own(record) => K::commits(record),
+        Record::Abort(_) => false,
+    };
+    let committed = K::TAKE.is_empty() || records.iter().any(commits);
+    if !committed {
+        let shown = kind.shows_commit(core);
+        let shown = shown.map_err(|e| RecoveryError::Io(core.sets(), e))?;
+        if shown || past == Past::Published {
+            return Err(RecoveryError::Shortened(at.to_owned()));
         }
     }
+    read_story(&mut kind, records.to_vec());
+    let is_sure = match past {
+        Past::Unknown => false,
+        Past::Over => !committed, // its undo may wait since
+        Past::Known | Past::Published => true,
+    };
+    let (fits, unseen) = held::failing(|| is_sure || kind.fits(core, committed));
+    match unseen {
+        _ if fits => Ok(None),
+        // What cannot be seen now says nothing of the journal.
+        Some(unseen) => {
+            let cause = io::Error::new(unseen.kind, unseen.cause);
+            Err(RecoveryError::Io(unseen.file, cause))
+        }
+        None => Err(RecoveryError::Older(at.to_owned())),
+    }
+}
 
-    fn require<K: Kind>(
-        &self,
-        core: &Core,
-        mut kind: K,
-    ) -> Result<Option<InFlight>, RecoveryError> {
-        let is_over = matches!(self.past, Past::Unknown | Past::Over);
-        if K::TAKE.is_empty() && self.records.is_empty() && is_over {
-            let begun = kind.shows_commit(core);
-            let begun = begun.map_err(|e| RecoveryError::Io(core.sets(), e))?;
-            let goes_on = begun && kind.fits(core, true);
-            return Ok((!goes_on).then(|| InFlight::of(&kind)));
+/// Takes up every operation that a dead process left, and ends the jobs that nobody works on. Each operation is waited
+/// for so long; without a limit until its end, and what waits for something has a few attempts more. Gives the files that
+/// they name too.
+///
+/// # Errors
+/// [`RecoveryError`]: someone has to look before the server may open.
+pub(crate) async fn recover(
+    core: &Arc<Core>,
+    patience: Option<Duration>,
+) -> Result<(Recovered, BTreeSet<PathBuf>), RecoveryError> {
+    let panicked = |e: tokio::task::JoinError| RecoveryError::Broken(e.to_string());
+    let shared = Arc::clone(core);
+    let read = tokio::task::spawn_blocking(move || read_all(&shared)).await;
+    let (mut left, spares) = read.map_err(panicked)??;
+    for one in &mut left {
+        one.past = past(core, &*one.story).await?;
+    }
+    let told = left.iter();
+    let told = told.map(|it| (it.path.clone(), Arc::clone(&it.story), it.past));
+    let told: Vec<_> = told.collect();
+    let core_of = Arc::clone(core);
+    let required = tokio::task::spawn_blocking(move || {
+        let core = core_of;
+        let shared = Arc::clone(&core);
+        let required = held::look(move || {
+            let told = told.iter();
+            let required = told.map(|(at, story, past)| story.require(at, *past, &shared));
+            required.collect::<Result<Vec<_>, _>>()
+        });
+        let required = required.map_err(|e| RecoveryError::Io(core.journals(), e))??;
+        if let Err(error) = core.spares.open(spares) {
+            tracing::warn!(%error, "No spare journals can be made; requests take longer");
         }
-        let committed = K::TAKE.is_empty() || self.records.iter().any(Record::commits);
-        if !committed {
-            let shown = kind.shows_commit(core);
-            let shown = shown.map_err(|e| RecoveryError::Io(core.sets(), e))?;
-            if shown || self.past == Past::Published {
-                return Err(RecoveryError::Shortened(self.path.clone()));
+        Ok(required)
+    });
+    let required = required.await.map_err(panicked)??;
+    let mut named = BTreeSet::new();
+    let (mut resumed, mut dropped) = (Vec::new(), Vec::new());
+    let mut recovered = Recovered::default();
+    for (one, nothing) in left.into_iter().zip(required) {
+        match nothing {
+            None => {
+                one.story.names(&mut named);
+                let published = one.past == Past::Published;
+                resumed.push(one.story.take_up(core, &one.path, one.journal, published)?);
+            }
+            Some(nothing) => {
+                recovered.undone.push(nothing);
+                dropped.push(one);
             }
         }
-        for record in &self.records {
-            kind.replay(record.clone());
-        }
-        let is_sure = match self.past {
-            Past::Unknown => false,
-            Past::Over => !committed, // its undo may wait since
-            Past::Known | Past::Published => true,
+    }
+    tokio::task::spawn_blocking(move || dropped.into_iter().try_for_each(Left::drop))
+        .await
+        .map_err(panicked)??;
+    let deadline = patience.map(|time| tokio::time::Instant::now() + time);
+    for one in resumed {
+        outcome(core, one, deadline, &mut recovered).await?;
+    }
+    recovered.ended = end_lost_jobs(core).await?;
+    Ok((recovered, named))
+}
+
+/// What is known of the job of an operation, if only by the history.
+async fn past(core: &Core, story: &dyn Story) -> Result<Past, RecoveryError> {
+    let (store, id) = (&core.deps.store, story.job());
+    if let Some(job) = store.state().jobs.get(&id) {
+        return Ok(match job.state {
+            JobState::Completed => Past::Published,
+            JobState::Exception if story.is_committed_at_once() => Past::Over,
+            _ => Past::Known,
+        });
+    }
+    let mut before = None;
+    loop {
+        let page = store.history(before).await;
+        let page = page.map_err(|e| RecoveryError::Broken(e.to_string()))?;
+        let Some((last, _)) = page.last() else {
+            return Ok(Past::Unknown);
         };
-        let (fits, unseen) = held::failing(|| is_sure || kind.fits(core, committed));
-        match unseen {
-            _ if fits => Ok(None),
-            // What cannot be seen now says nothing of the journal.
-            Some(unseen) => {
-                let cause = io::Error::new(unseen.kind, unseen.cause);
-                Err(RecoveryError::Io(unseen.file, cause))
-            }
-            None => Err(RecoveryError::Older(self.path.clone())),
+        before = Some(*last);
+        if let Some((_, it)) = page.iter().find(|(_, it)| it.job == Some(id)) {
+            return Ok(story.past(it.outcome));
         }
     }
 }
 
-impl Coordinator {
-    /// Recovers. To be called once, before any request is served.
-    ///
-    /// # Errors
-    /// [`RecoveryError`]: someone has to look before the server may open.
-    pub async fn recover(&self) -> Result<Recovered, RecoveryError> {
-        self.recover_within(Some(PATIENCE)).await
+/// Takes up an operation where its records end.
+///
+/// # Errors
+/// Another one holds what it works on.
+pub(crate) fn take_up<K: Kind>(
+    core: &Arc<Core>,
+    at: &Path,
+    journal: Journal,
+    mut kind: K,
+    records: Vec<Record<K::Record>>,
+    published: bool,
+) -> Result<Resumed, RecoveryError> {
+    let (set, job) = (kind.set(), kind.job());
+    let back = read_story(&mut kind, records);
+    let operation = InFlight::of(&kind);
+    let recovering = K::WORDS.recovering.with("set", set);
+    let lease = core
+        .leases
+        .lease(job, recovering.clone(), &kind.resources());
+    let lease = lease.map_err(|_| RecoveryError::Contradiction(at.to_owned()))?;
+    lease.stuck(recovering.clone()); // whoever asks meanwhile is told at once
+    let worker = core.deps.jobs.adopt(job);
+    if let (None, Some(worker)) = (&back, &worker) {
+        worker.commit_point(); // it was passed before the process died
     }
+    let resumed = Arc::new(Operation {
+        core: Arc::clone(core),
+        kind,
+        journal: Mutex::new(journal),
+        worker,
+        verdict: watch::Sender::new(Verdict::Working),
+        holds: Mutex::default(),
+        lease,
+        waited: AtomicU32::new(PATIENT),
+    });
+    let verdict = resumed.verdict.subscribe();
+    let forward = back.is_none();
+    tracing::info!(kind = K::NAME, %set, forward, "Recovering an operation");
+    core.tasks.spawn(resumed.resume(back, published));
+    Ok(Resumed {
+        operation,
+        forward,
+        recovering,
+        verdict,
+    })
+}
 
-    /// [`Coordinator::recover`] for a process that does nothing else: it waits for the end of whatever is at
-    /// work, and gives what waits for something a few attempts more.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn rescue(&self) -> Result<Recovered, RecoveryError> {
-        self.recover_within(None).await
-    }
-
-    async fn recover_within(&self, patience: Option<Duration>) -> Result<Recovered, RecoveryError> {
-        let core = Arc::clone(&self.core);
-        let panicked = |e: tokio::task::JoinError| RecoveryError::Broken(e.to_string());
-        let read = tokio::task::spawn_blocking(move || read_all(&core)).await;
-        let (read, spares) = read.map_err(panicked)??;
-        let mut stories = Vec::new();
-        for (journal, mut told) in read {
-            told.past = self.past(&told.intent).await?;
-            let told = Arc::new(told);
-            stories.push(Story { journal, told });
-        }
-        let core = Arc::clone(&self.core);
-        let told: Vec<_> = stories.iter().map(|it| Arc::clone(&it.told)).collect();
-        let required = tokio::task::spawn_blocking(move || {
-            let shared = Arc::clone(&core);
-            let required = held::look(move || {
-                let required = told.iter().map(|it| it.require_open(&shared));
-                required.collect::<Result<Vec<_>, _>>()
-            });
-            let required = required.map_err(|e| RecoveryError::Io(core.journals(), e))??;
-            if let Err(error) = core.spares.open(spares) {
-                tracing::warn!(%error, "No spare journals can be made; requests take longer");
-            }
-            Ok(required)
-        });
-        let required = required.await.map_err(panicked)??;
-        let mut named = BTreeSet::new();
-        let (mut resumed, mut dropped) = (Vec::new(), Vec::new());
-        let mut recovered = Recovered::default();
-        for (story, nothing) in stories.into_iter().zip(required) {
-            match nothing {
-                None => resumed.push(self.resume(story, &mut named)?),
-                Some(nothing) => {
-                    recovered.undone.push(nothing);
-                    dropped.push(story);
-                }
-            }
-        }
-        tokio::task::spawn_blocking(move || dropped.into_iter().try_for_each(Story::drop))
-            .await
-            .map_err(panicked)??;
-        let deadline = patience.map(|time| tokio::time::Instant::now() + time);
-        for one in resumed {
-            self.outcome(one, deadline, &mut recovered).await?;
-        }
-        recovered.ended = self.end_lost_jobs().await?;
-        self.sweep().await?;
-        let core = Arc::clone(&self.core);
-        let found = tokio::task::spawn_blocking(move || orphans::find(&core, named));
-        recovered.orphans = found.await.map_err(panicked)?;
-        for file in &recovered.orphans {
-            tracing::warn!(file = %file.display(), "No machine, set or journal names this file");
-        }
-        Ok(recovered)
-    }
-
-    /// What is known of the job of an operation, if only by the history.
-    async fn past(&self, intent: &Intent) -> Result<Past, RecoveryError> {
-        let (store, id) = (&self.core.deps.store, intent.job());
-        if let Some(job) = store.state().jobs.get(&id) {
-            return Ok(match job.state {
-                JobState::Completed => Past::Published,
-                // It goes forward once it is accepted.
-                JobState::Exception if matches!(intent, Intent::Destroy(_)) => Past::Over,
-                _ => Past::Known,
-            });
-        }
-        let mut before = None;
-        loop {
-            let page = store.history(before).await;
-            let page = page.map_err(|e| RecoveryError::Broken(e.to_string()))?;
-            let Some((last, _)) = page.last() else {
-                return Ok(Past::Unknown);
+/// Waits for the end of one operation, or for what it waits for.
+async fn outcome(
+    core: &Core,
+    mut resumed: Resumed,
+    deadline: Option<tokio::time::Instant>,
+    recovered: &mut Recovered,
+) -> Result<(), RecoveryError> {
+    let operation = resumed.operation;
+    let verdict = tokio::select! {
+        cause = core.fatal() => return Err(RecoveryError::Broken(cause)),
+        verdict = known(&mut resumed.verdict, deadline) => verdict,
+    };
+    let lost = |_| RecoveryError::Broken(texts::INTERNAL.text().english());
+    let why = match verdict.map_err(lost)? {
+        Verdict::Done => {
+            let list = if resumed.forward {
+                &mut recovered.finished
+            } else {
+                &mut recovered.undone
             };
-            before = Some(*last);
-            if let Some((_, it)) = page.iter().find(|(_, it)| it.job == Some(id)) {
-                return Ok(Past::of(it.outcome, intent));
-            }
+            list.push(operation);
+            return Ok(());
         }
-    }
+        Verdict::Waiting(why) => why,
+        Verdict::Working => resumed.recovering,
+    };
+    let set = operation.set;
+    tracing::error!(%set, why = why.english(), "An operation cannot be recovered now; its machines stay held");
+    recovered.stuck.push(Stuck { operation, why });
+    Ok(())
+}
 
-    /// Takes up an operation where its records end; adds the files that it names.
-    fn resume(
-        &self,
-        story: Story,
-        named: &mut BTreeSet<PathBuf>,
-    ) -> Result<Resumed, RecoveryError> {
-        let Story { journal, told } = story;
-        let Told {
-            path,
-            intent,
-            records,
-            past,
-        } = Arc::unwrap_or_clone(told);
-        let told = (records, past == Past::Published);
-        match intent {
-            Intent::Create(it) => self.take_up(path, journal, Create::new(it), told, named),
-            Intent::Apply(it) => self.take_up(path, journal, Apply::new(it), told, named),
-            Intent::Export(it) => self.take_up(path, journal, Export::new(it), told, named),
-            Intent::Destroy(it) => self.take_up(path, journal, Destroy::new(it), told, named),
-        }
-    }
-
-    fn take_up<K: Kind>(
-        &self,
-        path: PathBuf,
-        journal: Journal,
-        mut kind: K,
-        (records, published): (Vec<Record>, bool),
-        named: &mut BTreeSet<PathBuf>,
-    ) -> Result<Resumed, RecoveryError> {
-        kind.names(named);
-        let (set, job) = (kind.set(), kind.job());
-        let back = read_story(&mut kind, records);
-        let operation = InFlight::of(&kind);
-        let recovering = K::WORDS.recovering.with("set", set);
-        let lease = self
-            .core
-            .leases
-            .lease(job, recovering.clone(), &kind.resources());
-        let lease = lease.map_err(|_| RecoveryError::Contradiction(path))?;
-        lease.stuck(recovering.clone()); // whoever asks meanwhile is told at once
-        let worker = self.core.deps.jobs.adopt(job);
-        if let (None, Some(worker)) = (&back, &worker) {
-            worker.commit_point(); // it was passed before the process died
-        }
-        let resumed = Arc::new(Operation {
-            core: Arc::clone(&self.core),
-            kind,
-            journal: Mutex::new(journal),
-            worker,
-            verdict: watch::Sender::new(Verdict::Working),
-            holds: Mutex::default(),
-            lease,
-            waited: AtomicU32::new(PATIENT),
-        });
-        let verdict = resumed.verdict.subscribe();
-        let forward = back.is_none();
-        tracing::info!(kind = K::NAME, %set, forward, "Recovering an operation");
-        self.core.tasks.spawn(resumed.resume(back, published));
-        Ok(Resumed {
-            operation,
-            forward,
-            recovering,
-            verdict,
-        })
-    }
-
-    /// Waits for the end of one operation, or for what it waits for.
-    async fn outcome(
-        &self,
-        mut resumed: Resumed,
-        deadline: Option<tokio::time::Instant>,
-        recovered: &mut Recovered,
-    ) -> Result<(), RecoveryError> {
-        let operation = resumed.operation;
-        let verdict = tokio::select! {
-            cause = self.fatal() => return Err(RecoveryError::Broken(cause)),
-            verdict = known(&mut resumed.verdict, deadline) => verdict,
+/// Ends what no journal tells of. Jobs of operations that are still at work have a worker.
+async fn end_lost_jobs(core: &Core) -> Result<Vec<JobId>, RecoveryError> {
+    let mut ended = Vec::new();
+    for job in core.deps.jobs.open_jobs() {
+        let Some(worker) = core.deps.jobs.adopt(job.id) else {
+            continue;
         };
-        let lost = |_| RecoveryError::Broken(texts::INTERNAL.text().english());
-        let why = match verdict.map_err(lost)? {
-            Verdict::Done => {
-                let list = if resumed.forward {
-                    &mut recovered.finished
-                } else {
-                    &mut recovered.undone
-                };
-                list.push(operation);
-                return Ok(());
-            }
-            Verdict::Waiting(why) => why,
-            Verdict::Working => resumed.recovering,
-        };
-        let set = operation.set;
-        tracing::error!(%set, why = why.english(), "An operation cannot be recovered now; its machines stay held");
-        recovered.stuck.push(Stuck { operation, why });
-        Ok(())
-    }
-
-    /// Removes what earlier operations could not reach. A folder that does not answer is not waited for.
-    async fn sweep(&self) -> Result<(), RecoveryError> {
-        let core = Arc::clone(&self.core);
-        let swept = tokio::task::spawn_blocking(move || destroy::sweep(&core));
-        if let Ok(Ok(Err(error))) = tokio::time::timeout(PATIENCE, swept).await {
-            tracing::warn!(%error, "What is left of earlier operations stays");
+        let error = failed(texts::LOST.text(), Vec::new());
+        match worker.fail(error, Vec::new()).await {
+            Err(StoreError::Broken(cause)) => return Err(RecoveryError::Broken(cause)),
+            _ => ended.push(job.id),
         }
-        let broken = self.core.broken.borrow().clone();
-        broken.map_or(Ok(()), |cause| Err(RecoveryError::Broken(cause)))
     }
-
-    /// Ends what no journal tells of. Jobs of operations that are still at work have a worker.
-    async fn end_lost_jobs(&self) -> Result<Vec<JobId>, RecoveryError> {
-        let mut ended = Vec::new();
-        for job in self.core.deps.jobs.open_jobs() {
-            let Some(worker) = self.core.deps.jobs.adopt(job.id) else {
-                continue;
-            };
-            let error = failed(texts::LOST.text(), Vec::new());
-            match worker.fail(error, Vec::new()).await {
-                Err(StoreError::Broken(cause)) => return Err(RecoveryError::Broken(cause)),
-                _ => ended.push(job.id),
-            }
-        }
-        Ok(ended)
-    }
+    Ok(ended)
 }
 
 /// An operation that was taken up.
-struct Resumed {
+pub(crate) struct Resumed {
     operation: InFlight,
     forward: bool,
     /// What it says of itself meanwhile.
@@ -517,7 +443,7 @@ async fn known(
 
 /// Reads every journal; those whose first record was never durable are removed, or spares from now on, which come beside.
 /// Makes our folders.
-fn read_all(core: &Core) -> Result<(Vec<Read>, Vec<PathBuf>), RecoveryError> {
+fn read_all(core: &Core) -> Result<(Vec<Left>, Vec<PathBuf>), RecoveryError> {
     let folder = core.journals();
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -527,7 +453,7 @@ fn read_all(core: &Core) -> Result<(Vec<Read>, Vec<PathBuf>), RecoveryError> {
         held::make_folders(folder, 1).map_err(io(folder))?;
     }
     held::sync_folder(&core.deps.data_dir).map_err(io(&core.deps.data_dir))?;
-    let (mut stories, mut empty) = (Vec::new(), Vec::new());
+    let (mut left, mut empty) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(&folder).map_err(io(&folder))? {
         let path = entry.map_err(io(&folder))?.path();
         if path.extension().is_none_or(|e| e != "log") {
@@ -550,40 +476,46 @@ fn read_all(core: &Core) -> Result<(Vec<Read>, Vec<PathBuf>), RecoveryError> {
             Err(e) if is_spare(&path) => return Err(RecoveryError::Spare(path, e.to_string())),
             Err(e) => return Err(RecoveryError::Unreadable(path, e)),
         };
-        let mut records = records.into_iter();
-        match records.next() {
-            Some(Record::Intent(intent)) => {
-                let told = Told {
-                    path,
-                    intent: *intent,
-                    records: records.collect(),
-                    past: Past::Unknown,
-                };
-                stories.push((journal, told));
+        if records.is_empty() {
+            match is_spare(&path) && fs::metadata(&path).is_ok_and(|m| m.len() == 0) {
+                true => empty.push(path),
+                false => journal
+                    .remove()
+                    .map_err(|e| RecoveryError::Broken(e.to_string()))?,
             }
-            // `journal::read` lets nothing else be the first.
-            _ if is_spare(&path) && fs::metadata(&path).is_ok_and(|m| m.len() == 0) => {
-                empty.push(path);
-            }
-            _ => journal
-                .remove()
-                .map_err(|e| RecoveryError::Broken(e.to_string()))?,
+            continue;
+        }
+        match story::read(core.kinds, &records) {
+            Ok(story) => left.push(Left {
+                journal,
+                path,
+                story,
+                past: Past::Unknown,
+            }),
+            Err(e) if is_spare(&path) => return Err(RecoveryError::Spare(path, e.to_string())),
+            Err(e) => return Err(RecoveryError::Unreadable(path, e)),
         }
     }
-    Ok((stories, empty))
+    Ok((left, empty))
 }
 
-/// Where it goes from here: forward, or back with this error.
-fn read_story<K: Kind>(kind: &mut K, records: Vec<Record>) -> Option<JobError> {
+/// Takes up what the records tell. Where it goes from here: forward, or back with this error.
+pub(crate) fn read_story<K: Kind>(
+    kind: &mut K,
+    records: Vec<Record<K::Record>>,
+) -> Option<JobError> {
     let interrupted = K::WORDS.interrupted.with("set", kind.set());
     let mut back = (!K::TAKE.is_empty()).then(|| failed(interrupted, Vec::new()));
     for record in records {
-        if record.commits() {
-            back = None;
-        } else if let Record::Abort { error } = &record {
-            back = Some(error.clone());
+        match record {
+            Record::Abort(error) => back = Some(error),
+            Record::Own(record) => {
+                if K::commits(&record) {
+                    back = None;
+                }
+                kind.replay(record);
+            }
         }
-        kind.replay(record);
     }
     back
 }
@@ -591,28 +523,6 @@ fn read_story<K: Kind>(kind: &mut K, records: Vec<Record>) -> Option<JobError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    use crate::snapshot::apply;
-
-    #[test]
-    fn a_destroy_that_was_cancelled_behind_its_commit_has_ended_for_good() {
-        let (job, set) = (JobId::from_u128(1), SetId::from_u128(2));
-        let destroy = Intent::Destroy(destroy::Intent {
-            job,
-            set,
-            members: Vec::new(),
-            tidies: false,
-        });
-        let apply = Intent::Apply(apply::Intent {
-            job,
-            set,
-            members: Vec::new(),
-        });
-        let of = |outcome| [&destroy, &apply].map(|intent| Past::of(outcome, intent));
-        assert_eq!(of(Ending::Completed), [Past::Published; 2]);
-        assert_eq!(of(Ending::Cancelled), [Past::Published, Past::Over]);
-        assert_eq!(of(Ending::Failed), [Past::Over; 2]);
-    }
 
     #[test]
     fn the_way_out_of_a_journal_without_its_commit_can_be_typed_as_it_stands() {
