@@ -97,14 +97,13 @@ mod tests {
             for n in 1..=lines.len() {
                 let story = story::read(KINDS, &lines[..n]).unwrap();
                 assert!(story.told().starts_with(told), "{}", story.told());
-                assert!(lines[0].as_str().contains(&story.job().to_string()));
+                assert!(text.contains(&format!("\"job\":\"{}\"", story.job())));
             }
             let mut mixed = lines.clone();
             mixed.push(lines[0].clone());
             assert!(story::read(KINDS, &mixed).is_err());
-            let other = lines[0]
-                .as_str()
-                .replacen("\"kind\":\"", "\"kind\":\"other-", 1);
+            let first = text.lines().next().unwrap();
+            let other = first.replacen("\"kind\":\"", "\"kind\":\"other-", 1);
             let other = [Line::checked(other).unwrap()];
             assert!(story::read(KINDS, &other).is_err());
         }

@@ -37,10 +37,13 @@ pub(crate) const INTENT: &str = "intent";
 
 /// One record as it is written: JSON that begins with its name. What else stands in it is its kind's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line(String);
+pub struct Line {
+    text: String,
+    head: Head,
+}
 
 /// What every record has.
-#[derive(Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 struct Head {
     record: String,
     /// The kind of operation, in the first one.
@@ -63,39 +66,30 @@ impl Line {
     /// # Errors
     /// It is not of that form.
     pub fn read<R: DeserializeOwned>(&self) -> serde_json::Result<R> {
-        serde_json::from_str(&self.0)
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+        serde_json::from_str(&self.text)
     }
 
     /// Whether it is the record of that name.
     pub(crate) fn is(&self, name: &str) -> bool {
-        self.head().is_some_and(|head| head.record == name)
+        self.head.record == name
     }
 
     /// The kind of operation that a first record begins.
-    pub(crate) fn kind(&self) -> String {
-        self.head().map(|head| head.kind).unwrap_or_default()
+    pub(crate) fn kind(&self) -> &str {
+        &self.head.kind
     }
 
-    fn head(&self) -> Option<Head> {
-        self.read().ok()
-    }
-
-    /// Whether the text is a record at all.
+    /// The text, if it is a record at all.
     pub(crate) fn checked(text: String) -> Option<Self> {
-        let line = Self(text);
-        (line.0.as_bytes().starts_with(BEGIN) && line.head().is_some()).then_some(line)
+        let begins = text.as_bytes().starts_with(BEGIN);
+        let head = serde_json::from_str(&text).ok().filter(|_| begins)?;
+        Some(Self { text, head })
     }
 }
 
 /// Where one of these records begins in its file.
 pub(crate) fn place_of(lines: &[Line], n: usize) -> usize {
-    let before = lines.iter().take(n).map(|line| FRAME + line.0.len());
+    let before = lines.iter().take(n).map(|line| FRAME + line.text.len());
     HEADER + before.sum::<usize>()
 }
 
@@ -371,7 +365,7 @@ fn header() -> Vec<u8> {
 }
 
 fn frame(record: &Line) -> io::Result<Vec<u8>> {
-    let json = record.0.as_bytes();
+    let json = record.text.as_bytes();
     let length = u32::try_from(json.len()).map_err(io::Error::other)?;
     let mut bytes = length.to_le_bytes().to_vec();
     bytes.extend(checksum(json));
@@ -397,14 +391,18 @@ mod tests {
 
     use super::*;
 
+    fn line(text: &str) -> Line {
+        Line::checked(text.to_owned()).unwrap()
+    }
+
     fn intent(name: &str) -> Line {
-        Line(format!(
+        line(&format!(
             r#"{{"record":"intent","kind":"create","set":{{"name":"{name}"}},"members":[]}}"#
         ))
     }
 
     fn prepared() -> Line {
-        Line(r#"{"record":"prepared"}"#.to_owned())
+        line(r#"{"record":"prepared"}"#)
     }
 
     fn written() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
@@ -444,8 +442,12 @@ mod tests {
             let mut bytes = header();
             bytes.extend(frame(&first).unwrap());
             let at = bytes.len();
-            bytes.extend(frame(&Line(text.to_owned())).unwrap());
-            assert_eq!(read(&bytes), Err(Unreadable::Damaged(at)), "{text}");
+            let text = Line {
+                text: text.to_owned(),
+                head: prepared().head,
+            };
+            bytes.extend(frame(&text).unwrap());
+            assert_eq!(read(&bytes), Err(Unreadable::Damaged(at)), "{text:?}");
             assert_eq!(place_of(&[first.clone(), prepared()], 1), at);
         }
     }
@@ -494,7 +496,7 @@ mod tests {
         let time = r#""00000000-0000-0000-0000-000000000001":"1970-01-01T00:00:00Z""#;
         let times = [time; 12].join(",");
         let cut = format!(r#"{{"record":"cut","times":{{{times}}}}}"#);
-        bytes.extend(frame(&Line(cut)).unwrap());
+        bytes.extend(frame(&line(&cut)).unwrap());
         (bytes, at)
     }
 

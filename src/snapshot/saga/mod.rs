@@ -2,7 +2,7 @@
 //!
 //! `accept` leases what a request is about, `plan` finds out what is done to each part, `start` makes intent and job
 //! durable. `kind` says what a kind of operation brings along: its intent and records, its step tables, what it works on.
-//! `operation` runs the steps, `early` ends jobs before their undo, `journal` and `spares` are the files, `story` what a
+//! `operation` runs the steps, `undo` is the way back, `journal` and `spares` are the files, `story` what a
 //! journal tells, `recovery` finishes or undoes what a dead process left, `journals` asks without doing so. `leases` says
 //! who holds what, `claims` who uses which file. Nothing here names a kind.
 
@@ -10,7 +10,6 @@ pub(crate) mod accept;
 pub(crate) mod answer;
 pub mod claims;
 pub(crate) mod core;
-pub(crate) mod early;
 pub mod journal;
 pub(crate) mod journals;
 pub(crate) mod kind;
@@ -21,3 +20,4 @@ pub(crate) mod recovery;
 pub(crate) mod spares;
 pub(crate) mod start;
 pub(crate) mod story;
+pub(crate) mod undo;

@@ -42,7 +42,7 @@ impl Registered {
 /// # Errors
 /// A record is of no kind, or not of the form of its kind.
 pub(crate) fn read(kinds: Kinds, lines: &[Line]) -> Result<Arc<dyn Story>, Unreadable> {
-    let name = lines.first().map(Line::kind).unwrap_or_default();
+    let name = lines.first().map_or("", Line::kind);
     let kind = kinds.iter().find(|kind| kind.name == name);
     let read = kind.map_or(Err(0), |kind| (kind.read)(lines));
     read.map_err(|n| Unreadable::Damaged(place_of(lines, n)))
@@ -50,11 +50,11 @@ pub(crate) fn read(kinds: Kinds, lines: &[Line]) -> Result<Arc<dyn Story>, Unrea
 
 fn read_as<K: Kind>(lines: &[Line]) -> Understood {
     let (first, later) = lines.split_first().ok_or(0_usize)?;
-    let intent = first.read().map_err(|_| 0_usize)?;
+    let kind = K::new(first.read().map_err(|_| 0_usize)?);
     let later = later.iter().enumerate();
     let records = later.map(|(n, line)| Record::read(line).map_err(|_| n + 1));
     Ok(Arc::new(Told::<K> {
-        intent,
+        kind,
         records: records.collect::<Result<_, _>>()?,
     }))
 }
@@ -161,28 +161,30 @@ pub(crate) trait Story: Send + Sync {
 }
 
 struct Told<K: Kind> {
-    intent: K::Intent,
-    /// What came after it.
+    /// As it began.
+    kind: K,
+    /// What came after its intent.
     records: Vec<Record<K::Record>>,
 }
 
 impl<K: Kind> Told<K> {
-    fn kind(&self) -> K {
-        K::new(self.intent.clone())
+    /// Another one, for what came later.
+    fn anew(&self) -> K {
+        K::new(self.kind.intent().clone())
     }
 }
 
 impl<K: Kind> Story for Told<K> {
     fn job(&self) -> JobId {
-        self.kind().job()
+        self.kind.job()
     }
 
     fn set(&self) -> (SetId, Fate) {
-        (self.kind().set(), K::FATE)
+        (self.kind.set(), K::FATE)
     }
 
     fn machines(&self) -> BTreeSet<VmId> {
-        let held = self.kind().resources().into_iter();
+        let held = self.kind.resources().into_iter();
         let machines = held.filter_map(|(resource, _)| match resource {
             Resource::Machine(id) => Some(id),
             _ => None,
@@ -191,11 +193,11 @@ impl<K: Kind> Story for Told<K> {
     }
 
     fn told(&self) -> String {
-        self.kind().told()
+        self.kind.told()
     }
 
     fn names(&self, named: &mut BTreeSet<PathBuf>) {
-        self.kind().names(named);
+        self.kind.names(named);
     }
 
     fn is_committed_at_once(&self) -> bool {
@@ -217,7 +219,7 @@ impl<K: Kind> Story for Told<K> {
         past: Past,
         core: &Core,
     ) -> Result<Option<InFlight>, RecoveryError> {
-        require(at, self.kind(), &self.records, past, core)
+        require(at, self.anew(), &self.records, past, core)
     }
 
     fn take_up(
@@ -228,6 +230,6 @@ impl<K: Kind> Story for Told<K> {
         published: bool,
     ) -> Result<Resumed, RecoveryError> {
         let records = self.records.clone();
-        take_up(core, at, journal, self.kind(), records, published)
+        take_up(core, at, journal, self.anew(), records, published)
     }
 }
