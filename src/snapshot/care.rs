@@ -26,7 +26,7 @@ use crate::snapshot::orphans;
 use crate::snapshot::saga::accept::{self, panicked};
 use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::core::{Core, JOURNALS};
-use crate::snapshot::saga::journals::{self, Read};
+use crate::snapshot::saga::journals::{self, InFlight, Read};
 use crate::snapshot::saga::leases::{Holder, Mode, Resource};
 use crate::snapshot::saga::plan;
 use crate::store::record::SETS;
@@ -152,7 +152,7 @@ impl Coordinator {
     /// # Errors
     /// The folder or a file cannot be read.
     pub fn open_journals(&self) -> io::Result<Vec<OpenJournal>> {
-        let all = journals::read(&self.core.journals(), self.core.kinds)?;
+        let all = journals(&self.core)?;
         let journal = |(file, story): Read| OpenJournal {
             file,
             told: story.map(|story| (story.told(), story.job())),
@@ -167,8 +167,7 @@ impl Coordinator {
         let mut all_read = Known::of(&self.core).unreadable.is_empty();
         let found = orphans::look(&self.core, || {
             let mut named = BTreeSet::new();
-            let read = journals::read(&self.core.journals(), self.core.kinds);
-            for (_, story) in read.unwrap_or_default() {
+            for (_, story) in journals(&self.core).unwrap_or_default() {
                 match story {
                     Ok(story) => story.names(&mut named),
                     Err(_) => all_read = false,
@@ -406,6 +405,22 @@ fn inodes_of(core: &Core, file: &Path, machine: VmId) -> Result<Vec<u64>, Refuse
     let sealed = members.flat_map(|m| &m.disks).flat_map(|d| &d.sealed);
     let inodes = damage::of_file(sealed, file).map(|s| s.seal.inode);
     Ok(inodes.collect())
+}
+
+/// Every journal, and what it tells. Blocks.
+///
+/// # Errors
+/// The folder or a file cannot be read.
+pub(crate) fn journals(core: &Core) -> io::Result<Vec<Read>> {
+    journals::read(&core.journals(), core.kinds)
+}
+
+/// What operations that have not ended may change, by the journals of a data directory. Blocks.
+///
+/// # Errors
+/// The folder or a file cannot be read.
+pub(crate) fn in_flight(data_dir: &Path) -> io::Result<InFlight> {
+    journals::in_flight(data_dir, KINDS)
 }
 
 /// What the journals of a data directory say that nobody works on.

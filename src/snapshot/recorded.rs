@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use crate::engine::graph;
 use crate::id::{SetId, SnapshotId, VmId};
 use crate::inventory::{SnapshotDisk, SnapshotSet};
+use crate::snapshot::care;
 use crate::snapshot::forgotten::{self, Forgotten};
 use crate::snapshot::kinds::KINDS;
-use crate::snapshot::saga::journals;
 use crate::store::record::{self, SETS, SetRecord};
 use crate::store::{Held, State};
 
@@ -61,7 +61,7 @@ pub struct Differing {
 /// # Errors
 /// A folder cannot be read.
 pub fn compare(data_dir: &Path, state: &State, held: Held) -> io::Result<Differing> {
-    let busy = journals::in_flight(data_dir, KINDS)?;
+    let busy = care::in_flight(data_dir)?;
     let mut found = Differing {
         open: busy.open,
         forgotten: forgotten::find(data_dir, KINDS, |id| state.sets.contains_key(&id))?,

@@ -19,13 +19,12 @@ use crate::engine::{Doubt, EngineError, EngineErrorKind, Top};
 use crate::held;
 use crate::id::{JobId, SnapshotId, VmId};
 use crate::inventory::{Disk, Format, Machine, Snapshot, SnapshotDisk};
+use crate::snapshot::care;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::copies;
-use crate::snapshot::kinds::KINDS;
 use crate::snapshot::known::Known;
 use crate::snapshot::orphans;
 use crate::snapshot::saga::core::Core;
-use crate::snapshot::saga::journals;
 use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::store::record::SETS;
 use crate::text::catalog::snapshot as texts;
@@ -140,7 +139,7 @@ fn judge(
     doubt: impl FnOnce() -> Option<String>,
 ) -> Result<(), Doubt> {
     let is_open = || {
-        let open = journals::in_flight(data_dir, KINDS);
+        let open = care::in_flight(data_dir);
         open.is_ok_and(|open| open.machines.contains(&machine.id))
     };
     // What an operation does with the files of the machine is judged after it has ended.
@@ -428,8 +427,7 @@ impl<'a> Lost<'a> {
     }
 
     fn tops(&self) -> Result<BTreeMap<String, Top>, String> {
-        let open =
-            journals::read(&self.core.journals(), self.core.kinds).map_err(|e| e.to_string())?;
+        let open = care::journals(self.core).map_err(|e| e.to_string())?;
         if !open.is_empty() {
             return Err("an operation has not ended".to_owned());
         }
