@@ -106,7 +106,7 @@ fn in_words(told: &Rebuild) -> String {
     }
     for (id, name) in &told.destroyed {
         lines.push(format!(
-            "snapshot set `{name}` {id} counts as destroyed: neither its record nor a copy of a definition is there, as after a delete that is lost"
+            "snapshot set `{name}` {id} counts as destroyed: neither its record nor a copy of a definition is there, and what it kept was merged or removed, as after a delete that is lost"
         ));
     }
     for (id, name) in &told.records {

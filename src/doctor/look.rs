@@ -663,6 +663,9 @@ impl Doctor {
             if !self.deps.coordinator.is_in_sets(&file) {
                 let text = "nothing here names it; it may be of another data directory";
                 ailment(Kind::Orphan, Severity::Info, object, text)
+            } else if is_frozen(&file) {
+                let text = "nothing names it, and it is frozen: a set has captured it that neither the database nor a record knows, or one that is deleted has left it; put the record of the set back from a backup and run `groupshot doctor --rebuild`, or move the file away yourself";
+                ailment(Kind::Orphan, Severity::Warning, object, text)
             } else if owner(&file).is_some_and(|id| !whole(id)) {
                 let text = "nothing names it, but its machine cannot be read or is away: it may be the active file; mend the machine first";
                 ailment(Kind::Orphan, Severity::Warning, object, text)
@@ -719,6 +722,13 @@ impl Doctor {
 
 fn object_of(machine: &Machine, disk: &str) -> String {
     format!("machine {}, disk {disk}", machine.name)
+}
+
+/// Whether it is a disk file that is closed to writers, as those are that sets keep.
+fn is_frozen(file: &Path) -> bool {
+    let found = held::symlink_metadata(file);
+    let closed = found.is_ok_and(|m| m.is_file() && m.mode() & 0o222 == 0);
+    closed && chain::by_suffix(file).is_some()
 }
 
 /// The machine that a file of ours was made for: that of its folder, or with whose id its name begins.

@@ -211,11 +211,17 @@ pub fn remove(
         });
     }
     let sets = sets_beside(&directory);
-    let stored = definition::stored(&directory, id);
-    if let Some((disk, file)) = stored.ok().flatten().and_then(|it| stranded(it, &sets)) {
-        let name = machines
-            .get(&id)
-            .map(|m| inventory::shown(&m.name).into_owned());
+    let name = machines
+        .get(&id)
+        .map(|m| inventory::shown(&m.name).into_owned());
+    let stored = definition::stored(&directory, id).map_err(|cause| EngineError {
+        kind: EngineErrorKind::Failed,
+        text: texts::ACTIVE_UNREAD
+            .with("machine", name.clone().unwrap_or_else(|| id.to_string()))
+            .with("file", folder.join(TOPS).display())
+            .with("cause", cause),
+    })?;
+    if let Some((disk, file)) = stored.and_then(|it| stranded(it, &sets)) {
         return Err(EngineError {
             kind: EngineErrorKind::Failed,
             text: texts::ACTIVE_STRANDED

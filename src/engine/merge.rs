@@ -23,7 +23,7 @@ use crate::engine::qcow2::editor::{self, Editor};
 use crate::engine::qcow2::header::Header;
 use crate::engine::qcow2::tables::{Extent, Kind, Tables, size};
 use crate::engine::{EngineError, EngineErrorKind, image};
-use crate::held::{self, Foreign, Identity};
+use crate::held::{self, Foreign, Identity, Origin};
 use crate::inventory::{Format, Machine};
 use crate::text::catalog::engine as texts;
 
@@ -46,7 +46,7 @@ pub struct Merge<'a> {
     pub parent_format: Format,
     /// The qcow2 overlay; it is only read.
     pub child: &'a Path,
-    /// The inodes that both must have, where they are known: another file under their name is left alone.
+    /// Which files both must be, where that is known: another one under their name is left alone.
     pub inodes: Inodes,
     /// Where both must lie.
     pub roots: &'a Roots,
@@ -54,13 +54,13 @@ pub struct Merge<'a> {
     pub of: Option<(&'a Machine, &'a str)>,
 }
 
-/// The inodes of two neighbours of a chain.
+/// Which files two neighbours of a chain are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inodes {
     /// Of the lower file.
-    pub parent: Option<u64>,
+    pub parent: Option<Origin>,
     /// Of the overlay.
-    pub child: Option<u64>,
+    pub child: Option<Origin>,
 }
 
 /// Who looks on.
@@ -283,20 +283,17 @@ impl Merge<'_> {
     }
 }
 
-/// Opens a file that must have that inode, if one is known; then no link may be on the way to it.
+/// Opens a file that must be that one, if it is known which; then no link may be on the way to it.
 ///
 /// # Errors
-/// As [`held::open_straight`]; [`Foreign::Other`].
-pub fn expected(file: &Path, inode: Option<u64>) -> io::Result<File> {
-    let open = match inode {
-        Some(_) => held::open_straight(file, false)?,
-        None => held::open(file, false)?,
+/// As [`held::open_straight`] and [`Origin::admit`].
+pub fn expected(file: &Path, which: Option<Origin>) -> io::Result<File> {
+    let Some(which) = which else {
+        return held::open(file, false);
     };
-    let found = Identity::of(&open)?.inode;
-    match inode.filter(|inode| *inode != found) {
-        Some(expected) => Err(Foreign::Other { expected, found }.into()),
-        None => Ok(open),
-    }
+    let open = held::open_straight(file, false)?;
+    which.admit(Identity::of(&open)?)?;
+    Ok(open)
 }
 
 /// Whether the header of `file` has room for that backing file.
@@ -322,19 +319,19 @@ pub fn can_name_in(
     renamed(at, file, open, backing, format).map(|_| ())
 }
 
-/// Makes `backing` the backing file that the header of `file` names, durably; `file` must have that inode, if one
-/// is known. The disk under both names must read the same.
+/// Makes `backing` the backing file that the header of `file` names, durably; `file` must be that one, if it
+/// is known which. The disk under both names must read the same.
 ///
 /// # Errors
 /// As [`can_name`], or it is another file, or cannot be written.
 pub fn name(
     at: &At,
     file: &Path,
-    inode: Option<u64>,
+    which: Option<Origin>,
     backing: &Path,
     format: Format,
 ) -> Result<(), EngineError> {
-    let open = expected(file, inode).map_err(|e| at.io(file, &e))?;
+    let open = expected(file, which).map_err(|e| at.io(file, &e))?;
     name_in(at, file, &open, backing, format)
 }
 

@@ -23,11 +23,43 @@ use crate::engine::{
 };
 use crate::engine::{image as images, reflink, revert, stage};
 use crate::held::{self, Foreign};
-use crate::id::SetId;
+use crate::id::{JobId, SetId};
 use crate::inventory::{Disk, Format, Machine, SnapshotDisk};
 use crate::text::catalog::engine as texts;
 
 const NAME: &str = "overlay";
+
+/// Where the overlay of this job over the active file of a disk stands.
+pub(crate) fn named(folder: &Path, disk: &str, job: JobId) -> PathBuf {
+    revert::beside(folder, disk, job, "qcow2")
+}
+
+/// Makes an empty overlay over a file that stays as it is, durably, with its owner and mode.
+///
+/// # Errors
+/// [`EngineError`] naming the file; nothing is left then that anybody would take for a file of a machine.
+pub(crate) fn over(at: &At, base: &Top, new: &Path) -> Result<(), EngineError> {
+    let (layers, unreadable) = chain::readable(&base.file, base.format);
+    let whole = unreadable.map_or(Ok(()), |file| Err((file, io::ErrorKind::InvalidData)));
+    whole.map_err(|(file, kind)| at.io(&file, &kind.into()))?;
+    let Some(layer) = layers.first() else {
+        return Err(at.io(&base.file, &io::ErrorKind::NotFound.into()));
+    };
+    let image = NewImage {
+        size: layer.size,
+        backing: Some((&base.file, base.format)),
+    };
+    image.require(at, &base.file)?;
+    let make = || {
+        let ours = graph::ours(new)?;
+        let file = stage::create_file(&ours)?;
+        image.write(&file)?;
+        revert::tell(new, &revert::take_over_writable(&file, &layer.open)?);
+        file.sync_all()?;
+        ours.folder()?.sync()
+    };
+    make().map_err(|e: io::Error| at.io(new, &e))
+}
 
 /// The overlay driver.
 #[derive(Debug)]

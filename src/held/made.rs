@@ -21,14 +21,77 @@ use super::silence::Call;
 /// The name of a new folder inside of a private one.
 const NEW: &str = "new";
 
-/// Which folder it is, for records: a number may be used again, and not at the same time.
+/// Which file or folder it is, for records: a number may be used again, and not at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Recorded")]
 pub struct Origin {
     /// `st_ino`.
     inode: u64,
     /// When it was made, in seconds and nanoseconds, where the file system tells.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     born: Option<(i64, u32)>,
+}
+
+/// As records have it; those of an older version have the number of a file alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Recorded {
+    Number(u64),
+    Whole {
+        inode: u64,
+        #[serde(default)]
+        born: Option<(i64, u32)>,
+    },
+}
+
+impl From<Recorded> for Origin {
+    fn from(recorded: Recorded) -> Self {
+        match recorded {
+            Recorded::Number(inode) => Self::numbered(inode),
+            Recorded::Whole { inode, born } => Self { inode, born },
+        }
+    }
+}
+
+impl From<Identity> for Origin {
+    fn from(found: Identity) -> Self {
+        const SECOND: i64 = 1_000_000_000;
+        let part = |born: i64| u32::try_from(born.rem_euclid(SECOND)).unwrap_or_default();
+        Self {
+            inode: found.inode,
+            born: found.born.map(|born| (born.div_euclid(SECOND), part(born))),
+        }
+    }
+}
+
+impl Origin {
+    /// Of what nothing but its number is known.
+    #[must_use]
+    pub const fn numbered(inode: u64) -> Self {
+        Self { inode, born: None }
+    }
+
+    /// `st_ino`.
+    #[must_use]
+    pub const fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Refuses another one, as far as it is known when it was made.
+    ///
+    /// # Errors
+    /// [`Foreign::Other`], [`Foreign::Later`].
+    pub fn admit(&self, found: Identity) -> io::Result<()> {
+        let (expected, found) = (self.inode, Self::from(found));
+        if found.inode != expected {
+            let found = found.inode;
+            return Err(Foreign::Other { expected, found }.into());
+        }
+        match (self.born, found.born) {
+            (Some(then), Some(now)) if then != now => Err(Foreign::Later(expected).into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Folder {

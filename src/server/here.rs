@@ -285,10 +285,7 @@ fn differing(state: &State, survey: &Survey, places: &Places) -> Vec<Differing> 
         }
     }
     for left in state.leftovers.values() {
-        let whose = format!(
-            "what is left of machine {}, disk {}",
-            left.machine_name, left.disk
-        );
+        let whose = left_of(left);
         let sealed = left.sealed.iter();
         found.extend(sealed.filter_map(|s| unlike(places, &whose, s)));
     }
@@ -300,6 +297,14 @@ pub(super) fn whose(set: &SnapshotSet, member: &Snapshot, disk: &SnapshotDisk) -
     format!(
         "set `{}` {}, machine {}, disk {}",
         set.name, set.id, member.machine_name, disk.id
+    )
+}
+
+/// The same of what a deleted set has left.
+pub(super) fn left_of(left: &Leftover) -> String {
+    format!(
+        "what is left of machine {}, disk {}",
+        left.machine_name, left.disk
     )
 }
 

@@ -1,5 +1,6 @@
 //! The library of machines of a data directory, without a server.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -9,9 +10,10 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::doctor::line::{self, Answer, Wish};
 use crate::engine::Storage;
+use crate::engine::definition::{DEFINITION, Definition};
 use crate::engine::import::{self, NewMachine};
 use crate::engine::library;
-use crate::engine::qcow2::chain::Roots;
+use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::recorded::{self, Said};
 use crate::engine::reflink::Reflink;
 use crate::engine::setting::{self, Changes, Shown};
@@ -19,12 +21,13 @@ use crate::engine::space::Reserve;
 use crate::engine::{Doubt, EngineError, EngineErrorKind};
 use crate::held;
 use crate::id::{SetId, VmId};
-use crate::inventory::{Disk, Machine};
-use crate::snapshot::{RecordedSets, needing, removed};
+use crate::inventory::{Disk, Format, Machine};
+use crate::snapshot::{RecordedSets, in_flight, named_by_journals, needing, removed};
 use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::{Change, Store};
 
 use super::ask::{nobody, unanswered, unexpected};
+use super::parts::Parts;
 use super::{StartError, existing_data_dir, identity, make_data_dir, relocate, take_store};
 
 /// How long what files tell of recorded active files is waited for.
@@ -54,6 +57,7 @@ pub fn import_machine(
 ) -> Result<Machine, StartError> {
     let data_dir = make_data_dir(data_dir)?;
     relocate::writable(&data_dir)?;
+    untouched(&data_dir, new)?;
     let now = SystemClock::shared().now();
     let imported = {
         let (data_dir, new, folders) = (data_dir.clone(), new.clone(), folders.to_owned());
@@ -61,6 +65,76 @@ pub fn import_machine(
     };
     tell(&data_dir);
     Ok(imported)
+}
+
+/// Refuses images that an operation which died has not done with: nobody holds them, and they may be half written. While
+/// a server runs it holds what it works on.
+///
+/// # Errors
+/// [`StartError::Failed`] naming the file and the way out.
+fn untouched(data_dir: &Path, new: &NewMachine) -> Result<(), StartError> {
+    if is_served(data_dir) {
+        return Ok(());
+    }
+    let journals = named_by_journals(data_dir).map_err(StartError::failed)?;
+    if let Some(why) = journals.unreadable.first() {
+        return Err(unended(
+            data_dir,
+            &format!("which files it works on is not known: {why}"),
+        ));
+    }
+    if journals.open == 0 {
+        return Ok(());
+    }
+    let files: Vec<_> = new
+        .disks
+        .iter()
+        .map(|d| (d.file.clone(), d.format))
+        .collect();
+    let named = move || {
+        let id = |file: &Path| held::look_at(file).ok().map(|it| (it.device, it.inode));
+        let named: BTreeSet<_> = journals.named.iter().filter_map(|file| id(file)).collect();
+        let mut chains = files.into_iter().flat_map(|(file, format)| {
+            let format = format.or_else(|| chain::by_suffix(&file));
+            chain::readable(&file, format.unwrap_or(Format::Raw)).0
+        });
+        let found = chains.find(|layer| named.contains(&layer.id));
+        Ok(found.map(|layer| layer.file))
+    };
+    match bounded(named)? {
+        None => Ok(()),
+        Some(file) => Err(unended(
+            data_dir,
+            &format!("it works on {}", file.display()),
+        )),
+    }
+}
+
+/// Refuses to record anything of a machine that an operation which died has not done with. While a server runs it says so.
+///
+/// # Errors
+/// [`StartError::Failed`] naming the way out.
+fn at_rest(data_dir: &Path, id: VmId) -> Result<(), StartError> {
+    let open = in_flight(data_dir).map_err(StartError::failed)?;
+    match !is_served(data_dir) && open.machines.contains(&id) {
+        false => Ok(()),
+        true => Err(unended(data_dir, &format!("it works on machine {id}"))),
+    }
+}
+
+fn unended(data_dir: &Path, what: &str) -> StartError {
+    StartError::Failed(format!(
+        "an operation has not ended since its server died, and {what}: end it with `groupshot rescue --data-dir {}`, or start the server; then try again",
+        data_dir.display()
+    ))
+}
+
+/// Whether a server, or another command, has the data directory.
+fn is_served(data_dir: &Path) -> bool {
+    matches!(
+        DirectoryLock::is_free(data_dir),
+        Err(LockError::Busy { .. })
+    )
 }
 
 /// Work on files of machines, given up where they do not answer.
@@ -166,6 +240,9 @@ pub fn change_machine(
 ) -> Result<bool, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
     relocate::writable(&data_dir)?;
+    if changes.accept_images.is_some() || !said.is_empty() {
+        at_rest(&data_dir, id)?;
+    }
     let turn = import::turn(&data_dir, PATIENCE, &|| false).map_err(StartError::failed)?;
     let Some(_turn) = turn else {
         return Err(StartError::Busy(format!(
@@ -196,13 +273,47 @@ pub fn change_machine(
     Ok(changed)
 }
 
+/// The machines of a data directory by id and name, whatever is known of their active files.
+///
+/// # Errors
+/// [`StartError`] if the library cannot be read.
+pub fn defined_machines(data_dir: &Path) -> Result<Vec<(VmId, String)>, StartError> {
+    let data_dir = existing_data_dir(data_dir)?;
+    let folder = library::machines_directory(&data_dir);
+    let ids =
+        library::machine_ids(&folder).map_err(|e| StartError::file(&data_dir, &folder, &e))?;
+    let defined = ids.into_iter().filter_map(|id| {
+        let file = folder.join(id.to_string()).join(DEFINITION);
+        Some((id, Definition::load(&file, id).ok()?.name))
+    });
+    Ok(defined.collect())
+}
+
+/// Tells, in sentences, what becomes of the active files of a machine if its operator names these, by disk; with `apply`
+/// it is so. What is named is not written to where anything else needs it.
+///
+/// # Errors
+/// [`StartError`]; a server must not run.
+pub async fn choose_tops(
+    data_dir: &Path,
+    machine: VmId,
+    named: BTreeMap<String, PathBuf>,
+    apply: bool,
+) -> Result<Vec<String>, StartError> {
+    let data_dir = existing_data_dir(data_dir)?;
+    let store = take_store(&data_dir)?;
+    relocate::writable(&data_dir)?;
+    let parts = Parts::open(&data_dir, &Config::default(), store)?;
+    relocate::in_place(&parts, &data_dir).await?;
+    let chosen = parts.coordinator.choose_tops(machine, named, apply).await;
+    parts.coordinator.close();
+    chosen.map_err(StartError::Failed)
+}
+
 /// Has a server that runs take notice now, and not with its next look: whoever comes next means what is there now. One
 /// that does not answer looks by itself.
 fn tell(data_dir: &Path) {
-    if matches!(
-        DirectoryLock::is_free(data_dir),
-        Err(LockError::Busy { .. })
-    ) {
+    if is_served(data_dir) {
         let (data_dir, (done, told)) = (data_dir.to_owned(), mpsc::channel());
         thread::spawn(move || {
             let _by_itself = line::ask(&data_dir, Wish::Renew, &nobody());
@@ -227,6 +338,10 @@ pub async fn remove_machine(data_dir: &Path, id: VmId) -> Result<(), StartError>
     relocate::writable(&existing_data_dir(data_dir)?)?;
     let (state, started) = (store.state(), SystemClock::shared().now());
     let (data_dir, here) = (existing_data_dir(data_dir)?, data_dir.to_owned());
+    let open = in_flight(&data_dir).map_err(StartError::failed)?;
+    if open.machines.contains(&id) {
+        return Err(unended(&data_dir, &format!("it works on machine {id}")));
+    }
     let machines = library::recorded(&data_dir)?;
     let name = machines.get(&id).map(|m| m.name.clone());
     bounded(move || import::remove(&here, id, |id| needing(&state, id)))?;

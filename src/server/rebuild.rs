@@ -17,12 +17,14 @@ use jiff::Timestamp;
 
 use crate::audit::About;
 use crate::clock::SystemClock;
-use crate::engine::definition::{self, MACHINES, Tops};
+use crate::engine::definition::{self, MACHINES};
 use crate::engine::graph::{is_clone, is_file};
 use crate::failpoint;
 use crate::held;
 use crate::id::{CollectionId, SetId, SnapshotId, VmId};
-use crate::inventory::{Collection, Damage, Ended, Ending, Position, Snapshot, SnapshotSet, What};
+use crate::inventory::{
+    Collection, Damage, Ended, Ending, Position, Snapshot, SnapshotDisk, SnapshotSet, What,
+};
 use crate::snapshot::destroy::removal;
 use crate::snapshot::{Away, Differing, compare, is_changed, is_gone, move_to_orphans};
 use crate::store::lock::LockError;
@@ -30,7 +32,8 @@ use crate::store::record::{self, SETS, SetRecord};
 use crate::store::sqlite::{Looked, OpenError, SqliteStore};
 use crate::store::{Change, State, Store};
 
-use super::{StartError, existing_data_dir, identity, lacks_database};
+use super::identity::{self, Standing};
+use super::{StartError, existing_data_dir, lacks_database, records};
 
 /// Every fail point, in the order in which they are passed; those of the store between the last two.
 pub const REBUILD_FAILPOINTS: &[&str] = &[
@@ -66,8 +69,8 @@ pub struct Rebuild {
     pub collections: Vec<Collection>,
     /// Machines that stand on another snapshot then, by name.
     pub positions: Vec<Stands>,
-    /// Sets that go, by name: neither their record nor a copy of a definition is there, as after a delete that the
-    /// database has lost.
+    /// Sets that go, by name: neither their record nor a copy of a definition is there, and what they kept was merged or
+    /// removed, as after a delete that the database has lost.
     pub destroyed: Vec<(SetId, String)>,
     /// Sets whose record is written anew, by name.
     pub records: Vec<(SetId, String)>,
@@ -194,20 +197,33 @@ fn plan(data_dir: &Path, looked: &Looked) -> Result<Plan, StartError> {
     Ok(plan)
 }
 
-/// The sets of which a destroy that the database has lost has left neither the record nor a copy of a definition, and
-/// nothing that is needed. Where an active file or an image is away too, or another set needs a file that was in such a
-/// folder, a mount is missing; and where a clone of the set is there beside its image, only its folder is gone.
+/// The sets of which a destroy that the database has lost has left neither the record nor a copy of a definition, nor all
+/// that they kept as it was: it has merged or removed that. Where only the folder of a set is gone, its files are as they
+/// were sealed; where another set needs a file that was in such a folder, or no record of any set is there, a mount may be
+/// missing; and where a clone of the set is there beside its image, no destroy has gone.
 fn destroyed(data_dir: &Path, state: &State, found: &Differing) -> BTreeSet<SetId> {
     let sets = data_dir.join(SETS);
-    // Also of a machine of which nobody knows them now.
-    let is_away = |(_, stored): &(VmId, io::Result<Tops>)| match stored {
-        Ok(stored) => stored.tops.values().any(|top| is_gone(&top.file)),
-        Err(_) => true,
-    };
-    let machines = definition::recorded(&data_dir.join(MACHINES));
-    if machines.map_or(true, |all| all.iter().any(is_away)) {
+    // Seals of what was copied tell nothing.
+    if !matches!(
+        identity::look(data_dir),
+        Ok(Standing::Bound(_) | Standing::New)
+    ) {
         return BTreeSet::new();
     }
+    let (is_there, machines) = (records::any(data_dir), data_dir.join(MACHINES));
+    // A mount with its image may be missing as well.
+    let has_image = |member: &Snapshot, disk: &SnapshotDisk| {
+        let stored = definition::stored(&machines, member.machine).ok().flatten();
+        let image = stored.and_then(|mut stored| stored.images.remove(&disk.id));
+        image.is_some_and(|image| !is_gone(&image.file))
+    };
+    let is_removed = |member: &Snapshot, disk: &SnapshotDisk| {
+        is_gone(&disk.file)
+            && match is_clone(&disk.file) {
+                true => has_image(member, disk),
+                false => is_there && disk.file.starts_with(&sets),
+            }
+    };
     let unrecorded = found.unrecorded.iter();
     let unrecorded = unrecorded.filter_map(|(id, _)| state.sets.get(id));
     let has_gone = |set: &&Arc<SnapshotSet>| {
@@ -215,9 +231,12 @@ fn destroyed(data_dir: &Path, state: &State, found: &Differing) -> BTreeSet<SetI
         let on_files = members.filter(|m| m.disks.iter().any(is_file));
         let mut copies = on_files.map(|m| &m.definition).peekable();
         let mut disks = set.members.iter().flat_map(|m| &m.disks);
+        let members = set.members.iter();
+        let mut kept = members.flat_map(|m| m.disks.iter().map(move |d| (m, d)));
         copies.peek().is_some()
             && copies.all(|copy| is_gone(copy))
             && disks.all(|disk| !is_clone(&disk.file) || is_gone(&disk.file))
+            && kept.any(|(m, disk)| is_removed(m, disk) || disk.sealed.iter().any(is_changed))
     };
     let gone: BTreeSet<_> = unrecorded.filter(has_gone).map(|set| set.id).collect();
     let others = found.away.iter().filter(|away| !gone.contains(&away.set));

@@ -31,7 +31,7 @@ use crate::snapshot::seal_open;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, State, Store};
 
-use super::here::{Place, whose};
+use super::here::{Place, left_of, whose};
 use super::identity::{self, Standing};
 use super::likeness::{Differing, Likeness};
 use super::parts::Parts;
@@ -103,6 +103,9 @@ struct Plan {
     disks: Vec<KeptDisk>,
     copies: Vec<KeptCopy>,
     seals: Vec<KeptSeals>,
+    /// Of what deleted sets have left: copies that count as that, by the old path. An older version took none along.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    left: Vec<Sealed>,
 }
 
 /// A snapshot will name this file of a disk.
@@ -386,6 +389,7 @@ impl Plan {
             disks: Vec::new(),
             copies: Vec::new(),
             seals: Vec::new(),
+            left: Vec::new(),
         }
     }
 
@@ -443,6 +447,24 @@ impl Plan {
                     }),
                     sealed: Some(kept),
                 });
+            }
+        }
+        for left in state.leftovers.values() {
+            let Some(old) = left.sealed.as_ref() else {
+                continue;
+            };
+            let Some(file) = moves.map(&old.file) else {
+                continue;
+            };
+            let whose = left_of(left);
+            let found = Likeness::of(places, &whose, &places.real(&file), &old.seal);
+            // What was changed is not ours to remove, as before the move.
+            if let Likeness::Differs(it) = found
+                && let Some(seal) = it.copied
+            {
+                let file = left.file.clone();
+                self.left.push(Sealed { file, seal });
+                differing.insert(it);
             }
         }
         differing.into_iter().collect()
@@ -636,11 +658,11 @@ impl Plan {
             (new != *old).then_some(Change::PutSet(new))
         };
         let sets = state.sets.values().filter_map(|set| renamed(set));
-        sets.chain(Self::leftovers(state, &moves)).collect()
+        sets.chain(self.leftovers(state, &moves)).collect()
     }
 
     /// What deleted sets have left, with its new paths.
-    fn leftovers(state: &State, moves: &Moves) -> Vec<Change> {
+    fn leftovers(&self, state: &State, moves: &Moves) -> Vec<Change> {
         let moved = state.leftovers.values().filter_map(|old| {
             let mut new = Leftover {
                 file: moves.map(&old.file)?,
@@ -650,6 +672,8 @@ impl Plan {
                 && let Some(file) = moves.map(&sealed.file)
             {
                 sealed.file = file;
+                let copied = self.left.iter().find(|copy| copy.file == old.file);
+                sealed.seal = copied.map_or(sealed.seal, |copy| copy.seal);
             }
             Some([
                 Change::RemoveLeftover(old.file.clone()),

@@ -25,7 +25,7 @@ use crate::engine::merge;
 use crate::engine::place::Place;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{EngineError, EngineErrorKind, Machines};
-use crate::held;
+use crate::held::{self, Origin};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{
     Damage, Leftover, Machine, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet,
@@ -141,7 +141,7 @@ pub fn seal_open(open: &File) -> io::Result<Seal> {
 /// # Errors
 /// It cannot be opened; another file stands there.
 pub(crate) fn again(sealed: &Sealed) -> io::Result<Sealed> {
-    let open = merge::expected(&sealed.file, Some(sealed.seal.inode))?;
+    let open = merge::expected(&sealed.file, Some(Origin::numbered(sealed.seal.inode)))?;
     let seal = held::ask(&sealed.file, || {
         open.sync_all()?;
         seal_open(&open)

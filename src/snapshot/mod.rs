@@ -19,6 +19,7 @@ pub mod export;
 pub mod saga;
 
 mod care;
+mod chosen;
 mod coordinator;
 mod copies;
 mod damage;
@@ -36,6 +37,7 @@ mod tops;
 mod unreached;
 
 pub use apply::ApplyRequest;
+pub(crate) use care::in_flight;
 pub use care::{
     Journaled, OpenJournal, SetAside, move_to_orphans, named_by_journals, needing, removed,
 };

@@ -11,14 +11,14 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, TOPS};
+use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, TOPS, Tops};
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Graph, Whose};
 use crate::engine::qcow2::chain::{self, by_suffix};
 use crate::engine::{Doubt, EngineError, EngineErrorKind, Top};
 use crate::held;
 use crate::id::{JobId, SnapshotId, VmId};
-use crate::inventory::{Disk, Format, Machine, Snapshot, SnapshotDisk};
+use crate::inventory::{Disk, Format, Machine, Snapshot, SnapshotDisk, SnapshotSet};
 use crate::snapshot::care;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::copies;
@@ -360,12 +360,12 @@ fn is_silent_below(file: &Path) -> bool {
 }
 
 /// Device and inode.
-fn id(file: &Path) -> Option<(u64, u64)> {
+pub(super) fn id(file: &Path) -> Option<(u64, u64)> {
     let meta = held::metadata(file).ok()?;
     Some((meta.dev(), meta.ino()))
 }
 
-fn is_gone(file: &Path) -> bool {
+pub(super) fn is_gone(file: &Path) -> bool {
     held::metadata(file).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
@@ -396,8 +396,8 @@ fn is_named_as(machine: VmId, disk: &str, file: &Path) -> bool {
     })
 }
 
-/// A machine without a `tops.json` that can be relied on, and what is known of it.
-struct Lost<'a> {
+/// A machine whose active files are looked for, and what is known of it.
+pub(super) struct Lost<'a> {
     core: &'a Core,
     machine: VmId,
     folder: PathBuf,
@@ -406,16 +406,20 @@ struct Lost<'a> {
 }
 
 impl<'a> Lost<'a> {
+    /// Of a machine without a `tops.json` that can be relied on.
     fn of(core: &'a Core, machine: VmId) -> Result<Self, String> {
+        let lost = Self::known(core, machine)?;
+        match lost.folder.join(TOPS).symlink_metadata() {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.to_string()),
+            _ if lost.is_lost() => Ok(lost),
+            _ => Err(format!("{TOPS} is there")),
+        }
+    }
+
+    /// Of any machine.
+    pub(super) fn known(core: &'a Core, machine: VmId) -> Result<Self, String> {
         let folder = core.deps.data_dir.join(definition::MACHINES);
         let folder = folder.join(machine.to_string());
-        match folder.join(TOPS).symlink_metadata() {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e.to_string()),
-            Ok(_) if definition::is_damaged(&folder.join(TOPS)) => {}
-            Ok(_) if core.deps.compute.is_doubtful(machine) => {}
-            Ok(_) => return Err(format!("{TOPS} is there")),
-        }
         let definition = Definition::load(&folder.join(DEFINITION), machine);
         Ok(Self {
             core,
@@ -426,22 +430,52 @@ impl<'a> Lost<'a> {
         })
     }
 
-    fn tops(&self) -> Result<BTreeMap<String, Top>, String> {
+    /// Whether `tops.json` is not there, damaged or not its own.
+    pub(super) fn is_lost(&self) -> bool {
+        let file = self.folder.join(TOPS);
+        let is_away = || {
+            let found = file.symlink_metadata();
+            found.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+        };
+        let is_doubtful = || self.core.deps.compute.is_doubtful(self.machine);
+        is_away() || definition::is_damaged(&file) || is_doubtful()
+    }
+
+    /// # Errors
+    /// An operation is at work, or has died.
+    pub(super) fn require_at_rest(&self) -> Result<(), String> {
         let open = care::journals(self.core).map_err(|e| e.to_string())?;
-        if !open.is_empty() {
-            return Err("an operation has not ended".to_owned());
+        match open.is_empty() {
+            true => Ok(()),
+            false => Err("an operation has not ended".to_owned()),
         }
+    }
+
+    fn tops(&self) -> Result<BTreeMap<String, Top>, String> {
+        self.require_at_rest()?;
         let mut tops = BTreeMap::new();
         for disk in &self.definition.disk {
-            let top = self.top(disk);
-            let top = top.map_err(|why| format!("disk {}: {why}", disk.id))?;
-            tops.insert(disk.id.clone(), top);
+            tops.insert(disk.id.clone(), self.found_top(disk)?);
         }
         Ok(tops)
     }
 
+    /// The one file that can be the active one of the disk.
+    ///
+    /// # Errors
+    /// In words why it is not known, and what to do.
+    pub(super) fn found_top(&self, disk: &DiskEntry) -> Result<Top, String> {
+        self.top(disk).map_err(|why| {
+            let (id, data_dir) = (&disk.id, self.core.deps.data_dir.display());
+            format!(
+                "disk {id}: {why}; whoever knows the file names it, with no server running: `groupshot vm set {} --active {id}=FILE --data-dir {data_dir}`",
+                self.machine
+            )
+        })
+    }
+
     /// Where the path of the definition leads is not recorded until a snapshot is taken.
-    fn recorded(&self, tops: &BTreeMap<String, Top>) -> BTreeMap<String, Top> {
+    pub(super) fn recorded(&self, tops: &BTreeMap<String, Top>) -> BTreeMap<String, Top> {
         let mut tops = tops.clone();
         let disks = &self.definition.disk;
         tops.retain(|id, top| disks.iter().all(|d| d.id != *id || d.path != top.file));
@@ -467,7 +501,7 @@ impl<'a> Lost<'a> {
     }
 
     /// The image, and every file of ours that carries the name of the disk.
-    fn candidates(&self, disk: &DiskEntry) -> Result<Vec<(PathBuf, Format)>, String> {
+    pub(super) fn candidates(&self, disk: &DiskEntry) -> Result<Vec<(PathBuf, Format)>, String> {
         let image = held::metadata(&disk.path).ok().filter(Metadata::is_file);
         image.ok_or_else(|| format!("{} is not there", disk.path.display()))?;
         let mut found = vec![(disk.path.clone(), disk.format)];
@@ -489,7 +523,11 @@ impl<'a> Lost<'a> {
 
     /// What lies on what: the candidates, what snapshots keep, and what machines run on. What of the latter two cannot
     /// be read counts as lying on all that it is known to have lain on.
-    fn graph(&self, at: &At, candidates: &[(PathBuf, Format)]) -> Result<Graph, EngineError> {
+    pub(super) fn graph(
+        &self,
+        at: &At,
+        candidates: &[(PathBuf, Format)],
+    ) -> Result<Graph, EngineError> {
         let mut graph = Graph::read(at, candidates.iter().cloned(), [])?;
         let compute = &self.core.deps.compute;
         let machines = compute.machines();
@@ -527,7 +565,10 @@ impl<'a> Lost<'a> {
     /// Where the path was another at a cut, the active file may lie where nobody looks for it.
     fn require_same_path(&self, disk: &DiskEntry) -> Result<(), String> {
         for snapshot in self.snapshots() {
-            let copy = copies::read(snapshot).map_err(|copy| copy.text.english())?;
+            let copy = match copies::read(snapshot) {
+                Err(copy) if copy.gone && lies_on_image(snapshot, disk) => continue,
+                copy => copy.map_err(|copy| copy.text.english())?,
+            };
             let was = Definition::parse(&copy, &snapshot.definition, self.machine);
             let was = was.map_err(|text| text.english())?.disk;
             if was.iter().any(|d| d.id == disk.id && *d != *disk) {
@@ -541,9 +582,48 @@ impl<'a> Lost<'a> {
         Ok(())
     }
 
-    fn snapshots(&self) -> impl Iterator<Item = &Snapshot> {
+    pub(super) fn snapshots(&self) -> impl Iterator<Item = &Snapshot> {
         let members = self.known.members();
         members.filter(|m| m.machine == self.machine)
+    }
+
+    pub(super) fn known_sets(&self) -> impl Iterator<Item = &Arc<SnapshotSet>> {
+        self.known.sets()
+    }
+
+    pub(super) const fn core(&self) -> &Core {
+        self.core
+    }
+
+    pub(super) const fn machine(&self) -> VmId {
+        self.machine
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.definition.name
+    }
+
+    pub(super) fn sets(&self) -> PathBuf {
+        self.core.sets()
+    }
+
+    pub(super) fn disks(&self) -> &[DiskEntry] {
+        &self.definition.disk
+    }
+
+    pub(super) fn disk(&self, id: &str) -> Option<&DiskEntry> {
+        self.definition.disk.iter().find(|d| d.id == id)
+    }
+
+    pub(super) fn overlay_ok(&self) -> bool {
+        self.definition.overlay_ok()
+    }
+
+    /// The file that is recorded as the active one of the disk, whatever that is worth.
+    pub(super) fn recorded_file(&self, disk: &DiskEntry) -> Option<PathBuf> {
+        let stored = Tops::load(&self.folder.join(TOPS)).ok()?;
+        let top = stored.tops.get(&disk.id);
+        Some(top.map_or_else(|| disk.path.clone(), |top| top.file.clone()))
     }
 
     /// What a machine wrote since its last overlay capture, or apply of one, lies on the file of that snapshot.
@@ -579,6 +659,17 @@ impl<'a> Lost<'a> {
             )),
         }
     }
+}
+
+/// Whether the record of the snapshot tells that the image of the disk was this one at its cut.
+fn lies_on_image(snapshot: &Snapshot, disk: &DiskEntry) -> bool {
+    let mut disks = snapshot.disks.iter().filter(|d| d.id == disk.id);
+    disks.any(|kept| {
+        let sealed = kept.sealed.iter().map(|s| &s.file);
+        let mut files = sealed.chain([&kept.file]);
+        files
+            .any(|file| *file == disk.path || id(file).is_some_and(|it| id(&disk.path) == Some(it)))
+    })
 }
 
 /// # Errors

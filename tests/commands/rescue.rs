@@ -163,3 +163,54 @@ fn what_cannot_be_ended_is_told_with_its_machines_and_why() {
     assert_eq!(code(&nowhere), 1);
     assert!(!site.data.join("nowhere").exists(), "nothing is made");
 }
+
+/// Nobody holds then what it works on.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn nothing_is_recorded_of_what_an_operation_that_died_works_on_before_it_has_ended() {
+    let site = Site::new(Ground::Host);
+    let mut web = site.machine("web", &[Image::Raw], 1);
+    let clone = site.images.join("clone.qcow2");
+    let (image, clone) = (web.images[0].to_str().unwrap(), clone.to_str().unwrap());
+    let make = [
+        "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image, clone,
+    ];
+    tools::run("qemu-img", &make);
+    let mut sets = Vec::new();
+    {
+        let server = site.serve();
+        let group = group(&server, &[&web]);
+        let wire = Wire::new(&server);
+        for n in 1..3_u8 {
+            sets.push(wire.take(&group, &format!("set {n}")));
+            site.wait_for_journals();
+            let top = site.top(&web, 0);
+            web.write(&top, 0, usize::from(n) * 4096, 4096, n + 1);
+        }
+        ok(&server.cli(&["collection", "delete", "all"]));
+    }
+    dies_at(&site, "destroy.merge.before", |wire| {
+        let _ = wire.destroy(&sets[0]);
+    });
+    let before = site.tree();
+    let commands: [&[&str]; 3] = [
+        &["vm", "import", "clone", "--overlay-ok", clone],
+        &["vm", "set", "web", "--accept-image", "--yes"],
+        &["vm", "remove", "web"],
+    ];
+    for command in commands {
+        let out = run_in(&site.data, command, "");
+        let told = said(&out);
+        assert_ne!(out.status.code(), Some(0), "{command:?}: {told}");
+        assert!(told.contains("`groupshot rescue"), "{command:?}: {told}");
+    }
+    let settled = |tree: std::collections::BTreeMap<_, _>| -> Vec<_> {
+        let kept = tree.into_iter();
+        kept.filter(|(f, _): &(std::path::PathBuf, _)| !f.ends_with(".lock"))
+            .collect()
+    };
+    assert!(settled(site.tree()) == settled(before));
+    ok(&rescue(&site, &[]));
+    ok(&run_in(&site.data, commands[0], ""));
+    assert_holds(&site.top(&web, 0), &web.content[0], "its active file");
+}

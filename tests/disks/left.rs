@@ -185,3 +185,34 @@ fn another_file_in_the_place_of_what_was_left_is_not_removed() {
         "of somebody else"
     );
 }
+
+/// A copy has another inode than what was left.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn what_a_deleted_set_has_left_is_known_after_its_folder_was_copied_elsewhere() {
+    let scene = Scene::new();
+    scene.destroy_without_other();
+    let (from, to) = (&scene.site.images, scene.site.images.with_extension("new"));
+    let (from, to) = (from.to_str().unwrap(), to.to_str().unwrap());
+    crate::support::tools::run("cp", &["-a", from, to]);
+    fs::remove_dir_all(from).unwrap();
+    let args = [
+        "relocate",
+        "--from",
+        from,
+        "--to",
+        to,
+        "--definitions",
+        "--apply",
+        "--accept-copied",
+    ];
+    let out = run_in(&scene.site.data, &args, "");
+    assert!(out.status.success(), "{out:?}");
+    let left = scene.clone_of(0);
+    let left = Path::new(to).join(left.strip_prefix(from).unwrap());
+    assert!(left.exists());
+    let all = scene.findings(&[]);
+    assert!(all.contains(&shown("leftover", &left)), "{all:?}");
+    let all = scene.findings(&["--fix", "--yes"]);
+    assert!(!left.exists(), "{all:?}");
+}

@@ -382,6 +382,12 @@ fn what_was_left_out_of_reach_stays_while_it_may_be_an_active_file() {
         let server = scene.site.serve();
         let _answers = Wire::new(&server).shown();
         drop(server);
+        // Nor by a repair, which is not even offered.
+        let (_, said) = scene.doctor(&["--fix", "--yes"]);
+        let told = |l: &str| l.contains("leftover") && l.contains(top.to_str().unwrap());
+        for line in said.lines().filter(|l| told(l)) {
+            assert!(line.contains("it may be needed"), "{how}: {line}");
+        }
         match whole {
             Some(whole) => fs::write(&file, whole).unwrap(),
             None if how == "away" => fs::rename(&away, &folder).unwrap(),

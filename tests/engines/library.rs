@@ -322,6 +322,29 @@ fn a_machine_that_is_referred_to_or_held_is_not_removed() {
     assert_eq!(error.kind, EngineErrorKind::Missing);
 }
 
+/// Nobody knows then where its newest content is.
+#[test]
+fn a_machine_whose_active_files_cannot_be_read_is_not_removed() {
+    let place = Place::new();
+    let machine = place.import("web-1", &[&place.raw("a.raw")]).unwrap();
+    let tops = machine.directory.join("tops.json");
+    let whole = fs::read(&tops).unwrap();
+    for spoiled in [None, Some("garbage = [")] {
+        match spoiled {
+            None => fs::remove_file(&tops).unwrap(),
+            Some(text) => fs::write(&tops, text).unwrap(),
+        }
+        let error = remove(&place.data(), machine.id, |_| Vec::new()).unwrap_err();
+        let told = error.text.english();
+        for part in ["tops.json", "`groupshot doctor --fix`"] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        assert!(machine.definition.is_file(), "{told}");
+    }
+    fs::write(&tops, whole).unwrap();
+    remove(&place.data(), machine.id, |_| Vec::new()).unwrap();
+}
+
 #[test]
 fn what_the_server_writes_is_for_its_group_only() {
     let place = Place::new();

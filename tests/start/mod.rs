@@ -12,6 +12,7 @@ use crate::support::wire::Wire;
 
 mod journals;
 mod old;
+mod older;
 mod records;
 
 const FAILED: i32 = 1;

@@ -2,20 +2,24 @@
 //!
 //! Each option is a field of [`Change`] with its line of consequences; nothing is written before they are told.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value as Json, json};
 
 use crate::engine::recorded::Said;
 use crate::engine::setting::{Changes, Shown};
+use crate::id::VmId;
 use crate::inventory::{Format, Machine};
 use crate::server;
 
 use super::{find, owned};
 use crate::cli::failure::Failure;
 use crate::cli::local::DataDir;
+use crate::cli::naming::pick;
 use crate::cli::output::{Output, can_ask, confirm, one_line};
+use crate::cli::remote::block_on;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Set {
@@ -48,6 +52,23 @@ struct Change {
     /// Take the active file of this disk as whole, though it had more bytes before.
     #[arg(long, value_name = "DISK")]
     accept_size: Vec<String>,
+    /// The machine goes on from this file of the disk, where its active file is not known any more, as after an older
+    /// backup was put back. What something else needs is covered by a new overlay. No server may run.
+    #[arg(
+        long,
+        value_name = "DISK=FILE",
+        value_parser = active,
+        conflicts_with_all = ["overlay_ok", "no_overlay_ok", "accept_image", "backing_format", "accept_size"]
+    )]
+    active: Vec<(String, PathBuf)>,
+}
+
+fn active(text: &str) -> Result<(String, PathBuf), String> {
+    let (disk, file) = text.split_once('=').ok_or("it has no =")?;
+    match Path::new(file) {
+        file if file.is_absolute() => Ok((disk.to_owned(), file.to_owned())),
+        _ => Err("the path of the file is not absolute".to_owned()),
+    }
 }
 
 fn backing_format(text: &str) -> Result<(String, Format), String> {
@@ -83,6 +104,9 @@ impl Change {
 }
 
 pub(super) fn run(wish: &Set, output: &Output) -> Result<(), Failure> {
+    if !wish.change.active.is_empty() {
+        return choose(wish, output);
+    }
     let machine = find(&wish.data, &wish.machine)?;
     let data_dir = wish.data.path()?;
     let changes = wish.change.changes(&data_dir, &machine)?;
@@ -90,16 +114,7 @@ pub(super) fn run(wish: &Set, output: &Output) -> Result<(), Failure> {
     let mut consequences = consequences(&machine, &changes);
     consequences.extend(taken(&said));
     if !consequences.is_empty() && !wish.yes {
-        if !can_ask() {
-            return Err(Failure::usage(format_args!(
-                "{} Say --yes where nobody can be asked",
-                consequences.join(" ")
-            )));
-        }
-        let question = format!("{} Change `{}`?", consequences.join(" "), machine.name);
-        if !confirm(&question)? {
-            return Err(Failure::failed("nothing is changed"));
-        }
+        agree(&consequences, &machine.name)?;
     }
     let changed = server::change_machine(&data_dir, machine.id, &changes, &said)?;
     if wish.yes && changed {
@@ -113,6 +128,48 @@ pub(super) fn run(wish: &Set, output: &Output) -> Result<(), Failure> {
             true => format!("`{name}` is changed"),
             false => format!("`{name}` is so already; nothing was changed"),
         }
+    })
+}
+
+/// Has somebody agree to what follows.
+fn agree(consequences: &[String], machine: &str) -> Result<(), Failure> {
+    let told = consequences.join(" ");
+    if !can_ask() {
+        return Err(Failure::usage(format_args!(
+            "{told} Say --yes where nobody can be asked"
+        )));
+    }
+    match confirm(&format!("{told} Change `{machine}`?"))? {
+        true => Ok(()),
+        false => Err(Failure::failed("nothing is changed")),
+    }
+}
+
+/// The active files that the operator names. The machine is one of which nobody may know them.
+fn choose(wish: &Set, output: &Output) -> Result<(), Failure> {
+    let data_dir = wish.data.path()?;
+    let machines = server::defined_machines(&data_dir)?;
+    let of = |(id, name): &(VmId, String)| (id.to_string(), name.clone());
+    let found = pick(&machines, &wish.machine, "machine", of)?;
+    let Some((id, name)) = found.cloned() else {
+        let wanted = one_line(&wish.machine);
+        return Err(Failure::failed(format_args!(
+            "there is no machine `{wanted}`"
+        )));
+    };
+    let named: BTreeMap<_, _> = wish.change.active.iter().cloned().collect();
+    let choose = |apply| {
+        let chosen = server::choose_tops(&data_dir, id, named.clone(), apply);
+        block_on(async { Ok(chosen.await?) })
+    };
+    if !wish.yes {
+        agree(&choose(false)?, &name)?;
+    }
+    let told = choose(true)?;
+    told.iter().for_each(|line| output.note(line));
+    let now = find(&wish.data, &id.to_string())?;
+    output.result(fields(&now, true), || {
+        format!("`{}` is changed", one_line(&now.name))
     })
 }
 

@@ -15,7 +15,7 @@ use crate::engine::graph::{self, Graph, Node, Whose, is_clone, is_file, is_ours}
 use crate::engine::merge::Inodes;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{EngineError, EngineErrorKind, image, merge};
-use crate::held::{self, Foreign, Identity};
+use crate::held::{self, Foreign, Identity, Origin};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Format, Image, Machine, Seal, Sealed};
 use crate::snapshot::damage;
@@ -273,7 +273,7 @@ impl Survey {
         let Ok(now) = damage::look(file) else {
             return false;
         };
-        if self.inode(file).is_err() {
+        if self.which(file).is_err() {
             return true;
         }
         let seals = self.seals(file);
@@ -293,12 +293,11 @@ impl Survey {
         seals.first().map(|seal| seal.inode)
     }
 
-    /// The inode of what stands there, if it is what was frozen or imported there; what is written or removed must
-    /// have it.
+    /// Which file stands there, if it is what was frozen or imported there; what is written or removed must be it.
     ///
     /// # Errors
     /// As [`held::open_straight`]; another file than the recorded one, or of one that nothing is recorded of, a second name.
-    pub(super) fn inode(&self, file: &Path) -> io::Result<u64> {
+    pub(super) fn which(&self, file: &Path) -> io::Result<Origin> {
         let open = held::open_straight(file, false)?;
         let found = Identity::of(&open)?;
         let seals = self.seals(file);
@@ -321,7 +320,7 @@ impl Survey {
             None if found.links > 1 => return Err(Foreign::Names(found.links).into()),
             None => {}
         }
-        Ok(found.inode)
+        Ok(found.into())
     }
 
     /// A file of another machine that cannot be read now and may lie on this one.
@@ -461,10 +460,10 @@ impl Survey {
                 return Err(roots.outside(&at, file));
             }
         }
-        let inode = |file: &Path| self.inode(file).map_err(|e| at.io(file, &e).text);
+        let which = |file: &Path| self.which(file).map_err(|e| at.io(file, &e).text);
         let inodes = Inodes {
-            parent: Some(inode(&layer.file)?),
-            child: Some(inode(&child.file)?),
+            parent: Some(which(&layer.file)?),
+            child: Some(which(&child.file)?),
         };
         self.require_own(&layer.file, child)?;
         for grandchild in self.graph.children(&child.file) {

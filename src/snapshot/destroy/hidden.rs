@@ -14,6 +14,7 @@ use crate::inventory::{Affected, JobKind, Leftover, Machine, Service};
 use crate::job::NewJob;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::files::{Survey, is_gone};
+use crate::snapshot::destroy::left::{Need, Needed};
 use crate::snapshot::destroy::{Destroy, Intent, Member, free, left};
 use crate::snapshot::saga::accept::{self, powered_off};
 use crate::snapshot::saga::answer::{Accepted, Refused};
@@ -69,8 +70,17 @@ pub(crate) fn leftovers(core: &Arc<Core>) -> Vec<(Leftover, Option<Text>)> {
         let away = is_clone(&left.file) && !gone.unwrap_or(false);
         away.then(|| (left.clone(), Some(texts::LEFT_AWAY.text())))
     };
+    let needed = Needed::of(core);
     let told = ours.filter_map(|left| {
         if left.sealed.is_none() {
+            match needed.by(core, left) {
+                Some(Need::Named) => return None,
+                Some(Need::Perhaps(file)) => {
+                    let why = texts::LEFT_NEEDED.with("file", file.display());
+                    return Some((left.clone(), Some(why)));
+                }
+                None => {}
+            }
             // Nothing can lie on it.
             let there = graph::ours(&left.file).and_then(|ours| ours.look());
             let is_there = there.is_ok_and(|it| it.is_some());

@@ -3,10 +3,11 @@
 //! remembered, until an operation on the machine, or a start, removes them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::engine::EngineError;
-use crate::engine::definition::{self, MACHINES};
+use crate::engine::definition::{self, MACHINES, TOPS, Tops};
 use crate::engine::graph::{self, is_ours};
 use crate::held;
 use crate::id::VmId;
@@ -36,6 +37,68 @@ pub(super) fn of(state: &State, machine: VmId) -> impl Iterator<Item = &Leftover
     all.filter(move |l| l.machine == machine)
 }
 
+/// Who may need a file of which nothing is known but its name: nothing tells it from one that has become somebody's
+/// meanwhile, but that nobody names it.
+pub(super) struct Needed {
+    recorded: io::Result<Vec<(VmId, io::Result<Tops>)>>,
+    known: Known,
+}
+
+/// Why such a file stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Need {
+    /// It is an active file, or one that a set keeps.
+    Named,
+    /// It may be: what names files cannot be read, or is away.
+    Perhaps(PathBuf),
+}
+
+impl Needed {
+    /// As it is now. Blocks.
+    pub(super) fn of(core: &Core) -> Self {
+        Self {
+            recorded: definition::recorded(&core.deps.data_dir.join(MACHINES)),
+            known: Known::of(core),
+        }
+    }
+
+    /// Who needs it. Blocks.
+    pub(super) fn by(&self, core: &Core, left: &Leftover) -> Option<Need> {
+        let machines = core.deps.data_dir.join(MACHINES);
+        let Ok(recorded) = &self.recorded else {
+            return Some(Need::Perhaps(machines));
+        };
+        let is_it = |file: &Path| file == left.file || is_same(file, &left.file);
+        let stored = recorded
+            .iter()
+            .filter_map(|(_, stored)| stored.as_ref().ok());
+        let mut tops = stored.flat_map(|stored| stored.tops.values());
+        let mut kept = self.known.disks();
+        if tops.any(|top| is_it(&top.file)) || kept.any(|disk| is_it(&disk.file)) {
+            return Some(Need::Named);
+        }
+        let folder = |id: &VmId| machines.join(id.to_string());
+        if let Some((id, _)) = recorded.iter().find(|(_, stored)| stored.is_err()) {
+            return Some(Need::Perhaps(folder(id).join(TOPS)));
+        }
+        let is_there = recorded.iter().any(|(id, _)| *id == left.machine);
+        if !is_there && !known::is_gone_for_good(core, left.machine) {
+            return Some(Need::Perhaps(folder(&left.machine)));
+        }
+        let unreadable = self.known.unreadable.first();
+        unreadable.map(|(file, _)| Need::Perhaps(file.clone()))
+    }
+}
+
+/// Whether one file has both names.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let id = |file: &Path| {
+        let found = held::look_at(file).ok()?;
+        Some((found.device, found.inode))
+    };
+    id(one).is_some_and(|it| id(other) == Some(it))
+}
+
 /// Removes what was out of reach, as far as it is back. Blocks.
 ///
 /// # Errors
@@ -46,24 +109,10 @@ pub(crate) fn sweep(core: &Core) -> Result<(), EngineError> {
     if unreached.is_empty() {
         return Ok(());
     }
-    let machines = core.deps.data_dir.join(MACHINES);
-    let Ok(recorded) = definition::recorded(&machines) else {
-        return Ok(()); // any of them may be an active file
-    };
-    let known = Known::of(core);
-    // Nothing tells it from a file that has become somebody's meanwhile, but that nobody names it.
-    let is_free = |left: &&Leftover| {
-        let is_there = recorded.iter().any(|(id, _)| *id == left.machine);
-        let mut all = recorded.iter();
-        (is_there || known::is_gone_for_good(core, left.machine))
-            && all.all(|(_, stored)| {
-                let tops = stored.as_ref().map(|stored| &stored.tops);
-                tops.is_ok_and(|tops| tops.values().all(|top| top.file != left.file))
-            })
-            && known.unreadable.is_empty()
-            && known.disks().all(|disk| disk.file != left.file)
-    };
-    let unreached = unreached.into_iter().filter(is_free);
+    let needed = Needed::of(core);
+    let unreached = unreached
+        .into_iter()
+        .filter(|left| needed.by(core, left).is_none());
     let gone = unreached.filter(|left| match unlink(core, &left.file, None) {
         Ok(was_there) => was_there || is_gone(core, left.machine, &left.file).unwrap_or(false),
         Err(_) => false,

@@ -128,10 +128,10 @@ pub(super) fn relink(
     }
     let children = survey.graph.children(&merge.child).into_iter();
     for grandchild in children.filter(|n| survey.graph.is_right_on(n, &merge.child)) {
-        let inode = survey.inode(&grandchild.file);
-        let inode = inode.map_err(|e| at.io(&grandchild.file, &e))?;
+        let which = survey.which(&grandchild.file);
+        let which = which.map_err(|e| at.io(&grandchild.file, &e))?;
         let (parent, format) = (&merge.parent, merge.parent_format);
-        merge::name(&at, &grandchild.file, Some(inode), parent, format)?;
+        merge::name(&at, &grandchild.file, Some(which), parent, format)?;
     }
     pass(core, "named", "after")?;
     let names: Vec<_> = survey.names_of(&merge.child).cloned().collect();
@@ -171,7 +171,7 @@ pub(super) fn relink(
     })?;
     pass(core, "records", "after")?;
     core.deps.frozen.release([merge.child.as_path()]);
-    let child = merge.inodes.child;
+    let child = merge.inodes.child.map(|child| child.inode());
     unlink(core, &merge.child, child).map_err(|e| at.io(&merge.child, &e))?;
     pass(core, "unlink", "after")
 }
@@ -237,7 +237,7 @@ impl Written {
         Self {
             parent: both(&merge.parent),
             child: both(&merge.child),
-            inode: merge.inodes.parent,
+            inode: merge.inodes.parent.map(|parent| parent.inode()),
             merged,
         }
     }
@@ -307,6 +307,7 @@ pub(super) fn definition(member: &Member, cause: &io::Error) -> EngineError {
 mod tests {
     use super::*;
     use crate::engine::merge::Inodes;
+    use crate::held::Origin;
     use crate::inventory::{Format, Seal};
 
     fn sealed(names: &[&str]) -> Vec<Sealed> {
@@ -324,14 +325,14 @@ mod tests {
 
     #[test]
     fn a_merge_touches_the_lower_file_and_what_lies_right_on_it() {
-        let merge = |inode| Merge {
+        let merge = |inode: Option<u64>| Merge {
             machine: crate::id::VmId::random(),
             disk: "disk0".into(),
             parent: "/nowhere/parent".into(),
             parent_format: Format::Qcow2,
             child: "/nowhere/child".into(),
             inodes: Inodes {
-                parent: inode,
+                parent: inode.map(Origin::numbered),
                 child: None,
             },
         };

@@ -87,6 +87,7 @@ super::messages! {
     IMAGE_USED = "engine.image-used", "machine {machine}, disk {disk}: {file} already belongs to machine {other}";
     IMAGE_KEPT = "engine.image-kept", "machine {machine}, disk {disk}: {file} is a file that snapshot sets keep";
     MACHINE_UNKNOWN = "engine.machine-unknown", "there is no machine {machine}";
+    ACTIVE_UNREAD = "engine.active-unread", "machine {machine} stays in the library: {file} cannot be read ({cause}), so nobody knows where its newest content is; `groupshot doctor --fix` makes that file anew, or says why not; then remove the machine";
     ACTIVE_STRANDED = "engine.active-stranded", "machine {machine}, disk {disk}: its newest content is in {file} and not in the image, and would be left to nobody: where the image can be written, `groupshot doctor --fix` merges it into that; else keep a copy of it (`qemu-img convert`) and move it away; then remove the machine";
     MACHINE_REFERRED = "engine.machine-referred", "machine {machine} is needed by {holders}: first delete such snapshot sets (`groupshot snapshot delete`), and take it out of such collections (`groupshot collection remove`)";
 
