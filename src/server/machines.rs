@@ -16,6 +16,7 @@ use crate::engine::recorded::{self, Said};
 use crate::engine::reflink::Reflink;
 use crate::engine::setting::{self, Changes, Shown};
 use crate::engine::space::Reserve;
+use crate::engine::turn;
 use crate::engine::{Doubt, EngineError, EngineErrorKind};
 use crate::held;
 use crate::id::{SetId, VmId};
@@ -166,7 +167,7 @@ pub fn change_machine(
 ) -> Result<bool, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
     relocate::writable(&data_dir)?;
-    let turn = import::turn(&data_dir, PATIENCE, &|| false).map_err(StartError::failed)?;
+    let turn = turn::take(&data_dir, PATIENCE, &|| false).map_err(StartError::failed)?;
     let Some(_turn) = turn else {
         return Err(StartError::Busy(format!(
             "another command is changing the library of machines in {}; try again when it has ended",
