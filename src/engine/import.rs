@@ -1,15 +1,11 @@
 //! `vm import`: takes a powered-off machine into the library, by reference. The images stay where they are.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, SeenTop, TOPS, Tops};
 use crate::engine::failure::At;
@@ -19,18 +15,13 @@ use crate::engine::library::{self, directory_failed, machines_directory};
 use crate::engine::locks;
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::header::has_magic;
-use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, place, space, stage};
+use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, place, space, stage, turn};
 use crate::held::{self, Foreign, Identity};
 use crate::id::VmId;
 use crate::inventory::{self, Format, Image, Machine, NAME_MAX};
 use crate::text::catalog::engine as texts;
 use crate::text::{Text, is_blank};
 use crate::xml;
-
-/// The pause between two looks whether a turn is free.
-const TURN_PAUSE: Duration = Duration::from_millis(20);
-/// How long others may have the turn before they count as hung.
-pub const TURN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A machine to import.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -480,48 +471,11 @@ fn write_files(folder: &held::Folder, definition: &Definition, tops: &Tops) -> i
 
 /// Imports, removals and changes of one data directory take turns. Nobody waits for ever for one that stands at a place
 /// which does not answer.
-fn exclusive(directory: &Path) -> io::Result<Turn> {
+fn exclusive(directory: &Path) -> io::Result<turn::Turn> {
     let busy =
         "another command or operation has the library of machines; try again when it has ended";
-    let turn = turn_in(directory, TURN_PATIENCE, &|| false)?;
+    let turn = turn::take_in(directory, turn::PATIENCE, &|| false)?;
     turn.ok_or_else(|| io::Error::new(io::ErrorKind::WouldBlock, busy))
-}
-
-/// The turn of whoever changes the library of machines, or relies on what it holds. As long as it is held no machine comes.
-pub type Turn = Flock<File>;
-
-/// The turn; `None` if others have it longer than that, or it is given up. Blocks.
-///
-/// # Errors
-/// The lock cannot be made.
-pub fn turn(
-    data_dir: &Path,
-    patience: Duration,
-    given_up: &dyn Fn() -> bool,
-) -> io::Result<Option<Turn>> {
-    turn_in(&machines_directory(data_dir), patience, given_up)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "on a blocking thread, for as long as another command takes; a lock that is waited for could not be given up"
-)]
-fn turn_in(
-    directory: &Path,
-    patience: Duration,
-    given_up: &dyn Fn() -> bool,
-) -> io::Result<Option<Turn>> {
-    let mut file = held::Folder::open(directory)?.open_or_create(".lock", 0o640)?;
-    for _ in 0..=patience.as_millis() / TURN_PAUSE.as_millis() {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(turn) => return Ok(Some(turn)),
-            Err((again, Errno::EWOULDBLOCK)) if !given_up() => file = again,
-            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
-            Err((_, error)) => return Err(error.into()),
-        }
-        thread::sleep(TURN_PAUSE);
-    }
-    Ok(None)
 }
 
 fn unsupported(text: Text) -> EngineError {

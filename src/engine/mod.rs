@@ -25,6 +25,7 @@ pub mod relocate;
 pub mod setting;
 pub mod sim;
 pub mod space;
+pub mod turn;
 
 mod extents;
 mod project;

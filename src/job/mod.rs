@@ -166,8 +166,8 @@ impl Jobs {
         let stored = self.inner.store.transact(Box::new(move |_| changes)).await;
         match stored {
             Ok(_) => {}
-            Err(StoreError::Full) if shown => self.inner.keep_unstored(job),
-            Err(StoreError::Full) => {}
+            Err(StoreError::Full(_)) if shown => self.inner.keep_unstored(job),
+            Err(StoreError::Full(_)) => {}
             Err(error) => return Err(error),
         }
         Ok(id)

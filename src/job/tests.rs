@@ -8,6 +8,7 @@ use crate::id::{CollectionId, SetId, VmId};
 use crate::inventory::{Collection, CollectionKind};
 use crate::store::memory::MemoryStore;
 use crate::text::catalog::job as texts;
+use crate::text::catalog::store::FULL;
 
 struct House {
     store: Arc<MemoryStore>,
@@ -118,7 +119,7 @@ async fn a_job_that_cannot_be_taken_back_ends_10() {
     let house = House::new();
     let worker = house.start().await;
     let id = worker.id();
-    house.store.fail_next(StoreError::Full);
+    house.store.fail_next(StoreError::Full(FULL.text()));
     worker.withdraw(error(2)).await.unwrap();
     assert_eq!(house.jobs.get(id).unwrap().state, JobState::Exception);
     house.jobs.sweep().await.unwrap();
@@ -311,10 +312,10 @@ async fn an_end_that_a_full_disk_refuses_is_written_later() {
     let house = House::new();
     let worker = house.start().await;
     let id = worker.id();
-    house.store.fail_next(StoreError::Full);
+    house.store.fail_next(StoreError::Full(FULL.text()));
     let full = worker.complete(words("done"), Vec::new()).await;
-    assert_eq!(full, Err(StoreError::Full));
-    house.store.fail_next(StoreError::Full);
+    assert_eq!(full, Err(StoreError::Full(FULL.text())));
+    house.store.fail_next(StoreError::Full(FULL.text()));
     worker.fail(error(2), Vec::new()).await.unwrap();
     drop(worker);
     // It has ended for whoever asks, waits or cancels.
@@ -328,8 +329,8 @@ async fn an_end_that_a_full_disk_refuses_is_written_later() {
     assert_eq!(late, Ok(Cancelled::TooLate));
     assert_eq!(house.store.state().jobs[&id].state, JobState::Running);
     house.clock.advance(Duration::from_secs(60));
-    house.store.fail_next(StoreError::Full);
-    assert_eq!(house.jobs.sweep().await, Err(StoreError::Full));
+    house.store.fail_next(StoreError::Full(FULL.text()));
+    assert_eq!(house.jobs.sweep().await, Err(StoreError::Full(FULL.text())));
     assert_eq!(house.jobs.get(id), Some(held.clone()));
     house.jobs.sweep().await.unwrap();
     assert_eq!(*house.store.state().jobs[&id], held, "as it was told");
@@ -338,16 +339,16 @@ async fn an_end_that_a_full_disk_refuses_is_written_later() {
 #[tokio::test]
 async fn a_job_that_cannot_be_stored_does_not_exist() {
     let house = House::new();
-    house.store.fail_next(StoreError::Full);
+    house.store.fail_next(StoreError::Full(FULL.text()));
     let failed = house.jobs.start(new_job(), Vec::new()).await;
-    assert_eq!(failed.err(), Some(StoreError::Full));
+    assert_eq!(failed.err(), Some(StoreError::Full(FULL.text())));
     assert!(house.jobs.all().is_empty());
 }
 
 #[tokio::test]
 async fn a_refusal_that_a_full_disk_does_not_take_can_be_read_while_the_process_runs() {
     let house = House::new();
-    house.store.fail_next(StoreError::Full);
+    house.store.fail_next(StoreError::Full(FULL.text()));
     let first = house
         .jobs
         .refused(new_job(), What::Create, true, error(2))
@@ -360,7 +361,7 @@ async fn a_refusal_that_a_full_disk_does_not_take_can_be_read_while_the_process_
     );
     assert!(house.restart().get(first).is_none());
     for _ in 0..REFUSED_PER_USER {
-        house.store.fail_next(StoreError::Full);
+        house.store.fail_next(StoreError::Full(FULL.text()));
         house
             .jobs
             .refused(new_job(), What::Create, true, error(2))
@@ -374,12 +375,12 @@ async fn a_refusal_that_a_full_disk_does_not_take_can_be_read_while_the_process_
 async fn a_cancel_that_cannot_be_stored_was_not_asked() {
     let house = House::new();
     let worker = house.start().await;
-    house.store.fail_next(StoreError::Full);
+    house.store.fail_next(StoreError::Full(FULL.text()));
     let failed = house
         .jobs
         .cancel(worker.id(), CancelKind::Kill, "bob")
         .await;
-    assert_eq!(failed, Err(StoreError::Full));
+    assert_eq!(failed, Err(StoreError::Full(FULL.text())));
     assert_eq!(worker.cancelled(), None);
     worker.complete(words("done"), Vec::new()).await.unwrap();
 }

@@ -105,7 +105,7 @@ impl Worker {
 
     async fn end_badly(&self, end: End) -> Result<(), StoreError> {
         match self.inner.end(&self.live, end.clone()).await {
-            Err(StoreError::Full | StoreError::Unrecorded(_)) => {
+            Err(StoreError::Full(_) | StoreError::Unrecorded(_)) => {
                 self.inner.hold(&self.live, end);
                 Ok(())
             }

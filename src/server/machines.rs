@@ -18,6 +18,7 @@ use crate::engine::recorded::{self, Said};
 use crate::engine::reflink::Reflink;
 use crate::engine::setting::{self, Changes, Shown};
 use crate::engine::space::Reserve;
+use crate::engine::turn;
 use crate::engine::{Doubt, EngineError, EngineErrorKind};
 use crate::held;
 use crate::id::{SetId, VmId};
@@ -243,7 +244,7 @@ pub fn change_machine(
     if changes.accept_images.is_some() || !said.is_empty() {
         at_rest(&data_dir, id)?;
     }
-    let turn = import::turn(&data_dir, PATIENCE, &|| false).map_err(StartError::failed)?;
+    let turn = turn::take(&data_dir, PATIENCE, &|| false).map_err(StartError::failed)?;
     let Some(_turn) = turn else {
         return Err(StartError::Busy(format!(
             "another command is changing the library of machines in {}; try again when it has ended",

@@ -14,6 +14,7 @@ pub mod feed;
 pub mod lock;
 pub mod memory;
 pub mod record;
+pub mod room;
 pub mod sqlite;
 
 use std::collections::BTreeMap;
@@ -109,8 +110,8 @@ pub enum Change {
 pub enum StoreError {
     /// Writing or syncing failed; the process must stop and recover (`docs/cut.md` §3).
     Broken(String),
-    /// The disk is full; nothing of the transaction is kept, the store goes on.
-    Full,
+    /// The disk is full, as told; nothing of the transaction is kept, the store goes on.
+    Full(Text),
     /// The record of a set beside its files cannot be written; nothing of the transaction is kept, the store goes on.
     Unrecorded(String),
     /// The transaction asks for what cannot be kept (a path that is no UTF-8, an end of a job that has
@@ -124,7 +125,7 @@ impl StoreError {
     pub fn text(&self) -> Text {
         match self {
             Self::Broken(reason) | Self::Refused(reason) => texts::DATABASE.with("reason", reason),
-            Self::Full => texts::FULL.text(),
+            Self::Full(why) => why.clone(),
             Self::Unrecorded(reason) => texts::UNRECORDED.with("reason", reason),
         }
     }

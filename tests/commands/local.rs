@@ -233,6 +233,7 @@ export GROUPSHOT_URL=$(grep -o 'http://[^ ]*' "$2" | head -n 1)
 dd if=/dev/zero of="$1/fill" bs=4k 2>/dev/null || true
 for n in $(seq 40); do "$0" collection create "more$n" || break; done
 "$0" snapshot create first || true
+dd if=/dev/zero of="$1/rest" bs=4k 2>/dev/null || true
 "$0" user add bob || true
 [ ! -e "$1/users.json.new" ] && echo clean
 "#;
@@ -246,7 +247,10 @@ for n in $(seq 40); do "$0" collection create "more$n" || break; done
         .output()
         .unwrap();
     let told = said(&out);
-    assert!(told.contains("no space left on the disk"), "{told}");
+    assert!(
+        told.contains("no space left on the file system of the data directory"),
+        "{told}"
+    );
     assert!(!told.contains("gave no reason"), "{told}");
     assert!(
         told.contains("users.json: No space left on device"),

@@ -4,6 +4,7 @@ use groupshot::cim::schema::VIRTUALIZATION_V2;
 use groupshot::cim::{Path, Value};
 use groupshot::inventory::{Collection, NAME_MAX};
 use groupshot::store::{Change, Store, StoreError};
+use groupshot::text::catalog::store::FULL;
 
 use super::world::{HOST, MANAGEMENT, World, machine, number, output, reference, returned, text};
 
@@ -299,7 +300,7 @@ async fn while_an_operation_holds_the_group_its_members_stay() {
 async fn what_cannot_be_recorded_is_32768_and_nothing_changed() {
     let world = World::new(1).await;
     let before = world.revision();
-    world.store.fail_next(StoreError::Full);
+    world.store.fail_next(StoreError::Full(FULL.text()));
     let arguments = [("Name", "web".into()), ("Type", 0_u16.into())];
     let outcome = world.call(MANAGEMENT, "DefineCollection", &arguments).await;
     assert_eq!(returned(&outcome), 32768);
@@ -314,7 +315,7 @@ async fn what_cannot_be_recorded_is_32768_and_nothing_changed() {
 #[tokio::test]
 async fn a_refusal_tells_why_even_where_it_cannot_be_recorded() {
     let world = World::new(1).await;
-    world.store.fail_next(StoreError::Full);
+    world.store.fail_next(StoreError::Full(FULL.text()));
     let arguments = [("Name", "web".into()), ("Type", 7_u16.into())];
     let outcome = world.call(MANAGEMENT, "DefineCollection", &arguments).await;
     assert_eq!(returned(&outcome), 32773);

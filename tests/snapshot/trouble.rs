@@ -13,6 +13,7 @@ use groupshot::job::Jobs;
 use groupshot::snapshot::{Accepted, Coordinator, Deps, Exports, Limits, RecoveryError, Refused};
 use groupshot::store::memory::MemoryStore;
 use groupshot::store::{Store, StoreError};
+use groupshot::text::catalog::store::FULL;
 use jiff::Timestamp;
 
 use crate::support::site::is_spare;
@@ -178,7 +179,7 @@ async fn after_the_cut_a_full_disk_or_tops_that_fail_are_waited_for() {
     while world.sim.hanging() == 0 {
         tokio::task::yield_now().await;
     }
-    world.store.fail_next(StoreError::Full);
+    world.store.fail_next(StoreError::Full(FULL.text()));
     world.sim.release();
     assert_eq!(world.end(accepted).await.state, JobState::Completed);
     assert_eq!(world.store.state().sets.len(), 2);
@@ -253,7 +254,7 @@ async fn a_failed_sync_of_the_active_files_stops_the_process_and_is_not_repeated
 async fn a_full_store_refuses_with_2_and_leaves_nothing() {
     let root = tempfile::tempdir().unwrap();
     let world = Simulated::new(root.path(), 2).await;
-    world.store.fail_next(StoreError::Full);
+    world.store.fail_next(StoreError::Full(FULL.text()));
     let refused = world.create().await;
     assert!(matches!(refused, Err(Refused::Failed(_))), "{refused:?}");
     assert_eq!(journals(root.path()), 0);

@@ -340,7 +340,7 @@ fn read(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>, folders: &mut Vec
         let path = entry.unwrap().path();
         if path.is_dir() {
             read(&path, files, folders);
-        } else if !is_spare(&path) {
+        } else if !is_spare(&path) && !path.ends_with("groupshot.ballast") {
             files.insert(path.clone(), fs::read(&path).unwrap());
         }
     }

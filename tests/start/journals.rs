@@ -57,7 +57,8 @@ fn an_apply_in_place_without_its_commit_is_refused_where_the_images_show_it() {
             journal::read(&whole[..*cut])
                 .is_ok_and(|(records, length)| length == *cut && records.len() == 1)
         };
-        let cut = (1..whole.len()).rev().find(alone).unwrap();
+        let (_, end) = journal::read(&whole).unwrap();
+        let cut = (1..end).rev().find(alone).unwrap();
         fs::write(&file, &whole[..cut]).unwrap();
         let before = site.tree();
         let line = refusal(&site, &[], FAILED);

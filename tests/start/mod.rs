@@ -151,8 +151,14 @@ fn recovers(site: &Site, group: &str) {
 fn a_torn_journal_is_recovered() {
     for cut in [1, 9, 20] {
         let (site, journal, group) = interrupted();
-        let bytes = fs::read(&journal).unwrap();
-        fs::write(&journal, &bytes[..bytes.len() - cut]).unwrap();
+        let mut bytes = fs::read(&journal).unwrap();
+        let (_, end) = groupshot::snapshot::journal::read(&bytes).unwrap();
+        bytes[end - cut..].fill(0);
+        for length in [end - cut, bytes.len()] {
+            let torn = groupshot::snapshot::journal::read(&bytes[..length]);
+            assert!(torn.unwrap().1 < end - cut);
+        }
+        fs::write(&journal, bytes).unwrap();
         recovers(&site, &group);
     }
 }
@@ -178,7 +184,9 @@ fn a_spare_journal_with_stray_bytes_keeps_no_server_from_starting() {
     let folder = journal.parent().unwrap().to_owned();
     let left = || fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path());
     let spares: Vec<_> = left().filter(|file| is_spare(file)).collect();
-    fs::write(&spares[0], [1]).unwrap();
+    let mut padded = vec![0; 64 << 10]; // as the server writes it
+    padded[0] = 1;
+    fs::write(&spares[0], padded).unwrap();
     fs::write(&spares[1], b"what is this?").unwrap();
     let out = run_in(&site.data, &["doctor"], "");
     let said = text(&out.stdout);

@@ -364,7 +364,8 @@ pub(crate) fn older_database(data: &Path) -> rusqlite::Connection {
 /// An empty file for a journal to come, which the server keeps ready.
 pub(crate) fn is_spare(file: &Path) -> bool {
     let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
-    name.starts_with("spare-") && fs::metadata(file).is_ok_and(|m| m.len() == 0)
+    let is_blank = |bytes: Vec<u8>| bytes.iter().all(|byte| *byte == 0);
+    name.starts_with("spare-") && fs::read(file).is_ok_and(is_blank)
 }
 
 /// The format of an image, which here is always its suffix.

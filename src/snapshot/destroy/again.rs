@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::engine::import::{self, TURN_PATIENCE, Turn};
+use crate::engine::turn::{self, Turn};
 use crate::snapshot::destroy::Member;
 use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::saga::core::Core;
@@ -46,7 +46,7 @@ pub(super) fn in_turn(
 /// # Errors
 /// Others have it, or it is given up.
 pub(crate) fn turn(core: &Core, file: &Path, given_up: &dyn Fn() -> bool) -> Result<Turn, Text> {
-    let turn = import::turn(&core.deps.data_dir, TURN_PATIENCE, given_up).map_err(|error| {
+    let turn = turn::take(&core.deps.data_dir, turn::PATIENCE, given_up).map_err(|error| {
         let text = texts::LIBRARY_UNSEEN.with("file", file.display());
         text.with("cause", error)
     })?;

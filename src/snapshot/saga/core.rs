@@ -1,5 +1,6 @@
 //! What all operations of one server share.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use crate::snapshot::saga::spares::Spares;
 use crate::snapshot::saga::story::Kinds;
 use crate::snapshot::spaces::Spaces;
 use crate::store::record::SETS;
+use crate::store::room::Ballast;
 use crate::store::{Change, State, Store, StoreError};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -87,6 +89,8 @@ pub(crate) struct Core {
     /// Who reads or rewrites which disk file.
     pub(crate) claims: FileClaims,
     pub(crate) spares: Spares,
+    /// Room for what gives room back.
+    pub(crate) ballast: Ballast,
     /// What the files of sets take.
     pub(crate) spaces: Spaces,
     /// Filled once something could not be made durable.
@@ -99,6 +103,7 @@ impl Core {
     pub(crate) fn new(deps: Deps, kinds: Kinds, passage: Passage) -> Arc<Self> {
         Arc::new(Self {
             spares: Spares::new(deps.journals()),
+            ballast: Ballast::new(deps.data_dir.clone()),
             spaces: Spaces::default(),
             deps,
             kinds,
@@ -165,6 +170,43 @@ impl Core {
     /// Passes the fail point `<kind>.<step>.<side>`.
     pub(crate) fn pass(&self, kind: &str, step: &str, side: &str) -> Result<(), FailedOnOrder> {
         (self.passage)(&format!("{kind}.{step}.{side}"))
+    }
+
+    /// Makes what is kept ready for operations to come, where there is room for it.
+    pub(crate) fn stock(self: &Arc<Self>) {
+        let core = Arc::clone(self);
+        self.tasks.spawn_blocking(move || {
+            if let Err(error) = core.spares.fill() {
+                tracing::warn!(%error, "No spare journals can be made; requests take longer");
+            }
+            core.keep_room();
+        });
+    }
+
+    /// Keeps room for what gives room back, if there is some. Blocks.
+    pub(crate) fn keep_room(&self) {
+        if let Err(error) = self.ballast.fill() {
+            tracing::warn!(%error, "No room can be kept for deletes on a full file system");
+        }
+    }
+
+    /// Lets go of the room that is kept: `false` if there was none.
+    pub(crate) async fn make_room(self: &Arc<Self>) -> bool {
+        let core = Arc::clone(self);
+        let released = tokio::task::spawn_blocking(move || core.ballast.release()).await;
+        match released.unwrap_or_else(|e| Err(io::Error::other(e))) {
+            Ok(false) => false,
+            Ok(true) => {
+                tracing::warn!(
+                    "A delete does not go on, perhaps for want of room: what is kept for it is let go"
+                );
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "The room that is kept for deletes cannot be let go");
+                false
+            }
+        }
     }
 
     /// Has the job ended, as clients see it?

@@ -2,10 +2,11 @@
 //! have the name of a spare; its content tells whose it is.
 //!
 //! ```text
-//!   "GSHOTJ" version:u16le  ( length:u32le  first 8 bytes of SHA-256(json)  json )*
+//!   "GSHOTJ" version:u16le  ( length:u32le  first 8 bytes of SHA-256(json)  json )*  zeroes
 //! ```
 //!
-//! Every append is fsynced before the next one begins, so only the last record can be torn: sectors of it were never
+//! What a spare held is zeroes, which the records overwrite; no record ends with one, so those behind the last are the
+//! end. Every append is fsynced before the next one begins, so only the last record can be torn: sectors of it were never
 //! written, or its end is not there. A torn tail never happened; anything else that is no record is damage that a person
 //! must look at. A file gets the name of its job when its first record is on the disk, so without one it is damaged too.
 
@@ -22,6 +23,8 @@ use sha2::{Digest, Sha256};
 use crate::held::{self, Folder, Identity};
 use crate::id::JobId;
 use crate::snapshot::saga::spares::{is_spare, spare_of};
+use crate::store::room;
+use crate::text::Argument;
 
 const MAGIC: &[u8; 6] = b"GSHOTJ";
 const VERSION: u16 = 1;
@@ -105,12 +108,21 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    /// What the system said, without the name of the file: that is for the log, not for clients.
+    /// Why, without the name of the file: that is for the log, not for clients.
     #[must_use]
-    pub fn cause(&self) -> &io::Error {
+    pub fn why(&self) -> Argument {
         match self {
-            Self::Refused(_, cause) | Self::Broken(_, cause) => cause,
+            Self::Refused(path, cause) if room::is_missing(cause) => {
+                room::missing(path.parent().unwrap_or(path), cause).into()
+            }
+            Self::Refused(_, cause) | Self::Broken(_, cause) => cause.into(),
         }
+    }
+
+    /// Whether there was no room for it.
+    #[must_use]
+    pub fn is_no_room(&self) -> bool {
+        matches!(self, Self::Refused(_, cause) if room::is_missing(cause))
     }
 }
 
@@ -139,11 +151,14 @@ pub struct Journal {
     folder: Folder,
     name: OsString,
     file: File,
+    /// Where the next record goes.
     length: u64,
+    /// Something else than zeroes stands behind that.
+    torn: bool,
 }
 
 impl Journal {
-    /// Makes the journal of `job` in `folder`, durable with its first record. `spare` is an empty file in
+    /// Makes the journal of `job` in `folder`, durable with its first record. `spare` is a file of zeroes in
     /// it whose name is durable; one that is gone is done without.
     ///
     /// # Errors
@@ -193,6 +208,7 @@ impl Journal {
             name,
             file,
             length: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            torn: false,
         })
     }
 
@@ -212,6 +228,7 @@ impl Journal {
                 folder,
                 name,
                 file,
+                torn: bytes.get(length..).is_some_and(|rest| !all_zero(rest)),
                 length: u64::try_from(length).unwrap_or(u64::MAX),
             };
             (journal, records)
@@ -227,8 +244,9 @@ impl Journal {
         let broken = |e| WriteError::Broken(self.path.clone(), e);
         let bytes = frame(record).map_err(refused)?;
         // A torn tail of a dead process must not stand behind the new record, nor parts of it in its place.
-        if self.file.metadata().map_err(refused)?.len() != self.length {
+        if self.torn {
             self.shorten().map_err(broken)?;
+            self.torn = false;
         }
         if let Err(e) = self.file.write_all_at(&bytes, self.length) {
             self.shorten().map_err(broken)?;
@@ -263,9 +281,17 @@ impl Journal {
     }
 }
 
-/// Whether a file of this length is too short to hold the first record of a journal.
-pub(crate) fn is_too_short(length: u64) -> bool {
-    usize::try_from(length).is_ok_and(|length| length <= HEADER + FRAME)
+/// Whether this is too little to hold the first record of a journal.
+pub(crate) fn is_too_short(bytes: &[u8]) -> bool {
+    written(bytes).len() <= HEADER + FRAME
+}
+
+/// All of it but the zeroes at the end, which begin behind the head.
+fn written(bytes: &[u8]) -> &[u8] {
+    let (head, rest) = bytes.split_at(HEADER.min(bytes.len()));
+    let zeroes = rest.iter().rev().take_while(|byte| **byte == 0).count();
+    let end = head.len() + rest.len() - zeroes;
+    bytes.get(..end).unwrap_or_default()
 }
 
 /// [`read`] for a file of this name: only a spare is without a first record.
@@ -285,6 +311,7 @@ pub(crate) fn read_file(path: &Path, bytes: &[u8]) -> Result<(Vec<Line>, usize),
 /// # Errors
 /// [`Unreadable`].
 pub fn read(bytes: &[u8]) -> Result<(Vec<Line>, usize), Unreadable> {
+    let bytes = written(bytes);
     let begun = bytes.iter().zip(header()).take_while(|(a, b)| **a == *b);
     let begun = begun.count();
     let blank = begun < HEADER && bytes.get(begun..).is_none_or(all_zero);
@@ -317,7 +344,7 @@ pub fn read(bytes: &[u8]) -> Result<(Vec<Line>, usize), Unreadable> {
 }
 
 /// Whether what begins here is what a power cut leaves of one record, and not a record that was changed: no whole one
-/// follows, and sectors of it were never written or its end is not there.
+/// follows, and sectors of it were never written or its end is not there. The zeroes at the end are taken away.
 fn is_torn(bytes: &[u8], at: usize) -> bool {
     let tail = bytes.get(at..).unwrap_or_default();
     let mut later = (1..tail.len()).filter_map(|n| tail.get(n..));
@@ -325,7 +352,6 @@ fn is_torn(bytes: &[u8], at: usize) -> bool {
         return false;
     }
     tail.len() < FRAME
-        || tail.ends_with(&[0])
         || sectors(bytes, at).any(all_zero)
         || (split_frame(tail).is_none() && !tail.get(FRAME..).is_some_and(begins_whole))
 }
@@ -405,7 +431,7 @@ mod tests {
         line(r#"{"record":"prepared"}"#)
     }
 
-    fn written() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
+    fn sample() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
         let folder = tempfile::tempdir().unwrap();
         let (job, no_spare) = (JobId::from_u128(2), None);
         let mut journal = Journal::create(folder.path(), job, &intent("n"), no_spare).unwrap();
@@ -417,7 +443,7 @@ mod tests {
 
     #[test]
     fn what_is_appended_is_read_back() {
-        let (_folder, _, bytes) = written();
+        let (_folder, _, bytes) = sample();
         let (records, length) = read(&bytes).unwrap();
         let expected = [intent("n"), prepared()];
         assert_eq!((records.as_slice(), length), (&expected[..], bytes.len()));
@@ -471,9 +497,33 @@ mod tests {
         }
     }
 
+    /// A journal in a spare that was written full: its records overwrite zeroes, and those behind them are its end.
+    #[test]
+    fn records_overwrite_the_zeroes_of_a_spare_and_end_where_those_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spare, room) = (folder.path().join("spare-0.log"), 4096);
+        fs::write(&spare, vec![0; room]).unwrap();
+        let job = JobId::from_u128(2);
+        let mut journal = Journal::create(folder.path(), job, intent(), Some(spare)).unwrap();
+        let mut expected = vec![Record::Intent(Box::new(intent()))];
+        loop {
+            let length = fs::metadata(&journal.path).unwrap().len();
+            assert_eq!(length, journal.length.max(4096), "nothing is cut off");
+            let (mut again, records) = Journal::open(&journal.path).unwrap().unwrap();
+            assert_eq!((records, again.length), (expected.clone(), journal.length));
+            if length > 4096 {
+                break;
+            }
+            // Whoever takes it over goes on in the same room.
+            again.append(&Record::Prepared).unwrap();
+            expected.push(Record::Prepared);
+            journal = again;
+        }
+    }
+
     #[test]
     fn every_torn_tail_is_as_if_it_never_happened() {
-        let (_folder, _, bytes) = written();
+        let (_folder, _, bytes) = sample();
         let (_, whole) = read(&bytes).unwrap();
         let first = read(&bytes[..whole - 1]).unwrap().1;
         for cut in 0..whole {
@@ -483,8 +533,10 @@ mod tests {
             assert!(length <= cut);
             // The size reached the disk, the content did not.
             let mut zeroed = bytes[..cut].to_vec();
-            zeroed.resize(whole, 0);
-            assert_eq!(read(&zeroed).unwrap().0.len(), expected, "zero from {cut}");
+            for length in [whole, whole + 1, 4096] {
+                zeroed.resize(length, 0);
+                assert_eq!(read(&zeroed).unwrap().0.len(), expected, "zero from {cut}");
+            }
         }
     }
 
@@ -514,8 +566,11 @@ mod tests {
                         torn[at.max(sector * SECTOR)..end].fill(0);
                     }
                 }
-                let (records, length) = read(&torn).unwrap();
-                assert_eq!((records.len(), length), (1, at), "{shift}: {lost:b}");
+                for room in [torn.len(), 8192] {
+                    torn.resize(room, 0);
+                    let (records, length) = read(&torn).unwrap();
+                    assert_eq!((records.len(), length), (1, at), "{shift}: {lost:b}");
+                }
             }
         }
         // Of the first record, with the head of the file.
@@ -527,7 +582,7 @@ mod tests {
 
     #[test]
     fn no_flipped_bit_is_taken_for_a_torn_tail() {
-        let (_folder, _, short) = written();
+        let (_folder, _, short) = sample();
         for bytes in [short, long("n").0, long(&"n".repeat(600)).0] {
             // Every one in heads, and one of each byte elsewhere.
             let json = |byte: u8| (b' '..=b'~').contains(&byte);
@@ -536,19 +591,23 @@ mod tests {
             for bit in bits {
                 let mut flipped = bytes.clone();
                 flipped[bit / 8] ^= 1 << (bit % 8);
-                let read = read(&flipped);
-                assert!(
-                    read.is_err(),
-                    "bit {bit}: {} records",
-                    read.unwrap().0.len()
-                );
+                // In a spare that was written full as well.
+                for room in [bytes.len(), bytes.len() + 1, 4096] {
+                    flipped.resize(room, 0);
+                    let read = read(&flipped);
+                    assert!(
+                        read.is_err(),
+                        "bit {bit}: {} records",
+                        read.unwrap().0.len()
+                    );
+                }
             }
         }
     }
 
     #[test]
     fn without_its_first_record_a_journal_that_has_a_name_is_damaged() {
-        let (folder, path, bytes) = written();
+        let (folder, path, bytes) = sample();
         for cut in [0, 3, HEADER, HEADER + 5, HEADER + FRAME + 9] {
             let spare = folder.path().join("spare-3.log");
             fs::write(&spare, &bytes[..cut]).unwrap();
@@ -561,7 +620,7 @@ mod tests {
 
     #[test]
     fn an_append_replaces_a_torn_tail() {
-        let (_folder, path, bytes) = written();
+        let (_folder, path, bytes) = sample();
         fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
         let (mut journal, records) = Journal::open(&path).unwrap().unwrap();
         assert_eq!(records.len(), 1);
@@ -575,7 +634,7 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_or_damaged_is_refused() {
-        let (_folder, _, bytes) = written();
+        let (_folder, _, bytes) = sample();
         assert_eq!(read(b"SQLite format 3"), Err(Unreadable::Foreign));
         let mut newer = bytes.clone();
         newer[6] = 2;

@@ -45,6 +45,8 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     /// A cancel behind its commit point is not too late: it leaves for later what can wait, and the job ends as
     /// cancelled. Nothing is undone.
     const DEFERS: bool = false;
+    /// It gives room back: what is kept for that is let go where it finds none.
+    const FREES: bool = false;
     /// How it speaks.
     const WORDS: Words;
 

@@ -102,9 +102,7 @@ impl From<StoreError> for Trouble {
 impl From<WriteError> for Trouble {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::Refused(..) => {
-                Self::Wait(texts::JOURNAL_FAILED.with("cause", error.cause()))
-            }
+            WriteError::Refused(..) => Self::Wait(texts::JOURNAL_FAILED.with("cause", error.why())),
             WriteError::Broken(..) => Self::Broken(error.to_string()),
         }
     }
@@ -134,6 +132,7 @@ impl<K: Kind> Operation<K> {
         match end {
             Ok(()) => {
                 self.drop_holds().await;
+                self.core.stock();
                 tracing::debug!(kind = K::NAME, %set, "Journal closed");
             }
             Err(cause) => self.halt(cause).await,
@@ -149,6 +148,7 @@ impl<K: Kind> Operation<K> {
         match end {
             Ok(()) => {
                 self.drop_holds().await;
+                self.core.stock();
                 self.verdict.send_replace(Verdict::Done);
             }
             Err(cause) => self.halt(cause).await,
@@ -226,6 +226,9 @@ impl<K: Kind> Operation<K> {
                     }
                     Err(Trouble::Broken(cause)) => return Err(cause),
                     Err(Trouble::Wait(cause)) => {
+                        if K::FREES && self.core.make_room().await {
+                            continue;
+                        }
                         let why = K::WORDS.finish_waits.with("set", self.set());
                         self.wait(why.with("cause", cause), &mut pause).await;
                     }
@@ -447,7 +450,7 @@ impl<K: Kind> Operation<K> {
             }
             EngineError {
                 kind: EngineErrorKind::Failed,
-                text: texts::JOURNAL_FAILED.with("cause", e.cause()),
+                text: texts::JOURNAL_FAILED.with("cause", e.why()),
             }
         })
     }

@@ -21,7 +21,7 @@ use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::journal::{Journal, Unreadable};
 use crate::snapshot::saga::kind::Kind;
 use crate::snapshot::saga::operation::{Operation, PATIENT, Verdict, failed};
-use crate::snapshot::saga::spares::{WAY_OUT, is_blank_spare, is_spare};
+use crate::snapshot::saga::spares::{WAY_OUT, is_blank_spare, is_ready, is_spare};
 use crate::snapshot::saga::story::{self, Record, Story};
 use crate::store::StoreError;
 use crate::text::Text;
@@ -259,6 +259,7 @@ pub(crate) async fn recover(
         if let Err(error) = core.spares.open(spares) {
             tracing::warn!(%error, "No spare journals can be made; requests take longer");
         }
+        core.keep_room();
         Ok(required)
     });
     let required = required.await.map_err(panicked)??;
@@ -477,7 +478,7 @@ fn read_all(core: &Core) -> Result<(Vec<Left>, Vec<PathBuf>), RecoveryError> {
             Err(e) => return Err(RecoveryError::Unreadable(path, e)),
         };
         if records.is_empty() {
-            match is_spare(&path) && fs::metadata(&path).is_ok_and(|m| m.len() == 0) {
+            match is_ready(&path) {
                 true => empty.push(path),
                 false => journal
                     .remove()

@@ -1,11 +1,14 @@
-//! Journal files that are there before anybody needs them: empty, under names that are durable already.
+//! Journal files that are there before anybody needs them: full of zeroes, under names that are durable already.
 //!
 //! A journal under a new name takes two syncs one after the other, that of the file and that of its folder,
 //! before a request is accepted. One that takes over a spare takes that of the file alone, beside the one of
-//! the database. It gets its own name then, which nobody waits for: what a dead machine leaves may be a
+//! the database: its records overwrite blocks that it has already, so that they need no room on a full file system and
+//! no change of the file system's own records. A file system that never overwrites in place (btrfs, bcachefs, zfs) gives
+//! new blocks all the same. It gets its own name then, which nobody waits for: what a dead machine leaves may be a
 //! journal under the name of a spare, and recovery goes by what a journal holds, never by its name.
 
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +18,8 @@ use crate::snapshot::saga::journal::is_too_short;
 
 /// How many there are at most; more are made when less than half of them is left.
 const ROOM: usize = 8;
+/// What each of them holds, in zeroes: the records of an operation on some thirty machines (1.8 KiB for each with one disk).
+const FULL: usize = 64 << 10;
 const PREFIX: &str = "spare-";
 
 /// The spares of one journal folder. Closed at first: [`Spares::take`] finds none, [`Spares::fill`] makes none.
@@ -34,7 +39,7 @@ struct Table {
     next: usize,
 }
 
-/// What to do about something else than an empty file under the name of a spare.
+/// What to do about something else than a file of zeroes under the name of a spare.
 pub(crate) const WAY_OUT: &str = "it has the name of a spare journal, which holds no operation unless the power failed while one began: put it back from a backup if there is one, or move it away and start again";
 
 /// Is it the name of a spare?
@@ -50,7 +55,13 @@ pub(crate) fn spare_of(job: JobId) -> String {
 
 /// Is it a spare that holds too little to have been taken over by a journal?
 pub(crate) fn is_blank_spare(path: &Path) -> bool {
-    is_spare(path) && held::symlink_metadata(path).is_ok_and(|m| is_too_short(m.len()))
+    is_spare(path) && held::read(path).is_ok_and(|bytes| is_too_short(&bytes))
+}
+
+/// Is it a spare as they are made here, for a journal to take over? One of an older version is empty.
+pub(crate) fn is_ready(path: &Path) -> bool {
+    let is_full = |bytes: Vec<u8>| bytes.len() == FULL && bytes.iter().all(|byte| *byte == 0);
+    is_spare(path) && held::read(path).is_ok_and(is_full)
 }
 
 impl Spares {
@@ -61,7 +72,7 @@ impl Spares {
         }
     }
 
-    /// Takes over the empty ones that another process left, and makes what is missing. Blocks.
+    /// Takes over those that another process left, and makes what is missing. Blocks.
     ///
     /// # Errors
     /// The disk's; there are fewer spares then, or none.
@@ -138,10 +149,17 @@ impl Spares {
 
 fn create(file: &Path) -> io::Result<()> {
     let (folder, name) = held::place(file)?;
-    folder.create_new(name, 0o640)?.sync_all()
+    let made = folder.create_new(name, 0o640)?;
+    let written = made
+        .write_all_at(&[0; FULL], 0)
+        .and_then(|()| made.sync_all());
+    if written.is_err() {
+        remove(file);
+    }
+    written
 }
 
-/// An empty file that stays is in nobody's way.
+/// A file of zeroes that stays is in nobody's way.
 fn remove(name: &Path) {
     if let Err(error) = held::remove_file(name) {
         tracing::debug!(%error, file = %name.display(), "A spare journal stays");
@@ -168,7 +186,7 @@ mod tests {
         spares.open(Vec::new()).unwrap();
         for _ in 0..5 * ROOM {
             let spare = spares.take().unwrap();
-            assert_eq!(fs::metadata(&spare).unwrap().len(), 0);
+            assert!(is_ready(&spare) && is_blank_spare(&spare));
             fs::remove_file(spare).unwrap();
             spares.fill().unwrap();
             let there = files(folder.path());

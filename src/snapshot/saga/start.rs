@@ -17,6 +17,7 @@ use crate::snapshot::saga::leases::Lease;
 use crate::snapshot::saga::operation::{Operation, Verdict, failed};
 use crate::snapshot::saga::story::intent_of;
 use crate::store::StoreError;
+use crate::text::Argument;
 use crate::text::catalog::snapshot as texts;
 
 /// Makes `kind` durable as journal and job and starts its work.
@@ -31,7 +32,9 @@ pub(crate) async fn start<K: Kind>(
     lease: Lease,
 ) -> Result<(), Refused> {
     let (id, set, machines) = (job.id, kind.set(), kind.machines().len());
-    let (journal, worker) = durable(core, &kind, job).await?;
+    let begun = durable(core, &kind, job).await;
+    core.stock();
+    let (journal, worker) = begun?;
     let operation = Arc::new(Operation {
         core: Arc::clone(core),
         kind,
@@ -44,12 +47,6 @@ pub(crate) async fn start<K: Kind>(
     });
     tracing::info!(what = K::NAME, %set, job = %id, machines, "Operation began");
     core.tasks.spawn(operation.run());
-    let shared = Arc::clone(core);
-    core.tasks.spawn_blocking(move || {
-        if let Err(error) = shared.spares.fill() {
-            tracing::warn!(%error, "No spare journals can be made; requests take longer");
-        }
-    });
     Ok(())
 }
 
@@ -57,7 +54,7 @@ pub(crate) async fn start<K: Kind>(
 /// done before both are. Of a process that dies meanwhile, a journal without its job is undone, or removed where nothing
 /// undoes it, and a job without its journal ended as lost.
 async fn durable<K: Kind>(
-    core: &Core,
+    core: &Arc<Core>,
     kind: &K,
     job: NewJob,
 ) -> Result<(Journal, Worker), Refused> {
@@ -65,7 +62,7 @@ async fn durable<K: Kind>(
         .map_err(|e| journal_failed(e.to_string()))?;
     let first = intent_of(kind).map_err(|e| journal_failed(e.to_string()))?;
     let journal = record::<K>(core, job.id, first);
-    match tokio::join!(journal, core.deps.jobs.start(job, Vec::new())) {
+    match tokio::join!(journal, begin::<K>(core, job)) {
         (Ok(journal), Ok(worker)) => {
             let _accepted = core.pass(K::NAME, "job", "after");
             Ok((journal, worker))
@@ -89,17 +86,37 @@ async fn durable<K: Kind>(
     }
 }
 
-async fn record<K: Kind>(core: &Core, job: JobId, first: Line) -> Result<Journal, Refused> {
-    let (folder, spare) = (core.journals(), core.spares.take());
-    let create = move || Journal::create(&folder, job, &first, spare);
-    let create = tokio::task::spawn_blocking(create);
-    let journal = match create.await {
+/// The job, made durable.
+async fn begin<K: Kind>(core: &Arc<Core>, job: NewJob) -> Result<Worker, StoreError> {
+    let start = || core.deps.jobs.start(job.clone(), Vec::new());
+    match start().await {
+        Err(StoreError::Full(_)) if K::FREES => {
+            core.make_room().await;
+            start().await
+        }
+        begun => begun,
+    }
+}
+
+async fn record<K: Kind>(core: &Arc<Core>, job: JobId, first: Line) -> Result<Journal, Refused> {
+    let create = |spare| {
+        let (folder, first) = (core.journals(), first.clone());
+        tokio::task::spawn_blocking(move || Journal::create(&folder, job, &first, spare))
+    };
+    let mut created = create(core.spares.take()).await;
+    if let (true, Ok(Err(e))) = (K::FREES, &created)
+        && e.is_no_room()
+    {
+        core.make_room().await;
+        created = create(None).await;
+    }
+    let journal = match created {
         Ok(Ok(journal)) => journal,
         Ok(Err(e)) => {
             if matches!(e, WriteError::Broken(..)) {
                 core.break_down(e.to_string());
             }
-            return Err(journal_failed(e.cause().to_string()));
+            return Err(journal_failed(e.why()));
         }
         Err(panicked) => return Err(journal_failed(panicked.to_string())),
     };
@@ -122,6 +139,6 @@ async fn take_back(core: &Core, journal: Journal) {
     core.break_down(why);
 }
 
-fn journal_failed(cause: String) -> Refused {
+fn journal_failed(cause: impl Into<Argument>) -> Refused {
     Refused::Failed(texts::JOURNAL_FAILED.with("cause", cause))
 }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::failpoint;
 use crate::held::NotReplaced;
 use crate::store::feed::Feed;
-use crate::store::{Change, record};
+use crate::store::{Change, record, room};
 
 use super::counter::Counter;
 use super::history::{self, Trim};
@@ -132,7 +132,9 @@ impl Writer {
             Ok(true) => {
                 failpoint::pass("store.recorded").map_err(|e| StoreError::Unrecorded(e.to_string()))
             }
-            Err(NotReplaced::Refused(error)) if is_no_room(&error) => Err(StoreError::Full),
+            Err(NotReplaced::Refused(error)) if room::is_missing(&error) => {
+                Err(StoreError::Full(room::missing(&self.directory, &error)))
+            }
             Err(NotReplaced::Refused(error)) => Err(StoreError::Unrecorded(error.to_string())),
             Err(NotReplaced::Broken(error)) => {
                 Err(self.broken(format!("the record of a snapshot set: {error}")))
@@ -197,7 +199,7 @@ impl Writer {
         self.number += 1;
         match self.counter.write(self.number, durably) {
             // A number that stays behind only notices less.
-            Err(error) if is_no_room(&error) => {
+            Err(error) if room::is_missing(&error) => {
                 tracing::warn!(%error, "The transactions of the database are not counted");
                 Ok(())
             }
@@ -232,11 +234,13 @@ impl Writer {
     /// failed sync) nobody knows what is on the disk, so this process writes no more.
     fn judge(&mut self, error: &rusqlite::Error) -> StoreError {
         if self.is_full(error) && self.connection.is_autocommit() {
+            let why = room::missing(&self.directory, &io::ErrorKind::StorageFull.into());
             // What is refused has its end to be noted too, and fails once more.
             if !std::mem::replace(&mut self.full, true) {
-                tracing::error!(%error, "database: disk full");
+                let (directory, why) = (self.directory.display(), why.english());
+                tracing::error!(%error, %directory, why, "database: disk full");
             }
-            return StoreError::Full;
+            return StoreError::Full(why);
         }
         self.broken(error.to_string())
     }
@@ -308,11 +312,6 @@ impl Batch {
             }
         }
     }
-}
-
-fn is_no_room(error: &io::Error) -> bool {
-    let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-    kinds.contains(&error.kind())
 }
 
 fn on_order(failed: failpoint::FailedOnOrder) -> rusqlite::Error {

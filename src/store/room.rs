@@ -1,0 +1,168 @@
+//! Room on the file system of the data directory: what is missing where it is full, and what is kept for whoever gives
+//! room back.
+
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+use crate::held::{self, Folder};
+use crate::text::Text;
+use crate::text::catalog::store as texts;
+
+/// How much is kept, in bytes: the log of the database, journal, and records of a delete of many machines.
+pub const KEPT: u64 = 4 << 20;
+/// Name of the file that keeps it.
+const FILE: &str = "groupshot.ballast";
+/// The unit of a file's blocks.
+const BLOCK: u64 = 512;
+
+/// What a file system has left where something found no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Bytes for users other than root.
+    pub bytes: u64,
+    /// Files that can still be made.
+    pub files: u64,
+}
+
+impl Left {
+    /// On the file system of this folder.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn on(folder: &Path) -> io::Result<Self> {
+        let stat = held::ask(folder, || Ok(statvfs(folder)?))?;
+        let files = match stat.f_files {
+            0 => u64::MAX, // it does not count them
+            _ => stat.f_favail,
+        };
+        Ok(Self {
+            bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            files,
+        })
+    }
+
+    /// Why there is no room, and what to do.
+    #[must_use]
+    pub fn text(self) -> Text {
+        match self {
+            Self { bytes, .. } if bytes < KEPT => {
+                let text = texts::FULL.with("free", bytes);
+                text.with("needed", KEPT)
+            }
+            Self { files: 0, .. } => texts::NO_FILES.text(),
+            _ => texts::QUOTA.text(),
+        }
+    }
+}
+
+/// Whether that means that there is no room.
+pub(crate) fn is_missing(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    kinds.contains(&error.kind())
+}
+
+/// Why there is no room in this folder; the system's own words where it cannot be asked.
+pub(crate) fn missing(folder: &Path, error: &io::Error) -> Text {
+    let left = Left::on(folder);
+    left.map_or_else(|_| texts::NO_ROOM.with("cause", error), Left::text)
+}
+
+/// A file that holds room and nothing else. What gives room back, but needs some to begin, lets it go.
+#[derive(Debug)]
+pub(crate) struct Ballast {
+    directory: PathBuf,
+    turn: Mutex<()>,
+}
+
+impl Ballast {
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            turn: Mutex::default(),
+        }
+    }
+
+    /// Makes it where it is missing, and as much again stays free. Blocks.
+    ///
+    /// # Errors
+    /// The disk's; there is none then.
+    pub(crate) fn fill(&self) -> io::Result<()> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = self.directory.join(FILE);
+        // A copy may be all holes.
+        let is_whole = held::symlink_metadata(&file).is_ok_and(|m| m.blocks() * BLOCK >= KEPT);
+        if is_whole || Left::on(&self.directory)?.bytes < 2 * KEPT {
+            return Ok(());
+        }
+        held::remove_file(&file)?;
+        let made = Folder::open(&self.directory)?.create_new(FILE, 0o640)?;
+        let kept = match fallocate(&made, FallocateFlags::empty(), 0, KEPT) {
+            Err(rustix::io::Errno::OPNOTSUPP) => {
+                let bytes = vec![0; usize::try_from(KEPT).unwrap_or_default()];
+                made.write_all_at(&bytes, 0)
+            }
+            kept => Ok(kept?),
+        };
+        if kept.is_err() {
+            held::remove_file(&file)?;
+        }
+        kept
+    }
+
+    /// Lets it go: `false` if there was none. Blocks.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn release(&self) -> io::Result<bool> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = held::remove_file(&self.directory.join(FILE))?;
+        if gone {
+            // Some file systems give its blocks to others only then.
+            held::sync_folder(&self.directory)?;
+        }
+        Ok(gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_told_with_both_amounts_or_as_what_it_is() {
+        let told = |bytes, files| Left { bytes, files }.text().english();
+        let full = told(4096, 0);
+        for part in [
+            "4 KiB (4096 bytes)",
+            "4 MiB (4194304 bytes)",
+            "snapshot set",
+        ] {
+            assert!(full.contains(part), "{part}: {full}");
+        }
+        assert!(told(KEPT, 0).contains("no further file"));
+        assert!(told(KEPT, 1).contains("quota"));
+    }
+
+    #[test]
+    fn the_ballast_has_its_blocks_and_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let ballast = Ballast::new(folder.path().to_owned());
+        assert!(!ballast.release().unwrap());
+        for _ in 0..2 {
+            ballast.fill().unwrap();
+            ballast.fill().unwrap();
+            let there = std::fs::metadata(folder.path().join(FILE)).unwrap();
+            assert!(there.blocks() * BLOCK >= KEPT && there.len() == KEPT);
+            assert!(ballast.release().unwrap());
+        }
+        let copy = std::fs::File::create(folder.path().join(FILE)).unwrap();
+        copy.set_len(KEPT).unwrap();
+        ballast.fill().unwrap();
+        let there = std::fs::metadata(folder.path().join(FILE)).unwrap();
+        assert!(there.blocks() * BLOCK >= KEPT, "no copy of holes");
+    }
+}
