@@ -185,7 +185,11 @@ fn after_a_crash_no_file_is_made_active_that_a_machine_was_imported_onto_meanwhi
     server.kill();
     gate.open();
     let clone = scene.linked("clone.qcow2", scene.image());
+    // By a version that does not look at journals.
+    let [journal, away] = ["journal", "away"].map(|name| scene.site.data.join(name));
+    std::fs::rename(&journal, &away).unwrap();
     let out = scene.import("clone", &clone);
+    std::fs::rename(&away, &journal).unwrap();
     assert!(out.status.success(), "{}", text(&out.stderr));
     let before = content(&clone);
     let _server = scene.site.serve();
