@@ -27,7 +27,7 @@ use crate::failpoint;
 use crate::held;
 use crate::id::{SetId, SnapshotId};
 use crate::inventory::{Damage, Leftover, Seal, Sealed, SnapshotDisk, SnapshotSet};
-use crate::snapshot::seal_open;
+use crate::snapshot::{is_blank, seal_open};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, State, Store};
 
@@ -326,10 +326,10 @@ fn nothing_in_flight(data_dir: &Path) -> Result<(), StartError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(|e| StartError::file(data_dir, &folder, &e))?,
     };
-    // What is empty waits for an operation to come: a server that was killed left it.
+    // What is blank waits for an operation to come: a server that was killed left it.
     let open = entries.filter_map(Result::ok).filter(|entry| {
-        entry.path().extension().is_some_and(|e| e == "log")
-            && entry.metadata().map_or(true, |m| m.len() > 0)
+        let file = entry.path();
+        file.extension().is_some_and(|e| e == "log") && !is_blank(&file)
     });
     match open.count() {
         0 => Ok(()),

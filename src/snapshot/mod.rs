@@ -56,4 +56,5 @@ pub use saga::answer::{Accepted, Refused};
 pub use saga::core::{Deps, Limits, Passage};
 pub use saga::leases::{Busy, Holder, Lease, Leases, Mode, Resource, Stand};
 pub use saga::recovery::{InFlight, Recovered, RecoveryError, Stuck};
+pub(crate) use saga::spares::is_blank;
 pub use tops::RecordedSets;

@@ -425,8 +425,9 @@ fn what_is_not_as_it_was_keeps_a_relocation_from_writing_anything() {
     fs::write(&journal, b"x").unwrap();
     refused(&filled, &moved, "rescue");
     fs::remove_file(&journal).unwrap();
-    // A server that was killed leaves empty ones: nothing is in flight in them.
+    // A server that was killed leaves blank ones, an older version empty ones: nothing is in flight in them.
     fs::write(journal.with_file_name("spare-7.log"), b"").unwrap();
+    fs::write(journal.with_file_name("spare-8.log"), vec![0; 64 << 10]).unwrap();
     // Only one of the two folders is named: the rest of each chain still leads to the old place, and is told of.
     let out = filled.relocate(&moved[..1], &[]);
     assert!(ok(&out).contains("nothing is written yet"));

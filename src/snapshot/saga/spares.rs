@@ -58,10 +58,16 @@ pub(crate) fn is_blank_spare(path: &Path) -> bool {
     is_spare(path) && held::read(path).is_ok_and(|bytes| is_too_short(&bytes))
 }
 
+/// Holds it nothing but zeroes, if that? It is of no operation then.
+pub(crate) fn is_blank(path: &Path) -> bool {
+    held::read(path).is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
+}
+
 /// Is it a spare as they are made here, for a journal to take over? One of an older version is empty.
 pub(crate) fn is_ready(path: &Path) -> bool {
-    let is_full = |bytes: Vec<u8>| bytes.len() == FULL && bytes.iter().all(|byte| *byte == 0);
-    is_spare(path) && held::read(path).is_ok_and(is_full)
+    let is_full = |length: u64| usize::try_from(length).is_ok_and(|length| length == FULL);
+    let full = held::symlink_metadata(path).is_ok_and(|m| is_full(m.len()));
+    is_spare(path) && full && is_blank(path)
 }
 
 impl Spares {
