@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use groupshot::id::JobId;
-use groupshot::snapshot::saga::journal;
+use groupshot::snapshot::journal;
 
 use super::{FAILED, refusal};
 use crate::support::journal::{Record, read, write as write_journal};

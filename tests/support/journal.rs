@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use groupshot::id::JobId;
-use groupshot::snapshot::saga::journal::{self, Journal, Line};
+use groupshot::snapshot::journal::{self, Journal, Line};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
