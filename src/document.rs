@@ -14,7 +14,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::text::reader;
+use crate::text::catalog::reader as texts;
+use crate::text::{Reason, Text, reader, told_by_text};
 
 /// The member that holds the checksum.
 const CHECKSUM: &str = "checksum";
@@ -29,19 +30,31 @@ pub struct Document<T> {
 }
 
 /// The file holds something else than was written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Damaged {
-    /// It cannot be understood.
-    #[error("is damaged: {0}")]
-    Malformed(String),
+    /// It cannot be understood, and why.
+    Malformed(Text),
     /// It can, and is not what the checksum is of.
-    #[error("is damaged: its checksum is wrong")]
     Checksum,
 }
 
+impl Damaged {
+    /// What is wrong with the file.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        match self {
+            Self::Malformed(reason) => texts::DAMAGED.with("reason", reason),
+            Self::Checksum => texts::DAMAGED_CHECKSUM.text(),
+        }
+    }
+}
+
+told_by_text!(Damaged);
+
 impl From<Damaged> for io::Error {
     fn from(error: Damaged) -> Self {
-        Self::new(io::ErrorKind::InvalidData, error)
+        let reason = Reason::new(error.text(), error);
+        Self::new(io::ErrorKind::InvalidData, reason)
     }
 }
 

@@ -280,7 +280,7 @@ fn read(file: &Path, trust: Trust) -> Result<Option<document::Document<Document>
             });
         }
     };
-    let malformed = |reason| UserError::Malformed {
+    let malformed = |reason: String| UserError::Malformed {
         file: file.to_path_buf(),
         reason,
     };
@@ -292,10 +292,10 @@ fn read(file: &Path, trust: Trust) -> Result<Option<document::Document<Document>
     let sense = || document::read_unchecked::<Document>(&text);
     let document: document::Document<Document> = read.map_err(|damaged| match damaged {
         Damaged::Checksum => match sense() {
-            Err(Damaged::Malformed(reason)) => malformed(reason),
+            Err(Damaged::Malformed(reason)) => malformed(reason.english()),
             _ => UserError::Changed(file.to_path_buf()),
         },
-        Damaged::Malformed(reason) => malformed(reason),
+        Damaged::Malformed(reason) => malformed(reason.english()),
     })?;
     let version = document.body.version;
     if version != VERSION {

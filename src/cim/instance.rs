@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::class::Class;
 use super::path::Path;
 use super::value::Value;
+use crate::text::catalog::cim as texts;
+use crate::text::{Message, Text, told_by_text};
 
 /// A value that does not belong into the instance.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InstanceError {
     /// The class has no such property.
-    #[error("class {class} has no property {property}")]
     UnknownProperty {
         /// The class.
         class: String,
@@ -18,7 +19,6 @@ pub enum InstanceError {
         property: String,
     },
     /// The value is of another type.
-    #[error("property {class}.{property} takes {expected}")]
     WrongType {
         /// The class.
         class: String,
@@ -28,7 +28,6 @@ pub enum InstanceError {
         expected: String,
     },
     /// A key has no value, so the instance has no path.
-    #[error("key property {class}.{property} has no value")]
     NullKey {
         /// The class.
         class: String,
@@ -37,7 +36,25 @@ pub enum InstanceError {
     },
 }
 
-impl crate::text::Word for InstanceError {}
+impl InstanceError {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        let of = |message: Message, class: &str, property: &str| {
+            message.with("class", class).with("property", property)
+        };
+        match self {
+            Self::UnknownProperty { class, property } => of(texts::NO_PROPERTY, class, property),
+            Self::WrongType {
+                class,
+                property,
+                expected,
+            } => of(texts::PROPERTY_TYPE, class, property).with("expected", expected),
+            Self::NullKey { class, property } => of(texts::NULL_KEY, class, property),
+        }
+    }
+}
+told_by_text!(InstanceError);
 
 /// An instance of a class. INVARIANT: `values` runs parallel to `class.properties`, and every value fits.
 #[derive(Debug, Clone, PartialEq)]

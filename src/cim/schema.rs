@@ -8,6 +8,8 @@ use super::mof::{self, Compiled, Place, Source};
 use super::name::{Name, compare};
 use super::path::{KeyError, Path};
 use super::value::Value;
+use crate::text::catalog::cim as texts;
+use crate::text::{Text, told_by_text};
 
 /// The namespace that Hyper-V tools speak to.
 pub const VIRTUALIZATION_V2: &str = "root/virtualization/v2";
@@ -49,13 +51,11 @@ struct Namespace {
 }
 
 /// A path does not name an object that the schema allows.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResolveError {
     /// There is no such namespace.
-    #[error("there is no namespace {0}")]
     UnknownNamespace(String),
     /// The namespace has no such class.
-    #[error("there is no class {class} in {namespace}")]
     UnknownClass {
         /// The class that was named.
         class: String,
@@ -63,11 +63,32 @@ pub enum ResolveError {
         namespace: String,
     },
     /// The keys do not fit the class.
-    #[error(transparent)]
-    Key(#[from] KeyError),
+    Key(KeyError),
     /// References inside references beyond the limit.
-    #[error("paths are nested too deeply")]
     Depth,
+}
+
+impl ResolveError {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        match self {
+            Self::UnknownNamespace(namespace) => texts::NO_NAMESPACE.with("namespace", namespace),
+            Self::UnknownClass { class, namespace } => {
+                let text = texts::NO_CLASS.with("class", class);
+                text.with("namespace", namespace)
+            }
+            Self::Key(error) => error.text(),
+            Self::Depth => texts::PATH_DEPTH.text(),
+        }
+    }
+}
+told_by_text!(ResolveError);
+
+impl From<KeyError> for ResolveError {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error)
+    }
 }
 
 impl Schema {

@@ -6,6 +6,8 @@ use super::datetime::DateTime;
 use super::instance::Instance;
 use super::name::Name;
 use super::path::Path;
+use crate::text::catalog::cim as texts;
+use crate::text::{Argument, Text, told_by_text};
 
 /// An intrinsic type. Whether it is an array stands beside it, at the property or parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,14 +122,23 @@ pub enum Value {
 }
 
 /// The value does not fit the type.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected {expected}, got {got}")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeError {
     /// The type that was asked for, with `[]` for an array.
     pub expected: String,
     /// What there was: the type of the value, or the text that cannot be read as one.
-    pub got: String,
+    pub got: Argument,
 }
+
+impl TypeError {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        let text = texts::TYPE.with("expected", &self.expected);
+        text.with("got", &self.got)
+    }
+}
+told_by_text!(TypeError);
 
 impl Value {
     /// Is there no value?

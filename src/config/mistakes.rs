@@ -64,7 +64,7 @@ fn largest_part(text: &str, mut rest: Spanned<DeTable<'_>>) -> (Option<Config>, 
             Ok(config) => return (Some(config), found),
             Err(error) => error,
         };
-        let reason = reader::told(error.message());
+        let reason = reader::told(error.message()).english();
         let at = error.span().map_or(0, |span| span.start);
         let line = line_at(text, at);
         match take_out(rest.get_mut(), at) {
@@ -130,7 +130,10 @@ fn syntax(text: &str, error: &Error) -> Mistake {
     Mistake {
         line: line_at(text, at),
         key: String::new(),
-        text: format!("column {column}: {}", reader::told(error.message())),
+        text: format!(
+            "column {column}: {}",
+            reader::told(error.message()).english()
+        ),
     }
 }
 

@@ -72,7 +72,7 @@ use crate::auth::users;
 use crate::handler::Role;
 use crate::held;
 use crate::telemetry;
-use crate::text::reader;
+use crate::text::{Language, reader};
 use crate::tls;
 
 use values::{audit_to, duration, size};
@@ -439,7 +439,7 @@ impl Config {
         let text = held::read_named(file).and_then(|text| std::io::read_to_string(&*text));
         let text = text.map_err(|e| ConfigError::Unreadable {
             file: file.to_owned(),
-            reason: reader::told_of_file(&e),
+            reason: reader::told_of_file(&e).render(Language::EnUs),
         })?;
         let mut config = Self::parse(&text).map_err(|mistakes| ConfigError::Wrong {
             file: file.to_owned(),

@@ -20,9 +20,9 @@ use crate::engine::{Top, image, revert};
 use crate::held::{self, NotReplaced};
 use crate::id::VmId;
 use crate::inventory::{self, Format, Image, NAME_MAX, Relative};
-use crate::text::Text;
 use crate::text::catalog::engine as texts;
 use crate::text::reader;
+use crate::text::{Argument, Text};
 
 /// The operator's file.
 pub(crate) const DEFINITION: &str = "vm.toml";
@@ -103,7 +103,7 @@ impl Definition {
     /// Reads an exported definition: its paths start at the folder of the file, its id is the exported machine's.
     pub(crate) fn load_exported(file: &Path) -> Result<Self, Text> {
         let absolute = std::path::absolute(file);
-        let mut it = absolute.map_err(|e| e.to_string()).and_then(|file| {
+        let mut it = absolute.map_err(Argument::from).and_then(|file| {
             let text = held::read_text(&file).map_err(|e| reader::told_of_file(&e))?;
             let mut it: Self = toml::from_str(&text).map_err(|e| told(&text, &e))?;
             for disk in &mut it.disk {
@@ -120,31 +120,18 @@ impl Definition {
                 return Err(text.with("file", file.display()));
             }
         }
-        it.map_err(|cause| {
-            let text = texts::DEFINITION_READ.with("file", file.display());
-            text.with("cause", cause.trim_end())
-        })
+        it.map_err(|cause| unread(file, cause))
     }
 
     /// Reads and checks the file of machine `id`.
     pub(crate) fn load(file: &Path, id: VmId) -> Result<Self, Text> {
-        let fail = |cause: String| {
-            texts::DEFINITION_READ
-                .with("file", file.display())
-                .with("cause", cause.trim_end())
-        };
-        let text = held::read_text(file).map_err(|e| fail(reader::told_of_file(&e)))?;
+        let text = held::read_text(file).map_err(|e| unread(file, reader::told_of_file(&e)))?;
         Self::parse(&text, file, id)
     }
 
     /// Checks what stands, or is to stand, in the file of machine `id`.
     pub(crate) fn parse(text: &str, file: &Path, id: VmId) -> Result<Self, Text> {
-        let fail = |cause: String| {
-            texts::DEFINITION_READ
-                .with("file", file.display())
-                .with("cause", cause.trim_end())
-        };
-        let it: Self = toml::from_str(text).map_err(|e| fail(told(text, &e)))?;
+        let it: Self = toml::from_str(text).map_err(|e| unread(file, told(text, &e)))?;
         let refuse = |text: Text| Err(text.with("file", file.display()));
         if let Some(text) = it.unread() {
             return refuse(text);
@@ -160,18 +147,18 @@ impl Definition {
                 .with("file", file.display())
                 .with("disk", disk)
                 .with("cause", cause),
-            None => fail(cause),
+            None => unread(file, cause),
         })?;
         Ok(it)
     }
 
     /// The rules that types do not hold: each disk has an id of its own and an absolute path.
-    fn check(&self) -> Result<(), (Option<String>, String)> {
+    fn check(&self) -> Result<(), (Option<String>, Text)> {
         let at = |disk: &str, text: Text| {
             let text = text.with("machine", &self.name).with("disk", disk);
-            Err((Some(disk.to_owned()), text.english()))
+            Err((Some(disk.to_owned()), text))
         };
-        let whole = |text: Text| Err((None, text.with("machine", &self.name).english()));
+        let whole = |text: Text| Err((None, text.with("machine", &self.name)));
         if self.name.trim().is_empty() {
             return whole(texts::NAME_EMPTY.text());
         }
@@ -201,10 +188,10 @@ impl Definition {
 ///
 /// # Errors
 /// In words what is wrong with the text.
-pub fn with_disks(text: &str, files: &BTreeMap<String, String>) -> Result<String, String> {
+pub fn with_disks(text: &str, files: &BTreeMap<String, String>) -> Result<String, Text> {
     let mut table: toml::Table = text.parse().map_err(|e| told(text, &e))?;
     let disks = table.get_mut("disk").and_then(toml::Value::as_array_mut);
-    let disks = disks.ok_or("it names no disks")?;
+    let disks = disks.ok_or_else(|| texts::NAMES_NO_DISKS.text())?;
     disks.retain_mut(|disk| {
         let id = disk.get("id").and_then(toml::Value::as_str);
         let file = id.and_then(|id| files.get(id));
@@ -215,12 +202,18 @@ pub fn with_disks(text: &str, files: &BTreeMap<String, String>) -> Result<String
         }
         false
     });
-    toml::to_string(&table).map_err(|e| e.to_string())
+    toml::to_string(&table).map_err(|e| reader::told(&e.to_string()))
 }
 
 /// What is wrong with the text, with the line.
-fn told(text: &str, error: &toml::de::Error) -> String {
+fn told(text: &str, error: &toml::de::Error) -> Text {
     reader::told_of(text, error.message(), error.span())
+}
+
+/// A definition that cannot be read.
+pub(crate) fn unread(file: &Path, cause: impl Into<Argument>) -> Text {
+    let text = texts::DEFINITION_READ.with("file", file.display());
+    text.with("cause", cause)
 }
 
 /// A path of a definition, and where it stands.
@@ -238,7 +231,7 @@ pub(crate) struct DiskPath {
 ///
 /// # Errors
 /// In words what is wrong with the text.
-pub(crate) fn paths(text: &str) -> Result<(String, Vec<DiskPath>), String> {
+pub(crate) fn paths(text: &str) -> Result<(String, Vec<DiskPath>), Text> {
     #[derive(Deserialize)]
     struct Outline {
         name: String,
@@ -270,14 +263,14 @@ pub(crate) fn paths(text: &str) -> Result<(String, Vec<DiskPath>), String> {
 ///
 /// # Errors
 /// In words what is wrong with the text.
-pub(crate) fn with_path(text: &str, disk: &str, path: &Path) -> Result<String, String> {
+pub(crate) fn with_path(text: &str, disk: &str, path: &Path) -> Result<String, Text> {
     let (_, paths) = paths(text)?;
     let found = paths.into_iter().find(|p| p.disk == disk);
-    let found = found.ok_or_else(|| format!("it has no disk {disk}"))?;
+    let found = found.ok_or_else(|| texts::NAMES_NO_DISK.with("disk", disk))?;
     if found.path == path {
         return Ok(text.to_owned());
     }
-    let name = path.to_str().ok_or("the path is not UTF-8")?;
+    let name = path.to_str().ok_or_else(|| texts::PATH_NOT_UTF8.text())?;
     let mut new = text.to_owned();
     new.replace_range(found.place, &toml::Value::from(name).to_string());
     Ok(new)

@@ -307,8 +307,8 @@ impl Revert {
 /// What was made for a [`Revert`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prepared {
-    /// What the new file does not keep of the old one beside its content, in words.
-    pub lost: Vec<String>,
+    /// What the new file does not keep of the old one beside its content.
+    pub lost: Vec<Text>,
     /// The new file, if it takes the place of the old one: as it may be recorded there.
     pub made: Option<Image>,
 }

@@ -24,6 +24,7 @@ use crate::engine::{EngineError, Top, image};
 use crate::held::{self, Foreign, Identity};
 use crate::id::VmId;
 use crate::inventory::{Born, Format, Image, Seal};
+use crate::text::Reason;
 
 const SECTOR: u64 = 512;
 
@@ -336,9 +337,8 @@ impl Survey {
         let (machine, paths) = match definition::paths(&text) {
             Ok(read) => read,
             Err(cause) => {
-                let cause = cause.trim_end();
                 self.problems
-                    .push(format!("{}: {cause}", definition.display()));
+                    .push(format!("{}: {}", definition.display(), cause.english()));
                 return Ok(Vec::new());
             }
         };
@@ -685,7 +685,8 @@ impl Defined {
     /// It cannot be read or written.
     pub fn write(&self) -> io::Result<()> {
         let text = fs::read_to_string(&self.definition)?;
-        let new = definition::with_path(&text, &self.disk, &self.to).map_err(io::Error::other)?;
+        let new = definition::with_path(&text, &self.disk, &self.to);
+        let new = new.map_err(|text| io::Error::other(Reason::new(text, ())))?;
         match new == text {
             true => Ok(()),
             false => Ok(definition::rewrite(&self.definition, new.as_bytes())?),

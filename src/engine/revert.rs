@@ -29,8 +29,8 @@ use crate::engine::{
 use crate::held::{self, Folder, Ours};
 use crate::id::SetId;
 use crate::inventory::Format;
-use crate::text::Text;
 use crate::text::catalog::engine as texts;
+use crate::text::{Argument, Language, Message, Text};
 
 /// Access rules beyond the mode that a new top takes over from the old one.
 const ATTRIBUTES: &[&str] = &[ACL, "security.selinux"];
@@ -356,7 +356,7 @@ pub(crate) fn beside(
 ///
 /// # Errors
 /// The I/O error; owner, mode, list and label are kept or it fails.
-pub(crate) fn take_over(file: &File, base: &File) -> io::Result<Vec<String>> {
+pub(crate) fn take_over(file: &File, base: &File) -> io::Result<Vec<Text>> {
     let (own, theirs) = (file.metadata()?, base.metadata()?);
     if (own.uid(), own.gid()) != (theirs.uid(), theirs.gid()) {
         held::set_owner(file, theirs.uid(), theirs.gid())?;
@@ -378,7 +378,8 @@ pub(crate) fn take_over(file: &File, base: &File) -> io::Result<Vec<String>> {
                 if [io::ErrorKind::Unsupported, io::ErrorKind::PermissionDenied]
                     .contains(&e.kind()) =>
             {
-                lost.push(format!("extended attribute {name} ({e})"));
+                let text = texts::ATTRIBUTE_LOST.with("name", name);
+                lost.push(text.with("cause", e));
             }
             Err(e) => return Err(e),
         }
@@ -387,19 +388,20 @@ pub(crate) fn take_over(file: &File, base: &File) -> io::Result<Vec<String>> {
         && own.id != theirs.id
         && let Err(e) = project::set(file, theirs.id)
     {
-        lost.push(format!("project id {} ({e})", theirs.id));
+        let text = texts::PROJECT_LOST.with("id", theirs.id);
+        lost.push(text.with("cause", e));
     }
     lost.extend(take_flags(file, base));
     let mode = theirs.mode() & 0o7777;
     held::set_mode(file, mode)?;
     if file.metadata()?.mode() & 0o7777 != mode {
-        lost.push(format!("mode {mode:o}"));
+        lost.push(texts::MODE_LOST.with("mode", format!("{mode:o}")));
     }
     Ok(lost)
 }
 
 /// [`take_over`] for a file that becomes a writable one of ours.
-pub(crate) fn take_over_writable(file: &File, base: &File) -> io::Result<Vec<String>> {
+pub(crate) fn take_over_writable(file: &File, base: &File) -> io::Result<Vec<Text>> {
     let lost = take_over(file, base)?;
     let mode = file.metadata()?.mode() & 0o7777;
     held::set_mode(file, mode | 0o600)?;
@@ -407,30 +409,30 @@ pub(crate) fn take_over_writable(file: &File, base: &File) -> io::Result<Vec<Str
 }
 
 /// Tells the log what is not kept.
-pub(crate) fn tell(file: &Path, lost: &[String]) {
+pub(crate) fn tell(file: &Path, lost: &[Text]) {
     if !lost.is_empty() {
-        let lost = lost.join(", ");
+        let lost = lost.iter().collect::<Argument>().render(Language::EnUs);
         tracing::warn!(file = %file.display(), %lost, "The file in the place of an image does not keep all that the image has");
     }
 }
 
-/// Inode flags that say how a file is treated and are not of its content (`chattr`), with their names there.
-const FLAGS: &[(u32, &str)] = &[
-    (0x0000_0001, "s (secure deletion)"),
-    (0x0000_0002, "u (undeletable)"),
-    (0x0000_0004, "c (compressed)"),
-    (0x0000_0008, "S (synchronous)"),
-    (0x0000_0040, "d (no dump)"),
-    (0x0000_0080, "A (no atime)"),
-    (0x0000_0400, "m (not compressed)"),
-    (0x0000_4000, "j (data journal)"),
-    (0x0000_8000, "t (no tail-merging)"),
-    (0x0080_0000, "C (no copy-on-write)"),
-    (0x0200_0000, "x (direct access)"),
+/// Inode flags that say how a file is treated and are not of its content, with what `chattr` calls them.
+const FLAGS: &[(u32, Message)] = &[
+    (0x0000_0001, texts::FLAG_SECURE),
+    (0x0000_0002, texts::FLAG_UNDELETABLE),
+    (0x0000_0004, texts::FLAG_COMPRESSED),
+    (0x0000_0008, texts::FLAG_SYNCHRONOUS),
+    (0x0000_0040, texts::FLAG_NO_DUMP),
+    (0x0000_0080, texts::FLAG_NO_ATIME),
+    (0x0000_0400, texts::FLAG_NOT_COMPRESSED),
+    (0x0000_4000, texts::FLAG_DATA_JOURNAL),
+    (0x0000_8000, texts::FLAG_NO_TAIL),
+    (0x0080_0000, texts::FLAG_NO_COW),
+    (0x0200_0000, texts::FLAG_DAX),
 ];
 
 /// Makes these flags the same; what cannot be is given back.
-fn take_flags(file: &File, base: &File) -> Vec<String> {
+fn take_flags(file: &File, base: &File) -> Vec<Text> {
     let (Ok(own), Ok(theirs)) = (ioctl_getflags(file), ioctl_getflags(base)) else {
         return Vec::new();
     };
@@ -451,7 +453,7 @@ fn take_flags(file: &File, base: &File) -> Vec<String> {
     // Some file systems take a flag without a word and do not set it.
     let now = ioctl_getflags(file).map_or(own.bits(), |now| now.bits());
     let lost = FLAGS.iter().filter(|(bit, _)| (now ^ wanted) & bit != 0);
-    lost.map(|(_, name)| format!("flag {name}")).collect()
+    lost.map(|(_, flag)| flag.text()).collect()
 }
 
 /// The names of the extended attributes that users and administrators have noted.

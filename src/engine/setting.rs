@@ -14,9 +14,9 @@ use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::Image;
-use crate::text::Text;
 use crate::text::catalog::engine as texts;
 use crate::text::reader;
+use crate::text::{Argument, Text};
 
 /// What is to be changed; `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -110,13 +110,10 @@ pub fn change(data_dir: &Path, id: VmId, changes: &Changes) -> Result<bool, Engi
     }
     let file = folder.join(DEFINITION);
     let failed = |text: Text| error(EngineErrorKind::Failed, text);
-    let unread = |cause: String| {
-        let text = texts::DEFINITION_READ.with("file", file.display());
-        failed(text.with("cause", cause.trim_end()))
-    };
+    let unread = |cause: Argument| failed(definition::unread(&file, cause));
     Definition::load(&file, id).map_err(failed)?;
-    let old = held::read_text(&file).map_err(|e| unread(e.to_string()))?;
-    let new = edited(&old, changes).map_err(unread)?;
+    let old = held::read_text(&file).map_err(|e| unread(e.into()))?;
+    let new = edited(&old, changes).map_err(|e| unread(e.into()))?;
     let accepting = || match &changes.accept_images {
         Some(shown) => accept(&folder, &new, id, shown),
         None => Ok(false),
@@ -125,7 +122,7 @@ pub fn change(data_dir: &Path, id: VmId, changes: &Changes) -> Result<bool, Engi
         return accepting();
     }
     Definition::parse(&new, &file, id).map_err(failed)?;
-    let now = held::read_text(&file).map_err(|e| unread(e.to_string()))?;
+    let now = held::read_text(&file).map_err(|e| unread(e.into()))?;
     if now != old {
         let text = texts::DEFINITION_CHANGED.with("file", file.display());
         return Err(error(EngineErrorKind::Locked, text));
@@ -175,11 +172,8 @@ fn accept(folder: &Path, text: &str, id: VmId, shown: &[Shown]) -> Result<bool, 
 }
 
 fn untold(file: &Path, cause: std::io::Error) -> EngineError {
-    let text = texts::DEFINITION_READ.with("file", file.display());
-    error(
-        crate::engine::failure::kind(&cause),
-        text.with("cause", cause),
-    )
+    let kind = crate::engine::failure::kind(&cause);
+    error(kind, definition::unread(file, cause))
 }
 
 fn error(kind: EngineErrorKind, text: Text) -> EngineError {
@@ -190,7 +184,7 @@ fn error(kind: EngineErrorKind, text: Text) -> EngineError {
 ///
 /// # Errors
 /// In words what is wrong with the text.
-fn edited(text: &str, changes: &Changes) -> Result<String, String> {
+fn edited(text: &str, changes: &Changes) -> Result<String, Text> {
     let mut document: DocumentMut = text
         .parse()
         .map_err(|e: toml_edit::TomlError| reader::told_of(text, e.message(), e.span()))?;
@@ -201,7 +195,7 @@ fn edited(text: &str, changes: &Changes) -> Result<String, String> {
 }
 
 /// Sets a key that is `false` where it does not stand.
-fn flag(document: &mut DocumentMut, section: &str, key: &str, on: bool) -> Result<(), String> {
+fn flag(document: &mut DocumentMut, section: &str, key: &str, on: bool) -> Result<(), Text> {
     let stands = document.get(section).and_then(|s| s.get(key));
     if stands.and_then(Item::as_bool).unwrap_or(false) == on {
         return Ok(());
@@ -214,7 +208,7 @@ fn flag(document: &mut DocumentMut, section: &str, key: &str, on: bool) -> Resul
     let table = document
         .get_mut(section)
         .and_then(Item::as_table_like_mut)
-        .ok_or_else(|| format!("{section} is no section"))?;
+        .ok_or_else(|| texts::NO_SECTION.with("key", section))?;
     match table.get_mut(key).and_then(Item::as_value_mut) {
         Some(value) => {
             let decor = value.decor().clone();

@@ -27,10 +27,10 @@ pub(super) fn get(
     exchange: &Exchange<'_>,
     target: &Target,
 ) -> Result<String, Fault> {
-    let (began, limit) = (server.clock.elapsed(), exchange.headers.timeout);
     let found = server.registry.get(&exchange.context, &target.path);
     // The work cannot be stopped halfway; a client that gave up meanwhile is told so (rule H-19).
-    if server.clock.elapsed().saturating_sub(began) > limit {
+    if server.left(exchange.headers, exchange.began).is_zero() {
+        let limit = exchange.headers.timeout;
         let text = texts::GET_TIMED_OUT
             .with("class", &target.class.name)
             .with("seconds", limit.as_secs_f32());

@@ -19,6 +19,8 @@ pub enum Argument {
     Count(i64),
     /// A text with its own arguments, rendered in the language of the whole.
     Text(Box<Text>),
+    /// Several, with commas between them.
+    List(Vec<Argument>),
 }
 
 /// What reads the same in every language: a name, an id, a path, a keyword, the reason that the system gives.
@@ -53,6 +55,18 @@ impl From<Text> for Argument {
 impl From<Message> for Argument {
     fn from(message: Message) -> Self {
         message.text().into()
+    }
+}
+
+impl From<&Argument> for Argument {
+    fn from(argument: &Argument) -> Self {
+        argument.clone()
+    }
+}
+
+impl<T: Into<Argument>> FromIterator<T> for Argument {
+    fn from_iter<I: IntoIterator<Item = T>>(arguments: I) -> Self {
+        Self::List(arguments.into_iter().map(Into::into).collect())
     }
 }
 
@@ -145,6 +159,12 @@ impl Argument {
             Self::Plain(word) => out.push_str(word),
             Self::Count(number) => out.push_str(&number.to_string()),
             Self::Text(text) => text.render_to(out, language),
+            Self::List(arguments) => {
+                for (n, argument) in arguments.iter().enumerate() {
+                    out.push_str(if n == 0 { "" } else { ", " });
+                    argument.render_to(out, language);
+                }
+            }
         }
     }
 
@@ -162,6 +182,7 @@ impl Argument {
                     value.shorten(max);
                 }
             }
+            Self::List(arguments) => arguments.iter_mut().for_each(|it| it.shorten(max)),
         }
     }
 
@@ -170,7 +191,7 @@ impl Argument {
         match self {
             Self::Plain(word) => word.parse().ok(),
             Self::Count(number) => u64::try_from(*number).ok(),
-            Self::Text(_) => None,
+            Self::Text(_) | Self::List(_) => None,
         }
     }
 
@@ -179,7 +200,7 @@ impl Argument {
     pub fn plain(&self) -> Option<&str> {
         match self {
             Self::Plain(word) => Some(word),
-            Self::Count(_) | Self::Text(_) => None,
+            _ => None,
         }
     }
 }

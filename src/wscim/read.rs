@@ -9,7 +9,7 @@ use crate::cim::cimxml::{CimXmlError, EMBEDDED_MAX};
 use crate::cim::class::Qualifiers;
 use crate::cim::{Class, Instance, Parameter, Path, Property, Type, TypeError, Value};
 use crate::soap::ns;
-use crate::text::catalog::wire as texts;
+use crate::text::catalog::{cim as cim_texts, wire as texts};
 use crate::text::{Text, told_by_text};
 use crate::xml::{Element, WHITE_SPACE};
 
@@ -177,7 +177,7 @@ fn scalar(
         }
         (_, Some(inner)) => Err(Error::Type(TypeError {
             expected: declared.ty.to_string(),
-            got: format!("the element {}", inner.local()),
+            got: cim_texts::ELEMENT.with("element", inner.local()).into(),
         })),
         (_, None) => Ok(Value::parse(declared.ty, &element.text())?),
     }
@@ -289,7 +289,7 @@ fn properties(
         if !property.accepts(&value) {
             return Err(Error::Type(TypeError {
                 expected: property.declared_type(),
-                got: value.describe(),
+                got: value.describe().into(),
             }));
         }
         instance.set(name, value).map_err(|_| unknown(name))?;

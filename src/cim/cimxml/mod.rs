@@ -7,7 +7,7 @@
 use super::instance::Instance;
 use super::schema::Schema;
 use crate::text::catalog::xml as texts;
-use crate::text::{Message, Text, told_by_text};
+use crate::text::{Argument, Message, Text, told_by_text};
 use crate::xml;
 
 mod class;
@@ -74,7 +74,7 @@ pub enum CimXmlError {
         /// Its type, with `[]` for an array.
         expected: String,
         /// What was given.
-        got: String,
+        got: Argument,
     },
     /// More than [`EMBEDDED_MAX`] instances inside each other.
     Depth,

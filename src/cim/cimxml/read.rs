@@ -8,6 +8,8 @@ use super::super::name::Name;
 use super::super::schema::Schema;
 use super::super::value::{Type, Value};
 use super::{CimXmlError, EMBEDDED_MAX, reference};
+use crate::text::Argument;
+use crate::text::catalog::cim as parts;
 use crate::xml::{self, Element};
 
 /// What may stand around an INSTANCE.
@@ -98,7 +100,7 @@ impl Reader<'_> {
             let value = self.property(class, property, child)?;
             let described = value.describe();
             let set = instance.set(name, value);
-            set.map_err(|_| mistyped(class, property, described))?;
+            set.map_err(|_| mistyped(class, property, described.into()))?;
         }
         Ok(instance)
     }
@@ -118,8 +120,12 @@ impl Reader<'_> {
         }
         let is_array = value.local().ends_with("ARRAY");
         if is_array != property.array {
-            let got = if is_array { "an array" } else { "one value" };
-            return Err(mistyped(class, property, got.to_owned()));
+            let got = if is_array {
+                parts::ARRAY
+            } else {
+                parts::ONE_VALUE
+            };
+            return Err(mistyped(class, property, got.into()));
         }
         let embedded = property.qualifiers.embedded().is_some()
             && (element.attribute("", "EmbeddedObject").is_some()
@@ -136,8 +142,8 @@ impl Reader<'_> {
                     self.scalar(class, property, embedded, item)
                 }
                 (array, other) => {
-                    let got = format!("a {other} element in {array}");
-                    Err(mistyped(class, property, got))
+                    let got = parts::ELEMENT_IN.with("element", other);
+                    Err(mistyped(class, property, got.with("parent", array).into()))
                 }
             })
             .collect();
@@ -165,11 +171,14 @@ impl Reader<'_> {
             }
             ("VALUE.REFERENCE", Type::Reference(_)) => reference::read(element)
                 .map(Value::from)
-                .map_err(|got| mistyped(class, property, got)),
+                .map_err(|got| mistyped(class, property, got.into())),
             ("VALUE.OBJECT", Type::String) => inner
                 .only_instance(element)
                 .map(|i| Value::Instance(Box::new(i))),
-            (other, _) => Err(mistyped(class, property, format!("a {other} element"))),
+            (other, _) => {
+                let got = parts::ELEMENT.with("element", other);
+                Err(mistyped(class, property, got.into()))
+            }
         }
     }
 }
@@ -227,7 +236,7 @@ fn misplaced(parent: Element<'_>, found: Element<'_>, expected: &'static str) ->
     }
 }
 
-fn mistyped(class: &Class, property: &Property, got: String) -> CimXmlError {
+fn mistyped(class: &Class, property: &Property, got: Argument) -> CimXmlError {
     CimXmlError::Value {
         class: class.name.to_string(),
         property: property.name.to_string(),

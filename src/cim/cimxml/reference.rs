@@ -4,18 +4,20 @@ use super::super::lexical::integer;
 use super::super::name::Name;
 use super::super::path::Path;
 use super::super::value::{Type, Value};
+use crate::text::Text;
+use crate::text::catalog::cim as texts;
 use crate::xml::{Element, Writer};
 
 /// Reads what a `VALUE.REFERENCE` holds; the error says what was found instead.
-pub(super) fn read(element: Element<'_>) -> Result<Path, String> {
+pub(super) fn read(element: Element<'_>) -> Result<Path, Text> {
     match element.children().next() {
         Some(child) => object(child),
-        None => Path::parse(&element.text()).map_err(|e| e.to_string()),
+        None => Path::parse(&element.text()).map_err(|e| e.text()),
     }
 }
 
 /// `INSTANCEPATH`, `LOCALINSTANCEPATH`, `INSTANCENAME` and the same for classes.
-fn object(element: Element<'_>) -> Result<Path, String> {
+fn object(element: Element<'_>) -> Result<Path, Text> {
     match element.local() {
         "INSTANCEPATH" | "LOCALINSTANCEPATH" | "CLASSPATH" | "LOCALCLASSPATH" => within(element),
         "INSTANCENAME" => {
@@ -23,24 +25,24 @@ fn object(element: Element<'_>) -> Result<Path, String> {
             for binding in element.children() {
                 let (name, value) = key(binding)?;
                 if path.get(name.as_str()).is_some() {
-                    return Err(format!("the key {name} twice"));
+                    return Err(texts::KEY_TWICE.with("key", name));
                 }
                 path.keys.push((name, value));
             }
             Ok(path)
         }
         "CLASSNAME" => class(element, "NAME"),
-        other => Err(format!("a {other} element in VALUE.REFERENCE")),
+        other => Err(found_in(other, "VALUE.REFERENCE")),
     }
 }
 
 /// A path with its namespace before it.
-fn within(element: Element<'_>) -> Result<Path, String> {
+fn within(element: Element<'_>) -> Result<Path, Text> {
     let mut children = element.children();
     let (Some(place), Some(object_name), None) =
         (children.next(), children.next(), children.next())
     else {
-        return Err(format!("{} without namespace and name", element.local()));
+        return Err(lacks_both(element, "namespace", "name"));
     };
     let (host, local) = match place.local() {
         "LOCALNAMESPACEPATH" => (None, Some(place)),
@@ -48,7 +50,7 @@ fn within(element: Element<'_>) -> Result<Path, String> {
             place.child(place.namespace(), "HOST"),
             place.child(place.namespace(), "LOCALNAMESPACEPATH"),
         ),
-        other => return Err(format!("{other} in {}", element.local())),
+        other => return Err(found_in(other, element.local())),
     };
     let parts: Vec<_> = local
         .into_iter()
@@ -56,7 +58,7 @@ fn within(element: Element<'_>) -> Result<Path, String> {
         .filter_map(|part| part.attribute("", "NAME"))
         .collect();
     if parts.is_empty() || !matches!(object_name.local(), "INSTANCENAME" | "CLASSNAME") {
-        return Err(format!("{} without namespace and name", element.local()));
+        return Err(lacks_both(element, "namespace", "name"));
     }
     let host = host.map(|h| h.trimmed().into_owned());
     Ok(Path {
@@ -66,11 +68,12 @@ fn within(element: Element<'_>) -> Result<Path, String> {
     })
 }
 
-fn class(element: Element<'_>, attribute: &'static str) -> Result<Path, String> {
+fn class(element: Element<'_>, attribute: &'static str) -> Result<Path, Text> {
     let name = element.attribute("", attribute).map(str::trim);
-    let name = name
-        .filter(|n| !n.is_empty())
-        .ok_or_else(|| format!("{} without {attribute}", element.local()))?;
+    let name = name.filter(|n| !n.is_empty()).ok_or_else(|| {
+        let text = texts::ELEMENT_LACKS.with("element", element.local());
+        text.with("what", attribute)
+    })?;
     Ok(Path {
         host: None,
         namespace: None,
@@ -80,10 +83,10 @@ fn class(element: Element<'_>, attribute: &'static str) -> Result<Path, String> 
     })
 }
 
-fn key(binding: Element<'_>) -> Result<(Name, Value), String> {
+fn key(binding: Element<'_>) -> Result<(Name, Value), Text> {
     let name = binding.attribute("", "NAME").map(Name::from);
     let (Some(name), Some(value)) = (name, binding.children().next()) else {
-        return Err(format!("{} without name and value", binding.local()));
+        return Err(lacks_both(binding, "name", "value"));
     };
     let text = value.text();
     let value = match (value.local(), value.attribute("", "VALUETYPE")) {
@@ -95,8 +98,18 @@ fn key(binding: Element<'_>) -> Result<(Name, Value), String> {
         ("KEYVALUE", _) => Some(Value::String(text.clone().into_owned())),
         _ => None,
     };
-    let value = value.ok_or_else(|| format!("'{text}' as key {name}"))?;
+    let value = value.ok_or_else(|| texts::KEY_TEXT.with("text", &*text).with("key", &name))?;
     Ok((name, value))
+}
+
+fn found_in(found: &str, parent: &str) -> Text {
+    let text = texts::ELEMENT_IN.with("element", found);
+    text.with("parent", parent)
+}
+
+fn lacks_both(element: Element<'_>, what: &'static str, other: &'static str) -> Text {
+    let text = texts::ELEMENT_LACKS_BOTH.with("element", element.local());
+    text.with("what", what).with("other", other)
 }
 
 /// Writes a `VALUE.REFERENCE`.

@@ -166,7 +166,7 @@ fn what_does_not_fit_is_told_with_its_property() {
         ),
         (
             "<PROPERTY.ARRAY NAME='Names'><VALUE.ARRAY><VALUE.NULL/></VALUE.ARRAY></PROPERTY.ARRAY>",
-            "property Test_All.Names takes string[], got a VALUE.NULL element in VALUE.ARRAY",
+            "property Test_All.Names takes string[], got the element VALUE.NULL in VALUE.ARRAY",
         ),
         (
             "<PROPERTY NAME='Level'><VALUE>1</VALUE><VALUE>2</VALUE></PROPERTY>",
@@ -195,7 +195,7 @@ fn what_does_not_fit_is_told_with_its_property() {
         ),
         (
             "<PROPERTY.OBJECT NAME='Level'><VALUE.OBJECT/></PROPERTY.OBJECT>",
-            "property Test_All.Level takes sint16, got a VALUE.OBJECT element",
+            "property Test_All.Level takes sint16, got the element VALUE.OBJECT",
         ),
     ];
     for (content, message) in table {

@@ -9,6 +9,8 @@ use std::fmt;
 use super::class::Class;
 use super::name::Name;
 use super::value::Value;
+use crate::text::catalog::cim as texts;
+use crate::text::{Argument, Message, Text, told_by_text};
 
 mod read;
 
@@ -38,10 +40,9 @@ pub struct Path {
 }
 
 /// The keys of a path do not fit the class.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyError {
     /// A key of the class is absent.
-    #[error("the path of a {class} needs the key {key}")]
     Missing {
         /// The class.
         class: String,
@@ -49,7 +50,6 @@ pub enum KeyError {
         key: String,
     },
     /// The path names a key that the class has not.
-    #[error("{key} is no key of {class}")]
     Unknown {
         /// The class.
         class: String,
@@ -57,7 +57,6 @@ pub enum KeyError {
         key: String,
     },
     /// The value is not of the type of the key.
-    #[error("the key {class}.{key} takes {expected}, got {got}")]
     Mistyped {
         /// The class.
         class: String,
@@ -66,9 +65,32 @@ pub enum KeyError {
         /// Its type.
         expected: String,
         /// What was given.
-        got: String,
+        got: Argument,
     },
 }
+
+impl KeyError {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        let of = |message: Message, class: &str, key: &str| {
+            message.with("class", class).with("key", key)
+        };
+        match self {
+            Self::Missing { class, key } => of(texts::KEY_MISSING, class, key),
+            Self::Unknown { class, key } => of(texts::KEY_UNKNOWN, class, key),
+            Self::Mistyped {
+                class,
+                key,
+                expected,
+                got,
+            } => of(texts::KEY_TYPE, class, key)
+                .with("expected", expected)
+                .with("got", got),
+        }
+    }
+}
+told_by_text!(KeyError);
 
 impl Path {
     /// A path without host and keys.

@@ -4,47 +4,59 @@ use super::super::lexical::integer;
 use super::super::name::Name;
 use super::super::value::Value;
 use super::Path;
+use crate::text::catalog::cim as texts;
+use crate::text::{Text, told_by_text};
 
 /// More keys than any class has; a longer list is refused before it is compared with itself.
 const KEYS_MAX: usize = 64;
 
 /// The text is no object path.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathError {
     /// `\\HOST\…` without a namespace and `:` after it.
-    #[error("a path with a host needs a namespace and ':' before the class")]
     Namespace,
     /// The namespace has an empty part or a character that does not belong there.
-    #[error("'{0}' is no namespace")]
     NamespaceName(String),
     /// There is no class name where one is due.
-    #[error("'{0}' is no class name")]
     ClassName(String),
     /// Something other than `.`, `=@` or the end follows the class name.
-    #[error("after class {0} the keys must follow a '.'")]
     AfterClass(String),
     /// There is no key name where one is due.
-    #[error("'{0}' is no key name")]
     KeyName(String),
     /// There is no `=` after a key name.
-    #[error("'=' must follow the key {0}")]
     Equals(String),
     /// A key has no value, or one that is neither quoted nor a number nor a boolean.
-    #[error("the value of key {0} must be quoted, a number, TRUE or FALSE")]
     Value(String),
     /// The closing quote is missing.
-    #[error("the value of key {0} has no closing quote")]
     Quote(String),
     /// Two keys have the same name.
-    #[error("the key {0} stands twice")]
     Twice(String),
     /// Something other than `,` follows a value.
-    #[error("after the value of key {0} ',' or the end must follow")]
     AfterValue(String),
     /// The path has more than 64 keys.
-    #[error("the path has more than 64 keys")]
     TooMany,
 }
+
+impl PathError {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        match self {
+            Self::Namespace => texts::PATH_HOST.text(),
+            Self::NamespaceName(namespace) => texts::PATH_NAMESPACE.with("namespace", namespace),
+            Self::ClassName(class) => texts::PATH_CLASS.with("class", class),
+            Self::AfterClass(class) => texts::PATH_AFTER_CLASS.with("class", class),
+            Self::KeyName(key) => texts::PATH_KEY.with("key", key),
+            Self::Equals(key) => texts::PATH_EQUALS.with("key", key),
+            Self::Value(key) => texts::PATH_VALUE.with("key", key),
+            Self::Quote(key) => texts::PATH_QUOTE.with("key", key),
+            Self::Twice(key) => texts::PATH_KEY_TWICE.with("key", key),
+            Self::AfterValue(key) => texts::PATH_AFTER_VALUE.with("key", key),
+            Self::TooMany => texts::PATH_KEYS.with("max", KEYS_MAX),
+        }
+    }
+}
+told_by_text!(PathError);
 
 /// Reads a whole path.
 pub(super) fn path(text: &str) -> Result<Path, PathError> {

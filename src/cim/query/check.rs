@@ -9,6 +9,7 @@ use super::syntax::{
 };
 use super::{Equality, Error, Language, Place, Query, Related, Scope, Select};
 use crate::cim::{Class, DateTime, Name, Path, Status, Type, Value};
+use crate::text::Text;
 use crate::text::catalog::query as texts;
 
 impl Statement {
@@ -114,7 +115,7 @@ impl Scope<'_> {
 
     /// The object that the text means.
     fn object(&self, text: &str, place: Place) -> Result<Object, Error> {
-        let wrong = |reason: String| {
+        let wrong = |reason: Text| {
             let error = place.error(texts::NO_PATH);
             error
                 .with("text", format!("'{text}'"))
@@ -123,14 +124,14 @@ impl Scope<'_> {
         // Some clients double every backslash, also where no escape is needed.
         let path = Path::parse(text)
             .or_else(|e| Path::parse(&text.replace(r"\\", r"\")).map_err(|_| e))
-            .map_err(|e| wrong(e.to_string()))?;
+            .map_err(|e| wrong(e.text()))?;
         let here = path.host.as_deref().is_none_or(|host| {
             let own = [self.host, "localhost", "127.0.0.1"];
             own.iter().any(|h| h.eq_ignore_ascii_case(host))
         });
         let path = Path { host: None, ..path };
         let resolved = self.schema.resolve(&path, self.namespace);
-        let resolved = resolved.map_err(|e| wrong(e.to_string()))?;
+        let resolved = resolved.map_err(|e| wrong(e.text()))?;
         let namespace = resolved.namespace.as_deref().unwrap_or(self.namespace);
         let subtree = self.schema.subtree(namespace, resolved.class.as_str());
         Ok(Object {

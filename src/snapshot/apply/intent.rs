@@ -9,6 +9,7 @@ use crate::engine::{Revert, Top};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::Image;
 use crate::snapshot::destroy::Layer;
+use crate::text::Argument;
 
 /// Everything that recovery needs to know of an apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,9 +28,9 @@ pub struct Intent {
 pub enum Record {
     /// The commit: every new file is durable. From here it only goes forward.
     Applied {
-        /// What the new files do not keep of the old ones beside their content, in words.
+        /// What the new files do not keep of the old ones beside their content; words from older versions.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        lost: Vec<String>,
+        lost: Vec<Argument>,
         /// The new files that take the place of images.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         made: Made,

@@ -24,8 +24,8 @@ use crate::snapshot::saga::kind::{Fate, Kind, Step, Words};
 use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::snapshot::stands::stands;
 use crate::store::{Change, State};
-use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
+use crate::text::{Argument, Text};
 
 pub use intent::{Intent, Made, Member, Record};
 pub use request::ApplyRequest;
@@ -41,8 +41,8 @@ pub(crate) struct Apply {
 /// What was noted of new files when they were made.
 #[derive(Debug, Default)]
 struct Noted {
-    /// What they do not keep of the old ones beside their content, in words.
-    lost: BTreeSet<String>,
+    /// What they do not keep of the old ones beside their content.
+    lost: Vec<Argument>,
     made: Made,
 }
 
@@ -51,9 +51,13 @@ impl Apply {
     fn note(&self, member: &Member, disk: &str, prepared: Prepared) {
         let mut noted = self.noted();
         if !prepared.lost.is_empty() {
-            let (machine, lost) = (&member.name, prepared.lost.join(", "));
-            let told = format!("machine {machine}, disk {disk}: {lost}");
-            noted.lost.insert(told);
+            let lost: Argument = prepared.lost.into_iter().collect();
+            let told = texts::LOST_OF.with("lost", lost).with("disk", disk);
+            let told = told.with("machine", &member.name).into();
+            // A step may be done again.
+            if !noted.lost.contains(&told) {
+                noted.lost.push(told);
+            }
         }
         if let Some(made) = prepared.made {
             let own = noted.made.entry(member.machine).or_default();
@@ -64,7 +68,7 @@ impl Apply {
     fn record(&self) -> Record {
         let noted = self.noted();
         Record::Applied {
-            lost: noted.lost.iter().cloned().collect(),
+            lost: noted.lost.clone(),
             made: noted.made.clone(),
         }
     }
@@ -198,11 +202,8 @@ impl Kind for Apply {
         let mut status = told_with(status, LeftOut::of(snapshots));
         let noted = self.noted();
         if !noted.lost.is_empty() {
-            let lost: Vec<_> = noted.lost.iter().map(String::as_str).collect();
-            let lost = lost.join("; ");
-            status = texts::APPLIED_LOST
-                .with("status", status)
-                .with("lost", lost);
+            let text = texts::APPLIED_LOST.with("status", status);
+            status = text.with("lost", noted.lost.iter().collect::<Argument>());
         }
         Some((status, changes.collect()))
     }
@@ -222,6 +223,7 @@ fn resources(set: SetId, machines: impl Iterator<Item = VmId>) -> Vec<(Resource,
 mod tests {
     use super::*;
     use crate::id::SnapshotId;
+    use crate::text::catalog::engine;
 
     fn apply() -> Apply {
         Apply::new(Intent {
@@ -249,26 +251,34 @@ mod tests {
             tops: BTreeMap::new(),
             layers: Vec::new(),
         };
-        let note = |lost: &[&str]| {
-            let lost = lost.iter().map(|it| (*it).to_owned()).collect();
+        let note = |lost: &[Text]| {
+            let lost = lost.to_vec();
             first.note(&member, "disk0", Prepared { lost, made: None });
         };
         note(&[]);
         assert_eq!(status(&first), plain);
-        let lost = ["flag j (data journal)", "mode 4755"];
+        let lost = [
+            engine::FLAG_DATA_JOURNAL.text(),
+            engine::MODE_LOST.with("mode", "4755"),
+        ];
         // A step that is done again.
         note(&lost);
         note(&lost);
         let told = status(&first);
-        let wanted = "machine web, disk disk0: flag j (data journal), mode 4755";
+        let wanted = "flag j (data journal), mode 4755 of machine web, disk disk0";
         assert!(told.starts_with(&plain) && told.ends_with(wanted), "{told}");
         let record = serde_json::to_string(&first.record()).unwrap();
         let mut second = apply();
         second.replay(serde_json::from_str(&record).unwrap());
         assert_eq!(status(&second), told);
         // As older versions have written it.
-        let mut old = apply();
-        old.replay(serde_json::from_str(r#"{"record":"applied"}"#).unwrap());
-        assert_eq!(status(&old), plain);
+        let replayed = |record: &str| {
+            let mut old = apply();
+            old.replay(serde_json::from_str(record).unwrap());
+            status(&old)
+        };
+        assert_eq!(replayed(r#"{"record":"applied"}"#), plain);
+        let told = replayed(r#"{"record":"applied","lost":["machine web, disk a: mode 4755"]}"#);
+        assert!(told.ends_with(": machine web, disk a: mode 4755"), "{told}");
     }
 }

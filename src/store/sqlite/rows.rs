@@ -414,8 +414,12 @@ fn records<T: DeserializeOwned>(
         if told != table.sum(&id, &text) {
             return Err(damaged(file, format!("record {id}: its checksum is wrong")));
         }
-        let record = serde_json::from_str(&text)
-            .map_err(|e| damaged(file, format!("record {id}: {}", reader::told_of_json(&e))))?;
+        let record = serde_json::from_str(&text).map_err(|e| {
+            damaged(
+                file,
+                format!("record {id}: {}", reader::told_of_json(&e).english()),
+            )
+        })?;
         out.push((id, record));
     }
     Ok(out)

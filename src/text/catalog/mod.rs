@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use super::Message;
 
+pub mod cim;
 pub mod engine;
 pub mod held;
 pub mod http;
@@ -12,6 +13,7 @@ pub mod job;
 pub mod operation;
 pub mod provider;
 pub mod query;
+pub mod reader;
 pub mod snapshot;
 pub mod store;
 pub mod wire;
@@ -21,7 +23,7 @@ pub mod xml;
 static BY_ID: LazyLock<BTreeMap<&str, Message>> =
     LazyLock::new(|| AREAS.into_iter().flatten().map(|m| (m.id, *m)).collect());
 
-const AREAS: [&[Message]; 11] = [
+const AREAS: [&[Message]; 13] = [
     store::ALL,
     xml::ALL,
     wire::ALL,
@@ -33,6 +35,8 @@ const AREAS: [&[Message]; 11] = [
     snapshot::ALL,
     engine::ALL,
     held::ALL,
+    cim::ALL,
+    reader::ALL,
 ];
 
 /// The message of that id.

@@ -69,6 +69,7 @@ super::messages! {
     CONSISTENCY_LEVEL = "provider.settings.consistency-level", "SnapshotSettings: ConsistencyLevel is {value}; 1 (application) and 2 (crash) are known";
     ELEMENT_NAME_TOO_LONG = "provider.settings.element-name", "parameter SnapshotSettings: ElementName must have at most {limit} characters";
     NO_SNAPSHOT = "provider.parameter.no-snapshot", "{parameter} is not the settings of a snapshot";
+    NO_COLLECTION = "provider.no-collection", "parameter {parameter}: it refers to no collection";
     NO_SNAPSHOT_SET = "provider.no-snapshot-set", "parameter {parameter}: it refers to no snapshot set";
     BACKUP_INTENT = "provider.backup-intent", "parameter ExportSettingData: BackupIntent is 1 (preserve chain) or 2 (merge), not {value}";
     DIFFERENTIAL_BACKUP_BASE = "provider.differential-backup-base", "parameter ExportSettingData: DifferentialBackupBase is not supported yet; leave it out to export everything";

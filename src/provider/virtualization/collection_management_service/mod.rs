@@ -118,7 +118,7 @@ impl Call<'_> {
         match reference::element(deps, ctx, self.arguments, "Collection", declared) {
             Ok(Element::Group(id, _)) => Ok(id),
             Ok(_) => Err(invalid(
-                texts::PARAMETER_NULL.with("parameter", "Collection"),
+                texts::NO_COLLECTION.with("parameter", "Collection"),
             )),
             Err(text) => Err(invalid(text)),
         }

@@ -75,7 +75,7 @@ fn collection(
     match reference::element(deps, ctx, arguments, "Collection", declared) {
         Ok(Element::Group(id, _)) => Ok(id),
         Ok(_) => Err(invalid(
-            texts::PARAMETER_NULL.with("parameter", "Collection"),
+            texts::NO_COLLECTION.with("parameter", "Collection"),
         )),
         Err(text) => Err(invalid(text)),
     }
