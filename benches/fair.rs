@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::fuse::Served;
 use crate::process::Process;
+use crate::remote::Remote;
 use crate::{load, subject, verdict};
 
 /// The slowest of a hundred Identify may take so many times as long beside the queries.
@@ -61,8 +61,8 @@ fn beside_a_silent_image(short: bool) {
         File::create(&image).unwrap().set_len(1 << 20).unwrap();
         import(&format!("machine-{n}"), &image);
     }
-    let served = Served::new(images.path());
-    import("silent", &served.file);
+    let remote = Remote::new(images.path(), "remote");
+    import("silent", &remote.image);
     let server = Process::serving(data, &[]);
     let identify = subject::identify(server.address);
     let text = "SELECT * FROM Msvm_StorageAllocationSettingData";
@@ -73,9 +73,9 @@ fn beside_a_silent_image(short: bool) {
     let (mut healthy, mut silent) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         healthy.extend(times_beside(&server, &identify, &query, READERS).0);
-        served.hang();
+        remote.stop();
         let (slow, answered) = times_beside(&server, &identify, &query, READERS);
-        served.go_on();
+        remote.go_on();
         silent.extend(slow);
         println!("fair: {answered} enumerations answered with an image that is silent");
     }

@@ -28,8 +28,6 @@ mod associate;
 mod ceiling;
 mod enumerate;
 mod fair;
-#[path = "../tests/support/fuse.rs"]
-mod fuse;
 mod life;
 mod load;
 mod memory;
@@ -37,6 +35,9 @@ mod merge;
 mod parse;
 mod process;
 mod query;
+#[path = "../tests/support/remote.rs"]
+#[expect(dead_code, reason = "tests need more of it")]
+mod remote;
 mod subject;
 mod tls;
 mod wire;

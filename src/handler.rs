@@ -51,7 +51,7 @@ pub struct Caller {
     pub peer: SocketAddr,
     /// Did it come through TLS?
     pub secure: bool,
-    /// How long they waited until it was known who they are; it counts against the time of their operation.
+    /// How long ago the head of their request was there; it counts against the time of their operation.
     pub waited: Duration,
     /// The `User-Agent` header, empty if absent.
     pub user_agent: Arc<str>,

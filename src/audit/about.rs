@@ -17,6 +17,9 @@ pub struct Named {
     pub name: String,
 }
 
+/// The shortest beginning of an id that counts as one, characters.
+pub const SHORTEST: usize = 4;
+
 impl Named {
     /// A thing.
     #[must_use]
@@ -31,10 +34,16 @@ impl Named {
         }
     }
 
-    /// Is this its id, in any case of letters, or its name?
+    /// Is this its name, its id in any case of letters, or the beginning of that?
     #[must_use]
     pub fn is(&self, wanted: &str) -> bool {
-        self.name == wanted || self.id.eq_ignore_ascii_case(wanted)
+        let id = wanted.trim_matches(['{', '}']);
+        let begins = self
+            .id
+            .get(..id.len())
+            .is_some_and(|b| b.eq_ignore_ascii_case(id));
+        let is_enough = id.len() >= SHORTEST || id.len() == self.id.len();
+        self.name == wanted || begins && is_enough
     }
 }
 
@@ -180,6 +189,17 @@ mod tests {
         assert_eq!((brief.machines.len(), brief.more), (NAMED, 40 - NAMED));
         assert_eq!(serde_json::to_string(&About::default()).unwrap(), "{}");
         assert!(about.sets[0].is("s") && about.sets[0].is("nightly") && !about.sets[0].is("N"));
+        let long = Named::new("8A3D0000-0001", "web");
+        assert!(
+            ["{8a3d}", "8A3D0000-0", "web"]
+                .iter()
+                .all(|wanted| long.is(wanted))
+        );
+        assert!(
+            ["8a3", "", "{}", "8a3e", "8A3D0000-00011"]
+                .iter()
+                .all(|wanted| !long.is(wanted))
+        );
         assert_eq!(names(&brief.machines[..2]), "m0, m1");
     }
 }

@@ -36,7 +36,7 @@ use crate::text::catalog::operation as texts;
 
 use desk::{Desk, Seat, Sheet};
 
-pub use about::{About, Named, names};
+pub use about::{About, Named, SHORTEST, names};
 pub use desk::Written;
 
 /// Longest text of a line that a client has a say in, in characters.

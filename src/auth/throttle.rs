@@ -12,20 +12,6 @@ use super::lockout::network;
 /// From one line to the next.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// A line of its own for each status that is told to clients.
-#[derive(Debug, Default)]
-pub struct ByStatus(Mutex<BTreeMap<u16, Arc<Throttle>>>);
-
-impl ByStatus {
-    /// As [`Throttle::happened`], for this status alone. There are few.
-    pub fn happened(&self, status: u16) -> Option<u64> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let one = Arc::clone(all.entry(status).or_default());
-        drop(all);
-        one.happened()
-    }
-}
-
 /// Most that have a line of their own; the others share one.
 const OWN: usize = 256;
 
@@ -100,12 +86,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_thousand_are_one_line_and_the_next_one_counts_them() {
-        let seldom = Throttle::default();
-        let said: Vec<_> = (0..1000).filter_map(|_| seldom.happened()).collect();
+        let line = Throttle::default();
+        let said: Vec<_> = (0..1000).filter_map(|_| line.happened()).collect();
         assert_eq!(said, [1]);
         tokio::time::advance(PAUSE).await;
-        assert_eq!(seldom.happened(), Some(1000));
-        assert_eq!(seldom.happened(), None);
+        assert_eq!(line.happened(), Some(1000));
+        assert_eq!(line.happened(), None);
     }
 
     #[tokio::test(start_paused = true)]

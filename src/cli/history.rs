@@ -21,7 +21,7 @@ use super::remote::block_on;
 pub(super) struct History {
     #[command(flatten)]
     data: DataDir,
-    /// Only what was about this snapshot set: its id, or its name then.
+    /// Only what was about this snapshot set: its id, the beginning of that, or its name then.
     #[arg(long, value_name = "NAME|ID")]
     set: Option<String>,
     /// Only what was about this machine.

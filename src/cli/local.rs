@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use clap::Args;
 
 use crate::config::Config;
-use crate::server::StartError;
+use crate::server::{self, StartError};
 
 use super::failure::{Exit, Failure};
 use super::owner;
@@ -27,6 +27,7 @@ impl DataDir {
     /// Where it is, for a command that acts on it: from here on this process is its owner's.
     pub(super) fn path(&self) -> Result<PathBuf, Failure> {
         let path = self.named()?;
+        server::require_answer(&path)?;
         owner::become_owner(&path)?;
         Ok(path)
     }

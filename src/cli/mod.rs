@@ -39,6 +39,7 @@ mod vm;
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -128,7 +129,12 @@ pub fn main() -> ExitCode {
             let in_json = env::args_os().any(|word| word == "--json");
             match error.use_stderr() && in_json {
                 true => Output::new(true, false, Color::Never).error(&Failure::usage(said(&error))),
-                false => drop(error.print()),
+                false => {
+                    if let Err(failure) = printed(&error) {
+                        Output::new(in_json, false, Color::Never).error(&failure);
+                        return ExitCode::from(failure.exit.code());
+                    }
+                }
             }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -174,6 +180,15 @@ impl Command {
             | Self::Completions(_)
             | Self::Man(_) => false,
         }
+    }
+}
+
+/// Shows help or version, or what is wrong with the command line. Of that the exit code tells enough.
+fn printed(error: &clap::Error) -> Result<(), Failure> {
+    let shown = error.print().and_then(|()| io::stdout().flush());
+    match shown {
+        Err(e) if !error.use_stderr() && e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(()),
     }
 }
 

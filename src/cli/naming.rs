@@ -1,10 +1,9 @@
 //! What a word of the command line names: an id, a name, or the beginning of an id.
 
+use crate::audit::SHORTEST;
+
 use super::failure::Failure;
 use super::output::{count, one_line};
-
-/// The shortest beginning of an id that counts as one, characters.
-const SHORTEST: usize = 4;
 
 /// The one thing that is meant by `wanted`; `None` if nothing is. An id counts before a name, and a name before the
 /// beginning of an id. `of` gives id and name, `word` is what such a thing is called.

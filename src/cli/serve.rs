@@ -1,7 +1,6 @@
 //! `groupshot serve`: the server, until SIGTERM or SIGINT. SIGHUP reads certificates again, or ends it if the
 //! terminal that it was started from is gone.
 
-use std::io::{self, Write};
 use std::mem::{self, ManuallyDrop};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,7 +16,7 @@ use crate::telemetry;
 
 use super::failure::Failure;
 use super::local::{ConfigFile, DataDir, listen_address};
-use super::output::Output;
+use super::output::{Output, print};
 use super::stop;
 use super::terminal::Terminal;
 
@@ -112,23 +111,25 @@ fn status(server: &Server) -> String {
     }
 }
 
-/// Whoever started us may wait for these lines; that nobody reads them is no failure.
+/// Whoever started us may wait for these lines; that they cannot be written is told, and ends no server.
 fn announce(server: &Server) {
-    let mut out = io::stdout();
     let version = env!("CARGO_PKG_VERSION");
+    let mut lines = String::new();
     if let (Some(address), Some(fingerprint)) =
         (server.secure_address(), server.reload().fingerprint())
     {
-        let _ = writeln!(
-            out,
-            "groupshot {version} listening on https://{address}/wsman, certificate SHA-256 {fingerprint}"
+        lines = format!(
+            "groupshot {version} listening on https://{address}/wsman, certificate SHA-256 {fingerprint}\n"
         );
     }
     let address = server.address();
-    let _ = writeln!(
-        out,
-        "groupshot {version} listening on http://{address}/wsman"
-    );
+    lines += &format!("groupshot {version} listening on http://{address}/wsman\n");
+    if let Err(failure) = print(lines.as_bytes()) {
+        tracing::warn!(
+            why = failure.message,
+            "Nobody was told on standard output that the server is there"
+        );
+    }
 }
 
 /// Comes back when the terminal has hung up.

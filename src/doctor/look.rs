@@ -76,6 +76,7 @@ impl Doctor {
                 (one.finding.fix, one.cure) = (None, None);
             }
         }
+        leave_out_what_a_move_explains(&mut found);
         found.sort_by(|a, b| {
             let key = |a: &Ailment| (a.finding.kind, a.finding.object.clone());
             key(a).cmp(&key(b))
@@ -792,6 +793,24 @@ pub(super) fn ailment(
         root: false,
         refused: None,
     }
+}
+
+/// Where the data directory was moved, nothing else is told of what is named in the folder that it was in: there is one
+/// way out, and any other would be wrong.
+fn leave_out_what_a_move_explains(found: &mut Vec<Ailment>) {
+    let moved = |a: &&Ailment| a.finding.kind == Kind::DataDirectoryMoved;
+    let from: Vec<_> = found
+        .iter()
+        .filter(moved)
+        .map(|a| a.finding.object.clone())
+        .collect();
+    found.retain(|a| match a.finding.kind {
+        Kind::FolderMissing => !from.contains(&a.finding.object),
+        Kind::DefinitionUnreadable => !from
+            .iter()
+            .any(|from| a.finding.text.contains(&format!("{from}/"))),
+        _ => true,
+    });
 }
 
 fn unknown(object: impl Into<String>, error: &impl ToString) -> Ailment {

@@ -15,6 +15,13 @@ use rustix::io::Errno;
 
 use super::identity::{Foreign, Identity, Kind};
 use super::silence::{Call, ask};
+use crate::text::catalog::held as texts;
+use crate::text::{Reason, size};
+
+/// The most that is read of a file that somebody else may write, octets: a thousand times what any of them needs.
+pub(super) const MOST: u64 = 16 << 20;
+/// The most of a file that only this program writes: its length goes with the number of machines and sets.
+const OWN_MOST: u64 = 1 << 30;
 
 /// How a regular file is opened: where another process has a lease on it, nothing waits for that.
 pub(super) const FILE: OFlags = OFlags::NONBLOCK
@@ -393,9 +400,7 @@ pub fn open_straight(file: &Path, write: bool) -> io::Result<File> {
 /// # Errors
 /// As [`open`].
 pub fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    ask(file, || open(file, false)?.read_to_end(&mut bytes))?;
-    Ok(bytes)
+    ask(file, || whole(open(file, false)?, OWN_MOST))
 }
 
 /// All of a regular file, wherever a link leads; nothing that stands in its place holds the reader up.
@@ -403,9 +408,24 @@ pub fn read(file: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`open_any`].
 pub fn read_any(file: &Path) -> io::Result<Vec<u8>> {
+    ask(file, || whole(open_any(file)?, MOST))
+}
+
+/// All of what stands there, of so many octets at most.
+///
+/// # Errors
+/// The I/O error; `FileTooLarge`.
+pub(super) fn whole(file: impl Read, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    ask(file, || open_any(file)?.read_to_end(&mut bytes))?;
-    Ok(bytes)
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length <= most) {
+        return Ok(bytes);
+    }
+    let text = texts::TOO_LONG.with("most", size(most));
+    Err(io::Error::new(
+        io::ErrorKind::FileTooLarge,
+        Reason::new(text, ()),
+    ))
 }
 
 /// [`read_any`] of a text.
@@ -413,9 +433,8 @@ pub fn read_any(file: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`open_any`]; `InvalidData` if it is not UTF-8.
 pub fn read_text(file: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    ask(file, || open_any(file)?.read_to_string(&mut text))?;
-    Ok(text)
+    let invalid = |e| io::Error::new(io::ErrorKind::InvalidData, e);
+    String::from_utf8(read_any(file)?).map_err(invalid)
 }
 
 /// [`open`] for reading, wherever a link leads.

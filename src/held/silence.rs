@@ -25,6 +25,8 @@ use rustix::io::Errno;
 use crate::text::catalog::held as texts;
 use crate::text::{Reason, Text, told_by_text};
 
+use super::folder::{MOST, whole};
+
 /// How often calls that are under way are looked through.
 const TICK: Duration = Duration::from_secs(1);
 /// A call that has stood for so many ticks makes its place silent.
@@ -293,10 +295,10 @@ pub fn read_named(file: &Path) -> io::Result<Vec<u8>> {
         .iter()
         .any(|handed| file.starts_with(handed))
     {
-        return fs::read(file);
+        return whole(fs::File::open(file)?, MOST);
     }
     let file = file.to_owned();
-    bounded(move || ask(&file, || fs::read(&file))).flatten()
+    bounded(move || ask(&file, || whole(fs::File::open(&file)?, MOST))).flatten()
 }
 
 /// What stands there, links followed.

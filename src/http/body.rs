@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Limits;
 
 /// Most that is read of a body which nobody wants, so that its sender hears the answer before the
 /// connection closes.
@@ -25,41 +27,44 @@ pub(super) enum BodyError {
     Broken,
 }
 
-/// The whole body. One that says beforehand that it is too large is not touched.
-pub(super) async fn read(
-    body: &mut Incoming,
-    limit: usize,
-    time: Duration,
-) -> Result<Bytes, BodyError> {
+/// The whole body, of so many octets at most. One that says beforehand that it is too large is not touched.
+pub(super) async fn read<B>(body: &mut B, most: usize, limits: &Limits) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if announced > limit {
+    if announced > most {
         return Err(BodyError::TooLarge);
     }
-    match timeout(time, collect(body, announced, limit)).await {
-        Ok(result) => result,
-        Err(_) => Err(BodyError::TooSlow),
-    }
-}
-
-async fn collect(body: &mut Incoming, announced: usize, limit: usize) -> Result<Bytes, BodyError> {
-    let Some(first) = next(body).await? else {
-        return Ok(Bytes::new());
-    };
-    if first.len() > limit {
-        return Err(BodyError::TooLarge);
-    }
-    if body.is_end_stream() {
-        return Ok(first);
-    }
-    let mut whole = BytesMut::with_capacity(announced.max(first.len()));
-    whole.extend_from_slice(&first);
-    while let Some(more) = next(body).await? {
-        if whole.len() + more.len() > limit {
+    let began = Instant::now();
+    let mut first = Bytes::new();
+    let mut whole = BytesMut::new();
+    loop {
+        // Of a body in one piece no copy is made.
+        let read = first.len() + whole.len();
+        let due = began + limits.body(u64::try_from(read).unwrap_or(u64::MAX));
+        let more = timeout_at(due, next(body)).await;
+        let Some(more) = more.map_err(|_| BodyError::TooSlow)?? else {
+            break;
+        };
+        if read + more.len() > most {
             return Err(BodyError::TooLarge);
+        }
+        if read == 0 {
+            first = more;
+            continue;
+        }
+        if whole.is_empty() {
+            whole.reserve(announced.max(read + more.len()));
+            whole.extend_from_slice(&std::mem::take(&mut first));
         }
         whole.extend_from_slice(&more);
     }
-    Ok(whole.freeze())
+    Ok(if whole.is_empty() {
+        first
+    } else {
+        whole.freeze()
+    })
 }
 
 /// Reads and forgets. `false` if something is left; the connection has to close then.
@@ -84,7 +89,10 @@ async fn pass_over(body: &mut Incoming) -> Result<(), BodyError> {
 }
 
 /// The next piece of data; trailers are skipped.
-async fn next(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
+async fn next<B>(body: &mut B) -> Result<Option<Bytes>, BodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     loop {
         match body.frame().await {
             None => return Ok(None),

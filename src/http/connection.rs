@@ -1,101 +1,351 @@
-//! One connection: hyper reads and writes, we watch its clocks and the server's stop.
+//! A connection, request by request: who asks, may the message be read, what does the handler say.
 
-use std::convert::Infallible;
-use std::pin::pin;
+use std::fmt::Display;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName,
+    HeaderValue, TRANSFER_ENCODING, USER_AGENT,
+};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::{self, Audit, Event};
+use crate::auth::throttle::{ByKey, ByNetwork, Throttle};
+use crate::auth::{Authenticator, Channel};
+use crate::handler::{Answer, Caller, Handler, Identity, Message};
 
 use super::Limits;
-use super::exchange::Connection;
-use super::phase::Watched;
+use super::body::{self, BodyError};
+use super::handshake::Peer;
+use super::origin::{self, Origin};
+use super::places::{Place, TooMany};
+use super::refusal::Refusal;
+use super::reply::Reply;
 
-/// Headers of a request; more are answered 431.
-const HEADERS: usize = 64;
+/// Set by `Test-WSMan` to ask for Identify without authentication (T-16).
+const WSMANIDENTIFY: HeaderName = HeaderName::from_static("wsmanidentify");
 
-/// Octets of a request's header; more are answered 431. Kerberos tickets take up to 64 KiB as base64.
-const BUFFER: usize = 96 << 10;
+/// Largest message from a caller whom nobody knows; an Identify has a few hundred octets.
+const ANONYMOUS_BODY: usize = 32 << 10;
 
-/// Request Timeout: what a closed connection counts as in the log. No client is told.
-const SLOW: u16 = 408;
+/// Characters of a refused path that stand in the log.
+const PATH_SHOWN: usize = 100;
 
-/// The two ways a connection is told to go: `stop` after the running request, `kill` at once.
-#[derive(Debug, Clone)]
-pub(super) struct Ends {
-    pub(super) stop: CancellationToken,
-    pub(super) kill: CancellationToken,
+/// What every connection of a listener shares.
+pub(super) struct Shared {
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) auth: Arc<Authenticator>,
+    pub(super) limits: Limits,
+    pub(super) allowed_origins: Vec<Origin>,
+    pub(super) audit: Audit,
+    /// Lines about users who have too many connections.
+    pub(super) crowded_users: Throttle,
+    /// Lines about requests that are refused before any SOAP is read.
+    pub(super) refused: ByKey<u16>,
+    /// Lines about requests that a page of somebody else's has sent.
+    pub(super) cross_site: ByNetwork,
+    /// Connections and running handlers.
+    pub(super) tasks: TaskTracker,
 }
 
-/// Serves the connection until one side has had enough.
-pub(super) async fn serve<S>(socket: S, exchange: Connection, ends: Ends)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let limits = exchange.shared.limits;
-    let phase = Arc::clone(&exchange.place.phase);
-    let leave = exchange.place.leave.clone();
-    let watched = Watched::new(socket, Arc::clone(&phase));
-    let exchange = Arc::new(exchange);
-    let told = Arc::clone(&exchange);
-    let service = service_fn(move |request| {
-        let exchange = Arc::clone(&exchange);
-        async move { Ok::<_, Infallible>(exchange.answer(request).await) }
-    });
-    // Not `pipeline_flush`: with it hyper never sends its 400 to a header that it cannot parse.
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .half_close(true)
-        .max_headers(HEADERS)
-        .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(watched), service);
-    let mut connection = pin!(connection);
-    let mut stop = pin!(ends.stop.cancelled());
-    let mut kill = pin!(ends.kill.cancelled());
-    let mut leave = pin!(leave.cancelled());
-    let mut ticks = tokio::time::interval(tick(&limits));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut stopping = false;
-    loop {
-        tokio::select! {
-            ended = connection.as_mut() => return log(&told, ended),
-            () = &mut stop, if !stopping => {
-                stopping = true;
-                // Nobody waits for a request that may never be complete.
-                if phase.is_in_header() {
-                    return;
-                }
-                connection.as_mut().graceful_shutdown();
+/// Answers the requests of one connection.
+pub(super) struct Connection {
+    pub(super) shared: Arc<Shared>,
+    pub(super) place: Place,
+    peer: SocketAddr,
+    secure: bool,
+    certificate: Option<Peer>,
+}
+
+/// A request that the handler may see.
+struct Admitted {
+    identity: Option<Identity>,
+    body: Bytes,
+}
+
+impl Connection {
+    /// For a new connection without TLS.
+    pub(super) fn plain(shared: Arc<Shared>, peer: SocketAddr, place: Place) -> Self {
+        Self {
+            shared,
+            place,
+            peer,
+            secure: false,
+            certificate: None,
+        }
+    }
+
+    /// For a new connection with TLS, the handshake done.
+    pub(super) fn secure(
+        shared: Arc<Shared>,
+        peer: SocketAddr,
+        place: Place,
+        certificate: Option<Peer>,
+    ) -> Self {
+        Self {
+            secure: true,
+            certificate,
+            ..Self::plain(shared, peer, place)
+        }
+    }
+
+    /// Answers one request. What goes wrong is an answer too.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
+        self.place.phase.begin();
+        let came = Instant::now();
+        let (head, mut body) = request.into_parts();
+        let response = match self.admit(&head, &mut body).await {
+            Ok(admitted) => self.pass_on(&head, admitted, came).await,
+            Err(refusal) => {
+                self.tell(&head, &refusal);
+                refuse(refusal, &head.headers, body).await
             }
-            () = &mut kill => return,
-            () = &mut leave => return,
-            _ = ticks.tick() => if phase.is_overdue(&limits) {
-                if phase.is_in_header() {
-                    told.tell_end(SLOW, &"its header takes too long");
-                }
-                return;
-            },
+        };
+        self.place.phase.answering();
+        response
+    }
+
+    /// Everything that is decided without the handler, cheapest first.
+    async fn admit(&self, head: &Parts, body: &mut Incoming) -> Result<Admitted, Refusal> {
+        if self.place.phase.has_two_lengths() {
+            let reason = "it has both Content-Length and Transfer-Encoding";
+            return Err(Refusal::bad_request(reason));
+        }
+        if !is_plainly_chunked(&head.headers) {
+            let reason = "its Transfer-Encoding is something other than chunked, once";
+            return Err(Refusal::bad_request(reason));
+        }
+        self.keep_pages_out(head).await?;
+        if !names_its_host(head) {
+            return Err(Refusal::bad_request("it needs exactly one header Host"));
+        }
+        let anonymous = is_anonymous(head)?;
+        if head.method != Method::POST {
+            return Err(Refusal::method());
+        }
+        let identity = match anonymous {
+            true => None,
+            false => Some(self.authenticate(&head.headers).await?),
+        };
+        let bytes = self.read(body, anonymous).await?;
+        if !bytes.is_empty() {
+            media_type(&head.headers)?;
+        }
+        Ok(Admitted {
+            identity,
+            body: bytes,
+        })
+    }
+
+    /// Whatever it asks for, and before anybody looks at who it is: a page cannot even try passwords.
+    async fn keep_pages_out(&self, head: &Parts) -> Result<(), Refusal> {
+        let Some(whose) = origin::stranger(&head.headers, &self.shared.allowed_origins) else {
+            return Ok(());
+        };
+        let whose = audit::shortened(&whose);
+        if let Some(times) = self.shared.cross_site.happened(self.peer.ip()) {
+            let event = Event::CrossSite {
+                origin: &whose,
+                method: head.method.as_str(),
+                path: &audit::shortened(head.uri.path()),
+                times,
+            };
+            self.shared.audit.record(&self.peer, &event).await;
+        }
+        Err(Refusal::cross_site(&whose))
+    }
+
+    /// A client that is asked for its password is nothing to tell of; of one that could not log on `auth` tells.
+    fn tell(&self, head: &Parts, refusal: &Refusal) {
+        let status = refusal.status.as_u16();
+        let credentials = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let basic = credentials.and_then(|c| c.get(..6));
+        let basic = basic.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic "));
+        // Why a password was not taken is told where it was looked at.
+        let asked = status == 401 && basic || refusal.asks && credentials.is_none();
+        if !asked && let Some(times) = self.shared.refused.happened(status) {
+            let path: String = head.uri.path().chars().take(PATH_SHOWN).collect();
+            let why = refusal.text.english();
+            tracing::warn!(peer = %self.peer, status, method = %head.method, ?path, why, times, "request refused");
+        }
+    }
+
+    /// The connection ends because of what the client sent, or did not send in time: hyper has answered with
+    /// `status`, if with anything.
+    pub(super) fn tell_end(&self, status: u16, why: &dyn Display) {
+        if let Some(times) = self.shared.refused.happened(status) {
+            tracing::warn!(peer = %self.peer, status, %why, times, "request refused");
+        }
+    }
+
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Identity, Refusal> {
+        let channel = Channel {
+            peer: self.peer.ip(),
+            secure: self.secure,
+            certificate: self.certificate.as_ref().and_then(Peer::certificate),
+        };
+        let auth = &self.shared.auth;
+        let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let known = auth.check(channel, authorization).await;
+        let identity =
+            known.ok_or_else(|| Refusal::unauthorized(auth.challenges(channel), self.secure))?;
+        self.place.belongs_to(&identity.user).map_err(|TooMany| {
+            let limit = self.shared.limits.user_connections;
+            if let Some(times) = self.shared.crowded_users.happened() {
+                tracing::warn!(user = %identity.user, peer = %self.peer, limit, times, "too many connections of one user");
+            }
+            Refusal::too_many_connections(limit)
+        })?;
+        Ok(identity)
+    }
+
+    async fn read(&self, body: &mut Incoming, anonymous: bool) -> Result<Bytes, Refusal> {
+        let mut limit = self.shared.handler.body_limit();
+        if anonymous {
+            limit = limit.min(ANONYMOUS_BODY);
+        }
+        let limits = &self.shared.limits;
+        self.place.phase.reading();
+        let read = body::read(body, limit, limits).await;
+        self.place.phase.working();
+        read.map_err(|e| match e {
+            BodyError::TooLarge => Refusal::too_large(limit),
+            BodyError::TooSlow => Refusal::too_slow(limits),
+            BodyError::Broken => {
+                Refusal::bad_request("its body is cut off or its chunks are broken")
+            }
+        })
+    }
+
+    /// The handler runs in a task of its own: a client that goes away does not cut its work in two, and a
+    /// panic ends this answer only.
+    async fn pass_on(&self, head: &Parts, admitted: Admitted, came: Instant) -> Response<Reply> {
+        let Admitted { identity, body } = admitted;
+        if body.is_empty() && identity.is_some() {
+            // The leg that only authenticates.
+            return Response::new(Reply::from(Bytes::new()));
+        }
+        let text = |name| head.headers.get(name).and_then(|v| v.to_str().ok());
+        let caller = Caller {
+            identity,
+            peer: self.peer,
+            secure: self.secure,
+            waited: came.elapsed(),
+            user_agent: Arc::from(text(USER_AGENT).unwrap_or_default()),
+            host: Arc::from(text(HOST).unwrap_or_default()),
+        };
+        let message = Message {
+            content_type: text(CONTENT_TYPE).map(str::to_owned),
+            body,
+        };
+        let handler = Arc::clone(&self.shared.handler);
+        let work = async move { handler.handle(caller, message).await };
+        match self.shared.tasks.spawn(work).await {
+            Ok(answer) => written(answer),
+            Err(error) if error.is_panic() => {
+                tracing::error!(%error, "a request made the server panic");
+                Refusal::internal().into_response()
+            }
+            Err(_) => Refusal::stopping().into_response(),
         }
     }
 }
 
-/// How often the clocks are looked at: often enough to be right within a quarter of a limit.
-fn tick(limits: &Limits) -> Duration {
-    (limits.header.min(limits.idle) / 4).max(Duration::from_millis(10))
+/// A request of HTTP/1.1 has one Host (RFC 9112 section 3.2); older ones need none.
+fn names_its_host(head: &Parts) -> bool {
+    match head.headers.get_all(HOST).iter().count() {
+        0 => head.version < Version::HTTP_11,
+        count => count == 1,
+    }
 }
 
-/// A header that cannot be read is told of; a client that goes away is worth a line only to whoever looks for it.
-fn log(exchange: &Connection, ended: hyper::Result<()>) {
-    let Err(error) = ended else { return };
-    match error {
-        error if error.is_parse_too_large() => exchange.tell_end(431, &error),
-        error if error.is_parse() => exchange.tell_end(400, &error),
-        error => tracing::debug!(%error, "connection"),
+/// Without a Transfer-Encoding, or with exactly one that is `chunked` and no more (RFC 9112 section 6.1): any other,
+/// and a server in front may see another end of the body than we do.
+fn is_plainly_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
     }
+}
+
+/// Does this ask for Identify without authentication? Refuses any path that is not ours (T-2, T-16).
+fn is_anonymous(head: &Parts) -> Result<bool, Refusal> {
+    let path = head.uri.path();
+    let path = path.strip_suffix('/').unwrap_or(path);
+    if path.eq_ignore_ascii_case("/wsman-anon/identify") {
+        return Ok(true);
+    }
+    if !path.eq_ignore_ascii_case("/wsman") {
+        return Err(Refusal::not_found());
+    }
+    let asked = head.headers.get(WSMANIDENTIFY);
+    let asked = asked.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"unauthenticated"));
+    Ok(asked && !head.headers.contains_key(AUTHORIZATION))
+}
+
+/// T-4, T-14. No Content-Type is SOAP.
+fn media_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    if let Some(coding) = headers.get(CONTENT_ENCODING)
+        && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        let found = String::from_utf8_lossy(coding.as_bytes());
+        return Err(Refusal::coding(&found));
+    }
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return Ok(());
+    };
+    match value.to_str() {
+        Ok(text) if is_soap_media_type(text) => Ok(()),
+        _ => Err(Refusal::media_type(&String::from_utf8_lossy(
+            value.as_bytes(),
+        ))),
+    }
+}
+
+/// Is that `Content-Type` one of SOAP 1.2 (or `text/xml`, which old scripts send)? Its parameters are not
+/// looked at; an empty one counts as none (T-4).
+fn is_soap_media_type(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    ["", "application/soap+xml", "text/xml"]
+        .iter()
+        .any(|known| essence.eq_ignore_ascii_case(known))
+}
+
+/// A refusal. What the header alone decides is told at once, and the body is read behind the answer: who waits for
+/// 100 (Continue) hears it without sending one, and may log on over the same connection. A body that was already too
+/// large is got out of the way first.
+async fn refuse(mut refusal: Refusal, headers: &HeaderMap, mut body: Incoming) -> Response<Reply> {
+    if refusal.close || body.is_end_stream() {
+        return refusal.into_response();
+    }
+    if refusal.status == StatusCode::PAYLOAD_TOO_LARGE {
+        refusal.close = headers.contains_key(EXPECT) || !body::discard(&mut body).await;
+        return refusal.into_response();
+    }
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    refusal.close = announced > body::DISCARD;
+    let response = refusal.into_response();
+    match announced > body::DISCARD {
+        true => response,
+        false => response.map(|answer| answer.before(body)),
+    }
+}
+
+fn written(answer: Answer) -> Response<Reply> {
+    let mut response = Response::new(Reply::from(answer.body));
+    *response.status_mut() =
+        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if !answer.content_type.is_empty() {
+        let value = HeaderValue::from_static(answer.content_type);
+        response.headers_mut().insert(CONTENT_TYPE, value);
+    }
+    response
 }

@@ -14,16 +14,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Authenticator;
-use crate::auth::throttle::{ByNetwork, ByStatus, Throttle};
+use crate::auth::throttle::{ByKey, ByNetwork, Throttle};
 use crate::handler::Handler;
 use crate::tls::Live;
 
 use super::Settings;
-use super::connection::{self, Ends};
-use super::exchange::{Connection, Shared};
+use super::connection::{Connection, Shared};
 use super::handshake::{Handshakes, Peer};
 use super::places::{Entered, Places};
 use super::refusal;
+use super::serving::{self, Ends};
 
 /// Connections over the limit that are told so at one time; further ones are closed without a word.
 const APOLOGIES: usize = 32;
@@ -83,7 +83,7 @@ pub async fn serve_all(
         allowed_origins,
         audit,
         crowded_users: Throttle::default(),
-        refused: ByStatus::default(),
+        refused: ByKey::default(),
         cross_site: ByNetwork::default(),
         tasks: TaskTracker::new(),
     });
@@ -164,7 +164,11 @@ impl Door {
             Entered::Instead(place) => {
                 if let Some(times) = self.lines.dismissed.happened() {
                     let limit = self.shared.limits.connections;
-                    tracing::warn!(limit, times, "too many connections: an idle one was closed");
+                    tracing::warn!(
+                        limit,
+                        times,
+                        "too many connections: one that was idle, slow or nobody's was closed"
+                    );
                 }
                 place
             }
@@ -178,7 +182,7 @@ impl Door {
         let ends = self.ends.clone();
         let Some(tls) = tls else {
             self.shared.tasks.spawn(async move {
-                connection::serve(socket, Connection::plain(shared, peer, place), ends).await;
+                serving::serve(socket, Connection::plain(shared, peer, place), ends).await;
                 drop(held);
             });
             return;
@@ -191,8 +195,8 @@ impl Door {
             let leave = place.leave.clone();
             if let Some(Some(stream)) = leave.run_until_cancelled(done).await {
                 let certificate = Peer::of(&stream, tls, shown);
-                let exchange = Connection::secure(shared, peer, place, certificate);
-                connection::serve(stream, exchange, ends).await;
+                let connection = Connection::secure(shared, peer, place, certificate);
+                serving::serve(stream, connection, ends).await;
             }
             drop(held);
         });

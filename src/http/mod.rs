@@ -1,7 +1,7 @@
 //! HTTP/1.1: listener, connections, and what is decided before a message reaches its [`Handler`].
 //!
 //! ```text
-//!   listener ─▶ [handshake (TLS)] ─▶ connection (hyper, clocks) ─▶ exchange: framing, origin, path, method, who, media
+//!   listener ─▶ [handshake (TLS)] ─▶ serving (hyper, clocks) ─▶ connection: framing, origin, path, method, who, media
 //!                                                │ refusal: 400 401 403 404 405 413 415 500 503
 //!                                                ▼
 //!                                          Handler (Caller, Message) ─▶ Answer: 200 or 500
@@ -13,7 +13,6 @@
 
 mod body;
 mod connection;
-mod exchange;
 mod follow;
 mod handshake;
 mod listener;
@@ -22,6 +21,9 @@ mod phase;
 mod places;
 mod refusal;
 mod reply;
+mod serving;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -53,7 +55,7 @@ impl From<Limits> for Settings {
 /// How much a client may ask of the transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at one time; one more is answered 503 (Q-8), unless one that is nobody's can go.
+    /// Connections at one time; one more is answered 503 (Q-8), unless another one can go.
     pub connections: usize,
     /// Connections of one user; one more is answered 503 (Q-22).
     pub user_connections: usize,
@@ -65,10 +67,28 @@ pub struct Limits {
     pub header: Duration,
     /// From there to the end of the body: MaxPacketRetrievalTimeSeconds (T-13, Q-9).
     pub packet_retrieval: Duration,
-    /// A kept-alive connection without a request, or one that does not take its answer.
+    /// After that a body must have come at `rate`.
+    pub grace: Duration,
+    /// Octets a second.
+    pub rate: u32,
+    /// A kept-alive connection without a request, or one that takes its answer no sooner than at `rate` from then on.
     pub idle: Duration,
     /// What running requests get when the server stops.
     pub drain: Duration,
+}
+
+impl Limits {
+    /// How long a body may have taken of which so many octets are there.
+    fn body(&self, octets: u64) -> Duration {
+        let slowest = self.grace.saturating_add(self.at_rate(octets));
+        slowest.min(self.packet_retrieval)
+    }
+
+    /// How long so many octets take at the lowest rate.
+    fn at_rate(&self, octets: u64) -> Duration {
+        let micros = octets.saturating_mul(1_000_000) / u64::from(self.rate.max(1));
+        Duration::from_micros(micros)
+    }
 }
 
 impl Default for Limits {
@@ -80,6 +100,8 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             header: Duration::from_secs(30),
             packet_retrieval: Duration::from_secs(120),
+            grace: Duration::from_secs(20),
+            rate: 500,
             idle: Duration::from_secs(300),
             drain: Duration::from_secs(20),
         }

@@ -15,12 +15,16 @@ use super::follow::Follower;
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doing {
-    /// Between two requests, or sending an answer.
+    /// Between two requests.
     Idle,
     /// In the header of a request; a new connection is here too.
     Header,
-    /// In the body of a request or at its answer; that has limits of its own.
+    /// In the body of a request, which is waited for; that has limits of its own.
+    Body,
+    /// At the answer to a request.
     Busy,
+    /// Sending an answer.
+    Answer,
     /// In the body of a request that has its answer.
     Rest,
 }
@@ -35,6 +39,8 @@ pub(super) struct Phase {
 struct Now {
     doing: Doing,
     since: Instant,
+    /// Octets that have come since then, of an answer those that have gone.
+    moved: u64,
     follower: Follower,
     /// Requests that have been looked at.
     requests: u64,
@@ -42,7 +48,13 @@ struct Now {
 
 impl Now {
     fn set(&mut self, doing: Doing) {
-        (self.doing, self.since) = (doing, Instant::now());
+        (self.doing, self.since, self.moved) = (doing, Instant::now(), 0);
+    }
+
+    /// Behind what `Doing` was: whatever the octets that have come say.
+    fn next(&mut self) {
+        let between = self.follower.is_between();
+        self.set(if between { Doing::Idle } else { Doing::Header });
     }
 }
 
@@ -52,6 +64,7 @@ impl Phase {
             now: Mutex::new(Now {
                 doing: Doing::Header,
                 since: Instant::now(),
+                moved: 0,
                 follower: Follower::default(),
                 requests: 0,
             }),
@@ -59,17 +72,27 @@ impl Phase {
     }
 
     /// A request's header is complete.
-    pub(super) fn busy(&self) {
+    pub(super) fn begin(&self) {
         let mut now = self.get();
         now.requests = now.requests.saturating_add(1);
         now.set(Doing::Busy);
     }
 
+    /// Its body is waited for.
+    pub(super) fn reading(&self) {
+        self.get().set(Doing::Body);
+    }
+
+    /// The body is there.
+    pub(super) fn working(&self) {
+        self.get().set(Doing::Busy);
+    }
+
     /// A request has its answer; of its body something may still be to come.
-    pub(super) fn idle(&self) {
+    pub(super) fn answering(&self) {
         let mut now = self.get();
         let left = now.follower.is_in_body();
-        now.set(if left { Doing::Rest } else { Doing::Idle });
+        now.set(if left { Doing::Rest } else { Doing::Answer });
     }
 
     /// Has it been at this for too long?
@@ -78,8 +101,10 @@ impl Phase {
         let most = match now.doing {
             Doing::Idle => limits.idle,
             Doing::Header => limits.header,
-            Doing::Rest => limits.packet_retrieval,
-            Doing::Busy => return false,
+            Doing::Rest => limits.body(now.moved),
+            // What goes on as slowly as a body may come is not taken.
+            Doing::Answer => limits.idle.saturating_add(limits.at_rate(now.moved)),
+            Doing::Body | Doing::Busy => return false,
         };
         now.since.elapsed() >= most
     }
@@ -92,7 +117,23 @@ impl Phase {
     /// In a request that has been looked at for no longer than this?
     pub(super) fn is_busy_since(&self, most: Duration) -> bool {
         let now = self.get();
-        now.doing == Doing::Busy && now.since.elapsed() <= most
+        matches!(now.doing, Doing::Busy | Doing::Body) && now.since.elapsed() <= most
+    }
+
+    /// Octets a second at which it has sent or taken something for longer than `most`; the largest number where it
+    /// does neither, between two requests; and since when. `None` of one that the server itself keeps waiting, or that
+    /// has only begun.
+    pub(super) fn pace(&self, most: Duration) -> Option<(u64, Instant)> {
+        let now = self.get();
+        let pace = match now.doing {
+            Doing::Idle => Some(u64::MAX),
+            Doing::Busy => None,
+            Doing::Header | Doing::Body | Doing::Answer | Doing::Rest => {
+                let seconds = now.since.elapsed();
+                (seconds > most).then(|| now.moved / seconds.as_secs().max(1))
+            }
+        };
+        pace.map(|pace| (pace, now.since))
     }
 
     /// How long it has waited between two requests, if it does.
@@ -108,27 +149,42 @@ impl Phase {
     }
 
     /// These octets came.
-    fn received(&self, octets: &[u8]) {
+    pub(super) fn received(&self, octets: &[u8]) {
         let mut now = self.get();
         now.follower.take(octets);
         match now.doing {
             Doing::Idle => now.set(Doing::Header),
-            Doing::Rest if now.follower.is_between() => now.set(Doing::Idle),
-            Doing::Rest if !now.follower.is_in_body() => now.set(Doing::Header),
-            Doing::Rest | Doing::Header | Doing::Busy => {}
+            Doing::Rest if !now.follower.is_in_body() => now.next(),
+            Doing::Answer => return,
+            Doing::Rest | Doing::Header | Doing::Body | Doing::Busy => {}
+        }
+        now.moved = now.moved.saturating_add(number(octets.len()));
+    }
+
+    fn sent(&self, octets: usize) {
+        let mut now = self.get();
+        match now.doing {
+            Doing::Idle => now.since = Instant::now(),
+            Doing::Answer => now.moved = now.moved.saturating_add(number(octets)),
+            Doing::Header | Doing::Body | Doing::Busy | Doing::Rest => {}
         }
     }
 
-    fn sent(&self) {
+    /// Nothing is left to be sent.
+    pub(super) fn flushed(&self) {
         let mut now = self.get();
-        if now.doing == Doing::Idle {
-            now.since = Instant::now();
+        if now.doing == Doing::Answer {
+            now.next();
         }
     }
 
     fn get(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn number(octets: usize) -> u64 {
+    u64::try_from(octets).unwrap_or(u64::MAX)
 }
 
 /// A socket that reports its traffic to the phase.
@@ -166,7 +222,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let n = ready!(Pin::new(&mut self.socket).poll_write(cx, buf))?;
-        self.phase.sent();
+        self.phase.sent(n);
         Poll::Ready(Ok(n))
     }
 
@@ -176,7 +232,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let n = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, bufs))?;
-        self.phase.sent();
+        self.phase.sent(n);
         Poll::Ready(Ok(n))
     }
 
@@ -185,7 +241,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+        // hyper has written all that it had when it asks for this.
+        self.phase.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

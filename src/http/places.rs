@@ -2,7 +2,10 @@
 //!
 //! Whoever has not shown to be a user gives way to whoever comes new, first those of the network that has
 //! most of them. So a flood from one place costs that place alone, and silence holds no place against
-//! anybody. A user's connection gives way only when it has waited for its next request for a while.
+//! anybody. A user's connection gives way when it has waited for its next request for a while, or when the user has
+//! more than a share of all and it is between two requests or slow. No request that is being answered is cut off.
+//!
+//! A share is that of one user where all users, and one who comes new, have equally many.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,7 +23,7 @@ use super::phase::Phase;
 const WAITED: Duration = Duration::from_secs(10);
 
 /// A request that is being looked at for so long at most is not cut off for a new connection, if another
-/// one can be.
+/// one can be. What a user sends or takes for longer is slow.
 const LOOKED_AT: Duration = Duration::from_secs(5);
 
 /// All places.
@@ -86,7 +89,7 @@ impl Places {
     pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Entered {
         let mut open = self.get();
         let full = open.all.len() >= self.total;
-        if full && !open.make_room() {
+        if full && !open.make_room(self.total) {
             return Entered::Full;
         }
         open.last += 1;
@@ -149,9 +152,25 @@ impl Drop for Place {
 }
 
 impl Open {
-    /// Tells one connection to leave. `false`: none can be asked to.
-    fn make_room(&mut self) -> bool {
-        self.dismiss_stranger() || self.dismiss_idle(None)
+    /// Tells one connection of `total` to leave. `false`: none can be asked to.
+    fn make_room(&mut self, total: usize) -> bool {
+        let mut users = BTreeMap::<&str, usize>::new();
+        for user in self.all.values().filter_map(|e| e.user.as_deref()) {
+            *users.entry(user).or_default() += 1;
+        }
+        let share = total.div_ceil(users.len() + 1);
+        let strangers = self.all.len() - users.values().sum::<usize>();
+        let most = users.values().max().copied().unwrap_or_default();
+        let slowest = self.all.iter().filter_map(|(number, entry)| {
+            let taken = users.get(entry.user.as_deref()?);
+            let pace = entry.phase.pace(LOOKED_AT)?;
+            (taken == Some(&most)).then_some((pace, *number))
+        });
+        let slowest = slowest.min().map(|(_, number)| number);
+        strangers > share && self.dismiss_stranger()
+            || most > share && self.dismiss(slowest)
+            || self.dismiss_stranger()
+            || self.dismiss_idle(None)
     }
 
     fn dismiss_stranger(&mut self) -> bool {
@@ -204,6 +223,70 @@ mod tests {
         place.belongs_to(&Arc::from(user))
     }
 
+    fn answered(place: &Place) {
+        place.phase.answering();
+        place.phase.flushed();
+    }
+
+    /// Three users who send bodies octet by octet, or ask something now and then, hold no table against a fourth.
+    #[tokio::test(start_paused = true)]
+    async fn who_has_more_than_a_share_gives_way_the_slowest_first() {
+        let places = Places::new(12, 4);
+        let mut held: Vec<_> = (0..12).map(|_| enter(&places, "::1").unwrap()).collect();
+        for (n, place) in held.iter().enumerate() {
+            place.phase.begin();
+            of(["ann", "bob", "cid"][n / 4], place).unwrap();
+            place.phase.reading();
+        }
+        assert!(enter(&places, "::2").is_none(), "they have only begun");
+        tokio::time::advance(LOOKED_AT).await;
+        held[..4].iter().for_each(|place| place.phase.working());
+        held[4..8]
+            .iter()
+            .for_each(|place| place.phase.received(&[b'x'; 100]));
+        answered(&held[4]);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let gone = |places: &[Place]| -> Vec<_> {
+            let gone = places
+                .iter()
+                .enumerate()
+                .filter(|(_, p)| p.leave.is_cancelled());
+            gone.map(|(n, _)| n).collect()
+        };
+        // A share is three places: of each user one may go, and who is at work keeps all.
+        let fourth = enter(&places, "::2").unwrap();
+        assert_eq!(gone(&held), [8]);
+        of("dan", &fourth).unwrap();
+        let fifth = enter(&places, "::2").unwrap();
+        assert_eq!(gone(&held), [5, 8]);
+        // Whoever comes then takes the place of the stranger.
+        let sixth = enter(&places, "::2").unwrap();
+        assert!(fifth.leave.is_cancelled());
+        of("eve", &sixth).unwrap();
+        held[..4].iter().for_each(answered);
+        let seventh = enter(&places, "::2").unwrap();
+        assert_eq!(gone(&held), [0, 5, 8], "between two requests");
+        assert!(!seventh.leave.is_cancelled());
+        held.clear();
+    }
+
+    /// However many networks they come from.
+    #[tokio::test(start_paused = true)]
+    async fn strangers_who_have_more_than_a_share_cost_no_user_a_place() {
+        let places = Places::new(8, 9);
+        let users: Vec<_> = (0..4).map(|_| enter(&places, "::1").unwrap()).collect();
+        for place in &users {
+            place.phase.begin();
+            of("ann", place).unwrap();
+            answered(place);
+        }
+        let mut strangers = Vec::new();
+        for n in 0..20 {
+            strangers.push(enter(&places, &format!("192.0.2.{n}")).unwrap());
+        }
+        assert!(users.iter().all(|place| !place.leave.is_cancelled()));
+    }
+
     #[tokio::test]
     async fn strangers_of_the_largest_crowd_give_way_oldest_first() {
         let places = Places::new(4, 9);
@@ -241,11 +324,11 @@ mod tests {
         let places = Places::new(2, 9);
         let busy = enter(&places, "192.0.2.1").unwrap();
         let idle = enter(&places, "192.0.2.1").unwrap();
-        for place in [&busy, &idle] {
-            place.phase.busy();
-            of("ann", place).unwrap();
+        for (user, place) in [("ann", &busy), ("bob", &idle)] {
+            place.phase.begin();
+            of(user, place).unwrap();
         }
-        idle.phase.idle();
+        answered(&idle);
         assert!(enter(&places, "192.0.2.2").is_none());
         tokio::time::advance(WAITED).await;
         let third = enter(&places, "192.0.2.2").unwrap();
@@ -259,7 +342,7 @@ mod tests {
         let places = Places::new(9, 2);
         let all: Vec<_> = (0..4).map(|_| enter(&places, "::1").unwrap()).collect();
         for place in &all {
-            place.phase.busy();
+            place.phase.begin();
         }
         of("ann", &all[0]).unwrap();
         of("ann", &all[1]).unwrap();
@@ -270,7 +353,7 @@ mod tests {
         of("bob", &all[1]).unwrap();
         of("ann", &all[3]).unwrap();
         assert_eq!(of("bob", &all[0]), Err(TooMany));
-        all[3].phase.idle();
+        answered(&all[3]);
         tokio::time::advance(WAITED).await;
         let mut more = Vec::new();
         for _ in 0..2 {

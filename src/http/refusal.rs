@@ -7,6 +7,7 @@ use hyper::{Response, StatusCode};
 use crate::text::Text;
 use crate::text::catalog::http as texts;
 
+use super::Limits;
 use super::reply::Reply;
 
 /// Why a request gets no further.
@@ -90,8 +91,11 @@ impl Refusal {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text)
     }
 
-    pub(super) fn too_slow(seconds: u64) -> Self {
-        let text = texts::TOO_SLOW.with("seconds", seconds);
+    pub(super) fn too_slow(limits: &Limits) -> Self {
+        let text = texts::TOO_SLOW
+            .with("seconds", limits.packet_retrieval.as_secs())
+            .with("rate", limits.rate)
+            .with("grace", limits.grace.as_secs());
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, text).closing()
     }
 

@@ -11,6 +11,8 @@ use crate::id::{CollectionId, JobId};
 use crate::inventory::{Collection, Job, JobKind, JobState, Snapshot, SnapshotSet};
 use crate::text::Text;
 
+use super::shown;
+
 /// The most characters of a reason.
 const REASON_MAX: usize = 4096;
 
@@ -313,7 +315,9 @@ impl Query {
     #[must_use]
     pub fn fits(&self, it: &Ended) -> bool {
         let names = |wanted: &Option<String>, list: &[Named]| {
-            let fits = |wanted: &String| list.iter().any(|named| named.is(wanted));
+            let is =
+                |named: &Named, wanted: &String| named.is(wanted) || shown(&named.name) == **wanted;
+            let fits = |wanted: &String| list.iter().any(|named| is(named, wanted));
             wanted.as_ref().is_none_or(fits)
         };
         names(&self.set, &it.about.sets)

@@ -72,8 +72,7 @@ pub(super) async fn invoke(
             let mut entry = Entry::new(server, exchange, (&work.path, &method), about);
             entry.outcome.1 = Some("NotBegun".to_owned());
             if !entry.wait(left).await {
-                let text = texts::LATE.with("seconds", limit.as_secs_f32());
-                return Err(table::OPERATION_TIMEDOUT.fault(text));
+                return Err(super::late(exchange.headers));
             }
             entry.outcome.1 = Some("Interrupted".to_owned());
             let left = server.left(exchange.headers, exchange.began);

@@ -39,7 +39,8 @@ use crate::provider::{Context, Pace, Registry};
 use crate::text::catalog::operation as texts;
 use crate::wsman::fault::{Attempt, Fault, FaultHeaders, table};
 use crate::wsman::request::{
-    Client, Headers, Incoming, Limits, Operation, Received, Rejected, Request, attempt, receive,
+    Client, Glance, Headers, Incoming, Limits, Operation, Received, Rejected, Request, attempt,
+    receive,
 };
 
 pub use contexts::ContextLimits;
@@ -137,7 +138,10 @@ impl Server {
         let Some(identity) = &caller.identity else {
             return Err(table::ACCESS_DENIED.fault(texts::AUTHENTICATION_NEEDED.text()));
         };
-        self.registry.ready().await;
+        let ready = tokio::time::timeout(self.left(headers, began), self.registry.ready());
+        if ready.await.is_err() {
+            return Err(late(headers));
+        }
         let context = Context {
             identity: identity.clone(),
             language: headers.language,
@@ -147,8 +151,7 @@ impl Server {
         };
         let turn = self.begin(identity)?;
         if self.left(headers, began).is_zero() {
-            let text = texts::LATE.with("seconds", headers.timeout.as_secs_f32());
-            return Err(table::OPERATION_TIMEDOUT.fault(text));
+            return Err(late(headers));
         }
         let exchange = Exchange::new(context, headers, charset, caller.peer, began);
         match operation {
@@ -171,41 +174,55 @@ impl Server {
         headers.timeout.saturating_sub(gone)
     }
 
-    /// Reads a message: here if it is small, else where evaluations are made, in its turn. A long query takes a while
-    /// to read.
-    async fn read(&self, reading: &Arc<Reading>) -> Received {
-        let read = self.in_its_place(reading, Reading::read).await;
-        read.unwrap_or_else(|failed| {
-            let fault = match failed {
-                Failed::Late => {
-                    let time = self.settings.limits.timeout;
-                    let text = texts::READ_TIMED_OUT.with("seconds", time.as_secs_f32());
-                    table::OPERATION_TIMEDOUT.fault(text)
-                }
-                Failed::Broken => page::broken(),
-            };
-            Received {
+    /// Reads a message: here if it is small, else where evaluations are made, in its turn and in the time of its
+    /// operation, whose end is told as well. A long query takes a while to read.
+    async fn read(&self, reading: &Arc<Reading>, began: Duration) -> (Received, Duration) {
+        if reading.is_small() {
+            return (reading.read(), began + reading.limits.timeout);
+        }
+        let glanced = reading.clone();
+        let glance = tokio::task::spawn_blocking(move || glanced.glance()).await;
+        let Ok(glance) = glance else {
+            let broken = Received {
                 charset: Charset::default(),
                 client: Client::default(),
-                request: Err(fault.into()),
+                request: Err(page::broken().into()),
+            };
+            return (broken, Duration::ZERO);
+        };
+        let due = began + glance.time;
+        let received = match self.in_its_place(reading, due, Reading::read).await {
+            Ok(received) => received,
+            Err(Failed::Broken) => glance.refused(page::broken()),
+            Err(Failed::Late) => {
+                let text = texts::READ_TIMED_OUT.with("seconds", glance.time.as_secs_f32());
+                glance.refused(table::OPERATION_TIMEDOUT.fault(text))
             }
-        })
+        };
+        (received, due)
     }
 
+    /// What has begun is not waited for beyond the moment `due`; it keeps its place until it has ended.
     async fn in_its_place<T: Send + 'static>(
         &self,
         reading: &Arc<Reading>,
+        due: Duration,
         read: fn(&Reading) -> T,
     ) -> Result<T, Failed> {
-        if reading.message.body.len() <= SMALL {
+        if reading.is_small() {
             return Ok(read(reading));
         }
+        let left = || match due.saturating_sub(self.clock.elapsed()) {
+            Duration::ZERO => Err(Failed::Late),
+            left => Ok(left),
+        };
         let user = reading.caller.identity.as_ref().map(|i| i.user.clone());
         let evaluation = self.workers.begin(&user.unwrap_or_default());
-        let time = self.settings.limits.timeout;
-        let place = self.workers.place(&evaluation, time).await?;
+        let place = self.workers.place(&evaluation, left()?).await?;
         let reading = reading.clone();
-        self.workers.run(place, move || read(&reading)).await
+        let done = self.workers.run(place, move || read(&reading));
+        let done = tokio::time::timeout(left()?, done).await;
+        done.map_err(|_| Failed::Late)?
     }
 
     /// Rule Q-22.
@@ -226,11 +243,11 @@ impl Server {
         rejected: &Rejected,
         reading: &Arc<Reading>,
         (client, charset): (Client, Charset),
-        max: usize,
+        (max, due): (usize, Duration),
     ) -> Answer {
         let attempt = match rejected.fault.status {
             Some(_) if client != Client::Omi && reading.caller.identity.is_some() => {
-                self.in_its_place(reading, Reading::attempt).await
+                self.in_its_place(reading, due, Reading::attempt).await
             }
             _ => Ok(None),
         };
@@ -269,6 +286,14 @@ struct Reading {
 }
 
 impl Reading {
+    fn is_small(&self) -> bool {
+        self.message.body.len() <= SMALL
+    }
+
+    fn glance(&self) -> Glance {
+        Glance::at(&self.incoming(), &self.limits)
+    }
+
     fn incoming(&self) -> Incoming<'_> {
         Incoming {
             content_type: self.message.content_type.as_deref(),
@@ -298,18 +323,19 @@ impl Handler for Server {
             caller,
             message,
         });
+        let (received, due) = self.read(&reading, began).await;
         let Received {
             charset,
             client,
             request,
-        } = self.read(&reading).await;
+        } = received;
         let caller = &reading.caller;
         let Request { headers, operation } = match request {
             Ok(request) => request,
             Err(rejected) => {
-                let max = self.settings.limits.max_envelope_size;
+                let limits = (self.settings.limits.max_envelope_size, due);
                 let to = (client, charset);
-                return self.refuse(&rejected, &reading, to, max).await;
+                return self.refuse(&rejected, &reading, to, limits).await;
             }
         };
         if matches!(operation, Operation::Identify) {
@@ -332,9 +358,9 @@ impl Handler for Server {
                     reply_parameters: headers.reply_parameters,
                     language: headers.language,
                 };
-                let max = headers.max_envelope_size;
+                let limits = (headers.max_envelope_size, began + headers.timeout);
                 let to = (client, charset);
-                self.refuse(&rejected, &reading, to, max).await
+                self.refuse(&rejected, &reading, to, limits).await
             }
         }
     }
@@ -342,6 +368,12 @@ impl Handler for Server {
     fn body_limit(&self) -> usize {
         self.settings.limits.max_envelope_size
     }
+}
+
+/// The time of the operation was up before it had begun.
+fn late(headers: &Headers) -> Fault {
+    let text = texts::LATE.with("seconds", headers.timeout.as_secs_f32());
+    table::OPERATION_TIMEDOUT.fault(text)
 }
 
 fn answer(status: u16, envelope: String, charset: Charset) -> Answer {

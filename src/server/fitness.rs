@@ -24,7 +24,7 @@ use super::run::cannot_listen;
 use super::systemd::Sockets;
 use super::{
     JOURNAL, StartError, enough_files, existing_data_dir, has_served, nearest, no_data_dir,
-    records, relocate, require_database, require_stored,
+    records, relocate, require_answer, require_database, require_stored,
 };
 
 /// What was found: why no server starts, the first reason first, and what is not as it was meant.
@@ -89,6 +89,13 @@ const CHECKS: &[Check] = &[
 /// is its own, and that is no mistake of the configuration.
 #[must_use]
 pub fn fitness(config: &Config, data_dir: &Path) -> Fitness {
+    if let Err(silent) = require_answer(data_dir) {
+        let errors = vec![silent];
+        return Fitness {
+            errors,
+            ..Fitness::default()
+        };
+    }
     let in_use = there_now(data_dir).and_then(|d| in_use(&d));
     let running = in_use.is_some();
     let addresses = [Some(config.listen.http), config.listen.https];
@@ -125,6 +132,7 @@ pub(super) fn require(
     data_dir: &Path,
     handed: &Sockets,
 ) -> Result<(), StartError> {
+    require_answer(data_dir)?;
     let http = Some(config.listen.http).filter(|_| handed.http.is_empty());
     let https = config.listen.https.filter(|_| handed.https.is_empty());
     let look = Look {

@@ -163,6 +163,7 @@ pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartErr
     let data_dir = existing_data_dir(data_dir)?;
     let sets = RecordedSets::of(&data_dir);
     let other = identity::finding(&data_dir);
+    require_unmoved(&data_dir)?;
     // Those of a copy name files of the original.
     let is_own = other.is_none();
     let judge = move |m: &Machine| match is_own {
@@ -183,6 +184,22 @@ pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartErr
     Ok((machines, problems.collect()))
 }
 
+/// Refuses a data directory that was moved: that its machines name files elsewhere is no mistake of theirs. Of a copy
+/// something else is told.
+///
+/// # Errors
+/// [`StartError`] names the way out.
+pub(super) fn require_unmoved(data_dir: &Path) -> Result<(), StartError> {
+    if identity::finding(data_dir).is_some() {
+        return Ok(());
+    }
+    let machines = library::recorded(data_dir)?;
+    let from = relocate::moved_with(data_dir, machines.values().map(|m| &**m));
+    from.map_or(Ok(()), |from| {
+        Err(StartError::Failed(relocate::moved(data_dir, &from)))
+    })
+}
+
 /// The machines of a data directory as they were recorded, without those whose active files are in doubt by their names,
 /// or by what the files tell in a moment. No image is waited for.
 ///
@@ -193,6 +210,7 @@ pub fn recorded_machines(data_dir: &Path) -> Result<Vec<Machine>, StartError> {
     let sets = RecordedSets::of(&data_dir);
     let machines = library::recorded(&data_dir)?;
     let mut sure: Vec<_> = machines.values().map(|m| Machine::clone(m)).collect();
+    require_unmoved(&data_dir)?;
     if identity::finding(&data_dir).is_some() {
         return Ok(sure);
     }

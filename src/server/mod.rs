@@ -215,6 +215,27 @@ fn nearest(data_dir: &Path) -> &Path {
     there.next().unwrap_or(Path::new("/"))
 }
 
+/// Refuses a data directory that does not answer, before anything is done with it that nobody could end.
+///
+/// # Errors
+/// [`StartError`] names the mount.
+pub fn require_answer(data_dir: &Path) -> Result<(), StartError> {
+    let folder = data_dir.to_owned();
+    let asked = held::bounded(move || {
+        held::ask(&folder, || {
+            let nearest = nearest(&folder);
+            // What is remembered of a folder is no answer.
+            let stands = rustix::fs::statfs(nearest).is_ok() && nearest.read_dir().is_ok();
+            Ok(stands)
+        })
+    });
+    match asked.flatten() {
+        Err(error) if held::is_silence(&error) => Err(no_data_dir(data_dir, &error)),
+        // What else is wrong is told by whoever comes upon it.
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a data directory on a file system of the kernel. Such a one may do something else than make a folder.
 ///
 /// # Errors

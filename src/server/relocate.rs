@@ -26,7 +26,7 @@ use crate::engine::relocate::{
 use crate::failpoint;
 use crate::held;
 use crate::id::{SetId, SnapshotId};
-use crate::inventory::{Damage, Leftover, Seal, Sealed, SnapshotDisk, SnapshotSet};
+use crate::inventory::{Damage, Leftover, Machine, Seal, Sealed, SnapshotDisk, SnapshotSet};
 use crate::snapshot::{is_blank, seal_open};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, State, Store};
@@ -258,12 +258,37 @@ pub(super) async fn in_place(parts: &Parts, data_dir: &Path) -> Result<(), Start
     let from = from.map_err(StartError::failed)?;
     match from.first() {
         None => Ok(()),
-        Some(from) => Err(StartError::Failed(format!(
-            "{here} was moved: recorded paths lie in {from}, and their files are here; move it back, or run `groupshot relocate --data-dir {here} --from {from} --apply`",
-            here = data_dir.display(),
-            from = from.display(),
-        ))),
+        Some(from) => Err(StartError::Failed(moved(data_dir, from))),
     }
+}
+
+/// A data directory that was moved, in words.
+pub(super) fn moved(here: &Path, from: &Path) -> String {
+    let (here, from) = (here.display(), from.display());
+    format!(
+        "{here} was moved: recorded paths lie in {from}, and their files are here; move it back, or run `groupshot relocate --data-dir {here} --from {from} --apply`"
+    )
+}
+
+/// Where the data directory was when the active file of one of these machines was recorded, if that lies there no more
+/// and is here.
+pub(super) fn moved_with<'m>(
+    data_dir: &Path,
+    machines: impl IntoIterator<Item = &'m Machine>,
+) -> Option<PathBuf> {
+    let disks = machines.into_iter().flat_map(|machine| &machine.disks);
+    disks.into_iter().find_map(|disk| {
+        let file = &disk.file;
+        let mut above = file.ancestors().filter(|a| a.ends_with(held::SETS));
+        let from = above.find_map(|sets| {
+            let here = data_dir
+                .join(held::SETS)
+                .join(file.strip_prefix(sets).ok()?);
+            let from = sets.parent()?;
+            (from != data_dir && held::is_file(&here)).then(|| from.to_owned())
+        })?;
+        (!held::is_file(file)).then_some(from)
+    })
 }
 
 /// Refuses a data directory whose relocation is begun and not finished.

@@ -7,7 +7,7 @@ use crate::snapshot::Recovered;
 
 use super::frozen;
 use super::parts::Parts;
-use super::{StartError, existing_data_dir, raise_open_files, relocate, take_store};
+use super::{StartError, existing_data_dir, machines, raise_open_files, relocate, take_store};
 
 /// Recovers as a start of the server does, but waits for the end of each operation that is at work. What cannot
 /// be ended now stays for the next run, or start.
@@ -19,6 +19,7 @@ pub async fn rescue(data_dir: &Path, config: &Config) -> Result<Recovered, Start
     let data_dir = existing_data_dir(data_dir)?;
     let store = take_store(&data_dir)?;
     relocate::writable(&data_dir)?;
+    machines::require_unmoved(&data_dir)?;
     let parts = Parts::open(&data_dir, config, store)?;
     relocate::in_place(&parts, &data_dir).await?;
     // What cannot be closed to writers now is closed by the next server.

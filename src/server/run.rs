@@ -51,8 +51,8 @@ use crate::wsman::request::Limits;
 use super::parts::Parts;
 use super::systemd::{Notify, Sockets};
 use super::{
-    StartError, checkup, enough_files, fitness, frozen, identity, make_data_dir, raise_open_files,
-    records, relocate,
+    StartError, checkup, enough_files, fitness, frozen, identity, machines, make_data_dir,
+    raise_open_files, records, relocate,
 };
 
 /// What the parts of the server get beyond the time of requests and operations to end when it stops.
@@ -125,6 +125,7 @@ impl Server {
         }
         records::require_known(&data_dir, &sqlite)?;
         relocate::writable(&data_dir)?;
+        machines::require_unmoved(&data_dir)?;
         let parts = Parts::open(&data_dir, config, sqlite)?;
         warn(&fitness::exposed_roots(config));
         relocate::in_place(&parts, &data_dir).await?;
@@ -547,7 +548,7 @@ pub(super) fn engine(
 ) -> Result<Adapters, StartError> {
     match config.engine.default {
         EngineKind::Library => {
-            let roots = super::machines::roots(data_dir, &config.engine.image_roots);
+            let roots = machines::roots(data_dir, &config.engine.image_roots);
             let library = Library::open_judged(data_dir, clock.clone(), roots.clone());
             let library = Arc::new(library?);
             let reserve = reserve(config);

@@ -24,7 +24,8 @@ pub enum Error {
 #[derive(Debug, Clone, Copy)]
 pub struct Envelope<'d> {
     header: Option<Element<'d>>,
-    body: Element<'d>,
+    /// `None` where only the header was read.
+    body: Option<Element<'d>>,
 }
 
 impl<'d> Envelope<'d> {
@@ -51,7 +52,16 @@ impl<'d> Envelope<'d> {
         if parts.next().is_some() {
             return Err(Error::Structure);
         }
+        let body = Some(body);
         Ok(Self { header, body })
+    }
+
+    /// An envelope of which only the first child was read; `None` if that is not the `s:Header` of one.
+    #[must_use]
+    pub fn header_only(root: Element<'d>) -> Option<Self> {
+        let header = root.child(ns::SOAP, "Header");
+        let is_one = root.is(ns::SOAP, "Envelope") && header.is_some();
+        is_one.then_some(Self { header, body: None })
     }
 
     /// Was there an `s:Header`?
@@ -68,13 +78,7 @@ impl<'d> Envelope<'d> {
     /// The first element of the body.
     #[must_use]
     pub fn payload(&self) -> Option<Element<'d>> {
-        self.body.children().next()
-    }
-
-    /// The body.
-    #[must_use]
-    pub fn body(&self) -> Element<'d> {
-        self.body
+        self.body?.children().next()
     }
 }
 

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::held::Folder;
 
+/// More than the digits of a process id, octets.
+const PID_MOST: u64 = 64;
+
 /// Name of the file that is locked; it stays when the server is gone, its lock does not.
 const FILE: &str = "groupshot.lock";
 
@@ -117,6 +120,7 @@ impl Drop for DirectoryLock {
 fn holder(file: &mut File) -> (String, bool) {
     let mut text = String::new();
     let pid: Option<u32> = file
+        .take(PID_MOST)
         .read_to_string(&mut text)
         .ok()
         .and_then(|_| text.trim().parse().ok());

@@ -207,18 +207,20 @@ impl Drop for Room {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::mpsc::{self, Receiver, Sender};
 
     use futures_util::FutureExt;
 
     use super::*;
 
+    type Written = Arc<Mutex<Vec<u8>>>;
+
     /// Writes nothing before it is let go.
     struct Pipe {
-        begun: mpsc::Sender<()>,
-        go: mpsc::Receiver<()>,
+        begun: Sender<()>,
+        go: Receiver<()>,
         is_open: bool,
-        written: Arc<Mutex<Vec<u8>>>,
+        written: Written,
     }
 
     impl Write for Pipe {
@@ -237,18 +239,24 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_reader_that_stands_still_keeps_nobody_and_hears_what_it_has_missed() {
-        let queue = Queue::default();
+    /// A pipe that is shut; where it tells that it is written to, what opens it, and what was written.
+    fn pipe() -> (Pipe, Receiver<()>, Sender<()>, Written) {
         let (begun, first) = mpsc::channel();
         let (open, go) = mpsc::channel();
-        let written = Arc::<Mutex<Vec<u8>>>::default();
+        let written = Written::default();
         let pipe = Pipe {
             begun,
             go,
             is_open: false,
             written: written.clone(),
         };
+        (pipe, first, open, written)
+    }
+
+    #[test]
+    fn a_reader_that_stands_still_keeps_nobody_and_hears_what_it_has_missed() {
+        let queue = Queue::default();
+        let (pipe, first, open, written) = pipe();
         let told = queue.clone();
         let tell = move |lost: u64| told.push(format!("lost {lost}\n").as_bytes(), Rank::Ordinary);
         queue.start(pipe, tell).unwrap();
@@ -297,15 +305,7 @@ mod tests {
         assert_eq!(queue.waiting().lost, lost);
         assert!(take().is_none(), "the lines have them now");
 
-        let (begun, _first) = mpsc::channel();
-        let (open, go) = mpsc::channel();
-        let written = Arc::<Mutex<Vec<u8>>>::default();
-        let pipe = Pipe {
-            begun,
-            go,
-            is_open: false,
-            written: written.clone(),
-        };
+        let (pipe, _first, open, written) = pipe();
         open.send(()).unwrap();
         queue.start(pipe, |_| {}).unwrap();
         assert!(queue.finish(Duration::from_secs(600)));

@@ -265,6 +265,33 @@ fn a_copy_ends_soon_after_what_it_may_hold() {
     }
 }
 
+#[test]
+fn a_first_child_is_read_without_what_comes_behind_it() {
+    for (text, local, inner) in [
+        ("<a><b><c/><c/></b><d>&nosuch;", "b", 2),
+        ("<a> <b/><?pi?>", "b", 0),
+        ("<a><b>x</b></a><broken", "b", 0),
+    ] {
+        assert!(parse(text).is_err(), "{text}");
+        let document = parse_first(text).unwrap();
+        let children: Vec<_> = document.root().children().collect();
+        assert_eq!(children.len(), 1, "{text}");
+        assert_eq!(children[0].local(), local);
+        assert_eq!(children[0].children().count(), inner);
+    }
+    assert!(
+        parse_first("<a/>")
+            .unwrap()
+            .root()
+            .children()
+            .next()
+            .is_none()
+    );
+    for text in ["<a><b><c></b></a>", "<a>", "", "<a><b>", "<a></b>"] {
+        assert!(parse_first(text).is_err(), "{text}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn what_is_written_is_read_back(text in "\\PC*", value in "\\PC*") {
@@ -280,5 +307,6 @@ proptest::proptest! {
     #[test]
     fn no_text_makes_it_panic(text in "[<>/a:&;#x!'\"= ?\\[\\]-]{0,60}") {
         let _ = parse(&text);
+        let _ = parse_first(&text);
     }
 }

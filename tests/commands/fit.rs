@@ -4,11 +4,12 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value as Json;
 
 use crate::support::pki::{Authority, Wish};
+use crate::support::remote::{Call, Remote};
 use crate::support::server::{Options, Server, binary, run_in, text};
 use crate::support::tools::Mount;
 
@@ -83,6 +84,85 @@ fn a_disk_without_room_for_a_new_database_is_refused() {
     let config = "[listen]\nhttp = \"127.0.0.1:0\"";
     place.refused("a new database needs 1 MiB", config, 1);
     assert!(!place.data.exists(), "nothing is made");
+}
+
+/// Files that are read at the start, and by commands: none is read without end.
+#[test]
+fn a_file_of_any_length_is_refused_by_name_and_not_read_to_its_end() {
+    let place = Place::new();
+    let long = place.home.path().join("long");
+    // Sparse: no room is taken.
+    fs::File::create(&long).unwrap().set_len(1 << 40).unwrap();
+    let long = long.to_str().unwrap();
+    let too_long = |said: &str| {
+        assert!(
+            said.contains("longer than 16 MiB") && said.contains("long"),
+            "{said}"
+        );
+    };
+    for args in [&["config", "check", long][..], &["serve", "--config", long]] {
+        let out = place.run(args);
+        assert_eq!(out.status.code(), Some(3), "{}", text(&out.stderr));
+        too_long(&text(&out.stderr));
+    }
+    for tls in [
+        format!("client_ca = {long:?}"),
+        format!("certificate = {long:?}\nkey = {long:?}"),
+    ] {
+        let config = format!("{FREE}\nhttps = \"127.0.0.1:0\"\n[tls]\n{tls}\n");
+        place.refused("a file that is too long", &config, 3);
+        let file = place.home.path().join("groupshot.toml");
+        let out = place.run(&["config", "check", file.to_str().unwrap()]);
+        too_long(&text(&out.stderr));
+    }
+    fs::hard_link(long, place.data.join("users.json")).unwrap();
+    for args in [&["user", "list"][..], &["serve", "--listen", "127.0.0.1:0"]] {
+        let out = place.run(args);
+        assert!(!out.status.success());
+        too_long(&text(&out.stderr).replace("users.json", "long"));
+    }
+}
+
+/// A mount that hangs, with the data directory on it.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn a_data_directory_that_does_not_answer_is_refused_by_name() {
+    let mut place = Place::new();
+    let remote = Remote::new(place.home.path(), "remote");
+    place.data = remote.at.join("data");
+    let silent = format!("{} does not answer", place.data.display());
+    let file = place.home.path().join("groupshot.toml");
+    fs::write(&file, FREE).unwrap();
+    let file = file.to_str().unwrap();
+    for args in [
+        &["config", "check", file][..],
+        &["serve", "--config", file],
+        &["vm", "list"],
+        &["doctor"],
+        &["user", "list"],
+    ] {
+        let hung = remote.hang(Call::Any);
+        let mut child = Command::new(binary())
+            .args(args)
+            .arg("--data-dir")
+            .arg(&place.data)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let told = std::io::BufReader::new(child.stderr.take().unwrap());
+        // Not to the end, which the kernel may put off until the mount answers.
+        for read in std::io::BufRead::lines(told) {
+            line = read.unwrap();
+            if line.starts_with("groupshot: ") {
+                break;
+            }
+        }
+        assert!(line.contains(&silent), "{args:?}: {line}");
+        drop(hung);
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{args:?}");
+    }
 }
 
 #[test]

@@ -84,6 +84,9 @@ fn how_every_operation_ended_can_be_read_with_its_names_also_after_a_restart() {
     let count = |args: &[&str]| history(&data, args)["history"].as_array().unwrap().len();
     assert_eq!(count(&["--set", "first"]), 2);
     assert_eq!(count(&["--set", &set.to_lowercase()]), 2);
+    assert_eq!(count(&["--set", &format!("{{{set}}}")]), 2);
+    assert_eq!(count(&["--set", &set[..8].to_lowercase()]), 2);
+    assert_eq!(count(&["--set", &set[..3]]), 0, "too short for an id");
     assert_eq!(count(&["--machine", "sim-000002"]), 3);
     assert_eq!(count(&["--failed"]), 1);
     assert_eq!(count(&["--user", "nobody"]), 0);
@@ -92,6 +95,16 @@ fn how_every_operation_ended_can_be_read_with_its_names_also_after_a_restart() {
     assert_eq!(count(&["--since", "2999-01-01"]), 0);
     let no_number = run_in(&data, &["history", "--limit", "x"], "");
     assert_eq!(code(&no_number), 2);
+
+    // One without a name of its own, by what the list shows.
+    let unnamed = json(&server.cli(&["snapshot", "create", "web", "--json"]));
+    let unnamed = unnamed["set"].as_str().unwrap();
+    let listed = json(&server.cli(&["snapshot", "list", "--json"]));
+    let shown = listed["sets"].as_array().unwrap().iter();
+    let shown = shown.clone().find(|s| s["id"] == unnamed).unwrap()["name"].clone();
+    assert_eq!(count(&["--set", shown.as_str().unwrap()]), 1);
+    assert_eq!(count(&["--set", &unnamed[..13]]), 1);
+    let all = history(&data, &[]);
 
     server.stop();
     assert_eq!(history(&data, &[]), all, "without a server");

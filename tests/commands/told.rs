@@ -13,6 +13,45 @@ use crate::support::site::{Ground, Image, Site};
 
 use super::{json, ok};
 
+/// Help and version as well as results.
+#[test]
+fn what_cannot_be_written_ends_with_1_and_one_line() {
+    let data = tempfile::tempdir().unwrap();
+    for line in [
+        "--help",
+        "-h",
+        "--version",
+        "vm list --help",
+        "help snapshot",
+        "completions bash",
+        "user list",
+        "quickstart --exit --listen 127.0.0.1:0",
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+        let out = Command::new(binary())
+            .args(line.split(' '))
+            .env("GROUPSHOT_DATA_DIR", data.path())
+            .current_dir(data.path())
+            .stdout(full.unwrap())
+            .output()
+            .unwrap();
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{line}: {said}");
+        let own = said.lines().filter(|l| l.starts_with("groupshot: "));
+        assert_eq!(own.count(), 1, "{line}: {said}");
+        assert!(said.contains("No space left on device"), "{line}: {said}");
+    }
+    let out = Command::new("sh")
+        .args(["-c", "\"$0\" --help | true; exit ${PIPESTATUS:-0}"])
+        .arg(binary())
+        .output()
+        .unwrap();
+    assert!(
+        out.status.success() && out.stderr.is_empty(),
+        "nobody reads it"
+    );
+}
+
 #[test]
 fn what_changes_active_files_tells_which() {
     let site = Site::new(Ground::Host);

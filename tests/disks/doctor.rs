@@ -203,12 +203,7 @@ fn what_cannot_be_read_or_lies_elsewhere_is_named() {
     let spare = scene.site.machine("spare", &[Image::Raw], 2);
     let broken = scene.site.machine("broken", &[Image::Raw], 3);
     fs::remove_file(&spare.images[0]).unwrap();
-    let definition = scene
-        .site
-        .data
-        .join("machines")
-        .join(&broken.id)
-        .join("vm.toml");
+    let definition = scene.site.file_of(&broken.id, "vm.toml");
     fs::write(&definition, "nonsense").unwrap();
     let all = scene.finds();
     let shown = |kind: &str, file: &Path| (kind.to_owned(), file.display().to_string());

@@ -337,12 +337,7 @@ fn a_finished_merge_does_not_wait_for_the_tops_json_of_another_machine() {
         let _dead = begun.job.map(|job| wire.end(&job));
     });
     server.kill();
-    let tops = scene
-        .site
-        .data
-        .join("machines")
-        .join(&other.id)
-        .join("tops.json");
+    let tops = scene.site.file_of(&other.id, "tops.json");
     let whole = spoil(&tops);
     let server = scene.site.serve();
     scene.site.wait_for_journals();

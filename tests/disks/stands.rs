@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -44,8 +44,15 @@ fn found(site: &Site, kind: &str) -> Vec<Value> {
     all.filter(|one| one["kind"] == kind).cloned().collect()
 }
 
+/// Whether it is told, once it is: a line is written behind the back of whoever told it, and read behind that of the
+/// test.
 fn logged(server: &Server, what: &str, names: &[&str]) -> bool {
-    let log = server.log();
+    let begun = Instant::now();
+    let mut log = server.log();
+    while !log.contains(what) && begun.elapsed() < IN_TIME {
+        std::thread::yield_now();
+        log = server.log();
+    }
     let lines = log.lines().filter(|line| line.contains(what));
     let lines: Vec<_> = lines.collect();
     assert!(lines.len() <= 1, "told once: {log}");

@@ -18,7 +18,7 @@ use groupshot::inventory::{Format, PowerState};
 use jiff::Timestamp;
 use tempfile::TempDir;
 
-use crate::support::fuse::Served;
+use crate::support::remote::Remote;
 use crate::support::tools::Opened;
 
 fn machine(data: &Path, name: &str, image: &Path) -> VmId {
@@ -44,7 +44,7 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Scene {
     folder: TempDir,
     data: PathBuf,
-    served: Served,
+    remote: Remote,
     healthy: VmId,
     hung: VmId,
     clock: Arc<ManualClock>,
@@ -57,14 +57,14 @@ impl Scene {
         fs::create_dir(&data).unwrap();
         let image = folder.path().join("a.raw");
         fs::write(&image, [1; 4096]).unwrap();
-        let served = Served::new(folder.path());
+        let remote = Remote::new(folder.path(), "remote");
         Self {
             healthy: machine(&data, "healthy", &image),
-            hung: machine(&data, "hung", &served.file),
+            hung: machine(&data, "hung", &remote.image),
             clock: ManualClock::at(Timestamp::UNIX_EPOCH),
             folder,
             data,
-            served,
+            remote,
         }
     }
 
@@ -77,7 +77,7 @@ impl Scene {
 #[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_file_that_does_not_answer_keeps_no_machine_but_its_own_from_work() {
     let scene = Scene::new();
-    let (data, served, clock) = (&scene.data, &scene.served, &scene.clock);
+    let (data, remote, clock) = (&scene.data, &scene.remote, &scene.clock);
     let (healthy, hung) = (scene.healthy, scene.hung);
     let [image, other, third] = ["a.raw", "b.raw", "c.raw"].map(|n| scene.folder.path().join(n));
     for file in [&other, &third] {
@@ -87,13 +87,13 @@ fn a_file_that_does_not_answer_keeps_no_machine_but_its_own_from_work() {
     assert_eq!(library.machines().len(), 2);
     let known = library.machine(hung).unwrap();
 
-    served.hang();
+    remote.stop();
     clock.advance(SECOND);
     assert_eq!(library.machines().len(), 2, "shown as they were");
-    while !held::give_up(&served.file) {
+    while !held::give_up(&remote.image) {
         yield_now(); // until the look stands there
     }
-    assert_eq!(library.silent(hung).as_deref(), Some(&*served.file));
+    assert_eq!(library.silent(hung).as_deref(), Some(&*remote.image));
     assert!(library.silent(healthy).is_none());
     assert!(library.is_ailing(hung) && !library.is_ailing(healthy));
     // What happens to other machines is seen.
@@ -120,7 +120,7 @@ fn a_file_that_does_not_answer_keeps_no_machine_but_its_own_from_work() {
     assert_eq!(library.machine(healthy).unwrap().disks[0].file, other);
     drop(held);
 
-    served.go_on();
+    remote.go_on();
     while library.silent(hung).is_some() {
         yield_now();
     }
@@ -136,15 +136,15 @@ fn a_file_that_does_not_answer_keeps_no_machine_but_its_own_from_work() {
 #[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_library_opens_while_a_file_does_not_answer_and_knows_the_rest() {
     let scene = Scene::new();
-    let (served, clock) = (&scene.served, &scene.clock);
+    let (remote, clock) = (&scene.remote, &scene.clock);
     let (healthy, hung) = (scene.healthy, scene.hung);
     let open = || scene.open();
     let size = open().machine(hung).unwrap().disks[0].size;
-    served.hang();
+    remote.stop();
     let library = thread::scope(|scope| {
         let opening = scope.spawn(open);
         while !opening.is_finished() {
-            held::give_up(&served.file);
+            held::give_up(&remote.image);
             yield_now();
         }
         opening.join().unwrap()
@@ -153,7 +153,7 @@ fn a_library_opens_while_a_file_does_not_answer_and_knows_the_rest() {
     let shown = library.machine(hung).unwrap();
     assert_eq!(shown.disks[0].size, size, "as it was recorded");
     assert!(library.is_ailing(hung) && library.silent(hung).is_some());
-    served.go_on();
+    remote.go_on();
     while library.silent(hung).is_some() {
         yield_now();
     }

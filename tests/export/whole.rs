@@ -130,12 +130,7 @@ fn definitions_alone_are_exported_on_request() {
         }
     }
     for machine in &rig.machines {
-        let own = rig
-            .site
-            .data
-            .join("machines")
-            .join(&machine.id)
-            .join("vm.toml");
+        let own = rig.site.file_of(&machine.id, "vm.toml");
         let exported = folder.join(&machine.id).join("vm.toml");
         assert_eq!(fs::read(exported).unwrap(), fs::read(own).unwrap());
     }

@@ -9,6 +9,7 @@ mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +34,8 @@ const BODY_LIMIT: usize = 64 << 10;
 /// Says who sent what. A body `panic` panics, a body `wait` waits for a permit.
 struct Echo {
     gate: Arc<Semaphore>,
+    /// How many have come to the gate.
+    waiting: Arc<AtomicUsize>,
 }
 
 #[async_trait]
@@ -40,7 +43,10 @@ impl Handler for Echo {
     async fn handle(&self, caller: Caller, message: Message) -> Answer {
         match message.body.as_ref() {
             b"panic" => panic!("on order"),
-            b"wait" => self.gate.acquire().await.unwrap().forget(),
+            b"wait" => {
+                self.waiting.fetch_add(1, Ordering::SeqCst);
+                self.gate.acquire().await.unwrap().forget();
+            }
             _ => {}
         }
         let user = caller
@@ -71,6 +77,7 @@ impl Handler for Echo {
 struct Server {
     address: SocketAddr,
     gate: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -99,7 +106,11 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let gate = Arc::new(Semaphore::new(0));
-        let handler = Arc::new(Echo { gate: gate.clone() });
+        let waiting = Arc::<AtomicUsize>::default();
+        let handler = Arc::new(Echo {
+            gate: gate.clone(),
+            waiting: waiting.clone(),
+        });
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let transport = transport.into();
@@ -117,6 +128,7 @@ impl Server {
         Self {
             address,
             gate,
+            waiting,
             stop,
             task,
         }

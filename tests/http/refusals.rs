@@ -351,17 +351,20 @@ async fn q_8_one_connection_too_many_is_503() {
         ..Limits::default()
     };
     let server = Server::with(limits, Settings::default()).await;
-    let mut first = server.connect().await;
-    first.send(signed_post("x")).await;
-    assert_eq!(first.reply().await.status, 200);
-    let mut second = server.connect().await;
-    second.send(signed_post("x")).await;
-    assert_eq!(second.reply().await.status, 200);
+    let mut at_work = Vec::new();
+    for waiting in 1..=2 {
+        let mut client = server.connect().await;
+        client.send(signed_post("wait")).await;
+        while server.waiting.load(Ordering::SeqCst) < waiting {
+            tokio::task::yield_now().await;
+        }
+        at_work.push(client);
+    }
     let reply = server.ask(signed_post("x")).await;
     assert_eq!(reply.status, 503);
     assert!(reply.closes());
-    drop(first);
-    // The place is free as soon as the server has seen the close.
+    server.gate.add_permits(1);
+    // There is a place as soon as one of them has its answer.
     let mut status = 503;
     while status == 503 {
         status = server.ask(signed_post("x")).await.status;

@@ -158,6 +158,61 @@ async fn h_19_the_time_of_an_operation_counts_while_it_waits_for_a_place() {
     }
 }
 
+/// A message that takes long to read: references in references, as the selectors of a Get.
+fn references() -> Ask {
+    let of = |count: usize, selector: &dyn Fn(usize) -> String| -> String {
+        (0..count)
+            .map(|n| format!("<w:Selector Name=\"k{n}\">{}</w:Selector>", selector(n)))
+            .collect()
+    };
+    let wrapped = |selectors: String| {
+        let class = super::rig::uri("Test_Thing");
+        format!(
+            "<a:EndpointReference><a:ReferenceParameters><w:ResourceURI>{class}</w:ResourceURI><w:SelectorSet>{selectors}</w:SelectorSet></a:ReferenceParameters></a:EndpointReference>"
+        )
+    };
+    let inner = wrapped(of(60, &|_| "x".to_owned()));
+    let middle = wrapped(of(3, &|_| inner.clone()));
+    let set = of(60, &|_| middle.clone());
+    Ask::get("Test_Thing").header(&format!("<w:SelectorSet>{set}</w:SelectorSet>"))
+}
+
+fn is_late(reply: &Reply) {
+    let (subcode, _, code) = reply.fault();
+    assert_eq!((&*subcode, &*code), ("TimedOut", "2150858793"));
+    assert!(reply.text.contains("within 1 s"), "{}", reply.text);
+    assert_eq!(reply.one("RelatesTo").as_deref(), Some("uuid:7"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn h_19_the_time_of_an_operation_counts_while_its_message_waits_to_be_read() {
+    let rig = Arc::new(Rig::new(20));
+    rig.things.gate.shut();
+    let first: Vec<_> = (0..40).map(|_| read(&rig, query(&[4], OPTIMIZE))).collect();
+    share_is_full(&rig).await;
+    let began = tokio::time::Instant::now();
+    // Behind the long header as well as before it.
+    let late = read(&rig, references().header(ONE_SECOND)).await.unwrap();
+    is_late(&late);
+    let numbers: Vec<_> = (0..2000).collect();
+    let late = read(&rig, query(&numbers, "").header(ONE_SECOND)).await;
+    is_late(&late.unwrap());
+    assert!(began.elapsed() < Duration::from_secs(3));
+    rig.things.gate.open();
+    for answer in first {
+        let _in_time_or_not = answer.await.unwrap();
+    }
+}
+
+/// The clock of the test goes on as soon as nothing but the reading is left to wait for.
+#[tokio::test(start_paused = true)]
+async fn h_19_a_message_that_takes_too_long_to_read_is_answered_in_time() {
+    let rig = Rig::new(3);
+    let ask = references().header(ONE_SECOND).text();
+    assert!((400_000..500_000).contains(&ask.len()), "{}", ask.len());
+    is_late(&rig.send(&ask).await);
+}
+
 #[tokio::test]
 async fn h_19_the_time_of_an_operation_counts_while_it_is_not_known_who_asks() {
     let rig = Rig::new(3);

@@ -630,6 +630,28 @@ fn a_moved_data_directory_is_told_and_left_as_it_is_until_it_is_relocated() {
             );
             assert!(!said.contains("moved to"), "{said}");
         }
+        // Where the machines run on files of the directory, what is wrong with them is the move and nothing else.
+        let is_told = ground == Ground::Host;
+        let name = filled.machines[0].name.as_str();
+        for args in [
+            &["vm", "list"][..],
+            &["vm", "show", name],
+            &["vm", "path", name],
+            &["vm", "set", name, "--overlay-ok"],
+            &["vm", "remove", name],
+            &["doctor"],
+            &["rescue"],
+            &["serve", "--listen", "127.0.0.1:0"],
+        ] {
+            let out = run_in(&new, args, "");
+            let said = text(&out.stdout) + &text(&out.stderr);
+            assert!(!said.contains("doctor --fix"), "{args:?}: {said}");
+            assert!(!is_told || !out.status.success(), "{args:?}: {said}");
+            assert!(
+                !is_told || said.contains("groupshot relocate --data-dir"),
+                "{args:?}: {said}"
+            );
+        }
         for command in ["serve", "rescue"] {
             let args = [command, "--listen", "127.0.0.1:0"];
             let args = if command == "serve" {

@@ -71,9 +71,9 @@ async fn a_set_waits_for_a_check_and_is_not_refused() {
     let world = Arc::new(furnish(root.path(), 1).await);
     world.coordinator.recover().await.unwrap();
     let machine = *world.machines().keys().next().unwrap();
-    let members = world.coordinator.leases();
+    let leases = world.coordinator.leases();
     let wanted = [(Resource::Machine(machine), Mode::Brief)];
-    let looking = members
+    let looking = leases
         .lease(JobId::random(), CHECKING.text(), &wanted)
         .unwrap();
     let taking = tokio::spawn({

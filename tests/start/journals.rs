@@ -125,7 +125,7 @@ fn assert_goes_on(site: &Site, web: &Machine, sets: usize, what: &str) -> Server
 fn a_journal_of_an_operation_that_has_ended_is_only_removed() {
     let (site, web, file, bytes) = long_over();
     fs::write(&file, bytes).unwrap();
-    let tops = site.data.join("machines").join(&web.id).join("tops.json");
+    let tops = site.file_of(&web.id, "tops.json");
     let before = fs::read(&tops).unwrap();
     let mut server = assert_goes_on(&site, &web, 2, "a journal of before");
     assert_eq!(fs::read(&tops).unwrap(), before);
@@ -164,13 +164,19 @@ fn assert_refused_until_moved_away(site: &Site, journal: &Path) {
 
 /// What a create or an apply has made is what a later set has captured: an old journal without the commit undoes nothing
 /// of it.
+/// A machine, and a server that dies at that point.
+fn dying(point: &str) -> (Site, Machine, Server) {
+    let site = Site::new(Ground::Host);
+    let web = site.machine("web", &[Image::Raw], 1);
+    let server = site.serve_with(&[&format!("{point}=abort")]);
+    (site, web, server)
+}
+
 #[test]
 #[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_journal_without_its_commit_that_nothing_knows_takes_nothing_of_later_sets() {
     for kind in ["create", "apply"] {
-        let site = Site::new(Ground::Host);
-        let mut web = site.machine("web", &[Image::Raw], 1);
-        let mut server = site.serve_with(&[&format!("{kind}.clear.before=abort")]);
+        let (site, mut web, mut server) = dying(&format!("{kind}.clear.before"));
         let wire = Wire::new(&server);
         let group = wire.define("all", &[&web.id]).unwrap();
         let captured = web.content[0].clone();
@@ -216,9 +222,7 @@ fn a_journal_without_its_commit_that_nothing_knows_takes_nothing_of_later_sets()
 #[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn what_a_dead_process_was_making_is_undone_though_nothing_knows_its_job() {
     for point in ["create.prepare.after", "create.settle.after"] {
-        let site = Site::new(Ground::Host);
-        let web = site.machine("web", &[Image::Raw], 1);
-        let mut server = site.serve_with(&[&format!("{point}=abort")]);
+        let (site, web, mut server) = dying(point);
         let wire = Wire::new(&server);
         let group = wire.define("all", &[&web.id]).unwrap();
         let before = site.kept();

@@ -1,7 +1,6 @@
 //! What several tests share: the real program as a child process, clients, real disks.
 
 pub(crate) mod disk;
-pub(crate) mod fuse;
 pub(crate) mod gate;
 pub(crate) mod http;
 pub(crate) mod journal;

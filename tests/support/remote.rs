@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Calls of the kernel's protocol (`enum fuse_opcode`) that can be left unanswered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,7 @@ struct State {
     content: Vec<u8>,
     mode: u32,
     left: Option<Call>,
+    stopped: bool,
     unanswered: BTreeMap<u64, Vec<u8>>,
 }
 
@@ -81,6 +84,7 @@ impl Remote {
             content: vec![7; LENGTH],
             mode: 0o644,
             left: None,
+            stopped: false,
             unanswered: BTreeMap::new(),
         };
         let state = Mutex::new(state);
@@ -107,10 +111,16 @@ impl Remote {
         }
     }
 
+    /// No call is even read any more, until [`Remote::go_on`], as by a process that was stopped: whoever stands at one
+    /// can be killed.
+    pub(crate) fn stop(&self) {
+        self.kernel.state.lock().unwrap().stopped = true;
+    }
+
     /// All calls are answered again.
-    fn go_on(&self) {
+    pub(crate) fn go_on(&self) {
         let mut state = self.kernel.state.lock().unwrap();
-        state.left = None;
+        (state.left, state.stopped) = (None, false);
         for request in std::mem::take(&mut state.unanswered).into_values() {
             self.kernel.answer(&mut state, &request);
         }
@@ -125,10 +135,24 @@ impl Drop for Remote {
 }
 
 impl Kernel {
+    /// Waits for a call that may be read.
+    fn waits(&self) -> bool {
+        let mut calls = [PollFd::new(self.line.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut calls, PollTimeout::NONE).is_err() {
+            return false;
+        }
+        while self.state.lock().unwrap().stopped {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
     fn serve(&self) {
         let mut request = vec![0; LENGTH + (64 << 10)];
         // Ends with the mount.
-        while let Ok(length) = (&self.line).read(&mut request) {
+        while self.waits()
+            && let Ok(length) = (&self.line).read(&mut request)
+        {
             let request = &request[..length];
             let mut state = self.state.lock().unwrap();
             let is_left = |call| call == Call::Any || call as u32 == u32_at(request, 4);

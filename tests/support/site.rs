@@ -273,13 +273,14 @@ impl Site {
         kept.into_keys().collect()
     }
 
+    /// A file in the folder of a machine of that id: `vm.toml`, `tops.json`.
+    pub(crate) fn file_of(&self, machine: &str, name: &str) -> PathBuf {
+        self.data.join("machines").join(machine).join(name)
+    }
+
     /// The active file of a disk as the machine's folder names it.
     pub(crate) fn top(&self, machine: &Machine, disk: usize) -> PathBuf {
-        let file = self
-            .data
-            .join("machines")
-            .join(&machine.id)
-            .join("tops.json");
+        let file = self.file_of(&machine.id, "tops.json");
         let tops: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
         let top = tops["tops"][format!("disk{disk}")]["file"].as_str();
         top.map_or_else(|| machine.images[disk].clone(), PathBuf::from)

@@ -7,7 +7,7 @@
 mod disks;
 mod wire;
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::server::{self, Server};
 
 use super::failure::Failure;
 use super::local::listen_address;
-use super::output::Output;
+use super::output::{Output, print};
 use super::serve::start_logging;
 use super::stop;
 use disks::{Expected, Pattern};
@@ -90,15 +90,15 @@ async fn demonstrate(
         "Groupshot {} in {}",
         env!("CARGO_PKG_VERSION"),
         data_dir.display()
-    ));
+    ))?;
     say(format_args!(
         "Machines, powered off, with real disks: {}",
         names.join(", ")
-    ));
+    ))?;
     if machines.iter().all(|m| m.overlay_ok) {
         say(
             "They are imported with --overlay-ok: where a file system cannot clone, an overlay becomes the active file.",
-        );
+        )?;
     }
     let password = set_user(&data_dir, command.password.as_deref())?;
     let credentials = Credentials {
@@ -116,7 +116,7 @@ async fn demonstrate(
     let mut before = Expected::new();
     disks::write(&data_dir, run, true, &mut before)?;
     go_on(stop)?;
-    say("Every disk holds pattern A now.");
+    say("Every disk holds pattern A now.")?;
     drop(held);
 
     let server = Server::start(&data_dir, &config).await?;
@@ -126,7 +126,7 @@ async fn demonstrate(
         say(format_args!(
             "\nThe server listens on {}, user {USER}.",
             wire.url()
-        ));
+        ))?;
         wire.identify().await?;
         let collection = wire.collection("quickstart", &machines).await?;
         wire.create(&collection, "before").await
@@ -138,12 +138,12 @@ async fn demonstrate(
     let held = server::hold_data_dir(&data_dir)?;
     disks::write(&data_dir, pattern, false, &mut after)?;
     go_on(stop)?;
-    say("Half of every disk holds pattern B now.");
+    say("Half of every disk holds pattern B now.")?;
     drop(held);
 
     say(
         "\nThe server is started again with [snapshot] inline_wait = \"30s\": a call may wait for its own job.",
-    );
+    )?;
     config.snapshot.inline_wait = INLINE_WAIT;
     let server = Server::start(&data_dir, &config).await?;
     let wire = Wire::new(server.address(), &credentials, *output)?;
@@ -205,13 +205,13 @@ async fn while_serving<T>(
 
 /// Compares every disk that a set holds with what the machines held at its cut.
 async fn compare(wire: &Wire, set: &str, expected: &Expected, name: &str) -> Result<(), Failure> {
-    say(format_args!("Set `{name}`, compared by bytes:"));
+    say(format_args!("Set `{name}`, compared by bytes:"))?;
     for (machine, file) in wire.captured(set).await? {
         let bytes = compare_disk(&file, &machine, expected).await?;
         say(format_args!(
             "  {machine}: {} holds {bytes} bytes, all as at the cut",
             file.display()
-        ));
+        ))?;
     }
     Ok(())
 }
@@ -226,13 +226,13 @@ async fn compare_disk(file: &Path, machine: &str, expected: &Expected) -> Result
 
 /// Compares every disk that the machines run on.
 async fn compare_active(data_dir: &Path, expected: &Expected, words: &str) -> Result<(), Failure> {
-    say("Active disks, compared by bytes:");
+    say("Active disks, compared by bytes:")?;
     for (machine, file) in disks::active(data_dir)? {
         let bytes = compare_disk(&file, &machine, expected).await?;
         say(format_args!(
             "  {machine}: {} holds {bytes} bytes, {words}",
             file.display()
-        ));
+        ))?;
     }
     Ok(())
 }
@@ -249,11 +249,11 @@ async fn stay(
     let (address, password) = (server.address(), &credentials.password);
     say(format_args!(
         "\nReady. The server stays up until Ctrl-C: listening on http://{address}/wsman, user {USER}, password {password}"
-    ));
+    ))?;
     say(format_args!(
         "\n{}",
         wire::ready_lines(address, USER, password)
-    ));
+    ))?;
     Ok(server.run_until(stop.cancelled()).await?)
 }
 
@@ -286,7 +286,7 @@ fn set_user(data_dir: &Path, password: Option<&str>) -> Result<String, Failure> 
     Ok(password)
 }
 
-/// Tells the story, on standard output. That nobody listens is no failure.
-fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(io::stdout(), "{line}");
+/// Tells the story, on standard output. That nobody listens any more is no failure.
+fn say(line: impl std::fmt::Display) -> Result<(), Failure> {
+    print(format!("{line}\n").as_bytes())
 }

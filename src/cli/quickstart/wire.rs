@@ -41,7 +41,7 @@ impl Wire {
         say(format_args!(
             "→ Identify\n← {} {}",
             identity.vendor, identity.version
-        ));
+        ))?;
         Ok(())
     }
 
@@ -56,14 +56,14 @@ impl Wire {
             let id = found.text(COLLECTION.key);
             say(format_args!(
                 "→ Enumerate CIM_CollectionOfMSEs\n← collection `{name}` {id}"
-            ));
+            ))?;
             return Ok(reference(COLLECTION, found));
         }
         let made = collection::define(&self.client, name, false).await?;
         let id = made.text(COLLECTION.key).unwrap_or_default();
         say(format_args!(
             "→ Msvm_CollectionManagementService.DefineCollection Name={name} Type=0\n← 0, collection {id}"
-        ));
+        ))?;
         for machine in machines {
             let member = Reference::new(NAMESPACE, MACHINE.class)
                 .key("CreationClassName", MACHINE.class)
@@ -76,7 +76,7 @@ impl Wire {
             say(format_args!(
                 "→ Msvm_CollectionManagementService.AddMember Member={}\n← 0",
                 machine.name
-            ));
+            ))?;
         }
         Ok(made)
     }
@@ -87,7 +87,7 @@ impl Wire {
         say(format_args!(
             "→ Msvm_CollectionSnapshotService.CreateSnapshot Collection={} SnapshotType=1 ElementName={name}",
             of.text(COLLECTION.key).unwrap_or_default()
-        ));
+        ))?;
         let answer = snapshot::call_create(&self.client, of.clone(), &settings, "1").await?;
         let set = answer.get("ResultingSnapshotCollection").reference();
         let set = set
@@ -104,7 +104,7 @@ impl Wire {
     pub(super) async fn apply(&self, set: &str, name: &str) -> Result<(), Failure> {
         say(format_args!(
             "\n→ Msvm_CollectionSnapshotService.ApplySnapshot SnapshotCollection={set} (`{name}`)"
-        ));
+        ))?;
         let target = Reference::new(NAMESPACE, SNAPSHOT_SET.class).key(SNAPSHOT_SET.key, set);
         let answer = snapshot::call_apply(&self.client, target).await?;
         self.follow(&answer, answer.text("ReturnValue")).await
@@ -113,22 +113,22 @@ impl Wire {
     /// Tells an answer, and its job to the end if it has one.
     async fn follow(&self, answer: &Object, told: &str) -> Result<(), Failure> {
         let Some(job) = answer.get("Job").reference() else {
-            say(format_args!("← {told}, no job: it is done"));
+            say(format_args!("← {told}, no job: it is done"))?;
             return Ok(());
         };
         let id = job.text("InstanceID").unwrap_or_default();
-        say(format_args!("← {told}, job {id}"));
+        say(format_args!("← {told}, job {id}"))?;
         let ended = job::wait_for_end(&self.client, job, &self.output).await?;
         if let Some(failure) = job::failure(&ended) {
             return Err(failure);
         }
-        say(format_args!("  job {id}: {}", ended.text("JobStatus")));
+        say(format_args!("  job {id}: {}", ended.text("JobStatus")))?;
         Ok(())
     }
 
     /// The captured disks of a set: machine and file.
     pub(super) async fn captured(&self, set: &str) -> Result<Vec<(String, PathBuf)>, Failure> {
-        say("→ Enumerate what Msvm_CollectedSnapshots links to the set, its machines and disks");
+        say("→ Enumerate what Msvm_CollectedSnapshots links to the set, its machines and disks")?;
         let contents = Contents::read(&self.client, set).await?;
         let mut out = Vec::new();
         for member in &contents.members {
@@ -147,7 +147,7 @@ impl Wire {
 
     /// From the first to the last capture of the set.
     async fn show_window(&self, set: &str) -> Result<(), Failure> {
-        say("→ Enumerate what Msvm_CollectedSnapshots links to the set");
+        say("→ Enumerate what Msvm_CollectedSnapshots links to the set")?;
         let members = contents::members(&self.client, set).await?;
         let times = members
             .iter()
@@ -158,7 +158,7 @@ impl Wire {
             say(format_args!(
                 "  {} captured within {window} µs, from {first}",
                 count(members.len(), "machine")
-            ));
+            ))?;
         }
         Ok(())
     }

@@ -15,5 +15,6 @@ super::messages! {
     SHARED = "held.shared", "the folder belongs to user {owner} and has the mode {mode}: others could exchange what the server keeps in it";
     KEPT_BESIDE = "held.kept-beside", "somebody exchanged it meanwhile; what stood there (inode {found}) is kept in a folder {folder}-… beside it";
     KEPT_THERE = "held.kept-there", "somebody exchanged it meanwhile; what stood there (inode {found}) is kept in the server's own folder that it was moved to";
+    TOO_LONG = "held.too-long", "it is longer than {most}, and no more is read of such a file";
     SILENT = "held.silent", "{place} does not answer: the server or process behind it, or the connection to it, hangs; repair or unmount it";
 }

@@ -22,7 +22,7 @@ super::messages! {
     /// 415
     CODING = "http.coding", "The content coding {found} is not understood.";
     /// 500, rule T-13
-    TOO_SLOW = "http.too-slow", "The request did not arrive within {seconds} seconds.";
+    TOO_SLOW = "http.too-slow", "The request did not arrive within {seconds} seconds, or after {grace} seconds not at {rate} octets a second.";
     /// 500
     INTERNAL = "http.internal", "The server failed while it answered; its log has the details.";
     /// 503

@@ -131,6 +131,21 @@ pub(super) fn reply_parameters(envelope: &Envelope<'_>) -> String {
     parameters.and_then(Result::ok).unwrap_or_default()
 }
 
+/// The time of an operation: what a request wants, no longer than the limit, which also counts where it wants nothing
+/// that can be read (rule H-19).
+pub(super) fn time(envelope: &Envelope<'_>, limits: &Limits) -> Duration {
+    let mut blocks = envelope.headers();
+    let block = blocks.find(|b| b.is(ns::WSMAN, "OperationTimeout"));
+    block
+        .and_then(duration)
+        .map_or(limits.timeout, |time| time.min(limits.timeout))
+}
+
+fn duration(block: Element<'_>) -> Option<Duration> {
+    let time = DateTime::parse_duration(&block.trimmed())?.to_duration()?;
+    (!time.is_zero()).then_some(time)
+}
+
 /// What a request that is refused is answered in (rule H-21).
 pub(super) fn language(envelope: &Envelope<'_>) -> Language {
     let block = envelope.headers().find(|b| b.is(ns::WSMAN, "Locale"));
@@ -309,14 +324,11 @@ impl Blocks<'_> {
         let Some(block) = self.operation_timeout else {
             return Ok(limits.timeout);
         };
-        let text = block.trimmed();
-        match DateTime::parse_duration(&text).and_then(|d| d.to_duration()) {
-            Some(timeout) if !timeout.is_zero() => Ok(timeout.min(limits.timeout)),
-            _ => {
-                let text = wire::OPERATION_TIMEOUT.with("value", text);
-                Err(table::INVALID_TIMEOUT_HEADER.fault(text))
-            }
-        }
+        let time = duration(block).map(|time| time.min(limits.timeout));
+        time.ok_or_else(|| {
+            let text = wire::OPERATION_TIMEOUT.with("value", block.trimmed());
+            table::INVALID_TIMEOUT_HEADER.fault(text)
+        })
     }
 
     /// Features that a request demands and that are not there (rules H-21, H-22, H-28, H-31).

@@ -27,7 +27,7 @@ use super::uri::Family;
 pub use associations::{Associations, fuzz as fuzz_association_filter};
 pub use attempt::attempt;
 pub use classes::{ClassList, ClassOptions};
-pub use receive::{Incoming, Received, Rejected, receive};
+pub use receive::{Glance, Incoming, Received, Rejected, receive};
 
 /// What the server allows a client to ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! From the bytes of a body to a request, or to what is needed to word the refusal.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::cim::Schema;
 use crate::framing::{Charset, Media, Unsupported};
@@ -59,6 +60,62 @@ impl From<Fault> for Box<Rejected> {
             reply_parameters: String::new(),
             language: Language::default(),
         })
+    }
+}
+
+/// What the header of a message tells before the message is read.
+#[derive(Debug, Clone)]
+pub struct Glance {
+    /// How long the operation may take.
+    pub time: Duration,
+    charset: Charset,
+    client: Client,
+    relates_to: Option<String>,
+    reply_parameters: String,
+    language: Language,
+}
+
+impl Glance {
+    /// Looks at the header, as far as there is a sound one. It takes little time, however long the body is.
+    #[must_use]
+    pub fn at(message: &Incoming<'_>, limits: &Limits) -> Self {
+        let mut glance = Self {
+            time: limits.timeout,
+            charset: Charset::default(),
+            client: Client::of(message.user_agent, ""),
+            relates_to: None,
+            reply_parameters: String::new(),
+            language: Language::default(),
+        };
+        let Ok((text, charset)) = decode(message) else {
+            return glance;
+        };
+        glance.charset = charset;
+        let document = xml::parse_first(&text).ok();
+        let root = document.as_ref().map(xml::Document::root);
+        if let Some(envelope) = root.and_then(Envelope::header_only) {
+            glance.time = headers::time(&envelope, limits);
+            glance.client = Client::of(message.user_agent, &headers::to(&envelope));
+            glance.relates_to = headers::message_id(&envelope);
+            glance.reply_parameters = headers::reply_parameters(&envelope);
+            glance.language = headers::language(&envelope);
+        }
+        glance
+    }
+
+    /// What comes of the message where it is not read, for this reason.
+    #[must_use]
+    pub fn refused(self, fault: Fault) -> Received {
+        Received {
+            charset: self.charset,
+            client: self.client,
+            request: Err(Box::new(Rejected {
+                fault,
+                relates_to: self.relates_to,
+                reply_parameters: self.reply_parameters,
+                language: self.language,
+            })),
+        }
     }
 }
 
