@@ -504,8 +504,8 @@ mod tests {
         let (spare, room) = (folder.path().join("spare-0.log"), 4096);
         fs::write(&spare, vec![0; room]).unwrap();
         let job = JobId::from_u128(2);
-        let mut journal = Journal::create(folder.path(), job, intent(), Some(spare)).unwrap();
-        let mut expected = vec![Record::Intent(Box::new(intent()))];
+        let mut journal = Journal::create(folder.path(), job, &intent("n"), Some(spare)).unwrap();
+        let mut expected = vec![intent("n")];
         loop {
             let length = fs::metadata(&journal.path).unwrap().len();
             assert_eq!(length, journal.length.max(4096), "nothing is cut off");
@@ -515,8 +515,8 @@ mod tests {
                 break;
             }
             // Whoever takes it over goes on in the same room.
-            again.append(&Record::Prepared).unwrap();
-            expected.push(Record::Prepared);
+            again.append(&prepared()).unwrap();
+            expected.push(prepared());
             journal = again;
         }
     }
