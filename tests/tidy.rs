@@ -1,6 +1,6 @@
 //! Rules of the source tree that the compiler does not check: layers, adapters, file heads and sizes, the map.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -209,6 +209,122 @@ fn no_provider_looks_at_a_file() {
         }
     }
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+/// Kinds of operation that use another one, and what for.
+const USED_KINDS: &[(&str, &str)] = &[
+    ("apply", "destroy"), // what was active is removed as what a deleted set kept is
+];
+
+#[test]
+fn the_saga_names_no_kind_and_a_kind_no_other() {
+    let is_kind = |folder: &str| !["", "saga"].contains(&folder);
+    let mut needed = BTreeSet::new();
+    for (file, used) in uses_within("snapshot") {
+        let own = folder(&file);
+        for to in used {
+            let other = folder(&to);
+            if own.is_empty() || other == own || !is_kind(&other) {
+                continue;
+            }
+            let known = USED_KINDS.iter().find(|used| **used == (&own, &other));
+            let known = known.unwrap_or_else(|| panic!("src/snapshot/{file} must not use {to}"));
+            needed.insert(*known);
+        }
+    }
+    assert!(needed.iter().eq(USED_KINDS), "the list holds who needs it");
+}
+
+#[test]
+fn no_circle_of_files_leaves_a_folder_of_snapshot() {
+    let uses = uses_within("snapshot");
+    let reached = |from: &String| {
+        let (mut seen, mut todo) = (BTreeSet::new(), vec![from.clone()]);
+        while let Some(file) = todo.pop() {
+            let next = uses[&file].iter().cloned();
+            todo.extend(next.filter(|to| seen.insert(to.clone())));
+        }
+        seen
+    };
+    let reached: BTreeMap<_, _> = uses.keys().map(|file| (file, reached(file))).collect();
+    for (a, from_a) in &reached {
+        for b in from_a.iter().filter(|b| folder(b) != folder(a)) {
+            assert!(
+                !reached[b].contains(*a),
+                "src/snapshot: {a} and {b} use each other, if by way of others"
+            );
+        }
+    }
+}
+
+/// The files of a module, each with those of it that it uses outside its tests. Paths are those below its folder.
+fn uses_within(module: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let root = src().join(module);
+    let files: BTreeMap<_, _> = sources()
+        .into_iter()
+        .filter_map(|(path, text)| {
+            let below = path.strip_prefix(&root).ok()?;
+            Some((below.to_str()?.to_owned(), text))
+        })
+        .collect();
+    let mut uses = BTreeMap::new();
+    for (file, text) in &files {
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let code = code.lines().map(|line| line.split("//").next().unwrap());
+        let code: String = code.collect();
+        assert!(
+            !code.contains("super::"),
+            "{module}/{file}: write `crate::…` for `super::…`"
+        );
+        let mut used = BTreeSet::new();
+        for path in code.split(&format!("crate::{module}::")).skip(1) {
+            for names in named(path) {
+                // The longest beginning that is a file.
+                let files = (0..=names.len()).rev().find_map(|n| {
+                    let start = names[..n].join("/");
+                    let own = [format!("{start}.rs"), format!("{start}/mod.rs")];
+                    own.into_iter().find(|own| files.contains_key(own))
+                });
+                used.insert(files.unwrap_or_else(|| {
+                    panic!("{module}/{file}: name the file that has {names:?}, not its re-export")
+                }));
+            }
+        }
+        used.remove(file);
+        uses.insert(file.clone(), used);
+    }
+    uses
+}
+
+/// The paths that a path of a `use` line begins with, up to a second brace: `a::{self, b::c}` are two.
+fn named(path: &str) -> Vec<Vec<String>> {
+    let words = |text: &str| -> Vec<String> {
+        let words = text.split("::").map(|word| {
+            let word = word.trim_start();
+            word.chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect::<String>()
+        });
+        words.take_while(|w| !w.is_empty() && w != "self").collect()
+    };
+    let end = path.find(|c: char| !(c.is_alphanumeric() || "_:{".contains(c)));
+    let Some((stem, rest)) = path[..end.unwrap_or(path.len())]
+        .split_once('{')
+        .map(|(stem, _)| (stem, &path[stem.len() + 1..]))
+    else {
+        return vec![words(path)];
+    };
+    let within = rest.split('}').next().unwrap();
+    let within = within.split(',').filter(|item| !item.trim().is_empty());
+    within
+        .map(|item| [words(stem), words(item)].concat())
+        .collect()
+}
+
+/// The folder of a file of a module; empty for the module itself.
+fn folder(file: &str) -> String {
+    let (folder, _) = file.split_once('/').unwrap_or(("", file));
+    folder.to_owned()
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! What an operator's check-up asks about files and journals, and the small repairs that are no operations.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -15,24 +14,21 @@ use crate::engine::failure::At;
 use crate::engine::graph;
 use crate::engine::import;
 use crate::held::{self, Folder, Foreign, Identity, Way};
-use crate::id::{JobId, SetId, VmId};
+use crate::id::{JobId, VmId};
 use crate::inventory::{Ended, Ending, Seal, SnapshotDisk, What};
-use crate::snapshot::Refused;
-use crate::snapshot::accept::{self, panicked};
-use crate::snapshot::apply::Apply;
 use crate::snapshot::coordinator::Coordinator;
-use crate::snapshot::core::{Core, JOURNALS};
-use crate::snapshot::create::Create;
 use crate::snapshot::damage;
-use crate::snapshot::destroy::{self, Destroy};
-use crate::snapshot::export::Export;
+use crate::snapshot::destroy;
 use crate::snapshot::forgotten::{self, Forgotten};
-use crate::snapshot::journal::{self, Intent, Record};
-use crate::snapshot::kind::Kind;
+use crate::snapshot::kinds::KINDS;
 use crate::snapshot::known::Known;
-use crate::snapshot::leases::{Holder, Mode, Resource};
 use crate::snapshot::orphans;
-use crate::snapshot::spares::{WAY_OUT, is_blank_spare, is_spare};
+use crate::snapshot::saga::accept::{self, panicked};
+use crate::snapshot::saga::answer::Refused;
+use crate::snapshot::saga::core::{Core, JOURNALS};
+use crate::snapshot::saga::journals::{self, InFlight, Read};
+use crate::snapshot::saga::leases::{Holder, Mode, Resource};
+use crate::snapshot::saga::plan;
 use crate::store::record::SETS;
 use crate::store::{Change, State};
 use crate::text::Text;
@@ -106,7 +102,7 @@ impl Coordinator {
     ) -> Result<(), Text> {
         let core = Arc::clone(&self.core);
         let line = core.deps.audit.reserve().await?;
-        let removing = self.accepting(async move {
+        let removing = self.core.accepting(async move {
             let doing = texts::REMOVING.with("machine", id);
             let started = core.deps.clock.now();
             let name = core.deps.compute.machine(id).map(|m| m.name.clone());
@@ -128,7 +124,7 @@ impl Coordinator {
                 remove()
             });
             let done = done.await.map_err(|e| panicked(&e))?;
-            done.map_err(accept::refused)?;
+            done.map_err(plan::refused)?;
             let written = line.note(&Event::MachineRemoved {
                 machine: id.to_string(),
                 name: &called,
@@ -156,20 +152,12 @@ impl Coordinator {
     /// # Errors
     /// The folder or a file cannot be read.
     pub fn open_journals(&self) -> io::Result<Vec<OpenJournal>> {
-        let all = journals(&self.core)?.into_iter();
-        let of = |kind: &str, set: SetId| format!("{kind} of snapshot set {set}");
-        let told = |intent: &Intent| match intent {
-            Intent::Create(it) => (of(Create::NAME, it.set.id), it.set.job),
-            Intent::Apply(it) => (of(Apply::NAME, it.set), it.job),
-            Intent::Export(it) => (of(Export::NAME, it.set.id), it.job),
-            Intent::Destroy(it) if it.tidies => ("merge of hidden layers".to_owned(), it.job),
-            Intent::Destroy(it) => (of(Destroy::NAME, it.set), it.job),
-        };
-        let journal = |(file, intent): (PathBuf, Result<Box<Intent>, String>)| OpenJournal {
+        let all = journals(&self.core)?;
+        let journal = |(file, story): Read| OpenJournal {
             file,
-            told: intent.map(|intent| told(&intent)),
+            told: story.map(|story| (story.told(), story.job())),
         };
-        Ok(all.map(journal).collect())
+        Ok(all.into_iter().map(journal).collect())
     }
 
     /// The files among ours that no machine, no set and no journal names; none as long as a journal or the record of a
@@ -179,9 +167,9 @@ impl Coordinator {
         let mut all_read = Known::of(&self.core).unreadable.is_empty();
         let found = orphans::look(&self.core, || {
             let mut named = BTreeSet::new();
-            for (_, intent) in journals(&self.core).unwrap_or_default() {
-                match intent {
-                    Ok(intent) => names(*intent, &mut named),
+            for (_, story) in journals(&self.core).unwrap_or_default() {
+                match story {
+                    Ok(story) => story.names(&mut named),
                     Err(_) => all_read = false,
                 }
             }
@@ -268,7 +256,9 @@ impl Coordinator {
     /// [`Refused`]: the machine is held, the mode cannot be set, or the store cannot be written.
     pub async fn close_to_writers(&self, file: &Path, machine: VmId) -> Result<(), Refused> {
         let (core, file) = (Arc::clone(&self.core), file.to_owned());
-        self.accepting(close_to_writers(core, file, machine)).await
+        self.core
+            .accepting(close_to_writers(core, file, machine))
+            .await
     }
 
     /// The operation that works on the machine now: what it does with files is no trouble of theirs.
@@ -417,21 +407,20 @@ fn inodes_of(core: &Core, file: &Path, machine: VmId) -> Result<Vec<u64>, Refuse
     Ok(inodes.collect())
 }
 
-type Told = (PathBuf, Result<Box<Intent>, String>);
-
-/// Every journal with its first record. A spare without a whole record is of nothing that was begun.
-pub(crate) fn journals(core: &Core) -> io::Result<Vec<Told>> {
-    journals_in(&core.journals())
+/// Every journal, and what it tells. Blocks.
+///
+/// # Errors
+/// The folder or a file cannot be read.
+pub(crate) fn journals(core: &Core) -> io::Result<Vec<Read>> {
+    journals::read(&core.journals(), core.kinds)
 }
 
-/// Adds the files that the operation may make, write or remove.
-fn names(intent: Intent, named: &mut BTreeSet<PathBuf>) {
-    match intent {
-        Intent::Create(it) => Create::new(it).names(named),
-        Intent::Apply(it) => Apply::new(it).names(named),
-        Intent::Export(it) => Export::new(it).names(named),
-        Intent::Destroy(it) => Destroy::new(it).names(named),
-    }
+/// What operations that have not ended may change, by the journals of a data directory. Blocks.
+///
+/// # Errors
+/// The folder or a file cannot be read.
+pub(crate) fn in_flight(data_dir: &Path) -> io::Result<InFlight> {
+    journals::in_flight(data_dir, KINDS)
 }
 
 /// What the journals of a data directory say that nobody works on.
@@ -451,92 +440,13 @@ pub struct Journaled {
 /// The folder or a file cannot be read.
 pub fn named_by_journals(data_dir: &Path) -> io::Result<Journaled> {
     let mut found = Journaled::default();
-    for (file, intent) in journals_in(&data_dir.join(JOURNALS))? {
-        match intent {
-            Ok(intent) => {
+    for (file, story) in journals::read(&data_dir.join(JOURNALS), KINDS)? {
+        match story {
+            Ok(story) => {
                 found.open += 1;
-                names(*intent, &mut found.named);
+                story.names(&mut found.named);
             }
             Err(why) => found.unreadable.push(format!("{} {why}", file.display())),
-        }
-    }
-    Ok(found)
-}
-
-/// What operations that have not ended may change.
-#[derive(Debug, Default)]
-pub(crate) struct InFlight {
-    /// How many there are.
-    pub(crate) open: usize,
-    /// The sets that they make or destroy.
-    pub(crate) sets: BTreeSet<SetId>,
-    /// Those of them that they make: their records come before the database knows them.
-    pub(crate) made: BTreeSet<SetId>,
-    /// The machines that they work on.
-    pub(crate) machines: BTreeSet<VmId>,
-}
-
-/// Reads that from the journals of a data directory; one that cannot be understood tells of nothing. Blocks.
-///
-/// # Errors
-/// The folder or a file cannot be read.
-pub(crate) fn in_flight(data_dir: &Path) -> io::Result<InFlight> {
-    let mut found = InFlight::default();
-    let journals = journals_in(&data_dir.join(JOURNALS))?.into_iter();
-    for intent in journals.filter_map(|(_, told)| told.ok()) {
-        found.open += 1;
-        match *intent {
-            Intent::Create(it) => {
-                found.sets.insert(it.set.id);
-                found.made.insert(it.set.id);
-                found.machines.extend(it.members.iter().map(|m| m.machine));
-            }
-            Intent::Destroy(it) => {
-                found.sets.insert(it.set);
-                found.machines.extend(it.members.iter().map(|m| m.machine));
-            }
-            Intent::Apply(it) => found.machines.extend(it.members.iter().map(|m| m.machine)),
-            Intent::Export(_) => {}
-        }
-    }
-    Ok(found)
-}
-
-/// The error with the name of the file.
-fn at(file: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
-}
-
-fn journals_in(folder: &Path) -> io::Result<Vec<Told>> {
-    let mut found = Vec::new();
-    let entries = match held::ask(folder, || fs::read_dir(folder)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
-        entries => entries.map_err(|e| at(folder, &e))?,
-    };
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_none_or(|e| e != "log") {
-            continue;
-        }
-        let bytes = match held::read(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // it has ended meanwhile
-            Err(e) if is_spare(&path) && held::foreign(&e).is_some() => {
-                found.push((path, Err(format!("is in the way: {e}; {WAY_OUT}"))));
-                continue;
-            }
-            bytes => bytes.map_err(|e| at(&path, &e))?,
-        };
-        match journal::read_file(&path, &bytes) {
-            Ok((records, _)) => {
-                if let Some(Record::Intent(intent)) = records.into_iter().next() {
-                    found.push((path, Ok(intent)));
-                }
-            }
-            Err(_) if is_blank_spare(&path) => {} // the next start makes it anew
-            Err(unreadable) if is_spare(&path) => {
-                found.push((path, Err(format!("{unreadable}; {WAY_OUT}"))));
-            }
-            Err(unreadable) => found.push((path, Err(unreadable.to_string()))),
         }
     }
     Ok(found)

@@ -2,7 +2,6 @@
 
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::engine::EngineErrorKind;
 use crate::engine::failure;
@@ -11,8 +10,7 @@ use crate::engine::graph;
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::Snapshot;
-use crate::snapshot::coordinator::Coordinator;
-use crate::snapshot::core::Core;
+use crate::snapshot::saga::core::Core;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -64,7 +62,7 @@ pub(crate) fn read(member: &Snapshot) -> Result<String, UnsoundCopy> {
 }
 
 /// The copies of all sets that are not what these need.
-fn unsound(core: &Core) -> Vec<UnsoundCopy> {
+pub(crate) fn unsound(core: &Core) -> Vec<UnsoundCopy> {
     let sets = || core.deps.store.state().sets.clone();
     let mut found = Vec::new();
     for set in sets().values() {
@@ -80,24 +78,6 @@ fn unsound(core: &Core) -> Vec<UnsoundCopy> {
         all.extend(members.any(|m| m.id == id).then_some(copy));
     }
     all
-}
-
-impl Coordinator {
-    /// The copies of definitions that are not what their sets need. Blocks.
-    #[must_use]
-    pub fn unsound_copies(&self) -> Vec<UnsoundCopy> {
-        unsound(&self.core)
-    }
-
-    /// Has the log tell of them, without being waited for.
-    pub fn tell_of_copies(&self) {
-        let core = Arc::clone(&self.core);
-        self.core.tasks.spawn_blocking(move || {
-            for copy in unsound(&core) {
-                tracing::warn!(machine = %copy.machine, "{}", copy.text.english());
-            }
-        });
-    }
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -30,11 +30,12 @@ use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{
     Damage, Leftover, Machine, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet,
 };
-use crate::snapshot::Refused;
-use crate::snapshot::accept::{self, refused};
-use crate::snapshot::coordinator::Coordinator;
-use crate::snapshot::core::Core;
-use crate::snapshot::leases::{Leases, Mode, Resource};
+use crate::snapshot::saga::accept;
+use crate::snapshot::saga::answer::Refused;
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::leases::{Leases, Mode, Resource};
+use crate::snapshot::saga::plan::refused;
+use crate::snapshot::spaces::Spaces;
 use crate::store::{self, Change, State, StoreError};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -230,45 +231,6 @@ pub(crate) fn seal(
         Ok(sealed)
     });
     sealed.collect()
-}
-
-/// The space that the files of sets took when they were looked at last, in bytes, shared ones included.
-#[derive(Debug, Default)]
-pub(crate) struct Spaces(Mutex<BTreeMap<PathBuf, u64>>);
-
-impl Spaces {
-    /// Takes note of a file.
-    pub(crate) fn note(&self, file: &Path, meta: &fs::Metadata) {
-        const BLOCK: u64 = 512;
-        let bytes = meta.blocks().saturating_mul(BLOCK);
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match all.get_mut(file) {
-            Some(known) => *known = bytes,
-            None => drop(all.insert(file.to_owned(), bytes)),
-        }
-    }
-
-    /// A file that does not answer takes what it took; of one that is not there nothing is said.
-    fn lose(&self, file: &Path, error: &io::Error) {
-        if !held::is_silence(error) {
-            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            all.remove(file);
-        }
-    }
-
-    fn of(&self, file: &Path) -> Option<u64> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(file).copied()
-    }
-
-    /// Forgets what no set names.
-    fn keep(&self, state: &State) {
-        let members = state.sets.values().flat_map(|set| &set.members);
-        let disks = members.flat_map(|member| &member.disks);
-        let named: BTreeSet<_> = disks.flat_map(|d| &d.sealed).map(|s| &s.file).collect();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|file, _| named.contains(file));
-    }
 }
 
 /// What a look has found at one disk.
@@ -548,98 +510,72 @@ pub(crate) fn require_whole<'a>(
     }
 }
 
-impl Coordinator {
-    /// The space that a file of a set takes on its file system, in bytes, shared ones included, as it was when it was
-    /// looked at last; none if it was not there. Looks at nothing.
-    #[must_use]
-    pub fn space_of(&self, file: &Path) -> Option<u64> {
-        self.core.spaces.of(file)
-    }
+/// Looks at every set now; whoever waits for the lines of the audit log holds no machine.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn look_at_all(core: &Arc<Core>) -> Result<Told, StoreError> {
+    let noticed = notice(core, None, |_| true).await;
+    core.spaces.keep(&core.deps.store.state());
+    noticed.inspect_err(|e| {
+        core.store_failed(e);
+    })
+}
 
-    /// Looks at every set now; see [`Coordinator::watch_files`].
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn look_at_files(&self) -> Result<(), StoreError> {
-        self.look_once().await?.written().await;
-        Ok(())
-    }
-
-    async fn look_once(&self) -> Result<Told, StoreError> {
-        let noticed = notice(&self.core, None, |_| true).await;
-        self.core.spaces.keep(&self.core.deps.store.state());
-        noticed.inspect_err(|e| {
-            self.core.store_failed(e);
-        })
-    }
-
-    /// Names the files that sets of an older version keep by symbolic links by where these lead, if that is what was
-    /// sealed.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn resolve_links(&self) -> Result<(), StoreError> {
-        let state = self.core.deps.store.state();
-        let mut found = Vec::new();
-        for set in state.sets.values() {
-            // One by one: where files of one do not answer, the others are resolved all the same.
-            let (id, set) = (set.id, Arc::clone(set));
-            match accept::answered(move || resolved(&set)).await {
-                Ok(new) => found.extend(new),
-                Err(error) => {
-                    let why = error.refused(&self.core);
-                    tracing::warn!(set = %id, why = why.text().english(), "Whether its files are named by links is looked at by the next start");
-                }
-            }
-        }
-        if found.is_empty() {
-            return Ok(());
-        }
-        let names: Vec<_> = found.iter().map(|set| set.id.to_string()).collect();
-        tracing::info!(
-            sets = names.join(" "),
-            "Their files are named by where links lead"
-        );
-        let store = &self.core.deps.store;
-        // An operation that recovery has left at work may have changed a set meanwhile.
-        let decide = move |state: &State| {
-            let now = found.iter().filter_map(|one| one.now(state));
-            now.map(Change::PutSet).collect()
-        };
-        store.transact(Box::new(decide)).await.map(|_| ())
-    }
-
-    /// Looks at the files of every set again and again until `stop`, and marks sets that were changed.
-    pub async fn watch_files(&self, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(PERIOD);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            if let Err(error) = self.look_once().await {
-                tracing::warn!(%error, "A look at the files of snapshot sets could not be recorded");
+/// Names the files that sets of an older version keep by symbolic links by where these lead, if that is what was
+/// sealed.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn resolve_links(core: &Arc<Core>) -> Result<(), StoreError> {
+    let state = core.deps.store.state();
+    let mut found = Vec::new();
+    for set in state.sets.values() {
+        // One by one: where files of one do not answer, the others are resolved all the same.
+        let (id, set) = (set.id, Arc::clone(set));
+        match accept::answered(move || resolved(&set)).await {
+            Ok(new) => found.extend(new),
+            Err(error) => {
+                let why = error.refused(core);
+                tracing::warn!(set = %id, why = why.text().english(), "Whether its files are named by links is looked at by the next start");
             }
         }
     }
-
-    /// Every damaged disk, as the records tell.
-    #[must_use]
-    pub fn damaged(&self) -> Vec<DamagedDisk> {
-        let state = self.core.deps.store.state();
-        state.sets.values().flat_map(|set| damaged(set)).collect()
+    if found.is_empty() {
+        return Ok(());
     }
+    let names: Vec<_> = found.iter().map(|set| set.id.to_string()).collect();
+    tracing::info!(
+        sets = names.join(" "),
+        "Their files are named by where links lead"
+    );
+    // An operation that recovery has left at work may have changed a set meanwhile.
+    let decide = move |state: &State| {
+        let now = found.iter().filter_map(|one| one.now(state));
+        now.map(Change::PutSet).collect()
+    };
+    core.deps.store.transact(Box::new(decide)).await.map(|_| ())
+}
 
-    /// A person says that the disk is good as it is now: it is sealed again and no longer damaged. Gives the files that
-    /// were changed, with what stands there, and the end of the writing of the audit line.
-    ///
-    /// # Errors
-    /// [`Refused`]: it is gone or held, a file of it cannot be read, the store cannot be written, or the audit log takes
-    /// no line.
-    pub async fn accept_damage(&self, wanted: &DamagedDisk) -> Result<(String, Written), Refused> {
-        let (core, wanted) = (Arc::clone(&self.core), wanted.clone());
-        self.accepting(accept_damage(core, wanted)).await
+/// Looks at the files of every set again and again until `stop`, and marks sets that were changed.
+pub(crate) async fn watch(core: &Arc<Core>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        if let Err(error) = look_at_all(core).await {
+            tracing::warn!(%error, "A look at the files of snapshot sets could not be recorded");
+        }
     }
 }
 
-async fn accept_damage(core: Arc<Core>, wanted: DamagedDisk) -> Result<(String, Written), Refused> {
+/// A person says that the disk is good as it is now.
+///
+/// # Errors
+/// It is gone or held, a file of it cannot be read, the store cannot be written, or the audit log takes no line.
+pub(crate) async fn accept_damage(
+    core: Arc<Core>,
+    wanted: DamagedDisk,
+) -> Result<(String, Written), Refused> {
     let line = core.deps.audit.reserve().await;
     let line = line.map_err(Refused::InvalidState)?;
     let held = [
@@ -702,6 +638,8 @@ async fn accept_damage(core: Arc<Core>, wanted: DamagedDisk) -> Result<(String, 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::inventory::Format;
 

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use crate::engine::definition::DEFINITION;
 use crate::held;
 use crate::id::{SetId, VmId};
-use crate::snapshot::care;
-use crate::snapshot::core::Core;
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::journals;
+use crate::snapshot::saga::story::Kinds;
 use crate::store::record::{self, SETS};
 
 /// The folder of such a set.
@@ -48,7 +49,7 @@ impl Forgotten {
 /// A folder or a journal cannot be read.
 pub(crate) fn of(core: &Core) -> io::Result<Vec<Forgotten>> {
     let store = &core.deps.store;
-    find(&core.deps.data_dir, |id| {
+    find(&core.deps.data_dir, core.kinds, |id| {
         store.state().sets.contains_key(&id)
     })
 }
@@ -59,6 +60,7 @@ pub(crate) fn of(core: &Core) -> io::Result<Vec<Forgotten>> {
 /// A folder or a journal cannot be read.
 pub(crate) fn find(
     data_dir: &Path,
+    kinds: Kinds,
     is_stored: impl Fn(SetId) -> bool,
 ) -> io::Result<Vec<Forgotten>> {
     let mut found = Vec::new();
@@ -90,7 +92,7 @@ pub(crate) fn find(
         return Ok(found);
     }
     // Whoever was making or destroying such a set has its journal still, or has ended since.
-    let busy = care::in_flight(data_dir)?;
+    let busy = journals::in_flight(data_dir, kinds)?;
     let is_there = |copy: &PathBuf| held::symlink_metadata(copy).is_ok();
     found.retain(|it| !busy.sets.contains(&it.set) && !is_stored(it.set));
     let mut forgotten = Vec::new();

@@ -11,7 +11,7 @@ use crate::engine::{EngineError, EngineErrorKind, Machines, Top, failure, graph,
 use crate::held::NotReplaced;
 use crate::id::{SetId, VmId};
 use crate::inventory::{Snapshot, SnapshotDisk, SnapshotSet};
-use crate::snapshot::core::Core;
+use crate::snapshot::saga::core::Core;
 use crate::store::record::{self, SETS, SetRecord};
 use crate::text::catalog::snapshot as texts;
 

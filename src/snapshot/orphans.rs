@@ -19,10 +19,10 @@ use crate::engine::qcow2::chain;
 use crate::held::{self, Folder, Kind};
 use crate::id::VmId;
 use crate::inventory::{Format, Sealed};
-use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::forgotten;
 use crate::snapshot::known::Known;
+use crate::snapshot::saga::core::Core;
 use crate::store::record::{self, SETS};
 
 /// The files in `sets/` and beside the images that no machine, no set and no journal names, and that lie under no

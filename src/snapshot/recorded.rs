@@ -10,6 +10,7 @@ use crate::id::{SetId, SnapshotId, VmId};
 use crate::inventory::{SnapshotDisk, SnapshotSet};
 use crate::snapshot::care;
 use crate::snapshot::forgotten::{self, Forgotten};
+use crate::snapshot::kinds::KINDS;
 use crate::store::record::{self, SETS, SetRecord};
 use crate::store::{Held, State};
 
@@ -63,7 +64,7 @@ pub fn compare(data_dir: &Path, state: &State, held: Held) -> io::Result<Differi
     let busy = care::in_flight(data_dir)?;
     let mut found = Differing {
         open: busy.open,
-        forgotten: forgotten::find(data_dir, |id| state.sets.contains_key(&id))?,
+        forgotten: forgotten::find(data_dir, KINDS, |id| state.sets.contains_key(&id))?,
         ..Differing::default()
     };
     let is_told = |id: &SetId| busy.made.contains(id) || state.sets.contains_key(id);

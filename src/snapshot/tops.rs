@@ -22,10 +22,10 @@ use crate::inventory::{Disk, Format, Machine, Snapshot, SnapshotDisk, SnapshotSe
 use crate::snapshot::care;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::copies;
-use crate::snapshot::core::Core;
 use crate::snapshot::known::Known;
-use crate::snapshot::leases::{Mode, Resource};
 use crate::snapshot::orphans;
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::store::record::SETS;
 use crate::text::catalog::snapshot as texts;
 

@@ -17,10 +17,10 @@ pub enum Argument {
     Plain(String),
     /// How many, or how much: of bytes too, where the message has a place for them.
     Count(i64),
+    /// Several, with commas between them. It stands before [`Argument::Text`], which a sequence of two would be read as.
+    List(Vec<Self>),
     /// A text with its own arguments, rendered in the language of the whole.
     Text(Box<Text>),
-    /// Several, with commas between them.
-    List(Vec<Argument>),
 }
 
 /// What reads the same in every language: a name, an id, a path, a keyword, the reason that the system gives.
@@ -58,13 +58,13 @@ impl From<Message> for Argument {
     }
 }
 
-impl From<&Argument> for Argument {
-    fn from(argument: &Argument) -> Self {
+impl From<&Self> for Argument {
+    fn from(argument: &Self) -> Self {
         argument.clone()
     }
 }
 
-impl<T: Into<Argument>> FromIterator<T> for Argument {
+impl<T: Into<Self>> FromIterator<T> for Argument {
     fn from_iter<I: IntoIterator<Item = T>>(arguments: I) -> Self {
         Self::List(arguments.into_iter().map(Into::into).collect())
     }

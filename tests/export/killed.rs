@@ -88,7 +88,7 @@ fn dies_at(point: &str, again: &[&str]) {
 #[test]
 #[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn at_every_point_of_an_export() {
-    for point in FAILPOINTS {
+    for point in FAILPOINTS.iter() {
         dies_at(point, &[]);
     }
 }

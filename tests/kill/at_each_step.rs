@@ -102,7 +102,7 @@ fn dies_at(site: &Site, point: &str, again: &[&str]) {
 #[test]
 #[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn at_every_point_of_a_create_over_overlays() {
-    for point in FAILPOINTS {
+    for point in FAILPOINTS.iter() {
         dies_at(&Site::new(Ground::Host), point, &[]);
     }
 }

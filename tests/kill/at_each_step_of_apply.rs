@@ -128,7 +128,7 @@ fn assert_named(site: &Site, wire: &Wire, machines: &[Machine], what: &str) {
 #[test]
 #[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn at_every_point_of_an_apply_over_overlays() {
-    for point in FAILPOINTS {
+    for point in FAILPOINTS.iter() {
         dies_at(&Site::new(Ground::Host), point);
     }
 }

@@ -210,10 +210,10 @@ fn points(change: &Change) -> Vec<&'static str> {
     match change {
         Change::Create => create::FAILPOINTS.to_vec(),
         Change::Apply { .. } | Change::ApplyMember { .. } => {
-            [apply::FAILPOINTS, free_of("apply").as_slice()].concat()
+            [apply::FAILPOINTS.as_slice(), free_of("apply").as_slice()].concat()
         }
         Change::Destroy { .. } | Change::DestroyMember { .. } => [
-            destroy::FAILPOINTS,
+            destroy::FAILPOINTS.as_slice(),
             destroy::MERGE_FAILPOINTS,
             free_of("destroy").as_slice(),
         ]

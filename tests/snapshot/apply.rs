@@ -194,7 +194,7 @@ async fn unwinds_or_goes_on_at_every_step() {
 
 #[tokio::test(start_paused = true)]
 async fn survives_a_kill_at_every_step() {
-    for point in FAILPOINTS {
+    for point in FAILPOINTS.iter() {
         let root = tempfile::tempdir().unwrap();
         let (world, set, old) = prepared(root.path()).await;
         let before = world.ours();

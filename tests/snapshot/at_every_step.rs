@@ -111,7 +111,7 @@ fn dies_at(
 
 #[tokio::test(start_paused = true)]
 async fn survives_a_kill_at_every_step() {
-    for point in FAILPOINTS {
+    for point in FAILPOINTS.iter() {
         let root = tempfile::tempdir().unwrap();
         let world = furnish(root.path(), 2).await;
         world.coordinator.recover().await.unwrap();

@@ -20,14 +20,15 @@ use groupshot::inventory::{
     Collection, CollectionKind, Consistency, Format, Job, JobState, SetKind, SnapshotSet,
 };
 use groupshot::job::Jobs;
-use groupshot::snapshot::journal::{Intent, Journal, Record};
 use groupshot::snapshot::{
     Accepted, Coordinator, CreateRequest, Deps, Exports, Limits, Passage, Refused,
 };
 use groupshot::store::memory::MemoryStore;
 use groupshot::store::{Change, State, Store, record};
 use jiff::Timestamp;
+use serde_json::json;
 
+use crate::support::journal;
 use crate::support::site::is_spare;
 
 /// Long enough for anything that ends at all.
@@ -313,26 +314,21 @@ fn unsealed(set: &SnapshotSet) -> SnapshotSet {
 
 /// What is put back are other files than those that were sealed: takes seals and inodes out of a journal.
 fn unseal(path: &Path) {
-    let Ok((old, records)) = Journal::open(path).unwrap() else {
+    let mut records = journal::read(&fs::read(path).unwrap());
+    let Some(intent) = records.first_mut() else {
         return;
     };
-    let mut records = records.into_iter();
-    let Some(Record::Intent(mut intent)) = records.next() else {
+    if intent.rest["kind"] != "destroy" {
         return;
-    };
-    let Intent::Destroy(destroy) = &mut *intent else {
-        return;
-    };
-    destroy.members.iter_mut().for_each(|m| m.sealed.clear());
-    let job = destroy.job;
-    old.remove().unwrap();
-    let mut new = Journal::create(path.parent().unwrap(), job, *intent, None).unwrap();
-    for mut record in records {
-        if let Record::Merge { merge } = &mut record {
-            merge.inodes = Default::default();
-        }
-        new.append(&record).unwrap();
     }
+    let members = intent.rest["members"].as_array_mut().unwrap();
+    members.iter_mut().for_each(|m| m["sealed"] = json!([]));
+    for record in records.iter_mut().filter(|it| it.record == "merge") {
+        let merge = record.rest["merge"].as_object_mut().unwrap();
+        merge.remove("inodes");
+    }
+    fs::remove_file(path).unwrap();
+    journal::write(path.parent().unwrap(), records);
 }
 
 fn read(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>, folders: &mut Vec<PathBuf>) {

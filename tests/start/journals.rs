@@ -7,9 +7,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use groupshot::id::JobId;
-use groupshot::snapshot::journal::{self, Intent, Journal, Record};
+use groupshot::snapshot::journal;
 
 use super::{FAILED, refusal};
+use crate::support::journal::{Record, read, write as write_journal};
 use crate::support::remote::{Call, Remote};
 use crate::support::server::{Options, Server, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
@@ -319,20 +320,11 @@ fn a_merge_whose_journal_is_of_an_older_version_is_gone_on_with_where_files_lie_
         let file = left(&site);
         let bytes = fs::read(&file).unwrap();
         fs::remove_file(&file).unwrap();
-        let (records, _) = journal::read(&bytes).unwrap();
-        let mut records = records.into_iter();
-        let Some(Record::Intent(intent)) = records.next() else {
-            panic!("no intent");
-        };
-        let job = intent.job();
-        let mut made = Journal::create(file.parent().unwrap(), job, *intent, None).unwrap();
-        for mut record in records {
-            if let Record::Merged { parent, .. } = &mut record {
-                assert!(parent.take().is_some());
-            }
-            made.append(&record).unwrap();
+        let mut records = read(&bytes);
+        for record in records.iter_mut().filter(|it| it.record == "merged") {
+            assert!(record.rest.remove("parent").is_some());
         }
-        drop(made);
+        write_journal(file.parent().unwrap(), records);
         let server = assert_goes_on(&site, &web, 2, point);
         for (set, kept) in &sets[1..] {
             assert_kept(&server, set, kept, point);
@@ -457,21 +449,9 @@ fn forget_job(site: &Site) {
 
 /// The same journal of a job that the database has forgotten, with those of the later records.
 fn of_another_job(file: &Path, bytes: &[u8], wanted: fn(&Record) -> bool) -> PathBuf {
-    let (records, _) = journal::read(bytes).unwrap();
-    let mut records = records.into_iter();
-    let Some(Record::Intent(mut intent)) = records.next() else {
-        panic!("no intent");
-    };
-    let job = JobId::random();
-    match &mut *intent {
-        Intent::Create(it) => it.set.job = job,
-        Intent::Apply(it) => it.job = job,
-        Intent::Export(it) => it.job = job,
-        Intent::Destroy(it) => it.job = job,
-    }
-    let folder = file.parent().unwrap();
-    let mut made = Journal::create(folder, job, *intent, None).unwrap();
-    let records = records.filter(wanted);
-    records.for_each(|record| made.append(&record).unwrap());
-    folder.join(format!("{job}.log"))
+    let mut records = read(bytes);
+    *records[0].job() = JobId::random().to_string().into();
+    let mut first = true;
+    records.retain(|record| std::mem::take(&mut first) || wanted(record));
+    write_journal(file.parent().unwrap(), records)
 }

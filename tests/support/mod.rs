@@ -3,6 +3,7 @@
 pub(crate) mod disk;
 pub(crate) mod gate;
 pub(crate) mod http;
+pub(crate) mod journal;
 pub(crate) mod pages;
 pub(crate) mod pki;
 pub(crate) mod remote;

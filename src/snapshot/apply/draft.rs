@@ -10,12 +10,12 @@ use crate::engine::graph::{self, Key, Under, Whose, is_file};
 use crate::engine::{Hold, RevertRequest};
 use crate::held::{self, Identity};
 use crate::inventory::{Disk, Format, Machine, Snapshot};
-use crate::snapshot::accept::refused;
 use crate::snapshot::apply::Member;
-use crate::snapshot::core::Core;
 use crate::snapshot::destroy;
 use crate::snapshot::known::{self, Known, Unread};
-use crate::snapshot::{Accepted, Refused};
+use crate::snapshot::saga::answer::{Accepted, Refused};
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::plan::refused;
 use crate::text::catalog::snapshot as texts;
 
 /// Holds the machine and plans each disk of its snapshot. Disks that were left out keep their tops.

@@ -5,82 +5,32 @@
 //! ```
 
 mod draft;
+mod intent;
+mod request;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
-
-use crate::engine::{Prepared, Revert, Top};
-use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Affected, Image, JobKind, LeftOut, Position, Service, Snapshot};
-use crate::job::NewJob;
-use crate::snapshot::accept::{self, about, plan_each};
-use crate::snapshot::apply::draft::Uses;
-use crate::snapshot::coordinator::Coordinator;
-use crate::snapshot::core::Core;
-use crate::snapshot::create::told_with;
-use crate::snapshot::damage;
-use crate::snapshot::destroy::Layer;
-use crate::snapshot::journal::{self, Record};
-use crate::snapshot::kind::{Kind, Step, Words, stands};
-use crate::snapshot::leases::{Mode, Resource};
+use crate::engine::Prepared;
+use crate::id::{JobId, SetId, VmId};
+use crate::inventory::{Image, LeftOut, Position, Snapshot, What};
+use crate::snapshot::left_out::told_with;
 use crate::snapshot::orphans;
-use crate::snapshot::{Accepted, Refused};
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::kind::{Fate, Kind, Step, Words};
+use crate::snapshot::saga::leases::{Mode, Resource};
+use crate::snapshot::stands::stands;
 use crate::store::{Change, State};
 use crate::text::catalog::snapshot as texts;
 use crate::text::{Argument, Text};
 
+pub use intent::{Intent, Made, Member, Record};
+pub use request::ApplyRequest;
+pub(crate) use request::apply;
 pub use steps::FAILPOINTS;
-
-/// A wish to apply a set, or one snapshot of it.
-#[derive(Debug, Clone)]
-pub struct ApplyRequest {
-    /// The set.
-    pub set: SetId,
-    /// Only this snapshot of it; all if `None`.
-    pub only: Option<SnapshotId>,
-    /// The user who called.
-    pub owner: String,
-}
-
-/// Everything that recovery needs to know of an apply.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Intent {
-    /// The job.
-    pub job: JobId,
-    /// The set.
-    pub set: SetId,
-    /// What is done to each member.
-    pub members: Vec<Member>,
-}
-
-/// The files that this program has made to take the place of images, by machine and disk, as they are recorded there.
-pub type Made = BTreeMap<VmId, BTreeMap<String, Image>>;
-
-/// One machine of an [`Intent`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    /// The machine.
-    pub machine: VmId,
-    /// Its name, for texts.
-    pub name: String,
-    /// Its definition; a machine without one is gone.
-    pub definition: PathBuf,
-    /// The snapshot that is applied.
-    pub snapshot: SnapshotId,
-    /// How each disk goes back; `disk.file` is the old top.
-    pub reverts: Vec<Revert>,
-    /// The active file of each of these disks afterwards.
-    pub tops: BTreeMap<String, Top>,
-    /// Every file that the machine has before, with everything under it: after a death nothing else leads to what
-    /// the old tops lay on.
-    #[serde(default)]
-    pub layers: Vec<Layer>,
-}
 
 /// A set being applied.
 pub(crate) struct Apply {
@@ -97,11 +47,6 @@ struct Noted {
 }
 
 impl Apply {
-    pub(crate) fn new(intent: Intent) -> Self {
-        let noted = Mutex::default();
-        Self { intent, noted }
-    }
-
     /// Notes what the new file of a disk does not keep, and which file it is.
     fn note(&self, member: &Member, disk: &str, prepared: Prepared) {
         let mut noted = self.noted();
@@ -140,18 +85,40 @@ impl Apply {
 
 impl Kind for Apply {
     type Part = Member;
+    type Intent = Intent;
+    type Record = Record;
 
     const NAME: &'static str = "apply";
+    const FATE: Fate = Fate::Stays;
     const TAKE: &'static [Step<Self>] = steps::TAKE;
     const FINISH: &'static [Step<Self>] = steps::FINISH;
     const WORDS: Words = Words {
         failed: texts::APPLY_FAILED,
+        failed_undoing: Some(texts::APPLY_FAILED_UNDOING),
         interrupted: texts::APPLY_INTERRUPTED,
+        interrupted_undoing: Some(texts::APPLY_INTERRUPTED_UNDOING),
         undoing: texts::APPLY_UNDOING,
         undo_waits: texts::APPLY_UNDO_WAITS,
         finish_waits: texts::APPLY_FINISH_WAITS,
         recovering: texts::APPLY_RECOVERING,
     };
+
+    fn new(intent: Intent) -> Self {
+        let noted = Mutex::default();
+        Self { intent, noted }
+    }
+
+    fn intent(&self) -> &Intent {
+        &self.intent
+    }
+
+    fn commits(Record::Applied { .. }: &Record) -> bool {
+        true
+    }
+
+    fn what(&self) -> What {
+        What::Apply
+    }
 
     fn job(&self) -> JobId {
         self.intent.job
@@ -169,16 +136,11 @@ impl Kind for Apply {
         &part.name
     }
 
-    fn intent(&self) -> journal::Intent {
-        journal::Intent::Apply(self.intent.clone())
-    }
-
     fn replay(&mut self, record: Record) {
-        if let Record::Applied { lost, made } = record {
-            let mut noted = self.noted();
-            noted.lost.extend(lost);
-            noted.made.extend(made);
-        }
+        let Record::Applied { lost, made } = record;
+        let mut noted = self.noted();
+        noted.lost.extend(lost);
+        noted.made.extend(made);
     }
 
     fn resources(&self) -> Vec<(Resource, Mode)> {
@@ -257,88 +219,10 @@ fn resources(set: SetId, machines: impl Iterator<Item = VmId>) -> Vec<(Resource,
     std::iter::once(set).chain(machines).collect()
 }
 
-impl Coordinator {
-    /// Locks the members and starts the job that puts their disks back. Answers once job and journal are
-    /// durable. A caller that goes away meanwhile changes nothing.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub async fn apply(&self, request: ApplyRequest) -> Result<Accepted, Refused> {
-        let core = Arc::clone(&self.core);
-        self.accepting(apply(core, request)).await
-    }
-}
-
-async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Accepted, Refused> {
-    let ids = Accepted {
-        job: JobId::random(),
-        set: request.set,
-    };
-    let only = request.only;
-    let noticed = damage::notice(&core, None, move |set| set.id == ids.set).await;
-    noticed.map_err(|e| core.store_failed(&e))?;
-    let doing = texts::APPLYING.with("set", ids.set);
-    let taken = accept::lease(&core, ids.job, doing.clone(), move |state| {
-        let Some(set) = state.sets.get(&ids.set) else {
-            let text = texts::NO_SET.with("set", ids.set);
-            return Err(Refused::InvalidParameter(text));
-        };
-        let wanted = |id| only.is_none_or(|only| only == id);
-        let members = set.members.iter().filter(|m| wanted(m.id));
-        let members: Vec<_> = members.cloned().collect();
-        damage::require_whole(set, &members)?;
-        let wanted = resources(ids.set, members.iter().map(|m| m.machine));
-        Ok((members, wanted))
-    });
-    let (snapshots, lease) = taken.await?;
-    let about = about(&core.deps.store.state(), ids.set, &snapshots);
-    let members = snapshots.iter().map(|snapshot| {
-        let gone = texts::APPLY_MEMBER_GONE.with("machine", &snapshot.machine_name);
-        (snapshot.machine, gone)
-    });
-    let members = members.collect();
-    let looked = accept::all_powered_off(&core, members, texts::APPLY_MEMBER_RUNNING).await;
-    let looked = accept::together(looked)?;
-    let machines: Vec<_> = looked.into_iter().zip(snapshots).collect();
-    let affected = machines.iter().map(|(m, _)| Affected::Machine(m.id));
-    let affected = affected.chain([Affected::Set(ids.set)]).collect();
-    let (shared, members) = (Arc::clone(&core), machines.clone());
-    let uses = accept::answered(move || {
-        let mut uses = Uses::of(&shared);
-        uses.give_up(&members);
-        Arc::new(uses)
-    });
-    let uses = uses.await.map_err(|e| e.refused(&core))?;
-    let planned = plan_each(&core, machines, move |core, (machine, snapshot)| {
-        draft::plan_member(core, ids, machine, &snapshot, &uses)
-    });
-    let (members, holds) = planned.await?.into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
-    let holds = members.iter().map(|m| m.machine).zip(holds).collect();
-    let job = NewJob {
-        id: ids.job,
-        kind: JobKind::ApplySnapshotSet,
-        service: match only {
-            Some(_) => Service::VirtualSystemSnapshot,
-            None => Service::CollectionSnapshot,
-        },
-        owner: request.owner,
-        affected,
-        about,
-        set: Some(ids.set),
-        status: doing,
-    };
-    let intent = Intent {
-        job: ids.job,
-        set: ids.set,
-        members,
-    };
-    accept::start(&core, Apply::new(intent), job, holds, lease).await?;
-    Ok(ids)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::SnapshotId;
     use crate::text::catalog::engine;
 
     fn apply() -> Apply {

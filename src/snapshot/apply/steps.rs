@@ -1,13 +1,16 @@
 //! What applying a set consists of: the steps, in their order, each with its undo.
 
+use std::sync::LazyLock;
+
 use crate::engine::failure::At;
 use crate::engine::graph::is_file;
 use crate::engine::{EngineError, Revert, Storage};
 use crate::snapshot::apply::{Apply, Member, ended};
-use crate::snapshot::claims::InUse;
-use crate::snapshot::destroy::{self, Freed, Unreached};
-use crate::snapshot::kind::{Kind, Step, Work};
-use crate::snapshot::operation::Operation;
+use crate::snapshot::destroy::{self, Freed};
+use crate::snapshot::saga::claims::InUse;
+use crate::snapshot::saga::kind::{Kind, Step, Work, points};
+use crate::snapshot::saga::operation::Operation;
+use crate::snapshot::unreached::Unreached;
 use crate::text::catalog::snapshot as texts;
 
 /// Up to and with the commit point, which is the last of them.
@@ -82,31 +85,7 @@ pub(crate) const FINISH: &[Step<Apply>] = &[
 ];
 
 /// Every fail point of an apply, in the order in which they are passed; those of the undo last.
-pub const FAILPOINTS: &[&str] = &[
-    "apply.intent.before",
-    "apply.intent.after",
-    "apply.job.after",
-    "apply.prepare.before",
-    "apply.prepare.after",
-    "apply.commit.before",
-    "apply.commit.after",
-    "apply.revert.before",
-    "apply.revert.after",
-    "apply.tops.before",
-    "apply.tops.after",
-    "apply.discard.before",
-    "apply.discard.after",
-    "apply.publish.before",
-    "apply.publish.after",
-    "apply.tidy.before",
-    "apply.tidy.after",
-    "apply.clear.before",
-    "apply.clear.after",
-    "apply.abort.before",
-    "apply.abort.after",
-    "apply.undone.before",
-    "apply.undone.after",
-];
+pub static FAILPOINTS: LazyLock<Vec<&'static str>> = LazyLock::new(points::<Apply>);
 
 fn driver<'a>(
     operation: &'a Operation<Apply>,
@@ -160,7 +139,7 @@ fn or_left(
         disk: &revert.disk.id,
         file: revert.new_file.clone(),
     };
-    operation.or_left(gone, revert.place.as_ref(), [made])
+    operation.or_left(gone, revert.place.as_ref(), |core| made.remember(core))
 }
 
 /// After the end of the job nothing is done to a machine any more: it may run by then.
@@ -233,14 +212,4 @@ fn tidy(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError
         or_left(operation, revert, settled)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_list_of_fail_points_names_every_step() {
-        assert_eq!(FAILPOINTS, crate::snapshot::kind::points::<Apply>());
-    }
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use crate::engine::{EngineError, EngineErrorKind, space};
 use crate::id::{JobId, SetId};
 use crate::inventory::{Disk, Machine};
-use crate::snapshot::Refused;
-use crate::snapshot::accept::{self, plan_each, refused};
-use crate::snapshot::coordinator::Coordinator;
-use crate::snapshot::core::Core;
 use crate::snapshot::create::{CreateRequest, draft, selection};
-use crate::snapshot::leases::{Mode, Resource};
+use crate::snapshot::saga::accept;
+use crate::snapshot::saga::answer::Refused;
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::leases::{Mode, Resource};
+use crate::snapshot::saga::plan::{self, plan_each, refused};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -40,20 +40,12 @@ pub struct CheckedDisk {
     pub file_system: String,
 }
 
-impl Coordinator {
-    /// Makes every check that [`Coordinator::create`] makes before it accepts, and looks for the space that its
-    /// job would look for. Changes nothing and holds nothing afterwards. A call that comes meanwhile waits for it.
-    pub async fn check(&self, request: CreateRequest) -> Checked {
-        let core = Arc::clone(&self.core);
-        let checked = self.accepting(check(core, request)).await;
-        checked.unwrap_or_else(|refused| Checked {
-            refused: Some(refused),
-            ..Checked::default()
-        })
-    }
-}
-
-async fn check(core: Arc<Core>, request: CreateRequest) -> Result<Checked, Refused> {
+/// Makes every check that a create makes before it is accepted, and looks for the space that its job would look for.
+/// Changes nothing and holds nothing afterwards. A call that comes meanwhile waits for it.
+///
+/// # Errors
+/// [`Refused`]: what was looked at does not matter.
+pub(crate) async fn check(core: Arc<Core>, request: CreateRequest) -> Result<Checked, Refused> {
     let (job, set) = (JobId::random(), SetId::random());
     let collection = request.collection;
     let taken = accept::lease(&core, job, texts::CHECKING.text(), move |state| {
@@ -84,9 +76,9 @@ async fn check(core: Arc<Core>, request: CreateRequest) -> Result<Checked, Refus
     }
     Ok(Checked {
         disks,
-        refused: accept::joined(first)
-            .or_else(|| accept::joined(refusals))
-            .or_else(|| accept::joined(later)),
+        refused: plan::joined(first)
+            .or_else(|| plan::joined(refusals))
+            .or_else(|| plan::joined(later)),
     })
 }
 

@@ -8,11 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 use crate::engine::{EngineErrorKind, Hold, Plan};
 use crate::id::{SetId, SnapshotId, VmId};
 use crate::inventory::{Consistency, Machine, NAME_MAX, Snapshot, SnapshotSet};
-use crate::snapshot::accept::refused;
-use crate::snapshot::core::Core;
 use crate::snapshot::create::selection::Selection;
 use crate::snapshot::create::{CreateRequest, FileCopy, Intent, Member};
-use crate::snapshot::{Accepted, Refused};
+use crate::snapshot::saga::answer::{Accepted, Refused};
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::plan::refused;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 

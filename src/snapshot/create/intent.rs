@@ -25,6 +25,25 @@ pub struct Intent {
     pub members: Vec<Member>,
 }
 
+/// What its journal tells later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub enum Record {
+    /// Every file is made and durable.
+    Prepared,
+    /// The commit: every member is captured. From here it only goes forward.
+    Cut {
+        /// When each machine was captured.
+        times: BTreeMap<VmId, Timestamp>,
+        /// The seals of each captured disk, by machine and disk.
+        #[serde(default)]
+        seals: Seals,
+        /// The digest of each copy of a definition.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        definitions: Digests,
+    },
+}
+
 /// One machine of an [`Intent`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {

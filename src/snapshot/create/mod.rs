@@ -7,58 +7,40 @@
 mod check;
 mod draft;
 mod intent;
+mod request;
 mod selection;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
 use crate::engine::Plan;
 use crate::engine::failure::At;
 use crate::held;
-use crate::id::{CollectionId, JobId, SetId, VmId};
-use crate::inventory::{
-    Affected, Consistency, JobKind, LeftOut, Position, Service, SetKind, SnapshotSet,
-};
-use crate::job::NewJob;
-use crate::snapshot::accept::{self, plan_each};
-use crate::snapshot::coordinator::Coordinator;
-use crate::snapshot::core::Core;
+use crate::id::{JobId, SetId, VmId};
+use crate::inventory::{LeftOut, Position, SnapshotSet, What};
 use crate::snapshot::damage;
-use crate::snapshot::journal::{self, Record};
-use crate::snapshot::kind::{Kind, Step, Words, stands};
-use crate::snapshot::leases::{Mode, Resource};
+use crate::snapshot::left_out::told_with;
 use crate::snapshot::orphans;
-use crate::snapshot::{Accepted, Refused};
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::kind::{Fate, Kind, Step, Words};
+use crate::snapshot::saga::leases::{Mode, Resource};
+use crate::snapshot::stands::stands;
 use crate::store::{Change, State, record};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
+pub(crate) use check::check;
 pub use check::{Checked, CheckedDisk};
-pub use intent::{Digests, FileCopy, Intent, Member, Seals};
+pub use intent::{Digests, FileCopy, Intent, Member, Record, Seals};
+pub use request::CreateRequest;
+pub(crate) use request::create;
 pub use selection::machines_of;
 pub use steps::FAILPOINTS;
-
-/// A wish for a snapshot set, checked for form by the provider.
-#[derive(Debug, Clone)]
-pub struct CreateRequest {
-    /// The collection of machines, or of collections.
-    pub collection: CollectionId,
-    /// ElementName of the settings, if given and not empty.
-    pub name: Option<String>,
-    /// Standard or recovery.
-    pub kind: SetKind,
-    /// The level wanted.
-    pub consistency: Consistency,
-    /// Leave out disks that cannot be captured instead of refusing.
-    pub ignore_non_snapshottable_disks: bool,
-    /// The user who called.
-    pub owner: String,
-}
 
 /// A set being taken.
 pub(crate) struct Create {
@@ -72,15 +54,6 @@ pub(crate) struct Create {
 }
 
 impl Create {
-    pub(crate) fn new(intent: Intent) -> Self {
-        Self {
-            intent,
-            times: Mutex::default(),
-            seals: Mutex::default(),
-            digests: Mutex::default(),
-        }
-    }
-
     fn times(&self) -> BTreeMap<VmId, Timestamp> {
         let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         times.clone()
@@ -109,18 +82,44 @@ impl Create {
 
 impl Kind for Create {
     type Part = Member;
+    type Intent = Intent;
+    type Record = Record;
 
     const NAME: &'static str = "create";
+    const FATE: Fate = Fate::Made;
     const TAKE: &'static [Step<Self>] = steps::TAKE;
     const FINISH: &'static [Step<Self>] = steps::FINISH;
     const WORDS: Words = Words {
         failed: texts::STEP_FAILED,
+        failed_undoing: Some(texts::STEP_FAILED_UNDOING),
         interrupted: texts::INTERRUPTED,
+        interrupted_undoing: Some(texts::INTERRUPTED_UNDOING),
         undoing: texts::UNDOING,
         undo_waits: texts::UNDO_WAITS,
         finish_waits: texts::FINISH_WAITS,
         recovering: texts::STILL_RECOVERING,
     };
+
+    fn new(intent: Intent) -> Self {
+        Self {
+            intent,
+            times: Mutex::default(),
+            seals: Mutex::default(),
+            digests: Mutex::default(),
+        }
+    }
+
+    fn intent(&self) -> &Intent {
+        &self.intent
+    }
+
+    fn commits(record: &Record) -> bool {
+        matches!(record, Record::Cut { .. })
+    }
+
+    fn what(&self) -> What {
+        What::Create
+    }
 
     fn job(&self) -> JobId {
         self.intent.set.job
@@ -136,10 +135,6 @@ impl Kind for Create {
 
     fn name(part: &Member) -> &str {
         &part.name
-    }
-
-    fn intent(&self) -> journal::Intent {
-        journal::Intent::Create(self.intent.clone())
     }
 
     fn replay(&mut self, record: Record) {
@@ -223,74 +218,4 @@ impl Kind for Create {
         changes.push(Change::PutSet(set));
         Some((status, changes))
     }
-}
-
-/// The status of a job, and what is left out of its set.
-pub(crate) fn told_with(status: Text, left_out: Option<LeftOut>) -> Text {
-    match left_out {
-        None => status,
-        Some(LeftOut { count, named }) => texts::LEFT_OUT
-            .with("status", status)
-            .with("count", count)
-            .with("disks", named),
-    }
-}
-
-impl Coordinator {
-    /// Checks the request against the state, locks the members and starts the job. Answers once job and
-    /// journal are durable. A caller that goes away meanwhile changes nothing.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub async fn create(&self, request: CreateRequest) -> Result<Accepted, Refused> {
-        let core = Arc::clone(&self.core);
-        self.accepting(create(core, request)).await
-    }
-}
-
-async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Accepted, Refused> {
-    let ids = Accepted {
-        job: JobId::random(),
-        set: SetId::random(),
-    };
-    let collection = request.collection;
-    let doing = texts::ACCEPTED.with("set", ids.set);
-    let taken = accept::lease(&core, ids.job, doing.clone(), move |state| {
-        let selection = selection::resolve(state, collection)?;
-        let machines = selection.machines.iter();
-        let machines = machines.map(|m| (Resource::Machine(*m), Mode::Exclusive));
-        let collections = selection.collections.iter();
-        let collections = collections.map(|c| (Resource::Collection(*c), Mode::Shared));
-        let wanted = machines.chain(collections).collect();
-        Ok((selection, wanted))
-    });
-    let (selection, lease) = taken.await?;
-    // What it is captured onto: its own content is what it is, but older sets may be damaged by now.
-    let under: BTreeSet<_> = selection.machines.iter().copied().collect();
-    let concerns = move |set: &SnapshotSet| set.members.iter().any(|m| under.contains(&m.machine));
-    let noticed = damage::notice(&core, Some(ids.job), concerns).await;
-    noticed.map_err(|e| core.store_failed(&e))?;
-    let looked = accept::all_powered_off(&core, selection.members(), texts::MEMBER_RUNNING).await;
-    let machines = accept::together(looked)?;
-    let leave_out = request.ignore_non_snapshottable_disks;
-    let planned = plan_each(&core, machines, move |core, machine| {
-        draft::plan_member(core, ids.set, machine, leave_out)
-    });
-    let (intent, holds) = draft::draft(&core, ids, &request, &selection, planned.await?);
-    let about = intent
-        .set
-        .about(&core.deps.store.state().collections, |_| true);
-    let affected = selection.machines.iter();
-    let job = NewJob {
-        id: ids.job,
-        kind: JobKind::CreateSnapshotSet,
-        service: Service::CollectionSnapshot,
-        owner: request.owner,
-        affected: affected.map(|m| Affected::Machine(*m)).collect(),
-        about,
-        set: Some(ids.set),
-        status: doing,
-    };
-    accept::start(&core, Create::new(intent), job, holds, lease).await?;
-    Ok(ids)
 }

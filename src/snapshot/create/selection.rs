@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{CollectionId, VmId};
 use crate::inventory;
-use crate::snapshot::Refused;
+use crate::snapshot::saga::answer::Refused;
 use crate::store::State;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;

@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::LazyLock;
 
 use crate::engine::EngineError;
 use crate::engine::failure::{self, At};
 use crate::engine::flatten;
 use crate::held::{self, Foreign};
-use crate::snapshot::create::{Create, Member};
+use crate::snapshot::create::{Create, Member, Record};
 use crate::snapshot::damage;
-use crate::snapshot::destroy::Unreached;
-use crate::snapshot::journal::Record;
-use crate::snapshot::kind::{Step, Work};
 use crate::snapshot::known;
-use crate::snapshot::operation::Operation;
+use crate::snapshot::saga::kind::{Step, Work, points};
+use crate::snapshot::saga::operation::Operation;
+use crate::snapshot::unreached::Unreached;
 use crate::store::record::SetRecord;
 use crate::text::catalog::snapshot as texts;
 
@@ -107,35 +107,7 @@ pub(crate) const FINISH: &[Step<Create>] = &[
 ];
 
 /// Every fail point of a create, in the order in which they are passed; those of the undo last.
-pub const FAILPOINTS: &[&str] = &[
-    "create.intent.before",
-    "create.intent.after",
-    "create.job.after",
-    "create.define.before",
-    "create.define.after",
-    "create.prepare.before",
-    "create.prepare.after",
-    "create.prepared.before",
-    "create.prepared.after",
-    "create.cut.before",
-    "create.cut.after",
-    "create.settle.before",
-    "create.settle.after",
-    "create.commit.before",
-    "create.commit.after",
-    "create.record.before",
-    "create.record.after",
-    "create.tops.before",
-    "create.tops.after",
-    "create.publish.before",
-    "create.publish.after",
-    "create.clear.before",
-    "create.clear.after",
-    "create.abort.before",
-    "create.abort.after",
-    "create.undone.before",
-    "create.undone.after",
-];
+pub static FAILPOINTS: LazyLock<Vec<&'static str>> = LazyLock::new(points::<Create>);
 
 fn define(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
     let copy = || -> io::Result<String> {
@@ -186,7 +158,9 @@ fn undo_disks(operation: &Operation<Create>, member: &Member) -> Result<(), Engi
                 disk: &plan.disk.id,
                 file,
             });
-            operation.or_left(undone, plan.place.as_ref(), made)
+            operation.or_left(undone, plan.place.as_ref(), |core| {
+                made.into_iter().try_for_each(|file| file.remember(core))
+            })
         })
         .collect::<Vec<_>>();
     undone.into_iter().collect() // every disk is tried before the first trouble is told
@@ -271,15 +245,5 @@ fn trouble(member: &Member, error: &io::Error) -> EngineError {
         text: texts::DEFINITION_FAILED
             .with("machine", &member.name)
             .with("cause", error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_list_of_fail_points_names_every_step() {
-        assert_eq!(FAILPOINTS, crate::snapshot::kind::points::<Create>());
     }
 }

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::engine::turn::{self, Turn};
-use crate::snapshot::core::Core;
 use crate::snapshot::destroy::Member;
 use crate::snapshot::destroy::files::Survey;
+use crate::snapshot::saga::core::Core;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 

@@ -18,11 +18,11 @@ use crate::engine::{EngineError, EngineErrorKind, image, merge};
 use crate::held::{self, Foreign, Identity, Origin};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Format, Image, Machine, Seal, Sealed};
-use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::{Ended, Layer, Member, Merge};
 use crate::snapshot::forgotten;
 use crate::snapshot::known::{self, Known};
+use crate::snapshot::saga::core::Core;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 

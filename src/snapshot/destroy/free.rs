@@ -9,12 +9,13 @@ use crate::engine::EngineError;
 use crate::engine::failure::At;
 use crate::id::{JobId, SnapshotId, VmId};
 use crate::inventory::Format;
-use crate::snapshot::claims::{FileGuard, FileUser, InUse};
-use crate::snapshot::core::Core;
+use crate::snapshot::destroy::draft::layers;
 use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::destroy::left::Left;
 use crate::snapshot::destroy::relink::{error, unlink};
-use crate::snapshot::destroy::{Layer, Member, again, layers};
+use crate::snapshot::destroy::{Layer, Member, again};
+use crate::snapshot::saga::claims::{FileGuard, FileUser, InUse};
+use crate::snapshot::saga::core::Core;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 

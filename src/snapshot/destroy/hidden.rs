@@ -12,15 +12,16 @@ use crate::engine::graph::{self, is_clone};
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Affected, JobKind, Leftover, Machine, Service};
 use crate::job::NewJob;
-use crate::snapshot::accept::{self, powered_off};
-use crate::snapshot::coordinator::Coordinator;
-use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::files::{Survey, is_gone};
 use crate::snapshot::destroy::left::{Need, Needed};
 use crate::snapshot::destroy::{Destroy, Intent, Member, free, left};
-use crate::snapshot::leases::{Mode, Resource};
-use crate::snapshot::{Accepted, Refused};
+use crate::snapshot::saga::accept::{self, powered_off};
+use crate::snapshot::saga::answer::{Accepted, Refused};
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::kind::Kind as _;
+use crate::snapshot::saga::leases::{Mode, Resource};
+use crate::snapshot::saga::start::start;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -37,96 +38,92 @@ pub struct Hidden {
     pub why: Option<Text>,
 }
 
-impl Coordinator {
-    /// The hidden layers of a machine. Blocks.
-    ///
-    /// # Errors
-    /// A file of some machine cannot be seen, so nothing is known of what lies on what.
-    pub fn hidden(&self, machine: &Machine) -> Result<Vec<Hidden>, EngineError> {
-        let member = member(&self.core, machine.id, &machine.name);
-        if member.layers.is_empty() {
-            return Ok(Vec::new());
-        }
-        let survey = Survey::take(&self.core, &member)?;
-        let (mut hidden, mut seen) = (Vec::new(), BTreeSet::new());
-        while let Some((layer, judged)) = survey.mergeable(&seen) {
-            seen.insert(layer.file.clone());
-            hidden.push(Hidden {
-                machine: machine.id,
-                disk: layer.disk.clone(),
-                file: layer.file.clone(),
-                why: judged.and_then(|merge| survey.fits(&merge)).err(),
-            });
-        }
-        Ok(hidden)
+/// The hidden layers of a machine. Blocks.
+///
+/// # Errors
+/// A file of some machine cannot be seen, so nothing is known of what lies on what.
+pub(crate) fn hidden(core: &Arc<Core>, machine: &Machine) -> Result<Vec<Hidden>, EngineError> {
+    let member = member(core, machine.id, &machine.name);
+    if member.layers.is_empty() {
+        return Ok(Vec::new());
     }
-
-    /// What operations have left, each with the reason why it cannot be removed now. Blocks.
-    #[must_use]
-    pub fn leftovers(&self) -> Vec<(Leftover, Option<Text>)> {
-        let all = self.core.deps.store.state().leftovers.clone();
-        let ours = all.values().filter(|l| damage::is_left(l));
-        let away = |left: &Leftover| {
-            let gone = is_gone(&self.core, left.machine, &left.file);
-            let away = is_clone(&left.file) && !gone.unwrap_or(false);
-            away.then(|| (left.clone(), Some(texts::LEFT_AWAY.text())))
-        };
-        let needed = Needed::of(&self.core);
-        let told = ours.filter_map(|left| {
-            if left.sealed.is_none() {
-                match needed.by(&self.core, left) {
-                    Some(Need::Named) => return None,
-                    Some(Need::Perhaps(file)) => {
-                        let why = texts::LEFT_NEEDED.with("file", file.display());
-                        return Some((left.clone(), Some(why)));
-                    }
-                    None => {}
-                }
-                // Nothing can lie on it.
-                let there = graph::ours(&left.file).and_then(|ours| ours.look());
-                let is_there = there.is_ok_and(|it| it.is_some());
-                return if is_there {
-                    Some((left.clone(), None))
-                } else {
-                    away(left)
-                };
-            }
-            let member = member(&self.core, left.machine, &left.machine_name);
-            match Survey::take(&self.core, &member) {
-                Err(error) => Some((
-                    left.clone(),
-                    Some(texts::LEFT_DOUBTFUL.with("cause", error)),
-                )),
-                // What others lie on is a hidden layer; what is not there is forgotten with the next look.
-                Ok(survey) => match survey.away_over(&left.file) {
-                    Some(away) => {
-                        let at = At::new(&left.machine_name, &left.disk);
-                        let error = at.io(away, &io::ErrorKind::NotFound.into());
-                        Some((
-                            left.clone(),
-                            Some(texts::LEFT_DOUBTFUL.with("cause", error)),
-                        ))
-                    }
-                    None if survey.is_leaf(&left.file) => Some((left.clone(), None)),
-                    None => away(left),
-                },
-            }
+    let survey = Survey::take(core, &member)?;
+    let (mut hidden, mut seen) = (Vec::new(), BTreeSet::new());
+    while let Some((layer, judged)) = survey.mergeable(&seen) {
+        seen.insert(layer.file.clone());
+        hidden.push(Hidden {
+            machine: machine.id,
+            disk: layer.disk.clone(),
+            file: layer.file.clone(),
+            why: judged.and_then(|merge| survey.fits(&merge)).err(),
         });
-        told.collect()
     }
-
-    /// Starts the job that merges the hidden layers of a machine that is powered off, and removes what its destroyed
-    /// snapshots have left, also if it is gone itself. Goes forward from the answer on.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub async fn tidy(&self, machine: VmId, owner: String) -> Result<Accepted, Refused> {
-        let core = Arc::clone(&self.core);
-        self.accepting(tidy(core, machine, owner)).await
-    }
+    Ok(hidden)
 }
 
-async fn tidy(core: Arc<Core>, machine: VmId, owner: String) -> Result<Accepted, Refused> {
+/// What operations have left, each with the reason why it cannot be removed now. Blocks.
+pub(crate) fn leftovers(core: &Arc<Core>) -> Vec<(Leftover, Option<Text>)> {
+    let all = core.deps.store.state().leftovers.clone();
+    let ours = all.values().filter(|l| damage::is_left(l));
+    let away = |left: &Leftover| {
+        let gone = is_gone(core, left.machine, &left.file);
+        let away = is_clone(&left.file) && !gone.unwrap_or(false);
+        away.then(|| (left.clone(), Some(texts::LEFT_AWAY.text())))
+    };
+    let needed = Needed::of(core);
+    let told = ours.filter_map(|left| {
+        if left.sealed.is_none() {
+            match needed.by(core, left) {
+                Some(Need::Named) => return None,
+                Some(Need::Perhaps(file)) => {
+                    let why = texts::LEFT_NEEDED.with("file", file.display());
+                    return Some((left.clone(), Some(why)));
+                }
+                None => {}
+            }
+            // Nothing can lie on it.
+            let there = graph::ours(&left.file).and_then(|ours| ours.look());
+            let is_there = there.is_ok_and(|it| it.is_some());
+            return if is_there {
+                Some((left.clone(), None))
+            } else {
+                away(left)
+            };
+        }
+        let member = member(core, left.machine, &left.machine_name);
+        match Survey::take(core, &member) {
+            Err(error) => Some((
+                left.clone(),
+                Some(texts::LEFT_DOUBTFUL.with("cause", error)),
+            )),
+            // What others lie on is a hidden layer; what is not there is forgotten with the next look.
+            Ok(survey) => match survey.away_over(&left.file) {
+                Some(away) => {
+                    let at = At::new(&left.machine_name, &left.disk);
+                    let error = at.io(away, &io::ErrorKind::NotFound.into());
+                    Some((
+                        left.clone(),
+                        Some(texts::LEFT_DOUBTFUL.with("cause", error)),
+                    ))
+                }
+                None if survey.is_leaf(&left.file) => Some((left.clone(), None)),
+                None => away(left),
+            },
+        }
+    });
+    told.collect()
+}
+
+/// Starts the job that merges the hidden layers of a machine that is powered off, and removes what its destroyed
+/// snapshots have left, also if it is gone itself. Goes forward from the answer on.
+///
+/// # Errors
+/// [`Refused`].
+pub(crate) async fn tidy(
+    core: Arc<Core>,
+    machine: VmId,
+    owner: String,
+) -> Result<Accepted, Refused> {
     let ids = Accepted {
         job: JobId::random(),
         set: SetId::random(),
@@ -160,7 +157,7 @@ async fn tidy(core: Arc<Core>, machine: VmId, owner: String) -> Result<Accepted,
         set: None,
         status: doing,
     };
-    accept::start(&core, Destroy::new(intent), job, BTreeMap::new(), lease).await?;
+    start(&core, Destroy::new(intent), job, BTreeMap::new(), lease).await?;
     Ok(ids)
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Stamp;
 use crate::engine::failure::At;
 use crate::engine::merge::{self, Inodes};
 use crate::engine::qcow2::chain::Roots;
@@ -23,6 +24,27 @@ pub struct Intent {
     /// Nothing goes: the hidden layers of the one member are merged, and the set stands for nothing.
     #[serde(default)]
     pub tidies: bool,
+}
+
+/// What its journal tells later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub enum Record {
+    /// It merges a layer into the one under it.
+    Merge {
+        /// Every name.
+        merge: Merge,
+    },
+    /// The lower file has the content; from here on names are changed.
+    Merged {
+        /// The file that goes.
+        child: PathBuf,
+        /// As it was when it was merged.
+        seen: Stamp,
+        /// The lower file as it was then; none from an older version.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<Stamp>,
+    },
 }
 
 /// One snapshot of an [`Intent`].

@@ -11,13 +11,13 @@ use crate::engine::definition::{self, MACHINES, TOPS, Tops};
 use crate::engine::graph::{self, is_ours};
 use crate::held;
 use crate::id::VmId;
-use crate::inventory::{Format, Leftover, Sealed};
-use crate::snapshot::core::Core;
+use crate::inventory::{Leftover, Sealed};
 use crate::snapshot::damage;
 use crate::snapshot::destroy::files::is_gone;
-use crate::snapshot::destroy::relink::{transact, unlink};
+use crate::snapshot::destroy::relink::unlink;
 use crate::snapshot::destroy::{Layer, Member};
 use crate::snapshot::known::{self, Known};
+use crate::snapshot::saga::core::Core;
 use crate::store::{Change, State};
 
 /// What one cleaning could not remove.
@@ -35,37 +35,6 @@ pub(super) struct Left {
 pub(super) fn of(state: &State, machine: VmId) -> impl Iterator<Item = &Leftover> {
     let all = state.leftovers.values();
     all.filter(move |l| l.machine == machine)
-}
-
-/// A file that an operation has made beside an image, and can not reach any more when it is to go.
-pub(crate) struct Unreached<'a> {
-    /// The machine.
-    pub(crate) machine: VmId,
-    /// Its name.
-    pub(crate) machine_name: &'a str,
-    /// The disk.
-    pub(crate) disk: &'a str,
-    /// The file.
-    pub(crate) file: PathBuf,
-}
-
-impl Unreached<'_> {
-    /// Remembers it, durably. Nothing in it is looked at later, as it may be half a file.
-    ///
-    /// # Errors
-    /// The store's.
-    pub(crate) fn remember(self, core: &Core) -> Result<(), EngineError> {
-        tracing::warn!(machine = self.machine_name, file = %self.file.display(), "Its folder is away; it stays until that is back");
-        let left = Leftover {
-            machine: self.machine,
-            machine_name: self.machine_name.to_owned(),
-            disk: self.disk.to_owned(),
-            file: self.file,
-            format: Format::Raw,
-            sealed: None,
-        };
-        transact(core, move |_| vec![Change::PutLeftover(left)])
-    }
 }
 
 /// Who may need a file of which nothing is known but its name: nothing tells it from one that has become somebody's
@@ -152,7 +121,7 @@ pub(crate) fn sweep(core: &Core) -> Result<(), EngineError> {
     let gone: Vec<_> = gone.collect();
     match gone.is_empty() {
         true => Ok(()),
-        false => transact(core, move |_| gone),
+        false => core.transact(move |_| gone),
     }
 }
 
@@ -182,7 +151,7 @@ impl Left {
             .into_iter()
             .chain(new.into_values().map(Change::PutLeftover));
         let changes: Vec<_> = changes.collect();
-        transact(core, move |_| changes)
+        core.transact(move |_| changes)
     }
 }
 

@@ -10,35 +10,29 @@
 
 mod again;
 mod clean;
+mod draft;
 mod files;
 mod free;
 mod hidden;
 mod intent;
 mod left;
 mod relink;
+mod request;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use crate::engine::failure::{self, At};
-use crate::engine::graph::{self, Whose, is_ours};
-use crate::engine::{EngineErrorKind, Stamp, merge};
+use crate::engine::{EngineErrorKind, Stamp, failure, merge};
 use crate::held;
-use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Affected, Format, JobKind, Service, Snapshot, SnapshotSet};
-use crate::job::NewJob;
-use crate::snapshot::accept::{self, about, plan_each, powered_off};
-use crate::snapshot::coordinator::Coordinator;
-use crate::snapshot::core::Core;
-use crate::snapshot::damage;
-use crate::snapshot::journal::{self, Record};
-use crate::snapshot::kind::{self, Kind, Step, Words, Work};
+use crate::id::{JobId, SetId};
+use crate::inventory::What;
 use crate::snapshot::known::Known;
-use crate::snapshot::leases::{Mode, Resource};
 use crate::snapshot::meter::Meter;
-use crate::snapshot::{Accepted, Refused};
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::kind::{self, Fate, Kind, Step, Words, Work};
+use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::store::{Change, State};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -47,22 +41,12 @@ pub(crate) use again::turn;
 pub use free::FREE_FAILPOINTS;
 pub(crate) use free::{Freed, after_apply, all_layers};
 pub use hidden::Hidden;
-pub use intent::{Intent, Layer, Member, Merge};
-pub(crate) use left::{Unreached, sweep};
+pub(crate) use hidden::{hidden, leftovers, tidy};
+pub use intent::{Intent, Layer, Member, Merge, Record};
+pub(crate) use left::sweep;
 pub(crate) use relink::removal;
-
-/// A wish to destroy a set or a part of it.
-#[derive(Debug, Clone)]
-pub struct DestroyRequest {
-    /// The set.
-    pub set: SetId,
-    /// Only this member snapshot of it; all of them if `None`.
-    pub snapshot: Option<SnapshotId>,
-    /// The service whose method was called.
-    pub service: Service,
-    /// The user who called.
-    pub owner: String,
-}
+pub use request::DestroyRequest;
+pub(crate) use request::destroy;
 
 /// A set being destroyed.
 pub(crate) struct Destroy {
@@ -84,15 +68,6 @@ struct Ended {
 }
 
 impl Destroy {
-    pub(crate) fn new(intent: Intent) -> Self {
-        Self {
-            intent,
-            merges: Mutex::default(),
-            kept: Mutex::default(),
-            meter: Meter::default(),
-        }
-    }
-
     /// Notes what a record tells of a merge.
     fn take_up(&self, record: Record) {
         match record {
@@ -110,7 +85,6 @@ impl Destroy {
                     });
                 }
             }
-            _ => {}
         }
     }
 
@@ -163,21 +137,7 @@ const FINISH: &[Step<Destroy>] = &[
 ];
 
 /// Every fail point of a destroy, in the order in which they are passed.
-pub const FAILPOINTS: &[&str] = &[
-    "destroy.intent.before",
-    "destroy.intent.after",
-    "destroy.job.after",
-    "destroy.unrecord.before",
-    "destroy.unrecord.after",
-    "destroy.forget.before",
-    "destroy.forget.after",
-    "destroy.clean.before",
-    "destroy.clean.after",
-    "destroy.publish.before",
-    "destroy.publish.after",
-    "destroy.clear.before",
-    "destroy.clear.after",
-];
+pub static FAILPOINTS: LazyLock<Vec<&'static str>> = LazyLock::new(kind::points::<Destroy>);
 
 /// The fail points within the cleaning of one member: passed once for each merge.
 pub const MERGE_FAILPOINTS: &[&str] = &[
@@ -192,20 +152,56 @@ pub const MERGE_FAILPOINTS: &[&str] = &[
 
 impl Kind for Destroy {
     type Part = Member;
+    type Intent = Intent;
+    type Record = Record;
 
     const NAME: &'static str = "destroy";
+    const FATE: Fate = Fate::Goes;
     const TAKE: &'static [Step<Self>] = &[];
     const FINISH: &'static [Step<Self>] = FINISH;
     const DEFERS: bool = true;
     const FREES: bool = true;
     const WORDS: Words = Words {
         failed: texts::DESTROY_WAITS,
+        failed_undoing: None,
         interrupted: texts::DESTROY_RECOVERING,
+        interrupted_undoing: None,
         undoing: texts::DESTROY_RECOVERING,
         undo_waits: texts::DESTROY_WAITS,
         finish_waits: texts::DESTROY_WAITS,
         recovering: texts::DESTROY_RECOVERING,
     };
+
+    fn new(intent: Intent) -> Self {
+        Self {
+            intent,
+            merges: Mutex::default(),
+            kept: Mutex::default(),
+            meter: Meter::default(),
+        }
+    }
+
+    fn intent(&self) -> &Intent {
+        &self.intent
+    }
+
+    fn commits(_: &Record) -> bool {
+        false // the intent was the commit
+    }
+
+    fn what(&self) -> What {
+        match self.intent.tidies {
+            true => What::Merge,
+            false => What::Destroy,
+        }
+    }
+
+    fn told(&self) -> String {
+        match self.intent.tidies {
+            true => "merge of hidden layers".to_owned(),
+            false => format!("{} of snapshot set {}", Self::NAME, self.intent.set),
+        }
+    }
 
     fn job(&self) -> JobId {
         self.intent.job
@@ -228,10 +224,6 @@ impl Kind for Destroy {
         let of = self.parts().len();
         let merged = self.meter.percent(span, of).filter(|_| count < of);
         merged.unwrap_or_else(|| kind::of_parts(span, count, of))
-    }
-
-    fn intent(&self) -> journal::Intent {
-        journal::Intent::Destroy(self.intent.clone())
     }
 
     fn replay(&mut self, record: Record) {
@@ -313,167 +305,5 @@ impl Kind for Destroy {
                 .with("cause", first),
         };
         Some((status, Vec::new()))
-    }
-}
-
-impl Coordinator {
-    /// Checks the request against the state, locks the members and the set and starts the job. Answers once
-    /// job and journal are durable; from then on it goes forward.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub async fn destroy(&self, request: DestroyRequest) -> Result<Accepted, Refused> {
-        let core = Arc::clone(&self.core);
-        self.accepting(destroy(core, request)).await
-    }
-}
-
-async fn destroy(core: Arc<Core>, request: DestroyRequest) -> Result<Accepted, Refused> {
-    let ids = Accepted {
-        job: JobId::random(),
-        set: request.set,
-    };
-    let (set, only) = (request.set, request.snapshot);
-    let doing = match only {
-        None => texts::DESTROYING.with("set", set),
-        Some(_) => texts::DESTROYING_MEMBER.with("set", set),
-    };
-    let machines = core.deps.store.state().sets.get(&set).map(machines);
-    let machines = machines.unwrap_or_default();
-    // Sets of the same machines share files with it.
-    let concerns =
-        move |set: &SnapshotSet| set.members.iter().any(|m| machines.contains(&m.machine));
-    let noticed = damage::notice(&core, None, concerns).await;
-    noticed.map_err(|e| core.store_failed(&e))?;
-    let (snapshots, lease) = accept::lease(&core, ids.job, doing.clone(), move |state| {
-        let found = state.sets.get(&set).map(|s| s.members.clone());
-        let mut found = found.unwrap_or_default();
-        found.retain(|m| only.is_none_or(|id| m.id == id));
-        if found.is_empty() {
-            return Err(Refused::InvalidParameter(texts::NO_SET.with("set", set)));
-        }
-        let machines = found.iter().map(|m| Resource::Machine(m.machine));
-        let wanted = machines.chain([Resource::Set(set)]);
-        let wanted = wanted.map(|r| (r, Mode::Exclusive)).collect();
-        Ok((found, wanted))
-    })
-    .await?;
-    let about = about(&core.deps.store.state(), set, &snapshots);
-    let affected = snapshots.iter().map(|m| Affected::Machine(m.machine));
-    let affected = affected.chain([Affected::Set(set)]).collect();
-    accept::caught_up(&core).await?;
-    let members = plan_each(&core, snapshots, draft).await?;
-    let intent = Intent {
-        job: ids.job,
-        set,
-        members,
-        tidies: false,
-    };
-    let job = NewJob {
-        id: ids.job,
-        kind: JobKind::DestroySnapshotSet,
-        service: request.service,
-        owner: request.owner,
-        affected,
-        about,
-        set: None,
-        status: doing,
-    };
-    accept::start(&core, Destroy::new(intent), job, BTreeMap::new(), lease).await?;
-    Ok(ids)
-}
-
-fn machines(set: &Arc<SnapshotSet>) -> BTreeSet<VmId> {
-    set.members.iter().map(|m| m.machine).collect()
-}
-
-/// Everything that will be looked at: after a death nothing else leads to a layer that nobody names.
-fn draft(core: &Core, snapshot: Snapshot) -> Result<Member, Refused> {
-    let compute = &core.deps.compute;
-    if compute.machine(snapshot.machine).is_some() || compute.trouble(snapshot.machine).is_some() {
-        let running = texts::DESTROY_RUNNING;
-        powered_off(core, snapshot.machine, running.text(), running)?;
-    }
-    let seals = snapshot.disks.iter().flat_map(|d| d.sealed.clone());
-    let damaged = snapshot.disks.iter().filter_map(|d| d.damage.clone());
-    let own = snapshot.disks.iter().filter(|d| graph::is_file(d));
-    let captured = own.clone().map(|d| d.file.clone()).collect();
-    let own: Vec<_> = own
-        .map(|d| (d.id.clone(), d.file.clone(), d.format))
-        .collect();
-    let active = !own.is_empty();
-    Ok(Member {
-        machine: snapshot.machine,
-        layers: layers(core, snapshot.machine, &snapshot.machine_name, own, active),
-        sealed: seals.collect::<BTreeSet<_>>().into_iter().collect(),
-        damaged: damaged.flat_map(|d| d.files).collect(),
-        name: snapshot.machine_name,
-        snapshot: snapshot.id,
-        parent: snapshot.parent,
-        definition: snapshot.definition,
-        captured,
-    })
-}
-
-/// `own` and every other file of the machine (the active ones too if `active`), with everything under them.
-fn layers(
-    core: &Core,
-    id: VmId,
-    name: &str,
-    own: Vec<(String, PathBuf, Format)>,
-    active: bool,
-) -> Vec<Layer> {
-    let machine = core.deps.compute.machine(id);
-    let (state, known) = (core.deps.store.state(), Known::of(core));
-    let imported = machine.as_deref().map(graph::imported).unwrap_or_default();
-    let left = left::of(&state, id).filter(|l| damage::is_left(l));
-    let mut sources = own;
-    sources.extend(left.map(|l| (l.disk.clone(), l.file.clone(), l.format)));
-    let captured: BTreeSet<_> = sources.iter().map(|(_, file, _)| file.clone()).collect();
-    // Layers that another destroy had to keep may lie under any file of the machine.
-    for other in known.members().filter(|m| m.machine == id) {
-        let disks = other.disks.iter().filter(|d| graph::is_file(d));
-        sources.extend(disks.map(|d| (d.id.clone(), d.file.clone(), d.format)));
-    }
-    if active {
-        let disks = machine.iter().flat_map(|m| &m.disks);
-        sources.extend(disks.map(|d| (d.id.clone(), d.file.clone(), d.format)));
-    }
-    let mut layers: BTreeMap<PathBuf, Layer> = BTreeMap::new();
-    let sets = core.sets();
-    for (disk, file, format) in sources {
-        let kept = known.disks().find(|kept| kept.file == file);
-        let whose = Whose {
-            machine: machine.as_deref(),
-            disk: &disk,
-            sealed: kept.map_or(&[], |kept| &kept.sealed),
-        };
-        // A file that cannot be read now is looked at again when it is its turn.
-        let chain = graph::chain_of(&At::new(name, &disk), whose, &file, format);
-        let below = chain.layers.into_iter().skip(1);
-        let below = below.map(|layer| (layer.file, layer.format));
-        // Of what the server made only what it made for this machine may go.
-        let is_own = |file: &Path| !is_ours(&sets, file) || graph::is_made_for(&sets, id, file);
-        let below = below.filter(|(file, _)| is_own(file));
-        for (file, format) in [(file.clone(), format)].into_iter().chain(below) {
-            let written = captured.contains(&file) || imported.contains(&file);
-            layers.entry(file.clone()).or_insert_with(|| Layer {
-                disk: disk.clone(),
-                file,
-                format,
-                written,
-            });
-        }
-    }
-    layers.into_values().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_list_of_fail_points_names_every_step() {
-        assert_eq!(FAILPOINTS, kind::points::<Destroy>());
     }
 }

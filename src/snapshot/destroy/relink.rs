@@ -5,22 +5,20 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tokio::runtime::Handle;
-
 use crate::engine::failure::{self, At};
 use crate::engine::graph::{self, is_ours};
 use crate::engine::{EngineError, EngineErrorKind, Top, merge};
 use crate::held::{self, Identity};
 use crate::id::SnapshotId;
 use crate::inventory::{Position, Sealed, SnapshotSet};
-use crate::snapshot::core::Core;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::destroy::{Destroy, Member, Merge};
 use crate::snapshot::known;
-use crate::snapshot::operation::Operation;
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::operation::Operation;
 use crate::store::record::SetRecord;
-use crate::store::{Change, State, StoreError};
+use crate::store::{Change, State};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -58,7 +56,9 @@ pub(super) fn forget(operation: &Operation<Destroy>) -> Result<(), EngineError> 
     let files: Vec<_> = members.iter().flat_map(|m| m.captured.clone()).collect();
     let parents = members.into_iter().map(|m| (m.snapshot, m.parent));
     let parents = parents.collect();
-    transact(&operation.core, move |state| removal(state, &parents))?;
+    operation
+        .core
+        .transact(move |state| removal(state, &parents))?;
     let frozen = &operation.core.deps.frozen;
     frozen.release(files.iter().map(PathBuf::as_path));
     Ok(())
@@ -159,7 +159,7 @@ pub(super) fn relink(
     }
     pass(core, "tops", "after")?;
     let (moved, gone) = (merge.clone(), Written::of(merge, true));
-    transact(core, move |state| {
+    core.transact(move |state| {
         damage::of_each_disk(state, |disk| {
             if disk.file == moved.child {
                 disk.file.clone_from(&moved.parent);
@@ -202,7 +202,7 @@ pub(super) fn reseal(operation: &Operation<Destroy>, member: &Member) -> Result<
             }
         }
     }
-    transact(core, move |state| {
+    core.transact(move |state| {
         damage::of_each_disk(state, |disk| {
             // An older version has left them until here.
             for gone in written.iter().filter(|w| w.merged) {
@@ -278,22 +278,6 @@ pub(super) fn unlink(core: &Core, file: &Path, inode: Option<u64>) -> io::Result
     match ours.remove_folders(own) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(was_there),
         removed => removed.map(|()| was_there),
-    }
-}
-
-/// A transaction from a blocking thread.
-pub(super) fn transact(
-    core: &Core,
-    changes: impl FnOnce(&State) -> Vec<Change> + Send + 'static,
-) -> Result<(), EngineError> {
-    match Handle::current().block_on(core.deps.store.transact(Box::new(changes))) {
-        Ok(_) => Ok(()),
-        Err(e) => {
-            if matches!(e, StoreError::Broken(_)) {
-                core.break_down(e.to_string());
-            }
-            Err(error(texts::STORE_FAILED.with("cause", e)))
-        }
     }
 }
 

@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::held::Origin;
 use crate::id::JobId;
 use crate::inventory::SnapshotSet;
-use crate::snapshot::export::place::Directory;
+use crate::snapshot::directory::Directory;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -24,6 +25,19 @@ pub struct Intent {
     pub exported: Timestamp,
     /// Who asked.
     pub owner: String,
+}
+
+/// What its journal tells later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub enum Record {
+    /// It has made its folder, and nothing is in it yet.
+    Made {
+        /// Which one it is.
+        folder: Origin,
+    },
+    /// The commit: it is whole, under its name.
+    Exported,
 }
 
 impl Intent {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use crate::engine::failure::{self, At};
 use crate::engine::flatten::{self, Flat};
@@ -12,15 +13,14 @@ use crate::engine::{EngineError, EngineErrorKind, definition, kept};
 use crate::held::{self, Folder};
 use crate::inventory::{Snapshot, SnapshotDisk, SnapshotSet};
 use crate::job::Worker;
-use crate::snapshot::claims::FileUser;
 use crate::snapshot::copies;
-use crate::snapshot::core::Core;
+use crate::snapshot::directory::Place;
 use crate::snapshot::export::manifest::{self, Definition, Manifest, Written};
-use crate::snapshot::export::place::Place;
-use crate::snapshot::export::{Export, Made, Reading, set_of};
-use crate::snapshot::journal::Record;
-use crate::snapshot::kind::{Step, Work};
-use crate::snapshot::operation::Operation;
+use crate::snapshot::export::{Export, Made, Reading, Record, set_of};
+use crate::snapshot::saga::claims::FileUser;
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::kind::{Step, Work, points};
+use crate::snapshot::saga::operation::Operation;
 use crate::text::catalog::snapshot as texts;
 use crate::text::{Argument, Message, Text};
 
@@ -91,29 +91,7 @@ const COPY: (u8, u8) = (2, 94);
 const MIB: u64 = 1 << 20;
 
 /// Every fail point of an export, in the order in which they are passed; those of the undo last.
-pub const FAILPOINTS: &[&str] = &[
-    "export.intent.before",
-    "export.intent.after",
-    "export.job.after",
-    "export.read.before",
-    "export.read.after",
-    "export.copy.before",
-    "export.copy.after",
-    "export.manifest.before",
-    "export.manifest.after",
-    "export.reveal.before",
-    "export.reveal.after",
-    "export.commit.before",
-    "export.commit.after",
-    "export.publish.before",
-    "export.publish.after",
-    "export.clear.before",
-    "export.clear.after",
-    "export.abort.before",
-    "export.abort.after",
-    "export.undone.before",
-    "export.undone.after",
-];
+pub static FAILPOINTS: LazyLock<Vec<&'static str>> = LazyLock::new(points::<Export>);
 
 type Op = Operation<Export>;
 

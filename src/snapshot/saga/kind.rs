@@ -6,18 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::engine::definition::{self, MACHINES};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::engine::EngineError;
 use crate::engine::failure::At;
-use crate::engine::{EngineError, Top, graph};
-use crate::id::{JobId, SetId, VmId};
-use crate::inventory::Disk;
-use crate::snapshot::core::Core;
-use crate::snapshot::journal::{Intent, Record};
-use crate::snapshot::known;
-use crate::snapshot::leases::{Mode, Resource};
-use crate::snapshot::operation::Operation;
+use crate::id::{JobId, SetId};
+use crate::inventory::What;
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::leases::{Mode, Resource};
+use crate::snapshot::saga::operation::Operation;
 use crate::store::{Change, State};
 use crate::text::{Message, Text};
 
@@ -25,9 +25,15 @@ use crate::text::{Message, Text};
 pub(crate) trait Kind: Send + Sync + Sized + 'static {
     /// What its steps work on, several at a time: one machine, usually.
     type Part: Send + Sync + 'static;
+    /// The first record of its journal: all that recovery needs to know, before anything is made.
+    type Intent: Clone + Serialize + DeserializeOwned + Send + Sync + 'static;
+    /// What its journal tells later, tagged with a name of its own: `record`.
+    type Record: Clone + Serialize + DeserializeOwned + Send + Sync + 'static;
 
-    /// Prefix of its fail points: `create`.
+    /// Its name in journals, and the prefix of its fail points: `create`.
     const NAME: &'static str;
+    /// What becomes of its set.
+    const FATE: Fate;
     /// Up to and with the commit record, which is the last of them; empty if the intent is the commit.
     const TAKE: &'static [Step<Self>];
     /// After the commit point. Holds a `Publish` and ends with `Clear`.
@@ -43,6 +49,23 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     const FREES: bool = false;
     /// How it speaks.
     const WORDS: Words;
+
+    /// As it begins, or as its journal tells that it began.
+    fn new(intent: Self::Intent) -> Self;
+
+    /// What it began with.
+    fn intent(&self) -> &Self::Intent;
+
+    /// Is it a commit point, from where it only goes forward?
+    fn commits(record: &Self::Record) -> bool;
+
+    /// What it does, for the history.
+    fn what(&self) -> What;
+
+    /// What it does, in words.
+    fn told(&self) -> String {
+        format!("{} of snapshot set {}", Self::NAME, self.set())
+    }
 
     /// Its job.
     fn job(&self) -> JobId;
@@ -67,11 +90,8 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
         of_parts(span, count, self.parts().len())
     }
 
-    /// The first record of its journal.
-    fn intent(&self) -> Intent;
-
     /// Takes up what a later record of its journal tells.
-    fn replay(&mut self, record: Record);
+    fn replay(&mut self, record: Self::Record);
 
     /// What it holds from its start to its end.
     fn resources(&self) -> Vec<(Resource, Mode)>;
@@ -108,33 +128,6 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     fn publish(&self, state: &State) -> Option<(Text, Vec<Change>)>;
 }
 
-/// Whether each of these disks has the active file that it had, or that it gets if it may have got that. A machine that is
-/// gone for good stands nowhere; where one stands that cannot be read is told by its `tops.json` alone.
-pub(crate) fn stands<'a>(
-    core: &Core,
-    machine: VmId,
-    mut old: impl Iterator<Item = &'a Disk>,
-    new: Option<&BTreeMap<String, Top>>,
-) -> bool {
-    let now = match core.deps.compute.machine(machine) {
-        Some(machine) => machine.tops(),
-        None => match definition::stored(&core.deps.data_dir.join(MACHINES), machine) {
-            Ok(Some(stored)) => {
-                let is_made = |file: &Path| graph::is_made_for(&core.sets(), machine, file);
-                let actives = stored.actives(is_made).into_iter();
-                actives.map(|it| (it.disk, it.top)).collect()
-            }
-            Ok(None) => return known::is_gone_for_good(core, machine),
-            Err(_) => return false,
-        },
-    };
-    old.all(|disk| {
-        let now = now.get(&disk.id);
-        let new = new.and_then(|new| new.get(&disk.id));
-        now.is_some_and(|now| now.file == disk.file || Some(now) == new)
-    })
-}
-
 /// The percent within `span` at which `count` of `of` parts are done.
 pub(crate) fn of_parts((from, to): (u8, u8), count: usize, of: usize) -> u8 {
     let [count, of] = [count, of.max(1)].map(|n| u128::try_from(n).unwrap_or(1));
@@ -142,13 +135,28 @@ pub(crate) fn of_parts((from, to): (u8, u8), count: usize, of: usize) -> u8 {
     from.saturating_add(u8::try_from(part).unwrap_or(0)).min(to)
 }
 
+/// What becomes of the set of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is made.
+    Made,
+    /// It stays what it is.
+    Stays,
+    /// It goes, or a part of it.
+    Goes,
+}
+
 /// How a kind speaks of itself. Each text takes the argument `set`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Words {
     /// A step failed and everything was undone: `doing`, `cause`.
     pub(crate) failed: Message,
+    /// The same, and the undo is still to come; none if it says so itself.
+    pub(crate) failed_undoing: Option<Message>,
     /// The server stopped before the commit point.
     pub(crate) interrupted: Message,
+    /// The same, and the undo is still to come.
+    pub(crate) interrupted_undoing: Option<Message>,
     /// Status of the job while it is undone.
     pub(crate) undoing: Message,
     /// The undo waits: `cause`.
@@ -189,19 +197,22 @@ pub(crate) enum Work<K: Kind> {
     /// One thing for all parts.
     Whole(WholeWork<K>),
     /// A journal record.
-    Record(fn(&K) -> Record),
+    Record(fn(&K) -> K::Record),
     /// The one commit that makes the result visible and ends the job. What was held is let go before.
     Publish,
     /// The journal is removed.
     Clear,
 }
 
-/// The fail points of a kind in the order in which they are passed; those of the undo last.
-#[cfg(test)]
-pub(crate) fn points<K: Kind>() -> Vec<String> {
-    let of = |name: &str| ["before", "after"].map(|side| format!("{}.{name}.{side}", K::NAME));
+/// The fail points of a kind in the order in which they are passed; those of the undo last. For tests, which ask once and
+/// keep them.
+pub(crate) fn points<K: Kind>() -> Vec<&'static str> {
+    let point = |name: &str, side: &str| -> &'static str {
+        String::leak(format!("{}.{name}.{side}", K::NAME))
+    };
+    let of = |name: &str| ["before", "after"].map(|side| point(name, side));
     let mut points: Vec<_> = of("intent").into();
-    points.push(format!("{}.job.after", K::NAME));
+    points.push(point("job", "after"));
     points.extend(K::TAKE.iter().chain(K::FINISH).flat_map(|s| of(s.name)));
     if !K::TAKE.is_empty() {
         points.extend(of("abort"));

@@ -10,24 +10,19 @@
 //! written, or its end is not there. A torn tail never happened; anything else that is no record is damage that a person
 //! must look at. A file gets the name of its job when its first record is on the disk, so without one it is damaged too.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::engine::Stamp;
-use crate::held::{self, Folder, Identity, Origin};
-use crate::id::{JobId, VmId};
-use crate::inventory::{JobError, What};
-use crate::snapshot::spares::{is_spare, spare_of};
-use crate::snapshot::{apply, create, destroy, export};
+use crate::held::{self, Folder, Identity};
+use crate::id::JobId;
+use crate::snapshot::saga::spares::{is_spare, spare_of};
 use crate::store::room;
 use crate::text::Argument;
 
@@ -40,112 +35,65 @@ const CHECKSUM: usize = 8;
 const SECTOR: usize = 512;
 /// How the content of every record begins.
 const BEGIN: &[u8] = b"{\"record\":";
+/// The name of the first record, and of no other.
+pub(crate) const INTENT: &str = "intent";
 
-/// One line of the story.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "record", rename_all = "kebab-case")]
-pub enum Record {
-    /// First: every name, before anything is made.
-    Intent(Box<Intent>),
-    /// Every file is made and durable.
-    Prepared,
-    /// The commit of a create: every member is captured. From here it only goes forward.
-    Cut {
-        /// When each machine was captured.
-        times: BTreeMap<VmId, Timestamp>,
-        /// The seals of each captured disk, by machine and disk.
-        #[serde(default)]
-        seals: create::Seals,
-        /// The digest of each copy of a definition.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-        definitions: create::Digests,
-    },
-    /// The commit of an apply: every new file is durable. From here it only goes forward.
-    Applied {
-        /// What the new files do not keep of the old ones beside their content; words from older versions.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        lost: Vec<Argument>,
-        /// The new files that take the place of images.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-        made: apply::Made,
-    },
-    /// An export has made its folder, and nothing is in it yet.
-    Made {
-        /// Which one it is.
-        folder: Origin,
-    },
-    /// The commit of an export: it is whole, under its name.
-    Exported,
-    /// A destroy merges a layer into the one under it.
-    Merge {
-        /// Every name.
-        merge: destroy::Merge,
-    },
-    /// The lower file has the content; from here on names are changed.
-    Merged {
-        /// The file that goes.
-        child: PathBuf,
-        /// As it was when it was merged.
-        seen: Stamp,
-        /// The lower file as it was then; none from an older version.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        parent: Option<Stamp>,
-    },
-    /// It will be undone.
-    Abort {
-        /// What the job will say.
-        error: JobError,
-    },
+/// One record as it is written: JSON that begins with its name. What else stands in it is its kind's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    text: String,
+    head: Head,
 }
 
-impl Record {
-    /// Is it a commit point, from where its operation only goes forward?
-    #[must_use]
-    pub fn commits(&self) -> bool {
-        matches!(
-            self,
-            Self::Cut { .. } | Self::Applied { .. } | Self::Exported
-        )
+/// What every record has.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Head {
+    record: String,
+    /// The kind of operation, in the first one.
+    #[serde(default)]
+    kind: String,
+}
+
+impl Line {
+    /// The record, which must be tagged with its name: `record`.
+    ///
+    /// # Errors
+    /// It cannot be written so.
+    pub fn of(record: &impl Serialize) -> io::Result<Self> {
+        let text = serde_json::to_string(record)?;
+        Self::checked(text).ok_or_else(|| io::Error::other("no record"))
+    }
+
+    /// What is said, in the form of its kind.
+    ///
+    /// # Errors
+    /// It is not of that form.
+    pub fn read<R: DeserializeOwned>(&self) -> serde_json::Result<R> {
+        serde_json::from_str(&self.text)
+    }
+
+    /// Whether it is the record of that name.
+    pub(crate) fn is(&self, name: &str) -> bool {
+        self.head.record == name
+    }
+
+    /// The kind of operation that a first record begins.
+    pub(crate) fn kind(&self) -> &str {
+        &self.head.kind
+    }
+
+    /// The text, if it is a record at all.
+    pub(crate) fn checked(text: String) -> Option<Self> {
+        let begins = text.as_bytes().starts_with(BEGIN);
+        let head = serde_json::from_str(&text).ok().filter(|_| begins)?;
+        Some(Self { text, head })
     }
 }
 
-/// Everything that recovery needs to know, by kind of operation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Intent {
-    /// A set is taken.
-    Create(create::Intent),
-    /// A set is applied.
-    Apply(apply::Intent),
-    /// A set is exported.
-    Export(export::Intent),
-    /// A set is destroyed, or one of its snapshots.
-    Destroy(destroy::Intent),
-}
-
-impl Intent {
-    /// Its job.
-    #[must_use]
-    pub fn job(&self) -> JobId {
-        match self {
-            Self::Create(it) => it.set.job,
-            Self::Apply(it) => it.job,
-            Self::Export(it) => it.job,
-            Self::Destroy(it) => it.job,
-        }
-    }
-
-    /// What it does, for the history.
-    #[must_use]
-    pub fn what(&self) -> What {
-        match self {
-            Self::Create(_) => What::Create,
-            Self::Apply(_) => What::Apply,
-            Self::Export(_) => What::Export,
-            Self::Destroy(it) if it.tidies => What::Merge,
-            Self::Destroy(_) => What::Destroy,
-        }
-    }
+/// Where one of these records begins in its file.
+pub(crate) fn place_of(lines: &[Line], n: usize) -> usize {
+    let before = lines.iter().take(n).map(|line| FRAME + line.text.len());
+    HEADER + before.sum::<usize>()
 }
 
 /// A record could not be made durable.
@@ -218,14 +166,14 @@ impl Journal {
     pub fn create(
         folder: &Path,
         job: JobId,
-        intent: Intent,
+        first: &Line,
         spare: Option<PathBuf>,
     ) -> Result<Self, WriteError> {
         let own = OsString::from(format!("{job}.log"));
         let refused = |e| WriteError::Refused(folder.join(&own), e);
         let folder = Folder::open(folder).map_err(refused)?;
         let mut bytes = header();
-        bytes.extend(frame(&Record::Intent(Box::new(intent))).map_err(refused)?);
+        bytes.extend(frame(first).map_err(refused)?);
         let spare = spare.and_then(|path| {
             let name = path.file_name()?.to_owned();
             Some((folder.open_file(&name, true).ok()?, name))
@@ -269,7 +217,7 @@ impl Journal {
     ///
     /// # Errors
     /// The outer one if the file cannot be read, the inner one if its content cannot be understood.
-    pub fn open(path: &Path) -> io::Result<Result<(Self, Vec<Record>), Unreadable>> {
+    pub fn open(path: &Path) -> io::Result<Result<(Self, Vec<Line>), Unreadable>> {
         let (folder, name) = held::place(path)?;
         let mut file = folder.open_file(&name, true)?;
         let mut bytes = Vec::new();
@@ -291,7 +239,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`WriteError`].
-    pub fn append(&mut self, record: &Record) -> Result<(), WriteError> {
+    pub fn append(&mut self, record: &Line) -> Result<(), WriteError> {
         let refused = |e| WriteError::Refused(self.path.clone(), e);
         let broken = |e| WriteError::Broken(self.path.clone(), e);
         let bytes = frame(record).map_err(refused)?;
@@ -307,6 +255,11 @@ impl Journal {
         self.file.sync_data().map_err(broken)?;
         self.length += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         Ok(())
+    }
+
+    /// Its file, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Takes away what is behind the last record, durably.
@@ -345,7 +298,7 @@ fn written(bytes: &[u8]) -> &[u8] {
 ///
 /// # Errors
 /// [`Unreadable`].
-pub(crate) fn read_file(path: &Path, bytes: &[u8]) -> Result<(Vec<Record>, usize), Unreadable> {
+pub(crate) fn read_file(path: &Path, bytes: &[u8]) -> Result<(Vec<Line>, usize), Unreadable> {
     let (records, length) = read(bytes)?;
     match records.is_empty() && !is_spare(path) {
         true => Err(Unreadable::Damaged(length)),
@@ -357,7 +310,7 @@ pub(crate) fn read_file(path: &Path, bytes: &[u8]) -> Result<(Vec<Record>, usize
 ///
 /// # Errors
 /// [`Unreadable`].
-pub fn read(bytes: &[u8]) -> Result<(Vec<Record>, usize), Unreadable> {
+pub fn read(bytes: &[u8]) -> Result<(Vec<Line>, usize), Unreadable> {
     let bytes = written(bytes);
     let begun = bytes.iter().zip(header()).take_while(|(a, b)| **a == *b);
     let begun = begun.count();
@@ -381,11 +334,10 @@ pub fn read(bytes: &[u8]) -> Result<(Vec<Record>, usize), Unreadable> {
             let torn = is_torn(bytes, at);
             return torn.then_some((records, at)).ok_or(Unreadable::Damaged(at));
         };
-        let record = serde_json::from_slice(json).map_err(|_| Unreadable::Damaged(at))?;
-        if records.is_empty() != matches!(record, Record::Intent(_)) {
-            return Err(Unreadable::Damaged(at));
-        }
-        records.push(record);
+        let text = String::from_utf8(json.to_owned()).ok();
+        let line = text.and_then(Line::checked);
+        let line = line.filter(|line| records.is_empty() == line.is(INTENT));
+        records.push(line.ok_or(Unreadable::Damaged(at))?);
         at += length;
     }
     Ok((records, at))
@@ -438,11 +390,11 @@ fn header() -> Vec<u8> {
     bytes
 }
 
-fn frame(record: &Record) -> io::Result<Vec<u8>> {
-    let json = serde_json::to_vec(record)?;
+fn frame(record: &Line) -> io::Result<Vec<u8>> {
+    let json = record.text.as_bytes();
     let length = u32::try_from(json.len()).map_err(io::Error::other)?;
     let mut bytes = length.to_le_bytes().to_vec();
-    bytes.extend(checksum(&json));
+    bytes.extend(checksum(json));
     bytes.extend(json);
     Ok(bytes)
 }
@@ -464,34 +416,26 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use jiff::SignedDuration;
 
-    use crate::id::SetId;
-    use crate::inventory::{SetKind, SnapshotSet};
+    fn line(text: &str) -> Line {
+        Line::checked(text.to_owned()).unwrap()
+    }
 
-    fn intent() -> Intent {
-        let set = SnapshotSet {
-            id: SetId::from_u128(1),
-            name: "n".into(),
-            kind: SetKind::Standard,
-            collection: None,
-            created: Timestamp::UNIX_EPOCH,
-            members: Vec::new(),
-            window: SignedDuration::ZERO,
-            owner: "o".into(),
-            job: JobId::from_u128(2),
-        };
-        Intent::Create(create::Intent {
-            set,
-            members: Vec::new(),
-        })
+    fn intent(name: &str) -> Line {
+        line(&format!(
+            r#"{{"record":"intent","kind":"create","set":{{"name":"{name}"}},"members":[]}}"#
+        ))
+    }
+
+    fn prepared() -> Line {
+        line(r#"{"record":"prepared"}"#)
     }
 
     fn sample() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
         let folder = tempfile::tempdir().unwrap();
         let (job, no_spare) = (JobId::from_u128(2), None);
-        let mut journal = Journal::create(folder.path(), job, intent(), no_spare).unwrap();
-        journal.append(&Record::Prepared).unwrap();
+        let mut journal = Journal::create(folder.path(), job, &intent("n"), no_spare).unwrap();
+        journal.append(&prepared()).unwrap();
         let path = journal.path.clone();
         let bytes = fs::read(&path).unwrap();
         (folder, path, bytes)
@@ -501,8 +445,37 @@ mod tests {
     fn what_is_appended_is_read_back() {
         let (_folder, _, bytes) = sample();
         let (records, length) = read(&bytes).unwrap();
-        let expected = [Record::Intent(Box::new(intent())), Record::Prepared];
+        let expected = [intent("n"), prepared()];
         assert_eq!((records.as_slice(), length), (&expected[..], bytes.len()));
+    }
+
+    #[test]
+    fn only_json_that_begins_with_the_name_of_a_record_is_one() {
+        let first = intent("n");
+        assert_eq!(first.kind(), "create");
+        assert!(first.is(INTENT) && !prepared().is(INTENT));
+        #[derive(Serialize)]
+        struct Other {
+            kind: &'static str,
+        }
+        assert!(Line::of(&Other { kind: "create" }).is_err());
+        for text in [
+            r#"{"record":1}"#,
+            r#"{"record":"prepared""#,
+            r#"{"record":"a"} {}"#,
+        ] {
+            assert_eq!(Line::checked(text.to_owned()), None, "{text}");
+            let mut bytes = header();
+            bytes.extend(frame(&first).unwrap());
+            let at = bytes.len();
+            let text = Line {
+                text: text.to_owned(),
+                head: prepared().head,
+            };
+            bytes.extend(frame(&text).unwrap());
+            assert_eq!(read(&bytes), Err(Unreadable::Damaged(at)), "{text:?}");
+            assert_eq!(place_of(&[first.clone(), prepared()], 1), at);
+        }
     }
 
     #[test]
@@ -514,9 +487,9 @@ mod tests {
                 fs::write(&spare, "").unwrap();
             }
             let job = JobId::from_u128(2);
-            let made = Journal::create(folder.path(), job, intent(), Some(spare)).unwrap();
+            let made = Journal::create(folder.path(), job, &intent("n"), Some(spare)).unwrap();
             let (_, records) = Journal::open(&made.path).unwrap().unwrap();
-            assert_eq!(records, [Record::Intent(Box::new(intent()))]);
+            assert_eq!(records, [intent("n")]);
             let names = fs::read_dir(folder.path()).unwrap();
             let names: Vec<_> = names.map(|entry| entry.unwrap().path()).collect();
             assert_eq!(names, [folder.path().join(format!("{job}.log"))]);
@@ -531,8 +504,8 @@ mod tests {
         let (spare, room) = (folder.path().join("spare-0.log"), 4096);
         fs::write(&spare, vec![0; room]).unwrap();
         let job = JobId::from_u128(2);
-        let mut journal = Journal::create(folder.path(), job, intent(), Some(spare)).unwrap();
-        let mut expected = vec![Record::Intent(Box::new(intent()))];
+        let mut journal = Journal::create(folder.path(), job, &intent("n"), Some(spare)).unwrap();
+        let mut expected = vec![intent("n")];
         loop {
             let length = fs::metadata(&journal.path).unwrap().len();
             assert_eq!(length, journal.length.max(4096), "nothing is cut off");
@@ -542,8 +515,8 @@ mod tests {
                 break;
             }
             // Whoever takes it over goes on in the same room.
-            again.append(&Record::Prepared).unwrap();
-            expected.push(Record::Prepared);
+            again.append(&prepared()).unwrap();
+            expected.push(prepared());
             journal = again;
         }
     }
@@ -570,20 +543,12 @@ mod tests {
     /// A journal whose last record lies in many sectors, and where that begins.
     fn long(name: &str) -> (Vec<u8>, usize) {
         let mut bytes = header();
-        let mut first = intent();
-        if let Intent::Create(it) = &mut first {
-            it.set.name = name.into();
-        }
-        bytes.extend(frame(&Record::Intent(Box::new(first))).unwrap());
+        bytes.extend(frame(&intent(name)).unwrap());
         let at = bytes.len();
-        let now = Timestamp::UNIX_EPOCH;
-        let times = (0..12).map(|n| (VmId::from_u128(n), now)).collect();
-        let cut = Record::Cut {
-            times,
-            seals: BTreeMap::new(),
-            definitions: BTreeMap::new(),
-        };
-        bytes.extend(frame(&cut).unwrap());
+        let time = r#""00000000-0000-0000-0000-000000000001":"1970-01-01T00:00:00Z""#;
+        let times = [time; 12].join(",");
+        let cut = format!(r#"{{"record":"cut","times":{{{times}}}}}"#);
+        bytes.extend(frame(&line(&cut)).unwrap());
         (bytes, at)
     }
 
@@ -659,16 +624,9 @@ mod tests {
         fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
         let (mut journal, records) = Journal::open(&path).unwrap().unwrap();
         assert_eq!(records.len(), 1);
-        let times = BTreeMap::new();
-        journal
-            .append(&Record::Cut {
-                times,
-                seals: BTreeMap::new(),
-                definitions: BTreeMap::new(),
-            })
-            .unwrap();
+        journal.append(&prepared()).unwrap();
         let (_, records) = Journal::open(&path).unwrap().unwrap();
-        assert!(matches!(records[1], Record::Cut { .. }));
+        assert_eq!(records, [intent("n"), prepared()]);
         journal.remove().unwrap();
         journal.remove().unwrap();
         assert!(!path.exists());

@@ -4,26 +4,29 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::Audit;
 use crate::clock::SharedClock;
-use crate::engine::Compute;
+
 use crate::engine::drivers::Drivers;
 use crate::engine::locks::FrozenFiles;
+use crate::engine::{Compute, EngineError, EngineErrorKind};
 use crate::failpoint::FailedOnOrder;
 use crate::id::JobId;
 use crate::job::Jobs;
-use crate::snapshot::Refused;
-use crate::snapshot::claims::FileClaims;
-use crate::snapshot::damage::Spaces;
-use crate::snapshot::export::Exports;
-use crate::snapshot::leases::{Busy, Leases, Resource};
-use crate::snapshot::spares::Spares;
+use crate::snapshot::directory::Exports;
+use crate::snapshot::saga::answer::Refused;
+use crate::snapshot::saga::claims::FileClaims;
+use crate::snapshot::saga::leases::{Busy, Leases, Resource};
+use crate::snapshot::saga::spares::Spares;
+use crate::snapshot::saga::story::Kinds;
+use crate::snapshot::spaces::Spaces;
 use crate::store::record::SETS;
 use crate::store::room::Ballast;
-use crate::store::{Store, StoreError};
+use crate::store::{Change, State, Store, StoreError};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -80,6 +83,8 @@ pub type Passage = Box<dyn Fn(&str) -> Result<(), FailedOnOrder> + Send + Sync>;
 /// What all operations of one server share.
 pub(crate) struct Core {
     pub(crate) deps: Deps,
+    /// What operations there are.
+    pub(crate) kinds: Kinds,
     pub(crate) leases: Leases,
     /// Who reads or rewrites which disk file.
     pub(crate) claims: FileClaims,
@@ -95,6 +100,21 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    pub(crate) fn new(deps: Deps, kinds: Kinds, passage: Passage) -> Arc<Self> {
+        Arc::new(Self {
+            spares: Spares::new(deps.journals()),
+            ballast: Ballast::new(deps.data_dir.clone()),
+            spaces: Spaces::default(),
+            deps,
+            kinds,
+            leases: Leases::default(),
+            claims: FileClaims::default(),
+            broken: watch::Sender::new(None),
+            tasks: TaskTracker::new(),
+            passage,
+        })
+    }
+
     pub(crate) fn journals(&self) -> PathBuf {
         self.deps.journals()
     }
@@ -107,6 +127,44 @@ impl Core {
     pub(crate) fn break_down(&self, cause: String) {
         tracing::error!(%cause, "Cannot make state durable; the server must stop and recover");
         self.broken.send_replace(Some(cause));
+    }
+
+    /// Comes back, with the cause, when something could not be made durable.
+    pub(crate) fn fatal(&self) -> impl Future<Output = String> + Send + use<> {
+        let mut broken = self.broken.subscribe();
+        async move {
+            loop {
+                if let Some(cause) = broken.borrow_and_update().clone() {
+                    return cause;
+                }
+                if broken.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+
+    /// A transaction from a blocking thread.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) fn transact(
+        &self,
+        changes: impl FnOnce(&State) -> Vec<Change> + Send + 'static,
+    ) -> Result<(), EngineError> {
+        let done = self.deps.store.transact(Box::new(changes));
+        match Handle::current().block_on(done) {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                if matches!(e, StoreError::Broken(_)) {
+                    self.break_down(e.to_string());
+                }
+                Err(EngineError {
+                    kind: EngineErrorKind::Failed,
+                    text: texts::STORE_FAILED.with("cause", e),
+                })
+            }
+        }
     }
 
     /// Passes the fail point `<kind>.<step>.<side>`.

@@ -22,26 +22,25 @@ use crate::held::{Post, Standing};
 use crate::id::{SetId, VmId};
 use crate::inventory::{JobError, Machine};
 use crate::job::Worker;
-use crate::snapshot::core::Core;
-use crate::snapshot::destroy::Unreached;
-use crate::snapshot::early::recorded;
-use crate::snapshot::journal::{Journal, Record, WriteError};
-use crate::snapshot::kind::{Kind, PartWork, Step, WholeWork, Work};
-use crate::snapshot::leases::{Lease, Stand};
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::journal::{Journal, Line, WriteError};
+use crate::snapshot::saga::kind::{Kind, PartWork, Step, WholeWork, Work};
+use crate::snapshot::saga::leases::{Lease, Stand};
 use crate::store::{State, StoreError};
 use crate::text::catalog::job as cancelled;
 use crate::text::catalog::snapshot as texts;
 use crate::text::{Argument, Text};
 
 /// First and longest pause between two attempts to go forward, or to undo.
-const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+pub(super) const RETRY: (Duration, Duration) =
+    (Duration::from_millis(250), Duration::from_secs(30));
 /// So often it waits, about 4 s in all, for the folder of an image before what it has made there is left to others. The
 /// process that planned holds the folder; another one, after a death, finds it or does not.
 pub(crate) const PATIENT: u32 = 4;
 /// How often it is looked whether a thread stands at a file that does not answer.
 const GLANCE: Duration = Duration::from_millis(500);
 /// ErrorCode of a job that failed; a kind may have another.
-const FAILED: u16 = 2;
+pub(super) const FAILED: u16 = 2;
 /// ErrorCode of a job that was cancelled.
 const CANCELLED: u16 = 32768;
 
@@ -70,7 +69,7 @@ pub(crate) struct Operation<K: Kind> {
 
 /// How the parts of a step are worked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// After the first failure, or a cancel, no further part is begun.
     OrNone,
     /// Each, whatever becomes of the others.
@@ -80,13 +79,13 @@ enum Way {
 }
 
 /// Why a step before the commit point did not go on.
-enum Stop {
+pub(super) enum Stop {
     Undo(JobError),
     Broken(String),
 }
 
 /// Why a step after the commit point, or of the undo, did not end yet.
-enum Trouble {
+pub(super) enum Trouble {
     Wait(Text),
     Broken(String),
 }
@@ -190,11 +189,11 @@ impl<K: Kind> Operation<K> {
                 }
                 Work::Record(record) => {
                     let record = record(&self.kind);
-                    let commits = record.commits();
+                    let commits = K::commits(&record);
                     if commits && self.worker.as_ref().is_some_and(|w| !w.commit_point()) {
                         self.stop_if_cancelled()?;
                     }
-                    self.append(record).await.map_err(|e| match e {
+                    self.append(Line::of(&record)).await.map_err(|e| match e {
                         Trouble::Wait(text) => Stop::Undo(failed(text, Vec::new())),
                         Trouble::Broken(cause) => Stop::Broken(cause),
                     })?;
@@ -258,7 +257,7 @@ impl<K: Kind> Operation<K> {
             }
             Work::Whole(run) => self.whole(run).await?,
             Work::Clear => self.clear().await?,
-            Work::Record(record) => self.append(record(&self.kind)).await?,
+            Work::Record(record) => self.append(Line::of(&record(&self.kind))).await?,
         }
         Ok(self.core.pass(K::NAME, step.name, "after")?)
     }
@@ -284,87 +283,7 @@ impl<K: Kind> Operation<K> {
         Ok(())
     }
 
-    /// Undoes everything. If that cannot be done now, the job ends all the same and the members stay held
-    /// until it can.
-    async fn back(self: &Arc<Self>, mut error: JobError) -> Result<(), String> {
-        if error.code == FAILED {
-            error.code = K::FAILED;
-        }
-        self.progress(0, K::WORDS.undoing.with("set", self.set()));
-        let _only_before = self.core.pass(K::NAME, "abort", "before");
-        match self
-            .append(Record::Abort {
-                error: error.clone(),
-            })
-            .await
-        {
-            Err(Trouble::Broken(cause)) => return Err(cause),
-            // It only tells the next process the cause; without it, that process undoes as well.
-            Err(Trouble::Wait(cause)) => {
-                tracing::warn!(cause = cause.english(), "Abort is not recorded")
-            }
-            Ok(()) => {}
-        }
-        let _ = self.core.pass(K::NAME, "abort", "after");
-        let mut pause = RETRY.0;
-        loop {
-            let mut failures = Vec::new();
-            for step in K::TAKE.iter().rev() {
-                if let Work::Parts {
-                    undo: Some(undo), ..
-                } = step.work
-                {
-                    failures.extend(texts_of(self.each(step, undo, Way::Back).await));
-                }
-            }
-            let Some(first) = failures.first() else {
-                break;
-            };
-            let why = K::WORDS
-                .undo_waits
-                .with("set", self.set())
-                .with("cause", first);
-            self.lease.stuck(why.clone());
-            let mut error = error.clone();
-            error.details.extend(failures);
-            self.end_before_undo(error).await?;
-            self.wait(why, &mut pause).await;
-        }
-        let _ = self.core.pass(K::NAME, "undone", "before");
-        match self.worker.as_ref().filter(|worker| !worker.has_ended()) {
-            Some(worker) => {
-                error.details.extend(self.kind.left());
-                recorded(worker.fail(error, Vec::new()).await)?;
-            }
-            None => self.note_left().await?,
-        }
-        let _ = self.core.pass(K::NAME, "undone", "after");
-        let mut pause = RETRY.0;
-        while let Err(trouble) = self.clear().await {
-            match trouble {
-                Trouble::Broken(cause) => return Err(cause),
-                Trouble::Wait(why) => self.wait(why, &mut pause).await,
-            }
-        }
-        Ok(())
-    }
-
-    /// Whoever has cancelled does not wait for a file that does not answer: the job ends, and the members stay held until
-    /// the file answers and what was done is undone.
-    async fn end_if_cancelled(&self) {
-        let Some(why) = self.lease.standing() else {
-            return;
-        };
-        if let Err(Stop::Undo(mut error)) = self.stop_if_cancelled() {
-            let waits = K::WORDS.undo_waits.with("set", self.set());
-            error.details.push(waits.with("cause", why));
-            if let Err(cause) = self.end_before_undo(error).await {
-                self.core.break_down(cause);
-            }
-        }
-    }
-
-    async fn wait(&self, why: Text, pause: &mut Duration) {
+    pub(super) async fn wait(&self, why: Text, pause: &mut Duration) {
         tracing::warn!(set = %self.set(), why = why.english(), "Waiting to try again");
         self.progress(0, why.clone());
         self.lease.waits(why.clone());
@@ -375,7 +294,7 @@ impl<K: Kind> Operation<K> {
     }
 
     /// Works on every part, several at a time; why those that failed did.
-    async fn each(
+    pub(super) async fn each(
         self: &Arc<Self>,
         step: &Step<K>,
         run: PartWork<K>,
@@ -524,8 +443,8 @@ impl<K: Kind> Operation<K> {
     }
 
     /// Adds a record to the journal, from a thread that works on a part.
-    pub(crate) fn record(&self, record: &Record) -> Result<(), EngineError> {
-        self.journal().append(record).map_err(|e| {
+    pub(crate) fn record(&self, record: &K::Record) -> Result<(), EngineError> {
+        self.write(Line::of(record)).map_err(|e| {
             if matches!(e, WriteError::Broken(..)) {
                 self.core.break_down(e.to_string());
             }
@@ -536,19 +455,27 @@ impl<K: Kind> Operation<K> {
         })
     }
 
-    async fn append(self: &Arc<Self>, record: Record) -> Result<(), Trouble> {
+    pub(super) async fn append(self: &Arc<Self>, line: io::Result<Line>) -> Result<(), Trouble> {
         let operation = Arc::clone(self);
-        let append = self.blocking("", move || operation.journal().append(&record));
+        let append = self.blocking("", move || operation.write(line));
         Ok(append.await.map_err(panicked)??)
     }
 
-    async fn clear(self: &Arc<Self>) -> Result<(), Trouble> {
+    fn write(&self, line: io::Result<Line>) -> Result<(), WriteError> {
+        let mut journal = self.journal();
+        match line {
+            Ok(line) => journal.append(&line),
+            Err(e) => Err(WriteError::Refused(journal.path().to_owned(), e)),
+        }
+    }
+
+    pub(super) async fn clear(self: &Arc<Self>) -> Result<(), Trouble> {
         let operation = Arc::clone(self);
         let remove = self.blocking("", move || operation.journal().remove());
         Ok(remove.await.map_err(panicked)??)
     }
 
-    fn stop_if_cancelled(&self) -> Result<(), Stop> {
+    pub(super) fn stop_if_cancelled(&self) -> Result<(), Stop> {
         let Some((_, by)) = self.worker.as_ref().and_then(Worker::cancelled) else {
             return Ok(());
         };
@@ -581,7 +508,7 @@ impl<K: Kind> Operation<K> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self) -> SetId {
+    pub(super) fn set(&self) -> SetId {
         self.kind.set()
     }
 
@@ -610,23 +537,20 @@ impl<K: Kind> Operation<K> {
     }
 
     /// What was to be removed beside an image, in `place`: where the folder is away, or another stands in its place, the
-    /// files are remembered, and nobody is held for their sake.
+    /// files are left to `remember`, and nobody is held for their sake.
     ///
     /// # Errors
-    /// It was not done, for another reason or not yet for long; the store's.
-    pub(crate) fn or_left<'a>(
+    /// It was not done, for another reason or not yet for long; that of `remember`.
+    pub(crate) fn or_left(
         &self,
         done: Result<(), EngineError>,
         place: Option<&Place>,
-        files: impl IntoIterator<Item = Unreached<'a>>,
+        remember: impl FnOnce(&Core) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         let is_away = |e: &EngineError| e.kind == EngineErrorKind::Unsupported && place.is_some();
         let patient = self.waited.load(Ordering::Relaxed) < PATIENT;
         match done {
-            Err(e) if is_away(&e) && !patient => {
-                let mut files = files.into_iter();
-                files.try_for_each(|file| file.remember(&self.core))
-            }
+            Err(e) if is_away(&e) && !patient => remember(&self.core),
             done => done,
         }
     }
@@ -704,7 +628,7 @@ fn span<K: Kind>(step: &Step<K>) -> (u8, u8) {
     (step.percent, later.min().unwrap_or(step.percent))
 }
 
-fn texts_of(failures: Vec<EngineError>) -> Vec<Text> {
+pub(super) fn texts_of(failures: Vec<EngineError>) -> Vec<Text> {
     failures.into_iter().map(|error| error.text).collect()
 }
 

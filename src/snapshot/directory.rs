@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::space::Reserve;
 use crate::held::{self, Folder, Foreign, Origin, Way};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -48,6 +49,15 @@ impl Root {
             folder.display()
         ))
     }
+}
+
+/// Where sets may be exported to. The default admits no directory.
+#[derive(Debug, Clone, Default)]
+pub struct Exports {
+    /// The folders below which a directory must lie.
+    pub roots: Vec<Root>,
+    /// What must stay free there.
+    pub reserve: Reserve,
 }
 
 /// A directory that a client named, split at the root that admits it.

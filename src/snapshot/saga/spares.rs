@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::held::{self, sync_folder};
 use crate::id::JobId;
-use crate::snapshot::journal::is_too_short;
+use crate::snapshot::saga::journal::is_too_short;
 
 /// How many there are at most; more are made when less than half of them is left.
 const ROOM: usize = 8;

@@ -1,0 +1,86 @@
+//! How a request for a set is accepted: selection, leases, looks, plans, and the start of its job.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::id::{CollectionId, JobId, SetId};
+use crate::inventory::{Affected, Consistency, JobKind, Service, SetKind, SnapshotSet};
+use crate::job::NewJob;
+use crate::snapshot::create::{Create, draft, selection};
+use crate::snapshot::damage;
+use crate::snapshot::saga::accept;
+use crate::snapshot::saga::answer::{Accepted, Refused};
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::kind::Kind as _;
+use crate::snapshot::saga::leases::{Mode, Resource};
+use crate::snapshot::saga::plan::{self, plan_each};
+use crate::snapshot::saga::start::start;
+use crate::text::catalog::snapshot as texts;
+
+/// A wish for a snapshot set, checked for form by the provider.
+#[derive(Debug, Clone)]
+pub struct CreateRequest {
+    /// The collection of machines, or of collections.
+    pub collection: CollectionId,
+    /// ElementName of the settings, if given and not empty.
+    pub name: Option<String>,
+    /// Standard or recovery.
+    pub kind: SetKind,
+    /// The level wanted.
+    pub consistency: Consistency,
+    /// Leave out disks that cannot be captured instead of refusing.
+    pub ignore_non_snapshottable_disks: bool,
+    /// The user who called.
+    pub owner: String,
+}
+
+/// Checks the request against the state, locks the members and starts the job. Answers once job and journal are durable.
+///
+/// # Errors
+/// [`Refused`].
+pub(crate) async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Accepted, Refused> {
+    let ids = Accepted {
+        job: JobId::random(),
+        set: SetId::random(),
+    };
+    let collection = request.collection;
+    let doing = texts::ACCEPTED.with("set", ids.set);
+    let taken = accept::lease(&core, ids.job, doing.clone(), move |state| {
+        let selection = selection::resolve(state, collection)?;
+        let machines = selection.machines.iter();
+        let machines = machines.map(|m| (Resource::Machine(*m), Mode::Exclusive));
+        let collections = selection.collections.iter();
+        let collections = collections.map(|c| (Resource::Collection(*c), Mode::Shared));
+        let wanted = machines.chain(collections).collect();
+        Ok((selection, wanted))
+    });
+    let (selection, lease) = taken.await?;
+    // What it is captured onto: its own content is what it is, but older sets may be damaged by now.
+    let under: BTreeSet<_> = selection.machines.iter().copied().collect();
+    let concerns = move |set: &SnapshotSet| set.members.iter().any(|m| under.contains(&m.machine));
+    let noticed = damage::notice(&core, Some(ids.job), concerns).await;
+    noticed.map_err(|e| core.store_failed(&e))?;
+    let looked = accept::all_powered_off(&core, selection.members(), texts::MEMBER_RUNNING).await;
+    let machines = plan::together(looked)?;
+    let leave_out = request.ignore_non_snapshottable_disks;
+    let planned = plan_each(&core, machines, move |core, machine| {
+        draft::plan_member(core, ids.set, machine, leave_out)
+    });
+    let (intent, holds) = draft::draft(&core, ids, &request, &selection, planned.await?);
+    let about = intent
+        .set
+        .about(&core.deps.store.state().collections, |_| true);
+    let affected = selection.machines.iter();
+    let job = NewJob {
+        id: ids.job,
+        kind: JobKind::CreateSnapshotSet,
+        service: Service::CollectionSnapshot,
+        owner: request.owner,
+        affected: affected.map(|m| Affected::Machine(*m)).collect(),
+        about,
+        set: Some(ids.set),
+        status: doing,
+    };
+    start(&core, Create::new(intent), job, holds, lease).await?;
+    Ok(ids)
+}

@@ -1,0 +1,209 @@
+//! How a request is accepted: what it is about is leased, its machines are looked at.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinError;
+
+use crate::audit::About;
+use crate::held;
+use crate::id::{JobId, SetId, VmId};
+use crate::inventory::{Disk, Machine, PowerState, Snapshot};
+use crate::snapshot::saga::answer::Refused;
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::leases::{Busy, Lease, Mode, Resource};
+use crate::store::{self, State};
+use crate::text::catalog::snapshot as texts;
+use crate::text::{Message, Text};
+
+/// How long an accepted request waits for an operation that has ended for clients and only closes its
+/// journal, or for a check.
+const CLOSING: Duration = Duration::from_secs(5);
+/// How often it is looked whether a blocking thread stands at a file that does not answer.
+const GLANCE: Duration = Duration::from_millis(100);
+
+impl Core {
+    /// Runs the acceptance of a request to its end, also if its caller goes away meanwhile.
+    pub(crate) async fn accepting<T: Send + 'static>(
+        &self,
+        accept: impl Future<Output = Result<T, Refused>> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let accepting = self.tasks.spawn(accept);
+        accepting.await.unwrap_or_else(|e| Err(panicked(&e)))
+    }
+}
+
+/// Resolves what is wanted and leases it in one store decision: collection edits are decisions too, so
+/// none comes between.
+///
+/// # Errors
+/// What `resolve` refuses, or that another operation holds something of it.
+pub(crate) async fn lease<T: Send + 'static>(
+    core: &Arc<Core>,
+    job: JobId,
+    doing: Text,
+    resolve: impl Fn(&State) -> Result<(T, Vec<(Resource, Mode)>), Refused> + Clone + Send + 'static,
+) -> Result<(T, Lease), Refused> {
+    let deadline = tokio::time::Instant::now() + CLOSING;
+    let mut released = core.leases.released();
+    loop {
+        released.mark_unchanged();
+        let (members, doing, resolve) = (core.leases.clone(), doing.clone(), resolve.clone());
+        let decided = store::decide(&*core.deps.store, move |state| {
+            let (resolved, wanted) = resolve(state).map_err(Denied::Refused)?;
+            let lease = members.lease(job, doing, &wanted);
+            Ok((Vec::new(), (resolved, lease.map_err(Denied::Busy)?)))
+        });
+        match decided.await.map_err(|e| core.store_failed(&e))? {
+            Ok(taken) => return Ok(taken),
+            Err(Denied::Refused(refused)) => return Err(refused),
+            Err(Denied::Busy(busy)) => {
+                // Its client has seen the end of the job; only the journal is still to be closed. Or it only looks.
+                let ended = busy.holder.brief || core.has_ended(busy.holder.job);
+                let closing = busy.holder.is_closing() && ended;
+                let next = tokio::time::timeout_at(deadline, released.changed());
+                if !closing || next.await.is_err() {
+                    return Err(Refused::InvalidState(core.busy(&busy)));
+                }
+            }
+        }
+    }
+}
+
+enum Denied {
+    Refused(Refused),
+    Busy(Busy),
+}
+
+/// [`powered_off`] for each of these members, away from the threads that serve; a refusal each where it is not so.
+pub(crate) async fn all_powered_off(
+    core: &Arc<Core>,
+    members: Vec<(VmId, Text)>,
+    running: Message,
+) -> Vec<Result<Arc<Machine>, Refused>> {
+    let shared = Arc::clone(core);
+    let look = move || {
+        // Once for all of them: where a file does not answer, this takes a while.
+        shared.deps.compute.catch_up();
+        let members = members.into_iter();
+        let looked = members.map(|(id, gone)| powered_off(&shared, id, gone, running));
+        looked.collect()
+    };
+    let looked = answered(look).await;
+    looked.unwrap_or_else(|e| vec![Err(e.refused(core))])
+}
+
+/// Why what ran on a blocking thread has given nothing.
+pub(crate) enum Unanswered {
+    /// This file does not answer. The thread stands there until it does.
+    Silent(PathBuf),
+    /// It panicked.
+    Panicked(JoinError),
+}
+
+impl Unanswered {
+    /// What that means for a request.
+    pub(crate) fn refused(self, core: &Core) -> Refused {
+        match self {
+            Self::Panicked(error) => panicked(&error),
+            Self::Silent(file) => {
+                let machines = core.deps.compute.machines();
+                let has = |m: &&Arc<Machine>| {
+                    let mut disks = m.disks.iter();
+                    let below = |d: &Disk| core.deps.compute.below(m.id, &d.id);
+                    disks.any(|d| d.file == file || below(d).is_some_and(|b| b.contains(&file)))
+                };
+                let machine = machines.values().find(has).map(|m| m.name.as_str());
+                Refused::InvalidState(match machine {
+                    Some(machine) => silent(machine, &file),
+                    None => texts::FILE_SILENT.with("file", file.display()),
+                })
+            }
+        }
+    }
+}
+
+fn silent(machine: &str, file: &Path) -> Text {
+    let text = texts::MEMBER_SILENT.with("machine", machine);
+    text.with("file", file.display())
+}
+
+/// What `work` gives on a blocking thread. It is no longer waited for once it stands at a file that does not answer.
+///
+/// # Errors
+/// [`Unanswered`].
+pub(crate) async fn answered<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Unanswered> {
+    let (tell, told) = oneshot::channel();
+    let mut work = tokio::task::spawn_blocking(move || {
+        let _nobody_asks = tell.send(thread::current().id());
+        work()
+    });
+    let thread = told.await.ok();
+    loop {
+        if let Ok(done) = tokio::time::timeout(GLANCE, &mut work).await {
+            return done.map_err(Unanswered::Panicked);
+        }
+        if let Some(file) = thread.and_then(held::silent_at) {
+            return Err(Unanswered::Silent(file));
+        }
+    }
+}
+
+/// Waits, away from the threads that serve, until the newest state of all machines is known; for [`powered_off`].
+///
+/// # Errors
+/// A file does not answer.
+pub(crate) async fn caught_up(core: &Arc<Core>) -> Result<(), Refused> {
+    let shared = Arc::clone(core);
+    let looked = answered(move || shared.deps.compute.catch_up()).await;
+    looked.map_err(|e| e.refused(core))
+}
+
+/// The machine of a member, which must be there, readable and powered off, as was found out when all
+/// [were looked at](caught_up) last. `gone` is the refusal if it is not there,
+/// `running` the one if it runs (`machine`, `state`).
+///
+/// # Errors
+/// [`Refused::InvalidState`].
+pub(crate) fn powered_off(
+    core: &Core,
+    id: VmId,
+    gone: Text,
+    running: Message,
+) -> Result<Arc<Machine>, Refused> {
+    let Some(machine) = core.deps.compute.machine(id) else {
+        let unreadable = core.deps.compute.trouble(id);
+        let unreadable = unreadable.map(|cause| {
+            let text = texts::MEMBER_TROUBLE.with("machine", id);
+            text.with("cause", cause)
+        });
+        return Err(Refused::InvalidState(unreadable.unwrap_or(gone)));
+    };
+    if let Some(file) = core.deps.compute.silent(id) {
+        return Err(Refused::InvalidState(silent(&machine.name, &file)));
+    }
+    let state = match core.deps.compute.state(id) {
+        PowerState::Off => return Ok(machine),
+        PowerState::Running => texts::IS_RUNNING,
+        PowerState::Paused => texts::IS_PAUSED,
+    };
+    let text = running.with("machine", &machine.name);
+    Err(Refused::InvalidState(text.with("state", state.text())))
+}
+
+/// What an operation on these members of a set is about.
+pub(crate) fn about(state: &State, set: SetId, members: &[Snapshot]) -> About {
+    let among = |it: &Snapshot| members.iter().any(|member| member.id == it.id);
+    let set = state.sets.get(&set);
+    set.map_or_else(About::default, |set| set.about(&state.collections, among))
+}
+
+pub(crate) fn panicked(error: &JoinError) -> Refused {
+    tracing::error!(%error, "Accepting an operation panicked");
+    Refused::Failed(texts::INTERNAL.text())
+}

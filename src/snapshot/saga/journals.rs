@@ -1,0 +1,98 @@
+//! What the journals of a data directory tell while nobody recovers.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::held;
+use crate::id::{SetId, VmId};
+use crate::snapshot::saga::core::JOURNALS;
+use crate::snapshot::saga::journal;
+use crate::snapshot::saga::kind::Fate;
+use crate::snapshot::saga::spares::{WAY_OUT, is_blank_spare, is_spare};
+use crate::snapshot::saga::story::{self, Kinds, Story};
+
+/// A journal and what it tells, or why it cannot be understood.
+pub(crate) type Read = (PathBuf, Result<Arc<dyn Story>, String>);
+
+/// What operations that have not ended may change.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    /// How many there are.
+    pub(crate) open: usize,
+    /// The sets that they make or destroy.
+    pub(crate) sets: BTreeSet<SetId>,
+    /// Those of them that they make: their records come before the database knows them.
+    pub(crate) made: BTreeSet<SetId>,
+    /// The machines that they work on.
+    pub(crate) machines: BTreeSet<VmId>,
+}
+
+/// Reads that from the journals of a data directory; one that cannot be understood tells of nothing. Blocks.
+///
+/// # Errors
+/// The folder or a file cannot be read.
+pub(crate) fn in_flight(data_dir: &Path, kinds: Kinds) -> io::Result<InFlight> {
+    let mut found = InFlight::default();
+    let journals = read(&data_dir.join(JOURNALS), kinds)?.into_iter();
+    for story in journals.filter_map(|(_, told)| told.ok()) {
+        found.open += 1;
+        found.machines.extend(story.machines());
+        let (set, fate) = story.set();
+        if fate == Fate::Made {
+            found.made.insert(set);
+        }
+        if fate != Fate::Stays {
+            found.sets.insert(set);
+        }
+    }
+    Ok(found)
+}
+
+/// The error with the name of the file.
+fn at(file: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+}
+
+/// Every journal in a folder, and what it tells. A spare without a whole record is of nothing that was begun. Blocks.
+///
+/// # Errors
+/// The folder or a file cannot be read.
+pub(crate) fn read(folder: &Path, kinds: Kinds) -> io::Result<Vec<Read>> {
+    let mut found = Vec::new();
+    let entries = match held::ask(folder, || fs::read_dir(folder)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries.map_err(|e| at(folder, &e))?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_none_or(|e| e != "log") {
+            continue;
+        }
+        let bytes = match held::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // it has ended meanwhile
+            Err(e) if is_spare(&path) && held::foreign(&e).is_some() => {
+                found.push((path, Err(format!("is in the way: {e}; {WAY_OUT}"))));
+                continue;
+            }
+            bytes => bytes.map_err(|e| at(&path, &e))?,
+        };
+        let told =
+            journal::read_file(&path, &bytes).and_then(|(lines, _)| match lines.is_empty() {
+                true => Ok(None),
+                false => story::read(kinds, &lines).map(Some),
+            });
+        match told {
+            Ok(None) => {}
+            Ok(Some(story)) => found.push((path, Ok(story))),
+            Err(_) if is_blank_spare(&path) => {} // the next start makes it anew
+            Err(unreadable) if is_spare(&path) => {
+                found.push((path, Err(format!("{unreadable}; {WAY_OUT}"))));
+            }
+            Err(unreadable) => found.push((path, Err(unreadable.to_string()))),
+        }
+    }
+    Ok(found)
+}

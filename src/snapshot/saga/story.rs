@@ -1,0 +1,235 @@
+//! What one journal tells: the intent of a kind of operation and what came after it. Whoever does not know the kind finds
+//! it here by its name.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{JobId, SetId, VmId};
+use crate::inventory::{Ending, JobError};
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::journal::{INTENT, Journal, Line, Unreadable, place_of};
+use crate::snapshot::saga::kind::{Fate, Kind};
+use crate::snapshot::saga::leases::Resource;
+use crate::snapshot::saga::recovery::{InFlight, Past, RecoveryError, Resumed, require, take_up};
+
+/// The kinds of operation that there are.
+pub(crate) type Kinds = &'static [Registered];
+
+/// A kind of operation, by its name in journals.
+pub(crate) struct Registered {
+    name: &'static str,
+    read: fn(&[Line]) -> Understood,
+}
+
+/// What these records tell, or which of them is not of the form of the kind.
+type Understood = Result<Arc<dyn Story>, usize>;
+
+impl Registered {
+    pub(crate) const fn of<K: Kind>() -> Self {
+        Self {
+            name: K::NAME,
+            read: read_as::<K>,
+        }
+    }
+}
+
+/// What these records of one journal tell; the first of them is an intent.
+///
+/// # Errors
+/// A record is of no kind, or not of the form of its kind.
+pub(crate) fn read(kinds: Kinds, lines: &[Line]) -> Result<Arc<dyn Story>, Unreadable> {
+    let name = lines.first().map_or("", Line::kind);
+    let kind = kinds.iter().find(|kind| kind.name == name);
+    let read = kind.map_or(Err(0), |kind| (kind.read)(lines));
+    read.map_err(|n| Unreadable::Damaged(place_of(lines, n)))
+}
+
+fn read_as<K: Kind>(lines: &[Line]) -> Understood {
+    let (first, later) = lines.split_first().ok_or(0_usize)?;
+    let kind = K::new(first.read().map_err(|_| 0_usize)?);
+    let later = later.iter().enumerate();
+    let records = later.map(|(n, line)| Record::read(line).map_err(|_| n + 1));
+    Ok(Arc::new(Told::<K> {
+        kind,
+        records: records.collect::<Result<_, _>>()?,
+    }))
+}
+
+/// The first record of an operation of this kind.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn intent_of<K: Kind>(kind: &K) -> io::Result<Line> {
+    #[derive(Serialize)]
+    struct First<'a, I> {
+        record: &'static str,
+        kind: &'static str,
+        #[serde(flatten)]
+        intent: &'a I,
+    }
+    Line::of(&First {
+        record: INTENT,
+        kind: K::NAME,
+        intent: kind.intent(),
+    })
+}
+
+/// A later record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Record<R> {
+    /// The kind's own.
+    Own(R),
+    /// It will be undone; what the job will say.
+    Abort(JobError),
+}
+
+/// The record of an operation that will be undone.
+const ABORT: &str = "abort";
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "record", rename = "abort")]
+struct Abort {
+    error: JobError,
+}
+
+impl<R: for<'de> Deserialize<'de>> Record<R> {
+    pub(crate) fn read(line: &Line) -> serde_json::Result<Self> {
+        match line.is(ABORT) {
+            true => line.read().map(|Abort { error }| Self::Abort(error)),
+            false => line.read().map(Self::Own),
+        }
+    }
+}
+
+/// The record that an operation will be undone because of this.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn abort(error: JobError) -> io::Result<Line> {
+    Line::of(&Abort { error })
+}
+
+/// What a journal tells, of whatever kind it is.
+pub(crate) trait Story: Send + Sync {
+    /// The job.
+    fn job(&self) -> JobId;
+
+    /// The set that it makes or works on, and what becomes of that.
+    fn set(&self) -> (SetId, Fate);
+
+    /// The machines that it works on.
+    fn machines(&self) -> BTreeSet<VmId>;
+
+    /// What the operation does, in words.
+    fn told(&self) -> String;
+
+    /// Adds the files that the operation may make, write or remove.
+    fn names(&self, named: &mut BTreeSet<PathBuf>);
+
+    /// Once it is accepted it goes forward.
+    fn is_committed_at_once(&self) -> bool;
+
+    /// What is left to do once the history tells of such an end.
+    fn past(&self, outcome: Ending) -> Past;
+
+    /// Whether it can be true; gives what is not to be done at all. Blocks.
+    ///
+    /// # Errors
+    /// As [`require`].
+    fn require(
+        &self,
+        at: &Path,
+        past: Past,
+        core: &Core,
+    ) -> Result<Option<InFlight>, RecoveryError>;
+
+    /// Takes up the operation where its records end.
+    ///
+    /// # Errors
+    /// As [`take_up`].
+    fn take_up(
+        &self,
+        core: &Arc<Core>,
+        at: &Path,
+        journal: Journal,
+        published: bool,
+    ) -> Result<Resumed, RecoveryError>;
+}
+
+struct Told<K: Kind> {
+    /// As it began.
+    kind: K,
+    /// What came after its intent.
+    records: Vec<Record<K::Record>>,
+}
+
+impl<K: Kind> Told<K> {
+    /// Another one, for what came later.
+    fn anew(&self) -> K {
+        K::new(self.kind.intent().clone())
+    }
+}
+
+impl<K: Kind> Story for Told<K> {
+    fn job(&self) -> JobId {
+        self.kind.job()
+    }
+
+    fn set(&self) -> (SetId, Fate) {
+        (self.kind.set(), K::FATE)
+    }
+
+    fn machines(&self) -> BTreeSet<VmId> {
+        let held = self.kind.resources().into_iter();
+        let machines = held.filter_map(|(resource, _)| match resource {
+            Resource::Machine(id) => Some(id),
+            _ => None,
+        });
+        machines.collect()
+    }
+
+    fn told(&self) -> String {
+        self.kind.told()
+    }
+
+    fn names(&self, named: &mut BTreeSet<PathBuf>) {
+        self.kind.names(named);
+    }
+
+    fn is_committed_at_once(&self) -> bool {
+        K::TAKE.is_empty()
+    }
+
+    fn past(&self, outcome: Ending) -> Past {
+        match outcome {
+            Ending::Completed => Past::Published,
+            // What it has left, it has left for later.
+            Ending::Cancelled if K::DEFERS => Past::Published,
+            _ => Past::Over,
+        }
+    }
+
+    fn require(
+        &self,
+        at: &Path,
+        past: Past,
+        core: &Core,
+    ) -> Result<Option<InFlight>, RecoveryError> {
+        require(at, self.anew(), &self.records, past, core)
+    }
+
+    fn take_up(
+        &self,
+        core: &Arc<Core>,
+        at: &Path,
+        journal: Journal,
+        published: bool,
+    ) -> Result<Resumed, RecoveryError> {
+        let records = self.records.clone();
+        take_up(core, at, journal, self.anew(), records, published)
+    }
+}

@@ -1,0 +1,38 @@
+//! Whether machines stand where an operation that a journal tells of may have left them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::engine::definition::{self, MACHINES};
+use crate::engine::{Top, graph};
+use crate::id::VmId;
+use crate::inventory::Disk;
+use crate::snapshot::known;
+use crate::snapshot::saga::core::Core;
+
+/// Whether each of these disks has the active file that it had, or that it gets if it may have got that. A machine that is
+/// gone for good stands nowhere; where one stands that cannot be read is told by its `tops.json` alone.
+pub(crate) fn stands<'a>(
+    core: &Core,
+    machine: VmId,
+    mut old: impl Iterator<Item = &'a Disk>,
+    new: Option<&BTreeMap<String, Top>>,
+) -> bool {
+    let now = match core.deps.compute.machine(machine) {
+        Some(machine) => machine.tops(),
+        None => match definition::stored(&core.deps.data_dir.join(MACHINES), machine) {
+            Ok(Some(stored)) => {
+                let is_made = |file: &Path| graph::is_made_for(&core.sets(), machine, file);
+                let actives = stored.actives(is_made).into_iter();
+                actives.map(|it| (it.disk, it.top)).collect()
+            }
+            Ok(None) => return known::is_gone_for_good(core, machine),
+            Err(_) => return false,
+        },
+    };
+    old.all(|disk| {
+        let now = now.get(&disk.id);
+        let new = new.and_then(|new| new.get(&disk.id));
+        now.is_some_and(|now| now.file == disk.file || Some(now) == new)
+    })
+}
