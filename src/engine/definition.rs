@@ -202,7 +202,7 @@ pub fn with_disks(text: &str, files: &BTreeMap<String, String>) -> Result<String
         }
         false
     });
-    toml::to_string(&table).map_err(|e| reader::told(&e.to_string()))
+    toml::to_string(&table).map_err(|e| texts::DEFINITION_UNWRITTEN.with("cause", e.to_string()))
 }
 
 /// What is wrong with the text, with the line.

@@ -18,8 +18,8 @@ use super::silence::{Call, ask};
 use crate::text::catalog::held as texts;
 use crate::text::{Reason, size};
 
-/// The most that is read of a file that somebody else may write, octets: a thousand times what any of them needs.
-pub(super) const MOST: u64 = 16 << 20;
+/// The most that is read of a file that somebody else may write, octets: far beyond a long revocation list.
+pub(super) const MOST: u64 = 128 << 20;
 /// The most of a file that only this program writes: its length goes with the number of machines and sets.
 const OWN_MOST: u64 = 1 << 30;
 

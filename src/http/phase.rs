@@ -12,6 +12,24 @@ use tokio::time::Instant;
 use super::Limits;
 use super::follow::Follower;
 
+/// Octets a second that a user's client takes or sends at the least, unless it is slow.
+const SLOW: u64 = 4096;
+/// Between two requests for so long, a connection is idle; before, the next request may be on its way.
+const RESTS: Duration = Duration::from_secs(1);
+
+/// How readily a connection gives way to others: the first is the one that goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Pace {
+    /// It sends or takes so many octets a second, fewer than [`SLOW`].
+    Slow(u64),
+    /// Between two requests for a while.
+    Idle,
+    /// It sends or takes so many octets a second.
+    Moving(u64),
+    /// Between two requests since a moment ago.
+    JustIdle,
+}
+
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doing {
@@ -120,17 +138,20 @@ impl Phase {
         matches!(now.doing, Doing::Busy | Doing::Body) && now.since.elapsed() <= most
     }
 
-    /// Octets a second at which it has sent or taken something for longer than `most`; the largest number where it
-    /// does neither, between two requests; and since when. `None` of one that the server itself keeps waiting, or that
-    /// has only begun.
-    pub(super) fn pace(&self, most: Duration) -> Option<(u64, Instant)> {
+    /// How readily it gives way to others, and since when it is so. `None` of one that the server itself keeps waiting, or
+    /// that has sent or taken something for no longer than `most`.
+    pub(super) fn pace(&self, most: Duration) -> Option<(Pace, Instant)> {
         let now = self.get();
+        let lasts = now.since.elapsed();
         let pace = match now.doing {
-            Doing::Idle => Some(u64::MAX),
+            Doing::Idle if lasts >= RESTS => Some(Pace::Idle),
+            Doing::Idle => Some(Pace::JustIdle),
             Doing::Busy => None,
             Doing::Header | Doing::Body | Doing::Answer | Doing::Rest => {
-                let seconds = now.since.elapsed();
-                (seconds > most).then(|| now.moved / seconds.as_secs().max(1))
+                (lasts > most).then(|| match now.moved / lasts.as_secs().max(1) {
+                    rate if rate < SLOW => Pace::Slow(rate),
+                    rate => Pace::Moving(rate),
+                })
             }
         };
         pace.map(|pace| (pace, now.since))

@@ -8,6 +8,7 @@
 //!
 //! A share is what each has when all users, and the newcomer, have equally many.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -161,15 +162,15 @@ impl Open {
         }
         let share = total.div_ceil(users.len() + 1);
         let strangers = self.all.len() - users.values().sum::<usize>();
-        let most = users.values().max().copied().unwrap_or_default();
-        let slowest = self.all.iter().filter_map(|(number, entry)| {
-            let taken = users.get(entry.user.as_deref()?);
+        // Of those with more than a share the one with most, as far as it has one that can go.
+        let candidates = self.all.iter().filter_map(|(number, entry)| {
+            let taken = *users.get(entry.user.as_deref()?)?;
             let pace = entry.phase.pace(LOOKED_AT)?;
-            (taken == Some(&most)).then_some((pace, *number))
+            (taken > share).then_some((Reverse(taken), pace, *number))
         });
-        let slowest = slowest.min().map(|(_, number)| number);
+        let first = candidates.min().map(|(_, _, number)| number);
         strangers > share && self.dismiss_stranger()
-            || most > share && self.dismiss(slowest)
+            || self.dismiss(first)
             || self.dismiss_stranger()
             || self.dismiss_idle(None)
     }
@@ -269,6 +270,38 @@ mod tests {
         assert_eq!(gone(&held), [0, 5, 8], "between two requests");
         assert!(!seventh.leave.is_cancelled());
         held.clear();
+    }
+
+    /// A user who is at work shields nobody else, and what moves goes after what is idle.
+    #[tokio::test(start_paused = true)]
+    async fn who_is_at_work_shields_no_slow_connection_of_another() {
+        let places = Places::new(12, 9);
+        let held: Vec<_> = (0..12).map(|_| enter(&places, "::1").unwrap()).collect();
+        for (n, place) in held.iter().enumerate() {
+            place.phase.begin();
+            of(if n < 5 { "ann" } else { "bob" }, place).unwrap();
+            place.phase.reading();
+        }
+        held[..5].iter().for_each(|place| place.phase.working());
+        answered(&held[5]);
+        held[6].phase.received(&[b'x'; 100_000]);
+        tokio::time::advance(2 * LOOKED_AT).await;
+        let mut gone = Vec::new();
+        let mut new = Vec::new();
+        for n in 0..3 {
+            let place = enter(&places, "::2").unwrap();
+            of(&format!("user-{n}"), &place).unwrap();
+            place.phase.begin();
+            new.push(place);
+            let now = (0..12).filter(|n| held[*n].leave.is_cancelled());
+            gone.push(now.collect::<Vec<_>>());
+        }
+        assert_eq!(gone, [vec![7], vec![7, 8], vec![7, 8, 9]]);
+        assert!(!held[..5].iter().any(|place| place.leave.is_cancelled()));
+        held[10..].iter().for_each(|place| place.phase.working());
+        enter(&places, "::2").unwrap();
+        assert!(held[5].leave.is_cancelled(), "idle goes before moving");
+        assert!(!held[6].leave.is_cancelled());
     }
 
     /// However many networks they come from.

@@ -138,6 +138,7 @@ impl Server {
         operation: Operation,
         charset: Charset,
         began: Duration,
+        turn: Option<Turn>,
     ) -> Result<Option<String>, Fault> {
         let Some(identity) = &caller.identity else {
             return Err(table::ACCESS_DENIED.fault(texts::AUTHENTICATION_NEEDED.text()));
@@ -153,7 +154,7 @@ impl Server {
             timeout: headers.timeout,
             pace: Pace::default(),
         };
-        let turn = self.begin(identity)?;
+        let turn = turn.map_or_else(|| self.begin(identity), Ok)?;
         if self.left(headers, began).is_zero() {
             return Err(late(headers));
         }
@@ -179,22 +180,23 @@ impl Server {
     }
 
     /// Parses a message: on this thread if it is small, else on a worker (a long query is slow to parse), within the time
-    /// of its operation. Returns the deadline, too.
-    async fn read(&self, reading: &Arc<Reading>, began: Duration) -> (Received, Duration) {
+    /// of its operation. Returns the deadline, too, and the place among the requests of its user that a large message has
+    /// from here on: it waits, and the client may be gone already.
+    async fn read(
+        &self,
+        reading: &Arc<Reading>,
+        began: Duration,
+    ) -> (Received, Duration, Option<Turn>) {
         if reading.is_small() {
-            return (reading.read(), began + reading.limits.timeout);
+            return (reading.read(), began + reading.limits.timeout, None);
         }
-        let glanced = reading.clone();
-        let glance = tokio::task::spawn_blocking(move || glanced.glance()).await;
-        let Ok(glance) = glance else {
-            let broken = Received {
-                charset: Charset::default(),
-                client: Client::default(),
-                request: Err(page::broken().into()),
-            };
-            return (broken, Duration::ZERO);
-        };
+        let glance = reading.glance();
         let due = began + glance.time;
+        let identity = reading.caller.identity.as_ref();
+        let turn = match identity.map(|identity| self.begin(identity)).transpose() {
+            Ok(turn) => turn,
+            Err(fault) => return (glance.refused(fault), due, None),
+        };
         let received = match self.in_its_place(reading, due, Reading::read).await {
             Ok(received) => received,
             Err(Failed::Broken) => glance.refused(page::broken()),
@@ -203,7 +205,7 @@ impl Server {
                 glance.refused(table::OPERATION_TIMEDOUT.fault(text))
             }
         };
-        (received, due)
+        (received, due, turn)
     }
 
     /// What has begun is not waited for beyond the moment `due`; it keeps its place until it has ended.
@@ -327,7 +329,7 @@ impl Handler for Server {
             caller,
             message,
         });
-        let (received, due) = self.read(&reading, began).await;
+        let (received, due, turn) = self.read(&reading, began).await;
         let Received {
             charset,
             client,
@@ -346,7 +348,7 @@ impl Handler for Server {
             return self.identify_replies.answer(caller, charset);
         }
         match self
-            .carry_out(caller, &headers, operation, charset, began)
+            .carry_out(caller, &headers, operation, charset, began, turn)
             .await
         {
             Ok(Some(envelope)) => answer(200, envelope, charset),

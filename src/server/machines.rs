@@ -194,7 +194,10 @@ pub(super) fn require_unmoved(data_dir: &Path) -> Result<(), StartError> {
         return Ok(());
     }
     let machines = library::recorded(data_dir)?;
-    let from = relocate::moved_with(data_dir, machines.values().map(|m| &**m));
+    let here = data_dir.to_owned();
+    // The old place may not answer: it is not there then.
+    let moved = move || relocate::moved_with(&here, machines.values().map(|m| &**m));
+    let from = held::look(moved).unwrap_or_default();
     from.map_or(Ok(()), |from| {
         Err(StartError::Failed(relocate::moved(data_dir, &from)))
     })

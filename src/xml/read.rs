@@ -163,11 +163,12 @@ pub fn parse(text: &str) -> Result<Document<'_>, Error> {
     read(text, false)
 }
 
-/// Reads the root element and its first child, and looks at nothing behind it: the document has no more. Where that is
-/// enough, a long text costs as little as a short one.
+/// Reads the root element and its first child from the beginning of a text that may be cut off anywhere. The document has
+/// no more than that. Where the text ends or is wrong within the first child, that child ends before its own child at hand.
 ///
 /// # Errors
-/// As [`parse`], as far as it has read; a control character that XML forbids is found anywhere.
+/// As [`parse`], as far as it has read, if not even the first child has begun; a control character that XML forbids is
+/// found anywhere.
 pub fn parse_first(text: &str) -> Result<Document<'_>, Error> {
     read(text, true)
 }
@@ -195,7 +196,10 @@ fn read(text: &str, first_only: bool) -> Result<Document<'_>, Error> {
     };
     build.bind("", Cow::Borrowed(""), NONE)?;
     let xml = build.bind("xml", Cow::Borrowed(XML_NAMESPACE), NONE)?;
-    build.read(xml)?;
+    match build.read(xml) {
+        Err(_) if first_only && build.open.len() > 1 => build.break_off(),
+        read => read?,
+    }
     Ok(build.document)
 }
 
@@ -295,6 +299,17 @@ impl<'a> Build<'a> {
             return self.error(Kind::Incomplete);
         }
         Ok(())
+    }
+
+    /// Closes the first child of the root and the root, without the child of the former that is not whole.
+    fn break_off(&mut self) {
+        if let Some(cut) = self.open.get(2) {
+            self.document.nodes.truncate(*cut);
+        }
+        self.open.truncate(2);
+        while let Some(n) = self.open.pop() {
+            self.close(n);
+        }
     }
 
     /// Has the first child of the root just been closed, and is no more wanted? The root is closed then as well.

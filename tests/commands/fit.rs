@@ -96,7 +96,7 @@ fn a_file_of_any_length_is_refused_by_name_and_not_read_to_its_end() {
     let long = long.to_str().unwrap();
     let too_long = |said: &str| {
         assert!(
-            said.contains("longer than 16 MiB") && said.contains("long"),
+            said.contains("longer than 128 MiB") && said.contains("long"),
             "{said}"
         );
     };

@@ -265,7 +265,7 @@ mod tests {
         note(&lost);
         note(&lost);
         let told = status(&first);
-        let wanted = "flag j (data journal), mode 4755 of machine web, disk disk0";
+        let wanted = "machine web, disk disk0 (flag j (data journal), mode 4755)";
         assert!(told.starts_with(&plain) && told.ends_with(wanted), "{told}");
         let record = serde_json::to_string(&first.record()).unwrap();
         let mut second = apply();

@@ -89,6 +89,7 @@ super::messages! {
     FLAG_NO_TAIL = "engine.flag-no-tail", "flag t (no tail-merging)";
     FLAG_NO_COW = "engine.flag-no-cow", "flag C (no copy-on-write)";
     FLAG_DAX = "engine.flag-dax", "flag x (direct access)";
+    DEFINITION_UNWRITTEN = "engine.definition-unwritten", "it cannot be written as TOML: {cause}";
     NAMES_NO_DISKS = "engine.names-no-disks", "it names no disks";
     NAMES_NO_DISK = "engine.names-no-disk", "it has no disk {disk}";
     PATH_NOT_UTF8 = "engine.path-not-utf8", "the path is not UTF-8";

@@ -19,7 +19,7 @@ super::messages! {
     NO_ITEM_IN_TIME = "operation.no-item-in-time", "no item was found within {seconds} s (OperationTimeout); the enumeration stays open, and another Pull goes on where it stands";
     NO_ITEM_IN_MAX_TIME = "operation.no-item-in-max-time", "no item was found within {seconds} s (MaxTime); the enumeration stays open, and another Pull goes on where it stands";
     LATE = "operation.late", "OperationTimeout ({seconds} s) had passed before the operation could begin";
-    READ_TIMED_OUT = "operation.read-timed-out", "the request was not read within {seconds} s (OperationTimeout): other requests of this user are evaluated; try again with fewer at a time";
+    READ_TIMED_OUT = "operation.read-timed-out", "the request had not arrived and been parsed within {seconds} s (OperationTimeout); if other requests of this user are under way, try again with fewer at a time";
     BROKEN_EVALUATION = "operation.broken-evaluation", "the evaluation broke down; the log of the server tells more";
     GET_TIMED_OUT = "operation.get-timed-out", "the instance of {class} was not found within {seconds} s (OperationTimeout)";
     AUDIT_SILENT = "operation.audit-silent", "nothing was done: the audit log takes no line, for its file {file} does not answer; mend that and try again";

@@ -72,7 +72,7 @@ super::messages! {
     APPLY_TIDYING = "snapshot.apply-tidying", "removing what nothing needs any more";
     APPLIED = "snapshot.applied", "snapshot set {set} is applied; members: {of}";
     APPLIED_LOST = "snapshot.applied-lost", "{status}; the new files do not keep all that the old ones had: {lost}";
-    LOST_OF = "snapshot.lost-of", "{lost} of machine {machine}, disk {disk}";
+    LOST_OF = "snapshot.lost-of", "machine {machine}, disk {disk} ({lost})";
     DESTROYING = "snapshot.destroying", "destroying snapshot set {set}";
     DESTROYING_MEMBER = "snapshot.destroying-member", "destroying the snapshot of one machine in snapshot set {set}";
     DESTROY_RUNNING = "snapshot.destroy-running", "machine {machine} is {state}; snapshots are destroyed only while their machine is powered off";

@@ -63,6 +63,9 @@ impl From<Fault> for Box<Rejected> {
     }
 }
 
+/// How much of a message is looked at before it is read. A usual header has less than 4 KiB.
+const GLANCED: usize = 16 << 10;
+
 /// What the header of a message tells before the message is read.
 #[derive(Debug, Clone)]
 pub struct Glance {
@@ -76,7 +79,8 @@ pub struct Glance {
 }
 
 impl Glance {
-    /// Looks at the header, as far as there is a sound one. It takes little time, however long the body is.
+    /// Looks at the header, as far as it is whole within the first [`GLANCED`] octets of the message. It takes little time,
+    /// however long the message is.
     #[must_use]
     pub fn at(message: &Incoming<'_>, limits: &Limits) -> Self {
         let mut glance = Self {
@@ -87,7 +91,12 @@ impl Glance {
             reply_parameters: String::new(),
             language: Language::default(),
         };
-        let Ok((text, charset)) = decode(message) else {
+        // A character may be cut in two.
+        let starts = (0..4).map(|less| Incoming {
+            body: message.body.get(..GLANCED - less).unwrap_or(message.body),
+            ..*message
+        });
+        let Some((text, charset)) = starts.into_iter().find_map(|start| decode(&start).ok()) else {
             return glance;
         };
         glance.charset = charset;
