@@ -20,6 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
+use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 
 use crate::text::catalog::held as texts;
@@ -175,6 +176,7 @@ pub fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     let (done, end) = mpsc::channel();
     let thread = thread::Builder::new().name("look".to_owned());
     let thread = thread.spawn(move || {
+        leave_signals_to_others();
         let _left_behind = done.send(work());
     })?;
     loop {
@@ -398,11 +400,18 @@ pub fn watch() {
     });
 }
 
+/// A signal must reach a thread that knows what to do first: at a password's prompt it ends the process only after the
+/// terminal shows again what is typed.
+fn leave_signals_to_others() {
+    let _ = SigSet::all().thread_block();
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "a thread of its own that does nothing else"
 )]
 fn watching_ticks() {
+    leave_signals_to_others();
     loop {
         thread::sleep(TICK);
         judge(|table| {
