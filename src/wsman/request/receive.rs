@@ -79,7 +79,7 @@ pub struct Glance {
 }
 
 impl Glance {
-    /// Looks at the header, as far as it is whole within the first [`GLANCED`] octets of the message. It takes little time,
+    /// Looks at the header, as far as it is whole within the first 16384 octets of the message. It takes little time,
     /// however long the message is.
     #[must_use]
     pub fn at(message: &Incoming<'_>, limits: &Limits) -> Self {
