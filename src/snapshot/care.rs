@@ -1,4 +1,5 @@
-//! What an operator's check-up asks about files and journals, and the small repairs that are no operations.
+//! For the check-up and the commands on machines: which files and journals are in use, and by whom, and the small
+//! repairs that need no journal of their own.
 
 use std::collections::BTreeSet;
 use std::io;

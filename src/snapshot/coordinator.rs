@@ -1,4 +1,5 @@
-//! The coordinator: what others see of all operations on snapshot sets. It only hands on.
+//! The public face of this module: [`Coordinator`]. It starts operations of each kind, answers questions about those in
+//! flight and about the files of sets, and recovers. The work itself is done elsewhere.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -48,8 +49,8 @@ impl Coordinator {
     }
 }
 
-/// The operations. Each is answered once its job and its journal are durable. A caller that goes away meanwhile changes
-/// nothing.
+/// The operations. Each request is answered once job and journal are durable; a caller that hangs up before that does
+/// not interrupt it.
 impl Coordinator {
     /// Checks the request against the state, locks the members and starts the job.
     ///
@@ -119,8 +120,8 @@ impl Coordinator {
         self.recover_within(Some(PATIENCE)).await
     }
 
-    /// [`Coordinator::recover`] for a process that does nothing else: it waits for the end of whatever is at
-    /// work, and gives what waits for something a few attempts more.
+    /// [`Coordinator::recover`] for `groupshot rescue`: without a time limit for operations that make progress; those
+    /// that have to wait are retried for 5 s more.
     ///
     /// # Errors
     /// As there.
@@ -174,8 +175,9 @@ impl Coordinator {
 
 /// Who works on what.
 impl Coordinator {
-    /// Does an operation work on this collection or on one above it? Collection management asks inside
-    /// its store decision, so that no edit slips between a check and the lease, and answers 32775.
+    /// Whether an operation has leased this collection (its own, or as part of a group above it) and its job has not
+    /// ended. Collection management asks inside its store decision, so that no edit slips between a check and the
+    /// lease, and answers 32775.
     #[must_use]
     pub fn held(&self, collection: CollectionId) -> bool {
         let holder = self.core.leases.holder(Resource::Collection(collection));

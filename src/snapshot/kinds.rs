@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(of(Ending::Failed), [Past::Over; 2]);
     }
 
-    /// Its last record before the commit point is the commit, and nothing behind it is.
+    /// The last step of `TAKE` writes a record, and `FINISH` publishes once and ends with the removal of the journal.
     #[test]
     fn the_steps_of_each_kind_and_its_fail_points_fit_together() {
         fn assert_fits<K: Kind>(first: &str, last: &str) {

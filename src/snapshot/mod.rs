@@ -1,10 +1,10 @@
-//! The heart: operations on the snapshot sets of many machines, all or nothing.
+//! Operations on snapshot sets (create, apply, export, destroy): atomic over all machines, and crash-safe.
 //!
 //! ```text
 //!  accept ─ resolve, lease, hold, plan ─▶ journal INTENT and job (4), both durable ─▶ answer
 //!                                                             │ own task, `Kind::TAKE`, `Kind::FINISH`
-//!   steps, each with its undo ▶ commit record ▶ tops ▶ publish (records, job 7) ▶ clear the journal
-//!   └── any error, cancel: undo, job 10, 8, 9 ──┘  └───────── only forward, again and again ──────┘
+//!   steps, each with its undo ▶ commit record ▶ set.json ▶ tops ▶ publish (records, job 7) ▶ clear the journal
+//!   └── any error, cancel: undo, job 10, 8, 9 ──┘  └────────── only forward, retried until it is done ──────────┘
 //! ```
 //!
 //! The fsynced commit record is the point of no return. `saga` runs an operation of any kind; `create`, `apply`, `export`

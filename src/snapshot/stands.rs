@@ -10,8 +10,8 @@ use crate::inventory::Disk;
 use crate::snapshot::known;
 use crate::snapshot::saga::core::Core;
 
-/// Whether each of these disks has the active file that it had, or that it gets if it may have got that. A machine that is
-/// gone for good stands nowhere; where one stands that cannot be read is told by its `tops.json` alone.
+/// Whether each of these disks still has its old active file, or already the new one if `new` is given. For a machine
+/// whose definition cannot be read, `tops.json` decides; one that is gone for good always fits.
 pub(crate) fn stands<'a>(
     core: &Core,
     machine: VmId,

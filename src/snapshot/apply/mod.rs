@@ -167,7 +167,7 @@ impl Kind for Apply {
             let new = committed.then_some(&member.tops);
             stands(core, member.machine, old, new)
         });
-        // The new files of a machine that is gone are removed behind the commit too.
+        // The new files of a machine that is gone are removed after the commit too.
         let is_gone = |m: &&Member| !committed || core.deps.compute.machine(m.machine).is_none();
         let goes = self.intent.members.iter().filter(is_gone);
         let made = goes.flat_map(|m| m.reverts.iter().map(|r| r.new_file.clone()));

@@ -16,7 +16,7 @@ use crate::snapshot::saga::plan::{self, plan_each};
 use crate::snapshot::saga::start::start;
 use crate::text::catalog::snapshot as texts;
 
-/// A wish to apply a set, or one snapshot of it.
+/// A request to apply a set, or one snapshot of it.
 #[derive(Debug, Clone)]
 pub struct ApplyRequest {
     /// The set.

@@ -1,4 +1,4 @@
-//! What applying a set consists of: the steps, in their order, each with its undo.
+//! The steps of an apply in order; `undo` removes what `prepare` made.
 
 use std::sync::LazyLock;
 
@@ -13,7 +13,7 @@ use crate::snapshot::saga::operation::Operation;
 use crate::snapshot::unreached::Unreached;
 use crate::text::catalog::snapshot as texts;
 
-/// Up to and with the commit point, which is the last of them.
+/// Up to and including the commit record, which is the last step.
 pub(crate) const TAKE: &[Step<Apply>] = &[
     Step {
         name: "prepare",
@@ -124,7 +124,7 @@ fn undo(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError
             or_left(operation, revert, undone)
         })
         .collect::<Vec<_>>();
-    undone.into_iter().collect() // every disk is tried before the first trouble is told
+    undone.into_iter().collect() // only now, so that a failure stops the undo of no other disk
 }
 
 /// Whether the new file is gone from where it was made, or is remembered as one that could not be reached.

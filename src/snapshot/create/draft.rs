@@ -1,4 +1,5 @@
-//! What a new set will be, with all its names, before anything is made.
+//! Planning a create: locks the images of each machine, has a driver plan each disk, and builds the intent with every
+//! file name before anything is made.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use crate::snapshot::saga::plan::{self, plan_each};
 use crate::snapshot::saga::start::start;
 use crate::text::catalog::snapshot as texts;
 
-/// A wish for a snapshot set, checked for form by the provider.
+/// A request for a snapshot set; the provider has checked the form of its parameters.
 #[derive(Debug, Clone)]
 pub struct CreateRequest {
     /// The collection of machines, or of collections.
@@ -55,7 +55,8 @@ pub(crate) async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Ac
         Ok((selection, wanted))
     });
     let (selection, lease) = taken.await?;
-    // What it is captured onto: its own content is what it is, but older sets may be damaged by now.
+    // Older sets of these machines may have been damaged meanwhile. That does not affect this set, which captures the
+    // present content, but it is the moment to notice and report it.
     let under: BTreeSet<_> = selection.machines.iter().copied().collect();
     let concerns = move |set: &SnapshotSet| set.members.iter().any(|m| under.contains(&m.machine));
     let noticed = damage::notice(&core, Some(ids.job), concerns).await;

@@ -1,4 +1,5 @@
-//! What taking a set consists of: the steps, in their order, each with its undo.
+//! The steps of a create in order, and their undos: `undefine` for the copy of the definition, `undo_disks` for
+//! everything that `prepare`, `cut` and `settle` made.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -18,7 +19,7 @@ use crate::snapshot::unreached::Unreached;
 use crate::store::record::SetRecord;
 use crate::text::catalog::snapshot as texts;
 
-/// Up to and with the commit point, which is the last of them.
+/// Up to and including the commit record, which is the last step.
 pub(crate) const TAKE: &[Step<Create>] = &[
     Step {
         name: "define",
@@ -163,7 +164,7 @@ fn undo_disks(operation: &Operation<Create>, member: &Member) -> Result<(), Engi
             })
         })
         .collect::<Vec<_>>();
-    undone.into_iter().collect() // every disk is tried before the first trouble is told
+    undone.into_iter().collect() // only now, so that a failure stops the undo of no other disk
 }
 
 fn cut(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
@@ -208,7 +209,7 @@ fn settle(operation: &Operation<Create>, member: &Member) -> Result<(), EngineEr
     Ok(())
 }
 
-/// The set beside its files, before anything runs on what it has made: what the publication will find.
+/// Writes `set.json`, durably, before any machine can be started on the new files.
 fn record(operation: &Operation<Create>) -> Result<(), EngineError> {
     let core = &operation.core;
     let state = core.deps.store.state();
@@ -228,12 +229,13 @@ fn switch(operation: &Operation<Create>, member: &Member) -> Result<(), EngineEr
         return Ok(());
     };
     let now = machine.tops();
+    // If nothing has to be switched, an earlier attempt did it, and the machine may be running by now: it is not held.
     if member
         .tops
         .iter()
         .any(|(disk, top)| now.get(disk) != Some(top))
     {
-        operation.hold(&machine)?; // else it was done before, and the machine may run by now
+        operation.hold(&machine)?;
     }
     compute.set_tops(member.machine, &member.tops)
 }

@@ -1,7 +1,7 @@
 //! Destroying a set, or the snapshot of one of its machines.
 //!
 //! ```text
-//!   INTENT (the commit) ▶ unrecord ▶ forget (one transaction: gone for clients) ▶ clean ▶ publish (job 7) ▶ clear
+//!   INTENT, job (the commit) ▶ unrecord ▶ forget (one transaction: gone for clients) ▶ clean ▶ publish (job 7) ▶ clear
 //! ```
 //!
 //! `clean` unlinks what nothing lies on, and merges a layer that nothing names into the file under it. What

@@ -18,7 +18,7 @@ use crate::snapshot::saga::plan::plan_each;
 use crate::snapshot::saga::start::start;
 use crate::text::catalog::snapshot as texts;
 
-/// A wish to destroy a set or a part of it.
+/// A request to destroy a set or a part of it.
 #[derive(Debug, Clone)]
 pub struct DestroyRequest {
     /// The set.

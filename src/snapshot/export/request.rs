@@ -21,7 +21,7 @@ use crate::snapshot::saga::start::start;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
-/// A wish for an export, checked for form by the provider.
+/// A request for an export; the provider has checked the form of its parameters.
 #[derive(Debug, Clone)]
 pub struct ExportRequest {
     /// The set.

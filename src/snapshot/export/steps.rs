@@ -1,4 +1,5 @@
-//! What an export consists of: the steps, in their order, each with its undo.
+//! The steps of an export in order, and their undos: `unread` lets go of the files, `hide` takes the final name back,
+//! and `remove` removes everything that was written.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -24,7 +25,7 @@ use crate::snapshot::saga::operation::Operation;
 use crate::text::catalog::snapshot as texts;
 use crate::text::{Argument, Message, Text};
 
-/// Up to and with the commit point, which is the last of them.
+/// Up to and including the commit record, which is the last step.
 pub(crate) const TAKE: &[Step<Export>] = &[
     Step {
         name: "read",

@@ -1,4 +1,5 @@
-//! How a request is accepted: what it is about is leased, its machines are looked at.
+//! The beginning of accepting a request, whatever its kind: leases what it works on, and checks that the machines are
+//! there and powered off. `plan` and `start` do the rest. A refusal has changed nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,8 +20,8 @@ use crate::store::{self, State};
 use crate::text::catalog::snapshot as texts;
 use crate::text::{Message, Text};
 
-/// How long an accepted request waits for an operation that has ended for clients and only closes its
-/// journal, or for a check.
+/// How long acceptance waits for a lease whose holder is about to let go: an operation whose job has ended and that
+/// only has to remove its journal, or a check.
 const CLOSING: Duration = Duration::from_secs(5);
 /// How often it is looked whether a blocking thread stands at a file that does not answer.
 const GLANCE: Duration = Duration::from_millis(100);

@@ -1,4 +1,5 @@
-//! What all operations of one server share.
+//! What all operations of one server share: store, jobs, engine, leases, file claims, spare journals, and the switch
+//! that stops the server when something cannot be made durable.
 
 use std::io;
 use std::path::PathBuf;

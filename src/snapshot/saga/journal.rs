@@ -153,13 +153,14 @@ pub struct Journal {
     file: File,
     /// Where the next record goes.
     length: u64,
-    /// Something else than zeroes stands behind that.
+    /// Something other than zeroes stands after that.
     torn: bool,
 }
 
 impl Journal {
-    /// Makes the journal of `job` in `folder`, durable with its first record. `spare` is a file of zeroes in
-    /// it whose name is durable; one that is gone is done without.
+    /// Makes the journal of `job` in `folder`, durable with its first record. `spare`, if given, is a file of zeroes in
+    /// `folder` whose directory entry is durable, so that one fsync is enough. If it cannot be opened a new file is
+    /// made.
     ///
     /// # Errors
     /// [`WriteError::Refused`] leaves no file.
@@ -196,7 +197,7 @@ impl Journal {
             false => file.sync_all(),
         };
         synced.map_err(broken)?;
-        // For whoever looks into the folder; what counts is durable under either name.
+        // The rename need not be durable: recovery reads a journal under either name.
         let renamed = folder.rename_new(&name, &folder, &own).is_ok();
         if !named {
             folder.sync().map_err(broken)?;
@@ -243,7 +244,7 @@ impl Journal {
         let refused = |e| WriteError::Refused(self.path.clone(), e);
         let broken = |e| WriteError::Broken(self.path.clone(), e);
         let bytes = frame(record).map_err(refused)?;
-        // A torn tail of a dead process must not stand behind the new record, nor parts of it in its place.
+        // A torn tail of a dead process must not stand after the new record, nor parts of it in its place.
         if self.torn {
             self.shorten().map_err(broken)?;
             self.torn = false;
@@ -262,7 +263,7 @@ impl Journal {
         &self.path
     }
 
-    /// Takes away what is behind the last record, durably.
+    /// Cuts off what is after the last record, durably.
     fn shorten(&self) -> io::Result<()> {
         self.file.set_len(self.length)?;
         self.file.sync_all()

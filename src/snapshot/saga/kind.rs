@@ -1,8 +1,8 @@
 //! What a kind of operation brings along: its steps, its words, what it works on and what it publishes.
 //!
-//! `TAKE` ends with the commit record; any of its steps may fail, and then every undo runs, last step first.
-//! A kind whose first record is its commit has an empty `TAKE`. `FINISH` goes forward only and is tried until
-//! it is done. Every step may be repeated.
+//! `TAKE` ends with the commit record; any of its steps may fail, and then every undo runs, last step first. A kind
+//! that is committed by its intent together with its job (decision 55) has an empty `TAKE`. `FINISH` goes forward only
+//! and is tried until it is done. Every step may be repeated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -34,7 +34,7 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     const NAME: &'static str;
     /// What becomes of its set.
     const FATE: Fate;
-    /// Up to and with the commit record, which is the last of them; empty if the intent is the commit.
+    /// Up to and including the commit record, which is the last step; empty if intent and job are the commit.
     const TAKE: &'static [Step<Self>];
     /// After the commit point. Holds a `Publish` and ends with `Clear`.
     const FINISH: &'static [Step<Self>];
@@ -42,7 +42,7 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     const FAILED: u16 = 2;
     /// The same when something else stood in the place of a file or folder: "Invalid State" among those values.
     const INVALID_STATE: u16 = 5;
-    /// A cancel behind its commit point is not too late: it leaves for later what can wait, and the job ends as
+    /// A cancel after the commit point is accepted: work that can be deferred is left for later, and the job ends as
     /// cancelled. Nothing is undone.
     const DEFERS: bool = false;
     /// It gives room back: what is kept for that is let go where it finds none.
@@ -93,18 +93,20 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     /// Takes up what a later record of its journal tells.
     fn replay(&mut self, record: Self::Record);
 
-    /// What it holds from its start to its end.
+    /// What recovery leases for it. Acceptance may lease more, such as collections, which matter only until the members
+    /// are fixed.
     fn resources(&self) -> Vec<(Resource, Mode)>;
 
-    /// Whether something shows that it was committed, whatever its journal tells: a record that is gone from the end of
-    /// a journal looks as if it had never been written. Blocks.
+    /// Whether the disk or the store shows that it was committed, even if the journal has no commit record: a record
+    /// cut off from the end of a journal looks as if it had never been written. Blocks.
     fn shows_commit(&self, _: &Core) -> io::Result<bool> {
         Ok(false)
     }
 
-    /// Whether the machines stand where this one may have left them, what it has captured is there if it is `committed`,
-    /// and nobody needs what its undo removes if it is not: asked where the database does not know it, as it may be long
-    /// over. Blocks.
+    /// Whether this journal can belong to the present state (decision 51). Asked only if the database does not show
+    /// that the operation is open: it may have ended long ago. The machines must have the active files from before it
+    /// or, if it is `committed`, those that it gave them. What a `committed` one captured must still be there; of one
+    /// that is not, nobody may need what the undo would remove. Blocks.
     fn fits(&self, _: &Core, _committed: bool) -> bool {
         true
     }
@@ -112,19 +114,19 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     /// Adds every file that it makes or keeps, by every name that the file may have meanwhile.
     fn names(&self, named: &mut BTreeSet<PathBuf>);
 
-    /// The files that a set will name from its `publish` on: they stay closed to writers without a moment
-    /// between.
+    /// The files that the set keeps once it is published: their locks go from *held* to *frozen* without a gap in which
+    /// somebody could open them for writing.
     fn keeps(&self) -> BTreeMap<PathBuf, At> {
         BTreeMap::new()
     }
 
-    /// What the undo had to leave, if anything.
+    /// A text about files that the undo could not remove, if there are any.
     fn left(&self) -> Option<Text> {
         None
     }
 
-    /// The last status of the job and the changes that stand in one commit with its end; `None` if this or
-    /// a dead process came so far.
+    /// The final status of the job, and the changes that are committed together with its end. `None` if they are
+    /// committed already, by this process or by one that died.
     fn publish(&self, state: &State) -> Option<(Text, Vec<Change>)>;
 }
 

@@ -1,4 +1,5 @@
-//! Who holds which machine, set or collection in this process: leases, exclusive or shared, never queued.
+//! Who holds which machine, set or collection in this process: exclusive or shared leases. There is no queue: a
+//! conflict is refused, except that `accept` retries for up to 5 s while the holder is about to let go.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,7 @@
-//! One operation in flight: runs the steps, forward or back, until its journal is gone.
+//! The driver of one operation in flight. `run` takes the steps up to the commit point; `finish` goes through those
+//! after it, and retries each until it succeeds; `resume` continues what a dead process left. An error or a cancel
+//! before the commit point leads to the undo (`undo`). Cancels, progress and waits for silent files are handled here
+//! too.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -27,7 +27,8 @@ use crate::store::StoreError;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
-/// How long the start waits for one operation before it opens without it (`docs/cut.md` §3).
+/// How long the start waits for all operations together before it opens without those that are not done (`docs/cut.md`
+/// §3).
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What recovery found and did.
@@ -153,16 +154,17 @@ struct Left {
     past: Past,
 }
 
-/// What the database knows of a job.
+/// What the database and its history know of the job of a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Past {
     /// Nothing.
     Unknown,
-    /// It has not ended well, some time ago: only the history has it.
+    /// It failed or was cancelled, and only the history remembers it. Also the failed job of an operation that commits
+    /// when it is accepted: it never was.
     Over,
-    /// It has not ended, or not well.
+    /// It is open, or it failed or was cancelled and is still kept.
     Known,
-    /// It has ended well, so all of it was published.
+    /// It completed, so everything up to the publication is done.
     Published,
 }
 
@@ -176,12 +178,14 @@ impl Left {
     }
 }
 
-/// Refuses to undo what is seen to be committed, and to do again what nothing shows to be open. Gives
-/// what is not to be done at all: what has no job, or one that has failed, and was never begun was accepted by nobody.
-/// Blocks.
+/// Checks a journal against what is recorded, before anything is touched. `None`: its operation is to be resumed.
+/// `Some`: there is nothing to do, as intent and job are its commit, the job is unknown or over, and nothing shows that
+/// it was begun (decision 55); the journal is dropped. Blocks.
 ///
 /// # Errors
-/// The journal `at` this place cannot be true, or it cannot be seen whether it is.
+/// The journal `at` this path has no commit record although its commit shows on the disk or in the database
+/// ([`RecoveryError::Shortened`]), or neither database nor files fit it ([`RecoveryError::Older`]), or a file cannot be
+/// read.
 pub(crate) fn require<K: Kind>(
     at: &Path,
     mut kind: K,
@@ -226,9 +230,9 @@ pub(crate) fn require<K: Kind>(
     }
 }
 
-/// Takes up every operation that a dead process left, and ends the jobs that nobody works on. Each operation is waited
-/// for so long; without a limit until its end, and what waits for something has a few attempts more. Gives the files that
-/// they name too.
+/// Takes up every operation that a dead process left, and ends the jobs that nobody works on. Waits for all operations
+/// together for `patience`; without that limit until each has ended or, if it has to wait for something, for 5 s more.
+/// Also returns the files that they name.
 ///
 /// # Errors
 /// [`RecoveryError`]: someone has to look before the server may open.
@@ -418,8 +422,8 @@ pub(crate) struct Resumed {
     verdict: watch::Receiver<Verdict>,
 }
 
-/// What is known of an operation at the deadline, or before, as soon as it is more than that it is at work. Without
-/// a deadline what waits has some time more to come to its end.
+/// The verdict on an operation: as soon as it is no longer [`Verdict::Working`], or at the deadline. Without a deadline
+/// an operation that waits has [`PATIENCE`] more to end.
 async fn known(
     verdict: &mut watch::Receiver<Verdict>,
     deadline: Option<tokio::time::Instant>,
@@ -442,8 +446,8 @@ async fn known(
     Ok(verdict.borrow().clone())
 }
 
-/// Reads every journal; those whose first record was never durable are removed, or spares from now on, which come beside.
-/// Makes our folders.
+/// Reads every journal, and returns the usable spares as the second value. A file whose first record never became
+/// durable is kept as a spare if it still is one, else removed. Creates the folders `journal` and `sets`.
 fn read_all(core: &Core) -> Result<(Vec<Left>, Vec<PathBuf>), RecoveryError> {
     let folder = core.journals();
     let io = |path: &Path| {

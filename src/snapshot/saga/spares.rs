@@ -4,8 +4,8 @@
 //! before a request is accepted. One that takes over a spare takes that of the file alone, beside the one of
 //! the database: its records overwrite blocks that it has already, so that they need no room on a full file system and
 //! no change of the file system's own records. A file system that never overwrites in place (btrfs, bcachefs, zfs) gives
-//! new blocks all the same. It gets its own name then, which nobody waits for: what a dead machine leaves may be a
-//! journal under the name of a spare, and recovery goes by what a journal holds, never by its name.
+//! new blocks all the same. The journal is then renamed, which nobody waits for: after a power cut of the host it may
+//! still have the name of a spare, so recovery goes by the content of a journal, never by its name.
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -139,7 +139,7 @@ impl Spares {
     fn make(&self, names: &[PathBuf], made: &mut Vec<PathBuf>) -> io::Result<()> {
         for name in names {
             match create(name) {
-                // A journal that a dead machine left under such a name, and that cannot be ended now.
+                // A journal that still has such a name, of an operation that cannot end now.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 other => other?,
             }

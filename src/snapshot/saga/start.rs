@@ -50,9 +50,8 @@ pub(crate) async fn start<K: Kind>(
     Ok(())
 }
 
-/// Journal and job, made durable side by side: two files that need not wait for each other, for nothing is
-/// done before both are. Of a process that dies meanwhile, a journal without its job is undone, or removed where nothing
-/// undoes it, and a job without its journal ended as lost.
+/// Makes journal and job durable in parallel; nothing is done before both are. If the process dies in between, the next
+/// start rolls back a journal without a job (or drops it, if its kind has no undo) and ends a job without a journal.
 async fn durable<K: Kind>(
     core: &Arc<Core>,
     kind: &K,

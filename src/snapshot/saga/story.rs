@@ -113,7 +113,7 @@ pub(crate) fn abort(error: JobError) -> io::Result<Line> {
     Line::of(&Abort { error })
 }
 
-/// What a journal tells, of whatever kind it is.
+/// The content of a journal, of whatever kind of operation it is.
 pub(crate) trait Story: Send + Sync {
     /// The job.
     fn job(&self) -> JobId;
@@ -130,13 +130,13 @@ pub(crate) trait Story: Send + Sync {
     /// Adds the files that the operation may make, write or remove.
     fn names(&self, named: &mut BTreeSet<PathBuf>);
 
-    /// Once it is accepted it goes forward.
+    /// Whether it commits when it is accepted, so that a failed job means that it never was.
     fn is_committed_at_once(&self) -> bool;
 
     /// What is left to do once the history tells of such an end.
     fn past(&self, outcome: Ending) -> Past;
 
-    /// Whether it can be true; gives what is not to be done at all. Blocks.
+    /// Checks it against what is recorded, as [`require`] does. Blocks.
     ///
     /// # Errors
     /// As [`require`].
@@ -160,6 +160,7 @@ pub(crate) trait Story: Send + Sync {
     ) -> Result<Resumed, RecoveryError>;
 }
 
+/// The content of a journal of the kind `K`.
 struct Told<K: Kind> {
     /// As it began.
     kind: K,

@@ -1,5 +1,5 @@
-//! The way back: what was done before the commit point is undone, last step first. A job may end before that; what it says
-//! then, and where it is told what the undo had to leave.
+//! The way back: what was done before the commit point is undone, last step first. A job may end while its undo is
+//! still pending: its text then, and how files that the undo could not remove are reported afterwards.
 
 use std::sync::Arc;
 
@@ -71,8 +71,8 @@ impl<K: Kind> Operation<K> {
         Ok(())
     }
 
-    /// Whoever has cancelled does not wait for a file that does not answer: the job ends, and the members stay held until
-    /// the file answers and what was done is undone.
+    /// If a cancel came while a thread hangs on a silent file, ends the job now; the members stay leased until the file
+    /// answers and the undo is done.
     pub(super) async fn end_if_cancelled(&self) {
         let Some(why) = self.lease.standing() else {
             return;
@@ -103,8 +103,8 @@ impl<K: Kind> Operation<K> {
         recorded(worker.fail_undoing(error).await)
     }
 
-    /// What the undo had to leave is told where its job has ended before: by the job, as long as that is kept, and by the
-    /// history.
+    /// If the job ended before the undo did, reports what the undo could not remove: in the job, as long as that is
+    /// kept, and in the history.
     async fn note_left(&self) -> Result<(), String> {
         let Some(left) = self.kind.left() else {
             return Ok(());
