@@ -357,6 +357,7 @@ fn a_delete_writes_nothing_under_what_a_wrong_word_left_and_a_repair_set_aside()
     assert_eq!(code, Some(0), "{said}");
     let top = scene.site.top(&scene.web, 0);
     let far = newest.len() / 2;
+    scene.web.content[0] = scene.holds[2].clone();
     scene.web.write(&top, 0, far, 8192, 77);
     let (_, said) = scene.runs(&["doctor", "--fix", "--yes"]);
     let sets = scene.site.data.join("sets");
