@@ -104,13 +104,6 @@ impl Graph {
         Ok(())
     }
 
-    /// Adds the chain under a file of which little is known, as far as it can be read.
-    pub fn add(&mut self, at: &At, file: PathBuf, format: Format) {
-        if let Err(error) = self.follow(at, file, format) {
-            tracing::debug!(%error, "A file that nothing names cannot be read");
-        }
-    }
-
     /// Adds the chain under a file.
     ///
     /// # Errors

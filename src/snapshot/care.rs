@@ -36,7 +36,7 @@ use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
 /// Where files that nothing names are moved to, below the data directory.
-const ASIDE: &str = "orphans";
+pub(super) const ASIDE: &str = "orphans";
 
 /// A journal of an operation that has not ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,11 +1,13 @@
 //! The active files of a machine as its operator names them, where records and files do not tell.
 //!
 //! ```text
-//!   what keeps the file, what lies on it ▶ a new overlay, if one is needed ▶ position ▶ tops.json ▶ history
+//!   what keeps the file, what lies on it ▶ leftovers ▶ a new overlay, if one is needed ▶ position ▶ tops.json ▶ history
 //! ```
 //!
 //! A file that a set keeps, on which something lies or that is frozen is not written: the machine goes on in a new, empty
-//! overlay over it. So nothing that is there is lost by a wrong word, and killed at any moment it may be given again.
+//! overlay over it. A later repair merges that into a file that no set keeps and nothing else lies on, so a frozen file of
+//! which nothing tells why is not taken at all. So nothing that is there is lost by a wrong word, and killed at any moment
+//! it may be given again.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +18,9 @@ use crate::audit::About;
 use crate::engine::definition::DiskEntry;
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Graph};
-use crate::engine::{EngineErrorKind, Top, locks, overlay};
+use crate::engine::locks::{self, ImageLock};
+use crate::engine::turn::{self, Turn};
+use crate::engine::{EngineErrorKind, Top, overlay};
 use crate::held;
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Ended, Ending, Format, Position, What};
@@ -36,7 +40,7 @@ impl Coordinator {
     /// found.
     ///
     /// # Errors
-    /// In words what keeps it from being done; what is recorded is as before then.
+    /// In words what keeps it from being done; which files are active is recorded as before then.
     pub async fn choose_tops(
         &self,
         machine: VmId,
@@ -49,25 +53,38 @@ impl Coordinator {
         let lease = lease.map_err(|busy| self.core.busy(&busy).english())?;
         let core = Arc::clone(&self.core);
         let chosen = tokio::task::spawn_blocking(move || {
+            // Until it is written no machine comes whose image lies on one of these files, and nobody opens them.
+            let turn = turn(&core)?;
             let chosen = choose(&core, machine, &named)?;
-            if apply {
-                chosen.disks.iter().try_for_each(Choice::make)?;
-            }
-            Ok::<_, String>(chosen)
+            let locks = match apply {
+                true => chosen.disks.iter().filter_map(Choice::lock).collect(),
+                false => Ok(Vec::new()),
+            };
+            Ok::<_, String>((chosen, locks?, turn))
         });
-        let chosen = chosen.await.map_err(|e| e.to_string())??;
+        let (chosen, locks, turn) = chosen.await.map_err(|e| e.to_string())??;
         let told: Vec<_> = chosen.disks.iter().map(|c| c.told.clone()).collect();
         if !apply {
             return Ok(told);
         }
         let store = &self.core.deps.store;
-        let (before, started) = (chosen.clone(), self.core.deps.clock.now());
-        let changes = Box::new(move |state: &State| before.changes(state));
+        let started = self.core.deps.clock.now();
+        // Nothing that is to be removed gets anything on it.
+        let before = chosen.clone();
+        let changes = Box::new(move |state: &State| before.kept(state));
+        store.transact(changes).await.map_err(|e| e.to_string())?;
+        let made = tokio::task::spawn_blocking(move || {
+            let made = chosen.disks.iter().try_for_each(Choice::make);
+            made.map(|()| (chosen, (lease, locks, turn)))
+        });
+        let (chosen, held) = made.await.map_err(|e| e.to_string())??;
+        let before = chosen.clone();
+        let changes = Box::new(move |state: &State| before.stands(state));
         store.transact(changes).await.map_err(|e| e.to_string())?;
         let (core, name, done) = (Arc::clone(&self.core), chosen.name.clone(), told.join(" "));
         let written = tokio::task::spawn_blocking(move || {
             // Held until it is written, whoever waits for it.
-            let _lease = lease;
+            let _held = held;
             chosen.write(&core)
         });
         written.await.map_err(|e| e.to_string())??;
@@ -88,6 +105,25 @@ impl Coordinator {
             tracing::warn!(%error, "The active files that were named are not in the history");
         }
         Ok(told)
+    }
+}
+
+/// The turn, with the machines as they are in it.
+fn turn(core: &Core) -> Result<Turn, String> {
+    let data_dir = &core.deps.data_dir;
+    let turn = turn::take(data_dir, turn::PATIENCE, &|| false).map_err(|e| e.to_string())?;
+    let turn = turn.ok_or_else(|| {
+        format!(
+            "another command is changing the library of machines in {}; try again when it has ended",
+            data_dir.display()
+        )
+    })?;
+    match core.deps.compute.renew() {
+        true => Ok(turn),
+        false => Err(format!(
+            "the library of machines in {} cannot be looked at to its end",
+            data_dir.display()
+        )),
     }
 }
 
@@ -164,37 +200,52 @@ fn choice(lost: &Lost<'_>, disk: &DiskEntry, named: &Path) -> Result<Choice, Str
             .iter()
             .map(|(f, _)| f.display().to_string())
             .collect();
+        if let Ok(aside) = named.strip_prefix(lost.aside()) {
+            return Err(format!(
+                "{} was set aside: move it back to {} first",
+                named.display(),
+                lost.sets().join(aside).display()
+            ));
+        }
         return Err(format!(
             "{} is neither its image nor a file that was made for it here; there are: {}",
             named.display(),
             all.join(", ")
         ));
     };
-    if locks::is_written(&file).map_err(|e| format!("{}: {e}", file.display()))? {
+    locks::is_written(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+    // A machine that runs on another file of the disk would go on there.
+    let is_written = |file: &&PathBuf| locks::is_written(file).unwrap_or(false);
+    if let Some(written) = candidates.iter().map(|(file, _)| file).find(is_written) {
         return Err(format!(
             "another process has {} open for writing",
-            file.display()
+            written.display()
         ));
     }
     let at = At::new(lost.name(), &disk.id);
-    let graph = lost.graph(&at, &[(file.clone(), format)]);
+    let graph = Graph::read(&at, [(file.clone(), format)], []);
     let mut graph = graph.map_err(|e| e.to_string())?;
     // What cannot be read may lie on it.
-    let others = candidates.iter().filter(|(other, _)| *other != file);
-    let read: Vec<_> = others
-        .map(|(other, format)| graph.follow(&at, other.clone(), *format).is_ok())
-        .collect();
+    let mut is_seen = lost.lay(&at, &mut graph).is_ok();
+    for (other, format) in candidates.iter().filter(|(other, _)| *other != file) {
+        is_seen &= graph.follow(&at, other.clone(), *format).is_ok();
+    }
     let above = graph.children(&file).first().map(|node| node.file.clone());
     let keeper = lost.keeper(&file, &graph);
     let ours = graph::is_ours(&lost.sets(), &file);
     let mode = held::metadata(&file).map_err(|e| format!("{}: {e}", file.display()))?;
     let is_frozen = ours && mode.permissions().mode() & 0o222 == 0;
+    let is_accounted = keeper.is_some() || lost.is_left(&file, &graph);
+    if is_frozen && !is_accounted {
+        return Err(format!(
+            "{} is frozen, and nothing tells for whom: a set may have captured it that neither the database nor a record knows, and later the machine would be merged into it. Put the record of the set back from a backup and run `groupshot doctor --rebuild`, or copy the file and import the copy as a machine (`groupshot vm import`)",
+            file.display()
+        ));
+    }
     let why = match (&keeper, above) {
         (Some((_, set)), _) => Some(format!("snapshot set `{set}` keeps it")),
         (None, Some(above)) => Some(format!("{} lies on it", above.display())),
-        (None, None) if read.contains(&false) => {
-            Some("something that cannot be read may lie on it".to_owned())
-        }
+        (None, None) if !is_seen => Some("something that cannot be read may lie on it".to_owned()),
         (None, None) if is_frozen => Some("it is frozen".to_owned()),
         (None, None) => None,
     };
@@ -255,6 +306,13 @@ fn choice(lost: &Lost<'_>, disk: &DiskEntry, named: &Path) -> Result<Choice, Str
 }
 
 impl Choice {
+    /// The file, if it becomes the active one itself.
+    fn lock(&self) -> Option<Result<ImageLock, String>> {
+        let at = At::new(&self.machine, &self.disk);
+        let lock = || ImageLock::take(&at, &self.top.file).map_err(|e| e.to_string());
+        self.over.is_none().then(lock)
+    }
+
     fn make(&self) -> Result<(), String> {
         let Some(base) = &self.over else {
             return Ok(());
@@ -265,23 +323,23 @@ impl Choice {
 }
 
 impl Chosen {
-    /// What must be known before these are the active files: nothing that waits to be removed is one of them, and where
-    /// the machine stands.
-    fn changes(&self, state: &State) -> Vec<Change> {
+    /// What was named waits no more to be removed.
+    fn kept(&self, state: &State) -> Vec<Change> {
         let is_left = |it: &&Choice| state.leftovers.contains_key(&it.named);
         let left = self.disks.iter().filter(is_left);
-        let mut changes: Vec<_> = left
-            .map(|it| Change::RemoveLeftover(it.named.clone()))
-            .collect();
+        left.map(|it| Change::RemoveLeftover(it.named.clone()))
+            .collect()
+    }
+
+    /// Where the machine stands.
+    fn stands(&self, state: &State) -> Vec<Change> {
         let old = state.position(self.machine);
         let new = Position {
             parent: self.stands_on,
             last_applied: old.last_applied,
         };
-        if new != old {
-            changes.push(Change::PutPosition(self.machine, new));
-        }
-        changes
+        let changed = (new != old).then_some(Change::PutPosition(self.machine, new));
+        changed.into_iter().collect()
     }
 
     fn write(&self, core: &Core) -> Result<(), String> {

@@ -15,14 +15,15 @@ use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, TOPS, T
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Graph, Whose};
 use crate::engine::qcow2::chain::{self, by_suffix};
-use crate::engine::{Doubt, EngineError, EngineErrorKind, Top};
+use crate::engine::{Doubt, EngineError, EngineErrorKind, Machines, Top, library};
 use crate::held;
 use crate::id::{JobId, SnapshotId, VmId};
 use crate::inventory::{Disk, Format, Machine, Snapshot, SnapshotDisk, SnapshotSet};
 use crate::snapshot::care;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::copies;
-use crate::snapshot::known::Known;
+use crate::snapshot::destroy;
+use crate::snapshot::known::{self, Known};
 use crate::snapshot::orphans;
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::leases::{Mode, Resource};
@@ -442,13 +443,22 @@ impl<'a> Lost<'a> {
     }
 
     /// # Errors
-    /// An operation is at work, or has died.
+    /// An operation on the machine is at work, or has died; or it may be one.
     pub(super) fn require_at_rest(&self) -> Result<(), String> {
         let open = care::journals(self.core).map_err(|e| e.to_string())?;
-        match open.is_empty() {
-            true => Ok(()),
-            false => Err("an operation has not ended".to_owned()),
-        }
+        let mut open = open.into_iter();
+        // One that cannot be understood may be of any machine.
+        let own = open.find(|(_, told)| match told {
+            Ok(story) => story.machines().contains(&self.machine),
+            Err(_) => true,
+        });
+        own.map_or(Ok(()), |(journal, _)| {
+            Err(format!(
+                "an operation has not ended ({}): `groupshot rescue --data-dir {}` ends it",
+                journal.display(),
+                self.core.deps.data_dir.display()
+            ))
+        })
     }
 
     fn tops(&self) -> Result<BTreeMap<String, Top>, String> {
@@ -465,8 +475,11 @@ impl<'a> Lost<'a> {
     /// # Errors
     /// In words why it is not known, and what to do.
     pub(super) fn found_top(&self, disk: &DiskEntry) -> Result<Top, String> {
-        self.top(disk).map_err(|why| {
-            let (id, data_dir) = (&disk.id, self.core.deps.data_dir.display());
+        let (id, data_dir) = (&disk.id, self.core.deps.data_dir.display());
+        // Without these nobody can name one of them.
+        let candidates = self.candidates(disk);
+        let candidates = candidates.map_err(|why| format!("disk {id}: {why}"))?;
+        self.top(disk, candidates).map_err(|why| {
             format!(
                 "disk {id}: {why}; whoever knows the file names it, with no server running: `groupshot vm set {} --active {id}=FILE --data-dir {data_dir}`",
                 self.machine
@@ -482,10 +495,9 @@ impl<'a> Lost<'a> {
         tops
     }
 
-    /// The one file that can be the active one of the disk.
-    fn top(&self, disk: &DiskEntry) -> Result<Top, String> {
+    /// The one of these that can be the active one of the disk.
+    fn top(&self, disk: &DiskEntry, candidates: Vec<(PathBuf, Format)>) -> Result<Top, String> {
         self.require_same_path(disk)?;
-        let candidates = self.candidates(disk)?;
         let kept = self.kept();
         let at = At::new(&self.definition.name, &disk.id);
         let graph = self.graph(&at, &candidates).map_err(|e| e.to_string())?;
@@ -500,7 +512,7 @@ impl<'a> Lost<'a> {
         Ok(Top { file, format })
     }
 
-    /// The image, and every file of ours that carries the name of the disk.
+    /// The image, and every file of ours that carries the name of the disk. The server makes none without a suffix.
     pub(super) fn candidates(&self, disk: &DiskEntry) -> Result<Vec<(PathBuf, Format)>, String> {
         let image = held::metadata(&disk.path).ok().filter(Metadata::is_file);
         image.ok_or_else(|| format!("{} is not there", disk.path.display()))?;
@@ -515,22 +527,31 @@ impl<'a> Lost<'a> {
             .into_iter()
             .filter(|f| is_named_as(self.machine, &disk.id, f));
         for file in own {
-            let format = by_suffix(&file).ok_or_else(|| format!("what is {}?", file.display()))?;
-            found.push((file, format));
+            found.extend(by_suffix(&file).map(|format| (file, format)));
         }
         Ok(found)
     }
 
-    /// What lies on what: the candidates, what snapshots keep, and what machines run on. What of the latter two cannot
-    /// be read counts as lying on all that it is known to have lain on.
+    /// What lies on what: the candidates, and all of [`Lost::lay`].
     pub(super) fn graph(
         &self,
         at: &At,
         candidates: &[(PathBuf, Format)],
     ) -> Result<Graph, EngineError> {
         let mut graph = Graph::read(at, candidates.iter().cloned(), [])?;
+        self.lay(at, &mut graph)?;
+        Ok(graph)
+    }
+
+    /// Adds what snapshots keep, what machines run on or may run on, and what was set aside of this one. What of the first
+    /// two cannot be read counts as lying on all that it is known to have lain on.
+    ///
+    /// # Errors
+    /// Something cannot be seen, and may lie on any file; what can be is added.
+    pub(super) fn lay(&self, at: &At, graph: &mut Graph) -> Result<(), EngineError> {
         let compute = &self.core.deps.compute;
         let machines = compute.machines();
+        let mut seen = Ok(());
         for member in self.known.members() {
             for disk in member.disks.iter().filter(|d| graph::is_file(d)) {
                 let whose = Whose {
@@ -539,7 +560,7 @@ impl<'a> Lost<'a> {
                     sealed: &disk.sealed,
                 };
                 let file = (disk.file.as_path(), disk.format);
-                graph.lay(at, whose, file, || disk.known_below())?;
+                seen = seen.and(graph.lay(at, whose, file, || disk.known_below()));
             }
         }
         for machine in machines.values() {
@@ -550,10 +571,52 @@ impl<'a> Lost<'a> {
                     sealed: &[],
                 };
                 let below = || compute.below(machine.id, &disk.id);
-                graph.lay(at, whose, (&disk.file, disk.format), below)?;
+                seen = seen.and(graph.lay(at, whose, (&disk.file, disk.format), below));
             }
         }
-        Ok(graph)
+        seen = seen.and(self.lay_untold(at, graph, &machines));
+        for file in destroy::overlays(&self.aside(), self.machine) {
+            seen = seen.and(graph.follow_if_there(at, [(file, Format::Qcow2)]));
+        }
+        seen
+    }
+
+    /// Adds what the other machines may run on whose active files nobody tells: what is recorded of them, which may be
+    /// older than they are, and each file that may be one.
+    ///
+    /// # Errors
+    /// What such a machine needs is neither recorded nor seen.
+    fn lay_untold(
+        &self,
+        at: &At,
+        graph: &mut Graph,
+        machines: &Machines,
+    ) -> Result<(), EngineError> {
+        let folder = self.core.deps.data_dir.join(definition::MACHINES);
+        let recorded = known::unread(self.core, machines, Some(self.machine));
+        for it in recorded.iter().flatten() {
+            graph.recorded(&it.top.file, it.top.format, &it.below);
+        }
+        let ids = held::ask(&folder, || library::machine_ids(&folder));
+        let ids = ids.map_err(|e| library::directory_failed(&folder, &e))?;
+        let untold = ids
+            .into_iter()
+            .filter(|id| *id != self.machine && !machines.contains_key(id));
+        let mut is_seen = true;
+        for id in untold {
+            let other = Self::known(self.core, id);
+            let disks = other.iter().flat_map(|other| &other.definition.disk);
+            let files = disks.map(|disk| other.as_ref().ok()?.candidates(disk).ok());
+            let files: Option<Vec<_>> = files.collect();
+            is_seen &= other.is_ok() && files.is_some();
+            for (file, format) in files.into_iter().flatten().flatten() {
+                is_seen &= graph.follow(at, file, format).is_ok();
+            }
+        }
+        match is_seen {
+            true => Ok(()),
+            false => recorded.map(drop),
+        }
     }
 
     /// Every file that a snapshot names.
@@ -605,6 +668,16 @@ impl<'a> Lost<'a> {
 
     pub(super) fn sets(&self) -> PathBuf {
         self.core.sets()
+    }
+
+    /// Where files that nothing names are moved to.
+    pub(super) fn aside(&self) -> PathBuf {
+        self.core.deps.data_dir.join(care::ASIDE)
+    }
+
+    /// Whether a deleted set has left the file.
+    pub(super) fn is_left(&self, file: &Path, graph: &Graph) -> bool {
+        left(self.core).iter().any(|it| graph.is_same(it, file))
     }
 
     pub(super) fn disks(&self) -> &[DiskEntry] {

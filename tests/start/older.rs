@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::server::{Server, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
+use crate::support::tools;
 use crate::support::wire::Wire;
 
 /// What was done between the backup and its return.
@@ -213,6 +214,14 @@ fn what_a_set_has_captured_whose_record_is_lost_is_told_and_left_by_a_repair() {
         assert!(line.unwrap().contains("a set has captured it"), "{said}");
         assert!(kept.exists());
     }
+    // Nor is it taken as an active file: what is covered is merged into later.
+    let named = format!("disk0={}", kept.display());
+    let (code, said) = scene.runs(&["vm", "set", "web", "--active", &named, "--yes"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("is frozen, and nothing tells for whom"),
+        "{said}"
+    );
     assert_holds(&kept, &scene.holds[1], "captured");
     assert_holds(
         &scene.site.top(&scene.web, 0),
@@ -328,4 +337,77 @@ fn a_file_that_something_needs_is_covered_when_it_is_named_as_the_active_one() {
         assert_holds(&set.members[0].disks["disk0"], holds, "kept");
     }
     wire.take(&scene.group, "after");
+}
+
+/// The operator takes an older file, goes on there, repairs and deletes: the newest file is whole where it was moved to.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn a_delete_writes_nothing_under_what_a_wrong_word_left_and_a_repair_set_aside() {
+    let (mut scene, mut server) = Scene::new();
+    let last = scene.site.top(&scene.web, 0);
+    let newest = scene.web.content[0].clone();
+    let shown = Wire::new(&server).shown().unwrap();
+    let kept = shown.sets[&scene.sets[2]].members[0].disks["disk0"].clone();
+    server.stop();
+    let named = format!("disk0={}", kept.display());
+    let twice = ["vm", "set", "web", "--active", &named, "--active", &named];
+    let (code, said) = scene.runs(&twice);
+    assert_eq!(code, Some(2), "{said}");
+    let (code, said) = scene.runs(&["vm", "set", "web", "--active", &named, "--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    let top = scene.site.top(&scene.web, 0);
+    let far = newest.len() / 2;
+    scene.web.content[0] = scene.holds[2].clone();
+    scene.web.write(&top, 0, far, 8192, 77);
+    let (_, said) = scene.runs(&["doctor", "--fix", "--yes"]);
+    let sets = scene.site.data.join("sets");
+    let aside = scene.site.data.join("orphans");
+    let aside = aside.join(last.strip_prefix(&sets).unwrap());
+    assert!(aside.exists() && !last.exists(), "{said}");
+    let named = format!("disk0={}", aside.display());
+    let (code, said) = scene.runs(&["vm", "set", "web", "--active", &named, "--yes"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(last.to_str().unwrap()), "{said}");
+    server = scene.site.serve();
+    scene.does(&server, Since::Deleted(&[2]));
+    server.stop();
+    assert_holds(&aside, &newest, "set aside");
+    assert_holds(&top, &scene.web.content[0], "active");
+}
+
+/// An older backup made another machine unreadable whose image lies on the file that is named.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn a_file_under_a_machine_that_cannot_be_read_is_covered_when_it_is_named_as_the_active_one() {
+    let site = Site::new(Ground::Host);
+    let web = site.machine("web", &[Image::Qcow2], 1);
+    let base = web.images[0].clone();
+    let mut server = site.serve();
+    let group = Wire::new(&server).define("all", &[&web.id]).unwrap();
+    let set = Wire::new(&server).take(&group, "a");
+    site.wait_for_journals();
+    let top = site.top(&web, 0);
+    let upper = site.images.join("upper.qcow2");
+    let (file, below) = (upper.to_str().unwrap(), base.to_str().unwrap());
+    let make = [
+        "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", below, file,
+    ];
+    tools::run("qemu-img", &make);
+    let other = site.import("other", &["--overlay-ok", file], web.content.clone());
+    let wire = Wire::new(&server);
+    let job = wire.destroy(&set).unwrap().job.unwrap();
+    wire.end(&job).unwrap();
+    site.wait_for_journals();
+    server.stop();
+    assert_ne!(top, base);
+    fs::remove_file(&top).unwrap();
+    fs::write(site.file_of(&other.id, "tops.json"), "{").unwrap();
+    let named = format!("disk0={}", base.display());
+    let args = ["vm", "set", "web", "--active", &named, "--yes"];
+    let out = run_in(&site.data, &args, "");
+    let said = text(&out.stdout) + &text(&out.stderr);
+    assert_eq!(out.status.code(), Some(0), "{said}");
+    assert!(said.contains("a new and empty overlay"), "{said}");
+    assert!(said.contains(file), "{said}");
+    assert_ne!(site.top(&web, 0), base);
 }

@@ -157,7 +157,16 @@ fn choose(wish: &Set, output: &Output) -> Result<(), Failure> {
             "there is no machine `{wanted}`"
         )));
     };
-    let named: BTreeMap<_, _> = wish.change.active.iter().cloned().collect();
+    let mut named = BTreeMap::new();
+    for (disk, file) in wish.change.active.iter().cloned() {
+        if named.contains_key(&disk) {
+            let disk = one_line(&disk);
+            return Err(Failure::usage(format_args!(
+                "--active names more than one file for disk {disk}; say one"
+            )));
+        }
+        named.insert(disk, file);
+    }
     let choose = |apply| {
         let chosen = server::choose_tops(&data_dir, id, named.clone(), apply);
         block_on(async { Ok(chosen.await?) })

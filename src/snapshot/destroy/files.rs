@@ -18,6 +18,7 @@ use crate::engine::{EngineError, EngineErrorKind, image, merge};
 use crate::held::{self, Foreign, Identity, Origin};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Format, Image, Machine, Seal, Sealed};
+use crate::snapshot::care::ASIDE;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::{Ended, Layer, Member, Merge};
 use crate::snapshot::forgotten;
@@ -64,6 +65,8 @@ pub(super) struct Survey {
     /// Files of the machine that nothing here names: its definition may have lost a disk, or be away. One of them may
     /// be an active file.
     strangers: BTreeSet<PathBuf>,
+    /// One of them that cannot be read: it may lie on any file of the machine.
+    unreadable: Option<PathBuf>,
     /// The folder of a forgotten set of the machine: any file of it may be what that set kept.
     forgotten: Option<PathBuf>,
     /// What our own merges have changed; it is sealed again when they are done.
@@ -216,6 +219,9 @@ impl Survey {
             graph.follow_if_there(&at, [(layer.file.clone(), layer.format)])?;
         }
         let mut strangers = overlays(&core.sets(), member.machine);
+        // What was set aside may be wanted again, with all that it lies on.
+        let aside = core.deps.data_dir.join(ASIDE);
+        strangers.extend(overlays(&aside, member.machine));
         let is_away = !machines.contains_key(&member.machine);
         if is_away {
             let layers = member.layers.iter().map(|l| &l.file);
@@ -227,9 +233,18 @@ impl Survey {
             !is_named && !is_known
         });
         strangers.retain(|file| held::symlink_metadata(file).is_ok());
+        let mut unreadable = None;
         for file in &strangers {
             let at = At::new(&member.name, "of no set");
-            graph.add(&at, file.clone(), Format::Qcow2);
+            match graph.follow(&at, file.clone(), Format::Qcow2) {
+                // It went meanwhile, or what it lay on did; an empty file lies on nothing.
+                Err(e) if e.kind == EngineErrorKind::Missing || is_empty(file) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "A file that nothing names cannot be read");
+                    unreadable = Some(file.clone());
+                }
+                Ok(()) => {}
+            }
         }
         Ok(Self {
             core: Arc::clone(core),
@@ -238,6 +253,7 @@ impl Survey {
             graph,
             named,
             strangers,
+            unreadable,
             forgotten: forgotten.map(|set| set.folder),
             touched: BTreeSet::new(),
         })
@@ -330,11 +346,12 @@ impl Survey {
         away.next().map(|child| child.file.as_path())
     }
 
-    /// The files of ours that nobody names, and that stay for the sake of such a file or of a forgotten set: nothing may
-    /// lead to them later.
+    /// The files of ours that nobody names, and that stay for the sake of such a file, of one that cannot be read or of a
+    /// forgotten set: nothing may lead to them later.
     pub(super) fn doubtful(&self) -> impl Iterator<Item = PathBuf> {
         let ours = self.hidden().filter(|l| self.is_ours(&l.file));
-        let kept = |l: &Layer| self.forgotten.is_some() && self.graph.children(&l.file).is_empty();
+        let is_unknown = self.forgotten.is_some() || self.unreadable.is_some();
+        let kept = move |l: &Layer| is_unknown && self.graph.children(&l.file).is_empty();
         let doubtful = ours.filter(move |l| self.away_over(&l.file).is_some() || kept(l));
         doubtful.map(|l| l.file.clone())
     }
@@ -378,7 +395,7 @@ impl Survey {
     }
 
     fn is_doubtful(&self, file: &Path) -> bool {
-        self.forgotten.is_some() || self.strangers.contains(file)
+        self.forgotten.is_some() || self.unreadable.is_some() || self.strangers.contains(file)
     }
 
     /// Whether the file is there and the first that [`Survey::free`] may give.
@@ -418,6 +435,10 @@ impl Survey {
         if let Some(folder) = &self.forgotten {
             let text = texts::KEPT_FORGOTTEN.with("file", shown);
             return Err(text.with("folder", folder.display()));
+        }
+        if let Some(child) = &self.unreadable {
+            let text = texts::KEPT_UNREADABLE.with("file", shown);
+            return Err(text.with("child", child.display()));
         }
         if let Some(away) = self.away_over(&layer.file) {
             let text = texts::KEPT_AWAY.with("file", shown);
@@ -599,17 +620,29 @@ fn is_of_apply(file: &Path) -> bool {
         && stem.len() > 2 * GUID + 1
 }
 
-/// The overlays in the folders that the server has for a machine.
-fn overlays(sets: &Path, machine: VmId) -> BTreeSet<PathBuf> {
+fn is_empty(file: &Path) -> bool {
+    held::symlink_metadata(file).is_ok_and(|meta| meta.len() == 0)
+}
+
+/// The overlays in the folders that the server has for a machine, below `sets/` or `orphans/`.
+pub(crate) fn overlays(sets: &Path, machine: VmId) -> BTreeSet<PathBuf> {
     let entries = |folder: PathBuf| {
         let found = held::ask(&folder, || fs::read_dir(&folder));
         found.into_iter().flatten().flatten()
     };
     let folders = entries(sets.to_owned()).map(|set| set.path().join(machine.to_string()));
     let files = folders.flat_map(entries).map(|file| file.path());
-    let is_overlay = |file: &PathBuf| {
+    let is_of = |file: &Path| {
         file.extension()
             .is_some_and(|e| e == Format::Qcow2.as_str())
+    };
+    // A second file of one name has a number in `orphans/`.
+    let is_numbered = |file: &Path| {
+        let number = file.extension().and_then(|e| e.to_str());
+        number.is_some_and(|e| e.parse::<u32>().is_ok())
+    };
+    let is_overlay = |file: &PathBuf| {
+        is_of(file) || is_numbered(file) && file.file_stem().is_some_and(|f| is_of(Path::new(f)))
     };
     files.filter(is_overlay).collect()
 }

@@ -38,6 +38,7 @@ use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
 pub(crate) use again::turn;
+pub(crate) use files::overlays;
 pub use free::FREE_FAILPOINTS;
 pub(crate) use free::{Freed, after_apply, all_layers};
 pub use hidden::Hidden;

@@ -96,7 +96,8 @@ super::messages! {
     MERGE_PENDING = "snapshot.merge-pending", "a merge into {file} is pending";
     KEPT_BRANCHES = "snapshot.kept-branches", "{count} files lie on {file}: {children}";
     KEPT_READ_ONLY = "snapshot.kept-read-only", "{file} is read-only";
-    KEPT_STRANGER = "snapshot.kept-stranger", "{file} is under {child}, which no definition names: a disk or a machine was taken out of the library";
+    KEPT_STRANGER = "snapshot.kept-stranger", "{file} is under {child}, which no definition names: a disk or a machine was taken out of the library, or the file was set aside; move it out of the data directory if nobody wants it";
+    KEPT_UNREADABLE = "snapshot.kept-unreadable", "{file} may be under {child}, which nothing names and which cannot be read: move that out of the data directory if nobody wants it";
     KEPT_AWAY = "snapshot.kept-away", "{file} may be under {child}, which is not there, cannot be read now or is not what was imported";
     LEFT_DOUBTFUL = "snapshot.left-doubtful", "it is not known whether something lies on it: {cause}";
     LEFT_NEEDED = "snapshot.left-needed", "it may be needed, as {file} is not there or cannot be read: mend that first";
