@@ -22,7 +22,7 @@ impl<K: Kind> Operation<K> {
         match self.append(story::abort(error.clone())).await {
             Err(Trouble::Broken(cause)) => return Err(cause),
             // It only tells the next process the cause; without it, that process undoes as well.
-            Err(Trouble::Wait(cause)) => {
+            Err(Trouble::Wait(cause) | Trouble::Full(cause)) => {
                 tracing::warn!(cause = cause.english(), "Abort is not recorded")
             }
             Ok(()) => {}
@@ -65,7 +65,7 @@ impl<K: Kind> Operation<K> {
         while let Err(trouble) = self.clear().await {
             match trouble {
                 Trouble::Broken(cause) => return Err(cause),
-                Trouble::Wait(why) => self.wait(why, &mut pause).await,
+                Trouble::Wait(why) | Trouble::Full(why) => self.wait(why, &mut pause).await,
             }
         }
         Ok(())
