@@ -52,6 +52,9 @@ impl<K: Kind> Operation<K> {
             self.end_before_undo(error).await?;
             self.wait(why, &mut pause).await;
         }
+        if pause > RETRY.0 {
+            self.lease.doing(K::WORDS.undoing.with("set", self.set())); // it waits no more
+        }
         let _ = self.core.pass(K::NAME, "undone", "before");
         match self.worker.as_ref().filter(|worker| !worker.has_ended()) {
             Some(worker) => {
