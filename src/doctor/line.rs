@@ -378,6 +378,12 @@ pub fn ask(data_dir: &Path, wish: Wish, tell: &Tell) -> io::Result<Answer> {
     })
 }
 
+/// Whether a server of the data directory can be asked.
+#[must_use]
+pub fn is_answered(data_dir: &Path) -> bool {
+    connect(data_dir, SILENCE).is_ok()
+}
+
 /// [`ask`] of a server that may say nothing for so long.
 fn asked(data_dir: &Path, wish: Wish, tell: &Tell, silence: Duration) -> io::Result<Answer> {
     let limit = wish.limit();

@@ -27,6 +27,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 const GLANCE: Duration = Duration::from_millis(100);
 /// So many turns in a row, and the queue lets other processes come first for a moment.
 const ROW: u32 = 8;
+/// So long since it has done so, and it does as well.
+const OWN: Duration = Duration::from_millis(500);
+/// After a turn longer than that it always does.
+const LONG: Duration = Duration::from_millis(100);
 /// How long nothing may move before others count as hung.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -88,6 +92,22 @@ struct Line {
     moved: Duration,
     /// Turns since other processes could come first.
     row: u32,
+    /// When they could.
+    gave_way: Duration,
+    /// The last turn was a long one.
+    long: bool,
+}
+
+impl Line {
+    /// Whether other processes are to come first now.
+    fn is_due(&self, now: Duration) -> bool {
+        let own = now.saturating_sub(self.gave_way);
+        self.row >= ROW || self.row > 0 && (self.long || own >= OWN)
+    }
+
+    fn give_way(&mut self, now: Duration) {
+        (self.row, self.gave_way, self.long) = (0, now, false);
+    }
 }
 
 /// A place in the queue, until dropped.
@@ -142,7 +162,7 @@ impl Queue {
         let number = line.next;
         line.next += 1;
         if line.waiting.is_empty() {
-            line.row = 0;
+            line.give_way(self.clock.0.elapsed()); // nobody had it
         }
         line.waiting.push_back(number);
         Place {
@@ -161,9 +181,10 @@ impl Place {
     fn is_first(&self) -> bool {
         let mut line = self.queue.line();
         let is_first = line.waiting.front() == Some(&self.number);
-        let gives_way = is_first && line.row >= ROW;
+        let now = self.queue.clock.0.elapsed();
+        let gives_way = is_first && line.is_due(now);
         if gives_way {
-            line.row = 0;
+            line.give_way(now);
         }
         drop(line);
         if gives_way {
@@ -188,7 +209,9 @@ impl Place {
 impl Drop for Turn {
     fn drop(&mut self) {
         let queue = &self.place.queue;
-        queue.line().moved = queue.clock.0.elapsed();
+        let (mut line, now) = (queue.line(), queue.clock.0.elapsed());
+        line.long = now.saturating_sub(line.moved) > LONG;
+        line.moved = now;
     }
 }
 
@@ -297,6 +320,34 @@ mod tests {
         assert!(queue.turn(&folder, PATIENCE, &passes).unwrap().is_none());
         drop(turn);
         assert!(queue.line().waiting.is_empty());
+    }
+
+    /// A local command waits 3 s only.
+    #[test]
+    fn others_may_come_first_after_a_long_turn_after_half_a_second_and_after_eight_turns() {
+        let (_home, folder, clock, queue) = queue();
+        let take = || queue.turn(&folder, PATIENCE, &|| false).unwrap().unwrap();
+        for (each, expected) in [(120, 1), (101, 1), (90, 6), (10, 8)] {
+            let mut turn = take();
+            let mut turns = 0;
+            loop {
+                turns += 1;
+                turn = thread::scope(|scope| {
+                    let next = scope.spawn(take);
+                    while queue.line().waiting.len() < 2 {
+                        thread::yield_now();
+                    }
+                    clock.advance(Duration::from_millis(each));
+                    drop(turn);
+                    next.join().unwrap()
+                });
+                if queue.line().row == 1 {
+                    break;
+                }
+            }
+            assert_eq!(turns, expected, "turns of {each} ms");
+            drop(turn);
+        }
     }
 
     #[test]

@@ -124,14 +124,25 @@ fn at_rest(data_dir: &Path, id: VmId) -> Result<(), StartError> {
 }
 
 fn unended(data_dir: &Path, what: &str) -> StartError {
+    if is_taken(data_dir) {
+        return StartError::Busy(format!(
+            "another command has the data directory {}, and an operation has not ended: {what}; try again when that command has ended",
+            data_dir.display()
+        ));
+    }
     StartError::Failed(format!(
         "an operation has not ended since its server died, and {what}: end it with `groupshot rescue --data-dir {}`, or start the server; then try again",
         data_dir.display()
     ))
 }
 
-/// Whether a server, or another command, has the data directory.
+/// Whether a server has the data directory: another command holds no images, and nothing answers for it.
 fn is_served(data_dir: &Path) -> bool {
+    is_taken(data_dir) && line::is_answered(data_dir)
+}
+
+/// Whether a server, or another command, has the data directory.
+fn is_taken(data_dir: &Path) -> bool {
     matches!(
         DirectoryLock::is_free(data_dir),
         Err(LockError::Busy { .. })

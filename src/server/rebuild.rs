@@ -23,7 +23,8 @@ use crate::failpoint;
 use crate::held;
 use crate::id::{CollectionId, SetId, SnapshotId, VmId};
 use crate::inventory::{
-    Collection, Damage, Ended, Ending, Position, Snapshot, SnapshotDisk, SnapshotSet, What,
+    Collection, Damage, Ended, Ending, Position, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet,
+    What,
 };
 use crate::snapshot::destroy::removal;
 use crate::snapshot::{Away, Differing, compare, is_changed, is_gone, move_to_orphans};
@@ -232,11 +233,16 @@ fn destroyed(data_dir: &Path, state: &State, found: &Differing) -> BTreeSet<SetI
         let mut copies = on_files.map(|m| &m.definition).peekable();
         let mut disks = set.members.iter().flat_map(|m| &m.disks);
         let members = set.members.iter();
-        let mut kept = members.flat_map(|m| m.disks.iter().map(move |d| (m, d)));
+        let kept: Vec<_> = members
+            .flat_map(|m| m.disks.iter().map(move |d| (m, d)))
+            .collect();
         copies.peek().is_some()
             && copies.all(|copy| is_gone(copy))
             && disks.all(|disk| !is_clone(&disk.file) || is_gone(&disk.file))
-            && kept.any(|(m, disk)| is_removed(m, disk) || disk.sealed.iter().any(is_changed))
+            && (kept
+                .iter()
+                .any(|(m, d)| is_removed(m, d) || d.sealed.iter().any(is_another))
+                || kept.iter().all(|(_, d)| d.sealed.iter().any(is_rewritten)))
     };
     let gone: BTreeSet<_> = unrecorded.filter(has_gone).map(|set| set.id).collect();
     let others = found.away.iter().filter(|away| !gone.contains(&away.set));
@@ -246,6 +252,23 @@ fn destroyed(data_dir: &Path, state: &State, found: &Differing) -> BTreeSet<SetI
         needed.iter().any(|file| file.starts_with(&folder))
     };
     gone.into_iter().filter(|id| !is_needed(id)).collect()
+}
+
+/// Whether a sealed file is there with another inode or length, which nobody who only touched it has left.
+fn is_another(sealed: &Sealed) -> bool {
+    let key = |seal: &Seal| (seal.inode, seal.length);
+    stands(&sealed.file).is_some_and(|now| key(&now) != key(&sealed.seal))
+}
+
+/// Whether a sealed file is there and was written since.
+fn is_rewritten(sealed: &Sealed) -> bool {
+    stands(&sealed.file).is_some_and(|now| now.modified != sealed.seal.modified)
+}
+
+/// The seal of what stands there now, if anything does.
+fn stands(file: &Path) -> Option<Seal> {
+    let now = held::symlink_metadata(file).ok()?;
+    Some(Seal::of(&now))
 }
 
 /// What takes these sets out of the records.

@@ -278,7 +278,9 @@ impl Coordinator {
             released.mark_unchanged();
             match self.core.leases.holder(Resource::Machine(machine)) {
                 None => return Ok(()),
-                Some(holder) if holder.cannot_end() => return Err(holder.told().english()),
+                Some(holder) if holder.recovering || holder.cannot_end() => {
+                    return Err(holder.told().english());
+                }
                 Some(_) => {}
             }
             let _looked = tokio::time::timeout(LOOK, released.changed()).await;

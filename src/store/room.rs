@@ -45,16 +45,18 @@ impl Left {
         })
     }
 
-    /// Why there is no room, and what to do.
+    /// Why there was no room for what failed so, and what to do.
     #[must_use]
-    pub fn text(self) -> Text {
+    pub fn text(self, error: &io::Error) -> Text {
         match self {
+            _ if error.kind() == io::ErrorKind::QuotaExceeded => texts::QUOTA.text(),
             Self { bytes, .. } if bytes < KEPT => {
                 let text = texts::FULL.with("free", bytes);
                 text.with("needed", KEPT)
             }
             Self { files: 0, .. } => texts::NO_FILES.text(),
-            _ => texts::QUOTA.text(),
+            // It wanted more than is kept, or there is room again.
+            _ => texts::NO_ROOM.with("cause", error),
         }
     }
 }
@@ -68,7 +70,10 @@ pub(crate) fn is_missing(error: &io::Error) -> bool {
 /// Why there is no room in this folder; the system's own words where it cannot be asked.
 pub(crate) fn missing(folder: &Path, error: &io::Error) -> Text {
     let left = Left::on(folder);
-    left.map_or_else(|_| texts::NO_ROOM.with("cause", error), Left::text)
+    left.map_or_else(
+        |_| texts::NO_ROOM.with("cause", error),
+        |left| left.text(error),
+    )
 }
 
 /// A file that holds room and nothing else. What gives room back, but needs some to begin, lets it go.
@@ -134,7 +139,11 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_told_with_both_amounts_or_as_what_it_is() {
-        let told = |bytes, files| Left { bytes, files }.text().english();
+        let why = |bytes, files, kind: io::ErrorKind| {
+            let left = Left { bytes, files };
+            left.text(&kind.into()).english()
+        };
+        let told = |bytes, files| why(bytes, files, io::ErrorKind::StorageFull);
         let full = told(4096, 0);
         for part in [
             "4 KiB (4096 bytes)",
@@ -144,7 +153,11 @@ mod tests {
             assert!(full.contains(part), "{part}: {full}");
         }
         assert!(told(KEPT, 0).contains("no further file"));
-        assert!(told(KEPT, 1).contains("quota"));
+        assert!(!told(KEPT, 1).contains("quota"), "room again");
+        for left in [0, KEPT] {
+            let quota = why(left, left, io::ErrorKind::QuotaExceeded);
+            assert!(quota.contains("quota"), "{quota}");
+        }
     }
 
     #[test]

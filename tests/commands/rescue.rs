@@ -204,6 +204,16 @@ fn nothing_is_recorded_of_what_an_operation_that_died_works_on_before_it_has_end
         assert_ne!(out.status.code(), Some(0), "{command:?}: {told}");
         assert!(told.contains("`groupshot rescue"), "{command:?}: {told}");
     }
+    // Another command that has the data directory is no server, which would hold what it works on.
+    let other = std::fs::File::open(site.data.join("groupshot.lock")).unwrap();
+    other.lock().unwrap();
+    for command in &commands[..2] {
+        let out = run_in(&site.data, command, "");
+        let told = said(&out);
+        assert_ne!(out.status.code(), Some(0), "{command:?}: {told}");
+        assert!(told.contains("another command has"), "{command:?}: {told}");
+    }
+    drop(other);
     let settled = |tree: std::collections::BTreeMap<_, _>| -> Vec<_> {
         let kept = tree.into_iter();
         kept.filter(|(f, _): &(std::path::PathBuf, _)| !f.ends_with(".lock"))

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
@@ -18,7 +19,8 @@ use groupshot::inventory::{CollectionKind, Format, Job, JobKind, JobState, Posit
 use groupshot::job::{CancelKind, Cancelled};
 use groupshot::snapshot::destroy::{FAILPOINTS, MERGE_FAILPOINTS};
 use groupshot::snapshot::{Accepted, DestroyRequest, Passage, Recovered, Refused};
-use groupshot::store::{Change, Store, record};
+use groupshot::store::{Change, Store, StoreError, record};
+use groupshot::text::catalog::store::FULL;
 use jiff::Timestamp;
 
 use super::world::{Left, World, collection, furnish, group, put};
@@ -508,6 +510,35 @@ async fn a_running_member_refuses_it() {
     drop(running);
     assert_eq!(destroy(&world, sets[0]).await.state, JobState::Completed);
     assert_gone(&world);
+}
+
+/// What is kept for who finds no room is let go for want of room only; each time another file has it then.
+#[tokio::test(start_paused = true)]
+async fn only_want_of_room_has_a_delete_let_the_ballast_go() {
+    for full in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let world = furnish(root.path(), 1).await;
+        let sets = take(&world, 1).await;
+        let ballast = root.path().join("data/groupshot.ballast");
+        let kept = || fs::metadata(&ballast).map(|m| (m.ino(), m.ctime(), m.ctime_nsec()));
+        let before = kept().unwrap();
+        let (store, once) = (world.store.clone(), Mutex::new(Some(())));
+        let world = again(
+            world,
+            Box::new(move |name| {
+                if name != "destroy.publish.before" || once.lock().unwrap().take().is_none() {
+                    return Ok(());
+                }
+                match full {
+                    true => store.fail_next(StoreError::Full(FULL.text())),
+                    false => return Err(FailedOnOrder(name.to_owned())),
+                }
+                Ok(())
+            }),
+        );
+        assert_eq!(destroy(&world, sets[0]).await.state, JobState::Completed);
+        assert_eq!(kept().ok() == Some(before), !full, "full: {full}");
+    }
 }
 
 /// A coordinator whose first merge waits until it is let go; `true` comes when it has begun.

@@ -161,7 +161,6 @@ impl Kind for Destroy {
     const TAKE: &'static [Step<Self>] = &[];
     const FINISH: &'static [Step<Self>] = FINISH;
     const DEFERS: bool = true;
-    const FREES: bool = true;
     const WORDS: Words = Words {
         failed: texts::DESTROY_WAITS,
         failed_undoing: None,
@@ -184,6 +183,11 @@ impl Kind for Destroy {
 
     fn intent(&self) -> &Intent {
         &self.intent
+    }
+
+    /// A merge alone wants room before it gives any.
+    fn frees(&self) -> bool {
+        !self.intent.tidies
     }
 
     fn commits(_: &Record) -> bool {

@@ -160,10 +160,12 @@ impl Core {
                 if matches!(e, StoreError::Broken(_)) {
                     self.break_down(e.to_string());
                 }
-                Err(EngineError {
-                    kind: EngineErrorKind::Failed,
-                    text: texts::STORE_FAILED.with("cause", e),
-                })
+                let kind = match e {
+                    StoreError::Full(_) => EngineErrorKind::Full,
+                    _ => EngineErrorKind::Failed,
+                };
+                let text = texts::STORE_FAILED.with("cause", e);
+                Err(EngineError { kind, text })
             }
         }
     }
@@ -199,7 +201,7 @@ impl Core {
             Ok(false) => false,
             Ok(true) => {
                 tracing::warn!(
-                    "A delete does not go on, perhaps for want of room: what is kept for it is let go"
+                    "A delete does not go on for want of room: what is kept for it is let go"
                 );
                 true
             }

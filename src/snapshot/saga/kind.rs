@@ -45,8 +45,6 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     /// A cancel after the commit point is accepted: work that can be deferred is left for later, and the job ends as
     /// cancelled. Nothing is undone.
     const DEFERS: bool = false;
-    /// It gives room back: what is kept for that is let go where it finds none.
-    const FREES: bool = false;
     /// How it speaks.
     const WORDS: Words;
 
@@ -55,6 +53,11 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
 
     /// What it began with.
     fn intent(&self) -> &Self::Intent;
+
+    /// Does it give room back? What is kept for that is let go where it finds none.
+    fn frees(&self) -> bool {
+        false
+    }
 
     /// Is it a commit point, from where it only goes forward?
     fn commits(record: &Self::Record) -> bool;

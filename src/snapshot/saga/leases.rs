@@ -30,7 +30,9 @@ pub struct Holder {
     pub job: JobId,
     /// What it is doing; for an operation that cannot be finished now, why not.
     pub doing: Text,
-    /// It cannot be finished now, and nobody knows when.
+    /// A dead process left it, and this one is ending it.
+    pub recovering: bool,
+    /// Its undo failed at the last attempt: nobody knows when it can be finished.
     pub stuck: bool,
     /// Something it has to do failed and is tried again.
     pub waits: bool,
@@ -128,6 +130,7 @@ impl Leases {
         let holder = Holder {
             job,
             doing,
+            recovering: false,
             stuck: false,
             waits: false,
             brief: wanted.iter().any(|(_, mode)| *mode == Mode::Brief),
@@ -206,6 +209,7 @@ impl Lease {
         if let Some(holder) = self.members.lock().jobs.get_mut(&self.job) {
             holder.doing = doing;
             holder.waits = waits;
+            holder.stuck &= waits;
         }
     }
 
@@ -227,6 +231,13 @@ impl Lease {
         let table = self.members.lock();
         let stands = &table.jobs.get(&self.job)?.stands;
         stands.values().next().map(|s| s.text.clone())
+    }
+
+    /// Says that a dead process left what the holder does.
+    pub fn recovers(&self) {
+        if let Some(holder) = self.members.lock().jobs.get_mut(&self.job) {
+            holder.recovering = true;
+        }
     }
 
     /// Says that the holder cannot end now, and why.
@@ -310,6 +321,25 @@ mod tests {
         let wanted = [(machine(1), Mode::Brief)];
         assert!(members.lease(job(2), WORKING.text(), &wanted).is_err());
         drop(shared);
+    }
+
+    #[test]
+    fn one_that_is_recovered_is_stuck_only_while_it_cannot_go_on() {
+        let members = Leases::default();
+        let wanted = [(machine(1), Mode::Exclusive)];
+        let lease = members.lease(job(1), WORKING.text(), &wanted).unwrap();
+        lease.recovers();
+        assert!(members.holder(machine(1)).unwrap().recovering);
+        assert!(members.stuck().is_empty(), "at its first attempt");
+        lease.waits(WORKING.text());
+        assert_eq!(members.stuck().len(), 1);
+        lease.doing(WORKING.text());
+        assert!(members.stuck().is_empty(), "it goes on");
+        lease.stuck(WORKING.text());
+        lease.waits(WORKING.text());
+        assert!(members.holder(machine(1)).unwrap().stuck);
+        lease.doing(WORKING.text());
+        assert!(members.stuck().is_empty(), "its undo goes on");
     }
 
     #[test]

@@ -90,6 +90,8 @@ pub(super) enum Stop {
 /// Why a step after the commit point, or of the undo, did not end yet.
 pub(super) enum Trouble {
     Wait(Text),
+    /// For want of room.
+    Full(Text),
     Broken(String),
 }
 
@@ -97,6 +99,7 @@ impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Broken(_) => Self::Broken(error.to_string()),
+            StoreError::Full(_) => Self::Full(texts::STORE_FAILED.with("cause", error)),
             _ => Self::Wait(texts::STORE_FAILED.with("cause", error)),
         }
     }
@@ -105,7 +108,13 @@ impl From<StoreError> for Trouble {
 impl From<WriteError> for Trouble {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::Refused(..) => Self::Wait(texts::JOURNAL_FAILED.with("cause", error.why())),
+            WriteError::Refused(..) => {
+                let text = texts::JOURNAL_FAILED.with("cause", error.why());
+                match error.is_no_room() {
+                    true => Self::Full(text),
+                    false => Self::Wait(text),
+                }
+            }
             WriteError::Broken(..) => Self::Broken(error.to_string()),
         }
     }
@@ -197,7 +206,9 @@ impl<K: Kind> Operation<K> {
                         self.stop_if_cancelled()?;
                     }
                     self.append(Line::of(&record)).await.map_err(|e| match e {
-                        Trouble::Wait(text) => Stop::Undo(failed(text, Vec::new())),
+                        Trouble::Wait(text) | Trouble::Full(text) => {
+                            Stop::Undo(failed(text, Vec::new()))
+                        }
                         Trouble::Broken(cause) => Stop::Broken(cause),
                     })?;
                     if commits {
@@ -228,10 +239,8 @@ impl<K: Kind> Operation<K> {
                         break;
                     }
                     Err(Trouble::Broken(cause)) => return Err(cause),
-                    Err(Trouble::Wait(cause)) => {
-                        if K::FREES && self.core.make_room().await {
-                            continue;
-                        }
+                    Err(Trouble::Full(_)) if self.kind.frees() && self.core.make_room().await => {}
+                    Err(Trouble::Wait(cause) | Trouble::Full(cause)) => {
                         let why = K::WORDS.finish_waits.with("set", self.set());
                         self.wait(why.with("cause", cause), &mut pause).await;
                     }
@@ -247,9 +256,12 @@ impl<K: Kind> Operation<K> {
         match step.work {
             Work::Parts { run, .. } => {
                 let failures = self.each(step, run, Way::All).await;
+                let is_full = |e: &&EngineError| e.kind == EngineErrorKind::Full;
+                let full = failures.iter().find(is_full).map(|e| e.text.clone());
                 if let Some(first) = texts_of(failures).into_iter().next() {
                     let broken = self.core.broken.borrow().clone();
-                    return Err(broken.map_or(Trouble::Wait(first), Trouble::Broken));
+                    let waits = full.map_or(Trouble::Wait(first), Trouble::Full);
+                    return Err(broken.map_or(waits, Trouble::Broken));
                 }
             }
             Work::Publish => {
@@ -370,6 +382,7 @@ impl<K: Kind> Operation<K> {
             Ok(Err(error)) if error.kind == EngineErrorKind::Broken => {
                 Err(Trouble::Broken(error.to_string()))
             }
+            Ok(Err(error)) if error.kind == EngineErrorKind::Full => Err(Trouble::Full(error.text)),
             Ok(Err(error)) => Err(Trouble::Wait(error.text)),
             Err(panicked) => {
                 tracing::error!(%panicked, "A step panicked");
@@ -451,10 +464,12 @@ impl<K: Kind> Operation<K> {
             if matches!(e, WriteError::Broken(..)) {
                 self.core.break_down(e.to_string());
             }
-            EngineError {
-                kind: EngineErrorKind::Failed,
-                text: texts::JOURNAL_FAILED.with("cause", e.why()),
-            }
+            let kind = match e.is_no_room() {
+                true => EngineErrorKind::Full,
+                false => EngineErrorKind::Failed,
+            };
+            let text = texts::JOURNAL_FAILED.with("cause", e.why());
+            EngineError { kind, text }
         })
     }
 

@@ -338,7 +338,7 @@ pub(crate) fn take_up<K: Kind>(
         .leases
         .lease(job, recovering.clone(), &kind.resources());
     let lease = lease.map_err(|_| RecoveryError::Contradiction(at.to_owned()))?;
-    lease.stuck(recovering.clone()); // whoever asks meanwhile is told at once
+    lease.recovers(); // whoever asks meanwhile is told at once
     let worker = core.deps.jobs.adopt(job);
     if let (None, Some(worker)) = (&back, &worker) {
         worker.commit_point(); // it was passed before the process died

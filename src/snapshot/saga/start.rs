@@ -60,8 +60,8 @@ async fn durable<K: Kind>(
     core.pass(K::NAME, "intent", "before")
         .map_err(|e| journal_failed(e.to_string()))?;
     let first = intent_of(kind).map_err(|e| journal_failed(e.to_string()))?;
-    let journal = record::<K>(core, job.id, first);
-    match tokio::join!(journal, begin::<K>(core, job)) {
+    let journal = record(core, kind, job.id, first);
+    match tokio::join!(journal, begin(core, kind, job)) {
         (Ok(journal), Ok(worker)) => {
             let _accepted = core.pass(K::NAME, "job", "after");
             Ok((journal, worker))
@@ -86,10 +86,10 @@ async fn durable<K: Kind>(
 }
 
 /// The job, made durable.
-async fn begin<K: Kind>(core: &Arc<Core>, job: NewJob) -> Result<Worker, StoreError> {
+async fn begin<K: Kind>(core: &Arc<Core>, kind: &K, job: NewJob) -> Result<Worker, StoreError> {
     let start = || core.deps.jobs.start(job.clone(), Vec::new());
     match start().await {
-        Err(StoreError::Full(_)) if K::FREES => {
+        Err(StoreError::Full(_)) if kind.frees() => {
             core.make_room().await;
             start().await
         }
@@ -97,13 +97,18 @@ async fn begin<K: Kind>(core: &Arc<Core>, job: NewJob) -> Result<Worker, StoreEr
     }
 }
 
-async fn record<K: Kind>(core: &Arc<Core>, job: JobId, first: Line) -> Result<Journal, Refused> {
+async fn record<K: Kind>(
+    core: &Arc<Core>,
+    kind: &K,
+    job: JobId,
+    first: Line,
+) -> Result<Journal, Refused> {
     let create = |spare| {
         let (folder, first) = (core.journals(), first.clone());
         tokio::task::spawn_blocking(move || Journal::create(&folder, job, &first, spare))
     };
     let mut created = create(core.spares.take()).await;
-    if let (true, Ok(Err(e))) = (K::FREES, &created)
+    if let (true, Ok(Err(e))) = (kind.frees(), &created)
         && e.is_no_room()
     {
         core.make_room().await;

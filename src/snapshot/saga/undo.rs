@@ -22,7 +22,7 @@ impl<K: Kind> Operation<K> {
         match self.append(story::abort(error.clone())).await {
             Err(Trouble::Broken(cause)) => return Err(cause),
             // It only tells the next process the cause; without it, that process undoes as well.
-            Err(Trouble::Wait(cause)) => {
+            Err(Trouble::Wait(cause) | Trouble::Full(cause)) => {
                 tracing::warn!(cause = cause.english(), "Abort is not recorded")
             }
             Ok(()) => {}
@@ -52,6 +52,9 @@ impl<K: Kind> Operation<K> {
             self.end_before_undo(error).await?;
             self.wait(why, &mut pause).await;
         }
+        if pause > RETRY.0 {
+            self.lease.doing(K::WORDS.undoing.with("set", self.set())); // it waits no more
+        }
         let _ = self.core.pass(K::NAME, "undone", "before");
         match self.worker.as_ref().filter(|worker| !worker.has_ended()) {
             Some(worker) => {
@@ -65,7 +68,7 @@ impl<K: Kind> Operation<K> {
         while let Err(trouble) = self.clear().await {
             match trouble {
                 Trouble::Broken(cause) => return Err(cause),
-                Trouble::Wait(why) => self.wait(why, &mut pause).await,
+                Trouble::Wait(why) | Trouble::Full(why) => self.wait(why, &mut pause).await,
             }
         }
         Ok(())

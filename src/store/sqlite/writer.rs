@@ -234,7 +234,12 @@ impl Writer {
     /// failed sync) nobody knows what is on the disk, so this process writes no more.
     fn judge(&mut self, error: &rusqlite::Error) -> StoreError {
         if self.is_full(error) && self.connection.is_autocommit() {
-            let why = room::missing(&self.directory, &io::ErrorKind::StorageFull.into());
+            let is_full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+            let kind = match is_full {
+                true => io::ErrorKind::StorageFull,
+                false => io::ErrorKind::QuotaExceeded,
+            };
+            let why = room::missing(&self.directory, &kind.into());
             // What is refused has its end to be noted too, and fails once more.
             if !std::mem::replace(&mut self.full, true) {
                 let (directory, why) = (self.directory.display(), why.english());
