@@ -205,7 +205,7 @@ fn nothing_is_recorded_of_what_an_operation_that_died_works_on_before_it_has_end
         assert!(told.contains("`groupshot rescue"), "{command:?}: {told}");
     }
     // Another command that has the data directory is no server, which would hold what it works on.
-    let other = std::fs::File::open(site.data.join("groupshot.lock")).unwrap();
+    let other = fs::File::open(site.data.join("groupshot.lock")).unwrap();
     other.lock().unwrap();
     for command in &commands[..2] {
         let out = run_in(&site.data, command, "");
