@@ -79,7 +79,7 @@ fn untouched(data_dir: &Path, new: &NewMachine) -> Result<(), StartError> {
     }
     let journals = named_by_journals(data_dir).map_err(StartError::failed)?;
     if let Some(why) = journals.unreadable.first() {
-        return Err(unended(
+        return Err(unended_for_now(
             data_dir,
             &format!("which files it works on is not known: {why}"),
         ));
@@ -104,7 +104,7 @@ fn untouched(data_dir: &Path, new: &NewMachine) -> Result<(), StartError> {
     };
     match bounded(named)? {
         None => Ok(()),
-        Some(file) => Err(unended(
+        Some(file) => Err(unended_for_now(
             data_dir,
             &format!("it works on {}", file.display()),
         )),
@@ -119,17 +119,25 @@ fn at_rest(data_dir: &Path, id: VmId) -> Result<(), StartError> {
     let open = in_flight(data_dir).map_err(StartError::failed)?;
     match !is_served(data_dir) && open.machines.contains(&id) {
         false => Ok(()),
-        true => Err(unended(data_dir, &format!("it works on machine {id}"))),
+        true => Err(unended_for_now(
+            data_dir,
+            &format!("it works on machine {id}"),
+        )),
     }
 }
 
-fn unended(data_dir: &Path, what: &str) -> StartError {
+/// [`unended`], unless another command has the data directory: it may be ending it.
+fn unended_for_now(data_dir: &Path, what: &str) -> StartError {
     if is_taken(data_dir) {
         return StartError::Busy(format!(
             "another command has the data directory {}, and an operation has not ended: {what}; try again when that command has ended",
             data_dir.display()
         ));
     }
+    unended(data_dir, what)
+}
+
+fn unended(data_dir: &Path, what: &str) -> StartError {
     StartError::Failed(format!(
         "an operation has not ended since its server died, and {what}: end it with `groupshot rescue --data-dir {}`, or start the server; then try again",
         data_dir.display()
