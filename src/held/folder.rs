@@ -371,8 +371,22 @@ impl Folder {
     /// # Errors
     /// The I/O error.
     pub fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        SYNCED.with_borrow_mut(|synced| synced.extend(self.path.file_name().map(OsStr::to_owned)));
         self.descriptor.sync_all()
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The names of the folders that this thread has synced.
+    static SYNCED: std::cell::RefCell<Vec<OsString>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// The names of the folders that this thread has synced since the last time it asked.
+#[cfg(test)]
+pub(crate) fn synced() -> Vec<OsString> {
+    SYNCED.take()
 }
 
 /// Opens a regular file for reading; `write`: for both. A link in its last component is refused, links above it

@@ -55,6 +55,8 @@ pub use silence::{
 pub use standing::{Post, Standing};
 
 #[cfg(test)]
+pub(crate) use folder::synced;
+#[cfg(test)]
 pub(crate) use silence::slow_down;
 
 #[cfg(test)]

@@ -385,7 +385,8 @@ impl Ours {
         Ok(was_there)
     }
 
-    /// Removes the last `levels` of its folders, as far as they are empty, durably; the file is gone.
+    /// Removes the last `levels` of its folders, as far as they are empty, durably. The file is gone, durably too
+    /// ([`Ours::discard`]): of a folder that goes nothing need be synced but the one above it.
     ///
     /// # Errors
     /// The I/O error.
@@ -403,13 +404,17 @@ impl Ours {
         let least = self.way.len().saturating_sub(levels);
         while above.len() > least + 1 {
             let Some(folder) = above.pop() else { break };
-            folder.sync()?;
             let (Some(parent), Some(name)) = (above.last(), self.way.get(above.len() - 1)) else {
                 break;
             };
             let there = parent.look(name)?;
             let is_it = there.is_some_and(|it| folder.identity().is_ok_and(|own| own.is_same(&it)));
-            if is_it && !parent.remove_folder(name)? && parent.look(name)?.is_some() {
+            let is_gone = is_it && (parent.remove_folder(name)? || parent.look(name)?.is_none());
+            // What goes from the deepest one is the file.
+            if !is_gone && above.len() < self.way.len() {
+                folder.sync()?;
+            }
+            if is_it && !is_gone {
                 return Ok(());
             }
         }

@@ -548,6 +548,33 @@ fn folders_of_ours_are_no_links_and_not_shared() {
     assert!(!world.shared.join("a").exists());
 }
 
+/// A sync is most of what a change of names costs, and a folder that goes takes what was in it along.
+#[test]
+fn of_folders_that_go_only_the_one_above_is_synced_and_of_those_that_stay_each_that_lost_one() {
+    let world = World::new();
+    let file = world.shared.join("a/b/file");
+    let made = || {
+        let folder = make_folders(file.parent().unwrap(), 2).unwrap();
+        drop(folder.create_new("file", 0o600).unwrap());
+    };
+    let removed = || {
+        let _before = synced();
+        discard(&file, 2, None).unwrap();
+        remove_folders(&file, 2).unwrap();
+        synced()
+    };
+    made();
+    assert_eq!(removed(), ["b", "shared"]);
+    made();
+    fs::write(world.shared.join("a/b/other"), "").unwrap();
+    assert_eq!(removed(), ["b"]);
+    fs::remove_file(world.shared.join("a/b/other")).unwrap();
+    fs::write(world.shared.join("a/other"), "").unwrap();
+    assert_eq!(removed(), ["b", "a"]);
+    // Perhaps a process died before it had synced that.
+    assert_eq!(removed(), ["a"]);
+}
+
 #[test]
 fn a_nameless_file_gets_a_name_and_replaces_nothing() {
     let world = World::new();

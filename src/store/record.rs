@@ -133,15 +133,20 @@ pub fn path(data_dir: &Path, set: SetId) -> PathBuf {
 /// [`NotReplaced`]; broken where it is gone and nobody knows whether that is on the disk.
 pub fn remove(data_dir: &Path, set: SetId) -> Result<(), NotReplaced> {
     let file = path(data_dir, set);
+    let synced = failpoint::pass("record.remove.sync").map_err(io::Error::other);
+    let (folder, name) = match held::folder_of_ours(&file, LEVELS) {
+        Err(e) if is_absent(&e) => return Ok(()),
+        found => found.map_err(NotReplaced::Refused)?,
+    };
     // What a death has left of one that was being replaced.
-    let left = held::discard(&file.with_extension("json.new"), LEVELS, None);
+    let left = folder.remove_ours(format!("{FILE}.new"));
     left.map_err(NotReplaced::Refused)?;
-    let gone = failpoint::pass("record.remove.sync").map_err(io::Error::other);
-    let gone = held::discard(&file, LEVELS, None).and(gone);
-    gone.map_err(|e| match held::symlink_metadata(&file) {
-        Err(away) if is_absent(&away) => NotReplaced::Broken(e),
-        _ => NotReplaced::Refused(e),
-    })
+    let gone = folder.remove_ours(&name).and(synced);
+    gone.and_then(|()| folder.sync())
+        .map_err(|e| match held::symlink_metadata(&file) {
+            Err(away) if is_absent(&away) => NotReplaced::Broken(e),
+            _ => NotReplaced::Refused(e),
+        })
 }
 
 /// Reads the record of a set, if it is there; in words why it cannot be relied on.
@@ -415,5 +420,23 @@ mod tests {
             .unwrap()
             .unwrap_err();
         assert!(why.contains("is of snapshot set"), "{why}");
+    }
+
+    #[test]
+    fn a_removal_takes_what_a_death_has_left_along_with_one_sync() {
+        let data = tempfile::tempdir().unwrap();
+        let set = set(7, None);
+        let record = SetRecord::new(&set, &BTreeMap::new(), 1);
+        record.write(data.path()).unwrap();
+        let file = path(data.path(), set.id);
+        let new = file.with_extension("json.new");
+        fs::write(&new, "half").unwrap();
+        let _before = held::synced();
+        remove(data.path(), set.id).unwrap();
+        assert_eq!(held::synced().len(), 1);
+        assert!(!file.exists() && !new.exists());
+        // Perhaps the process that removed it died before it had synced that.
+        remove(data.path(), set.id).unwrap();
+        assert_eq!(held::synced().len(), 1);
     }
 }
