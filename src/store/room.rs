@@ -17,7 +17,7 @@ pub const KEPT: u64 = 4 << 20;
 /// Name of the file that keeps it.
 const FILE: &str = "groupshot.ballast";
 /// The unit of a file's blocks.
-const BLOCK: u64 = 512;
+pub(crate) const BLOCK: u64 = 512;
 
 /// What a file system has left where something found no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
