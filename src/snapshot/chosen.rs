@@ -34,13 +34,16 @@ use crate::text::catalog::snapshot as texts;
 /// As whose work it stands in the history.
 const OWNER: &str = "vm set";
 
+/// Which file it is: device, inode and time of birth.
+type Which = (u64, u64, Option<i64>);
+
 /// What becomes of the active files of a machine, as it is shown to its operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShownTops {
     /// In sentences.
     pub told: Vec<String>,
-    /// The files that it comes to, and which ones these are: device, inode and time of birth.
-    files: Vec<(PathBuf, Option<(u64, u64, Option<i64>)>)>,
+    /// The files that it comes to, and which ones these are.
+    files: Vec<(PathBuf, Option<Which>)>,
     stands_on: Option<SnapshotId>,
 }
 
