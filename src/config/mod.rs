@@ -34,7 +34,7 @@
 //! operation_timeout = "60s"    # default and ceiling of w:OperationTimeout
 //! enumeration_timeout = "60s"  # an enumeration that nobody pulls for so long is forgotten
 //! header_timeout = "30s"       # from a connection's opening, or a request's first byte, to the end of its header
-//! packet_timeout = "120s"      # from there to the end of its body; after 20 s it must have come at 500 bytes a second
+//! packet_timeout = "120s"      # from there to the end of its body, operation_timeout at most; after 20 s it must have come at 500 bytes a second
 //! idle_timeout = "300s"        # a kept-alive connection waits so long for the next request, and an answer to be taken
 //! stop_timeout = "20s"         # requests and operations that run may take so long when the server stops
 //! [snapshot]

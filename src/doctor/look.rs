@@ -76,7 +76,7 @@ impl Doctor {
                 (one.finding.fix, one.cure) = (None, None);
             }
         }
-        leave_out_what_a_move_explains(&mut found);
+        leave_out_what_a_move_explains(&mut found, &self.deps.data_dir);
         found.sort_by(|a, b| {
             let key = |a: &Ailment| (a.finding.kind, a.finding.object.clone());
             key(a).cmp(&key(b))
@@ -796,19 +796,26 @@ pub(super) fn ailment(
 }
 
 /// Where the data directory was moved, nothing else is told of what is named in the folder that it was in: there is one
-/// way out, and any other would be wrong.
-fn leave_out_what_a_move_explains(found: &mut Vec<Ailment>) {
+/// way out, and any other would be wrong. That folder may be above the one that it is in now: what only names the latter has
+/// another reason.
+fn leave_out_what_a_move_explains(found: &mut Vec<Ailment>, data_dir: &Path) {
     let moved = |a: &&Ailment| a.finding.kind == Kind::DataDirectoryMoved;
     let from: Vec<_> = found
         .iter()
         .filter(moved)
         .map(|a| a.finding.object.clone())
         .collect();
+    let here = format!("{}/", data_dir.display());
     found.retain(|a| match a.finding.kind {
         Kind::FolderMissing => !from.contains(&a.finding.object),
-        Kind::DefinitionUnreadable => !from
-            .iter()
-            .any(|from| a.finding.text.contains(&format!("{from}/"))),
+        Kind::DefinitionUnreadable => {
+            let text = &a.finding.text;
+            let names = |from: &String| match from.starts_with(&here) {
+                true => text.contains(&format!("{from}/")),
+                false => text.replace(&here, "").contains(&format!("{from}/")),
+            };
+            !from.iter().any(names)
+        }
         _ => true,
     });
 }
@@ -816,4 +823,38 @@ fn leave_out_what_a_move_explains(found: &mut Vec<Ailment>) {
 fn unknown(object: impl Into<String>, error: &impl ToString) -> Ailment {
     let text = format!("it could not be looked at: {}", error.to_string());
     ailment(Kind::Unknown, Severity::Warning, object, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_in_a_directory_that_was_moved_below_its_old_place_is_told() {
+        for (here, there) in [
+            ("/data/new", "/data"),
+            ("/data", "/data/old"),
+            ("/new", "/old"),
+        ] {
+            let unreadable = |text: String| {
+                let object = format!("{here}/machines/1/vm.toml");
+                ailment(Kind::DefinitionUnreadable, Severity::Error, object, text)
+            };
+            let moved = ailment(
+                Kind::DataDirectoryMoved,
+                Severity::Error,
+                there,
+                "it was moved",
+            );
+            let damaged = unreadable(format!("{here}/machines/1/vm.toml: expected a key"));
+            let explained = unreadable(format!(
+                "{here}/machines/1/tops.json: {there}/sets/1/1/disk0.qcow2 is not there"
+            ));
+            let mut found = vec![moved, damaged, explained];
+            leave_out_what_a_move_explains(&mut found, Path::new(here));
+            let told: Vec<_> = found.iter().map(|a| a.finding.text.as_str()).collect();
+            assert_eq!(told.len(), 2, "{told:?}");
+            assert!(told[1].ends_with("expected a key"), "{told:?}");
+        }
+    }
 }

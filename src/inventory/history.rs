@@ -285,6 +285,9 @@ fn cut(mut text: String) -> String {
     text
 }
 
+/// Characters of an id.
+const ID: usize = 36;
+
 /// What is looked for in the history; without anything all of it, the newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -311,6 +314,17 @@ pub struct Query {
 }
 
 impl Query {
+    /// Does it name something by what may be the beginning of an id? Then it must be known what else begins so.
+    #[must_use]
+    pub fn is_by_beginning(&self) -> bool {
+        let wanted = [&self.set, &self.collection, &self.machine];
+        let begins = |wanted: &String| {
+            let id = wanted.trim_matches(['{', '}']);
+            id.len() < ID && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+        };
+        wanted.into_iter().flatten().any(begins)
+    }
+
     /// Is it one of those that are looked for?
     #[must_use]
     pub fn fits(&self, it: &Ended) -> bool {
@@ -326,5 +340,70 @@ impl Query {
             && self.user.as_ref().is_none_or(|user| *user == it.user)
             && self.since.is_none_or(|since| it.ended >= since)
             && !(self.failed && it.outcome == Ending::Completed)
+    }
+}
+
+/// What the words of a query have met in the history: sets, collections, machines.
+#[derive(Debug, Default)]
+pub struct Met([Meeting; 3]);
+
+#[derive(Debug, Default)]
+struct Meeting {
+    /// By its name. Several of one name are looked for together.
+    by_name: bool,
+    /// By the beginning of an id: which, with the names.
+    begun: BTreeMap<String, String>,
+}
+
+impl Met {
+    /// Takes up what one entry has of it.
+    pub fn take_up(&mut self, query: &Query, it: &Ended) {
+        let about = &it.about;
+        let lists = [
+            (&query.set, &about.sets),
+            (&query.collection, &about.collections),
+            (&query.machine, &about.machines),
+        ];
+        for ((wanted, list), meeting) in lists.into_iter().zip(&mut self.0) {
+            let Some(wanted) = wanted else { continue };
+            let whole = wanted.trim_matches(['{', '}']);
+            for named in list {
+                if named.id.eq_ignore_ascii_case(whole) {
+                    continue;
+                }
+                if named.name == *wanted || shown(&named.name) == **wanted {
+                    meeting.by_name = true;
+                } else if named.is(wanted) {
+                    let (id, name) = (named.id.clone(), shown(&named.name).into_owned());
+                    meeting.begun.insert(id, name);
+                }
+            }
+        }
+    }
+
+    /// In words, that the beginning of an id in the query means several things, and which.
+    #[must_use]
+    pub fn several(&self, query: &Query) -> Option<String> {
+        let words = [
+            (&query.set, "snapshot sets"),
+            (&query.collection, "collections"),
+            (&query.machine, "machines"),
+        ];
+        let mut met = words.into_iter().zip(&self.0);
+        met.find_map(|((wanted, word), met)| {
+            if met.begun.len() + usize::from(met.by_name) < 2 {
+                return None;
+            }
+            let wanted = shown(wanted.as_deref()?);
+            let ids = met.begun.iter().map(|(id, name)| format!("{id} ({name})"));
+            let how = match met.by_name {
+                true => "is a name and begins other ids",
+                false => "begins several ids",
+            };
+            let ids = ids.collect::<Vec<_>>().join(", ");
+            Some(format!(
+                "`{wanted}` {how} of {word}; give a whole id: {ids}"
+            ))
+        })
     }
 }

@@ -18,7 +18,7 @@ use crate::audit::About;
 use crate::id::{CollectionId, JobId, SetId, SnapshotId, VmId};
 use crate::text::Text;
 
-pub use history::{Ended, Ending, Query, What};
+pub use history::{Ended, Ending, Met, Query, What};
 
 /// The most characters of a name of a machine, a collection or a set: `MaxLen` of the names in the CIM schema
 /// (`CIM_System.Name`, `CIM_CollectionOfMSEs.CollectionID`); ElementName, which carries them, has none of its own.

@@ -58,6 +58,8 @@ use workers::{Failed, Workers};
 /// Messages up to this size, in octets, are parsed on the async thread; larger ones on a worker. Any method call or
 /// short query is smaller, and takes a fraction of a millisecond.
 const SMALL: usize = 8 * 1024;
+/// Most characters of what a fault quotes that is too large for its client.
+const QUOTES: [usize; 2] = [256, 32];
 
 /// Configuration of the protocol layer: limits, and what Identify and `winrm/config` report.
 #[derive(Debug, Clone, Default)]
@@ -242,14 +244,15 @@ impl Server {
         })
     }
 
-    /// The fault as an answer of at most `max` octets: what the client wants returned (rule H-13), and what it is told
-    /// again of its request (rule F-11), is left out where that would break its own limit (rule H-20).
+    /// The fault as an answer of at most as many octets as the client takes: what it wants returned (rule H-13), what it is
+    /// told again of its request (rule F-11), and then all but the beginning of what is quoted is left out where that would
+    /// break its own limit (rule H-20).
     async fn refuse(
         &self,
-        rejected: &Rejected,
+        rejected: Rejected,
         reading: &Arc<Reading>,
         (client, charset): (Client, Charset),
-        (max, due): (usize, Duration),
+        due: Duration,
     ) -> Answer {
         let attempt = match rejected.fault.status {
             Some(_) if client != Client::Omi && reading.caller.identity.is_some() => {
@@ -273,11 +276,22 @@ impl Server {
             tracing::error!(activity = headers.activity(), %reason, "internal error");
         }
         let mut envelope = rejected.fault.envelope(&headers);
+        let is_long = |envelope: &String| charset.octets(envelope) > rejected.max;
         let optional = !headers.reply_parameters.is_empty() || headers.attempt.is_some();
-        if charset.octets(&envelope) > max && optional {
+        if is_long(&envelope) && optional {
             headers.reply_parameters = "";
             headers.attempt = None;
             envelope = rejected.fault.envelope(&headers);
+        }
+        for most in QUOTES {
+            if is_long(&envelope) {
+                let text = rejected.fault.text.clone().shortened(most);
+                let short = Fault {
+                    text,
+                    ..rejected.fault.clone()
+                };
+                envelope = short.envelope(&headers);
+            }
         }
         answer(500, envelope, charset)
     }
@@ -339,9 +353,8 @@ impl Handler for Server {
         let Request { headers, operation } = match request {
             Ok(request) => request,
             Err(rejected) => {
-                let limits = (self.settings.limits.max_envelope_size, due);
                 let to = (client, charset);
-                return self.refuse(&rejected, &reading, to, limits).await;
+                return self.refuse(*rejected, &reading, to, due).await;
             }
         };
         if matches!(operation, Operation::Identify) {
@@ -363,10 +376,10 @@ impl Handler for Server {
                     relates_to: headers.message_id,
                     reply_parameters: headers.reply_parameters,
                     language: headers.language,
+                    max: headers.max_envelope_size,
                 };
-                let limits = (headers.max_envelope_size, began + headers.timeout);
-                let to = (client, charset);
-                self.refuse(&rejected, &reading, to, limits).await
+                let (to, due) = ((client, charset), began + headers.timeout);
+                self.refuse(rejected, &reading, to, due).await
             }
         }
     }

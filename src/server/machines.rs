@@ -23,7 +23,9 @@ use crate::engine::{Doubt, EngineError, EngineErrorKind};
 use crate::held;
 use crate::id::{SetId, VmId};
 use crate::inventory::{Disk, Format, Machine};
-use crate::snapshot::{RecordedSets, in_flight, named_by_journals, needing, removed};
+use crate::snapshot::{
+    Choosing, RecordedSets, ShownTops, in_flight, named_by_journals, needing, removed,
+};
 use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::{Change, Store};
 
@@ -330,8 +332,8 @@ pub fn defined_machines(data_dir: &Path) -> Result<Vec<(VmId, String)>, StartErr
     Ok(defined.collect())
 }
 
-/// Tells, in sentences, what becomes of the active files of a machine if its operator names these, by disk; with `apply`
-/// it is so. What is named is not written to where anything else needs it.
+/// Tells what becomes of the active files of a machine if its operator names these, by disk, and makes it so unless it is
+/// only to be shown. What is named is not written to where anything else needs it.
 ///
 /// # Errors
 /// [`StartError`]; a server must not run.
@@ -339,14 +341,14 @@ pub async fn choose_tops(
     data_dir: &Path,
     machine: VmId,
     named: BTreeMap<String, PathBuf>,
-    apply: bool,
-) -> Result<Vec<String>, StartError> {
+    what: Choosing,
+) -> Result<ShownTops, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
     let store = take_store(&data_dir)?;
     relocate::writable(&data_dir)?;
     let parts = Parts::open(&data_dir, &Config::default(), store)?;
     relocate::in_place(&parts, &data_dir).await?;
-    let chosen = parts.coordinator.choose_tops(machine, named, apply).await;
+    let chosen = parts.coordinator.choose_tops(machine, named, what).await;
     parts.coordinator.close();
     chosen.map_err(StartError::Failed)
 }

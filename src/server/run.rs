@@ -26,7 +26,7 @@ use crate::auth::users::{self, Users};
 use crate::auth::{self, Authenticator};
 use crate::cim::Schema;
 use crate::clock::SharedClock;
-use crate::config::{AuditTo, Config, EngineKind};
+use crate::config::{self, AuditTo, Config, EngineKind};
 use crate::doctor::line::Socket;
 use crate::engine::Compute;
 use crate::engine::drivers::Drivers;
@@ -353,17 +353,8 @@ impl Server {
         auth: Arc<Authenticator>,
         config: &Config,
     ) {
-        let limits = http::Limits {
-            connections: config.limits.connections,
-            header: config.limits.header_timeout,
-            packet_retrieval: config.limits.packet_timeout,
-            idle: config.limits.idle_timeout,
-            user_connections: config.limits.user_connections,
-            drain: config.limits.stop_timeout,
-            ..http::Limits::default()
-        };
         let settings = http::Settings {
-            limits,
+            limits: transport(&config.limits),
             // What is no origin was refused when the file was read.
             allowed_origins: config.http.origins().unwrap_or_default(),
             audit: self.audit.clone(),
@@ -586,6 +577,20 @@ pub(super) fn reserve(config: &Config) -> Reserve {
     }
 }
 
+/// How much a client may ask of the transport.
+fn transport(limits: &config::Limits) -> http::Limits {
+    http::Limits {
+        connections: limits.connections,
+        header: limits.header_timeout,
+        // The time of the operation counts from there too: what comes later can only be late.
+        packet_retrieval: limits.packet_timeout.min(limits.operation_timeout),
+        idle: limits.idle_timeout,
+        user_connections: limits.user_connections,
+        drain: limits.stop_timeout,
+        ..http::Limits::default()
+    }
+}
+
 fn settings(config: &Config, host: &str, audit: &Audit) -> operation::Settings {
     let limits = &config.limits;
     operation::Settings {
@@ -626,5 +631,26 @@ fn host_name() -> String {
         "LOCALHOST".to_owned()
     } else {
         short
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_not_taken_beyond_the_time_of_its_operation() {
+        let seconds = |packet, operation| {
+            let limits = config::Limits {
+                packet_timeout: Duration::from_secs(packet),
+                operation_timeout: Duration::from_secs(operation),
+                ..config::Limits::default()
+            };
+            transport(&limits).packet_retrieval.as_secs()
+        };
+        assert_eq!(seconds(120, 60), 60);
+        assert_eq!(seconds(30, 60), 30);
+        let as_they_are = transport(&config::Limits::default());
+        assert_eq!(as_they_are.packet_retrieval.as_secs(), 60);
     }
 }

@@ -34,10 +34,34 @@ use crate::text::catalog::snapshot as texts;
 /// As whose work it stands in the history.
 const OWNER: &str = "vm set";
 
+/// Which file it is: device, inode and time of birth.
+type Which = (u64, u64, Option<i64>);
+
+/// What becomes of the active files of a machine, as it is shown to its operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownTops {
+    /// In sentences.
+    pub told: Vec<String>,
+    /// The files that it comes to, and which ones these are.
+    files: Vec<(PathBuf, Option<Which>)>,
+    stands_on: Option<SnapshotId>,
+}
+
+/// What is done with the files that an operator names.
+#[derive(Debug, Clone)]
+pub enum Choosing {
+    /// It is only shown.
+    Show,
+    /// It is done, whatever it comes to.
+    Do,
+    /// It is done if it comes to what was shown.
+    AsShown(ShownTops),
+}
+
 impl Coordinator {
-    /// What becomes of the active files of a machine if these of its disks are what their operator names, in sentences;
-    /// with `apply` it is so, durably. Disks that are not named keep what is recorded, where that can be, or get what is
-    /// found.
+    /// What becomes of the active files of a machine if these of its disks are what their operator names, and, unless it
+    /// is only to be shown, makes it so, durably. Disks that are not named keep what is recorded, where that can be, or get
+    /// what is found.
     ///
     /// # Errors
     /// In words what keeps it from being done; which files are active is recorded as before then.
@@ -45,8 +69,8 @@ impl Coordinator {
         &self,
         machine: VmId,
         named: BTreeMap<String, PathBuf>,
-        apply: bool,
-    ) -> Result<Vec<String>, String> {
+        what: Choosing,
+    ) -> Result<ShownTops, String> {
         let held = [(Resource::Machine(machine), Mode::Exclusive)];
         let doing = texts::TOPS_ANEW.with("machine", machine);
         let lease = self.core.leases.lease(JobId::random(), doing, &held);
@@ -56,17 +80,25 @@ impl Coordinator {
             // Until it is written no machine comes whose image lies on one of these files, and nobody opens them.
             let turn = turn(&core)?;
             let chosen = choose(&core, machine, &named)?;
-            let locks = match apply {
-                true => chosen.disks.iter().filter_map(Choice::lock).collect(),
-                false => Ok(Vec::new()),
+            let before = match what {
+                Choosing::Show => return Ok((chosen.shown(), None)),
+                Choosing::Do => None,
+                Choosing::AsShown(before) => Some(before),
             };
-            Ok::<_, String>((chosen, locks?, turn))
+            let locks: Result<Vec<_>, _> = chosen.disks.iter().filter_map(Choice::lock).collect();
+            let (locks, shown) = (locks?, chosen.shown());
+            if before.is_some_and(|before| before != shown) {
+                return Err(format!(
+                    "what was shown is not so any more, and nothing is changed; now: {}",
+                    shown.told.join(" ")
+                ));
+            }
+            Ok::<_, String>((shown, Some((chosen, locks, turn))))
         });
-        let (chosen, locks, turn) = chosen.await.map_err(|e| e.to_string())??;
-        let told: Vec<_> = chosen.disks.iter().map(|c| c.told.clone()).collect();
-        if !apply {
-            return Ok(told);
-        }
+        let (shown, begun) = chosen.await.map_err(|e| e.to_string())??;
+        let Some((chosen, locks, turn)) = begun else {
+            return Ok(shown);
+        };
         let store = &self.core.deps.store;
         let started = self.core.deps.clock.now();
         // Nothing that is to be removed gets anything on it.
@@ -81,7 +113,11 @@ impl Coordinator {
         let before = chosen.clone();
         let changes = Box::new(move |state: &State| before.stands(state));
         store.transact(changes).await.map_err(|e| e.to_string())?;
-        let (core, name, done) = (Arc::clone(&self.core), chosen.name.clone(), told.join(" "));
+        let (core, name, done) = (
+            Arc::clone(&self.core),
+            chosen.name.clone(),
+            shown.told.join(" "),
+        );
         let written = tokio::task::spawn_blocking(move || {
             // Held until it is written, whoever waits for it.
             let _held = held;
@@ -104,12 +140,12 @@ impl Coordinator {
         if let Err(error) = noted.await {
             tracing::warn!(%error, "The active files that were named are not in the history");
         }
-        Ok(told)
+        Ok(shown)
     }
 }
 
 /// The turn, with the machines as they are in it.
-fn turn(core: &Core) -> Result<Turn, String> {
+pub(super) fn turn(core: &Core) -> Result<Turn, String> {
     let data_dir = &core.deps.data_dir;
     let turn = turn::take(data_dir, turn::PATIENCE, &|| false).map_err(|e| e.to_string())?;
     let turn = turn.ok_or_else(|| {
@@ -323,6 +359,32 @@ impl Choice {
 }
 
 impl Chosen {
+    /// All of it, as it is shown.
+    fn shown(&self) -> ShownTops {
+        let which = |file: &Path| {
+            let found = held::look_at(file).ok();
+            found.map(|it| (it.device, it.inode, it.born))
+        };
+        let named = self.disks.iter().map(|it| it.named.as_path());
+        let found = || self.found.iter().flatten();
+        let others = found().map(|(_, top)| top.file.as_path());
+        let told = self.disks.iter().map(|it| it.told.clone());
+        let also = found().map(|(disk, top)| {
+            format!(
+                "Disk {disk} runs on {}, the one file that can be its active one.",
+                top.file.display()
+            )
+        });
+        ShownTops {
+            told: told.chain(also).collect(),
+            files: named
+                .chain(others)
+                .map(|file| (file.to_owned(), which(file)))
+                .collect(),
+            stands_on: self.stands_on,
+        }
+    }
+
     /// What was named waits no more to be removed.
     fn kept(&self, state: &State) -> Vec<Change> {
         let is_left = |it: &&Choice| state.leftovers.contains_key(&it.named);

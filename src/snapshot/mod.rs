@@ -41,6 +41,7 @@ pub(crate) use care::in_flight;
 pub use care::{
     Journaled, OpenJournal, SetAside, move_to_orphans, named_by_journals, needing, removed,
 };
+pub use chosen::{Choosing, ShownTops};
 pub use coordinator::Coordinator;
 pub use copies::UnsoundCopy;
 pub use create::{Checked, CheckedDisk, CreateRequest, machines_of};

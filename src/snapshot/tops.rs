@@ -20,6 +20,7 @@ use crate::held;
 use crate::id::{JobId, SnapshotId, VmId};
 use crate::inventory::{Disk, Format, Machine, Snapshot, SnapshotDisk, SnapshotSet};
 use crate::snapshot::care;
+use crate::snapshot::chosen;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::copies;
 use crate::snapshot::destroy;
@@ -76,6 +77,8 @@ impl Coordinator {
         let written = tokio::task::spawn_blocking(move || {
             // Held until it is written, whoever waits for it.
             let _lease = lease;
+            // No machine comes meanwhile whose image lies on one of these files.
+            let _turn = chosen::turn(&core)?;
             let lost = Lost::of(&core, machine)?;
             let tops = lost.tops()?;
             let written = core

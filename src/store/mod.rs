@@ -26,7 +26,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::id::{CollectionId, JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Collection, Ended, Job, Leftover, Position, Query, Snapshot, SnapshotSet};
+use crate::inventory::{
+    Collection, Ended, Job, Leftover, Met, Position, Query, Snapshot, SnapshotSet,
+};
 use crate::text::catalog::store as texts;
 use crate::text::{Text, told_by_text};
 
@@ -165,27 +167,44 @@ pub type Number = i64;
 /// How long the history goes back.
 pub const HISTORY_KEPT: Duration = Duration::from_secs(30 * 86_400);
 
+/// Why nothing of the history is told.
+#[derive(Debug, thiserror::Error)]
+pub enum LookBackError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What the query names by the beginning of an id means several things.
+    #[error("{0}")]
+    Several(String),
+}
+
 /// What the history has of operations that a query looks for, the newest first.
 ///
 /// # Errors
-/// [`StoreError`].
+/// [`LookBackError`].
 pub async fn look_back(
     store: &dyn Store,
     query: &Query,
     now: Timestamp,
-) -> Result<Vec<Ended>, StoreError> {
-    let (mut found, mut before) = (Vec::new(), None);
+) -> Result<Vec<Ended>, LookBackError> {
+    let (mut found, mut before, mut met) = (Vec::new(), None, Met::default());
     loop {
         let page = store.history(before).await?;
-        let Some((last, _)) = page.last() else {
-            return Ok(found);
-        };
-        before = Some(*last);
-        found.extend(choose(page, query, now));
-        if found.len() >= query.limit {
-            found.truncate(query.limit);
-            return Ok(found);
+        let last = page.last().map(|(last, _)| *last);
+        for ended in choose(page, query, now) {
+            met.take_up(query, &ended);
+            if found.len() < query.limit {
+                found.push(ended);
+            }
         }
+        // What is beyond the limit may begin with the same letters.
+        let enough = found.len() >= query.limit && !query.is_by_beginning();
+        if last.is_none() || enough {
+            return met
+                .several(query)
+                .map_or(Ok(found), |why| Err(LookBackError::Several(why)));
+        }
+        before = last;
     }
 }
 

@@ -6,9 +6,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::statvfs;
 
-use crate::held::{self, Folder};
+use crate::held::{self, Folder, Identity};
 use crate::text::Text;
 use crate::text::catalog::store as texts;
 
@@ -17,7 +17,7 @@ pub const KEPT: u64 = 4 << 20;
 /// Name of the file that keeps it.
 const FILE: &str = "groupshot.ballast";
 /// The unit of a file's blocks.
-const BLOCK: u64 = 512;
+pub(crate) const BLOCK: u64 = 512;
 
 /// What a file system has left where something found no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,14 +80,15 @@ pub(crate) fn missing(folder: &Path, error: &io::Error) -> Text {
 #[derive(Debug)]
 pub(crate) struct Ballast {
     directory: PathBuf,
-    turn: Mutex<()>,
+    /// The file that this process has made.
+    made: Mutex<Option<Identity>>,
 }
 
 impl Ballast {
     pub(crate) fn new(directory: PathBuf) -> Self {
         Self {
             directory,
-            turn: Mutex::default(),
+            made: Mutex::default(),
         }
     }
 
@@ -96,26 +97,27 @@ impl Ballast {
     /// # Errors
     /// The disk's; there is none then.
     pub(crate) fn fill(&self) -> io::Result<()> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let file = self.directory.join(FILE);
-        // A copy may be all holes.
-        let is_whole = held::symlink_metadata(&file).is_ok_and(|m| m.blocks() * BLOCK >= KEPT);
+        // A copy may be all holes. Some file systems tell the blocks of a file seconds later, or never.
+        let is_own =
+            |found: &Identity| own.is_some_and(|own| own.is_same(found) && own.born == found.born);
+        let is_whole = held::symlink_metadata(&file).is_ok_and(|m| m.blocks() * BLOCK >= KEPT)
+            || held::look_at(&file).is_ok_and(|found| is_own(&found));
         if is_whole || Left::on(&self.directory)?.bytes < 2 * KEPT {
             return Ok(());
         }
         held::remove_file(&file)?;
         let made = Folder::open(&self.directory)?.create_new(FILE, 0o640)?;
-        let kept = match fallocate(&made, FallocateFlags::empty(), 0, KEPT) {
-            Err(rustix::io::Errno::OPNOTSUPP) => {
-                let bytes = vec![0; usize::try_from(KEPT).unwrap_or_default()];
-                made.write_all_at(&bytes, 0)
-            }
-            kept => Ok(kept?),
-        };
-        if kept.is_err() {
-            held::remove_file(&file)?;
+        let kept = made
+            .write_all_at(&incompressible(KEPT), 0)
+            .and_then(|()| made.sync_all())
+            .and_then(|()| Identity::of(&made));
+        match kept {
+            Ok(identity) => *own = Some(identity),
+            Err(_) => _ = held::remove_file(&file)?,
         }
-        kept
+        kept.map(|_| ())
     }
 
     /// Lets it go: `false` if there was none. Blocks.
@@ -123,7 +125,8 @@ impl Ballast {
     /// # Errors
     /// The disk's.
     pub(crate) fn release(&self) -> io::Result<bool> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        *own = None;
         let gone = held::remove_file(&self.directory.join(FILE))?;
         if gone {
             // Some file systems give its blocks to others only then.
@@ -131,6 +134,19 @@ impl Ballast {
         }
         Ok(gone)
     }
+}
+
+/// So many bytes that no file system makes fewer blocks of; always the same (SplitMix64).
+fn incompressible(length: u64) -> Vec<u8> {
+    let mut state = 0_u64;
+    let words = (0..length.div_ceil(8)).flat_map(|_| {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut word = state;
+        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (word ^ (word >> 31)).to_le_bytes()
+    });
+    words.collect()
 }
 
 #[cfg(test)]
@@ -177,5 +193,46 @@ mod tests {
         ballast.fill().unwrap();
         let there = std::fs::metadata(folder.path().join(FILE)).unwrap();
         assert!(there.blocks() * BLOCK >= KEPT, "no copy of holes");
+    }
+
+    /// On zfs or btrfs a block of zeroes, or of the same bytes again, takes none.
+    #[test]
+    fn the_ballast_takes_its_room_on_a_file_system_that_compresses_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let ballast = Ballast::new(folder.path().to_owned());
+        ballast.fill().unwrap();
+        let bytes = std::fs::read(folder.path().join(FILE)).unwrap();
+        let mut chunks: Vec<_> = bytes.chunks(4096).collect();
+        for chunk in &chunks {
+            let mut counts = [0_u32; 256];
+            chunk
+                .iter()
+                .for_each(|byte| counts[usize::from(*byte)] += 1);
+            let most = counts.iter().max().unwrap();
+            assert!(*most < 48, "16 of each are to be expected: {most}");
+        }
+        let all = chunks.len();
+        chunks.sort_unstable();
+        chunks.dedup();
+        assert_eq!(chunks.len(), all);
+    }
+
+    /// zfs tells the blocks of a file some seconds after they were written.
+    #[test]
+    fn a_ballast_of_this_process_is_not_written_again_for_its_blocks() {
+        let folder = tempfile::tempdir().unwrap();
+        let ballast = Ballast::new(folder.path().to_owned());
+        ballast.fill().unwrap();
+        let file = folder.path().join(FILE);
+        let own = held::look_at(&file).unwrap();
+        let holes = std::fs::File::options().write(true).open(&file).unwrap();
+        holes.set_len(0).unwrap();
+        holes.set_len(KEPT).unwrap();
+        assert_eq!(std::fs::metadata(&file).unwrap().blocks(), 0);
+        ballast.fill().unwrap();
+        assert!(held::look_at(&file).unwrap().is_same(&own));
+        // Another process judges by what is there.
+        Ballast::new(folder.path().to_owned()).fill().unwrap();
+        assert!(std::fs::metadata(&file).unwrap().blocks() * BLOCK >= KEPT);
     }
 }

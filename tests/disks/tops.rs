@@ -117,6 +117,22 @@ fn a_machine_without_tops_json_is_refused_by_name_until_it_is_made_anew() {
     scene.assert_whole("made anew without a set");
 }
 
+/// Who imports a machine meanwhile may put it over the file that is found.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn active_files_are_written_anew_in_the_turn_of_the_library() {
+    let scene = Scene::new();
+    fs::remove_file(scene.tops()).unwrap();
+    // Nobody gets a turn by this.
+    let lock = scene.site.data.join("machines/.lock");
+    let _if_there = fs::remove_file(&lock);
+    fs::create_dir(&lock).unwrap();
+    let (code, said) = scene.doctor(&["--fix", "--yes"]);
+    assert!(code != Some(0) && !scene.tops().exists(), "{said}");
+    fs::remove_dir(&lock).unwrap();
+    scene.is_made_anew("in a turn");
+}
+
 #[test]
 #[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_damaged_tops_json_is_refused_by_name_until_it_is_made_anew() {

@@ -213,6 +213,62 @@ async fn h_19_a_message_that_takes_too_long_to_read_is_answered_in_time() {
     is_late(&rig.send(&ask).await);
 }
 
+/// Wants so much returned that a fault with it has more than 8192 octets.
+fn wants_much(text: &str) -> String {
+    let much = format!(
+        "<a:ReferenceParameters><x xmlns=\"urn:x\">{}</x></a:ReferenceParameters></a:ReplyTo>",
+        "y".repeat(9000)
+    );
+    text.replacen("</a:ReplyTo>", &much, 1)
+}
+
+fn fits_and_is(fault: &Reply, subcode: &str, what: &str) {
+    assert_eq!(fault.fault().0, subcode, "{what}");
+    let length = fault.text.len();
+    assert!(length <= 8192, "{what}: {length}");
+}
+
+/// Of a message that is refused before its header was judged.
+#[tokio::test]
+async fn h_20_no_fault_for_a_message_that_cannot_be_read_is_larger_than_it_allows() {
+    let rig = Rig::new(3);
+    let ask = || Ask::get("Test_Thing").max_envelope(8192);
+    let twice = ask().header(ONE_SECOND).header(ONE_SECOND);
+    let quoted = ask().resource(&"ä".repeat(2000));
+    let broken = ask().body("<n:Pull");
+    for (ask, subcode) in [
+        (twice, "InvalidMessageInformationHeader"),
+        (quoted, "DestinationUnreachable"),
+        (broken, "SchemaValidationError"),
+    ] {
+        let fault = rig.send(&wants_much(&ask.text())).await;
+        fits_and_is(&fault, subcode, subcode);
+    }
+    // Who allows more gets back what it wants.
+    let twice = Ask::get("Test_Thing").header(ONE_SECOND).header(ONE_SECOND);
+    let fault = rig.send(&wants_much(&twice.text())).await;
+    assert!(fault.text.contains("yyyy"), "{}", fault.text);
+}
+
+/// Only the beginning of it was looked at.
+#[tokio::test(start_paused = true)]
+async fn h_20_no_fault_for_a_message_that_is_not_read_in_time_is_larger_than_it_allows() {
+    let rig = Rig::new(3);
+    let late = references().max_envelope(8192).text();
+    fits_and_is(&rig.send(&wants_much(&late)).await, "TimedOut", "late");
+    // What it allows stands too far behind.
+    let size = "<w:MaxEnvelopeSize>8192</w:MaxEnvelopeSize>";
+    let end = format!("{size}</s:Header>");
+    let unknown = late.replace(size, "").replace("</s:Header>", &end);
+    fits_and_is(
+        &rig.send(&wants_much(&unknown)).await,
+        "TimedOut",
+        "unknown",
+    );
+    let fault = rig.send(&wants_much(&references().text())).await;
+    assert!(fault.text.contains("yyyy"), "{}", fault.text);
+}
+
 #[tokio::test]
 async fn h_19_the_time_of_an_operation_counts_while_it_is_not_known_who_asks() {
     let rig = Rig::new(3);

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+use crate::engine::definition::{DEFINITION, MACHINES};
 use crate::engine::recorded::Said;
 use crate::engine::setting::{Changes, Shown};
 use crate::id::VmId;
 use crate::inventory::{Format, Machine};
 use crate::server;
+use crate::snapshot::Choosing;
 
 use super::{find, owned};
 use crate::cli::failure::Failure;
@@ -107,8 +109,12 @@ pub(super) fn run(wish: &Set, output: &Output) -> Result<(), Failure> {
     if !wish.change.active.is_empty() {
         return choose(wish, output);
     }
-    let machine = find(&wish.data, &wish.machine)?;
     let data_dir = wish.data.path()?;
+    let (machines, _) = server::machines(&data_dir)?;
+    let of = |m: &Machine| (m.id.to_string(), m.name.clone());
+    let Some(machine) = pick(&machines, &wish.machine, "machine", of)?.cloned() else {
+        return allow(wish, output);
+    };
     let changes = wish.change.changes(&data_dir, &machine)?;
     let said = wish.change.said();
     let mut consequences = consequences(&machine, &changes);
@@ -145,18 +151,62 @@ fn agree(consequences: &[String], machine: &str) -> Result<(), Failure> {
     }
 }
 
+/// The machine by its definition, whatever is known of its active files.
+fn defined(data_dir: &Path, wanted: &str) -> Result<(VmId, String), Failure> {
+    let machines = server::defined_machines(data_dir)?;
+    let of = |(id, name): &(VmId, String)| (id.to_string(), name.clone());
+    let found = pick(&machines, wanted, "machine", of)?.cloned();
+    found.ok_or_else(|| Failure::failed(format_args!("there is no machine `{}`", one_line(wanted))))
+}
+
+/// Whether overlays are allowed for a machine of which nothing but its definition is known: it may need one to be known
+/// again.
+fn allow(wish: &Set, output: &Output) -> Result<(), Failure> {
+    let data_dir = wish.data.path()?;
+    let (id, name) = defined(&data_dir, &wish.machine)?;
+    let (change, shown) = (&wish.change, one_line(&name));
+    let said = change.said();
+    if change.accept_image || !said.is_empty() {
+        return Err(Failure::failed(format_args!(
+            "machine `{shown}` cannot be read: `groupshot vm list` tells why"
+        )));
+    }
+    let told = match change.overlay_ok {
+        true => format!(
+            "overlay_ok: an overlay may become the active file of a disk of `{shown}`; a start from the old file would \
+             then boot what is stale. Start it from where `groupshot vm path` says."
+        ),
+        false => overlays_forbidden(&name),
+    };
+    if !wish.yes {
+        agree(std::slice::from_ref(&told), &name)?;
+    }
+    let changes = Changes {
+        overlay_ok: Some(change.overlay_ok),
+        accept_images: None,
+    };
+    let changed = server::change_machine(&data_dir, id, &changes, &said)?;
+    if wish.yes && changed {
+        output.note(told);
+    }
+    let object = json!({
+        "id": id.to_string(),
+        "name": name,
+        "disks": null,
+        "overlayOk": change.overlay_ok,
+        "changed": changed,
+        "definition": data_dir.join(MACHINES).join(id.to_string()).join(DEFINITION),
+    });
+    output.result(object, || match changed {
+        true => format!("`{shown}` is changed"),
+        false => format!("`{shown}` is so already; nothing was changed"),
+    })
+}
+
 /// The active files that the operator names. The machine is one of which nobody may know them.
 fn choose(wish: &Set, output: &Output) -> Result<(), Failure> {
     let data_dir = wish.data.path()?;
-    let machines = server::defined_machines(&data_dir)?;
-    let of = |(id, name): &(VmId, String)| (id.to_string(), name.clone());
-    let found = pick(&machines, &wish.machine, "machine", of)?;
-    let Some((id, name)) = found.cloned() else {
-        let wanted = one_line(&wish.machine);
-        return Err(Failure::failed(format_args!(
-            "there is no machine `{wanted}`"
-        )));
-    };
+    let (id, name) = defined(&data_dir, &wish.machine)?;
     let mut named = BTreeMap::new();
     for (disk, file) in wish.change.active.iter().cloned() {
         if named.contains_key(&disk) {
@@ -167,15 +217,20 @@ fn choose(wish: &Set, output: &Output) -> Result<(), Failure> {
         }
         named.insert(disk, file);
     }
-    let choose = |apply| {
-        let chosen = server::choose_tops(&data_dir, id, named.clone(), apply);
+    let choose = |what| {
+        let chosen = server::choose_tops(&data_dir, id, named.clone(), what);
         block_on(async { Ok(chosen.await?) })
     };
-    if !wish.yes {
-        agree(&choose(false)?, &name)?;
-    }
-    let told = choose(true)?;
-    told.iter().for_each(|line| output.note(line));
+    let what = match wish.yes {
+        true => Choosing::Do,
+        false => {
+            let shown = choose(Choosing::Show)?;
+            agree(&shown.told, &name)?;
+            Choosing::AsShown(shown)
+        }
+    };
+    let done = choose(what)?;
+    done.told.iter().for_each(|line| output.note(line));
     let now = find(&wish.data, &id.to_string())?;
     output.result(fields(&now, true), || {
         format!("`{}` is changed", one_line(&now.name))
@@ -196,7 +251,7 @@ fn consequences(machine: &Machine, changes: &Changes) -> Vec<String> {
     let mut lines = Vec::new();
     match changes.overlay_ok.filter(|ok| *ok != machine.overlay_ok) {
         Some(true) => lines.push(super::overlays_allowed(machine)),
-        Some(false) => lines.push(overlays_forbidden(machine)),
+        Some(false) => lines.push(overlays_forbidden(&machine.name)),
         None => {}
     }
     let shown = changes.accept_images.iter();
@@ -255,11 +310,11 @@ fn accepted(machine: &Machine, shown: &[Shown]) -> String {
     )
 }
 
-fn overlays_forbidden(machine: &Machine) -> String {
+fn overlays_forbidden(machine: &str) -> String {
     format!(
         "`{}`: no overlay becomes the active file of a disk any more; where an image cannot be cloned, sets of it \
          are refused, and so is an apply that would need another active file. Its active files stay those that \
          they are.",
-        one_line(&machine.name)
+        one_line(machine)
     )
 }

@@ -92,6 +92,7 @@ impl Kind for Apply {
     const FATE: Fate = Fate::Stays;
     const TAKE: &'static [Step<Self>] = steps::TAKE;
     const FINISH: &'static [Step<Self>] = steps::FINISH;
+    const WAITS: &'static [&'static str] = &["discard"];
     const WORDS: Words = Words {
         failed: texts::APPLY_FAILED,
         failed_undoing: Some(texts::APPLY_FAILED_UNDOING),

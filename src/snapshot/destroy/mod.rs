@@ -161,6 +161,7 @@ impl Kind for Destroy {
     const TAKE: &'static [Step<Self>] = &[];
     const FINISH: &'static [Step<Self>] = FINISH;
     const DEFERS: bool = true;
+    const WAITS: &'static [&'static str] = &["clean"];
     const WORDS: Words = Words {
         failed: texts::DESTROY_WAITS,
         failed_undoing: None,

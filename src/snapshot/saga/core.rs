@@ -21,6 +21,7 @@ use crate::job::Jobs;
 use crate::snapshot::directory::Exports;
 use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::claims::FileClaims;
+use crate::snapshot::saga::crowd::Crowd;
 use crate::snapshot::saga::leases::{Busy, Leases, Resource};
 use crate::snapshot::saga::spares::Spares;
 use crate::snapshot::saga::story::Kinds;
@@ -89,6 +90,8 @@ pub(crate) struct Core {
     pub(crate) leases: Leases,
     /// Who reads or rewrites which disk file.
     pub(crate) claims: FileClaims,
+    /// Parts of operations that wait for others.
+    pub(crate) crowd: Crowd,
     pub(crate) spares: Spares,
     /// Room for what gives room back.
     pub(crate) ballast: Ballast,
@@ -110,6 +113,7 @@ impl Core {
             kinds,
             leases: Leases::default(),
             claims: FileClaims::default(),
+            crowd: Crowd::default(),
             broken: watch::Sender::new(None),
             tasks: TaskTracker::new(),
             passage,

@@ -9,10 +9,14 @@
 //! end. Every append is fsynced before the next one begins, so only the last record can be torn: sectors of it were never
 //! written, or its end is not there. A torn tail never happened; anything else that is no record is damage that a person
 //! must look at. A file gets the name of its job when its first record is on the disk, so without one it is damaged too.
+//!
+//! So what a write for which there was no room has left is a torn tail as well, and need not be taken away at once: the
+//! next append makes zeroes of it. Nothing is cut off that the file had before, as its room may be the last there is.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -153,8 +157,10 @@ pub struct Journal {
     file: File,
     /// Where the next record goes.
     length: u64,
-    /// Something other than zeroes stands after that.
-    torn: bool,
+    /// How far something other than zeroes may stand after that.
+    dirty: u64,
+    /// The length of the file, with its zeroes.
+    room: u64,
 }
 
 impl Journal {
@@ -187,29 +193,33 @@ impl Journal {
                 (folder.create_new(&name, 0o640).map_err(refused)?, name)
             }
         };
-        if let Err(e) = file.write_all_at(&bytes, 0) {
-            let _ = folder.remove_file(&name);
-            return Err(refused(e));
-        }
         let broken = |e| WriteError::Broken(folder.path().join(&own), e);
-        let synced = match named {
-            true => file.sync_data(),
-            false => file.sync_all(),
-        };
-        synced.map_err(broken)?;
+        if let Err(unbegun) = begin(&file, &bytes, named) {
+            return Err(match unbegun {
+                Unbegun::Blank(e) if named => refused(e),
+                Unbegun::Blank(e) | Unbegun::Torn(e) => {
+                    let _ = folder.remove_file(&name);
+                    refused(e)
+                }
+                Unbegun::Unknown(e) => broken(e),
+            });
+        }
         // The rename need not be durable: recovery reads a journal under either name.
         let renamed = folder.rename_new(&name, &folder, &own).is_ok();
         if !named {
             folder.sync().map_err(broken)?;
         }
         let name = if renamed { own } else { name };
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let room = file.metadata().map_or(length, |m| m.len());
         Ok(Self {
             path: folder.path().join(&name),
             folder,
             name,
             file,
-            length: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            torn: false,
+            length,
+            dirty: length,
+            room,
         })
     }
 
@@ -223,14 +233,16 @@ impl Journal {
         let mut file = folder.open_file(&name, true)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
+        let size = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         Ok(read_file(path, &bytes).map(|(records, length)| {
             let journal = Self {
                 path: path.to_owned(),
                 folder,
                 name,
                 file,
-                torn: bytes.get(length..).is_some_and(|rest| !all_zero(rest)),
-                length: u64::try_from(length).unwrap_or(u64::MAX),
+                length: size(length),
+                dirty: size(written(&bytes).len()),
+                room: size(bytes.len()),
             };
             (journal, records)
         }))
@@ -241,20 +253,26 @@ impl Journal {
     /// # Errors
     /// [`WriteError`].
     pub fn append(&mut self, record: &Line) -> Result<(), WriteError> {
-        let refused = |e| WriteError::Refused(self.path.clone(), e);
-        let broken = |e| WriteError::Broken(self.path.clone(), e);
+        let path = self.path.clone();
+        let refused = |e| WriteError::Refused(path.clone(), e);
+        let broken = |e| WriteError::Broken(path.clone(), e);
         let bytes = frame(record).map_err(refused)?;
-        // A torn tail of a dead process must not stand after the new record, nor parts of it in its place.
-        if self.torn {
-            self.shorten().map_err(broken)?;
-            self.torn = false;
-        }
+        // A torn tail must not stand after the new record, nor parts of it in its place.
+        self.clean().map_err(refused)?;
+        let end = self.length + u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.dirty = end;
         if let Err(e) = self.file.write_all_at(&bytes, self.length) {
-            self.shorten().map_err(broken)?;
+            let _else_before_the_next = self.clean();
             return Err(refused(e));
         }
-        self.file.sync_data().map_err(broken)?;
-        self.length += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if let Err(e) = self.file.sync_data() {
+            // It was not written once it is gone for certain.
+            return Err(match room::is_missing(&e) && self.clean().is_ok() {
+                true => refused(e),
+                false => broken(e),
+            });
+        }
+        (self.length, self.room) = (end, self.room.max(end));
         Ok(())
     }
 
@@ -263,10 +281,19 @@ impl Journal {
         &self.path
     }
 
-    /// Cuts off what is after the last record, durably.
-    fn shorten(&self) -> io::Result<()> {
-        self.file.set_len(self.length)?;
-        self.file.sync_all()
+    /// Takes away, durably, what stands behind the last record.
+    fn clean(&mut self) -> io::Result<()> {
+        if self.dirty <= self.length {
+            return Ok(());
+        }
+        if erase(&self.file, self.length..self.dirty, self.room).is_err() {
+            // A file system that does not overwrite in place may have no room for zeroes; and it kept none in them.
+            self.file.set_len(self.length)?;
+            self.file.sync_all()?;
+            self.room = self.length;
+        }
+        self.dirty = self.length;
+        Ok(())
     }
 
     /// Removes the file: the operation is over. May be repeated.
@@ -280,6 +307,51 @@ impl Journal {
         let synced = self.folder.sync();
         synced.map_err(|e| WriteError::Broken(self.path.clone(), e))
     }
+}
+
+/// A file in which no journal was begun.
+#[derive(Debug)]
+enum Unbegun {
+    /// It is as before.
+    Blank(io::Error),
+    /// It holds a part of the first record at most.
+    Torn(io::Error),
+    /// Nobody knows.
+    Unknown(io::Error),
+}
+
+/// Writes the first bytes of a journal, durably; `named`: the file has been so already.
+fn begin(file: &File, bytes: &[u8], named: bool) -> Result<(), Unbegun> {
+    let room = file.metadata().map_err(Unbegun::Torn)?.len();
+    let end = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    if let Err(e) = file.write_all_at(bytes, 0) {
+        return Err(match erase(file, 0..end, room) {
+            Ok(()) => Unbegun::Blank(e),
+            Err(_) => Unbegun::Torn(e),
+        });
+    }
+    let synced = match named {
+        true => file.sync_data(),
+        false => file.sync_all(),
+    };
+    synced.map_err(
+        |e| match room::is_missing(&e) && erase(file, 0..end, room).is_ok() {
+            true => Unbegun::Blank(e),
+            false => Unbegun::Unknown(e),
+        },
+    )
+}
+
+/// Makes zeroes, durably, of what was written there in a file that had this length before.
+fn erase(file: &File, written: Range<u64>, room: u64) -> io::Result<()> {
+    let mut end = written.end.min(file.metadata()?.len());
+    // Where it is not given back it is zeroes as well.
+    if end > room && file.set_len(room.max(written.start)).is_ok() {
+        end = room;
+    }
+    let length = usize::try_from(end.saturating_sub(written.start)).unwrap_or_default();
+    file.write_all_at(&vec![0; length], written.start)?;
+    file.sync_all()
 }
 
 /// Whether this is too little to hold the first record of a journal.
@@ -415,6 +487,8 @@ fn all_zero(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
     use super::*;
 
@@ -631,6 +705,123 @@ mod tests {
         journal.remove().unwrap();
         journal.remove().unwrap();
         assert!(!path.exists());
+    }
+
+    /// A file of zeroes that nothing of this can be done to.
+    fn sealed(seals: SealFlags) -> File {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = File::from(memfd_create("journal", flags).unwrap());
+        file.set_len(4096).unwrap();
+        fcntl_add_seals(&file, seals).unwrap();
+        file
+    }
+
+    fn content(file: &File) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    }
+
+    /// A journal in such a file, which holds its first record.
+    fn journal_in(file: File) -> (tempfile::TempDir, Journal) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bytes = header();
+        bytes.extend(frame(&intent("n")).unwrap());
+        file.write_all_at(&bytes, 0).unwrap();
+        let length = u64::try_from(bytes.len()).unwrap();
+        let journal = Journal {
+            path: folder.path().join("1.log"),
+            folder: Folder::open(folder.path()).unwrap(),
+            name: "1.log".into(),
+            file,
+            length,
+            dirty: length,
+            room: 4096,
+        };
+        (folder, journal)
+    }
+
+    /// As on a full file system, where a file that is cut off cannot be written any more, or cannot even be cut off.
+    #[test]
+    fn a_record_without_room_leaves_the_journal_and_its_room_as_they_were() {
+        let (_folder, mut journal) = journal_in(sealed(SealFlags::GROW | SealFlags::SHRINK));
+        let long = line(&format!(
+            r#"{{"record":"long","text":"{}"}}"#,
+            "n".repeat(5000)
+        ));
+        let mut expected = vec![intent("n")];
+        loop {
+            let refused = journal.append(&long).unwrap_err();
+            assert!(matches!(refused, WriteError::Refused(..)), "{refused}");
+            let (bytes, end) = (
+                content(&journal.file),
+                usize::try_from(journal.length).unwrap(),
+            );
+            assert_eq!(read(&bytes), Ok((expected.clone(), end)));
+            assert_eq!(bytes.len(), 4096, "its room stays");
+            assert!(
+                all_zero(&bytes[end..]),
+                "what was written of it is taken away"
+            );
+            match journal.append(&prepared()) {
+                Ok(()) => expected.push(prepared()),
+                Err(WriteError::Refused(..)) => break,
+                Err(broken) => panic!("{broken}"),
+            }
+        }
+        assert!(expected.len() > 50);
+    }
+
+    /// Neither zeroes nor a cut: the change fails, and goes on once one of them can be done.
+    #[test]
+    fn a_torn_tail_that_cannot_be_taken_away_refuses_the_record_and_stops_nobody() {
+        let (_folder, mut journal) = journal_in(sealed(SealFlags::empty()));
+        journal.file.write_all_at(b"torn", journal.length).unwrap();
+        journal.dirty += 4;
+        fcntl_add_seals(&journal.file, SealFlags::WRITE | SealFlags::SHRINK).unwrap();
+        for _ in 0..2 {
+            let refused = journal.append(&prepared()).unwrap_err();
+            assert!(matches!(refused, WriteError::Refused(..)), "{refused}");
+            assert_eq!(read(&content(&journal.file)).unwrap().0, [intent("n")]);
+        }
+        let (_folder, mut cut) = journal_in(sealed(SealFlags::empty()));
+        cut.file.write_all_at(b"torn", cut.length).unwrap();
+        cut.dirty += 4;
+        fcntl_add_seals(&cut.file, SealFlags::WRITE).unwrap();
+        assert!(cut.append(&prepared()).is_err());
+        assert_eq!(
+            content(&cut.file).len(),
+            usize::try_from(cut.length).unwrap(),
+            "cut off"
+        );
+    }
+
+    #[test]
+    fn a_first_record_without_room_leaves_a_spare_as_it_was() {
+        let mut bytes = header();
+        bytes.extend(frame(&intent(&"n".repeat(5000))).unwrap());
+        let spare = sealed(SealFlags::GROW | SealFlags::SHRINK);
+        let unbegun = begin(&spare, &bytes, true).unwrap_err();
+        assert!(matches!(unbegun, Unbegun::Blank(_)), "{unbegun:?}");
+        assert_eq!(content(&spare), [0; 4096]);
+        let unbegun = begin(&sealed(SealFlags::WRITE), &bytes, true).unwrap_err();
+        assert!(matches!(unbegun, Unbegun::Torn(_)), "{unbegun:?}");
+        begin(&spare, &bytes[..4000], true).unwrap();
+    }
+
+    /// What a dead process has left of a record in a spare is overwritten, not cut off.
+    #[test]
+    fn a_torn_tail_in_a_spare_gives_no_room_away() {
+        let (_folder, path, bytes) = sample();
+        let mut torn = bytes[..bytes.len() - 3].to_vec();
+        torn.resize(4096, 0);
+        fs::write(&path, torn).unwrap();
+        let (mut journal, _) = Journal::open(&path).unwrap().unwrap();
+        journal.append(&prepared()).unwrap();
+        let now = fs::read(&path).unwrap();
+        assert_eq!(now.len(), 4096);
+        assert_eq!(now[..bytes.len()], bytes);
+        assert!(all_zero(&now[bytes.len()..]));
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     /// A cancel after the commit point is accepted: work that can be deferred is left for later, and the job ends as
     /// cancelled. Nothing is undone.
     const DEFERS: bool = false;
+    /// The steps whose parts may wait for the library or for readers of a file: not all at once on threads.
+    const WAITS: &'static [&'static str] = &[];
     /// How it speaks.
     const WORDS: Words;
 

@@ -10,6 +10,7 @@ pub(crate) mod accept;
 pub(crate) mod answer;
 pub mod claims;
 pub(crate) mod core;
+pub(crate) mod crowd;
 pub mod journal;
 pub(crate) mod journals;
 pub(crate) mod kind;

@@ -317,6 +317,7 @@ impl<K: Kind> Operation<K> {
     ) -> Vec<EngineError> {
         let of = self.kind.parts().len();
         let (or_none, span) = (way == Way::OrNone, span(step));
+        let waits = K::WAITS.contains(&step.name);
         let stop = Arc::new(AtomicBool::new(false));
         let mut results = stream::iter(0..of)
             .map(|n| {
@@ -327,6 +328,16 @@ impl<K: Kind> Operation<K> {
                     }
                     let name = operation.kind.parts().get(n).map_or("", K::name).to_owned();
                     let doing = Arc::clone(&operation);
+                    let _place = match waits {
+                        true => {
+                            operation
+                                .core
+                                .crowd
+                                .enter(|| operation.paused().is_some())
+                                .await
+                        }
+                        false => None,
+                    };
                     let work = operation.blocking(&name, move || doing.one(n, run));
                     Some((n, work.await))
                 }

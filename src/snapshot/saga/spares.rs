@@ -8,13 +8,14 @@
 //! still have the name of a spare, so recovery goes by the content of a journal, never by its name.
 
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::held::{self, sync_folder};
 use crate::id::JobId;
 use crate::snapshot::saga::journal::is_too_short;
+use crate::store::room::BLOCK;
 
 /// How many there are at most; more are made when less than half of them is left.
 const ROOM: usize = 8;
@@ -63,11 +64,13 @@ pub(crate) fn is_blank(path: &Path) -> bool {
     held::read(path).is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
 }
 
-/// Is it a spare as they are made here, for a journal to take over? One of an older version is empty.
+/// Is it a spare as they are made here, for a journal to take over? One of an older version is empty, and one of a
+/// copied data directory may be all holes, which are zeroes as well and hold no room.
 pub(crate) fn is_ready(path: &Path) -> bool {
-    let is_full = |length: u64| usize::try_from(length).is_ok_and(|length| length == FULL);
-    let full = held::symlink_metadata(path).is_ok_and(|m| is_full(m.len()));
-    is_spare(path) && full && is_blank(path)
+    let full = u64::try_from(FULL).unwrap_or(u64::MAX);
+    let is_full = held::symlink_metadata(path)
+        .is_ok_and(|m| m.len() == full && m.blocks().saturating_mul(BLOCK) >= full);
+    is_spare(path) && is_full && is_blank(path)
 }
 
 impl Spares {
@@ -93,6 +96,16 @@ impl Spares {
     /// One of them, which is the caller's from now on.
     pub(crate) fn take(&self) -> Option<PathBuf> {
         self.table().ready.pop()
+    }
+
+    /// Takes back one in which nothing was begun; where it is not as it was, another will be made. Blocks.
+    pub(crate) fn give_back(&self, spare: PathBuf) {
+        let is_ready = is_ready(&spare);
+        let mut table = self.table();
+        match table.open && is_ready {
+            true => table.ready.push(spare),
+            false => remove(&spare),
+        }
     }
 
     /// Makes more if there are few; they are durable at return. Blocks.
@@ -202,6 +215,37 @@ mod tests {
         spares.close();
         spares.fill().unwrap();
         assert_eq!((spares.take(), files(folder.path()).len()), (None, 0));
+    }
+
+    #[test]
+    fn a_spare_of_holes_is_not_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let spares = Spares::new(folder.path().to_owned());
+        spares.open(Vec::new()).unwrap();
+        let spare = spares.take().unwrap();
+        assert!(is_ready(&spare));
+        // As a sparse copy makes it.
+        let copy = fs::File::create(&spare).unwrap();
+        copy.set_len(u64::try_from(FULL).unwrap()).unwrap();
+        assert!(is_blank_spare(&spare) && !is_ready(&spare));
+    }
+
+    #[test]
+    fn a_spare_in_which_nothing_was_begun_is_there_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let spares = Spares::new(folder.path().to_owned());
+        spares.open(Vec::new()).unwrap();
+        let spare = spares.take().unwrap();
+        spares.give_back(spare.clone());
+        assert_eq!(spares.take(), Some(spare.clone()));
+        fs::write(&spare, "a part of a record").unwrap();
+        spares.give_back(spare.clone());
+        assert!(!spare.exists() && spares.take().is_some_and(|other| other != spare));
+        // Behind the end of a server.
+        let last = spares.take().unwrap();
+        spares.close();
+        spares.give_back(last.clone());
+        assert!(!last.exists() && spares.take().is_none());
     }
 
     #[test]

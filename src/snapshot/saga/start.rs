@@ -1,6 +1,7 @@
 //! How an operation that was accepted and planned starts: journal and job, both durable, and a task.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
@@ -103,9 +104,15 @@ async fn record<K: Kind>(
     job: JobId,
     first: Line,
 ) -> Result<Journal, Refused> {
-    let create = |spare| {
-        let (folder, first) = (core.journals(), first.clone());
-        tokio::task::spawn_blocking(move || Journal::create(&folder, job, &first, spare))
+    let create = |spare: Option<PathBuf>| {
+        let (core, first) = (Arc::clone(core), first.clone());
+        tokio::task::spawn_blocking(move || {
+            let created = Journal::create(&core.journals(), job, &first, spare.clone());
+            if let (Err(WriteError::Refused(..)), Some(spare)) = (&created, spare) {
+                core.spares.give_back(spare);
+            }
+            created
+        })
     };
     let mut created = create(core.spares.take()).await;
     if let (true, Ok(Err(e))) = (kind.frees(), &created)

@@ -517,6 +517,62 @@ async fn seconds(store: &SqliteStore, query: Query, now: i64) -> Vec<i64> {
 }
 
 #[tokio::test]
+async fn the_beginning_of_several_ids_is_told_and_not_taken_for_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let with = |n: i64, id: &str, name: &str| match ended(n, Ending::Completed) {
+        Change::Ended(ended) => {
+            let about = About::default().set(id, name);
+            Change::Ended(Ended { about, ..ended })
+        }
+        other => other,
+    };
+    let mut changes = vec![
+        with(0, "8A3D0000-0000-0000-0000-000000000001", "first"),
+        with(1, "8A3D0000-0000-0000-0000-000000000002", "second"),
+        with(2, "8A3E0000-0000-0000-0000-000000000003", "nightly"),
+        with(3, "8A3F0000-0000-0000-0000-000000000004", "nightly"),
+        with(4, "8A400000-0000-0000-0000-000000000005", "8a3e"),
+    ];
+    // More than a page, and than the limit.
+    changes.extend((5..400).map(|n| with(n, "8A3D0000-0000-0000-0000-000000000001", "first")));
+    store.transact(Box::new(|_| changes)).await.unwrap();
+    let now = Timestamp::from_second(500).unwrap();
+    let find = async |wanted: &str| {
+        let query = Query {
+            set: Some(wanted.to_owned()),
+            limit: 3,
+            ..Query::default()
+        };
+        let found = look_back(&store, &query, now).await;
+        found.map(|found| found.len()).map_err(|e| e.to_string())
+    };
+    let refused = find("8a3d").await.unwrap_err();
+    for part in [
+        "begins several ids of snapshot sets",
+        "8A3D0000-0000-0000-0000-000000000001 (first)",
+        "8A3D0000-0000-0000-0000-000000000002 (second)",
+    ] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    let refused = find("8a3e").await.unwrap_err();
+    assert!(
+        refused.contains("is a name and begins other ids"),
+        "{refused}"
+    );
+    for (wanted, count) in [
+        ("8A3D0000-0000-0000-0000-000000000001", 3),
+        ("{8a3d0000-0000-0000-0000-000000000002}", 1),
+        ("8A3F", 1),
+        ("nightly", 2),
+        ("8a4", 0),
+        ("8a40", 1),
+    ] {
+        assert_eq!(find(wanted).await, Ok(count), "{wanted}");
+    }
+}
+
+#[tokio::test]
 async fn the_history_survives_a_restart_is_searched_by_page_and_shows_thirty_days() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(dir.path()).unwrap();

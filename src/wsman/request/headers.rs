@@ -15,7 +15,7 @@ use crate::xml::{Element, Writer, XML_NAMESPACE};
 use super::{ClassOptions, Headers, Limits, Operation, Request, body, target};
 
 /// Smallest MaxEnvelopeSize that a client may ask for (rule H-20).
-const ENVELOPE_MIN: usize = 8192;
+pub(super) const ENVELOPE_MIN: usize = 8192;
 /// Most bytes of all copies of reference parameters, which go back with every answer.
 const PARAMETERS_MAX: usize = 32 * 1024;
 /// Most options of a request.
@@ -139,6 +139,21 @@ pub(super) fn time(envelope: &Envelope<'_>, limits: &Limits) -> Duration {
     block
         .and_then(duration)
         .map_or(limits.timeout, |time| time.min(limits.timeout))
+}
+
+/// How large the fault for a request that is refused may be, if it says so (rule H-20): the least that one may allow where
+/// that makes no sense.
+pub(super) fn fault_size(envelope: &Envelope<'_>, limits: &Limits) -> Option<usize> {
+    let mut blocks = envelope.headers();
+    let block = blocks.find(|b| b.is(ns::WSMAN, "MaxEnvelopeSize"))?;
+    let size = octets(&block.trimmed()).unwrap_or(ENVELOPE_MIN);
+    Some(size.min(limits.max_envelope_size).max(ENVELOPE_MIN))
+}
+
+/// Digits that do not fit are a large number.
+fn octets(text: &str) -> Option<usize> {
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(usize::MAX))
 }
 
 fn duration(block: Element<'_>) -> Option<Duration> {
@@ -305,12 +320,10 @@ impl Blocks<'_> {
             return Ok(limits.max_envelope_size);
         };
         let text = block.trimmed();
-        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        let Some(size) = octets(&text) else {
             let text = wire::MAX_ENVELOPE_SIZE.with("value", text);
             return Err(table::MAX_ENVELOPE_SIZE.fault(text));
-        }
-        // Digits that do not fit are a large number.
-        let size = text.parse().unwrap_or(usize::MAX);
+        };
         if size < ENVELOPE_MIN {
             let text = wire::MIN_ENVELOPE_SIZE
                 .with("value", size)

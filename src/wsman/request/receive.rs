@@ -50,16 +50,26 @@ pub struct Rejected {
     pub reply_parameters: String,
     /// What the fault is written in.
     pub language: Language,
+    /// Most octets of the fault (rule H-20).
+    pub max: usize,
 }
 
-impl From<Fault> for Box<Rejected> {
+impl From<Fault> for Rejected {
+    /// Of a request of which nothing is known.
     fn from(fault: Fault) -> Self {
-        Self::new(Rejected {
+        Self {
             fault,
             relates_to: None,
             reply_parameters: String::new(),
             language: Language::default(),
-        })
+            max: headers::ENVELOPE_MIN,
+        }
+    }
+}
+
+impl From<Fault> for Box<Rejected> {
+    fn from(fault: Fault) -> Self {
+        Self::new(fault.into())
     }
 }
 
@@ -76,6 +86,7 @@ pub struct Glance {
     relates_to: Option<String>,
     reply_parameters: String,
     language: Language,
+    max: usize,
 }
 
 impl Glance {
@@ -90,6 +101,7 @@ impl Glance {
             relates_to: None,
             reply_parameters: String::new(),
             language: Language::default(),
+            max: headers::ENVELOPE_MIN,
         };
         // A character may be cut in two.
         let starts = (0..4).map(|less| Incoming {
@@ -108,6 +120,8 @@ impl Glance {
             glance.relates_to = headers::message_id(&envelope);
             glance.reply_parameters = headers::reply_parameters(&envelope);
             glance.language = headers::language(&envelope);
+            // One that says nothing so far may do so further on.
+            glance.max = headers::fault_size(&envelope, limits).unwrap_or(glance.max);
         }
         glance
     }
@@ -123,6 +137,7 @@ impl Glance {
                 relates_to: self.relates_to,
                 reply_parameters: self.reply_parameters,
                 language: self.language,
+                max: self.max,
             })),
         }
     }
@@ -177,19 +192,27 @@ fn read(
     limits: &Limits,
 ) -> (Client, Result<Request, Box<Rejected>>) {
     let unknown = Client::of(message.user_agent, "");
+    // Its header may be whole all the same.
+    let refused = |fault: Fault| {
+        let max = Glance::at(message, limits).max;
+        Box::new(Rejected {
+            max,
+            ..Rejected::from(fault)
+        })
+    };
     let document = match xml::parse(text) {
         Ok(document) => document,
         Err(e) => {
             let text = wire::NOT_XML.with("cause", &e.kind).with("at", e.at);
             return (
                 unknown,
-                Err(table::SCHEMA_VALIDATION_ERROR.fault(text).into()),
+                Err(refused(table::SCHEMA_VALIDATION_ERROR.fault(text))),
             );
         }
     };
     let envelope = match Envelope::parse(document.root()) {
         Ok(envelope) => envelope,
-        Err(e) => return (unknown, Err(Fault::from(e).into())),
+        Err(e) => return (unknown, Err(refused(e.into()))),
     };
     let client = Client::of(message.user_agent, &headers::to(&envelope));
     let request = match message.anonymous && !headers::asks_identity(&envelope) {
@@ -202,6 +225,7 @@ fn read(
             relates_to: headers::message_id(&envelope),
             reply_parameters: headers::reply_parameters(&envelope),
             language: headers::language(&envelope),
+            max: headers::fault_size(&envelope, limits).unwrap_or(limits.max_envelope_size),
         })
     });
     (client, request)
