@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::engine::EngineError;
 use crate::engine::image;
 use crate::engine::import::{NewDisk, NewMachine};
-use crate::engine::links;
+use crate::engine::links::{self, Named};
 use crate::held;
 use crate::inventory::{Format, Image, Machine};
 use crate::server::{self, StartError};
@@ -145,19 +145,17 @@ pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Fail
     }
 }
 
-/// Refuses a name that a machine of the library has.
+/// Refuses a name that a machine of the library has, be it that it cannot be read.
 fn is_new(data: &DataDir, name: &str) -> Result<(), Failure> {
     let path = data.path()?;
     if !path.exists() {
         return Ok(());
     }
-    let (machines, _) = server::machines(&path)?;
-    match machines.iter().find(|m| m.name == name) {
+    match server::machine_named(&path, name)? {
         None => Ok(()),
         Some(same) => Err(Failure::failed(format_args!(
-            "there is a machine `{}` already, {}; another one of that name needs --allow-duplicate",
-            one_line(name),
-            same.id
+            "there is a machine `{}` already, {same}; another one of that name needs --allow-duplicate",
+            one_line(name)
         ))),
     }
 }
@@ -289,14 +287,28 @@ fn list(data: &DataDir, output: &Output) -> Result<(), Failure> {
 }
 
 fn find(data: &DataDir, wanted: &str) -> Result<Machine, Failure> {
+    let data_dir = data.path()?;
     // What is wrong with other machines is told by `vm list`.
-    let (machines, _) = server::machines(&data.path()?)?;
-    pick_one(&machines, wanted)
+    let (machines, _) = server::machines(&data_dir)?;
+    pick_one(&machines, &server::named_machines(&data_dir)?, wanted)
 }
 
-fn pick_one(machines: &[Machine], wanted: &str) -> Result<Machine, Failure> {
-    let of = |m: &Machine| (m.id.to_string(), m.name.clone());
-    let found = pick(machines, wanted, "machine", of)?.cloned();
+/// The machine that is meant, of those that can be used. One that cannot be read has its name all the same.
+fn pick_one(machines: &[Machine], all: &[Named], wanted: &str) -> Result<Machine, Failure> {
+    let id = pick_any(all, wanted)?.0;
+    let found = machines.iter().find(|m| m.id == id).cloned();
+    found.ok_or_else(|| {
+        Failure::failed(format_args!(
+            "machine `{}` cannot be used as it is ({id}); `groupshot vm list` tells why",
+            one_line(wanted)
+        ))
+    })
+}
+
+/// The machine that is meant, whatever can be read of it.
+fn pick_any<'a>(all: &'a [Named], wanted: &str) -> Result<&'a Named, Failure> {
+    let of = |(id, name): &Named| (id.to_string(), name.clone().unwrap_or_default());
+    let found = pick(all, wanted, "machine", of)?;
     found.ok_or_else(|| Failure::failed(format_args!("there is no machine `{}`", one_line(wanted))))
 }
 

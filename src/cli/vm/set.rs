@@ -10,14 +10,12 @@ use serde_json::{Value as Json, json};
 
 use crate::engine::recorded::Said;
 use crate::engine::setting::{Changes, Shown};
-use crate::id::VmId;
 use crate::inventory::{Format, Machine};
 use crate::server;
 
 use super::{find, owned};
 use crate::cli::failure::Failure;
 use crate::cli::local::DataDir;
-use crate::cli::naming::pick;
 use crate::cli::output::{Output, can_ask, confirm, one_line};
 use crate::cli::remote::block_on;
 
@@ -148,15 +146,9 @@ fn agree(consequences: &[String], machine: &str) -> Result<(), Failure> {
 /// The active files that the operator names. The machine is one of which nobody may know them.
 fn choose(wish: &Set, output: &Output) -> Result<(), Failure> {
     let data_dir = wish.data.path()?;
-    let machines = server::defined_machines(&data_dir)?;
-    let of = |(id, name): &(VmId, String)| (id.to_string(), name.clone());
-    let found = pick(&machines, &wish.machine, "machine", of)?;
-    let Some((id, name)) = found.cloned() else {
-        let wanted = one_line(&wish.machine);
-        return Err(Failure::failed(format_args!(
-            "there is no machine `{wanted}`"
-        )));
-    };
+    let machines = server::named_machines(&data_dir)?;
+    let (id, name) = super::pick_any(&machines, &wish.machine)?.clone();
+    let name = name.unwrap_or_else(|| id.to_string());
     let mut named = BTreeMap::new();
     for (disk, file) in wish.change.active.iter().cloned() {
         if named.contains_key(&disk) {
