@@ -324,6 +324,12 @@ fn an_active_file_that_no_link_can_start_has_none_until_its_header_names_a_whole
         "",
     );
     assert!(ok(&imported).contains("machine `web`"));
+    let other = site.image("other", Image::Chain, 8);
+    let other = ["vm", "import", "db", other.to_str().unwrap(), "--json"];
+    let other = json(&run_in(&site.data, &other, ""));
+    let why = other["unlinked"][0]["why"].as_str().unwrap();
+    assert!(why.contains("qemu-img rebase"), "{other}");
+    ok(&run_in(&site.data, &["vm", "remove", "db"], ""));
     let command = |said: &str| {
         let (_, command) = said.split_once("`qemu-img rebase").unwrap();
         format!("qemu-img rebase{}", command.split_once('`').unwrap().0)

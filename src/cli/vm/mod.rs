@@ -177,22 +177,17 @@ fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failu
         )),
         (false, true) => {}
     }
-    for disk in &machine.disks {
-        if let Some(below) = machine.relative.get(&disk.id) {
-            output.note(format_args!("warning: {}", links::unlinked(disk, below)));
-        }
+    let unlinked = unlinked(machine);
+    for (_, why) in &unlinked {
+        output.note(format_args!("warning: {why}"));
     }
-    let mut exposed = BTreeMap::new();
-    for image in machine.images.values().flat_map(Image::chain) {
-        if image.named != image.file {
-            let (named, file) = (image.named.display(), image.file.display());
-            output.note(format_args!("{named} leads to {file}, which is recorded"));
-        }
-        for folder in image::exposed(&image.file) {
-            exposed.entry(folder).or_insert(image);
-        }
+    let named = named(machine);
+    for image in &named {
+        let (named, file) = (image.named.display(), image.file.display());
+        output.note(format_args!("{named} leads to {file}, which is recorded"));
     }
-    for (it, image) in exposed {
+    let exposed = exposed(machine);
+    for (it, image) in &exposed {
         output.note(format_args!(
             "warning: others than root and the server can exchange {}: the folder {} belongs to user {} and has the \
              mode {:o}; what is put there later is refused unless it is a file of the same owner and nobody else could \
@@ -207,8 +202,48 @@ fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failu
     let mut object = fields(machine);
     if let Json::Object(object) = &mut object {
         object.insert("notClonable".to_owned(), json!(ids));
+        let unlinked = unlinked
+            .iter()
+            .map(|(disk, why)| json!({"disk": disk, "why": why}));
+        object.insert("unlinked".to_owned(), unlinked.collect());
+        let named = named
+            .iter()
+            .map(|it| json!({"file": it.file, "named": it.named}));
+        object.insert("named".to_owned(), named.collect());
+        let exposed = exposed.iter().map(|(it, image)| {
+            let mode = format!("{:04o}", it.mode);
+            json!({"file": image.file, "folder": it.folder, "mode": mode, "owner": it.owner})
+        });
+        object.insert("exposed".to_owned(), exposed.collect());
     }
     output.result(object, || format!("machine `{name}` {}", machine.id))
+}
+
+/// The disks to whose active files no link can lead, with the way out.
+fn unlinked(machine: &Machine) -> Vec<(&str, String)> {
+    let disks = machine.disks.iter();
+    let unlinked = disks.filter_map(|disk| {
+        let below = machine.relative.get(&disk.id)?;
+        Some((disk.id.as_str(), links::unlinked(disk, below)))
+    });
+    unlinked.collect()
+}
+
+/// The images that were named by a link, and those under them.
+fn named(machine: &Machine) -> Vec<&Image> {
+    let images = machine.images.values().flat_map(Image::chain);
+    images.filter(|image| image.named != image.file).collect()
+}
+
+/// The folders in which others can exchange an image, each with one of these.
+fn exposed(machine: &Machine) -> BTreeMap<held::Exposed, &Image> {
+    let mut exposed = BTreeMap::new();
+    for image in machine.images.values().flat_map(Image::chain) {
+        for folder in image::exposed(&image.file) {
+            exposed.entry(folder).or_insert(image);
+        }
+    }
+    exposed
 }
 
 /// What lies under the imported images, with the owners.
@@ -271,7 +306,7 @@ fn disks(images: &[PathBuf], format: Option<ImageFormat>) -> Vec<NewDisk> {
 
 fn list(data: &DataDir, output: &Output) -> Result<(), Failure> {
     let (machines, problems) = server::machines(&data.path()?)?;
-    for problem in problems {
+    for problem in &problems {
         output.note(problem);
     }
     let mut rows = vec![["NAME", "ID", "DISKS"].map(str::to_owned).to_vec()];
@@ -283,7 +318,8 @@ fn list(data: &DataDir, output: &Output) -> Result<(), Failure> {
         rows.push(vec![machine.name.clone(), machine.id.to_string(), disks]);
     }
     let objects: Vec<Json> = machines.iter().map(shown).collect();
-    output.result(json!({"machines": objects}), || table(&rows))
+    let found = json!({"machines": objects, "problems": problems});
+    output.result(found, || table(&rows))
 }
 
 fn find(data: &DataDir, wanted: &str) -> Result<Machine, Failure> {
