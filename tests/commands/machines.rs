@@ -301,6 +301,38 @@ fn no_link_comes_to_be_while_one_of_two_machines_of_a_name_cannot_be_read() {
 }
 
 #[test]
+fn a_file_of_the_kernel_is_no_image_whoever_names_it() {
+    let site = Site::new(Ground::Host);
+    let definition = forbidding(&site);
+    let image = site.images.join("web.raw");
+    fs::remove_file(&image).unwrap();
+    std::os::unix::fs::symlink("/proc/version", &image).unwrap();
+    let run = |args: &[&str]| run_in(&site.data, args, "");
+    let kernel = "lies on a file system of the kernel";
+    let accept = || run(&["vm", "set", "web", "--accept-image", "--yes"]);
+    fails(&accept(), 1, kernel);
+    let text = fs::read_to_string(&definition).unwrap();
+    for format in ["raw", "qcow2"] {
+        let edited = text.replace(image.to_str().unwrap(), "/proc/version");
+        let edited = edited.replace("\"raw\"", &format!("{format:?}"));
+        assert_ne!(edited, text);
+        fs::write(&definition, edited).unwrap();
+        fails(&accept(), 1, kernel);
+        let list = run(&["vm", "list"]);
+        assert!(
+            ok(&list).contains("web") && said(&list).contains(kernel),
+            "{}",
+            said(&list)
+        );
+        let problems = json(&run(&["vm", "list", "--json"]))["problems"].clone();
+        assert!(problems.to_string().contains(kernel), "{problems}");
+    }
+    let server = site.serve();
+    ok(&server.cli(&["collection", "create", "all", "web"]));
+    fails(&server.cli(&["snapshot", "create", "all"]), 1, kernel);
+}
+
+#[test]
 fn an_active_file_that_no_link_can_start_has_none_until_its_header_names_a_whole_path() {
     let site = Site::new(Ground::Host);
     let image = site.image("with space", Image::Chain, 7);

@@ -19,7 +19,7 @@ use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::header::Header;
 use crate::engine::reflink;
-use crate::engine::{Stamp, locks, name};
+use crate::engine::{Stamp, locks, name, space};
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Disk, Format, Machine};
@@ -337,6 +337,7 @@ fn idle(entry: &DiskEntry, path: &Path, disk: &Disk) -> Option<Message> {
 fn virtual_size(file: &Path, format: Format) -> io::Result<u64> {
     held::ask(file, || {
         let open = held::open(file, false)?;
+        space::require_stored(&open)?;
         match format {
             Format::Raw => Ok(open.metadata()?.len().next_multiple_of(SECTOR)),
             Format::Qcow2 => match Header::load(&open)? {
