@@ -122,9 +122,6 @@ pub fn import(
             });
         }
         let layers = chain::open(&at, &real, format, roots)?;
-        if let Some(layer) = layers.iter().find(|layer| space::is_pseudo(&layer.open)) {
-            return Err(unsupported(at.text(texts::NOT_STORED, &layer.file)));
-        }
         let magic = layers.first().filter(|_| format == Format::Raw);
         let magic = magic.map(|raw| has_magic(&raw.open)).transpose();
         if magic.map_err(|e| at.io(&path, &e))? == Some(true) {

@@ -9,7 +9,8 @@
 //! folder of the link.
 //!
 //! Each link is made aside and renamed into place. A machine whose name another one has, or whose encoded name no
-//! folder can hold, is reached by its id only.
+//! folder can hold, is reached by its id only. One that cannot be read has its name all the same, and what leads to it
+//! stays: nobody who starts it by that shall start another one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -33,16 +34,26 @@ const ASIDE: &str = ".new-";
 /// Longest name of a file, bytes.
 const LONGEST: usize = 255;
 
-/// Where each name leads.
-pub(crate) type Names = BTreeMap<String, VmId>;
+/// A machine and the name that its definition gives, if it gives one.
+pub type Named = (VmId, Option<String>);
+
+/// Where each name leads, and what is left alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Names {
+    lead: BTreeMap<String, VmId>,
+    /// Machines that cannot be read now, and whether their names are known.
+    unreadable: BTreeMap<VmId, bool>,
+}
 
 /// Why there is no path by name to a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoLink {
     /// The encoded name has so many bytes.
     TooLong(usize),
-    /// Other machines have the name too.
+    /// Other machines have the name too, which may be some that cannot be read.
     Ambiguous(Vec<VmId>),
+    /// The link leads to this machine, whose definition gives no name that could be read.
+    Kept(VmId),
     /// The active file cannot be opened by any link, for it names this from its own folder.
     Relative(Relative),
     /// The link at this path is not there, or leads elsewhere.
@@ -71,11 +82,7 @@ pub fn encoded(name: &str) -> String {
 ///
 /// # Errors
 /// [`NoLink`].
-pub fn by_name<'a>(
-    machine: &Machine,
-    disk: &str,
-    all: impl IntoIterator<Item = &'a Machine>,
-) -> Result<PathBuf, NoLink> {
+pub fn by_name(machine: &Machine, disk: &str, all: &[Named]) -> Result<PathBuf, NoLink> {
     if let Some(below) = machine.relative.get(disk) {
         return Err(NoLink::Relative(below.clone()));
     }
@@ -83,14 +90,18 @@ pub fn by_name<'a>(
     if name.len() > LONGEST {
         return Err(NoLink::TooLong(name.len()));
     }
-    let same = all.into_iter().filter(|m| m.name == machine.name);
-    let others: Vec<_> = same.map(|m| m.id).filter(|id| *id != machine.id).collect();
-    if !others.is_empty() {
-        return Err(NoLink::Ambiguous(others));
+    let others = all.iter().filter(|(id, _)| *id != machine.id);
+    let same = others.filter(|(_, name)| name.as_ref() == Some(&machine.name));
+    let same: Vec<_> = same.map(|(id, _)| *id).collect();
+    if !same.is_empty() {
+        return Err(NoLink::Ambiguous(same));
     }
-    let link = folder_by_name(machine, &name);
-    let leads = fs::read_link(&link).is_ok_and(|to| to == target(machine.id));
-    let path = link.join(disk);
+    let leads = leading(above(machine), &machine.name);
+    if let Some((other, None)) = all.iter().find(|(id, _)| leads == Some(*id)) {
+        return Err(NoLink::Kept(*other));
+    }
+    let leads = leads == Some(machine.id);
+    let path = folder_by_name(machine, &name).join(disk);
     let active = machine.disks.iter().find(|d| d.id == disk);
     let arrives = active.is_some_and(|d| fs::read_link(&path).is_ok_and(|to| to == d.file));
     match leads && arrives {
@@ -139,9 +150,21 @@ pub(crate) fn allowing(text: Text, machine: &Machine, disk: &Disk) -> Text {
     text.with("link", link.display())
 }
 
+/// The machine that a name leads to in this folder of machines.
+#[must_use]
+pub fn leading(machines: &Path, name: &str) -> Option<VmId> {
+    let to = fs::read_link(machines.join(BY_NAME).join(encoded(name))).ok()?;
+    let id = to.parent()?.file_name()?.to_str()?.parse().ok()?;
+    (to == target(id)).then_some(id)
+}
+
+/// The folder of machines.
+fn above(machine: &Machine) -> &Path {
+    machine.directory.parent().unwrap_or(&machine.directory)
+}
+
 fn folder_by_name(machine: &Machine, encoded: &str) -> PathBuf {
-    let above = machine.directory.parent().unwrap_or(&machine.directory);
-    above.join(BY_NAME).join(encoded)
+    above(machine).join(BY_NAME).join(encoded)
 }
 
 fn target(id: VmId) -> PathBuf {
@@ -161,40 +184,51 @@ pub(crate) fn wanted(machine: &Machine) -> BTreeMap<String, PathBuf> {
 /// The first link that could not be made; the others are.
 pub(crate) fn follow(machine: &Machine) -> io::Result<()> {
     let folder = machine.directory.join(DISKS);
-    set(&folder, &wanted(machine), &BTreeSet::new())
+    set(&folder, &wanted(machine), &BTreeMap::new())
 }
 
-/// Which names lead to a machine: those that one machine alone has, and that a folder can hold.
-pub(crate) fn names<'a>(machines: impl IntoIterator<Item = &'a Machine>) -> Names {
-    let mut found: BTreeMap<String, Vec<VmId>> = BTreeMap::new();
-    for machine in machines {
-        let name = encoded(&machine.name);
-        found.entry(name).or_default().push(machine.id);
+/// Which names lead to a machine: those that one machine alone has, and that a folder can hold. With each goes whether
+/// it can be read.
+pub(crate) fn names(machines: impl IntoIterator<Item = (Named, bool)>) -> Names {
+    let mut found: BTreeMap<String, Vec<(VmId, bool)>> = BTreeMap::new();
+    let mut unreadable = BTreeMap::new();
+    for ((id, name), is_readable) in machines {
+        if !is_readable {
+            unreadable.insert(id, name.is_some());
+        }
+        if let Some(name) = name {
+            let same = found.entry(encoded(&name)).or_default();
+            same.push((id, is_readable));
+        }
     }
-    let one = |(name, ids): (String, Vec<VmId>)| match ids.as_slice() {
-        [id] if name.len() <= LONGEST => Some((name, *id)),
+    let one = |(name, same): (String, Vec<(VmId, bool)>)| match same.as_slice() {
+        [(id, true)] if name.len() <= LONGEST => Some((name, *id)),
         _ => None,
     };
-    found.into_iter().filter_map(one).collect()
+    Names {
+        lead: found.into_iter().filter_map(one).collect(),
+        unreadable,
+    }
 }
 
-/// Has the names in the folder of machines lead to them. Of a machine that cannot be read now, what leads to it
-/// stays.
+/// Has the names in the folder of machines lead to them.
 ///
 /// # Errors
 /// The first link that could not be made; the others are.
-pub(crate) fn name(directory: &Path, names: &Names, unreadable: &[VmId]) -> io::Result<()> {
-    let wanted = names.iter().map(|(name, id)| (name.clone(), target(*id)));
-    let keep = unreadable.iter().map(|id| target(*id)).collect();
-    set(&directory.join(BY_NAME), &wanted.collect(), &keep)
+pub(crate) fn name(directory: &Path, names: &Names) -> io::Result<()> {
+    let wanted = names.lead.iter();
+    let wanted = wanted.map(|(name, id)| (name.clone(), target(*id)));
+    let keep = names.unreadable.iter();
+    let keep = keep.map(|(id, is_named)| (target(*id), *is_named));
+    set(&directory.join(BY_NAME), &wanted.collect(), &keep.collect())
 }
 
 /// Makes the links of a folder those that are wanted: what leads elsewhere is taken away first, but for what leads to
-/// `keep`. What is no link is left.
+/// `keep`. That gives way to what is wanted only if it is known that it has another name. What is no link is left.
 fn set(
     folder: &Path,
     wanted: &BTreeMap<String, PathBuf>,
-    keep: &BTreeSet<PathBuf>,
+    keep: &BTreeMap<PathBuf, bool>,
 ) -> io::Result<()> {
     let (above, name) = held::place(folder)?;
     let folder = above.make(name, 0o750)?;
@@ -203,23 +237,22 @@ fn set(
         FlockArg::LockExclusive,
     );
     let _turn = turn.map_err(|(_, e)| io::Error::from(e))?;
-    let mut stands = BTreeMap::new();
+    let (mut stands, mut kept) = (BTreeMap::new(), BTreeSet::new());
     for file in folder.names()? {
         let Some(to) = folder.read_link(&file)? else {
             continue;
         };
         let name = file.to_str().filter(|name| wanted.contains_key(*name));
-        match name {
-            Some(name) => drop(stands.insert(name.to_owned(), to)),
-            None if keep.contains(&to) => {}
-            None => drop(folder.remove_link(&file)?),
+        match (name, keep.get(&to)) {
+            (Some(name), Some(false)) => drop(kept.insert(name.to_owned())),
+            (Some(name), _) => drop(stands.insert(name.to_owned(), to)),
+            (None, Some(_)) => {}
+            (None, None) => drop(folder.remove_link(&file)?),
         }
     }
     let mut failed = Ok(());
-    for (name, to) in wanted
-        .iter()
-        .filter(|(name, to)| stands.get(*name) != Some(to))
-    {
+    let missing = wanted.iter().filter(|(name, _)| !kept.contains(*name));
+    for (name, to) in missing.filter(|(name, to)| stands.get(*name) != Some(to)) {
         // The name of a link that is as long as a name may be has no room for more.
         let aside = format!("{ASIDE}{}", std::process::id());
         failed = failed.and(folder.set_link(name, to, aside));
@@ -253,11 +286,28 @@ mod tests {
     }
 
     #[test]
+    fn a_name_leads_to_the_one_machine_that_has_it_and_can_be_read() {
+        let ids = [(); 5].map(|()| VmId::random());
+        let [a, b, c, d, e] = ids;
+        let named = |id, name: &str, is_readable| ((id, Some(name.to_owned())), is_readable);
+        let found = names([
+            named(a, "web", true),
+            named(b, "web", false),
+            named(c, "db", true),
+            named(d, "mail", false),
+            ((e, None), false),
+        ]);
+        assert_eq!(found.lead, BTreeMap::from([("db".to_owned(), c)]));
+        let unreadable = BTreeMap::from([(b, true), (d, true), (e, false)]);
+        assert_eq!(found.unreadable, unreadable);
+    }
+
+    #[test]
     fn links_are_replaced_in_place_and_nothing_else_is_touched() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("links");
         let link = |name: &str, to: &str| (name.to_owned(), PathBuf::from(to));
-        let none = BTreeSet::new();
+        let none = BTreeMap::new();
         set(
             &folder,
             &BTreeMap::from([link("a", "/1"), link("b", "/2")]),
@@ -266,11 +316,15 @@ mod tests {
         .unwrap();
         fs::write(folder.join("note"), "mine").unwrap();
         fs::write(folder.join("c"), "mine too").unwrap();
-        let keep = BTreeSet::from([PathBuf::from("/2")]);
+        let leads = |name: &str| fs::read_link(folder.join(name)).unwrap();
         let wanted = BTreeMap::from([link("a", "/3")]);
-        set(&folder, &wanted, &keep).unwrap();
-        assert_eq!(fs::read_link(folder.join("a")).unwrap(), Path::new("/3"));
-        assert_eq!(fs::read_link(folder.join("b")).unwrap(), Path::new("/2"));
+        // What leads there stays; where it has another name for certain, another machine gets this one.
+        for (is_named, becomes) in [(false, "/1"), (true, "/3")] {
+            let keep = ["/1", "/2"].map(|to| (PathBuf::from(to), is_named));
+            set(&folder, &wanted, &keep.into()).unwrap();
+            assert_eq!(leads("a"), Path::new(becomes));
+            assert_eq!(leads("b"), Path::new("/2"));
+        }
         set(&folder, &wanted, &none).unwrap();
         let mut left: Vec<_> = fs::read_dir(&folder)
             .unwrap()

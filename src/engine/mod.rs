@@ -29,6 +29,7 @@ pub mod space;
 pub mod turn;
 
 mod extents;
+mod name;
 mod project;
 mod revert;
 mod stage;

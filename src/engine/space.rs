@@ -79,12 +79,38 @@ const PSEUDO: &[u64] = &[
     0x6E73_6673, // nsfs
     0x5049_5045, // pipefs
     0x534F_434B, // sockfs
+    0x6573_5543, // fusectl
+    0x0765_5821, // resctrl
+    0x6E66_7364, // nfsd
+    0x6759_6969, // rpc_pipefs
+    0x5A3C_69F0, // apparmorfs
+    0xABBA_1974, // xenfs
+    0x0000_9FA1, // openprom
+    0x0000_9FA2, // usbdevfs
+    0x0904_1934, // anon_inodefs
+    0x444D_4142, // dma-buf
+    0x454D_444D, // devmem
+    0x5345_434D, // secretmem
 ];
 
-/// Whether the file lies on a file system of the kernel: it is no image, whatever it reads as.
+/// Whether the file lies on a file system of the kernel: it is no image, whatever it reads as. Reading it may already do
+/// something.
 #[must_use]
 pub fn is_pseudo(file: &std::fs::File) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|stat| is_of_the_kernel(&stat))
+}
+
+/// Refuses such a file, before anything of it is read.
+///
+/// # Errors
+/// In words what it is.
+pub(crate) fn require_stored(file: &std::fs::File) -> io::Result<()> {
+    match is_pseudo(file) {
+        false => Ok(()),
+        true => Err(io::Error::other(
+            "it lies on a file system of the kernel (such as /proc or /sys) and is no disk image",
+        )),
+    }
 }
 
 /// Whether what stands at the path lies there.

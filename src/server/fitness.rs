@@ -14,6 +14,7 @@ use crate::clock::SystemClock;
 use crate::config::{AuditTo, Config};
 use crate::engine::definition::MACHINES;
 use crate::held;
+use crate::snapshot::require_journals;
 use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::sqlite::{self, OpenError};
 use crate::text::size_exactly;
@@ -23,8 +24,8 @@ use super::parts::export_roots;
 use super::run::cannot_listen;
 use super::systemd::Sockets;
 use super::{
-    JOURNAL, StartError, enough_files, existing_data_dir, has_served, nearest, no_data_dir,
-    records, relocate, require_answer, require_database, require_stored,
+    JOURNAL, StartError, enough_files, existing_data_dir, has_served, machines, nearest,
+    no_data_dir, records, relocate, require_answer, require_database, require_stored,
 };
 
 /// What was found: why no server starts, the first reason first, and what is not as it was meant.
@@ -79,10 +80,9 @@ const CHECKS: &[Check] = &[
     |it| there(it, known_users),
     |it| free(&it.addresses),
     certificates,
-    |it| match it.running || it.starting {
-        true => Ok(()),
-        false => there(it, records::sound),
-    },
+    |it| at_rest(it, records::sound),
+    |it| at_rest(it, unmoved),
+    |it| at_rest(it, settled),
 ];
 
 /// Looks at everything, as for a server that opens its own sockets. Where one runs on the data directory, its address
@@ -163,6 +163,26 @@ fn there_now(data_dir: &Path) -> Option<PathBuf> {
 /// A check of a data directory that is there; a new one has nothing that could be wrong.
 fn there(it: &Look<'_>, check: fn(&Path) -> Result<(), StartError>) -> Result<(), StartError> {
     there_now(it.data_dir).map_or(Ok(()), |data_dir| check(&data_dir))
+}
+
+/// A check of what the start looks at itself, and a server that runs has changed since.
+fn at_rest(it: &Look<'_>, check: fn(&Path) -> Result<(), StartError>) -> Result<(), StartError> {
+    match it.running || it.starting {
+        true => Ok(()),
+        false => there(it, check),
+    }
+}
+
+/// Whether the data directory is where machines and sets were recorded.
+fn unmoved(data_dir: &Path) -> Result<(), StartError> {
+    machines::require_unmoved(data_dir)?;
+    records::require_unmoved(data_dir)
+}
+
+/// Whether journals can be understood and, where they leave nothing to be ended, every set is whole.
+fn settled(data_dir: &Path) -> Result<(), StartError> {
+    require_journals(data_dir).map_err(|e| StartError::recovery(data_dir, e))?;
+    records::settled(data_dir)
 }
 
 /// Whether the data directory can be used, or made.

@@ -1,6 +1,7 @@
 //! The library of machines of a data directory, without a server.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -10,9 +11,9 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::doctor::line::{self, Answer, Wish};
 use crate::engine::Storage;
-use crate::engine::definition::{DEFINITION, Definition};
 use crate::engine::import::{self, NewMachine};
 use crate::engine::library;
+use crate::engine::links::{self, Named};
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::recorded::{self, Said};
 use crate::engine::reflink::Reflink;
@@ -316,20 +317,34 @@ pub fn change_machine(
     Ok(changed)
 }
 
-/// The machines of a data directory by id and name, whatever is known of their active files.
+/// Every machine of a data directory, also those that cannot be read, with the name that its definition gives.
 ///
 /// # Errors
 /// [`StartError`] if the library cannot be read.
-pub fn defined_machines(data_dir: &Path) -> Result<Vec<(VmId, String)>, StartError> {
+pub fn named_machines(data_dir: &Path) -> Result<Vec<Named>, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
     let folder = library::machines_directory(&data_dir);
-    let ids =
-        library::machine_ids(&folder).map_err(|e| StartError::file(&data_dir, &folder, &e))?;
-    let defined = ids.into_iter().filter_map(|id| {
-        let file = folder.join(id.to_string()).join(DEFINITION);
-        Some((id, Definition::load(&file, id).ok()?.name))
-    });
-    Ok(defined.collect())
+    match library::named(&folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        named => named.map_err(|e| StartError::file(&data_dir, &folder, &e)),
+    }
+}
+
+/// The machine of a data directory that has this name. Where a definition gives none that could be read, that by which
+/// a link leads to the machine counts.
+///
+/// # Errors
+/// As [`named_machines`], and [`StartError::Failed`] if the data directory was moved.
+pub fn machine_named(data_dir: &Path, name: &str) -> Result<Option<VmId>, StartError> {
+    let data_dir = existing_data_dir(data_dir)?;
+    require_unmoved(&data_dir)?;
+    let led = links::leading(&library::machines_directory(&data_dir), name);
+    let has_it = |(id, own): &Named| match own {
+        Some(own) => own == name,
+        None => led == Some(*id),
+    };
+    let mut machines = named_machines(&data_dir)?.into_iter();
+    Ok(machines.find(has_it).map(|(id, _)| id))
 }
 
 /// Tells what becomes of the active files of a machine if its operator names these, by disk, and makes it so unless it is

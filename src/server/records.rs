@@ -4,13 +4,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::held::NotReplaced;
+use crate::held::{self, NotReplaced};
 use crate::snapshot::{Differing, compare};
 use crate::store::record::{self, SetRecord};
-use crate::store::sqlite::{OpenError, SqliteStore};
+use crate::store::sqlite::{Looked, OpenError, SqliteStore};
 use crate::store::{Held, State, Store};
 
-use super::StartError;
+use super::{StartError, relocate};
 
 /// Refuses a database that does not know what the records tell; what operations in flight may still bring about is
 /// left out. Blocks.
@@ -107,12 +107,56 @@ pub(super) fn open_store(data_dir: &Path) -> Result<SqliteStore, StartError> {
 /// # Errors
 /// As [`open_store`] and [`require_known`].
 pub(super) fn sound(data_dir: &Path) -> Result<(), StartError> {
-    if !data_dir.join("groupshot.db").exists() {
-        return Ok(());
+    match inspect(data_dir)? {
+        Some(looked) => {
+            let differing = differing(data_dir, &looked.state, looked.held)?;
+            refuse(data_dir, &differing.before_recovery())
+        }
+        None => Ok(()),
     }
-    let looked = SqliteStore::inspect(data_dir).map_err(|error| named(data_dir, error))?;
+}
+
+/// Refuses a data directory whose sets name files of another one that are here: it was moved. Blocks.
+///
+/// # Errors
+/// [`StartError::Failed`] names the way out.
+pub(super) fn require_unmoved(data_dir: &Path) -> Result<(), StartError> {
+    let Ok(Some(looked)) = inspect(data_dir) else {
+        return Ok(()); // told by `sound`
+    };
+    let here = data_dir.to_owned();
+    // The old place may not answer: it is not there then.
+    let moved = held::look(move || relocate::moved_with_sets(&here, &looked.state));
+    let from = moved.unwrap_or_default();
+    from.map_or(Ok(()), |from| {
+        Err(StartError::Failed(relocate::moved(data_dir, &from)))
+    })
+}
+
+/// What the start would refuse of a data directory whose database and records are [`sound`], where no operation is to be
+/// ended before. Nothing is written. Blocks.
+///
+/// # Errors
+/// As [`settle`].
+pub(super) fn settled(data_dir: &Path) -> Result<(), StartError> {
+    let Ok(Some(looked)) = inspect(data_dir) else {
+        return Ok(()); // told by `sound`
+    };
     let differing = differing(data_dir, &looked.state, looked.held)?;
-    refuse(data_dir, &differing.before_recovery())
+    let is_told = differing.clone().before_recovery().told(data_dir).is_some();
+    match is_told || differing.open > 0 {
+        true => Ok(()),
+        false => refuse(data_dir, &differing),
+    }
+}
+
+/// The database, if there is one.
+fn inspect(data_dir: &Path) -> Result<Option<Looked>, StartError> {
+    if !data_dir.join("groupshot.db").exists() {
+        return Ok(None);
+    }
+    let looked = SqliteStore::inspect(data_dir);
+    looked.map(Some).map_err(|error| named(data_dir, error))
 }
 
 /// Whether there are any records, or what stands in their place.

@@ -276,19 +276,33 @@ pub(super) fn moved_with<'m>(
     data_dir: &Path,
     machines: impl IntoIterator<Item = &'m Machine>,
 ) -> Option<PathBuf> {
-    let disks = machines.into_iter().flat_map(|machine| &machine.disks);
-    disks.into_iter().find_map(|disk| {
-        let file = &disk.file;
-        let mut above = file.ancestors().filter(|a| a.ends_with(held::SETS));
-        let from = above.find_map(|sets| {
-            let here = data_dir
-                .join(held::SETS)
-                .join(file.strip_prefix(sets).ok()?);
-            let from = sets.parent()?;
-            (from != data_dir && held::is_file(&here)).then(|| from.to_owned())
-        })?;
-        (!held::is_file(file)).then_some(from)
+    let mut disks = machines.into_iter().flat_map(|machine| &machine.disks);
+    disks.find_map(|disk| moved_from(data_dir, &disk.file))
+}
+
+/// The same by the files of sets.
+pub(super) fn moved_with_sets(data_dir: &Path, state: &State) -> Option<PathBuf> {
+    let mut members = state.sets.values().flat_map(|set| &set.members);
+    members.find_map(|member| {
+        let disks = member.disks.iter().filter(|disk| is_file(disk));
+        let mut files = disks.map(|disk| disk.file.as_path()).peekable();
+        let definition = files.peek().is_some().then_some(&*member.definition);
+        let mut files = files.chain(definition);
+        files.find_map(|file| moved_from(data_dir, file))
     })
+}
+
+/// Where the data directory was when this file of it was recorded.
+fn moved_from(data_dir: &Path, file: &Path) -> Option<PathBuf> {
+    let mut above = file.ancestors().filter(|a| a.ends_with(held::SETS));
+    let from = above.find_map(|sets| {
+        let here = data_dir
+            .join(held::SETS)
+            .join(file.strip_prefix(sets).ok()?);
+        let from = sets.parent()?;
+        (from != data_dir && held::is_file(&here)).then(|| from.to_owned())
+    })?;
+    (!held::is_file(file)).then_some(from)
 }
 
 /// Refuses a data directory whose relocation is begun and not finished.

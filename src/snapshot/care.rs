@@ -30,6 +30,7 @@ use crate::snapshot::saga::core::{Core, JOURNALS};
 use crate::snapshot::saga::journals::{self, InFlight, Read};
 use crate::snapshot::saga::leases::{Holder, Mode, Resource};
 use crate::snapshot::saga::plan;
+use crate::snapshot::saga::recovery::RecoveryError;
 use crate::store::record::SETS;
 use crate::store::{Change, State};
 use crate::text::Text;
@@ -435,6 +436,15 @@ pub struct Journaled {
     pub named: BTreeSet<PathBuf>,
     /// Journals that cannot be understood, each with the reason.
     pub unreadable: Vec<String>,
+}
+
+/// What a start would refuse of the journals of a data directory by themselves. Whether they fit what is recorded shows
+/// only when their operations are ended. Blocks.
+///
+/// # Errors
+/// [`RecoveryError`].
+pub fn require_journals(data_dir: &Path) -> Result<(), RecoveryError> {
+    journals::require_readable(&data_dir.join(JOURNALS), KINDS)
 }
 
 /// Reads the journals of a data directory. Blocks.

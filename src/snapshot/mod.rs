@@ -40,6 +40,7 @@ pub use apply::ApplyRequest;
 pub(crate) use care::in_flight;
 pub use care::{
     Journaled, OpenJournal, SetAside, move_to_orphans, named_by_journals, needing, removed,
+    require_journals,
 };
 pub use chosen::{Choosing, ShownTops};
 pub use coordinator::Coordinator;

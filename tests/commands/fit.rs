@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use crate::support::pki::{Authority, Wish};
 use crate::support::remote::{Call, Remote};
 use crate::support::server::{Options, Server, binary, run_in, text};
+use crate::support::site::{Ground, Image, Site};
 use crate::support::tools::Mount;
 
 /// A file and a data directory.
@@ -277,6 +278,68 @@ fn a_database_that_is_damaged_or_behind_is_refused_by_both() {
     fs::create_dir_all(&record).unwrap();
     fs::write(record.join("set.json"), "{}").unwrap();
     place.refused("a record that makes no sense", FREE, 3);
+}
+
+/// What the start finds out after the configuration: a place with a machine and two sets, broken in one way after the
+/// other.
+#[test]
+fn what_the_start_refuses_of_sets_journals_and_a_moved_directory_is_refused_by_both() {
+    let site = Site::new(Ground::Host);
+    let machine = site.machine("web", &[Image::Raw], 1);
+    let mut server = site.serve();
+    for args in [
+        &["collection", "create", "all", "web"][..],
+        &["snapshot", "create", "all", "--name", "one"],
+        &["snapshot", "create", "all", "--name", "two"],
+    ] {
+        let out = server.cli(args);
+        assert!(out.status.success(), "{}", text(&out.stderr));
+    }
+    server.stop();
+    let mut place = Place::new();
+    place.data.clone_from(&site.data);
+    let file = place.home.path().join("groupshot.toml");
+    fs::write(&file, FREE).unwrap();
+    let is_good = |place: &Place| {
+        let good = place.run(&["config", "check", file.to_str().unwrap()]);
+        assert!(good.status.success(), "{}", text(&good.stderr));
+    };
+    is_good(&place);
+
+    for (name, code) in [("x.log", 1), ("spare-x.log", 3)] {
+        let journal = site.data.join("journal").join(name);
+        fs::write(&journal, vec![b'x'; 4096]).unwrap();
+        place.refused(name, FREE, code);
+        fs::remove_file(&journal).unwrap();
+    }
+
+    let away = place.home.path().join("away");
+    let sets: Vec<_> = fs::read_dir(site.data.join("sets")).unwrap().collect();
+    let record = sets[0].as_ref().unwrap().path().join("set.json");
+    // The second set keeps what the machine ran on after the first.
+    let kept: Vec<_> = site.kept().into_iter().filter(|f| f.is_file()).collect();
+    let active = site.top(&machine, 0);
+    let is_kept = |f: &&PathBuf| f.extension().is_some_and(|e| e == "qcow2") && **f != active;
+    let kept = kept.iter().find(is_kept).unwrap();
+    for (what, gone) in [
+        ("a set without its record", &record),
+        ("a set without a file", kept),
+    ] {
+        fs::rename(gone, &away).unwrap();
+        place.refused(what, FREE, 3);
+        fs::rename(&away, gone).unwrap();
+    }
+    is_good(&place);
+
+    place.data = site.data.with_file_name("moved");
+    fs::rename(&site.data, &place.data).unwrap();
+    place.refused("a data directory that was moved", FREE, 1);
+    // Only sets tell it then.
+    let machine = place.data.join("machines").join(&machine.id);
+    fs::rename(&machine, &away).unwrap();
+    place.refused("one that was moved without its machines", FREE, 1);
+    fs::rename(&away, &machine).unwrap();
+    fs::rename(&place.data, &site.data).unwrap();
 }
 
 #[test]

@@ -207,6 +207,132 @@ fn a_name_that_two_machines_have_or_no_folder_can_hold_leads_nowhere_and_it_is_s
 }
 
 #[test]
+fn the_name_of_a_machine_that_cannot_be_read_is_not_given_to_another() {
+    type Break = fn(&str) -> String;
+    let site = Site::new(Ground::Host);
+    let run = |args: &[&str]| run_in(&site.data, args, "");
+    let import = |name: &str, file: &str, more: &[&str]| {
+        let image = site.image(file, Image::Raw, 1);
+        run(&[&["vm", "import", name, image.to_str().unwrap()], more].concat())
+    };
+    let by_name = site.data.join("machines/by-name");
+    let breaks: [(&str, &str, Break); 4] = [
+        ("key", "vm.toml", |text| format!("colour = 3\n{text}")),
+        ("syntax", "vm.toml", |text| {
+            text.replace("format = 1", "format =")
+        }),
+        ("nothing", "vm.toml", |_| String::new()),
+        ("tops", "tops.json", |text| {
+            text.replace("\"tops\"", "\"tips\"")
+        }),
+    ];
+    for (name, file, broken) in breaks {
+        ok(&import(name, name, &[]));
+        let first = fs::read_link(by_name.join(name)).unwrap();
+        let first_id = first.parent().unwrap().file_name().unwrap();
+        let first_id = first_id.to_str().unwrap().to_owned();
+        let file = site.file_of(&first_id, file);
+        let text = fs::read_to_string(&file).unwrap();
+        assert_ne!(broken(&text), text);
+        fs::write(&file, broken(&text)).unwrap();
+        fails(
+            &run(&["vm", "show", name]),
+            1,
+            match name {
+                "nothing" => "there is no machine",
+                _ => "`groupshot vm list` tells why",
+            },
+        );
+        fails(&run(&["vm", "show", &first_id]), 1, "tells why");
+        let again = format!("{name}-again");
+        fails(&import(name, &again, &[]), 1, &first_id);
+        if file.ends_with("tops.json") {
+            fs::write(&file, text).unwrap(); // no import is possible before
+            continue;
+        }
+        let second = json(&import(name, &again, &["--allow-duplicate", "--json"]));
+        let second = second["id"].as_str().unwrap();
+        assert_eq!(fs::read_link(by_name.join(name)).unwrap(), first, "{name}");
+        fails(&run(&["vm", "path", second]), 1, &first_id);
+        if name != "nothing" {
+            fails(&run(&["vm", "remove", name]), 1, second);
+        }
+        let mut server = site.serve();
+        ok(&server.cli(&["collection", "list"]));
+        server.stop();
+        assert_eq!(fs::read_link(by_name.join(name)).unwrap(), first, "{name}");
+        fs::write(&file, text).unwrap();
+        ok(&run(&["vm", "remove", second]));
+        assert!(path_of(&site, name).starts_with(by_name.to_str().unwrap()));
+        assert_eq!(fs::read_link(by_name.join(name)).unwrap(), first, "{name}");
+    }
+}
+
+#[test]
+fn no_link_comes_to_be_while_one_of_two_machines_of_a_name_cannot_be_read() {
+    let site = Site::new(Ground::Host);
+    let import = |n: u8| {
+        let image = site.image(&format!("image{n}"), Image::Raw, n);
+        let args = ["vm", "import", "twin", image.to_str().unwrap(), "--json"];
+        let made = json(&run_in(
+            &site.data,
+            &[&args[..], &["--allow-duplicate"]].concat(),
+            "",
+        ));
+        made["id"].as_str().unwrap().to_owned()
+    };
+    let (first, second) = (import(1), import(2));
+    let link = site.data.join("machines/by-name/twin");
+    assert!(!link.is_symlink());
+    let server = site.serve();
+    // It looks at all of them.
+    let look = || assert!(said(&server.local(&["doctor"])).contains(&first));
+    let definition = site.file_of(&first, "vm.toml");
+    let text = fs::read_to_string(&definition).unwrap();
+    // In the end nothing tells the name any more but what the server knows.
+    for broken in [text.replace("format = 1", "format ="), String::new()] {
+        fs::write(&definition, broken).unwrap();
+        look();
+        assert!(!link.is_symlink());
+        fails(&run_in(&site.data, &["vm", "path", &second], ""), 1, "twin");
+    }
+    ok(&run_in(&site.data, &["vm", "remove", &second], ""));
+    drop(server);
+}
+
+#[test]
+fn a_file_of_the_kernel_is_no_image_whoever_names_it() {
+    let site = Site::new(Ground::Host);
+    let definition = forbidding(&site);
+    let image = site.images.join("web.raw");
+    fs::remove_file(&image).unwrap();
+    std::os::unix::fs::symlink("/proc/version", &image).unwrap();
+    let run = |args: &[&str]| run_in(&site.data, args, "");
+    let kernel = "lies on a file system of the kernel";
+    let accept = || run(&["vm", "set", "web", "--accept-image", "--yes"]);
+    fails(&accept(), 1, kernel);
+    let text = fs::read_to_string(&definition).unwrap();
+    for format in ["raw", "qcow2"] {
+        let edited = text.replace(image.to_str().unwrap(), "/proc/version");
+        let edited = edited.replace("\"raw\"", &format!("{format:?}"));
+        assert_ne!(edited, text);
+        fs::write(&definition, edited).unwrap();
+        fails(&accept(), 1, kernel);
+        let list = run(&["vm", "list"]);
+        assert!(
+            ok(&list).contains("web") && said(&list).contains(kernel),
+            "{}",
+            said(&list)
+        );
+        let problems = json(&run(&["vm", "list", "--json"]))["problems"].clone();
+        assert!(problems.to_string().contains(kernel), "{problems}");
+    }
+    let server = site.serve();
+    ok(&server.cli(&["collection", "create", "all", "web"]));
+    fails(&server.cli(&["snapshot", "create", "all"]), 1, kernel);
+}
+
+#[test]
 fn an_active_file_that_no_link_can_start_has_none_until_its_header_names_a_whole_path() {
     let site = Site::new(Ground::Host);
     let image = site.image("with space", Image::Chain, 7);
@@ -230,6 +356,12 @@ fn an_active_file_that_no_link_can_start_has_none_until_its_header_names_a_whole
         "",
     );
     assert!(ok(&imported).contains("machine `web`"));
+    let other = site.image("other", Image::Chain, 8);
+    let other = ["vm", "import", "db", other.to_str().unwrap(), "--json"];
+    let other = json(&run_in(&site.data, &other, ""));
+    let why = other["unlinked"][0]["why"].as_str().unwrap();
+    assert!(why.contains("qemu-img rebase"), "{other}");
+    ok(&run_in(&site.data, &["vm", "remove", "db"], ""));
     let command = |said: &str| {
         let (_, command) = said.split_once("`qemu-img rebase").unwrap();
         format!("qemu-img rebase{}", command.split_once('`').unwrap().0)

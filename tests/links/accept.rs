@@ -69,6 +69,19 @@ fn an_import_tells_where_links_lead_and_who_may_exchange_the_image() {
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
+    // The same in one object.
+    let out = run_in(&scene.site.data, &["vm", "remove", "db"], "");
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let out = run_in(&scene.site.data, &[&args[..], &["--json"]].concat(), "");
+    let told: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let named = serde_json::json!([{"file": other, "named": link}]);
+    assert_eq!(told["named"], named, "{told}");
+    let exposed = told["exposed"].as_array().unwrap();
+    let folder = other.parent().unwrap().to_str().unwrap();
+    let of_folder = exposed.iter().find(|it| it["folder"] == folder).unwrap();
+    assert_eq!(of_folder["file"], other.to_str().unwrap(), "{told}");
+    assert_eq!(of_folder["owner"], 65_534, "{told}");
+    assert_eq!(of_folder["mode"].as_str().unwrap().len(), 4, "{told}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! away the last thing on it; what cannot be seen meanwhile is remembered, and goes with the next operation.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -183,6 +184,40 @@ async fn an_active_file_that_could_not_be_removed_goes_with_the_next_operation_o
         assert!(world.coordinator.leftovers().is_empty(), "{next}");
         assert_in_order(&world, next).await;
     }
+}
+
+/// Neither to be removed nor to be looked at in that moment.
+#[tokio::test(start_paused = true)]
+async fn an_active_file_that_cannot_even_be_looked_at_is_remembered_and_goes_later() {
+    let root = tempfile::tempdir().unwrap();
+    let world = furnish(root.path(), 1).await;
+    let set = take(&world, 1).await[0];
+    let old = first_top(&world);
+    let folder = old.parent().unwrap().to_owned();
+    let aside = root.path().join("aside");
+    let moves = (folder.clone(), aside.clone());
+    let blind = world.with(Box::new(move |name| {
+        if name == "apply.free.before" {
+            let moved = fs::rename(&moves.0, &moves.1);
+            moved
+                .and_then(|()| symlink(&moves.1, &moves.0))
+                .map_err(|e| FailedOnOrder(e.to_string()))?;
+        }
+        Ok(())
+    }));
+    apply(&blind, set).await;
+    fs::remove_file(&folder).unwrap();
+    fs::rename(aside, &folder).unwrap();
+    assert!(old.exists());
+    let left = world.store.state().leftovers.clone();
+    assert!(left.contains_key(&old), "{left:?}");
+    let world = world.with(nothing());
+    let left = world.coordinator.leftovers();
+    assert!(left.len() == 1 && left[0].0.file == old, "{left:?}");
+    assert_eq!(world.coordinator.orphans(), Vec::<PathBuf>::new());
+    assert_in_order(&world, "remembered").await;
+    assert!(!old.exists(), "the next start removes it");
+    assert!(world.store.state().leftovers.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

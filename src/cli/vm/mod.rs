@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::engine::EngineError;
 use crate::engine::image;
 use crate::engine::import::{NewDisk, NewMachine};
-use crate::engine::links;
+use crate::engine::links::{self, Named};
 use crate::held;
 use crate::inventory::{Format, Image, Machine};
 use crate::server::{self, StartError};
@@ -145,19 +145,17 @@ pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Fail
     }
 }
 
-/// Refuses a name that a machine of the library has.
+/// Refuses a name that a machine of the library has, be it that it cannot be read.
 fn is_new(data: &DataDir, name: &str) -> Result<(), Failure> {
     let path = data.path()?;
     if !path.exists() {
         return Ok(());
     }
-    let (machines, _) = server::machines(&path)?;
-    match machines.iter().find(|m| m.name == name) {
+    match server::machine_named(&path, name)? {
         None => Ok(()),
         Some(same) => Err(Failure::failed(format_args!(
-            "there is a machine `{}` already, {}; another one of that name needs --allow-duplicate",
-            one_line(name),
-            same.id
+            "there is a machine `{}` already, {same}; another one of that name needs --allow-duplicate",
+            one_line(name)
         ))),
     }
 }
@@ -179,22 +177,17 @@ fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failu
         )),
         (false, true) => {}
     }
-    for disk in &machine.disks {
-        if let Some(below) = machine.relative.get(&disk.id) {
-            output.note(format_args!("warning: {}", links::unlinked(disk, below)));
-        }
+    let unlinked = unlinked(machine);
+    for (_, why) in &unlinked {
+        output.note(format_args!("warning: {why}"));
     }
-    let mut exposed = BTreeMap::new();
-    for image in machine.images.values().flat_map(Image::chain) {
-        if image.named != image.file {
-            let (named, file) = (image.named.display(), image.file.display());
-            output.note(format_args!("{named} leads to {file}, which is recorded"));
-        }
-        for folder in image::exposed(&image.file) {
-            exposed.entry(folder).or_insert(image);
-        }
+    let named = named(machine);
+    for image in &named {
+        let (named, file) = (image.named.display(), image.file.display());
+        output.note(format_args!("{named} leads to {file}, which is recorded"));
     }
-    for (it, image) in exposed {
+    let exposed = exposed(machine);
+    for (it, image) in &exposed {
         output.note(format_args!(
             "warning: others than root and the server can exchange {}: the folder {} belongs to user {} and has the \
              mode {:o}; what is put there later is refused unless it is a file of the same owner and nobody else could \
@@ -209,8 +202,48 @@ fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failu
     let mut object = fields(machine);
     if let Json::Object(object) = &mut object {
         object.insert("notClonable".to_owned(), json!(ids));
+        let unlinked = unlinked
+            .iter()
+            .map(|(disk, why)| json!({"disk": disk, "why": why}));
+        object.insert("unlinked".to_owned(), unlinked.collect());
+        let named = named
+            .iter()
+            .map(|it| json!({"file": it.file, "named": it.named}));
+        object.insert("named".to_owned(), named.collect());
+        let exposed = exposed.iter().map(|(it, image)| {
+            let mode = format!("{:04o}", it.mode);
+            json!({"file": image.file, "folder": it.folder, "mode": mode, "owner": it.owner})
+        });
+        object.insert("exposed".to_owned(), exposed.collect());
     }
     output.result(object, || format!("machine `{name}` {}", machine.id))
+}
+
+/// The disks to whose active files no link can lead, with the way out.
+fn unlinked(machine: &Machine) -> Vec<(&str, String)> {
+    let disks = machine.disks.iter();
+    let unlinked = disks.filter_map(|disk| {
+        let below = machine.relative.get(&disk.id)?;
+        Some((disk.id.as_str(), links::unlinked(disk, below)))
+    });
+    unlinked.collect()
+}
+
+/// The images that were named by a link, and those under them.
+fn named(machine: &Machine) -> Vec<&Image> {
+    let images = machine.images.values().flat_map(Image::chain);
+    images.filter(|image| image.named != image.file).collect()
+}
+
+/// The folders in which others can exchange an image, each with one of these.
+fn exposed(machine: &Machine) -> BTreeMap<held::Exposed, &Image> {
+    let mut exposed = BTreeMap::new();
+    for image in machine.images.values().flat_map(Image::chain) {
+        for folder in image::exposed(&image.file) {
+            exposed.entry(folder).or_insert(image);
+        }
+    }
+    exposed
 }
 
 /// What lies under the imported images, with the owners.
@@ -273,7 +306,7 @@ fn disks(images: &[PathBuf], format: Option<ImageFormat>) -> Vec<NewDisk> {
 
 fn list(data: &DataDir, output: &Output) -> Result<(), Failure> {
     let (machines, problems) = server::machines(&data.path()?)?;
-    for problem in problems {
+    for problem in &problems {
         output.note(problem);
     }
     let mut rows = vec![["NAME", "ID", "DISKS"].map(str::to_owned).to_vec()];
@@ -285,18 +318,33 @@ fn list(data: &DataDir, output: &Output) -> Result<(), Failure> {
         rows.push(vec![machine.name.clone(), machine.id.to_string(), disks]);
     }
     let objects: Vec<Json> = machines.iter().map(shown).collect();
-    output.result(json!({"machines": objects}), || table(&rows))
+    let found = json!({"machines": objects, "problems": problems});
+    output.result(found, || table(&rows))
 }
 
 fn find(data: &DataDir, wanted: &str) -> Result<Machine, Failure> {
+    let data_dir = data.path()?;
     // What is wrong with other machines is told by `vm list`.
-    let (machines, _) = server::machines(&data.path()?)?;
-    pick_one(&machines, wanted)
+    let (machines, _) = server::machines(&data_dir)?;
+    pick_one(&machines, &server::named_machines(&data_dir)?, wanted)
 }
 
-fn pick_one(machines: &[Machine], wanted: &str) -> Result<Machine, Failure> {
-    let of = |m: &Machine| (m.id.to_string(), m.name.clone());
-    let found = pick(machines, wanted, "machine", of)?.cloned();
+/// The machine that is meant, of those that can be used. One that cannot be read has its name all the same.
+fn pick_one(machines: &[Machine], all: &[Named], wanted: &str) -> Result<Machine, Failure> {
+    let id = pick_any(all, wanted)?.0;
+    let found = machines.iter().find(|m| m.id == id).cloned();
+    found.ok_or_else(|| {
+        Failure::failed(format_args!(
+            "machine `{}` cannot be used as it is ({id}); `groupshot vm list` tells why",
+            one_line(wanted)
+        ))
+    })
+}
+
+/// The machine that is meant, whatever can be read of it.
+fn pick_any<'a>(all: &'a [Named], wanted: &str) -> Result<&'a Named, Failure> {
+    let of = |(id, name): &Named| (id.to_string(), name.clone().unwrap_or_default());
+    let found = pick(all, wanted, "machine", of)?;
     found.ok_or_else(|| Failure::failed(format_args!("there is no machine `{}`", one_line(wanted))))
 }
 

@@ -24,8 +24,10 @@ pub(in crate::cli) struct Path {
 }
 
 pub(super) fn run(wish: &Path, output: &Output) -> Result<(), Failure> {
-    let all = server::recorded_machines(&wish.data.path()?)?;
-    let machine = super::pick_one(&all, &wish.machine)?;
+    let data_dir = wish.data.path()?;
+    let machines = server::recorded_machines(&data_dir)?;
+    let all = server::named_machines(&data_dir)?;
+    let machine = super::pick_one(&machines, &all, &wish.machine)?;
     let wanted = |d: &&Disk| wish.disk.as_ref().is_none_or(|id| *id == d.id);
     let disks: Vec<_> = machine.disks.iter().filter(wanted).collect();
     if disks.is_empty() {
@@ -79,6 +81,11 @@ fn reason(machine: &Machine, disk: &Disk, why: &NoLink) -> String {
                 others.join(", ")
             )
         }
+        NoLink::Kept(other) => format!(
+            "machines/by-name/{} leads to machine {other}, of which not even the name can be read; by its id there is \
+             {by_id}",
+            links::encoded(&machine.name)
+        ),
         NoLink::Astray(path) => {
             let unless = match disk.file.as_os_str().len() {
                 0..=LONGEST => String::new(),

@@ -16,10 +16,9 @@ use crate::inventory::{Format, Machine};
 use crate::server;
 use crate::snapshot::Choosing;
 
-use super::{find, owned};
+use super::{find, owned, pick_any};
 use crate::cli::failure::Failure;
 use crate::cli::local::DataDir;
-use crate::cli::naming::pick;
 use crate::cli::output::{Output, can_ask, confirm, one_line};
 use crate::cli::remote::block_on;
 
@@ -110,10 +109,10 @@ pub(super) fn run(wish: &Set, output: &Output) -> Result<(), Failure> {
         return choose(wish, output);
     }
     let data_dir = wish.data.path()?;
+    let (id, name) = defined(&data_dir, &wish.machine)?;
     let (machines, _) = server::machines(&data_dir)?;
-    let of = |m: &Machine| (m.id.to_string(), m.name.clone());
-    let Some(machine) = pick(&machines, &wish.machine, "machine", of)?.cloned() else {
-        return allow(wish, output);
+    let Some(machine) = machines.into_iter().find(|machine| machine.id == id) else {
+        return allow(wish, id, &name, output);
     };
     let changes = wish.change.changes(&data_dir, &machine)?;
     let said = wish.change.said();
@@ -151,20 +150,18 @@ fn agree(consequences: &[String], machine: &str) -> Result<(), Failure> {
     }
 }
 
-/// The machine by its definition, whatever is known of its active files.
+/// The machine that is meant, whatever can be read of it, and how it is called.
 fn defined(data_dir: &Path, wanted: &str) -> Result<(VmId, String), Failure> {
-    let machines = server::defined_machines(data_dir)?;
-    let of = |(id, name): &(VmId, String)| (id.to_string(), name.clone());
-    let found = pick(&machines, wanted, "machine", of)?.cloned();
-    found.ok_or_else(|| Failure::failed(format_args!("there is no machine `{}`", one_line(wanted))))
+    let machines = server::named_machines(data_dir)?;
+    let (id, name) = pick_any(&machines, wanted)?.clone();
+    Ok((id, name.unwrap_or_else(|| id.to_string())))
 }
 
 /// Whether overlays are allowed for a machine of which nothing but its definition is known: it may need one to be known
 /// again.
-fn allow(wish: &Set, output: &Output) -> Result<(), Failure> {
+fn allow(wish: &Set, id: VmId, name: &str, output: &Output) -> Result<(), Failure> {
     let data_dir = wish.data.path()?;
-    let (id, name) = defined(&data_dir, &wish.machine)?;
-    let (change, shown) = (&wish.change, one_line(&name));
+    let (change, shown) = (&wish.change, one_line(name));
     let said = change.said();
     if change.accept_image || !said.is_empty() {
         return Err(Failure::failed(format_args!(
@@ -176,10 +173,10 @@ fn allow(wish: &Set, output: &Output) -> Result<(), Failure> {
             "overlay_ok: an overlay may become the active file of a disk of `{shown}`; a start from the old file would \
              then boot what is stale. Start it from where `groupshot vm path` says."
         ),
-        false => overlays_forbidden(&name),
+        false => overlays_forbidden(name),
     };
     if !wish.yes {
-        agree(std::slice::from_ref(&told), &name)?;
+        agree(std::slice::from_ref(&told), name)?;
     }
     let changes = Changes {
         overlay_ok: Some(change.overlay_ok),

@@ -19,7 +19,7 @@ use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::header::Header;
 use crate::engine::reflink;
-use crate::engine::{Stamp, locks};
+use crate::engine::{Stamp, locks, name, space};
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Disk, Format, Machine};
@@ -35,6 +35,8 @@ const SECTOR: u64 = 512;
 pub(super) struct Entry {
     pub(super) seen: Vec<(PathBuf, Option<Stamp>)>,
     pub(super) machine: Option<Arc<Machine>>,
+    /// How it is called, also if it cannot be read otherwise; as it was before, where that cannot be read either.
+    pub(super) name: Option<String>,
     /// What lies under the active file of a disk, and what was recorded to, by disk id.
     pub(super) below: BTreeMap<String, Vec<PathBuf>>,
     /// The disks of which that cannot be seen now.
@@ -80,8 +82,11 @@ impl Entry {
         !self.unread && !self.unjudged && files.all(|(file, stamp)| stamp_of(file) == *stamp)
     }
 
-    /// What lay under a file that cannot be read any more is known from before.
+    /// What lay under a file that cannot be read any more is known from before, and so is a name.
     pub(super) fn remember(&mut self, old: &Self) {
+        if self.name.is_none() {
+            self.name.clone_from(&old.name);
+        }
         let unseen = old.below.iter().filter(|(id, _)| self.unseen.contains(id));
         for (disk, below) in unseen {
             let known = self.below.entry(disk.clone()).or_default();
@@ -114,6 +119,7 @@ fn load_now(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots)
     let broken = |file: &Path, text: Text, seen| Entry {
         seen,
         machine: None,
+        name: name::name_in(&folder, id),
         below: BTreeMap::new(),
         unseen: Vec::new(),
         unrecorded: BTreeMap::new(),
@@ -227,6 +233,7 @@ fn load_now(directory: &Path, id: VmId, before: Option<&Machine>, roots: &Roots)
     let machine = machine(folder, defined, stored, disks);
     Entry {
         seen,
+        name: Some(machine.name.clone()),
         machine: Some(Arc::new(Machine {
             relative,
             ..machine
@@ -330,6 +337,7 @@ fn idle(entry: &DiskEntry, path: &Path, disk: &Disk) -> Option<Message> {
 fn virtual_size(file: &Path, format: Format) -> io::Result<u64> {
     held::ask(file, || {
         let open = held::open(file, false)?;
+        space::require_stored(&open)?;
         match format {
             Format::Raw => Ok(open.metadata()?.len().next_multiple_of(SECTOR)),
             Format::Qcow2 => match Header::load(&open)? {

@@ -26,7 +26,7 @@ use crate::engine::image;
 use crate::engine::links;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{
-    Compute, Doubt, EngineError, EngineErrorKind, Hold, Judge, Machines, Top, stage,
+    Compute, Doubt, EngineError, EngineErrorKind, Hold, Judge, Machines, Top, name, stage,
 };
 use crate::held;
 use crate::id::VmId;
@@ -314,10 +314,12 @@ pub(crate) fn link(directory: &Path, machines: &Machines, new: Option<&Machine>)
     if let (Err(error), Some(new)) = (follow(None, new), new) {
         unlinked(new.id, &error);
     }
-    let ids = machine_ids(directory).unwrap_or_default();
-    let unreadable = ids.into_iter().filter(|id| !machines.contains_key(id));
-    let names = links::names(machines.values().map(Arc::as_ref));
-    if let Err(error) = links::name(directory, &names, &unreadable.collect::<Vec<_>>()) {
+    let named = named(directory).unwrap_or_default().into_iter();
+    let names = links::names(named.map(|it| {
+        let is_readable = machines.contains_key(&it.0);
+        (it, is_readable)
+    }));
+    if let Err(error) = links::name(directory, &names) {
         tracing::warn!(%error, "Links to machines by their names could not all be made");
     }
 }
@@ -379,6 +381,16 @@ fn of_each(
         all
     });
     all.map_err(failed)
+}
+
+/// Every machine in a folder of machines, with the name that its definition gives.
+///
+/// # Errors
+/// The folder cannot be read.
+pub(crate) fn named(directory: &Path) -> io::Result<Vec<links::Named>> {
+    let ids = machine_ids(directory)?.into_iter();
+    let named = |id: VmId| (id, name::name_in(&directory.join(id.to_string()), id));
+    Ok(ids.map(named).collect())
 }
 
 /// Where the machines of a data directory are.

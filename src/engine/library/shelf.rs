@@ -302,14 +302,13 @@ impl Shelf {
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         // Read under this lock, or an older state might have the last word.
         let entries = self.lock().entries.clone();
-        let machines = entries.values().filter_map(|e| e.machine.as_deref());
-        let names = links::names(machines);
+        let machines = entries.iter();
+        let names =
+            links::names(machines.map(|(id, e)| ((*id, e.name.clone()), e.machine.is_some())));
         if named.as_ref() == Some(&names) {
             return;
         }
-        let unreadable = entries.iter().filter(|(_, e)| e.machine.is_none());
-        let unreadable: Vec<_> = unreadable.map(|(id, _)| *id).collect();
-        let made = links::name(&self.directory, &names, &unreadable);
+        let made = links::name(&self.directory, &names);
         let was_unnamed = std::mem::replace(&mut self.lock().unnamed, made.is_err());
         match made {
             Ok(()) => *named = Some(names),

@@ -11,7 +11,7 @@ use super::header::Header;
 use super::whole;
 use crate::engine::failure::At;
 use crate::engine::place::Place;
-use crate::engine::{EngineError, EngineErrorKind};
+use crate::engine::{EngineError, EngineErrorKind, space};
 use crate::held::{self, Folder, Foreign, Identity};
 use crate::inventory::Format;
 use crate::text::Text;
@@ -289,6 +289,9 @@ fn layer(
     }
     let (real, open) = (named.0, named.1.map_err(io)?);
     let own = Identity::of(&open).map_err(io)?;
+    if space::is_pseudo(&open) {
+        return Err(unsupported(at, texts::NOT_STORED, &file));
+    }
     judge(&file, &real, &open)?;
     let header = match format {
         Format::Raw => None,

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::{BACKING_NAME_MAX, EXT_BACKING_FORMAT, EXT_BITMAPS, EXT_DATA_FILE, EXT_END, MAGIC};
+use crate::engine::space;
 use crate::text::Message;
 use crate::text::catalog::engine as texts;
 
@@ -126,11 +127,12 @@ impl Header {
         Self::read(bytes)?.ok_or(HeaderError::Damaged)
     }
 
-    /// Reads the header of an open image.
+    /// Reads the header of an open image. Nothing is read of a file that the kernel makes up.
     ///
     /// # Errors
     /// Outside the I/O error, inside [`HeaderError`].
     pub fn load(file: &File) -> io::Result<Result<Self, HeaderError>> {
+        space::require_stored(file)?;
         let fixed = read_up_to(file, 0, V2_LENGTH)?;
         let bits = be32(&fixed, 20).unwrap_or(0);
         if !(9..=21).contains(&bits) {

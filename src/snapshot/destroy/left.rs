@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::engine::EngineError;
 use crate::engine::definition::{self, MACHINES, TOPS, Tops};
-use crate::engine::graph::{self, is_ours};
+use crate::engine::graph::{self, is_clone, is_ours};
+use crate::engine::{EngineError, EngineErrorKind, failure};
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Leftover, Sealed};
@@ -139,8 +139,20 @@ impl Left {
         let skipped =
             |l: &&Layer| member.captured.contains(&l.file) || self.files.contains(&l.file);
         let files = member.layers.iter().filter(skipped);
+        let files = files.filter(|l| !self.removed.contains(&l.file));
         let files = files.filter(|l| is_ours(&core.sets(), &l.file) && !is_kept(&known, l));
-        new.extend(files.filter_map(|l| Some((l.file.clone(), leftover(member, l)?))));
+        for layer in files {
+            let left = leftover(member, layer);
+            if left.sealed.is_some() {
+                new.insert(layer.file.clone(), left);
+            } else if !new.contains_key(&layer.file)
+                && !is_surely_gone(core, member.machine, &layer.file)
+            {
+                let file = layer.file.display();
+                tracing::warn!(machine = member.name, %file, "It cannot be looked at; it stays until it can be removed and nothing names it");
+                new.insert(layer.file.clone(), left);
+            }
+        }
         new.retain(|file, _| self.blind || self.files.contains(file));
         if new == old {
             return Ok(());
@@ -159,8 +171,21 @@ fn is_kept(known: &Known, layer: &Layer) -> bool {
     known.disks().any(|d| d.file == layer.file)
 }
 
-/// `None` if nobody could tell the file from another one.
-fn leftover(member: &Member, layer: &Layer) -> Option<Leftover> {
+/// Whether nothing of the file is left to be remembered.
+fn is_surely_gone(core: &Core, machine: VmId, file: &Path) -> bool {
+    let gone = match is_clone(file) {
+        true => is_gone(core, machine, file),
+        // Its folder is the server's own, and goes with the last file in it.
+        false => match graph::ours(file) {
+            Err(e) if failure::kind(&e) == EngineErrorKind::Missing => Ok(true),
+            ours => ours.and_then(|ours| Ok(ours.look()?.is_none())),
+        },
+    };
+    gone.unwrap_or(false)
+}
+
+/// Without a seal if the file cannot be looked at now: then it goes by its name, once nobody names it.
+fn leftover(member: &Member, layer: &Layer) -> Leftover {
     let file = held::canonicalize(&layer.file);
     let file = file.unwrap_or_else(|_| layer.file.clone());
     let mut sealed = member.sealed.iter();
@@ -174,12 +199,12 @@ fn leftover(member: &Member, layer: &Layer) -> Option<Leftover> {
         let file = file.clone();
         Some(Sealed { file, seal })
     };
-    Some(Leftover {
+    Leftover {
         machine: member.machine,
         machine_name: member.name.clone(),
         disk: layer.disk.clone(),
         file: layer.file.clone(),
         format: layer.format,
-        sealed: Some(known.or_else(now)?),
-    })
+        sealed: known.or_else(now),
+    }
 }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use crate::held;
 use crate::id::{SetId, VmId};
 use crate::snapshot::saga::core::JOURNALS;
-use crate::snapshot::saga::journal;
+use crate::snapshot::saga::journal::{self, Unreadable};
 use crate::snapshot::saga::kind::Fate;
+use crate::snapshot::saga::recovery::RecoveryError;
 use crate::snapshot::saga::spares::{WAY_OUT, is_blank_spare, is_spare};
 use crate::snapshot::saga::story::{self, Kinds, Story};
 
@@ -51,33 +52,67 @@ pub(crate) fn in_flight(data_dir: &Path, kinds: Kinds) -> io::Result<InFlight> {
     Ok(found)
 }
 
-/// The error with the name of the file.
-fn at(file: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
-}
-
 /// Every journal in a folder, and what it tells. A spare without a whole record is of nothing that was begun. Blocks.
 ///
 /// # Errors
 /// The folder or a file cannot be read.
 pub(crate) fn read(folder: &Path, kinds: Kinds) -> io::Result<Vec<Read>> {
+    let all = read_all(folder, kinds);
+    let all =
+        all.map_err(|(file, e)| io::Error::new(e.kind(), format!("{}: {e}", file.display())))?;
+    let told = |wrong| match wrong {
+        Wrong::Spare(why) => format!("{why}; {WAY_OUT}"),
+        Wrong::Unreadable(why) => why.to_string(),
+    };
+    let all = all.into_iter();
+    Ok(all.map(|(path, read)| (path, read.map_err(told))).collect())
+}
+
+/// What a start would refuse of the journals in a folder by themselves. Nothing is written. Blocks.
+///
+/// # Errors
+/// [`RecoveryError`] of the first one that cannot be read or understood.
+pub(crate) fn require_readable(folder: &Path, kinds: Kinds) -> Result<(), RecoveryError> {
+    let all = read_all(folder, kinds).map_err(|(file, e)| RecoveryError::Io(file, e))?;
+    all.into_iter().try_for_each(|(path, read)| match read {
+        Ok(_) => Ok(()),
+        Err(Wrong::Spare(why)) => Err(RecoveryError::Spare(path, why)),
+        Err(Wrong::Unreadable(why)) => Err(RecoveryError::Unreadable(path, why)),
+    })
+}
+
+/// Why a journal cannot be understood.
+enum Wrong {
+    /// It has the name of a spare.
+    Spare(String),
+    Unreadable(Unreadable),
+}
+
+type Understood = (PathBuf, Result<Arc<dyn Story>, Wrong>);
+
+/// An error is that of the file with it.
+fn read_all(folder: &Path, kinds: Kinds) -> Result<Vec<Understood>, (PathBuf, io::Error)> {
     let mut found = Vec::new();
+    let at = |file: &Path| {
+        let file = file.to_owned();
+        move |e: io::Error| (file, e)
+    };
     let entries = match held::ask(folder, || fs::read_dir(folder)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
-        entries => entries.map_err(|e| at(folder, &e))?,
+        entries => entries.map_err(at(folder))?,
     };
     for entry in entries {
-        let path = entry?.path();
+        let path = entry.map_err(at(folder))?.path();
         if path.extension().is_none_or(|e| e != "log") {
             continue;
         }
         let bytes = match held::read(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue, // it has ended meanwhile
             Err(e) if is_spare(&path) && held::foreign(&e).is_some() => {
-                found.push((path, Err(format!("is in the way: {e}; {WAY_OUT}"))));
+                found.push((path, Err(Wrong::Spare(format!("is in the way: {e}")))));
                 continue;
             }
-            bytes => bytes.map_err(|e| at(&path, &e))?,
+            bytes => bytes.map_err(at(&path))?,
         };
         let told =
             journal::read_file(&path, &bytes).and_then(|(lines, _)| match lines.is_empty() {
@@ -89,9 +124,9 @@ pub(crate) fn read(folder: &Path, kinds: Kinds) -> io::Result<Vec<Read>> {
             Ok(Some(story)) => found.push((path, Ok(story))),
             Err(_) if is_blank_spare(&path) => {} // the next start makes it anew
             Err(unreadable) if is_spare(&path) => {
-                found.push((path, Err(format!("{unreadable}; {WAY_OUT}"))));
+                found.push((path, Err(Wrong::Spare(unreadable.to_string()))));
             }
-            Err(unreadable) => found.push((path, Err(unreadable.to_string()))),
+            Err(unreadable) => found.push((path, Err(Wrong::Unreadable(unreadable)))),
         }
     }
     Ok(found)
