@@ -112,7 +112,7 @@ impl Unanswered {
         match self {
             Self::Panicked(error) => panicked(&error),
             Self::Silent(file) => {
-                let machines = core.deps.compute.machines();
+                let machines = core.deps.compute.known();
                 let has = |m: &&Arc<Machine>| {
                     let mut disks = m.disks.iter();
                     let below = |d: &Disk| core.deps.compute.below(m.id, &d.id);

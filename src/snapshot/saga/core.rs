@@ -259,8 +259,10 @@ impl Core {
     }
 
     fn name(&self, machine: VmId) -> String {
-        let known = self.deps.compute.machine(machine);
-        known.map_or_else(|| machine.to_string(), |m| m.name.clone())
+        let known = self.deps.compute.known();
+        known
+            .get(&machine)
+            .map_or_else(|| machine.to_string(), |m| m.name.clone())
     }
 
     fn held(&self, busy: &Busy) -> Text {
