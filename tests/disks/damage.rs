@@ -105,7 +105,9 @@ fn a_refusal_names_every_disk_of_a_set_that_was_changed() {
     let set = wire.take(&group, "first");
     site.wait_for_journals();
     let images = [&web, &db].map(|m| m.images[0].to_str().unwrap());
-    images.map(|image| scribble(Path::new(image)));
+    for image in images {
+        scribble(Path::new(image));
+    }
     let directory = site.images.to_str().unwrap();
     for refused in [
         wire.apply(&set).unwrap(),
