@@ -156,7 +156,7 @@ fn a_damaged_disk_is_accepted_only_when_that_is_asked_for() {
     scribble(scene.image());
     assert_eq!(kinds(&scene.finds()), ["damaged"]);
     let human = text(&run_in(&scene.site.data, &["doctor"], "").stdout);
-    assert!(human.contains("error    damaged"), "{human}");
+    assert!(human.contains("error  damaged"), "{human}");
     assert_eq!(
         found(&scene.doctor(&["--fix", "--yes", "--accept-damaged"])),
         []
