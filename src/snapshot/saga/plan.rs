@@ -58,9 +58,9 @@ fn together<T>(results: impl IntoIterator<Item = Result<T, Refused>>) -> Result<
 /// Refusals of several machines as one: of the kind of the first, with the words of all, so that nobody mends one
 /// only to meet the next.
 pub(crate) fn joined(refusals: Vec<Refused>) -> Option<Refused> {
-    let told = refusals.iter().map(|refused| refused.text().clone());
-    let text = one(told)?;
-    Some(refusals.first()?.saying(text))
+    let first = refusals.first()?.clone();
+    let told = refusals.into_iter().map(|refused| refused.text().clone());
+    Some(first.saying(one(told)?))
 }
 
 /// Several texts as one: the first and [`TOLD`] more in full.
