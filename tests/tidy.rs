@@ -52,42 +52,91 @@ const ADAPTERS: &[&str] = &[
 
 const LINES_MAX: usize = 900;
 
-/// What opens files for writing, makes, replaces, renames or removes names, or changes owner, mode or attributes:
-/// only `held` does.
+/// What opens files for writing, makes, replaces, renames or removes names, or changes owner, mode, times or attributes:
+/// only `held` does. Beside [`FUNCTIONS`].
 const WRITERS: &[&str] = &[
-    "fs::write(",
-    "fs::rename(",
-    "fs::remove_",
-    "fs::create_dir",
     "fs::copy(",
-    "fs::hard_link(",
-    "fs::set_permissions",
+    "fs::write(",
     ".set_permissions(",
+    ".set_times(",
+    ".set_modified(",
     "File::create",
     "File::options()",
     "OpenOptions::new",
     "DirBuilder",
-    "fchown(",
-    "chmodat(",
-    "renameat",
-    "unlinkat(",
-    "linkat(",
-    "fs::symlink(",
-    " symlink(",
-    "symlinkat(",
-    "mkdirat(",
-    "mknod",
-    "mkfifo",
+    "O_APPEND",
+    "O_CREAT",
+    "O_RDWR",
+    "O_TMPFILE",
+    "O_TRUNC",
+    "O_WRONLY",
+    "OFlags::APPEND",
+    "OFlags::CREATE",
+    "OFlags::RDWR",
+    "OFlags::TMPFILE",
+    "OFlags::TRUNC",
+    "OFlags::WRONLY",
     "UnixListener::bind(",
+    "UnixDatagram::bind(",
     "generate_to(",
-    "fsetxattr(",
-    "fremovexattr(",
-    "ioctl_setflags(",
 ];
 
-/// Modules that do so themselves. `failpoint` adds a line to a file that the orders of a test name, and `held` itself
+/// Functions of std, nix, rustix and libc that do so, called by the path of their module or imported from it: a function
+/// of ours may have such a name.
+const FUNCTIONS: &[&str] = &[
+    "chmod",
+    "chmodat",
+    "chown",
+    "chownat",
+    "create_dir",
+    "create_dir_all",
+    "fchmod",
+    "fchmodat",
+    "fchown",
+    "fchownat",
+    "fremovexattr",
+    "fsetxattr",
+    "futimens",
+    "hard_link",
+    "ioctl_setflags",
+    "lchown",
+    "link",
+    "linkat",
+    "lremovexattr",
+    "lsetxattr",
+    "lutimes",
+    "mkdir",
+    "mkdirat",
+    "mkfifo",
+    "mkfifoat",
+    "mknod",
+    "mknodat",
+    "remove_dir",
+    "remove_dir_all",
+    "remove_file",
+    "removexattr",
+    "rename",
+    "renameat",
+    "renameat2",
+    "renameat_with",
+    "set_permissions",
+    "setxattr",
+    "symlink",
+    "symlinkat",
+    "truncate",
+    "unlink",
+    "unlinkat",
+    "utime",
+    "utimensat",
+    "utimes",
+];
+
+/// The modules that have them.
+const OF_THE_SYSTEM: &[&str] = &["fcntl", "fs", "libc", "nix", "rustix", "stat", "unistd"];
+
+/// Modules that do so themselves. `cli::prompt` opens the terminal, `failpoint` adds a line to a file that the orders of a test name, and `held` itself
 /// passes its points. SQLite, which opens its own files by name and through no link, is no code of ours.
-const WRITES_ITSELF: &[&str] = &["failpoint.rs"];
+const WRITES_ITSELF: &[&str] = &["cli/prompt.rs", "failpoint.rs"];
 
 #[test]
 fn a_module_imports_only_from_layers_below() {
@@ -164,21 +213,131 @@ fn only_held_writes_replaces_and_removes_files() {
         if rel.starts_with("held/") || rel.ends_with("tests.rs") || rel.contains("/tests/") {
             continue;
         }
-        let code = text.split("#[cfg(test)]").next().unwrap();
-        for (n, line) in code.lines().enumerate() {
-            let line = line.split("//").next().unwrap();
-            if !WRITERS.iter().any(|w| line.contains(w)) {
-                continue;
-            }
+        for (n, line) in writers(&text) {
             match WRITES_ITSELF.iter().find(|m| **m == rel) {
                 Some(known) => drop(needed.insert(*known)),
-                None => broken.push(format!("{rel}:{}: {}", n + 1, line.trim())),
+                None => broken.push(format!("{rel}:{n}: {line}")),
             }
         }
     }
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
     let needed: Vec<_> = needed.into_iter().collect();
     assert_eq!(needed, WRITES_ITSELF, "the list holds who needs it, sorted");
+}
+
+#[test]
+fn a_writer_is_found_in_each_form_and_wherever_it_stands() {
+    let found = [
+        "std::fs::rename(a, b)?;",
+        "let gone = fs::remove_file(&file);",
+        "nix::unistd::unlink(path)",
+        "unistd::unlinkat(dir, name, flags)",
+        "std::os::unix::fs::lchown(path, None, None)",
+        "use std::os::unix::fs::{MetadataExt, chown};",
+        "use nix::unistd::unlink as gone;",
+        "use std::fs as files;",
+        "rustix::fs::setxattr(path, name, &[], flags)",
+        "fs::link(a, b)",
+        "nix::sys::stat::utimensat(dir, path, &a, &b, flag)",
+        "libc::truncate(path, 0)",
+        "let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;",
+        "let flags = OFlags::RDWR;",
+        "file.set_modified(then)?;",
+    ];
+    for line in found {
+        assert_eq!(writers(line).len(), 1, "{line}");
+    }
+    let fine = [
+        "held::rename(a, b)?;",
+        "place.rename(\"made\", \"other\", &made)?;",
+        "fn unlink(core: &Core, file: &Path) -> bool {",
+        "unlink(core, file, None)?;",
+        "names.truncate(20);",
+        "use std::fs::{self, Metadata};",
+        "use nix::fcntl::{OFlag, open};",
+        "use crate::held::rename;",
+        "// fs::rename(",
+        "let flags = OFlags::RDONLY;",
+    ];
+    for line in fine {
+        assert_eq!(writers(line), [], "{line}");
+    }
+    let several = "use std::fs::{\n    self,\n    rename,\n};\n";
+    assert_eq!(writers(several).len(), 1);
+    let text = "fn a() {}\n\n#[cfg(test)]\nfn b() {}\n\nfn c() {\n    fs::rename(a, b);\n}\n\n\
+                #[cfg(test)]\nmod tests {\n    fn d() {\n        fs::rename(a, b);\n    }\n}\n\n\
+                fn e() {\n    fs::remove_file(a);\n}\n";
+    let lines: Vec<_> = writers(text).into_iter().map(|(n, _)| n).collect();
+    assert_eq!(lines, [7, 18]);
+}
+
+/// The lines of what writes, replaces or removes files, by their numbers.
+fn writers(text: &str) -> Vec<(usize, String)> {
+    let code = code(text);
+    let mut found = Vec::new();
+    let mut import = None;
+    for (n, line) in code.lines().enumerate() {
+        let line = line.split("//").next().unwrap().trim();
+        // An import may have several lines.
+        if import.is_none() && (line.starts_with("use ") || line.contains(" use ")) {
+            import = Some((n, String::new()));
+        }
+        if let Some((first, import_text)) = &mut import {
+            import_text.push_str(line);
+            if !line.ends_with(';') {
+                continue;
+            }
+            if imports_a_writer(import_text) {
+                found.push((*first + 1, import_text.clone()));
+            }
+            import = None;
+        } else if WRITERS.iter().any(|w| line.contains(w)) || calls_a_writer(line) {
+            found.push((n + 1, line.to_owned()));
+        }
+    }
+    found
+}
+
+fn calls_a_writer(line: &str) -> bool {
+    FUNCTIONS.iter().any(|function| {
+        let call = format!("::{function}(");
+        line.match_indices(&call).any(|(at, _)| {
+            let module = words(&line[..at]).pop();
+            module.is_some_and(|module| OF_THE_SYSTEM.contains(&module))
+        })
+    })
+}
+
+/// One of the functions, or one of their modules under a name of ours.
+fn imports_a_writer(import: &str) -> bool {
+    let words = words(import);
+    let of_the_system = ["std", "nix", "rustix", "libc"];
+    let root = words.iter().find(|w| !["pub", "crate", "use"].contains(w));
+    root.is_some_and(|root| of_the_system.contains(root))
+        && (words.iter().any(|word| FUNCTIONS.contains(word))
+            || words
+                .windows(2)
+                .any(|two| OF_THE_SYSTEM.contains(&two[0]) && two[1] == "as"))
+}
+
+fn words(text: &str) -> Vec<&str> {
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    words.filter(|word| !word.is_empty()).collect()
+}
+
+/// The text without its module of tests; the numbers of lines stay. Other items that only tests have stay too.
+fn code(text: &str) -> String {
+    const TESTS: &str = "#[cfg(test)]\nmod tests";
+    let Some((before, tests)) = text.split_once(TESTS) else {
+        return text.to_owned();
+    };
+    let end = match tests.starts_with(';') {
+        true => 0,
+        false => tests.find("\n}\n").unwrap_or(tests.len()),
+    };
+    let (tests, after) = tests.split_at(end);
+    let lines = "\n".repeat(tests.matches('\n').count() + 1);
+    format!("{before}{lines}{after}")
 }
 
 /// What looks at files.
@@ -269,7 +428,7 @@ fn uses_within(module: &str) -> BTreeMap<String, BTreeSet<String>> {
         .collect();
     let mut uses = BTreeMap::new();
     for (file, text) in &files {
-        let code = text.split("#[cfg(test)]").next().unwrap();
+        let code = code(text);
         let code = code.lines().map(|line| line.split("//").next().unwrap());
         let code: String = code.collect();
         assert!(
@@ -393,7 +552,7 @@ fn no_first_level_file_leaves_its_module_by_super() {
     for (path, text) in sources() {
         let depth = path.strip_prefix(src()).unwrap().components().count();
         let top = depth == 1 || (depth == 2 && path.ends_with("mod.rs"));
-        let code: String = text.split("#[cfg(test)]").next().unwrap().to_owned();
+        let code = code(&text);
         assert!(
             !top || !code.contains("super::"),
             "{} leaves its module by `super::`; write `crate::…`",

@@ -2,7 +2,7 @@
 //!
 //! A wrong password counts for its pair of user name and address, whether there is such a user or not, so nobody
 //! locks out a user who calls from elsewhere. Every failed logon counts for its address as well, which is locked out
-//! at [`ADDRESS_FACTOR`] times the number. The loopback address never is: all that goes through a proxy on this host
+//! at [`ADDRESS_FACTOR`] times the number; one that is refused without a look, as its pair is locked out, does not. The loopback address never is: all that goes through a proxy on this host
 //! comes from it. An IPv6 address stands for its network of 64 bits, which one host has for itself.
 //!
 //! Of one user at one address one guess at a time is looked at (`basic`), so guesses that come at once are no more than

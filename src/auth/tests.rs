@@ -199,6 +199,29 @@ async fn a_11_a_right_password_is_refused_while_its_user_is_locked_out() {
 }
 
 #[tokio::test]
+async fn a_11_what_is_refused_without_a_look_locks_no_address() {
+    let house = House::new(strict());
+    let far = || Channel {
+        peer: "192.0.2.1".parse().unwrap(),
+        secure: true,
+        certificate: None,
+    };
+    let header = basic("änn", "of last year");
+    for _ in 0..60 {
+        assert!(
+            house
+                .auth
+                .check(far(), Some(header.as_bytes()))
+                .await
+                .is_none()
+        );
+    }
+    let lockout = house.auth.basic.lockout();
+    assert!(lockout.is_locked(&lockout::Who::new("änn", far().peer)));
+    assert!(!lockout.is_address_locked(far().peer), "3 guesses in all");
+}
+
+#[tokio::test]
 async fn a_11_a_success_forgives_the_failures_before_it() {
     let house = House::new(strict());
     for _ in 0..3 {

@@ -10,6 +10,7 @@ use crate::id::VmId;
 use crate::text::catalog::provider::GROUP_GONE;
 
 use super::failure::Failure;
+use super::naming::pick;
 use super::output::{Output, count, one_line, table};
 use super::remote::{
     COLLECTION, GROUPS, Kind, MACHINE, NAMESPACE, Remote, all, find, find_each, reference,
@@ -184,16 +185,37 @@ async fn change(
     let collection = find(&client, COLLECTION, &members.collection).await?;
     let kind = member_kind(&collection);
     let found = find_each(&client, kind, &members.members).await?;
+    let gone = match method == REMOVE && kind.class == MACHINE.class {
+        true => gone(collection.text("Description")),
+        false => Vec::new(),
+    };
     for (name, found) in members.members.iter().zip(found) {
-        let member = match (found, name.parse::<VmId>()) {
-            (Ok(found), _) => reference(kind, &found),
-            // A machine that left the library may still be a member, known by its id only.
-            (Err(_), Ok(id)) if method == REMOVE && kind.class == MACHINE.class => {
-                Reference::new(NAMESPACE, kind.class)
-                    .key("CreationClassName", kind.class)
-                    .key(kind.key, id.to_string().as_str())
+        // A machine that left the library may still be a member, known by its id only.
+        let begun = pick(&gone, name, kind.word, |id| {
+            ((*id).to_owned(), String::new())
+        })?;
+        let id = match (begun, name.parse::<VmId>()) {
+            (Some(id), _) => Some((*id).to_owned()),
+            (None, Ok(id)) if method == REMOVE && kind.class == MACHINE.class => {
+                Some(id.to_string())
             }
-            (Err(failure), _) => return Err(failure),
+            (None, _) => None,
+        };
+        let member = match (found, id) {
+            // By the beginning of its id alone.
+            (Ok(found), Some(id)) if !is_named(&found, kind, name) => {
+                return Err(Failure::failed(format_args!(
+                    "`{}` begins the ids of 2 {}s; give the id of one: {}, {id}",
+                    one_line(name),
+                    kind.word,
+                    found.text(kind.key)
+                )));
+            }
+            (Ok(found), _) => reference(kind, &found),
+            (Err(_), Some(id)) => Reference::new(NAMESPACE, kind.class)
+                .key("CreationClassName", kind.class)
+                .key(kind.key, id.as_str()),
+            (Err(failure), None) => return Err(failure),
         };
         call(
             &client,
@@ -213,6 +235,12 @@ async fn change(
     }
     let id = collection.text(COLLECTION.key);
     output.result(json!({"id": id, "members": members.members}), String::new)
+}
+
+/// By its id or its name.
+fn is_named(object: &Object, kind: Kind, name: &str) -> bool {
+    let id = name.trim_matches(['{', '}']);
+    object.text("ElementName") == name || object.text(kind.key).eq_ignore_ascii_case(id)
 }
 
 async fn list(client: &Client, output: &Output) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! What is repaired: one finding at a time, found again first. Each repair may be killed and repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,8 @@ const OWNER: &str = "doctor";
 pub(super) enum Cure {
     /// Ends operations as the start of a server does.
     Recover,
-    /// Takes the disk for good as it is.
-    Accept(DamagedDisk),
+    /// Takes the disks for good as they are.
+    Accept(Vec<DamagedDisk>),
     /// Merges the hidden layers of the machine.
     Tidy(VmId),
     /// Closes the file to writers; the machine is one of those that it is kept for.
@@ -67,7 +67,7 @@ impl Doctor {
         let about = self.about(&found);
         let told = format!("{}, {object}", word(kind));
         let by_job = matches!(found.cure, Some(Cure::Tidy(_)));
-        let mut written = Written::default();
+        let mut written = Vec::new();
         let mut done = self.cure(found, tell, &mut written).await;
         // What was done is told by what is found afterwards, not by who did it.
         if let Ok(how) = &done
@@ -99,16 +99,19 @@ impl Doctor {
         if let Err(error) = self.deps.store.transact(noted).await {
             tracing::warn!(%error, "A repair is not in the history");
         }
-        written.await;
+        for line in written {
+            line.await;
+        }
         done
     }
 
     /// The machine or set of a finding, as far as its repair knows.
     fn about(&self, found: &Ailment) -> About {
         match &found.cure {
-            Some(Cure::Accept(disk)) => About::default()
-                .set(disk.set, &disk.set_name)
-                .machine(disk.machine, &disk.machine_name),
+            Some(Cure::Accept(disks)) => disks.iter().fold(About::default(), |about, disk| {
+                let about = about.set(disk.set, &disk.set_name);
+                about.machine(disk.machine, &disk.machine_name)
+            }),
             Some(Cure::Tidy(id) | Cure::Tops(id) | Cure::Mode(_, id)) => {
                 let machine = self.deps.compute.machine(*id);
                 let name = machine.map(|m| m.name.clone()).unwrap_or_default();
@@ -144,12 +147,12 @@ impl Doctor {
         }
     }
 
-    /// `written`: the end of the writing of its audit line, if it has one.
+    /// `written`: the end of the writing of its audit lines, if it has any.
     async fn cure(
         &self,
         found: Ailment,
         tell: &Tell,
-        written: &mut Written,
+        written: &mut Vec<Written>,
     ) -> Result<String, String> {
         let Some(cure) = found.cure else {
             return Err("there is no repair for it".to_owned());
@@ -164,11 +167,27 @@ impl Doctor {
                     Some(stuck) => Err(format!("it cannot end now: {}", stuck.why.english())),
                 }
             }
-            Cure::Accept(disk) => {
-                let accepted = coordinator.accept_damage(&disk).await;
-                let (files, line) = accepted.map_err(why)?;
-                *written = line;
-                Ok(format!("accepted: {files}"))
+            Cure::Accept(disks) => {
+                // One that cannot be accepted now keeps no other from it.
+                let (mut accepted, mut refused) = (BTreeSet::new(), BTreeSet::new());
+                for disk in &disks {
+                    match coordinator.accept_damage(disk).await {
+                        Ok((files, line)) => {
+                            accepted.insert(files);
+                            written.push(line);
+                        }
+                        Err(error) => drop(refused.insert(why(error))),
+                    }
+                }
+                let told = |all: BTreeSet<String>| Vec::from_iter(all).join("; ");
+                match (accepted.is_empty(), refused.is_empty()) {
+                    (_, true) => Ok(format!("accepted: {}", told(accepted))),
+                    (true, false) => Err(told(refused)),
+                    (false, false) => {
+                        let refused = told(refused);
+                        Err(format!("{refused}; accepted: {}", told(accepted)))
+                    }
+                }
             }
             Cure::Tidy(machine) => {
                 let begun = coordinator.tidy(machine, OWNER.to_owned()).await;

@@ -1,15 +1,17 @@
-//! One cause with many consequences is one finding: where a folder is away, so is every file that is named in it; where a
-//! place does not answer, no file in it does.
+//! One cause with many consequences is one finding: where a folder is away or closed, so is every file that is named in
+//! it; where a place does not answer, no file in it does; what lies on a file that is not there, or is not what it should
+//! be, cannot be used either.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::doctor::look::{Ailment, ailment};
 use crate::doctor::{Concerned, Doctor, Kind, Severity};
 use crate::engine::EngineErrorKind;
 use crate::held;
+use crate::inventory::Image;
 
 /// So many names are told in words; all of them stand in the finding.
 const NAMED: usize = 3;
@@ -21,6 +23,8 @@ enum Away {
     Gone,
     /// It is there, and nothing is in it.
     Empty,
+    /// It is there, and this process may not go into it.
+    Closed,
 }
 
 /// What is known of a place that does not answer.
@@ -37,12 +41,26 @@ struct Quiet {
 }
 
 impl Doctor {
-    /// The findings, with one for each folder in place of those of the files that are away with it.
+    /// The findings, with one for each cause that several have.
     pub(super) fn folded(&self, found: Vec<Ailment>) -> Vec<Ailment> {
-        let found = self.quiet(found);
+        let found = self.folders(self.quiet(found));
+        self.outside(self.files(found))
+    }
+
+    /// The findings, with one for each folder in place of those of the files that are away with it.
+    fn folders(&self, found: Vec<Ailment>) -> Vec<Ailment> {
         let mut folders: BTreeMap<PathBuf, (Away, BTreeSet<PathBuf>)> = BTreeMap::new();
-        for it in found.iter().filter(|a| is_missing(a.finding.kind)) {
-            let file = PathBuf::from(&it.finding.object);
+        for it in &found {
+            let is_named = is_missing(it.finding.kind);
+            let missing = || is_named.then(|| PathBuf::from(&it.finding.object));
+            let denied = it
+                .cause
+                .as_ref()
+                .filter(|(why, _)| *why == EngineErrorKind::Denied);
+            let denied = denied.map(|(_, file)| file.clone());
+            let Some(file) = denied.or_else(missing) else {
+                continue;
+            };
             if let Some((folder, away)) = folder_away(&file) {
                 let (_, files) = folders
                     .entry(folder)
@@ -53,15 +71,104 @@ impl Doctor {
         folders.retain(|_, (_, files)| files.len() > 1);
         let follows = |it: &Ailment| {
             let finding = &it.finding;
-            folders.keys().any(|folder| match finding.kind {
-                kind if is_missing(kind) => Path::new(&finding.object).starts_with(folder),
-                _ => it.is_below(folder, EngineErrorKind::Missing),
+            folders.iter().any(|(folder, (away, _))| match away {
+                Away::Closed => it.is_below(folder, EngineErrorKind::Denied),
+                Away::Gone | Away::Empty if is_missing(finding.kind) => {
+                    Path::new(&finding.object).starts_with(folder)
+                }
+                Away::Gone | Away::Empty => it.is_below(folder, EngineErrorKind::Missing),
             })
         };
         let rest = found.into_iter().filter(|it| !follows(it));
         let mut all: Vec<Ailment> = rest.collect();
         let told = folders.iter();
         all.extend(told.map(|(folder, (away, files))| self.away(folder, *away, files)));
+        all
+    }
+
+    /// The findings, with one for each file for whose sake there are several.
+    fn files(&self, found: Vec<Ailment>) -> Vec<Ailment> {
+        let mut causes: BTreeMap<PathBuf, Vec<Ailment>> = BTreeMap::new();
+        let mut all = Vec::new();
+        for it in found {
+            match it.file() {
+                Some(file) => causes.entry(file).or_default().push(it),
+                None => all.push(it),
+            }
+        }
+        for (file, mut of_file) in causes {
+            let Some(one) = of_file.pop().filter(|_| of_file.is_empty()) else {
+                all.push(self.of_file(&file, of_file));
+                continue;
+            };
+            all.push(one);
+        }
+        all
+    }
+
+    /// One finding about a file: what is told of the file itself, or of the first thing that needs it, and of what else
+    /// it is so.
+    fn of_file(&self, file: &Path, found: Vec<Ailment>) -> Ailment {
+        let object = file.display().to_string();
+        let is_missing = |a: &Ailment| a.is_of(EngineErrorKind::Missing);
+        let missing = found.iter().any(is_missing);
+        let severity = found.iter().map(|a| a.finding.severity).min();
+        let (machines, sets) = self.concerned(file);
+        let own = found.iter().filter_map(|a| a.machine.clone());
+        let machines = by_name(machines.into_iter().chain(own));
+        // Of those that are about the file what is kept counts most.
+        let lead = found.into_iter().min_by_key(|a| {
+            let is_own = a.finding.object == object;
+            (!is_own, a.finding.kind != Kind::KeptMissing, a.finding.kind)
+        });
+        let Some(mut one) = lead else {
+            return ailment(Kind::Unknown, Severity::Warning, object, "");
+        };
+        if one.finding.object != object {
+            one.finding.kind = match missing {
+                true => Kind::ImageMissing,
+                false => Kind::ImageUnreadable,
+            };
+            one.finding.object = object;
+        }
+        one.finding.severity = severity.unwrap_or(one.finding.severity);
+        if machines.len() + sets.len() > 1 {
+            let needed = [machines.len(), sets.len()]
+                .into_iter()
+                .zip([self::machines(&machines), self::sets(&sets)]);
+            let needed: Vec<_> = needed
+                .filter_map(|(n, told)| (n > 0).then_some(told))
+                .collect();
+            let needed = needed.join(" and ");
+            one.finding.text.push_str(&format!("; needed by {needed}"));
+            (one.finding.machines, one.finding.sets) = (machines, sets);
+        }
+        one
+    }
+
+    /// The findings, with one for all images outside the roots: that these are too narrow is one cause.
+    fn outside(&self, found: Vec<Ailment>) -> Vec<Ailment> {
+        let is_outside = |a: &Ailment| a.finding.kind == Kind::ImageOutsideRoots;
+        let (outside, mut all): (Vec<_>, Vec<_>) = found.into_iter().partition(is_outside);
+        if outside.len() < 2 {
+            all.extend(outside);
+            return all;
+        }
+        let files: BTreeSet<_> = outside.into_iter().map(|a| a.finding.object).collect();
+        let machines = files
+            .iter()
+            .flat_map(|file| self.concerned(Path::new(file)).0);
+        let machines = by_name(machines);
+        let text = format!(
+            "{} outside `[engine] image_roots`, of {}",
+            count(files.len(), "active file lies", "active files lie"),
+            self::machines(&machines),
+        );
+        let object = "[engine] image_roots";
+        let mut one = ailment(Kind::ImageOutsideRoots, Severity::Error, object, text);
+        one.finding.files = files.into_iter().collect();
+        one.finding.machines = machines;
+        all.push(one);
         all
     }
 
@@ -107,8 +214,8 @@ impl Doctor {
         if quiet.looked {
             text.push_str(&format!(
                 "; of {} and {}, which are shown as they were known last, and no operation on them begins until it does",
-                listed(&machines, "machine", "machines"),
-                listed(&sets, "snapshot set", "snapshot sets"),
+                self::machines(&machines),
+                self::sets(&sets),
             ));
         }
         if quiet.root {
@@ -141,7 +248,8 @@ impl Doctor {
         let known = self.deps.compute.machines();
         let machines = known.values().filter(|m| {
             let active = m.disks.iter().map(|d| &d.file);
-            let mut all = active.chain(m.images.values().map(|i| &i.file));
+            let images = m.images.values().flat_map(Image::chain);
+            let mut all = active.chain(images.map(|i| &i.file));
             all.any(|f| f.starts_with(folder))
         });
         let machines = machines.map(|m| Concerned::new(&m.id, &m.name));
@@ -175,15 +283,22 @@ impl Doctor {
         let what = match away {
             Away::Gone => "the folder is not there",
             Away::Empty => "the folder is empty: is its file system mounted?",
+            Away::Closed => {
+                "the user of the server may not go into the folder (no permission); let it in with `chmod` or `chown`, or run the server as its owner"
+            }
+        };
+        let kind = match away {
+            Away::Gone | Away::Empty => Kind::FolderMissing,
+            Away::Closed => Kind::FolderUnreadable,
         };
         let text = format!(
             "{what}; {} in it, of {} and {}",
             count(files.len(), "file is named", "files are named"),
-            listed(&machines, "machine", "machines"),
-            listed(&sets, "snapshot set", "snapshot sets"),
+            self::machines(&machines),
+            self::sets(&sets),
         );
         let object = folder.display().to_string();
-        let mut one = ailment(Kind::FolderMissing, Severity::Error, object, text);
+        let mut one = ailment(kind, Severity::Error, object, text);
         let files = files.iter().map(|f| f.display().to_string());
         one.finding.files = files.collect();
         one.finding.machines = machines;
@@ -193,7 +308,7 @@ impl Doctor {
 }
 
 /// Each once, by the name that it is told by first.
-fn by_name(all: impl Iterator<Item = Concerned>) -> Vec<Concerned> {
+pub(super) fn by_name(all: impl Iterator<Item = Concerned>) -> Vec<Concerned> {
     let mut ids = BTreeSet::new();
     let mut all: Vec<Concerned> = all.filter(|it| ids.insert(it.id.clone())).collect();
     all.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
@@ -205,8 +320,14 @@ fn is_missing(kind: Kind) -> bool {
 }
 
 /// The highest folder above a missing file that is not there, or the one that is there and empty, as the place of a
-/// file system that is not mounted; `None` if the folder of the file is there with something in it.
+/// file system that is not mounted, or the one that this process may not go into; `None` if the file is looked for where
+/// there is something else.
 fn folder_away(file: &Path) -> Option<(PathBuf, Away)> {
+    if is_denied(held::metadata(file)) {
+        let mut above = file.ancestors().skip(1);
+        let closed = above.find(|folder| !is_denied(held::metadata(folder)))?;
+        return Some((closed.to_owned(), Away::Closed));
+    }
     let mut lowest = None;
     for folder in file.ancestors().skip(1) {
         match held::ask(folder, || fs::read_dir(folder)) {
@@ -225,7 +346,19 @@ fn folder_away(file: &Path) -> Option<(PathBuf, Away)> {
     lowest
 }
 
-fn count(n: usize, one: &str, several: &str) -> String {
+fn is_denied<T>(looked: io::Result<T>) -> bool {
+    looked.is_err_and(|e| e.kind() == ErrorKind::PermissionDenied)
+}
+
+pub(super) fn machines(all: &[Concerned]) -> String {
+    listed(all, "machine", "machines")
+}
+
+pub(super) fn sets(all: &[Concerned]) -> String {
+    listed(all, "snapshot set", "snapshot sets")
+}
+
+pub(super) fn count(n: usize, one: &str, several: &str) -> String {
     match n {
         1 => format!("1 {one}"),
         n => format!("{n} {several}"),

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::doctor::cure::{Cure, actives};
+use crate::doctor::fold;
 use crate::doctor::{Concerned, Doctor, Finding, Kind, Severity};
 use crate::engine::definition;
-use crate::engine::failure::At;
+use crate::engine::failure::{self, At};
 use crate::engine::graph;
 use crate::engine::image;
 use crate::engine::links;
@@ -36,6 +37,8 @@ pub(super) struct Ailment {
     pub(super) stands: Option<String>,
     /// It is a folder to which sets may be exported.
     pub(super) root: bool,
+    /// The machine that it keeps from work.
+    pub(super) machine: Option<Concerned>,
     /// The image that is not taken, if it is so because of one.
     refused: Option<PathBuf>,
 }
@@ -109,9 +112,10 @@ impl Doctor {
         found.extend(self.kept());
         found.extend(self.copies());
         found.extend(self.strangers());
-        found.extend(self.damaged());
+        let (machines, lie_on) = self.machines();
+        found.extend(self.damaged(&lie_on));
         found.extend(self.gone());
-        found.extend(self.machines());
+        found.extend(machines);
         // Why an image is not taken says more than that it cannot be read.
         let images = found.iter().filter_map(|a| a.refused.as_ref());
         let images: BTreeSet<_> = images.map(|file| file.display().to_string()).collect();
@@ -289,7 +293,13 @@ impl Doctor {
                 return ailment(p.kind, Severity::Warning, object, p.text);
             }
             let Some(machine) = self.without_tops(&p.file) else {
-                return ailment(p.kind, Severity::Error, object, p.text);
+                let mut one = ailment(p.kind, Severity::Error, object, p.text);
+                if matches!(p.kind, Kind::ImageMissing | Kind::ImageUnreadable) {
+                    let why = held::metadata(&p.file).err();
+                    let why = why.map_or(EngineErrorKind::Unsupported, |e| failure::kind(&e));
+                    one.cause = Some((why, p.file));
+                }
+                return one;
             };
             match self.deps.coordinator.lost_tops(machine) {
                 Ok(tops) => {
@@ -392,7 +402,9 @@ impl Doctor {
                     ErrorKind::NotFound | ErrorKind::NotADirectory => Kind::KeptMissing,
                     _ => Kind::Unknown,
                 };
-                found.push(ailment(kind, Severity::Error, object, text));
+                let mut one = ailment(kind, Severity::Error, object, text);
+                one.cause = Some((failure::kind(&error), file.to_path_buf()));
+                found.push(one);
                 continue;
             }
             if locks::is_written(file).unwrap_or(false) {
@@ -426,24 +438,61 @@ impl Doctor {
         found
     }
 
-    fn damaged(&self) -> Vec<Ailment> {
-        let damaged = self.deps.coordinator.damaged().into_iter();
-        let told = damaged.map(|disk| {
-            let DamagedDisk {
-                set,
-                machine_name,
-                disk: id,
-                ..
-            } = &disk;
-            let object = format!("set {set}, machine {machine_name}, disk {id}");
-            let files: Vec<_> = disk.files.iter().map(|f| shown(f)).collect();
+    /// One for the disks of which the same files were changed, with the machines that [lie on them](Self::machines).
+    fn damaged(&self, lie_on: &BTreeMap<PathBuf, Vec<Concerned>>) -> Vec<Ailment> {
+        let mut causes: BTreeMap<Vec<PathBuf>, Vec<DamagedDisk>> = BTreeMap::new();
+        for disk in self.deps.coordinator.damaged() {
+            let mut files = disk.files.clone();
+            files.sort();
+            causes.entry(files).or_default().push(disk);
+        }
+        let told = causes.into_iter().map(|(files, disks)| {
+            let shown: Vec<_> = files.iter().map(|f| shown(f)).collect();
+            let changed = format!("changed after it was captured: {}", shown.join(", "));
+            let on = files.iter().filter_map(|file| lie_on.get(file)).flatten();
+            let on = fold::by_name(on.cloned());
+            let on = match on.len() {
+                0 => String::new(),
+                n => format!(
+                    "; {} on it",
+                    match n {
+                        1 => format!("the active file of {} lies", fold::machines(&on)),
+                        _ => format!("the active files of {} lie", fold::machines(&on)),
+                    }
+                ),
+            };
+            if let [disk] = disks.as_slice() {
+                let (set, machine, id) = (&disk.set, &disk.machine_name, &disk.disk);
+                let object = format!("set {set}, machine {machine}, disk {id}");
+                let name = &disk.set_name;
+                let text = format!("{changed}; set `{name}` is neither applied nor exported{on}");
+                let fix = "accept the disk as it is now";
+                return ailment(Kind::Damaged, Severity::Error, object, text)
+                    .cured(fix, Cure::Accept(disks));
+            }
+            let machines = disks
+                .iter()
+                .map(|d| Concerned::new(&d.machine, &d.machine_name));
+            let machines = fold::by_name(machines);
+            let sets = disks.iter().map(|d| Concerned::new(&d.set, &d.set_name));
+            let sets = fold::by_name(sets);
             let text = format!(
-                "changed after it was captured: {}; set `{}` is neither applied nor exported",
-                files.join(", "),
-                disk.set_name
+                "{changed}; {} of {} need it, and {} neither applied nor exported{on}",
+                fold::count(disks.len(), "disk", "disks"),
+                fold::machines(&machines),
+                match sets.len() {
+                    1 => format!("{} is", fold::sets(&sets)),
+                    _ => format!("{} are", fold::sets(&sets)),
+                },
             );
-            let fix = "accept the disk as it is now";
-            ailment(Kind::Damaged, Severity::Error, object, text).cured(fix, Cure::Accept(disk))
+            let files: Vec<_> = files.iter().map(|f| f.display().to_string()).collect();
+            let object = files.join(", ");
+            let mut one = ailment(Kind::Damaged, Severity::Error, object, text);
+            if files.len() > 1 {
+                one.finding.files = files;
+            }
+            (one.finding.machines, one.finding.sets) = (machines, sets);
+            one.cured("accept the disks as they are now", Cure::Accept(disks))
         });
         told.collect()
     }
@@ -475,8 +524,9 @@ impl Doctor {
         told.collect()
     }
 
-    /// What of machines is at work, on a changed base, or deep.
-    fn machines(&self) -> Vec<Ailment> {
+    /// What of machines is at work, or deep; and the machines of which an active file lies on a changed file.
+    fn machines(&self) -> (Vec<Ailment>, BTreeMap<PathBuf, Vec<Concerned>>) {
+        let mut lie_on: BTreeMap<_, Vec<_>> = BTreeMap::new();
         let changed = self.deps.coordinator.damaged();
         let changed: BTreeSet<_> = changed.into_iter().flat_map(|d| d.files).collect();
         let mut found = Vec::new();
@@ -492,13 +542,23 @@ impl Doctor {
                 let object = format!("machine {}", machine.name);
                 found.push(ailment(Kind::Running, Severity::Info, object, text));
             }
-            found.extend(self.disks(machine, &changed));
+            let (told, on) = self.disks(machine, &changed);
+            found.extend(told);
+            for file in on {
+                let machine = Concerned::new(&machine.id, &machine.name);
+                lie_on.entry(file).or_default().push(machine);
+            }
         }
-        found
+        (found, lie_on)
     }
 
-    fn disks(&self, machine: &Machine, changed: &BTreeSet<PathBuf>) -> Vec<Ailment> {
-        let mut found = Vec::new();
+    /// With the changed files that its active files lie on.
+    fn disks(
+        &self,
+        machine: &Machine,
+        changed: &BTreeSet<PathBuf>,
+    ) -> (Vec<Ailment>, BTreeSet<PathBuf>) {
+        let (mut found, mut lies_on) = (Vec::new(), BTreeSet::new());
         // Of one that runs no set is taken, and what is written just now is not whole.
         let is_off = self.deps.compute.state(machine.id) == PowerState::Off;
         for disk in machine.disks.iter().filter(|d| held::is_file(&d.file)) {
@@ -529,6 +589,7 @@ impl Doctor {
                 Err(error) => {
                     let (kind, text) = (Kind::ImageUnreadable, error.to_string());
                     let mut unreadable = ailment(kind, Severity::Error, object, text);
+                    unreadable.machine = Some(Concerned::new(&machine.id, &machine.name));
                     let refused = error.kind == EngineErrorKind::Unsupported;
                     unreadable.refused = refused.then(|| disk.file.clone());
                     found.push(unreadable.for_the_sake(&error));
@@ -544,27 +605,13 @@ impl Doctor {
                     "{own} files of snapshot sets lie on each other, and chain_cap is {}: delete older sets",
                     self.deps.chain_cap
                 );
-                found.push(ailment(
-                    Kind::ChainDeep,
-                    Severity::Warning,
-                    object.clone(),
-                    text,
-                ));
+                found.push(ailment(Kind::ChainDeep, Severity::Warning, object, text));
             }
-            let mut below = layers
-                .iter()
-                .skip(1)
-                .filter_map(|l| held::canonicalize(&l.file).ok());
-            if let Some(file) = below.find(|f| changed.contains(f)) {
-                let text = format!(
-                    "its active file {} lies on {}, which was changed",
-                    disk.file.display(),
-                    file.display()
-                );
-                found.push(ailment(Kind::BaseWritten, Severity::Warning, object, text));
-            }
+            let below = layers.iter().skip(1);
+            let below = below.filter_map(|l| held::canonicalize(&l.file).ok());
+            lies_on.extend(below.filter(|f| changed.contains(f)));
         }
-        found
+        (found, lies_on)
     }
 
     fn is_at_work(&self, machine: VmId) -> bool {
@@ -751,8 +798,18 @@ impl Ailment {
         self
     }
 
+    /// The file for whose sake it is so, if it is a finding about a file that is needed.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        let is_about_files = matches!(
+            self.finding.kind,
+            Kind::ImageMissing | Kind::ImageUnreadable | Kind::KeptMissing | Kind::Unknown
+        );
+        let (_, file) = self.cause.as_ref().filter(|_| is_about_files)?;
+        Some(file.clone())
+    }
+
     /// Whether it is so for such a trouble.
-    fn is_of(&self, kind: EngineErrorKind) -> bool {
+    pub(super) fn is_of(&self, kind: EngineErrorKind) -> bool {
         self.cause.as_ref().is_some_and(|(of, _)| *of == kind)
     }
 
@@ -791,6 +848,7 @@ pub(super) fn ailment(
         cause: None,
         stands: None,
         root: false,
+        machine: None,
         refused: None,
     }
 }

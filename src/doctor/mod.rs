@@ -45,15 +45,17 @@ pub enum Kind {
     Stuck,
     /// A folder that is away with all files that are named in it.
     FolderMissing,
+    /// A folder with several needed files into which the server may not go.
+    FolderUnreadable,
     /// A definition, or a `tops.json`, that cannot be read.
     DefinitionUnreadable,
     /// A path in a definition on which the machine does not run.
     PathIdle,
     /// An active file to which no link leads, for it names the file under it from its own folder.
     Unlinked,
-    /// An active file that is not there.
+    /// An active file, or a file under one, that is not there.
     ImageMissing,
-    /// An active file that cannot be read as what it should be.
+    /// An active file, or a file under one, that cannot be read as what it should be.
     ImageUnreadable,
     /// A file that does not answer, as on a hung mount.
     Silent,
@@ -73,10 +75,8 @@ pub enum Kind {
     FrozenUnlocked,
     /// A frozen file that another process has open for writing.
     FrozenOpen,
-    /// A disk of a set was changed after it was captured.
+    /// Files of sets were changed after they were captured.
     Damaged,
-    /// A machine whose active file lies on a changed file.
-    BaseWritten,
     /// A collection with a member that is not in the library any more.
     MemberGone,
     /// A machine that something runs.

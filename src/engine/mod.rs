@@ -70,6 +70,11 @@ pub trait Compute: Send + Sync + 'static {
     /// The machines now. Cheap: a shared snapshot that the engine renews when definitions change.
     fn machines(&self) -> Arc<Machines>;
 
+    /// [`Compute::machines`] as they were known last: waits for nothing, for who has to name them on a thread that serves.
+    fn known(&self) -> Arc<Machines> {
+        self.machines()
+    }
+
     /// One machine.
     fn machine(&self, id: VmId) -> Option<Arc<Machine>> {
         self.machines().get(&id).cloned()

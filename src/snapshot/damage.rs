@@ -34,7 +34,7 @@ use crate::snapshot::saga::accept;
 use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::leases::{Leases, Mode, Resource};
-use crate::snapshot::saga::plan::refused;
+use crate::snapshot::saga::plan::{joined, refused};
 use crate::snapshot::spaces::Spaces;
 use crate::store::{self, Change, State, StoreError};
 use crate::text::Text;
@@ -495,19 +495,16 @@ fn take_up(disk: &mut SnapshotDisk, what: What, now: Timestamp) -> bool {
     }
 }
 
-/// Refuses to work with disks that are damaged.
-///
-/// # Errors
-/// [`Refused::InvalidState`] naming the first of them.
-pub(crate) fn require_whole<'a>(
-    set: &SnapshotSet,
-    wanted: impl IntoIterator<Item = &'a Snapshot>,
-) -> Result<(), Refused> {
-    let wanted: BTreeSet<_> = wanted.into_iter().map(|m| m.id).collect();
-    match damaged(set).find(|d| wanted.contains(&d.snapshot)) {
-        Some(disk) => Err(Refused::InvalidState(disk.text())),
-        None => Ok(()),
+/// The refusals to work with those snapshots of a set of which disks are damaged.
+pub(crate) fn refusals(set: &SnapshotSet, wanted: &[Snapshot]) -> BTreeMap<SnapshotId, Refused> {
+    let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for disk in damaged(set).filter(|d| wanted.iter().any(|m| m.id == d.snapshot)) {
+        let refused = Refused::InvalidState(disk.text());
+        all.entry(disk.snapshot).or_default().push(refused);
     }
+    let all = all.into_iter();
+    all.filter_map(|(id, refused)| Some((id, joined(refused)?)))
+        .collect()
 }
 
 /// Looks at every set now; whoever waits for the lines of the audit log holds no machine.

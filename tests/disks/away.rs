@@ -1,15 +1,23 @@
 //! What is away: a folder with all that is in it is one finding, and so is each collection with a member that is gone.
 
-use std::fs;
+use std::fs::{self, File};
+use std::path::Path;
 
+use groupshot::engine::qcow2::writer::NewImage;
+use groupshot::inventory::Format;
 use serde_json::Value as Json;
 
-use crate::support::server::run_in;
-use crate::support::site::{Ground, Image, Site};
+use super::damage::scribble;
+use crate::support::server::{run_in, text};
+use crate::support::site::{Ground, Image, SIZE, Site};
 use crate::support::wire::Wire;
 
 fn look(site: &Site) -> Vec<Json> {
-    let out = run_in(&site.data, &["--json", "doctor"], "");
+    look_with(site, &[])
+}
+
+fn look_with(site: &Site, more: &[&str]) -> Vec<Json> {
+    let out = run_in(&site.data, &[&["--json", "doctor"], more].concat(), "");
     let shown: Json = serde_json::from_slice(&out.stdout).unwrap();
     let mut all = shown["findings"].as_array().unwrap().clone();
     all.retain(|f| f["kind"] != "space-low");
@@ -72,6 +80,86 @@ fn a_folder_that_is_away_is_one_finding_with_all_that_needs_it() {
     assert_eq!(look(&site), [] as [Json; 0]);
 }
 
+/// The only finding, which is of that kind and about that file.
+#[track_caller]
+fn only(found: Vec<Json>, kind: &str, object: &Path) -> Json {
+    let [one] = found.as_slice() else {
+        panic!("{found:#?}");
+    };
+    assert_eq!(one["kind"], kind, "{one:#}");
+    assert_eq!(one["object"], object.to_str().unwrap(), "{one:#}");
+    one.clone()
+}
+
+#[test]
+fn what_became_of_one_file_is_one_finding_with_all_that_lies_on_it() {
+    let site = Site::new(Ground::Host);
+    let base = site.images.join("golden.raw");
+    fs::write(&base, vec![1; SIZE]).unwrap();
+    let clones = ["a", "b", "c"].map(|name| {
+        let image = site.images.join(name).with_extension("qcow2");
+        let new = NewImage {
+            size: SIZE.try_into().unwrap(),
+            backing: Some((&base, Format::Raw)),
+        };
+        new.write(&File::create(&image).unwrap()).unwrap();
+        let args = ["--overlay-ok", image.to_str().unwrap()];
+        site.import(name, &args, vec![vec![1; SIZE]])
+    });
+    assert_eq!(look(&site), [] as [Json; 0]);
+    let aside = site.images.join("aside");
+    fs::rename(&base, &aside).unwrap();
+    let one = only(look(&site), "image-missing", &base);
+    assert_eq!(names(&one["machines"]), ["a", "b", "c"]);
+    fs::rename(&aside, &base).unwrap();
+    let mut server = site.serve();
+    let wire = Wire::new(&server);
+    let ids = clones.each_ref().map(|m| m.id.as_str());
+    let group = wire.define("all", &ids).unwrap();
+    wire.take(&group, "first");
+    wire.take(&group, "second");
+    site.wait_for_journals();
+    assert_eq!(look(&site), [] as [Json; 0]);
+    fs::rename(&base, &aside).unwrap();
+    let with_a_server = only(look(&site), "kept-missing", &base);
+    server.stop();
+    for one in [with_a_server, only(look(&site), "kept-missing", &base)] {
+        assert_eq!(names(&one["machines"]), ["a", "b", "c"]);
+        assert_eq!(names(&one["sets"]), ["first", "second"]);
+    }
+    fs::rename(&aside, &base).unwrap();
+    scribble(&base);
+    let one = only(look(&site), "damaged", &base);
+    assert_eq!(names(&one["machines"]), ["a", "b", "c"]);
+    assert_eq!(names(&one["sets"]), ["first", "second"]);
+    let text = one["text"].as_str().unwrap();
+    for part in [
+        "6 disks of 3 machines (a, b, c) need it",
+        "2 snapshot sets (first, second) are neither applied nor exported",
+        "the active files of 3 machines (a, b, c) lie on it",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // One repair for all of them.
+    let fixed = look_with(&site, &["--fix", "--yes", "--accept-damaged"]);
+    assert_eq!(fixed, [] as [Json; 0]);
+    let _server = site.serve();
+    assert_eq!(look(&site), [] as [Json; 0]);
+}
+
+#[test]
+fn roots_that_are_too_narrow_are_one_finding() {
+    let site = Site::new(Ground::Host);
+    let machines = ["a", "b", "c"].map(|name| site.machine(name, &[Image::Raw], 1));
+    let config = site.configuration("[engine]\nimage_roots = [\"/nowhere\"]\n");
+    let found = look_with(&site, &["--config", config.to_str().unwrap()]);
+    let named = Path::new("[engine] image_roots");
+    let one = only(found, "image-outside-roots", named);
+    assert_eq!(names(&one["machines"]), ["a", "b", "c"]);
+    let files = machines.map(|m| m.images[0].to_str().unwrap().to_owned());
+    assert_eq!(one["files"], serde_json::json!(files));
+}
+
 #[test]
 fn a_member_that_is_gone_is_told_by_the_list_and_the_check_up() {
     let site = Site::new(Ground::Host);
@@ -99,7 +187,8 @@ fn a_member_that_is_gone_is_told_by_the_list_and_the_check_up() {
     let told = String::from_utf8(told.stdout).unwrap();
     assert!(told.contains(&format!("1 and 1 gone: {}", db.id)), "{told}");
     // What the finding advises ends it.
-    let out = server.cli(&["collection", "remove", "all", &db.id]);
-    assert!(out.status.success());
+    // The beginning of an id is enough, as it is for one that is there.
+    let out = server.cli(&["collection", "remove", "all", &db.id[..8]]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
     assert!(look(&site).iter().all(|f| f["kind"] != "member-gone"));
 }

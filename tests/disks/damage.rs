@@ -95,6 +95,31 @@ impl Scene {
     }
 }
 
+#[test]
+fn a_refusal_names_every_disk_of_a_set_that_was_changed() {
+    let site = Site::new(Ground::Host);
+    let [web, db] = [("web", 1), ("db", 2)].map(|(n, byte)| site.machine(n, &[Image::Raw], byte));
+    let server = site.serve_configured(&format!("[export]\nroots = [{:?}]\n", site.images));
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&web.id, &db.id]).unwrap();
+    let set = wire.take(&group, "first");
+    site.wait_for_journals();
+    let images = [&web, &db].map(|m| m.images[0].to_str().unwrap());
+    for image in images {
+        scribble(Path::new(image));
+    }
+    let directory = site.images.to_str().unwrap();
+    for refused in [
+        wire.apply(&set).unwrap(),
+        wire.export(&set, directory, None).unwrap(),
+    ] {
+        let why = wire.why(&refused);
+        for image in images {
+            assert!(why.contains(image), "{image}: {why}");
+        }
+    }
+}
+
 /// A merge seals anew what it has written, and nothing else.
 #[test]
 fn what_somebody_else_writes_within_a_merge_is_noticed_though_the_merge_seals_anew() {

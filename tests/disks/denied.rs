@@ -321,6 +321,31 @@ fn an_image_that_may_not_be_looked_at_is_not_called_missing() {
 
 #[test]
 #[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn a_folder_that_the_server_may_not_enter_is_one_finding() {
+    let (site, web, _) = scene(Ground::Host, &["--overlay-ok"]);
+    let db = site.machine("db", &[Image::Raw, Image::Raw], 1);
+    let server = serve(&site);
+    chown(&site.images, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&site.images, Permissions::from_mode(0o700)).unwrap();
+    let told = text(&server.local(&["--json", "doctor"]).stdout);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let mut found = told["findings"].as_array().unwrap().clone();
+    found.retain(|f| f["severity"] != "info" && f["kind"] != "space-low");
+    let [one] = found.as_slice() else {
+        panic!("{found:#?}");
+    };
+    assert_eq!(one["kind"], "folder-unreadable");
+    assert_eq!(one["object"], site.images.to_str().unwrap());
+    let mut files: Vec<_> = db.images.iter().chain(&web.images).collect();
+    files.sort();
+    assert_eq!(one["files"], serde_json::json!(files));
+    let machines = one["machines"].as_array().unwrap().iter();
+    let machines: Vec<_> = machines.map(|m| &m["name"]).collect();
+    assert_eq!(machines, ["db", "web"]);
+}
+
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_folder_that_the_server_may_not_write_is_named() {
     let (site, _, group) = scene(Ground::Xfs, &[]);
     chown(&site.images, Some(0), Some(0)).unwrap();

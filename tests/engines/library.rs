@@ -99,6 +99,17 @@ fn an_imported_machine_is_in_the_library_with_its_images_where_they_were() {
 }
 
 #[test]
+fn who_may_not_wait_is_given_the_machines_as_they_were_known_last() {
+    let place = Place::new();
+    let (library, clock) = place.open();
+    place.import("web", &[&place.raw("a.raw")]).unwrap();
+    clock.advance(SECOND);
+    assert_eq!(library.known().len(), 0, "no look is begun for it");
+    assert_eq!(library.machines().len(), 1);
+    assert_eq!(library.known().len(), 1);
+}
+
+#[test]
 fn an_image_that_may_not_be_imported_is_named_with_its_reason() {
     let place = Place::new();
     let base = place.raw("base.raw");

@@ -262,6 +262,8 @@ fn a_set_whose_copy_of_a_definition_was_changed_is_not_exported_and_the_check_up
         let why = wire.why(&refused);
         let file = web.to_str().unwrap();
         assert!(why.contains(file), "{what}: {why}");
+        let both = why.contains(db.to_str().unwrap());
+        assert_eq!(both, what == "exchanged", "{what}: {why}");
         assert!(rig.left().is_empty(), "{what}");
         let found = findings();
         let named = |line: &str| line.contains(kind) && line.contains(file);

@@ -8,11 +8,16 @@ use groupshot::clock::ManualClock;
 use groupshot::engine::EngineErrorKind;
 use groupshot::engine::drivers::Drivers;
 use groupshot::engine::sim::{Fault, Sim, Step, Trouble, machine_id};
-use groupshot::inventory::{CollectionKind, Job, JobState, PowerState};
+use groupshot::id::JobId;
+use groupshot::inventory::{CollectionKind, Damage, Job, JobState, PowerState};
 use groupshot::job::Jobs;
-use groupshot::snapshot::{Accepted, Coordinator, Deps, Exports, Limits, RecoveryError, Refused};
+use groupshot::snapshot::{
+    Accepted, ApplyRequest, Coordinator, Deps, Exports, Limits, Mode, RecoveryError, Refused,
+    Resource,
+};
 use groupshot::store::memory::MemoryStore;
-use groupshot::store::{Store, StoreError};
+use groupshot::store::{Change, Store, StoreError};
+use groupshot::text::catalog::snapshot::WORKING;
 use groupshot::text::catalog::store::FULL;
 use jiff::Timestamp;
 
@@ -63,8 +68,12 @@ impl Simulated {
     }
 
     fn order(&self, step: Step, trouble: Trouble, times: u32) {
+        self.order_of(2, step, trouble, times);
+    }
+
+    fn order_of(&self, machine: u32, step: Step, trouble: Trouble, times: u32) {
         self.sim.order(Fault {
-            machine: machine_id(2),
+            machine: machine_id(machine),
             disk: None,
             step,
             trouble,
@@ -85,6 +94,7 @@ impl Simulated {
     }
 }
 
+const FAILS_FOR_NOW: Trouble = Trouble::Fail(EngineErrorKind::Missing);
 const FAILS: Trouble = Trouble::Fail(EngineErrorKind::Failed);
 
 #[tokio::test(start_paused = true)]
@@ -165,6 +175,73 @@ async fn a_running_or_paused_member_is_5_and_named() {
         );
     }
     assert!(world.coordinator.machine_holder(machine_id(1)).is_none());
+}
+
+/// The refusal names exactly these of five machines.
+fn assert_names(refused: &Refused, machines: &[u32], what: &str) {
+    let Refused::InvalidState(text) = refused else {
+        panic!("{what}: {refused:?}");
+    };
+    let text = text.english();
+    for n in 1..=5 {
+        let named = text.contains(&format!("sim-{n:06}"));
+        assert_eq!(named, machines.contains(&n), "{what}, {n}: {text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_names_every_machine_whatever_is_in_its_way() {
+    let root = tempfile::tempdir().unwrap();
+    let world = Simulated::new(root.path(), 5).await;
+    let taken = world.create().await.unwrap();
+    assert_eq!(world.end(taken).await.state, JobState::Completed);
+    world.coordinator.idle().await;
+    world.sim.set_state(machine_id(2), PowerState::Running);
+    world.order_of(4, Step::Plan, Trouble::Lie, 2);
+    assert_names(&world.create().await.unwrap_err(), &[2, 4], "create");
+    let checked = world.coordinator.check(request(group())).await;
+    assert_names(&checked.refused.unwrap(), &[2, 4], "check");
+    let mut set = (*world.store.state().sets[&taken.set]).clone();
+    let damaged = [1, 3].map(machine_id);
+    let members = set.members.iter_mut();
+    for member in members.filter(|m| damaged.contains(&m.machine)) {
+        member.disks[0].damage = Some(Damage {
+            files: vec!["/images/base.raw".into()],
+            noticed: Timestamp::UNIX_EPOCH,
+        });
+    }
+    put(&*world.store, vec![Change::PutSet(set)]).await;
+    world.order_of(4, Step::PlanRevert, FAILS_FOR_NOW, 1);
+    let apply = ApplyRequest {
+        set: taken.set,
+        only: None,
+        owner: "tester".into(),
+    };
+    let refused = world.coordinator.apply(apply).await.unwrap_err();
+    assert_names(&refused, &[1, 2, 3, 4], "apply");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_names_every_machine_that_is_held_and_each_of_its_holders() {
+    let root = tempfile::tempdir().unwrap();
+    let world = Simulated::new(root.path(), 5).await;
+    let leases = world.coordinator.leases();
+    let of = |n| (Resource::Machine(machine_id(n)), Mode::Exclusive);
+    let [one, two] = [JobId::from_u128(1), JobId::from_u128(2)];
+    let held = [
+        leases.lease(one, WORKING.text(), &[of(1), of(3)]),
+        leases.lease(two, WORKING.text(), &[of(4)]),
+    ];
+    let held = held.map(Result::unwrap);
+    let refused = world.create().await.unwrap_err();
+    assert_names(&refused, &[1, 3, 4], "held");
+    let text = refused.text().english();
+    for job in [one, two] {
+        let told = format!("held by job {job}: at work");
+        assert_eq!(text.matches(&told).count(), 1, "{text}");
+    }
+    drop(held);
+    assert!(world.create().await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

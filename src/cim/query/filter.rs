@@ -237,12 +237,11 @@ impl Condition {
             }
             Self::Like(source, pattern) => {
                 let fits = match source.value(row) {
-                    Value::String(text) => pattern.matches(text),
-                    Value::Reference(path) => pattern.matches(&path.to_string()),
+                    Value::String(text) => pattern.matches(text, row.effort)?,
+                    Value::Reference(path) => pattern.matches(&path.to_string(), row.effort)?,
                     _ => return Ok(None),
                 };
-                row.effort.spend(fits.1)?;
-                Ok(Some(fits.0))
+                Ok(Some(fits))
             }
             Self::IsNull(source) => Ok(Some(source.value(row).is_null())),
             Self::IsA(None, classes) => {

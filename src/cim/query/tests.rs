@@ -863,3 +863,31 @@ fn what_was_expected_and_what_was_found_are_texts_within_the_text() {
     let (_, args) = error(Language::Wql, "ASSOCIATORS {A.B='c'}");
     assert_eq!(args[0], plain("OF"));
 }
+
+/// Counts, and stops at a number.
+struct Up(std::cell::Cell<usize>);
+
+impl Effort for Up {
+    fn spend(&self, steps: usize) -> Result<(), Stopped> {
+        self.0.set(self.0.get() + steps);
+        match self.0.get() > 100_000 {
+            true => Err(Stopped),
+            false => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn a_long_text_is_stopped_while_it_is_looked_at() {
+    let like = format!(
+        "SELECT * FROM Msvm_ComputerSystem WHERE ElementName LIKE '%{}b%'",
+        "_".repeat(6400)
+    );
+    let vm = machine(&schema())
+        .with("ElementName", "a".repeat(50_000))
+        .unwrap();
+    let spent = Up(0.into());
+    let judged = select(Language::Wql, &like).filter.judge(&vm, &spent);
+    assert_eq!(judged, Err(Stopped));
+    assert!(spent.0.get() < 110_000, "{:?}", spent.0);
+}

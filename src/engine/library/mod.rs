@@ -175,6 +175,10 @@ impl Compute for Library {
         self.0.machines.load_full()
     }
 
+    fn known(&self) -> Arc<Machines> {
+        self.0.machines.load_full()
+    }
+
     /// Off, unless another process has a disk open for writing: then something runs the machine.
     fn state(&self, id: VmId) -> PowerState {
         let machine = self.machine(id);

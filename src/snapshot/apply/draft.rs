@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Key, Under, Whose, is_file};
-use crate::engine::{Hold, RevertRequest};
+use crate::engine::{Hold, Machines, RevertRequest};
 use crate::held::{self, Identity};
 use crate::inventory::{Disk, Format, Machine, Snapshot};
 use crate::snapshot::apply::Member;
@@ -204,8 +204,11 @@ impl Uses {
 
     /// The content of the active files that the snapshots replace is given up, so what cannot be read of it keeps
     /// no other file from being replaced, unless a second one lies on it.
-    pub(crate) fn give_up(&mut self, members: &[(Arc<Machine>, Snapshot)]) {
-        for (machine, snapshot) in members {
+    pub(crate) fn give_up(&mut self, machines: &Machines, members: &[Snapshot]) {
+        for snapshot in members {
+            let Some(machine) = machines.get(&snapshot.machine) else {
+                continue;
+            };
             let replaced = |d: &&Disk| snapshot.disks.iter().any(|kept| kept.id == d.id);
             for file in machine
                 .disks

@@ -12,7 +12,7 @@ use crate::snapshot::saga::accept::{self, about};
 use crate::snapshot::saga::answer::{Accepted, Refused};
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::kind::Kind as _;
-use crate::snapshot::saga::plan::{self, plan_each};
+use crate::snapshot::saga::plan::plan_each;
 use crate::snapshot::saga::start::start;
 use crate::text::catalog::snapshot as texts;
 
@@ -48,11 +48,11 @@ pub(crate) async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Acce
         let wanted = |id| only.is_none_or(|only| only == id);
         let members = set.members.iter().filter(|m| wanted(m.id));
         let members: Vec<_> = members.cloned().collect();
-        damage::require_whole(set, &members)?;
+        let damaged = damage::refusals(set, &members);
         let wanted = resources(ids.set, members.iter().map(|m| m.machine));
-        Ok((members, wanted))
+        Ok(((members, damaged), wanted))
     });
-    let (snapshots, lease) = taken.await?;
+    let ((snapshots, damaged), lease) = taken.await?;
     let about = about(&core.deps.store.state(), ids.set, &snapshots);
     let members = snapshots.iter().map(|snapshot| {
         let gone = texts::APPLY_MEMBER_GONE.with("machine", &snapshot.machine_name);
@@ -60,19 +60,24 @@ pub(crate) async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Acce
     });
     let members = members.collect();
     let looked = accept::all_powered_off(&core, members, texts::APPLY_MEMBER_RUNNING).await;
-    let looked = plan::together(looked)?;
-    let machines: Vec<_> = looked.into_iter().zip(snapshots).collect();
-    let affected = machines.iter().map(|(m, _)| Affected::Machine(m.id));
+    let affected = snapshots.iter().map(|m| Affected::Machine(m.machine));
     let affected = affected.chain([Affected::Set(ids.set)]).collect();
-    let (shared, members) = (Arc::clone(&core), machines.clone());
+    let (shared, members) = (Arc::clone(&core), snapshots.clone());
+    let machines = looked.into_iter().zip(snapshots);
+    let machines = machines.map(|(machine, snapshot)| {
+        let damaged = damaged.get(&snapshot.id).cloned();
+        let machine = machine.and_then(|m| damaged.map_or(Ok(m), Err));
+        (machine, snapshot)
+    });
+    let machines = machines.collect();
     let uses = accept::answered(move || {
         let mut uses = Uses::of(&shared);
-        uses.give_up(&members);
+        uses.give_up(&shared.deps.compute.machines(), &members);
         Arc::new(uses)
     });
     let uses = uses.await.map_err(|e| e.refused(&core))?;
     let planned = plan_each(&core, machines, move |core, (machine, snapshot)| {
-        draft::plan_member(core, ids, machine, &snapshot, &uses)
+        draft::plan_member(core, ids, machine?, &snapshot, &uses)
     });
     let (members, holds) = planned.await?.into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
     let holds = members.iter().map(|m| m.machine).zip(holds).collect();

@@ -56,17 +56,16 @@ pub(crate) async fn check(core: Arc<Core>, request: CreateRequest) -> Result<Che
         Ok((selection, wanted))
     });
     let (selection, _lease) = taken.await?;
-    let (mut machines, mut first) = (Vec::new(), Vec::new());
     let looked = accept::all_powered_off(&core, selection.members(), texts::MEMBER_RUNNING).await;
-    for member in looked {
-        match member {
-            Ok(machine) => machines.push(machine),
-            Err(refused) => first.push(refused),
-        }
-    }
     let leave_out = request.ignore_non_snapshottable_disks;
-    let members = plan_each(&core, machines, move |core, machine| {
-        Ok(member(core, set, machine, leave_out))
+    let members = plan_each(&core, looked, move |core, machine| {
+        Ok(match machine {
+            Ok(machine) => member(core, set, machine, leave_out),
+            Err(refused) => Member {
+                refused: Some(refused),
+                ..Member::default()
+            },
+        })
     });
     let (mut disks, mut refusals, mut later) = (Vec::new(), Vec::new(), Vec::new());
     for member in members.await? {
@@ -76,9 +75,7 @@ pub(crate) async fn check(core: Arc<Core>, request: CreateRequest) -> Result<Che
     }
     Ok(Checked {
         disks,
-        refused: plan::joined(first)
-            .or_else(|| plan::joined(refusals))
-            .or_else(|| plan::joined(later)),
+        refused: plan::joined(refusals).or_else(|| plan::joined(later)),
     })
 }
 

@@ -13,7 +13,7 @@ use crate::snapshot::saga::answer::{Accepted, Refused};
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::kind::Kind as _;
 use crate::snapshot::saga::leases::{Mode, Resource};
-use crate::snapshot::saga::plan::{self, plan_each};
+use crate::snapshot::saga::plan::plan_each;
 use crate::snapshot::saga::start::start;
 use crate::text::catalog::snapshot as texts;
 
@@ -62,10 +62,9 @@ pub(crate) async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Ac
     let noticed = damage::notice(&core, Some(ids.job), concerns).await;
     noticed.map_err(|e| core.store_failed(&e))?;
     let looked = accept::all_powered_off(&core, selection.members(), texts::MEMBER_RUNNING).await;
-    let machines = plan::together(looked)?;
     let leave_out = request.ignore_non_snapshottable_disks;
-    let planned = plan_each(&core, machines, move |core, machine| {
-        draft::plan_member(core, ids.set, machine, leave_out)
+    let planned = plan_each(&core, looked, move |core, machine| {
+        draft::plan_member(core, ids.set, machine?, leave_out)
     });
     let (intent, holds) = draft::draft(&core, ids, &request, &selection, planned.await?);
     let about = intent

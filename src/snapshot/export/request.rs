@@ -17,6 +17,7 @@ use crate::snapshot::saga::answer::{Accepted, Refused};
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::kind::Kind as _;
 use crate::snapshot::saga::leases::{Mode, Resource};
+use crate::snapshot::saga::plan;
 use crate::snapshot::saga::start::start;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -82,11 +83,6 @@ async fn check(
     }
     let set = set_of(&core.deps.store.state(), request.set);
     let set = set.map_err(ExportRefused::InvalidParameter)?;
-    if request.storage
-        && let Some(disk) = damage::damaged(&set).next()
-    {
-        return Err(ExportRefused::InvalidState(disk.text()));
-    }
     let drivers = &core.deps.storage;
     let mut disks = set.members.iter().flat_map(|m| &m.disks);
     if request.storage
@@ -95,10 +91,10 @@ async fn check(
         let text = texts::EXPORT_NO_CONTENT.with("driver", &disk.driver);
         return Err(ExportRefused::NotSupported(text));
     }
-    if request.storage
-        && let Some(text) = too_large(&set)
-    {
-        return Err(ExportRefused::InvalidState(text));
+    let mut unfit = Vec::new();
+    if request.storage {
+        unfit.extend(damage::damaged(&set).map(|disk| disk.text()));
+        unfit.extend(too_large(&set));
     }
     let intent = Intent {
         job: JobId::random(),
@@ -111,11 +107,16 @@ async fn check(
     let (shared, root) = (Arc::clone(&core), intent.directory.clone());
     let checked = accept::answered(move || {
         if intent.storage {
-            answering(&shared, &intent.set)?;
+            unfit.extend(silent(&shared, &intent.set));
         }
-        for member in &intent.set.members {
-            let read = copies::read(member);
-            read.map_err(|copy| ExportRefused::InvalidState(copy.text))?;
+        let members = intent.set.members.iter();
+        unfit.extend(
+            members
+                .filter_map(|m| copies::read(m).err())
+                .map(|c| c.text),
+        );
+        if let Some(text) = plan::one(unfit) {
+            return Err(ExportRefused::InvalidState(text));
         }
         // As where a thread was left behind at it: one cause has one code.
         let unusable = |e| match held::is_silence(&e) {
@@ -148,31 +149,32 @@ async fn check(
     })
 }
 
-/// Refuses a set of which a file is known not to answer.
-fn answering(core: &Core, set: &SnapshotSet) -> Result<(), ExportRefused> {
+/// Of each machine of which a file is known not to answer, that it does not.
+fn silent(core: &Core, set: &SnapshotSet) -> Vec<Text> {
     core.deps.compute.catch_up();
-    for member in &set.members {
-        let files = member.disks.iter().flat_map(|d| &d.sealed);
-        if let Some(sealed) = files.into_iter().find(|s| held::is_silent(&s.file)) {
-            let text = texts::MEMBER_SILENT.with("machine", &member.machine_name);
-            let text = text.with("file", sealed.file.display());
-            return Err(ExportRefused::InvalidState(text));
-        }
-    }
-    Ok(())
+    let silent = set.members.iter().filter_map(|member| {
+        let mut files = member.disks.iter().flat_map(|d| &d.sealed);
+        let sealed = files.find(|s| held::is_silent(&s.file))?;
+        let text = texts::MEMBER_SILENT.with("machine", &member.machine_name);
+        Some(text.with("file", sealed.file.display()))
+    });
+    silent.collect()
 }
 
-/// That the first disk which is too large for the image that an export makes of it is so.
-fn too_large(set: &SnapshotSet) -> Option<Text> {
+/// Of each disk that is too large for the image which an export makes of it, that it is.
+fn too_large(set: &SnapshotSet) -> impl Iterator<Item = Text> {
     let disks = set
         .members
         .iter()
         .flat_map(|m| m.disks.iter().map(move |d| (m, d)));
-    let (member, disk) = disks.into_iter().find(|(_, d)| d.size > SIZE_MAX)?;
-    let text = texts::EXPORT_TOO_LARGE
-        .with("machine", &member.machine_name)
-        .with("disk", &disk.id);
-    Some(text.with("size", disk.size).with("limit", SIZE_MAX))
+    disks
+        .filter(|(_, d)| d.size > SIZE_MAX)
+        .map(|(member, disk)| {
+            let text = texts::EXPORT_TOO_LARGE
+                .with("machine", &member.machine_name)
+                .with("disk", &disk.id);
+            text.with("size", disk.size).with("limit", SIZE_MAX)
+        })
 }
 
 async fn begin(core: Arc<Core>, intent: Intent, place: Resource) -> Result<Accepted, Refused> {

@@ -15,7 +15,7 @@ use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Disk, Machine, PowerState, Snapshot};
 use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::core::Core;
-use crate::snapshot::saga::leases::{Busy, Lease, Mode, Resource};
+use crate::snapshot::saga::leases::{Busy, Holder, Lease, Mode, Resource};
 use crate::store::{self, State};
 use crate::text::catalog::snapshot as texts;
 use crate::text::{Message, Text};
@@ -63,8 +63,9 @@ pub(crate) async fn lease<T: Send + 'static>(
             Err(Denied::Refused(refused)) => return Err(refused),
             Err(Denied::Busy(busy)) => {
                 // Its client has seen the end of the job; only the journal is still to be closed. Or it only looks.
-                let ended = busy.holder.brief || core.has_ended(busy.holder.job);
-                let closing = busy.holder.is_closing() && ended;
+                let ended = |holder: &Holder| holder.brief || core.has_ended(holder.job);
+                let closing = |busy: &Busy| busy.holder.is_closing() && ended(&busy.holder);
+                let closing = busy.iter().all(closing);
                 let next = tokio::time::timeout_at(deadline, released.changed());
                 if !closing || next.await.is_err() {
                     return Err(Refused::InvalidState(core.busy(&busy)));
@@ -76,7 +77,7 @@ pub(crate) async fn lease<T: Send + 'static>(
 
 enum Denied {
     Refused(Refused),
-    Busy(Busy),
+    Busy(Vec<Busy>),
 }
 
 /// [`powered_off`] for each of these members, away from the threads that serve; a refusal each where it is not so.
@@ -111,7 +112,7 @@ impl Unanswered {
         match self {
             Self::Panicked(error) => panicked(&error),
             Self::Silent(file) => {
-                let machines = core.deps.compute.machines();
+                let machines = core.deps.compute.known();
                 let has = |m: &&Arc<Machine>| {
                     let mut disks = m.disks.iter();
                     let below = |d: &Disk| core.deps.compute.below(m.id, &d.id);

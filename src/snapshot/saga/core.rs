@@ -1,6 +1,7 @@
 //! What all operations of one server share: store, jobs, engine, leases, file claims, spare journals, and the switch
 //! that stops the server when something cannot be made durable.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,21 +17,22 @@ use crate::engine::drivers::Drivers;
 use crate::engine::locks::FrozenFiles;
 use crate::engine::{Compute, EngineError, EngineErrorKind};
 use crate::failpoint::FailedOnOrder;
-use crate::id::JobId;
+use crate::id::{JobId, VmId};
 use crate::job::Jobs;
 use crate::snapshot::directory::Exports;
 use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::claims::FileClaims;
 use crate::snapshot::saga::crowd::Crowd;
 use crate::snapshot::saga::leases::{Busy, Leases, Resource};
+use crate::snapshot::saga::plan;
 use crate::snapshot::saga::spares::Spares;
 use crate::snapshot::saga::story::Kinds;
 use crate::snapshot::spaces::Spaces;
 use crate::store::record::SETS;
 use crate::store::room::Ballast;
 use crate::store::{Change, State, Store, StoreError};
-use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
+use crate::text::{Argument, Text};
 
 /// The folder of a data directory for the operations in flight.
 pub(crate) const JOURNALS: &str = "journal";
@@ -229,14 +231,47 @@ impl Core {
         Refused::Failed(texts::STORE_FAILED.with("cause", error))
     }
 
-    /// Says who holds what was wanted.
-    pub(crate) fn busy(&self, busy: &Busy) -> Text {
-        let text = match busy.resource {
-            Resource::Machine(id) => {
-                let machine = self.deps.compute.machine(id);
-                let name = machine.map_or_else(|| id.to_string(), |m| m.name.clone());
-                texts::MEMBER_BUSY.with("machine", name)
+    /// Says who holds what was wanted: the machines of one job together.
+    pub(crate) fn busy(&self, busy: &[Busy]) -> Text {
+        let mut told: Vec<Text> = Vec::new();
+        let mut jobs = BTreeSet::new();
+        for one in busy {
+            let Resource::Machine(_) = one.resource else {
+                told.push(self.held(one));
+                continue;
+            };
+            if !jobs.insert(one.holder.job) {
+                continue;
             }
+            let names = busy.iter().filter_map(|other| match other.resource {
+                Resource::Machine(id) if other.holder.job == one.holder.job => Some(self.name(id)),
+                _ => None,
+            });
+            let mut names: Vec<_> = names.collect();
+            let more = names.len().saturating_sub(plan::TOLD);
+            names.truncate(plan::TOLD);
+            let text = match names.as_slice() {
+                [name] => texts::MEMBER_BUSY.with("machine", name),
+                names => texts::MEMBERS_BUSY.with("machines", Argument::from_iter(names)),
+            };
+            told.push(by(text, one));
+            if more > 0 {
+                told.push(texts::REFUSED_MORE.with("count", more));
+            }
+        }
+        plan::one(told).unwrap_or_else(|| texts::WORKING.text())
+    }
+
+    fn name(&self, machine: VmId) -> String {
+        let known = self.deps.compute.known();
+        known
+            .get(&machine)
+            .map_or_else(|| machine.to_string(), |m| m.name.clone())
+    }
+
+    fn held(&self, busy: &Busy) -> Text {
+        let text = match busy.resource {
+            Resource::Machine(id) => texts::MEMBER_BUSY.with("machine", self.name(id)),
             Resource::Collection(id) => {
                 texts::HELD.with("resource", texts::THE_COLLECTION.with("collection", id))
             }
@@ -246,7 +281,11 @@ impl Core {
                 texts::HELD.with("resource", place)
             }
         };
-        text.with("job", busy.holder.job)
-            .with("doing", busy.holder.told())
+        by(text, busy)
     }
+}
+
+fn by(text: Text, busy: &Busy) -> Text {
+    text.with("job", busy.holder.job)
+        .with("doing", busy.holder.told())
 }

@@ -72,7 +72,7 @@ pub struct Stand {
     pub text: Text,
 }
 
-/// A lease was refused.
+/// Something that a lease was refused for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Busy {
     /// What is held.
@@ -110,19 +110,22 @@ impl Leases {
     /// Takes every resource for `job`, or none.
     ///
     /// # Errors
-    /// [`Busy`] names the first resource that another job holds in a way that excludes this one.
+    /// Every resource that another job holds in a way that excludes this one, at least one.
     pub fn lease(
         &self,
         job: JobId,
         doing: Text,
         wanted: &[(Resource, Mode)],
-    ) -> Result<Lease, Busy> {
+    ) -> Result<Lease, Vec<Busy>> {
         let mut table = self.lock();
-        for (resource, mode) in wanted {
-            if let Some(holder) = table.conflict(*resource, *mode, job) {
-                let (resource, holder) = (*resource, Box::new(holder));
-                return Err(Busy { resource, holder });
-            }
+        let busy = wanted.iter().filter_map(|(resource, mode)| {
+            let holder = table.conflict(*resource, *mode, job)?;
+            let (resource, holder) = (*resource, Box::new(holder));
+            Some(Busy { resource, holder })
+        });
+        let busy: Vec<_> = busy.collect();
+        if !busy.is_empty() {
+            return Err(busy);
         }
         for (resource, mode) in wanted {
             table.held.entry(*resource).or_default().insert(job, *mode);
@@ -284,10 +287,29 @@ mod tests {
         let busy = members
             .lease(job(2), WORKING.text(), &overlapping)
             .unwrap_err();
+        let [busy] = busy.as_slice() else {
+            panic!("{busy:?}");
+        };
         assert_eq!((busy.resource, busy.holder.job), (machine(2), job(1)));
         assert_eq!(members.holder(machine(3)), None, "all or none");
         drop(first);
         assert!(members.lease(job(2), WORKING.text(), &overlapping).is_ok());
+    }
+
+    #[test]
+    fn a_refused_lease_names_all_that_is_held_and_by_whom() {
+        let members = Leases::default();
+        let of = |n| (machine(n), Mode::Exclusive);
+        let first = members.lease(job(1), WORKING.text(), &[of(1), of(2)]);
+        let second = members.lease(job(2), WORKING.text(), &[of(4)]);
+        let all = [1, 2, 3, 4].map(of);
+        let busy = members.lease(job(3), WORKING.text(), &all).unwrap_err();
+        let busy: Vec<_> = busy.iter().map(|b| (b.resource, b.holder.job)).collect();
+        let expected = [(1, 1), (2, 1), (4, 2)].map(|(m, j)| (machine(m), job(j)));
+        assert_eq!(busy, expected);
+        assert_eq!(members.holder(machine(3)), None, "all or none");
+        drop((first, second));
+        assert!(members.lease(job(3), WORKING.text(), &all).is_ok());
     }
 
     #[test]
@@ -313,7 +335,7 @@ mod tests {
         let looking = members.lease(job(1), WORKING.text(), &wanted).unwrap();
         for mode in [Mode::Brief, Mode::Shared, Mode::Exclusive] {
             let busy = members.lease(job(2), WORKING.text(), &[(machine(1), mode)]);
-            assert!(busy.unwrap_err().holder.brief, "{mode:?}");
+            assert!(busy.unwrap_err()[0].holder.brief, "{mode:?}");
         }
         drop(looking);
         let wanted = [(machine(1), Mode::Shared)];

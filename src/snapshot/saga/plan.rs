@@ -9,9 +9,11 @@ use crate::engine::{EngineError, EngineErrorKind};
 use crate::snapshot::saga::accept::answered;
 use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::core::Core;
+use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
-/// Plans every item on its own blocking thread, several at a time, in their order.
+/// Plans every item on its own blocking thread, several at a time, in their order. An item may be the refusal of a
+/// machine that was looked at before, so that it is told with those of the others.
 ///
 /// # Errors
 /// All refusals in one.
@@ -36,15 +38,13 @@ where
 }
 
 /// How many further refusals are told in full.
-const TOLD: usize = 20;
+pub(crate) const TOLD: usize = 20;
 
 /// What all came to, or all refusals in one.
 ///
 /// # Errors
 /// As [`joined`].
-pub(crate) fn together<T>(
-    results: impl IntoIterator<Item = Result<T, Refused>>,
-) -> Result<Vec<T>, Refused> {
+fn together<T>(results: impl IntoIterator<Item = Result<T, Refused>>) -> Result<Vec<T>, Refused> {
     let (mut fine, mut refusals) = (Vec::new(), Vec::new());
     for result in results {
         match result {
@@ -58,15 +58,15 @@ pub(crate) fn together<T>(
 /// Refusals of several machines as one: of the kind of the first, with the words of all, so that nobody mends one
 /// only to meet the next.
 pub(crate) fn joined(refusals: Vec<Refused>) -> Option<Refused> {
-    let mut all = refusals.into_iter();
-    let first = all.next()?;
-    let mut told: Vec<_> = std::iter::once(first.text().clone())
-        .chain(
-            all.by_ref()
-                .take(TOLD)
-                .map(|refused| refused.text().clone()),
-        )
-        .collect();
+    let first = refusals.first()?.clone();
+    let told = refusals.into_iter().map(|refused| refused.text().clone());
+    Some(first.saying(one(told)?))
+}
+
+/// Several texts as one: the first and [`TOLD`] more in full.
+pub(crate) fn one(several: impl IntoIterator<Item = Text>) -> Option<Text> {
+    let mut all = several.into_iter();
+    let mut told: Vec<_> = all.by_ref().take(TOLD + 1).collect();
     let more = all.count();
     if more > 0 {
         told.push(texts::REFUSED_MORE.with("count", more));
@@ -76,8 +76,7 @@ pub(crate) fn joined(refusals: Vec<Refused>) -> Option<Refused> {
             .with("first", one)
             .with("others", others)
     };
-    let text = told.into_iter().rev().reduce(both);
-    Some(text.map_or(first.clone(), |text| first.saying(text)))
+    told.into_iter().rev().reduce(both)
 }
 
 /// What an engine's error means before anything was begun.

@@ -4,6 +4,7 @@ super::messages! {
     NO_COLLECTION = "snapshot.no-collection", "parameter Collection: there is no collection {collection}";
     EMPTY = "snapshot.empty", "collection {collection} has no member machine";
     MEMBER_BUSY = "snapshot.member-busy", "machine {machine} is held by job {job}: {doing}";
+    MEMBERS_BUSY = "snapshot.members-busy", "machines {machines} are held by job {job}: {doing}";
     HELD = "snapshot.held", "{resource} is held by job {job}: {doing}";
     THE_COLLECTION = "snapshot.the-collection", "collection {collection}";
     THE_SET = "snapshot.the-set", "snapshot set {set}";

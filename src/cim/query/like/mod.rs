@@ -1,5 +1,7 @@
 //! Patterns of LIKE: `%` any text, `_` one character, `[a-z]`, `[abc]` and `[^a]` one character of a set.
 
+use super::filter::{Effort, Stopped};
+
 /// Judges one text after another; made once for a query.
 ///
 /// The parts between the `%` are searched from left to right, each from where the one before ended, so no character
@@ -54,8 +56,30 @@ struct Mixed {
 #[derive(Debug, Clone)]
 struct Block(Vec<(char, u64)>);
 
-/// Characters looked at, each once for 64 positions: what a text costs.
-type Steps = usize;
+/// What a text costs: characters looked at, each once for 64 positions. It is spent while the text is looked at, so that
+/// a long one ends in time.
+struct Cost<'e> {
+    effort: &'e dyn Effort,
+    /// Not spent yet.
+    due: usize,
+    /// The time is up.
+    stopped: bool,
+}
+
+/// So many steps are spent at once.
+const PORTION: usize = 4096;
+
+impl Cost<'_> {
+    /// `None` once the time is up.
+    fn add(&mut self, steps: usize) -> Option<()> {
+        self.due = self.due.saturating_add(steps);
+        if self.due >= PORTION {
+            let due = std::mem::take(&mut self.due);
+            self.stopped |= self.effort.spend(due).is_err();
+        }
+        (!self.stopped).then_some(())
+    }
+}
 
 impl Pattern {
     /// Reads a pattern; with `fold` case does not count. `None` if a `[` is not closed.
@@ -110,37 +134,50 @@ impl Pattern {
         }
     }
 
-    /// Does the whole text fit, and what did it cost to find out?
-    pub(super) fn matches(&self, text: &str) -> (bool, Steps) {
+    /// Does the whole text fit?
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub(super) fn matches(&self, text: &str, effort: &dyn Effort) -> Result<bool, Stopped> {
+        effort.spend(text.len())?;
         let chars: Vec<char> = match self.fold {
             true => text.chars().flat_map(char::to_lowercase).collect(),
             false => text.chars().collect(),
         };
-        let mut steps = chars.len();
-        (self.fits(&chars, &mut steps).is_some(), steps)
+        let mut cost = Cost {
+            effort,
+            due: 0,
+            stopped: false,
+        };
+        let fits = self.fits(&chars, &mut cost).is_some();
+        if cost.stopped {
+            return Err(Stopped);
+        }
+        effort.spend(cost.due)?;
+        Ok(fits)
     }
 
-    fn fits(&self, chars: &[char], steps: &mut Steps) -> Option<()> {
+    fn fits(&self, chars: &[char], cost: &mut Cost<'_>) -> Option<()> {
         if chars.len() < self.least {
             return None;
         }
         let (head, rest) = chars.split_at_checked(self.first.len())?;
-        fit(&self.first, head, steps)?;
+        fit(&self.first, head, cost)?;
         let Some(last) = &self.last else {
             return rest.is_empty().then_some(());
         };
         let (mut rest, tail) = rest.split_at_checked(rest.len().checked_sub(last.len())?)?;
-        fit(last, tail, steps)?;
+        fit(last, tail, cost)?;
         for part in &self.middle {
-            rest = rest.get(part.end_in(rest, steps)?..)?;
+            rest = rest.get(part.end_in(rest, cost)?..)?;
         }
         Some(())
     }
 }
 
 /// Does each character fit its item?
-fn fit(items: &[Item], chars: &[char], steps: &mut Steps) -> Option<()> {
-    *steps += chars.len();
+fn fit(items: &[Item], chars: &[char], cost: &mut Cost<'_>) -> Option<()> {
+    cost.add(chars.len())?;
     let mut pairs = items.iter().zip(chars);
     pairs.all(|(item, c)| item.takes(*c)).then_some(())
 }
@@ -181,10 +218,10 @@ impl Part {
     }
 
     /// Where its first occurrence ends.
-    fn end_in(&self, chars: &[char], steps: &mut Steps) -> Option<usize> {
+    fn end_in(&self, chars: &[char], cost: &mut Cost<'_>) -> Option<usize> {
         match self {
-            Self::Plain(part) => part.end_in(chars, steps),
-            Self::Mixed(part) => part.end_in(chars, steps),
+            Self::Plain(part) => part.end_in(chars, cost),
+            Self::Mixed(part) => part.end_in(chars, cost),
         }
     }
 }
@@ -205,7 +242,7 @@ impl Plain {
     }
 
     /// How much of the part stands at the end of the text, if `had` of it stood there before `c` came.
-    fn after(&self, mut had: usize, c: char, steps: &mut Steps) -> usize {
+    fn after(&self, mut had: usize, c: char, steps: &mut usize) -> usize {
         loop {
             *steps += 1;
             if self.chars.get(had) == Some(&c) {
@@ -218,10 +255,12 @@ impl Plain {
         }
     }
 
-    fn end_in(&self, chars: &[char], steps: &mut Steps) -> Option<usize> {
+    fn end_in(&self, chars: &[char], cost: &mut Cost<'_>) -> Option<usize> {
         let mut had = 0;
         for (at, c) in chars.iter().enumerate() {
-            had = self.after(had, *c, steps);
+            let mut steps = 0;
+            had = self.after(had, *c, &mut steps);
+            cost.add(steps)?;
             if had == self.chars.len() {
                 return Some(at + 1);
             }
@@ -238,7 +277,7 @@ impl Mixed {
         }
     }
 
-    fn end_in(&self, chars: &[char], steps: &mut Steps) -> Option<usize> {
+    fn end_in(&self, chars: &[char], cost: &mut Cost<'_>) -> Option<usize> {
         if chars.len() < self.length {
             return None;
         }
@@ -246,9 +285,9 @@ impl Mixed {
         let mut live = vec![0_u64; self.blocks.len()];
         let last = (self.length - 1) % 64;
         for (at, c) in chars.iter().enumerate() {
+            cost.add(self.blocks.len())?;
             let mut carry = 1;
             for (bits, block) in live.iter_mut().zip(&self.blocks) {
-                *steps += 1;
                 let out = *bits >> 63;
                 *bits = (*bits << 1 | carry) & block.takes(*c);
                 carry = out;
