@@ -46,7 +46,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::place::Place;
 use crate::engine::qcow2::chain::Roots;
 use crate::id::{JobId, SetId, VmId};
-use crate::inventory::{Disk, Format, Image, Machine, PowerState, SnapshotDisk};
+use crate::inventory::{Disk, Format, Image, Machine, RunState, SnapshotDisk};
 use crate::text::{Argument, Text};
 
 /// Every machine of the engine at one moment, by id.
@@ -74,11 +74,11 @@ pub trait Compute: Send + Sync + 'static {
         self.machines().get(&id).cloned()
     }
 
-    /// Whether it runs at this moment. Looks at files: to be called from blocking threads.
-    fn state(&self, id: VmId) -> PowerState;
+    /// What it does at this moment. Looks at files: to be called from blocking threads.
+    fn state(&self, id: VmId) -> RunState;
 
-    /// Whether it ran when it was last looked at, within a second where its files answer. Opens no file itself.
-    fn shown_state(&self, id: VmId) -> PowerState {
+    /// What it did when it was last looked at, within a second where its files answer. Opens no file itself.
+    fn shown_state(&self, id: VmId) -> RunState {
         self.state(id)
     }
 

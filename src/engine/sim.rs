@@ -21,7 +21,7 @@ use crate::engine::{
 };
 use crate::held;
 use crate::id::{SetId, VmId};
-use crate::inventory::{Disk, Format, Machine, PowerState, SnapshotDisk};
+use crate::inventory::{Disk, Format, Machine, RunState, SnapshotDisk};
 use crate::text::catalog::engine as texts;
 
 /// A step that hangs on order gives up then, so that a test that fails meanwhile still ends.
@@ -101,7 +101,7 @@ struct World {
     /// Counts [`Sim::release`]: whoever hangs waits for the next.
     releases: u64,
     hanging: usize,
-    states: BTreeMap<VmId, PowerState>,
+    states: BTreeMap<VmId, RunState>,
     generations: BTreeMap<(VmId, String), u64>,
     plans: BTreeMap<Key, Capture>,
 }
@@ -172,7 +172,7 @@ impl Sim {
     }
 
     /// Makes the machine run, pause or stop.
-    pub fn set_state(&self, id: VmId, state: PowerState) {
+    pub fn set_state(&self, id: VmId, state: RunState) {
         self.world().states.insert(id, state);
     }
 
@@ -266,12 +266,12 @@ impl Compute for Sim {
         self.machines.load_full()
     }
 
-    fn state(&self, id: VmId) -> PowerState {
+    fn state(&self, id: VmId) -> RunState {
         self.world()
             .states
             .get(&id)
             .copied()
-            .unwrap_or(PowerState::Off)
+            .unwrap_or(RunState::Off)
     }
 
     fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {

@@ -8,7 +8,7 @@ use groupshot::clock::ManualClock;
 use groupshot::engine::EngineErrorKind;
 use groupshot::engine::drivers::Drivers;
 use groupshot::engine::sim::{Fault, Sim, Step, Trouble, machine_id};
-use groupshot::inventory::{CollectionKind, Job, JobState, PowerState};
+use groupshot::inventory::{CollectionKind, Job, JobState, RunState};
 use groupshot::job::Jobs;
 use groupshot::snapshot::{Accepted, Coordinator, Deps, Exports, Limits, RecoveryError, Refused};
 use groupshot::store::memory::MemoryStore;
@@ -150,10 +150,7 @@ async fn a_disk_that_no_driver_holds_is_5_and_so_is_a_member_of_which_nothing_is
 async fn a_running_or_paused_member_is_5_and_named() {
     let root = tempfile::tempdir().unwrap();
     let world = Simulated::new(root.path(), 2).await;
-    for (state, word) in [
-        (PowerState::Running, "running"),
-        (PowerState::Paused, "paused"),
-    ] {
+    for (state, word) in [(RunState::Held, "running"), (RunState::Paused, "paused")] {
         world.sim.set_state(machine_id(2), state);
         let Err(Refused::InvalidState(text)) = world.create().await else {
             panic!("it is {word}");

@@ -57,7 +57,7 @@ pub(crate) async fn check(core: Arc<Core>, request: CreateRequest) -> Result<Che
     });
     let (selection, _lease) = taken.await?;
     let (mut machines, mut first) = (Vec::new(), Vec::new());
-    let looked = accept::all_powered_off(&core, selection.members(), texts::MEMBER_RUNNING).await;
+    let looked = accept::admit_all(&core, selection.members(draft::needs)).await;
     for member in looked {
         match member {
             Ok(machine) => machines.push(machine),

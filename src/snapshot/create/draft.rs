@@ -8,14 +8,22 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::{EngineErrorKind, Hold, Plan};
 use crate::id::{SetId, SnapshotId, VmId};
-use crate::inventory::{Consistency, Machine, NAME_MAX, Snapshot, SnapshotSet};
+use crate::inventory::{Consistency, Machine, NAME_MAX, RunState, Snapshot, SnapshotSet};
 use crate::snapshot::create::selection::Selection;
 use crate::snapshot::create::{CreateRequest, FileCopy, Intent, Member};
+use crate::snapshot::saga::accept::Needs;
 use crate::snapshot::saga::answer::{Accepted, Refused};
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::plan::refused;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
+
+/// What a create and a check need of a machine: that nothing runs it. `gone` is said if it is not there.
+pub(crate) fn needs(gone: Text) -> Needs {
+    Needs::new(gone, |state| {
+        (state != RunState::Off).then_some(texts::MEMBER_RUNNING)
+    })
+}
 
 /// A machine that is held, and how its disks will be captured.
 pub(crate) struct Planned {

@@ -61,7 +61,7 @@ pub(crate) async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Ac
     let concerns = move |set: &SnapshotSet| set.members.iter().any(|m| under.contains(&m.machine));
     let noticed = damage::notice(&core, Some(ids.job), concerns).await;
     noticed.map_err(|e| core.store_failed(&e))?;
-    let looked = accept::all_powered_off(&core, selection.members(), texts::MEMBER_RUNNING).await;
+    let looked = accept::admit_all(&core, selection.members(draft::needs)).await;
     let machines = plan::together(looked)?;
     let leave_out = request.ignore_non_snapshottable_disks;
     let planned = plan_each(&core, machines, move |core, machine| {

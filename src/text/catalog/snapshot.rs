@@ -15,6 +15,8 @@ super::messages! {
     MEMBER_RUNNING = "snapshot.member-running", "machine {machine} is {state}; only machines that are powered off can be captured";
     IS_RUNNING = "snapshot.is-running", "running";
     IS_PAUSED = "snapshot.is-paused", "paused";
+    IS_OFF = "snapshot.is-off", "powered off";
+    IS_TROUBLED = "snapshot.is-troubled", "in the state {trouble}";
     DISK_NOT_CAPTURABLE = "snapshot.disk-not-capturable", "{cause}; IgnoreNonSnapshottableDisks (`--ignore-non-snapshottable-disks`) would leave this disk out";
     MEMBER_NOT_CAPTURABLE = "snapshot.member-not-capturable", "machine {machine} has no disk that can be captured, and the set would hold nothing of it: {cause}";
     LEFT_OUT = "snapshot.left-out", "{status}; disks left out: {count} ({disks})";
