@@ -1,5 +1,6 @@
 //! The two ports, [`Compute`] (knows machines) and [`Storage`] (captures disks and puts them back), and their adapters:
-//! `library` and `sim` for the former, `reflink`, `overlay` and `sim` for the latter.
+//! `library` and `sim` for the former, `reflink`, `overlay` and `sim` for the latter. [`running::Running`] is the port to a
+//! machine that runs; `sim` alone has an adapter.
 //!
 //! An engine knows machines and files, not CIM, not the store. Calls of a [`Storage`] driver block and are made from
 //! blocking threads. They are idempotent: `prepare`, `cut` and `undo` done twice are as done once.
@@ -23,6 +24,7 @@ pub mod qcow2;
 pub mod recorded;
 pub mod reflink;
 pub mod relocate;
+pub mod running;
 pub mod setting;
 pub mod sim;
 pub mod space;
@@ -45,6 +47,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::place::Place;
 use crate::engine::qcow2::chain::Roots;
+use crate::engine::running::Running;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Disk, Format, Image, Machine, RunState, SnapshotDisk};
 use crate::text::{Argument, Text};
@@ -96,6 +99,11 @@ pub trait Compute: Send + Sync + 'static {
     /// that a machine of the last second may lie on.
     fn renew(&self) -> bool {
         true
+    }
+
+    /// The way to a machine that runs or is paused; none where this engine has no monitor of it. Cheap: connects nowhere.
+    fn running(&self, _id: VmId) -> Option<Arc<dyn Running>> {
+        None
     }
 
     /// The file of a machine that is known not to answer, as on a hung mount. Looks at none.
