@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::watch;
 
@@ -43,6 +43,7 @@ pub(crate) async fn start<K: Kind>(
         verdict: watch::Sender::new(Verdict::Working),
         holds: Mutex::new(holds),
         lease,
+        word: OnceLock::new(),
         waited: AtomicU32::new(0),
     });
     tracing::info!(what = K::NAME, %set, job = %id, machines, "Operation began");
