@@ -577,14 +577,15 @@ async fn a_cancel_at_every_step_of_each_phase_undoes_or_comes_too_late() {
 
 /// What a process leaves that dies at one moment: files, records, and the machines, which run on.
 type Death = (Left, Arc<Sim>);
+type Kept = Arc<Mutex<Option<Death>>>;
 
 /// Remembers what a process would leave that dies at `point`; it fails at `also`.
 fn dies_at(
     root: &Path,
     point: &'static str,
     also: &'static str,
-) -> (Passage, Arc<Mutex<Option<Death>>>, Arc<Mutex<World>>) {
-    let left = Arc::new(Mutex::new(None));
+) -> (Passage, Kept, Arc<Mutex<World>>) {
+    let left = Kept::default();
     let world = Arc::new(Mutex::new(World::default()));
     let (root, kept, seen) = (root.to_owned(), left.clone(), world.clone());
     let passage = Box::new(move |name: &str| {
