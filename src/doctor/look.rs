@@ -20,7 +20,7 @@ use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
 use crate::id::VmId;
-use crate::inventory::{Image, Machine, PowerState, Snapshot, SnapshotDisk};
+use crate::inventory::{Image, Machine, RunState, Snapshot, SnapshotDisk};
 use crate::snapshot::{DamagedDisk, Forgotten, OpenJournal, Resource, Root, shown};
 use crate::text::{Argument, size_exactly};
 
@@ -537,7 +537,7 @@ impl Doctor {
                 found.push(ailment(Kind::Silent, Severity::Error, object, ""));
                 continue;
             }
-            if self.deps.compute.state(machine.id) != PowerState::Off {
+            if self.deps.compute.state(machine.id) != RunState::Off {
                 let text = "another process has a disk image of it open for writing: it runs";
                 let object = format!("machine {}", machine.name);
                 found.push(ailment(Kind::Running, Severity::Info, object, text));
@@ -560,7 +560,7 @@ impl Doctor {
     ) -> (Vec<Ailment>, BTreeSet<PathBuf>) {
         let (mut found, mut lies_on) = (Vec::new(), BTreeSet::new());
         // Of one that runs no set is taken, and what is written just now is not whole.
-        let is_off = self.deps.compute.state(machine.id) == PowerState::Off;
+        let is_off = self.deps.compute.state(machine.id) == RunState::Off;
         for disk in machine.disks.iter().filter(|d| held::is_file(&d.file)) {
             let at = At::disk(machine, disk);
             let object = object_of(machine, &disk.id);

@@ -1,5 +1,6 @@
 //! The two ports, [`Compute`] (knows machines) and [`Storage`] (captures disks and puts them back), and their adapters:
-//! `library` and `sim` for the former, `reflink`, `overlay` and `sim` for the latter.
+//! `library` and `sim` for the former, `reflink`, `overlay` and `sim` for the latter. [`running::Running`] is the port to a
+//! machine that runs; `sim` alone has an adapter.
 //!
 //! An engine knows machines and files, not CIM, not the store. Calls of a [`Storage`] driver block and are made from
 //! blocking threads. They are idempotent: `prepare`, `cut` and `undo` done twice are as done once.
@@ -23,6 +24,7 @@ pub mod qcow2;
 pub mod recorded;
 pub mod reflink;
 pub mod relocate;
+pub mod running;
 pub mod setting;
 pub mod sim;
 pub mod space;
@@ -46,8 +48,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::place::Place;
 use crate::engine::qcow2::chain::Roots;
+use crate::engine::running::Running;
 use crate::id::{JobId, SetId, VmId};
-use crate::inventory::{Disk, Format, Image, Machine, PowerState, SnapshotDisk};
+use crate::inventory::{Disk, Format, Image, Machine, RunState, SnapshotDisk};
 use crate::text::{Argument, Text};
 
 /// Every machine of the engine at one moment, by id.
@@ -80,11 +83,11 @@ pub trait Compute: Send + Sync + 'static {
         self.machines().get(&id).cloned()
     }
 
-    /// Whether it runs at this moment. Looks at files: to be called from blocking threads.
-    fn state(&self, id: VmId) -> PowerState;
+    /// What it does at this moment. Looks at files: to be called from blocking threads.
+    fn state(&self, id: VmId) -> RunState;
 
-    /// Whether it ran when it was last looked at, within a second where its files answer. Opens no file itself.
-    fn shown_state(&self, id: VmId) -> PowerState {
+    /// What it did when it was last looked at, within a second where its files answer. Opens no file itself.
+    fn shown_state(&self, id: VmId) -> RunState {
         self.state(id)
     }
 
@@ -102,6 +105,11 @@ pub trait Compute: Send + Sync + 'static {
     /// that a machine of the last second may lie on.
     fn renew(&self) -> bool {
         true
+    }
+
+    /// The way to a machine that runs or is paused; none where this engine has no monitor of it. Cheap: connects nowhere.
+    fn running(&self, _id: VmId) -> Option<Arc<dyn Running>> {
+        None
     }
 
     /// The file of a machine that is known not to answer, as on a hung mount. Looks at none.

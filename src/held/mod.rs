@@ -15,6 +15,7 @@
 //! * [`append`], [`Folder::set_link`], [`Folder::listen`]: a log, links and sockets of ours.
 //! * [`ask`], [`metadata`], [`symlink_metadata`], [`canonicalize`], and all that opens: a look at a file that may not
 //!   come back. Where one does not, no other is begun ([`Silent`]).
+//! * [`MappedWord`]: a word of a file that outlives the process.
 //! * [`Post`]: work that stands at a file, whatever it does to it.
 //!
 //! Linux renames and unlinks by name only. [`Folder::exchange`] and [`Folder::remove`] therefore look at what
@@ -28,6 +29,7 @@ mod change;
 mod folder;
 mod identity;
 mod made;
+mod mapped;
 mod own;
 mod remove;
 mod silence;
@@ -42,6 +44,7 @@ pub use identity::{
     Exposed, Foreign, Identity, Keep, Kind, exposed, foreign, is_led, is_trusted, look_at,
 };
 pub use made::{Origin, exposed_above};
+pub use mapped::MappedWord;
 pub use own::{
     First, NotReplaced, Ours, SETS, append, discard, folder_of_ours, make_folders, make_path,
     place, remove_file, remove_folders, replace, replace_as, sync_folder,

@@ -4,6 +4,7 @@
 //! turns them into instances.
 
 mod history;
+mod run_state;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use crate::id::{CollectionId, JobId, SetId, SnapshotId, VmId};
 use crate::text::Text;
 
 pub use history::{Ended, Ending, Met, Query, What};
+pub use run_state::{RunState, Trouble};
 
 /// The most characters of a name of a machine, a collection or a set: `MaxLen` of the names in the CIM schema
 /// (`CIM_System.Name`, `CIM_CollectionOfMSEs.CollectionID`); ElementName, which carries them, has none of its own.
@@ -196,18 +198,6 @@ impl Machine {
             false => self.id.to_string(),
         }
     }
-}
-
-/// Whether a machine runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PowerState {
-    /// No process runs it.
-    Off,
-    /// Its processors run.
-    Running,
-    /// Its processors are stopped.
-    Paused,
 }
 
 /// What a collection collects.

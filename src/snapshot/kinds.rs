@@ -23,6 +23,9 @@ mod tests {
     use crate::snapshot::saga::recovery::{Past, read_story};
     use crate::snapshot::saga::story::{self, Record, abort, intent_of};
 
+    /// Of a set with a member that runs.
+    const WINDOW: &str = include_str!("../../fixtures/journals/create-window.jsonl");
+
     const JOURNALS: [&str; 4] = [
         include_str!("../../fixtures/journals/create.jsonl"),
         include_str!("../../fixtures/journals/apply.jsonl"),
@@ -75,6 +78,7 @@ mod tests {
     fn a_journal_is_read_and_written_as_before_there_were_kinds() {
         let [create, apply, export, destroy] = JOURNALS;
         assert_eq!(forward::<Create>(create), [false, false, true]);
+        assert_eq!(forward::<Create>(WINDOW), [false, false, true]);
         assert_eq!(forward::<Apply>(apply), [false, true]);
         assert_eq!(forward::<Export>(export), [false, false, true]);
         assert_eq!(forward::<Destroy>(destroy), [true, true, true]);

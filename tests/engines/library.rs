@@ -13,7 +13,7 @@ use groupshot::engine::library::{Library, scan};
 use groupshot::engine::qcow2::chain::Roots;
 use groupshot::engine::qcow2::writer::NewImage;
 use groupshot::engine::{Compute, EngineError, EngineErrorKind, Hold, Top};
-use groupshot::inventory::{Format, Machine, PowerState};
+use groupshot::inventory::{Format, Machine, RunState};
 use jiff::Timestamp;
 
 use crate::support::tools::{self, Opened};
@@ -94,7 +94,7 @@ fn an_imported_machine_is_in_the_library_with_its_images_where_they_were() {
         .map(|d| (d.id.as_str(), &d.file, d.size))
         .collect();
     assert_eq!(disks, [("disk0", &a, 4096), ("disk1", &b, 1 << 20)]);
-    assert_eq!(library.state(machine.id), PowerState::Off);
+    assert_eq!(library.state(machine.id), RunState::Off);
     assert_eq!(fs::read(&a).unwrap(), vec![3; 4096]);
 }
 
@@ -251,7 +251,7 @@ fn a_machine_whose_image_is_gone_stays_and_says_so() {
         "as last seen"
     );
     assert!(library.problems()[0].text.english().contains("a.raw"));
-    assert_eq!(library.state(machine.id), PowerState::Off);
+    assert_eq!(library.state(machine.id), RunState::Off);
     let error = library.hold(&machine).unwrap_err();
     assert_eq!(error.kind, EngineErrorKind::Missing);
 }
@@ -372,7 +372,7 @@ fn a_machine_that_something_runs_reads_running() {
     let machine = place.import("web-1", &[&image]).unwrap();
     let (library, _) = place.open();
     let qemu = Opened::new(&image, &[]);
-    assert_eq!(library.state(machine.id), PowerState::Running);
+    assert_eq!(library.state(machine.id), RunState::Held);
     assert_eq!(
         library.hold(&machine).unwrap_err().kind,
         EngineErrorKind::Locked
@@ -381,7 +381,7 @@ fn a_machine_that_something_runs_reads_running() {
     let _held = library.hold(&machine).unwrap();
     assert_eq!(
         library.state(machine.id),
-        PowerState::Off,
+        RunState::Off,
         "our own hold runs nothing"
     );
 }

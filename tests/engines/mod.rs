@@ -6,6 +6,7 @@ mod flatten;
 mod library;
 mod merge;
 mod rigs;
+mod running;
 mod silent;
 mod trouble;
 mod with_qemu;

@@ -14,7 +14,7 @@ use groupshot::engine::qcow2::chain::Roots;
 use groupshot::engine::{Compute, Top};
 use groupshot::held;
 use groupshot::id::VmId;
-use groupshot::inventory::{Format, PowerState};
+use groupshot::inventory::{Format, RunState};
 use jiff::Timestamp;
 use tempfile::TempDir;
 
@@ -101,13 +101,13 @@ fn a_file_that_does_not_answer_keeps_no_machine_but_its_own_from_work() {
     let new = machine(data, "new", &third);
     clock.advance(SECOND);
     library.catch_up();
-    assert_eq!(library.shown_state(healthy), PowerState::Running);
-    assert_eq!(library.shown_state(hung), PowerState::Off);
+    assert_eq!(library.shown_state(healthy), RunState::Held);
+    assert_eq!(library.shown_state(hung), RunState::Off);
     assert!(library.machine(new).is_some());
     assert_eq!(library.machine(hung).unwrap(), known);
     drop(qemu);
     // All that an operation on another machine needs.
-    assert_eq!(library.state(healthy), PowerState::Off);
+    assert_eq!(library.state(healthy), RunState::Off);
     assert!(library.misnamed(healthy).is_none());
     let held = library.hold(&library.machine(healthy).unwrap()).unwrap();
     let top = Top {
@@ -174,17 +174,17 @@ fn what_runs_is_shown_by_the_look_and_told_at_once_to_who_must_know() {
     let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
     let library = Library::open(&data, clock.clone()).unwrap();
     let qemu = Opened::new(&image, &[]);
-    assert_eq!(library.state(id), PowerState::Running);
+    assert_eq!(library.state(id), RunState::Held);
     assert_eq!(
         library.shown_state(id),
-        PowerState::Off,
+        RunState::Off,
         "no file is opened to show it"
     );
     clock.advance(SECOND);
     library.catch_up();
-    assert_eq!(library.shown_state(id), PowerState::Running);
+    assert_eq!(library.shown_state(id), RunState::Held);
     drop(qemu);
     clock.advance(SECOND);
     library.catch_up();
-    assert_eq!(library.shown_state(id), PowerState::Off);
+    assert_eq!(library.shown_state(id), RunState::Off);
 }

@@ -6,7 +6,7 @@ use groupshot::cim::schema::VIRTUALIZATION_V2;
 use groupshot::cim::{Instance, Path, Value};
 use groupshot::engine::EngineErrorKind;
 use groupshot::engine::sim::{Fault, Step, Trouble};
-use groupshot::inventory::PowerState;
+use groupshot::inventory::RunState;
 use groupshot::provider::{Outcome, Status};
 use groupshot::store::{Change, Store};
 
@@ -300,7 +300,7 @@ async fn an_empty_collection_is_5() {
 async fn a_member_in_the_wrong_state_is_5_and_named() {
     let world = World::new(2).await;
     let group = world.group("web", &[1, 2]).await;
-    for state in [PowerState::Paused, PowerState::Running] {
+    for state in [RunState::Paused, RunState::Held] {
         world.sim.set_state(machine_id(2), state);
         let outcome = world.create(&group, 2, "").await;
         assert_eq!(returned(&outcome), 5, "{state:?}");

@@ -2,7 +2,7 @@
 
 use groupshot::cim::schema::VIRTUALIZATION_V2;
 use groupshot::cim::{Path, Value};
-use groupshot::inventory::PowerState;
+use groupshot::inventory::RunState;
 use groupshot::provider::{Depth, Status};
 
 use super::world::{HOST, MANAGEMENT, SNAPSHOTS, World, machine, machine_id, number, text};
@@ -329,8 +329,8 @@ async fn i_19_constant_texts_are_those_that_clients_compare() {
 #[tokio::test]
 async fn host_and_machines_carry_the_captions_that_clients_filter_by() {
     let world = World::new(2).await;
-    world.sim.set_state(machine_id(1), PowerState::Running);
-    world.sim.set_state(machine_id(2), PowerState::Paused);
+    world.sim.set_state(machine_id(1), RunState::Held);
+    world.sim.set_state(machine_id(2), RunState::Paused);
     let host = &world.all("Msvm_ComputerSystem")[0];
     assert_eq!(text(host, "Name"), HOST);
     assert_eq!(text(host, "Caption"), "Hosting Computer System");
@@ -348,7 +348,7 @@ async fn host_and_machines_carry_the_captions_that_clients_filter_by() {
         let statuses = machine.get("OperationalStatus").unwrap();
         assert_eq!(statuses, &Value::from(vec![2_u16]));
     }
-    world.sim.set_state(machine_id(1), PowerState::Off);
+    world.sim.set_state(machine_id(1), RunState::Off);
     assert_eq!(number(&world.get(&machine(1)).unwrap(), "EnabledState"), 3);
 }
 

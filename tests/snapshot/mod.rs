@@ -7,6 +7,7 @@ mod destroy;
 mod flipped;
 mod freed;
 mod hidden;
+mod running;
 mod table;
 mod trouble;
 mod unaudited;

@@ -9,7 +9,7 @@ use groupshot::engine::EngineErrorKind;
 use groupshot::engine::drivers::Drivers;
 use groupshot::engine::sim::{Fault, Sim, Step, Trouble, machine_id};
 use groupshot::id::JobId;
-use groupshot::inventory::{CollectionKind, Damage, Job, JobState, PowerState};
+use groupshot::inventory::{CollectionKind, Damage, Job, JobState, RunState};
 use groupshot::job::Jobs;
 use groupshot::snapshot::{
     Accepted, ApplyRequest, Coordinator, Deps, Exports, Limits, Mode, RecoveryError, Refused,
@@ -160,10 +160,7 @@ async fn a_disk_that_no_driver_holds_is_5_and_so_is_a_member_of_which_nothing_is
 async fn a_running_or_paused_member_is_5_and_named() {
     let root = tempfile::tempdir().unwrap();
     let world = Simulated::new(root.path(), 2).await;
-    for (state, word) in [
-        (PowerState::Running, "running"),
-        (PowerState::Paused, "paused"),
-    ] {
+    for (state, word) in [(RunState::Held, "running"), (RunState::Paused, "paused")] {
         world.sim.set_state(machine_id(2), state);
         let Err(Refused::InvalidState(text)) = world.create().await else {
             panic!("it is {word}");
@@ -196,7 +193,7 @@ async fn a_refusal_names_every_machine_whatever_is_in_its_way() {
     let taken = world.create().await.unwrap();
     assert_eq!(world.end(taken).await.state, JobState::Completed);
     world.coordinator.idle().await;
-    world.sim.set_state(machine_id(2), PowerState::Running);
+    world.sim.set_state(machine_id(2), RunState::Held);
     world.order_of(4, Step::Plan, Trouble::Lie, 2);
     assert_names(&world.create().await.unwrap_err(), &[2, 4], "create");
     let checked = world.coordinator.check(request(group())).await;

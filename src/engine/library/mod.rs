@@ -30,7 +30,7 @@ use crate::engine::{
 };
 use crate::held;
 use crate::id::VmId;
-use crate::inventory::{Disk, Image, Machine, PowerState};
+use crate::inventory::{Disk, Image, Machine, RunState};
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
 
@@ -162,10 +162,11 @@ impl Library {
     }
 }
 
-const fn running(runs: bool) -> PowerState {
-    match runs {
-        true => PowerState::Running,
-        false => PowerState::Off,
+/// There is no monitor: whether an image is written is all that is known.
+const fn held(is_written: bool) -> RunState {
+    match is_written {
+        true => RunState::Held,
+        false => RunState::Off,
     }
 }
 
@@ -179,15 +180,15 @@ impl Compute for Library {
         self.0.machines.load_full()
     }
 
-    /// Off, unless another process has a disk open for writing: then something runs the machine.
-    fn state(&self, id: VmId) -> PowerState {
+    /// Off, unless another process has a disk open for writing: then something holds the machine.
+    fn state(&self, id: VmId) -> RunState {
         let machine = self.machine(id);
-        running(machine.is_some_and(|m| m.disks.iter().any(is_written)))
+        held(machine.is_some_and(|m| m.disks.iter().any(is_written)))
     }
 
-    fn shown_state(&self, id: VmId) -> PowerState {
+    fn shown_state(&self, id: VmId) -> RunState {
         self.0.look();
-        running(self.0.running.load().contains(&id))
+        held(self.0.running.load().contains(&id))
     }
 
     fn looked(&self) -> BoxFuture<'static, ()> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::cim::query::Equality;
 use crate::cim::{Class, DateTime, Instance, Method, Path};
 use crate::id::VmId;
-use crate::inventory::{JobKind, Machine, PowerState};
+use crate::inventory::{JobKind, Machine, RunState};
 use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider};
 use crate::text::catalog::provider as texts;
 use crate::text::{Language, Message};
@@ -155,9 +155,9 @@ fn virtual_machine(
     language: Language,
 ) -> Result<Instance, Error> {
     let state = match deps.compute.shown_state(id) {
-        PowerState::Running => ENABLED,
-        PowerState::Off => DISABLED,
-        PowerState::Paused => QUIESCE,
+        RunState::Running | RunState::Held => ENABLED,
+        RunState::Off => DISABLED,
+        RunState::Paused | RunState::Troubled(_) => QUIESCE,
     };
     system(class, &id.to_string(), language)?
         .with("Caption", "Virtual Machine")?

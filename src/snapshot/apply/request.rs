@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use crate::id::{JobId, SetId, SnapshotId};
-use crate::inventory::{Affected, JobKind, Service};
+use crate::inventory::{Affected, JobKind, RunState, Service};
 use crate::job::NewJob;
 use crate::snapshot::apply::draft::{self, Uses};
 use crate::snapshot::apply::{Apply, Intent, resources};
 use crate::snapshot::damage;
-use crate::snapshot::saga::accept::{self, about};
+use crate::snapshot::saga::accept::{self, Needs, about};
 use crate::snapshot::saga::answer::{Accepted, Refused};
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::kind::Kind as _;
 use crate::snapshot::saga::plan::plan_each;
 use crate::snapshot::saga::start::start;
+use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
 /// A request to apply a set, or one snapshot of it.
@@ -56,10 +57,10 @@ pub(crate) async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Acce
     let about = about(&core.deps.store.state(), ids.set, &snapshots);
     let members = snapshots.iter().map(|snapshot| {
         let gone = texts::APPLY_MEMBER_GONE.with("machine", &snapshot.machine_name);
-        (snapshot.machine, gone)
+        (snapshot.machine, needs(gone))
     });
     let members = members.collect();
-    let looked = accept::all_powered_off(&core, members, texts::APPLY_MEMBER_RUNNING).await;
+    let looked = accept::admit_all(&core, members).await;
     let affected = snapshots.iter().map(|m| Affected::Machine(m.machine));
     let affected = affected.chain([Affected::Set(ids.set)]).collect();
     let (shared, members) = (Arc::clone(&core), snapshots.clone());
@@ -101,4 +102,11 @@ pub(crate) async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Acce
     };
     start(&core, Apply::new(intent), job, holds, lease).await?;
     Ok(ids)
+}
+
+/// What an apply needs of a machine: that nothing runs it, so that other files can become its active ones.
+fn needs(gone: Text) -> Needs {
+    Needs::new(gone, |state| {
+        (state != RunState::Off).then_some(texts::APPLY_MEMBER_RUNNING)
+    })
 }

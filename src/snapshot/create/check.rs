@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::engine::{EngineError, EngineErrorKind, space};
+use crate::engine::{EngineError, EngineErrorKind, Hold, space};
 use crate::id::{JobId, SetId};
-use crate::inventory::{Disk, Machine};
-use crate::snapshot::create::{CreateRequest, draft, selection};
+use crate::inventory::{Consistency, Disk, Machine};
+use crate::snapshot::create::{CreateRequest, draft, running, selection};
 use crate::snapshot::saga::accept;
 use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::core::Core;
@@ -56,11 +56,13 @@ pub(crate) async fn check(core: Arc<Core>, request: CreateRequest) -> Result<Che
         Ok((selection, wanted))
     });
     let (selection, _lease) = taken.await?;
-    let looked = accept::all_powered_off(&core, selection.members(), texts::MEMBER_RUNNING).await;
+    let needs = |gone| running::needs(gone, request.consistency);
+    let looked = accept::admit_all(&core, selection.members(needs)).await;
     let leave_out = request.ignore_non_snapshottable_disks;
+    let consistency = request.consistency;
     let members = plan_each(&core, looked, move |core, machine| {
         Ok(match machine {
-            Ok(machine) => member(core, set, machine, leave_out),
+            Ok(machine) => member(core, set, machine, leave_out, consistency),
             Err(refused) => Member {
                 refused: Some(refused),
                 ..Member::default()
@@ -91,13 +93,24 @@ struct Member {
 }
 
 /// Holds the machine and looks at each of its disks.
-fn member(core: &Core, set: SetId, machine: Arc<Machine>, leave_out: bool) -> Member {
+fn member(
+    core: &Core,
+    set: SetId,
+    machine: Arc<Machine>,
+    leave_out: bool,
+    consistency: Consistency,
+) -> Member {
     let mut it = Member::default();
-    let hold = core.deps.compute.hold(&machine);
+    let runs = running::look(core, &machine, consistency);
+    let hold = match runs {
+        Ok(None) => core.deps.compute.hold(&machine),
+        Ok(Some(_)) | Err(_) => Ok(Hold::default()), // whatever runs it holds its images
+    };
+    it.refused = runs.err();
     // What the definition said before the images were held may be old.
     let machine = core.deps.compute.machine(machine.id).unwrap_or(machine);
     if let Err(error) = &hold {
-        it.refused = Some(refused(error.clone()));
+        it.refused.get_or_insert(refused(error.clone()));
     }
     let misnamed = core.deps.compute.misnamed(machine.id);
     if let Some((_, why)) = &misnamed {

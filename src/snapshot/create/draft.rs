@@ -10,7 +10,7 @@ use crate::engine::{EngineErrorKind, Hold, Plan};
 use crate::id::{SetId, SnapshotId, VmId};
 use crate::inventory::{Consistency, Machine, NAME_MAX, Snapshot, SnapshotSet};
 use crate::snapshot::create::selection::Selection;
-use crate::snapshot::create::{CreateRequest, FileCopy, Intent, Member};
+use crate::snapshot::create::{CreateRequest, FileCopy, Intent, Member, Runs, running};
 use crate::snapshot::saga::answer::{Accepted, Refused};
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::plan::refused;
@@ -23,6 +23,7 @@ pub(crate) struct Planned {
     hold: Hold,
     plans: Vec<Plan>,
     left_out: Vec<String>,
+    runs: Option<Runs>,
 }
 
 /// Holds the machine and plans each of its disks.
@@ -35,8 +36,13 @@ pub(crate) fn plan_member(
     set: SetId,
     machine: Arc<Machine>,
     leave_out: bool,
+    consistency: Consistency,
 ) -> Result<Planned, Refused> {
-    let hold = core.deps.compute.hold(&machine).map_err(refused)?;
+    let mut runs = running::look(core, &machine, consistency)?;
+    let hold = match runs {
+        None => core.deps.compute.hold(&machine).map_err(refused)?,
+        Some(_) => Hold::default(), // whatever runs it holds its images
+    };
     // What the definition said before the images were held may be old.
     let machine = core.deps.compute.machine(machine.id).unwrap_or(machine);
     if let Some((_, why)) = core.deps.compute.misnamed(machine.id) {
@@ -58,11 +64,15 @@ pub(crate) fn plan_member(
     {
         return Err(not_captured(&machine, plans.is_empty(), leave_out, cause));
     }
+    if let Some(runs) = &mut runs {
+        runs.takes = running::taken(core, &machine, &plans);
+    }
     Ok(Planned {
         machine,
         hold,
         plans,
         left_out,
+        runs,
     })
 }
 
@@ -79,6 +89,13 @@ pub(crate) fn not_captured(machine: &Machine, none: bool, leave_out: bool, cause
     })
 }
 
+impl Planned {
+    /// Whether it is not off.
+    pub(crate) fn runs(&self) -> bool {
+        self.runs.is_some()
+    }
+}
+
 /// Everything that will be, with its names.
 pub(crate) fn draft(
     core: &Core,
@@ -86,6 +103,7 @@ pub(crate) fn draft(
     request: &CreateRequest,
     selection: &Selection,
     planned: Vec<Planned>,
+    boot: Option<String>,
 ) -> (Intent, BTreeMap<VmId, Hold>) {
     let now = core.deps.clock.now();
     let named = |whose: &str| {
@@ -117,7 +135,10 @@ pub(crate) fn draft(
             parent: state.position(machine.id).parent,
             disks,
             left_out: member.left_out,
-            consistency: Consistency::Application, // it is off: nothing is unwritten
+            consistency: match &member.runs {
+                Some(runs) if !runs.quiesces => Consistency::Crash,
+                _ => Consistency::Application, // if it is off, nothing is unwritten
+            },
             definition: definition.to.clone(),
             definition_sha256: None, // known once it is written
             cut_at: now,
@@ -128,6 +149,7 @@ pub(crate) fn draft(
             definition,
             plans: member.plans,
             tops,
+            runs: member.runs,
         });
         holds.insert(machine.id, member.hold);
     }
@@ -142,7 +164,8 @@ pub(crate) fn draft(
         owner: request.owner.clone(),
         job: ids.job,
     };
-    (Intent { set, members }, holds)
+    let intent = Intent { set, members, boot };
+    (intent, holds)
 }
 
 /// `<name> - (<UTC time>)`, with as much of the name as fits.

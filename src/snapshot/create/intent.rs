@@ -1,11 +1,12 @@
 //! What the journal knows of a create from its beginning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::engine::running::Graph;
 use crate::engine::{Plan, Top};
 use crate::id::VmId;
 use crate::inventory::{Sealed, SnapshotSet};
@@ -23,6 +24,9 @@ pub struct Intent {
     pub set: SnapshotSet,
     /// What is done to each member, in the order of `set.members`.
     pub members: Vec<Member>,
+    /// The run of the host in which members stand still for it, if any of them runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
 }
 
 /// What its journal tells later.
@@ -57,6 +61,40 @@ pub struct Member {
     pub plans: Vec<Plan>,
     /// The active file of each captured disk after the cut.
     pub tops: BTreeMap<String, Top>,
+    /// What it is captured from if it is not off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<Runs>,
+}
+
+/// A machine that runs or is paused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Runs {
+    /// It runs, and goes on afterwards. Else it is paused, and stays so.
+    pub goes_on: bool,
+    /// Its guest is brought to rest before it is stopped.
+    pub quiesces: bool,
+    /// Its disks; it must have the same when it is stopped.
+    pub graph: Graph,
+    /// The disks that it captures itself.
+    pub takes: BTreeSet<String>,
+}
+
+impl Member {
+    /// The plans that the machine carries out itself.
+    pub(crate) fn taken(&self) -> Vec<&Plan> {
+        let takes = |plan: &&Plan| {
+            let runs = self.runs.as_ref();
+            runs.is_some_and(|runs| runs.takes.contains(&plan.disk.id))
+        };
+        self.plans.iter().filter(takes).collect()
+    }
+
+    /// The plans that the driver carries out.
+    pub(crate) fn left(&self) -> Vec<&Plan> {
+        let taken = self.taken();
+        let left = self.plans.iter().filter(|plan| !taken.contains(plan));
+        left.collect()
+    }
 }
 
 /// A file to be copied.

@@ -1,15 +1,17 @@
 //! Taking a set: resolve, lease, hold, plan; then the steps.
 //!
 //! ```text
-//!   define ▶ prepare ▶ PREPARED ▶ cut ▶ settle ▶ CUT ▶ record ▶ tops ▶ publish (set, positions, job 7) ▶ clear
+//!   define ▶ prepare ▶ PREPARED ▶ cut ▶ window ▶ settle ▶ CUT ▶ record ▶ tops ▶ publish (set, positions, job 7) ▶ clear
 //! ```
 
 mod check;
 mod draft;
 mod intent;
 mod request;
+mod running;
 mod selection;
 mod steps;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -36,11 +38,12 @@ use crate::text::catalog::snapshot as texts;
 
 pub(crate) use check::check;
 pub use check::{Checked, CheckedDisk};
-pub use intent::{Digests, FileCopy, Intent, Member, Record, Seals};
+pub use intent::{Digests, FileCopy, Intent, Member, Record, Runs, Seals};
 pub use request::CreateRequest;
 pub(crate) use request::create;
 pub use selection::machines_of;
 pub use steps::FAILPOINTS;
+pub use window::WINDOW_FAILPOINTS;
 
 /// A set being taken.
 pub(crate) struct Create {
@@ -51,9 +54,24 @@ pub(crate) struct Create {
     seals: Mutex<Seals>,
     /// What stands in the copies of the definitions.
     digests: Mutex<Digests>,
+    /// Which machines may stand still for it.
+    standing: Mutex<Standing>,
+}
+
+/// The machines that an operation has stopped, or may have, and that do not go on yet.
+#[derive(Debug, Default)]
+struct Standing {
+    /// Those that were stopped.
+    stopped: BTreeSet<VmId>,
+    /// Those whose guest was frozen, and whether it was seen to be so since it runs again.
+    frozen: BTreeMap<VmId, bool>,
 }
 
 impl Create {
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn times(&self) -> BTreeMap<VmId, Timestamp> {
         let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         times.clone()
@@ -106,6 +124,7 @@ impl Kind for Create {
             times: Mutex::default(),
             seals: Mutex::default(),
             digests: Mutex::default(),
+            standing: Mutex::default(),
         }
     }
 
@@ -135,6 +154,26 @@ impl Kind for Create {
 
     fn name(part: &Member) -> &str {
         &part.name
+    }
+
+    fn stops_in(&self) -> Option<&str> {
+        self.intent.boot.as_deref()
+    }
+
+    fn was_open(&mut self) {
+        let mut standing = Standing::default();
+        for member in &self.intent.members {
+            let Some(runs) = &member.runs else {
+                continue;
+            };
+            if runs.goes_on {
+                standing.stopped.insert(member.machine);
+            }
+            if runs.quiesces {
+                standing.frozen.insert(member.machine, false);
+            }
+        }
+        self.standing = Mutex::new(standing);
     }
 
     fn replay(&mut self, record: Record) {

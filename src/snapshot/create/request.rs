@@ -1,12 +1,14 @@
 //! How a request for a set is accepted: selection, leases, looks, plans, and the start of its job.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 
 use crate::id::{CollectionId, JobId, SetId};
 use crate::inventory::{Affected, Consistency, JobKind, Service, SetKind, SnapshotSet};
 use crate::job::NewJob;
-use crate::snapshot::create::{Create, draft, selection};
+use crate::snapshot::create::draft::{self, Planned};
+use crate::snapshot::create::{Create, running, selection};
 use crate::snapshot::damage;
 use crate::snapshot::saga::accept;
 use crate::snapshot::saga::answer::{Accepted, Refused};
@@ -15,6 +17,7 @@ use crate::snapshot::saga::kind::Kind as _;
 use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::snapshot::saga::plan::plan_each;
 use crate::snapshot::saga::start::start;
+use crate::snapshot::saga::word;
 use crate::text::catalog::snapshot as texts;
 
 /// A request for a snapshot set; the provider has checked the form of its parameters.
@@ -61,12 +64,19 @@ pub(crate) async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Ac
     let concerns = move |set: &SnapshotSet| set.members.iter().any(|m| under.contains(&m.machine));
     let noticed = damage::notice(&core, Some(ids.job), concerns).await;
     noticed.map_err(|e| core.store_failed(&e))?;
-    let looked = accept::all_powered_off(&core, selection.members(), texts::MEMBER_RUNNING).await;
+    let needs = |gone| running::needs(gone, request.consistency);
+    let looked = accept::admit_all(&core, selection.members(needs)).await;
     let leave_out = request.ignore_non_snapshottable_disks;
+    let consistency = request.consistency;
     let planned = plan_each(&core, looked, move |core, machine| {
-        draft::plan_member(core, ids.set, machine?, leave_out)
+        draft::plan_member(core, ids.set, machine?, leave_out, consistency)
     });
-    let (intent, holds) = draft::draft(&core, ids, &request, &selection, planned.await?);
+    let planned = planned.await?;
+    let boot = match planned.iter().any(Planned::runs) {
+        true => Some(word::boot().map_err(no_word)?.to_owned()),
+        false => None,
+    };
+    let (intent, holds) = draft::draft(&core, ids, &request, &selection, planned, boot);
     let about = intent
         .set
         .about(&core.deps.store.state().collections, |_| true);
@@ -83,4 +93,13 @@ pub(crate) async fn create(core: Arc<Core>, request: CreateRequest) -> Result<Ac
     };
     start(&core, Create::new(intent), job, holds, lease).await?;
     Ok(ids)
+}
+
+/// Machines are stopped only where whoever comes after a death can tell what the commit word is worth.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the form that map_err asks for"
+)]
+fn no_word(error: io::Error) -> Refused {
+    Refused::Failed(texts::WORD_FAILED.with("cause", &error))
 }

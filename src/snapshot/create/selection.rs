@@ -23,13 +23,13 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// The machines, each with what is to be said if it is not there.
-    pub(crate) fn members(&self) -> Vec<(VmId, Text)> {
+    /// The machines, each with what is needed of it; `needs` is given what is said if it is not there.
+    pub(crate) fn members<N>(&self, needs: impl Fn(Text) -> N) -> Vec<(VmId, N)> {
         let gone = |id: &VmId| {
             let text = texts::MEMBER_GONE.with("machine", id);
             let text = text.with("collection", &self.name);
             let of = self.member_of.get(id).map(ToString::to_string);
-            (*id, text.with("of", of.unwrap_or_default()))
+            (*id, needs(text.with("of", of.unwrap_or_default())))
         };
         self.machines.iter().map(gone).collect()
     }
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(machines, [11, 12, 13]);
         assert_eq!(selection.collections.len(), 3);
         // What is told of one that is gone can be typed as it stands, also where a collection below holds it.
-        let (id, gone) = selection.members().pop().unwrap();
+        let (id, gone) = selection.members(|gone| gone).pop().unwrap();
         let command = format!(
             "`groupshot collection remove {} {id}`",
             CollectionId::from_u128(3)

@@ -10,7 +10,7 @@ use crate::engine::EngineError;
 use crate::engine::failure::{self, At};
 use crate::engine::flatten;
 use crate::held::{self, Foreign};
-use crate::snapshot::create::{Create, Member, Record};
+use crate::snapshot::create::{Create, Member, Record, running, window};
 use crate::snapshot::damage;
 use crate::snapshot::known;
 use crate::snapshot::saga::kind::{Step, Work, points};
@@ -45,7 +45,6 @@ pub(crate) const TAKE: &[Step<Create>] = &[
         doing: texts::RECORDING,
         work: Work::Record(|_| Record::Prepared),
     },
-    // Running members: freeze, stop and the guard go here.
     Step {
         name: "cut",
         percent: 52,
@@ -53,6 +52,16 @@ pub(crate) const TAKE: &[Step<Create>] = &[
         work: Work::Parts {
             run: cut,
             undo: None, // `undo_disks` of prepare removes a cut as well
+        },
+    },
+    // Those that are off stand still from acceptance on, so it does not matter that they are captured before the others.
+    Step {
+        name: "window",
+        percent: 60,
+        doing: texts::CUTTING,
+        work: Work::Window {
+            run: window::run,
+            release: window::release,
         },
     },
     Step {
@@ -143,10 +152,12 @@ fn prepare(operation: &Operation<Create>, member: &Member) -> Result<(), EngineE
     member
         .plans
         .iter()
-        .try_for_each(|plan| drivers.of(plan)?.prepare(plan))
+        .try_for_each(|plan| drivers.of(plan)?.prepare(plan))?;
+    running::attach(&operation.core, member)
 }
 
 fn undo_disks(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
+    running::detach(&operation.core, member)?;
     let drivers = operation.drivers();
     let undone = member
         .plans
@@ -167,7 +178,11 @@ fn undo_disks(operation: &Operation<Create>, member: &Member) -> Result<(), Engi
     undone.into_iter().collect() // only now, so that a failure stops the undo of no other disk
 }
 
+/// Of a machine that is off; others come in the window.
 fn cut(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
+    if member.runs.is_some() {
+        return Ok(());
+    }
     let drivers = operation.drivers();
     for plan in &member.plans {
         drivers.of(plan)?.cut(plan)?;
@@ -230,10 +245,13 @@ fn switch(operation: &Operation<Create>, member: &Member) -> Result<(), EngineEr
     };
     let now = machine.tops();
     // If nothing has to be switched, an earlier attempt did it, and the machine may be running by now: it is not held.
-    if member
-        .tops
-        .iter()
-        .any(|(disk, top)| now.get(disk) != Some(top))
+    // Nor is one that runs: whatever runs it holds its images.
+    let is_off = member.runs.is_none();
+    if is_off
+        && member
+            .tops
+            .iter()
+            .any(|(disk, top)| now.get(disk) != Some(top))
     {
         operation.hold(&machine)?;
     }

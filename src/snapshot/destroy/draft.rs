@@ -6,21 +6,29 @@ use std::path::{Path, PathBuf};
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Whose, is_ours};
 use crate::id::VmId;
-use crate::inventory::{Format, Snapshot};
+use crate::inventory::{Format, RunState, Snapshot};
 use crate::snapshot::damage;
 use crate::snapshot::destroy::{Layer, Member, left};
 use crate::snapshot::known::Known;
-use crate::snapshot::saga::accept::powered_off;
+use crate::snapshot::saga::accept::{Needs, admit};
 use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::core::Core;
+use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
+
+/// What a destroy and a tidy need of a machine: that nothing runs it, so that its files can be merged. `gone` is said if
+/// it is not there.
+pub(super) fn needs(gone: Text) -> Needs {
+    Needs::new(gone, |state| {
+        (state != RunState::Off).then_some(texts::DESTROY_RUNNING)
+    })
+}
 
 /// Everything that will be looked at: after a death nothing else leads to a layer that nobody names.
 pub(super) fn draft(core: &Core, snapshot: Snapshot) -> Result<Member, Refused> {
     let compute = &core.deps.compute;
     if compute.machine(snapshot.machine).is_some() || compute.trouble(snapshot.machine).is_some() {
-        let running = texts::DESTROY_RUNNING;
-        powered_off(core, snapshot.machine, running.text(), running)?;
+        admit(core, snapshot.machine, needs(texts::DESTROY_RUNNING.text()))?;
     }
     let seals = snapshot.disks.iter().flat_map(|d| d.sealed.clone());
     let damaged = snapshot.disks.iter().filter_map(|d| d.damage.clone());

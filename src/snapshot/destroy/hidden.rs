@@ -15,8 +15,8 @@ use crate::job::NewJob;
 use crate::snapshot::damage;
 use crate::snapshot::destroy::files::{Survey, is_gone};
 use crate::snapshot::destroy::left::{Need, Needed};
-use crate::snapshot::destroy::{Destroy, Intent, Member, free, left};
-use crate::snapshot::saga::accept::{self, powered_off};
+use crate::snapshot::destroy::{Destroy, Intent, Member, draft, free, left};
+use crate::snapshot::saga::accept::{self, admit};
 use crate::snapshot::saga::answer::{Accepted, Refused};
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::kind::Kind as _;
@@ -172,7 +172,7 @@ fn name(core: &Core, machine: VmId) -> Result<String, Refused> {
     }
     compute.catch_up();
     let gone = texts::MEMBER_UNREADABLE.with("machine", machine);
-    let machine = powered_off(core, machine, gone, texts::DESTROY_RUNNING)?;
+    let machine = admit(core, machine, draft::needs(gone))?;
     Ok(machine.name.clone())
 }
 

@@ -1,5 +1,5 @@
 //! The beginning of accepting a request, whatever its kind: leases what it works on, and checks that the machines are
-//! there and powered off. `plan` and `start` do the rest. A refusal has changed nothing.
+//! there and in a state that the operation can work with. `plan` and `start` do the rest. A refusal has changed nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::task::JoinError;
 use crate::audit::About;
 use crate::held;
 use crate::id::{JobId, SetId, VmId};
-use crate::inventory::{Disk, Machine, PowerState, Snapshot};
+use crate::inventory::{Disk, Machine, RunState, Snapshot};
 use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::leases::{Busy, Holder, Lease, Mode, Resource};
@@ -80,18 +80,17 @@ enum Denied {
     Busy(Vec<Busy>),
 }
 
-/// [`powered_off`] for each of these members, away from the threads that serve; a refusal each where it is not so.
-pub(crate) async fn all_powered_off(
+/// [`admit`] for each of these members, away from the threads that serve; a refusal each where it is not admitted.
+pub(crate) async fn admit_all(
     core: &Arc<Core>,
-    members: Vec<(VmId, Text)>,
-    running: Message,
+    members: Vec<(VmId, Needs)>,
 ) -> Vec<Result<Arc<Machine>, Refused>> {
     let shared = Arc::clone(core);
     let look = move || {
         // Once for all of them: where a file does not answer, this takes a while.
         shared.deps.compute.catch_up();
         let members = members.into_iter();
-        let looked = members.map(|(id, gone)| powered_off(&shared, id, gone, running));
+        let looked = members.map(|(id, needs)| admit(&shared, id, needs));
         looked.collect()
     };
     let looked = answered(look).await;
@@ -156,7 +155,7 @@ pub(crate) async fn answered<T: Send + 'static>(
     }
 }
 
-/// Waits, away from the threads that serve, until the newest state of all machines is known; for [`powered_off`].
+/// Waits, away from the threads that serve, until the newest state of all machines is known; for [`admit`].
 ///
 /// # Errors
 /// A file does not answer.
@@ -166,36 +165,60 @@ pub(crate) async fn caught_up(core: &Arc<Core>) -> Result<(), Refused> {
     looked.map_err(|e| e.refused(core))
 }
 
-/// The machine of a member, which must be there, readable and powered off, as was found out when all
-/// [were looked at](caught_up) last. `gone` is the refusal if it is not there,
-/// `running` the one if it runs (`machine`, `state`).
+/// What an operation needs of a machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Needs {
+    /// The refusal if it is not there.
+    gone: Text,
+    /// What is said (`machine`, `state`) of one that is in a state in which the operation can do nothing with it.
+    stands_in_the_way: fn(RunState) -> Option<Message>,
+}
+
+impl Needs {
+    /// A machine that is in a state of which `stands_in_the_way` has nothing to say.
+    pub(crate) fn new(gone: Text, stands_in_the_way: fn(RunState) -> Option<Message>) -> Self {
+        Self {
+            gone,
+            stands_in_the_way,
+        }
+    }
+}
+
+/// The machine of a member, which must be there, readable and in a state that the operation can work with, as was found
+/// out when all [were looked at](caught_up) last.
 ///
 /// # Errors
 /// [`Refused::InvalidState`].
-pub(crate) fn powered_off(
-    core: &Core,
-    id: VmId,
-    gone: Text,
-    running: Message,
-) -> Result<Arc<Machine>, Refused> {
+pub(crate) fn admit(core: &Core, id: VmId, needs: Needs) -> Result<Arc<Machine>, Refused> {
     let Some(machine) = core.deps.compute.machine(id) else {
         let unreadable = core.deps.compute.trouble(id);
         let unreadable = unreadable.map(|cause| {
             let text = texts::MEMBER_TROUBLE.with("machine", id);
             text.with("cause", cause)
         });
-        return Err(Refused::InvalidState(unreadable.unwrap_or(gone)));
+        return Err(Refused::InvalidState(unreadable.unwrap_or(needs.gone)));
     };
     if let Some(file) = core.deps.compute.silent(id) {
         return Err(Refused::InvalidState(silent(&machine.name, &file)));
     }
-    let state = match core.deps.compute.state(id) {
-        PowerState::Off => return Ok(machine),
-        PowerState::Running => texts::IS_RUNNING,
-        PowerState::Paused => texts::IS_PAUSED,
-    };
-    let text = running.with("machine", &machine.name);
-    Err(Refused::InvalidState(text.with("state", state.text())))
+    let state = core.deps.compute.state(id);
+    match (needs.stands_in_the_way)(state) {
+        None => Ok(machine),
+        Some(way) => {
+            let text = way.with("machine", &machine.name);
+            Err(Refused::InvalidState(text.with("state", named(state))))
+        }
+    }
+}
+
+/// The state in words.
+pub(crate) fn named(state: RunState) -> Text {
+    match state {
+        RunState::Off => texts::IS_OFF.text(),
+        RunState::Running | RunState::Held => texts::IS_RUNNING.text(),
+        RunState::Paused => texts::IS_PAUSED.text(),
+        RunState::Troubled(trouble) => texts::IS_TROUBLED.with("trouble", trouble.name()),
+    }
 }
 
 /// What an operation on these members of a set is about.

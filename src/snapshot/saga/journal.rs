@@ -8,7 +8,9 @@
 //! What a spare held is zeroes, which the records overwrite; no record ends with one, so those behind the last are the
 //! end. Every append is fsynced before the next one begins, so only the last record can be torn: sectors of it were never
 //! written, or its end is not there. A torn tail never happened; anything else that is no record is damage that a person
-//! must look at. A file gets the name of its job when its first record is on the disk, so without one it is damaged too.
+//! must look at. The version is 1, or 2 where machines stand still for the operation: a program that does not know how to
+//! let them go must not read it. A file gets the name of its job when its first record is on the disk, so without one it
+//! is damaged too.
 //!
 //! So what a write for which there was no room has left is a torn tail as well, and need not be taken away at once: the
 //! next append makes zeroes of it. Nothing is cut off that the file had before, as its room may be the last there is.
@@ -32,6 +34,8 @@ use crate::text::Argument;
 
 const MAGIC: &[u8; 6] = b"GSHOTJ";
 const VERSION: u16 = 1;
+/// Of a journal of an operation with a window.
+const WINDOW: u16 = 2;
 const HEADER: usize = MAGIC.len() + size_of::<u16>();
 const FRAME: usize = size_of::<u32>() + CHECKSUM;
 const CHECKSUM: usize = 8;
@@ -56,6 +60,19 @@ struct Head {
     /// The kind of operation, in the first one.
     #[serde(default)]
     kind: String,
+    /// Whether machines stand still for it, in the first one.
+    #[serde(default)]
+    window: bool,
+}
+
+impl Head {
+    /// The version of the journal that a first record begins.
+    const fn version(&self) -> u16 {
+        match self.window {
+            true => WINDOW,
+            false => VERSION,
+        }
+    }
 }
 
 impl Line {
@@ -138,7 +155,7 @@ pub enum Unreadable {
     Foreign,
     /// Written by another version.
     #[error(
-        "has version {0}, this program reads version {VERSION}: finish with the program that wrote it"
+        "has version {0}, this program reads versions {VERSION} and {WINDOW}: finish with the program that wrote it"
     )]
     Version(u16),
     /// Changed after it was written.
@@ -179,7 +196,7 @@ impl Journal {
         let own = OsString::from(format!("{job}.log"));
         let refused = |e| WriteError::Refused(folder.join(&own), e);
         let folder = Folder::open(folder).map_err(refused)?;
-        let mut bytes = header();
+        let mut bytes = header(first.head.version());
         bytes.extend(frame(first).map_err(refused)?);
         let spare = spare.and_then(|path| {
             let name = path.file_name()?.to_owned();
@@ -385,8 +402,12 @@ pub(crate) fn read_file(path: &Path, bytes: &[u8]) -> Result<(Vec<Line>, usize),
 /// [`Unreadable`].
 pub fn read(bytes: &[u8]) -> Result<(Vec<Line>, usize), Unreadable> {
     let bytes = written(bytes);
-    let begun = bytes.iter().zip(header()).take_while(|(a, b)| **a == *b);
-    let begun = begun.count();
+    let begun = |version| {
+        let header = header(version).into_iter();
+        let same = bytes.iter().zip(header).take_while(|(a, b)| **a == *b);
+        same.count()
+    };
+    let begun = begun(VERSION).max(begun(WINDOW));
     let blank = begun < HEADER && bytes.get(begun..).is_none_or(all_zero);
     if blank || (begun == 0 && sectors(bytes, 0).next().is_some_and(all_zero) && is_torn(bytes, 0))
     {
@@ -397,7 +418,7 @@ pub fn read(bytes: &[u8]) -> Result<(Vec<Line>, usize), Unreadable> {
         return Err(Unreadable::Foreign);
     };
     let version = version.try_into().map_or(0, u16::from_le_bytes);
-    if version != VERSION {
+    if ![VERSION, WINDOW].contains(&version) {
         return Err(Unreadable::Version(version));
     }
     let mut records = Vec::new();
@@ -410,6 +431,7 @@ pub fn read(bytes: &[u8]) -> Result<(Vec<Line>, usize), Unreadable> {
         let text = String::from_utf8(json.to_owned()).ok();
         let line = text.and_then(Line::checked);
         let line = line.filter(|line| records.is_empty() == line.is(INTENT));
+        let line = line.filter(|line| !line.is(INTENT) || line.head.version() == version);
         records.push(line.ok_or(Unreadable::Damaged(at))?);
         at += length;
     }
@@ -457,9 +479,9 @@ fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((sum, json, after))
 }
 
-fn header() -> Vec<u8> {
+fn header(version: u16) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
-    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend(version.to_le_bytes());
     bytes
 }
 
@@ -540,7 +562,7 @@ mod tests {
             r#"{"record":"a"} {}"#,
         ] {
             assert_eq!(Line::checked(text.to_owned()), None, "{text}");
-            let mut bytes = header();
+            let mut bytes = header(VERSION);
             bytes.extend(frame(&first).unwrap());
             let at = bytes.len();
             let text = Line {
@@ -617,7 +639,7 @@ mod tests {
 
     /// A journal whose last record lies in many sectors, and where that begins.
     fn long(name: &str) -> (Vec<u8>, usize) {
-        let mut bytes = header();
+        let mut bytes = header(VERSION);
         bytes.extend(frame(&intent(name)).unwrap());
         let at = bytes.len();
         let time = r#""00000000-0000-0000-0000-000000000001":"1970-01-01T00:00:00Z""#;
@@ -690,6 +712,28 @@ mod tests {
             fs::write(&path, &bytes[..cut]).unwrap();
             let what = Journal::open(&path).unwrap().unwrap_err();
             assert!(matches!(what, Unreadable::Damaged(_)), "{cut}: {what}");
+        }
+    }
+
+    #[test]
+    fn a_journal_of_a_window_has_a_version_of_its_own_and_is_read_as_others_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = line(r#"{"record":"intent","kind":"create","window":true}"#);
+        let mut made = Journal::create(folder.path(), JobId::from_u128(2), &first, None).unwrap();
+        let begun = fs::read(&made.path).unwrap().len();
+        made.append(&prepared()).unwrap();
+        let bytes = fs::read(&made.path).unwrap();
+        assert_eq!(bytes[MAGIC.len()..HEADER], WINDOW.to_le_bytes());
+        let (records, length) = read(&bytes).unwrap();
+        assert_eq!((records, length), (vec![first, prepared()], bytes.len()));
+        for cut in 0..bytes.len() {
+            let (records, _) = read(&bytes[..cut]).unwrap();
+            assert_eq!(records.len(), usize::from(cut >= begun), "cut at {cut}");
+        }
+        for other in [VERSION, 3] {
+            let mut changed = bytes.clone();
+            changed[MAGIC.len()..HEADER].copy_from_slice(&other.to_le_bytes());
+            assert!(read(&changed).is_err(), "{other}");
         }
     }
 
@@ -829,8 +873,11 @@ mod tests {
         let (_folder, _, bytes) = sample();
         assert_eq!(read(b"SQLite format 3"), Err(Unreadable::Foreign));
         let mut newer = bytes.clone();
+        newer[6] = 3;
+        assert_eq!(read(&newer), Err(Unreadable::Version(3)));
+        // The version and the first record tell the same.
         newer[6] = 2;
-        assert_eq!(read(&newer), Err(Unreadable::Version(2)));
+        assert_eq!(read(&newer), Err(Unreadable::Damaged(HEADER)));
         let mut damaged = bytes.clone();
         damaged[HEADER + FRAME + 5] ^= 1;
         assert_eq!(read(&damaged), Err(Unreadable::Damaged(HEADER)));

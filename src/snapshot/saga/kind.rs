@@ -1,6 +1,7 @@
 //! What a kind of operation brings along: its steps, its words, what it works on and what it publishes.
 //!
-//! `TAKE` ends with the commit record; any of its steps may fail, and then every undo runs, last step first. A kind
+//! `TAKE` ends with the commit record, and one of its steps may be a window, in which machines stand still (`window`). Any
+//! of its steps may fail, and then every undo runs, last step first. A kind
 //! that is committed by its intent together with its job (decision 55) has an empty `TAKE`. `FINISH` goes forward only
 //! and is tried until it is done. Every step may be repeated.
 
@@ -8,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,6 +20,7 @@ use crate::inventory::What;
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::snapshot::saga::operation::Operation;
+use crate::snapshot::saga::window::{Frame, Released};
 use crate::store::{Change, State};
 use crate::text::{Message, Text};
 
@@ -94,6 +97,15 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     fn percent(&self, span: (u8, u8), count: usize) -> u8 {
         of_parts(span, count, self.parts().len())
     }
+
+    /// The run of the host in which it stops machines, if it does: its journal is of another version then, and the commit
+    /// word counts in that run only.
+    fn stops_in(&self) -> Option<&str> {
+        None
+    }
+
+    /// A dead process may have stopped any of its machines.
+    fn was_open(&mut self) {}
 
     /// Takes up what a later record of its journal tells.
     fn replay(&mut self, record: Self::Record);
@@ -192,6 +204,12 @@ pub(crate) type PartWork<K> = fn(&Operation<K>, &<K as Kind>::Part) -> Result<()
 /// Work on everything at once, after the commit point; blocks.
 pub(crate) type WholeWork<K> = fn(&Operation<K>) -> Result<(), EngineError>;
 
+/// Work on all parts at once while machines stand still; gives back once they were asked to go on.
+pub(crate) type WindowWork<K> = fn(Frame<K>) -> BoxFuture<'static, Result<(), EngineError>>;
+
+/// Lets every machine go on that stands still for it. May be repeated.
+pub(crate) type Release<K> = for<'a> fn(&'a Core, &'a K) -> BoxFuture<'a, Released>;
+
 /// The kinds of work.
 pub(crate) enum Work<K: Kind> {
     /// On each part, several at a time.
@@ -200,6 +218,13 @@ pub(crate) enum Work<K: Kind> {
         run: PartWork<K>,
         /// Undoes it, also if it was never or half done.
         undo: Option<PartWork<K>>,
+    },
+    /// What machines that run stand still for; nothing if [none do](Kind::stops_in). One at most, before the commit record.
+    Window {
+        /// Does it, and swaps the commit word.
+        run: WindowWork<K>,
+        /// Its undo, before anything is written; and the rest of it, where some machine did not go on at once.
+        release: Release<K>,
     },
     /// One thing for all parts.
     Whole(WholeWork<K>),

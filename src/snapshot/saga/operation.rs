@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
@@ -29,6 +29,7 @@ use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::journal::{Journal, Line, WriteError};
 use crate::snapshot::saga::kind::{Kind, PartWork, Step, WholeWork, Work};
 use crate::snapshot::saga::leases::{Lease, Stand};
+use crate::snapshot::saga::word::Word;
 use crate::store::{State, StoreError};
 use crate::text::catalog::job as cancelled;
 use crate::text::catalog::snapshot as texts;
@@ -53,7 +54,20 @@ pub(crate) enum Verdict {
     Working,
     /// It tries again and again; why.
     Waiting(Text),
-    Done,
+    /// It has ended; forward, or undone.
+    Done {
+        forward: bool,
+    },
+}
+
+/// Where the operation of a dead process goes on.
+pub(crate) enum GoOn {
+    /// It was not captured: back.
+    Back(JobError),
+    /// Its word is CUT, and no record says so yet. What speaks against the capture.
+    Window(Vec<EngineError>),
+    /// It was committed. `published`: only what comes after that is left.
+    Finish { published: bool },
 }
 
 /// An operation and everything it holds. Dropping it lets go of the images, then of the machines.
@@ -66,6 +80,8 @@ pub(crate) struct Operation<K: Kind> {
     pub(crate) verdict: watch::Sender<Verdict>,
     pub(crate) holds: Mutex<BTreeMap<VmId, Hold>>,
     pub(crate) lease: Lease,
+    /// Its commit word, once machines may stand still for it.
+    pub(crate) word: OnceLock<Arc<Word>>,
     /// How often it has waited.
     pub(crate) waited: AtomicU32,
 }
@@ -136,7 +152,7 @@ impl<K: Kind> Operation<K> {
     /// From the beginning.
     pub(crate) async fn run(self: Arc<Self>) {
         let set = self.set();
-        let end = match self.take().await {
+        let end = match self.take(0).await {
             Ok(()) => self.finish(false).await,
             Err(Stop::Undo(error)) => self.back(error).await,
             Err(Stop::Broken(cause)) => Err(cause),
@@ -151,17 +167,22 @@ impl<K: Kind> Operation<K> {
         }
     }
 
-    /// What a dead process left: forward if it was cut, else back. `published`: only what comes after that is left.
-    pub(crate) async fn resume(self: Arc<Self>, back: Option<JobError>, published: bool) {
-        let end = match back {
-            None => self.finish(published).await,
-            Some(error) => self.back(error).await,
+    /// What a dead process left.
+    pub(crate) async fn resume(self: Arc<Self>, at: GoOn) {
+        let (forward, end) = match at {
+            GoOn::Finish { published } => (true, self.finish(published).await),
+            GoOn::Back(error) => (false, self.back(error).await),
+            GoOn::Window(doubts) => match self.from_window(doubts).await {
+                Ok(()) => (true, self.finish(false).await),
+                Err(Stop::Undo(error)) => (false, self.back(error).await),
+                Err(Stop::Broken(cause)) => (false, Err(cause)),
+            },
         };
         match end {
             Ok(()) => {
                 self.drop_holds().await;
                 self.core.stock();
-                self.verdict.send_replace(Verdict::Done);
+                self.verdict.send_replace(Verdict::Done { forward });
             }
             Err(cause) => self.halt(cause).await,
         }
@@ -173,11 +194,12 @@ impl<K: Kind> Operation<K> {
         std::future::pending::<()>().await;
     }
 
-    async fn take(self: &Arc<Self>) -> Result<(), Stop> {
+    /// From the step of that number.
+    pub(super) async fn take(self: &Arc<Self>, from: usize) -> Result<(), Stop> {
         if let (true, Some(worker)) = (K::TAKE.is_empty() && !K::DEFERS, &self.worker) {
             worker.commit_point(); // the intent was the commit; whoever cancelled meanwhile came too late
         }
-        for step in K::TAKE {
+        for step in K::TAKE.iter().skip(from) {
             self.stop_if_cancelled()?;
             self.core.pass(K::NAME, step.name, "before")?;
             self.progress(step.percent, step.doing.text());
@@ -185,18 +207,13 @@ impl<K: Kind> Operation<K> {
                 Work::Parts { run, .. } => {
                     let failures = self.each(step, run, Way::OrNone).await;
                     self.stop_if_cancelled()?;
-                    if let Some(first) = failures.first() {
-                        let doing = step.doing.text();
-                        let what = K::WORDS.failed.with("set", self.set());
-                        let what = what.with("doing", doing).with("cause", &first.text);
-                        let code = match first.kind {
-                            EngineErrorKind::Unsupported => K::INVALID_STATE,
-                            _ => FAILED,
-                        };
-                        return Err(Stop::Undo(JobError {
-                            code,
-                            ..failed(what, texts_of(failures))
-                        }));
+                    if !failures.is_empty() {
+                        return Err(self.unable(step, failures));
+                    }
+                }
+                Work::Window { run, .. } => {
+                    if self.kind.stops_in().is_some() {
+                        self.window(step, run).await?;
                     }
                 }
                 Work::Record(record) => {
@@ -221,6 +238,24 @@ impl<K: Kind> Operation<K> {
             self.core.pass(K::NAME, step.name, "after")?;
         }
         Ok(())
+    }
+
+    /// A step failed, of which these are the reasons.
+    pub(super) fn unable(&self, step: &Step<K>, failures: Vec<EngineError>) -> Stop {
+        let Some(first) = failures.first() else {
+            return Stop::Undo(failed(texts::INTERNAL.text(), Vec::new()));
+        };
+        let what = K::WORDS.failed.with("set", self.set());
+        let what = what.with("doing", step.doing.text());
+        let what = what.with("cause", &first.text);
+        let code = match first.kind {
+            EngineErrorKind::Unsupported => K::INVALID_STATE,
+            _ => FAILED,
+        };
+        Stop::Undo(JobError {
+            code,
+            ..failed(what, texts_of(failures))
+        })
     }
 
     /// Only forward: what cannot be done now is tried until it can (`docs/cut.md` §3). The job stays open and
@@ -273,6 +308,7 @@ impl<K: Kind> Operation<K> {
             Work::Whole(run) => self.whole(run).await?,
             Work::Clear => self.clear().await?,
             Work::Record(record) => self.append(Line::of(&record(&self.kind))).await?,
+            Work::Window { .. } => {} // it comes before the commit
         }
         Ok(self.core.pass(K::NAME, step.name, "after")?)
     }
@@ -404,7 +440,7 @@ impl<K: Kind> Operation<K> {
 
     /// Has work done on a thread that may wait for files, and tells when it stands at one that does not answer, and when
     /// it does no more. It is of this machine, or of all.
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         machine: &str,
         work: impl FnOnce() -> T + Send + 'static,
@@ -500,7 +536,15 @@ impl<K: Kind> Operation<K> {
 
     pub(super) async fn clear(self: &Arc<Self>) -> Result<(), Trouble> {
         let operation = Arc::clone(self);
-        let remove = self.blocking("", move || operation.journal().remove());
+        let remove = self.blocking("", move || {
+            let kind = &operation.kind;
+            if kind.stops_in().is_some() {
+                let removed = Word::remove(&operation.core.journals(), kind.job());
+                let refused = |e| WriteError::Refused(operation.journal().path().to_owned(), e);
+                removed.map_err(refused)?;
+            }
+            operation.journal().remove()
+        });
         Ok(remove.await.map_err(panicked)??)
     }
 
@@ -515,7 +559,7 @@ impl<K: Kind> Operation<K> {
         }))
     }
 
-    fn is_cancelled(&self) -> bool {
+    pub(super) fn is_cancelled(&self) -> bool {
         self.worker
             .as_ref()
             .is_some_and(|w| w.cancelled().is_some())
@@ -704,4 +748,13 @@ fn member_done<K: Kind>(step: &Step<K>, name: &str, count: usize, of: usize) -> 
 )]
 fn panicked(error: JoinError) -> Trouble {
     Trouble::Broken(format!("writing the journal: {error}"))
+}
+
+/// A step panicked on its thread.
+pub(super) fn panicked_at(error: &JoinError, step: &str) -> EngineError {
+    tracing::error!(%error, step, "A step panicked");
+    EngineError {
+        kind: EngineErrorKind::Failed,
+        text: texts::INTERNAL.text(),
+    }
 }

@@ -1,7 +1,8 @@
 //! Before the listener opens: finishes or undoes what a dead process left, ends the jobs nobody works on.
 //!
-//! The records decide, not what the disks look like: a commit record goes forward, anything else back. All of it may
-//! be killed and begun again at any point.
+//! The records decide, not what the disks look like: a commit record goes forward, anything else back; between the two the
+//! commit word of a window decides. Machines that stand still are let go before anything else. All of it may be killed and
+//! begun again at any point.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -20,9 +21,11 @@ use crate::inventory::{JobError, JobState};
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::journal::{Journal, Unreadable};
 use crate::snapshot::saga::kind::Kind;
-use crate::snapshot::saga::operation::{Operation, PATIENT, Verdict, failed};
+use crate::snapshot::saga::operation::{GoOn, Operation, PATIENT, Verdict, failed};
 use crate::snapshot::saga::spares::{WAY_OUT, is_blank_spare, is_ready, is_spare};
 use crate::snapshot::saga::story::{self, Record, Story};
+use crate::snapshot::saga::window::{self, Released};
+use crate::snapshot::saga::word::{self, Word};
 use crate::store::StoreError;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -152,6 +155,8 @@ struct Left {
     path: PathBuf,
     story: Arc<dyn Story>,
     past: Past,
+    /// Its commit word, if that decides.
+    word: Option<Word>,
 }
 
 /// What the database and its history know of the job of a journal.
@@ -241,6 +246,7 @@ pub(crate) async fn recover(
     patience: Option<Duration>,
 ) -> Result<(Recovered, BTreeSet<PathBuf>), RecoveryError> {
     let panicked = |e: tokio::task::JoinError| RecoveryError::Broken(e.to_string());
+    let mut released = window::release_all(core).await;
     let shared = Arc::clone(core);
     let read = tokio::task::spawn_blocking(move || read_all(&shared)).await;
     let (mut left, spares) = read.map_err(panicked)??;
@@ -275,7 +281,10 @@ pub(crate) async fn recover(
             None => {
                 one.story.names(&mut named);
                 let published = one.past == Past::Published;
-                resumed.push(one.story.take_up(core, &one.path, one.journal, published)?);
+                let released = released.remove(&one.story.job());
+                let open = one.word.map(|word| (word, released));
+                let story = &one.story;
+                resumed.push(story.take_up(core, &one.path, one.journal, published, open)?);
             }
             Some(nothing) => {
                 recovered.undone.push(nothing);
@@ -329,9 +338,25 @@ pub(crate) fn take_up<K: Kind>(
     mut kind: K,
     records: Vec<Record<K::Record>>,
     published: bool,
+    open: Option<(Word, Option<Released>)>,
 ) -> Result<Resumed, RecoveryError> {
     let (set, job) = (kind.set(), kind.job());
+    let aborted = records.iter().any(|it| matches!(it, Record::Abort(_)));
     let back = read_story(&mut kind, records);
+    let (word, released) = open.unzip();
+    let let_go = |it: &Released| it.failed.is_empty();
+    let released = released.flatten();
+    let is_open = word.as_ref().is_some_and(|word| !word.is_free());
+    if is_open && !released.as_ref().is_some_and(let_go) {
+        kind.was_open();
+    }
+    let doubts = released.map(|it| it.doubts).unwrap_or_default();
+    let is_cut = word.as_ref().is_some_and(Word::is_cut);
+    let goes_on = match back {
+        None => GoOn::Finish { published },
+        Some(_) if is_cut && !aborted => GoOn::Window(doubts),
+        Some(error) => GoOn::Back(error),
+    };
     let operation = InFlight::of(&kind);
     let recovering = K::WORDS.recovering.with("set", set);
     let lease = core
@@ -340,7 +365,7 @@ pub(crate) fn take_up<K: Kind>(
     let lease = lease.map_err(|_| RecoveryError::Contradiction(at.to_owned()))?;
     lease.recovers(); // whoever asks meanwhile is told at once
     let worker = core.deps.jobs.adopt(job);
-    if let (None, Some(worker)) = (&back, &worker) {
+    if let (GoOn::Finish { .. }, Some(worker)) = (&goes_on, &worker) {
         worker.commit_point(); // it was passed before the process died
     }
     let resumed = Arc::new(Operation {
@@ -351,15 +376,17 @@ pub(crate) fn take_up<K: Kind>(
         verdict: watch::Sender::new(Verdict::Working),
         holds: Mutex::default(),
         lease,
+        word: word
+            .map(|word| OnceLock::from(Arc::new(word)))
+            .unwrap_or_default(),
         waited: AtomicU32::new(PATIENT),
     });
     let verdict = resumed.verdict.subscribe();
-    let forward = back.is_none();
+    let forward = !matches!(goes_on, GoOn::Back(_));
     tracing::info!(kind = K::NAME, %set, forward, "Recovering an operation");
-    core.tasks.spawn(resumed.resume(back, published));
+    core.tasks.spawn(resumed.resume(goes_on));
     Ok(Resumed {
         operation,
-        forward,
         recovering,
         verdict,
     })
@@ -379,8 +406,8 @@ async fn outcome(
     };
     let lost = |_| RecoveryError::Broken(texts::INTERNAL.text().english());
     let why = match verdict.map_err(lost)? {
-        Verdict::Done => {
-            let list = if resumed.forward {
+        Verdict::Done { forward } => {
+            let list = if forward {
                 &mut recovered.finished
             } else {
                 &mut recovered.undone
@@ -416,7 +443,6 @@ async fn end_lost_jobs(core: &Core) -> Result<Vec<JobId>, RecoveryError> {
 /// An operation that was taken up.
 pub(crate) struct Resumed {
     operation: InFlight,
-    forward: bool,
     /// What it says of itself meanwhile.
     recovering: Text,
     verdict: watch::Receiver<Verdict>,
@@ -437,7 +463,7 @@ async fn known(
         }
         None => {
             verdict.wait_for(told).await?;
-            let done = verdict.wait_for(|v| *v == Verdict::Done);
+            let done = verdict.wait_for(|v| matches!(v, Verdict::Done { .. }));
             if let Ok(done) = tokio::time::timeout(PATIENCE, done).await {
                 done?;
             }
@@ -458,9 +484,10 @@ fn read_all(core: &Core) -> Result<(Vec<Left>, Vec<PathBuf>), RecoveryError> {
         held::make_folders(folder, 1).map_err(io(folder))?;
     }
     held::sync_folder(&core.deps.data_dir).map_err(io(&core.deps.data_dir))?;
-    let (mut left, mut empty) = (Vec::new(), Vec::new());
+    let (mut left, mut empty, mut words) = (Vec::new(), Vec::new(), Vec::new());
     for entry in fs::read_dir(&folder).map_err(io(&folder))? {
         let path = entry.map_err(io(&folder))?.path();
+        words.extend(word::job_of(&path));
         if path.extension().is_none_or(|e| e != "log") {
             continue;
         }
@@ -491,15 +518,23 @@ fn read_all(core: &Core) -> Result<(Vec<Left>, Vec<PathBuf>), RecoveryError> {
             continue;
         }
         match story::read(core.kinds, &records) {
-            Ok(story) => left.push(Left {
-                journal,
-                path,
-                story,
-                past: Past::Unknown,
-            }),
+            Ok(story) => {
+                let word = story.word(&folder).map_err(io(&path))?;
+                left.push(Left {
+                    journal,
+                    path,
+                    story,
+                    past: Past::Unknown,
+                    word,
+                });
+            }
             Err(e) if is_spare(&path) => return Err(RecoveryError::Spare(path, e.to_string())),
             Err(e) => return Err(RecoveryError::Unreadable(path, e)),
         }
+    }
+    let is_known = |job: &JobId| left.iter().any(|it: &Left| it.story.job() == *job);
+    for job in words.into_iter().filter(|job| !is_known(job)) {
+        Word::remove(&folder, job).map_err(io(&folder))?; // its journal went first
     }
     Ok((left, empty))
 }

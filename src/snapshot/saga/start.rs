@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::watch;
 
@@ -44,6 +44,7 @@ pub(crate) async fn start<K: Kind>(
         verdict: watch::Sender::new(Verdict::Working),
         holds: Mutex::new(holds),
         lease,
+        word: OnceLock::new(),
         waited: AtomicU32::new(0),
     });
     tracing::info!(what = K::NAME, %set, job = %id, machines, "Operation began");

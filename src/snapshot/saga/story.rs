@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{JobId, SetId, VmId};
@@ -15,6 +16,8 @@ use crate::snapshot::saga::journal::{INTENT, Journal, Line, Unreadable, place_of
 use crate::snapshot::saga::kind::{Fate, Kind};
 use crate::snapshot::saga::leases::Resource;
 use crate::snapshot::saga::recovery::{InFlight, Past, RecoveryError, Resumed, require, take_up};
+use crate::snapshot::saga::window::{Released, release_of};
+use crate::snapshot::saga::word::{self, Word};
 
 /// The kinds of operation that there are.
 pub(crate) type Kinds = &'static [Registered];
@@ -68,12 +71,16 @@ pub(crate) fn intent_of<K: Kind>(kind: &K) -> io::Result<Line> {
     struct First<'a, I> {
         record: &'static str,
         kind: &'static str,
+        /// Whether machines stand still for it: a journal that only a program can finish which knows how to let them go.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        window: bool,
         #[serde(flatten)]
         intent: &'a I,
     }
     Line::of(&First {
         record: INTENT,
         kind: K::NAME,
+        window: kind.stops_in().is_some(),
         intent: kind.intent(),
     })
 }
@@ -136,6 +143,16 @@ pub(crate) trait Story: Send + Sync {
     /// What is left to do once the history tells of such an end.
     fn past(&self, outcome: Ending) -> Past;
 
+    /// Its commit word, if it may have stopped machines in this run of the host, and no record says that it is committed.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn word(&self, journals: &Path) -> io::Result<Option<Word>>;
+
+    /// Lets them go.
+    fn release<'a>(&'a self, core: &'a Core) -> BoxFuture<'a, Released>;
+
     /// Checks it against what is recorded, as [`require`] does. Blocks.
     ///
     /// # Errors
@@ -147,7 +164,8 @@ pub(crate) trait Story: Send + Sync {
         core: &Core,
     ) -> Result<Option<InFlight>, RecoveryError>;
 
-    /// Takes up the operation where its records end.
+    /// Takes up the operation where its records end. `released` is what came of letting its machines go, if it may have
+    /// stopped some.
     ///
     /// # Errors
     /// As [`take_up`].
@@ -157,6 +175,7 @@ pub(crate) trait Story: Send + Sync {
         at: &Path,
         journal: Journal,
         published: bool,
+        open: Option<(Word, Option<Released>)>,
     ) -> Result<Resumed, RecoveryError>;
 }
 
@@ -214,6 +233,26 @@ impl<K: Kind> Story for Told<K> {
         }
     }
 
+    fn word(&self, journals: &Path) -> io::Result<Option<Word>> {
+        let is_now = |stops_in| word::boot().is_ok_and(|boot| boot == stops_in);
+        let is_committed = self.records.iter().any(|record| match record {
+            Record::Own(record) => K::commits(record),
+            Record::Abort(_) => false,
+        });
+        match self.kind.stops_in().is_some_and(is_now) && !is_committed {
+            true => Word::open(journals, self.job()),
+            false => Ok(None),
+        }
+    }
+
+    fn release<'a>(&'a self, core: &'a Core) -> BoxFuture<'a, Released> {
+        Box::pin(async move {
+            let mut kind = self.anew();
+            kind.was_open();
+            release_of(core, &kind).await
+        })
+    }
+
     fn require(
         &self,
         at: &Path,
@@ -229,8 +268,9 @@ impl<K: Kind> Story for Told<K> {
         at: &Path,
         journal: Journal,
         published: bool,
+        open: Option<(Word, Option<Released>)>,
     ) -> Result<Resumed, RecoveryError> {
         let records = self.records.clone();
-        take_up(core, at, journal, self.anew(), records, published)
+        take_up(core, at, journal, self.anew(), records, published, open)
     }
 }

@@ -17,6 +17,11 @@ impl<K: Kind> Operation<K> {
         if error.code == FAILED {
             error.code = K::FAILED;
         }
+        // Machines first: some may stand still.
+        let mut standing = self.let_go_on().await.failed;
+        if let Some(word) = self.word.get() {
+            word.fire(); // also where all were captured: whoever recovers this goes back as well
+        }
         self.progress(0, K::WORDS.undoing.with("set", self.set()));
         let _only_before = self.core.pass(K::NAME, "abort", "before");
         match self.append(story::abort(error.clone())).await {
@@ -30,8 +35,11 @@ impl<K: Kind> Operation<K> {
         let _ = self.core.pass(K::NAME, "abort", "after");
         let mut pause = RETRY.0;
         loop {
-            let mut failures = Vec::new();
-            for step in K::TAKE.iter().rev() {
+            let mut failures = texts_of(std::mem::take(&mut standing));
+            // What is prepared is in use by a machine that was not let go.
+            let steps = K::TAKE.iter().rev().filter(|_| failures.is_empty());
+            let steps: Vec<_> = steps.collect();
+            for step in steps {
                 if let Work::Parts {
                     undo: Some(undo), ..
                 } = step.work
@@ -51,6 +59,7 @@ impl<K: Kind> Operation<K> {
             error.details.extend(failures);
             self.end_before_undo(error).await?;
             self.wait(why, &mut pause).await;
+            standing = self.let_go_on().await.failed;
         }
         if pause > RETRY.0 {
             self.lease.doing(K::WORDS.undoing.with("set", self.set())); // it waits no more

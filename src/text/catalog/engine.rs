@@ -37,6 +37,9 @@ super::messages! {
     OWNER_DENIED = "engine.owner-denied", "machine {machine}, disk {disk}: {file} cannot be captured: {cause}; run the server as root or as that user, or give the image to its user";
     UNKNOWN_DRIVER = "engine.unknown-driver", "machine {machine}, disk {disk}: storage driver {driver} is not part of this program";
     NOT_PREPARED = "engine.not-prepared", "machine {machine}, disk {disk}: the snapshot of {file} was not prepared";
+    NOT_STOPPED = "engine.not-stopped", "machine {machine}, disk {disk}: {file} cannot be captured while the machine runs";
+    NO_MONITOR = "engine.no-monitor", "machine {machine} does not answer on its monitor";
+    FROZEN_BEFORE = "engine.frozen-before", "machine {machine}: somebody else has frozen its file systems";
     NOT_CUT = "engine.not-cut", "machine {machine}, disk {disk}: the snapshot of {file} was not captured";
     DATA_DIRECTORY = "engine.data-directory", "the data directory";
     SPACE_LOW = "engine.space-low", "machine {machine}, disk {disk}: the file system of {file} has {free:size} free, {needed:size} must stay free";

@@ -3,26 +3,35 @@
 //!
 //! Ids and names follow from the number alone. A disk's content is one number, its generation; a capture
 //! keeps the generation of its moment. Both live in memory only.
+//!
+//! Machines are off until a test has them run ([`Sim::set_state`]); [`Running`] is the way to those that do.
+
+mod running;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::engine::failure::At;
 use crate::engine::locks::ImageLock;
+use crate::engine::running::Running;
+use crate::engine::sim::running::{Bells, Guests};
 use crate::engine::{
     Compute, EngineError, EngineErrorKind, Found, Hold, Machines, Plan, Prepared, Revert,
     RevertRequest, Scope, Stamp, Storage, Top,
 };
 use crate::held;
 use crate::id::{SetId, VmId};
-use crate::inventory::{Disk, Format, Machine, PowerState, SnapshotDisk};
+use crate::inventory::{Disk, Format, Machine, RunState, SnapshotDisk};
 use crate::text::catalog::engine as texts;
+
+pub use crate::engine::sim::running::Act;
 
 /// A step that hangs on order gives up then, so that a test that fails meanwhile still ends.
 const HANG_MAX: Duration = Duration::from_secs(60);
@@ -60,6 +69,24 @@ pub enum Step {
     UndoRevert,
     /// [`Compute::set_tops`].
     SetTops,
+    /// [`Running::describe`].
+    Describe,
+    /// [`Running::attach`].
+    Attach,
+    /// [`Running::detach`].
+    Detach,
+    /// [`Running::quiesce`].
+    Quiesce,
+    /// [`Running::is_frozen`].
+    IsFrozen,
+    /// [`Running::thaw`].
+    Thaw,
+    /// [`Running::stop`].
+    Stop,
+    /// [`Running::cut`].
+    Transact,
+    /// [`Running::resume`].
+    Resume,
 }
 
 /// What goes wrong there.
@@ -71,6 +98,12 @@ pub enum Trouble {
     Hang,
     /// The step answers that it went well and does nothing. At `plan`: no driver holds the disk.
     Lie,
+    /// At a step of [`Running`]: it is done, and does not answer before [`Sim::release`].
+    Late,
+    /// At a step of [`Running`]: whatever runs the machine dies.
+    Dies,
+    /// At a step of [`Running`]: it is done, and right afterwards somebody else lets the machine run.
+    Resumed,
 }
 
 /// A fault on order.
@@ -93,6 +126,9 @@ pub struct Sim {
     machines: ArcSwap<Machines>,
     world: Mutex<World>,
     released: Condvar,
+    /// Counts as [`World::releases`], for those who do not block.
+    freed: watch::Sender<u64>,
+    me: Weak<Self>,
 }
 
 #[derive(Default)]
@@ -101,9 +137,11 @@ struct World {
     /// Counts [`Sim::release`]: whoever hangs waits for the next.
     releases: u64,
     hanging: usize,
-    states: BTreeMap<VmId, PowerState>,
+    states: BTreeMap<VmId, RunState>,
     generations: BTreeMap<(VmId, String), u64>,
     plans: BTreeMap<Key, Capture>,
+    guests: Guests,
+    bells: Bells,
 }
 
 type Key = (SetId, VmId, String);
@@ -147,11 +185,18 @@ impl Sim {
             };
             (id, Arc::new(machine))
         };
-        Ok(Arc::new(Self {
-            machines: ArcSwap::from_pointee((1..=count).map(machine).collect()),
-            world: Mutex::default(),
+        let machines = (1..=count).map(machine).collect();
+        Ok(Self::of(Arc::new(machines), World::default()))
+    }
+
+    fn of(machines: Arc<Machines>, world: World) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            machines: ArcSwap::new(machines),
+            world: Mutex::new(world),
             released: Condvar::new(),
-        }))
+            freed: watch::Sender::default(),
+            me: Weak::clone(me),
+        })
     }
 
     /// Orders a fault. The first order that matches a step is served.
@@ -163,6 +208,13 @@ impl Sim {
     pub fn release(&self) {
         self.world().releases += 1;
         self.released.notify_all();
+        self.freed.send_modify(|count| *count += 1);
+    }
+
+    /// Takes back every order, and lets everything that hangs go on and fail.
+    pub fn relent(&self) {
+        self.world().faults.clear();
+        self.release();
     }
 
     /// How many steps hang now.
@@ -172,8 +224,12 @@ impl Sim {
     }
 
     /// Makes the machine run, pause or stop.
-    pub fn set_state(&self, id: VmId, state: PowerState) {
-        self.world().states.insert(id, state);
+    pub fn set_state(&self, id: VmId, state: RunState) {
+        let mut world = self.world();
+        world.states.insert(id, state);
+        if state == RunState::Off {
+            world.guests.end(id);
+        }
     }
 
     /// The machine writes to its disk: its content is `generation` from now on.
@@ -196,8 +252,8 @@ impl Sim {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves an order for this step. `true`: go on; `false`: lie.
-    fn pass(&self, at: &At, id: VmId, disk: Option<&str>, step: Step) -> Result<bool, EngineError> {
+    /// Takes the order for this step, if there is one.
+    fn ordered(&self, id: VmId, disk: Option<&str>, step: Step) -> Option<Trouble> {
         let mut world = self.world();
         let wanted = |f: &Fault| {
             f.machine == id
@@ -205,14 +261,37 @@ impl Sim {
                 && f.times > 0
                 && (f.disk.is_none() || f.disk.as_deref() == disk)
         };
-        let Some(fault) = world.faults.iter_mut().find(|f| wanted(f)) else {
-            return Ok(true);
-        };
+        let fault = world.faults.iter_mut().find(|f| wanted(f))?;
         fault.times -= 1;
-        let kind = match fault.trouble {
-            Trouble::Lie => return Ok(false),
-            Trouble::Fail(kind) => kind,
-            Trouble::Hang => {
+        Some(fault.trouble)
+    }
+
+    /// Stands until [`Sim::release`]; whoever asked may give up meanwhile.
+    async fn stand(&self) {
+        let mut freed = self.freed.subscribe();
+        self.world().hanging += 1;
+        let _standing = Standing(self);
+        let _the_simulation_is_gone = freed.changed().await;
+    }
+
+    fn failed_on_order(at: &At, step: Step, kind: EngineErrorKind) -> EngineError {
+        EngineError {
+            kind,
+            text: at
+                .text(texts::ORDERED, Path::new(""))
+                .with("step", format!("{step:?}").to_lowercase()),
+        }
+    }
+
+    /// Serves an order for this step. `true`: go on; `false`: lie.
+    fn pass(&self, at: &At, id: VmId, disk: Option<&str>, step: Step) -> Result<bool, EngineError> {
+        let kind = match self.ordered(id, disk, step) {
+            None => return Ok(true),
+            Some(Trouble::Lie) => return Ok(false),
+            Some(Trouble::Fail(kind)) => kind,
+            Some(Trouble::Dies | Trouble::Resumed) => EngineErrorKind::Failed, // of machines that run
+            Some(Trouble::Hang | Trouble::Late) => {
+                let mut world = self.world();
                 let now = world.releases;
                 world.hanging += 1;
                 let (mut world, _) = self
@@ -223,12 +302,7 @@ impl Sim {
                 EngineErrorKind::Failed
             }
         };
-        Err(EngineError {
-            kind,
-            text: at
-                .text(texts::ORDERED, Path::new(""))
-                .with("step", format!("{step:?}").to_lowercase()),
-        })
+        Err(Self::failed_on_order(at, step, kind))
     }
 
     fn pass_plan(&self, plan: &Plan, step: Step) -> Result<bool, EngineError> {
@@ -251,6 +325,15 @@ impl Sim {
     }
 }
 
+/// Somebody who stands without blocking.
+struct Standing<'a>(&'a Sim);
+
+impl Drop for Standing<'_> {
+    fn drop(&mut self) {
+        self.0.world().hanging -= 1;
+    }
+}
+
 /// The id of machine `number`, counted from 1.
 #[must_use]
 pub fn machine_id(number: u32) -> VmId {
@@ -266,12 +349,16 @@ impl Compute for Sim {
         self.machines.load_full()
     }
 
-    fn state(&self, id: VmId) -> PowerState {
+    fn state(&self, id: VmId) -> RunState {
         self.world()
             .states
             .get(&id)
             .copied()
-            .unwrap_or(PowerState::Off)
+            .unwrap_or(RunState::Off)
+    }
+
+    fn running(&self, id: VmId) -> Option<Arc<dyn Running>> {
+        self.monitor(id)
     }
 
     fn set_tops(&self, id: VmId, tops: &BTreeMap<String, Top>) -> Result<(), EngineError> {
@@ -356,21 +443,7 @@ impl Storage for Sim {
         if !self.pass_plan(plan, Step::Cut)? {
             return Ok(());
         }
-        let mut world = self.world();
-        let content = (plan.machine, plan.disk.id.clone());
-        let generation = world.generations.get(&content).copied().unwrap_or(0);
-        match world.plans.get_mut(&key(plan)) {
-            Some(Capture::Cut(_)) => Ok(()),
-            Some(capture) => {
-                *capture = Capture::Cut(generation);
-                Ok(())
-            }
-            None => Err(At::plan(plan).error(
-                EngineErrorKind::Failed,
-                texts::NOT_PREPARED,
-                &plan.new_file,
-            )),
-        }
+        self.world().capture(plan)
     }
 
     fn settle(&self, plan: &Plan) -> Result<(), EngineError> {

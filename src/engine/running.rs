@@ -1,0 +1,130 @@
+//! The port [`Running`]: a machine that runs, as the window of a set asks it to stand still and to be captured
+//! (`docs/cut.md` §2).
+//!
+//! Each call goes to whatever runs the machine and waits for its answer. The caller bounds that, and drops a call that
+//! takes too long; what was asked may then still happen, so everything that lets a machine go on may be repeated.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+
+use crate::engine::{EngineError, Plan};
+use crate::inventory::RunState;
+
+/// A machine that runs or is paused.
+#[async_trait]
+pub trait Running: Send + Sync + 'static {
+    /// What it is like now.
+    ///
+    /// # Errors
+    /// It does not tell.
+    async fn describe(&self) -> Result<Described, EngineError>;
+
+    /// Whether it captures this disk itself, by [`Running::cut`], as it has to go on with another file. Else the storage
+    /// driver captures the file while the machine stands still.
+    fn takes(&self, plan: &Plan) -> bool;
+
+    /// Makes the files of these plans, which it [takes](Running::takes), known to it, and uses none of them yet. May be
+    /// repeated.
+    ///
+    /// # Errors
+    /// It cannot open one; call `detach` then.
+    async fn attach(&self, plans: &[&Plan]) -> Result<(), EngineError>;
+
+    /// Has it forget the files of these plans, also where it went on with them: it is then back on those from before, with
+    /// all that it has written. May be repeated, and done without `attach`.
+    ///
+    /// # Errors
+    /// They are still in use; it is tried again.
+    async fn detach(&self, plans: &[&Plan]) -> Result<(), EngineError>;
+
+    /// Has the guest's applications write what they hold, and freezes its file systems; how many.
+    ///
+    /// # Errors
+    /// [`QuiesceError`]. Unless they [were frozen before](QuiesceError::Before), some may be frozen, now or later.
+    async fn quiesce(&self) -> Result<usize, QuiesceError>;
+
+    /// Whether file systems of the guest are frozen. Not while it is stopped: the agent runs in it.
+    ///
+    /// # Errors
+    /// The agent does not tell.
+    async fn is_frozen(&self) -> Result<bool, EngineError>;
+
+    /// Thaws them. May be repeated.
+    ///
+    /// # Errors
+    /// Some may still be frozen.
+    async fn thaw(&self) -> Result<(), EngineError>;
+
+    /// Stops its processors with nothing in flight to its disks, and says in the same breath what these are. May be
+    /// repeated.
+    ///
+    /// # Errors
+    /// It may be stopped all the same, now or later.
+    async fn stop(&self) -> Result<Graph, EngineError>;
+
+    /// While it is stopped: captures all these disks, which it [takes](Running::takes), or none.
+    ///
+    /// # Errors
+    /// None is captured, or that cannot be told.
+    async fn cut(&self, plans: &[&Plan]) -> Result<(), EngineError>;
+
+    /// Lets its processors run. May be repeated.
+    ///
+    /// # Errors
+    /// It may be stopped still.
+    async fn resume(&self) -> Result<(), EngineError>;
+
+    /// What happens to it from now on that was not asked for by a call of this port.
+    fn events(&self) -> broadcast::Receiver<Event>;
+}
+
+/// What a machine is like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// What it does.
+    pub state: RunState,
+    /// Its disks.
+    pub graph: Graph,
+    /// Jobs at work on its disks, by name.
+    pub jobs: Vec<String>,
+    /// An agent answers in its guest.
+    pub agent: bool,
+}
+
+/// The disks that a machine writes to, by disk id; one that its definition does not name has the name that the machine
+/// has for it.
+pub type Graph = BTreeMap<String, Node>;
+
+/// A disk as the machine that runs has it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Node {
+    /// The active file.
+    pub file: PathBuf,
+    /// Virtual size in bytes.
+    pub size: u64,
+}
+
+/// Why a guest was not brought to rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QuiesceError {
+    /// Somebody else had frozen it before; nothing was changed.
+    Before(EngineError),
+    /// Anything else.
+    Failed(EngineError),
+}
+
+/// What somebody else did to a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Its processors were stopped.
+    Stopped,
+    /// They run again.
+    Resumed,
+    /// It was reset.
+    Reset,
+    /// It was shut down, or what ran it has ended.
+    ShutDown,
+}

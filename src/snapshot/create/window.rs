@@ -1,0 +1,325 @@
+//! The window of a create: members that run are brought to rest, stopped, captured and let go, all at once.
+//!
+//! ```text
+//!   [freeze] ▶ stop and compare ▶ capture: machines, then drivers ▶ word CUT ▶ resume ▶ thaw
+//! ```
+//!
+//! Each arrow is a barrier: nobody goes over it before all are there, so all are captured while all stand still.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{self, BoxFuture};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::TryRecvError;
+
+use crate::engine::running::{Event, Graph, QuiesceError, Running};
+use crate::engine::{EngineError, EngineErrorKind};
+use crate::id::VmId;
+use crate::inventory::RunState;
+use crate::snapshot::create::running::no_answer;
+use crate::snapshot::create::{Create, Member, Runs};
+use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::window::{Frame, RELEASE, Released, within};
+use crate::text::catalog::snapshot as texts;
+use crate::text::{Message, Text};
+
+/// So long the guests of others stay frozen for a machine that does not go on at once.
+const SWIFT: Duration = Duration::from_millis(500);
+
+/// The fail points within a window, in the order in which they are passed. Only a set with members that run passes them.
+pub const WINDOW_FAILPOINTS: [&str; 12] = [
+    "create.freeze.before",
+    "create.freeze.after",
+    "create.stop.before",
+    "create.stop.after",
+    "create.capture.before",
+    "create.capture.after",
+    "create.word.before",
+    "create.word.after",
+    "create.resume.before",
+    "create.resume.after",
+    "create.thaw.before",
+    "create.thaw.after",
+];
+
+/// A member that runs or is paused.
+struct Guest<'a> {
+    member: &'a Member,
+    runs: &'a Runs,
+    machine: Arc<dyn Running>,
+    events: Receiver<Event>,
+}
+
+type Done = Result<(), EngineError>;
+
+/// Goes through the window.
+pub(super) fn run(frame: Frame<Create>) -> BoxFuture<'static, Done> {
+    Box::pin(async move {
+        let operation = frame.operation();
+        let (core, create) = (&*operation.core, &operation.kind);
+        let mut guests = guests(core, create)?;
+        frame.pass("freeze", "before")?;
+        frame.bounded(freeze(create, &guests)).await?;
+        frame.pass("freeze", "after")?;
+        frame.pass("stop", "before")?;
+        frame.bounded(stop(create, &guests)).await?;
+        frame.pass("stop", "after")?;
+        frame.pass("capture", "before")?;
+        frame.bounded(capture(core, create, &guests)).await?;
+        frame.pass("capture", "after")?;
+        frame.pass("word", "before")?;
+        guests.iter_mut().try_for_each(undisturbed)?;
+        frame.commit()?;
+        frame.pass("word", "after")?;
+        // From here on a machine that does not go on is waited for: the set stands.
+        frame.pass("resume", "before")?;
+        let (stopped, frozen) = standing(create);
+        let swift = |id| resume(core, create, id, Look::Afterwards, SWIFT);
+        let _waited_for = future::join_all(stopped.into_iter().map(swift)).await;
+        frame.pass("resume", "after")?;
+        frame.pass("thaw", "before")?;
+        let (slow, _) = standing(create);
+        let frozen = frozen.difference(&slow).map(|id| thaw(core, create, *id));
+        let thawed = gathered(future::join_all(frozen).await);
+        frame.pass("thaw", "after")?;
+        match thawed.doubts.into_iter().next() {
+            None => Ok(()),
+            Some(doubt) => Err(doubt),
+        }
+    })
+}
+
+/// Lets every machine go on, and then its guest, all at once: none waits for another one.
+pub(super) fn release<'a>(core: &'a Core, create: &'a Create) -> BoxFuture<'a, Released> {
+    Box::pin(async move {
+        let (stopped, frozen) = standing(create);
+        let all: BTreeSet<_> = stopped.union(&frozen).copied().collect();
+        let (stopped, frozen) = (&stopped, &frozen);
+        let each = all.into_iter().map(|id| async move {
+            if stopped.contains(&id) {
+                let resumed = resume(core, create, id, Look::Before, RELEASE).await;
+                if let Err(error) = resumed {
+                    return (Some(error), None);
+                }
+            }
+            match frozen.contains(&id) {
+                true => thaw(core, create, id).await,
+                false => (None, None),
+            }
+        });
+        gathered(future::join_all(each).await)
+    })
+}
+
+/// The machines that were stopped, and those whose guest was frozen.
+fn standing(create: &Create) -> (BTreeSet<VmId>, BTreeSet<VmId>) {
+    let standing = create.standing();
+    let frozen = standing.frozen.keys().copied().collect();
+    (standing.stopped.clone(), frozen)
+}
+
+/// Why a machine does not go on, and why its capture is not what was promised.
+type Told = (Option<EngineError>, Option<EngineError>);
+
+fn gathered(told: Vec<Told>) -> Released {
+    let mut released = Released::default();
+    for (error, doubt) in told {
+        released.failed.extend(error);
+        released.doubts.extend(doubt);
+    }
+    released
+}
+
+fn guests<'a>(core: &Core, create: &'a Create) -> Result<Vec<Guest<'a>>, EngineError> {
+    let members = create.intent.members.iter();
+    let guests = members.filter_map(|member| Some((member, member.runs.as_ref()?)));
+    let guests = guests.map(|(member, runs)| {
+        let machine = core.deps.compute.running(member.machine);
+        let machine = machine.ok_or_else(|| no_answer(&member.name))?;
+        Ok(Guest {
+            member,
+            runs,
+            events: machine.events(),
+            machine,
+        })
+    });
+    guests.collect()
+}
+
+/// Everyone is waited for, also after a failure; the first one counts.
+async fn all(work: impl Iterator<Item = impl Future<Output = Done>>) -> Done {
+    let done = future::join_all(work).await;
+    done.into_iter().collect()
+}
+
+async fn freeze(create: &Create, guests: &[Guest<'_>]) -> Done {
+    let quiesced = guests.iter().filter(|guest| guest.runs.quiesces);
+    all(quiesced.map(|guest| async {
+        let id = guest.member.machine;
+        create.standing().frozen.insert(id, false);
+        match guest.machine.quiesce().await {
+            Ok(0) => Err(of(guest.member, texts::NOTHING_FROZEN)),
+            Ok(_) => Ok(()),
+            Err(QuiesceError::Before(error)) => {
+                create.standing().frozen.remove(&id); // not ours to thaw
+                Err(error)
+            }
+            Err(QuiesceError::Failed(error)) => Err(error),
+        }
+    }))
+    .await
+}
+
+async fn stop(create: &Create, guests: &[Guest<'_>]) -> Done {
+    all(guests.iter().map(|guest| async {
+        if guest.runs.goes_on {
+            create.standing().stopped.insert(guest.member.machine);
+        }
+        let graph = guest.machine.stop().await?;
+        match differing(&guest.runs.graph, &graph) {
+            None => Ok(()),
+            Some(disk) => {
+                let text = texts::GRAPH_CHANGED.with("machine", &guest.member.name);
+                Err(failed(text.with("disk", disk)))
+            }
+        }
+    }))
+    .await
+}
+
+/// The first disk that is not in both as it is in the other.
+fn differing<'a>(planned: &'a Graph, found: &'a Graph) -> Option<&'a String> {
+    let changed = |id: &&String| found.get(*id) != planned.get(*id);
+    let mut changed = planned.keys().filter(changed);
+    let added = || found.keys().find(|id| !planned.contains_key(*id));
+    changed.next().or_else(added)
+}
+
+/// What machines capture comes first: what fails there is undone by a machine that has not gone on yet.
+async fn capture(core: &Core, create: &Create, guests: &[Guest<'_>]) -> Done {
+    let taken = guests.iter().map(|guest| async {
+        let taken = guest.member.taken();
+        match taken.is_empty() {
+            true => Ok(()),
+            false => guest.machine.cut(&taken).await,
+        }
+    });
+    all(taken).await?;
+    let left = guests.iter().flat_map(|guest| guest.member.left());
+    let left = left.map(|plan| {
+        let (drivers, plan) = (core.deps.storage.clone(), plan.clone());
+        async move {
+            let cut = tokio::task::spawn_blocking(move || drivers.of(&plan)?.cut(&plan));
+            cut.await
+                .unwrap_or_else(|_| Err(failed(texts::INTERNAL.text())))
+        }
+    });
+    all(left).await?;
+    let now = core.deps.clock.now();
+    guests
+        .iter()
+        .for_each(|guest| create.captured(guest.member.machine, now));
+    Ok(())
+}
+
+/// Whether nobody else has touched the machine since the window was opened.
+fn undisturbed(guest: &mut Guest<'_>) -> Done {
+    let event = match guest.events.try_recv() {
+        Err(TryRecvError::Empty) => return Ok(()),
+        Ok(Event::Stopped) => texts::EVENT_STOPPED,
+        Ok(Event::Reset) => texts::EVENT_RESET,
+        Ok(Event::ShutDown) => texts::EVENT_SHUT_DOWN,
+        Ok(Event::Resumed) | Err(_) => texts::EVENT_RESUMED, // or nobody knows
+    };
+    let text = texts::INTERFERED.with("machine", &guest.member.name);
+    Err(failed(text.with("event", event.text())))
+}
+
+/// When it is looked what a machine does that is to go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// One that has got into trouble since is left as it is.
+    Before,
+    /// It was stopped a moment ago, and waits.
+    Afterwards,
+}
+
+/// Lets a machine go on that was stopped.
+async fn resume(core: &Core, create: &Create, id: VmId, look: Look, limit: Duration) -> Done {
+    let resumed = with_machine(core, create, id, limit, |machine, name| async move {
+        if look == Look::Before
+            && let RunState::Troubled(_) = machine.describe().await?.state
+        {
+            return Ok(()); // it does not stand still for this operation
+        }
+        machine.resume().await?;
+        match machine.describe().await?.state {
+            RunState::Paused => Err(failed(texts::STILL_STOPPED.with("machine", name))),
+            _ => Ok(()),
+        }
+    });
+    resumed.await?;
+    create.standing().stopped.remove(&id);
+    Ok(())
+}
+
+/// Thaws a guest that was frozen. Its machine runs.
+async fn thaw(core: &Core, create: &Create, id: VmId) -> Told {
+    let mut doubt = None;
+    let told = &mut doubt;
+    let thawed = with_machine(core, create, id, RELEASE, |machine, name| async move {
+        let seen = create.standing().frozen.get(&id).copied();
+        if !machine.is_frozen().await? && seen == Some(false) {
+            *told = Some(failed(texts::THAWED_EARLY.with("machine", name)));
+        }
+        if let Some(seen) = create.standing().frozen.get_mut(&id) {
+            *seen = true;
+        }
+        machine.thaw().await?;
+        match machine.is_frozen().await? {
+            true => Err(failed(texts::STILL_FROZEN.with("machine", name))),
+            false => Ok(()),
+        }
+    });
+    let thawed = thawed.await;
+    if thawed.is_ok() {
+        create.standing().frozen.remove(&id);
+    }
+    (thawed.err(), doubt)
+}
+
+/// Has something done by a machine, within its time; one that is off has nothing to do any more.
+async fn with_machine<'a, F: Future<Output = Done>>(
+    core: &'a Core,
+    create: &'a Create,
+    id: VmId,
+    limit: Duration,
+    work: impl FnOnce(Arc<dyn Running>, &'a str) -> F,
+) -> Done {
+    let mut members = create.intent.members.iter();
+    let name = members.find(|member| member.machine == id);
+    let name = name.map_or("", |member| member.name.as_str());
+    let Some(machine) = core.deps.compute.running(id) else {
+        let compute = Arc::clone(&core.deps.compute);
+        let state = tokio::task::spawn_blocking(move || compute.state(id)).await;
+        return match state {
+            Ok(RunState::Off) => Ok(()),
+            _ => Err(no_answer(name)),
+        };
+    };
+    let done = within(core, limit, work(machine, name)).await;
+    done.unwrap_or_else(|| Err(no_answer(name)))
+}
+
+fn of(member: &Member, message: Message) -> EngineError {
+    failed(message.with("machine", &member.name))
+}
+
+fn failed(text: Text) -> EngineError {
+    EngineError {
+        kind: EngineErrorKind::Failed,
+        text,
+    }
+}

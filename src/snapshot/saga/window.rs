@@ -1,0 +1,278 @@
+//! The window of an operation: the part of it in which machines stand still (`docs/cut.md` §2).
+//!
+//! It is one asynchronous function over all parts at once, on a thread and runtime of its own, so that nothing that the
+//! server does for others delays a machine that stands still; between the first stop and the last resume nothing in it
+//! waits for a disk, the store, the log or the progress of a job. It ends with the commit word. Where it fails, machines
+//! are let go first, and only then is anything written.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use futures_util::future::{self, BoxFuture};
+use tokio::runtime::Builder;
+
+use crate::engine::{EngineError, EngineErrorKind};
+use crate::id::JobId;
+use crate::snapshot::saga::core::{Core, JOURNALS};
+use crate::snapshot::saga::journals;
+use crate::snapshot::saga::kind::{Kind, Release, Step, WindowWork, Work};
+use crate::snapshot::saga::operation::{Operation, RETRY, Stop, failed, panicked_at, texts_of};
+use crate::snapshot::saga::word::Word;
+use crate::text::Text;
+use crate::text::catalog::snapshot as texts;
+
+/// From the opening of a window until all machines are captured.
+const BUDGET: Duration = Duration::from_secs(30);
+/// For letting one machine go on, before it is tried again.
+pub(crate) const RELEASE: Duration = Duration::from_secs(5);
+/// How often it is looked whether the time is up, or the job was cancelled.
+const TICK: Duration = Duration::from_millis(10);
+
+/// What came of an attempt to let machines go.
+#[derive(Debug, Default)]
+pub(crate) struct Released {
+    /// Why some do not go on yet.
+    pub(crate) failed: Vec<EngineError>,
+    /// Why what was captured is not what was promised, though all were captured.
+    pub(crate) doubts: Vec<EngineError>,
+}
+
+/// What `work` gives; nothing if it takes longer than that by the clock of the server.
+pub(crate) async fn within<T>(
+    core: &Core,
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let clock = &core.deps.clock;
+    let until = clock.elapsed().saturating_add(limit);
+    let mut work = pin!(work);
+    loop {
+        match tokio::time::timeout(TICK, &mut work).await {
+            Ok(done) => return Some(done),
+            Err(_) if clock.elapsed() >= until => return None,
+            Err(_) => {}
+        }
+    }
+}
+
+/// An open window.
+pub(crate) struct Frame<K: Kind> {
+    operation: Arc<Operation<K>>,
+    word: Arc<Word>,
+    until: Duration,
+}
+
+impl<K: Kind> Frame<K> {
+    /// What this is the window of.
+    pub(crate) fn operation(&self) -> &Operation<K> {
+        &self.operation
+    }
+
+    /// Passes the fail point `<kind>.<name>.<side>`.
+    ///
+    /// # Errors
+    /// On order.
+    pub(crate) fn pass(&self, name: &str, side: &str) -> Result<(), EngineError> {
+        let passed = self.operation.core.pass(K::NAME, name, side);
+        passed.map_err(|e| refused(texts::ORDERED.with("cause", e)))
+    }
+
+    /// What `work` gives, as long as there is time left and nobody cancels.
+    ///
+    /// # Errors
+    /// Of the work; that the time is up, or that somebody has cancelled.
+    pub(crate) async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, EngineError> {
+        let clock = &self.operation.core.deps.clock;
+        let mut work = pin!(work);
+        loop {
+            if let Ok(done) = tokio::time::timeout(TICK, &mut work).await {
+                return done;
+            }
+            if self.operation.is_cancelled() {
+                return Err(refused(texts::WINDOW_CANCELLED.text()));
+            }
+            if clock.elapsed() >= self.until {
+                let seconds = i64::try_from(BUDGET.as_secs()).unwrap_or(i64::MAX);
+                return Err(refused(texts::WINDOW_LATE.with("seconds", seconds)));
+            }
+        }
+    }
+
+    /// All machines are captured: the word becomes CUT, and they may go on.
+    ///
+    /// # Errors
+    /// Somebody else has let them go before.
+    pub(crate) fn commit(&self) -> Result<(), EngineError> {
+        let cut = self.word.cut();
+        cut.then_some(())
+            .ok_or_else(|| refused(texts::WINDOW_FIRED.text()))
+    }
+}
+
+fn refused(text: Text) -> EngineError {
+    EngineError {
+        kind: EngineErrorKind::Failed,
+        text,
+    }
+}
+
+/// The place of the window among the steps of a kind, with what lets machines go.
+fn place_of<K: Kind>() -> Option<(usize, Release<K>)> {
+    K::TAKE
+        .iter()
+        .enumerate()
+        .find_map(|(n, step)| match step.work {
+            Work::Window { release, .. } => Some((n, release)),
+            _ => None,
+        })
+}
+
+impl<K: Kind> Operation<K> {
+    /// Arms the word, goes through the window, and waits until every machine goes on again.
+    pub(super) async fn window(
+        self: &Arc<Self>,
+        step: &Step<K>,
+        run: WindowWork<K>,
+    ) -> Result<(), Stop> {
+        let operation = Arc::clone(self);
+        let arm = move || Word::arm(&operation.core.journals(), operation.kind.job());
+        let armed = match self.blocking("", arm).await {
+            Ok(armed) => armed
+                .map(Arc::new)
+                .map_err(|e| refused(texts::WORD_FAILED.with("cause", &e))),
+            Err(panicked) => Err(panicked_at(&panicked, step.name)),
+        };
+        let word = armed.map_err(|e| self.unable(step, vec![e]))?;
+        let word = Arc::clone(self.word.get_or_init(|| word));
+        let operation = Arc::clone(self);
+        let on_its_own = move || operation.on_its_own(word, run);
+        let done = match self.blocking("", on_its_own).await {
+            Ok(done) => done,
+            Err(panicked) => Err(panicked_at(&panicked, step.name)),
+        };
+        self.stop_if_cancelled()?;
+        done.map_err(|e| self.unable(step, vec![e]))?;
+        self.go_on(Vec::new()).await
+    }
+
+    /// Goes through the window on a thread and runtime of its own. Blocks.
+    fn on_its_own(self: Arc<Self>, word: Arc<Word>, run: WindowWork<K>) -> Result<(), EngineError> {
+        let failed = |cause: String| refused(texts::WINDOW_FAILED.with("cause", cause));
+        let mut runtime = Builder::new_current_thread();
+        let runtime = runtime.enable_all().build();
+        let runtime = runtime.map_err(|e| failed(e.to_string()))?;
+        let through = move || {
+            runtime.block_on(async move {
+                let until = self.core.deps.clock.elapsed().saturating_add(BUDGET);
+                let frame = Frame {
+                    operation: Arc::clone(&self),
+                    word,
+                    until,
+                };
+                let done = run(frame).await;
+                if done.is_err() {
+                    // What does not go on now is tried again before anything is undone.
+                    let _again = self.let_go_on().await;
+                }
+                done
+            })
+            // The end of the runtime waits for drivers that still work on files: before anything is undone, and when every
+            // machine was let go.
+        };
+        let thread = thread::Builder::new().name("window".to_owned());
+        let thread = thread.spawn(through).map_err(|e| failed(e.to_string()))?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(refused(texts::INTERNAL.text())))
+    }
+
+    /// Lets every machine go on that stands still for this operation. May be repeated.
+    pub(super) async fn let_go_on(&self) -> Released {
+        release_of(&self.core, &self.kind).await
+    }
+
+    /// All are captured: waits until every machine goes on. Goes back if what was captured is not what was promised.
+    pub(super) async fn go_on(self: &Arc<Self>, mut doubts: Vec<EngineError>) -> Result<(), Stop> {
+        let mut pause = RETRY.0;
+        loop {
+            let mut released = self.let_go_on().await;
+            doubts.append(&mut released.doubts);
+            let Some(first) = released.failed.first() else {
+                break;
+            };
+            let why = K::WORDS.finish_waits.with("set", self.set());
+            let why = why.with("cause", &first.text);
+            self.lease.stuck(why.clone());
+            self.wait(why, &mut pause).await;
+        }
+        let Some(first) = doubts.first() else {
+            if let Some(word) = self.word.get() {
+                word.free();
+            }
+            return Ok(());
+        };
+        let what = K::WORDS.failed.with("set", self.set());
+        let doing = texts::CUTTING.text();
+        let what = what.with("doing", doing).with("cause", &first.text);
+        Err(Stop::Undo(failed(what, texts_of(doubts))))
+    }
+
+    /// What a dead process left whose word is CUT: forward from there.
+    pub(super) async fn from_window(
+        self: &Arc<Self>,
+        doubts: Vec<EngineError>,
+    ) -> Result<(), Stop> {
+        self.go_on(doubts).await?;
+        let place = place_of::<K>().map_or(K::TAKE.len(), |(place, _)| place);
+        self.take(place + 1).await
+    }
+}
+
+/// Before any journal is taken up: lets machines go that stand still for an operation of a dead process, all of them at
+/// once. What came of it, by job.
+pub(crate) async fn release_all(core: &Arc<Core>) -> BTreeMap<JobId, Released> {
+    let shared = Arc::clone(core);
+    let read = tokio::task::spawn_blocking(move || {
+        let folder = shared.deps.data_dir.join(JOURNALS);
+        // Also where one of them is damaged: the others have machines too.
+        let stories = journals::read(&folder, shared.kinds).unwrap_or_default();
+        let stories = stories.into_iter().filter_map(|(_, told)| told.ok());
+        // A word that cannot be read keeps nobody standing.
+        let is_open = |word: io::Result<Option<Word>>| match word {
+            Ok(word) => word.is_some_and(|word| !word.is_free()),
+            Err(_) => true,
+        };
+        let open = stories.filter(|story| is_open(story.word(&folder)));
+        open.collect::<Vec<_>>()
+    });
+    let stories = read.await.unwrap_or_default();
+    let released = stories.iter().map(|story| async {
+        let released = story.release(core).await;
+        (story.job(), released)
+    });
+    let released: BTreeMap<_, _> = future::join_all(released).await.into_iter().collect();
+    for (job, released) in &released {
+        for error in &released.failed {
+            tracing::error!(%job, %error, "A machine that a dead process has stopped cannot be let go now");
+        }
+        if released.failed.is_empty() {
+            tracing::warn!(%job, "Machines that a dead process may have stopped go on");
+        }
+    }
+    released
+}
+
+/// What lets machines go, of a kind that stops some.
+pub(crate) fn release_of<'a, K: Kind>(core: &'a Core, kind: &'a K) -> BoxFuture<'a, Released> {
+    match place_of::<K>() {
+        Some((_, release)) => release(core, kind),
+        None => Box::pin(future::ready(Released::default())),
+    }
+}

@@ -1,0 +1,204 @@
+//! The commit word of a window: one word in a mapped file beside the journal (`docs/cut.md` §2).
+//!
+//! It survives the death of the process and needs no sync, so that it can be set while machines stand still. It is ARMED
+//! before the first of them is stopped, and CUT once all are captured, before the first goes on; FREE once all go on and
+//! what was captured is what was promised. FIRED says that machines went on or may have gone on without being captured, or
+//! that the set failed later, and is never taken back: nothing becomes of the set then. Each change is one atomic swap, so
+//! that of two who try one loses, who then does no more.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use crate::held::{Folder, MappedWord};
+use crate::id::JobId;
+
+const ARMED: u32 = u32::from_ne_bytes(*b"ARMD");
+const CUT: u32 = u32::from_ne_bytes(*b"CUT\n");
+const FREE: u32 = u32::from_ne_bytes(*b"FREE");
+const FIRED: u32 = u32::from_ne_bytes(*b"FIRE");
+/// What the file holds: a page, so that the word has a block of its own.
+const ROOM: usize = 4096;
+/// The same as a length.
+const ROOM_LENGTH: u64 = 4096;
+const SUFFIX: &str = "word";
+
+/// An open commit word.
+#[derive(Debug)]
+pub(crate) struct Word(MappedWord);
+
+impl Word {
+    /// Makes the word of a job in the folder of journals, ARMED. Blocks.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn arm(journals: &Path, job: JobId) -> io::Result<Self> {
+        let folder = Folder::open(journals)?;
+        let name = name(job);
+        folder.remove_file(&name)?;
+        let file = folder.create_new(&name, 0o640)?;
+        let mut page = [0; ROOM];
+        for (to, from) in page.iter_mut().zip(ARMED.to_ne_bytes()) {
+            *to = from;
+        }
+        file.write_all_at(&page, 0)?;
+        file.sync_all()?;
+        folder.sync()?;
+        let word = Self(MappedWord::of(&file)?);
+        // The first store after a sync waits for the file system: here, not while machines stand still. It comes after a
+        // write, which fails where there is no room; a store would kill the process.
+        file.write_all_at(&ARMED.to_ne_bytes(), 0)?;
+        word.0.store(ARMED);
+        Ok(word)
+    }
+
+    /// The word that a dead process left, if it left one. One that was cut off says nothing: it is neither. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn open(journals: &Path, job: JobId) -> io::Result<Option<Self>> {
+        match Folder::open(journals)?.open_file(name(job), true) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            file => {
+                let file = file?;
+                if file.metadata()?.len() < ROOM_LENGTH {
+                    file.set_len(ROOM_LENGTH)?;
+                }
+                Ok(Some(Self(MappedWord::of(&file)?)))
+            }
+        }
+    }
+
+    /// ARMED becomes CUT; `false` if it was not ARMED any more.
+    #[must_use]
+    pub(crate) fn cut(&self) -> bool {
+        self.0.swap(ARMED, CUT)
+    }
+
+    /// CUT becomes FREE: nothing is left to be let go.
+    pub(crate) fn free(&self) {
+        let _unless_fired = self.0.swap(CUT, FREE);
+    }
+
+    /// It becomes FIRED: nothing becomes of the set, whatever was captured.
+    pub(crate) fn fire(&self) {
+        self.0.store(FIRED);
+    }
+
+    /// Whether all were captured: CUT or FREE.
+    pub(crate) fn is_cut(&self) -> bool {
+        [CUT, FREE].contains(&self.0.load())
+    }
+
+    /// Whether it is FREE.
+    pub(crate) fn is_free(&self) -> bool {
+        self.0.load() == FREE
+    }
+
+    /// Removes the word of a job, if there is one. Whoever has it open keeps it. Blocks.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn remove(journals: &Path, job: JobId) -> io::Result<()> {
+        Folder::open(journals)?.remove_file(name(job)).map(drop)
+    }
+}
+
+fn name(job: JobId) -> OsString {
+    format!("{job}.{SUFFIX}").into()
+}
+
+/// The job whose word stands in this file, by its name.
+pub(crate) fn job_of(file: &Path) -> Option<JobId> {
+    let is_word = file.extension().is_some_and(|it| it == SUFFIX);
+    let stem = file.file_stem().filter(|_| is_word)?;
+    stem.to_str()?.parse().ok()
+}
+
+/// What tells this run of the host from every other. A word counts in the run in which it was armed: machines that it
+/// tells of do not outlive that, and it reaches the disk when it likes.
+///
+/// # Errors
+/// The host does not tell.
+pub(crate) fn boot() -> io::Result<&'static str> {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    if let Some(boot) = BOOT.get() {
+        return Ok(boot);
+    }
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(BOOT.get_or_init(|| boot.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_who_swap_one_loses_and_what_is_fired_stays_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = JobId::from_u128(7);
+        assert!(Word::open(folder.path(), job).unwrap().is_none());
+        let server = Word::arm(folder.path(), job).unwrap();
+        let guard = Word::open(folder.path(), job).unwrap().unwrap();
+        assert!(!guard.is_cut());
+        assert!(server.cut() && guard.is_cut());
+        assert!(!guard.cut(), "it was swapped already");
+        assert!(!guard.is_free());
+        server.free();
+        assert!(guard.is_cut() && guard.is_free());
+        server.fire();
+        server.free();
+        assert!(!guard.is_cut() && !guard.cut());
+        let again = Word::arm(folder.path(), job).unwrap();
+        guard.fire();
+        assert!(again.cut(), "an older word is another file");
+        for _ in 0..2 {
+            Word::remove(folder.path(), job).unwrap();
+        }
+        assert!(Word::open(folder.path(), job).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_word_that_is_cut_off_says_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = JobId::from_u128(7);
+        let _armed = Word::arm(folder.path(), job).unwrap();
+        std::fs::write(folder.path().join(name(job)), b"CUT").unwrap();
+        let word = Word::open(folder.path(), job).unwrap().unwrap();
+        assert!(!word.is_cut() && !word.is_free() && !word.cut());
+    }
+
+    const HERE: &str = "GROUPSHOT_TEST_WORD";
+
+    /// The process dies right after the swap, with nothing synced.
+    #[test]
+    fn a_word_outlives_the_process_that_swapped_it() {
+        let job = JobId::from_u128(7);
+        if let Some(folder) = std::env::var_os(HERE) {
+            assert!(Word::arm(Path::new(&folder), job).unwrap().cut());
+            let _ = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::SIGKILL);
+            panic!("it is dead");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let name = "snapshot::saga::word::tests::a_word_outlives_the_process_that_swapped_it";
+        let child = child.args(["--exact", name]).env(HERE, folder.path());
+        let died = child.output().unwrap().status;
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&died),
+            Some(9)
+        );
+        let word = Word::open(folder.path(), job).unwrap().unwrap();
+        assert!(word.is_cut() && !word.is_free());
+    }
+
+    #[test]
+    fn a_word_is_told_by_its_name() {
+        let job = JobId::from_u128(7);
+        assert_eq!(job_of(Path::new(&name(job))), Some(job));
+        assert_eq!(job_of(Path::new("7.word")), None);
+        assert_eq!(job_of(Path::new(&format!("{job}.log"))), None);
+    }
+}
