@@ -116,6 +116,22 @@ fn qcow2_content() {
 }
 
 #[test]
+fn qmp() {
+    replay("qmp", |bytes| {
+        assert!(groupshot::engine::qemu::qmp::fuzz(bytes))
+    });
+}
+
+#[test]
+fn query_block() {
+    replay("query_block", |bytes| {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            assert!(groupshot::engine::qemu::blocks::fuzz(text));
+        }
+    });
+}
+
+#[test]
 fn every_fuzz_target_is_replayed_here() {
     let here = include_str!("fuzz_regression.rs");
     for entry in fs::read_dir(root().join("fuzz/fuzz_targets")).unwrap() {

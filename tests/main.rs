@@ -33,6 +33,7 @@ mod operation;
 mod provider;
 mod relocate;
 mod replay;
+mod running;
 mod schema;
 mod snapshot;
 mod start;

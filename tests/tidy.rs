@@ -46,6 +46,7 @@ const ADAPTERS: &[&str] = &[
     "engine::library",
     "engine::reflink",
     "engine::overlay",
+    "engine::qemu",
     "engine::sim",
     "store::sqlite",
 ];

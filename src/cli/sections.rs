@@ -243,6 +243,7 @@ const TABLE: &[Entry] = &[
         &[DATA, DEFINITION],
         &[
             "groupshot vm import db-1 images/db-1.raw images/db-1-data.raw # Takes a machine with two disks into the library.",
+            "groupshot vm import web-1 images/web-1.qcow2 --qmp /run/vm/web-1.qmp --qmp /run/vm/web-1.qmp2 # Takes in a machine that runs, or that is off now.",
             "groupshot vm import --definition vm.toml # Makes a new machine of the disks of an export.",
         ],
     ),

@@ -8,6 +8,8 @@
 //! {"version":1,"do":"history","failed":true,"limit":50}
 //! {"version":1,"do":"unlock","user":"otto"}
 //! {"version":1,"do":"renew"}
+//! {"version":1,"do":"states"}
+//! {"version":1,"states":{"8A3D…":{"state":"running"}}}
 //! {"version":1,"do":"remove","machine":"…"}
 //! {"version":1,"done":"moved to …"}        or {"version":1,"error":"…"}
 //! ```
@@ -21,6 +23,7 @@
 //! The socket is of mode 0600, and whoever connects must be root or the server's own user. It is reached through a
 //! descriptor of its folder, so the path of the data directory may be of any length.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
@@ -39,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 use crate::doctor::{Doctor, Finding, Kind};
 use crate::held::{Folder, Identity};
 use crate::id::VmId;
-use crate::inventory::{Ended, Query};
+use crate::inventory::{Ended, Query, RunState};
 use crate::store;
 
 const VERSION: u32 = 1;
@@ -89,6 +92,8 @@ pub enum Wish {
     Unlock(Unlock),
     /// That the library is read again at once: something was changed there.
     Renew,
+    /// Whether the machines run.
+    States,
     /// That a machine leaves the library.
     Remove {
         /// Which one.
@@ -103,7 +108,7 @@ impl Wish {
             Self::Look => Some(Duration::from_secs(300)),
             Self::Fix { .. } => None,
             Self::History(_) | Self::Renew | Self::Remove { .. } => Some(Duration::from_secs(60)),
-            Self::Unlock(_) => Some(Duration::from_secs(20)),
+            Self::Unlock(_) | Self::States => Some(Duration::from_secs(20)),
         }
     }
 }
@@ -129,6 +134,25 @@ pub struct Progress {
     pub text: String,
 }
 
+/// What a machine does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doing {
+    /// The word for its state.
+    pub state: String,
+    /// The trouble that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl From<RunState> for Doing {
+    fn from(state: RunState) -> Self {
+        Self {
+            state: state.word().to_owned(),
+            reason: state.trouble().map(str::to_owned),
+        }
+    }
+}
+
 /// Where the progress of a repair is told; the newest counts.
 pub type Tell = watch::Sender<Option<Progress>>;
 
@@ -149,6 +173,8 @@ pub enum Answer {
     History(Vec<Ended>),
     /// The addresses at which something was locked out.
     Unlocked(Vec<String>),
+    /// Whether the machines run.
+    States(BTreeMap<VmId, Doing>),
     /// How far it is; the answer is still to come.
     Progress(Progress),
     /// For so many seconds it has been worked on; the answer is still to come.
@@ -187,6 +213,19 @@ impl Doctor {
                 let renewed = tokio::task::spawn_blocking(move || drop((doctor.deps.library)()));
                 match renewed.await {
                     Ok(()) => Answer::Done("the library was read again".to_owned()),
+                    Err(error) => Answer::Error(error.to_string()),
+                }
+            }
+            Wish::States => {
+                let compute = Arc::clone(&self.deps.compute);
+                compute.looked().await;
+                let states = tokio::task::spawn_blocking(move || {
+                    let machines = compute.machines();
+                    let state = |id: &VmId| (*id, Doing::from(compute.shown_state(*id)));
+                    machines.keys().map(state).collect()
+                });
+                match states.await {
+                    Ok(states) => Answer::States(states),
                     Err(error) => Answer::Error(error.to_string()),
                 }
             }

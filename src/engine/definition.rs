@@ -16,10 +16,11 @@ use crate::engine::failure::At;
 use crate::engine::library;
 use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Layer};
+use crate::engine::qemu::section::{self, Section};
 use crate::engine::{Top, image, revert};
 use crate::held::{self, NotReplaced};
 use crate::id::VmId;
-use crate::inventory::{self, Format, Image, NAME_MAX, Relative};
+use crate::inventory::{self, Format, Image, NAME_MAX, Relative, Sockets};
 use crate::text::catalog::engine as texts;
 use crate::text::reader;
 use crate::text::{Argument, Text};
@@ -49,17 +50,7 @@ pub(crate) struct Definition {
     pub(crate) disk: Vec<DiskEntry>,
     /// How it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    qemu: Option<Qemu>,
-}
-
-/// `[qemu]`. Other keys are for a later version, and refused by name.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Qemu {
-    /// Whoever starts the machine looks up its active files first.
-    #[serde(default)]
-    overlay_ok: bool,
-    #[serde(flatten)]
-    others: toml::Table,
+    qemu: Option<Section>,
 }
 
 /// One `[[disk]]`.
@@ -76,16 +67,13 @@ pub(crate) struct DiskEntry {
 
 impl Definition {
     /// A definition of this version.
-    pub(crate) fn new(id: VmId, name: String, disk: Vec<DiskEntry>, overlay_ok: bool) -> Self {
+    pub(crate) fn new(id: VmId, name: String, disk: Vec<DiskEntry>, qemu: Option<Section>) -> Self {
         Self {
             format: FORMAT,
             id,
             name,
             disk,
-            qemu: overlay_ok.then(|| Qemu {
-                overlay_ok,
-                ..Qemu::default()
-            }),
+            qemu,
         }
     }
 
@@ -94,9 +82,14 @@ impl Definition {
         self.qemu.as_ref().is_some_and(|q| q.overlay_ok)
     }
 
+    /// Where whatever runs it is asked.
+    pub(crate) fn sockets(&self) -> Sockets {
+        self.qemu.as_ref().map(Section::sockets).unwrap_or_default()
+    }
+
     /// The refusal of a key that this version does not read (`file` is still to be named).
     fn unread(&self) -> Option<Text> {
-        let key = self.qemu.as_ref()?.others.keys().next()?;
+        let key = self.qemu.as_ref()?.unread()?;
         Some(texts::DEFINITION_QEMU.with("key", key))
     }
 
@@ -179,12 +172,14 @@ impl Definition {
                 return at(&disk.id, texts::PATH_FORM.with("file", disk.path.display()));
             }
         }
-        Ok(())
+        let qemu = self.qemu.as_ref().map_or(Ok(()), Section::check);
+        qemu.map_err(|text| (None, text))
     }
 }
 
 /// The text of a definition with other disk files: each disk that `files` names lies there as qcow2, the others
-/// are gone. Everything else stays as the operator wrote it, but for comments.
+/// are gone, and so is what is of this host only, of which a comment tells. Everything else stays as the operator wrote
+/// it, but for comments.
 ///
 /// # Errors
 /// In words what is wrong with the text.
@@ -202,7 +197,16 @@ pub fn with_disks(text: &str, files: &BTreeMap<String, String>) -> Result<String
         }
         false
     });
-    toml::to_string(&table).map_err(|e| texts::DEFINITION_UNWRITTEN.with("cause", e.to_string()))
+    let lost = section::without_host(&mut table);
+    let text = toml::to_string(&table);
+    let text = text.map_err(|e| texts::DEFINITION_UNWRITTEN.with("cause", e.to_string()))?;
+    Ok(match lost.is_empty() {
+        true => text,
+        false => format!(
+            "# Left out of [qemu], for it is of the host that this was exported from: {}\n{text}",
+            lost.join(", ")
+        ),
+    })
 }
 
 /// What is wrong with the text, with the line.
@@ -733,7 +737,7 @@ mod tests {
             ID.parse().unwrap(),
             "web-1".into(),
             vec![entry("disk0")],
-            true,
+            None,
         );
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("image");
@@ -762,7 +766,8 @@ mod tests {
         };
         for overlay_ok in [false, true] {
             let disk = vec![disk.clone()];
-            let it = Definition::new(ID.parse().unwrap(), "web-1".into(), disk, overlay_ok);
+            let qemu = Section::new(overlay_ok, &Sockets::default(), false);
+            let it = Definition::new(ID.parse().unwrap(), "web-1".into(), disk, qemu);
             assert_eq!(it.overlay_ok(), overlay_ok);
             let text = toml::to_string(&it).unwrap();
             assert_eq!(text.contains("[qemu]\noverlay_ok = true\n"), overlay_ok);
@@ -781,7 +786,7 @@ mod tests {
             ID.parse().unwrap(),
             "web-1".into(),
             vec![disk("disk0"), disk("disk1")],
-            true,
+            Section::new(true, &Sockets::default(), false),
         );
         let files = BTreeMap::from([("disk1".to_owned(), "disk1.qcow2".to_owned())]);
         let text = with_disks(&toml::to_string(&it).unwrap(), &files).unwrap();
@@ -850,8 +855,8 @@ mod tests {
             ("format = 1\n".to_owned(), "at least one disk"),
             (format!("format = 1\n{disk}{disk}"), "disk0 stands twice"),
             (
-                format!("format = 1\n{disk}[qemu]\noverlay_ok = true\nqmp = []\n"),
-                "key qmp of section [qemu]: running machines are not supported by this version",
+                format!("format = 1\n{disk}[qemu]\noverlay_ok = true\ncommand = []\n"),
+                "key command of section [qemu] is not known to this version",
             ),
             (
                 format!("format = 1\n{disk}[qemu]\noverlay_ok = 1\n"),

@@ -644,6 +644,7 @@ mod tests {
             overlay_ok: false,
             images: BTreeMap::new(),
             relative: BTreeMap::new(),
+            sockets: Default::default(),
         };
         // The owner has restored it.
         let restored = Image {

@@ -1,4 +1,5 @@
-//! `vm import`: takes a powered-off machine into the library, by reference. The images stay where they are.
+//! `vm import`: takes a machine into the library, by reference. The images stay where they are. One that runs is asked at
+//! its monitor whether they are its disks.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,10 +16,12 @@ use crate::engine::library::{self, directory_failed, machines_directory};
 use crate::engine::locks;
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::header::has_magic;
+use crate::engine::qemu::admit::{self, Wanted};
+use crate::engine::qemu::section::Section;
 use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, place, space, stage, turn};
 use crate::held::{self, Foreign, Identity};
 use crate::id::VmId;
-use crate::inventory::{self, Format, Image, Machine, NAME_MAX};
+use crate::inventory::{self, Format, Image, Machine, NAME_MAX, Sockets};
 use crate::text::catalog::engine as texts;
 use crate::text::{Text, is_blank};
 use crate::xml;
@@ -34,6 +37,19 @@ pub struct NewMachine {
     pub overlay_ok: bool,
     /// Also images over files that the owners of the images could not read.
     pub accept_images: bool,
+    /// Where whatever runs it is asked.
+    pub sockets: Sockets,
+    /// `[qemu] unmanaged_ok`: also if somebody else is connected to its QEMU, and may manage it.
+    pub unmanaged_ok: bool,
+}
+
+/// A machine that was taken in.
+#[derive(Debug)]
+pub struct Imported {
+    /// The machine.
+    pub machine: Machine,
+    /// What was taken on trust, in sentences.
+    pub notes: Vec<Text>,
 }
 
 /// A disk to import.
@@ -65,22 +81,37 @@ impl NewMachine {
         Ok(Self {
             overlay_ok: defined.overlay_ok(),
             accept_images: false,
+            sockets: Sockets::default(),
+            unmanaged_ok: false,
             name: defined.name,
             disks: defined.disk.into_iter().map(disk).collect(),
         })
     }
 }
 
-/// Checks the images with their chains and writes the definition, durably.
+/// [`take_in`] for one that has nothing to tell.
 ///
 /// # Errors
-/// [`EngineError`] naming machine, disk and file; nothing was written then.
+/// As there.
 pub fn import(
     data_dir: &Path,
     new: &NewMachine,
     roots: &Roots,
     now: Timestamp,
 ) -> Result<Machine, EngineError> {
+    take_in(data_dir, new, roots, now).map(|it| it.machine)
+}
+
+/// Checks the images with their chains, and the QEMU that runs them, and writes the definition, durably.
+///
+/// # Errors
+/// [`EngineError`] naming machine, disk and file; nothing was written then.
+pub fn take_in(
+    data_dir: &Path,
+    new: &NewMachine,
+    roots: &Roots,
+    now: Timestamp,
+) -> Result<Imported, EngineError> {
     if new.name.trim().is_empty() {
         return Err(unsupported(texts::NAME_EMPTY.text()));
     }
@@ -139,7 +170,12 @@ pub fn import(
         disks.push(DiskEntry { id, path, format });
         opened.push(layers);
     }
-    let definition = Definition::new(machine, new.name.clone(), disks, new.overlay_ok);
+    let qemu = Section::new(new.overlay_ok, &new.sockets, new.unmanaged_ok);
+    qemu.as_ref()
+        .map_or(Ok(()), Section::check)
+        .map_err(unsupported)?;
+    let definition = Definition::new(machine, new.name.clone(), disks, qemu);
+    let notes = asked(new, &definition, &opened)?;
     tops.complete = true;
     // Now that all of it has answered: others wait for their turn.
     let _one_at_a_time = exclusive(&directory).map_err(fail)?;
@@ -152,6 +188,7 @@ pub fn import(
         }
     }
     let (others, _) = library::scan(data_dir)?;
+    not_shared(new, &others)?;
     let mut used = Used::of(&others);
     let unknown = used.note_unreadable(&directory, &others)?;
     for (disk, layers) in definition.disk.iter().zip(&opened) {
@@ -167,9 +204,50 @@ pub fn import(
         &all,
         all.get(&definition.id).map(|m| m.as_ref()),
     );
-    all.remove(&definition.id)
-        .map(|m| Machine::clone(&m))
-        .ok_or_else(|| library::unknown(definition.id))
+    let imported = all.remove(&definition.id);
+    let machine = imported.ok_or_else(|| library::unknown(definition.id))?;
+    Ok(Imported {
+        machine: Machine::clone(&machine),
+        notes,
+    })
+}
+
+/// Asks whatever runs the machine whether these are its disks.
+fn asked(
+    new: &NewMachine,
+    definition: &Definition,
+    opened: &[Vec<Layer>],
+) -> Result<Vec<Text>, EngineError> {
+    let disks = definition.disk.iter().zip(opened);
+    let wanted = disks.filter_map(|(disk, layers)| {
+        let top = layers.first()?;
+        Some(Wanted {
+            disk: &disk.id,
+            file: &top.real,
+            id: top.id,
+            format: top.format,
+            size: top.size,
+        })
+    });
+    let wanted: Vec<_> = wanted.collect();
+    admit::admit(&new.name, &new.sockets, new.unmanaged_ok, &wanted)
+}
+
+/// Refuses the socket of another machine: only one can be behind it.
+fn not_shared(new: &NewMachine, others: &Machines) -> Result<(), EngineError> {
+    let all = |sockets: &Sockets| -> Vec<PathBuf> {
+        sockets.qmp.iter().chain(&sockets.agent).cloned().collect()
+    };
+    let own = all(&new.sockets);
+    for other in others.values() {
+        let theirs = all(&other.sockets);
+        if let Some(shared) = own.iter().find(|socket| theirs.contains(socket)) {
+            let text = texts::SOCKET_USED.with("machine", &new.name);
+            let text = text.with("file", shared.display());
+            return Err(unsupported(text.with("other", &other.name)));
+        }
+    }
+    Ok(())
 }
 
 /// Takes the machine out of the library. Its images and the files of its former snapshots stay.

@@ -21,6 +21,7 @@ pub mod merge;
 pub mod overlay;
 pub mod place;
 pub mod qcow2;
+pub mod qemu;
 pub mod recorded;
 pub mod reflink;
 pub mod relocate;

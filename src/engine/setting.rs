@@ -290,6 +290,8 @@ mod tests {
             }],
             overlay_ok: true,
             accept_images: false,
+            sockets: Default::default(),
+            unmanaged_ok: false,
         };
         let now = jiff::Timestamp::UNIX_EPOCH;
         fs::create_dir_all(data_dir).unwrap();

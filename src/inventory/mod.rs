@@ -110,6 +110,17 @@ pub struct Machine {
     pub images: BTreeMap<String, Image>,
     /// What its active files name from their own folders, by disk id.
     pub relative: BTreeMap<String, Relative>,
+    /// Where whatever runs it is asked.
+    pub sockets: Sockets,
+}
+
+/// The sockets of whatever runs a machine, as its definition names them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sockets {
+    /// QMP monitors. None: nothing is known of it while it runs.
+    pub qmp: Vec<PathBuf>,
+    /// The guest agent.
+    pub agent: Option<PathBuf>,
 }
 
 impl Machine {

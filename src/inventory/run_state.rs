@@ -38,9 +38,69 @@ pub enum Trouble {
     SaveVm,
     /// Its memory is being restored.
     RestoreVm,
+    /// The guest sleeps.
+    Suspended,
+    /// Its watchdog has bitten.
+    Watchdog,
+    /// It waits for a debugger.
+    Debug,
+    /// A state of a version that this program does not know.
+    Other,
+}
+
+impl RunState {
+    /// The state that QEMU has this name for.
+    #[must_use]
+    pub fn of_status(name: &str) -> Self {
+        match name {
+            "running" => Self::Running,
+            "paused" => Self::Paused,
+            _ => {
+                let named = Trouble::ALL.iter().find(|trouble| trouble.name() == name);
+                Self::Troubled(named.copied().unwrap_or(Trouble::Other))
+            }
+        }
+    }
+
+    /// One word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Troubled(_) => "troubled",
+            Self::Held => "held",
+        }
+    }
+
+    /// The name of the trouble that it is in.
+    #[must_use]
+    pub fn trouble(self) -> Option<&'static str> {
+        match self {
+            Self::Troubled(trouble) => Some(trouble.name()),
+            _ => None,
+        }
+    }
 }
 
 impl Trouble {
+    const ALL: &[Self] = &[
+        Self::IoError,
+        Self::InternalError,
+        Self::GuestPanicked,
+        Self::ShutDown,
+        Self::Prelaunch,
+        Self::Inmigrate,
+        Self::Postmigrate,
+        Self::FinishMigrate,
+        Self::SaveVm,
+        Self::RestoreVm,
+        Self::Suspended,
+        Self::Watchdog,
+        Self::Debug,
+    ];
+
     /// The name that QEMU has for it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -55,6 +115,33 @@ impl Trouble {
             Self::FinishMigrate => "finish-migrate",
             Self::SaveVm => "save-vm",
             Self::RestoreVm => "restore-vm",
+            Self::Suspended => "suspended",
+            Self::Watchdog => "watchdog",
+            Self::Debug => "debug",
+            Self::Other => "unknown",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_told_by_the_name_that_qemu_has_for_it() {
+        for trouble in Trouble::ALL {
+            let state = RunState::of_status(trouble.name());
+            assert_eq!(state, RunState::Troubled(*trouble));
+            assert_eq!(
+                (state.word(), state.trouble()),
+                ("troubled", Some(trouble.name()))
+            );
+        }
+        assert_eq!(RunState::of_status("running"), RunState::Running);
+        assert_eq!(RunState::of_status("paused"), RunState::Paused);
+        assert_eq!(
+            RunState::of_status("colo"),
+            RunState::Troubled(Trouble::Other)
+        );
     }
 }

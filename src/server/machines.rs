@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::doctor::line::{self, Answer, Wish};
+use crate::doctor::line::{self, Answer, Doing, Wish};
 use crate::engine::Storage;
-use crate::engine::import::{self, NewMachine};
+use crate::engine::import::{self, Imported, NewMachine};
 use crate::engine::library;
 use crate::engine::links::{self, Named};
 use crate::engine::qcow2::chain::{self, Roots};
@@ -58,14 +58,14 @@ pub fn import_machine(
     data_dir: &Path,
     new: &NewMachine,
     folders: &[PathBuf],
-) -> Result<Machine, StartError> {
+) -> Result<Imported, StartError> {
     let data_dir = make_data_dir(data_dir)?;
     relocate::writable(&data_dir)?;
     untouched(&data_dir, new)?;
     let now = SystemClock::shared().now();
     let imported = {
         let (data_dir, new, folders) = (data_dir.clone(), new.clone(), folders.to_owned());
-        bounded(move || import::import(&data_dir, &new, &roots(&data_dir, &folders), now))?
+        bounded(move || import::take_in(&data_dir, &new, &roots(&data_dir, &folders), now))?
     };
     tell(&data_dir);
     Ok(imported)
@@ -204,6 +204,32 @@ pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartErr
     };
     let problems = other.into_iter().chain(problems.iter().map(told));
     Ok((machines, problems.collect()))
+}
+
+/// Whether these machines run: as the server says that runs on the data directory, and holds their monitors; by a look
+/// that is made here where none does.
+///
+/// # Errors
+/// [`StartError`] where files do not answer.
+pub fn machine_states(
+    data_dir: &Path,
+    machines: &[Machine],
+) -> Result<BTreeMap<VmId, Doing>, StartError> {
+    let data_dir = existing_data_dir(data_dir)?;
+    if is_served(&data_dir) {
+        match line::ask(&data_dir, Wish::States, &nobody()) {
+            Ok(Answer::States(states)) => return Ok(states),
+            // An older one, which has no monitors.
+            Ok(Answer::Error(_)) => {}
+            Ok(other) => return Err(unexpected(other)),
+            Err(error) => return Err(unanswered(&data_dir, &error)),
+        }
+    }
+    let machines = machines.to_vec();
+    let looked = held::look(move || library::states(&machines));
+    let states = looked.map_err(StartError::failed)?;
+    let states = states.into_iter().map(|(id, state)| (id, state.into()));
+    Ok(states.collect())
 }
 
 /// Refuses a data directory that was moved: that its machines name files elsewhere is no mistake of theirs. Of a copy

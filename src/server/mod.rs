@@ -40,8 +40,8 @@ pub use fitness::{Fitness, fitness};
 pub use here::{HERE_FAILPOINTS, Here, HereState, here};
 pub use likeness::Differing;
 pub use machines::{
-    change_machine, choose_tops, import_machine, machine_named, machines, named_machines,
-    not_clonable, recorded_machines, remove_machine, shown_images,
+    change_machine, choose_tops, import_machine, machine_named, machine_states, machines,
+    named_machines, not_clonable, recorded_machines, remove_machine, shown_images,
 };
 pub use rebuild::{REBUILD_FAILPOINTS, Rebuild, RebuildState, Stands, rebuild};
 pub use relocate::{RELOCATE_FAILPOINTS, Relocated, Relocation, relocate};

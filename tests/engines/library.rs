@@ -59,6 +59,8 @@ impl Place {
             disks,
             overlay_ok: true,
             accept_images: false,
+            sockets: Default::default(),
+            unmanaged_ok: false,
         };
         import(&self.data(), &new, &Roots::default(), Timestamp::UNIX_EPOCH)
     }
@@ -176,6 +178,8 @@ fn an_image_that_may_not_be_imported_is_named_with_its_reason() {
         disks: one(&base, None),
         overlay_ok: true,
         accept_images: false,
+        sockets: Default::default(),
+        unmanaged_ok: false,
     };
     let error = import(&place.data(), &new, &roots, Timestamp::UNIX_EPOCH).unwrap_err();
     assert_eq!(error.kind, EngineErrorKind::Denied);

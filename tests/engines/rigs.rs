@@ -237,6 +237,7 @@ impl Rig for FileRig {
             overlay_ok: true,
             images: imported(&self.file(), &[self.images.join("base.raw")]),
             relative: Default::default(),
+            sockets: Default::default(),
         }
     }
     fn write(&self, top: &Top, pattern: u8) {

@@ -32,6 +32,8 @@ fn machine(data: &Path, name: &str, image: &Path) -> VmId {
         disks: vec![disk],
         overlay_ok: true,
         accept_images: false,
+        sockets: Default::default(),
+        unmanaged_ok: false,
     };
     import(data, &new, &Roots::default(), Timestamp::UNIX_EPOCH)
         .unwrap()

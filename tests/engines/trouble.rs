@@ -36,6 +36,7 @@ fn machine(image: &Path) -> Machine {
         overlay_ok: true,
         images: imported(image, &[]),
         relative: Default::default(),
+        sockets: Default::default(),
     }
 }
 

@@ -268,6 +268,8 @@ async fn what_was_imported_as_a_backing_file_is_never_written() {
         }],
         overlay_ok: true,
         accept_images: false,
+        sockets: Default::default(),
+        unmanaged_ok: false,
     };
     let data = root.path().join("data");
     let machine = import(&data, &new, &Roots::default(), Timestamp::UNIX_EPOCH).unwrap();

@@ -91,6 +91,8 @@ pub(super) fn machine(data: &Path, name: &str, file: PathBuf) -> VmId {
         }],
         overlay_ok: true,
         accept_images: false,
+        sockets: Default::default(),
+        unmanaged_ok: false,
     };
     let roots = Roots::default();
     let machine = import(data, &new, &roots, Timestamp::UNIX_EPOCH);

@@ -6,6 +6,7 @@ pub(crate) mod http;
 pub(crate) mod journal;
 pub(crate) mod pages;
 pub(crate) mod pki;
+pub(crate) mod qemu;
 pub(crate) mod remote;
 pub(crate) mod server;
 pub(crate) mod site;

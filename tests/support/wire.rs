@@ -290,6 +290,17 @@ impl Wire {
             .into()
     }
 
+    /// EnabledState and first status of a machine, with its words.
+    pub(crate) fn state(&self, machine: &str) -> (u64, u64, String) {
+        let system = object("Msvm_ComputerSystem")
+            .key("CreationClassName", "Msvm_ComputerSystem")
+            .key("Name", machine);
+        let system = self.get(&system).unwrap();
+        let number = |name| system.number(name).unwrap();
+        let words = format!("{:?}", system.get("StatusDescriptions"));
+        (number("EnabledState"), number("OperationalStatus"), words)
+    }
+
     /// The job now.
     pub(crate) fn job(&self, id: &str) -> Result<Job, Error> {
         let job = object("Msvm_ConcreteJob").key("InstanceID", id);

@@ -68,8 +68,10 @@ pub(super) fn machines(data_dir: &Path) -> Result<Vec<Machine>, Failure> {
             // Quickstart itself looks up the active files.
             overlay_ok: true,
             accept_images: false,
+            sockets: Default::default(),
+            unmanaged_ok: false,
         };
-        made.push(server::import_machine(data_dir, &new, &[])?);
+        made.push(server::import_machine(data_dir, &new, &[])?.machine);
     }
     Ok(made)
 }

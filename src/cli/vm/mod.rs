@@ -5,17 +5,19 @@ mod set;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value as Json, json};
 
 use crate::config::Config;
+use crate::doctor::line::Doing;
 use crate::engine::EngineError;
 use crate::engine::image;
 use crate::engine::import::{NewDisk, NewMachine};
 use crate::engine::links::{self, Named};
 use crate::held;
-use crate::inventory::{Format, Image, Machine};
+use crate::inventory::{Format, Image, Machine, Sockets};
 use crate::server::{self, StartError};
 
 use crate::cli::failure::Failure;
@@ -26,7 +28,8 @@ use crate::cli::remote::{block_on, sendable};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
-    /// Take a powered-off machine into the library. Its images stay where they are.
+    /// Take a machine into the library. Its images stay where they are. One that runs is asked at its monitor whether
+    /// they are its disks.
     Import {
         #[command(flatten)]
         data: DataDir,
@@ -52,6 +55,16 @@ pub(in crate::cli) enum Command {
         /// Also images over files that the owners of the images could not read: sets hold what is in them.
         #[arg(long)]
         accept_image: bool,
+        /// The socket of a QMP monitor that its QEMU has for Groupshot alone; say it twice for a second one.
+        #[arg(long, value_name = "SOCKET")]
+        qmp: Vec<PathBuf>,
+        /// The socket of its guest agent.
+        #[arg(long, value_name = "SOCKET", requires = "qmp")]
+        agent: Option<PathBuf>,
+        /// Also if somebody else is connected to a monitor of its QEMU, and may manage it. Its disks are captured by
+        /// clones only.
+        #[arg(long, requires = "qmp", conflicts_with = "overlay_ok")]
+        unmanaged_ok: bool,
         /// Also if there is a machine of that name.
         #[arg(long)]
         allow_duplicate: bool,
@@ -101,6 +114,9 @@ pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Fail
             config,
             overlay_ok,
             accept_image,
+            qmp,
+            agent,
+            unmanaged_ok,
             allow_duplicate,
         } => {
             let config = config.as_deref().map(Config::load).transpose()?;
@@ -112,10 +128,14 @@ pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Fail
                     disks: disks(images, *format),
                     overlay_ok: false,
                     accept_images: false,
+                    sockets: Default::default(),
+                    unmanaged_ok: false,
                 },
             };
             new.overlay_ok |= overlay_ok;
             new.accept_images = *accept_image;
+            new.sockets = sockets(qmp, agent.as_deref())?;
+            new.unmanaged_ok = *unmanaged_ok;
             if let Some(name) = name {
                 new.name.clone_from(name);
             }
@@ -124,13 +144,18 @@ pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Fail
                 is_new(data, &new.name)?;
             }
             let roots = &config.engine.image_roots;
-            let machine = server::import_machine(&data.path()?, &new, roots)?;
-            told(&machine, &config, output)
+            let imported = server::import_machine(&data.path()?, &new, roots)?;
+            for note in &imported.notes {
+                output.note(format_args!("warning: {}", note.english()));
+            }
+            told(&imported.machine, &config, output)
         }
         Command::List { data } => list(data, output),
         Command::Show { data, machine } => {
             let machine = find(data, machine)?;
-            output.result(shown(&machine), || in_words(&machine))
+            let states = server::machine_states(&data.path()?, slice::from_ref(&machine))?;
+            let state = states.get(&machine.id);
+            output.result(shown(&machine, state), || in_words(&machine, state))
         }
         Command::Path(wish) => path::run(wish, output),
         Command::Set(wish) => set::run(wish, output),
@@ -160,6 +185,18 @@ fn is_new(data: &DataDir, name: &str) -> Result<(), Failure> {
     }
 }
 
+/// The sockets by their absolute paths: the server has another current directory.
+fn sockets(qmp: &[PathBuf], agent: Option<&Path>) -> Result<Sockets, Failure> {
+    let absolute = |socket: &Path| std::path::absolute(socket).map_err(Failure::failed);
+    Ok(Sockets {
+        qmp: qmp
+            .iter()
+            .map(|it| absolute(it))
+            .collect::<Result<_, _>>()?,
+        agent: agent.map(absolute).transpose()?,
+    })
+}
+
 /// The imported machine, and what becomes of it where an image cannot be cloned.
 fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failure> {
     let not_clonable = server::not_clonable(machine, config);
@@ -176,6 +213,13 @@ fn told(machine: &Machine, config: &Config, output: &Output) -> Result<(), Failu
             machine.definition.display()
         )),
         (false, true) => {}
+    }
+    if let [only] = machine.sockets.qmp.as_slice() {
+        output.note(format_args!(
+            "warning: `{name}` has one monitor, {}: a client that gets hold of it keeps Groupshot out, and nothing is known \
+             of the machine then; give its QEMU a second -qmp and name both",
+            only.display()
+        ));
     }
     let unlinked = unlinked(machine);
     for (_, why) in &unlinked {
@@ -305,19 +349,29 @@ fn disks(images: &[PathBuf], format: Option<ImageFormat>) -> Vec<NewDisk> {
 }
 
 fn list(data: &DataDir, output: &Output) -> Result<(), Failure> {
-    let (machines, problems) = server::machines(&data.path()?)?;
+    let data_dir = data.path()?;
+    let (machines, problems) = server::machines(&data_dir)?;
     for problem in &problems {
         output.note(problem);
     }
-    let mut rows = vec![["NAME", "ID", "DISKS"].map(str::to_owned).to_vec()];
+    let states = server::machine_states(&data_dir, &machines)?;
+    let mut rows = vec![["NAME", "ID", "STATE", "DISKS"].map(str::to_owned).to_vec()];
     for machine in &machines {
         let disks = match silent(machine) {
             Some(_) => format!("{}, silent", machine.disks.len()),
             None => machine.disks.len().to_string(),
         };
-        rows.push(vec![machine.name.clone(), machine.id.to_string(), disks]);
+        let state = states.get(&machine.id).map(state_in_words);
+        let state = state.unwrap_or_default();
+        rows.push(vec![
+            machine.name.clone(),
+            machine.id.to_string(),
+            state,
+            disks,
+        ]);
     }
-    let objects: Vec<Json> = machines.iter().map(shown).collect();
+    let objects = machines.iter().map(|m| shown(m, states.get(&m.id)));
+    let objects: Vec<Json> = objects.collect();
     let found = json!({"machines": objects, "problems": problems});
     output.result(found, || table(&rows))
 }
@@ -370,16 +424,29 @@ fn fields(machine: &Machine) -> Json {
         "name": machine.name,
         "disks": disks.collect::<Vec<_>>(),
         "overlayOk": machine.overlay_ok,
+        "qmp": machine.sockets.qmp,
+        "agent": machine.sockets.agent,
     })
 }
 
-/// [`fields`], and the file that does not answer: the machine is shown as it was recorded.
-fn shown(machine: &Machine) -> Json {
+/// [`fields`] with the state, and the file that does not answer: the machine is shown as it was recorded.
+fn shown(machine: &Machine, state: Option<&Doing>) -> Json {
     let mut fields = fields(machine);
     if let Json::Object(fields) = &mut fields {
         fields.insert("silent".to_owned(), json!(silent(machine)));
+        fields.insert("state".to_owned(), json!(state.map(|it| &it.state)));
+        let reason = state.and_then(|it| it.reason.as_ref());
+        fields.insert("reason".to_owned(), json!(reason));
     }
     fields
+}
+
+/// The state, with what is wrong.
+fn state_in_words(doing: &Doing) -> String {
+    match &doing.reason {
+        Some(reason) => format!("{} ({})", one_line(&doing.state), one_line(reason)),
+        None => one_line(&doing.state),
+    }
 }
 
 /// The file of the machine that does not answer, if one does not.
@@ -390,7 +457,7 @@ fn silent(machine: &Machine) -> Option<&Path> {
     files.find(|file| held::is_silent(file))
 }
 
-fn in_words(machine: &Machine) -> String {
+fn in_words(machine: &Machine, state: Option<&Doing>) -> String {
     let mut rows = vec![
         ["DISK", "FORMAT", "SIZE", "FILE"]
             .map(str::to_owned)
@@ -414,14 +481,22 @@ fn in_words(machine: &Machine) -> String {
             file.display()
         )
     });
+    let state = state.map_or_else(String::new, |it| format!("\nstate: {}", state_in_words(it)));
+    let sockets = &machine.sockets;
+    let monitors = sockets.qmp.iter().map(|it| ("monitor", it));
+    let sockets = monitors.chain(sockets.agent.iter().map(|it| ("agent", it)));
+    let sockets: Vec<_> = sockets
+        .map(|(what, socket)| format!("\n{what}: {}", socket.display()))
+        .collect();
     let under: Vec<_> = lying_on(machine)
         .iter()
         .map(|line| format!("\n{line}"))
         .collect();
     format!(
-        "{}\n{}\noverlays: {overlays}{silent}{}\n\n{}",
+        "{}\n{}{state}{}\noverlays: {overlays}{silent}{}\n\n{}",
         one_line(&machine.name),
         machine.id,
+        sockets.concat(),
         under.concat(),
         table(&rows)
     )

@@ -18,6 +18,7 @@ use crate::engine::place::FOLDER;
 use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::header::Header;
+use crate::engine::qemu::peer::FileId;
 use crate::engine::reflink;
 use crate::engine::{Stamp, locks, name, space};
 use crate::held;
@@ -59,6 +60,17 @@ impl Entry {
     pub(super) fn silent(&self) -> Option<&Path> {
         let mut files = self.seen.iter().map(|(file, _)| file.as_path());
         files.find(|file| held::is_silent(file))
+    }
+
+    /// The active files that are there, by device and inode. Looks at none.
+    pub(super) fn files(&self) -> Vec<FileId> {
+        let disks = self.machine.iter().flat_map(|m| &m.disks);
+        let stamp = |disk: &Disk| {
+            let mut seen = self.seen.iter();
+            let stamp = seen.find(|(file, _)| *file == disk.file)?.1?;
+            Some((stamp.device, stamp.inode))
+        };
+        disks.filter_map(stamp).collect()
     }
 
     /// `tops.json` as it was read.
@@ -271,6 +283,7 @@ fn machine(folder: PathBuf, defined: Definition, stored: Tops, disks: Vec<Disk>)
     Machine {
         id: defined.id,
         overlay_ok: defined.overlay_ok(),
+        sockets: defined.sockets(),
         name: defined.name,
         disks,
         directory: folder,
@@ -279,6 +292,13 @@ fn machine(folder: PathBuf, defined: Definition, stored: Tops, disks: Vec<Disk>)
         images: stored.images,
         relative: relative.collect(),
     }
+}
+
+/// The active files of a machine that are there, by device and inode.
+pub(super) fn file_ids(machine: &Machine) -> Vec<FileId> {
+    let disks = machine.disks.iter();
+    let ids = disks.filter_map(|disk| stamp_of(&disk.file));
+    ids.map(|stamp| (stamp.device, stamp.inode)).collect()
 }
 
 /// Whether another process has the active file open for writing.

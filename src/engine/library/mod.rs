@@ -7,6 +7,7 @@
 
 mod entry;
 mod shelf;
+mod states;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,6 +37,8 @@ use crate::text::catalog::engine as texts;
 
 use entry::{is_written, load};
 use shelf::Shelf;
+
+pub use states::states;
 
 /// How long a start, or a check-up, waits until every machine was looked at. A place that does not answer is known after
 /// a fraction of it.
@@ -162,14 +165,6 @@ impl Library {
     }
 }
 
-/// There is no monitor: whether an image is written is all that is known.
-const fn held(is_written: bool) -> RunState {
-    match is_written {
-        true => RunState::Held,
-        false => RunState::Off,
-    }
-}
-
 impl Compute for Library {
     fn machines(&self) -> Arc<Machines> {
         self.0.look();
@@ -180,15 +175,18 @@ impl Compute for Library {
         self.0.machines.load_full()
     }
 
-    /// Off, unless another process has a disk open for writing: then something holds the machine.
+    /// As its monitor says, if it has one and that is of a process with its disks; else off, unless another process has a
+    /// disk open for writing: then something holds the machine.
     fn state(&self, id: VmId) -> RunState {
         let machine = self.machine(id);
-        held(machine.is_some_and(|m| m.disks.iter().any(is_written)))
+        let written = || machine.is_some_and(|m| m.disks.iter().any(is_written));
+        self.0.states.now(id, written)
     }
 
     fn shown_state(&self, id: VmId) -> RunState {
         self.0.look();
-        held(self.0.running.load().contains(&id))
+        let written = || self.0.running.load().contains(&id);
+        self.0.states.shown(id, written)
     }
 
     fn looked(&self) -> BoxFuture<'static, ()> {

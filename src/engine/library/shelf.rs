@@ -25,6 +25,7 @@ use crate::inventory::{Image, Machine};
 use crate::text::catalog::engine as texts;
 
 use super::entry::{Entry, is_written, load};
+use super::states::{States, monitored};
 use super::{Problem, follow, machine_ids, unknown, unlinked};
 
 const RENEW_AFTER_MILLIS: u64 = 1000;
@@ -46,6 +47,8 @@ pub(super) struct Shelf {
     pub(super) problems: ArcSwap<Vec<Problem>>,
     /// Those of which a disk was open for writing elsewhere at the last look.
     pub(super) running: ArcSwap<BTreeSet<VmId>>,
+    /// What their monitors say.
+    pub(super) states: States,
     book: Mutex<Book>,
     /// Held by who has the links of a machine follow the newest state.
     leading: Mutex<()>,
@@ -113,6 +116,7 @@ impl Shelf {
             machines: ArcSwap::default(),
             problems: ArcSwap::default(),
             running: ArcSwap::default(),
+            states: States::default(),
             book: Mutex::default(),
             leading: Mutex::default(),
             named: Mutex::default(),
@@ -282,7 +286,11 @@ impl Shelf {
         } else if is_unnamed {
             self.name();
         }
-        let running = self.lock().running.clone();
+        let (running, monitored) = {
+            let book = self.lock();
+            (book.running.clone(), monitored(&book.entries))
+        };
+        self.states.follow(monitored);
         if **self.running.load() != running {
             self.running.store(Arc::new(running));
         }
@@ -615,6 +623,8 @@ mod tests {
                 disks: vec![disk],
                 overlay_ok: true,
                 accept_images: false,
+                sockets: Default::default(),
+                unmanaged_ok: false,
             };
             let data = self.dir.path().join("data");
             let imported = import(&data, &new, &Roots::default(), Timestamp::UNIX_EPOCH);

@@ -182,6 +182,7 @@ impl Sim {
                 overlay_ok: false,
                 images: BTreeMap::new(),
                 relative: BTreeMap::new(),
+                sockets: Default::default(),
             };
             (id, Arc::new(machine))
         };

@@ -154,34 +154,40 @@ fn virtual_machine(
     machine: &Machine,
     language: Language,
 ) -> Result<Instance, Error> {
-    let state = match deps.compute.shown_state(id) {
-        RunState::Running | RunState::Held => ENABLED,
+    let state = deps.compute.shown_state(id);
+    let enabled = match state {
+        RunState::Running | RunState::Held | RunState::Troubled(_) => ENABLED,
         RunState::Off => DISABLED,
-        RunState::Paused | RunState::Troubled(_) => QUIESCE,
+        RunState::Paused => QUIESCE,
     };
+    let trouble = state.trouble();
     system(class, &id.to_string(), language)?
         .with("Caption", "Virtual Machine")?
         .with("Description", "Microsoft Virtual Machine")?
         .with("ElementName", machine.name.as_str())?
-        .with("EnabledState", state)?
+        .with("EnabledState", enabled)?
         .with("InstallDate", DateTime::utc(machine.created))
         .map_err(Error::from)
-        .and_then(|instance| with_status(instance, deps, id, language))
+        .and_then(|instance| with_status(instance, deps, (id, trouble), language))
 }
 
-/// Adds HealthState and OperationalStatus: first whether the active files are usable, second the operation that has
-/// leased the machine, if any.
+/// Adds HealthState and OperationalStatus: first whether the active files are usable and the processors in no trouble,
+/// second the operation that has leased the machine, if any.
 fn with_status(
     instance: Instance,
     deps: &Deps,
-    id: VmId,
+    (id, trouble): (VmId, Option<&str>),
     language: Language,
 ) -> Result<Instance, Error> {
-    let (code, words, health) = match deps.compute.is_ailing(id) {
-        true => (DEGRADED, texts::STATUS_DEGRADED, MAJOR_FAILURE),
-        false => (OK, texts::STATUS_OK, HEALTHY),
+    let (code, words, health) = match (deps.compute.is_ailing(id), trouble) {
+        (true, _) => (DEGRADED, texts::STATUS_DEGRADED.text(), MAJOR_FAILURE),
+        (false, Some(trouble)) => {
+            let words = texts::STATUS_TROUBLED.with("trouble", trouble);
+            (DEGRADED, words, MAJOR_FAILURE)
+        }
+        (false, None) => (OK, texts::STATUS_OK.text(), HEALTHY),
     };
-    let (mut codes, mut descriptions) = (vec![code], vec![words.text().render(language)]);
+    let (mut codes, mut descriptions) = (vec![code], vec![words.render(language)]);
     if let Some((code, words)) = operation(deps, id) {
         codes.push(code);
         descriptions.push(words.text().render(language));

@@ -16,6 +16,7 @@ super::messages! {
 
     STATUS_OK = "provider.status-ok", "Operating normally";
     STATUS_DEGRADED = "provider.status-degraded", "A disk image is missing or cannot be used";
+    STATUS_TROUBLED = "provider.status-troubled", "The machine stands still: {trouble}";
     STATUS_CREATING_SNAPSHOT = "provider.status-creating-snapshot", "Creating snapshot";
     STATUS_APPLYING_SNAPSHOT = "provider.status-applying-snapshot", "Applying snapshot";
     STATUS_DELETING_SNAPSHOT = "provider.status-deleting-snapshot", "Deleting snapshot";

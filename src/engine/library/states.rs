@@ -1,0 +1,116 @@
+//! Which machines run: by what their monitors say, and by the locks on their active files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::engine::qemu::peer::FileId;
+use crate::engine::qemu::watch::{View, Watch, Watches};
+use crate::id::VmId;
+use crate::inventory::{Machine, RunState};
+
+use super::entry::{Entry, file_ids, is_written};
+
+/// How long a monitor that nobody has asked yet is waited for.
+const FIRST: Duration = Duration::from_millis(1500);
+
+/// The monitors of machines that have one. The others cost nothing.
+#[derive(Default)]
+pub(super) struct States {
+    watches: Watches,
+    watched: ArcSwap<BTreeMap<VmId, Watched>>,
+}
+
+/// The monitors of machines that have one, each with the active files.
+pub(super) type Monitored = BTreeMap<VmId, (Vec<PathBuf>, Vec<FileId>)>;
+
+/// Those of these machines that have one. Looks at no file.
+pub(super) fn monitored(entries: &BTreeMap<VmId, Arc<Entry>>) -> Monitored {
+    let monitored = entries.iter().filter_map(|(id, entry)| {
+        let sockets = &entry.machine.as_deref()?.sockets.qmp;
+        (!sockets.is_empty()).then(|| (*id, (sockets.clone(), entry.files())))
+    });
+    monitored.collect()
+}
+
+/// A machine that is watched.
+#[derive(Clone)]
+struct Watched {
+    watch: Watch,
+    /// Its active files.
+    files: Vec<FileId>,
+}
+
+impl States {
+    /// Watches the monitors of these machines, and of no others.
+    pub(super) fn follow(&self, wanted: Monitored) {
+        if wanted.is_empty() && self.watched.load().is_empty() {
+            return;
+        }
+        let sockets = wanted
+            .iter()
+            .map(|(id, (sockets, _))| (*id, sockets.clone()));
+        let mut watches = self.watches.follow(&sockets.collect());
+        let watched = wanted.into_iter().filter_map(|(id, (_, files))| {
+            let watch = watches.remove(&id)?;
+            Some((id, Watched { watch, files }))
+        });
+        self.watched.store(Arc::new(watched.collect()));
+    }
+
+    /// The state by the monitor, and where that says nothing by whether a file is `written`.
+    pub(super) fn shown(&self, id: VmId, written: impl FnOnce() -> bool) -> RunState {
+        match self.watched.load().get(&id) {
+            Some(watched) => watched.state(&watched.watch.view(), written),
+            None => by_locks(written()),
+        }
+    }
+
+    /// The same; a monitor that was never asked is waited for. Blocks.
+    pub(super) fn now(&self, id: VmId, written: impl FnOnce() -> bool) -> RunState {
+        let watched = self.watched.load().get(&id).cloned();
+        match watched {
+            Some(watched) => watched.state(&watched.watch.known(FIRST), written),
+            None => by_locks(written()),
+        }
+    }
+}
+
+impl Watched {
+    fn state(&self, view: &View, written: impl FnOnce() -> bool) -> RunState {
+        let has_one = |files: &BTreeSet<FileId>| self.files.iter().any(|id| files.contains(id));
+        match view {
+            View::Speaks(it) if has_one(&it.files) => RunState::of_status(&it.status),
+            View::Speaks(_) => {
+                // It is that of another machine; or it has opened the files since.
+                self.watch.look_again();
+                by_locks(written())
+            }
+            View::Mute(_, Some(files)) if has_one(files) => RunState::Held,
+            View::Mute(..) | View::Absent | View::Unknown => by_locks(written()),
+        }
+    }
+}
+
+const fn by_locks(written: bool) -> RunState {
+    match written {
+        true => RunState::Held,
+        false => RunState::Off,
+    }
+}
+
+/// The state of each of these machines, by a look that is made now. Blocks.
+#[must_use]
+pub fn states<'a>(machines: impl IntoIterator<Item = &'a Machine>) -> BTreeMap<VmId, RunState> {
+    let machines: Vec<_> = machines.into_iter().collect();
+    let states = States::default();
+    let monitored = machines.iter().filter(|m| !m.sockets.qmp.is_empty());
+    let wanted = monitored.map(|m| (m.id, (m.sockets.qmp.clone(), file_ids(m))));
+    // All at once: who is waited for first has given the others the time.
+    states.follow(wanted.collect());
+    let state = |m: &&Machine| (m.id, states.now(m.id, || m.disks.iter().any(is_written)));
+    machines.iter().map(state).collect()
+}

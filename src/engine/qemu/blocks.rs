@@ -1,0 +1,190 @@
+//! What disks a QEMU has, and which file each of them is: device, filters, format node, file.
+//!
+//! Read from `query-block` and `query-named-block-nodes`. Where a filter lies on top, QEMU names it by the options of all
+//! that is under it (`json:{…}`), so these are followed down to the file. Names of files may be relative, of another mount
+//! namespace, links, or sets of descriptors: what they mean is asked of the process itself, and compared by device and
+//! inode.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::inventory::Format;
+
+use super::peer::{self, FileId, Peer};
+
+/// Most filters on each other that are followed.
+const FILTERS_MAX: usize = 16;
+/// Drivers that hold no format: what they name is a file of the host.
+const FILES: &[&str] = &["file", "host_device"];
+const SETS: &str = "/dev/fdset/";
+const JSON: &str = "json:";
+
+/// A disk as QEMU describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Device {
+    /// How its operator knows it: the name of the drive or the path of the device.
+    pub(crate) name: String,
+    /// The guest can write it, and it is no medium that can be taken out.
+    pub(crate) is_captured: bool,
+    /// The driver of its format node: `qcow2`, `raw`, or another one.
+    pub(crate) driver: String,
+    /// The name of the file that it is stored in; `None` if that is no file, or cannot be told.
+    pub(crate) file: Option<String>,
+    /// Virtual size in bytes.
+    pub(crate) size: u64,
+}
+
+impl Device {
+    /// Where it is stored, in words.
+    pub(crate) fn place(&self) -> &str {
+        self.file.as_deref().unwrap_or("no file")
+    }
+}
+
+/// The disks in the answers to `query-block` and to `query-named-block-nodes`. What is not understood of one is left out
+/// of it, never the disk.
+pub(crate) fn devices(blocks: &Value, nodes: &Value) -> Vec<Device> {
+    let nodes = nodes.as_array().map(Vec::as_slice).unwrap_or_default();
+    let blocks = blocks.as_array().into_iter().flatten();
+    blocks.filter_map(|block| device(block, nodes)).collect()
+}
+
+fn device(block: &Value, nodes: &[Value]) -> Option<Device> {
+    let text = |key: &str| block.get(key).and_then(Value::as_str);
+    let flag = |of: &Value, key: &str| of.get(key).and_then(Value::as_bool).unwrap_or(false);
+    // A drive without a medium has nothing to lose.
+    let inserted = block.get("inserted")?;
+    let mut names = [text("device"), text("qdev")].into_iter().flatten();
+    let name = names.find(|name| !name.is_empty());
+    let (driver, file) = stored(inserted, nodes);
+    let image = inserted.get("image").unwrap_or(&Value::Null);
+    Some(Device {
+        name: name.unwrap_or("a disk without a name").to_owned(),
+        is_captured: !flag(inserted, "ro") && !flag(block, "removable"),
+        driver,
+        file,
+        size: image
+            .get("virtual-size")
+            .and_then(Value::as_u64)
+            .unwrap_or(0),
+    })
+}
+
+/// The driver of the format node and the name of its file.
+fn stored(node: &Value, nodes: &[Value]) -> (String, Option<String>) {
+    let text = |of: &Value, key: &str| Some(of.get(key)?.as_str()?.to_owned());
+    let driver = text(node, "drv").unwrap_or_default();
+    let Some(file) = text(node, "file") else {
+        return (driver, None);
+    };
+    if let Some(options) = file.strip_prefix(JSON) {
+        let options = serde_json::from_str(options).unwrap_or(Value::Null);
+        return followed(&options).unwrap_or((driver, None));
+    }
+    if is_format(&driver) {
+        return (driver, Some(file));
+    }
+    // A filter that QEMU names as the file under it, or an image without a format node.
+    let mut same = nodes
+        .iter()
+        .filter(|node| text(node, "file").as_ref() == Some(&file));
+    let below = same.find_map(|node| text(node, "drv").filter(|driver| is_format(driver)));
+    match below {
+        Some(format) => (format, Some(file)),
+        None if FILES.contains(&driver.as_str()) => (Format::Raw.as_str().to_owned(), Some(file)),
+        None => (driver, None),
+    }
+}
+
+/// The same by the options of a node and of all under it.
+fn followed(options: &Value) -> Option<(String, Option<String>)> {
+    let mut at = options;
+    let mut format = None;
+    for _ in 0..FILTERS_MAX {
+        let driver = at.get("driver")?.as_str()?;
+        if FILES.contains(&driver) {
+            let file = at.get("filename")?.as_str()?.to_owned();
+            let format = format.unwrap_or(Format::Raw.as_str()).to_owned();
+            return Some((format, Some(file)));
+        }
+        if is_format(driver) {
+            format = Some(driver);
+        }
+        match at.get("file") {
+            Some(below) => at = below,
+            None => return Some((format.unwrap_or(driver).to_owned(), None)),
+        }
+    }
+    None
+}
+
+fn is_format(driver: &str) -> bool {
+    [Format::Qcow2, Format::Raw]
+        .iter()
+        .any(|f| f.as_str() == driver)
+}
+
+/// Finds out which files the disks of a process are. Blocks.
+pub(crate) struct Finder<'a> {
+    pub(crate) peer: Option<&'a Peer>,
+    /// What the process has open, if this one may see that.
+    pub(crate) open: Option<&'a BTreeSet<FileId>>,
+    /// The answer to `query-fdsets`.
+    pub(crate) sets: &'a Value,
+}
+
+impl Finder<'_> {
+    /// The file that QEMU means by this name, which it must have open.
+    ///
+    /// # Errors
+    /// There is none, it has it not open, or nobody can tell.
+    pub(crate) fn find(&self, name: &str) -> io::Result<FileId> {
+        let (Some(peer), Some(open)) = (self.peer, self.open) else {
+            return match Path::new(name) {
+                path if path.is_absolute() && !name.starts_with(SETS) => peer::id(path),
+                _ => Err(io::Error::other(
+                    "its process cannot be looked at, and the name alone does not tell the file",
+                )),
+            };
+        };
+        let found = match name.strip_prefix(SETS) {
+            Some(set) => self.of_set(peer, set)?,
+            None => peer.named(Path::new(name))?,
+        };
+        match open.contains(&found) {
+            true => Ok(found),
+            false => Err(io::Error::other(
+                "QEMU has another file open that had this name before",
+            )),
+        }
+    }
+
+    fn of_set(&self, peer: &Peer, set: &str) -> io::Result<FileId> {
+        let number = set.parse().ok();
+        let mut sets = self.sets.as_array().into_iter().flatten();
+        let set = sets
+            .find(|set| number.is_some() && set.get("fdset-id").and_then(Value::as_u64) == number);
+        let all = set.and_then(|set| set.get("fds")?.as_array());
+        let all = all.into_iter().flatten();
+        let numbers = all.filter_map(|it| it.get("fd").and_then(Value::as_u64));
+        let files = numbers
+            .map(|fd| peer.descriptor(fd))
+            .collect::<io::Result<BTreeSet<_>>>()?;
+        let one = files.first().filter(|_| files.len() == 1);
+        one.copied()
+            .ok_or_else(|| io::Error::other("its set of descriptors holds no single file"))
+    }
+}
+
+/// Whether the two answers of a hostile monitor are read without harm: for the fuzz target.
+#[must_use]
+pub fn fuzz(text: &str) -> bool {
+    let (blocks, nodes) = text.split_once('\n').unwrap_or((text, ""));
+    let read = |text| serde_json::from_str(text).unwrap_or(Value::Null);
+    let blocks: Value = read(blocks);
+    let found = devices(&blocks, &read(nodes));
+    found.len() <= blocks.as_array().map_or(0, Vec::len)
+}

@@ -1,0 +1,209 @@
+//! One look at a QEMU: its state, its disks, and who else has it. For `vm import`, which must know what it takes in.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::inventory::Sockets;
+
+use super::blocks::{self, Device, Finder};
+use super::peer::{self, FileId, Peer};
+use super::qmp::{Error, Monitor, Patience};
+
+/// One who waits at a shell has so much of it.
+const PATIENCE: Patience = Patience {
+    greeting: Duration::from_secs(2),
+    reply: Duration::from_secs(5),
+};
+
+/// What was found at the monitors of a machine.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// Nobody listens: it is off, or somebody else runs it.
+    Nobody,
+    /// It runs.
+    Runs(Box<Found>),
+    /// There is somebody at this socket, and nothing can be learnt.
+    Mute(PathBuf, Error),
+}
+
+/// A QEMU that runs.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Its disks, each with its file, or why that cannot be told.
+    pub(crate) disks: Vec<(Device, io::Result<FileId>)>,
+    /// Files were found by their names, for its process cannot be looked at.
+    pub(crate) by_name: bool,
+    /// Who else has a monitor of it just now, as QEMU names them.
+    pub(crate) others: Vec<String>,
+    /// A socket of the machine that is not one of this process.
+    pub(crate) apart: Option<PathBuf>,
+}
+
+/// Looks at the QEMU behind these monitors. Blocks.
+///
+/// # Errors
+/// No runtime can be made.
+pub(crate) fn inspect(sockets: &Sockets) -> io::Result<Asked> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let told = runtime.block_on(ask(&sockets.qmp));
+    runtime.shutdown_background();
+    Ok(match told {
+        Ok(Some(told)) => Asked::Runs(Box::new(told.found(sockets))),
+        Ok(None) => Asked::Nobody,
+        Err((socket, error)) => Asked::Mute(socket, error),
+    })
+}
+
+/// What QEMU has said.
+struct Told {
+    socket: PathBuf,
+    peer: Option<Peer>,
+    blocks: Value,
+    nodes: Value,
+    sets: Value,
+    chardevs: Value,
+    apart: Option<PathBuf>,
+}
+
+async fn ask(sockets: &[PathBuf]) -> Result<Option<Told>, (PathBuf, Error)> {
+    let mut told: Option<Told> = None;
+    let mut silent = None;
+    for socket in sockets {
+        match Monitor::connect(socket, PATIENCE).await {
+            Ok(mut monitor) => match &mut told {
+                None => {
+                    let all = told_by(&mut monitor, socket).await;
+                    told = Some(all.map_err(|e| (socket.clone(), e))?);
+                }
+                Some(first) if monitor.peer() != first.peer.as_ref() => {
+                    first.apart.get_or_insert_with(|| socket.clone());
+                }
+                Some(_) => {}
+            },
+            Err(Error::Absent) => {}
+            // Somebody else has it: QEMU tells who, below.
+            Err(error) => silent = Some((socket.clone(), error)),
+        }
+    }
+    match (told, silent) {
+        (None, Some(silent)) => Err(silent),
+        (told, _) => Ok(told),
+    }
+}
+
+async fn told_by(monitor: &mut Monitor, socket: &Path) -> Result<Told, Error> {
+    let mut answers = Vec::new();
+    for (command, arguments) in [
+        ("query-block", json!({})),
+        ("query-named-block-nodes", json!({"flat": true})),
+        ("query-fdsets", json!({})),
+        ("query-chardev", json!({})),
+    ] {
+        let answer = monitor.execute(command, arguments, PATIENCE.reply).await;
+        answers.push(answer?);
+    }
+    let mut answers = answers.into_iter();
+    let mut next = || answers.next().unwrap_or(Value::Null);
+    Ok(Told {
+        socket: socket.to_owned(),
+        peer: monitor.peer().cloned(),
+        blocks: next(),
+        nodes: next(),
+        sets: next(),
+        chardevs: next(),
+        apart: None,
+    })
+}
+
+impl Told {
+    /// Compares what was said with the process. Blocks.
+    fn found(self, sockets: &Sockets) -> Found {
+        let open = self.peer.as_ref().and_then(|peer| peer.files().ok());
+        // The socket of a manager may be made by the manager's process: what that has open is none of QEMU's.
+        let open = open.filter(|open| !open.is_empty());
+        let finder = Finder {
+            peer: self.peer.as_ref(),
+            open: open.as_ref(),
+            sets: &self.sets,
+        };
+        let disks = blocks::devices(&self.blocks, &self.nodes);
+        let disks = disks.into_iter().map(|device| {
+            let file = match &device.file {
+                Some(name) => finder.find(name),
+                None => Err(io::Error::other("it is no file of this host")),
+            };
+            (device, file)
+        });
+        Found {
+            disks: disks.collect(),
+            by_name: open.is_none(),
+            others: self.others(),
+            apart: self.apart.clone().or_else(|| self.missing(sockets)),
+        }
+    }
+
+    /// The first of the sockets at which this process has no character device.
+    fn missing(&self, sockets: &Sockets) -> Option<PathBuf> {
+        let devices = || self.chardevs.as_array().into_iter().flatten();
+        let named = |device: &Value, socket: &Path| {
+            let name = device
+                .get("filename")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            let name = name.strip_prefix("disconnected:").unwrap_or(name);
+            self.is_at(name, socket)
+        };
+        let mut all = sockets.qmp.iter().chain(&sockets.agent);
+        all.find(|socket| !devices().any(|device| named(device, socket)))
+            .cloned()
+    }
+
+    /// The monitors of the process that a client has, but for the one that was asked. A monitor is told by the name of
+    /// its character device: QEMU's own for `-qmp` and `-monitor`, libvirt's, and such as say so.
+    fn others(&self) -> Vec<String> {
+        let all = self.chardevs.as_array().into_iter().flatten();
+        let others = all.filter_map(|device| {
+            let text = |key: &str| device.get(key).and_then(Value::as_str);
+            let (label, name) = (text("label")?.to_ascii_lowercase(), text("filename")?);
+            let is_monitor = label.contains("mon") || label.contains("qmp");
+            if !is_monitor || !is_connected(name) || self.is_at(name, &self.socket) {
+                return None;
+            }
+            Some(name.to_owned())
+        });
+        others.collect()
+    }
+
+    /// Whether the character device of this name is at this socket.
+    fn is_at(&self, name: &str, socket: &Path) -> bool {
+        let Some(path) = name.strip_prefix("unix:") else {
+            return false;
+        };
+        let path = Path::new(path.split(",server=").next().unwrap_or(path));
+        let found = self.peer.as_ref().and_then(|peer| peer.named(path).ok());
+        match (found, peer::id(socket).ok()) {
+            (Some(found), Some(meant)) => found == meant,
+            // Its folder cannot be seen from here.
+            _ => path.file_name() == socket.file_name(),
+        }
+    }
+}
+
+/// Whether a character device is a socket with somebody at its other end.
+fn is_connected(name: &str) -> bool {
+    let kinds = [
+        "unix:",
+        "tcp:",
+        "telnet:",
+        "tn3270:",
+        "websocket:",
+        "vsock:",
+        "fd:",
+    ];
+    kinds.iter().any(|kind| name.starts_with(kind))
+}

@@ -1,0 +1,104 @@
+//! Who is at the other end of a monitor, and which files that process has open.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixStream;
+
+use crate::held;
+
+/// Most descriptors of a process that are looked at.
+const FILES_MAX: usize = 16 << 10;
+
+/// A file by device and inode.
+pub(crate) type FileId = (u64, u64);
+
+/// The process that listens at a socket, as the kernel tells it. Its pid may be given to another process later; with the
+/// start time, and within one boot of the host, it is its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Its pid. That of who has made the socket, where a manager hands it down.
+    pub(crate) pid: i32,
+    /// When it was started, in ticks since the boot.
+    pub(crate) started: u64,
+    /// Which boot that was.
+    pub(crate) boot: String,
+}
+
+impl Peer {
+    /// Of this connection; `None` for a process of another pid namespace, or one that has ended.
+    pub(super) fn of(stream: &UnixStream) -> Option<Self> {
+        let pid = stream.peer_cred().ok()?.pid()?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(Self {
+            pid: (pid > 0).then_some(pid)?,
+            started: started(pid)?,
+            boot: boot.trim().to_owned(),
+        })
+    }
+
+    /// Whether it still lives.
+    pub(crate) fn lives(&self) -> bool {
+        started(self.pid) == Some(self.started)
+    }
+
+    /// The files that it has open. Blocks.
+    ///
+    /// # Errors
+    /// It has ended, or this process may not see them.
+    pub(crate) fn files(&self) -> io::Result<BTreeSet<FileId>> {
+        let folder = self.folder().join("fd");
+        let mut files = BTreeSet::new();
+        for entry in fs::read_dir(&folder)?.take(FILES_MAX) {
+            // What is closed meanwhile is none of them.
+            if let Ok(metadata) = held::metadata(&entry?.path())
+                && metadata.is_file()
+            {
+                files.insert((metadata.dev(), metadata.ino()));
+            }
+        }
+        match self.lives() {
+            true => Ok(files),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// The file that it means by this name, in its own folder and its own mounts. Blocks.
+    ///
+    /// # Errors
+    /// There is none, or this process may not see it.
+    pub(crate) fn named(&self, name: &Path) -> io::Result<FileId> {
+        let place = match name.strip_prefix("/") {
+            Ok(rest) => self.folder().join("root").join(rest),
+            Err(_) => self.folder().join("cwd").join(name),
+        };
+        id(&place)
+    }
+
+    /// The file behind a descriptor of it. Blocks.
+    ///
+    /// # Errors
+    /// As [`Peer::named`].
+    pub(crate) fn descriptor(&self, number: u64) -> io::Result<FileId> {
+        id(&self.folder().join("fd").join(number.to_string()))
+    }
+
+    fn folder(&self) -> PathBuf {
+        Path::new("/proc").join(self.pid.to_string())
+    }
+}
+
+/// Device and inode of what stands there, links followed. Blocks.
+pub(super) fn id(file: &Path) -> io::Result<FileId> {
+    held::metadata(file).map(|it| (it.dev(), it.ino()))
+}
+
+/// The start time of a process: the 22nd field of its line, counted behind its name, which may hold anything.
+fn started(pid: i32) -> Option<u64> {
+    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, behind) = line.rsplit_once(')')?;
+    behind.split_ascii_whitespace().nth(19)?.parse().ok()
+}

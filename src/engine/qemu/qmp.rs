@@ -1,0 +1,324 @@
+//! The QEMU Machine Protocol, as far as it is used here: one JSON object a line each way, over a Unix socket.
+//!
+//! The other side is a process of somebody else, which may be of any version, stopped, or not QEMU at all. So every line
+//! has a bound, every answer a time, and what is not understood is passed over. Errors are told apart by what state they
+//! leave, never by their texts, which differ from version to version.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::{FileType, Mode, OFlags};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::held;
+
+use super::peer::Peer;
+
+/// Longest line that is read. The description of 64 disks with 32 layers each takes less than a tenth of it.
+pub(super) const LINE_MAX: usize = 16 << 20;
+/// How much is read at a time.
+const PIECE: usize = 64 << 10;
+/// Events that are kept for whoever asks for them next.
+const EVENTS_MAX: usize = 256;
+
+/// How long a monitor is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Until it greets. One that serves another client never does.
+    pub(crate) greeting: Duration,
+    /// Until it answers a command.
+    pub(crate) reply: Duration,
+}
+
+/// Why a monitor did not do what was asked.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// There is no socket, or nobody listens at it.
+    Absent,
+    /// The socket cannot be used.
+    Socket(io::Error),
+    /// It does not greet: another client has it, or its process stands still.
+    Busy(Option<Peer>),
+    /// It has not answered this command in time.
+    Late(&'static str),
+    /// It has closed the connection.
+    Closed,
+    /// It speaks something else.
+    Foreign(&'static str),
+    /// It has refused this command.
+    Refused(&'static str, String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("nobody listens there"),
+            Self::Socket(error) => error.fmt(f),
+            Self::Busy(_) => {
+                f.write_str("it does not greet: another client has it, or its process stands still")
+            }
+            Self::Late(command) => write!(f, "it does not answer {command}"),
+            Self::Closed => f.write_str("it has closed the connection"),
+            Self::Foreign(what) => write!(f, "it is no QMP monitor: {what}"),
+            Self::Refused(command, why) => write!(f, "it refuses {command}: {why}"),
+        }
+    }
+}
+
+/// What a monitor says in one line.
+#[derive(Debug, PartialEq)]
+pub(super) enum Said {
+    /// It is ready for a client.
+    Greeting,
+    /// The answer to the command with this id; what it says of its error, if it is one.
+    Reply(u64, Result<Value, String>),
+    /// Something has happened.
+    Event(String),
+    /// Nothing that is of use here: an answer to nobody, a member of a later version.
+    Other,
+}
+
+impl Said {
+    /// Takes a line for what it is.
+    pub(super) fn of(line: &[u8]) -> Self {
+        let Ok(Value::Object(mut line)) = serde_json::from_slice(line) else {
+            return Self::Other;
+        };
+        if let Some(Value::String(name)) = line.remove("event") {
+            return Self::Event(name);
+        }
+        if line.contains_key("QMP") {
+            return Self::Greeting;
+        }
+        let Some(id) = line.get("id").and_then(Value::as_u64) else {
+            return Self::Other;
+        };
+        if let Some(error) = line.get("error") {
+            let told = error.get("desc").and_then(Value::as_str);
+            return Self::Reply(id, Err(told.unwrap_or_default().to_owned()));
+        }
+        match line.remove("return") {
+            Some(value) => Self::Reply(id, Ok(value)),
+            None => Self::Other,
+        }
+    }
+}
+
+/// Cuts what arrives into lines of a bounded length.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    buffer: Vec<u8>,
+    /// How much of it was given out.
+    given: usize,
+    /// How much of it holds no end of a line.
+    searched: usize,
+}
+
+impl Lines {
+    /// Adds what has arrived; whether the line that it belongs to may still become one.
+    pub(super) fn add(&mut self, bytes: &[u8]) -> bool {
+        if self.given > 0 {
+            self.buffer.drain(..self.given);
+            self.searched = self.searched.saturating_sub(self.given);
+            self.given = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+        self.buffer.len() <= LINE_MAX || self.end().is_some()
+    }
+
+    fn end(&mut self) -> Option<usize> {
+        let from = self.searched.max(self.given);
+        let rest = self.buffer.get(from..).unwrap_or_default();
+        let found = rest.iter().position(|byte| *byte == b'\n');
+        self.searched = found.map_or(self.buffer.len(), |at| from + at);
+        Some(from + found?)
+    }
+
+    /// The next whole line.
+    pub(super) fn next(&mut self) -> Option<Said> {
+        let end = self.end()?;
+        let line = self.buffer.get(self.given..end).unwrap_or_default();
+        let said = Said::of(line);
+        self.given = end + 1;
+        Some(said)
+    }
+}
+
+/// A connection to a monitor that has greeted and takes commands.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    stream: UnixStream,
+    peer: Option<Peer>,
+    lines: Lines,
+    last: u64,
+    /// Bytes that were read.
+    taken: u64,
+    events: VecDeque<String>,
+}
+
+impl Monitor {
+    /// Connects and has the monitor take commands.
+    pub(crate) async fn connect(socket: &Path, patience: Patience) -> Result<Self, Error> {
+        let path = socket.to_owned();
+        let held = tokio::task::spawn_blocking(move || hold(&path)).await;
+        let held = held.map_err(|e| Error::Socket(io::Error::other(e)))?;
+        let held = held.map_err(unreached)?;
+        // By the descriptor: what was looked at is what is connected to, and its path may be of any length.
+        let place = format!("/proc/self/fd/{}", held.as_raw_fd());
+        let stream = UnixStream::connect(place).await.map_err(unreached)?;
+        drop(held);
+        let mut it = Self {
+            peer: Peer::of(&stream),
+            stream,
+            lines: Lines::default(),
+            last: 0,
+            taken: 0,
+            events: VecDeque::new(),
+        };
+        match timeout(patience.greeting, it.greeted()).await {
+            Ok(greeted) => greeted?,
+            Err(_) => return Err(Error::Busy(it.peer)),
+        }
+        it.execute("qmp_capabilities", json!({}), patience.reply)
+            .await?;
+        Ok(it)
+    }
+
+    async fn greeted(&mut self) -> Result<(), Error> {
+        match self.read().await? {
+            Said::Greeting => Ok(()),
+            _ => Err(Error::Foreign(
+                "it begins with something else than a greeting",
+            )),
+        }
+    }
+
+    /// How much was read of it, in bytes.
+    pub(super) const fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Who listens at the other end, if the kernel tells.
+    pub(crate) fn peer(&self) -> Option<&Peer> {
+        self.peer.as_ref()
+    }
+
+    /// Has a command carried out, and keeps the events that come meanwhile. Not to be called again after
+    /// [`Error::Late`]: the answer may still come.
+    pub(crate) async fn execute(
+        &mut self,
+        command: &'static str,
+        arguments: Value,
+        limit: Duration,
+    ) -> Result<Value, Error> {
+        let work = async {
+            let asked = self.ask(command, arguments).await?;
+            loop {
+                match self.read().await? {
+                    Said::Reply(id, done) if id == asked => {
+                        return done.map_err(|why| Error::Refused(command, why));
+                    }
+                    Said::Event(name) => self.keep(name),
+                    Said::Reply(..) | Said::Greeting | Said::Other => {}
+                }
+            }
+        };
+        let done = timeout(limit, work).await;
+        done.unwrap_or(Err(Error::Late(command)))
+    }
+
+    /// Sends a command; its id.
+    pub(super) async fn ask(&mut self, command: &str, arguments: Value) -> Result<u64, Error> {
+        self.last += 1;
+        let line = json!({"execute": command, "arguments": arguments, "id": self.last});
+        let line = format!("{line}\n");
+        let written = self.stream.write_all(line.as_bytes()).await;
+        written.map_err(|_| Error::Closed)?;
+        Ok(self.last)
+    }
+
+    /// What it says next, events that were kept first. May be given up at any time.
+    pub(super) async fn said(&mut self) -> Result<Said, Error> {
+        match self.events.pop_front() {
+            Some(name) => Ok(Said::Event(name)),
+            None => self.read().await,
+        }
+    }
+
+    /// Of more than are kept the oldest are as good as any: whoever takes one asks for the state.
+    fn keep(&mut self, name: String) {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push_back(name);
+        }
+    }
+
+    async fn read(&mut self) -> Result<Said, Error> {
+        loop {
+            if let Some(said) = self.lines.next() {
+                return Ok(said);
+            }
+            self.stream.readable().await.map_err(|_| Error::Closed)?;
+            let mut piece = Vec::with_capacity(PIECE);
+            match self.stream.try_read_buf(&mut piece) {
+                Ok(0) => return Err(Error::Closed),
+                Ok(read) => {
+                    self.taken += u64::try_from(read).unwrap_or(u64::MAX);
+                    if !self.lines.add(&piece) {
+                        return Err(Error::Foreign("a line of it does not end"));
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Err(Error::Closed),
+            }
+        }
+    }
+}
+
+/// The socket itself, through no symbolic link in its place: who may write into the folder could lead us elsewhere.
+fn hold(socket: &Path) -> io::Result<OwnedFd> {
+    held::ask(socket, || {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = rustix::fs::open(socket, flags, Mode::empty())?;
+        match FileType::from_raw_mode(rustix::fs::fstat(&open)?.st_mode) {
+            FileType::Socket => Ok(open),
+            FileType::Symlink => Err(io::Error::other(
+                "it is a symbolic link: name the socket itself",
+            )),
+            _ => Err(io::Error::other("it is no socket")),
+        }
+    })
+}
+
+fn unreached(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Absent,
+        // So many wait there that nobody else may.
+        io::ErrorKind::WouldBlock => Error::Busy(None),
+        _ => Error::Socket(error),
+    }
+}
+
+/// What a hostile monitor sends, in pieces: for the fuzz target.
+#[must_use]
+pub fn fuzz(bytes: &[u8]) -> bool {
+    let whole: Vec<_> = {
+        let mut lines = Lines::default();
+        let fits = lines.add(bytes);
+        assert!(fits || bytes.len() > LINE_MAX);
+        std::iter::from_fn(|| lines.next()).collect()
+    };
+    let mut lines = Lines::default();
+    let mut pieces = Vec::new();
+    for piece in bytes.chunks(7) {
+        lines.add(piece);
+        pieces.extend(std::iter::from_fn(|| lines.next()));
+    }
+    whole == pieces
+}

@@ -1,0 +1,433 @@
+//! The monitors of all machines that have one, each held as long as its QEMU lives.
+//!
+//! One thread has one task a machine; it begins with the first machine that has a monitor. A task connects when the socket
+//! appears, asks for the state after every event that may have changed it and twice a second, and publishes what it knows;
+//! whoever asks reads that and waits for nobody. What a process has open is looked at by threads that may block.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::id::VmId;
+
+use super::blocks::{self, Finder};
+use super::peer::{FileId, Peer};
+use super::qmp::{Error, Monitor, Patience, Said};
+
+/// How long the parts of a watch take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Between two questions for the state, and between two attempts to connect.
+    pub(crate) tick: Duration,
+    /// How many ticks an answer may take before the monitor counts as silent.
+    pub(crate) late: u32,
+    /// For greetings, and for the commands at the beginning.
+    pub(crate) patience: Patience,
+    /// How many lines are read in a tick.
+    pub(crate) lines: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            tick: Duration::from_millis(500),
+            late: 2,
+            patience: Patience {
+                greeting: Duration::from_millis(900),
+                reply: Duration::from_secs(5),
+            },
+            lines: 2000,
+        }
+    }
+}
+
+/// For how many ticks a process that makes no sense is left alone.
+const NONSENSE: u32 = 20;
+/// How much is read in a tick, bytes.
+const BYTES: u64 = 32 << 20;
+
+/// Threads that look at what processes have open.
+const LOOKING: usize = 4;
+
+/// Events after which the state may be another one.
+const TELLING: &[&str] = &[
+    "STOP",
+    "RESUME",
+    "SHUTDOWN",
+    "RESET",
+    "POWERDOWN",
+    "SUSPEND",
+    "SUSPEND_DISK",
+    "WAKEUP",
+    "BLOCK_IO_ERROR",
+    "GUEST_PANICKED",
+    "GUEST_CRASHLOADED",
+    "WATCHDOG",
+    "MIGRATION",
+];
+
+/// What is known at the monitor of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum View {
+    /// Nobody has looked yet.
+    Unknown,
+    /// Nobody listens there.
+    Absent,
+    /// A process is there and does not speak, for this reason; what it has open, if it ever was seen.
+    Mute(String, Option<Arc<BTreeSet<FileId>>>),
+    /// A QEMU.
+    Speaks(Speaker),
+}
+
+/// A QEMU that answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Speaker {
+    /// Its process, where the kernel tells.
+    pub(crate) peer: Option<Peer>,
+    /// `status` of `query-status`.
+    pub(crate) status: String,
+    /// The files that it has open, or that its disks are named by.
+    pub(crate) files: Arc<BTreeSet<FileId>>,
+}
+
+/// The watch of one machine.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Watch(Arc<Shown>);
+
+#[derive(Debug)]
+struct Shown {
+    view: ArcSwap<View>,
+    /// For those who wait until there is one.
+    turn: Mutex<()>,
+    told: Condvar,
+    /// Somebody misses a file.
+    again: Notify,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self {
+            view: ArcSwap::from_pointee(View::Unknown),
+            turn: Mutex::default(),
+            told: Condvar::new(),
+            again: Notify::new(),
+        }
+    }
+}
+
+impl Watch {
+    /// What is known now.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.0.view.load_full()
+    }
+
+    /// What is known, once anything is. Blocks.
+    pub(crate) fn known(&self, bound: Duration) -> Arc<View> {
+        if *self.view() == View::Unknown {
+            let turn = self.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let unknown = |(): &mut ()| *self.view() == View::Unknown;
+            let _late = self.0.told.wait_timeout_while(turn, bound, unknown);
+        }
+        self.view()
+    }
+
+    fn show(&self, view: View) {
+        if *self.view() == view {
+            return;
+        }
+        let turn = self.0.turn.lock();
+        self.0.view.store(Arc::new(view));
+        drop(turn);
+        self.0.told.notify_all();
+    }
+
+    /// Has the files of the process looked at again: it may have opened others.
+    pub(crate) fn look_again(&self) {
+        self.0.again.notify_one();
+    }
+}
+
+/// All watches; dropping it ends them.
+#[derive(Debug)]
+pub(crate) struct Watches {
+    pace: Pace,
+    all: Mutex<All>,
+    end: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct All {
+    /// Of the thread, once there is one.
+    runtime: Option<Handle>,
+    watches: BTreeMap<VmId, Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    sockets: Vec<PathBuf>,
+    watch: Watch,
+    task: AbortHandle,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Drop for Watches {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
+}
+
+impl Default for Watches {
+    fn default() -> Self {
+        Self::new(Pace::default())
+    }
+}
+
+impl Watches {
+    pub(crate) fn new(pace: Pace) -> Self {
+        Self {
+            pace,
+            all: Mutex::default(),
+            end: CancellationToken::new(),
+        }
+    }
+
+    /// Watches these machines by their sockets from now on, and no others.
+    pub(crate) fn follow(&self, wanted: &BTreeMap<VmId, Vec<PathBuf>>) -> BTreeMap<VmId, Watch> {
+        let mut all = self.lock();
+        all.watches
+            .retain(|id, kept| wanted.get(id) == Some(&kept.sockets));
+        for (id, sockets) in wanted {
+            if all.watches.contains_key(id) {
+                continue;
+            }
+            let Some(runtime) = self.runtime(&mut all) else {
+                break; // told
+            };
+            let watch = Watch::default();
+            let task = Task {
+                sockets: sockets.clone(),
+                pace: self.pace,
+                watch: watch.clone(),
+            };
+            let kept = Kept {
+                sockets: sockets.clone(),
+                watch,
+                task: runtime.spawn(task.run()).abort_handle(),
+            };
+            all.watches.insert(*id, kept);
+        }
+        let known = all.watches.iter();
+        known.map(|(id, kept)| (*id, kept.watch.clone())).collect()
+    }
+
+    fn runtime(&self, all: &mut All) -> Option<Handle> {
+        if all.runtime.is_none() {
+            all.runtime = self.start().inspect_err(|error| {
+                tracing::error!(%error, "No thread to watch running machines: they show as if they had no monitor");
+            }).ok();
+        }
+        all.runtime.clone()
+    }
+
+    fn start(&self) -> std::io::Result<Handle> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(LOOKING)
+            .build()?;
+        let (handle, end) = (runtime.handle().clone(), self.end.clone());
+        let named = thread::Builder::new().name("monitors".to_owned());
+        named.spawn(move || {
+            runtime.block_on(end.cancelled());
+            // A look at a file that does not answer is left behind.
+            runtime.shutdown_background();
+        })?;
+        Ok(handle)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, All> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Watches one machine.
+struct Task {
+    sockets: Vec<PathBuf>,
+    pace: Pace,
+    watch: Watch,
+}
+
+impl Task {
+    async fn run(self) {
+        loop {
+            let (view, rest) = match self.connect().await {
+                Ok(monitor) => match self.attend(monitor).await {
+                    view @ View::Mute(..) => (view, NONSENSE),
+                    view => (view, 1),
+                },
+                Err(view) => (view, 1),
+            };
+            self.watch.show(view);
+            sleep(self.pace.tick * rest).await;
+        }
+    }
+
+    /// The first monitor that greets.
+    async fn connect(&self) -> Result<Monitor, View> {
+        let mut mute = None;
+        for socket in &self.sockets {
+            match Monitor::connect(socket, self.pace.patience).await {
+                Ok(monitor) => return Ok(monitor),
+                Err(Error::Absent | Error::Closed) => {}
+                Err(error) => {
+                    mute.get_or_insert((socket, error));
+                }
+            }
+        }
+        let Some((socket, error)) = mute else {
+            return Err(View::Absent);
+        };
+        let why = format!("{}: {error}", socket.display());
+        let files = match error {
+            Error::Busy(Some(peer)) => opened(peer).await,
+            _ => None,
+        };
+        Err(View::Mute(why, files.map(Arc::new)))
+    }
+
+    /// Follows a QEMU until it is gone or makes no sense any more.
+    async fn attend(&self, mut monitor: Monitor) -> View {
+        let peer = monitor.peer().cloned();
+        let Some(files) = self.files(&mut monitor).await else {
+            return View::Absent;
+        };
+        let mut files = Arc::new(files);
+        let mut ticks = interval(self.pace.tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut asked, mut waited, mut dirty) = (None, 0, true);
+        let (mut lines, mut looked, mut taken) = (0, true, monitor.taken());
+        loop {
+            if dirty && asked.is_none() {
+                let asking = monitor.ask("query-status", json!({}));
+                match timeout(self.pace.patience.reply, asking).await {
+                    Ok(Ok(id)) => (asked, waited, dirty) = (Some(id), 0, false),
+                    Ok(Err(_)) => return View::Absent,
+                    Err(_) => return mute("it does not listen", &files),
+                }
+            }
+            tokio::select! {
+                said = monitor.said(), if lines < self.pace.lines && !is_fed(monitor.taken(), taken) => {
+                    lines += 1;
+                    match said {
+                        Ok(Said::Reply(id, answer)) if Some(id) == asked => {
+                            asked = None;
+                            match answer.ok().and_then(|it| Some(it.get("status")?.as_str()?.to_owned())) {
+                                Some(status) => self.watch.show(View::Speaks(Speaker {
+                                    peer: peer.clone(),
+                                    status,
+                                    files: Arc::clone(&files),
+                                })),
+                                None => return mute("it does not tell its status", &files),
+                            }
+                        }
+                        Ok(Said::Event(name)) => dirty |= TELLING.contains(&name.as_str()),
+                        Ok(_) => {}
+                        Err(Error::Closed) => return View::Absent,
+                        Err(error) => return mute(&error.to_string(), &files),
+                    }
+                }
+                _ = ticks.tick() => {
+                    (lines, looked, dirty, taken) = (0, false, true, monitor.taken());
+                    if asked.is_some() {
+                        waited += 1;
+                        if waited >= self.pace.late {
+                            self.watch.show(mute("it does not answer", &files));
+                        }
+                    }
+                }
+                () = self.watch.0.again.notified(), if asked.is_none() && !looked => {
+                    looked = true;
+                    match self.files(&mut monitor).await {
+                        Some(now) => files = Arc::new(now),
+                        None => return View::Absent,
+                    }
+                    dirty = true;
+                }
+            }
+        }
+    }
+
+    /// What the process has open; by the names of its disks where that cannot be seen. `None` if it is gone.
+    async fn files(&self, monitor: &mut Monitor) -> Option<BTreeSet<FileId>> {
+        if let Some(peer) = monitor.peer().cloned()
+            && let Some(files) = opened(peer).await
+        {
+            return Some(files);
+        }
+        let limit = self.pace.patience.reply;
+        let blocks = monitor.execute("query-block", json!({}), limit).await;
+        let nodes = json!({"flat": true});
+        let nodes = monitor
+            .execute("query-named-block-nodes", nodes, limit)
+            .await;
+        let (Ok(blocks), Ok(nodes)) = (blocks, nodes) else {
+            return None;
+        };
+        let named = tokio::task::spawn_blocking(move || {
+            let finder = Finder {
+                peer: None,
+                open: None,
+                sets: &Value::Null,
+            };
+            let devices = blocks::devices(&blocks, &nodes);
+            let names = devices.iter().filter_map(|device| device.file.as_deref());
+            names.filter_map(|name| finder.find(name).ok()).collect()
+        });
+        named.await.ok()
+    }
+}
+
+/// Whether so much was read since the last tick that the rest waits for the next.
+fn is_fed(now: u64, before: u64) -> bool {
+    now.saturating_sub(before) > BYTES
+}
+
+fn mute(why: &str, files: &Arc<BTreeSet<FileId>>) -> View {
+    View::Mute(why.to_owned(), Some(Arc::clone(files)))
+}
+
+/// What a process has open, if this one may see it.
+async fn opened(peer: Peer) -> Option<BTreeSet<FileId>> {
+    let looked = tokio::task::spawn_blocking(move || peer.files().ok());
+    looked.await.ok()?
+}
+
+/// A watch of these monitors in the runtime of a test.
+#[cfg(test)]
+pub(super) fn watching(
+    sockets: Vec<PathBuf>,
+    pace: Pace,
+) -> (Watch, tokio_util::task::AbortOnDropHandle<()>) {
+    let watch = Watch::default();
+    let task = Task {
+        sockets,
+        pace,
+        watch: watch.clone(),
+    };
+    let task = tokio::spawn(task.run());
+    (watch, tokio_util::task::AbortOnDropHandle::new(task))
+}

@@ -1,0 +1,4 @@
+//! Machines that a real QEMU runs.
+
+mod import;
+mod states;
