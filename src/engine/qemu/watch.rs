@@ -1,7 +1,7 @@
 //! The monitors of all machines that have one, each held as long as its QEMU lives.
 //!
 //! One thread has one task a machine; it begins with the first machine that has a monitor. A task connects when the socket
-//! appears, asks for the state after every event that may have changed it and twice a second, and publishes what it knows;
+//! appears, asks for the state after every event that may have changed it and four times a second, and publishes what it knows;
 //! whoever asks reads that and waits for nobody. What a process has open is looked at by threads that may block.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,8 +40,8 @@ pub(crate) struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            tick: Duration::from_millis(500),
-            late: 2,
+            tick: Duration::from_millis(250),
+            late: 3,
             patience: Patience {
                 greeting: Duration::from_millis(900),
                 reply: Duration::from_secs(5),
@@ -52,9 +52,9 @@ impl Default for Pace {
 }
 
 /// For how many ticks a process that makes no sense is left alone.
-const NONSENSE: u32 = 20;
+const NONSENSE: u32 = 40;
 /// How much is read in a tick, bytes.
-const BYTES: u64 = 32 << 20;
+const BYTES: u64 = 8 << 20;
 
 /// Threads that look at what processes have open.
 const LOOKING: usize = 4;
