@@ -4,24 +4,27 @@
 //! Ids and names follow from the number alone. A disk's content is one number, its generation; a capture
 //! keeps the generation of its moment. Both live in memory only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
+use crate::engine::actives;
+use crate::engine::capture;
+use crate::engine::definition::MACHINES;
 use crate::engine::failure::At;
-use crate::engine::locks::ImageLock;
+use crate::engine::revert;
 use crate::engine::{
-    Compute, EngineError, EngineErrorKind, Found, Hold, Machines, Plan, Prepared, Revert,
-    RevertRequest, Scope, Stamp, Storage, Top,
+    Capture, Compute, Driver, EngineError, EngineErrorKind, Hold, Machines, Plan, Prepared,
+    Recorded, Revert, RevertPlan, RevertRequest, Stamp, Top,
 };
 use crate::held;
 use crate::id::{SetId, VmId};
-use crate::inventory::{Disk, Format, Machine, PowerState, SnapshotDisk};
+use crate::inventory::{Disk, Format, Machine, PowerState, Sealed, SnapshotDisk};
 use crate::text::catalog::engine as texts;
 
 /// A step that hangs on order gives up then, so that a test that fails meanwhile still ends.
@@ -38,25 +41,25 @@ const DISK_SIZE: u64 = 1 << 30;
 pub enum Step {
     /// [`Compute::hold`].
     Hold,
-    /// [`Storage::plan`].
+    /// [`Capture::plan`].
     Plan,
-    /// [`Storage::prepare`].
+    /// [`Capture::prepare`].
     Prepare,
-    /// [`Storage::cut`].
+    /// [`Capture::cut`].
     Cut,
-    /// [`Storage::settle`].
+    /// [`Capture::settle`].
     Settle,
-    /// [`Storage::undo`].
+    /// [`Capture::undo`].
     Undo,
-    /// [`Storage::plan_revert`].
+    /// [`Revert::plan_revert`].
     PlanRevert,
-    /// [`Storage::prepare_revert`].
+    /// [`Revert::prepare_revert`].
     PrepareRevert,
-    /// [`Storage::revert`].
+    /// [`Revert::revert`].
     Revert,
-    /// [`Storage::settle_revert`].
+    /// [`Revert::settle_revert`].
     SettleRevert,
-    /// [`Storage::undo_revert`].
+    /// [`Revert::undo_revert`].
     UndoRevert,
     /// [`Compute::set_tops`].
     SetTops,
@@ -91,6 +94,8 @@ pub struct Fault {
 /// Simulated machines and their storage.
 pub struct Sim {
     machines: ArcSwap<Machines>,
+    /// Where a library of the same data directory has its machines: files of theirs are needed.
+    library: PathBuf,
     world: Mutex<World>,
     released: Condvar,
 }
@@ -103,13 +108,13 @@ struct World {
     hanging: usize,
     states: BTreeMap<VmId, PowerState>,
     generations: BTreeMap<(VmId, String), u64>,
-    plans: BTreeMap<Key, Capture>,
+    plans: BTreeMap<Key, Caught>,
 }
 
 type Key = (SetId, VmId, String);
 
 #[derive(Clone, Copy)]
-enum Capture {
+enum Caught {
     Prepared,
     Cut(u64),
 }
@@ -149,6 +154,7 @@ impl Sim {
         };
         Ok(Arc::new(Self {
             machines: ArcSwap::from_pointee((1..=count).map(machine).collect()),
+            library: data_dir.join(MACHINES),
             world: Mutex::default(),
             released: Condvar::new(),
         }))
@@ -187,7 +193,7 @@ impl Sim {
     #[must_use]
     pub fn captured_generation(&self, set: SetId, id: VmId, disk: &str) -> Option<u64> {
         match self.world().plans.get(&(set, id, disk.to_owned())) {
-            Some(Capture::Cut(generation)) => Some(*generation),
+            Some(Caught::Cut(generation)) => Some(*generation),
             _ => None,
         }
     }
@@ -237,7 +243,7 @@ impl Sim {
 }
 
 impl Sim {
-    fn pass_revert(&self, revert: &Revert, step: Step) -> Result<bool, EngineError> {
+    fn pass_revert(&self, revert: &RevertPlan, step: Step) -> Result<bool, EngineError> {
         let at = At::revert(revert);
         self.pass(&at, revert.machine, Some(&revert.disk.id), step)
     }
@@ -301,6 +307,18 @@ impl Compute for Sim {
         Ok(())
     }
 
+    fn recorded(&self) -> Result<Vec<Recorded>, EngineError> {
+        actives::recorded(&self.library)
+    }
+
+    fn recorded_of(&self, id: VmId) -> Option<Recorded> {
+        actives::recorded_of(&self.library, id)
+    }
+
+    fn recorded_in(&self, id: Option<VmId>) -> PathBuf {
+        actives::folder_of(&self.library, id)
+    }
+
     /// There are no files to hold; a fault on order can refuse.
     fn hold(&self, machine: &Machine) -> Result<Hold, EngineError> {
         self.pass(&At::new(&machine.name, "*"), machine.id, None, Step::Hold)?;
@@ -308,19 +326,13 @@ impl Compute for Sim {
     }
 }
 
-impl Storage for Sim {
+impl Driver for Sim {
     fn name(&self) -> &'static str {
         NAME
     }
+}
 
-    fn has_content(&self) -> bool {
-        false
-    }
-
-    fn scope(&self) -> Scope {
-        Scope::NeedsPause
-    }
-
+impl Capture for Sim {
     fn plan(
         &self,
         machine: &Machine,
@@ -338,16 +350,18 @@ impl Storage for Sim {
             machine: machine.id,
             machine_name: machine.name.clone(),
             disk: disk.clone(),
-            new_file: machine.directory.join(name),
-            seen: Stamp::default(),
-            place: None,
+            own: capture::Own::File(capture::NewFile {
+                new_file: machine.directory.join(name),
+                seen: Stamp::default(),
+                place: None,
+            }),
         }))
     }
 
     fn prepare(&self, plan: &Plan) -> Result<(), EngineError> {
         if self.pass_plan(plan, Step::Prepare)? {
             let mut world = self.world();
-            world.plans.entry(key(plan)).or_insert(Capture::Prepared);
+            world.plans.entry(key(plan)).or_insert(Caught::Prepared);
         }
         Ok(())
     }
@@ -360,15 +374,15 @@ impl Storage for Sim {
         let content = (plan.machine, plan.disk.id.clone());
         let generation = world.generations.get(&content).copied().unwrap_or(0);
         match world.plans.get_mut(&key(plan)) {
-            Some(Capture::Cut(_)) => Ok(()),
+            Some(Caught::Cut(_)) => Ok(()),
             Some(capture) => {
-                *capture = Capture::Cut(generation);
+                *capture = Caught::Cut(generation);
                 Ok(())
             }
             None => Err(At::plan(plan).error(
                 EngineErrorKind::Failed,
                 texts::NOT_PREPARED,
-                &plan.new_file,
+                &plan.file().new_file,
             )),
         }
     }
@@ -377,9 +391,13 @@ impl Storage for Sim {
         if !self.pass_plan(plan, Step::Settle)? {
             return Ok(());
         }
-        match self.probe(plan)? {
-            Found::Cut => Ok(()),
-            _ => Err(At::plan(plan).error(EngineErrorKind::Failed, texts::NOT_CUT, &plan.new_file)),
+        match self.world().plans.get(&key(plan)) {
+            Some(Caught::Cut(_)) => Ok(()),
+            _ => Err(At::plan(plan).error(
+                EngineErrorKind::Failed,
+                texts::NOT_CUT,
+                &plan.file().new_file,
+            )),
         }
     }
 
@@ -393,7 +411,7 @@ impl Storage for Sim {
     fn captured(&self, plan: &Plan) -> SnapshotDisk {
         SnapshotDisk {
             id: plan.disk.id.clone(),
-            file: plan.new_file.clone(),
+            file: plan.file().new_file.clone(),
             format: plan.disk.format,
             size: plan.disk.size,
             driver: NAME.to_owned(),
@@ -409,44 +427,49 @@ impl Storage for Sim {
         Ok(())
     }
 
-    fn probe(&self, plan: &Plan) -> Result<Found, EngineError> {
-        Ok(match self.world().plans.get(&key(plan)) {
-            None => Found::Absent,
-            Some(Capture::Prepared) => Found::Prepared,
-            Some(Capture::Cut(_)) => Found::Cut,
-        })
+    fn seal(
+        &self,
+        _: &Plan,
+        _: Option<&Machine>,
+        _: &BTreeSet<Sealed>,
+    ) -> Result<Vec<Sealed>, EngineError> {
+        Ok(Vec::new())
     }
+}
 
-    fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError> {
+impl Revert for Sim {
+    fn plan_revert(&self, request: RevertRequest<'_>) -> Result<RevertPlan, EngineError> {
         let (machine, disk) = (request.machine, request.disk);
         let at = At::disk(machine, disk);
         self.pass(&at, machine.id, Some(&disk.id), Step::PlanRevert)?;
-        Ok(Revert {
+        Ok(RevertPlan {
             driver: NAME.to_owned(),
             set: request.set,
             machine: machine.id,
             machine_name: machine.name.clone(),
             disk: disk.clone(),
             kept: request.kept.clone(),
-            new_file: machine.directory.join(request.job.to_string()),
-            new_format: disk.format,
-            in_place: Some(disk.file.clone()),
-            seen: Stamp::default(),
-            place: None,
+            own: revert::Own::File(revert::NewFile {
+                new_file: machine.directory.join(request.job.to_string()),
+                new_format: disk.format,
+                in_place: Some(disk.file.clone()),
+                seen: Stamp::default(),
+                place: None,
+            }),
         })
     }
 
-    fn prepare_revert(&self, revert: &Revert) -> Result<Prepared, EngineError> {
+    fn prepare_revert(&self, revert: &RevertPlan) -> Result<Prepared, EngineError> {
         self.pass_revert(revert, Step::PrepareRevert)?;
         Ok(Prepared::default())
     }
 
-    fn hold_revert(&self, _: &Revert) -> Result<Option<ImageLock>, EngineError> {
-        Ok(None)
+    fn hold_revert(&self, _: &RevertPlan) -> Result<Hold, EngineError> {
+        Ok(Hold::default())
     }
 
     /// What an earlier process captured is not known any more; then the content stays as it is.
-    fn revert(&self, revert: &Revert) -> Result<(), EngineError> {
+    fn revert(&self, revert: &RevertPlan) -> Result<(), EngineError> {
         if self.pass_revert(revert, Step::Revert)? {
             let id = &revert.disk.id;
             if let Some(kept) = self.captured_generation(revert.set, revert.machine, id) {
@@ -456,15 +479,15 @@ impl Storage for Sim {
         Ok(())
     }
 
-    fn top_reverted(&self, revert: &Revert) -> Top {
+    fn top_reverted(&self, revert: &RevertPlan) -> Top {
         revert.old_top()
     }
 
-    fn settle_revert(&self, revert: &Revert) -> Result<(), EngineError> {
+    fn settle_revert(&self, revert: &RevertPlan) -> Result<(), EngineError> {
         self.pass_revert(revert, Step::SettleRevert).map(|_| ())
     }
 
-    fn undo_revert(&self, revert: &Revert) -> Result<(), EngineError> {
+    fn undo_revert(&self, revert: &RevertPlan) -> Result<(), EngineError> {
         self.pass_revert(revert, Step::UndoRevert).map(|_| ())
     }
 }
@@ -525,7 +548,6 @@ mod tests {
         sim.prepare(&plan).unwrap();
         order(Step::Cut, Trouble::Lie);
         sim.cut(&plan).unwrap();
-        assert_eq!(sim.probe(&plan), Ok(Found::Prepared));
         assert!(sim.settle(&plan).is_err(), "a lie shows at settle");
         sim.write(machine.id, "disk0", 7);
         sim.cut(&plan).unwrap();

@@ -1,6 +1,8 @@
 //! The contract: what the coordinator and recovery may ask of any driver.
 
-use groupshot::engine::{Found, Plan, RevertRequest, Top};
+use std::path::PathBuf;
+
+use groupshot::engine::{Plan, RevertRequest, Top};
 use groupshot::id::JobId;
 
 use super::rigs::{FileRig, Image, Rig, SimRig, set};
@@ -64,11 +66,7 @@ fn old_top(plan: &Plan) -> Top {
 fn planning_leaves_nothing_behind(rig: &dyn Rig) {
     let plan = plan(rig, 1);
     assert_eq!(plan.driver, rig.storage().name());
-    assert_eq!(rig.storage().probe(&plan), Ok(Found::Absent));
-    assert_eq!(
-        rig.left_behind(),
-        [""; 0].map(Into::<std::path::PathBuf>::into)
-    );
+    assert_eq!(rig.left_behind(), [""; 0].map(Into::<PathBuf>::into));
 }
 
 fn cut_without_prepare_fails(rig: &dyn Rig) {
@@ -76,7 +74,7 @@ fn cut_without_prepare_fails(rig: &dyn Rig) {
     let error = rig.storage().cut(&plan).unwrap_err();
     assert!(error.text.english().contains("disk0"), "{error}");
     assert!(rig.storage().settle(&plan).is_err());
-    assert_eq!(rig.storage().probe(&plan), Ok(Found::Absent));
+    assert_eq!(rig.left_behind(), Vec::<PathBuf>::new());
 }
 
 fn undo_at_every_point_leaves_nothing(rig: &dyn Rig) {
@@ -97,8 +95,7 @@ fn undo_at_every_point_leaves_nothing(rig: &dyn Rig) {
         }
         for _ in 0..2 {
             storage.undo(&plan).unwrap();
-            assert_eq!(storage.probe(&plan), Ok(Found::Absent));
-            assert_eq!(rig.left_behind(), Vec::<std::path::PathBuf>::new());
+            assert_eq!(rig.left_behind(), Vec::<PathBuf>::new());
         }
         rig.assert_top(&old_top(&plan), 2);
         rig.write(&old_top(&plan), 2);
@@ -112,22 +109,17 @@ fn every_step_may_be_repeated_and_the_capture_stands(rig: &dyn Rig) {
     let plan = plan(rig, 4);
     for _ in 0..2 {
         storage.prepare(&plan).unwrap();
-        assert_eq!(storage.probe(&plan), Ok(Found::Prepared));
+        assert!(storage.settle(&plan).is_err(), "nothing is cut");
     }
     for _ in 0..2 {
         storage.cut(&plan).unwrap();
-        assert_eq!(storage.probe(&plan), Ok(Found::Cut));
     }
     for _ in 0..2 {
         storage.settle(&plan).unwrap();
-        assert_eq!(storage.probe(&plan), Ok(Found::Cut));
     }
     storage.prepare(&plan).unwrap();
-    assert_eq!(
-        storage.probe(&plan),
-        Ok(Found::Cut),
-        "a cut is never prepared away"
-    );
+    let settled = storage.settle(&plan);
+    assert!(settled.is_ok(), "a cut is never prepared away: {settled:?}");
     let (captured, top) = (storage.captured(&plan), storage.top_after(&plan));
     assert_eq!(
         (captured.id.as_str(), captured.size),
@@ -180,12 +172,12 @@ fn a_revert_restores_and_its_undo_leaves_all_as_it_was(rig: &dyn Rig) {
         drop(held);
         let new = storage.top_reverted(&revert);
         rig.assert_top(&new, 0x11);
-        if revert.in_place.is_none() {
+        if !revert.is_in_place() {
             rig.assert_top(&top, 0x22); // somebody may need it as it is
         }
         storage.settle_revert(&revert).unwrap();
         storage.settle_revert(&revert).unwrap();
-        if revert.in_place.is_some() {
+        if revert.is_in_place() {
             assert_eq!(rig.left_behind(), before, "the safety copy is gone");
         }
         rig.assert_top(&new, 0x11);

@@ -11,7 +11,7 @@ use groupshot::engine::overlay::Overlay;
 use groupshot::engine::reflink::Reflink;
 use groupshot::engine::sim::{Sim, machine_id};
 use groupshot::engine::space::Reserve;
-use groupshot::engine::{Compute, Plan, Storage, Top};
+use groupshot::engine::{Compute, Driver, Plan, Top};
 use groupshot::id::{SetId, VmId};
 use groupshot::inventory::{self, Disk, Format, Machine};
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ pub(super) const SIZE: u64 = 8 << 20;
 
 /// What the contract asks of a driver's surroundings.
 pub(super) trait Rig {
-    fn storage(&self) -> &dyn Storage;
+    fn storage(&self) -> &dyn Driver;
     fn machine(&self) -> Machine;
     /// The machine writes: all of its disk is `pattern` afterwards.
     fn write(&self, top: &Top, pattern: u8);
@@ -48,7 +48,7 @@ impl SimRig {
 }
 
 impl Rig for SimRig {
-    fn storage(&self) -> &dyn Storage {
+    fn storage(&self) -> &dyn Driver {
         &*self.sim
     }
     fn machine(&self) -> Machine {
@@ -114,7 +114,7 @@ pub(super) enum Image {
 
 /// Real files, on the file system of `place`.
 pub(super) struct FileRig {
-    storage: Box<dyn Storage>,
+    storage: Box<dyn Driver>,
     image: Image,
     images: PathBuf,
     data: PathBuf,
@@ -146,7 +146,7 @@ impl FileRig {
         image: Image,
         temp: Option<tempfile::TempDir>,
         mount: Option<Mount>,
-        storage: impl FnOnce(&Path) -> Box<dyn Storage>,
+        storage: impl FnOnce(&Path) -> Box<dyn Driver>,
     ) -> Self {
         let (images, data) = (root.join("images"), root.join("data"));
         fs::create_dir(&images).unwrap();
@@ -217,7 +217,7 @@ impl FileRig {
 }
 
 impl Rig for FileRig {
-    fn storage(&self) -> &dyn Storage {
+    fn storage(&self) -> &dyn Driver {
         &*self.storage
     }
     fn machine(&self) -> Machine {

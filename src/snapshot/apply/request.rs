@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::id::{JobId, SetId, SnapshotId};
 use crate::inventory::{Affected, JobKind, Service};
 use crate::job::NewJob;
-use crate::snapshot::apply::draft::{self, Uses};
+use crate::snapshot::apply::draft;
 use crate::snapshot::apply::{Apply, Intent, resources};
 use crate::snapshot::damage;
 use crate::snapshot::saga::accept::{self, about};
@@ -65,11 +65,7 @@ pub(crate) async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Acce
     let affected = machines.iter().map(|(m, _)| Affected::Machine(m.id));
     let affected = affected.chain([Affected::Set(ids.set)]).collect();
     let (shared, members) = (Arc::clone(&core), machines.clone());
-    let uses = accept::answered(move || {
-        let mut uses = Uses::of(&shared);
-        uses.give_up(&members);
-        Arc::new(uses)
-    });
+    let uses = accept::answered(move || Arc::new(draft::uses(&shared, &members)));
     let uses = uses.await.map_err(|e| e.refused(&core))?;
     let planned = plan_each(&core, machines, move |core, (machine, snapshot)| {
         draft::plan_member(core, ids, machine, &snapshot, &uses)

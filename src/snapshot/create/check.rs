@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::engine::{EngineError, EngineErrorKind, space};
+use crate::engine::{EngineError, EngineErrorKind};
 use crate::id::{JobId, SetId};
 use crate::inventory::{Disk, Machine};
 use crate::snapshot::create::{CreateRequest, draft, selection};
@@ -117,7 +117,7 @@ fn member(core: &Core, set: SetId, machine: Arc<Machine>, leave_out: bool) -> Me
             disk: disk.id.clone(),
             file: disk.file.clone(),
             driver,
-            file_system: space::file_system(&disk.file),
+            file_system: core.deps.compute.file_system(disk),
         });
     }
     let none = it.left_out.len() == machine.disks.len();

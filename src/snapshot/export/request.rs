@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::engine::qcow2::writer::SIZE_MAX;
+use crate::engine::Drivers;
 use crate::held;
 use crate::id::{JobId, SetId};
 use crate::inventory::{Affected, JobKind, Service, SnapshotSet};
@@ -90,13 +90,13 @@ async fn check(
     let drivers = &core.deps.storage;
     let mut disks = set.members.iter().flat_map(|m| &m.disks);
     if request.storage
-        && let Some(disk) = disks.find(|d| !drivers.has_content(&d.driver))
+        && let Some(disk) = disks.find(|d| drivers.reader(d).is_none())
     {
         let text = texts::EXPORT_NO_CONTENT.with("driver", &disk.driver);
         return Err(ExportRefused::NotSupported(text));
     }
     if request.storage
-        && let Some(text) = too_large(&set)
+        && let Some(text) = too_large(drivers, &set)
     {
         return Err(ExportRefused::InvalidState(text));
     }
@@ -163,16 +163,21 @@ fn answering(core: &Core, set: &SnapshotSet) -> Result<(), ExportRefused> {
 }
 
 /// That the first disk which is too large for the image that an export makes of it is so.
-fn too_large(set: &SnapshotSet) -> Option<Text> {
-    let disks = set
-        .members
-        .iter()
-        .flat_map(|m| m.disks.iter().map(move |d| (m, d)));
-    let (member, disk) = disks.into_iter().find(|(_, d)| d.size > SIZE_MAX)?;
-    let text = texts::EXPORT_TOO_LARGE
-        .with("machine", &member.machine_name)
-        .with("disk", &disk.id);
-    Some(text.with("size", disk.size).with("limit", SIZE_MAX))
+fn too_large(drivers: &Drivers, set: &SnapshotSet) -> Option<Text> {
+    for member in &set.members {
+        for disk in &member.disks {
+            let limit = drivers
+                .reader(disk)
+                .map_or(u64::MAX, |reader| reader.largest());
+            if disk.size > limit {
+                let text = texts::EXPORT_TOO_LARGE
+                    .with("machine", &member.machine_name)
+                    .with("disk", &disk.id);
+                return Some(text.with("size", disk.size).with("limit", limit));
+            }
+        }
+    }
+    None
 }
 
 async fn begin(core: Arc<Core>, intent: Intent, place: Resource) -> Result<Accepted, Refused> {
