@@ -30,6 +30,8 @@ pub(super) trait Rig {
     fn assert_captured(&self, plan: &Plan, pattern: u8);
     /// The active file holds `pattern` all over.
     fn assert_top(&self, top: &Top, pattern: u8);
+    /// A copy of a disk holds `pattern` all over.
+    fn assert_content_of(&self, file: &Path, format: Format, pattern: u8);
     /// Everything that is on the disk beside the image and its chain.
     fn left_behind(&self) -> Vec<PathBuf>;
 }
@@ -64,6 +66,7 @@ impl Rig for SimRig {
         assert_eq!(got, Some(u64::from(pattern)));
     }
     fn assert_top(&self, _: &Top, _: u8) {}
+    fn assert_content_of(&self, _: &Path, _: Format, _: u8) {}
     fn left_behind(&self) -> Vec<PathBuf> {
         // A fresh capture of a set that nobody made finds nothing; the sim keeps no files.
         files(self._dir.path())
@@ -257,6 +260,9 @@ impl Rig for FileRig {
         if top.format == Format::Raw || tools::are_there() {
             self.assert_content(&top.file, top.format, pattern);
         }
+    }
+    fn assert_content_of(&self, file: &Path, format: Format, pattern: u8) {
+        self.assert_content(file, format, pattern);
     }
     fn left_behind(&self) -> Vec<PathBuf> {
         let ours = [
