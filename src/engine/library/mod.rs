@@ -19,14 +19,16 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::clock::SharedClock;
+use crate::engine::actives;
 use crate::engine::definition::{self, MACHINES, TOPS, TOPS_NEW, Tops};
 use crate::engine::failure::kind;
-use crate::engine::graph;
 use crate::engine::image;
 use crate::engine::links;
+use crate::engine::names;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{
-    Compute, Doubt, EngineError, EngineErrorKind, Hold, Judge, Machines, Top, name, stage,
+    Compute, Doubt, EngineError, EngineErrorKind, Hold, InTurn, Judge, Machines, Recorded, Top,
+    name, stage, turn,
 };
 use crate::held;
 use crate::id::VmId;
@@ -235,7 +237,7 @@ impl Compute for Library {
         let machine = entry.machine.as_deref();
         let active = machine.and_then(|m| m.disks.iter().find(|d| d.id == disk));
         let sets = self.0.directory.with_file_name(held::SETS);
-        let is_made = |file: &Path| graph::is_made_for(&sets, id, file);
+        let is_made = |file: &Path| names::is_made_for(&sets, id, file);
         let image = machine.and_then(|m| m.images.get(disk));
         let Some(active) = active else {
             return seen.cloned();
@@ -289,6 +291,24 @@ impl Compute for Library {
         // With the file, what was recorded of images may be gone.
         self.0.record_images(id);
         Ok(())
+    }
+
+    fn recorded(&self) -> Result<Vec<Recorded>, EngineError> {
+        actives::recorded(&self.0.directory)
+    }
+
+    fn recorded_of(&self, id: VmId) -> Option<Recorded> {
+        actives::recorded_of(&self.0.directory, id)
+    }
+
+    fn recorded_in(&self, id: Option<VmId>) -> PathBuf {
+        actives::folder_of(&self.0.directory, id)
+    }
+
+    fn turn(&self, given_up: &dyn Fn() -> bool) -> io::Result<Option<InTurn>> {
+        let data_dir = self.0.directory.parent().unwrap_or(Path::new("/"));
+        let turn = turn::take(data_dir, turn::PATIENCE, given_up)?;
+        Ok(turn.map(|turn| Box::new(turn) as InTurn))
     }
 
     fn roots(&self) -> Roots {

@@ -769,7 +769,7 @@ mod tests {
     /// A journal in such a file, which holds its first record.
     fn journal_in(file: File) -> (tempfile::TempDir, Journal) {
         let folder = tempfile::tempdir().unwrap();
-        let mut bytes = header();
+        let mut bytes = header(VERSION);
         bytes.extend(frame(&intent("n")).unwrap());
         file.write_all_at(&bytes, 0).unwrap();
         let length = u64::try_from(bytes.len()).unwrap();
@@ -842,7 +842,7 @@ mod tests {
 
     #[test]
     fn a_first_record_without_room_leaves_a_spare_as_it_was() {
-        let mut bytes = header();
+        let mut bytes = header(VERSION);
         bytes.extend(frame(&intent(&"n".repeat(5000))).unwrap());
         let spare = sealed(SealFlags::GROW | SealFlags::SHRINK);
         let unbegun = begin(&spare, &bytes, true).unwrap_err();
