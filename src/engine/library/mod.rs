@@ -308,7 +308,7 @@ impl Compute for Library {
     fn turn(&self, given_up: &dyn Fn() -> bool) -> io::Result<Option<InTurn>> {
         let data_dir = self.0.directory.parent().unwrap_or(Path::new("/"));
         let turn = turn::take(data_dir, turn::PATIENCE, given_up)?;
-        Ok(turn.map(|turn| Box::new(turn) as InTurn))
+        Ok(turn.map(boxed))
     }
 
     fn roots(&self) -> Roots {
@@ -318,6 +318,10 @@ impl Compute for Library {
     fn hold(&self, machine: &Machine) -> Result<Hold, EngineError> {
         Hold::of(machine)
     }
+}
+
+fn boxed(turn: turn::Turn) -> InTurn {
+    Box::new(turn)
 }
 
 /// Has the links of a machine lead to its active files where those are others than before. One after the other, or an
