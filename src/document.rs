@@ -106,10 +106,18 @@ pub fn read_unchecked<T: DeserializeOwned>(text: &[u8]) -> Result<Document<T>, D
 
 /// Of the values, in the order of their names.
 fn checksum(map: &Map<String, Value>) -> io::Result<String> {
-    Ok(hex(&Sha256::digest(serde_json::to_vec(map)?)))
+    Ok(sha256(&serde_json::to_vec(map)?))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// SHA-256 of a text, in lower-case hexadecimal digits.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Octets in lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -417,6 +417,84 @@ fn no_circle_of_files_leaves_a_folder_of_snapshot() {
     }
 }
 
+/// Files of `snapshot` that use modules of `engine` which are no ports, and which. It may only shrink.
+const BESIDE_THE_PORTS: &[(&str, &[&str])] = &[
+    (
+        "chosen.rs",
+        &["definition", "failure", "graph", "locks", "overlay", "turn"],
+    ),
+    ("tops.rs", &["definition", "graph", "names", "qcow2"]),
+];
+
+/// The ports, and what they are asked with, are named by `crate::engine` itself.
+#[test]
+fn snapshot_uses_the_ports_of_engine_and_nothing_behind_them() {
+    let (root, engine) = (src().join("snapshot"), src().join("engine"));
+    let is_module =
+        |name: &str| engine.join(name).is_dir() || engine.join(format!("{name}.rs")).is_file();
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in sources() {
+        let Ok(below) = path.strip_prefix(&root) else {
+            continue;
+        };
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let code = code.lines().map(|line| line.split("//").next().unwrap());
+        let code = code.collect::<Vec<_>>().join("\n");
+        // `text::catalog::engine` has the texts of it.
+        for path in code
+            .replace("catalog::engine", "")
+            .split("engine::")
+            .skip(1)
+        {
+            let firsts = named(path)
+                .into_iter()
+                .filter_map(|names| names.into_iter().next());
+            let modules = firsts.filter(|first| is_module(first));
+            let file = below.to_str().unwrap().to_owned();
+            found.entry(file).or_default().extend(modules);
+        }
+    }
+    found.retain(|_, modules| !modules.is_empty());
+    let found: Vec<_> = found
+        .iter()
+        .map(|(file, modules)| {
+            let modules: Vec<_> = modules.iter().map(String::as_str).collect();
+            (file.as_str(), modules)
+        })
+        .collect();
+    let known = BESIDE_THE_PORTS
+        .iter()
+        .map(|(file, modules)| (*file, modules.to_vec()));
+    assert_eq!(
+        found,
+        known.collect::<Vec<_>>(),
+        "the list holds who needs it, sorted"
+    );
+}
+
+/// What a driver is called, and how it calls files, is known to it alone.
+#[test]
+fn snapshot_knows_no_driver_by_its_name_and_no_name_of_its_files() {
+    for (path, text) in sources() {
+        if !path.starts_with(src().join("snapshot")) {
+            continue;
+        }
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for (n, line) in code.lines().enumerate() {
+            let line = line.split("//").next().unwrap();
+            for word in [
+                "\"overlay\"",
+                "\"reflink\"",
+                "\"sim\"",
+                "\".part\"",
+                "\".groupshot\"",
+            ] {
+                assert!(!line.contains(word), "{}:{}: {word}", path.display(), n + 1);
+            }
+        }
+    }
+}
+
 /// The files of a module, each with those of it that it uses outside its tests. Paths are those below its folder.
 fn uses_within(module: &str) -> BTreeMap<String, BTreeSet<String>> {
     let root = src().join(module);

@@ -17,7 +17,7 @@ use crate::engine::library;
 use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Layer};
 use crate::engine::qemu::section::{self, Section};
-use crate::engine::{Top, image, revert};
+use crate::engine::{Active, Top, exchange, image};
 use crate::held::{self, NotReplaced};
 use crate::id::VmId;
 use crate::inventory::{self, Format, Image, NAME_MAX, Relative, Sockets};
@@ -430,17 +430,6 @@ pub(crate) fn recorded_images(machines: &Path) -> io::Result<Vec<(VmId, Image)>>
     Ok(all)
 }
 
-/// An active file by `tops.json` alone.
-#[derive(Debug, Clone)]
-pub(crate) struct Active {
-    /// The disk.
-    pub(crate) disk: String,
-    /// The file. Of an image that was never captured the format is what matters here: raw if it lies on nothing.
-    pub(crate) top: Top,
-    /// All that it is recorded to lie on; `None` if nothing is recorded of that.
-    pub(crate) below: Option<Vec<PathBuf>>,
-}
-
 /// Whether the file is a `tops.json` that holds something else than was written, or no file at all.
 pub(crate) fn is_damaged(file: &Path) -> bool {
     Tops::load(file).is_err_and(|e| e.kind() == io::ErrorKind::InvalidData || is_no_file(&e))
@@ -672,7 +661,7 @@ pub(crate) fn in_turn<E>(
 /// [`held::replace`] that keeps owner and mode.
 pub(crate) fn rewrite(file: &Path, bytes: &[u8]) -> Result<(), NotReplaced> {
     held::replace_as(file, bytes, MODE, |new| {
-        revert::take_over(new, &held::open(file, false)?).map(drop)
+        exchange::take_over(new, &held::open(file, false)?).map(drop)
     })
 }
 

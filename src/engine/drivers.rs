@@ -1,25 +1,49 @@
-//! Chooses the storage driver of a disk: the first that can capture it, in the order that `server` gave.
+//! The storage drivers of a server, and the choice of one for a disk: the first that can capture it, in the order that
+//! `server` gave.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::engine::failure::At;
-use crate::engine::{EngineError, EngineErrorKind, Plan, Storage};
+use crate::engine::files::Chains;
+use crate::engine::graph;
+use crate::engine::{
+    Capture, EngineError, EngineErrorKind, Plan, Read, Retain, Revert, RevertPlan,
+};
 use crate::id::SetId;
-use crate::inventory::{Disk, Machine};
+use crate::inventory::{Disk, Machine, SnapshotDisk};
 use crate::text::catalog::engine as texts;
+
+/// What is done to disks, by one way of doing it.
+pub trait Driver: Capture + Revert {
+    /// `overlay`, `reflink`, `sim`. Recorded in plans and snapshots, so it must never change.
+    fn name(&self) -> &'static str;
+
+    /// How what its snapshots keep in files is held on to and given up; `None` if they keep nothing in files.
+    fn retain(&self) -> Option<&dyn Retain> {
+        None
+    }
+
+    /// How what its snapshots keep is read; `None` if that has no content.
+    fn read(&self) -> Option<&dyn Read> {
+        None
+    }
+}
 
 /// The storage drivers of this server, best first.
 #[derive(Clone)]
 pub struct Drivers {
-    list: Vec<Arc<dyn Storage>>,
+    list: Vec<Arc<dyn Driver>>,
+    /// Looks after files of drivers that are not among these.
+    others: Arc<Chains>,
 }
 
 impl Drivers {
     /// These drivers, tried in this order. A configuration that forces one passes only that one.
     #[must_use]
-    pub fn new(list: Vec<Arc<dyn Storage>>) -> Self {
-        Self { list }
+    pub fn new(list: Vec<Arc<dyn Driver>>) -> Self {
+        let others = Arc::default();
+        Self { list, others }
     }
 
     /// The plan of the first driver that can capture the disk. Leaves nothing behind.
@@ -42,20 +66,49 @@ impl Drivers {
         })
     }
 
-    /// Whether snapshots of this driver can be exported. A driver that is not configured here is assumed to allow it.
-    #[must_use]
-    pub fn has_content(&self, driver: &str) -> bool {
+    /// The driver of what a snapshot keeps of a disk; `None` if this server was not given it.
+    fn keeping(&self, disk: &SnapshotDisk) -> Option<&dyn Driver> {
         let mut list = self.list.iter();
-        list.find(|d| d.name() == driver)
-            .is_none_or(|d| d.has_content())
+        list.find(|d| d.name() == disk.driver).map(|d| &**d)
+    }
+
+    /// Whether a snapshot keeps the disk in files; also of a driver that this server was not given.
+    #[must_use]
+    pub fn in_files(&self, disk: &SnapshotDisk) -> bool {
+        let driver = self.keeping(disk);
+        driver.map_or_else(|| graph::is_file(disk), |driver| driver.retain().is_some())
+    }
+
+    /// How what a snapshot keeps of a disk is read; `None` if that has no content. What a driver has made that this server
+    /// was not given is taken for files.
+    #[must_use]
+    pub fn reader(&self, disk: &SnapshotDisk) -> Option<&dyn Read> {
+        let driver = self.keeping(disk);
+        driver.map_or(Some(&*self.others), |driver| driver.read())
+    }
+
+    /// Looks after the files of all drivers that keep something in files: these share chains.
+    #[must_use]
+    pub fn files(&self) -> &dyn Retain {
+        let found = self.list.iter().find_map(|d| d.retain());
+        found.unwrap_or(&*self.others)
     }
 
     /// The driver that made the plan.
     ///
     /// # Errors
     /// A plan of a driver that this server was not given (a journal of another configuration).
-    pub fn of(&self, plan: &Plan) -> Result<&Arc<dyn Storage>, EngineError> {
+    pub fn of(&self, plan: &Plan) -> Result<&Arc<dyn Driver>, EngineError> {
         self.named(&plan.driver, || At::plan(plan))
+    }
+
+    /// The driver that made the plan of a revert.
+    ///
+    /// # Errors
+    /// As [`Drivers::of`].
+    pub fn of_revert(&self, plan: &RevertPlan) -> Result<&dyn Driver, EngineError> {
+        let named = self.named(&plan.driver, || At::revert(plan));
+        named.map(|driver| &**driver)
     }
 
     /// The driver of that name.
@@ -66,7 +119,7 @@ impl Drivers {
         &self,
         name: &str,
         at: impl FnOnce() -> At,
-    ) -> Result<&Arc<dyn Storage>, EngineError> {
+    ) -> Result<&Arc<dyn Driver>, EngineError> {
         let found = self.list.iter().find(|d| d.name() == name);
         found.ok_or_else(|| EngineError {
             kind: EngineErrorKind::Failed,

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::path::Path;
 
-use crate::engine::{EngineError, EngineErrorKind, Plan, Revert};
+use crate::engine::{EngineError, EngineErrorKind, Plan, RevertPlan};
 use crate::held;
 use crate::inventory::{Disk, Machine};
 use crate::text::catalog::engine as texts;
@@ -41,7 +41,7 @@ impl At {
 
     /// The disk of a revert.
     #[must_use]
-    pub fn revert(revert: &Revert) -> Self {
+    pub fn revert(revert: &RevertPlan) -> Self {
         Self::new(&revert.machine_name, &revert.disk.id)
     }
 

@@ -3,19 +3,20 @@
 //! Only clusters that hold something are written. What is empty is found by the tables of the images and the
 //! holes of their files, so a large disk costs what is in it; stored zeroes are read and left out.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::document;
 use crate::engine::EngineError;
 use crate::engine::content::Content;
 use crate::engine::failure::At;
 use crate::engine::qcow2::chain::Layer;
 use crate::engine::qcow2::sequential::Sequential;
 use crate::engine::qcow2::writer::{CLUSTER, SECTOR};
+use crate::engine::read::{Flat, Step, Target};
 use crate::engine::space::Reserve;
 use crate::held::{Folder, Identity};
 
@@ -25,29 +26,6 @@ const BATCH: u64 = 2 << 20;
 const SYNC_EVERY: u64 = 128 << 20;
 
 static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
-
-/// A file that [`flatten`] wrote.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flat {
-    /// Virtual size in bytes.
-    pub size: u64,
-    /// Length of the file in bytes.
-    pub length: u64,
-    /// SHA-256 of the file as it is read back, in lower-case hexadecimal digits.
-    pub sha256: String,
-}
-
-/// Where to write.
-#[derive(Debug, Clone, Copy)]
-pub struct Target<'a> {
-    /// The file; it must not exist.
-    pub file: &'a Path,
-    /// What texts call it.
-    pub shown: &'a Path,
-}
-
-/// Told how many bytes of how many are done; a `Break` gives up.
-pub type Step<'a> = &'a mut (dyn FnMut(u64, u64) -> ControlFlow<()> + Send);
 
 /// Writes what the chain `layers` (top first, as `qcow2::chain::open` gives it) shows into the new file `target`,
 /// durably but for its name. Refuses first if the file system of `target` would have less than `reserve` left.
@@ -206,7 +184,7 @@ impl Copy<'_> {
         if read != length {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(Some(hex(&hash.finalize())))
+        Ok(Some(document::hex(&hash.finalize())))
     }
 
     fn write_failed(&self, error: &io::Error) -> EngineError {
@@ -232,23 +210,6 @@ fn put(image: &mut Sequential, start: u64, clusters: &[u8]) -> io::Result<u64> {
         rest = later;
     }
     Ok(written)
-}
-
-/// SHA-256 of a small file, as [`Flat::sha256`].
-///
-/// # Errors
-/// The I/O error.
-pub fn sha256_of(file: &Path) -> io::Result<String> {
-    Ok(sha256(&fs::read(file)?))
-}
-
-/// The same of what stands in it.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn part(buffer: &mut [u8], length: u64) -> &mut [u8] {

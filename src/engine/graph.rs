@@ -5,22 +5,19 @@
 //! that is what was imported or captured ([`chain_of`]); else these files count as lying on what is recorded ([`Under`]).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::engine::beside;
 use crate::engine::definition::Definition;
 use crate::engine::failure::At;
-use crate::engine::place;
 use crate::engine::qcow2::backing::{self, Doubt};
 use crate::engine::qcow2::chain;
 use crate::engine::qcow2::header::Header;
 use crate::engine::whose::key;
 use crate::engine::{EngineError, EngineErrorKind, reflink, sim};
 use crate::held::{self, Identity, Ours, Way};
-use crate::id::VmId;
 use crate::inventory::{Format, Machine, SnapshotDisk};
 
 pub use crate::engine::whose::{Chain, Key, Under, Whose, chain_of};
@@ -359,18 +356,6 @@ impl Graph {
     }
 }
 
-/// Whether the file has a name that the server gives to what it makes for this machine.
-#[must_use]
-pub fn is_made_for(sets: &Path, machine: VmId, file: &Path) -> bool {
-    let id = machine.to_string();
-    let has_id =
-        |name: Option<&OsStr>| name.is_some_and(|n| n.as_bytes().starts_with(id.as_bytes()));
-    match reflink::is_clone(file) {
-        true => has_id(file.file_name()),
-        false => file.starts_with(sets) && has_id(file.parent().and_then(Path::file_name)),
-    }
-}
-
 /// The files that were the active ones of the machine when it was imported.
 #[must_use]
 pub fn imported(machine: &Machine) -> Vec<PathBuf> {
@@ -421,15 +406,7 @@ pub fn ours(file: &Path) -> io::Result<Ours> {
         return Ours::of(file, levels, Way::Beneath);
     }
     let ours = Ours::of(file, levels, Way::Straight)?;
-    Ok(ours.within(place::clones()))
-}
-
-/// The folder for clones of the image, beside what a symbolic link leads to.
-///
-/// # Errors
-/// Where the link leads cannot be seen.
-pub fn clones_of(image: &Path) -> io::Result<PathBuf> {
-    reflink::folder_of(image)
+    Ok(ours.within(beside::clones()))
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::engine::beside::Beside;
 use crate::engine::definition;
 use crate::engine::failure::At;
-use crate::engine::place::Place;
 use crate::engine::qcow2::chain::{self, Layer, Roots, Within};
-use crate::engine::{EngineError, EngineErrorKind, graph, reflink};
+use crate::engine::{EngineError, EngineErrorKind, graph, names, reflink};
 use crate::held::{self, Exposed, Folder, Foreign, Identity};
 use crate::id::VmId;
 use crate::inventory::{Born, Disk, Format, Image, Machine, Seal};
@@ -231,7 +231,7 @@ fn is_made(
     machine: &Machine,
     real: &Path,
     found: &Identity,
-    place: Option<&Place>,
+    place: Option<&Beside>,
 ) -> io::Result<bool> {
     if !has_made_name(machine, real) {
         return Ok(false);
@@ -240,7 +240,7 @@ fn is_made(
 }
 
 /// Refuses a file that is not in a folder of ours, in that `place` if it lies in it.
-fn require_ours(real: &Path, found: &Identity, place: Option<&Place>) -> io::Result<()> {
+fn require_ours(real: &Path, found: &Identity, place: Option<&Beside>) -> io::Result<()> {
     let there = match place.filter(|place| place.has(real)) {
         Some(place) => place.ours(real)?,
         None => graph::ours(real)?,
@@ -254,7 +254,7 @@ fn require_ours(real: &Path, found: &Identity, place: Option<&Place>) -> io::Res
 
 fn has_made_name(machine: &Machine, real: &Path) -> bool {
     let data_dir = machine.directory.ancestors().nth(2);
-    data_dir.is_some_and(|it| graph::is_made_for(&it.join(held::SETS), machine.id, real))
+    data_dir.is_some_and(|it| names::is_made_for(&it.join(held::SETS), machine.id, real))
 }
 
 /// Whether the file is the recorded one, by its number and what tells it from a later one with that number.
@@ -432,7 +432,7 @@ struct Judge<'a> {
     /// What is recorded of the disk, if the chain stands on it.
     own: Option<&'a Image>,
     /// The folder that is held, through which what lies in it was opened.
-    place: Option<&'a Place>,
+    place: Option<&'a Beside>,
 }
 
 impl<'a> Judge<'a> {
@@ -449,7 +449,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn within(self, place: Option<&'a Place>) -> Self {
+    fn within(self, place: Option<&'a Beside>) -> Self {
         Self { place, ..self }
     }
 

@@ -14,11 +14,12 @@ use crate::engine::graph::{self, Under, Whose};
 use crate::engine::image::Seen;
 use crate::engine::library::{self, directory_failed, machines_directory};
 use crate::engine::locks;
+use crate::engine::names;
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::header::has_magic;
 use crate::engine::qemu::admit::{self, Wanted};
 use crate::engine::qemu::section::Section;
-use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, place, space, stage, turn};
+use crate::engine::{EngineError, EngineErrorKind, Hold, Machines, beside, space, stage, turn};
 use crate::held::{self, Foreign, Identity};
 use crate::id::VmId;
 use crate::inventory::{self, Format, Image, Machine, NAME_MAX, Sockets};
@@ -354,7 +355,7 @@ fn image(at: &At, disk: &NewDisk, data_dir: &Path) -> Result<(PathBuf, Format), 
     }
     let real = held::canonicalize(&path).map_err(io)?;
     let sets = sets_beside(&machines_directory(data_dir));
-    let folder = Path::new(place::FOLDER);
+    let folder = Path::new(beside::FOLDER);
     if real.starts_with(&sets) || real.components().any(|c| c.as_os_str() == folder) {
         return Err(unsupported(at.text(texts::IMAGE_KEPT, &path)));
     }
@@ -474,7 +475,7 @@ impl Used {
                 }
             };
             let sets = sets_beside(directory);
-            for active in stored.actives(|file| graph::is_made_for(&sets, id, file)) {
+            for active in stored.actives(|file| names::is_made_for(&sets, id, file)) {
                 for file in active.below.iter().flatten() {
                     note_file(&mut self.below, &name, file);
                 }

@@ -23,7 +23,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 use crate::engine::failure::{At, kind};
-use crate::engine::{EngineError, EngineErrorKind, Hold};
+use crate::engine::hold::{self, Guard, Hold};
+use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
 use crate::inventory::Machine;
 use crate::text::Message;
@@ -124,22 +125,18 @@ impl ImageLock {
     pub fn file(&self) -> &File {
         &self.file
     }
+}
 
-    /// The name of the image that is held.
-    #[must_use]
-    pub fn path(&self) -> &Path {
+impl Guard for ImageLock {
+    fn of(&self) -> &Path {
         &self.path
     }
 
-    /// Lets readers in, and no writer: at no moment could one have come between.
-    ///
-    /// # Errors
-    /// No more files can be opened; the image is let go then.
-    pub fn freeze(mut self) -> io::Result<FrozenLock> {
+    fn freeze(mut self: Box<Self>) -> io::Result<Box<dyn hold::Frozen>> {
         // The same description, and so the same locks.
         let file = self.file.try_clone()?;
         self.stays = Some(UNSHARED + WRITE);
-        Ok(FrozenLock { file })
+        Ok(Box::new(FrozenLock { file }))
     }
 }
 
@@ -235,6 +232,8 @@ fn pause() {
     thread::sleep(PAUSE);
 }
 
+impl hold::Frozen for FrozenLock {}
+
 impl Drop for FrozenLock {
     fn drop(&mut self) {
         // A child process may have the description for a moment; closing ours alone would not unlock then.
@@ -268,7 +267,7 @@ impl Known {
 
 #[derive(Debug)]
 struct Frozen {
-    _lock: FrozenLock,
+    _lock: Box<dyn hold::Frozen>,
     /// Some set names the file, or has named it.
     named: bool,
 }
@@ -307,7 +306,7 @@ impl FrozenFiles {
             match FrozenLock::take(&at, &file) {
                 Ok(lock) => {
                     let frozen = Frozen {
-                        _lock: lock,
+                        _lock: Box::new(lock),
                         named: true,
                     };
                     let mut known = self.known();
@@ -328,23 +327,23 @@ impl FrozenFiles {
     /// frozen without a moment in which a writer could open them. The rest of `files` is frozen as far as
     /// it can be; [`FrozenFiles::renew`] tries again. Blocks.
     pub fn take_over(&self, holds: impl IntoIterator<Item = Hold>, files: &BTreeMap<PathBuf, At>) {
-        let freeze = |path: PathBuf, lock| {
+        let freeze = |path: PathBuf, lock: Box<dyn hold::Frozen>| {
             let named = false;
             let frozen = Frozen { _lock: lock, named };
             let before = self.known().files.insert(path, frozen);
             drop(before);
         };
-        for lock in holds.into_iter().flat_map(|hold| hold.locks) {
-            let path = lock.path.clone();
+        for guard in holds.into_iter().flat_map(Hold::into_guards) {
+            let path = guard.of().to_owned();
             if files.contains_key(&path)
-                && let Ok(lock) = lock.freeze()
+                && let Ok(lock) = guard.freeze()
             {
                 freeze(path, lock);
             }
         }
         for (path, at) in files {
             if let Ok(lock) = FrozenLock::take(at, path) {
-                freeze(path.clone(), lock);
+                freeze(path.clone(), Box::new(lock));
             }
         }
     }
@@ -384,9 +383,12 @@ impl Hold {
     /// # Errors
     /// As [`ImageLock::take`]; what was taken is let go.
     pub fn of(machine: &Machine) -> Result<Self, EngineError> {
-        let take = |d| ImageLock::take(&At::disk(machine, d), &d.file);
-        let locks = machine.disks.iter().map(take).collect::<Result<_, _>>()?;
-        Ok(Self { locks })
+        let mut hold = Self::default();
+        for disk in &machine.disks {
+            let lock = ImageLock::take(&At::disk(machine, disk), &disk.file)?;
+            hold.join(Self::on(lock));
+        }
+        Ok(hold)
     }
 }
 
@@ -695,9 +697,9 @@ mod tests {
         let (kept, other) = (image(), image());
         let frozen = FrozenFiles::default();
         let take = |file: &tempfile::NamedTempFile| ImageLock::take(&at(), file.path()).unwrap();
-        let hold = Hold {
-            locks: vec![take(&kept), take(&other)],
-        };
+        let mut hold = Hold::on(take(&kept));
+        hold.join(Hold::on(take(&other)));
+        assert!(hold.covers(other.path()));
         frozen.take_over([hold], &named(&[kept.path()]));
         assert!(ImageLock::take(&at(), kept.path()).is_err());
         drop(take(&other));

@@ -1,16 +1,23 @@
-//! The two ports, [`Compute`] (knows machines) and [`Storage`] (captures disks and puts them back), and their adapters:
-//! `library` and `sim` for the former, `reflink`, `overlay` and `sim` for the latter. [`running::Running`] is the port to a
-//! machine that runs; `sim` alone has an adapter.
+//! What the rest of the program asks of machines and their disks, as ports, and the adapters behind them.
 //!
-//! An engine knows machines and files, not CIM, not the store. Calls of a [`Storage`] driver block and are made from
-//! blocking threads. They are idempotent: `prepare`, `cut` and `undo` done twice are as done once.
+//! [`Compute`] knows machines. What is done to their disks is a port for each purpose: [`Capture`], [`Revert`] (puts them
+//! back), [`Retain`] (keeps what snapshots hold, and gives it up) and [`Read`]. A [`Driver`] has the first two, and the others
+//! as far as its snapshots have files and content; [`Drivers`] finds the one of a disk. A [`Hold`] keeps others away
+//! meanwhile. [`Running`] is the port to a machine that runs. The ports, and what they are asked with, are named by
+//! `crate::engine::…`; `snapshot` uses nothing else of this module (`tests/tidy.rs`).
+//!
+//! Adapters: `library` and `sim` are engines; `reflink`, `overlay` and `sim` are drivers; `sim` alone has a [`Running`]. An
+//! engine knows machines and files, not CIM, not the store. Calls of a driver block and are made from blocking threads.
 
+pub mod beside;
+pub mod capture;
 pub mod content;
 pub mod definition;
 pub mod drivers;
 pub mod failure;
 pub mod flatten;
 pub mod graph;
+pub mod hold;
 pub(crate) mod image;
 pub mod import;
 pub mod kept;
@@ -18,24 +25,31 @@ pub mod library;
 pub mod links;
 pub mod locks;
 pub mod merge;
+pub(crate) mod names;
 pub mod overlay;
-pub mod place;
 pub mod qcow2;
 pub mod qemu;
+pub mod read;
 pub mod recorded;
 pub mod reflink;
 pub mod relocate;
+pub mod retain;
+pub mod revert;
 pub mod running;
 pub mod setting;
 pub mod sim;
 pub mod space;
 pub mod turn;
 
+mod actives;
+mod exchange;
 mod extents;
+mod files;
 mod name;
 mod project;
-mod revert;
 mod stage;
+mod survey;
+mod uses;
 mod whose;
 
 use std::collections::BTreeMap;
@@ -47,12 +61,27 @@ use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::place::Place;
 use crate::engine::qcow2::chain::Roots;
-use crate::engine::running::Running;
-use crate::id::{JobId, SetId, VmId};
-use crate::inventory::{Disk, Format, Image, Machine, RunState, SnapshotDisk};
+use crate::id::VmId;
+use crate::inventory::{Disk, Format, Image, Machine, RunState};
 use crate::text::{Argument, Text};
+
+pub use capture::{Capture, Plan};
+pub use drivers::{Driver, Drivers};
+pub use failure::At;
+pub(crate) use graph::is_file as is_in_files;
+pub use hold::{Frozen, Guard, Hold};
+pub(crate) use import::referred;
+pub use locks::FrozenFiles;
+pub use read::{Flat, Kept, Read, Step, Target};
+pub use retain::{
+    Census, Chained, Inodes, Layer, Merge, Merged, Named, Records, Retain, Scene, Stands, Subject,
+    Survey, Watch, Whose,
+};
+pub use revert::{Prepared, Revert, RevertPlan, RevertRequest};
+pub use running::{Described, Event, Graph, Node, QuiesceError, Running};
+pub use space::Reserve;
+pub use uses::Uses;
 
 /// Every machine of the engine at one moment, by id.
 pub type Machines = BTreeMap<VmId, Arc<Machine>>;
@@ -68,6 +97,42 @@ pub enum Doubt {
     /// They are others, for this reason.
     Tops(String),
 }
+
+/// What is recorded of a machine beside its definition.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// The machine.
+    pub machine: VmId,
+    /// Where it is recorded.
+    pub file: PathBuf,
+    /// Its active files; `None` if that cannot be read.
+    pub active: Option<Actives>,
+}
+
+/// The active files that are recorded of a machine.
+#[derive(Debug, Clone, Default)]
+pub struct Actives {
+    /// Those that are recorded as such, by disk.
+    pub tops: BTreeMap<String, Top>,
+    /// Those, and the images of disks that were never captured.
+    pub all: Vec<Active>,
+    /// There are no others.
+    pub complete: bool,
+}
+
+/// An active file by what is recorded alone.
+#[derive(Debug, Clone)]
+pub struct Active {
+    /// The disk.
+    pub disk: String,
+    /// The file. Of an image that was never captured the format is what matters here: raw if it lies on nothing.
+    pub top: Top,
+    /// All that it is recorded to lie on; `None` if nothing is recorded of that.
+    pub below: Option<Vec<PathBuf>>,
+}
+
+/// A turn of [`Compute::turn`]; it ends when this is dropped.
+pub type InTurn = Box<dyn Send>;
 
 /// Knows and runs machines.
 pub trait Compute: Send + Sync + 'static {
@@ -146,6 +211,51 @@ pub trait Compute: Send + Sync + 'static {
         None
     }
 
+    /// What is recorded of the active files of every machine, also of those that cannot be read now. As long as anything
+    /// of a machine is there, the machine is. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be seen which machines there are.
+    fn recorded(&self) -> Result<Vec<Recorded>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    /// The same of one machine; `None` if nothing of it is there. Blocks.
+    fn recorded_of(&self, _id: VmId) -> Option<Recorded> {
+        None
+    }
+
+    /// Where the machines are recorded, or this one, for texts.
+    fn recorded_in(&self, _id: Option<VmId>) -> PathBuf {
+        PathBuf::new()
+    }
+
+    /// A turn to change which machines there are, or what they lie on, against all other processes; none if others have
+    /// it for too long, or it is given up. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be seen who has it.
+    fn turn(&self, _given_up: &dyn Fn() -> bool) -> std::io::Result<Option<InTurn>> {
+        Ok(Some(Box::new(())))
+    }
+
+    /// The definition of a machine with these files as its disks, by their ids.
+    ///
+    /// # Errors
+    /// Why it is none.
+    fn definition_with(
+        &self,
+        definition: &str,
+        files: &BTreeMap<String, String>,
+    ) -> Result<String, Text> {
+        definition::with_disks(definition, files)
+    }
+
+    /// The type of the file system that a disk lies on.
+    fn file_system(&self, disk: &Disk) -> String {
+        space::file_system(&disk.file)
+    }
+
     /// Where images and their backing files must lie.
     fn roots(&self) -> Roots {
         Roots::default()
@@ -188,14 +298,6 @@ pub trait Compute: Send + Sync + 'static {
     fn hold(&self, machine: &Machine) -> Result<Hold, EngineError>;
 }
 
-/// The image locks of one machine; dropping it releases them.
-#[derive(Debug, Default)]
-#[must_use = "dropping it lets the disks go"]
-pub struct Hold {
-    /// One lock a disk; empty where the engine has no files.
-    pub locks: Vec<locks::ImageLock>,
-}
-
 /// What a file looked like: enough to see that someone else changed it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
@@ -234,235 +336,6 @@ pub struct Top {
     pub format: Format,
 }
 
-/// What a driver needs to have stopped while it cuts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// Every writer must stand still.
-    NeedsPause,
-    /// The driver cuts a group of disks atomically by itself.
-    AtomicGroup,
-}
-
-/// How one disk will be captured. Goes into the journal before anything is done, so that recovery knows
-/// every name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
-    /// [`Storage::name`] of the driver that made the plan.
-    pub driver: String,
-    /// The set.
-    pub set: SetId,
-    /// The machine.
-    pub machine: VmId,
-    /// Its name when planned, for messages.
-    pub machine_name: String,
-    /// The disk as it was when planned; `disk.file` is the old top.
-    pub disk: Disk,
-    /// The file that the driver will make: the new top (overlay) or the clone (reflink).
-    pub new_file: PathBuf,
-    /// The old top as it was when planned; `cut` refuses if it changed since.
-    pub seen: Stamp,
-    /// The folder of the old top, where the new file is made in it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<Place>,
-}
-
-impl Plan {
-    /// The names that the new file has: until the cut, and from then on.
-    #[must_use]
-    pub fn names(&self) -> [PathBuf; 2] {
-        [stage::part(self), self.new_file.clone()]
-    }
-}
-
-/// How one disk goes back to what a snapshot keeps. Goes into the journal before anything is done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revert {
-    /// [`Storage::name`] of the driver that made the snapshot.
-    pub driver: String,
-    /// The set.
-    pub set: SetId,
-    /// The machine.
-    pub machine: VmId,
-    /// Its name when planned, for messages.
-    pub machine_name: String,
-    /// The disk as it was when planned; `disk.file` is the old top.
-    pub disk: Disk,
-    /// The disk as the snapshot keeps it.
-    pub kept: SnapshotDisk,
-    /// The file that is made: the new top, or what is exchanged with the old one.
-    pub new_file: PathBuf,
-    /// Its format.
-    pub new_format: Format,
-    /// The recorded path of the old top, links resolved, if the new file takes its place there.
-    pub in_place: Option<PathBuf>,
-    /// The old top as it was when planned.
-    pub seen: Stamp,
-    /// The folder of images that the new file is made in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<Place>,
-}
-
-impl Revert {
-    /// Whether the active file stands where the new one was made, as nothing but the exchange of the two leaves it.
-    /// Blocks.
-    #[must_use]
-    pub fn is_exchanged(&self) -> bool {
-        revert::is_exchanged(self)
-    }
-
-    /// The active file before the revert.
-    #[must_use]
-    pub fn old_top(&self) -> Top {
-        Top {
-            file: self.disk.file.clone(),
-            format: self.disk.format,
-        }
-    }
-}
-
-/// What was made for a [`Revert`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Prepared {
-    /// What the new file does not keep of the old one beside its content.
-    pub lost: Vec<Text>,
-    /// The new file, if it takes the place of the old one: as it may be recorded there.
-    pub made: Option<Image>,
-}
-
-/// What a [`Revert`] is planned from.
-#[derive(Debug, Clone, Copy)]
-pub struct RevertRequest<'a> {
-    /// The job; names of new files come from it.
-    pub job: JobId,
-    /// The set.
-    pub set: SetId,
-    /// The machine.
-    pub machine: &'a Machine,
-    /// Its disk as it is now.
-    pub disk: &'a Disk,
-    /// The disk as the snapshot keeps it.
-    pub kept: &'a SnapshotDisk,
-    /// A snapshot or another file needs the active file as it is: it must not be replaced.
-    pub shared: bool,
-}
-
-/// What a plan has left on the disk, by inspection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    /// Nothing of the plan is there.
-    Absent,
-    /// Its file is there, the cut is not done or not complete.
-    Prepared,
-    /// The file holds a complete cut.
-    Cut,
-}
-
-/// Captures disks and puts them back.
-pub trait Storage: Send + Sync + 'static {
-    /// `overlay`, `reflink`, `sim`. Recorded in plans and snapshots, so it must never change.
-    fn name(&self) -> &'static str;
-
-    /// Whether its snapshots have content in files, and so can be exported.
-    fn has_content(&self) -> bool {
-        true
-    }
-
-    /// What must stand still during the cut.
-    fn scope(&self) -> Scope;
-
-    /// A plan to capture the disk, or `None` if this driver cannot capture it (found by trying, not by the name of the
-    /// file system). Leaves nothing behind.
-    ///
-    /// # Errors
-    /// No driver can capture the disk: missing, locked, unreadable, no space. [`EngineErrorKind::Unsupported`] if it is
-    /// not snapshottable.
-    fn plan(&self, machine: &Machine, disk: &Disk, set: SetId)
-    -> Result<Option<Plan>, EngineError>;
-
-    /// Is there the space that `prepare` asks for? Writes nothing.
-    ///
-    /// # Errors
-    /// [`EngineErrorKind::Full`].
-    fn room(&self, _plan: &Plan) -> Result<(), EngineError> {
-        Ok(())
-    }
-
-    /// Does everything slow: creates and fsyncs files.
-    ///
-    /// # Errors
-    /// [`EngineError`]; call `undo` then.
-    fn prepare(&self, plan: &Plan) -> Result<(), EngineError>;
-
-    /// Captures. Fast; the writers stand still.
-    ///
-    /// # Errors
-    /// [`EngineError`]; call `undo` then.
-    fn cut(&self, plan: &Plan) -> Result<(), EngineError>;
-
-    /// Makes the capture durable after the writers have gone on.
-    ///
-    /// # Errors
-    /// [`EngineError`]; call `undo` then.
-    fn settle(&self, plan: &Plan) -> Result<(), EngineError>;
-
-    /// The active file of the disk after the cut.
-    fn top_after(&self, plan: &Plan) -> Top;
-
-    /// The disk as the snapshot keeps it after the cut.
-    fn captured(&self, plan: &Plan) -> SnapshotDisk;
-
-    /// Removes whatever of the plan is there. The old top is the active file again (or still).
-    ///
-    /// # Errors
-    /// [`EngineError`]; recovery tries again.
-    fn undo(&self, plan: &Plan) -> Result<(), EngineError>;
-
-    /// What of the plan is on the disk.
-    ///
-    /// # Errors
-    /// [`EngineError`] if it cannot be seen.
-    fn probe(&self, plan: &Plan) -> Result<Found, EngineError>;
-
-    /// A plan to put a disk back to what this driver keeps of it. Leaves nothing behind.
-    ///
-    /// # Errors
-    /// What is kept, or the active file, is missing or unreadable.
-    fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError>;
-
-    /// Makes and fsyncs the new file. May be repeated before the revert.
-    ///
-    /// # Errors
-    /// [`EngineError`]; call `undo_revert` then.
-    fn prepare_revert(&self, revert: &Revert) -> Result<Prepared, EngineError>;
-
-    /// Locks the new file as a running machine would, as far as it is not the active file yet.
-    ///
-    /// # Errors
-    /// [`EngineErrorKind::Locked`] if anyone has it open.
-    fn hold_revert(&self, revert: &Revert) -> Result<Option<locks::ImageLock>, EngineError>;
-
-    /// Puts the new file in the place of the old one, durably, where it is to stand there. May be repeated.
-    ///
-    /// # Errors
-    /// [`EngineError`]; it is tried again.
-    fn revert(&self, revert: &Revert) -> Result<(), EngineError>;
-
-    /// The active file of the disk after the revert.
-    fn top_reverted(&self, revert: &Revert) -> Top;
-
-    /// Removes what the revert needed no longer: the exchanged-out content. May be repeated.
-    ///
-    /// # Errors
-    /// [`EngineError`]; it is tried again.
-    fn settle_revert(&self, revert: &Revert) -> Result<(), EngineError>;
-
-    /// Removes whatever was prepared. Only before `revert`.
-    ///
-    /// # Errors
-    /// [`EngineError`]; recovery tries again.
-    fn undo_revert(&self, revert: &Revert) -> Result<(), EngineError>;
-}
-
 impl Machine {
     /// The active file of every disk, by disk id.
     #[must_use]
@@ -488,6 +361,14 @@ pub struct EngineError {
 impl From<EngineError> for Argument {
     fn from(error: EngineError) -> Self {
         error.text.into()
+    }
+}
+
+impl EngineErrorKind {
+    /// The kind of trouble behind an I/O error.
+    #[must_use]
+    pub fn of(error: &std::io::Error) -> Self {
+        failure::kind(error)
     }
 }
 

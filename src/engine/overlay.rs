@@ -4,33 +4,36 @@
 //! The overlay is in the data directory and names the old active file by its absolute path. An old active file that the
 //! server made itself becomes 0444; the operator's own imported file keeps its mode.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::engine::capture::{NewFile, Own};
 use crate::engine::failure::{At, ours};
+use crate::engine::files::InFiles;
 use crate::engine::graph;
 use crate::engine::links;
-use crate::engine::locks::ImageLock;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::writer::NewImage;
 use crate::engine::space::Reserve;
+use crate::engine::stage::Found;
 use crate::engine::{
-    EngineError, EngineErrorKind, Found, Plan, Prepared, Revert, RevertRequest, Scope, Stamp,
-    Storage, Top,
+    Capture, Driver, EngineError, EngineErrorKind, Hold, Plan, Prepared, Read, Retain, Revert,
+    RevertPlan, RevertRequest, Stamp, Top,
 };
-use crate::engine::{image as images, reflink, revert, stage};
+use crate::engine::{exchange, image as images, reflink, stage};
 use crate::held::{self, Foreign};
 use crate::id::{JobId, SetId};
-use crate::inventory::{Disk, Format, Machine, SnapshotDisk};
+use crate::inventory::{Disk, Format, Machine, Sealed, SnapshotDisk};
 use crate::text::catalog::engine as texts;
 
-const NAME: &str = "overlay";
+pub(crate) const NAME: &str = "overlay";
 
 /// Where the overlay of this job over the active file of a disk stands.
 pub(crate) fn named(folder: &Path, disk: &str, job: JobId) -> PathBuf {
-    revert::beside(folder, disk, job, "qcow2")
+    exchange::beside(folder, disk, job, "qcow2")
 }
 
 /// Makes an empty overlay over a file that stays as it is, durably, with its owner and mode.
@@ -53,7 +56,7 @@ pub(crate) fn over(at: &At, base: &Top, new: &Path) -> Result<(), EngineError> {
         let ours = graph::ours(new)?;
         let file = stage::create_file(&ours)?;
         image.write(&file)?;
-        revert::tell(new, &revert::take_over_writable(&file, &layer.open)?);
+        exchange::tell(new, &exchange::take_over_writable(&file, &layer.open)?);
         file.sync_all()?;
         ours.folder()?.sync()
     };
@@ -93,7 +96,7 @@ impl Overlay {
         let Ok(file) = stage::nameless(self.there()) else {
             return Ok(()); // tried when it is made
         };
-        match revert::forbidden(&file, open) {
+        match exchange::forbidden(&file, open) {
             None => Ok(()),
             Some(why) => Err(EngineError {
                 kind: EngineErrorKind::Denied,
@@ -112,7 +115,10 @@ impl Overlay {
     fn stage(plan: &Plan, source: &File) -> io::Result<()> {
         let file = stage::create(plan)?;
         image(plan).write(&file)?;
-        revert::tell(&plan.new_file, &revert::take_over_writable(&file, source)?);
+        exchange::tell(
+            &plan.file().new_file,
+            &exchange::take_over_writable(&file, source)?,
+        );
         file.sync_all()?;
         stage::sync_folder(plan)
     }
@@ -127,7 +133,7 @@ impl Overlay {
         let set = || {
             let (folder, name) = held::folder_of_ours(file, graph::own_folders(file))?;
             let open = folder.open_file(name, false)?;
-            let (expected, found) = (plan.seen.inode, open.metadata()?.ino());
+            let (expected, found) = (plan.file().seen.inode, open.metadata()?.ino());
             if expected != found {
                 return Err(Foreign::Other { expected, found }.into());
             }
@@ -138,15 +144,27 @@ impl Overlay {
     }
 }
 
-impl Storage for Overlay {
+impl Driver for Overlay {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    fn scope(&self) -> Scope {
-        Scope::NeedsPause
+    fn retain(&self) -> Option<&dyn Retain> {
+        Some(self)
     }
 
+    fn read(&self) -> Option<&dyn Read> {
+        Some(self)
+    }
+}
+
+impl InFiles for Overlay {
+    fn roots(&self) -> &Roots {
+        &self.roots
+    }
+}
+
+impl Capture for Overlay {
     fn plan(
         &self,
         machine: &Machine,
@@ -180,13 +198,15 @@ impl Storage for Overlay {
                 size,
                 ..disk.clone()
             },
-            new_file: self
-                .sets
-                .join(set.to_string())
-                .join(machine.id.to_string())
-                .join(format!("{}.qcow2", disk.id)),
-            seen: Stamp::of(&meta),
-            place: None,
+            own: Own::File(NewFile {
+                new_file: self
+                    .sets
+                    .join(set.to_string())
+                    .join(machine.id.to_string())
+                    .join(format!("{}.qcow2", disk.id)),
+                seen: Stamp::of(&meta),
+                place: None,
+            }),
         };
         if chain.len() >= self.chain_cap {
             return Err(EngineError {
@@ -213,7 +233,7 @@ impl Storage for Overlay {
         let source = stage::source(plan)?;
         stage::make_dirs(&self.sets, 1).map_err(|e| ours(plan, &self.sets, &e))?;
         self.room(plan)?;
-        Self::stage(plan, &source).map_err(|e| ours(plan, &plan.new_file, &e))?;
+        Self::stage(plan, &source).map_err(|e| ours(plan, &plan.file().new_file, &e))?;
         // What the machine wrote last may still be in memory only.
         source.sync_all().map_err(|e| at.io(&plan.disk.file, &e))
     }
@@ -242,7 +262,7 @@ impl Storage for Overlay {
 
     fn top_after(&self, plan: &Plan) -> Top {
         Top {
-            file: plan.new_file.clone(),
+            file: plan.file().new_file.clone(),
             format: Format::Qcow2,
         }
     }
@@ -261,55 +281,62 @@ impl Storage for Overlay {
 
     fn undo(&self, plan: &Plan) -> Result<(), EngineError> {
         // The overlay has the mode that its base had before `settle`.
-        if let Ok(overlay) = held::symlink_metadata(&plan.new_file) {
+        if let Ok(overlay) = held::symlink_metadata(&plan.file().new_file) {
             self.set_mode(plan, overlay.mode() & 0o7777)?;
         }
         stage::undo(plan)
     }
 
-    fn probe(&self, plan: &Plan) -> Result<Found, EngineError> {
-        stage::probe(plan)
+    fn seal(
+        &self,
+        plan: &Plan,
+        machine: Option<&Machine>,
+        known: &BTreeSet<Sealed>,
+    ) -> Result<Vec<Sealed>, EngineError> {
+        stage::seal(plan, &self.captured(plan), machine, known)
     }
+}
 
-    fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError> {
+impl Revert for Overlay {
+    fn plan_revert(&self, request: RevertRequest<'_>) -> Result<RevertPlan, EngineError> {
         let (set, machine, disk) = (request.set, request.machine, request.disk);
         let kept = request.kept;
         let folder = self.sets.join(set.to_string()).join(machine.id.to_string());
-        let new_file = revert::beside(&folder, &disk.id, request.job, "qcow2");
+        let new_file = exchange::beside(&folder, &disk.id, request.job, "qcow2");
         let image = NewImage {
             size: kept.size,
             backing: Some((&kept.file, kept.format)),
         };
         image.require(&At::disk(machine, disk), &kept.file)?;
         let new = (new_file, Format::Qcow2);
-        revert::plan(NAME, request, new, (None, None), &self.roots)
+        exchange::plan(NAME, request, new, (None, None), &self.roots)
     }
 
-    fn prepare_revert(&self, revert: &Revert) -> Result<Prepared, EngineError> {
+    fn prepare_revert(&self, revert: &RevertPlan) -> Result<Prepared, EngineError> {
         let place = texts::DATA_DIRECTORY.text();
         self.reserve
             .require(&At::revert(revert), &self.sets, place)?;
-        revert::overlay(revert, &self.roots)
+        exchange::overlay(revert, &self.roots)
     }
 
-    fn hold_revert(&self, revert: &Revert) -> Result<Option<ImageLock>, EngineError> {
-        revert::hold(revert)
+    fn hold_revert(&self, revert: &RevertPlan) -> Result<Hold, EngineError> {
+        exchange::hold(revert)
     }
 
-    fn revert(&self, revert: &Revert) -> Result<(), EngineError> {
-        revert::exchange(revert)
+    fn revert(&self, revert: &RevertPlan) -> Result<(), EngineError> {
+        exchange::exchange(revert)
     }
 
-    fn top_reverted(&self, revert: &Revert) -> Top {
-        revert::top(revert)
+    fn top_reverted(&self, revert: &RevertPlan) -> Top {
+        exchange::top(revert)
     }
 
-    fn settle_revert(&self, revert: &Revert) -> Result<(), EngineError> {
-        revert::settle(revert)
+    fn settle_revert(&self, revert: &RevertPlan) -> Result<(), EngineError> {
+        exchange::settle(revert)
     }
 
-    fn undo_revert(&self, revert: &Revert) -> Result<(), EngineError> {
-        revert::undo(revert)
+    fn undo_revert(&self, revert: &RevertPlan) -> Result<(), EngineError> {
+        exchange::undo(revert)
     }
 }
 

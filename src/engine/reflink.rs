@@ -4,6 +4,7 @@
 //! Clones lie in `.groupshot/<set guid>/` beside the image, because a clone must share its file system; where the
 //! image is named by a symbolic link, beside what the link leads to.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -13,20 +14,22 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{IFlags, ioctl_ficlone};
 
+use crate::engine::beside::{self, Beside, FOLDER};
+use crate::engine::capture::{NewFile, Own};
 use crate::engine::extents;
 use crate::engine::failure::{At, kind};
-use crate::engine::locks::ImageLock;
-use crate::engine::place::{self, FOLDER, Place};
+use crate::engine::files::InFiles;
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::space::Reserve;
+use crate::engine::stage::Found;
 use crate::engine::{
-    EngineError, EngineErrorKind, Found, Plan, Prepared, Revert, RevertRequest, Scope, Stamp,
-    Storage, Top,
+    Capture, Driver, EngineError, EngineErrorKind, Hold, Plan, Prepared, Read, Retain, Revert,
+    RevertPlan, RevertRequest, Stamp, Top,
 };
-use crate::engine::{image, revert, stage};
+use crate::engine::{exchange, image, stage};
 use crate::held::{self, Folder};
 use crate::id::SetId;
-use crate::inventory::{Disk, Format, Machine, SnapshotDisk};
+use crate::inventory::{Disk, Format, Machine, Sealed, SnapshotDisk};
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
 
@@ -77,15 +80,27 @@ impl Reflink {
     }
 }
 
-impl Storage for Reflink {
+impl Driver for Reflink {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    fn scope(&self) -> Scope {
-        Scope::NeedsPause
+    fn retain(&self) -> Option<&dyn Retain> {
+        Some(self)
     }
 
+    fn read(&self) -> Option<&dyn Read> {
+        Some(self)
+    }
+}
+
+impl InFiles for Reflink {
+    fn roots(&self) -> &Roots {
+        &self.roots
+    }
+}
+
+impl Capture for Reflink {
     /// Tries a real clone: the name of the file system tells nothing (other mounts, NOCOW files, quotas).
     fn plan(
         &self,
@@ -96,7 +111,7 @@ impl Storage for Reflink {
         let at = At::disk(machine, disk);
         let file = recorded(machine, disk);
         let beside = file.parent().unwrap_or(Path::new("/"));
-        let place = match Place::of(&at, beside, file) {
+        let place = match Beside::of(&at, beside, file) {
             // One of ours, in a data directory that the operator names by a link.
             Err(e)
                 if e.kind == EngineErrorKind::Unsupported
@@ -126,9 +141,11 @@ impl Storage for Reflink {
                 size: top.size,
                 ..disk.clone()
             },
-            new_file: beside.join(FOLDER).join(set.to_string()).join(name),
-            seen: Stamp::of(&meta),
-            place: Some(place.clone()),
+            own: Own::File(NewFile {
+                new_file: beside.join(FOLDER).join(set.to_string()).join(name),
+                seen: Stamp::of(&meta),
+                place: Some(place.clone()),
+            }),
         };
         // A failed trial (FICLONE unsupported, other mount, folder not writable) is no fault of the disk: another driver
         // may be able to capture it.
@@ -177,7 +194,7 @@ impl Storage for Reflink {
         let target = stage::staged(plan).map_err(io)?;
         clone(&target, &source).map_err(io)?;
         if plan.disk.format == Format::Qcow2 {
-            let (file, within) = (&plan.disk.file, (&self.roots, plan.place.as_ref()));
+            let (file, within) = (&plan.disk.file, (&self.roots, plan.file().place.as_ref()));
             let planned = &mut |_: &Path, real: &Path, open: &File| match real == file {
                 true => require_planned(plan, open),
                 false => Ok(()),
@@ -210,7 +227,7 @@ impl Storage for Reflink {
     fn captured(&self, plan: &Plan) -> SnapshotDisk {
         SnapshotDisk {
             id: plan.disk.id.clone(),
-            file: plan.new_file.clone(),
+            file: plan.file().new_file.clone(),
             format: plan.disk.format,
             size: plan.disk.size,
             driver: NAME.to_owned(),
@@ -223,14 +240,21 @@ impl Storage for Reflink {
         stage::undo(plan)
     }
 
-    fn probe(&self, plan: &Plan) -> Result<Found, EngineError> {
-        stage::probe(plan)
+    fn seal(
+        &self,
+        plan: &Plan,
+        machine: Option<&Machine>,
+        known: &BTreeSet<Sealed>,
+    ) -> Result<Vec<Sealed>, EngineError> {
+        stage::seal(plan, &self.captured(plan), machine, known)
     }
+}
 
+impl Revert for Reflink {
     /// Reverts in place (exchanges the new file with the image) if nothing else is based on the image, the formats are
     /// equal and the clone was made from this image. Otherwise the new file becomes the active file at its own path, if
     /// the definition allows that.
-    fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError> {
+    fn plan_revert(&self, request: RevertRequest<'_>) -> Result<RevertPlan, EngineError> {
         let (machine, disk, kept) = (request.machine, request.disk, request.kept);
         let at = At::disk(machine, disk);
         let image = recorded(machine, disk);
@@ -247,41 +271,41 @@ impl Storage for Reflink {
             None => (clone.parent().unwrap_or(Path::new("/")).to_owned(), clone),
         };
         let stem = format!("{}-{}", machine.id, disk.id);
-        let new_file = revert::beside(&folder, &stem, request.job, kept.format.as_str());
+        let new_file = exchange::beside(&folder, &stem, request.job, kept.format.as_str());
         let root = new_file.ancestors().nth(stage::LEVELS + 1);
-        let place = Place::of(&at, root.unwrap_or(Path::new("/")), beside)?;
+        let place = Beside::of(&at, root.unwrap_or(Path::new("/")), beside)?;
         let new = (new_file, kept.format);
-        revert::plan(NAME, request, new, (image, Some(place)), &self.roots)
+        exchange::plan(NAME, request, new, (image, Some(place)), &self.roots)
     }
 
-    fn prepare_revert(&self, revert: &Revert) -> Result<Prepared, EngineError> {
+    fn prepare_revert(&self, revert: &RevertPlan) -> Result<Prepared, EngineError> {
         let at = At::revert(revert);
-        if let Some(place) = &revert.place {
+        if let Some(place) = &revert.file().place {
             let root = place.here(&at, &revert.disk.file)?;
             self.reserve
                 .require(&at, &root.place("."), place.folder.display())?;
         }
-        revert::clone(revert, &self.roots)
+        exchange::clone(revert, &self.roots)
     }
 
-    fn hold_revert(&self, revert: &Revert) -> Result<Option<ImageLock>, EngineError> {
-        revert::hold(revert)
+    fn hold_revert(&self, revert: &RevertPlan) -> Result<Hold, EngineError> {
+        exchange::hold(revert)
     }
 
-    fn revert(&self, revert: &Revert) -> Result<(), EngineError> {
-        revert::exchange(revert)
+    fn revert(&self, revert: &RevertPlan) -> Result<(), EngineError> {
+        exchange::exchange(revert)
     }
 
-    fn top_reverted(&self, revert: &Revert) -> Top {
-        revert::top(revert)
+    fn top_reverted(&self, revert: &RevertPlan) -> Top {
+        exchange::top(revert)
     }
 
-    fn settle_revert(&self, revert: &Revert) -> Result<(), EngineError> {
-        revert::settle(revert)
+    fn settle_revert(&self, revert: &RevertPlan) -> Result<(), EngineError> {
+        exchange::settle(revert)
     }
 
-    fn undo_revert(&self, revert: &Revert) -> Result<(), EngineError> {
-        revert::undo(revert)
+    fn undo_revert(&self, revert: &RevertPlan) -> Result<(), EngineError> {
+        exchange::undo(revert)
     }
 }
 
@@ -292,7 +316,7 @@ fn recorded<'a>(machine: &'a Machine, disk: &'a Disk) -> &'a Path {
 
 /// Refuses if another folder stands in the place of the one that was planned in.
 fn require_place(plan: &Plan) -> Result<(), EngineError> {
-    let place = plan.place.as_ref();
+    let place = plan.file().place.as_ref();
     place.map_or(Ok(()), |place| {
         place.here(&At::plan(plan), &plan.disk.file).map(|_| ())
     })
@@ -343,13 +367,13 @@ fn stage(plan: &Plan, source: &File) -> io::Result<File> {
 
 /// Clones beside the image into a file without a name: no journal tells of a plan yet, so nothing may be
 /// left if the process dies here.
-fn trial(place: &Place, source: &File) -> io::Result<()> {
+fn trial(place: &Beside, source: &File) -> io::Result<()> {
     let beside = place.held()?;
     require_own(&beside)?;
     let target = beside.nameless(0o600)?;
     take_flags(&target, source)?;
     // An apply gives the image's owner and mode to what takes its place.
-    revert::take_over(&target, source)?;
+    exchange::take_over(&target, source)?;
     clone(&target, source)
 }
 
@@ -357,7 +381,7 @@ fn trial(place: &Place, source: &File) -> io::Result<()> {
 fn require_own(beside: &Folder) -> io::Result<()> {
     match beside.look(FOLDER)? {
         None => Ok(()),
-        Some(_) => place::require_clones(&beside.child(FOLDER)?),
+        Some(_) => beside::require_clones(&beside.child(FOLDER)?),
     }
 }
 
@@ -378,7 +402,7 @@ pub(crate) fn forbidden(image: &Path) -> Option<Text> {
         }
         Err(_) => return None,
     };
-    revert::forbidden(&target, &held::open(image, false).ok()?)
+    exchange::forbidden(&target, &held::open(image, false).ok()?)
 }
 
 fn take_flags(target: &File, source: &File) -> io::Result<()> {
@@ -395,7 +419,7 @@ fn clone(target: &File, source: &File) -> io::Result<()> {
 fn require_planned(plan: &Plan, open: &File) -> Result<(), EngineError> {
     let (at, file) = (At::plan(plan), &plan.disk.file);
     let found = held::Identity::of(open).map_err(|e| at.io(file, &e))?;
-    match (found.device, found.inode) == (plan.seen.device, plan.seen.inode) {
+    match (found.device, found.inode) == (plan.file().seen.device, plan.file().seen.inode) {
         true => Ok(()),
         false => Err(at.error(EngineErrorKind::Failed, texts::CHANGED, file)),
     }

@@ -3,16 +3,30 @@
 //! The name alone tells how far a plan got, so each call is idempotent: `prepare` and `cut` return at once if the file
 //! has its final name. Whether an operation rolls forward or back is decided by its journal only.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::engine::beside::Beside;
 use crate::engine::failure::{At, kind, ours};
-use crate::engine::graph;
-use crate::engine::place::Place;
-use crate::engine::{EngineError, EngineErrorKind, Found, Plan, Stamp};
-use crate::held::{self, Folder, Ours};
+use crate::engine::qcow2::chain::Roots;
+use crate::engine::{EngineError, EngineErrorKind, Kept, Plan, Stamp};
+use crate::engine::{files, graph};
+use crate::held::{self, Folder, Foreign, Ours};
+use crate::inventory::{Machine, Sealed, SnapshotDisk};
 use crate::text::catalog::engine as texts;
+
+/// What a plan has left on the disk, by inspection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Nothing of the plan is there.
+    Absent,
+    /// Its file is there, the cut is not done or not complete.
+    Prepared,
+    /// The file holds a complete cut.
+    Cut,
+}
 
 /// How often a directory that another plan's undo removes is made again.
 const ATTEMPTS: u32 = 100;
@@ -21,7 +35,7 @@ pub(crate) const LEVELS: usize = 2;
 
 /// The name of the file until it is cut.
 pub(crate) fn part(plan: &Plan) -> PathBuf {
-    let mut name = plan.new_file.clone().into_os_string();
+    let mut name = plan.file().new_file.clone().into_os_string();
     name.push(".part");
     name.into()
 }
@@ -34,11 +48,11 @@ pub(crate) fn make_dirs(dir: &Path, own: usize) -> io::Result<()> {
 
 /// Where the new file of a plan is made.
 pub(crate) fn place(plan: &Plan) -> io::Result<Ours> {
-    place_of(&plan.new_file, plan.place.as_ref())
+    place_of(&plan.file().new_file, plan.file().place.as_ref())
 }
 
 /// Where a file is made: in that folder of images, by its descriptor, or in folders of ours elsewhere.
-pub(crate) fn place_of(file: &Path, place: Option<&Place>) -> io::Result<Ours> {
+pub(crate) fn place_of(file: &Path, place: Option<&Beside>) -> io::Result<Ours> {
     match place {
         Some(place) => place.ours(file),
         None => graph::ours(file),
@@ -111,7 +125,7 @@ pub(crate) fn probe(plan: &Plan) -> Result<Found, EngineError> {
 pub(crate) fn commit(plan: &Plan) -> Result<(), EngineError> {
     let named = staging(plan).and_then(|staged| {
         let folder = staged.folder()?;
-        let name = plan.new_file.file_name();
+        let name = plan.file().new_file.file_name();
         folder.rename_new(staged.name(), &folder, name.unwrap_or_default())
     });
     named.map_err(|e| trouble(plan, &e))
@@ -131,6 +145,24 @@ pub(crate) fn settle(plan: &Plan) -> Result<(), EngineError> {
     synced.map_err(|e| trouble(plan, &e))
 }
 
+/// Seals what was captured, with all under it. A file that was captured where it stands must be the one that was planned.
+pub(crate) fn seal(
+    plan: &Plan,
+    disk: &SnapshotDisk,
+    machine: Option<&Machine>,
+    known: &BTreeSet<Sealed>,
+) -> Result<Vec<Sealed>, EngineError> {
+    let at = &At::plan(plan);
+    let within = (&Roots::default(), plan.file().place.as_ref());
+    let seals = files::seal(Kept { at, machine, disk }, within, known)?;
+    let expected = plan.file().seen.inode;
+    let found = seals.first().map_or(expected, |top| top.seal.inode);
+    match disk.file == plan.disk.file && found != expected {
+        true => Err(at.io(&disk.file, &Foreign::Other { expected, found }.into())),
+        false => Ok(seals),
+    }
+}
+
 /// Removes both names of the file, and then the directories above it as far as they are empty.
 /// Others may make and remove the same directories meanwhile.
 ///
@@ -140,7 +172,7 @@ pub(crate) fn settle(plan: &Plan) -> Result<(), EngineError> {
 pub(crate) fn undo(plan: &Plan) -> Result<(), EngineError> {
     let file = match place(plan) {
         Err(e) if is_gone(&e) => {
-            return plan.place.as_ref().map_or(Ok(()), |place| {
+            return plan.file().place.as_ref().map_or(Ok(()), |place| {
                 Err(place.trouble(&At::plan(plan), &plan.disk.file, &e))
             });
         }
@@ -162,11 +194,11 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
 
 /// What an error with the new file of a plan means.
 pub(crate) fn trouble(plan: &Plan, error: &io::Error) -> EngineError {
-    match &plan.place {
+    match &plan.file().place {
         Some(place) if held::foreign(error).is_some() => {
             place.trouble(&At::plan(plan), &plan.disk.file, error)
         }
-        _ => ours(plan, &plan.new_file, error),
+        _ => ours(plan, &plan.file().new_file, error),
     }
 }
 
@@ -174,13 +206,13 @@ pub(crate) fn trouble(plan: &Plan, error: &io::Error) -> EngineError {
 pub(crate) fn source(plan: &Plan) -> Result<File, EngineError> {
     let at = At::plan(plan);
     let file = &plan.disk.file;
-    let open = match plan.place.as_ref().filter(|place| place.has(file)) {
+    let open = match plan.file().place.as_ref().filter(|place| place.has(file)) {
         Some(place) => place.open(file),
         None => held::open(file, false),
     };
     let open = open.map_err(|e| at.io(file, &e))?;
     let now = Stamp::of(&open.metadata().map_err(|e| at.io(file, &e))?);
-    match now == plan.seen {
+    match now == plan.file().seen {
         true => Ok(open),
         false => Err(at.error(EngineErrorKind::Failed, texts::CHANGED, file)),
     }
@@ -191,6 +223,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::engine::capture::{NewFile, Own};
     use crate::id::{SetId, VmId};
     use crate::inventory::{Disk, Format};
 
@@ -225,9 +258,11 @@ mod tests {
                 format: Format::Raw,
                 size: 1,
             },
-            new_file: root.path().join(format!("own/{set}/{machine}")),
-            seen,
-            place: None,
+            own: Own::File(NewFile {
+                new_file: root.path().join(format!("own/{set}/{machine}")),
+                seen,
+                place: None,
+            }),
         };
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::engine::failure::At;
-use crate::engine::graph::is_made_for;
+use crate::engine::names::is_made_for;
 use crate::engine::qcow2::chain::{self, Layer};
 use crate::engine::{EngineError, image};
 use crate::held::{self, Foreign, Identity};

@@ -51,8 +51,8 @@ pub use own::{
 };
 pub use silence::{
     Silent, Unseen, ask, bounded, canonicalize, failing, give_up, is_any_silent, is_file,
-    is_folder, is_silence, is_silent, look, metadata, place_of, read_named, silent_at,
-    silent_places, symlink_metadata, unanswered, watch,
+    is_folder, is_silence, is_silent, look, metadata, place_of, read_named, resolve_above,
+    silent_at, silent_places, symlink_metadata, unanswered, watch,
 };
 
 pub use standing::{Post, Standing};

@@ -339,6 +339,17 @@ pub fn canonicalize(file: &Path) -> io::Result<PathBuf> {
     ask(file, || file.canonicalize())
 }
 
+/// The path of a file with links above it resolved; what stands there itself is not followed. As it is where that cannot
+/// be seen.
+#[must_use]
+pub fn resolve_above(file: &Path) -> PathBuf {
+    let above = file.parent().and_then(|folder| canonicalize(folder).ok());
+    match (above, file.file_name()) {
+        (Some(above), Some(name)) => above.join(name),
+        _ => file.to_owned(),
+    }
+}
+
 /// A look that is under way.
 pub(super) struct Call(u64);
 

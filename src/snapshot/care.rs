@@ -10,11 +10,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::audit::{About, Event};
-use crate::engine::EngineError;
-use crate::engine::failure::At;
-use crate::engine::graph;
-use crate::engine::import;
-use crate::held::{self, Folder, Foreign, Identity, Way};
+use crate::engine;
+use crate::engine::{At, EngineError};
+use crate::held::{self, Folder, Way};
 use crate::id::{JobId, VmId};
 use crate::inventory::{Ended, Ending, Seal, SnapshotDisk, What};
 use crate::snapshot::coordinator::Coordinator;
@@ -113,7 +111,7 @@ impl Coordinator {
                 accept::lease(&core, JobId::random(), doing, move |state| {
                     match needing(state, id).as_slice() {
                         [] => Ok(((), vec![(Resource::Machine(id), Mode::Exclusive)])),
-                        holders => Err(Refused::InvalidState(import::referred(
+                        holders => Err(Refused::InvalidState(engine::referred(
                             id,
                             name.as_deref(),
                             holders,
@@ -212,7 +210,8 @@ impl Coordinator {
     /// Whether sets have made the file: in `sets/` of the data directory, or as a clone beside an image.
     #[must_use]
     pub fn is_of_sets(&self, file: &Path) -> bool {
-        graph::is_ours(&self.core.sets(), file)
+        let files = self.core.deps.storage.files();
+        files.is_ours(&self.core.sets(), file)
     }
 
     /// Moves a file that nothing names into `orphans/` of the data directory; gives its new path. Nothing is
@@ -241,8 +240,9 @@ impl Coordinator {
         let state = self.core.deps.store.state();
         let members = state.sets.values().flat_map(|set| &set.members);
         let disks = members.flat_map(|m| m.disks.iter().map(move |d| (m, d)));
-        let disks = disks.filter(|(_, d)| graph::is_file(d));
-        let ours = disks.filter(|(_, d)| graph::is_ours(&self.core.sets(), &d.file));
+        let (drivers, sets) = (&self.core.deps.storage, self.core.sets());
+        let disks = disks.filter(|(_, d)| drivers.in_files(d));
+        let ours = disks.filter(|(_, d)| drivers.files().is_ours(&sets, &d.file));
         let open = ours.filter(|(_, d)| {
             let meta = held::symlink_metadata(&d.file);
             meta.is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o222 != 0)
@@ -314,10 +314,11 @@ async fn close_to_writers(core: Arc<Core>, file: PathBuf, machine: VmId) -> Resu
     let (shared, looked) = (Arc::clone(&core), file.clone());
     let inodes = accept::answered(move || inodes_of(&shared, &looked, machine)).await;
     let inodes = inodes.unwrap_or_else(|e| Err(e.refused(&core)))?;
-    let closed = file.clone();
+    let (closed, shared) = (file.clone(), Arc::clone(&core));
     let set = accept::answered(move || {
         // Where the file does not answer, the machine stays held until it does.
-        (close(&closed, &inodes), damage::place(&closed), lease)
+        let set = shared.deps.storage.files().close(&closed, &inodes);
+        (set, damage::place(&closed), lease)
     });
     let (set, place, lease) = set.await.map_err(|e| e.refused(&core))?;
     if let Ok((before, after)) = set {
@@ -333,24 +334,6 @@ async fn close_to_writers(core: Arc<Core>, file: PathBuf, machine: VmId) -> Resu
         let text = texts::UNSEALED.with("file", file.display());
         Refused::Failed(text.with("cause", e))
     })
-}
-
-/// Sets the mode of a frozen file of ours to 0444, if it is one of those that were sealed there: what it looked like
-/// before, and what it looks like now.
-fn close(file: &Path, inodes: &[u64]) -> io::Result<(Seal, Seal)> {
-    let ours = graph::ours(file)?;
-    let open = ours.folder()?.open_file(ours.name(), false)?;
-    let found = Identity::of(&open)?.inode;
-    match inodes.first() {
-        Some(&expected) if !inodes.contains(&found) => {
-            return Err(Foreign::Other { expected, found }.into());
-        }
-        _ => {}
-    }
-    let before = damage::seal_open(&open)?;
-    held::set_mode(&open, 0o444)?;
-    open.sync_all()?;
-    Ok((before, damage::seal_open(&open)?))
 }
 
 /// Seals the file of the disk anew, if it is sealed as it was before.

@@ -3,16 +3,17 @@
 use std::io::{self, Read};
 use std::path::PathBuf;
 
+use crate::document;
 use crate::engine::EngineErrorKind;
-use crate::engine::failure;
-use crate::engine::flatten;
-use crate::engine::graph;
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::Snapshot;
 use crate::snapshot::saga::core::Core;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
+
+/// The name of the copy of a definition, in the folder of its machine.
+pub(crate) const COPY: &str = "vm.toml";
 
 /// A copy that is not what its set needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub(crate) fn read(member: &Snapshot) -> Result<String, UnsoundCopy> {
             .with("file", file.display()),
     };
     let unreadable = |e: io::Error| {
-        let gone = failure::kind(&e) == EngineErrorKind::Missing;
+        let gone = EngineErrorKind::of(&e) == EngineErrorKind::Missing;
         unsound(gone, texts::COPY_UNREADABLE.with("cause", e))
     };
     let bytes = || {
@@ -54,7 +55,7 @@ pub(crate) fn read(member: &Snapshot) -> Result<String, UnsoundCopy> {
     let bytes = bytes().map_err(unreadable)?;
     // None is known of a set of an older version.
     let written = member.definition_sha256.as_ref();
-    if written.is_some_and(|written| *written != flatten::sha256(&bytes)) {
+    if written.is_some_and(|written| *written != document::sha256(&bytes)) {
         return Err(unsound(false, texts::COPY_CHANGED.text()));
     }
     let text = String::from_utf8(bytes);
@@ -67,7 +68,7 @@ pub(crate) fn unsound(core: &Core) -> Vec<UnsoundCopy> {
     let mut found = Vec::new();
     for set in sets().values() {
         // The simulation has no files.
-        let has_files = |m: &&Snapshot| m.disks.iter().any(graph::is_file);
+        let has_files = |m: &&Snapshot| m.disks.iter().any(|d| core.deps.storage.in_files(d));
         let members = set.members.iter().filter(has_files);
         found.extend(members.filter_map(|m| Some((m.id, read(m).err()?))));
     }
@@ -111,7 +112,7 @@ mod tests {
         assert!(read(&member).unwrap_err().gone);
         fs::write(&member.definition, "format = 1\n").unwrap();
         assert_eq!(read(&member).unwrap(), "format = 1\n");
-        member.definition_sha256 = Some(flatten::sha256(b"format = 1\n"));
+        member.definition_sha256 = Some(document::sha256(b"format = 1\n"));
         assert_eq!(read(&member).unwrap(), "format = 1\n");
         fs::write(&member.definition, "format = 3\n").unwrap();
         let changed = read(&member).unwrap_err();

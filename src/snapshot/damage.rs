@@ -18,18 +18,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Event, Written};
-use crate::engine::failure::At;
-use crate::engine::graph;
-use crate::engine::image;
-use crate::engine::merge;
-use crate::engine::place::Place;
-use crate::engine::qcow2::chain::Roots;
-use crate::engine::{EngineError, EngineErrorKind, Machines};
-use crate::held::{self, Origin};
+use crate::engine::{At, Drivers, EngineError, EngineErrorKind, Kept, Machines};
+use crate::held;
 use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{
-    Damage, Leftover, Machine, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet,
-};
+use crate::inventory::{Damage, Leftover, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet};
 use crate::snapshot::saga::accept;
 use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::core::Core;
@@ -135,30 +127,9 @@ pub fn seal_open(open: &File) -> io::Result<Seal> {
     Ok(Seal::of(&open.metadata()?))
 }
 
-/// The seal of a sealed file that this program has changed since: of that very file, by its inode and by a way on which
-/// there is no link, and of no other that stands at its path.
-///
-/// # Errors
-/// It cannot be opened; another file stands there.
-pub(crate) fn again(sealed: &Sealed) -> io::Result<Sealed> {
-    let open = merge::expected(&sealed.file, Some(Origin::numbered(sealed.seal.inode)))?;
-    let seal = held::ask(&sealed.file, || {
-        open.sync_all()?;
-        seal_open(&open)
-    });
-    let file = sealed.file.clone();
-    seal.map(|seal| Sealed { file, seal })
-}
-
 /// The path under which a file is sealed: links above it resolved, what stands there itself not followed.
 pub(crate) fn place(file: &Path) -> PathBuf {
-    let above = file
-        .parent()
-        .and_then(|folder| held::canonicalize(folder).ok());
-    match (above, file.file_name()) {
-        (Some(above), Some(name)) => above.join(name),
-        _ => file.to_owned(),
-    }
+    held::resolve_above(file)
 }
 
 /// The seals of the file by that name, or by where it leads now.
@@ -200,37 +171,16 @@ pub fn of_each_disk(state: &State, mut change: impl FnMut(&mut SnapshotDisk)) ->
     new.collect()
 }
 
-/// Seals the file of the disk and every file under it, as they are now; none if the disk is no file. What lies in
-/// `place` is opened by its descriptor.
-///
-/// # Errors
-/// One of them is not there or cannot be read; what stands in the place of an image of the machine, or of a file under
-/// it, is not to be taken for it.
-pub(crate) fn seal(
-    at: &At,
-    machine: Option<&Machine>,
-    (disk, place): (&SnapshotDisk, Option<&Place>),
+/// Seals what is kept of a disk and everything under it, as it is now; none if it is kept in no file.
+fn seal(
+    drivers: &Drivers,
+    kept: Kept<'_>,
     known: &BTreeSet<Sealed>,
 ) -> Result<Vec<Sealed>, EngineError> {
-    if !graph::is_file(disk) {
-        return Ok(Vec::new());
+    match drivers.in_files(kept.disk) {
+        true => drivers.files().seal(kept, known),
+        false => Ok(Vec::new()),
     }
-    let (top, roots) = ((disk.file.as_path(), disk.format), Roots::default());
-    let layers = image::open_accepted(at, machine, &disk.id, top, (&roots, place))?;
-    let sealed = layers.into_iter().map(|layer| {
-        let io = |e: io::Error| at.io(&layer.file, &e);
-        let seal = held::ask(&layer.file, || seal_open(&layer.open)).map_err(io)?;
-        let file = layer.real;
-        let sealed = Sealed { file, seal };
-        if !known.contains(&sealed)
-            // Times that are in memory only would be others after a power cut.
-            && let Err(error) = layer.open.sync_all()
-        {
-            tracing::debug!(file = %sealed.file.display(), %error, "Sealed without a sync");
-        }
-        Ok(sealed)
-    });
-    sealed.collect()
 }
 
 /// What a look has found at one disk.
@@ -269,7 +219,8 @@ pub(crate) async fn notice(
         let compared = move || {
             let machines = shared.deps.compute.machines();
             let state = shared.deps.store.state();
-            compare(&state, &machines, &shared.spaces, &*wanted)
+            let drivers = &shared.deps.storage;
+            compare(&state, (&machines, drivers), &shared.spaces, &*wanted)
         };
         let found = match tokio::task::spawn_blocking(move || held::look(compared)).await {
             Ok(Ok(found)) => found,
@@ -335,7 +286,7 @@ impl Told {
 
 fn compare(
     state: &State,
-    machines: &Machines,
+    (machines, drivers): (&Machines, &Drivers),
     spaces: &Spaces,
     wanted: impl Fn(&SnapshotSet) -> bool,
 ) -> Vec<Found> {
@@ -353,12 +304,13 @@ fn compare(
             .iter()
             .flat_map(|m| m.disks.iter().map(move |d| (m, d)))
         {
-            let what = if !graph::is_file(disk) {
+            let what = if !drivers.in_files(disk) {
                 None
             } else if disk.sealed.is_empty() {
-                let at = At::new(&member.machine_name, &disk.id);
+                let at = &At::new(&member.machine_name, &disk.id);
                 let machine = machines.get(&member.machine).map(Arc::as_ref);
-                let sealed = seal(&at, machine, (disk, None), &BTreeSet::new()).unwrap_or_default();
+                let kept = Kept { at, machine, disk };
+                let sealed = seal(drivers, kept, &BTreeSet::new()).unwrap_or_default();
                 (!sealed.is_empty()).then_some(What::Sealed(sealed))
             } else {
                 let changed = disk.sealed.iter().filter(|sealed| {
@@ -403,10 +355,10 @@ impl Resolved {
     }
 }
 
-fn resolved(set: &Arc<SnapshotSet>) -> Option<Resolved> {
+fn resolved(drivers: &Drivers, set: &SnapshotSet) -> Option<Resolved> {
     let mut files = BTreeMap::new();
     for disk in set.members.iter().flat_map(|m| &m.disks) {
-        if !graph::is_file(disk) || !is_link(&disk.file) {
+        if !drivers.in_files(disk) || !is_link(&disk.file) {
             continue;
         }
         let real = held::canonicalize(&disk.file);
@@ -529,8 +481,8 @@ pub(crate) async fn resolve_links(core: &Arc<Core>) -> Result<(), StoreError> {
     let mut found = Vec::new();
     for set in state.sets.values() {
         // One by one: where files of one do not answer, the others are resolved all the same.
-        let (id, set) = (set.id, Arc::clone(set));
-        match accept::answered(move || resolved(&set)).await {
+        let (id, set, shared) = (set.id, Arc::clone(set), Arc::clone(core));
+        match accept::answered(move || resolved(&shared.deps.storage, &set)).await {
             Ok(new) => found.extend(new),
             Err(error) => {
                 let why = error.refused(core);
@@ -589,9 +541,14 @@ pub(crate) async fn accept_damage(
     let disk = disk.cloned().ok_or_else(gone)?;
     let at = At::new(&wanted.machine_name, &wanted.disk);
     let machine = core.deps.compute.machine(wanted.machine);
-    let (none, files) = (BTreeSet::new(), wanted.files.clone());
+    let (files, shared) = (wanted.files.clone(), Arc::clone(&core));
     let sealed = accept::answered(move || {
-        let sealed = seal(&at, machine.as_deref(), (&disk, None), &none)?;
+        let kept = Kept {
+            at: &at,
+            machine: machine.as_deref(),
+            disk: &disk,
+        };
+        let sealed = seal(&shared.deps.storage, kept, &BTreeSet::new())?;
         // What was told to whoever accepts is what was sealed; a header may name another file now.
         let is_known = |new: &Sealed| {
             let mut old = disk.sealed.iter();
@@ -675,13 +632,12 @@ mod tests {
             }
         };
         let fresh = || {
-            let sealed = seal(
-                &At::new("m", "disk0"),
-                None,
-                (&disk, None),
-                &BTreeSet::new(),
-            )
-            .unwrap();
+            let kept = Kept {
+                at: &At::new("m", "disk0"),
+                machine: None,
+                disk: &disk,
+            };
+            let sealed = seal(&Drivers::new(Vec::new()), kept, &BTreeSet::new()).unwrap();
             tick();
             sealed.first().unwrap().clone()
         };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::space::Reserve;
+use crate::engine::Reserve;
 use crate::held::{self, Folder, Foreign, Origin, Way};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;

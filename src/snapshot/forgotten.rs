@@ -6,9 +6,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::engine::definition::DEFINITION;
 use crate::held;
 use crate::id::{SetId, VmId};
+use crate::snapshot::copies::COPY;
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::journals;
 use crate::snapshot::saga::story::Kinds;
@@ -70,7 +70,7 @@ pub(crate) fn find(
         {
             let (mut machines, mut definitions) = (BTreeSet::new(), Vec::new());
             for (name, folder) in folders(&folder)? {
-                let copy = folder.join(DEFINITION);
+                let copy = folder.join(COPY);
                 if let Some(machine) = id::<VmId>(&name)
                     && held::symlink_metadata(&copy).is_ok()
                 {

@@ -6,8 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::engine::definition::{self, MACHINES, TOPS};
-use crate::engine::{EngineError, EngineErrorKind, Machines, Top, failure, graph, library};
+use crate::engine::{EngineError, EngineErrorKind, Machines, Top};
 use crate::held::NotReplaced;
 use crate::id::{SetId, VmId};
 use crate::inventory::{Snapshot, SnapshotDisk, SnapshotSet};
@@ -39,32 +38,30 @@ pub(crate) fn unread(
     machines: &Machines,
     but: Option<VmId>,
 ) -> Result<Vec<Unread>, EngineError> {
-    let folder = core.deps.data_dir.join(MACHINES);
-    let unknown = |id: VmId| {
-        let file = folder.join(id.to_string()).join(TOPS);
+    let unknown = |id: VmId, file: &Path| {
         let text = texts::ACTIVE_UNKNOWN.with("machine", id);
         EngineError {
             kind: EngineErrorKind::Failed,
             text: text.with("file", file.display()),
         }
     };
-    let all = definition::recorded(&folder);
-    let all = all.map_err(|e| library::directory_failed(&folder, &e))?;
+    let all = core.deps.compute.recorded()?;
     let mut unread = Vec::new();
-    for (id, stored) in all.into_iter().filter(|(id, _)| Some(*id) != but) {
-        let stored = stored.map_err(|_| unknown(id))?;
+    for it in all.into_iter().filter(|it| Some(it.machine) != but) {
+        let (id, file) = (it.machine, it.file);
+        let actives = it.active.ok_or_else(|| unknown(id, &file))?;
         let machine = machines.get(&id);
-        if machine.is_none() && !stored.complete {
-            return Err(unknown(id));
+        if machine.is_none() && !actives.complete {
+            return Err(unknown(id, &file));
         }
         let is_told = |disk: &str| machine.is_some_and(|m| m.disks.iter().any(|d| d.id == disk));
-        let actives = stored.actives(|file| graph::is_made_for(&core.sets(), id, file));
-        for active in actives.into_iter().filter(|active| !is_told(&active.disk)) {
+        let actives = actives.all.into_iter();
+        for active in actives.filter(|active| !is_told(&active.disk)) {
             let below = match active.below {
                 Some(below) => below,
                 // A disk that its definition has no more; an older version has recorded its file alone.
                 None if machine.is_some() => Vec::new(),
-                None => return Err(unknown(id)),
+                None => return Err(unknown(id, &file)),
             };
             unread.push(Unread {
                 machine: id,
@@ -80,10 +77,9 @@ pub(crate) fn unread(
 /// Whether a machine is gone for good: nothing of it is in the library, and no collection and no set names it, as
 /// `vm remove` requires. One that cannot be read, or whose folder is set aside for a moment, is not. Blocks.
 pub(crate) fn is_gone_for_good(core: &Core, machine: VmId) -> bool {
-    let stored = definition::stored(&core.deps.data_dir.join(MACHINES), machine);
     let state = core.deps.store.state();
     let mut collections = state.collections.values();
-    matches!(stored, Ok(None))
+    core.deps.compute.recorded_of(machine).is_none()
         && !collections.any(|collection| collection.machines.contains(&machine))
         && !Known::of(core)
             .members()
@@ -209,7 +205,7 @@ pub(crate) fn forget(core: &Core, set: SetId) -> Result<(), EngineError> {
 
 fn unrecorded(core: &Core, set: SetId, error: NotReplaced) -> EngineError {
     let kind = match &error {
-        NotReplaced::Refused(e) => failure::kind(e),
+        NotReplaced::Refused(e) => EngineErrorKind::of(e),
         NotReplaced::Broken(_) => EngineErrorKind::Broken,
     };
     let file = record::path(&core.deps.data_dir, set);

@@ -28,6 +28,7 @@ mod kinds;
 mod known;
 mod left_out;
 mod meter;
+mod names;
 mod orphans;
 mod recorded;
 mod saga;

@@ -10,12 +10,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::engine::EngineErrorKind;
-use crate::engine::definition::{self, MACHINES};
-use crate::engine::failure::{self, At};
-use crate::engine::graph::{self, Whose};
-use crate::engine::place::FOLDER;
-use crate::engine::qcow2::chain;
+use crate::engine::{At, EngineErrorKind, Retain, Whose};
 use crate::held::{self, Folder, Kind};
 use crate::id::VmId;
 use crate::inventory::{Format, Sealed};
@@ -35,7 +30,7 @@ pub(crate) fn find(core: &Arc<Core>, named: BTreeSet<PathBuf>) -> Vec<PathBuf> {
         for folder in folders(&shared, &needed.files) {
             walk(&folder, DEPTH, false, &needed.files, &mut orphans);
         }
-        needed.leave(&mut orphans);
+        needed.leave(shared.deps.storage.files(), &mut orphans);
         leave_forgotten(&shared, &mut orphans);
         orphans
     });
@@ -50,12 +45,13 @@ pub(crate) fn find(core: &Arc<Core>, named: BTreeSet<PathBuf>) -> Vec<PathBuf> {
 /// Whether machines or sets name one of these files, or something that lies on it, as far as can be seen. What is not
 /// there is nobody's. Blocks.
 pub(crate) fn needs(core: &Core, files: impl IntoIterator<Item = PathBuf>) -> bool {
-    let is_gone = |e: io::Error| failure::kind(&e) == EngineErrorKind::Missing;
+    let is_gone = |e: io::Error| EngineErrorKind::of(&e) == EngineErrorKind::Missing;
     let is_there = |file: &PathBuf| !held::symlink_metadata(file).is_err_and(is_gone);
     let mut free: Vec<_> = files.into_iter().filter(is_there).collect();
     let there = free.len();
     if there > 0 {
-        Needed::with(core, BTreeSet::new()).leave(&mut free);
+        let needed = Needed::with(core, BTreeSet::new());
+        needed.leave(core.deps.storage.files(), &mut free);
     }
     free.len() < there
 }
@@ -76,7 +72,7 @@ pub(crate) fn look(core: &Core, named: impl FnOnce() -> BTreeSet<PathBuf>) -> Ve
     // Whatever made a file since had its journal before, and has it still or has ended.
     let needed = Needed::with(core, named());
     orphans.retain(|file| held::symlink_metadata(file).is_ok());
-    needed.leave(&mut orphans);
+    needed.leave(core.deps.storage.files(), &mut orphans);
     leave_forgotten(core, &mut orphans);
     orphans
 }
@@ -97,30 +93,26 @@ fn leave_forgotten(core: &Core, orphans: &mut Vec<PathBuf>) {
 }
 
 fn folders(core: &Core, named: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-    let beside = named.iter().flat_map(|file| beside(file));
+    let files = core.deps.storage.files();
+    let beside = named.iter().flat_map(|file| files.beside(file));
     beside.chain([core.sets()]).collect()
-}
-
-/// Where clones of the image may lie: beside it and, if it is a symbolic link, beside what it leads to.
-pub(crate) fn beside(image: &Path) -> BTreeSet<PathBuf> {
-    let own = image.with_file_name(FOLDER);
-    let real = graph::clones_of(image).ok();
-    let leads = |folder: &Path| held::canonicalize(folder).ok();
-    let other = real.filter(|real| leads(real) != leads(&own));
-    other.into_iter().chain([own]).collect()
 }
 
 /// What machines and sets name and is not there.
 pub(crate) fn missing(core: &Core) -> BTreeSet<PathBuf> {
-    let tops = definition::recorded_tops(&core.deps.data_dir).into_iter();
-    let mut named: BTreeSet<_> = tops.map(|(_, _, top)| top.file).collect();
+    // Of those that cannot be read nothing is told: who removes something asks more.
+    let recorded = core.deps.compute.recorded().unwrap_or_default();
+    let actives = recorded.into_iter().filter_map(|it| it.active);
+    let tops = actives.flat_map(|actives| actives.tops.into_values());
+    let mut named: BTreeSet<_> = tops.map(|top| top.file).collect();
     // The simulation has no files.
     let machines = core.deps.compute.machines();
     for machine in machines.values().filter(|m| m.definition.is_file()) {
         named.extend(machine.disks.iter().map(|disk| disk.file.clone()));
     }
     for member in Known::of(core).members() {
-        let disks: Vec<_> = member.disks.iter().filter(|d| graph::is_file(d)).collect();
+        let disks = member.disks.iter();
+        let disks: Vec<_> = disks.filter(|d| core.deps.storage.in_files(d)).collect();
         let definition = (!disks.is_empty()).then(|| member.definition.clone());
         let files = disks.iter().map(|disk| disk.file.clone());
         named.extend(files.chain(definition));
@@ -187,17 +179,18 @@ impl Needed {
             Entry::Occupied(mut old) if new.below.is_some() => drop(old.insert(new)),
             Entry::Occupied(_) => {}
         };
-        let recorded = definition::recorded(&core.deps.data_dir.join(MACHINES));
+        let drivers = core.deps.storage.files();
+        let recorded = compute.recorded();
         let mut blind = recorded.is_err();
         let mut there: BTreeSet<_> = machines.keys().copied().collect();
-        for (machine, stored) in recorded.unwrap_or_default() {
+        for it in recorded.unwrap_or_default() {
+            let machine = it.machine;
             there.insert(machine);
-            let Ok(stored) = stored else {
+            let Some(actives) = it.active else {
                 blind = true;
                 continue;
             };
-            let is_made = |file: &Path| graph::is_made_for(&core.sets(), machine, file);
-            for it in stored.actives(is_made) {
+            for it in actives.all {
                 if !machines.contains_key(&machine) {
                     files.extend(it.below.into_iter().flatten());
                 }
@@ -246,22 +239,22 @@ impl Needed {
             };
             // A layer that no snapshot names any more lies under one that is named.
             let at = At::new("of any kind", &reference.disk);
-            let chain = graph::chain_of(&at, whose, &file, reference.format);
+            let chain = drivers.chain(&at, whose, (&file, reference.format));
             // What lies under the active file of a machine that cannot be read is told by names of ours alone.
             let is_told = |file: &PathBuf| {
                 whose.machine.is_some()
                     || !reference.sealed.is_empty()
-                    || graph::is_made_for(&core.sets(), reference.machine, file)
+                    || drivers.is_made_for(&core.sets(), reference.machine, file)
             };
-            let is_whole = chain.is_whole();
-            let layers = chain.layers.into_iter().map(|layer| layer.file);
+            let is_whole = chain.is_whole;
+            let layers = chain.files.into_iter().map(|(layer, _)| layer);
             files.extend(layers.take_while(is_told));
             if !is_whole {
                 let unreadable = chain.unreadable.filter(is_told);
                 if reference.below.is_none() {
                     let below = unreadable
                         .as_deref()
-                        .map_or(Some(reference.machine), machine_of);
+                        .map_or(Some(reference.machine), |file| drivers.machine_of(file));
                     unsure.extend(below);
                 }
                 files.extend(reference.below.into_iter().flatten().chain(unreadable));
@@ -277,14 +270,14 @@ impl Needed {
 
     /// Leaves of these files those that are of nobody. One folder may be reached by two paths: what is named by the
     /// other path is known.
-    fn leave(&self, free: &mut Vec<PathBuf>) {
+    fn leave(&self, drivers: &dyn Retain, free: &mut Vec<PathBuf>) {
         if self.blind && !free.is_empty() {
             tracing::warn!(
                 "Orphans are not looked for: what a machine of the library needs cannot be read"
             );
             free.clear();
         }
-        free.retain(|file| !is_named(&self.files, file) && !self.is_unsure(file));
+        free.retain(|file| !is_named(&self.files, file) && !self.is_unsure(drivers, file));
         if free.is_empty() {
             return;
         }
@@ -295,27 +288,16 @@ impl Needed {
     }
 
     /// Whether something may lie on the file and cannot be seen.
-    fn is_unsure(&self, file: &Path) -> bool {
-        let unsure = machine_of(file).filter(|machine| self.unsure.contains(machine));
-        let unsure = unsure.filter(|_| chain::by_suffix(file).is_some());
+    fn is_unsure(&self, drivers: &dyn Retain, file: &Path) -> bool {
+        let machine = drivers.machine_of(file);
+        let unsure = machine.filter(|machine| self.unsure.contains(machine));
+        let unsure = unsure.filter(|_| drivers.is_image(file));
         if let Some(machine) = unsure {
             tracing::warn!(file = %file.display(), %machine, "It is no orphan: the machine may need it, or a file of the machine that cannot be read may lie on it");
         }
         unsure.is_some()
     }
 }
-
-/// The machine that a file of ours was made for: `<machine>/<disk>.*`, or `<machine>-<disk>.*` beside an image.
-fn machine_of(file: &Path) -> Option<VmId> {
-    let name = match graph::is_clone(file) {
-        true => file.file_name()?.to_str()?.get(..ID)?,
-        false => file.parent()?.file_name()?.to_str()?,
-    };
-    name.parse().ok()
-}
-
-/// The length of an id as text.
-const ID: usize = 36;
 
 /// Folders on the longest way to a file of ours: `<set>/<machine>/.groupshot/<set>` below `sets/`, where an overlay was
 /// cloned.
@@ -369,6 +351,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::engine::Drivers;
 
     #[test]
     fn what_nothing_names_is_listed_and_left_and_empty_folders_go() {
@@ -418,7 +401,7 @@ mod tests {
             unsure,
             blind: false,
         };
-        needed.leave(&mut told);
+        needed.leave(Drivers::new(Vec::new()).files(), &mut told);
         assert_eq!(told, std::slice::from_ref(&lost));
     }
 }

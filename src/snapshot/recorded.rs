@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::engine::graph;
+use crate::engine::is_in_files;
 use crate::id::{SetId, SnapshotId, VmId};
 use crate::inventory::{SnapshotDisk, SnapshotSet};
 use crate::snapshot::care;
@@ -145,7 +145,7 @@ fn away<'a>(
 /// Files of the disk below `sets` that are not there, and of which nobody knows that yet. Images, and clones beside
 /// them, may be on a mount of their own that comes later.
 fn gone(sets: &Path, disk: &SnapshotDisk) -> Vec<PathBuf> {
-    if !graph::is_file(disk) {
+    if !is_in_files(disk) {
         return Vec::new();
     }
     let known: Vec<_> = disk.damage.iter().flat_map(|d| &d.files).collect();

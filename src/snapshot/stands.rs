@@ -1,10 +1,8 @@
 //! Whether machines stand where an operation that a journal tells of may have left them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use crate::engine::definition::{self, MACHINES};
-use crate::engine::{Top, graph};
+use crate::engine::Top;
 use crate::id::VmId;
 use crate::inventory::Disk;
 use crate::snapshot::known;
@@ -20,14 +18,15 @@ pub(crate) fn stands<'a>(
 ) -> bool {
     let now = match core.deps.compute.machine(machine) {
         Some(machine) => machine.tops(),
-        None => match definition::stored(&core.deps.data_dir.join(MACHINES), machine) {
-            Ok(Some(stored)) => {
-                let is_made = |file: &Path| graph::is_made_for(&core.sets(), machine, file);
-                let actives = stored.actives(is_made).into_iter();
-                actives.map(|it| (it.disk, it.top)).collect()
-            }
-            Ok(None) => return known::is_gone_for_good(core, machine),
-            Err(_) => return false,
+        None => match core.deps.compute.recorded_of(machine) {
+            Some(recorded) => match recorded.active {
+                Some(actives) => {
+                    let all = actives.all.into_iter();
+                    all.map(|it| (it.disk, it.top)).collect()
+                }
+                None => return false,
+            },
+            None => return known::is_gone_for_good(core, machine),
         },
     };
     old.all(|disk| {

@@ -5,17 +5,16 @@
 //! was another at a cut, or a frozen file that has lost what lay on it, and nothing is concluded.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::definition::{self, DEFINITION, Definition, DiskEntry, TOPS, Tops};
-use crate::engine::failure::At;
 use crate::engine::graph::{self, Graph, Whose};
+use crate::engine::names::{beside, is_named_as, is_under_top, overlays};
 use crate::engine::qcow2::chain::{self, by_suffix};
-use crate::engine::{Doubt, EngineError, EngineErrorKind, Machines, Top, library};
+use crate::engine::{At, Doubt, EngineError, EngineErrorKind, Machines, Top};
 use crate::held;
 use crate::id::{JobId, SnapshotId, VmId};
 use crate::inventory::{Disk, Format, Machine, Snapshot, SnapshotDisk, SnapshotSet};
@@ -23,7 +22,6 @@ use crate::snapshot::care;
 use crate::snapshot::chosen;
 use crate::snapshot::coordinator::Coordinator;
 use crate::snapshot::copies;
-use crate::snapshot::destroy;
 use crate::snapshot::known::{self, Known};
 use crate::snapshot::orphans;
 use crate::snapshot::saga::core::Core;
@@ -33,8 +31,6 @@ use crate::text::catalog::snapshot as texts;
 
 /// How deep our files lie at most: clones of a clone that became the active file lie below it.
 const DEPTH: u8 = 8;
-/// As records name the driver that leaves the captured file where it was.
-const OVERLAY: &str = "overlay";
 
 impl Coordinator {
     /// The active files of a machine whose `tops.json` is not there or damaged, by disk. Blocks.
@@ -280,7 +276,7 @@ impl<'a> Judged<'a> {
     /// What the snapshot that the machine stands on keeps of the disk, where the active file lies on that.
     fn last(&self, disk: &str) -> Option<&Path> {
         let snapshot = self.known.members().find(|m| Some(m.id) == self.last)?;
-        let mut disks = snapshot.disks.iter().filter(|d| d.driver == OVERLAY);
+        let mut disks = snapshot.disks.iter().filter(|d| is_under_top(d));
         let kept = disks.find(|d| d.id == disk)?;
         Some(&kept.file)
     }
@@ -323,7 +319,7 @@ impl<'a> Judged<'a> {
         for set in sets.into_iter().flatten().flatten() {
             orphans::walk(&set.path().join(&own), DEPTH, false, &named, &mut found);
         }
-        for folder in orphans::beside(&entry.path) {
+        for folder in beside(&entry.path) {
             orphans::walk(&folder, DEPTH, false, &named, &mut found);
         }
         found.retain(|file| {
@@ -377,27 +373,6 @@ pub(super) fn is_gone(file: &Path) -> bool {
 fn left(core: &Core) -> BTreeSet<PathBuf> {
     let state = core.deps.store.state();
     state.leftovers.values().map(|l| l.file.clone()).collect()
-}
-
-/// Whether the file is called as one of ours for this disk: `<machine>/<disk>[-<job>].*` or
-/// `<machine>-<disk>[-<job>].*`.
-fn is_named_as(machine: VmId, disk: &str, file: &Path) -> bool {
-    let machine = machine.to_string();
-    let stem = file.file_stem().and_then(OsStr::to_str).unwrap_or_default();
-    let folder = file.parent().and_then(Path::file_name);
-    let clone = stem
-        .strip_prefix(&machine)
-        .and_then(|s| s.strip_prefix('-'));
-    let own = (folder == Some(machine.as_ref())).then_some(stem);
-    let job = |rest: &str| {
-        rest.strip_prefix('-')
-            .is_some_and(|j| j.parse::<JobId>().is_ok())
-    };
-    let mut rests = clone.into_iter().chain(own);
-    rests.any(|name| {
-        let rest = name.strip_prefix(disk);
-        rest.is_some_and(|rest| rest.is_empty() || job(rest))
-    })
 }
 
 /// A machine whose active files are looked for, and what is known of it.
@@ -520,7 +495,7 @@ impl<'a> Lost<'a> {
         let image = held::metadata(&disk.path).ok().filter(Metadata::is_file);
         image.ok_or_else(|| format!("{} is not there", disk.path.display()))?;
         let mut found = vec![(disk.path.clone(), disk.format)];
-        let mut folders = orphans::beside(&disk.path);
+        let mut folders = beside(&disk.path);
         folders.insert(self.core.sets());
         let mut files = Vec::new();
         for folder in folders {
@@ -578,7 +553,7 @@ impl<'a> Lost<'a> {
             }
         }
         seen = seen.and(self.lay_untold(at, graph, &machines));
-        for file in destroy::overlays(&self.aside(), self.machine) {
+        for file in overlays(&self.aside(), self.machine) {
             seen = seen.and(graph.follow_if_there(at, [(file, Format::Qcow2)]));
         }
         seen
@@ -595,15 +570,13 @@ impl<'a> Lost<'a> {
         graph: &mut Graph,
         machines: &Machines,
     ) -> Result<(), EngineError> {
-        let folder = self.core.deps.data_dir.join(definition::MACHINES);
         let recorded = known::unread(self.core, machines, Some(self.machine));
         for it in recorded.iter().flatten() {
             graph.recorded(&it.top.file, it.top.format, &it.below);
         }
-        let ids = held::ask(&folder, || library::machine_ids(&folder));
-        let ids = ids.map_err(|e| library::directory_failed(&folder, &e))?;
-        let untold = ids
-            .into_iter()
+        let all = self.core.deps.compute.recorded()?.into_iter();
+        let untold = all
+            .map(|it| it.machine)
             .filter(|id| *id != self.machine && !machines.contains_key(id));
         let mut is_seen = true;
         for id in untold {
@@ -726,7 +699,7 @@ impl<'a> Lost<'a> {
         let mut of_overlay = snapshot
             .disks
             .iter()
-            .filter(|d| d.id == disk.id && d.driver == OVERLAY);
+            .filter(|d| d.id == disk.id && is_under_top(d));
         match of_overlay.all(on) {
             true => Ok(()),
             false => Err(format!(

@@ -11,7 +11,7 @@ use groupshot::engine::overlay::Overlay;
 use groupshot::engine::reflink::Reflink;
 use groupshot::engine::sim::{Sim, machine_id};
 use groupshot::engine::space::Reserve;
-use groupshot::engine::{Compute, Plan, Storage, Top};
+use groupshot::engine::{Compute, Driver, Plan, Top};
 use groupshot::id::{SetId, VmId};
 use groupshot::inventory::{self, Disk, Format, Machine};
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ pub(super) const SIZE: u64 = 8 << 20;
 
 /// What the contract asks of a driver's surroundings.
 pub(super) trait Rig {
-    fn storage(&self) -> &dyn Storage;
+    fn storage(&self) -> &dyn Driver;
     fn machine(&self) -> Machine;
     /// The machine writes: all of its disk is `pattern` afterwards.
     fn write(&self, top: &Top, pattern: u8);
@@ -30,6 +30,8 @@ pub(super) trait Rig {
     fn assert_captured(&self, plan: &Plan, pattern: u8);
     /// The active file holds `pattern` all over.
     fn assert_top(&self, top: &Top, pattern: u8);
+    /// A copy of a disk holds `pattern` all over.
+    fn assert_content_of(&self, file: &Path, format: Format, pattern: u8);
     /// Everything that is on the disk beside the image and its chain.
     fn left_behind(&self) -> Vec<PathBuf>;
 }
@@ -48,7 +50,7 @@ impl SimRig {
 }
 
 impl Rig for SimRig {
-    fn storage(&self) -> &dyn Storage {
+    fn storage(&self) -> &dyn Driver {
         &*self.sim
     }
     fn machine(&self) -> Machine {
@@ -64,6 +66,7 @@ impl Rig for SimRig {
         assert_eq!(got, Some(u64::from(pattern)));
     }
     fn assert_top(&self, _: &Top, _: u8) {}
+    fn assert_content_of(&self, _: &Path, _: Format, _: u8) {}
     fn left_behind(&self) -> Vec<PathBuf> {
         // A fresh capture of a set that nobody made finds nothing; the sim keeps no files.
         files(self._dir.path())
@@ -114,7 +117,7 @@ pub(super) enum Image {
 
 /// Real files, on the file system of `place`.
 pub(super) struct FileRig {
-    storage: Box<dyn Storage>,
+    storage: Box<dyn Driver>,
     image: Image,
     images: PathBuf,
     data: PathBuf,
@@ -146,7 +149,7 @@ impl FileRig {
         image: Image,
         temp: Option<tempfile::TempDir>,
         mount: Option<Mount>,
-        storage: impl FnOnce(&Path) -> Box<dyn Storage>,
+        storage: impl FnOnce(&Path) -> Box<dyn Driver>,
     ) -> Self {
         let (images, data) = (root.join("images"), root.join("data"));
         fs::create_dir(&images).unwrap();
@@ -217,7 +220,7 @@ impl FileRig {
 }
 
 impl Rig for FileRig {
-    fn storage(&self) -> &dyn Storage {
+    fn storage(&self) -> &dyn Driver {
         &*self.storage
     }
     fn machine(&self) -> Machine {
@@ -258,6 +261,9 @@ impl Rig for FileRig {
         if top.format == Format::Raw || tools::are_there() {
             self.assert_content(&top.file, top.format, pattern);
         }
+    }
+    fn assert_content_of(&self, file: &Path, format: Format, pattern: u8) {
+        self.assert_content(file, format, pattern);
     }
     fn left_behind(&self) -> Vec<PathBuf> {
         let ours = [

@@ -1,8 +1,7 @@
 //! The contract of a machine that runs: what the window of a set and its recovery may ask of it, again and again.
 
-use groupshot::engine::running::{Event, QuiesceError, Running};
 use groupshot::engine::sim::{Sim, machine_id};
-use groupshot::engine::{Compute, Found, Plan, Storage};
+use groupshot::engine::{Capture, Compute, Event, Plan, QuiesceError, Running};
 use groupshot::id::SetId;
 use groupshot::inventory::RunState;
 use jiff::Timestamp;
@@ -30,7 +29,7 @@ async fn the_simulation_keeps_the_contract_of_a_machine_that_runs() {
     }
 }
 
-async fn keeps_the_contract(it: &dyn Running, storage: &dyn Storage, plan: &Plan) {
+async fn keeps_the_contract(it: &dyn Running, storage: &dyn Capture, plan: &Plan) {
     let taken: &[&Plan] = match it.takes(plan) {
         true => &[plan],
         false => &[],
@@ -67,17 +66,17 @@ async fn keeps_the_contract(it: &dyn Running, storage: &dyn Storage, plan: &Plan
     let told = it.describe().await.unwrap();
     assert_eq!(told.state, RunState::Running);
     assert!(events.try_recv().is_err(), "nobody else was there");
-    assert_eq!(storage.probe(plan), Ok(Found::Cut));
+    storage.settle(plan).unwrap(); // it is captured
     for _ in 0..2 {
         it.detach(taken).await.unwrap();
         storage.undo(plan).unwrap();
     }
-    assert_eq!(storage.probe(plan), Ok(Found::Absent));
+    assert!(storage.settle(plan).is_err(), "it is gone");
 }
 
 async fn capture(
     it: &dyn Running,
-    storage: &dyn Storage,
+    storage: &dyn Capture,
     plan: &Plan,
     taken: &[&Plan],
 ) -> Result<(), groupshot::engine::EngineError> {

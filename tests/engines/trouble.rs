@@ -7,7 +7,7 @@ use groupshot::engine::drivers::Drivers;
 use groupshot::engine::overlay::Overlay;
 use groupshot::engine::reflink::Reflink;
 use groupshot::engine::space::Reserve;
-use groupshot::engine::{EngineErrorKind, Found, Storage};
+use groupshot::engine::{Capture, Driver, EngineErrorKind};
 use groupshot::id::VmId;
 use groupshot::inventory::{Disk, Format, Machine};
 use jiff::Timestamp;
@@ -47,7 +47,7 @@ fn image(dir: &Path) -> PathBuf {
 }
 
 /// Plans, expects `prepare` to fail so, and that undo leaves the data directory as it was.
-fn prepare_fails(driver: &dyn Storage, machine: &Machine, data: &Path, kind: EngineErrorKind) {
+fn prepare_fails(driver: &dyn Driver, machine: &Machine, data: &Path, kind: EngineErrorKind) {
     let plan = driver
         .plan(machine, &machine.disks[0], set(1))
         .unwrap()
@@ -55,7 +55,7 @@ fn prepare_fails(driver: &dyn Storage, machine: &Machine, data: &Path, kind: Eng
     let error = driver.prepare(&plan).unwrap_err();
     assert_eq!(error.kind, kind, "{error}");
     driver.undo(&plan).unwrap();
-    assert_eq!(driver.probe(&plan), Ok(Found::Absent));
+    assert!(plan.names().iter().all(|name| !name.exists()));
     let sets = data.join("sets");
     assert!(!sets.exists() || fs::read_dir(sets).unwrap().next().is_none());
 }
@@ -107,7 +107,7 @@ fn a_disk_that_changed_since_the_plan_is_not_cut() {
     fs::write(&image, vec![6; 2 << 20]).unwrap();
     let error = overlay.cut(&plan).unwrap_err();
     assert!(error.text.english().contains("a.raw changed"), "{error}");
-    assert_eq!(overlay.probe(&plan), Ok(Found::Prepared));
+    assert!(!plan.names()[1].exists(), "nothing is cut");
     overlay.undo(&plan).unwrap();
 }
 
@@ -214,7 +214,7 @@ fn whoever_could_use_the_base_can_use_the_overlay() {
     overlay.cut(&plan).unwrap();
     for (name, wanted) in [(ACL, acl.as_slice()), (note.0, note.1)] {
         let mut got = vec![0; 256];
-        let length = rustix::fs::getxattr(&plan.new_file, name, &mut got[..]).unwrap();
+        let length = rustix::fs::getxattr(&plan.names()[1], name, &mut got[..]).unwrap();
         assert_eq!(got[..length], *wanted, "{name}");
     }
 }

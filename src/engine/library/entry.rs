@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::engine::beside::FOLDER;
 use crate::engine::definition::{
     DEFINITION, Definition, DiskEntry, SeenTop, TOPS, Tops, is_no_file,
 };
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Chain, Whose};
 use crate::engine::image;
-use crate::engine::place::FOLDER;
 use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::header::Header;

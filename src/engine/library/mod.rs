@@ -20,14 +20,16 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::clock::SharedClock;
+use crate::engine::actives;
 use crate::engine::definition::{self, MACHINES, TOPS, TOPS_NEW, Tops};
 use crate::engine::failure::kind;
-use crate::engine::graph;
 use crate::engine::image;
 use crate::engine::links;
+use crate::engine::names;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{
-    Compute, Doubt, EngineError, EngineErrorKind, Hold, Judge, Machines, Top, name, stage,
+    Compute, Doubt, EngineError, EngineErrorKind, Hold, InTurn, Judge, Machines, Recorded, Top,
+    name, stage, turn,
 };
 use crate::held;
 use crate::id::VmId;
@@ -233,7 +235,7 @@ impl Compute for Library {
         let machine = entry.machine.as_deref();
         let active = machine.and_then(|m| m.disks.iter().find(|d| d.id == disk));
         let sets = self.0.directory.with_file_name(held::SETS);
-        let is_made = |file: &Path| graph::is_made_for(&sets, id, file);
+        let is_made = |file: &Path| names::is_made_for(&sets, id, file);
         let image = machine.and_then(|m| m.images.get(disk));
         let Some(active) = active else {
             return seen.cloned();
@@ -289,6 +291,24 @@ impl Compute for Library {
         Ok(())
     }
 
+    fn recorded(&self) -> Result<Vec<Recorded>, EngineError> {
+        actives::recorded(&self.0.directory)
+    }
+
+    fn recorded_of(&self, id: VmId) -> Option<Recorded> {
+        actives::recorded_of(&self.0.directory, id)
+    }
+
+    fn recorded_in(&self, id: Option<VmId>) -> PathBuf {
+        actives::folder_of(&self.0.directory, id)
+    }
+
+    fn turn(&self, given_up: &dyn Fn() -> bool) -> io::Result<Option<InTurn>> {
+        let data_dir = self.0.directory.parent().unwrap_or(Path::new("/"));
+        let turn = turn::take(data_dir, turn::PATIENCE, given_up)?;
+        Ok(turn.map(boxed))
+    }
+
     fn roots(&self) -> Roots {
         self.0.roots.clone()
     }
@@ -296,6 +316,10 @@ impl Compute for Library {
     fn hold(&self, machine: &Machine) -> Result<Hold, EngineError> {
         Hold::of(machine)
     }
+}
+
+fn boxed(turn: turn::Turn) -> InTurn {
+    Box::new(turn)
 }
 
 /// Has the links of a machine lead to its active files where those are others than before. One after the other, or an

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::backing::{self, Doubt};
 use super::header::Header;
 use super::whole;
+use crate::engine::beside::Beside;
 use crate::engine::failure::At;
-use crate::engine::place::Place;
 use crate::engine::{EngineError, EngineErrorKind, space};
 use crate::held::{self, Folder, Foreign, Identity};
 use crate::inventory::Format;
@@ -99,7 +99,7 @@ pub(crate) fn open_in(
     top: &Path,
     format: Format,
     roots: &Roots,
-    place: Option<&Place>,
+    place: Option<&Beside>,
 ) -> Result<Vec<Layer>, EngineError> {
     open_judged(at, top, format, (roots, place), &mut |_, _, _| Ok(()))
 }
@@ -147,7 +147,7 @@ pub(crate) fn top(
     at: &At,
     top: &Path,
     roots: &Roots,
-    place: Option<&Place>,
+    place: Option<&Beside>,
 ) -> Result<Layer, EngineError> {
     let judge = &mut |_: &Path, _: &Path, _: &File| Ok(());
     asked(at, top, Format::Raw, (roots, place), (None, judge))
@@ -219,7 +219,7 @@ pub fn require_whole(at: &At, layers: &[Layer]) -> Result<(), EngineError> {
 }
 
 /// Where files may lie, and the folder of them that is held.
-pub(crate) type Within<'a> = (&'a Roots, Option<&'a Place>);
+pub(crate) type Within<'a> = (&'a Roots, Option<&'a Beside>);
 
 /// Adds every layer that can be read; a failure names its file.
 fn follow(
@@ -316,7 +316,7 @@ fn layer(
 fn named(
     file: &Path,
     backing: bool,
-    place: Option<&Place>,
+    place: Option<&Beside>,
 ) -> io::Result<(PathBuf, io::Result<File>)> {
     if let Some(place) = place.filter(|place| place.has(file)) {
         match place.open(file) {

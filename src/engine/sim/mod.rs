@@ -8,9 +8,9 @@
 
 mod running;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -18,17 +18,19 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use crate::engine::actives;
+use crate::engine::capture;
+use crate::engine::definition::MACHINES;
 use crate::engine::failure::At;
-use crate::engine::locks::ImageLock;
-use crate::engine::running::Running;
+use crate::engine::revert;
 use crate::engine::sim::running::{Bells, Guests};
 use crate::engine::{
-    Compute, EngineError, EngineErrorKind, Found, Hold, Machines, Plan, Prepared, Revert,
-    RevertRequest, Scope, Stamp, Storage, Top,
+    Capture, Compute, Driver, EngineError, EngineErrorKind, Hold, Machines, Plan, Prepared,
+    Recorded, Revert, RevertPlan, RevertRequest, Running, Stamp, Top,
 };
 use crate::held;
 use crate::id::{SetId, VmId};
-use crate::inventory::{Disk, Format, Machine, RunState, SnapshotDisk};
+use crate::inventory::{Disk, Format, Machine, RunState, Sealed, SnapshotDisk};
 use crate::text::catalog::engine as texts;
 
 pub use crate::engine::sim::running::Act;
@@ -47,25 +49,25 @@ const DISK_SIZE: u64 = 1 << 30;
 pub enum Step {
     /// [`Compute::hold`].
     Hold,
-    /// [`Storage::plan`].
+    /// [`Capture::plan`].
     Plan,
-    /// [`Storage::prepare`].
+    /// [`Capture::prepare`].
     Prepare,
-    /// [`Storage::cut`].
+    /// [`Capture::cut`].
     Cut,
-    /// [`Storage::settle`].
+    /// [`Capture::settle`].
     Settle,
-    /// [`Storage::undo`].
+    /// [`Capture::undo`].
     Undo,
-    /// [`Storage::plan_revert`].
+    /// [`Revert::plan_revert`].
     PlanRevert,
-    /// [`Storage::prepare_revert`].
+    /// [`Revert::prepare_revert`].
     PrepareRevert,
-    /// [`Storage::revert`].
+    /// [`Revert::revert`].
     Revert,
-    /// [`Storage::settle_revert`].
+    /// [`Revert::settle_revert`].
     SettleRevert,
-    /// [`Storage::undo_revert`].
+    /// [`Revert::undo_revert`].
     UndoRevert,
     /// [`Compute::set_tops`].
     SetTops,
@@ -124,6 +126,8 @@ pub struct Fault {
 /// Simulated machines and their storage.
 pub struct Sim {
     machines: ArcSwap<Machines>,
+    /// Where a library of the same data directory has its machines: files of theirs are needed.
+    library: PathBuf,
     world: Mutex<World>,
     released: Condvar,
     /// Counts as [`World::releases`], for those who do not block.
@@ -139,7 +143,7 @@ struct World {
     hanging: usize,
     states: BTreeMap<VmId, RunState>,
     generations: BTreeMap<(VmId, String), u64>,
-    plans: BTreeMap<Key, Capture>,
+    plans: BTreeMap<Key, Caught>,
     guests: Guests,
     bells: Bells,
 }
@@ -147,7 +151,7 @@ struct World {
 type Key = (SetId, VmId, String);
 
 #[derive(Clone, Copy)]
-enum Capture {
+enum Caught {
     Prepared,
     Cut(u64),
 }
@@ -187,12 +191,14 @@ impl Sim {
             (id, Arc::new(machine))
         };
         let machines = (1..=count).map(machine).collect();
-        Ok(Self::of(Arc::new(machines), World::default()))
+        let library = data_dir.join(MACHINES);
+        Ok(Self::of(Arc::new(machines), library, World::default()))
     }
 
-    fn of(machines: Arc<Machines>, world: World) -> Arc<Self> {
+    fn of(machines: Arc<Machines>, library: PathBuf, world: World) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             machines: ArcSwap::new(machines),
+            library,
             world: Mutex::new(world),
             released: Condvar::new(),
             freed: watch::Sender::default(),
@@ -244,7 +250,7 @@ impl Sim {
     #[must_use]
     pub fn captured_generation(&self, set: SetId, id: VmId, disk: &str) -> Option<u64> {
         match self.world().plans.get(&(set, id, disk.to_owned())) {
-            Some(Capture::Cut(generation)) => Some(*generation),
+            Some(Caught::Cut(generation)) => Some(*generation),
             _ => None,
         }
     }
@@ -312,7 +318,7 @@ impl Sim {
 }
 
 impl Sim {
-    fn pass_revert(&self, revert: &Revert, step: Step) -> Result<bool, EngineError> {
+    fn pass_revert(&self, revert: &RevertPlan, step: Step) -> Result<bool, EngineError> {
         let at = At::revert(revert);
         self.pass(&at, revert.machine, Some(&revert.disk.id), step)
     }
@@ -389,6 +395,18 @@ impl Compute for Sim {
         Ok(())
     }
 
+    fn recorded(&self) -> Result<Vec<Recorded>, EngineError> {
+        actives::recorded(&self.library)
+    }
+
+    fn recorded_of(&self, id: VmId) -> Option<Recorded> {
+        actives::recorded_of(&self.library, id)
+    }
+
+    fn recorded_in(&self, id: Option<VmId>) -> PathBuf {
+        actives::folder_of(&self.library, id)
+    }
+
     /// There are no files to hold; a fault on order can refuse.
     fn hold(&self, machine: &Machine) -> Result<Hold, EngineError> {
         self.pass(&At::new(&machine.name, "*"), machine.id, None, Step::Hold)?;
@@ -396,19 +414,13 @@ impl Compute for Sim {
     }
 }
 
-impl Storage for Sim {
+impl Driver for Sim {
     fn name(&self) -> &'static str {
         NAME
     }
+}
 
-    fn has_content(&self) -> bool {
-        false
-    }
-
-    fn scope(&self) -> Scope {
-        Scope::NeedsPause
-    }
-
+impl Capture for Sim {
     fn plan(
         &self,
         machine: &Machine,
@@ -426,16 +438,18 @@ impl Storage for Sim {
             machine: machine.id,
             machine_name: machine.name.clone(),
             disk: disk.clone(),
-            new_file: machine.directory.join(name),
-            seen: Stamp::default(),
-            place: None,
+            own: capture::Own::File(capture::NewFile {
+                new_file: machine.directory.join(name),
+                seen: Stamp::default(),
+                place: None,
+            }),
         }))
     }
 
     fn prepare(&self, plan: &Plan) -> Result<(), EngineError> {
         if self.pass_plan(plan, Step::Prepare)? {
             let mut world = self.world();
-            world.plans.entry(key(plan)).or_insert(Capture::Prepared);
+            world.plans.entry(key(plan)).or_insert(Caught::Prepared);
         }
         Ok(())
     }
@@ -451,9 +465,13 @@ impl Storage for Sim {
         if !self.pass_plan(plan, Step::Settle)? {
             return Ok(());
         }
-        match self.probe(plan)? {
-            Found::Cut => Ok(()),
-            _ => Err(At::plan(plan).error(EngineErrorKind::Failed, texts::NOT_CUT, &plan.new_file)),
+        match self.world().plans.get(&key(plan)) {
+            Some(Caught::Cut(_)) => Ok(()),
+            _ => Err(At::plan(plan).error(
+                EngineErrorKind::Failed,
+                texts::NOT_CUT,
+                &plan.file().new_file,
+            )),
         }
     }
 
@@ -467,7 +485,7 @@ impl Storage for Sim {
     fn captured(&self, plan: &Plan) -> SnapshotDisk {
         SnapshotDisk {
             id: plan.disk.id.clone(),
-            file: plan.new_file.clone(),
+            file: plan.file().new_file.clone(),
             format: plan.disk.format,
             size: plan.disk.size,
             driver: NAME.to_owned(),
@@ -483,44 +501,49 @@ impl Storage for Sim {
         Ok(())
     }
 
-    fn probe(&self, plan: &Plan) -> Result<Found, EngineError> {
-        Ok(match self.world().plans.get(&key(plan)) {
-            None => Found::Absent,
-            Some(Capture::Prepared) => Found::Prepared,
-            Some(Capture::Cut(_)) => Found::Cut,
-        })
+    fn seal(
+        &self,
+        _: &Plan,
+        _: Option<&Machine>,
+        _: &BTreeSet<Sealed>,
+    ) -> Result<Vec<Sealed>, EngineError> {
+        Ok(Vec::new())
     }
+}
 
-    fn plan_revert(&self, request: RevertRequest<'_>) -> Result<Revert, EngineError> {
+impl Revert for Sim {
+    fn plan_revert(&self, request: RevertRequest<'_>) -> Result<RevertPlan, EngineError> {
         let (machine, disk) = (request.machine, request.disk);
         let at = At::disk(machine, disk);
         self.pass(&at, machine.id, Some(&disk.id), Step::PlanRevert)?;
-        Ok(Revert {
+        Ok(RevertPlan {
             driver: NAME.to_owned(),
             set: request.set,
             machine: machine.id,
             machine_name: machine.name.clone(),
             disk: disk.clone(),
             kept: request.kept.clone(),
-            new_file: machine.directory.join(request.job.to_string()),
-            new_format: disk.format,
-            in_place: Some(disk.file.clone()),
-            seen: Stamp::default(),
-            place: None,
+            own: revert::Own::File(revert::NewFile {
+                new_file: machine.directory.join(request.job.to_string()),
+                new_format: disk.format,
+                in_place: Some(disk.file.clone()),
+                seen: Stamp::default(),
+                place: None,
+            }),
         })
     }
 
-    fn prepare_revert(&self, revert: &Revert) -> Result<Prepared, EngineError> {
+    fn prepare_revert(&self, revert: &RevertPlan) -> Result<Prepared, EngineError> {
         self.pass_revert(revert, Step::PrepareRevert)?;
         Ok(Prepared::default())
     }
 
-    fn hold_revert(&self, _: &Revert) -> Result<Option<ImageLock>, EngineError> {
-        Ok(None)
+    fn hold_revert(&self, _: &RevertPlan) -> Result<Hold, EngineError> {
+        Ok(Hold::default())
     }
 
     /// What an earlier process captured is not known any more; then the content stays as it is.
-    fn revert(&self, revert: &Revert) -> Result<(), EngineError> {
+    fn revert(&self, revert: &RevertPlan) -> Result<(), EngineError> {
         if self.pass_revert(revert, Step::Revert)? {
             let id = &revert.disk.id;
             if let Some(kept) = self.captured_generation(revert.set, revert.machine, id) {
@@ -530,15 +553,15 @@ impl Storage for Sim {
         Ok(())
     }
 
-    fn top_reverted(&self, revert: &Revert) -> Top {
+    fn top_reverted(&self, revert: &RevertPlan) -> Top {
         revert.old_top()
     }
 
-    fn settle_revert(&self, revert: &Revert) -> Result<(), EngineError> {
+    fn settle_revert(&self, revert: &RevertPlan) -> Result<(), EngineError> {
         self.pass_revert(revert, Step::SettleRevert).map(|_| ())
     }
 
-    fn undo_revert(&self, revert: &Revert) -> Result<(), EngineError> {
+    fn undo_revert(&self, revert: &RevertPlan) -> Result<(), EngineError> {
         self.pass_revert(revert, Step::UndoRevert).map(|_| ())
     }
 }
@@ -599,7 +622,6 @@ mod tests {
         sim.prepare(&plan).unwrap();
         order(Step::Cut, Trouble::Lie);
         sim.cut(&plan).unwrap();
-        assert_eq!(sim.probe(&plan), Ok(Found::Prepared));
         assert!(sim.settle(&plan).is_err(), "a lie shows at settle");
         sim.write(machine.id, "disk0", 7);
         sim.cut(&plan).unwrap();

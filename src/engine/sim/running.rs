@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 
 use crate::engine::failure::At;
 use crate::engine::running::{Described, Event, Graph, Node, QuiesceError, Running};
-use crate::engine::sim::{Capture, Key, Sim, Step, Trouble, World, key};
+use crate::engine::sim::{Caught, Key, Sim, Step, Trouble, World, key};
 use crate::engine::{Compute, EngineError, EngineErrorKind, Plan};
 use crate::id::VmId;
 use crate::inventory::RunState;
@@ -102,7 +102,7 @@ impl Sim {
     pub fn captured(&self) -> usize {
         let world = self.world();
         let captured = world.plans.values();
-        captured.filter(|it| matches!(it, Capture::Cut(_))).count()
+        captured.filter(|it| matches!(it, Caught::Cut(_))).count()
     }
 
     /// Whether the guest is frozen.
@@ -155,7 +155,7 @@ impl Sim {
             plans: world.plans.clone(),
             guests: world.guests.clone(),
         };
-        Self::of(self.machines(), world)
+        Self::of(self.machines(), self.library.clone(), world)
     }
 
     /// A machine has a monitor as long as a process runs it.
@@ -183,15 +183,15 @@ impl World {
     /// The machine runs meanwhile, or nothing was prepared.
     pub(super) fn capture(&mut self, plan: &Plan) -> Result<(), EngineError> {
         let failed =
-            |message| At::plan(plan).error(EngineErrorKind::Failed, message, &plan.new_file);
+            |message| At::plan(plan).error(EngineErrorKind::Failed, message, &plan.file().new_file);
         let content = (plan.machine, plan.disk.id.clone());
         let generation = self.generations.get(&content).copied().unwrap_or(0);
         let runs = self.states.get(&plan.machine) == Some(&RunState::Running);
         match self.plans.get_mut(&key(plan)) {
-            Some(Capture::Cut(_)) => Ok(()),
-            Some(Capture::Prepared) if runs => Err(failed(texts::NOT_STOPPED)),
+            Some(Caught::Cut(_)) => Ok(()),
+            Some(Caught::Prepared) if runs => Err(failed(texts::NOT_STOPPED)),
             Some(capture) => {
-                *capture = Capture::Cut(generation);
+                *capture = Caught::Cut(generation);
                 self.guests.act(plan.machine, Act::Captured);
                 Ok(())
             }
@@ -347,7 +347,7 @@ impl Running for Monitor {
             for plan in plans {
                 world.guests.attached.remove(&key(plan));
                 if let Some(capture) = world.plans.get_mut(&key(plan)) {
-                    *capture = Capture::Prepared; // it is back on what it had
+                    *capture = Caught::Prepared; // it is back on what it had
                 }
             }
         }

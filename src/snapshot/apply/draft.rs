@@ -1,18 +1,14 @@
 //! How each disk of a member will go back, with all names, before anything is made.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::engine::failure::At;
-use crate::engine::graph::{self, Key, Under, Whose, is_file};
-use crate::engine::{Hold, Machines, RevertRequest};
-use crate::held::{self, Identity};
-use crate::inventory::{Disk, Format, Machine, Snapshot};
+use crate::engine::{At, Census, Hold, RevertRequest, Uses};
+use crate::inventory::{Disk, Machine, Snapshot};
 use crate::snapshot::apply::Member;
 use crate::snapshot::destroy;
-use crate::snapshot::known::{self, Known, Unread};
+use crate::snapshot::known::{self, Known};
+use crate::snapshot::names::{self, Told};
 use crate::snapshot::saga::answer::{Accepted, Refused};
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::plan::refused;
@@ -33,7 +29,8 @@ pub(crate) fn plan_member(
     // What the definition said before the images were held may be old.
     let machine = core.deps.compute.machine(machine.id).unwrap_or(machine);
     // The simulation has no files.
-    let has_files = snapshot.disks.iter().any(is_file);
+    let mut disks = snapshot.disks.iter();
+    let has_files = disks.any(|disk| core.deps.storage.in_files(disk));
     let layers =
         has_files.then(|| destroy::all_layers(core, machine.id, &machine.name, Vec::new()));
     let mut member = Member {
@@ -71,236 +68,36 @@ pub(crate) fn plan_member(
     Ok((member, hold))
 }
 
-/// How many snapshots and machines need each file, by device and inode: as what they name or below it.
-#[derive(Debug, Default)]
-pub(crate) struct Uses {
-    counts: BTreeMap<Key, usize>,
-    /// What each of those needs whose chain is not whole.
-    under: Vec<Under>,
-    /// Files that cannot be read: each may need any other.
-    unreadable: BTreeSet<Key>,
-    /// Something below another file is not there; it may need any file.
-    unsure: bool,
-    /// The files that one of these is said of.
-    doubts: BTreeSet<PathBuf>,
+/// Who needs which file, but for the content that these snapshots replace.
+pub(crate) fn uses(core: &Arc<Core>, members: &[Snapshot]) -> Uses {
+    let shared = Arc::clone(core);
+    let files = core.deps.storage.files();
+    let mut uses = files.uses(Box::new(move || census(&shared)));
+    let machines = core.deps.compute.machines();
+    for snapshot in members {
+        let Some(machine) = machines.get(&snapshot.machine) else {
+            continue;
+        };
+        let replaced = |d: &&Disk| snapshot.disks.iter().any(|kept| kept.id == d.id);
+        let disks = machine.disks.iter().filter(replaced);
+        uses.give_up(disks.map(|disk| disk.file.as_path()));
+    }
+    uses
 }
 
-/// So often it is looked again before what is doubtful each time in another way is taken as it is.
-const LOOKS: u32 = 20;
-
-impl Uses {
-    /// As it is now; what lies where nothing answers counts as lying on all that it lay on. Operations on other machines may remove files while it is looked: they name nothing that they
-    /// have removed, so what is doubtful in two looks, each from its beginning, is doubtful.
-    pub(crate) fn of(core: &Arc<Core>) -> Self {
-        let core = Arc::clone(core);
-        let looked = held::look(move || Self::sure(|| Self::look(&core)));
-        looked.unwrap_or_else(|error| {
-            tracing::warn!(%error, "What machines and snapshots need cannot be seen");
-            Self {
-                unsure: true,
-                ..Self::default()
-            }
-        })
-    }
-
-    fn sure(mut look: impl FnMut() -> Self) -> Self {
-        let mut uses = look();
-        for _ in 0..LOOKS {
-            if uses.doubts.is_empty() {
-                break;
-            }
-            let before = std::mem::replace(&mut uses, look());
-            if uses.doubts == before.doubts {
-                break;
-            }
-        }
-        uses
-    }
-
-    fn look(core: &Core) -> Self {
-        let (known, machines) = (Known::of(core), core.deps.compute.machines());
-        let mut uses = Self {
-            unsure: !known.unreadable.is_empty(),
-            ..Self::default()
-        };
-        for member in known.members() {
-            for disk in &member.disks {
-                let whose = Whose {
-                    machine: machines.get(&member.machine).map(Arc::as_ref),
-                    disk: &disk.id,
-                    sealed: &disk.sealed,
-                };
-                uses.add(whose, (&disk.file, disk.format), || disk.known_below());
-            }
-        }
-        match known::unread(core, &machines, None) {
-            Ok(unread) => unread.iter().for_each(|it| uses.add_unread(it)),
-            Err(_) => uses.unsure = true,
-        }
-        for machine in machines.values() {
-            for disk in &machine.disks {
-                let whose = Whose {
-                    machine: Some(machine),
-                    disk: &disk.id,
-                    sealed: &[],
-                };
-                let below = || core.deps.compute.below(machine.id, &disk.id);
-                uses.add(whose, (&disk.file, disk.format), below);
-            }
-        }
-        uses
-    }
-
-    /// Counts a file of a machine that cannot be read with all that it is recorded to lie on.
-    fn add_unread(&mut self, unread: &Unread) {
-        let files = std::iter::once(&unread.top.file).chain(&unread.below);
-        let ids: BTreeSet<_> = files.filter_map(|file| key(file)).collect();
-        for id in ids {
-            *self.counts.entry(id).or_default() += 1;
-        }
-    }
-
-    /// Counts a file with all under it; where that cannot be read, or is not what is recorded, with what it is known to
-    /// have lain on.
-    fn add(
-        &mut self,
-        whose: Whose<'_>,
-        (file, format): (&Path, Format),
-        known: impl FnOnce() -> Option<Vec<PathBuf>>,
-    ) {
-        let chain = graph::chain_of(&At::new("", whose.disk), whose, file, format);
-        self.doubts.extend(chain.unreadable.clone());
-        let is_refused = chain.refused.is_some();
-        if !chain.is_whole() {
-            if let Some(known) = known() {
-                let mut under = whose.under(&chain, &known);
-                // What stands in the place of a file that is refused is somebody else's.
-                under.keys.extend(key(file).filter(|_| !is_refused));
-                under.keys.extend(chain.layers.first().map(|top| top.id));
-                self.under.push(under);
-                return;
-            }
-            if is_refused {
-                // What is raw lies on nothing.
-                if format != Format::Raw {
-                    self.unsure = true;
-                    self.doubts.insert(file.to_owned());
-                }
-                return;
-            }
-        }
-        let (layers, unreadable) = (chain.layers, chain.unreadable);
-        if held::metadata(file).is_err_and(|e| !held::is_silence(&e)) {
-            return; // a simulated one, or lost already
-        }
-        let unreadable = unreadable.map(|file| key(&file));
-        self.unsure |= unreadable == Some(None);
-        let unreadable = unreadable.flatten();
-        self.unreadable.extend(unreadable);
-        for id in layers.iter().map(|l| l.id).chain(unreadable) {
-            *self.counts.entry(id).or_default() += 1;
-        }
-    }
-
-    /// The content of the active files that the snapshots replace is given up, so what cannot be read of it keeps
-    /// no other file from being replaced, unless a second one lies on it.
-    pub(crate) fn give_up(&mut self, machines: &Machines, members: &[Snapshot]) {
-        for snapshot in members {
-            let Some(machine) = machines.get(&snapshot.machine) else {
-                continue;
-            };
-            let replaced = |d: &&Disk| snapshot.disks.iter().any(|kept| kept.id == d.id);
-            for file in machine
-                .disks
-                .iter()
-                .filter(replaced)
-                .flat_map(|d| held::look_at(&d.file))
-            {
-                if self.count(&file) <= 1 {
-                    self.unreadable.remove(&(file.device, file.inode));
-                }
-            }
-        }
-    }
-
-    /// Do more than `known` need the file? Whether it can be read itself does not matter.
-    pub(crate) fn more_than(&self, known: usize, file: &Path) -> bool {
-        let Ok(file) = held::look_at(file) else {
-            return false;
-        };
-        let id = (file.device, file.inode);
-        let unsure = self.unsure || self.unreadable.iter().any(|other| *other != id);
-        unsure || self.count(&file) > known
-    }
-
-    fn count(&self, file: &Identity) -> usize {
-        let count = self.counts.get(&(file.device, file.inode));
-        let under = self.under.iter().filter(|under| under.has(file));
-        under.count().saturating_add(count.copied().unwrap_or(0))
-    }
-}
-
-fn key(file: &Path) -> Option<Key> {
-    let meta = held::metadata(file).ok()?;
-    Some((meta.dev(), meta.ino()))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs::{self, File};
-
-    use super::*;
-    use crate::engine::qcow2::writer::NewImage;
-
-    #[test]
-    fn what_another_operation_removes_meanwhile_is_no_doubt() {
-        let doubtful = |file: &str| Uses {
-            unsure: true,
-            doubts: BTreeSet::from([file.into()]),
-            ..Uses::default()
-        };
-        let mut looks = [doubtful("one"), doubtful("another"), Uses::default()].into_iter();
-        let uses = Uses::sure(|| looks.next().unwrap());
-        assert!(!uses.unsure && looks.next().is_none());
-        let mut looks = 0;
-        let uses = Uses::sure(|| {
-            looks += 1;
-            doubtful("away")
-        });
-        assert!(uses.unsure, "it is away");
-        assert_eq!(looks, 2);
-    }
-
-    const NOBODYS: Whose<'static> = Whose {
-        machine: None,
-        disk: "disk0",
-        sealed: &[],
-    };
-
-    #[test]
-    fn an_unreadable_file_is_needed_by_those_that_lie_on_it_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let [own, other, above] = ["own", "other", "above"].map(|f| folder.path().join(f));
-        fs::write(&own, []).unwrap();
-        fs::write(&other, [1; 512]).unwrap();
-        let mut uses = Uses::default();
-        uses.add(NOBODYS, (&own, Format::Qcow2), || None);
-        uses.add(NOBODYS, (&other, Format::Raw), || None);
-        assert!(!uses.more_than(1, &own), "only itself cannot be read");
-        assert!(uses.more_than(1, &other), "the unreadable one may need it");
-
-        let on_it = NewImage {
-            size: 1 << 20,
-            backing: Some((&own, Format::Qcow2)),
-        };
-        on_it.write(&File::create(&above).unwrap()).unwrap();
-        uses.add(NOBODYS, (&above, Format::Qcow2), || None);
-        assert!(uses.more_than(1, &own), "one lies on it");
-
-        let mut uses = Uses::default();
-        uses.add(NOBODYS, (&own, Format::Qcow2), || Some(vec![above.clone()]));
-        uses.add(NOBODYS, (&other, Format::Raw), || None);
-        assert!(!uses.more_than(1, &other), "it never lay on it");
-        assert!(uses.more_than(0, &above), "it lay on it");
+fn census(core: &Core) -> Census {
+    let compute = &core.deps.compute;
+    let (known, machines) = (Known::of(core), compute.machines());
+    let unread = known::unread(core, &machines, None);
+    let unsure = !known.unreadable.is_empty() || unread.is_err();
+    let untold = unread.unwrap_or_default().into_iter();
+    let mut named: Vec<_> = names::kept(&known).map(|(named, _)| named).collect();
+    named.extend(names::active(&machines));
+    Census {
+        machines,
+        named,
+        untold: untold.map(|it| (it.top.file, it.below)).collect(),
+        records: Arc::new(Told::of(known, compute)),
+        unsure,
     }
 }

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Revert, Top};
+use crate::engine::{Layer, RevertPlan, Top};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::Image;
-use crate::snapshot::destroy::Layer;
 use crate::text::Argument;
 
 /// Everything that recovery needs to know of an apply.
@@ -52,7 +51,7 @@ pub struct Member {
     /// The snapshot that is applied.
     pub snapshot: SnapshotId,
     /// How each disk goes back; `disk.file` is the old top.
-    pub reverts: Vec<Revert>,
+    pub reverts: Vec<RevertPlan>,
     /// The active file of each of these disks afterwards.
     pub tops: BTreeMap<String, Top>,
     /// Every file that the machine has before, with everything under it: after a death nothing else leads to what

@@ -157,7 +157,8 @@ impl Kind for Apply {
             let mut moved = member.reverts.iter();
             moved.any(|r| {
                 let active = now.get(&r.disk.id).map(|top| &top.file);
-                r.is_exchanged() || (r.new_file != r.disk.file && active == Some(&r.new_file))
+                let is_active = active.is_some_and(|active| active == r.made());
+                r.is_exchanged() || (r.made() != r.disk.file && is_active)
             })
         }))
     }
@@ -171,13 +172,13 @@ impl Kind for Apply {
         // The new files of a machine that is gone are removed after the commit too.
         let is_gone = |m: &&Member| !committed || core.deps.compute.machine(m.machine).is_none();
         let goes = self.intent.members.iter().filter(is_gone);
-        let made = goes.flat_map(|m| m.reverts.iter().map(|r| r.new_file.clone()));
+        let made = goes.flat_map(|m| m.reverts.iter().map(|r| r.made().to_owned()));
         stands && !orphans::needs(core, made)
     }
 
     fn names(&self, named: &mut BTreeSet<PathBuf>) {
         for revert in self.intent.members.iter().flat_map(|m| &m.reverts) {
-            named.insert(revert.new_file.clone());
+            named.insert(revert.made().to_owned());
             named.insert(revert.disk.file.clone());
         }
         let layers = self.intent.members.iter().flat_map(|m| &m.layers);

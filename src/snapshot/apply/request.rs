@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::id::{JobId, SetId, SnapshotId};
 use crate::inventory::{Affected, JobKind, RunState, Service};
 use crate::job::NewJob;
-use crate::snapshot::apply::draft::{self, Uses};
+use crate::snapshot::apply::draft;
 use crate::snapshot::apply::{Apply, Intent, resources};
 use crate::snapshot::damage;
 use crate::snapshot::saga::accept::{self, Needs, about};
@@ -71,11 +71,7 @@ pub(crate) async fn apply(core: Arc<Core>, request: ApplyRequest) -> Result<Acce
         (machine, snapshot)
     });
     let machines = machines.collect();
-    let uses = accept::answered(move || {
-        let mut uses = Uses::of(&shared);
-        uses.give_up(&shared.deps.compute.machines(), &members);
-        Arc::new(uses)
-    });
+    let uses = accept::answered(move || Arc::new(draft::uses(&shared, &members)));
     let uses = uses.await.map_err(|e| e.refused(&core))?;
     let planned = plan_each(&core, machines, move |core, (machine, snapshot)| {
         draft::plan_member(core, ids, machine?, &snapshot, &uses)

@@ -2,9 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::engine::failure::At;
-use crate::engine::graph::is_file;
-use crate::engine::{EngineError, Revert, Storage};
+use crate::engine::{Driver, EngineError, RevertPlan};
 use crate::snapshot::apply::{Apply, Member, ended};
 use crate::snapshot::destroy::{self, Freed};
 use crate::snapshot::saga::claims::InUse;
@@ -89,12 +87,9 @@ pub static FAILPOINTS: LazyLock<Vec<&'static str>> = LazyLock::new(points::<Appl
 
 fn driver<'a>(
     operation: &'a Operation<Apply>,
-    revert: &Revert,
-) -> Result<&'a dyn Storage, EngineError> {
-    let named = operation
-        .drivers()
-        .named(&revert.driver, || At::revert(revert));
-    named.map(|driver| &**driver)
+    revert: &RevertPlan,
+) -> Result<&'a dyn Driver, EngineError> {
+    operation.drivers().of_revert(revert)
 }
 
 fn prepare(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError> {
@@ -108,7 +103,7 @@ fn prepare(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineEr
 /// Holds the new files beside the old ones, so that nobody opens one while it takes its place.
 fn hold_new(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError> {
     for revert in &member.reverts {
-        operation.hold_also(member.machine, &revert.new_file, || {
+        operation.hold_also(member.machine, revert.made(), || {
             driver(operation, revert)?.hold_revert(revert)
         })?;
     }
@@ -130,16 +125,16 @@ fn undo(operation: &Operation<Apply>, member: &Member) -> Result<(), EngineError
 /// Whether the new file is gone from where it was made, or is remembered as one that could not be reached.
 fn or_left(
     operation: &Operation<Apply>,
-    revert: &Revert,
+    revert: &RevertPlan,
     gone: Result<(), EngineError>,
 ) -> Result<(), EngineError> {
     let made = Unreached {
         machine: revert.machine,
         machine_name: &revert.machine_name,
         disk: &revert.disk.id,
-        file: revert.new_file.clone(),
+        file: revert.made().to_owned(),
     };
-    operation.or_left(gone, revert.place.as_ref(), |core| made.remember(core))
+    operation.or_left(gone, revert.is_beside(), |core| made.remember(core))
 }
 
 /// After the end of the job nothing is done to a machine any more: it may run by then.
@@ -180,7 +175,8 @@ fn discard_old(operation: &Operation<Apply>, member: &Member) -> Result<(), Engi
         return Ok(());
     }
     let core = &operation.core;
-    let moved = |r: &&Revert| r.in_place.is_none() && r.disk.file != r.new_file && is_file(&r.kept);
+    let in_files = |r: &RevertPlan| core.deps.storage.in_files(&r.kept);
+    let moved = |r: &&RevertPlan| r.moves() && in_files(r);
     let old: Vec<_> = member.reverts.iter().filter(moved).collect();
     let old = old.iter().map(|r| &r.disk);
     let mut layers = member.layers.clone();

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::engine::{EngineError, EngineErrorKind, Hold, space};
+use crate::engine::{EngineError, EngineErrorKind, Hold};
 use crate::id::{JobId, SetId};
 use crate::inventory::{Consistency, Disk, Machine};
 use crate::snapshot::create::{CreateRequest, draft, running, selection};
@@ -127,7 +127,7 @@ fn member(
             disk: disk.id.clone(),
             file: disk.file.clone(),
             driver,
-            file_system: space::file_system(&disk.file),
+            file_system: core.deps.compute.file_system(disk),
         });
     }
     let none = it.left_out.len() == machine.disks.len();

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::running::Graph;
-use crate::engine::{Plan, Top};
+use crate::engine::{Graph, Plan, Top};
 use crate::id::VmId;
 use crate::inventory::{Sealed, SnapshotSet};
 

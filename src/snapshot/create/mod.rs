@@ -20,8 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::engine::Plan;
-use crate::engine::failure::At;
+use crate::engine::{At, Plan};
 use crate::held;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{LeftOut, Position, SnapshotSet, What};
@@ -224,10 +223,7 @@ impl Kind for Create {
         for member in &self.intent.members {
             named.insert(member.definition.to.clone());
             for plan in &member.plans {
-                let mut staged = plan.new_file.clone().into_os_string();
-                staged.push(".part"); // as the file drivers call it until the cut
-                named.insert(staged.into());
-                named.insert(plan.new_file.clone());
+                named.extend(plan.names());
                 named.insert(plan.disk.file.clone());
             }
         }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::engine::running::{Described, Running};
-use crate::engine::{EngineError, EngineErrorKind, Plan};
+use crate::engine::{Described, EngineError, EngineErrorKind, Plan, Running};
 use crate::inventory::{Consistency, Machine, RunState};
 use crate::snapshot::create::{Member, Runs};
 use crate::snapshot::saga::accept::{self, Needs};

@@ -6,10 +6,9 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use crate::engine::EngineError;
-use crate::engine::failure::{self, At};
-use crate::engine::flatten;
-use crate::held::{self, Foreign};
+use crate::document;
+use crate::engine::{EngineError, EngineErrorKind};
+use crate::held;
 use crate::snapshot::create::{Create, Member, Record, running, window};
 use crate::snapshot::damage;
 use crate::snapshot::known;
@@ -131,7 +130,7 @@ fn define(operation: &Operation<Create>, member: &Member) -> Result<(), EngineEr
         target.write_all(&bytes)?;
         target.sync_all()?;
         folder.sync()?;
-        Ok(flatten::sha256(&bytes))
+        Ok(document::sha256(&bytes))
     };
     let digest = copy().map_err(|e| trouble(member, &e))?;
     operation.kind.digests().insert(member.machine, digest);
@@ -170,7 +169,7 @@ fn undo_disks(operation: &Operation<Create>, member: &Member) -> Result<(), Engi
                 disk: &plan.disk.id,
                 file,
             });
-            operation.or_left(undone, plan.place.as_ref(), |core| {
+            operation.or_left(undone, plan.is_beside(), |core| {
                 made.into_iter().try_for_each(|file| file.remember(core))
             })
         })
@@ -200,25 +199,13 @@ fn settle(operation: &Operation<Create>, member: &Member) -> Result<(), EngineEr
     for plan in &member.plans {
         let driver = drivers.of(plan)?;
         driver.settle(plan)?;
-        let (at, kept) = (At::plan(plan), driver.captured(plan));
-        let seals = damage::seal(
-            &at,
-            machine.as_deref(),
-            (&kept, plan.place.as_ref()),
-            &known,
-        )?;
-        // A file that was captured where it stands must be the one that was planned.
-        let found = seals.first().map_or(plan.seen.inode, |top| top.seal.inode);
-        if kept.file == plan.disk.file && found != plan.seen.inode {
-            let expected = plan.seen.inode;
-            return Err(at.io(&kept.file, &Foreign::Other { expected, found }.into()));
-        }
+        let seals = driver.seal(plan, machine.as_deref(), &known)?;
         if let Some(sealed) = seals.first()
             && let Ok(meta) = held::symlink_metadata(&sealed.file)
         {
             operation.core.spaces.note(&sealed.file, &meta);
         }
-        sealed.insert(kept.id, seals);
+        sealed.insert(plan.disk.id.clone(), seals);
     }
     operation.kind.seals().insert(member.machine, sealed);
     Ok(())
@@ -261,7 +248,7 @@ fn switch(operation: &Operation<Create>, member: &Member) -> Result<(), EngineEr
 fn trouble(member: &Member, error: &io::Error) -> EngineError {
     tracing::warn!(file = %member.definition.to.display(), %error, "The copy of a definition");
     EngineError {
-        kind: failure::kind(error),
+        kind: EngineErrorKind::of(error),
         text: texts::DEFINITION_FAILED
             .with("machine", &member.name)
             .with("cause", error),

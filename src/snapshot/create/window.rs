@@ -14,8 +14,7 @@ use futures_util::future::{self, BoxFuture};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
-use crate::engine::running::{Event, Graph, QuiesceError, Running};
-use crate::engine::{EngineError, EngineErrorKind};
+use crate::engine::{EngineError, EngineErrorKind, Event, Graph, QuiesceError, Running};
 use crate::id::VmId;
 use crate::inventory::RunState;
 use crate::snapshot::create::running::no_answer;

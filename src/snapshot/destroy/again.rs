@@ -7,9 +7,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::engine::turn::{self, Turn};
+use crate::engine::{InTurn, Survey};
 use crate::snapshot::destroy::Member;
-use crate::snapshot::destroy::files::Survey;
+use crate::snapshot::destroy::look::survey;
 use crate::snapshot::saga::core::Core;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
@@ -23,7 +23,7 @@ pub(super) fn held(
     member: &Member,
     file: &Path,
     given_up: &dyn Fn() -> bool,
-) -> Result<Survey, Text> {
+) -> Result<Box<dyn Survey>, Text> {
     drop(turn(core, file, given_up)?);
     look(core, member, file)
 }
@@ -36,7 +36,7 @@ pub(super) fn in_turn(
     core: &Arc<Core>,
     member: &Member,
     file: &Path,
-) -> Result<(Survey, Turn), Text> {
+) -> Result<(Box<dyn Survey>, InTurn), Text> {
     let turn = turn(core, file, &|| false)?;
     Ok((look(core, member, file)?, turn))
 }
@@ -45,17 +45,17 @@ pub(super) fn in_turn(
 ///
 /// # Errors
 /// Others have it, or it is given up.
-pub(crate) fn turn(core: &Core, file: &Path, given_up: &dyn Fn() -> bool) -> Result<Turn, Text> {
-    let turn = turn::take(&core.deps.data_dir, turn::PATIENCE, given_up).map_err(|error| {
+pub(crate) fn turn(core: &Core, file: &Path, given_up: &dyn Fn() -> bool) -> Result<InTurn, Text> {
+    let turn = core.deps.compute.turn(given_up).map_err(|error| {
         let text = texts::LIBRARY_UNSEEN.with("file", file.display());
         text.with("cause", error)
     })?;
     turn.ok_or_else(|| texts::LIBRARY_BUSY.with("file", file.display()))
 }
 
-fn look(core: &Arc<Core>, member: &Member, file: &Path) -> Result<Survey, Text> {
+fn look(core: &Arc<Core>, member: &Member, file: &Path) -> Result<Box<dyn Survey>, Text> {
     if !core.deps.compute.renew() {
         return Err(texts::LIBRARY_UNENDED.with("file", file.display()));
     }
-    Survey::take(core, member).map_err(|e| e.text)
+    survey(core, member).map_err(|e| e.text)
 }

@@ -4,16 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::engine::failure::At;
-use crate::engine::locks::ImageLock;
-use crate::engine::merge::{Merged, Watch};
-use crate::engine::{EngineError, EngineErrorKind, Stamp};
+use crate::engine::{At, EngineError, EngineErrorKind, Hold, Merge, Merged, Stamp, Survey, Watch};
 use crate::held;
-use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::destroy::free::Remover;
 use crate::snapshot::destroy::left::Left;
-use crate::snapshot::destroy::relink::{definition, pass, relink, reseal, unlink, unsettled};
-use crate::snapshot::destroy::{CLEAN, Destroy, Member, Merge, Record, again};
+use crate::snapshot::destroy::look::survey;
+use crate::snapshot::destroy::relink::{pass, relink, reseal, undefine, unsettled};
+use crate::snapshot::destroy::{CLEAN, Destroy, Member, Record, again};
 use crate::snapshot::known::Known;
 use crate::snapshot::saga::claims::{FileGuard, FileUser};
 use crate::snapshot::saga::core::Core;
@@ -27,7 +24,7 @@ const ATTEMPTS: u32 = 50;
 const MIB: u64 = 1 << 20;
 
 /// Locks on the files that this member's merges write, kept until its end.
-type Locks = BTreeMap<PathBuf, ImageLock>;
+type Locks = BTreeMap<PathBuf, Hold>;
 
 pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(), EngineError> {
     let core = &operation.core;
@@ -43,7 +40,7 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
     };
     // The simulation has no files.
     while !member.layers.is_empty() {
-        let mut survey = match Survey::take(core, member) {
+        let mut survey = match survey(core, member) {
             Ok(survey) => survey,
             Err(e) => {
                 keep(operation, e.text);
@@ -51,12 +48,12 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
                 break;
             }
         };
-        survey.touch(&operation.kind.merges());
+        survey.touch(&operation.kind.written());
         if !planned {
             operation.kind.meter.plan(member.machine, survey.merges());
             planned = true;
         }
-        if remover.sweep(member, &survey, &mut left)? {
+        if remover.sweep(member, &*survey, &mut left)? {
             continue;
         }
         let Some((layer, judged)) = survey.mergeable(&skip) else {
@@ -64,10 +61,10 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
             left.files.extend(survey.astray(&left.removed));
             break;
         };
-        let layer = layer.file.clone();
+        let layer = layer.file;
         let merged = match judged {
             Ok(merge) => {
-                let still = |survey: &Survey| survey.still(&merge);
+                let still = |survey: &dyn Survey| survey.still(&merge);
                 let done = one(operation, member, &merge, &mut locks, &still)?;
                 operation.kind.meter.leave(member.machine, &merge.child);
                 done
@@ -83,8 +80,7 @@ pub(super) fn clean(operation: &Operation<Destroy>, member: &Member) -> Result<(
         reseal(operation, member)?;
     }
     left.remember(core, member)?;
-    let gone = unlink(core, &member.definition, None);
-    gone.map(|_| ()).map_err(|e| definition(member, &e))
+    undefine(member)
 }
 
 /// Merges whose content was in the lower file when a process died.
@@ -97,7 +93,7 @@ fn go_on(
     for (merge, seen) in merges.iter().filter(|(m, _)| m.machine == member.machine) {
         let is_as_then = |file: &Path, then: Stamp| {
             let content = |s: Stamp| (s.length, s.seconds, s.nanos);
-            let now = held::symlink_metadata(file).map(|m| Stamp::of(&m));
+            let now = operation.core.deps.storage.files().stamp(file);
             now.is_ok_and(|now| content(now) == content(then))
         };
         // Written since by whoever started the machine: what is in the lower file is old. So it is if the lower file
@@ -109,11 +105,11 @@ fn go_on(
         let Some(parent) = ended.parent else {
             // What lay on the child may lie on the lower file by now, so that this is no merge of two neighbours to
             // whoever looks: it is done again here, unless somebody runs on the lower file or keeps it.
-            let is_free = |survey: &Survey| match survey.names_of(&merge.parent).next() {
+            let is_free = |survey: &dyn Survey| match survey.names_of(&merge.parent).first() {
                 None => survey.require_own_above(&merge.parent),
                 Some(_) => Err(texts::MERGE_PENDING.with("file", merge.parent.display())),
             };
-            if Survey::take(&operation.core, member).is_ok_and(|survey| is_free(&survey).is_ok())
+            if survey(&operation.core, member).is_ok_and(|survey| is_free(&*survey).is_ok())
                 && let Err(why) = one(operation, member, merge, locks, &is_free)?
             {
                 keep(operation, why);
@@ -176,7 +172,7 @@ fn before_relink(
         Ok(survey) => survey,
         Err(why) => return Ok(Err(why)),
     };
-    if let Some(why) = unsettled(&survey, merge) {
+    if let Some(why) = unsettled(&*survey, merge) {
         return Ok(Err(why));
     }
     let mut files = files.into_iter();
@@ -196,7 +192,7 @@ fn one(
     member: &Member,
     merge: &Merge,
     locks: &mut Locks,
-    judge: &dyn Fn(&Survey) -> Result<(), Text>,
+    judge: &dyn Fn(&dyn Survey) -> Result<(), Text>,
 ) -> Result<Result<(), Text>, EngineError> {
     let core = &operation.core;
     let at = At::new(&member.name, &merge.disk);
@@ -229,8 +225,8 @@ fn one(
     // Others have come while the files were waited for.
     let survey = again::held(core, member, &merge.parent, &paused);
     let judged = survey.and_then(|mut survey| {
-        survey.touch(&operation.kind.merges());
-        judge(&survey)
+        survey.touch(&operation.kind.written());
+        judge(&*survey)
     });
     if let Err(why) = judged {
         files.iter().for_each(|file| drop(locks.remove(file)));
@@ -244,23 +240,18 @@ fn one(
     operation.kind.take_up(begun);
     operation.kind.meter.begin(core.deps.clock.elapsed());
     let progress = |done: u64, of: u64| told(operation, member, merge, (done, of));
-    let machine = core.deps.compute.machine(member.machine);
-    let roots = core.deps.compute.roots();
-    let work = merge.work(&at, &roots, machine.as_deref());
+    let files = core.deps.storage.files();
     let watch = Watch {
         progress: &progress,
         cancelled: &paused,
     };
-    match work.run(&watch) {
+    match files.merge(&at, merge, &*core.deps.compute, &watch) {
         Ok(Merged::Done) => {}
         Ok(Merged::Cancelled) => return pending(),
         Err(e) => return Ok(Err(e.text)),
     }
     pass(core, "merge", "after")?;
-    let seen = |file: &Path| {
-        let now = held::symlink_metadata(file).map(|m| Stamp::of(&m));
-        now.map_err(|e| at.io(file, &e))
-    };
+    let seen = |file: &Path| files.stamp(file).map_err(|e| at.io(file, &e));
     let merged = Record::Merged {
         child: merge.child.clone(),
         seen: seen(&merge.child)?,
@@ -301,7 +292,7 @@ fn lock(
     let mut left = ATTEMPTS;
     loop {
         operation.core.deps.frozen.release([file]);
-        match ImageLock::take(at, file) {
+        match operation.core.deps.storage.files().hold(at, file) {
             Ok(lock) => {
                 locks.insert(file.to_owned(), lock);
                 return Ok(());

@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::engine::failure::At;
-use crate::engine::graph::{self, Whose, is_ours};
+use crate::engine::{At, Layer, Whose};
 use crate::id::VmId;
-use crate::inventory::{Format, RunState, Snapshot};
+use crate::inventory::{Format, RunState, Snapshot, SnapshotDisk};
 use crate::snapshot::damage;
-use crate::snapshot::destroy::{Layer, Member, left};
+use crate::snapshot::destroy::{Member, left};
 use crate::snapshot::known::Known;
 use crate::snapshot::saga::accept::{Needs, admit};
 use crate::snapshot::saga::answer::Refused;
@@ -32,7 +31,8 @@ pub(super) fn draft(core: &Core, snapshot: Snapshot) -> Result<Member, Refused> 
     }
     let seals = snapshot.disks.iter().flat_map(|d| d.sealed.clone());
     let damaged = snapshot.disks.iter().filter_map(|d| d.damage.clone());
-    let own = snapshot.disks.iter().filter(|d| graph::is_file(d));
+    let in_files = |disk: &SnapshotDisk| core.deps.storage.in_files(disk);
+    let own = snapshot.disks.iter().filter(|d| in_files(d));
     let captured = own.clone().map(|d| d.file.clone()).collect();
     let own: Vec<_> = own
         .map(|d| (d.id.clone(), d.file.clone(), d.format))
@@ -61,14 +61,17 @@ pub(super) fn layers(
 ) -> Vec<Layer> {
     let machine = core.deps.compute.machine(id);
     let (state, known) = (core.deps.store.state(), Known::of(core));
-    let imported = machine.as_deref().map(graph::imported).unwrap_or_default();
+    let files = core.deps.storage.files();
+    let imported = machine.as_deref().map(|machine| files.imported(machine));
+    let imported = imported.unwrap_or_default();
     let left = left::of(&state, id).filter(|l| damage::is_left(l));
     let mut sources = own;
     sources.extend(left.map(|l| (l.disk.clone(), l.file.clone(), l.format)));
     let captured: BTreeSet<_> = sources.iter().map(|(_, file, _)| file.clone()).collect();
     // Layers that another destroy had to keep may lie under any file of the machine.
     for other in known.members().filter(|m| m.machine == id) {
-        let disks = other.disks.iter().filter(|d| graph::is_file(d));
+        let disks = other.disks.iter();
+        let disks = disks.filter(|d| core.deps.storage.in_files(d));
         sources.extend(disks.map(|d| (d.id.clone(), d.file.clone(), d.format)));
     }
     if active {
@@ -85,11 +88,11 @@ pub(super) fn layers(
             sealed: kept.map_or(&[], |kept| &kept.sealed),
         };
         // A file that cannot be read now is looked at again when it is its turn.
-        let chain = graph::chain_of(&At::new(name, &disk), whose, &file, format);
-        let below = chain.layers.into_iter().skip(1);
-        let below = below.map(|layer| (layer.file, layer.format));
+        let chain = files.chain(&At::new(name, &disk), whose, (&file, format));
+        let below = chain.files.into_iter().skip(1);
         // Of what the server made only what it made for this machine may go.
-        let is_own = |file: &Path| !is_ours(&sets, file) || graph::is_made_for(&sets, id, file);
+        let is_own =
+            |file: &Path| !files.is_ours(&sets, file) || files.is_made_for(&sets, id, file);
         let below = below.filter(|(file, _)| is_own(file));
         for (file, format) in [(file.clone(), format)].into_iter().chain(below) {
             let written = captured.contains(&file) || imported.contains(&file);

@@ -5,15 +5,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::engine::EngineError;
-use crate::engine::failure::At;
+use crate::engine::{At, EngineError, Layer, Survey};
 use crate::id::{JobId, SnapshotId, VmId};
 use crate::inventory::Format;
 use crate::snapshot::destroy::draft::layers;
-use crate::snapshot::destroy::files::Survey;
 use crate::snapshot::destroy::left::Left;
-use crate::snapshot::destroy::relink::{error, unlink};
-use crate::snapshot::destroy::{Layer, Member, again};
+use crate::snapshot::destroy::look;
+use crate::snapshot::destroy::relink::error;
+use crate::snapshot::destroy::{Member, again};
 use crate::snapshot::saga::claims::{FileGuard, FileUser, InUse};
 use crate::snapshot::saga::core::Core;
 use crate::text::Text;
@@ -49,11 +48,11 @@ impl Remover<'_> {
     pub(super) fn sweep(
         &self,
         member: &Member,
-        survey: &Survey,
+        survey: &dyn Survey,
         left: &mut Left,
     ) -> Result<bool, EngineError> {
         let free = survey.free(&left.files).into_iter();
-        let free: Vec<_> = free.map(|layer| layer.file.clone()).collect();
+        let free: Vec<_> = free.map(|layer| layer.file).collect();
         let Some(first) = free.first() else {
             return Ok(false);
         };
@@ -72,7 +71,8 @@ impl Remover<'_> {
             self.pass("before")?;
             self.core.deps.frozen.release([layer.file.as_path()]);
             let inode = survey.frozen_inode(&layer.file);
-            let gone = match unlink(self.core, &layer.file, inode) {
+            let files = self.core.deps.storage.files();
+            let gone = match files.unlink(&self.core.sets(), &layer.file, inode) {
                 Ok(true) => Ok(()),
                 // It was there a moment ago: another folder is in the place of its own.
                 Ok(false) => Err(io::ErrorKind::NotFound.into()),
@@ -143,8 +143,8 @@ pub(crate) fn after_apply(
     };
     let mut left = Left::default();
     loop {
-        match Survey::take(core, &member) {
-            Ok(survey) if remover.sweep(&member, &survey, &mut left)? => {}
+        match look::survey(core, &member) {
+            Ok(survey) if remover.sweep(&member, &*survey, &mut left)? => {}
             Ok(survey) => {
                 left.files.extend(survey.doubtful());
                 left.files.extend(survey.astray(&left.removed));

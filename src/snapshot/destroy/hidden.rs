@@ -6,15 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::audit::About;
-use crate::engine::EngineError;
-use crate::engine::failure::At;
-use crate::engine::graph::{self, is_clone};
+use crate::engine::{At, EngineError};
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Affected, JobKind, Leftover, Machine, Service};
 use crate::job::NewJob;
 use crate::snapshot::damage;
-use crate::snapshot::destroy::files::{Survey, is_gone};
 use crate::snapshot::destroy::left::{Need, Needed};
+use crate::snapshot::destroy::look::survey;
 use crate::snapshot::destroy::{Destroy, Intent, Member, draft, free, left};
 use crate::snapshot::saga::accept::{self, admit};
 use crate::snapshot::saga::answer::{Accepted, Refused};
@@ -47,7 +45,7 @@ pub(crate) fn hidden(core: &Arc<Core>, machine: &Machine) -> Result<Vec<Hidden>,
     if member.layers.is_empty() {
         return Ok(Vec::new());
     }
-    let survey = Survey::take(core, &member)?;
+    let survey = survey(core, &member)?;
     let (mut hidden, mut seen) = (Vec::new(), BTreeSet::new());
     while let Some((layer, judged)) = survey.mergeable(&seen) {
         seen.insert(layer.file.clone());
@@ -64,10 +62,11 @@ pub(crate) fn hidden(core: &Arc<Core>, machine: &Machine) -> Result<Vec<Hidden>,
 /// What operations have left, each with the reason why it cannot be removed now. Blocks.
 pub(crate) fn leftovers(core: &Arc<Core>) -> Vec<(Leftover, Option<Text>)> {
     let all = core.deps.store.state().leftovers.clone();
+    let files = core.deps.storage.files();
     let ours = all.values().filter(|l| damage::is_left(l));
     let away = |left: &Leftover| {
-        let gone = is_gone(core, left.machine, &left.file);
-        let away = is_clone(&left.file) && !gone.unwrap_or(false);
+        let gone = files.is_gone(&*core.deps.compute, left.machine, &left.file);
+        let away = files.is_beside(&left.file) && !gone.unwrap_or(false);
         away.then(|| (left.clone(), Some(texts::LEFT_AWAY.text())))
     };
     let needed = Needed::of(core);
@@ -82,16 +81,14 @@ pub(crate) fn leftovers(core: &Arc<Core>) -> Vec<(Leftover, Option<Text>)> {
                 None => {}
             }
             // Nothing can lie on it.
-            let there = graph::ours(&left.file).and_then(|ours| ours.look());
-            let is_there = there.is_ok_and(|it| it.is_some());
-            return if is_there {
+            return if files.is_there(&left.file) {
                 Some((left.clone(), None))
             } else {
                 away(left)
             };
         }
         let member = member(core, left.machine, &left.machine_name);
-        match Survey::take(core, &member) {
+        match survey(core, &member) {
             Err(error) => Some((
                 left.clone(),
                 Some(texts::LEFT_DOUBTFUL.with("cause", error)),

@@ -5,12 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Stamp;
-use crate::engine::failure::At;
-use crate::engine::merge::{self, Inodes};
-use crate::engine::qcow2::chain::Roots;
+use crate::engine::{Layer, Merge, Stamp};
 use crate::id::{JobId, SetId, SnapshotId, VmId};
-use crate::inventory::{Format, Machine, Sealed};
+use crate::inventory::Sealed;
 
 /// Everything that recovery needs to know of a destroy from its beginning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,56 +67,4 @@ pub struct Member {
     /// Those that are known to be changed by somebody else: none of them is merged.
     #[serde(default)]
     pub damaged: BTreeSet<PathBuf>,
-}
-
-/// One file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Layer {
-    /// The disk.
-    pub disk: String,
-    /// Absolute.
-    pub file: PathBuf,
-    /// Its format.
-    pub format: Format,
-    /// The machine has written it: a file that the snapshot keeps, or the imported image. What was under that
-    /// is never written.
-    pub written: bool,
-}
-
-/// A child that goes into its parent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Merge {
-    /// The machine.
-    pub machine: VmId,
-    /// The disk, for texts.
-    pub disk: String,
-    /// The lower file.
-    pub parent: PathBuf,
-    /// Its format.
-    pub parent_format: Format,
-    /// The qcow2 file that goes into it.
-    pub child: PathBuf,
-    /// What both were when it was decided; none from an older version.
-    #[serde(default)]
-    pub inodes: Inodes,
-}
-
-impl Merge {
-    /// What does it: `of` is the machine and the id of its disk, `roots` where both files must lie.
-    pub(super) fn work<'a>(
-        &'a self,
-        at: &'a At,
-        roots: &'a Roots,
-        of: Option<&'a Machine>,
-    ) -> merge::Merge<'a> {
-        merge::Merge {
-            at,
-            parent: &self.parent,
-            parent_format: self.parent_format,
-            child: &self.child,
-            inodes: self.inodes,
-            roots,
-            of: of.map(|machine| (machine, self.disk.as_str())),
-        }
-    }
 }

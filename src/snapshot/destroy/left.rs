@@ -3,19 +3,13 @@
 //! remembered, until an operation on the machine, or a start, removes them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::engine::definition::{self, MACHINES, TOPS, Tops};
-use crate::engine::graph::{self, is_clone, is_ours};
-use crate::engine::{EngineError, EngineErrorKind, failure};
+use crate::engine::{EngineError, Layer, Recorded, Retain};
 use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Leftover, Sealed};
-use crate::snapshot::damage;
-use crate::snapshot::destroy::files::is_gone;
-use crate::snapshot::destroy::relink::unlink;
-use crate::snapshot::destroy::{Layer, Member};
+use crate::snapshot::destroy::Member;
 use crate::snapshot::known::{self, Known};
 use crate::snapshot::saga::core::Core;
 use crate::store::{Change, State};
@@ -40,7 +34,7 @@ pub(super) fn of(state: &State, machine: VmId) -> impl Iterator<Item = &Leftover
 /// Who may need a file of which nothing is known but its name: nothing tells it from one that has become somebody's
 /// meanwhile, but that nobody names it.
 pub(super) struct Needed {
-    recorded: io::Result<Vec<(VmId, io::Result<Tops>)>>,
+    recorded: Result<Vec<Recorded>, EngineError>,
     known: Known,
 }
 
@@ -57,33 +51,30 @@ impl Needed {
     /// As it is now. Blocks.
     pub(super) fn of(core: &Core) -> Self {
         Self {
-            recorded: definition::recorded(&core.deps.data_dir.join(MACHINES)),
+            recorded: core.deps.compute.recorded(),
             known: Known::of(core),
         }
     }
 
     /// Who needs it. Blocks.
     pub(super) fn by(&self, core: &Core, left: &Leftover) -> Option<Need> {
-        let machines = core.deps.data_dir.join(MACHINES);
+        let compute = &core.deps.compute;
         let Ok(recorded) = &self.recorded else {
-            return Some(Need::Perhaps(machines));
+            return Some(Need::Perhaps(compute.recorded_in(None)));
         };
         let is_it = |file: &Path| file == left.file || is_same(file, &left.file);
-        let stored = recorded
-            .iter()
-            .filter_map(|(_, stored)| stored.as_ref().ok());
-        let mut tops = stored.flat_map(|stored| stored.tops.values());
+        let actives = recorded.iter().filter_map(|it| it.active.as_ref());
+        let mut tops = actives.flat_map(|actives| actives.tops.values());
         let mut kept = self.known.disks();
         if tops.any(|top| is_it(&top.file)) || kept.any(|disk| is_it(&disk.file)) {
             return Some(Need::Named);
         }
-        let folder = |id: &VmId| machines.join(id.to_string());
-        if let Some((id, _)) = recorded.iter().find(|(_, stored)| stored.is_err()) {
-            return Some(Need::Perhaps(folder(id).join(TOPS)));
+        if let Some(it) = recorded.iter().find(|it| it.active.is_none()) {
+            return Some(Need::Perhaps(it.file.clone()));
         }
-        let is_there = recorded.iter().any(|(id, _)| *id == left.machine);
+        let is_there = recorded.iter().any(|it| it.machine == left.machine);
         if !is_there && !known::is_gone_for_good(core, left.machine) {
-            return Some(Need::Perhaps(folder(&left.machine)));
+            return Some(Need::Perhaps(compute.recorded_in(Some(left.machine))));
         }
         let unreadable = self.known.unreadable.first();
         unreadable.map(|(file, _)| Need::Perhaps(file.clone()))
@@ -113,8 +104,13 @@ pub(crate) fn sweep(core: &Core) -> Result<(), EngineError> {
     let unreached = unreached
         .into_iter()
         .filter(|left| needed.by(core, left).is_none());
-    let gone = unreached.filter(|left| match unlink(core, &left.file, None) {
-        Ok(was_there) => was_there || is_gone(core, left.machine, &left.file).unwrap_or(false),
+    let (files, sets) = (core.deps.storage.files(), core.sets());
+    let is_gone = |left: &Leftover| {
+        let gone = files.is_gone(&*core.deps.compute, left.machine, &left.file);
+        gone.unwrap_or(false)
+    };
+    let gone = unreached.filter(|left| match files.unlink(&sets, &left.file, None) {
+        Ok(was_there) => was_there || is_gone(left),
         Err(_) => false,
     });
     let gone = gone.map(|left| Change::RemoveLeftover(left.file.clone()));
@@ -140,14 +136,14 @@ impl Left {
             |l: &&Layer| member.captured.contains(&l.file) || self.files.contains(&l.file);
         let files = member.layers.iter().filter(skipped);
         let files = files.filter(|l| !self.removed.contains(&l.file));
-        let files = files.filter(|l| is_ours(&core.sets(), &l.file) && !is_kept(&known, l));
+        let (own, sets) = (core.deps.storage.files(), core.sets());
+        let files = files.filter(|l| own.is_ours(&sets, &l.file) && !is_kept(&known, l));
         for layer in files {
-            let left = leftover(member, layer);
+            let left = leftover(own, member, layer);
+            let is_gone = || own.is_gone(&*core.deps.compute, member.machine, &layer.file);
             if left.sealed.is_some() {
                 new.insert(layer.file.clone(), left);
-            } else if !new.contains_key(&layer.file)
-                && !is_surely_gone(core, member.machine, &layer.file)
-            {
+            } else if !new.contains_key(&layer.file) && !is_gone().unwrap_or(false) {
                 let file = layer.file.display();
                 tracing::warn!(machine = member.name, %file, "It cannot be looked at; it stays until it can be removed and nothing names it");
                 new.insert(layer.file.clone(), left);
@@ -171,31 +167,15 @@ fn is_kept(known: &Known, layer: &Layer) -> bool {
     known.disks().any(|d| d.file == layer.file)
 }
 
-/// Whether nothing of the file is left to be remembered.
-fn is_surely_gone(core: &Core, machine: VmId, file: &Path) -> bool {
-    let gone = match is_clone(file) {
-        true => is_gone(core, machine, file),
-        // Its folder is the server's own, and goes with the last file in it.
-        false => match graph::ours(file) {
-            Err(e) if failure::kind(&e) == EngineErrorKind::Missing => Ok(true),
-            ours => ours.and_then(|ours| Ok(ours.look()?.is_none())),
-        },
-    };
-    gone.unwrap_or(false)
-}
-
 /// Without a seal if the file cannot be looked at now: then it goes by its name, once nobody names it.
-fn leftover(member: &Member, layer: &Layer) -> Leftover {
+fn leftover(files: &dyn Retain, member: &Member, layer: &Layer) -> Leftover {
     let file = held::canonicalize(&layer.file);
     let file = file.unwrap_or_else(|_| layer.file.clone());
     let mut sealed = member.sealed.iter();
     let known = sealed.find(|s| s.file == layer.file || s.file == file);
     let known = known.cloned();
     let now = || {
-        // By no other way than that to a file of ours.
-        let ours = graph::ours(&layer.file).ok()?;
-        let open = ours.folder().and_then(|f| f.open_file(ours.name(), false));
-        let seal = damage::seal_open(&open.ok()?).ok()?;
+        let seal = files.seal_own(&layer.file)?;
         let file = file.clone();
         Some(Sealed { file, seal })
     };

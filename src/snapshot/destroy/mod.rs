@@ -11,11 +11,11 @@
 mod again;
 mod clean;
 mod draft;
-mod files;
 mod free;
 mod hidden;
 mod intent;
 mod left;
+mod look;
 mod relink;
 mod request;
 
@@ -24,7 +24,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use crate::engine::{EngineErrorKind, Stamp, failure, merge};
+use crate::engine::{EngineErrorKind, Merge, Stamp, Stands};
 use crate::held;
 use crate::id::{JobId, SetId};
 use crate::inventory::What;
@@ -38,12 +38,11 @@ use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
 pub(crate) use again::turn;
-pub(crate) use files::overlays;
 pub use free::FREE_FAILPOINTS;
 pub(crate) use free::{Freed, after_apply, all_layers};
 pub use hidden::Hidden;
 pub(crate) use hidden::{hidden, leftovers, tidy};
-pub use intent::{Intent, Layer, Member, Merge, Record};
+pub use intent::{Intent, Member, Record};
 pub(crate) use left::sweep;
 pub(crate) use relink::removal;
 pub use request::DestroyRequest;
@@ -91,6 +90,15 @@ impl Destroy {
 
     fn merges(&self) -> MutexGuard<'_, Vec<(Merge, Option<Ended>)>> {
         self.merges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The merges, and whether each has the content in the lower file.
+    fn written(&self) -> Vec<(Merge, bool)> {
+        let merges = self.merges();
+        let written = merges
+            .iter()
+            .map(|(merge, ended)| (merge.clone(), ended.is_some()));
+        written.collect()
     }
 
     fn kept(&self) -> MutexGuard<'_, Vec<Text>> {
@@ -253,21 +261,18 @@ impl Kind for Destroy {
 
     /// The files of each merge are those that its records tell, a child is only gone once it is merged, and not all is
     /// done: the copy of a definition goes last. What does not answer is judged by the merge itself.
-    fn fits(&self, _: &Core, _: bool) -> bool {
-        let is_gone = |e: &io::Error| failure::kind(e) == EngineErrorKind::Missing;
+    fn fits(&self, core: &Core, _: bool) -> bool {
+        let is_gone = |e: &io::Error| EngineErrorKind::of(e) == EngineErrorKind::Missing;
         let is_there = |file: &PathBuf| !held::symlink_metadata(file).is_err_and(|e| is_gone(&e));
         let merges = self.merges();
-        let fit = merges.iter().all(|(merge, merged)| {
-            let inodes = merge.inodes;
-            let of = |file, inode| match merge::expected(file, inode) {
-                Err(e) if is_gone(&e) => Some(false),
-                Err(e) if !held::is_silence(&e) => None,
-                _ => Some(true),
-            };
-            let child = of(&merge.child, inodes.child);
-            of(&merge.parent, inodes.parent) == Some(true)
-                && child.is_some_and(|there| there || merged.is_some())
-        });
+        let files = core.deps.storage.files();
+        let fit = merges
+            .iter()
+            .all(|(merge, merged)| match files.stands(merge) {
+                [Stands::There, Stands::There] => true,
+                [Stands::There, Stands::Gone] => merged.is_some(),
+                _ => false,
+            });
         let mut copies = self.intent.members.iter().map(|m| &m.definition);
         let mut children = merges.iter().map(|(merge, _)| &merge.child);
         fit && (copies.any(is_there) || children.any(is_there))

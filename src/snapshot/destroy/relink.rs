@@ -5,15 +5,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::engine::failure::{self, At};
-use crate::engine::graph::{self, is_ours};
-use crate::engine::{EngineError, EngineErrorKind, Top, merge};
-use crate::held::{self, Identity};
+use crate::engine::{At, EngineError, EngineErrorKind, Merge, Survey, Top};
+use crate::held;
 use crate::id::SnapshotId;
 use crate::inventory::{Position, Sealed, SnapshotSet};
 use crate::snapshot::damage;
-use crate::snapshot::destroy::files::Survey;
-use crate::snapshot::destroy::{Destroy, Member, Merge};
+use crate::snapshot::destroy::look::survey;
+use crate::snapshot::destroy::{Destroy, Member};
 use crate::snapshot::known;
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::operation::Operation;
@@ -21,6 +19,9 @@ use crate::store::record::SetRecord;
 use crate::store::{Change, State};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
+
+/// The folders of ours above the copy of a definition: `sets/<set>/<machine>`.
+const COPY_FOLDERS: usize = 3;
 
 /// Removes the record beside the files of a set that goes as a whole: from here on nothing tells of it but the journal,
 /// and the database for a moment. Of a set that loses a member the next transaction writes it anew.
@@ -104,7 +105,7 @@ pub(crate) fn removal(
 }
 
 /// Why the child of a finished merge stays for now: nobody knows whether a file that is away lies right on it.
-pub(super) fn unsettled(survey: &Survey, merge: &Merge) -> Option<Text> {
+pub(super) fn unsettled(survey: &dyn Survey, merge: &Merge) -> Option<Text> {
     let away = survey.away_over(&merge.child)?;
     let text = texts::KEPT_AWAY.with("file", merge.child.display());
     Some(text.with("child", away.display()))
@@ -121,34 +122,14 @@ pub(super) fn relink(
 ) -> Result<(), EngineError> {
     let core = &operation.core;
     let at = At::new(&member.name, &merge.disk);
-    let survey = Survey::take(core, member)?;
-    let parent = |e: io::Error| at.io(&merge.parent, &e);
-    if let Some(why) = unsettled(&survey, merge) {
+    let survey = survey(core, member)?;
+    if let Some(why) = unsettled(&*survey, merge) {
         return Err(error(why));
     }
-    let children = survey.graph.children(&merge.child).into_iter();
-    for grandchild in children.filter(|n| survey.graph.is_right_on(n, &merge.child)) {
-        let which = survey.which(&grandchild.file);
-        let which = which.map_err(|e| at.io(&grandchild.file, &e))?;
-        let (parent, format) = (&merge.parent, merge.parent_format);
-        merge::name(&at, &grandchild.file, Some(which), parent, format)?;
-    }
+    survey.rename(merge)?;
     pass(core, "named", "after")?;
-    let names: Vec<_> = survey.names_of(&merge.child).cloned().collect();
-    if is_ours(&core.sets(), &merge.parent) {
-        // Until an active file, which is written, it is as all that is kept.
-        let active = names.iter().any(|n| n.by.is_none());
-        let inodes = merge.inodes;
-        let mode = match active {
-            true => merge::expected(&merge.child, inodes.child)
-                .and_then(Identity::of)
-                .map_or(0o600, |child| child.mode & 0o777),
-            false => 0o444,
-        };
-        let lower = merge::expected(&merge.parent, inodes.parent).map_err(parent)?;
-        let set = held::set_mode(&lower, mode).and_then(|()| lower.sync_all());
-        set.map_err(parent)?;
-    }
+    survey.set_mode(merge)?;
+    let names = survey.names_of(&merge.child);
     for name in names.iter().filter(|n| n.by.is_none()) {
         let top = Top {
             file: merge.parent.clone(),
@@ -172,7 +153,9 @@ pub(super) fn relink(
     pass(core, "records", "after")?;
     core.deps.frozen.release([merge.child.as_path()]);
     let child = merge.inodes.child.map(|child| child.inode());
-    unlink(core, &merge.child, child).map_err(|e| at.io(&merge.child, &e))?;
+    let files = core.deps.storage.files();
+    let gone = files.unlink(&core.sets(), &merge.child, child);
+    gone.map_err(|e| at.io(&merge.child, &e))?;
     pass(core, "unlink", "after")
 }
 
@@ -193,7 +176,7 @@ pub(super) fn reseal(operation: &Operation<Destroy>, member: &Member) -> Result<
             if renewed.contains_key(old) {
                 continue;
             }
-            match damage::again(old) {
+            match core.deps.storage.files().again(old) {
                 Ok(now) => drop(renewed.insert(old.clone(), now)),
                 Err(error) => {
                     let file = old.file.display();
@@ -266,21 +249,6 @@ fn touched<'a>(sealed: &'a [Sealed], written: &[Written]) -> Vec<&'a Sealed> {
     touched.map(|(it, _)| it).collect()
 }
 
-/// Unlinks a file of ours durably, with `inode` only the one that has it, and the folders above it that are empty
-/// then. Whether it was there.
-pub(super) fn unlink(core: &Core, file: &Path, inode: Option<u64>) -> io::Result<bool> {
-    let ours = match graph::ours(file) {
-        Err(e) if failure::kind(&e) == EngineErrorKind::Missing => return Ok(false),
-        ours => ours?,
-    };
-    let was_there = ours.discard(inode)?;
-    let own = if file.starts_with(core.sets()) { 2 } else { 1 };
-    match ours.remove_folders(own) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(was_there),
-        removed => removed.map(|()| was_there),
-    }
-}
-
 pub(super) fn pass(core: &Core, step: &str, side: &str) -> Result<(), EngineError> {
     let passed = core.pass("destroy", step, side);
     passed.map_err(|e| error(texts::ORDERED.with("cause", e)))
@@ -293,20 +261,29 @@ pub(super) fn error(text: Text) -> EngineError {
     }
 }
 
-/// As clients see an I/O error with a copy of a definition.
-pub(super) fn definition(member: &Member, cause: &io::Error) -> EngineError {
-    EngineError {
-        kind: failure::kind(cause),
+/// Removes the copy of the definition, durably, and the folders above it that are empty then.
+///
+/// # Errors
+/// It is there and cannot be removed.
+pub(super) fn undefine(member: &Member) -> Result<(), EngineError> {
+    let copy = &member.definition;
+    let gone = held::discard(copy, COPY_FOLDERS, None);
+    let gone = gone.and_then(|()| match held::remove_folders(copy, COPY_FOLDERS - 1) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        removed => removed,
+    });
+    gone.map_err(|cause| EngineError {
+        kind: EngineErrorKind::of(&cause),
         text: texts::DEFINITION_UNREMOVED
             .with("machine", &member.name)
             .with("cause", cause),
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::merge::Inodes;
+    use crate::engine::Inodes;
     use crate::held::Origin;
     use crate::inventory::{Format, Seal};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::flatten::Flat;
+use crate::engine::Flat;
 use crate::id::{CollectionId, JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Consistency, SetKind, Snapshot, SnapshotSet};
 

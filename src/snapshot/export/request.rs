@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::engine::qcow2::writer::SIZE_MAX;
+use crate::engine::Drivers;
 use crate::held;
 use crate::id::{JobId, SetId};
 use crate::inventory::{Affected, JobKind, Service, SnapshotSet};
@@ -86,7 +86,7 @@ async fn check(
     let drivers = &core.deps.storage;
     let mut disks = set.members.iter().flat_map(|m| &m.disks);
     if request.storage
-        && let Some(disk) = disks.find(|d| !drivers.has_content(&d.driver))
+        && let Some(disk) = disks.find(|d| drivers.reader(d).is_none())
     {
         let text = texts::EXPORT_NO_CONTENT.with("driver", &disk.driver);
         return Err(ExportRefused::NotSupported(text));
@@ -94,7 +94,7 @@ async fn check(
     let mut unfit = Vec::new();
     if request.storage {
         unfit.extend(damage::damaged(&set).map(|disk| disk.text()));
-        unfit.extend(too_large(&set));
+        unfit.extend(too_large(drivers, &set));
     }
     let intent = Intent {
         job: JobId::random(),
@@ -162,19 +162,20 @@ fn silent(core: &Core, set: &SnapshotSet) -> Vec<Text> {
 }
 
 /// Of each disk that is too large for the image which an export makes of it, that it is.
-fn too_large(set: &SnapshotSet) -> impl Iterator<Item = Text> {
+fn too_large(drivers: &Drivers, set: &SnapshotSet) -> impl Iterator<Item = Text> {
     let disks = set
         .members
         .iter()
         .flat_map(|m| m.disks.iter().map(move |d| (m, d)));
-    disks
-        .filter(|(_, d)| d.size > SIZE_MAX)
-        .map(|(member, disk)| {
+    disks.filter_map(|(member, disk)| {
+        let limit = drivers.reader(disk)?.largest();
+        (disk.size > limit).then(|| {
             let text = texts::EXPORT_TOO_LARGE
                 .with("machine", &member.machine_name)
                 .with("disk", &disk.id);
-            text.with("size", disk.size).with("limit", SIZE_MAX)
+            text.with("size", disk.size).with("limit", limit)
         })
+    })
 }
 
 async fn begin(core: Arc<Core>, intent: Intent, place: Resource) -> Result<Accepted, Refused> {

@@ -2,15 +2,15 @@
 //! and `remove` removes everything that was written.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use crate::engine::failure::{self, At};
-use crate::engine::flatten::{self, Flat};
-use crate::engine::qcow2::chain::Layer;
-use crate::engine::{EngineError, EngineErrorKind, definition, kept};
+use crate::document;
+use crate::engine;
+use crate::engine::{At, EngineError, EngineErrorKind, Flat, Kept, Read, Target};
 use crate::held::{self, Folder};
 use crate::inventory::{Snapshot, SnapshotDisk, SnapshotSet};
 use crate::job::Worker;
@@ -140,8 +140,8 @@ fn files(op: &Op, set: &SnapshotSet) -> Result<Vec<PathBuf>, EngineError> {
     let mut files = Vec::new();
     for member in set.members.iter().filter(|_| op.kind.intent.storage) {
         for disk in &member.disks {
-            let layers = layers(&op.core, member, disk)?;
-            files.extend(layers.into_iter().map(|l| l.file));
+            let sources = reading(&op.core, member, disk, |read, kept| read.sources(kept))?;
+            files.extend(sources);
         }
     }
     files.sort_unstable();
@@ -149,13 +149,26 @@ fn files(op: &Op, set: &SnapshotSet) -> Result<Vec<PathBuf>, EngineError> {
     Ok(files)
 }
 
-fn layers(core: &Core, member: &Snapshot, disk: &SnapshotDisk) -> Result<Vec<Layer>, EngineError> {
-    let at = At::new(&member.machine_name, &disk.id);
-    let (machine, roots) = (
-        core.deps.compute.machine(member.machine),
-        core.deps.compute.roots(),
-    );
-    kept::open(&at, machine.as_deref(), disk, (&roots, None))
+/// Has the driver of a disk read what the snapshot keeps of it.
+fn reading<T>(
+    core: &Core,
+    member: &Snapshot,
+    disk: &SnapshotDisk,
+    read: impl FnOnce(&dyn Read, Kept<'_>) -> Result<T, EngineError>,
+) -> Result<T, EngineError> {
+    let machine = core.deps.compute.machine(member.machine);
+    let kept = Kept {
+        at: &At::new(&member.machine_name, &disk.id),
+        machine: machine.as_deref(),
+        disk,
+    };
+    match core.deps.storage.reader(disk) {
+        Some(reader) => read(reader, kept),
+        None => Err(EngineError {
+            kind: EngineErrorKind::Unsupported,
+            text: texts::EXPORT_NO_CONTENT.with("driver", &disk.driver),
+        }),
+    }
 }
 
 fn copy(op: &Op, (): &()) -> Result<(), EngineError> {
@@ -195,12 +208,10 @@ fn copy(op: &Op, (): &()) -> Result<(), EngineError> {
 /// The bytes of each disk of a member, as far as they are known before: twice those of its files, for it is written and
 /// read back.
 fn weights(op: &Op, member: &Snapshot) -> Vec<(PathBuf, u64)> {
-    use std::os::unix::fs::MetadataExt;
     let disks = member.disks.iter().filter(|_| op.kind.intent.storage);
     let weight = |disk: &SnapshotDisk| {
-        let layers = layers(&op.core, member, disk).unwrap_or_default();
-        let files = layers.iter().filter_map(|l| held::metadata(&l.file).ok());
-        let bytes = files.map(|m| m.blocks().saturating_mul(512)).sum::<u64>();
+        let bytes = reading(&op.core, member, disk, |read, kept| Ok(read.weight(kept)));
+        let bytes = bytes.unwrap_or_default();
         (PathBuf::from(&disk.id), bytes.saturating_mul(2))
     };
     disks.map(weight).collect()
@@ -253,18 +264,19 @@ fn copy_disk(
     folder: &Folder,
     member: &Snapshot,
     disk: &SnapshotDisk,
-    step: flatten::Step<'_>,
+    step: engine::Step<'_>,
 ) -> Result<Option<Flat>, EngineError> {
-    let at = At::new(&member.machine_name, &disk.id);
     let name = manifest::disk_file(member.machine, &disk.id);
     let shown = op.kind.intent.directory.path();
     let shown = shown.join(op.kind.intent.target()).join(&name);
-    let target = flatten::Target {
+    let target = Target {
         file: &folder.place(Path::new(&name).file_name().unwrap_or_default()),
         shown: &shown,
     };
     let reserve = &op.core.deps.exports.reserve;
-    flatten::flatten(&at, &layers(&op.core, member, disk)?, target, reserve, step)
+    reading(&op.core, member, disk, |read, kept| {
+        read.copy(kept, target, reserve, step)
+    })
 }
 
 /// Writes the machine's definition as it was at the cut; with disks, they are the exported files.
@@ -287,7 +299,9 @@ fn define(
     let text = match op.kind.intent.storage {
         true => {
             let files = disks.keys().map(|id| (id.clone(), format!("{id}.qcow2")));
-            definition::with_disks(&text, &files.collect()).map_err(|e| unreadable(e.into()))?
+            let compute = &op.core.deps.compute;
+            let text = compute.definition_with(&text, &files.collect());
+            text.map_err(|e| unreadable(e.into()))?
         }
         false => text,
     };
@@ -296,7 +310,7 @@ fn define(
     written.map_err(|e| failed(op, &e))?;
     Ok(Definition {
         file: format!("{}/{}", member.machine, manifest::DEFINITION),
-        sha256: flatten::sha256_of(&file).map_err(|e| failed(op, &e))?,
+        sha256: sha256_of(&file).map_err(|e| failed(op, &e))?,
     })
 }
 
@@ -404,7 +418,7 @@ fn open(op: &Op) -> Result<Place, EngineError> {
 fn open_if_there(op: &Op) -> Result<Option<Place>, EngineError> {
     match op.kind.intent.directory.held() {
         Ok(place) => Ok(Some(place)),
-        Err(e) if failure::kind(&e) == EngineErrorKind::Missing => Ok(None),
+        Err(e) if EngineErrorKind::of(&e) == EngineErrorKind::Missing => Ok(None),
         Err(e) if held::foreign(&e).is_some() => Ok(None),
         Err(e) => Err(unusable(op, &e)),
     }
@@ -412,23 +426,28 @@ fn open_if_there(op: &Op) -> Result<Option<Place>, EngineError> {
 
 fn unusable(op: &Op, error: &io::Error) -> EngineError {
     EngineError {
-        kind: failure::kind(error),
+        kind: EngineErrorKind::of(error),
         text: op.kind.intent.directory.refusal(error),
     }
 }
 
 fn failed(op: &Op, error: &io::Error) -> EngineError {
     let directory = op.kind.intent.directory.path();
-    let message = match failure::kind(error) {
+    let message = match EngineErrorKind::of(error) {
         EngineErrorKind::Full => texts::EXPORT_FULL,
         _ => texts::EXPORT_WRITE,
     };
     EngineError {
-        kind: failure::kind(error),
+        kind: EngineErrorKind::of(error),
         text: message
             .with("directory", directory.display())
             .with("cause", error),
     }
+}
+
+/// Of the file as it is read back.
+fn sha256_of(file: &Path) -> io::Result<String> {
+    Ok(document::sha256(&fs::read(file)?))
 }
 
 /// Writes a file into a folder of ours, durably but for its name. An older attempt is replaced.

@@ -13,9 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::audit::Audit;
 use crate::clock::SharedClock;
 
-use crate::engine::drivers::Drivers;
-use crate::engine::locks::FrozenFiles;
-use crate::engine::{Compute, EngineError, EngineErrorKind};
+use crate::engine::{Compute, Drivers, EngineError, EngineErrorKind, FrozenFiles};
 use crate::failpoint::FailedOnOrder;
 use crate::id::{JobId, VmId};
 use crate::job::Jobs;

@@ -13,8 +13,7 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::engine::EngineError;
-use crate::engine::failure::At;
+use crate::engine::{At, EngineError};
 use crate::id::{JobId, SetId};
 use crate::inventory::What;
 use crate::snapshot::saga::core::Core;

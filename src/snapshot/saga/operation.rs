@@ -16,10 +16,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
-use crate::engine::drivers::Drivers;
-use crate::engine::locks::ImageLock;
-use crate::engine::place::Place;
-use crate::engine::{Compute, EngineError, EngineErrorKind, Hold};
+use crate::engine::{Compute, Drivers, EngineError, EngineErrorKind, Hold};
 use crate::failpoint::FailedOnOrder;
 use crate::held::{Post, Standing};
 use crate::id::{SetId, VmId};
@@ -599,28 +596,28 @@ impl<K: Kind> Operation<K> {
         &self,
         machine: VmId,
         file: &Path,
-        take: impl FnOnce() -> Result<Option<ImageLock>, EngineError>,
+        take: impl FnOnce() -> Result<Hold, EngineError>,
     ) -> Result<(), EngineError> {
         let mut holds = self.holds();
-        let locks = &mut holds.entry(machine).or_default().locks;
-        if locks.iter().all(|lock| lock.path() != file) {
-            locks.extend(take()?);
+        let hold = holds.entry(machine).or_default();
+        if !hold.covers(file) {
+            hold.join(take()?);
         }
         Ok(())
     }
 
-    /// What was to be removed beside an image, in `place`: where the folder is away, or another stands in its place, the
-    /// files are left to `remember`, and nobody is held for their sake.
+    /// What was to be removed, in a folder that others `may_take` away: where it is away, or another stands in its place,
+    /// the files are left to `remember`, and nobody is held for their sake.
     ///
     /// # Errors
     /// It was not done, for another reason or not yet for long; that of `remember`.
     pub(crate) fn or_left(
         &self,
         done: Result<(), EngineError>,
-        place: Option<&Place>,
+        may_take: bool,
         remember: impl FnOnce(&Core) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        let is_away = |e: &EngineError| e.kind == EngineErrorKind::Unsupported && place.is_some();
+        let is_away = |e: &EngineError| e.kind == EngineErrorKind::Unsupported && may_take;
         let patient = self.waited.load(Ordering::Relaxed) < PATIENT;
         match done {
             Err(e) if is_away(&e) && !patient => remember(&self.core),
@@ -651,8 +648,7 @@ impl<K: Kind> Operation<K> {
     /// Whether one of the holds is on this image.
     pub(crate) fn is_held(&self, file: &Path) -> bool {
         let holds = self.holds();
-        let mut locks = holds.values().flat_map(|hold| &hold.locks);
-        locks.any(|lock| lock.path() == file)
+        holds.values().any(|hold| hold.covers(file))
     }
 
     /// Lets go of the images, but for what the set keeps; on a thread that may wait for them.

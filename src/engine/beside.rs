@@ -27,7 +27,7 @@ const CLONE: usize = 3;
 
 /// The folder of an image, as it was when an operation was planned.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Place {
+pub struct Beside {
     /// Its path, on which there is no link.
     pub folder: PathBuf,
     /// `st_ino` of each folder on the way from `/`; the last is its own.
@@ -40,15 +40,15 @@ pub struct Place {
     clones: First,
 }
 
-impl PartialEq for Place {
+impl PartialEq for Beside {
     fn eq(&self, other: &Self) -> bool {
         (&self.folder, &self.inodes) == (&other.folder, &other.inodes)
     }
 }
 
-impl Eq for Place {}
+impl Eq for Beside {}
 
-impl Place {
+impl Beside {
     /// The folder of that path, as it is now.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl Place {
     /// The folder, if it stands at its path now.
     ///
     /// # Errors
-    /// As [`Place::of`]; another folder stands there.
+    /// As [`Beside::of`]; another folder stands there.
     pub fn here(&self, at: &At, image: &Path) -> Result<Arc<Folder>, EngineError> {
         self.found().map_err(|e| self.trouble(at, image, &e))
     }
@@ -109,7 +109,7 @@ impl Place {
         }
     }
 
-    /// The folder that was planned in, whatever stands at its path now; after a start, as [`Place::here`].
+    /// The folder that was planned in, whatever stands at its path now; after a start, as [`Beside::here`].
     ///
     /// # Errors
     /// The I/O error; another folder stands there, and this process has not planned.
@@ -123,7 +123,7 @@ impl Place {
     /// A file of ours in it.
     ///
     /// # Errors
-    /// As [`Place::held`]; the file does not lie in it; [`Foreign::NotOurs`].
+    /// As [`Beside::held`]; the file does not lie in it; [`Foreign::NotOurs`].
     pub fn ours(&self, file: &Path) -> io::Result<Ours> {
         let ours = Ours::below(self.held()?, self.below(file)?)?;
         Ok(ours.within(self.clones.clone()))
@@ -138,7 +138,7 @@ impl Place {
     /// Opens a file in it for reading; no link is on the way.
     ///
     /// # Errors
-    /// The I/O error; as [`Place::held`].
+    /// The I/O error; as [`Beside::held`].
     pub fn open(&self, file: &Path) -> io::Result<File> {
         let below = self.below(file)?;
         if is_clone(file) && below.components().count() == CLONE {

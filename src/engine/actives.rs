@@ -1,0 +1,50 @@
+//! What is recorded of the active files of the machines in a library, for those who ask an engine.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::engine::definition::{self, TOPS, Tops};
+use crate::engine::{Actives, EngineError, Recorded, library, names};
+use crate::held;
+use crate::id::VmId;
+
+/// [`definition::recorded`], as far as others are told.
+///
+/// # Errors
+/// As there.
+pub(crate) fn recorded(machines: &Path) -> Result<Vec<Recorded>, EngineError> {
+    let all =
+        definition::recorded(machines).map_err(|e| library::directory_failed(machines, &e))?;
+    let all = all.into_iter();
+    Ok(all
+        .map(|(id, stored)| told_as(machines, id, stored))
+        .collect())
+}
+
+/// [`definition::stored`], as far as others are told.
+pub(crate) fn recorded_of(machines: &Path, id: VmId) -> Option<Recorded> {
+    let stored = definition::stored(machines, id).transpose()?;
+    Some(told_as(machines, id, stored))
+}
+
+fn told_as(machines: &Path, id: VmId, stored: io::Result<Tops>) -> Recorded {
+    let sets = machines.with_file_name(held::SETS);
+    Recorded {
+        machine: id,
+        file: machines.join(id.to_string()).join(TOPS),
+        active: stored.ok().map(|stored| told(stored, &sets, id)),
+    }
+}
+
+/// The folder of machines, or of one.
+pub(crate) fn folder_of(machines: &Path, id: Option<VmId>) -> PathBuf {
+    id.map_or_else(|| machines.to_owned(), |id| machines.join(id.to_string()))
+}
+
+fn told(stored: Tops, sets: &Path, machine: VmId) -> Actives {
+    Actives {
+        all: stored.actives(|file| names::is_made_for(sets, machine, file)),
+        tops: stored.tops,
+        complete: stored.complete,
+    }
+}
