@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::engine::definition::{self, TOPS, Tops};
-use crate::engine::{Actives, EngineError, Recorded, library, names};
+use crate::engine::{Actives, EngineError, InTurn, Recorded, library, names, turn};
 use crate::held;
 use crate::id::VmId;
 
@@ -25,6 +25,19 @@ pub(crate) fn recorded(machines: &Path) -> Result<Vec<Recorded>, EngineError> {
 pub(crate) fn recorded_of(machines: &Path, id: VmId) -> Option<Recorded> {
     let stored = definition::stored(machines, id).transpose()?;
     Some(told_as(machines, id, stored))
+}
+
+/// A turn at the library whose machines are in this folder.
+///
+/// # Errors
+/// It cannot be seen who has it.
+pub(crate) fn turn(machines: &Path, given_up: &dyn Fn() -> bool) -> io::Result<Option<InTurn>> {
+    let turn = turn::take_in(machines, turn::PATIENCE, given_up)?;
+    Ok(turn.map(boxed))
+}
+
+fn boxed(turn: turn::Turn) -> InTurn {
+    Box::new(turn)
 }
 
 fn told_as(machines: &Path, id: VmId, stored: io::Result<Tops>) -> Recorded {

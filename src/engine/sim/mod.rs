@@ -25,7 +25,7 @@ use crate::engine::failure::At;
 use crate::engine::revert;
 use crate::engine::sim::running::{Bells, Guests};
 use crate::engine::{
-    Capture, Compute, Driver, EngineError, EngineErrorKind, Hold, Machines, Plan, Prepared,
+    Capture, Compute, Driver, EngineError, EngineErrorKind, Hold, InTurn, Machines, Plan, Prepared,
     Recorded, Revert, RevertPlan, RevertRequest, Running, Stamp, Top,
 };
 use crate::held;
@@ -407,6 +407,10 @@ impl Compute for Sim {
         actives::folder_of(&self.library, id)
     }
 
+    fn turn(&self, given_up: &dyn Fn() -> bool) -> io::Result<Option<InTurn>> {
+        actives::turn(&self.library, given_up)
+    }
+
     /// There are no files to hold; a fault on order can refuse.
     fn hold(&self, machine: &Machine) -> Result<Hold, EngineError> {
         self.pass(&At::new(&machine.name, "*"), machine.id, None, Step::Hold)?;
@@ -569,6 +573,7 @@ impl Revert for Sim {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::turn;
 
     fn sim(count: u32) -> (tempfile::TempDir, Arc<Sim>) {
         let dir = tempfile::tempdir().unwrap();
@@ -598,6 +603,17 @@ mod tests {
             Arc::ptr_eq(&last, &sim.machine(last.id).unwrap()),
             "nothing changed"
         );
+    }
+
+    #[test]
+    fn the_turn_at_a_library_of_the_same_data_directory_is_its_turn() {
+        let (dir, sim) = sim(1);
+        std::fs::create_dir(dir.path().join(MACHINES)).unwrap();
+        let other = turn::take(dir.path(), turn::PATIENCE, &|| false).unwrap();
+        assert!(other.is_some());
+        assert!(sim.turn(&|| true).unwrap().is_none(), "another has it");
+        drop(other);
+        assert!(sim.turn(&|| false).unwrap().is_some());
     }
 
     #[test]
