@@ -53,6 +53,7 @@ mod uses;
 mod whose;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -216,14 +217,10 @@ pub trait Compute: Send + Sync + 'static {
     ///
     /// # Errors
     /// It cannot be seen which machines there are.
-    fn recorded(&self) -> Result<Vec<Recorded>, EngineError> {
-        Ok(Vec::new())
-    }
+    fn recorded(&self) -> Result<Vec<Recorded>, EngineError>;
 
     /// The same of one machine; `None` if nothing of it is there. Blocks.
-    fn recorded_of(&self, _id: VmId) -> Option<Recorded> {
-        None
-    }
+    fn recorded_of(&self, id: VmId) -> Option<Recorded>;
 
     /// Where the machines are recorded, or this one, for texts.
     fn recorded_in(&self, _id: Option<VmId>) -> PathBuf {
@@ -235,9 +232,7 @@ pub trait Compute: Send + Sync + 'static {
     ///
     /// # Errors
     /// It cannot be seen who has it.
-    fn turn(&self, _given_up: &dyn Fn() -> bool) -> std::io::Result<Option<InTurn>> {
-        Ok(Some(Box::new(())))
-    }
+    fn turn(&self, given_up: &dyn Fn() -> bool) -> io::Result<Option<InTurn>>;
 
     /// The definition of a machine with these files as its disks, by their ids.
     ///

@@ -1,14 +1,15 @@
 //! The contract: what the coordinator and recovery may ask of any driver.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use groupshot::engine::{
-    At, Census, Compute, EngineError, Hold, Kept, Layer, Machines, Merged, Named, Plan, Read,
-    Records, Reserve, Retain, RevertRequest, Scene, Stands, Subject, Survey, Target, Top, Watch,
-    Whose,
+    At, Census, Compute, EngineError, Hold, InTurn, Kept, Layer, Machines, Merged, Named, Plan,
+    Read, Recorded, Records, Reserve, Retain, RevertRequest, Scene, Stands, Subject, Survey,
+    Target, Top, Watch, Whose,
 };
 use groupshot::id::{JobId, SetId, SnapshotId, VmId};
 use groupshot::inventory::{Format, Machine, RunState, Seal, Sealed, SnapshotDisk};
@@ -535,6 +536,19 @@ impl Compute for One {
 
     fn state(&self, _: VmId) -> RunState {
         RunState::Off
+    }
+
+    fn recorded(&self) -> Result<Vec<Recorded>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    fn recorded_of(&self, _: VmId) -> Option<Recorded> {
+        None
+    }
+
+    /// No other process knows of it.
+    fn turn(&self, _: &dyn Fn() -> bool) -> io::Result<Option<InTurn>> {
+        Ok(Some(Box::new(())))
     }
 
     fn set_tops(&self, _: VmId, _: &BTreeMap<String, Top>) -> Result<(), EngineError> {
