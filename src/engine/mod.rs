@@ -77,7 +77,7 @@ pub use locks::FrozenFiles;
 pub use read::{Flat, Kept, Read, Step, Target};
 pub use retain::{
     Census, Chained, Inodes, Layer, Merge, Merged, Named, Records, Retain, Scene, Stands, Subject,
-    Survey, Watch, Whose,
+    Survey, Untold, Watch, Whose,
 };
 pub use revert::{Prepared, Revert, RevertPlan, RevertRequest};
 pub use running::{Described, Event, Graph, Node, QuiesceError, Running};

@@ -375,7 +375,7 @@ impl Captured<'_> {
             retain.uses(Box::new(move || Census {
                 machines: Arc::clone(&machines),
                 named: names.clone(),
-                untold: Vec::new(),
+                untold: Box::new(|| Some(Vec::new())),
                 records: Arc::new(Of(kept.clone())),
                 unsure: false,
             }))
