@@ -107,6 +107,16 @@ impl Known {
         Self::with(data_dir, BTreeMap::new())
     }
 
+    /// These.
+    #[cfg(test)]
+    pub(crate) fn of_sets(sets: impl IntoIterator<Item = SnapshotSet>) -> Self {
+        let sets = sets.into_iter().map(|set| (set.id, Arc::new(set)));
+        Self {
+            sets: sets.collect(),
+            unreadable: Vec::new(),
+        }
+    }
+
     fn with(data_dir: &Path, sets: BTreeMap<SetId, Arc<SnapshotSet>>) -> Self {
         let there: BTreeSet<_> = sets.keys().copied().collect();
         let wanted = |id| !there.contains(&id);
