@@ -570,14 +570,14 @@ impl<'a> Lost<'a> {
         graph: &mut Graph,
         machines: &Machines,
     ) -> Result<(), EngineError> {
-        let recorded = known::unread(self.core, machines, Some(self.machine));
+        let all = self.core.deps.compute.recorded()?;
+        let untold = all.iter().map(|it| it.machine);
+        let untold = untold.filter(|id| *id != self.machine && !machines.contains_key(id));
+        let untold: Vec<_> = untold.collect();
+        let recorded = known::unread_of(all, machines, Some(self.machine));
         for it in recorded.iter().flatten() {
             graph.recorded(&it.top.file, it.top.format, &it.below);
         }
-        let all = self.core.deps.compute.recorded()?.into_iter();
-        let untold = all
-            .map(|it| it.machine)
-            .filter(|id| *id != self.machine && !machines.contains_key(id));
         let mut is_seen = true;
         for id in untold {
             let other = Self::known(self.core, id);

@@ -396,7 +396,7 @@ impl Compute for Sim {
     }
 
     fn recorded(&self) -> Result<Vec<Recorded>, EngineError> {
-        actives::recorded(&self.library)
+        actives::recorded_if_any(&self.library)
     }
 
     fn recorded_of(&self, id: VmId) -> Option<Recorded> {
