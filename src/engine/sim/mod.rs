@@ -442,11 +442,11 @@ impl Capture for Sim {
             machine: machine.id,
             machine_name: machine.name.clone(),
             disk: disk.clone(),
-            own: capture::Own::File(capture::NewFile {
+            own: capture::NewFile {
                 new_file: machine.directory.join(name),
                 seen: Stamp::default(),
                 place: None,
-            }),
+            },
         }))
     }
 
@@ -527,13 +527,13 @@ impl Revert for Sim {
             machine_name: machine.name.clone(),
             disk: disk.clone(),
             kept: request.kept.clone(),
-            own: revert::Own::File(revert::NewFile {
+            own: revert::NewFile {
                 new_file: machine.directory.join(request.job.to_string()),
                 new_format: disk.format,
                 in_place: Some(disk.file.clone()),
                 seen: Stamp::default(),
                 place: None,
-            }),
+            },
         })
     }
 
@@ -574,6 +574,7 @@ impl Revert for Sim {
 mod tests {
     use super::*;
     use crate::engine::turn;
+    use crate::id::JobId;
 
     fn sim(count: u32) -> (tempfile::TempDir, Arc<Sim>) {
         let dir = tempfile::tempdir().unwrap();
@@ -614,6 +615,37 @@ mod tests {
         assert!(sim.turn(&|| true).unwrap().is_none(), "another has it");
         drop(other);
         assert!(sim.turn(&|| false).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_plan_that_cannot_be_read_tells_what_it_lacks() {
+        fn why<T: serde::Serialize + serde::de::DeserializeOwned>(plan: &T, lacks: &str) -> String {
+            let mut value = serde_json::to_value(plan).unwrap();
+            value.as_object_mut().unwrap().remove(lacks).unwrap();
+            let read = serde_json::from_value::<T>(value);
+            read.err().unwrap().to_string()
+        }
+        let (_dir, sim) = sim(1);
+        let (set, machine) = (SetId::from_u128(1), sim.machine(machine_id(1)).unwrap());
+        let disk = &machine.disks[0];
+        let plan = sim.plan(&machine, disk, set).unwrap().unwrap();
+        sim.prepare(&plan).unwrap();
+        sim.cut(&plan).unwrap();
+        let kept = sim.captured(&plan);
+        let revert = RevertRequest {
+            job: JobId::from_u128(1),
+            set,
+            machine: &machine,
+            disk,
+            kept: &kept,
+            shared: false,
+        };
+        let revert = sim.plan_revert(revert).unwrap();
+        for lacks in ["new_file", "seen"] {
+            for why in [why(&plan, lacks), why(&revert, lacks)] {
+                assert!(why.contains(lacks), "{why}");
+            }
+        }
     }
 
     #[test]
