@@ -35,7 +35,7 @@ pub trait Driver: Capture + Revert {
 #[derive(Clone)]
 pub struct Drivers {
     list: Vec<Arc<dyn Driver>>,
-    /// Looks after files of drivers that are not among these.
+    /// Looks after files, also of drivers that are not among these.
     others: Arc<Chains>,
 }
 
@@ -95,11 +95,11 @@ impl Drivers {
         driver.map_or(Some(&*self.others), |driver| driver.read())
     }
 
-    /// Looks after the files of all drivers that keep something in files: these share chains.
+    /// Looks after the files of all drivers that keep something in chains of files, whichever of them this server was given:
+    /// a chain may be of several.
     #[must_use]
     pub fn files(&self) -> &dyn Retain {
-        let found = self.list.iter().find_map(|d| d.retain());
-        found.unwrap_or(&*self.others)
+        &*self.others
     }
 
     /// The driver that made the plan.
