@@ -470,7 +470,10 @@ impl Captured<'_> {
         }
         survey.rename(&merge).unwrap();
         survey.set_mode(&merge).unwrap();
+        let is_gone = |file: &Path| retain.is_gone(compute, self.machine.id, file).unwrap();
+        assert!(!is_gone(&merge.child), "it is there");
         assert!(retain.unlink(&sets, &merge.child, None).unwrap());
+        assert!(is_gone(&merge.child));
         assert_eq!(retain.stands(&merge), [Stands::There, Stands::Gone]);
         let lower = Top {
             file: merge.parent,
