@@ -362,7 +362,7 @@ impl From<EngineError> for Argument {
 impl EngineErrorKind {
     /// The kind of trouble behind an I/O error.
     #[must_use]
-    pub fn of(error: &std::io::Error) -> Self {
+    pub fn of(error: &io::Error) -> Self {
         failure::kind(error)
     }
 }

@@ -631,7 +631,7 @@ mod tests {
         let plan = sim.plan(&machine, disk, set).unwrap().unwrap();
         sim.prepare(&plan).unwrap();
         sim.cut(&plan).unwrap();
-        let kept = sim.captured(&plan);
+        let kept = Capture::captured(&*sim, &plan);
         let revert = RevertRequest {
             job: JobId::from_u128(1),
             set,
