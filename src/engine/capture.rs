@@ -29,15 +29,7 @@ pub struct Plan {
     pub disk: Disk,
     /// What its driver alone knows of it.
     #[serde(flatten)]
-    pub(in crate::engine) own: Own,
-}
-
-/// What the driver of a plan notes in it, in the form of that driver.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub(in crate::engine) enum Own {
-    /// A new file is made.
-    File(NewFile),
+    pub(in crate::engine) own: NewFile,
 }
 
 /// The file that a driver makes.
@@ -65,9 +57,8 @@ impl Plan {
         self.file().place.is_some()
     }
 
-    pub(in crate::engine) fn file(&self) -> &NewFile {
-        let Own::File(file) = &self.own;
-        file
+    pub(in crate::engine) const fn file(&self) -> &NewFile {
+        &self.own
     }
 }
 

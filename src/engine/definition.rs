@@ -372,10 +372,18 @@ impl SeenTop {
 /// # Errors
 /// The folder of machines is there and cannot be read.
 pub(crate) fn recorded(machines: &Path) -> io::Result<Vec<(VmId, io::Result<Tops>)>> {
-    let ids = match library::machine_ids(machines) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-        ids => ids?,
-    };
+    match recorded_there(machines) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        all => all,
+    }
+}
+
+/// [`recorded`], where the folder must be there.
+///
+/// # Errors
+/// The folder of machines is away, cannot be read or does not answer.
+pub(crate) fn recorded_there(machines: &Path) -> io::Result<Vec<(VmId, io::Result<Tops>)>> {
+    let ids = held::ask(machines, || library::machine_ids(machines))?;
     let all = ids.into_iter().filter_map(|id| {
         let stored = stored(machines, id).transpose()?;
         Some((id, stored))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::engine::failure::At;
 use crate::engine::files::Chains;
 use crate::engine::graph;
+use crate::engine::qcow2::chain::Roots;
 use crate::engine::{
     Capture, EngineError, EngineErrorKind, Plan, Read, Retain, Revert, RevertPlan,
 };
@@ -34,7 +35,7 @@ pub trait Driver: Capture + Revert {
 #[derive(Clone)]
 pub struct Drivers {
     list: Vec<Arc<dyn Driver>>,
-    /// Looks after files of drivers that are not among these.
+    /// Looks after files, also of drivers that are not among these.
     others: Arc<Chains>,
 }
 
@@ -44,6 +45,13 @@ impl Drivers {
     pub fn new(list: Vec<Arc<dyn Driver>>) -> Self {
         let others = Arc::default();
         Self { list, others }
+    }
+
+    /// Reads no file outside `roots`, also where it was kept by a driver that is not among these.
+    #[must_use]
+    pub fn within(self, roots: Roots) -> Self {
+        let others = Arc::new(Chains::within(roots));
+        Self { others, ..self }
     }
 
     /// The plan of the first driver that can capture the disk. Leaves nothing behind.
@@ -87,11 +95,11 @@ impl Drivers {
         driver.map_or(Some(&*self.others), |driver| driver.read())
     }
 
-    /// Looks after the files of all drivers that keep something in files: these share chains.
+    /// Looks after the files of all drivers that keep something in chains of files, whichever of them this server was given:
+    /// a chain may be of several.
     #[must_use]
     pub fn files(&self) -> &dyn Retain {
-        let found = self.list.iter().find_map(|d| d.retain());
-        found.unwrap_or(&*self.others)
+        &*self.others
     }
 
     /// The driver that made the plan.
@@ -127,5 +135,47 @@ impl Drivers {
                 .text(texts::UNKNOWN_DRIVER, Path::new(""))
                 .with("driver", name),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::engine::Kept;
+    use crate::inventory::Format;
+
+    #[test]
+    fn what_a_driver_that_is_not_given_has_kept_is_read_within_the_roots_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let [inside, outside] = ["inside", "outside"].map(|f| folder.path().join(f));
+        for folder in [&inside, &outside] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("a.raw"), [1; 512]).unwrap();
+        }
+        let sources = |drivers: &Drivers, folder: &Path| {
+            let disk = SnapshotDisk {
+                id: "disk0".into(),
+                file: folder.join("a.raw"),
+                format: Format::Raw,
+                size: 512,
+                driver: "another".into(),
+                sealed: Vec::new(),
+                damage: None,
+            };
+            let kept = Kept {
+                at: &At::new("m", "disk0"),
+                machine: None,
+                disk: &disk,
+            };
+            let reader = drivers.reader(&disk).unwrap();
+            reader.sources(kept).map(|files| files.len())
+        };
+        let anywhere = Drivers::new(Vec::new());
+        assert_eq!(sources(&anywhere, &outside), Ok(1));
+        let within = anywhere.within(Roots::new(std::slice::from_ref(&inside)));
+        assert_eq!(sources(&within, &inside), Ok(1));
+        assert!(sources(&within, &outside).is_err());
     }
 }

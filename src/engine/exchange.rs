@@ -22,7 +22,7 @@ use crate::engine::locks::ImageLock;
 use crate::engine::project;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::writer::NewImage;
-use crate::engine::revert::{NewFile, Own};
+use crate::engine::revert::NewFile;
 use crate::engine::stage;
 use crate::engine::{
     EngineError, EngineErrorKind, Hold, Prepared, RevertPlan, RevertRequest, Stamp, Top, image,
@@ -71,13 +71,13 @@ pub(crate) fn plan(
         machine_name: machine.name.clone(),
         disk: disk.clone(),
         kept: kept.clone(),
-        own: Own::File(NewFile {
+        own: NewFile {
             new_file,
             new_format,
             in_place,
             seen: Stamp::of(&meta),
             place,
-        }),
+        },
     })
 }
 

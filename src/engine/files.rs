@@ -28,9 +28,16 @@ pub trait InFiles: Send + Sync + 'static {
     fn roots(&self) -> &Roots;
 }
 
-/// Chains of files, whoever made them, wherever they lie.
+/// Chains of files, whoever made them.
 #[derive(Debug, Default)]
 pub(crate) struct Chains(Roots);
+
+impl Chains {
+    /// With all their files in these folders.
+    pub(crate) const fn within(roots: Roots) -> Self {
+        Self(roots)
+    }
+}
 
 impl InFiles for Chains {
     fn roots(&self) -> &Roots {

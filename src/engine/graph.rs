@@ -367,7 +367,8 @@ pub fn imported(machine: &Machine) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether the disk of a snapshot is a real file.
+/// Whether the disk of a snapshot is a real file, by its record alone: for whoever has no drivers. Who has them asks
+/// [`crate::engine::Drivers::in_files`].
 #[must_use]
 pub fn is_file(disk: &SnapshotDisk) -> bool {
     disk.driver != sim::NAME

@@ -53,6 +53,7 @@ mod uses;
 mod whose;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -76,7 +77,7 @@ pub use locks::FrozenFiles;
 pub use read::{Flat, Kept, Read, Step, Target};
 pub use retain::{
     Census, Chained, Inodes, Layer, Merge, Merged, Named, Records, Retain, Scene, Stands, Subject,
-    Survey, Watch, Whose,
+    Survey, Untold, Watch, Whose,
 };
 pub use revert::{Prepared, Revert, RevertPlan, RevertRequest};
 pub use running::{Described, Event, Graph, Node, QuiesceError, Running};
@@ -216,14 +217,10 @@ pub trait Compute: Send + Sync + 'static {
     ///
     /// # Errors
     /// It cannot be seen which machines there are.
-    fn recorded(&self) -> Result<Vec<Recorded>, EngineError> {
-        Ok(Vec::new())
-    }
+    fn recorded(&self) -> Result<Vec<Recorded>, EngineError>;
 
     /// The same of one machine; `None` if nothing of it is there. Blocks.
-    fn recorded_of(&self, _id: VmId) -> Option<Recorded> {
-        None
-    }
+    fn recorded_of(&self, id: VmId) -> Option<Recorded>;
 
     /// Where the machines are recorded, or this one, for texts.
     fn recorded_in(&self, _id: Option<VmId>) -> PathBuf {
@@ -235,9 +232,7 @@ pub trait Compute: Send + Sync + 'static {
     ///
     /// # Errors
     /// It cannot be seen who has it.
-    fn turn(&self, _given_up: &dyn Fn() -> bool) -> std::io::Result<Option<InTurn>> {
-        Ok(Some(Box::new(())))
-    }
+    fn turn(&self, given_up: &dyn Fn() -> bool) -> io::Result<Option<InTurn>>;
 
     /// The definition of a machine with these files as its disks, by their ids.
     ///
@@ -367,7 +362,7 @@ impl From<EngineError> for Argument {
 impl EngineErrorKind {
     /// The kind of trouble behind an I/O error.
     #[must_use]
-    pub fn of(error: &std::io::Error) -> Self {
+    pub fn of(error: &io::Error) -> Self {
         failure::kind(error)
     }
 }

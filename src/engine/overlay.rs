@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::engine::capture::{NewFile, Own};
+use crate::engine::capture::NewFile;
 use crate::engine::failure::{At, ours};
 use crate::engine::files::InFiles;
 use crate::engine::graph;
@@ -198,7 +198,7 @@ impl Capture for Overlay {
                 size,
                 ..disk.clone()
             },
-            own: Own::File(NewFile {
+            own: NewFile {
                 new_file: self
                     .sets
                     .join(set.to_string())
@@ -206,7 +206,7 @@ impl Capture for Overlay {
                     .join(format!("{}.qcow2", disk.id)),
                 seen: Stamp::of(&meta),
                 place: None,
-            }),
+            },
         };
         if chain.len() >= self.chain_cap {
             return Err(EngineError {

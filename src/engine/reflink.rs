@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{IFlags, ioctl_ficlone};
 
 use crate::engine::beside::{self, Beside, FOLDER};
-use crate::engine::capture::{NewFile, Own};
+use crate::engine::capture::NewFile;
 use crate::engine::extents;
 use crate::engine::failure::{At, kind};
 use crate::engine::files::InFiles;
@@ -141,11 +141,11 @@ impl Capture for Reflink {
                 size: top.size,
                 ..disk.clone()
             },
-            own: Own::File(NewFile {
+            own: NewFile {
                 new_file: beside.join(FOLDER).join(set.to_string()).join(name),
                 seen: Stamp::of(&meta),
                 place: Some(place.clone()),
-            }),
+            },
         };
         // A failed trial (FICLONE unsupported, other mount, folder not writable) is no fault of the disk: another driver
         // may be able to capture it.

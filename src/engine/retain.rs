@@ -141,14 +141,18 @@ pub struct Scene {
     pub by_record: bool,
 }
 
+/// Active files of machines that cannot be read or have come since, each with all that it is recorded to lie on; `None` if
+/// that is not known. Asked once what snapshots keep has been looked at, which may take long.
+pub type Untold = Box<dyn Fn() -> Option<Vec<(PathBuf, Vec<PathBuf>)>>>;
+
 /// Who names which files at one moment, of all machines and sets.
 pub struct Census {
     /// The machines.
     pub machines: Arc<Machines>,
     /// Every name of a file.
     pub named: Vec<Named>,
-    /// Active files of machines that cannot be read, each with all that it is recorded to lie on.
-    pub untold: Vec<(PathBuf, Vec<PathBuf>)>,
+    /// What the machines do not tell.
+    pub untold: Untold,
     /// What is recorded.
     pub records: Arc<dyn Records>,
     /// Something is not known that may name any file.

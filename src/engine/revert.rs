@@ -27,15 +27,7 @@ pub struct RevertPlan {
     pub kept: SnapshotDisk,
     /// What its driver alone knows of it.
     #[serde(flatten)]
-    pub(in crate::engine) own: Own,
-}
-
-/// What the driver of a revert notes in its plan, in the form of that driver.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub(in crate::engine) enum Own {
-    /// A new file is made.
-    File(NewFile),
+    pub(in crate::engine) own: NewFile,
 }
 
 /// The file that a driver makes.
@@ -86,9 +78,8 @@ impl RevertPlan {
         &self.file().new_file
     }
 
-    pub(in crate::engine) fn file(&self) -> &NewFile {
-        let Own::File(file) = &self.own;
-        file
+    pub(in crate::engine) const fn file(&self) -> &NewFile {
+        &self.own
     }
 
     /// The active file before the revert.

@@ -223,7 +223,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::engine::capture::{NewFile, Own};
+    use crate::engine::capture::NewFile;
     use crate::id::{SetId, VmId};
     use crate::inventory::{Disk, Format};
 
@@ -258,11 +258,11 @@ mod tests {
                 format: Format::Raw,
                 size: 1,
             },
-            own: Own::File(NewFile {
+            own: NewFile {
                 new_file: root.path().join(format!("own/{set}/{machine}")),
                 seen,
                 place: None,
-            }),
+            },
         };
         std::thread::scope(|scope| {
             for _ in 0..4 {

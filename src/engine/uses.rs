@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::failure::At;
 use crate::engine::graph;
-use crate::engine::retain::Census;
+use crate::engine::retain::{Census, Named};
 use crate::engine::whose::{Key, Under, Whose, key};
 use crate::held::{self, Identity};
 use crate::inventory::Format;
@@ -61,20 +61,33 @@ impl Uses {
             unsure: census.unsure,
             ..Self::default()
         };
-        for (file, below) in &census.untold {
-            uses.add_untold(std::iter::once(file).chain(below));
+        let (kept, active): (Vec<_>, Vec<_>) = census.named.iter().partition(|n| n.by.is_some());
+        for named in kept {
+            uses.add_named(census, named);
         }
-        let records = &census.records;
-        for named in &census.named {
-            let whose = Whose {
-                machine: census.machines.get(&named.machine).map(AsRef::as_ref),
-                disk: &named.disk,
-                sealed: records.sealed(named),
-            };
-            let file = (named.file.as_path(), named.format);
-            uses.add(whose, file, || records.below(named));
+        match (census.untold)() {
+            Some(untold) => {
+                for (file, below) in &untold {
+                    uses.add_untold(std::iter::once(file).chain(below));
+                }
+            }
+            None => uses.unsure = true,
+        }
+        for named in active {
+            uses.add_named(census, named);
         }
         uses
+    }
+
+    fn add_named(&mut self, census: &Census, named: &Named) {
+        let records = &census.records;
+        let whose = Whose {
+            machine: census.machines.get(&named.machine).map(AsRef::as_ref),
+            disk: &named.disk,
+            sealed: records.sealed(named),
+        };
+        let file = (named.file.as_path(), named.format);
+        self.add(whose, file, || records.below(named));
     }
 
     /// Counts a file of a machine that cannot be read with all that it is recorded to lie on.
@@ -159,8 +172,69 @@ impl Uses {
 mod tests {
     use std::fs::{self, File};
 
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::engine::qcow2::writer::NewImage;
+    use crate::engine::retain::Records;
+    use crate::id::{SetId, SnapshotId, VmId};
+    use crate::inventory::{Seal, Sealed};
+
+    /// Notes that a kept file was looked at.
+    #[derive(Default)]
+    struct Noting(AtomicBool);
+
+    impl Records for Noting {
+        fn sealed(&self, _: &Named) -> &[Sealed] {
+            self.0.store(true, Ordering::Relaxed);
+            &[]
+        }
+
+        fn below(&self, _: &Named) -> Option<Vec<PathBuf>> {
+            None
+        }
+
+        fn seals(&self, _: &Path) -> Vec<Seal> {
+            Vec::new()
+        }
+
+        fn is_marked(&self, _: &Path) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_machine_that_comes_while_kept_files_are_looked_at_needs_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.raw");
+        fs::write(&file, [1; 512]).unwrap();
+        let looked = Arc::new(Noting::default());
+        let kept = Named {
+            machine: VmId::from_u128(1),
+            machine_name: "m".into(),
+            disk: "disk0".into(),
+            file: file.clone(),
+            format: Format::Raw,
+            by: Some((SetId::from_u128(1), SnapshotId::from_u128(1))),
+        };
+        let uses = Uses::of(Box::new(move || {
+            let (records, file) = (Arc::clone(&looked), file.clone());
+            let imported = move || match records.0.load(Ordering::Relaxed) {
+                true => vec![(file.clone(), Vec::new())],
+                false => Vec::new(),
+            };
+            Census {
+                machines: Arc::default(),
+                named: vec![kept.clone()],
+                untold: Box::new(move || Some(imported())),
+                records: Arc::clone(&looked) as Arc<dyn Records>,
+                unsure: false,
+            }
+        }));
+        let file = folder.path().join("a.raw");
+        assert!(uses.more_than(1, &file) && !uses.more_than(2, &file));
+    }
 
     #[test]
     fn what_another_operation_removes_meanwhile_is_no_doubt() {

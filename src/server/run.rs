@@ -553,9 +553,11 @@ pub(super) fn engine(
                             .at_most(config.snapshot.clone_extents),
                     ),
                     Arc::new(
-                        Overlay::new(data_dir, reserve, config.snapshot.chain_cap).within(roots),
+                        Overlay::new(data_dir, reserve, config.snapshot.chain_cap)
+                            .within(roots.clone()),
                     ),
-                ]),
+                ])
+                .within(roots),
             })
         }
         EngineKind::Sim => {
@@ -636,7 +638,45 @@ fn host_name() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::clock::SystemClock;
+    use crate::engine::{At, Kept};
+    use crate::inventory::{Format, SnapshotDisk};
+
+    #[test]
+    fn the_folders_for_images_hold_for_what_a_driver_has_kept_that_is_not_configured() {
+        let folder = tempfile::tempdir().unwrap();
+        let [data, images, outside] =
+            ["data", "images", "outside"].map(|name| folder.path().join(name));
+        for folder in [&data, &images, &outside] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("a.raw"), [1; 512]).unwrap();
+        }
+        let mut config = Config::default();
+        config.engine.default = EngineKind::Library;
+        config.engine.image_roots = vec![images.clone()];
+        let Adapters { storage, .. } = engine(&data, &config, &SystemClock::shared()).unwrap();
+        let is_read = |folder: &Path| {
+            let disk = SnapshotDisk {
+                id: "disk0".into(),
+                file: folder.join("a.raw"),
+                format: Format::Raw,
+                size: 512,
+                driver: "another".into(),
+                sealed: Vec::new(),
+                damage: None,
+            };
+            let kept = Kept {
+                at: &At::new("m", "disk0"),
+                machine: None,
+                disk: &disk,
+            };
+            storage.reader(&disk).unwrap().sources(kept).is_ok()
+        };
+        assert_eq!([&images, &outside].map(|f| is_read(f)), [true, false]);
+    }
 
     #[test]
     fn a_body_is_not_taken_beyond_the_time_of_its_operation() {

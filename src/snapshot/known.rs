@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::engine::{EngineError, EngineErrorKind, Machines, Top};
+use crate::engine::{EngineError, EngineErrorKind, Machines, Recorded, Top};
 use crate::held::NotReplaced;
 use crate::id::{SetId, VmId};
 use crate::inventory::{Snapshot, SnapshotDisk, SnapshotSet};
@@ -38,6 +38,18 @@ pub(crate) fn unread(
     machines: &Machines,
     but: Option<VmId>,
 ) -> Result<Vec<Unread>, EngineError> {
+    unread_of(core.deps.compute.recorded()?, machines, but)
+}
+
+/// [`unread`] of what is recorded.
+///
+/// # Errors
+/// As there.
+pub(crate) fn unread_of(
+    all: Vec<Recorded>,
+    machines: &Machines,
+    but: Option<VmId>,
+) -> Result<Vec<Unread>, EngineError> {
     let unknown = |id: VmId, file: &Path| {
         let text = texts::ACTIVE_UNKNOWN.with("machine", id);
         EngineError {
@@ -45,7 +57,6 @@ pub(crate) fn unread(
             text: text.with("file", file.display()),
         }
     };
-    let all = core.deps.compute.recorded()?;
     let mut unread = Vec::new();
     for it in all.into_iter().filter(|it| Some(it.machine) != but) {
         let (id, file) = (it.machine, it.file);
@@ -105,6 +116,16 @@ impl Known {
     /// What the records of sets alone tell. Blocks.
     pub(crate) fn recorded(data_dir: &Path) -> Self {
         Self::with(data_dir, BTreeMap::new())
+    }
+
+    /// These.
+    #[cfg(test)]
+    pub(crate) fn of_sets(sets: impl IntoIterator<Item = SnapshotSet>) -> Self {
+        let sets = sets.into_iter().map(|set| (set.id, Arc::new(set)));
+        Self {
+            sets: sets.collect(),
+            unreadable: Vec::new(),
+        }
     }
 
     fn with(data_dir: &Path, sets: BTreeMap<SetId, Arc<SnapshotSet>>) -> Self {

@@ -531,7 +531,7 @@ impl<'a> Lost<'a> {
         let machines = compute.machines();
         let mut seen = Ok(());
         for member in self.known.members() {
-            for disk in member.disks.iter().filter(|d| graph::is_file(d)) {
+            for disk in member.disks.iter().filter(|d| self.in_files(d)) {
                 let whose = Whose {
                     machine: machines.get(&member.machine).map(Arc::as_ref),
                     disk: &disk.id,
@@ -570,14 +570,14 @@ impl<'a> Lost<'a> {
         graph: &mut Graph,
         machines: &Machines,
     ) -> Result<(), EngineError> {
-        let recorded = known::unread(self.core, machines, Some(self.machine));
+        let all = self.core.deps.compute.recorded()?;
+        let untold = all.iter().map(|it| it.machine);
+        let untold = untold.filter(|id| *id != self.machine && !machines.contains_key(id));
+        let untold: Vec<_> = untold.collect();
+        let recorded = known::unread_of(all, machines, Some(self.machine));
         for it in recorded.iter().flatten() {
             graph.recorded(&it.top.file, it.top.format, &it.below);
         }
-        let all = self.core.deps.compute.recorded()?.into_iter();
-        let untold = all
-            .map(|it| it.machine)
-            .filter(|id| *id != self.machine && !machines.contains_key(id));
         let mut is_seen = true;
         for id in untold {
             let other = Self::known(self.core, id);
@@ -597,8 +597,12 @@ impl<'a> Lost<'a> {
 
     /// Every file that a snapshot names.
     fn kept(&self) -> Vec<(PathBuf, Format)> {
-        let disks = self.known.disks().filter(|d| graph::is_file(d));
+        let disks = self.known.disks().filter(|d| self.in_files(d));
         disks.map(|d| (d.file.clone(), d.format)).collect()
+    }
+
+    fn in_files(&self, disk: &SnapshotDisk) -> bool {
+        self.core.deps.storage.in_files(disk)
     }
 
     /// Where the path was another at a cut, the active file may lie where nobody looks for it.

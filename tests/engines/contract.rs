@@ -1,14 +1,15 @@
 //! The contract: what the coordinator and recovery may ask of any driver.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use groupshot::engine::{
-    At, Census, Compute, EngineError, Hold, Kept, Layer, Machines, Merged, Named, Plan, Read,
-    Records, Reserve, Retain, RevertRequest, Scene, Stands, Subject, Survey, Target, Top, Watch,
-    Whose,
+    At, Census, Compute, EngineError, Hold, InTurn, Kept, Layer, Machines, Merged, Named, Plan,
+    Read, Recorded, Records, Reserve, Retain, RevertRequest, Scene, Stands, Subject, Survey,
+    Target, Top, Watch, Whose,
 };
 use groupshot::id::{JobId, SetId, SnapshotId, VmId};
 use groupshot::inventory::{Format, Machine, RunState, Seal, Sealed, SnapshotDisk};
@@ -374,7 +375,7 @@ impl Captured<'_> {
             retain.uses(Box::new(move || Census {
                 machines: Arc::clone(&machines),
                 named: names.clone(),
-                untold: Vec::new(),
+                untold: Box::new(|| Some(Vec::new())),
                 records: Arc::new(Of(kept.clone())),
                 unsure: false,
             }))
@@ -469,7 +470,10 @@ impl Captured<'_> {
         }
         survey.rename(&merge).unwrap();
         survey.set_mode(&merge).unwrap();
+        let is_gone = |file: &Path| retain.is_gone(compute, self.machine.id, file).unwrap();
+        assert!(!is_gone(&merge.child), "it is there");
         assert!(retain.unlink(&sets, &merge.child, None).unwrap());
+        assert!(is_gone(&merge.child));
         assert_eq!(retain.stands(&merge), [Stands::There, Stands::Gone]);
         let lower = Top {
             file: merge.parent,
@@ -535,6 +539,19 @@ impl Compute for One {
 
     fn state(&self, _: VmId) -> RunState {
         RunState::Off
+    }
+
+    fn recorded(&self) -> Result<Vec<Recorded>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    fn recorded_of(&self, _: VmId) -> Option<Recorded> {
+        None
+    }
+
+    /// No other process knows of it.
+    fn turn(&self, _: &dyn Fn() -> bool) -> io::Result<Option<InTurn>> {
+        Ok(Some(Box::new(())))
     }
 
     fn set_tops(&self, _: VmId, _: &BTreeMap<String, Top>) -> Result<(), EngineError> {

@@ -29,7 +29,7 @@ use crate::engine::names;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{
     Compute, Doubt, EngineError, EngineErrorKind, Hold, InTurn, Judge, Machines, Recorded, Top,
-    name, stage, turn,
+    name, stage,
 };
 use crate::held;
 use crate::id::VmId;
@@ -304,9 +304,7 @@ impl Compute for Library {
     }
 
     fn turn(&self, given_up: &dyn Fn() -> bool) -> io::Result<Option<InTurn>> {
-        let data_dir = self.0.directory.parent().unwrap_or(Path::new("/"));
-        let turn = turn::take(data_dir, turn::PATIENCE, given_up)?;
-        Ok(turn.map(boxed))
+        actives::turn(&self.0.directory, given_up)
     }
 
     fn roots(&self) -> Roots {
@@ -316,10 +314,6 @@ impl Compute for Library {
     fn hold(&self, machine: &Machine) -> Result<Hold, EngineError> {
         Hold::of(machine)
     }
-}
-
-fn boxed(turn: turn::Turn) -> InTurn {
-    Box::new(turn)
 }
 
 /// Has the links of a machine lead to its active files where those are others than before. One after the other, or an

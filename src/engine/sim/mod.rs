@@ -25,7 +25,7 @@ use crate::engine::failure::At;
 use crate::engine::revert;
 use crate::engine::sim::running::{Bells, Guests};
 use crate::engine::{
-    Capture, Compute, Driver, EngineError, EngineErrorKind, Hold, Machines, Plan, Prepared,
+    Capture, Compute, Driver, EngineError, EngineErrorKind, Hold, InTurn, Machines, Plan, Prepared,
     Recorded, Revert, RevertPlan, RevertRequest, Running, Stamp, Top,
 };
 use crate::held;
@@ -396,7 +396,7 @@ impl Compute for Sim {
     }
 
     fn recorded(&self) -> Result<Vec<Recorded>, EngineError> {
-        actives::recorded(&self.library)
+        actives::recorded_if_any(&self.library)
     }
 
     fn recorded_of(&self, id: VmId) -> Option<Recorded> {
@@ -405,6 +405,10 @@ impl Compute for Sim {
 
     fn recorded_in(&self, id: Option<VmId>) -> PathBuf {
         actives::folder_of(&self.library, id)
+    }
+
+    fn turn(&self, given_up: &dyn Fn() -> bool) -> io::Result<Option<InTurn>> {
+        actives::turn(&self.library, given_up)
     }
 
     /// There are no files to hold; a fault on order can refuse.
@@ -438,11 +442,11 @@ impl Capture for Sim {
             machine: machine.id,
             machine_name: machine.name.clone(),
             disk: disk.clone(),
-            own: capture::Own::File(capture::NewFile {
+            own: capture::NewFile {
                 new_file: machine.directory.join(name),
                 seen: Stamp::default(),
                 place: None,
-            }),
+            },
         }))
     }
 
@@ -523,13 +527,13 @@ impl Revert for Sim {
             machine_name: machine.name.clone(),
             disk: disk.clone(),
             kept: request.kept.clone(),
-            own: revert::Own::File(revert::NewFile {
+            own: revert::NewFile {
                 new_file: machine.directory.join(request.job.to_string()),
                 new_format: disk.format,
                 in_place: Some(disk.file.clone()),
                 seen: Stamp::default(),
                 place: None,
-            }),
+            },
         })
     }
 
@@ -569,6 +573,8 @@ impl Revert for Sim {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::turn;
+    use crate::id::JobId;
 
     fn sim(count: u32) -> (tempfile::TempDir, Arc<Sim>) {
         let dir = tempfile::tempdir().unwrap();
@@ -598,6 +604,48 @@ mod tests {
             Arc::ptr_eq(&last, &sim.machine(last.id).unwrap()),
             "nothing changed"
         );
+    }
+
+    #[test]
+    fn the_turn_at_a_library_of_the_same_data_directory_is_its_turn() {
+        let (dir, sim) = sim(1);
+        std::fs::create_dir(dir.path().join(MACHINES)).unwrap();
+        let other = turn::take(dir.path(), turn::PATIENCE, &|| false).unwrap();
+        assert!(other.is_some());
+        assert!(sim.turn(&|| true).unwrap().is_none(), "another has it");
+        drop(other);
+        assert!(sim.turn(&|| false).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_plan_that_cannot_be_read_tells_what_it_lacks() {
+        fn why<T: serde::Serialize + serde::de::DeserializeOwned>(plan: &T, lacks: &str) -> String {
+            let mut value = serde_json::to_value(plan).unwrap();
+            value.as_object_mut().unwrap().remove(lacks).unwrap();
+            let read = serde_json::from_value::<T>(value);
+            read.err().unwrap().to_string()
+        }
+        let (_dir, sim) = sim(1);
+        let (set, machine) = (SetId::from_u128(1), sim.machine(machine_id(1)).unwrap());
+        let disk = &machine.disks[0];
+        let plan = sim.plan(&machine, disk, set).unwrap().unwrap();
+        sim.prepare(&plan).unwrap();
+        sim.cut(&plan).unwrap();
+        let kept = Capture::captured(&*sim, &plan);
+        let revert = RevertRequest {
+            job: JobId::from_u128(1),
+            set,
+            machine: &machine,
+            disk,
+            kept: &kept,
+            shared: false,
+        };
+        let revert = sim.plan_revert(revert).unwrap();
+        for lacks in ["new_file", "seen"] {
+            for why in [why(&plan, lacks), why(&revert, lacks)] {
+                assert!(why.contains(lacks), "{why}");
+            }
+        }
     }
 
     #[test]

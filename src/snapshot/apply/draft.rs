@@ -85,18 +85,21 @@ pub(crate) fn uses(core: &Arc<Core>, members: &[Snapshot]) -> Uses {
     uses
 }
 
-fn census(core: &Core) -> Census {
+fn census(core: &Arc<Core>) -> Census {
     let compute = &core.deps.compute;
     let (known, machines) = (Known::of(core), compute.machines());
-    let unread = known::unread(core, &machines, None);
-    let unsure = !known.unreadable.is_empty() || unread.is_err();
-    let untold = unread.unwrap_or_default().into_iter();
+    let unsure = !known.unreadable.is_empty();
+    let (asked, told) = (Arc::clone(core), Arc::clone(&machines));
+    let untold = move || {
+        let unread = known::unread(&asked, &told, None).ok()?.into_iter();
+        Some(unread.map(|it| (it.top.file, it.below)).collect())
+    };
     let mut named: Vec<_> = names::kept(&known).map(|(named, _)| named).collect();
     named.extend(names::active(&machines));
     Census {
         machines,
         named,
-        untold: untold.map(|it| (it.top.file, it.below)).collect(),
+        untold: Box::new(untold),
         records: Arc::new(Told::of(known, compute)),
         unsure,
     }
