@@ -462,8 +462,7 @@ impl Doctor {
                 ),
             };
             if let [disk] = disks.as_slice() {
-                let (set, machine, id) = (&disk.set, &disk.machine_name, &disk.disk);
-                let object = format!("set {set}, machine {machine}, disk {id}");
+                let object = of_disk(disk);
                 let name = &disk.set_name;
                 let text = format!("{changed}; set `{name}` is neither applied nor exported{on}");
                 let fix = "accept the disk as it is now";
@@ -486,7 +485,7 @@ impl Doctor {
                 },
             );
             let files: Vec<_> = files.iter().map(|f| f.display().to_string()).collect();
-            let object = files.join(", ");
+            let object = disks.first().map(of_files).unwrap_or_default();
             let mut one = ailment(Kind::Damaged, Severity::Error, object, text);
             if files.len() > 1 {
                 one.finding.files = files;
@@ -651,6 +650,18 @@ impl Doctor {
         });
         told.collect()
     }
+}
+
+/// What a finding about one damaged disk is called.
+pub(super) fn of_disk(disk: &DamagedDisk) -> String {
+    let (set, machine, id) = (&disk.set, &disk.machine_name, &disk.disk);
+    format!("set {set}, machine {machine}, disk {id}")
+}
+
+/// What one about several is called that were damaged by the same files.
+pub(super) fn of_files(disk: &DamagedDisk) -> String {
+    let files: BTreeSet<_> = disk.files.iter().map(|f| f.display().to_string()).collect();
+    Vec::from_iter(files).join(", ")
 }
 
 pub(super) fn object_of(machine: &Machine, disk: &str) -> String {
