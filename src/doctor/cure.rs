@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::audit::{About, Written};
 use crate::doctor::line::{Progress, Tell};
-use crate::doctor::look::Ailment;
+use crate::doctor::look::{self, Ailment};
 use crate::doctor::{Doctor, Kind};
 use crate::engine::Top;
 use crate::engine::import;
@@ -35,6 +35,17 @@ pub(super) enum Cure {
     Tops(VmId),
     /// Moves the file away from where it is found again and again.
     SetAside(PathBuf),
+}
+
+impl Ailment {
+    /// Whether it is of damaged disks, and was told as this object when there were more or fewer of them.
+    fn accepts(&self, object: &str) -> bool {
+        let Some(Cure::Accept(disks)) = &self.cure else {
+            return false;
+        };
+        let mut disks = disks.iter();
+        disks.any(|disk| look::of_disk(disk) == object || look::of_files(disk) == object)
+    }
 }
 
 impl Doctor {
@@ -122,8 +133,11 @@ impl Doctor {
     }
 
     async fn found(self: &Arc<Self>, kind: Kind, object: &str) -> Option<Ailment> {
-        let mut all = self.ailments().await.into_iter();
-        all.find(|a| a.finding.kind == kind && a.finding.object == object)
+        let all = self.ailments().await;
+        let mut all: Vec<_> = all.into_iter().filter(|a| a.finding.kind == kind).collect();
+        let exact = all.iter().position(|a| a.finding.object == object);
+        let found = exact.or_else(|| all.iter().position(|a| a.accepts(object)));
+        found.map(|at| all.swap_remove(at))
     }
 
     /// Waits for what works on this job, or on all, and tells how far it is meanwhile.

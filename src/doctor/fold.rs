@@ -88,21 +88,9 @@ impl Doctor {
 
     /// The findings, with one for each file for whose sake there are several.
     fn files(&self, found: Vec<Ailment>) -> Vec<Ailment> {
-        let mut causes: BTreeMap<PathBuf, Vec<Ailment>> = BTreeMap::new();
-        let mut all = Vec::new();
-        for it in found {
-            match it.file() {
-                Some(file) => causes.entry(file).or_default().push(it),
-                None => all.push(it),
-            }
-        }
-        for (file, mut of_file) in causes {
-            let Some(one) = of_file.pop().filter(|_| of_file.is_empty()) else {
-                all.push(self.of_file(&file, of_file));
-                continue;
-            };
-            all.push(one);
-        }
+        let (mut all, causes) = by_file(found);
+        let several = causes.into_iter();
+        all.extend(several.map(|(file, of_file)| self.of_file(&file, of_file)));
         all
     }
 
@@ -114,6 +102,7 @@ impl Doctor {
         let missing = found.iter().any(is_missing);
         let severity = found.iter().map(|a| a.finding.severity).min();
         let (machines, sets) = self.concerned(file);
+        let reasons = reasons(&found);
         let own = found.iter().filter_map(|a| a.machine.clone());
         let machines = by_name(machines.into_iter().chain(own));
         // Of those that are about the file what is kept counts most.
@@ -132,6 +121,10 @@ impl Doctor {
             one.finding.object = object;
         }
         one.finding.severity = severity.unwrap_or(one.finding.severity);
+        let of_lead = one.cause.as_ref().map(|(kind, _)| *kind);
+        for (_, text) in reasons.into_iter().filter(|(of, _)| Some(*of) != of_lead) {
+            one.finding.text.push_str(&format!("; {text}"));
+        }
         if machines.len() + sets.len() > 1 {
             let needed = [machines.len(), sets.len()]
                 .into_iter()
@@ -307,6 +300,39 @@ impl Doctor {
     }
 }
 
+/// Those that share no file with another, and the others by their file.
+fn by_file(found: Vec<Ailment>) -> (Vec<Ailment>, BTreeMap<PathBuf, Vec<Ailment>>) {
+    let mut causes: BTreeMap<PathBuf, Vec<Ailment>> = BTreeMap::new();
+    let mut alone = Vec::new();
+    for it in found {
+        match it.file() {
+            Some(file) => causes.entry(file).or_default().push(it),
+            None => alone.push(it),
+        }
+    }
+    let mut several = BTreeMap::new();
+    for (file, of_file) in causes {
+        match of_file.len() {
+            1 => alone.extend(of_file),
+            _ => drop(several.insert(file, of_file)),
+        }
+    }
+    (alone, several)
+}
+
+/// The kinds of trouble with a file, each in the words of the first that tells of it.
+fn reasons(found: &[Ailment]) -> Vec<(EngineErrorKind, String)> {
+    let mut told: Vec<(EngineErrorKind, String)> = Vec::new();
+    for it in found {
+        if let Some((kind, _)) = &it.cause
+            && told.iter().all(|(known, _)| known != kind)
+        {
+            told.push((*kind, it.finding.text.clone()));
+        }
+    }
+    told
+}
+
 /// Each once, by the name that it is told by first.
 pub(super) fn by_name(all: impl Iterator<Item = Concerned>) -> Vec<Concerned> {
     let mut ids = BTreeSet::new();
@@ -379,6 +405,31 @@ fn listed(all: &[Concerned], one: &str, several: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_findings_that_share_a_file_none_is_lost_nor_any_reason() {
+        let found = |kind, file: &str, text| {
+            let mut one = ailment(Kind::ImageUnreadable, Severity::Error, text, text);
+            one.cause = Some((kind, PathBuf::from(file)));
+            one
+        };
+        let all = vec![
+            found(EngineErrorKind::Denied, "/shared", "first"),
+            found(EngineErrorKind::Denied, "/shared", "second"),
+            found(EngineErrorKind::Unsupported, "/shared", "third"),
+            found(EngineErrorKind::Denied, "/own", "fourth"),
+            ailment(Kind::Orphan, Severity::Warning, "/shared", "fifth"),
+        ];
+        let (alone, several) = by_file(all);
+        let texts = |all: &[Ailment]| -> Vec<String> {
+            all.iter().map(|a| a.finding.text.clone()).collect()
+        };
+        assert_eq!(texts(&alone), ["fifth", "fourth"]);
+        let shared = &several[Path::new("/shared")];
+        assert_eq!(texts(shared), ["first", "second", "third"]);
+        let told = reasons(shared).into_iter().map(|(_, text)| text);
+        assert_eq!(told.collect::<Vec<_>>(), ["first", "third"]);
+    }
 
     #[test]
     fn a_machine_that_was_renamed_is_counted_once_by_its_name_of_now() {

@@ -501,27 +501,32 @@ mod tests {
     fn who_says_nothing_is_given_up_and_who_is_at_work_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join(SOCKET)).unwrap();
+        let limit = Wish::Renew.limit().unwrap();
         let serving = thread::spawn(move || {
             let (silent, _) = listener.accept().unwrap();
             let (mut works, _) = listener.accept().unwrap();
-            for second in 0..5 {
-                thread::yield_now();
-                let line = line(Answer::Works(second)).unwrap();
-                works.write_all(&line).unwrap();
-                let half = works.set_read_timeout(Some(SOON / 2));
-                half.unwrap();
-                // The request, then nothing: a pause.
-                while matches!(works.read(&mut [0; 512]), Ok(1..)) {}
+            for second in 0..limit.as_secs() {
+                works
+                    .write_all(&line(Answer::Works(second)).unwrap())
+                    .unwrap();
             }
-            let line = line(Answer::Done("well".to_owned())).unwrap();
-            works.write_all(&line).unwrap();
-            drop(silent);
+            let done = line(Answer::Done("well".to_owned())).unwrap();
+            works.write_all(&done).unwrap();
+            let (mut hangs, _) = listener.accept().unwrap();
+            let beyond = (limit + 2 * SILENCE).as_secs();
+            let said = line(Answer::Works(beyond)).unwrap();
+            hangs.write_all(&said).unwrap();
+            // They are closed only when nobody waits for them.
+            (silent, works, hangs)
         });
         let tell = Tell::new(None);
-        let ask = || asked(dir.path(), Wish::Renew, &tell, SOON);
-        let error = ask().unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
-        assert!(matches!(ask().unwrap(), Answer::Done(_)));
-        serving.join().unwrap();
+        let ask = |silence| asked(dir.path(), Wish::Renew, &tell, silence);
+        let error = ask(SOON).unwrap_err();
+        let given_up = [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut];
+        assert!(given_up.contains(&error.kind()), "{error}");
+        assert!(matches!(ask(SILENCE).unwrap(), Answer::Done(_)));
+        let error = ask(SILENCE).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        drop(serving.join().unwrap());
     }
 }

@@ -9,6 +9,7 @@ mod cure;
 mod fold;
 mod look;
 mod needs;
+mod remains;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::engine::definition::DEFINITION;
 use crate::held;
 use crate::id::VmId;
+use crate::inventory;
 
 /// The name that a definition gives machine `id`, whatever else is wrong with it; `None` if none can be read there.
 pub(crate) fn name_in(folder: &Path, id: VmId) -> Option<String> {
@@ -26,7 +27,9 @@ fn name_of(text: &str, id: VmId) -> Option<String> {
         .take_while(|line| !line.trim_start().starts_with('['));
     let it = outline(text).or_else(|| lines.find_map(outline))?;
     let is_own = it.id.is_none_or(|own| own.parse() == Ok(id));
-    is_own.then_some(it.name)
+    // No machine can have such a name, so none may be in the way of that of another.
+    let is_name = !it.name.trim().is_empty() && !inventory::is_too_long(&it.name);
+    (is_own && is_name).then_some(it.name)
 }
 
 #[cfg(test)]
@@ -49,6 +52,8 @@ mod tests {
             (format!("{id}\nname = \"web\n{disk}"), None),
             (format!("{id}\n{disk}"), None),
             (format!("{}\nname = \"web\"", id.replace("FF", "EE")), None),
+            ("name = \" \"".to_owned(), None),
+            (format!("name = \"{}\"", "a".repeat(257)), None),
             (String::new(), None),
         ] {
             let found = name_of(&text, ID.parse().unwrap());

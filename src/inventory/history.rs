@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::audit::{About, Named, names};
+use crate::audit::{About, Named, SHORTEST, names};
 use crate::id::{CollectionId, JobId};
 use crate::inventory::{Collection, Job, JobKind, JobState, Snapshot, SnapshotSet};
 use crate::text::Text;
@@ -320,27 +320,41 @@ impl Query {
         let wanted = [&self.set, &self.collection, &self.machine];
         let begins = |wanted: &String| {
             let id = wanted.trim_matches(['{', '}']);
-            id.len() < ID && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+            (SHORTEST..ID).contains(&id.len())
+                && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
         };
         wanted.into_iter().flatten().any(begins)
     }
 
-    /// Is it one of those that are looked for?
+    /// Is it one of those that are looked for? What is a name begins no id.
     #[must_use]
-    pub fn fits(&self, it: &Ended) -> bool {
-        let names = |wanted: &Option<String>, list: &[Named]| {
-            let is =
-                |named: &Named, wanted: &String| named.is(wanted) || shown(&named.name) == **wanted;
+    pub fn fits(&self, it: &Ended, by_name: ByName) -> bool {
+        let lists = [
+            (&self.set, &it.about.sets),
+            (&self.collection, &it.about.collections),
+            (&self.machine, &it.about.machines),
+        ];
+        let mut lists = lists.into_iter().zip(by_name.0);
+        let named = lists.all(|((wanted, list), by_name)| {
+            let is = |named: &Named, wanted: &String| {
+                is_name(named, wanted) || !by_name && named.is(wanted)
+            };
             let fits = |wanted: &String| list.iter().any(|named| is(named, wanted));
             wanted.as_ref().is_none_or(fits)
-        };
-        names(&self.set, &it.about.sets)
-            && names(&self.machine, &it.about.machines)
-            && names(&self.collection, &it.about.collections)
+        });
+        named
             && self.user.as_ref().is_none_or(|user| *user == it.user)
             && self.since.is_none_or(|since| it.ended >= since)
             && !(self.failed && it.outcome == Ending::Completed)
     }
+}
+
+/// Which of set, collection and machine are looked for by their names alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ByName([bool; 3]);
+
+fn is_name(named: &Named, wanted: &str) -> bool {
+    named.name == wanted || shown(&named.name) == *wanted
 }
 
 /// What the words of a query have met in the history: sets, collections, machines.
@@ -357,28 +371,38 @@ struct Meeting {
 
 impl Met {
     /// Takes up what one entry has of it.
-    pub fn take_up(&mut self, query: &Query, it: &Ended) {
+    pub fn take_up(&mut self, query: &Query, it: &Ended, by_name: ByName) {
         let about = &it.about;
         let lists = [
             (&query.set, &about.sets),
             (&query.collection, &about.collections),
             (&query.machine, &about.machines),
         ];
-        for ((wanted, list), meeting) in lists.into_iter().zip(&mut self.0) {
+        let meetings = self.0.iter_mut().zip(by_name.0);
+        for ((wanted, list), (meeting, by_name)) in lists.into_iter().zip(meetings) {
             let Some(wanted) = wanted else { continue };
             let whole = wanted.trim_matches(['{', '}']);
             for named in list {
                 if named.id.eq_ignore_ascii_case(whole) {
                     continue;
                 }
-                if named.name == *wanted || shown(&named.name) == **wanted {
+                if is_name(named, wanted) {
                     meeting.by_name = true;
-                } else if named.is(wanted) {
+                } else if !by_name && named.is(wanted) {
                     let (id, name) = (named.id.clone(), shown(&named.name).into_owned());
                     meeting.begun.insert(id, name);
                 }
             }
         }
+    }
+
+    /// What of the query is a name as well as the beginning of other ids: the name counts, so that is to be looked for
+    /// again, by it alone.
+    #[must_use]
+    pub fn names(&self) -> Option<ByName> {
+        let both = |met: &Meeting| met.by_name && !met.begun.is_empty();
+        let any = self.0.iter().any(both);
+        any.then(|| ByName(self.0.each_ref().map(|met| met.by_name)))
     }
 
     /// In words, that the beginning of an id in the query means several things, and which.
@@ -391,18 +415,14 @@ impl Met {
         ];
         let mut met = words.into_iter().zip(&self.0);
         met.find_map(|((wanted, word), met)| {
-            if met.begun.len() + usize::from(met.by_name) < 2 {
+            if met.begun.len() < 2 {
                 return None;
             }
             let wanted = shown(wanted.as_deref()?);
             let ids = met.begun.iter().map(|(id, name)| format!("{id} ({name})"));
-            let how = match met.by_name {
-                true => "is a name and begins other ids",
-                false => "begins several ids",
-            };
             let ids = ids.collect::<Vec<_>>().join(", ");
             Some(format!(
-                "`{wanted}` {how} of {word}; give a whole id: {ids}"
+                "`{wanted}` begins several ids of {word}; give a whole id: {ids}"
             ))
         })
     }

@@ -19,7 +19,7 @@ use crate::audit::About;
 use crate::id::{CollectionId, JobId, SetId, SnapshotId, VmId};
 use crate::text::Text;
 
-pub use history::{Ended, Ending, Met, Query, What};
+pub use history::{ByName, Ended, Ending, Met, Query, What};
 pub use run_state::{RunState, Trouble};
 
 /// The most characters of a name of a machine, a collection or a set: `MaxLen` of the names in the CIM schema

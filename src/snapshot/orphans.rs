@@ -56,6 +56,14 @@ pub(crate) fn needs(core: &Core, files: impl IntoIterator<Item = PathBuf>) -> bo
     free.len() < there
 }
 
+/// The same of one file that is remembered as left: that is no name. Blocks.
+pub(crate) fn needs_left(core: &Core, file: &Path) -> bool {
+    let mut free = vec![file.to_owned()];
+    let needed = Needed::but_for_left(core, BTreeSet::new());
+    needed.leave(core.deps.storage.files(), &mut free);
+    free.is_empty()
+}
+
 /// The file by the real path of its folder; a link that it may be itself is not followed.
 fn real(file: &Path) -> Option<PathBuf> {
     let folder = held::canonicalize(file.parent()?).ok()?;
@@ -170,7 +178,16 @@ impl Reference {
 
 impl Needed {
     /// As it is now, and these.
-    fn with(core: &Core, mut files: BTreeSet<PathBuf>) -> Self {
+    fn with(core: &Core, files: BTreeSet<PathBuf>) -> Self {
+        let mut needed = Self::but_for_left(core, files);
+        let left = core.deps.store.state().leftovers.clone();
+        let left = left.values().filter(|l| damage::is_left(l));
+        needed.files.extend(left.map(|l| l.file.clone()));
+        needed
+    }
+
+    /// Without what operations have left.
+    fn but_for_left(core: &Core, mut files: BTreeSet<PathBuf>) -> Self {
         let compute = &core.deps.compute;
         let machines = compute.machines();
         let mut named = BTreeMap::<PathBuf, Reference>::new();
@@ -221,9 +238,6 @@ impl Needed {
             }
         }
         files.extend(sets.unreadable.iter().map(|(file, _)| file.clone()));
-        let left = core.deps.store.state().leftovers.clone();
-        let left = left.values().filter(|l| damage::is_left(l));
-        files.extend(left.map(|l| l.file.clone()));
         // Of a machine whose folder is set aside nothing tells the active files.
         let state = core.deps.store.state();
         let collected = state.collections.values();

@@ -27,7 +27,7 @@ use jiff::Timestamp;
 
 use crate::id::{CollectionId, JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{
-    Collection, Ended, Job, Leftover, Met, Position, Query, Snapshot, SnapshotSet,
+    ByName, Collection, Ended, Job, Leftover, Met, Position, Query, Snapshot, SnapshotSet,
 };
 use crate::text::catalog::store as texts;
 use crate::text::{Text, told_by_text};
@@ -187,12 +187,33 @@ pub async fn look_back(
     query: &Query,
     now: Timestamp,
 ) -> Result<Vec<Ended>, LookBackError> {
+    let mut by_name = ByName::default();
+    loop {
+        let (found, met) = look_through(store, query, now, by_name).await?;
+        match met.names() {
+            Some(names) => by_name = names,
+            None => {
+                return met
+                    .several(query)
+                    .map_or(Ok(found), |why| Err(LookBackError::Several(why)));
+            }
+        }
+    }
+}
+
+/// All pages once.
+async fn look_through(
+    store: &dyn Store,
+    query: &Query,
+    now: Timestamp,
+    by_name: ByName,
+) -> Result<(Vec<Ended>, Met), StoreError> {
     let (mut found, mut before, mut met) = (Vec::new(), None, Met::default());
     loop {
         let page = store.history(before).await?;
         let last = page.last().map(|(last, _)| *last);
-        for ended in choose(page, query, now) {
-            met.take_up(query, &ended);
+        for ended in choose(page, query, now, by_name) {
+            met.take_up(query, &ended, by_name);
             if found.len() < query.limit {
                 found.push(ended);
             }
@@ -200,9 +221,7 @@ pub async fn look_back(
         // What is beyond the limit may begin with the same letters.
         let enough = found.len() >= query.limit && !query.is_by_beginning();
         if last.is_none() || enough {
-            return met
-                .several(query)
-                .map_or(Ok(found), |why| Err(LookBackError::Several(why)));
+            return Ok((found, met));
         }
         before = last;
     }
@@ -213,10 +232,11 @@ fn choose(
     page: Vec<(Number, Ended)>,
     query: &Query,
     now: Timestamp,
+    by_name: ByName,
 ) -> impl Iterator<Item = Ended> {
     let kept = now.saturating_sub(HISTORY_KEPT).unwrap_or(Timestamp::MIN);
     let all = page.into_iter().map(|(_, ended)| ended);
-    all.filter(move |ended| ended.ended >= kept && query.fits(ended))
+    all.filter(move |ended| ended.ended >= kept && query.fits(ended, by_name))
 }
 
 /// [`Store::transact`] for a closure that may refuse with a reason of its own.

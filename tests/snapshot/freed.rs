@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use groupshot::failpoint::FailedOnOrder;
 use groupshot::id::SetId;
-use groupshot::inventory::JobState;
+use groupshot::inventory::{Format, JobState, Leftover};
 use groupshot::snapshot::destroy::FREE_FAILPOINTS;
 use groupshot::snapshot::{ApplyRequest, Passage};
-use groupshot::store::Store as _;
+use groupshot::store::{Change, Store as _};
 
 use super::destroy::{assert_gone, assert_in_order, contents, destroy, take, write};
-use super::world::{Left, World, furnish, group};
+use super::world::{Left, World, furnish, group, put};
 use crate::support::tools::{self};
 
 fn nothing() -> Passage {
@@ -218,6 +218,64 @@ async fn an_active_file_that_cannot_even_be_looked_at_is_remembered_and_goes_lat
     assert_in_order(&world, "remembered").await;
     assert!(!old.exists(), "the next start removes it");
     assert!(world.store.state().leftovers.is_empty());
+}
+
+/// What a set kept of which only its folder is left may be needed, and nothing names it: whether it could be looked at
+/// when it was bared makes no difference.
+#[tokio::test(start_paused = true)]
+async fn what_a_forgotten_set_may_keep_is_removed_by_no_start() {
+    let root = tempfile::tempdir().unwrap();
+    let world = furnish(root.path(), 1).await;
+    let set = take(&world, 1).await[0];
+    let old = first_top(&world);
+    let machine = world.store.state().sets[&set].members[0].machine;
+    let forgotten = world
+        .root
+        .join("data/sets")
+        .join(SetId::random().to_string());
+    let copy = forgotten.join(machine.to_string()).join("vm.toml");
+    fs::create_dir_all(copy.parent().unwrap()).unwrap();
+    fs::write(&copy, "of a set that nothing knows").unwrap();
+    let folder = old.parent().unwrap().to_owned();
+    let aside = root.path().join("aside");
+    let moves = (folder.clone(), aside.clone());
+    let blind = world.with(Box::new(move |name| {
+        if name == "apply.discard.before" && !moves.1.exists() {
+            let moved = fs::rename(&moves.0, &moves.1);
+            moved
+                .and_then(|()| symlink(&moves.1, &moves.0))
+                .map_err(|e| FailedOnOrder(e.to_string()))?;
+        }
+        Ok(())
+    }));
+    apply(&blind, set).await;
+    fs::remove_file(&folder).unwrap();
+    fs::rename(aside, &folder).unwrap();
+    let left = world.store.state().leftovers.clone();
+    assert!(
+        left.get(&old).is_none_or(|l| l.sealed.is_some()),
+        "{left:?}"
+    );
+    // Nor if it is remembered by its name, as a file that could not be removed is.
+    let named = Leftover {
+        machine,
+        machine_name: "m0".to_owned(),
+        disk: "disk0".to_owned(),
+        file: old.clone(),
+        format: Format::Qcow2,
+        sealed: None,
+    };
+    put(&*world.store, vec![Change::PutLeftover(named)]).await;
+    let world = world.with(nothing());
+    world.coordinator.recover().await.unwrap();
+    assert!(old.exists());
+    let told = world.coordinator.leftovers();
+    assert!(told.len() == 1 && told[0].1.is_some(), "{told:?}");
+    // It is given up.
+    fs::remove_dir_all(&forgotten).unwrap();
+    let world = world.with(nothing());
+    world.coordinator.recover().await.unwrap();
+    assert!(!old.exists());
 }
 
 #[tokio::test(start_paused = true)]

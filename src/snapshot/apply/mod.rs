@@ -20,6 +20,7 @@ use crate::inventory::{Image, LeftOut, Position, Snapshot, What};
 use crate::snapshot::left_out::told_with;
 use crate::snapshot::orphans;
 use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::crowd::Queue;
 use crate::snapshot::saga::kind::{Fate, Kind, Step, Words};
 use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::snapshot::stands::stands;
@@ -92,7 +93,7 @@ impl Kind for Apply {
     const FATE: Fate = Fate::Stays;
     const TAKE: &'static [Step<Self>] = steps::TAKE;
     const FINISH: &'static [Step<Self>] = steps::FINISH;
-    const WAITS: &'static [&'static str] = &["discard"];
+    const WAITS: &'static [(&'static str, Queue)] = &[("discard", Queue::Short)];
     const WORDS: Words = Words {
         failed: texts::APPLY_FAILED,
         failed_undoing: Some(texts::APPLY_FAILED_UNDOING),

@@ -82,6 +82,7 @@ impl Remover<'_> {
                 let at = At::new(self.name, &layer.disk);
                 (self.keep)(at.io(&layer.file, &e).text);
                 left.files.insert(layer.file.clone());
+                left.free.insert(layer.file.clone());
                 break; // what is under it is needed on
             }
             left.removed.insert(layer.file.clone());

@@ -78,9 +78,17 @@ pub(crate) fn leftovers(core: &Arc<Core>) -> Vec<(Leftover, Option<Text>)> {
                     let why = texts::LEFT_NEEDED.with("file", file.display());
                     return Some((left.clone(), Some(why)));
                 }
+                Some(Need::Forgotten(folder)) => {
+                    let why = texts::KEPT_FORGOTTEN.with("file", left.file.display());
+                    let why = why.with("folder", folder.display());
+                    return Some((left.clone(), Some(why)));
+                }
+                Some(Need::Under) => {
+                    return Some((left.clone(), Some(texts::LEFT_UNDER.text())));
+                }
                 None => {}
             }
-            // Nothing can lie on it.
+            // Nothing lay on it, or could.
             return if files.is_there(&left.file) {
                 Some((left.clone(), None))
             } else {

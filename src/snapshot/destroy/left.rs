@@ -3,6 +3,7 @@
 //! remembered, until an operation on the machine, or a start, removes them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::engine::{EngineError, Layer, Recorded, Retain};
@@ -10,7 +11,9 @@ use crate::held;
 use crate::id::VmId;
 use crate::inventory::{Leftover, Sealed};
 use crate::snapshot::destroy::Member;
+use crate::snapshot::forgotten::{self, Forgotten};
 use crate::snapshot::known::{self, Known};
+use crate::snapshot::orphans;
 use crate::snapshot::saga::core::Core;
 use crate::store::{Change, State};
 
@@ -19,8 +22,10 @@ use crate::store::{Change, State};
 pub(super) struct Left {
     /// Nothing could be removed: it is not known what lies on what.
     pub(super) blind: bool,
-    /// These could not, and nothing lies on them.
+    /// These were not.
     pub(super) files: BTreeSet<PathBuf>,
+    /// Those of them that could not be though nothing lay on them at that moment.
+    pub(super) free: BTreeSet<PathBuf>,
     /// These are gone.
     pub(super) removed: BTreeSet<PathBuf>,
 }
@@ -36,6 +41,7 @@ pub(super) fn of(state: &State, machine: VmId) -> impl Iterator<Item = &Leftover
 pub(super) struct Needed {
     recorded: Result<Vec<Recorded>, EngineError>,
     known: Known,
+    forgotten: io::Result<Vec<Forgotten>>,
 }
 
 /// Why such a file stays.
@@ -45,6 +51,10 @@ pub(super) enum Need {
     Named,
     /// It may be: what names files cannot be read, or is away.
     Perhaps(PathBuf),
+    /// A set may need it of which only this folder is left.
+    Forgotten(PathBuf),
+    /// Something that is named may lie on it.
+    Under,
 }
 
 impl Needed {
@@ -53,6 +63,7 @@ impl Needed {
         Self {
             recorded: core.deps.compute.recorded(),
             known: Known::of(core),
+            forgotten: forgotten::of(core),
         }
     }
 
@@ -76,8 +87,19 @@ impl Needed {
         if !is_there && !known::is_gone_for_good(core, left.machine) {
             return Some(Need::Perhaps(compute.recorded_in(Some(left.machine))));
         }
-        let unreadable = self.known.unreadable.first();
-        unreadable.map(|(file, _)| Need::Perhaps(file.clone()))
+        if let Some((file, _)) = self.known.unreadable.first() {
+            return Some(Need::Perhaps(file.clone()));
+        }
+        // What such a set kept is named by nothing else.
+        match &self.forgotten {
+            Err(_) => return Some(Need::Perhaps(core.sets())),
+            Ok(sets) => {
+                if let Some(set) = sets.first() {
+                    return Some(Need::Forgotten(set.folder.clone()));
+                }
+            }
+        }
+        orphans::needs_left(core, &left.file).then_some(Need::Under)
     }
 }
 
@@ -144,9 +166,14 @@ impl Left {
             if left.sealed.is_some() {
                 new.insert(layer.file.clone(), left);
             } else if !new.contains_key(&layer.file) && !is_gone().unwrap_or(false) {
-                let file = layer.file.display();
-                tracing::warn!(machine = member.name, %file, "It cannot be looked at; it stays until it can be removed and nothing names it");
-                new.insert(layer.file.clone(), left);
+                let (machine, file) = (&member.name, layer.file.display());
+                // What something may lie on must not go by its name later: nothing would tell that any more.
+                if self.free.contains(&layer.file) {
+                    tracing::warn!(%machine, %file, "It cannot be looked at; it stays until it can be removed and nothing names it");
+                    new.insert(layer.file.clone(), left);
+                } else {
+                    tracing::warn!(%machine, %file, "It cannot be looked at, and something may lie on it; it stays until somebody moves it away");
+                }
             }
         }
         new.retain(|file, _| self.blind || self.files.contains(file));

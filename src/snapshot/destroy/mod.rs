@@ -31,6 +31,7 @@ use crate::inventory::What;
 use crate::snapshot::known::Known;
 use crate::snapshot::meter::Meter;
 use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::crowd::Queue;
 use crate::snapshot::saga::kind::{self, Fate, Kind, Step, Words, Work};
 use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::store::{Change, State};
@@ -169,7 +170,7 @@ impl Kind for Destroy {
     const TAKE: &'static [Step<Self>] = &[];
     const FINISH: &'static [Step<Self>] = FINISH;
     const DEFERS: bool = true;
-    const WAITS: &'static [&'static str] = &["clean"];
+    const WAITS: &'static [(&'static str, Queue)] = &[("clean", Queue::Long)];
     const WORDS: Words = Words {
         failed: texts::DESTROY_WAITS,
         failed_undoing: None,

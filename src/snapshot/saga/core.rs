@@ -20,7 +20,7 @@ use crate::job::Jobs;
 use crate::snapshot::directory::Exports;
 use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::claims::FileClaims;
-use crate::snapshot::saga::crowd::Crowd;
+use crate::snapshot::saga::crowd::Crowds;
 use crate::snapshot::saga::leases::{Busy, Leases, Resource};
 use crate::snapshot::saga::plan;
 use crate::snapshot::saga::spares::Spares;
@@ -91,7 +91,7 @@ pub(crate) struct Core {
     /// Who reads or rewrites which disk file.
     pub(crate) claims: FileClaims,
     /// Parts of operations that wait for others.
-    pub(crate) crowd: Crowd,
+    pub(crate) crowds: Crowds,
     pub(crate) spares: Spares,
     /// Room for what gives room back.
     pub(crate) ballast: Ballast,
@@ -113,7 +113,7 @@ impl Core {
             kinds,
             leases: Leases::default(),
             claims: FileClaims::default(),
-            crowd: Crowd::default(),
+            crowds: Crowds::default(),
             broken: watch::Sender::new(None),
             tasks: TaskTracker::new(),
             passage,

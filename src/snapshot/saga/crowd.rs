@@ -3,31 +3,68 @@
 //!
 //! There are some hundred threads that may wait for a disk, for all of the server. Operations queue for the library
 //! without bound, so those that come later wait here, as tasks, in the order in which they came. One whose
-//! client has paused it writes nothing big any more: it need not stand behind those that do.
+//! client has paused it writes nothing big any more: it need not stand behind those that do. Nor need one that merges
+//! nothing at all, while the machine that it works for waits for its images.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How many wait, or work, on threads.
+/// How many that may merge wait, or work, on threads.
 const INSIDE: usize = 128;
+/// How many that merge nothing.
+const SHORT: usize = 64;
 /// How many more of those that were paused.
 const PAUSED: usize = 32;
 /// How often it is looked whether somebody has paused it.
 const GLANCE: Duration = Duration::from_millis(500);
 
-/// The places.
-#[derive(Debug)]
-pub(crate) struct Crowd {
-    all: Arc<Semaphore>,
-    paused: Arc<Semaphore>,
+/// Behind whom a part waits for its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queue {
+    /// Those that may merge, for as long as that takes.
+    Long,
+    /// Those that remove files and merge nothing.
+    Short,
 }
 
-impl Default for Crowd {
+/// The places of all.
+#[derive(Debug)]
+pub(crate) struct Crowds {
+    long: Crowd,
+    short: Crowd,
+}
+
+impl Default for Crowds {
     fn default() -> Self {
-        Self::of(INSIDE, PAUSED)
+        Self {
+            long: Crowd::of(INSIDE, PAUSED),
+            short: Crowd::of(SHORT, 0),
+        }
     }
+}
+
+impl Crowds {
+    /// [`Crowd::enter`] by this queue.
+    pub(crate) async fn enter(
+        &self,
+        queue: Queue,
+        is_paused: impl Fn() -> bool,
+    ) -> Option<OwnedSemaphorePermit> {
+        let crowd = match queue {
+            Queue::Long => &self.long,
+            Queue::Short => &self.short,
+        };
+        crowd.enter(is_paused).await
+    }
+}
+
+/// The places of one queue.
+#[derive(Debug)]
+struct Crowd {
+    all: Arc<Semaphore>,
+    paused: Arc<Semaphore>,
 }
 
 impl Crowd {
@@ -39,7 +76,7 @@ impl Crowd {
     }
 
     /// A place, until dropped. `None` only if there are no places any more, which is never.
-    pub(crate) async fn enter(&self, is_paused: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
+    async fn enter(&self, is_paused: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
         let place = Arc::clone(&self.all).acquire_owned();
         tokio::pin!(place);
         loop {
@@ -67,6 +104,9 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
+    use crate::snapshot::apply::Apply;
+    use crate::snapshot::destroy::Destroy;
+    use crate::snapshot::saga::kind::Kind as _;
 
     /// Far more than there are threads wait for one thing, as deletes do for the library; whoever waits for none of it
     /// finds a thread, and each comes in its turn.
@@ -114,6 +154,22 @@ mod tests {
             library.sort_unstable();
             assert_eq!(*library, (0..100).collect::<Vec<_>>());
         });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_apply_that_removes_what_was_active_stands_behind_no_merge() {
+        let (crowds, mut merging) = (Crowds::default(), Vec::new());
+        for (_, queue) in Destroy::WAITS {
+            for _ in 0..INSIDE {
+                merging.push(crowds.enter(*queue, || false).await);
+            }
+            let behind = crowds.enter(*queue, || false);
+            assert!(tokio::time::timeout(4 * GLANCE, behind).await.is_err());
+        }
+        for (step, queue) in Apply::WAITS {
+            let place = tokio::time::timeout(GLANCE, crowds.enter(*queue, || false));
+            assert!(place.await.is_ok_and(|it| it.is_some()), "{step}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,6 +17,7 @@ use crate::engine::{At, EngineError};
 use crate::id::{JobId, SetId};
 use crate::inventory::What;
 use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::crowd::Queue;
 use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::snapshot::saga::operation::Operation;
 use crate::snapshot::saga::window::{Frame, Released};
@@ -48,7 +49,7 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     /// cancelled. Nothing is undone.
     const DEFERS: bool = false;
     /// The steps whose parts may wait for the library or for readers of a file: not all at once on threads.
-    const WAITS: &'static [&'static str] = &[];
+    const WAITS: &'static [(&'static str, Queue)] = &[];
     /// How it speaks.
     const WORDS: Words;
 

@@ -350,7 +350,9 @@ impl<K: Kind> Operation<K> {
     ) -> Vec<EngineError> {
         let of = self.kind.parts().len();
         let (or_none, span) = (way == Way::OrNone, span(step));
-        let waits = K::WAITS.contains(&step.name);
+        let mut waits = K::WAITS.iter();
+        let queue = waits.find(|(name, _)| *name == step.name);
+        let queue = queue.map(|(_, queue)| *queue);
         let stop = Arc::new(AtomicBool::new(false));
         let mut results = stream::iter(0..of)
             .map(|n| {
@@ -361,15 +363,12 @@ impl<K: Kind> Operation<K> {
                     }
                     let name = operation.kind.parts().get(n).map_or("", K::name).to_owned();
                     let doing = Arc::clone(&operation);
-                    let _place = match waits {
-                        true => {
-                            operation
-                                .core
-                                .crowd
-                                .enter(|| operation.paused().is_some())
-                                .await
+                    let _place = match queue {
+                        Some(queue) => {
+                            let crowds = &operation.core.crowds;
+                            crowds.enter(queue, || operation.paused().is_some()).await
                         }
-                        false => None,
+                        None => None,
                     };
                     let work = operation.blocking(&name, move || doing.one(n, run));
                     Some((n, work.await))

@@ -7,6 +7,7 @@
 //! new blocks all the same. The journal is then renamed, which nobody waits for: after a power cut of the host it may
 //! still have the name of a spare, so recovery goes by the content of a journal, never by its name.
 
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -65,11 +66,17 @@ pub(crate) fn is_blank(path: &Path) -> bool {
 }
 
 /// Is it a spare as they are made here, for a journal to take over? One of an older version is empty, and one of a
-/// copied data directory may be all holes, which are zeroes as well and hold no room.
+/// copied data directory may be all holes, which are zeroes as well and hold no room. A file system that stores zeroes
+/// as holes (zfs, btrfs that compresses) shows none as ready, so each start makes them anew there.
 pub(crate) fn is_ready(path: &Path) -> bool {
+    let holds = |m: &Metadata| m.blocks().saturating_mul(BLOCK) >= m.len();
+    is_whole(path) && held::symlink_metadata(path).is_ok_and(|m| holds(&m))
+}
+
+/// Is it a spare of full length with nothing in it, whatever room it takes?
+fn is_whole(path: &Path) -> bool {
     let full = u64::try_from(FULL).unwrap_or(u64::MAX);
-    let is_full = held::symlink_metadata(path)
-        .is_ok_and(|m| m.len() == full && m.blocks().saturating_mul(BLOCK) >= full);
+    let is_full = held::symlink_metadata(path).is_ok_and(|m| m.len() == full);
     is_spare(path) && is_full && is_blank(path)
 }
 
@@ -100,9 +107,10 @@ impl Spares {
 
     /// Takes back one in which nothing was begun; where it is not as it was, another will be made. Blocks.
     pub(crate) fn give_back(&self, spare: PathBuf) {
-        let is_ready = is_ready(&spare);
+        // Made here or found ready, so what it takes is what any takes on this file system.
+        let is_whole = is_whole(&spare);
         let mut table = self.table();
-        match table.open && is_ready {
+        match table.open && is_whole {
             true => table.ready.push(spare),
             false => remove(&spare),
         }
@@ -236,6 +244,11 @@ mod tests {
         let spares = Spares::new(folder.path().to_owned());
         spares.open(Vec::new()).unwrap();
         let spare = spares.take().unwrap();
+        spares.give_back(spare.clone());
+        assert_eq!(spares.take(), Some(spare.clone()));
+        // As a file system shows it that stores zeroes as holes.
+        let full = u64::try_from(FULL).unwrap();
+        fs::File::create(&spare).unwrap().set_len(full).unwrap();
         spares.give_back(spare.clone());
         assert_eq!(spares.take(), Some(spare.clone()));
         fs::write(&spare, "a part of a record").unwrap();

@@ -126,6 +126,7 @@ super::messages! {
     KEPT_AWAY = "snapshot.kept-away", "{file} may be under {child}, which is not there, cannot be read now or is not what was imported";
     LEFT_DOUBTFUL = "snapshot.left-doubtful", "it is not known whether something lies on it: {cause}";
     LEFT_NEEDED = "snapshot.left-needed", "it may be needed, as {file} is not there or cannot be read: mend that first";
+    LEFT_UNDER = "snapshot.left-under", "something that a machine or a snapshot set names may lie on it";
     LEFT_AWAY = "snapshot.left-away", "the folder of the image is not there, or another is in its place: it can be removed once that is back";
     KEPT_FORGOTTEN = "snapshot.kept-forgotten", "{file} may be what a snapshot set kept of which only its folder is left, {folder}; `groupshot doctor` tells what to do";
     SETS_UNREADABLE = "snapshot.sets-unreadable", "the folders of snapshot sets cannot be looked at: {cause}";
