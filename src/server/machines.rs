@@ -206,10 +206,10 @@ pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartErr
 }
 
 /// Whether these machines run: as the server says that runs on the data directory, and holds their monitors; by a look
-/// that is made here where none does.
+/// that is made here where none does. Of a machine whose state cannot be told there is none.
 ///
 /// # Errors
-/// [`StartError`] where files do not answer.
+/// [`StartError`] in words where states cannot be told; what else is known of the machines is none the less true.
 pub fn machine_states(
     data_dir: &Path,
     machines: &[Machine],

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Output;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::qemu::Sockets;
@@ -183,6 +183,34 @@ fn a_qemu_that_shows_its_guest_something_else_is_refused() {
         &[raw.to_str().unwrap()],
         &["disk0", "does not write", "raw.raw"],
     );
+    qemu.quit();
+}
+
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn the_variables_of_the_firmware_are_no_disk_and_jobs_are_waited_for() {
+    let scene = Scene::new();
+    let image = scene.site.image("web", Image::Qcow2, 1);
+    let flash = ["code", "vars"].map(|name| scene.site.images.join(name));
+    for file in &flash {
+        std::fs::write(file, vec![0; 256 << 10]).unwrap();
+    }
+    let flash = flash.map(|file| format!("if=pflash,format=raw,file={}", file.display()));
+    let qemu = scene.sockets.start(&[
+        "-S",
+        "-drive",
+        &format!("{},readonly=on", flash[0]),
+        "-drive",
+        &flash[1],
+        "-drive",
+        &drive(&image, "qcow2"),
+    ]);
+    let named = image.to_str().unwrap();
+    scene.taken(&[named]);
+    let target = scene.site.images.join("copy");
+    let mirror = json!({"job-id": "copy0", "device": "virtio0", "target": target, "sync": "full", "format": "raw"});
+    qemu.tell("drive-mirror", &mirror);
+    scene.refused(&[named], &["jobs", "copy0"]);
     qemu.quit();
 }
 

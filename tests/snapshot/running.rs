@@ -442,6 +442,9 @@ async fn what_cannot_be_captured_as_it_runs_is_5_and_named() {
         assert!(added.contains("usb1"), "{added}");
         let held = said(&|sim| sim.set_state(id, RunState::Held)).await;
         assert!(held.contains("is running"), "{held}");
+        // Its state is known, and there is no way to have it stand still.
+        let alone = said(&|sim| sim.set_reached(id, false)).await;
+        assert!(alone.contains("is running"), "{alone}");
         let trouble = RunState::Troubled(Stopped::IoError);
         let troubled = said(&|sim| sim.set_state(id, trouble)).await;
         assert!(troubled.contains("io-error"), "{troubled}");
@@ -452,6 +455,13 @@ async fn what_cannot_be_captured_as_it_runs_is_5_and_named() {
             assert!(alone.contains("agent"), "{alone}");
             let frozen = said(&|sim| sim.freeze(id)).await;
             assert!(frozen.contains("frozen"), "{frozen}");
+        } else {
+            let alone = |sim: &Sim| {
+                sim.set_state(id, RunState::Paused);
+                sim.set_reached(id, false);
+            };
+            let paused = said(&alone).await;
+            assert!(paused.contains("is paused"), "{paused}");
         }
     }
 }
@@ -796,6 +806,26 @@ async fn a_machine_with_an_error_of_its_own_is_not_resumed() {
     assert!(recovered.stuck.is_empty(), "{recovered:?}");
     assert_eq!(scene.sim.state(machine_id(PLAIN)), trouble);
     assert_eq!(scene.sim.state(machine_id(TAKER)), RunState::Running);
+}
+
+/// One journal that cannot be read holds up the operations of all, and the machines of none.
+#[tokio::test]
+async fn machines_go_on_beside_a_journal_that_cannot_be_read() {
+    let root = tempfile::tempdir().unwrap();
+    let (passage, left, world) = dies_at(root.path(), "create.stop.after", "");
+    let scene = Scene::new(root.path(), Consistency::Crash, passage).await;
+    *world.lock().unwrap() = World::of(&scene);
+    scene.take().await;
+    let (files, sim) = left.lock().unwrap().take().unwrap();
+    let store = files.restore(&scene.root).await;
+    let strange = scene.root.join("journal/strange.log");
+    std::fs::create_dir(&strange).unwrap();
+    assert_eq!(sim.state(machine_id(PLAIN)), RunState::Paused);
+    let scene = Scene::over(&scene.root, scene.level, store, sim, nothing());
+    assert!(scene.coordinator.recover().await.is_err());
+    for n in [PLAIN, TAKER] {
+        assert_eq!(scene.sim.state(machine_id(n)), RunState::Running);
+    }
 }
 
 /// A machine that does not answer keeps neither the others nor the listener waiting.

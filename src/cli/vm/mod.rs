@@ -17,6 +17,7 @@ use crate::engine::image;
 use crate::engine::import::{NewDisk, NewMachine};
 use crate::engine::links::{self, Named};
 use crate::held;
+use crate::id::VmId;
 use crate::inventory::{Format, Image, Machine, Sockets};
 use crate::server::{self, StartError};
 
@@ -153,7 +154,7 @@ pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Fail
         Command::List { data } => list(data, output),
         Command::Show { data, machine } => {
             let machine = find(data, machine)?;
-            let states = server::machine_states(&data.path()?, slice::from_ref(&machine))?;
+            let states = states(&data.path()?, slice::from_ref(&machine), output);
             let state = states.get(&machine.id);
             output.result(shown(&machine, state), || in_words(&machine, state))
         }
@@ -348,13 +349,22 @@ fn disks(images: &[PathBuf], format: Option<ImageFormat>) -> Vec<NewDisk> {
     images.iter().map(disk).collect()
 }
 
+/// What machines do. That it cannot be told is no reason to tell nothing else.
+fn states(data_dir: &Path, machines: &[Machine], output: &Output) -> BTreeMap<VmId, Doing> {
+    let states = server::machine_states(data_dir, machines);
+    states.unwrap_or_else(|error| {
+        output.note(format_args!("warning: no states: {error}"));
+        BTreeMap::new()
+    })
+}
+
 fn list(data: &DataDir, output: &Output) -> Result<(), Failure> {
     let data_dir = data.path()?;
     let (machines, problems) = server::machines(&data_dir)?;
     for problem in &problems {
         output.note(problem);
     }
-    let states = server::machine_states(&data_dir, &machines)?;
+    let states = states(&data_dir, &machines, output);
     let mut rows = vec![["NAME", "ID", "STATE", "DISKS"].map(str::to_owned).to_vec()];
     for machine in &machines {
         let disks = match silent(machine) {

@@ -67,6 +67,12 @@ pub(crate) fn admit(
         let text = texts::MONITOR_APART.with("machine", machine);
         return Err(unsupported(text.with("file", apart.display())));
     }
+    if !found.jobs.is_empty() {
+        // It is about to go on with other files than these.
+        let text = texts::MONITOR_JOBS.with("machine", machine);
+        let text = text.with("jobs", found.jobs.join(", "));
+        return Err(error(EngineErrorKind::Locked, text));
+    }
     fits(machine, &found, images)?;
     if !unmanaged_ok && !found.others.is_empty() {
         let text = texts::MONITOR_SHARED.with("machine", machine);

@@ -21,13 +21,15 @@ const FILTERS_MAX: usize = 16;
 const FILES: &[&str] = &["file", "host_device"];
 const SETS: &str = "/dev/fdset/";
 const JSON: &str = "json:";
+/// Where the flash of the firmware is among the devices, by kind of machine.
+const FLASH: &[&str] = &["/machine/system.flash", "/machine/virt.flash"];
 
 /// A disk as QEMU describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Device {
     /// How its operator knows it: the name of the drive or the path of the device.
     pub(crate) name: String,
-    /// The guest can write it, and it is no medium that can be taken out.
+    /// The guest can write it, and it is neither a medium that can be taken out nor the flash of the firmware.
     pub(crate) is_captured: bool,
     /// The driver of its format node: `qcow2`, `raw`, or another one.
     pub(crate) driver: String,
@@ -63,7 +65,9 @@ fn device(block: &Value, nodes: &[Value]) -> Option<Device> {
     let image = inserted.get("image").unwrap_or(&Value::Null);
     Some(Device {
         name: name.unwrap_or("a disk without a name").to_owned(),
-        is_captured: !flag(inserted, "ro") && !flag(block, "removable"),
+        is_captured: !flag(inserted, "ro")
+            && !flag(block, "removable")
+            && !is_flash(text("device").unwrap_or_default(), text("qdev")),
         driver,
         file,
         size: image
@@ -71,6 +75,16 @@ fn device(block: &Value, nodes: &[Value]) -> Option<Device> {
             .and_then(Value::as_u64)
             .unwrap_or(0),
     })
+}
+
+/// Whether it holds the variables of the firmware: by its device, or by the name that QEMU gives such a drive.
+fn is_flash(name: &str, device: Option<&str>) -> bool {
+    match device.filter(|device| !device.is_empty()) {
+        Some(device) => FLASH.iter().any(|flash| device.starts_with(flash)),
+        None => name
+            .strip_prefix("pflash")
+            .is_some_and(|unit| unit.parse::<u8>().is_ok()),
+    }
 }
 
 /// The driver of the format node and the name of its file.

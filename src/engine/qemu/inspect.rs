@@ -1,5 +1,6 @@
 //! One look at a QEMU: its state, its disks, and who else has it. For `vm import`, which must know what it takes in.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub(crate) struct Found {
     pub(crate) by_name: bool,
     /// Who else has a monitor of it just now, as QEMU names them.
     pub(crate) others: Vec<String>,
+    /// Jobs at work on its disks.
+    pub(crate) jobs: Vec<String>,
     /// A socket of the machine that is not one of this process.
     pub(crate) apart: Option<PathBuf>,
 }
@@ -67,6 +70,7 @@ struct Told {
     nodes: Value,
     sets: Value,
     chardevs: Value,
+    jobs: [Value; 2],
     apart: Option<PathBuf>,
 }
 
@@ -103,6 +107,8 @@ async fn told_by(monitor: &mut Monitor, socket: &Path) -> Result<Told, Error> {
         ("query-named-block-nodes", json!({"flat": true})),
         ("query-fdsets", json!({})),
         ("query-chardev", json!({})),
+        ("query-block-jobs", json!({})),
+        ("query-jobs", json!({})),
     ] {
         let answer = monitor.execute(command, arguments, PATIENCE.reply).await;
         answers.push(answer?);
@@ -116,6 +122,7 @@ async fn told_by(monitor: &mut Monitor, socket: &Path) -> Result<Told, Error> {
         nodes: next(),
         sets: next(),
         chardevs: next(),
+        jobs: [next(), next()],
         apart: None,
     })
 }
@@ -143,8 +150,20 @@ impl Told {
             disks: disks.collect(),
             by_name: open.is_none(),
             others: self.others(),
+            jobs: self.jobs(),
             apart: self.apart.clone().or_else(|| self.missing(sockets)),
         }
+    }
+
+    /// By their names: those of the first list are called by their device.
+    fn jobs(&self) -> Vec<String> {
+        let all = self.jobs.iter().filter_map(Value::as_array).flatten();
+        let named = all.map(|job| {
+            let mut names = ["id", "device"].into_iter();
+            let name = names.find_map(|key| job.get(key)?.as_str());
+            name.unwrap_or("a job without a name").to_owned()
+        });
+        named.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// The first of the sockets at which this process has no character device.

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 use tokio::net::UnixStream;
 
 use crate::held;
@@ -54,10 +55,8 @@ impl Peer {
         let mut files = BTreeSet::new();
         for entry in fs::read_dir(&folder)?.take(FILES_MAX) {
             // What is closed meanwhile is none of them.
-            if let Ok(metadata) = held::metadata(&entry?.path())
-                && metadata.is_file()
-            {
-                files.insert((metadata.dev(), metadata.ino()));
+            if let Ok((id, FileType::RegularFile)) = seen(&entry?.path()) {
+                files.insert(id);
             }
         }
         match self.lives() {
@@ -75,7 +74,7 @@ impl Peer {
             Ok(rest) => self.folder().join("root").join(rest),
             Err(_) => self.folder().join("cwd").join(name),
         };
-        id(&place)
+        seen(&place).map(|(id, _)| id)
     }
 
     /// The file behind a descriptor of it. Blocks.
@@ -83,7 +82,8 @@ impl Peer {
     /// # Errors
     /// As [`Peer::named`].
     pub(crate) fn descriptor(&self, number: u64) -> io::Result<FileId> {
-        id(&self.folder().join("fd").join(number.to_string()))
+        let place = self.folder().join("fd").join(number.to_string());
+        seen(&place).map(|(id, _)| id)
     }
 
     fn folder(&self) -> PathBuf {
@@ -94,6 +94,16 @@ impl Peer {
 /// Device and inode of what stands there, links followed. Blocks.
 pub(super) fn id(file: &Path) -> io::Result<FileId> {
     held::metadata(file).map(|it| (it.dev(), it.ino()))
+}
+
+/// The same through the folder of a process, from what the kernel has in memory where it can: nobody is asked for the size
+/// of a file. Where that takes for ever all the same, it is not the folder of processes that does not answer.
+fn seen(place: &Path) -> io::Result<(FileId, FileType)> {
+    let wanted = StatxFlags::TYPE | StatxFlags::INO;
+    let it = rustix::fs::statx(CWD, place, AtFlags::STATX_DONT_SYNC, wanted)?;
+    let device = rustix::fs::makedev(it.stx_dev_major, it.stx_dev_minor);
+    let kind = FileType::from_raw_mode(it.stx_mode.into());
+    Ok(((device, it.stx_ino), kind))
 }
 
 /// The start time of a process: the 22nd field of its line, counted behind its name, which may hold anything.

@@ -12,6 +12,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -21,10 +23,12 @@ use crate::held;
 
 use super::peer::Peer;
 
-/// Longest line that is read. The description of 64 disks with 32 layers each takes less than a tenth of it.
-pub(super) const LINE_MAX: usize = 16 << 20;
+/// Longest line that is read. The description of 64 disks with 32 layers each takes less.
+pub(super) const LINE_MAX: usize = 2 << 20;
 /// How much is read at a time.
 const PIECE: usize = 64 << 10;
+/// How much may be said before the answer to a command: lines, and bytes.
+const BEFORE_ANSWER: (u32, u64) = (10_000, 8 << 20);
 /// Events that are kept for whoever asks for them next.
 const EVENTS_MAX: usize = 256;
 
@@ -45,7 +49,7 @@ pub(crate) enum Error {
     /// The socket cannot be used.
     Socket(io::Error),
     /// It does not greet: another client has it, or its process stands still.
-    Busy(Option<Peer>),
+    Busy,
     /// It has not answered this command in time.
     Late(&'static str),
     /// It has closed the connection.
@@ -61,7 +65,7 @@ impl fmt::Display for Error {
         match self {
             Self::Absent => f.write_str("nobody listens there"),
             Self::Socket(error) => error.fmt(f),
-            Self::Busy(_) => {
+            Self::Busy => {
                 f.write_str("it does not greet: another client has it, or its process stands still")
             }
             Self::Late(command) => write!(f, "it does not answer {command}"),
@@ -85,27 +89,56 @@ pub(super) enum Said {
     Other,
 }
 
+/// A line, without what it returns: a [`Value`] takes many times as much room as its text.
+#[derive(Deserialize)]
+struct Line {
+    event: Option<String>,
+    #[serde(rename = "QMP")]
+    greeting: Option<IgnoredAny>,
+    id: Option<u64>,
+    error: Option<Fault>,
+    #[serde(rename = "return")]
+    returned: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Fault {
+    desc: Option<String>,
+}
+
+/// The same line, once its answer is wanted.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(rename = "return")]
+    returned: Value,
+}
+
 impl Said {
-    /// Takes a line for what it is.
-    pub(super) fn of(line: &[u8]) -> Self {
-        let Ok(Value::Object(mut line)) = serde_json::from_slice(line) else {
+    /// Takes a line for what it is. Only what answers the command `awaited` is read whole.
+    pub(super) fn of(line: &[u8], awaited: Option<u64>) -> Self {
+        if !line.trim_ascii_start().starts_with(b"{") {
+            return Self::Other;
+        }
+        let Ok(outer) = serde_json::from_slice::<Line>(line) else {
             return Self::Other;
         };
-        if let Some(Value::String(name)) = line.remove("event") {
+        if let Some(name) = outer.event {
             return Self::Event(name);
         }
-        if line.contains_key("QMP") {
+        if outer.greeting.is_some() {
             return Self::Greeting;
         }
-        let Some(id) = line.get("id").and_then(Value::as_u64) else {
+        let Some(id) = outer.id.filter(|id| Some(*id) == awaited) else {
             return Self::Other;
         };
-        if let Some(error) = line.get("error") {
-            let told = error.get("desc").and_then(Value::as_str);
-            return Self::Reply(id, Err(told.unwrap_or_default().to_owned()));
+        if let Some(error) = outer.error {
+            return Self::Reply(id, Err(error.desc.unwrap_or_default()));
         }
-        match line.remove("return") {
-            Some(value) => Self::Reply(id, Ok(value)),
+        let answer = outer
+            .returned
+            .and_then(|_| serde_json::from_slice(line).ok());
+        match answer {
+            Some(Answer { returned }) => Self::Reply(id, Ok(returned)),
             None => Self::Other,
         }
     }
@@ -128,6 +161,10 @@ impl Lines {
             self.buffer.drain(..self.given);
             self.searched = self.searched.saturating_sub(self.given);
             self.given = 0;
+            // Not for ever as much as the longest line took.
+            if self.buffer.len() < PIECE {
+                self.buffer.shrink_to(2 * PIECE);
+            }
         }
         self.buffer.extend_from_slice(bytes);
         self.buffer.len() <= LINE_MAX || self.end().is_some()
@@ -141,11 +178,11 @@ impl Lines {
         Some(from + found?)
     }
 
-    /// The next whole line.
-    pub(super) fn next(&mut self) -> Option<Said> {
+    /// The next whole line, while this answer is awaited.
+    pub(super) fn next(&mut self, awaited: Option<u64>) -> Option<Said> {
         let end = self.end()?;
         let line = self.buffer.get(self.given..end).unwrap_or_default();
-        let said = Said::of(line);
+        let said = Said::of(line, awaited);
         self.given = end + 1;
         Some(said)
     }
@@ -158,6 +195,8 @@ pub(crate) struct Monitor {
     peer: Option<Peer>,
     lines: Lines,
     last: u64,
+    /// The command that has not been answered yet.
+    awaited: Option<u64>,
     /// Bytes that were read.
     taken: u64,
     events: VecDeque<String>,
@@ -166,6 +205,23 @@ pub(crate) struct Monitor {
 impl Monitor {
     /// Connects and has the monitor take commands.
     pub(crate) async fn connect(socket: &Path, patience: Patience) -> Result<Self, Error> {
+        let reached = Self::reach(socket, patience).await;
+        reached.map_err(|(error, _)| error)
+    }
+
+    /// The same; with an error, who was there.
+    pub(super) async fn reach(
+        socket: &Path,
+        patience: Patience,
+    ) -> Result<Self, (Error, Option<Peer>)> {
+        let mut it = Self::open(socket).await.map_err(|error| (error, None))?;
+        match it.begin(patience).await {
+            Ok(()) => Ok(it),
+            Err(error) => Err((error, it.peer)),
+        }
+    }
+
+    async fn open(socket: &Path) -> Result<Self, Error> {
         let path = socket.to_owned();
         let held = tokio::task::spawn_blocking(move || hold(&path)).await;
         let held = held.map_err(|e| Error::Socket(io::Error::other(e)))?;
@@ -174,21 +230,24 @@ impl Monitor {
         let place = format!("/proc/self/fd/{}", held.as_raw_fd());
         let stream = UnixStream::connect(place).await.map_err(unreached)?;
         drop(held);
-        let mut it = Self {
+        Ok(Self {
             peer: Peer::of(&stream),
             stream,
             lines: Lines::default(),
             last: 0,
+            awaited: None,
             taken: 0,
             events: VecDeque::new(),
-        };
-        match timeout(patience.greeting, it.greeted()).await {
+        })
+    }
+
+    async fn begin(&mut self, patience: Patience) -> Result<(), Error> {
+        match timeout(patience.greeting, self.greeted()).await {
             Ok(greeted) => greeted?,
-            Err(_) => return Err(Error::Busy(it.peer)),
+            Err(_) => return Err(Error::Busy),
         }
-        it.execute("qmp_capabilities", json!({}), patience.reply)
-            .await?;
-        Ok(it)
+        let able = self.execute("qmp_capabilities", json!({}), patience.reply);
+        able.await.map(|_| ())
     }
 
     async fn greeted(&mut self) -> Result<(), Error> {
@@ -220,7 +279,13 @@ impl Monitor {
     ) -> Result<Value, Error> {
         let work = async {
             let asked = self.ask(command, arguments).await?;
+            let (lines_max, bytes_max) = BEFORE_ANSWER;
+            let (begun, mut lines) = (self.taken, 0);
             loop {
+                lines += 1;
+                if lines > lines_max || self.taken - begun > bytes_max {
+                    return Err(Error::Foreign("it says too much that nobody has asked for"));
+                }
                 match self.read().await? {
                     Said::Reply(id, done) if id == asked => {
                         return done.map_err(|why| Error::Refused(command, why));
@@ -237,6 +302,7 @@ impl Monitor {
     /// Sends a command; its id.
     pub(super) async fn ask(&mut self, command: &str, arguments: Value) -> Result<u64, Error> {
         self.last += 1;
+        self.awaited = Some(self.last);
         let line = json!({"execute": command, "arguments": arguments, "id": self.last});
         let line = format!("{line}\n");
         let written = self.stream.write_all(line.as_bytes()).await;
@@ -261,9 +327,14 @@ impl Monitor {
 
     async fn read(&mut self) -> Result<Said, Error> {
         loop {
-            if let Some(said) = self.lines.next() {
+            if let Some(said) = self.lines.next(self.awaited) {
+                if matches!(said, Said::Reply(..)) {
+                    self.awaited = None; // a second one is none
+                }
                 return Ok(said);
             }
+            // Who always has more to say keeps no clock from running, and nobody else on this thread from their turn.
+            tokio::task::yield_now().await;
             self.stream.readable().await.map_err(|_| Error::Closed)?;
             let mut piece = Vec::with_capacity(PIECE);
             match self.stream.try_read_buf(&mut piece) {
@@ -300,7 +371,7 @@ fn unreached(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Absent,
         // So many wait there that nobody else may.
-        io::ErrorKind::WouldBlock => Error::Busy(None),
+        io::ErrorKind::WouldBlock => Error::Busy,
         _ => Error::Socket(error),
     }
 }
@@ -312,13 +383,13 @@ pub fn fuzz(bytes: &[u8]) -> bool {
         let mut lines = Lines::default();
         let fits = lines.add(bytes);
         assert!(fits || bytes.len() > LINE_MAX);
-        std::iter::from_fn(|| lines.next()).collect()
+        std::iter::from_fn(|| lines.next(Some(1))).collect()
     };
     let mut lines = Lines::default();
     let mut pieces = Vec::new();
     for piece in bytes.chunks(7) {
         lines.add(piece);
-        pieces.extend(std::iter::from_fn(|| lines.next()));
+        pieces.extend(std::iter::from_fn(|| lines.next(Some(1))));
     }
     whole == pieces
 }

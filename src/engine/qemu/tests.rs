@@ -1,5 +1,6 @@
 //! Monitors that are none, lie, or stand still. Time is the runtime's own, and stands until nothing else is to be done.
 
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::time::sleep;
 
 use super::blocks::{Finder, devices};
 use super::peer::id;
-use super::qmp::{Error, LINE_MAX, Monitor, Patience};
+use super::qmp::{Error, LINE_MAX, Monitor, Patience, Said};
 use super::watch::{Pace, View, Watch, watching};
 
 const PATIENCE: Patience = Patience {
@@ -82,10 +83,11 @@ async fn refused(socket: &Path) -> Error {
 #[tokio::test(start_paused = true)]
 async fn what_does_not_greet_as_a_monitor_is_none() {
     let (_dir, silent) = says("");
-    assert!(matches!(refused(&silent).await, Error::Busy(Some(peer)) if peer.lives()));
+    let (error, peer) = Monitor::reach(&silent, PATIENCE).await.unwrap_err();
+    assert!(matches!(error, Error::Busy) && peer.unwrap().lives());
     let half = "{\"QMP\": {\"version\"";
     let (_dir, half) = says(half);
-    assert!(matches!(refused(&half).await, Error::Busy(_)));
+    assert!(matches!(refused(&half).await, Error::Busy));
     for text in [
         "SSH-2.0-OpenSSH_9.2\r\n",
         "{\"return\": {}}\n",
@@ -129,7 +131,56 @@ async fn a_line_without_an_end_is_given_up() {
         matches!(error, Error::Foreign("a line of it does not end")),
         "{error}"
     );
-    const { assert!(LINE_MAX < 64 << 20) }
+    const { assert!(LINE_MAX <= 2 << 20) }
+}
+
+/// By a thread of its own: what is tested is that the reader leaves its own to others.
+#[test]
+fn a_flood_before_an_answer_is_given_up_and_keeps_no_clock_from_running() {
+    for (flood, times) in [
+        ("{}\n", 20_000),
+        ("{\"event\": \"STOP\", \"data\": \"x\"}", 1),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("qmp");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let block = flood.repeat(times);
+            let _gone = client.write_all(GREETING.as_bytes());
+            while client.write_all(block.as_bytes()).is_ok() {}
+        });
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build().unwrap();
+            let error = runtime.block_on(Monitor::connect(&socket, PATIENCE));
+            tell.send(error.unwrap_err()).unwrap();
+        });
+        let error = told.recv_timeout(Duration::from_secs(30));
+        let error = error.expect("it is given up");
+        assert!(
+            matches!(error, Error::Foreign(_) | Error::Late(_)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn only_the_answer_that_is_awaited_is_read_whole() {
+    let line = b"{\"return\": [1, {\"a\": null}], \"id\": 7}";
+    assert_eq!(
+        Said::of(line, Some(7)),
+        Said::Reply(7, Ok(json!([1, {"a": null}])))
+    );
+    for (line, awaited) in [
+        (&line[..], None),
+        (&line[..], Some(8)),
+        (&b"{\"return\": {}}"[..], Some(7)),
+        (&b"[\"STOP\", null, 7, null, {}]"[..], Some(7)),
+    ] {
+        assert_eq!(Said::of(line, awaited), Said::Other);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -239,6 +290,45 @@ async fn a_monitor_that_falls_silent_shows_so_and_what_its_process_had_open() {
         before,
         "it is asked one thing at a time"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_lives_on_without_its_monitor_shows_what_it_has_open() {
+    let open = tempfile::NamedTempFile::new().unwrap();
+    let file = id(open.path()).unwrap();
+    let has = |view: &View, word: &str| matches!(view, View::Mute(why, Some(files)) if why.contains(word) && files.contains(&file));
+    let (_dir, strange) = says("SSH-2.0-OpenSSH_9.2\r\n");
+    let (watch, _task) = watching(vec![strange], Pace::default());
+    shows(&watch, |view| has(view, "no QMP monitor")).await;
+    // It answers once, and hangs up on everyone from then on.
+    let clients = Arc::new(AtomicUsize::new(0));
+    let (_dir, socket) = liar(move |client| {
+        let first = clients.fetch_add(1, Ordering::Relaxed) == 0;
+        async move {
+            let (from, mut to) = client.into_split();
+            let mut lines = BufReader::new(from).lines();
+            if !first {
+                return;
+            }
+            to.write_all(GREETING.as_bytes()).await.unwrap();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let asked: Value = serde_json::from_str(&line).unwrap();
+                let said = in_state("running", &asked);
+                to.write_all(said.as_bytes()).await.unwrap();
+                if asked["execute"] == "query-status" {
+                    sleep(Duration::from_millis(100)).await;
+                    return;
+                }
+            }
+        }
+    });
+    let (watch, _task) = watching(vec![socket], Pace::default());
+    shows(&watch, speaks("running")).await;
+    shows(&watch, |view| has(view, "closed the connection")).await;
+    for _ in 0..100 {
+        assert!(has(&watch.view(), "closed the connection"));
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -435,4 +525,28 @@ fn the_file_of_a_disk_is_found_below_filters_and_other_disks_keep_theirs() {
         assert_eq!(found[0].name, "/machine/x");
     }
     assert_eq!(devices(&json!({"not": "a list"}), &Value::Null), []);
+}
+
+#[test]
+fn the_flash_of_the_firmware_is_no_disk_of_the_guest() {
+    let table = [
+        ("pflash1", Some("/machine/system.flash1"), false),
+        ("", Some("/machine/virt.flash1"), false),
+        ("vars", Some("/machine/system.flash1"), false),
+        ("pflash1", None, false),
+        ("pflash1", Some(""), false),
+        (
+            "pflash1",
+            Some("/machine/peripheral/disk/virtio-backend"),
+            true,
+        ),
+        ("pflash-data", None, true),
+        ("virtio0", Some("/machine/peripheral-anon/device[0]"), true),
+    ];
+    for (name, qdev, captured) in table {
+        let inserted = json!({"drv": "raw", "file": "/a", "ro": false});
+        let blocks = json!([{"device": name, "qdev": qdev, "inserted": inserted}]);
+        let found = devices(&blocks, &Value::Null);
+        assert_eq!(found[0].is_captured, captured, "{name} {qdev:?}");
+    }
 }

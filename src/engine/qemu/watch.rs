@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -54,10 +54,11 @@ impl Default for Pace {
 /// For how many ticks a process that makes no sense is left alone.
 const NONSENSE: u32 = 40;
 /// How much is read in a tick, bytes.
-const BYTES: u64 = 8 << 20;
+const BYTES: u64 = 2 << 20;
 
-/// Threads that look at what processes have open.
-const LOOKING: usize = 4;
+/// Threads that look at sockets and at what processes have open. No machine has more than two at work, so that those whose
+/// files do not answer leave some to the others.
+const LOOKING: usize = 512;
 
 /// Events after which the state may be another one.
 const TELLING: &[&str] = &[
@@ -219,11 +220,7 @@ impl Watches {
                 break; // told
             };
             let watch = Watch::default();
-            let task = Task {
-                sockets: sockets.clone(),
-                pace: self.pace,
-                watch: watch.clone(),
-            };
+            let task = Task::new(sockets.clone(), self.pace, watch.clone());
             let kept = Kept {
                 sockets: sockets.clone(),
                 watch,
@@ -269,16 +266,24 @@ struct Task {
     sockets: Vec<PathBuf>,
     pace: Pace,
     watch: Watch,
+    /// A look at files that has not ended.
+    look: Option<JoinHandle<Option<BTreeSet<FileId>>>>,
 }
 
 impl Task {
-    async fn run(self) {
+    fn new(sockets: Vec<PathBuf>, pace: Pace, watch: Watch) -> Self {
+        Self {
+            sockets,
+            pace,
+            watch,
+            look: None,
+        }
+    }
+
+    async fn run(mut self) {
         loop {
             let (view, rest) = match self.connect().await {
-                Ok(monitor) => match self.attend(monitor).await {
-                    view @ View::Mute(..) => (view, NONSENSE),
-                    view => (view, 1),
-                },
+                Ok(monitor) => self.attend(monitor).await,
                 Err(view) => (view, 1),
             };
             self.watch.show(view);
@@ -287,35 +292,38 @@ impl Task {
     }
 
     /// The first monitor that greets.
-    async fn connect(&self) -> Result<Monitor, View> {
+    async fn connect(&mut self) -> Result<Monitor, View> {
         let mut mute = None;
         for socket in &self.sockets {
-            match Monitor::connect(socket, self.pace.patience).await {
+            match Monitor::reach(socket, self.pace.patience).await {
                 Ok(monitor) => return Ok(monitor),
-                Err(Error::Absent | Error::Closed) => {}
-                Err(error) => {
-                    mute.get_or_insert((socket, error));
+                // One that ends, unless it lives on.
+                Err((Error::Closed, peer)) if !peer.as_ref().is_some_and(Peer::lives) => {}
+                Err((Error::Absent, _)) => {}
+                Err((error, peer)) => {
+                    mute.get_or_insert((format!("{}: {error}", socket.display()), peer));
                 }
             }
         }
-        let Some((socket, error)) = mute else {
+        let Some((why, peer)) = mute else {
             return Err(View::Absent);
         };
-        let why = format!("{}: {error}", socket.display());
-        let files = match error {
-            Error::Busy(Some(peer)) => opened(peer).await,
-            _ => None,
+        // Whatever it says, it may run the machine.
+        let files = match peer {
+            Some(peer) => self.apart(move || peer.files().ok()).await,
+            None => None,
         };
         Err(View::Mute(why, files.map(Arc::new)))
     }
 
-    /// Follows a QEMU until it is gone or makes no sense any more.
-    async fn attend(&self, mut monitor: Monitor) -> View {
+    /// Follows a QEMU until it is gone or makes no sense any more, and for how many ticks it is then left alone.
+    async fn attend(&mut self, mut monitor: Monitor) -> (View, u32) {
         let peer = monitor.peer().cloned();
-        let Some(files) = self.files(&mut monitor).await else {
-            return View::Absent;
-        };
-        let mut files = Arc::new(files);
+        let mut files = Arc::default();
+        match self.files(&mut monitor, &files).await {
+            Ok(seen) => files = seen,
+            Err(error) => return left(&error, peer.as_ref(), &files),
+        }
         let mut ticks = interval(self.pace.tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut asked, mut waited, mut dirty) = (None, 0, true);
@@ -325,8 +333,8 @@ impl Task {
                 let asking = monitor.ask("query-status", json!({}));
                 match timeout(self.pace.patience.reply, asking).await {
                     Ok(Ok(id)) => (asked, waited, dirty) = (Some(id), 0, false),
-                    Ok(Err(_)) => return View::Absent,
-                    Err(_) => return mute("it does not listen", &files),
+                    Ok(Err(error)) => return left(&error, peer.as_ref(), &files),
+                    Err(_) => return (mute("it does not listen", &files), NONSENSE),
                 }
             }
             tokio::select! {
@@ -341,13 +349,12 @@ impl Task {
                                     status,
                                     files: Arc::clone(&files),
                                 })),
-                                None => return mute("it does not tell its status", &files),
+                                None => return (mute("it does not tell its status", &files), NONSENSE),
                             }
                         }
                         Ok(Said::Event(name)) => dirty |= TELLING.contains(&name.as_str()),
                         Ok(_) => {}
-                        Err(Error::Closed) => return View::Absent,
-                        Err(error) => return mute(&error.to_string(), &files),
+                        Err(error) => return left(&error, peer.as_ref(), &files),
                     }
                 }
                 _ = ticks.tick() => {
@@ -361,9 +368,9 @@ impl Task {
                 }
                 () = self.watch.0.again.notified(), if asked.is_none() && !looked => {
                     looked = true;
-                    match self.files(&mut monitor).await {
-                        Some(now) => files = Arc::new(now),
-                        None => return View::Absent,
+                    match self.files(&mut monitor, &files).await {
+                        Ok(now) => files = now,
+                        Err(error) => return left(&error, peer.as_ref(), &files),
                     }
                     dirty = true;
                 }
@@ -371,23 +378,27 @@ impl Task {
         }
     }
 
-    /// What the process has open; by the names of its disks where that cannot be seen. `None` if it is gone.
-    async fn files(&self, monitor: &mut Monitor) -> Option<BTreeSet<FileId>> {
+    /// What the process has open; by the names of its disks where that cannot be seen; as before where neither is told in
+    /// time.
+    async fn files(
+        &mut self,
+        monitor: &mut Monitor,
+        before: &Arc<BTreeSet<FileId>>,
+    ) -> Result<Arc<BTreeSet<FileId>>, Error> {
         if let Some(peer) = monitor.peer().cloned()
-            && let Some(files) = opened(peer).await
+            && let Some(files) = self.apart(move || peer.files().ok()).await
         {
-            return Some(files);
+            return Ok(Arc::new(files));
+        }
+        if self.is_standing() {
+            return Ok(Arc::clone(before));
         }
         let limit = self.pace.patience.reply;
-        let blocks = monitor.execute("query-block", json!({}), limit).await;
+        let blocks = monitor.execute("query-block", json!({}), limit).await?;
         let nodes = json!({"flat": true});
-        let nodes = monitor
-            .execute("query-named-block-nodes", nodes, limit)
-            .await;
-        let (Ok(blocks), Ok(nodes)) = (blocks, nodes) else {
-            return None;
-        };
-        let named = tokio::task::spawn_blocking(move || {
+        let nodes = monitor.execute("query-named-block-nodes", nodes, limit);
+        let nodes = nodes.await?;
+        let named = self.apart(move || {
             let finder = Finder {
                 peer: None,
                 open: None,
@@ -395,9 +406,29 @@ impl Task {
             };
             let devices = blocks::devices(&blocks, &nodes);
             let names = devices.iter().filter_map(|device| device.file.as_deref());
-            names.filter_map(|name| finder.find(name).ok()).collect()
+            Some(names.filter_map(|name| finder.find(name).ok()).collect())
         });
-        named.await.ok()
+        Ok(named.await.map_or_else(|| Arc::clone(before), Arc::new))
+    }
+
+    /// Looks at files on a thread that may block; nothing where that takes too long. One that stands at a file is not
+    /// joined by another.
+    async fn apart(
+        &mut self,
+        look: impl FnOnce() -> Option<BTreeSet<FileId>> + Send + 'static,
+    ) -> Option<BTreeSet<FileId>> {
+        if self.is_standing() {
+            return None;
+        }
+        let look = self.look.insert(tokio::task::spawn_blocking(look));
+        match timeout(self.pace.patience.greeting, look).await {
+            Ok(looked) => looked.ok()?,
+            Err(_) => None,
+        }
+    }
+
+    fn is_standing(&self) -> bool {
+        self.look.as_ref().is_some_and(|look| !look.is_finished())
     }
 }
 
@@ -410,10 +441,16 @@ fn mute(why: &str, files: &Arc<BTreeSet<FileId>>) -> View {
     View::Mute(why.to_owned(), Some(Arc::clone(files)))
 }
 
-/// What a process has open, if this one may see it.
-async fn opened(peer: Peer) -> Option<BTreeSet<FileId>> {
-    let looked = tokio::task::spawn_blocking(move || peer.files().ok());
-    looked.await.ok()?
+/// What is known once its monitor is of no use any more. A process that lives on without it may still run the machine.
+fn left(error: &Error, peer: Option<&Peer>, files: &Arc<BTreeSet<FileId>>) -> (View, u32) {
+    let rest = match error {
+        Error::Closed => 1, // who ends closes first, and is gone in a moment
+        _ => NONSENSE,
+    };
+    match error {
+        Error::Closed if !peer.is_some_and(Peer::lives) => (View::Absent, rest),
+        _ => (mute(&error.to_string(), files), rest),
+    }
 }
 
 /// A watch of these monitors in the runtime of a test.
@@ -423,11 +460,6 @@ pub(super) fn watching(
     pace: Pace,
 ) -> (Watch, tokio_util::task::AbortOnDropHandle<()>) {
     let watch = Watch::default();
-    let task = Task {
-        sockets,
-        pace,
-        watch: watch.clone(),
-    };
-    let task = tokio::spawn(task.run());
+    let task = tokio::spawn(Task::new(sockets, pace, watch.clone()).run());
     (watch, tokio_util::task::AbortOnDropHandle::new(task))
 }

@@ -41,6 +41,8 @@ pub enum Act {
 pub(super) struct Guests {
     /// Those with an agent.
     agents: BTreeSet<VmId>,
+    /// Those that are seen to run, and that nobody can ask for anything.
+    unreached: BTreeSet<VmId>,
     frozen: BTreeSet<VmId>,
     /// Jobs at work on the disks of a machine.
     jobs: BTreeMap<VmId, Vec<String>>,
@@ -75,6 +77,15 @@ impl Sim {
         match there {
             true => world.guests.agents.insert(id),
             false => world.guests.agents.remove(&id),
+        };
+    }
+
+    /// Gives or takes the way to the machine; its state is seen all the same.
+    pub fn set_reached(&self, id: VmId, reached: bool) {
+        let mut world = self.world();
+        match reached {
+            true => world.guests.unreached.remove(&id),
+            false => world.guests.unreached.insert(id),
         };
     }
 
@@ -160,7 +171,8 @@ impl Sim {
 
     /// A machine has a monitor as long as a process runs it.
     pub(super) fn monitor(&self, id: VmId) -> Option<Arc<dyn Running>> {
-        let runs = !matches!(self.state(id), RunState::Off | RunState::Held);
+        let runs = !matches!(self.state(id), RunState::Off | RunState::Held)
+            && !self.world().guests.unreached.contains(&id);
         let sim = self.me.upgrade().filter(|_| runs)?;
         Some(Arc::new(Monitor { sim, id }))
     }

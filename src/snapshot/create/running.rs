@@ -55,8 +55,14 @@ pub(crate) fn look(
     machine: &Machine,
     consistency: Consistency,
 ) -> Result<Option<Runs>, Refused> {
+    let invalid = |text: Text| Err(Refused::InvalidState(text));
+    let named = |message: Message| message.with("machine", &machine.name);
     let Some(monitor) = core.deps.compute.running(machine.id) else {
-        return Ok(None);
+        // Whatever is known of one that is not off, nobody can have it stand still.
+        return match core.deps.compute.state(machine.id) {
+            RunState::Off => Ok(None),
+            state => invalid(named(texts::MEMBER_RUNNING).with("state", accept::named(state))),
+        };
     };
     let wants_rest = consistency == Consistency::Application;
     let told = ask(core, &machine.name, async {
@@ -66,8 +72,6 @@ pub(crate) fn look(
         Ok((told, quiesces, frozen))
     });
     let (told, quiesces, frozen) = told.map_err(refused)?;
-    let invalid = |text: Text| Err(Refused::InvalidState(text));
-    let named = |message: Message| message.with("machine", &machine.name);
     if told.state == RunState::Off {
         return Ok(None);
     }

@@ -57,15 +57,34 @@ pub(crate) fn in_flight(data_dir: &Path, kinds: Kinds) -> io::Result<InFlight> {
 /// # Errors
 /// The folder or a file cannot be read.
 pub(crate) fn read(folder: &Path, kinds: Kinds) -> io::Result<Vec<Read>> {
-    let all = read_all(folder, kinds);
+    let all = read_all(folder, kinds).and_then(whole);
     let all =
         all.map_err(|(file, e)| io::Error::new(e.kind(), format!("{}: {e}", file.display())))?;
     let told = |wrong| match wrong {
         Wrong::Spare(why) => format!("{why}; {WAY_OUT}"),
         Wrong::Unreadable(why) => why.to_string(),
+        Wrong::Unread(e) => e.to_string(),
     };
     let all = all.into_iter();
     Ok(all.map(|(path, read)| (path, read.map_err(told))).collect())
+}
+
+/// What those journals of a folder tell that can be read and understood. Blocks.
+///
+/// # Errors
+/// The folder cannot be read.
+pub(super) fn read_any(folder: &Path, kinds: Kinds) -> io::Result<Vec<Arc<dyn Story>>> {
+    let all = read_all(folder, kinds).map_err(|(_, e)| e)?;
+    Ok(all.into_iter().filter_map(|(_, told)| told.ok()).collect())
+}
+
+/// All of them, if each file can be read.
+fn whole(all: Vec<Understood>) -> Result<Vec<Understood>, (PathBuf, io::Error)> {
+    let each = all.into_iter().map(|(path, told)| match told {
+        Err(Wrong::Unread(e)) => Err((path, e)),
+        told => Ok((path, told)),
+    });
+    each.collect()
 }
 
 /// What a start would refuse of the journals in a folder by themselves. Nothing is written. Blocks.
@@ -73,11 +92,13 @@ pub(crate) fn read(folder: &Path, kinds: Kinds) -> io::Result<Vec<Read>> {
 /// # Errors
 /// [`RecoveryError`] of the first one that cannot be read or understood.
 pub(crate) fn require_readable(folder: &Path, kinds: Kinds) -> Result<(), RecoveryError> {
-    let all = read_all(folder, kinds).map_err(|(file, e)| RecoveryError::Io(file, e))?;
+    let all = read_all(folder, kinds).and_then(whole);
+    let all = all.map_err(|(file, e)| RecoveryError::Io(file, e))?;
     all.into_iter().try_for_each(|(path, read)| match read {
         Ok(_) => Ok(()),
         Err(Wrong::Spare(why)) => Err(RecoveryError::Spare(path, why)),
         Err(Wrong::Unreadable(why)) => Err(RecoveryError::Unreadable(path, why)),
+        Err(Wrong::Unread(e)) => Err(RecoveryError::Io(path, e)),
     })
 }
 
@@ -86,11 +107,13 @@ enum Wrong {
     /// It has the name of a spare.
     Spare(String),
     Unreadable(Unreadable),
+    /// The file cannot be read.
+    Unread(io::Error),
 }
 
 type Understood = (PathBuf, Result<Arc<dyn Story>, Wrong>);
 
-/// An error is that of the file with it.
+/// An error is that of the folder.
 fn read_all(folder: &Path, kinds: Kinds) -> Result<Vec<Understood>, (PathBuf, io::Error)> {
     let mut found = Vec::new();
     let at = |file: &Path| {
@@ -112,7 +135,11 @@ fn read_all(folder: &Path, kinds: Kinds) -> Result<Vec<Understood>, (PathBuf, io
                 found.push((path, Err(Wrong::Spare(format!("is in the way: {e}")))));
                 continue;
             }
-            bytes => bytes.map_err(at(&path))?,
+            Err(e) => {
+                found.push((path, Err(Wrong::Unread(e))));
+                continue;
+            }
+            Ok(bytes) => bytes,
         };
         let told =
             journal::read_file(&path, &bytes).and_then(|(lines, _)| match lines.is_empty() {

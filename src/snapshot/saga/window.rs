@@ -241,9 +241,12 @@ pub(crate) async fn release_all(core: &Arc<Core>) -> BTreeMap<JobId, Released> {
     let shared = Arc::clone(core);
     let read = tokio::task::spawn_blocking(move || {
         let folder = shared.deps.data_dir.join(JOURNALS);
-        // Also where one of them is damaged: the others have machines too.
-        let stories = journals::read(&folder, shared.kinds).unwrap_or_default();
-        let stories = stories.into_iter().filter_map(|(_, told)| told.ok());
+        // Also where one of them is damaged or cannot be read: the others have machines too.
+        let stories = journals::read_any(&folder, shared.kinds).unwrap_or_else(|error| {
+            tracing::error!(folder = %folder.display(), %error, "Journals: machines that a dead process has stopped are not let go");
+            Vec::new()
+        });
+        let stories = stories.into_iter();
         // A word that cannot be read keeps nobody standing.
         let is_open = |word: io::Result<Option<Word>>| match word {
             Ok(word) => word.is_some_and(|word| !word.is_free()),

@@ -130,6 +130,7 @@ super::messages! {
     MONITOR_FAILED = "engine.monitor-failed", "machine {machine}: monitor {file}: {cause}";
     MONITOR_APART = "engine.monitor-apart", "machine {machine}: {file} is no socket of the QEMU that answers at the first monitor";
     MONITOR_SHARED = "engine.monitor-shared", "machine {machine}: somebody else is connected to a monitor of its QEMU ({others}) and may manage it; if it is to be taken in all the same, say --unmanaged-ok: its disks are captured by clones only then";
+    MONITOR_JOBS = "engine.monitor-jobs", "machine {machine}: jobs are at work on the disks of its QEMU ({jobs}); take it in once they have ended";
     DISK_STRANGE = "engine.disk-strange", "machine {machine}: its QEMU also writes {device} ({file}), which is none of these images; name all its writable disks";
     DISK_UNTOLD = "engine.disk-untold", "machine {machine}: which file the disk {device} of its QEMU is ({file}) cannot be told: {cause}";
     DISK_NOT_OPEN = "engine.disk-not-open", "machine {machine}, disk {disk}: the QEMU behind the monitor does not write {file} as a disk; it writes {others}";
