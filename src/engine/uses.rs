@@ -228,7 +228,7 @@ mod tests {
                 machines: Arc::default(),
                 named: vec![kept.clone()],
                 untold: Box::new(move || Some(imported())),
-                records: Arc::clone(&looked) as Arc<dyn Records>,
+                records: looked.clone(),
                 unsure: false,
             }
         }));

@@ -82,8 +82,8 @@ fn a_folder_that_is_away_is_one_finding_with_all_that_needs_it() {
 
 /// The only finding, which is of that kind and about that file.
 #[track_caller]
-fn only(found: Vec<Json>, kind: &str, object: &Path) -> Json {
-    let [one] = found.as_slice() else {
+fn only(found: &[Json], kind: &str, object: &Path) -> Json {
+    let [one] = found else {
         panic!("{found:#?}");
     };
     assert_eq!(one["kind"], kind, "{one:#}");
@@ -109,7 +109,7 @@ fn what_became_of_one_file_is_one_finding_with_all_that_lies_on_it() {
     assert_eq!(look(&site), [] as [Json; 0]);
     let aside = site.images.join("aside");
     fs::rename(&base, &aside).unwrap();
-    let one = only(look(&site), "image-missing", &base);
+    let one = only(&look(&site), "image-missing", &base);
     assert_eq!(names(&one["machines"]), ["a", "b", "c"]);
     fs::rename(&aside, &base).unwrap();
     let mut server = site.serve();
@@ -121,15 +121,15 @@ fn what_became_of_one_file_is_one_finding_with_all_that_lies_on_it() {
     site.wait_for_journals();
     assert_eq!(look(&site), [] as [Json; 0]);
     fs::rename(&base, &aside).unwrap();
-    let with_a_server = only(look(&site), "kept-missing", &base);
+    let with_a_server = only(&look(&site), "kept-missing", &base);
     server.stop();
-    for one in [with_a_server, only(look(&site), "kept-missing", &base)] {
+    for one in [with_a_server, only(&look(&site), "kept-missing", &base)] {
         assert_eq!(names(&one["machines"]), ["a", "b", "c"]);
         assert_eq!(names(&one["sets"]), ["first", "second"]);
     }
     fs::rename(&aside, &base).unwrap();
     scribble(&base);
-    let one = only(look(&site), "damaged", &base);
+    let one = only(&look(&site), "damaged", &base);
     assert_eq!(names(&one["machines"]), ["a", "b", "c"]);
     assert_eq!(names(&one["sets"]), ["first", "second"]);
     let text = one["text"].as_str().unwrap();
@@ -154,7 +154,7 @@ fn roots_that_are_too_narrow_are_one_finding() {
     let config = site.configuration("[engine]\nimage_roots = [\"/nowhere\"]\n");
     let found = look_with(&site, &["--config", config.to_str().unwrap()]);
     let named = Path::new("[engine] image_roots");
-    let one = only(found, "image-outside-roots", named);
+    let one = only(&found, "image-outside-roots", named);
     assert_eq!(names(&one["machines"]), ["a", "b", "c"]);
     let files = machines.map(|m| m.images[0].to_str().unwrap().to_owned());
     assert_eq!(one["files"], serde_json::json!(files));
