@@ -146,9 +146,10 @@ fn unended(data_dir: &Path, what: &str) -> StartError {
     ))
 }
 
-/// Whether a server has the data directory: another command holds no images, and nothing answers for it.
+/// Whether a server has the data directory: another command holds no images, and nothing answers for it. Its lock is
+/// tried only where something answers: to try it is to have it for a moment, which would keep `doctor` out.
 fn is_served(data_dir: &Path) -> bool {
-    is_taken(data_dir) && line::is_answered(data_dir)
+    line::is_answered(data_dir) && is_taken(data_dir)
 }
 
 /// Whether a server, or another command, has the data directory.
