@@ -17,9 +17,9 @@ use rustix::fs::{
 
 use crate::engine::beside::Beside;
 use crate::engine::failure::{At, kind};
+use crate::engine::fsxattr;
 use crate::engine::links;
 use crate::engine::locks::ImageLock;
-use crate::engine::project;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::writer::NewImage;
 use crate::engine::revert::NewFile;
@@ -135,11 +135,12 @@ fn make(
         require_removable(revert, &base)?;
         let new = new_file(revert)?;
         let file = stage::create_file(&new)?;
+        let mut lost = fsxattr::take_hints(&file, &base);
         content(&file)?;
-        let lost = match &revert.file().in_place {
+        lost.extend(match &revert.file().in_place {
             Some(_) => take_over(&file, &base)?,
             None => take_over_writable(&file, &base)?,
-        };
+        });
         tell(
             revert
                 .file()
@@ -196,7 +197,7 @@ fn require_removable(revert: &RevertPlan, base: &File) -> io::Result<()> {
         }
     }
     if revert.file().in_place.is_some()
-        && let (Ok(own), Ok(above)) = (project::of(base), project::of(&held))
+        && let (Ok(own), Ok(above)) = (fsxattr::of(base), fsxattr::of(&held))
         && above.inherits
         && own.id != above.id
     {
@@ -363,7 +364,7 @@ pub(crate) fn beside(
 
 /// Gives a file what the base has beside its content: owner, access control list, label, what users and
 /// administrators have noted on it, project, inode flags, mode. In words what of it the file system or the kernel
-/// does not let be kept.
+/// does not let be kept. [`fsxattr::take_hints`] comes before there is content.
 ///
 /// # Errors
 /// The I/O error; owner, mode, list and label are kept or it fails.
@@ -395,9 +396,9 @@ pub(crate) fn take_over(file: &File, base: &File) -> io::Result<Vec<Text>> {
             Err(e) => return Err(e),
         }
     }
-    if let (Ok(own), Ok(theirs)) = (project::of(file), project::of(base))
+    if let (Ok(own), Ok(theirs)) = (fsxattr::of(file), fsxattr::of(base))
         && own.id != theirs.id
-        && let Err(e) = project::set(file, theirs.id)
+        && let Err(e) = fsxattr::set(file, theirs.id)
     {
         let text = texts::PROJECT_LOST.with("id", theirs.id);
         lost.push(text.with("cause", e));

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::capture::NewFile;
 use crate::engine::failure::{At, ours};
 use crate::engine::files::InFiles;
+use crate::engine::fsxattr;
 use crate::engine::graph;
 use crate::engine::links;
 use crate::engine::qcow2::chain::{self, Roots};
@@ -55,8 +56,10 @@ pub(crate) fn over(at: &At, base: &Top, new: &Path) -> Result<(), EngineError> {
     let make = || {
         let ours = graph::ours(new)?;
         let file = stage::create_file(&ours)?;
+        let mut lost = fsxattr::take_hints(&file, &layer.open);
         image.write(&file)?;
-        exchange::tell(new, &exchange::take_over_writable(&file, &layer.open)?);
+        lost.extend(exchange::take_over_writable(&file, &layer.open)?);
+        exchange::tell(new, &lost);
         file.sync_all()?;
         ours.folder()?.sync()
     };
@@ -114,11 +117,10 @@ impl Overlay {
     /// Writes the overlay under its staged name, durably. An older attempt is replaced.
     fn stage(plan: &Plan, source: &File) -> io::Result<()> {
         let file = stage::create(plan)?;
+        let mut lost = fsxattr::take_hints(&file, source);
         image(plan).write(&file)?;
-        exchange::tell(
-            &plan.file().new_file,
-            &exchange::take_over_writable(&file, source)?,
-        );
+        lost.extend(exchange::take_over_writable(&file, source)?);
+        exchange::tell(&plan.file().new_file, &lost);
         file.sync_all()?;
         stage::sync_folder(plan)
     }

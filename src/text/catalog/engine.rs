@@ -80,6 +80,9 @@ super::messages! {
     NO_DISKS = "engine.no-disks", "machine {machine} needs at least one disk";
     ATTRIBUTE_LOST = "engine.attribute-lost", "extended attribute {name} ({cause})";
     PROJECT_LOST = "engine.project-lost", "project id {id} ({cause})";
+    EXTENT_SIZE_LOST = "engine.extent-size-lost", "extent size hint of {bytes} bytes ({cause})";
+    COW_EXTENT_SIZE_LOST = "engine.cow-extent-size-lost", "copy-on-write extent size hint of {bytes} bytes ({cause})";
+    NO_DEFRAG_LOST = "engine.no-defrag-lost", "flag that keeps it from being defragmented ({cause})";
     MODE_LOST = "engine.mode-lost", "mode {mode}";
     FLAG_SECURE = "engine.flag-secure", "flag s (secure deletion)";
     FLAG_UNDELETABLE = "engine.flag-undeletable", "flag u (undeletable)";
