@@ -540,6 +540,7 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry;
 
     #[test]
     fn where_one_look_stands_no_other_is_begun_until_it_comes_back() {
@@ -607,8 +608,7 @@ mod tests {
             })
         });
         let (free, was_free) = mpsc::channel();
-        let log = tracing_subscriber::fmt().with_writer(move || Looking(free.clone()));
-        let _guard = tracing::subscriber::set_default(log.finish());
+        let _heard = telemetry::heard_by(move || Box::new(Looking(free.clone())));
         while !give_up(file) {
             thread::yield_now();
         }

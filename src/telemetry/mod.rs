@@ -166,14 +166,55 @@ impl Write for Told {
     }
 }
 
+#[cfg(test)]
+type Writer = Box<dyn Fn() -> Box<dyn Write>>;
+
+#[cfg(test)]
+thread_local! {
+    /// Who gets the lines of this thread.
+    static HEARD: std::cell::RefCell<Option<Writer>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Ends what [`heard`] began.
+#[cfg(test)]
+pub(crate) struct Hearing;
+
+#[cfg(test)]
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        HEARD.set(None);
+    }
+}
+
 /// What this thread logs from now on, as long as the other one is kept.
 #[cfg(test)]
-pub(crate) fn heard() -> (Told, tracing::subscriber::DefaultGuard) {
+pub(crate) fn heard() -> (Told, Hearing) {
     let told = Told::default();
     let writer = told.clone();
-    let builder = tracing_subscriber::fmt().with_ansi(false);
-    let subscriber = builder.with_writer(move || writer.clone()).finish();
-    (told, tracing::subscriber::set_default(subscriber))
+    (told, heard_by(move || Box::new(writer.clone())))
+}
+
+/// Has what this thread logs from now on written there.
+///
+/// The subscriber is the process's, only the writer is the thread's: under a subscriber of one thread, a call site that
+/// another thread reaches first is switched off for all of them, as `tracing-core` asks that thread's subscriber only.
+#[cfg(test)]
+pub(crate) fn heard_by(writer: impl Fn() -> Box<dyn Write> + 'static) -> Hearing {
+    static SUBSCRIBER: std::sync::Once = std::sync::Once::new();
+    SUBSCRIBER.call_once(|| {
+        let writer = || -> Box<dyn Write> {
+            HEARD.with_borrow(|heard| match heard {
+                Some(heard) => heard(),
+                None => Box::new(std::io::sink()),
+            })
+        };
+        let builder = tracing_subscriber::fmt().with_ansi(false);
+        builder.with_writer(writer).init();
+        // For the call sites that were reached while it was set.
+        tracing::callsite::rebuild_interest_cache();
+    });
+    HEARD.set(Some(Box::new(writer)));
+    Hearing
 }
 
 /// Comes back with room for a line of the audit log, which is not lost then even if nobody reads the log.
