@@ -17,6 +17,7 @@ use groupshot::inventory::{Format, Machine, RunState};
 use jiff::Timestamp;
 
 use crate::support::tools::{self, Opened};
+use crate::support::until;
 
 /// A data directory with a folder for images beside it.
 struct Place(tempfile::TempDir);
@@ -107,7 +108,7 @@ fn who_may_not_wait_is_given_the_machines_as_they_were_known_last() {
     place.import("web", &[&place.raw("a.raw")]).unwrap();
     clock.advance(SECOND);
     assert_eq!(library.known().len(), 0, "no look is begun for it");
-    assert_eq!(library.machines().len(), 1);
+    until("a look", || library.machines().len() == 1);
     assert_eq!(library.known().len(), 1);
 }
 
@@ -211,12 +212,15 @@ fn a_running_server_notices_within_a_second_and_keeps_its_snapshot_till_then() {
     let machine = place.import("web-1", &[&place.raw("a.raw")]).unwrap();
     assert!(Arc::ptr_eq(&before, &library.machines()));
     clock.advance(SECOND);
+    library.catch_up();
     let after = library.machines();
     assert_eq!(after.len(), 1);
     clock.advance(SECOND);
+    library.catch_up();
     assert!(Arc::ptr_eq(&after, &library.machines()), "nothing changed");
     remove(&place.data(), machine.id, |_| Vec::new()).unwrap();
     clock.advance(SECOND);
+    library.catch_up();
     assert!(library.machines().is_empty());
 }
 
@@ -237,6 +241,7 @@ fn a_broken_definition_is_left_out_and_listed_until_it_is_mended() {
     );
     fs::write(&bad.definition, text).unwrap();
     clock.advance(SECOND);
+    library.catch_up();
     assert_eq!(library.machines().len(), 2);
     assert!(library.problems().is_empty());
 }
@@ -249,6 +254,7 @@ fn a_machine_whose_image_is_gone_stays_and_says_so() {
     let (library, clock) = place.open();
     fs::remove_file(&image).unwrap();
     clock.advance(SECOND);
+    library.catch_up();
     assert_eq!(
         library.machine(machine.id).unwrap().disks[0].size,
         4096,

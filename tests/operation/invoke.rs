@@ -146,7 +146,8 @@ async fn a_call_for_whose_line_there_is_no_place_in_time_is_not_begun() {
 
     places.pop();
     tokio::time::resume();
-    rig.send(&ask).await.ok();
+    let ask = service("Slow", "<p:Milliseconds>0</p:Milliseconds>");
+    rig.send(&ask.text()).await.ok();
     assert_eq!(rig.things.finished.load(Ordering::SeqCst), 1);
     let lines = fs::read_to_string(&file).unwrap();
     assert_eq!(lines.lines().count(), 1, "{lines}");
