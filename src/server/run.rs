@@ -372,8 +372,11 @@ impl Server {
             .spawn(async move { coordinator.watch_files(stop).await });
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
-            let mut ticks = tokio::time::interval(SWEEP);
-            while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let due = || async {
+                operation.enumerates().await;
+                tokio::time::sleep(SWEEP).await;
+            };
+            while stop.run_until_cancelled(due()).await.is_some() {
                 operation.sweep();
             }
         });
