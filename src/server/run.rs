@@ -171,14 +171,15 @@ impl Server {
             schema: Arc::new(Schema::builtin()),
             store,
             jobs: jobs.clone(),
-            compute,
+            machines: compute.observe(),
             coordinator: coordinator.clone(),
             clock: clock.clone(),
             host: host.clone(),
             inline_wait: config.snapshot.inline_wait,
             kept: Arc::default(),
         })
-        .map_err(StartError::failed)?;
+        .map_err(StartError::failed)?
+        .with_ready(Box::new(move || compute.looked()));
         let settings = settings(config, &host, &audit);
         let operation = operation::Server::new(Arc::new(registry), settings, clock.clone());
         let listeners = listeners(&data_dir, config, sockets, &clock).await?;
