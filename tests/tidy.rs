@@ -354,6 +354,28 @@ const LOOKS: &[&str] = &[
     ".exists()",
 ];
 
+/// What providers name of `engine`: what was observed of machines, which they are handed. A port may wait for files.
+const OBSERVED: &[&str] = &["Machines", "Observed"];
+
+#[test]
+fn providers_ask_no_engine() {
+    let mut asked = Vec::new();
+    for (path, text) in sources() {
+        let Ok(below) = path.strip_prefix(src().join("provider")) else {
+            continue;
+        };
+        // `text::catalog::engine` has the texts of it.
+        let code = code(&text).replace("catalog::engine", "");
+        let used = code.split("engine::").skip(1).flat_map(named);
+        for first in used.filter_map(|names| names.into_iter().next()) {
+            if !OBSERVED.contains(&first.as_str()) {
+                asked.push((below.display().to_string(), first));
+            }
+        }
+    }
+    assert!(asked.is_empty(), "{asked:?}");
+}
+
 #[test]
 fn no_provider_looks_at_a_file() {
     let mut broken = Vec::new();

@@ -217,17 +217,11 @@ impl Doctor {
                 }
             }
             Wish::States => {
-                let compute = Arc::clone(&self.deps.compute);
+                let compute = &self.deps.compute;
                 compute.looked().await;
-                let states = tokio::task::spawn_blocking(move || {
-                    let machines = compute.machines();
-                    let state = |id: &VmId| (*id, Doing::from(compute.shown_state(*id)));
-                    machines.keys().map(state).collect()
-                });
-                match states.await {
-                    Ok(states) => Answer::States(states),
-                    Err(error) => Answer::Error(error.to_string()),
-                }
+                let observed = compute.observed();
+                let state = |id: &VmId| (*id, Doing::from(observed.state(*id)));
+                Answer::States(observed.machines.keys().map(state).collect())
             }
             Wish::Remove { machine } => match self.remove(machine).await {
                 Ok(()) => Answer::Done(format!("machine {machine} removed")),

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use tokio::sync::Notify;
 
 use crate::engine::failure::{At, kind};
 use crate::engine::hold::{self, Guard, Hold};
@@ -246,6 +247,7 @@ impl Drop for FrozenLock {
 #[derive(Debug, Default)]
 pub struct FrozenFiles {
     known: Mutex<Known>,
+    let_go: Notify,
 }
 
 /// What is frozen. No file is opened, locked or let go while this is locked.
@@ -370,6 +372,12 @@ impl FrozenFiles {
         }
         drop(known);
         drop(gone);
+        self.let_go.notify_one();
+    }
+
+    /// Waits until any file was let go by [`FrozenFiles::release`] since this was waited for last. For one who follows.
+    pub async fn let_go(&self) {
+        self.let_go.notified().await;
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {

@@ -45,14 +45,22 @@ static TABLE: Mutex<Table> = Mutex::new(Table {
     calls: BTreeMap::new(),
     next: 0,
     tick: 0,
+    attended: 0,
+    resting: false,
 });
 static CHANGED: Condvar = Condvar::new();
+/// Something is under way again.
+static BEGUN: Condvar = Condvar::new();
 
 /// Calls that are under way.
 struct Table {
     calls: BTreeMap<u64, Standing>,
     next: u64,
     tick: u64,
+    /// Threads that are [watched](super::standing).
+    attended: usize,
+    /// Nothing is under way, and nobody ticks.
+    resting: bool,
 }
 
 struct Standing {
@@ -65,6 +73,13 @@ struct Standing {
 }
 
 impl Table {
+    /// Has somebody tick from now on, as long as anything is under way.
+    fn wake(&mut self) {
+        if std::mem::take(&mut self.resting) {
+            BEGUN.notify_all();
+        }
+    }
+
     /// The call that stands where a look at the file would.
     fn before(&self, file: &Path) -> Option<&Standing> {
         // Nobody waits for themselves.
@@ -379,6 +394,7 @@ impl Call {
             silent: false,
         };
         table.calls.insert(id, call);
+        table.wake();
         Ok(Self(id))
     }
 }
@@ -424,6 +440,7 @@ fn leave_signals_to_others() {
 fn watching_ticks() {
     leave_signals_to_others();
     loop {
+        rest();
         thread::sleep(TICK);
         judge(|table| {
             table.tick += 1;
@@ -436,6 +453,27 @@ fn watching_ticks() {
         });
         super::standing::tick();
     }
+}
+
+/// Waits until anything is under way.
+fn rest() {
+    let mut table = table();
+    table.resting = table.calls.is_empty() && table.attended == 0;
+    let resting = |table: &mut Table| table.resting;
+    drop(BEGUN.wait_while(table, resting));
+}
+
+/// A thread is to be watched from now on.
+pub(super) fn attend() {
+    watch();
+    let mut table = table();
+    table.attended += 1;
+    table.wake();
+}
+
+/// It is not to be watched any more.
+pub(super) fn leave() {
+    table().attended -= 1;
 }
 
 /// Has `stand` say which places have become silent. They are told when the table is free again: nobody may wait there
@@ -584,6 +622,15 @@ mod tests {
         go.send(()).unwrap();
         assert!(standing.join().unwrap().is_ok());
         assert!(!is_silent(file) && ask(file, || Ok(())).is_ok());
+    }
+
+    #[test]
+    fn whoever_begins_to_work_on_files_has_somebody_tick() {
+        let ticks = || !table().resting;
+        table().resting = true;
+        assert!(ask(Path::new("/nowhere/ticks/a.raw"), || Ok(ticks())).unwrap());
+        table().resting = true;
+        assert!(super::super::standing::Post::default().attend(ticks));
     }
 
     /// Whoever logs may be kept by the log.

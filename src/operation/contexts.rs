@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use crate::id::WireId;
 
@@ -89,6 +90,8 @@ pub(super) enum Unusable {
 pub(super) struct Contexts {
     limits: ContextLimits,
     table: Mutex<Table>,
+    /// One was opened.
+    opened: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +127,7 @@ impl Contexts {
         Self {
             limits,
             table: Mutex::default(),
+            opened: Notify::new(),
         }
     }
 
@@ -182,7 +186,15 @@ impl Contexts {
         );
         drop(table);
         drop(gone);
+        self.opened.notify_one();
         Ok(())
+    }
+
+    /// Waits until any is open. For one who sweeps.
+    pub(super) async fn any(&self) {
+        while self.len() == 0 {
+            self.opened.notified().await;
+        }
     }
 
     /// Takes the cursor of a context for one Pull; nobody else can until the [`Lease`] ends.
@@ -390,6 +402,19 @@ mod tests {
     fn pull(contexts: &Contexts, id: WireId, user: &str, now: u64) -> Result<bool, Unusable> {
         let (lease, cursor) = contexts.take(id, user, seconds(now))?;
         Ok(lease.give_back(cursor, seconds(now)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_sweeps_while_nothing_is_open() {
+        let contexts = Contexts::new(LIMITS);
+        let mut any = std::pin::pin!(contexts.any());
+        assert!(tokio::time::timeout(LIMITS.idle, &mut any).await.is_err());
+        open(&contexts, "ann", 0).unwrap();
+        assert!(tokio::time::timeout(LIMITS.idle, any).await.is_ok());
+        contexts.any().await;
+        contexts.sweep(LIMITS.idle);
+        let again = tokio::time::timeout(LIMITS.idle, contexts.any()).await;
+        assert!(again.is_err(), "it is forgotten");
     }
 
     #[test]

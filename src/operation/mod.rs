@@ -115,7 +115,12 @@ impl Server {
         })
     }
 
-    /// Forgets enumerations that nobody pulls any more; to be called every few seconds.
+    /// Waits until there is an enumeration that may have to be swept.
+    pub async fn enumerates(&self) {
+        self.contexts.any().await;
+    }
+
+    /// Forgets enumerations that nobody pulls any more; to be called every few seconds as long as there are some.
     pub fn sweep(&self) {
         self.contexts.sweep(self.clock.elapsed());
     }

@@ -171,14 +171,15 @@ impl Server {
             schema: Arc::new(Schema::builtin()),
             store,
             jobs: jobs.clone(),
-            compute,
+            machines: compute.observe(),
             coordinator: coordinator.clone(),
             clock: clock.clone(),
             host: host.clone(),
             inline_wait: config.snapshot.inline_wait,
             kept: Arc::default(),
         })
-        .map_err(StartError::failed)?;
+        .map_err(StartError::failed)?
+        .with_ready(Box::new(move || compute.looked()));
         let settings = settings(config, &host, &audit);
         let operation = operation::Server::new(Arc::new(registry), settings, clock.clone());
         let listeners = listeners(&data_dir, config, sockets, &clock).await?;
@@ -372,8 +373,11 @@ impl Server {
             .spawn(async move { coordinator.watch_files(stop).await });
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
-            let mut ticks = tokio::time::interval(SWEEP);
-            while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let due = || async {
+                operation.enumerates().await;
+                tokio::time::sleep(SWEEP).await;
+            };
+            while stop.run_until_cancelled(due()).await.is_some() {
                 operation.sweep();
             }
         });

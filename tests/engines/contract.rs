@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use groupshot::engine::{
-    At, Census, Compute, EngineError, Hold, InTurn, Kept, Layer, Machines, Merged, Named, Plan,
-    Read, Recorded, Records, Reserve, Retain, RevertRequest, Scene, Stands, Subject, Survey,
+    At, Census, Compute, EngineError, Hold, InTurn, Kept, Layer, Machines, Merged, Named, Observed,
+    Plan, Read, Recorded, Records, Reserve, Retain, RevertRequest, Scene, Stands, Subject, Survey,
     Target, Top, Watch, Whose,
 };
 use groupshot::id::{JobId, SetId, SnapshotId, VmId};
 use groupshot::inventory::{Format, Machine, RunState, Seal, Sealed, SnapshotDisk};
+use tokio::sync::watch;
 
 use super::rigs::{FileRig, Image, Rig, SimRig, set};
 use crate::support::tools;
@@ -533,6 +534,10 @@ impl Records for Of {
 struct One(Machine);
 
 impl Compute for One {
+    fn observe(&self) -> watch::Receiver<Arc<Observed>> {
+        watch::Sender::new(Arc::new(Observed::of(self.machines()))).subscribe()
+    }
+
     fn machines(&self) -> Arc<Machines> {
         Arc::new([(self.0.id, Arc::new(self.0.clone()))].into())
     }

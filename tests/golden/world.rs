@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use groupshot::cim::Schema;
 use groupshot::clock::{ManualClock, SharedClock};
+use groupshot::engine::Compute;
 use groupshot::engine::drivers::Drivers;
 use groupshot::engine::sim::{self, Sim};
 use groupshot::framing::Charset;
@@ -76,7 +77,7 @@ impl World {
             schema: Arc::new(Schema::builtin()),
             store,
             jobs: jobs.clone(),
-            compute: sim.clone(),
+            machines: sim.observe(),
             coordinator,
             clock: shared.clone(),
             host: HOST.into(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use groupshot::cim::schema::VIRTUALIZATION_V2;
 use groupshot::cim::{Class, Instance, Path, Schema, Value};
 use groupshot::clock::SystemClock;
+use groupshot::engine::Compute;
 use groupshot::engine::drivers::Drivers;
 use groupshot::engine::sim::{self, Fault, Sim, Step, Trouble};
 use groupshot::handler::{Identity, Role};
@@ -64,7 +65,7 @@ impl World {
                 schema: schema.clone(),
                 store: store.clone(),
                 jobs: jobs.clone(),
-                compute: sim.clone(),
+                machines: sim.observe(),
                 coordinator,
                 clock,
                 host: Arc::from(HOST),

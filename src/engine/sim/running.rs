@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use crate::engine::failure::At;
 use crate::engine::running::{Described, Event, Graph, Node, QuiesceError, Running};
 use crate::engine::sim::{Caught, Key, Sim, Step, Trouble, World, key};
-use crate::engine::{Compute, EngineError, EngineErrorKind, Plan};
+use crate::engine::{Compute, EngineError, EngineErrorKind, Observed, Plan};
 use crate::id::VmId;
 use crate::inventory::RunState;
 use crate::text::catalog::engine as texts;
@@ -166,7 +166,11 @@ impl Sim {
             plans: world.plans.clone(),
             guests: world.guests.clone(),
         };
-        Self::of(self.machines(), self.library.clone(), world)
+        Self::of(
+            Observed::clone(&self.observed()),
+            self.library.clone(),
+            world,
+        )
     }
 
     /// A machine has a monitor as long as a process runs it.
@@ -265,7 +269,7 @@ impl Monitor {
             }
             Trouble::Dies => {
                 let mut world = self.sim.world();
-                world.states.insert(self.id, RunState::Off);
+                self.sim.put_state(&mut world, self.id, RunState::Off);
                 world.guests.end(self.id);
                 drop(world);
                 self.sim.ring(self.id, Event::ShutDown);
@@ -280,7 +284,7 @@ impl Monitor {
             Left::All | Left::Nothing => Ok(()),
             Left::Resumed => {
                 let mut world = self.sim.world();
-                world.states.insert(self.id, RunState::Running);
+                self.sim.put_state(&mut world, self.id, RunState::Running);
                 world.guests.act(self.id, Act::Resumed);
                 drop(world);
                 self.sim.ring(self.id, Event::Resumed);
@@ -415,7 +419,7 @@ impl Running for Monitor {
         let left = self.call(Step::Stop).await?;
         if left != Left::Nothing {
             let mut world = self.sim.world();
-            let state = world.states.insert(self.id, RunState::Paused);
+            let state = self.sim.put_state(&mut world, self.id, RunState::Paused);
             if state == Some(RunState::Running) {
                 world.guests.act(self.id, Act::Stopped);
             }
@@ -442,7 +446,7 @@ impl Running for Monitor {
         let left = self.call(Step::Resume).await?;
         if left != Left::Nothing {
             let mut world = self.sim.world();
-            let state = world.states.insert(self.id, RunState::Running);
+            let state = self.sim.put_state(&mut world, self.id, RunState::Running);
             if state == Some(RunState::Paused) {
                 world.guests.act(self.id, Act::Resumed);
             }

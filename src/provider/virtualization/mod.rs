@@ -27,9 +27,11 @@ mod virtual_system_snapshot_service;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::cim::Schema;
 use crate::clock::SharedClock;
-use crate::engine::Compute;
+use crate::engine::Observed;
 use crate::job::Jobs;
 use crate::snapshot::Coordinator;
 use crate::store::Store;
@@ -60,8 +62,8 @@ pub struct Deps {
     pub store: Arc<dyn Store>,
     /// The job service over that store.
     pub jobs: Arc<Jobs>,
-    /// Machines.
-    pub compute: Arc<dyn Compute>,
+    /// Machines, as they were observed last.
+    pub machines: watch::Receiver<Arc<Observed>>,
     /// Takes snapshot sets.
     pub coordinator: Arc<Coordinator>,
     /// Time.
@@ -79,7 +81,7 @@ impl Deps {
     fn view(&self) -> View {
         View {
             state: self.store.state(),
-            machines: self.compute.machines(),
+            observed: Arc::clone(&self.machines.borrow()),
             host: self.host.clone(),
             kept: self.kept.clone(),
         }
@@ -101,7 +103,6 @@ const EMBEDDED_ONLY: &[&str] = &[
 /// [`RegistryError`] if schema and providers do not match.
 pub fn registry(deps: Deps) -> Result<Registry, RegistryError> {
     let schema = deps.schema.clone();
-    let compute = deps.compute.clone();
     let names = Arc::new(MachineNames::default());
     let providers: Vec<Arc<dyn Provider>> = vec![
         Arc::new(ComputerSystems(deps.clone(), names.clone())),
@@ -116,6 +117,5 @@ pub fn registry(deps: Deps) -> Result<Registry, RegistryError> {
         Arc::new(SnapshotCheck(deps.clone())),
         Arc::new(Associations(deps)),
     ];
-    let registry = Registry::new(schema, providers, EMBEDDED_ONLY)?;
-    Ok(registry.with_ready(Box::new(move || compute.looked())))
+    Registry::new(schema, providers, EMBEDDED_ONLY)
 }

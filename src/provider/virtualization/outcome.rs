@@ -131,8 +131,6 @@ pub(super) struct Call<'a> {
 pub(super) async fn refused(call: &Call<'_>, arguments: &Arguments, refusal: Refusal) -> Outcome {
     let (deps, ctx) = (call.deps, call.ctx);
     let mut outcome = value(refusal.code);
-    // What it was refused for may have taken a while: nobody is to wait for the next look on this thread.
-    deps.compute.looked().await;
     let new = NewJob {
         id: JobId::random(),
         kind: kind(call.method),
