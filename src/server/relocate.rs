@@ -1,7 +1,7 @@
 //! `groupshot relocate`: recorded paths after the data directory or image folders were moved.
 //!
 //! ```text
-//!   look, check everything ▶ relocate.json ▶ headers ▶ tops.json ▶ vm.toml ▶ records ▶ relocate.json goes
+//!   look, check everything ▶ relocate.json ▶ headers ▶ tops.json ▶ vm.toml ▶ links ▶ records ▶ relocate.json goes
 //! ```
 //!
 //! `relocate.json` says what will stand where, so what a dead process began is done again from its start, and no
@@ -646,6 +646,8 @@ impl Plan {
             it.write().map_err(|e| failed(&it.definition, e))?;
             pass("definition", "after")?;
         }
+        // Whoever starts a machine by its link writes where that leads: in a copy, to the original.
+        library::link_all(data_dir)?;
         let plan = self.clone();
         let changes = Box::new(move |state: &State| plan.changes(state, &written));
         store.transact(changes).await.map_err(StartError::failed)?;

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use groupshot::server::HERE_FAILPOINTS;
 
-use super::ok;
+use super::{assert_linked, ok};
 use crate::support::server::{Options, Server, binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
 use crate::support::tools::{self};
@@ -195,6 +195,11 @@ fn a_copy_that_is_bound_and_its_original_take_nothing_from_each_other() {
         "",
     ));
     assert!(told.contains("written"), "{told}");
+    // By its link nobody starts the machine of the copy from what the original runs on.
+    let active = original.site.top(&original.web, 0);
+    assert_linked(&data, &original.web, 0, &active);
+    let copied = dup.join(active.strip_prefix(&data).unwrap());
+    assert_linked(&dup, &original.web, 0, &copied);
     let again = ok(&run_in(&dup, &["relocate", "--here"], ""));
     assert!(again.contains("bound here already"), "{again}");
     for (first, second) in [(&data, &dup), (&dup, &data)] {

@@ -330,10 +330,28 @@ fn unlinked(machine: VmId, error: &io::Error) {
     tracing::warn!(%machine, %error, "Links to its active files could not all be made");
 }
 
-/// Makes the links to one machine, if one is new, and the names of all.
-pub(crate) fn link(directory: &Path, machines: &Machines, new: Option<&Machine>) {
-    if let (Err(error), Some(new)) = (follow(None, new), new) {
-        unlinked(new.id, &error);
+/// Has the links of all machines lead to their active files as these are recorded now, and the names to the machines.
+/// What cannot be made is logged.
+///
+/// # Errors
+/// As [`scan`].
+pub fn link_all(data_dir: &Path) -> Result<(), EngineError> {
+    let (machines, _) = scan(data_dir)?;
+    let all = machines.values().map(|m| &**m);
+    link(&machines_directory(data_dir), &machines, all);
+    Ok(())
+}
+
+/// Makes the links to the machines that are new, and the names of all.
+pub(crate) fn link<'a>(
+    directory: &Path,
+    machines: &Machines,
+    new: impl IntoIterator<Item = &'a Machine>,
+) {
+    for machine in new {
+        if let Err(error) = links::follow(machine) {
+            unlinked(machine.id, &error);
+        }
     }
     let named = named(directory).unwrap_or_default().into_iter();
     let names = links::names(named.map(|it| {
