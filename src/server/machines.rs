@@ -255,16 +255,15 @@ pub(super) fn require_unmoved(data_dir: &Path) -> Result<(), StartError> {
 /// or by what the files tell in a moment. No image is waited for.
 ///
 /// # Errors
-/// [`StartError`] if the library cannot be read.
+/// [`StartError`] if the library cannot be read; [`StartError::Refused`] if the data directory is not the one that it
+/// was: its records may name what the original runs on.
 pub fn recorded_machines(data_dir: &Path) -> Result<Vec<Machine>, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
+    identity::require(&data_dir)?;
     let sets = RecordedSets::of(&data_dir);
     let machines = library::recorded(&data_dir)?;
     let mut sure: Vec<_> = machines.values().map(|m| Machine::clone(m)).collect();
     require_unmoved(&data_dir)?;
-    if identity::finding(&data_dir).is_some() {
-        return Ok(sure);
-    }
     sure.retain(|m| !is_doubted(&sets.judge_names(m)));
     let (tell, told) = mpsc::channel();
     let judge = {

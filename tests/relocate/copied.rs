@@ -119,9 +119,19 @@ fn a_copied_data_directory_is_refused_by_everything_that_writes() {
         assert!(said.contains(&moved), "{args:?}: {said}");
     }
     // Who only reads is told.
-    let list = run_in(&dup, &["vm", "list"], "");
-    assert!(ok(&list).contains("web"));
-    assert!(text(&list.stderr).contains("directory.json"));
+    let reads: [(&[&str], &str); 4] = [
+        (&["vm", "list"], "web"),
+        (&["vm", "show", "web"], "web"),
+        (&["user", "list"], "admin"),
+        (&["history"], "WHAT"),
+    ];
+    for (args, shown) in reads {
+        let read = run_in(&dup, args, "");
+        assert!(ok(&read).contains(shown), "{args:?}");
+        assert!(text(&read.stderr).contains("directory.json"), "{args:?}");
+    }
+    // A machine that is started by such a path writes what the original runs on.
+    assert_refused(&run_in(&dup, &["vm", "path", "web"], ""));
     let found = run_in(&dup, &["doctor"], "");
     let found = text(&found.stdout);
     assert!(found.contains("data-directory-copied"), "{found}");
