@@ -179,7 +179,10 @@ fn check(files: &Files, now: Timestamp) -> Result<Vec<String>, TlsError> {
 /// [`TlsError`].
 pub fn check_in(files: &Files, directory: &Path, now: Timestamp) -> Result<Vec<String>, TlsError> {
     match files.pair.is_none() && !own::is_made(directory)? {
-        true => check(files, now),
+        true => {
+            own::can_make(directory)?;
+            check(files, now)
+        }
         false => Ok(read(files, directory, now)?.warnings),
     }
 }

@@ -31,7 +31,7 @@ use crate::engine::{
     Compute, Doubt, EngineError, EngineErrorKind, Hold, InTurn, Judge, Machines, Recorded, Top,
     name, stage,
 };
-use crate::held;
+use crate::held::{self, Foreign, Kind};
 use crate::id::VmId;
 use crate::inventory::{Disk, Image, Machine, RunState};
 use crate::text::Text;
@@ -123,6 +123,7 @@ impl Library {
         let directory = machines_directory(data_dir);
         let fail = |e: io::Error| directory_failed(&directory, &e);
         stage::make_dirs(&directory, 1).map_err(fail)?;
+        require_private(data_dir)?;
         for id in machine_ids(&directory).map_err(fail)? {
             // A process that died while it replaced the file left this.
             let _ = held::discard(&directory.join(id.to_string()).join(TOPS_NEW), 1, None);
@@ -452,6 +453,30 @@ pub(crate) fn unknown(id: VmId) -> EngineError {
         kind: EngineErrorKind::Missing,
         text: texts::MACHINE_UNKNOWN.with("machine", id),
     }
+}
+
+/// Refuses a machine whose folder is a link, or in which others than root and this process's user can exchange what is
+/// recorded of it.
+///
+/// # Errors
+/// [`EngineError`] names the folder.
+pub fn require_private(data_dir: &Path) -> Result<(), EngineError> {
+    let directory = machines_directory(data_dir);
+    let failed = |e: io::Error| directory_failed(&directory, &e);
+    let folder = held::Folder::open(&directory).map_err(failed)?;
+    for id in machine_ids(&directory).map_err(failed)? {
+        let name = id.to_string();
+        let refused = |it: Foreign| directory_failed(&directory.join(&name), &it.into());
+        match folder.look(&name).map_err(failed)? {
+            Some(it) if it.kind == Kind::Link => return Err(refused(Foreign::Link)),
+            Some(it) if it.kind == Kind::Folder && !it.is_private() => {
+                let (owner, mode) = (it.owner, it.mode);
+                return Err(refused(Foreign::Shared { owner, mode }));
+            }
+            _ => {} // none of a machine: told by whoever reads it
+        }
+    }
+    Ok(())
 }
 
 /// The folders that are named as a GUID is written; all else (an import under way) is passed over.
