@@ -344,7 +344,7 @@ impl Survey {
         let mut named = Vec::new();
         let (definition, tops) = (folder.join(DEFINITION), folder.join(TOPS));
         let at = |file: &Path, e: io::Error| io::Error::other(format!("{}: {e}", file.display()));
-        let text = fs::read_to_string(&definition).map_err(|e| at(&definition, e))?;
+        let text = held::read_text(&definition).map_err(|e| at(&definition, e))?;
         let (machine, paths) = match definition::paths(&text) {
             Ok(read) => read,
             Err(cause) => {
@@ -695,7 +695,7 @@ impl Defined {
     /// # Errors
     /// It cannot be read or written.
     pub fn write(&self) -> io::Result<()> {
-        let text = fs::read_to_string(&self.definition)?;
+        let text = held::read_text(&self.definition)?;
         let new = definition::with_path(&text, &self.disk, &self.to);
         let new = new.map_err(|text| io::Error::other(Reason::new(text, ())))?;
         match new == text {
