@@ -417,6 +417,22 @@ pub fn read(file: &Path) -> io::Result<Vec<u8>> {
     ask(file, || whole(open(file, false)?, OWN_MOST))
 }
 
+/// [`read`] of a file that people write too, and that is short.
+///
+/// # Errors
+/// As [`open`]; `FileTooLarge`.
+pub fn read_short(file: &Path) -> io::Result<Vec<u8>> {
+    ask(file, || whole(open(file, false)?, MOST))
+}
+
+/// [`read_short`] of a text.
+///
+/// # Errors
+/// As there; `InvalidData` if it is not UTF-8.
+pub fn read_text(file: &Path) -> io::Result<String> {
+    text(read_short(file)?)
+}
+
 /// All of a regular file, wherever a link leads; nothing that stands in its place holds the reader up.
 ///
 /// # Errors
@@ -446,9 +462,13 @@ pub(super) fn whole(file: impl Read, most: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// As [`open_any`]; `InvalidData` if it is not UTF-8.
-pub fn read_text(file: &Path) -> io::Result<String> {
+pub fn read_any_text(file: &Path) -> io::Result<String> {
+    text(read_any(file)?)
+}
+
+fn text(bytes: Vec<u8>) -> io::Result<String> {
     let invalid = |e| io::Error::new(io::ErrorKind::InvalidData, e);
-    String::from_utf8(read_any(file)?).map_err(invalid)
+    String::from_utf8(bytes).map_err(invalid)
 }
 
 /// [`open`] for reading, wherever a link leads.

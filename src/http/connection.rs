@@ -115,7 +115,7 @@ impl Connection {
     /// Everything that is decided without the handler, cheapest first.
     async fn admit(&self, head: &Parts, body: &mut Incoming) -> Result<Admitted, Refusal> {
         if self.place.phase.has_two_lengths() {
-            let reason = "it has both Content-Length and Transfer-Encoding";
+            let reason = "it says twice how long its body is (by two headers of Content-Length, or by one and Transfer-Encoding)";
             return Err(Refusal::bad_request(reason));
         }
         if !is_plainly_chunked(&head.headers) {

@@ -13,6 +13,7 @@ use crate::auth::users;
 use crate::clock::SystemClock;
 use crate::config::{AuditTo, Config};
 use crate::engine::definition::MACHINES;
+use crate::engine::library;
 use crate::held;
 use crate::snapshot::require_journals;
 use crate::store::lock::{DirectoryLock, LockError};
@@ -241,12 +242,22 @@ fn in_use(data_dir: &Path) -> Option<String> {
 fn writable_parts(data_dir: &Path) -> Result<(), StartError> {
     for name in [JOURNAL, MACHINES, held::SETS, sqlite::FILE] {
         let part = data_dir.join(name);
-        if part.symlink_metadata().is_ok() {
-            let permitted = permits(&part, Access::WRITE_OK | Access::READ_OK);
-            permitted.map_err(|e| StartError::file(data_dir, &part, &e))?;
+        if part.symlink_metadata().is_err() {
+            continue;
         }
+        let usable = || {
+            // As whoever makes files in them has it: no link, and nobody else can exchange what is in it.
+            if name != sqlite::FILE {
+                held::Folder::open(&part)?.require_private()?;
+            }
+            permits(&part, Access::WRITE_OK | Access::READ_OK)
+        };
+        usable().map_err(|e| StartError::file(data_dir, &part, &e))?;
     }
-    Ok(())
+    match data_dir.join(MACHINES).symlink_metadata() {
+        Ok(_) => Ok(library::require_private(data_dir)?),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Whether the audit file can be written, or made.

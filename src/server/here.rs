@@ -99,7 +99,9 @@ pub async fn here(
     };
     let state = store.state();
     let moves = Moves::default();
-    let survey = Survey::take(&data_dir, &moves, &named(&state)).map_err(StartError::failed)?;
+    let places = Places::of(&data_dir, &moves).map_err(StartError::failed)?;
+    let survey = Survey::take(&data_dir, &places, &named(&state));
+    let survey = survey.map_err(StartError::failed)?;
     let journals = named_by_journals(&data_dir).map_err(StartError::failed)?;
     let place = Place {
         data_dir: &data_dir,
@@ -115,7 +117,6 @@ pub async fn here(
             journals.open
         ));
     }
-    let places = Places::of(&data_dir, &moves).map_err(StartError::failed)?;
     told.differing = differing(&state, &survey, &places);
     if !apply || !told.problems.is_empty() {
         return Ok(told);

@@ -255,16 +255,15 @@ pub(super) fn require_unmoved(data_dir: &Path) -> Result<(), StartError> {
 /// or by what the files tell in a moment. No image is waited for.
 ///
 /// # Errors
-/// [`StartError`] if the library cannot be read.
+/// [`StartError`] if the library cannot be read; [`StartError::Refused`] if the data directory is not the one that it
+/// was: its records may name what the original runs on.
 pub fn recorded_machines(data_dir: &Path) -> Result<Vec<Machine>, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
+    identity::require(&data_dir)?;
     let sets = RecordedSets::of(&data_dir);
     let machines = library::recorded(&data_dir)?;
     let mut sure: Vec<_> = machines.values().map(|m| Machine::clone(m)).collect();
     require_unmoved(&data_dir)?;
-    if identity::finding(&data_dir).is_some() {
-        return Ok(sure);
-    }
     sure.retain(|m| !is_doubted(&sets.judge_names(m)));
     let (tell, told) = mpsc::channel();
     let judge = {
@@ -288,13 +287,19 @@ fn is_doubted(judged: &Result<(), Doubt>) -> bool {
     matches!(judged, Err(Doubt::Tops(_)))
 }
 
-/// What stands at the paths of the images of a machine now, to be shown before it is accepted.
+/// What stands at the paths of the images of a machine now, to be shown before it is accepted, if its files lie in
+/// `folders` (anywhere if there are none).
 ///
 /// # Errors
 /// [`StartError`] naming machine, disk and file.
-pub fn shown_images(data_dir: &Path, id: VmId) -> Result<Vec<Shown>, StartError> {
+pub fn shown_images(
+    data_dir: &Path,
+    id: VmId,
+    folders: &[PathBuf],
+) -> Result<Vec<Shown>, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
-    bounded(move || setting::shown(&data_dir, id))
+    let folders = folders.to_owned();
+    bounded(move || setting::shown(&data_dir, id, &roots(&data_dir, &folders)))
 }
 
 /// Changes the definition of a machine as the operator wishes, and records what is said of its images; says whether there was anything to change. A server
@@ -307,6 +312,7 @@ pub fn change_machine(
     id: VmId,
     changes: &Changes,
     said: &Said,
+    folders: &[PathBuf],
 ) -> Result<bool, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
     relocate::writable(&data_dir)?;
@@ -322,13 +328,15 @@ pub fn change_machine(
     };
     let work = {
         let (data_dir, changes, said) = (data_dir.clone(), changes.clone(), said.clone());
+        let folders = folders.to_owned();
         move || {
+            let roots = roots(&data_dir, &folders);
             // Before anything is recorded.
             if let Some(shown) = &changes.accept_images {
-                setting::require_shown(&data_dir, id, shown)?;
+                setting::require_shown(&data_dir, id, shown, &roots)?;
             }
             let recorded = !said.is_empty() && recorded::record(&data_dir, id, &said)?;
-            Ok::<_, EngineError>(setting::change(&data_dir, id, &changes)? || recorded)
+            Ok::<_, EngineError>(setting::change(&data_dir, id, &changes, &roots)? || recorded)
         }
     };
     let changed = match held::bounded(work).map_err(StartError::failed)? {
@@ -383,11 +391,12 @@ pub async fn choose_tops(
     machine: VmId,
     named: BTreeMap<String, PathBuf>,
     what: Choosing,
+    config: &Config,
 ) -> Result<ShownTops, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
     let store = take_store(&data_dir)?;
     relocate::writable(&data_dir)?;
-    let parts = Parts::open(&data_dir, &Config::default(), store)?;
+    let parts = Parts::open(&data_dir, config, store)?;
     relocate::in_place(&parts, &data_dir).await?;
     let chosen = parts.coordinator.choose_tops(machine, named, what).await;
     parts.coordinator.close();

@@ -261,6 +261,12 @@ fn choice(lost: &Lost<'_>, disk: &DiskEntry, named: &Path) -> Result<Choice, Str
     let at = At::new(lost.name(), &disk.id);
     let graph = Graph::read(&at, [(file.clone(), format)], []);
     let mut graph = graph.map_err(|e| e.to_string())?;
+    let roots = lost.core().deps.compute.roots();
+    let chain = graph.chain(&file);
+    let outside = |file: &&Path| !roots.admit(file).unwrap_or(true);
+    if let Some(file) = chain.iter().map(|node| node.file.as_path()).find(outside) {
+        return Err(roots.outside(&at, file).english());
+    }
     // What cannot be read may lie on it.
     let mut is_seen = lost.lay(&at, &mut graph).is_ok();
     for (other, format) in candidates.iter().filter(|(other, _)| *other != file) {

@@ -104,7 +104,7 @@ fn framing() {
                 &format!("Content-Length: {n}\r\nContent-Length: {n}\r\n"),
                 &body,
             ),
-            Good,
+            Status(400),
         ),
         (
             "two lengths in one",

@@ -33,7 +33,7 @@ use crate::engine::{
     Compute, Doubt, EngineError, EngineErrorKind, Hold, InTurn, Judge, Machines, Observed,
     Recorded, Top, name, stage,
 };
-use crate::held;
+use crate::held::{self, Foreign, Kind};
 use crate::id::VmId;
 use crate::inventory::{Image, Machine, RunState};
 use crate::text::Text;
@@ -125,6 +125,7 @@ impl Library {
         let directory = machines_directory(data_dir);
         let fail = |e: io::Error| directory_failed(&directory, &e);
         stage::make_dirs(&directory, 1).map_err(fail)?;
+        require_private(data_dir)?;
         for id in machine_ids(&directory).map_err(fail)? {
             // A process that died while it replaced the file left this.
             let _ = held::discard(&directory.join(id.to_string()).join(TOPS_NEW), 1, None);
@@ -304,10 +305,28 @@ fn unlinked(machine: VmId, error: &io::Error) {
     tracing::warn!(%machine, %error, "Links to its active files could not all be made");
 }
 
-/// Makes the links to one machine, if one is new, and the names of all.
-pub(crate) fn link(directory: &Path, machines: &Machines, new: Option<&Machine>) {
-    if let (Err(error), Some(new)) = (follow(None, new), new) {
-        unlinked(new.id, &error);
+/// Has the links of all machines lead to their active files as these are recorded now, and the names to the machines.
+/// What cannot be made is logged.
+///
+/// # Errors
+/// As [`scan`].
+pub fn link_all(data_dir: &Path) -> Result<(), EngineError> {
+    let (machines, _) = scan(data_dir)?;
+    let all = machines.values().map(|m| &**m);
+    link(&machines_directory(data_dir), &machines, all);
+    Ok(())
+}
+
+/// Makes the links to the machines that are new, and the names of all.
+pub(crate) fn link<'a>(
+    directory: &Path,
+    machines: &Machines,
+    new: impl IntoIterator<Item = &'a Machine>,
+) {
+    for machine in new {
+        if let Err(error) = links::follow(machine) {
+            unlinked(machine.id, &error);
+        }
     }
     let named = named(directory).unwrap_or_default().into_iter();
     let names = links::names(named.map(|it| {
@@ -408,6 +427,30 @@ pub(crate) fn unknown(id: VmId) -> EngineError {
         kind: EngineErrorKind::Missing,
         text: texts::MACHINE_UNKNOWN.with("machine", id),
     }
+}
+
+/// Refuses a machine whose folder is a link, or in which others than root and this process's user can exchange what is
+/// recorded of it.
+///
+/// # Errors
+/// [`EngineError`] names the folder.
+pub fn require_private(data_dir: &Path) -> Result<(), EngineError> {
+    let directory = machines_directory(data_dir);
+    let failed = |e: io::Error| directory_failed(&directory, &e);
+    let folder = held::Folder::open(&directory).map_err(failed)?;
+    for id in machine_ids(&directory).map_err(failed)? {
+        let name = id.to_string();
+        let refused = |it: Foreign| directory_failed(&directory.join(&name), &it.into());
+        match folder.look(&name).map_err(failed)? {
+            Some(it) if it.kind == Kind::Link => return Err(refused(Foreign::Link)),
+            Some(it) if it.kind == Kind::Folder && !it.is_private() => {
+                let (owner, mode) = (it.owner, it.mode);
+                return Err(refused(Foreign::Shared { owner, mode }));
+            }
+            _ => {} // none of a machine: told by whoever reads it
+        }
+    }
+    Ok(())
 }
 
 /// The folders that are named as a GUID is written; all else (an import under way) is passed over.
