@@ -12,7 +12,7 @@ use crate::provider::{Context, Error, Instances, Provider};
 use crate::text::catalog::provider as texts;
 use crate::text::{Language, Message};
 
-use super::Deps;
+use super::deps::Deps;
 use super::element::{Element, SETTINGS, settings_id};
 use super::names::{self, MachineNames};
 use super::view::{Elements, View};
