@@ -5,8 +5,7 @@ use crate::wsman::config::{self, Config, Part};
 use crate::wsman::fault::Fault;
 
 use super::Server;
-use super::exchange::Exchange;
-use super::page::ITEMS_MAX;
+use super::exchange::{Exchange, ITEMS_MAX};
 
 /// Answers with the configuration that is in force, or a part of it.
 pub(super) fn get(server: &Server, exchange: &Exchange<'_>, part: Part) -> Result<String, Fault> {

@@ -12,13 +12,13 @@ use crate::engine::definition::{DEFINITION, MACHINES, TOPS};
 use crate::engine::library::{Library, Problem};
 use crate::engine::qcow2::chain::Roots;
 use crate::held;
+use crate::store::State;
 use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::sqlite::{self, OpenError};
 use crate::tls;
 
-use super::machines::roots;
+use super::adapters::{reserve, roots};
 use super::parts::Parts;
-use super::run::{gone, reserve};
 use super::{
     StartError, ask, existing_data_dir, frozen, identity, no_data_dir, records, relocate,
     require_database,
@@ -130,6 +130,12 @@ pub(super) fn doctor(
         chain_cap: config.snapshot.chain_cap,
         data_dir: data_dir.to_owned(),
     })
+}
+
+/// That the users are gone, if certificates are not all that anybody logs on with.
+pub(super) fn gone(data_dir: &Path, config: &Config, state: &State) -> Option<String> {
+    let work = !state.sets.is_empty() || !state.collections.is_empty();
+    users::gone(data_dir, work && config.roles.mappings.is_empty())
 }
 
 fn freeze(parts: &Parts) -> Freeze {

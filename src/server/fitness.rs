@@ -21,7 +21,6 @@ use crate::text::size_exactly;
 use crate::tls;
 
 use super::parts::export_roots;
-use super::run::cannot_listen;
 use super::systemd::Sockets;
 use super::{
     JOURNAL, StartError, enough_files, existing_data_dir, has_served, machines, nearest,
@@ -293,6 +292,16 @@ fn free(addresses: &[SocketAddr]) -> Result<(), StartError> {
         taken.push(tried.map_err(|e| cannot_listen(*address, &e))?);
     }
     Ok(())
+}
+
+/// Why there is no listening.
+pub(super) fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
+    let text = format!("cannot listen on {address}: {error}");
+    match error.kind() {
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => StartError::Busy(text),
+        io::ErrorKind::PermissionDenied => StartError::Denied(text),
+        _ => StartError::Failed(text),
+    }
 }
 
 /// Whether the files for TLS are sound, those of a certificate of the server's own too.

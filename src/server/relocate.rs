@@ -31,7 +31,7 @@ use crate::snapshot::{is_blank, seal_open};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, State, Store};
 
-use super::here::{Place, left_of, whose};
+use super::astray::{Place, left_of, whose};
 use super::identity::{self, Standing};
 use super::likeness::{Differing, Likeness};
 use super::parts::Parts;

@@ -8,7 +8,6 @@
 //! `groupshot serve` closes nothing else itself: closing a file can stand as any look at it (`held`). The kernel does it when the
 //! process is gone, and lets the data directory go at the very end.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
@@ -26,16 +25,9 @@ use crate::auth::users::{self, Users};
 use crate::auth::{self, Authenticator};
 use crate::cim::Schema;
 use crate::clock::SharedClock;
-use crate::config::{self, AuditTo, Config, EngineKind};
+use crate::config::{self, Config};
 use crate::doctor::line::Socket;
-use crate::engine::Compute;
-use crate::engine::drivers::Drivers;
-use crate::engine::library::Library;
 use crate::engine::locks::FrozenFiles;
-use crate::engine::overlay::Overlay;
-use crate::engine::reflink::Reflink;
-use crate::engine::sim::Sim;
-use crate::engine::space::Reserve;
 use crate::held;
 use crate::http::{self, Listener};
 use crate::id::JobId;
@@ -43,7 +35,6 @@ use crate::job::Jobs;
 use crate::operation;
 use crate::provider::virtualization;
 use crate::snapshot::{Coordinator, Recovered};
-use crate::store::State;
 use crate::store::sqlite::SqliteStore;
 use crate::tls::Live;
 use crate::wsman::request::Limits;
@@ -419,16 +410,6 @@ fn warn(warnings: &[String]) {
     }
 }
 
-/// The audit log that is configured.
-pub(super) fn audit(config: &Config, clock: &SharedClock) -> Result<Audit, StartError> {
-    match &config.log.audit {
-        AuditTo::Off => Ok(Audit::default()),
-        AuditTo::Log => Ok(Audit::to_log(clock.clone())),
-        AuditTo::File(path) => Audit::to_file(path, clock.clone())
-            .map_err(|e| StartError::Config(format!("log.audit: {}: {e}", path.display()))),
-    }
-}
-
 /// Plain HTTP first, then HTTPS if it is configured or a socket for it was handed over.
 async fn listeners(
     data_dir: &Path,
@@ -471,23 +452,7 @@ async fn sockets(
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind(address).await;
-    bound.map_err(|e| cannot_listen(address, &e))
-}
-
-/// Why there is no listening.
-pub(super) fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> StartError {
-    let text = format!("cannot listen on {address}: {error}");
-    match error.kind() {
-        ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable => StartError::Busy(text),
-        ErrorKind::PermissionDenied => StartError::Denied(text),
-        _ => StartError::Failed(text),
-    }
-}
-
-/// That the users are gone, if certificates are not all that anybody logs on with.
-pub(super) fn gone(data_dir: &Path, config: &Config, state: &State) -> Option<String> {
-    let work = !state.sets.is_empty() || !state.collections.is_empty();
-    users::gone(data_dir, work && config.roles.mappings.is_empty())
+    bound.map_err(|e| fitness::cannot_listen(address, &e))
 }
 
 fn authenticator(
@@ -500,7 +465,7 @@ fn authenticator(
     if let Err(error) = users::vouch(data_dir) {
         tracing::warn!(%error, "The users file gets no checksum");
     }
-    if let Some(text) = gone(data_dir, config, &parts.store.state()) {
+    if let Some(text) = checkup::gone(data_dir, config, &parts.store.state()) {
         tracing::error!("{text}");
     } else if users.is_empty() && config.roles.mappings.is_empty() {
         tracing::warn!(
@@ -522,61 +487,6 @@ fn authenticator(
     Ok(Arc::new(
         auth.with_mappings(mappings).with_audit(parts.audit.clone()),
     ))
-}
-
-/// The engine, its storage drivers, and the library if it is the engine.
-pub(super) struct Adapters {
-    pub(super) compute: Arc<dyn Compute>,
-    pub(super) storage: Drivers,
-    pub(super) library: Option<Arc<Library>>,
-}
-
-/// The engine that the configuration names, with its storage drivers, the preferred one first.
-pub(super) fn engine(
-    data_dir: &Path,
-    config: &Config,
-    clock: &SharedClock,
-) -> Result<Adapters, StartError> {
-    match config.engine.default {
-        EngineKind::Library => {
-            let roots = machines::roots(data_dir, &config.engine.image_roots);
-            let library = Library::open_judged(data_dir, clock.clone(), roots.clone());
-            let library = Arc::new(library?);
-            let reserve = reserve(config);
-            Ok(Adapters {
-                compute: library.clone(),
-                library: Some(library),
-                storage: Drivers::new(vec![
-                    Arc::new(
-                        Reflink::new(reserve)
-                            .within(roots.clone())
-                            .at_most(config.snapshot.clone_extents),
-                    ),
-                    Arc::new(
-                        Overlay::new(data_dir, reserve, config.snapshot.chain_cap)
-                            .within(roots.clone()),
-                    ),
-                ])
-                .within(roots),
-            })
-        }
-        EngineKind::Sim => {
-            let sim = Sim::new(data_dir, config.engine.machines, clock.now())
-                .map_err(StartError::failed)?;
-            Ok(Adapters {
-                compute: sim.clone(),
-                storage: Drivers::new(vec![sim]),
-                library: None,
-            })
-        }
-    }
-}
-
-pub(super) fn reserve(config: &Config) -> Reserve {
-    Reserve {
-        bytes: config.snapshot.reserve,
-        ..Reserve::default()
-    }
 }
 
 /// How much a client may ask of the transport.
@@ -638,45 +548,7 @@ fn host_name() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
-    use crate::clock::SystemClock;
-    use crate::engine::{At, Kept};
-    use crate::inventory::{Format, SnapshotDisk};
-
-    #[test]
-    fn the_folders_for_images_hold_for_what_a_driver_has_kept_that_is_not_configured() {
-        let folder = tempfile::tempdir().unwrap();
-        let [data, images, outside] =
-            ["data", "images", "outside"].map(|name| folder.path().join(name));
-        for folder in [&data, &images, &outside] {
-            fs::create_dir(folder).unwrap();
-            fs::write(folder.join("a.raw"), [1; 512]).unwrap();
-        }
-        let mut config = Config::default();
-        config.engine.default = EngineKind::Library;
-        config.engine.image_roots = vec![images.clone()];
-        let Adapters { storage, .. } = engine(&data, &config, &SystemClock::shared()).unwrap();
-        let is_read = |folder: &Path| {
-            let disk = SnapshotDisk {
-                id: "disk0".into(),
-                file: folder.join("a.raw"),
-                format: Format::Raw,
-                size: 512,
-                driver: "another".into(),
-                sealed: Vec::new(),
-                damage: None,
-            };
-            let kept = Kept {
-                at: &At::new("m", "disk0"),
-                machine: None,
-                disk: &disk,
-            };
-            storage.reader(&disk).unwrap().sources(kept).is_ok()
-        };
-        assert_eq!([&images, &outside].map(|f| is_read(f)), [true, false]);
-    }
 
     #[test]
     fn a_body_is_not_taken_beyond_the_time_of_its_operation() {

@@ -20,6 +20,9 @@ use crate::snapshot::known::Known;
 use crate::snapshot::saga::core::Core;
 use crate::store::record::{self, SETS};
 
+/// Where files that nothing names are moved to, below the data directory.
+pub(super) const ASIDE: &str = "orphans";
+
 /// The files in `sets/` and beside the images that no machine, no set and no journal names, and that lie under no
 /// named one. Only while nothing is at work: empty folders go. Blocks, but not for what does not answer.
 pub(crate) fn find(core: &Arc<Core>, named: BTreeSet<PathBuf>) -> Vec<PathBuf> {

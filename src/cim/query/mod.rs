@@ -15,6 +15,7 @@
 
 mod check;
 mod cursor;
+mod effort;
 mod filter;
 mod lexer;
 mod like;
@@ -38,7 +39,8 @@ use super::status::Status;
 use super::value::Value;
 use crate::text::{Argument, Message, Text};
 
-pub use filter::{Column, Effort, Filter, Stopped};
+pub use effort::{Effort, Stopped};
+pub use filter::{Column, Filter};
 pub use parser::parse;
 pub use selector::select as selector_filter;
 pub use syntax::{Kind, Statement};

@@ -8,7 +8,7 @@ use crate::wsman::fault::Attempt;
 use crate::wsman::uri::{Action, Resource, plain_namespace};
 use crate::xml::{self, Element};
 
-use super::{Incoming, Limits, receive, target};
+use super::{Incoming, Limits, headers, receive};
 
 /// Most characters of what a client sent that are told back to it here.
 const LONGEST: usize = 512;
@@ -46,7 +46,7 @@ pub fn attempt(message: &Incoming<'_>, schema: &Schema, limits: &Limits) -> Opti
         _ => return None,
     };
     Some(Attempt {
-        family: target::family(&uri),
+        family: headers::family(&uri),
         namespace,
         operation,
         parameter: parameter.map(|text| shortened(&text)),

@@ -6,6 +6,7 @@ mod body;
 mod classes;
 mod filter;
 mod headers;
+mod parse;
 mod receive;
 mod target;
 #[cfg(test)]
@@ -270,6 +271,6 @@ impl Request {
         limits: &Limits,
         host: &str,
     ) -> Result<Self, Fault> {
-        headers::parse(envelope, schema, limits, host)
+        parse::parse(envelope, schema, limits, host)
     }
 }

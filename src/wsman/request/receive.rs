@@ -11,7 +11,7 @@ use crate::text::catalog::{operation, wire};
 use crate::wsman::fault::{Fault, table};
 use crate::xml;
 
-use super::{Client, Limits, Request, headers};
+use super::{Client, Limits, Request, headers, parse};
 
 /// A message as HTTP hands it over.
 #[derive(Debug, Clone, Copy)]
@@ -215,7 +215,7 @@ fn read(
         Err(e) => return (unknown, Err(refused(e.into()))),
     };
     let client = Client::of(message.user_agent, &headers::to(&envelope));
-    let request = match message.anonymous && !headers::asks_identity(&envelope) {
+    let request = match message.anonymous && !parse::asks_identity(&envelope) {
         true => Err(table::ACCESS_DENIED.fault(operation::AUTHENTICATION_NEEDED.text())),
         false => Request::parse(&envelope, schema, limits, message.host),
     };

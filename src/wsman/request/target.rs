@@ -10,23 +10,13 @@ use crate::text::Text;
 use crate::text::catalog::wire;
 use crate::wscim::epr::{self, Names, Reference, Selector, SelectorError, SelectorValue};
 use crate::wsman::fault::{Fault, table};
-use crate::wsman::uri::{
-    ClassUri, Family, LENGTH_MAX, Resource, WMI, plain_namespace, strip_prefix,
-};
+use crate::wsman::uri::{ClassUri, LENGTH_MAX, Resource, plain_namespace};
 
 use super::headers::{Blocks, is_too_long};
 use super::{ClassList, Headers, Limits, Operation, Target};
 
 /// Most text in the selectors of a request, in bytes.
 const SELECTOR_TEXT_MAX: usize = 32 * 1024;
-
-/// The family of a resource URI; of one that is of none, the DMTF family.
-pub(super) fn family(resource_uri: &str) -> Family {
-    match strip_prefix(resource_uri, WMI) {
-        Some(_) => Family::Wmi,
-        None => Family::Dmtf,
-    }
-}
 
 /// What the resource of an Enumerate stands for.
 pub(super) enum Wanted {
