@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use clap::Subcommand;
 use serde_json::json;
 
-use crate::client::{Client, Object, Reference, Value};
+use crate::cim::{Path, Value};
+use crate::client::{Client, Object};
 use crate::id::VmId;
 use crate::text::catalog::provider::GROUP_GONE;
 
@@ -159,11 +160,7 @@ async fn create(
 }
 
 /// Defines a collection on the server; the reference to it.
-pub(super) async fn define(
-    client: &Client,
-    name: &str,
-    groups: bool,
-) -> Result<Reference, Failure> {
+pub(super) async fn define(client: &Client, name: &str, groups: bool) -> Result<Path, Failure> {
     let kind = if groups { "1" } else { "0" };
     let answer = call(
         client,
@@ -171,7 +168,7 @@ pub(super) async fn define(
         &[("Name", name.into()), ("Type", kind.into())],
     )
     .await?;
-    let reference = answer.get("DefinedCollection").reference().cloned();
+    let reference = answer.get("DefinedCollection").as_reference().cloned();
     reference.ok_or_else(|| Failure::failed("the server named no collection in its answer"))
 }
 
@@ -212,7 +209,7 @@ async fn change(
                 )));
             }
             (Ok(found), _) => reference(kind, &found),
-            (Err(_), Some(id)) => Reference::new(NAMESPACE, kind.class)
+            (Err(_), Some(id)) => Path::new(NAMESPACE, kind.class)
                 .key("CreationClassName", kind.class)
                 .key(kind.key, id.as_str()),
             (Err(failure), None) => return Err(failure),
@@ -316,7 +313,7 @@ async fn groups_of(client: &Client, id: &str) -> Result<Vec<Object>, Failure> {
     let mut groups = Vec::new();
     for link in client.enumerate(NAMESPACE, LINKS).await? {
         if end(&link, "Member", COLLECTION.key) == Some(id)
-            && let Some(group) = link.get("Collection").reference()
+            && let Some(group) = link.get("Collection").as_reference()
         {
             groups.push(client.get(group).await?);
         }
@@ -342,5 +339,5 @@ fn member_kind(collection: &Object) -> Kind {
 
 /// The key of one end of an association.
 pub(super) fn end<'a>(link: &'a Object, role: &str, key: &str) -> Option<&'a str> {
-    link.get(role).reference()?.text(key)
+    link.get(role).as_reference()?.text(key)
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::client::{self, Client, Credentials, Object, Reference};
+use crate::cim::Path;
+use crate::client::{self, Client, Credentials, Object};
 use crate::tls::Trust;
 
 use super::failure::Failure;
@@ -130,8 +131,8 @@ pub(super) fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> 
 }
 
 /// The only instance of a service class.
-pub(super) fn service(class: &str) -> Reference {
-    Reference::new(NAMESPACE, class)
+pub(super) fn service(class: &str) -> Path {
+    Path::new(NAMESPACE, class)
 }
 
 /// Which objects a name may mean.
@@ -191,7 +192,7 @@ async fn by_id(client: &Client, kind: Kind, wanted: &str) -> Result<Option<Objec
         return Ok(None);
     };
     for class in kind.classes {
-        let mut target = Reference::new(NAMESPACE, class).key(kind.key, id.to_string().as_str());
+        let mut target = Path::new(NAMESPACE, *class).key(kind.key, id.to_string().as_str());
         if kind.class == MACHINE.class {
             target = target.key("CreationClassName", *class);
         }
@@ -249,8 +250,8 @@ pub(super) fn one<'a>(
 }
 
 /// The reference to an object that was enumerated.
-pub(super) fn reference(kind: Kind, object: &Object) -> Reference {
-    let reference = Reference::new(NAMESPACE, &object.class);
+pub(super) fn reference(kind: Kind, object: &Object) -> Path {
+    let reference = Path::new(NAMESPACE, object.class.as_str());
     match kind.class == MACHINE.class {
         true => reference
             .key("CreationClassName", object.text("CreationClassName"))
