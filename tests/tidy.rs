@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
         "clock",
         "audit",
         "id",
+        "settings",
     ],
     &["xml", "cim", "inventory"],
     &["framing", "soap", "wscim", "wsman", "handler"],

@@ -26,6 +26,7 @@ mod places;
 mod refusal;
 mod reply;
 mod serving;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 

@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::audit::Audit;
+use crate::audit::{Audit, AuditTo};
 use crate::clock::SharedClock;
-use crate::config::{AuditTo, Config, EngineKind};
+use crate::config::Config;
 use crate::engine::Compute;
 use crate::engine::drivers::Drivers;
 use crate::engine::library::Library;
 use crate::engine::overlay::Overlay;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::reflink::Reflink;
+use crate::engine::settings::EngineKind;
 use crate::engine::sim::Sim;
 use crate::engine::space::Reserve;
 

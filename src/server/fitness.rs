@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::{Resource, getrlimit};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
+use crate::audit::AuditTo;
 use crate::auth::users;
 use crate::clock::SystemClock;
-use crate::config::{AuditTo, Config};
+use crate::config::Config;
 use crate::engine::definition::MACHINES;
 use crate::held;
 use crate::snapshot::require_journals;

@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::Audit;
+use crate::auth::Authenticator;
 use crate::auth::users::{self, Users};
-use crate::auth::{self, Authenticator};
 use crate::cim::Schema;
 use crate::clock::SharedClock;
-use crate::config::{self, Config};
+use crate::config::{Config, LimitSettings};
 use crate::doctor::line::Socket;
 use crate::engine::locks::FrozenFiles;
 use crate::held;
@@ -473,24 +473,15 @@ fn authenticator(
             data_dir.display()
         );
     }
-    let settings = auth::Settings {
-        basic: config.auth.basic,
-        allow_unencrypted: config.auth.allow_unencrypted,
-        lockout: auth::Limit {
-            failures: config.auth.lockout_failures,
-            time: Duration::from_secs(config.auth.lockout_seconds),
-        },
-    };
-    let auth = Authenticator::new(users, settings, clock).map_err(StartError::Failed)?;
-    let mappings: Result<Vec<_>, _> = config.roles.mappings.iter().map(|m| m.mapping()).collect();
-    let mappings = mappings.map_err(StartError::Config)?;
+    let auth = Authenticator::new(users, config.auth, clock).map_err(StartError::Failed)?;
+    let mappings = config.roles.mappings().map_err(StartError::Config)?;
     Ok(Arc::new(
         auth.with_mappings(mappings).with_audit(parts.audit.clone()),
     ))
 }
 
 /// How much a client may ask of the transport.
-fn transport(limits: &config::Limits) -> http::Limits {
+fn transport(limits: &LimitSettings) -> http::Limits {
     http::Limits {
         connections: limits.connections,
         header: limits.header_timeout,
@@ -553,16 +544,16 @@ mod tests {
     #[test]
     fn a_body_is_not_taken_beyond_the_time_of_its_operation() {
         let seconds = |packet, operation| {
-            let limits = config::Limits {
+            let limits = LimitSettings {
                 packet_timeout: Duration::from_secs(packet),
                 operation_timeout: Duration::from_secs(operation),
-                ..config::Limits::default()
+                ..LimitSettings::default()
             };
             transport(&limits).packet_retrieval.as_secs()
         };
         assert_eq!(seconds(120, 60), 60);
         assert_eq!(seconds(30, 60), 30);
-        let as_they_are = transport(&config::Limits::default());
+        let as_they_are = transport(&LimitSettings::default());
         assert_eq!(as_they_are.packet_retrieval.as_secs(), 60);
     }
 }

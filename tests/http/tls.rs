@@ -32,7 +32,7 @@ struct Site {
 
 struct Wishes {
     limits: Limits,
-    settings: Settings,
+    settings: AuthSettings,
     min_version: Version,
     mappings: Vec<Mapping>,
     revoked: Option<i32>,
@@ -42,7 +42,7 @@ impl Default for Wishes {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
-            settings: Settings::default(),
+            settings: AuthSettings::default(),
             min_version: Version::Tls12,
             mappings: vec![mapping(
                 Owner::subject("CN=carol, O=Example").unwrap(),
@@ -252,9 +252,9 @@ async fn a_30_the_header_alone_and_a_certificate_without_user_prove_nothing() {
     let plain = Server::start().await;
     assert_eq!(plain.ask(post(MUTUAL, "x")).await.status, 401);
     let site = Site::start(Wishes {
-        settings: Settings {
+        settings: AuthSettings {
             basic: false,
-            ..Settings::default()
+            ..AuthSettings::default()
         },
         ..Wishes::default()
     })
@@ -311,7 +311,7 @@ async fn a_31_a_certificate_is_recognised_by_subject_name_or_fingerprint() {
         (two(subject(), name("dns:erin.example.com")), false),
     ] {
         let told = format!("{mappings:?}");
-        let settings = Settings::default();
+        let settings = AuthSettings::default();
         let tls = Some(live.clone());
         let site = Site {
             ca: Authority::new(dir.path(), "unused"),
