@@ -719,6 +719,33 @@ fn items(text: &str) -> Vec<&str> {
     found
 }
 
+/// Names that say nothing without their module: one type at most has each. Those of the kinds of operation (`Intent`,
+/// `Record`) are used with their module.
+const GENERAL: &[&str] = &["Config", "Kind", "Limits", "Options", "Settings"];
+
+#[test]
+fn a_general_name_has_one_meaning() {
+    for name in GENERAL {
+        let mut found = Vec::new();
+        for (path, text) in sources() {
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            for line in code.lines().filter(|line| !line.starts_with(' ')) {
+                let words = words(line.split("//").next().unwrap());
+                let named = words.windows(2).any(|two| {
+                    ["enum", "struct", "trait", "type"].contains(&two[0]) && two[1] == *name
+                });
+                if named {
+                    found.push(path.display().to_string());
+                }
+            }
+        }
+        assert!(
+            found.len() <= 1,
+            "`{name}`: say whose, as in `TlsSettings`: {found:?}"
+        );
+    }
+}
+
 #[test]
 fn every_file_opens_with_its_purpose() {
     for (path, text) in sources() {

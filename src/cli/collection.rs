@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::naming::pick;
 use super::output::{Output, count, one_line, table};
 use super::remote::{
-    COLLECTION, GROUPS, Kind, MACHINE, NAMESPACE, Remote, all, find, find_each, reference,
+    COLLECTION, GROUPS, MACHINE, NAMESPACE, ObjectKind, Remote, all, find, find_each, reference,
     sendable, service,
 };
 
@@ -235,7 +235,7 @@ async fn change(
 }
 
 /// By its id or its name.
-fn is_named(object: &Object, kind: Kind, name: &str) -> bool {
+fn is_named(object: &Object, kind: ObjectKind, name: &str) -> bool {
     let id = name.trim_matches(['{', '}']);
     object.text("ElementName") == name || object.text(kind.key).eq_ignore_ascii_case(id)
 }
@@ -330,7 +330,7 @@ pub(super) async fn call(
     super::call::accepted(client, &service(SERVICE), method, arguments, &[0]).await
 }
 
-fn member_kind(collection: &Object) -> Kind {
+fn member_kind(collection: &Object) -> ObjectKind {
     match collection.class == GROUPS {
         true => COLLECTION,
         false => MACHINE,

@@ -41,7 +41,7 @@ pub use change::{
 };
 pub use folder::{Folder, Way, open, open_any, open_straight, read, read_any, read_text};
 pub use identity::{
-    Exposed, Foreign, Identity, Keep, Kind, exposed, foreign, is_led, is_trusted, look_at,
+    Exposed, FileKind, Foreign, Identity, Keep, exposed, foreign, is_led, is_trusted, look_at,
 };
 pub use made::{Origin, exposed_above};
 pub use mapped::MappedWord;

@@ -52,7 +52,7 @@ fn connect(octets: usize, buffer: usize) -> (DuplexStream, Arc<Answers>) {
         octets,
         waited: Mutex::default(),
     });
-    let limits = Limits::default();
+    let limits = TransportLimits::default();
     let shared = Arc::new(Shared {
         handler: handler.clone(),
         auth: Arc::new(auth),

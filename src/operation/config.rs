@@ -1,7 +1,7 @@
 //! Get of `winrm/config`: the limits and switches as Windows' service names them. MS-WSMV, rule Q-20.
 
 use crate::soap::Vocabulary;
-use crate::wsman::config::{self, Config, Part};
+use crate::wsman::config::{self, Part, WinrmConfig};
 use crate::wsman::fault::Fault;
 
 use super::Server;
@@ -11,7 +11,7 @@ use super::exchange::{Exchange, ITEMS_MAX};
 pub(super) fn get(server: &Server, exchange: &Exchange<'_>, part: Part) -> Result<String, Fault> {
     let settings = &server.settings;
     let contexts = server.contexts.limits();
-    let config = Config {
+    let config = WinrmConfig {
         max_envelope_size: settings.limits.max_envelope_size,
         timeout: settings.limits.timeout,
         max_batch_items: ITEMS_MAX,

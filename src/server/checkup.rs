@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::auth::{Authenticator, users};
 use crate::config::Config;
 use crate::doctor::line::{Answer, Tell, Wish};
-use crate::doctor::{self, Doctor, Freeze, Kind, LibraryProblem};
+use crate::doctor::{self, Doctor, FindingKind, Freeze, LibraryProblem};
 use crate::engine::definition::{DEFINITION, MACHINES, TOPS};
 use crate::engine::library::{Library, Problem};
 use crate::engine::qcow2::chain::Roots;
@@ -153,19 +153,19 @@ fn problems(library: Option<&Library>, roots: &Roots) -> Vec<LibraryProblem> {
     let problem = |p: &Problem| {
         let name = p.file.file_name().unwrap_or_default();
         let kind = if p.idle_disk.is_some() && name == DEFINITION {
-            Kind::PathIdle
+            FindingKind::PathIdle
         } else if name == DEFINITION || name == TOPS {
-            Kind::DefinitionUnreadable
+            FindingKind::DefinitionUnreadable
         } else if let Err(error) = held::metadata(&p.file) {
             match error.kind() {
-                _ if held::is_silence(&error) => Kind::Silent,
-                ErrorKind::NotFound | ErrorKind::NotADirectory => Kind::ImageMissing,
-                _ => Kind::ImageUnreadable,
+                _ if held::is_silence(&error) => FindingKind::Silent,
+                ErrorKind::NotFound | ErrorKind::NotADirectory => FindingKind::ImageMissing,
+                _ => FindingKind::ImageUnreadable,
             }
         } else if roots.admit(&p.file).is_ok_and(|inside| !inside) {
-            Kind::ImageOutsideRoots
+            FindingKind::ImageOutsideRoots
         } else {
-            Kind::ImageUnreadable
+            FindingKind::ImageUnreadable
         };
         LibraryProblem {
             kind,

@@ -37,7 +37,7 @@ use crate::provider::virtualization;
 use crate::snapshot::{Coordinator, Recovered};
 use crate::store::sqlite::SqliteStore;
 use crate::tls::Live;
-use crate::wsman::request::Limits;
+use crate::wsman::request::RequestLimits;
 
 use super::parts::Parts;
 use super::systemd::{Notify, Sockets};
@@ -344,7 +344,7 @@ impl Server {
         auth: Arc<Authenticator>,
         config: &Config,
     ) {
-        let settings = http::Settings {
+        let settings = http::TransportSettings {
             limits: transport(&config.limits),
             // What is no origin was refused when the file was read.
             allowed_origins: config.http.origins().unwrap_or_default(),
@@ -481,8 +481,8 @@ fn authenticator(
 }
 
 /// How much a client may ask of the transport.
-fn transport(limits: &LimitSettings) -> http::Limits {
-    http::Limits {
+fn transport(limits: &LimitSettings) -> http::TransportLimits {
+    http::TransportLimits {
         connections: limits.connections,
         header: limits.header_timeout,
         // The time of the operation counts from there too: what comes later can only be late.
@@ -490,18 +490,18 @@ fn transport(limits: &LimitSettings) -> http::Limits {
         idle: limits.idle_timeout,
         user_connections: limits.user_connections,
         drain: limits.stop_timeout,
-        ..http::Limits::default()
+        ..http::TransportLimits::default()
     }
 }
 
-fn settings(config: &Config, host: &str, audit: &Audit) -> operation::Settings {
+fn settings(config: &Config, host: &str, audit: &Audit) -> operation::ProtocolSettings {
     let limits = &config.limits;
-    operation::Settings {
-        limits: Limits {
+    operation::ProtocolSettings {
+        limits: RequestLimits {
             max_envelope_size: usize::try_from(limits.envelope).unwrap_or(usize::MAX),
             timeout: limits.operation_timeout,
             host: host.to_owned(),
-            ..Limits::default()
+            ..RequestLimits::default()
         },
         contexts: operation::ContextLimits {
             per_user: limits.per_user,

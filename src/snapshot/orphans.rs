@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::{At, EngineErrorKind, Retain, Whose};
-use crate::held::{self, Folder, Kind};
+use crate::held::{self, FileKind, Folder};
 use crate::id::VmId;
 use crate::inventory::{Format, Sealed};
 use crate::snapshot::damage;
@@ -350,7 +350,7 @@ fn walk_in(
     for name in folder.names().unwrap_or_default() {
         let path = folder.path().join(&name);
         let found = folder.look(&name).ok().flatten();
-        if depth > 0 && found.is_some_and(|it| it.kind == Kind::Folder) {
+        if depth > 0 && found.is_some_and(|it| it.kind == FileKind::Folder) {
             if let Ok(child) = folder.child(&name) {
                 walk_in(&child, depth - 1, ours, named, orphans);
             }

@@ -2,13 +2,13 @@
 
 use super::*;
 
-/// Limits short enough to run into.
-fn short() -> Limits {
-    Limits {
+/// TransportLimits short enough to run into.
+fn short() -> TransportLimits {
+    TransportLimits {
         header: Duration::from_millis(200),
         packet_retrieval: Duration::from_millis(200),
         idle: Duration::from_mins(1),
-        ..Limits::default()
+        ..TransportLimits::default()
     }
 }
 
@@ -48,9 +48,9 @@ async fn an_idle_connection_is_kept_longer_than_a_header_may_take() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_after_a_while() {
-    let limits = Limits {
+    let limits = TransportLimits {
         idle: Duration::from_millis(300),
-        ..Limits::default()
+        ..TransportLimits::default()
     };
     let server = Server::with(limits, AuthSettings::default()).await;
     let mut client = server.connect().await;

@@ -2,11 +2,11 @@
 
 use super::*;
 
-fn roomy(connections: usize, user_connections: usize) -> Limits {
-    Limits {
+fn roomy(connections: usize, user_connections: usize) -> TransportLimits {
+    TransportLimits {
         connections,
         user_connections,
-        ..Limits::default()
+        ..TransportLimits::default()
     }
 }
 

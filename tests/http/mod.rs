@@ -22,7 +22,7 @@ use groupshot::auth::settings::AuthSettings;
 use groupshot::auth::users::{self, Users};
 use groupshot::clock::SystemClock;
 use groupshot::handler::{Answer, Caller, Handler, Message, Role};
-use groupshot::http::{self, Limits, Listener};
+use groupshot::http::{self, Listener, TransportLimits};
 use groupshot::tls::Live;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -85,15 +85,15 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
-        Self::with(Limits::default(), AuthSettings::default()).await
+        Self::with(TransportLimits::default(), AuthSettings::default()).await
     }
 
-    async fn with(transport: impl Into<http::Settings>, settings: AuthSettings) -> Self {
+    async fn with(transport: impl Into<http::TransportSettings>, settings: AuthSettings) -> Self {
         Self::listening(transport, settings, None, Vec::new()).await
     }
 
     async fn listening(
-        transport: impl Into<http::Settings>,
+        transport: impl Into<http::TransportSettings>,
         settings: AuthSettings,
         tls: Option<Arc<Live>>,
         mappings: Vec<Mapping>,

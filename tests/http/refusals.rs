@@ -97,10 +97,10 @@ async fn a_3_a_request_of_a_foreign_page_is_403_on_every_path() {
     let console = "https://console.example".parse().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("audit");
-    let settings = http::Settings {
+    let settings = http::TransportSettings {
         allowed_origins: vec![console],
         audit: Audit::to_file(&file, SystemClock::shared()).unwrap(),
-        ..http::Settings::default()
+        ..http::TransportSettings::default()
     };
     let server = Server::with(settings, AuthSettings::default()).await;
     let auth = authorization();
@@ -190,7 +190,7 @@ async fn a_11_a_foreign_page_can_try_no_password() {
         lockout_seconds: 3600,
         ..AuthSettings::default()
     };
-    let server = Server::with(Limits::default(), strict).await;
+    let server = Server::with(TransportLimits::default(), strict).await;
     let wrong = BASE64_STANDARD.encode("ann:wrong");
     let page = format!("Authorization: Basic {wrong}\r\nOrigin: https://pages.example\r\n");
     for _ in 0..3 {
@@ -270,7 +270,7 @@ async fn a_3_with_no_scheme_open_the_answer_is_403() {
         allow_unencrypted: false,
         ..AuthSettings::default()
     };
-    let server = Server::with(Limits::default(), closed).await;
+    let server = Server::with(TransportLimits::default(), closed).await;
     let reply = server.ask(signed_post("x")).await;
     assert_eq!(reply.status, 403);
     assert!(reply.all("www-authenticate").is_empty());
@@ -283,7 +283,7 @@ async fn a_11_a_locked_out_user_hears_the_same_with_the_right_password() {
         lockout_seconds: 3600,
         ..AuthSettings::default()
     };
-    let server = Server::with(Limits::default(), strict).await;
+    let server = Server::with(TransportLimits::default(), strict).await;
     let mut busy = server.connect().await;
     busy.send(signed_post("x")).await;
     assert_eq!(busy.reply().await.status, 200);
@@ -342,9 +342,9 @@ async fn a_handler_that_panics_is_500_with_words_and_the_connection_lives() {
 
 #[tokio::test]
 async fn q_8_one_connection_too_many_is_503() {
-    let limits = Limits {
+    let limits = TransportLimits {
         connections: 2,
-        ..Limits::default()
+        ..TransportLimits::default()
     };
     let server = Server::with(limits, AuthSettings::default()).await;
     let mut at_work = Vec::new();

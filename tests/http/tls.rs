@@ -31,7 +31,7 @@ struct Site {
 }
 
 struct Wishes {
-    limits: Limits,
+    limits: TransportLimits,
     settings: AuthSettings,
     min_version: Version,
     mappings: Vec<Mapping>,
@@ -41,7 +41,7 @@ struct Wishes {
 impl Default for Wishes {
     fn default() -> Self {
         Self {
-            limits: Limits::default(),
+            limits: TransportLimits::default(),
             settings: AuthSettings::default(),
             min_version: Version::Tls12,
             mappings: vec![mapping(
@@ -315,7 +315,7 @@ async fn a_31_a_certificate_is_recognised_by_subject_name_or_fingerprint() {
         let tls = Some(live.clone());
         let site = Site {
             ca: Authority::new(dir.path(), "unused"),
-            server: Server::listening(Limits::default(), settings, tls, mappings).await,
+            server: Server::listening(TransportLimits::default(), settings, tls, mappings).await,
             live: live.clone(),
             dir: tempfile::tempdir().unwrap(),
         };
@@ -370,11 +370,11 @@ async fn an_expired_revocation_list_lets_nobody_in_by_certificate() {
 /// A site with room for three handshakes, and five connections that say nothing or half a word.
 async fn crowded(handshake: Duration) -> (Site, Vec<Client>) {
     let site = Site::start(Wishes {
-        limits: Limits {
+        limits: TransportLimits {
             handshakes: 3,
             handshake,
             header: Duration::from_secs(60),
-            ..Limits::default()
+            ..TransportLimits::default()
         },
         ..Wishes::default()
     })

@@ -43,7 +43,7 @@ pub use effort::{Effort, Stopped};
 pub use filter::{Column, Filter};
 pub use parser::parse;
 pub use selector::select as selector_filter;
-pub use syntax::{Kind, Statement};
+pub use syntax::{RelatedKind, Statement};
 pub use xpath::{fuzz as fuzz_xpath, select as xpath_filter};
 
 /// The longest query, in bytes.
@@ -97,7 +97,7 @@ pub struct Select {
 #[derive(Debug, Clone)]
 pub struct Related {
     /// Which of the two.
-    pub kind: Kind,
+    pub kind: RelatedKind,
     /// The object, resolved against the schema.
     pub object: Path,
     /// `ResultClass`: associated instances, or associations, of this class or below it.

@@ -39,7 +39,7 @@ use names::MachineNames;
 use service::ServiceProvider;
 use snapshot_collection::SnapshotCollections;
 use storage_allocation_setting_data::Disks;
-use virtual_system_setting_data::Settings;
+use virtual_system_setting_data::VirtualSystemSettings;
 
 /// Classes that only live as text inside parameters, or are only referred to.
 const EMBEDDED_ONLY: &[&str] = &[
@@ -60,7 +60,7 @@ pub fn registry(deps: Deps) -> Result<Registry, RegistryError> {
     let names = Arc::new(MachineNames::default());
     let providers: Vec<Arc<dyn Provider>> = vec![
         Arc::new(ComputerSystems(deps.clone(), names.clone())),
-        Arc::new(Settings(deps.clone(), names)),
+        Arc::new(VirtualSystemSettings(deps.clone(), names)),
         Arc::new(Disks(deps.clone())),
         Arc::new(Groups(deps.clone())),
         Arc::new(SnapshotCollections(deps.clone())),

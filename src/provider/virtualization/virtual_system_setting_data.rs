@@ -18,10 +18,10 @@ use super::names::{self, MachineNames};
 use super::view::{Elements, View};
 
 /// Serves `Msvm_VirtualSystemSettingData`.
-pub(super) struct Settings(pub(super) Deps, pub(super) Arc<MachineNames>);
+pub(super) struct VirtualSystemSettings(pub(super) Deps, pub(super) Arc<MachineNames>);
 
 #[async_trait]
-impl Provider for Settings {
+impl Provider for VirtualSystemSettings {
     fn classes(&self) -> &'static [&'static str] {
         &[SETTINGS]
     }

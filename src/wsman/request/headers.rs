@@ -11,7 +11,7 @@ use crate::wsman::fault::{Extra, Fault, table};
 use crate::wsman::uri::{Family, LENGTH_MAX, WMI, strip_prefix};
 use crate::xml::{Element, Writer, XML_NAMESPACE};
 
-use super::{ClassOptions, Headers, Limits};
+use super::{ClassOptions, Headers, RequestLimits};
 
 /// Smallest MaxEnvelopeSize that a client may ask for (rule H-20).
 pub(super) const ENVELOPE_MIN: usize = 8192;
@@ -132,7 +132,7 @@ pub(super) fn reply_parameters(envelope: &Envelope<'_>) -> String {
 
 /// The time of an operation: what a request wants, no longer than the limit, which also counts where it wants nothing
 /// that can be read (rule H-19).
-pub(super) fn time(envelope: &Envelope<'_>, limits: &Limits) -> Duration {
+pub(super) fn time(envelope: &Envelope<'_>, limits: &RequestLimits) -> Duration {
     let mut blocks = envelope.headers();
     let block = blocks.find(|b| b.is(ns::WSMAN, "OperationTimeout"));
     block
@@ -142,7 +142,7 @@ pub(super) fn time(envelope: &Envelope<'_>, limits: &Limits) -> Duration {
 
 /// How large the fault for a request that is refused may be, if it says so (rule H-20): the least that one may allow where
 /// that makes no sense.
-pub(super) fn fault_size(envelope: &Envelope<'_>, limits: &Limits) -> Option<usize> {
+pub(super) fn fault_size(envelope: &Envelope<'_>, limits: &RequestLimits) -> Option<usize> {
     let mut blocks = envelope.headers();
     let block = blocks.find(|b| b.is(ns::WSMAN, "MaxEnvelopeSize"))?;
     let size = octets(&block.trimmed()).unwrap_or(ENVELOPE_MIN);
@@ -198,7 +198,7 @@ pub(super) fn family(resource_uri: &str) -> Family {
 }
 
 impl Blocks<'_> {
-    pub(super) fn headers(&self, limits: &Limits) -> Result<Headers, Fault> {
+    pub(super) fn headers(&self, limits: &RequestLimits) -> Result<Headers, Fault> {
         let message_id = required(self.message_id, "a:MessageID")?.trimmed();
         if message_id.is_empty() || is_too_long(&message_id) {
             let text = wire::MESSAGE_ID.with("max", LENGTH_MAX);
@@ -240,7 +240,7 @@ impl Blocks<'_> {
         }
     }
 
-    fn max_envelope_size(&self, limits: &Limits) -> Result<usize, Fault> {
+    fn max_envelope_size(&self, limits: &RequestLimits) -> Result<usize, Fault> {
         let Some(block) = self.max_envelope_size else {
             return Ok(limits.max_envelope_size);
         };
@@ -258,7 +258,7 @@ impl Blocks<'_> {
         Ok(size.min(limits.max_envelope_size))
     }
 
-    fn timeout(&self, limits: &Limits) -> Result<Duration, Fault> {
+    fn timeout(&self, limits: &RequestLimits) -> Result<Duration, Fault> {
         let Some(block) = self.operation_timeout else {
             return Ok(limits.timeout);
         };

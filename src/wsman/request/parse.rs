@@ -9,13 +9,13 @@ use crate::wsman::fault::{Extra, Fault, table};
 use crate::wsman::uri::{Action, Family};
 
 use super::headers::Blocks;
-use super::{ClassOptions, Headers, Limits, Operation, Request, body, target};
+use super::{ClassOptions, Headers, Operation, Request, RequestLimits, body, target};
 
 /// Reads the whole request.
 pub(super) fn parse(
     envelope: &Envelope<'_>,
     schema: &Schema,
-    limits: &Limits,
+    limits: &RequestLimits,
     host: &str,
 ) -> Result<Request, Fault> {
     let payload = envelope.payload();
@@ -73,7 +73,7 @@ fn action_not_supported(action: &str) -> Fault {
 }
 
 /// Identify needs no header; those that are there have no effect (rule O-1).
-fn identify(limits: &Limits) -> Request {
+fn identify(limits: &RequestLimits) -> Request {
     Request {
         headers: Headers {
             message_id: None,

@@ -13,7 +13,7 @@ use crate::wsman::fault::{Fault, table};
 use crate::wsman::uri::{ClassUri, LENGTH_MAX, Resource, plain_namespace};
 
 use super::headers::{Blocks, is_too_long};
-use super::{ClassList, Headers, Limits, Operation, Target};
+use super::{ClassList, Headers, Operation, RequestLimits, Target};
 
 /// Most text in the selectors of a request, in bytes.
 const SELECTOR_TEXT_MAX: usize = 32 * 1024;
@@ -44,7 +44,7 @@ impl<'r> Asked<'r> {
         blocks: &Blocks<'r>,
         headers: &'r Headers,
         (schema, names): (&'r Schema, Names<'r>),
-        limits: &'r Limits,
+        limits: &'r RequestLimits,
     ) -> Result<Self, Fault> {
         let uri = &*headers.resource_uri;
         if uri.is_empty() {
@@ -103,7 +103,7 @@ impl<'r> Asked<'r> {
     }
 
     /// What a query is checked against.
-    pub(super) fn scope<'a>(&'a self, limits: &'a Limits) -> Scope<'a> {
+    pub(super) fn scope<'a>(&'a self, limits: &'a RequestLimits) -> Scope<'a> {
         Scope {
             schema: self.schema,
             namespace: &self.namespace,
