@@ -11,7 +11,8 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, EngineKind, MACHINES_MAX};
+use crate::config::Config;
+use crate::engine::settings::{EngineKind, MACHINES_MAX};
 use crate::server::{Notify, Reload, Server, Sockets};
 use crate::telemetry;
 

@@ -39,7 +39,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::doctor::{Doctor, Finding, Kind};
+use crate::doctor::{Doctor, Finding, FindingKind};
 use crate::held::{Folder, Identity};
 use crate::id::VmId;
 use crate::inventory::{Ended, Query, RunState};
@@ -79,7 +79,7 @@ pub enum Wish {
     /// One repair.
     Fix {
         /// Of this kind.
-        kind: Kind,
+        kind: FindingKind,
         /// The object of the finding.
         object: String,
         /// Whether its progress is to be told.

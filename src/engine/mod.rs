@@ -38,6 +38,7 @@ pub mod retain;
 pub mod revert;
 pub mod running;
 pub mod setting;
+pub mod settings;
 pub mod sim;
 pub mod space;
 pub mod turn;

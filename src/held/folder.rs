@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::identity::{Foreign, Identity, Kind};
+use super::identity::{FileKind, Foreign, Identity};
 use super::silence::{Call, ask};
 use crate::text::catalog::held as texts;
 use crate::text::{Reason, size};
@@ -497,8 +497,8 @@ fn opened(from: impl AsFd, name: &Path, link: OFlags, access: OFlags) -> io::Res
     let flags = OFlags::PATH | OFlags::CLOEXEC | link;
     let held = openat(from, name, flags, Mode::empty())?;
     match Identity::of(&held)?.kind {
-        Kind::File => again(&held, access),
-        Kind::Link => Err(Foreign::Link.into()),
+        FileKind::File => again(&held, access),
+        FileKind::Link => Err(Foreign::Link.into()),
         _ => Err(Foreign::NotRegular.into()),
     }
 }
@@ -511,7 +511,7 @@ pub(super) fn again(held: impl AsFd, access: OFlags) -> io::Result<File> {
 
 fn is_link(from: impl AsFd, name: &Path) -> bool {
     let it = Identity::at(from, name, AtFlags::SYMLINK_NOFOLLOW);
-    it.is_ok_and(|it| it.kind == Kind::Link)
+    it.is_ok_and(|it| it.kind == FileKind::Link)
 }
 
 /// A name that stands for itself: one component, not `.` or `..`.

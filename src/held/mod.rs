@@ -44,7 +44,7 @@ pub use folder::{
     read_text,
 };
 pub use identity::{
-    Exposed, Foreign, Identity, Keep, Kind, exposed, foreign, is_led, is_trusted, look_at,
+    Exposed, FileKind, Foreign, Identity, Keep, exposed, foreign, is_led, is_trusted, look_at,
 };
 pub use made::{Origin, exposed_above};
 pub use mapped::MappedWord;

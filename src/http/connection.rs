@@ -21,7 +21,7 @@ use crate::auth::throttle::{ByKey, ByNetwork, Throttle};
 use crate::auth::{Authenticator, Channel};
 use crate::handler::{Answer, Caller, Handler, Identity, Message};
 
-use super::Limits;
+use super::TransportLimits;
 use super::body::{self, BodyError};
 use super::handshake::Peer;
 use super::origin::{self, Origin};
@@ -42,7 +42,7 @@ const PATH_SHOWN: usize = 100;
 pub(super) struct Shared {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) auth: Arc<Authenticator>,
-    pub(super) limits: Limits,
+    pub(super) limits: TransportLimits,
     pub(super) allowed_origins: Vec<Origin>,
     pub(super) audit: Audit,
     /// Rate limit of the log line about users with too many connections.

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::{Resource, getrlimit};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
+use crate::audit::AuditTo;
 use crate::auth::users;
 use crate::clock::SystemClock;
-use crate::config::{AuditTo, Config};
+use crate::config::Config;
 use crate::engine::definition::MACHINES;
 use crate::engine::library;
 use crate::held;
@@ -22,7 +23,6 @@ use crate::text::size_exactly;
 use crate::tls;
 
 use super::parts::export_roots;
-use super::run::cannot_listen;
 use super::systemd::Sockets;
 use super::{
     JOURNAL, StartError, enough_files, existing_data_dir, has_served, machines, nearest,
@@ -304,6 +304,16 @@ fn free(addresses: &[SocketAddr]) -> Result<(), StartError> {
         taken.push(tried.map_err(|e| cannot_listen(*address, &e))?);
     }
     Ok(())
+}
+
+/// Why there is no listening.
+pub(super) fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
+    let text = format!("cannot listen on {address}: {error}");
+    match error.kind() {
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => StartError::Busy(text),
+        io::ErrorKind::PermissionDenied => StartError::Denied(text),
+        _ => StartError::Failed(text),
+    }
 }
 
 /// Whether the files for TLS are sound, those of a certificate of the server's own too.

@@ -13,7 +13,7 @@ use crate::doctor::line::{self, Answer, Doing, Wish};
 use crate::engine::import::{self, Imported, NewMachine};
 use crate::engine::library;
 use crate::engine::links::{self, Named};
-use crate::engine::qcow2::chain::{self, Roots};
+use crate::engine::qcow2::chain;
 use crate::engine::recorded::{self, Said};
 use crate::engine::reflink::Reflink;
 use crate::engine::setting::{self, Changes, Shown};
@@ -29,6 +29,7 @@ use crate::snapshot::{
 use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::{Change, Store};
 
+use super::adapters::roots;
 use super::ask::{nobody, unanswered, unexpected};
 use super::parts::Parts;
 use super::{StartError, existing_data_dir, identity, make_data_dir, relocate, take_store};
@@ -38,15 +39,6 @@ const GLANCE: Duration = Duration::from_secs(1);
 /// How long a server that runs may take to read the library again, and others to have their turn, before nobody waits
 /// for it.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// The folders that images may lie in, as configured; empty allows all. What the server makes lies in its data
-/// directory, or beside an image.
-pub(super) fn roots(data_dir: &Path, folders: &[PathBuf]) -> Roots {
-    match folders {
-        [] => Roots::default(),
-        folders => Roots::new(&[folders, &[data_dir.to_owned()]].concat()),
-    }
-}
 
 /// Takes a machine into the library of a data directory (made if missing), if its images lie in `folders`
 /// (anywhere if there are none).

@@ -1,7 +1,9 @@
 //! The composition root: joins every port to its adapter. `run` is the server, `machines` the library of
 //! machines for the commands that act on a data directory.
 
+mod adapters;
 mod ask;
+mod astray;
 mod checkup;
 mod fitness;
 mod frozen;

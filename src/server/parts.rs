@@ -16,7 +16,7 @@ use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
 
 use super::StartError;
-use super::run::{Adapters, audit, engine, reserve};
+use super::adapters::{Adapters, audit, engine, reserve};
 
 /// Every port joined to its adapter; nothing is recovered yet.
 pub(super) struct Parts {

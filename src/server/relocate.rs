@@ -31,10 +31,10 @@ use crate::snapshot::{is_blank, seal_open};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, State, Store};
 
-use super::here::{Place, left_of, whose};
+use super::adapters::roots;
+use super::astray::{Place, left_of, whose};
 use super::identity::{self, Standing};
 use super::likeness::{Differing, Likeness};
-use super::machines::roots;
 use super::parts::Parts;
 use super::{JOURNAL, StartError, existing_data_dir, raise_open_files, take_store};
 

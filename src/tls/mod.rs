@@ -10,6 +10,7 @@
 mod client;
 mod own;
 mod server;
+pub mod settings;
 
 use std::fmt::Write as _;
 use std::io;

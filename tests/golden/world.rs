@@ -15,7 +15,7 @@ use groupshot::handler::{Caller, Handler, Message};
 use groupshot::id::{JobId, VmId};
 use groupshot::inventory::JobState;
 use groupshot::job::Jobs;
-use groupshot::operation::{ContextLimits, Server, Settings};
+use groupshot::operation::{ContextLimits, ProtocolSettings, Server};
 use groupshot::provider::virtualization;
 use groupshot::snapshot::{self, Coordinator};
 use groupshot::store::Store;
@@ -84,12 +84,12 @@ impl World {
             inline_wait: options.inline_wait,
             kept: Arc::default(),
         };
-        let settings = Settings {
+        let settings = ProtocolSettings {
             contexts: options.contexts.unwrap_or_default(),
             basic: true,
             connections: 300,
             machine: HOST.to_owned(),
-            ..Settings::default()
+            ..ProtocolSettings::default()
         };
         let registry = Arc::new(virtualization::registry(deps).unwrap());
         let server = Server::new(registry, settings, shared);

@@ -114,7 +114,7 @@ impl World {
     }
 
     pub(super) fn get(&self, path: &Path) -> Result<Instance, Error> {
-        self.registry.get(&self.ctx(), path)
+        self.registry.find(&self.ctx(), path)
     }
 
     /// Calls a method of the only instance of a service.
@@ -146,7 +146,8 @@ impl World {
             assert!(method.parameter(name).is_some(), "no parameter {name}");
         }
         let arguments = Arguments::new(method.clone(), values.collect());
-        self.registry.invoke(ctx, path, method, arguments).await
+        let found = self.registry.find(ctx, path)?;
+        self.registry.call(ctx, &found, method, arguments).await
     }
 
     /// A group of machines with these numbers.

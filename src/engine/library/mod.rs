@@ -33,7 +33,7 @@ use crate::engine::{
     Compute, Doubt, EngineError, EngineErrorKind, Hold, InTurn, Judge, Machines, Observed,
     Recorded, Top, name, stage,
 };
-use crate::held::{self, Foreign, Kind};
+use crate::held::{self, FileKind, Foreign};
 use crate::id::VmId;
 use crate::inventory::{Image, Machine, RunState};
 use crate::text::Text;
@@ -442,8 +442,8 @@ pub fn require_private(data_dir: &Path) -> Result<(), EngineError> {
         let name = id.to_string();
         let refused = |it: Foreign| directory_failed(&directory.join(&name), &it.into());
         match folder.look(&name).map_err(failed)? {
-            Some(it) if it.kind == Kind::Link => return Err(refused(Foreign::Link)),
-            Some(it) if it.kind == Kind::Folder && !it.is_private() => {
+            Some(it) if it.kind == FileKind::Link => return Err(refused(Foreign::Link)),
+            Some(it) if it.kind == FileKind::Folder && !it.is_private() => {
                 let (owner, mode) = (it.owner, it.mode);
                 return Err(refused(Foreign::Shared { owner, mode }));
             }

@@ -7,7 +7,7 @@ use crate::id::{CollectionId, SetId, SnapshotId, VmId};
 use crate::inventory::Snapshot;
 use crate::snapshot;
 
-use super::Deps;
+use super::deps::Deps;
 use super::element::{Element, Owner};
 use super::view::View;
 

@@ -11,7 +11,7 @@ use crate::provider::{Context, Error, Instances, Provider};
 use crate::text::Language;
 use crate::text::catalog::provider as texts;
 
-use super::Deps;
+use super::deps::Deps;
 use super::element::{Element, GROUP_OF_GROUPS, MACHINE_GROUP};
 use super::view::View;
 

@@ -13,7 +13,7 @@ use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider};
 use crate::text::catalog::provider as texts;
 use crate::text::{Language, Message};
 
-use super::Deps;
+use super::deps::Deps;
 use super::element::{COMPUTER_SYSTEM, Element};
 use super::names::{self, MachineNames};
 use super::outcome;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use crate::cim::{Class, Instance, Path};
 use crate::provider::{Context, Error, Instances, Provider};
 
-use super::Deps;
+use super::deps::Deps;
 use super::element::{DISK, Element, Owner, disk_id};
 use super::view::View;
 

@@ -12,16 +12,16 @@ use crate::provider::{Context, Error, Instances, Provider};
 use crate::text::catalog::provider as texts;
 use crate::text::{Language, Message};
 
-use super::Deps;
+use super::deps::Deps;
 use super::element::{Element, SETTINGS, settings_id};
 use super::names::{self, MachineNames};
 use super::view::{Elements, View};
 
 /// Serves `Msvm_VirtualSystemSettingData`.
-pub(super) struct Settings(pub(super) Deps, pub(super) Arc<MachineNames>);
+pub(super) struct VirtualSystemSettings(pub(super) Deps, pub(super) Arc<MachineNames>);
 
 #[async_trait]
-impl Provider for Settings {
+impl Provider for VirtualSystemSettings {
     fn classes(&self) -> &'static [&'static str] {
         &[SETTINGS]
     }
