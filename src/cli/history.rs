@@ -70,7 +70,7 @@ pub(super) fn run(wish: &History, output: &Output) -> Result<(), Failure> {
         failed: wish.failed,
         limit: wish.limit,
     };
-    let data_dir = wish.data.to_read(output)?;
+    let data_dir = wish.data.path()?;
     let found = block_on(async { Ok(server::history(&data_dir, query).await?) })?;
     let objects: Vec<Json> = found.iter().map(object).collect();
     output.result(json!({"history": objects}), || in_words(&found))

@@ -343,7 +343,7 @@ pub fn require_own(data_dir: &Path) -> Result<(), StartError> {
 /// What a command that only reads a data directory tells of it, if it is not the one that it was.
 #[must_use]
 pub fn not_own(data_dir: &Path) -> Option<String> {
-    identity::finding(data_dir)
+    identity::finding(&data_dir.canonicalize().ok()?)
 }
 
 /// The store, for a command that only works while no server has the data directory.

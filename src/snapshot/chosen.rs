@@ -262,10 +262,11 @@ fn choice(lost: &Lost<'_>, disk: &DiskEntry, named: &Path) -> Result<Choice, Str
     let graph = Graph::read(&at, [(file.clone(), format)], []);
     let mut graph = graph.map_err(|e| e.to_string())?;
     let roots = lost.core().deps.compute.roots();
-    let chain = graph.chain(&file);
-    let outside = |file: &&Path| !roots.admit(file).unwrap_or(true);
-    if let Some(file) = chain.iter().map(|node| node.file.as_path()).find(outside) {
-        return Err(roots.outside(&at, file).english());
+    for node in graph.chain(&file) {
+        // What cannot be reached is nobody's to be opened.
+        let real = held::canonicalize(&node.file);
+        let inside = real.map_or(Ok(()), |real| roots.require(&real));
+        inside.map_err(|e| format!("{}: {e}", node.file.display()))?;
     }
     // What cannot be read may lie on it.
     let mut is_seen = lost.lay(&at, &mut graph).is_ok();

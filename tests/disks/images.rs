@@ -711,7 +711,7 @@ fn what_the_file_system_of_an_overlay_does_not_have_is_told() {
     for data in [
         Mount::file_system("ext4"),
         Mount::file_system("btrfs"),
-        Mount::tmpfs("size=64m"),
+        Mount::tmpfs("size=256m"),
     ] {
         let images = Mount::file_system_with("xfs", &["-m", "reflink=0"]);
         let site = Site::on(&images, &data);
