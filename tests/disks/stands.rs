@@ -2,6 +2,7 @@
 //! others and the check-up, until the file answers.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -182,13 +183,24 @@ fn local_commands_beside_a_server_at_one_hung_mount_end_and_keep_no_other_waitin
     let site = Site::new(Ground::Host);
     let remote = Remote::new(&site.images, "remote");
     let image = remote.image.to_str().unwrap();
-    site.import("far", &["--overlay-ok", image], vec![vec![7; SIZE]]);
+    let far = site.import("far", &["--overlay-ok", image], vec![vec![7; SIZE]]);
     let other = site.image("other", Image::Raw, 3);
     for served in [true, false] {
         let server = served.then(|| site.serve());
         let _hung = remote.hang(Call::Lookup);
-        if server.is_some() {
-            remote.hangs();
+        if let Some(server) = &server {
+            // It looks at files when somebody asks, and the kernel asks the mount once it has forgotten the answer.
+            let (wire, over) = (Wire::new(server), AtomicBool::new(false));
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !over.load(Ordering::SeqCst) {
+                        wire.state(&far.id);
+                        std::thread::sleep(Duration::from_millis(100));
+                    }
+                });
+                remote.hangs();
+                over.store(true, Ordering::SeqCst);
+            });
         }
         let silent = format!("{image} does not answer");
         let config = site.configuration(&format!("[engine]\nimage_roots = [{image:?}]\n"));
