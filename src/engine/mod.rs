@@ -6,7 +6,7 @@
 //! meanwhile. [`Running`] is the port to a machine that runs. The ports, and what they are asked with, are named by
 //! `crate::engine::…`; `snapshot` uses nothing else of this module (`tests/tidy.rs`).
 //!
-//! Adapters: `library` and `sim` are engines; `reflink`, `overlay` and `sim` are drivers; `sim` alone has a [`Running`]. An
+//! Adapters: `library` and `sim` are engines, whose [`Running`] is `qemu::live` and `sim`; `reflink`, `overlay` and `sim` are drivers. An
 //! engine knows machines and files, not CIM, not the store. Calls of a driver block and are made from blocking threads.
 
 pub mod beside;
@@ -80,7 +80,7 @@ pub use retain::{
     Survey, Untold, Watch, Whose,
 };
 pub use revert::{Prepared, Revert, RevertPlan, RevertRequest};
-pub use running::{Described, Event, Graph, Node, QuiesceError, Running};
+pub use running::{Described, Event, Fence, Graph, Node, QuiesceError, Running};
 pub use space::Reserve;
 pub use uses::Uses;
 

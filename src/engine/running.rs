@@ -5,6 +5,7 @@
 //! takes too long; what was asked may then still happen, so everything that lets a machine go on may be repeated.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -12,6 +13,7 @@ use tokio::sync::broadcast;
 
 use crate::engine::{EngineError, Plan};
 use crate::inventory::RunState;
+use crate::text::Text;
 
 /// A machine that runs or is paused.
 #[async_trait]
@@ -21,6 +23,12 @@ pub trait Running: Send + Sync + 'static {
     /// # Errors
     /// It does not tell.
     async fn describe(&self) -> Result<Described, EngineError>;
+
+    /// What it does now, and nothing else of what it is like.
+    ///
+    /// # Errors
+    /// It does not tell.
+    async fn state(&self) -> Result<RunState, EngineError>;
 
     /// Whether it captures this disk itself, by [`Running::cut`], as it has to go on with another file. Else the storage
     /// driver captures the file while the machine stands still.
@@ -77,6 +85,13 @@ pub trait Running: Send + Sync + 'static {
     /// It may be stopped still.
     async fn resume(&self) -> Result<(), EngineError>;
 
+    /// By what a process of its own, the guard, lets it go if this one cannot; asked for before it is stopped. `None` for
+    /// one that does not outlive this process.
+    ///
+    /// # Errors
+    /// It cannot be told; nobody may stop it then.
+    async fn fence(&self) -> Result<Option<Fence>, EngineError>;
+
     /// What happens to it from now on that was not asked for by a call of this port.
     fn events(&self) -> broadcast::Receiver<Event>;
 }
@@ -92,6 +107,8 @@ pub struct Described {
     pub jobs: Vec<String>,
     /// An agent answers in its guest.
     pub agent: bool,
+    /// What else keeps it from being captured.
+    pub obstacle: Option<Text>,
 }
 
 /// The disks that a machine writes to, by disk id; one that its definition does not name has the name that the machine
@@ -114,6 +131,19 @@ pub enum QuiesceError {
     Before(EngineError),
     /// Anything else.
     Failed(EngineError),
+}
+
+/// By what a guard reaches a machine.
+#[derive(Debug)]
+pub struct Fence {
+    /// The connection to the monitor by which it is stopped: a duplicate.
+    pub monitor: OwnedFd,
+    /// The sockets of its monitors, the best first.
+    pub monitor_sockets: Vec<PathBuf>,
+    /// The connection by which its guest is frozen, if it is open already: a duplicate.
+    pub agent: Option<OwnedFd>,
+    /// The socket of the agent of its guest, if it has one.
+    pub agent_socket: Option<PathBuf>,
 }
 
 /// What somebody else did to a machine.

@@ -98,7 +98,11 @@ fn off(machine: &str, socket: &Path, images: &[Wanted<'_>]) -> Result<(), Engine
     }
 }
 
-fn fits(machine: &str, found: &Found, images: &[Wanted<'_>]) -> Result<(), EngineError> {
+/// Refuses a QEMU that has other disks than these images, or shows its guest something else.
+///
+/// # Errors
+/// [`EngineErrorKind::Unsupported`] naming what does not fit.
+pub(super) fn fits(machine: &str, found: &Found, images: &[Wanted<'_>]) -> Result<(), EngineError> {
     let captured = || found.disks.iter().filter(|(device, _)| device.is_captured);
     for image in images {
         let at = At::new(machine, image.disk);

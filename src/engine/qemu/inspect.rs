@@ -11,7 +11,7 @@ use crate::inventory::Sockets;
 
 use super::blocks::{self, Device, Finder};
 use super::peer::{self, FileId, Peer};
-use super::qmp::{Error, Monitor, Patience};
+use super::qmp::{Command, Error, Monitor, Patience};
 
 /// One who waits at a shell has so much of it.
 const PATIENCE: Patience = Patience {
@@ -63,7 +63,7 @@ pub(crate) fn inspect(sockets: &Sockets) -> io::Result<Asked> {
 }
 
 /// What QEMU has said.
-struct Told {
+pub(super) struct Told {
     socket: PathBuf,
     peer: Option<Peer>,
     blocks: Value,
@@ -72,6 +72,18 @@ struct Told {
     chardevs: Value,
     jobs: [Value; 2],
     apart: Option<PathBuf>,
+}
+
+/// What it is asked for that; more may be asked behind.
+pub(super) fn questions() -> Vec<Command> {
+    vec![
+        ("query-block", json!({})),
+        ("query-named-block-nodes", json!({"flat": true})),
+        ("query-fdsets", json!({})),
+        ("query-chardev", json!({})),
+        ("query-block-jobs", json!({})),
+        ("query-jobs", json!({})),
+    ]
 }
 
 async fn ask(sockets: &[PathBuf]) -> Result<Option<Told>, (PathBuf, Error)> {
@@ -102,34 +114,36 @@ async fn ask(sockets: &[PathBuf]) -> Result<Option<Told>, (PathBuf, Error)> {
 
 async fn told_by(monitor: &mut Monitor, socket: &Path) -> Result<Told, Error> {
     let mut answers = Vec::new();
-    for (command, arguments) in [
-        ("query-block", json!({})),
-        ("query-named-block-nodes", json!({"flat": true})),
-        ("query-fdsets", json!({})),
-        ("query-chardev", json!({})),
-        ("query-block-jobs", json!({})),
-        ("query-jobs", json!({})),
-    ] {
+    for (command, arguments) in questions() {
         let answer = monitor.execute(command, arguments, PATIENCE.reply).await;
         answers.push(answer?);
     }
-    let mut answers = answers.into_iter();
-    let mut next = || answers.next().unwrap_or(Value::Null);
-    Ok(Told {
-        socket: socket.to_owned(),
-        peer: monitor.peer().cloned(),
-        blocks: next(),
-        nodes: next(),
-        sets: next(),
-        chardevs: next(),
-        jobs: [next(), next()],
-        apart: None,
-    })
+    let peer = monitor.peer().cloned();
+    Ok(Told::of(&mut answers.into_iter(), peer, socket))
 }
 
 impl Told {
+    /// What the process has answered to the [`questions`], at this socket.
+    pub(super) fn of(
+        answers: &mut impl Iterator<Item = Value>,
+        peer: Option<Peer>,
+        socket: &Path,
+    ) -> Self {
+        let mut next = || answers.next().unwrap_or(Value::Null);
+        Self {
+            socket: socket.to_owned(),
+            peer,
+            blocks: next(),
+            nodes: next(),
+            sets: next(),
+            chardevs: next(),
+            jobs: [next(), next()],
+            apart: None,
+        }
+    }
+
     /// Compares what was said with the process. Blocks.
-    fn found(self, sockets: &Sockets) -> Found {
+    pub(super) fn found(self, sockets: &Sockets) -> Found {
         let open = self.peer.as_ref().and_then(|peer| peer.files().ok());
         // The socket of a manager may be made by the manager's process: what that has open is none of QEMU's.
         let open = open.filter(|open| !open.is_empty());

@@ -15,6 +15,8 @@
 pub(crate) mod admit;
 pub mod blocks;
 mod inspect;
+mod link;
+pub(crate) mod live;
 pub(crate) mod peer;
 pub mod qmp;
 pub(crate) mod section;

@@ -184,6 +184,8 @@ impl Sim {
                 definition: definition.clone(),
                 created: now,
                 overlay_ok: false,
+                unmanaged_ok: false,
+                no_flush_ok: false,
                 images: BTreeMap::new(),
                 relative: BTreeMap::new(),
                 sockets: Default::default(),

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::engine::failure::At;
-use crate::engine::running::{Described, Event, Graph, Node, QuiesceError, Running};
+use crate::engine::running::{Described, Event, Fence, Graph, Node, QuiesceError, Running};
 use crate::engine::sim::{Caught, Key, Sim, Step, Trouble, World, key};
 use crate::engine::{Compute, EngineError, EngineErrorKind, Plan};
 use crate::id::VmId;
@@ -335,7 +335,15 @@ impl Running for Monitor {
             graph,
             jobs: jobs.unwrap_or_default(),
             agent,
+            obstacle: None,
         })
+    }
+
+    async fn state(&self) -> Result<RunState, EngineError> {
+        let left = self.call(Step::Describe).await?;
+        let state = self.sim.state(self.id);
+        self.done(left).await?;
+        Ok(state)
     }
 
     fn takes(&self, _: &Plan) -> bool {
@@ -448,6 +456,10 @@ impl Running for Monitor {
             }
         }
         self.done(left).await
+    }
+
+    async fn fence(&self) -> Result<Option<Fence>, EngineError> {
+        Ok(None)
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

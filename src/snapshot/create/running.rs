@@ -88,6 +88,9 @@ pub(crate) fn look(
     if frozen {
         return invalid(named(texts::MEMBER_FROZEN));
     }
+    if let Some(obstacle) = told.obstacle {
+        return invalid(obstacle);
+    }
     if let Some(job) = told.jobs.first() {
         return invalid(named(texts::MEMBER_JOBS).with("job", job));
     }
@@ -160,10 +163,16 @@ pub(super) fn monitor(
     member: &Member,
 ) -> Result<Option<Arc<dyn Running>>, EngineError> {
     let compute = &core.deps.compute;
-    match compute.running(member.machine) {
-        Some(monitor) => Ok(Some(monitor)),
-        None if compute.state(member.machine) == RunState::Off => Ok(None),
-        None => Err(no_answer(&member.name)),
+    if let Some(monitor) = compute.running(member.machine) {
+        return Ok(Some(monitor));
+    }
+    match (
+        compute.state(member.machine),
+        compute.running(member.machine),
+    ) {
+        (RunState::Off, _) => Ok(None),
+        (_, Some(monitor)) => Ok(Some(monitor)),
+        (_, None) => Err(no_answer(&member.name)),
     }
 }
 

@@ -249,12 +249,12 @@ enum Look {
 async fn resume(core: &Core, create: &Create, id: VmId, look: Look, limit: Duration) -> Done {
     let resumed = with_machine(core, create, id, limit, |machine, name| async move {
         if look == Look::Before
-            && let RunState::Troubled(_) = machine.describe().await?.state
+            && let RunState::Troubled(_) = machine.state().await?
         {
             return Ok(()); // it does not stand still for this operation
         }
         machine.resume().await?;
-        match machine.describe().await?.state {
+        match machine.state().await? {
             RunState::Paused => Err(failed(texts::STILL_STOPPED.with("machine", name))),
             _ => Ok(()),
         }
@@ -300,13 +300,19 @@ async fn with_machine<'a, F: Future<Output = Done>>(
     let mut members = create.intent.members.iter();
     let name = members.find(|member| member.machine == id);
     let name = name.map_or("", |member| member.name.as_str());
-    let Some(machine) = core.deps.compute.running(id) else {
-        let compute = Arc::clone(&core.deps.compute);
-        let state = tokio::task::spawn_blocking(move || compute.state(id)).await;
-        return match state {
-            Ok(RunState::Off) => Ok(()),
-            _ => Err(no_answer(name)),
-        };
+    let compute = &core.deps.compute;
+    let machine = match compute.running(id) {
+        Some(machine) => machine,
+        None => {
+            let shared = Arc::clone(compute);
+            let state = tokio::task::spawn_blocking(move || shared.state(id)).await;
+            // At a start nobody has a monitor before the state is known.
+            match (state, compute.running(id)) {
+                (Ok(RunState::Off), _) => return Ok(()),
+                (_, Some(machine)) => machine,
+                (_, None) => return Err(no_answer(name)),
+            }
+        }
     };
     let done = within(core, limit, work(machine, name)).await;
     done.unwrap_or_else(|| Err(no_answer(name)))

@@ -38,6 +38,13 @@ super::messages! {
     UNKNOWN_DRIVER = "engine.unknown-driver", "machine {machine}, disk {disk}: storage driver {driver} is not part of this program";
     NOT_PREPARED = "engine.not-prepared", "machine {machine}, disk {disk}: the snapshot of {file} was not prepared";
     NOT_STOPPED = "engine.not-stopped", "machine {machine}, disk {disk}: {file} cannot be captured while the machine runs";
+    NO_AGENT = "engine.no-agent", "machine {machine}: no guest agent is asked";
+    ATTACH_FAILED = "engine.attach-failed", "machine {machine}, disk {disk}: its QEMU cannot open {file}: {cause}";
+    ATTACHED_OTHER = "engine.attached-other", "machine {machine}, disk {disk}: its QEMU has not opened the file that is {file} here: it sees another one by that name";
+    STILL_USED = "engine.still-used", "machine {machine}, disk {disk}: its QEMU still uses {file}";
+    MONITOR_TAKEN = "engine.monitor-taken", "machine {machine}: somebody else is connected to a monitor of its QEMU ({others}) and may manage it; have them disconnect, or write unmanaged_ok = true into section [qemu] of its definition: its disks are captured by clones only then";
+    EXPORTED = "engine.exported", "machine {machine}: its QEMU exports disks ({exports}), which somebody may write; end that first";
+    NO_FLUSH = "engine.no-flush", "machine {machine}: its QEMU has {device} ({file}) open with cache.no-flush=on (cache=unsafe), so that nobody knows what is written; start it with another cache, or write no_flush_ok = true into section [qemu] of its definition";
     NO_MONITOR = "engine.no-monitor", "machine {machine} does not answer on its monitor";
     FROZEN_BEFORE = "engine.frozen-before", "machine {machine}: somebody else has frozen its file systems";
     NOT_CUT = "engine.not-cut", "machine {machine}, disk {disk}: the snapshot of {file} was not captured";
@@ -134,7 +141,7 @@ super::messages! {
     MONITOR_APART = "engine.monitor-apart", "machine {machine}: {file} is no socket of the QEMU that answers at the first monitor";
     MONITOR_SHARED = "engine.monitor-shared", "machine {machine}: somebody else is connected to a monitor of its QEMU ({others}) and may manage it; if it is to be taken in all the same, say --unmanaged-ok: its disks are captured by clones only then";
     MONITOR_JOBS = "engine.monitor-jobs", "machine {machine}: jobs are at work on the disks of its QEMU ({jobs}); take it in once they have ended";
-    DISK_STRANGE = "engine.disk-strange", "machine {machine}: its QEMU also writes {device} ({file}), which is none of these images; name all its writable disks";
+    DISK_STRANGE = "engine.disk-strange", "machine {machine}: its QEMU also writes {device} ({file}), which is no disk of the machine: all that it writes have to be named";
     DISK_UNTOLD = "engine.disk-untold", "machine {machine}: which file the disk {device} of its QEMU is ({file}) cannot be told: {cause}";
     DISK_NOT_OPEN = "engine.disk-not-open", "machine {machine}, disk {disk}: the QEMU behind the monitor does not write {file} as a disk; it writes {others}";
     DISK_FORMAT = "engine.disk-format", "machine {machine}, disk {disk}: QEMU has {file} open as {found}, and it was said to be {format}";
