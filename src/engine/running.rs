@@ -5,9 +5,11 @@
 //! takes too long; what was asked may then still happen, so everything that lets a machine go on may be repeated.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use crate::engine::{EngineError, Plan};
@@ -77,6 +79,13 @@ pub trait Running: Send + Sync + 'static {
     /// It may be stopped still.
     async fn resume(&self) -> Result<(), EngineError>;
 
+    /// By what a process of its own, the guard, lets it go if this one cannot; asked for before it is stopped. `None` for
+    /// one that does not outlive this process.
+    ///
+    /// # Errors
+    /// It cannot be told; nobody may stop it then.
+    async fn fence(&self) -> Result<Option<Fence>, EngineError>;
+
     /// What happens to it from now on that was not asked for by a call of this port.
     fn events(&self) -> broadcast::Receiver<Event>;
 }
@@ -99,7 +108,7 @@ pub struct Described {
 pub type Graph = BTreeMap<String, Node>;
 
 /// A disk as the machine that runs has it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// The active file.
     pub file: PathBuf,
@@ -114,6 +123,39 @@ pub enum QuiesceError {
     Before(EngineError),
     /// Anything else.
     Failed(EngineError),
+}
+
+/// By what a guard reaches a machine.
+#[derive(Debug)]
+pub struct Fence {
+    /// The connection to the monitor by which it is stopped: a duplicate.
+    pub monitor: OwnedFd,
+    /// The sockets of its monitors, the best first.
+    pub monitor_sockets: Vec<PathBuf>,
+    /// The connection by which its guest is frozen, if it is open already: a duplicate.
+    pub agent: Option<OwnedFd>,
+    /// The socket of the agent of its guest, if it has one.
+    pub agent_socket: Option<PathBuf>,
+}
+
+/// What a guard gives back to a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dues {
+    /// It ran before, and goes on.
+    pub goes_on: bool,
+    /// Its guest may be frozen, and is thawed.
+    pub thaws: bool,
+}
+
+/// What came of that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freed {
+    /// It has said that it goes on.
+    pub goes_on: bool,
+    /// Its guest was still frozen then.
+    pub was_frozen: bool,
+    /// Its guest has said that it is thawed.
+    pub is_thawed: bool,
 }
 
 /// What somebody else did to a machine.

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::engine::failure::At;
-use crate::engine::running::{Described, Event, Graph, Node, QuiesceError, Running};
+use crate::engine::running::{Described, Event, Fence, Graph, Node, QuiesceError, Running};
 use crate::engine::sim::{Caught, Key, Sim, Step, Trouble, World, key};
 use crate::engine::{Compute, EngineError, EngineErrorKind, Plan};
 use crate::id::VmId;
@@ -448,6 +448,10 @@ impl Running for Monitor {
             }
         }
         self.done(left).await
+    }
+
+    async fn fence(&self) -> Result<Option<Fence>, EngineError> {
+        Ok(None)
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {
