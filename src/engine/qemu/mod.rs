@@ -18,6 +18,7 @@ mod inspect;
 pub(crate) mod peer;
 pub mod qmp;
 pub(crate) mod section;
+mod socket;
 pub(crate) mod watch;
 
 #[cfg(test)]
