@@ -80,7 +80,7 @@ pub use retain::{
     Survey, Untold, Watch, Whose,
 };
 pub use revert::{Prepared, Revert, RevertPlan, RevertRequest};
-pub use running::{Described, Event, Fence, Graph, Node, QuiesceError, Running};
+pub use running::{Described, Dues, Event, Fence, Freed, Graph, Node, QuiesceError, Running};
 pub use space::Reserve;
 pub use uses::Uses;
 

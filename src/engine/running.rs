@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use crate::engine::{EngineError, Plan};
@@ -116,7 +117,7 @@ pub struct Described {
 pub type Graph = BTreeMap<String, Node>;
 
 /// A disk as the machine that runs has it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// The active file.
     pub file: PathBuf,
@@ -144,6 +145,26 @@ pub struct Fence {
     pub agent: Option<OwnedFd>,
     /// The socket of the agent of its guest, if it has one.
     pub agent_socket: Option<PathBuf>,
+}
+
+/// What a guard gives back to a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dues {
+    /// It ran before, and goes on.
+    pub goes_on: bool,
+    /// Its guest may be frozen, and is thawed.
+    pub thaws: bool,
+}
+
+/// What came of that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freed {
+    /// It has said that it goes on.
+    pub goes_on: bool,
+    /// Its guest was still frozen then.
+    pub was_frozen: bool,
+    /// Its guest has said that it is thawed.
+    pub is_thawed: bool,
 }
 
 /// What somebody else did to a machine.

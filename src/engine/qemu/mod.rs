@@ -20,6 +20,7 @@ pub(crate) mod live;
 pub(crate) mod peer;
 pub mod qmp;
 pub(crate) mod section;
+mod socket;
 pub(crate) mod watch;
 
 #[cfg(test)]

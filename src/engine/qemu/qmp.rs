@@ -7,11 +7,10 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{FileType, Mode, OFlags};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
@@ -19,9 +18,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::held;
-
 use super::peer::Peer;
+use super::socket;
 
 /// Longest line that is read. The description of 64 disks with 32 layers each takes less.
 pub(super) const LINE_MAX: usize = 2 << 20;
@@ -225,14 +223,7 @@ impl Monitor {
     }
 
     async fn open(socket: &Path) -> Result<Self, Error> {
-        let path = socket.to_owned();
-        let held = tokio::task::spawn_blocking(move || hold(&path)).await;
-        let held = held.map_err(|e| Error::Socket(io::Error::other(e)))?;
-        let held = held.map_err(unreached)?;
-        // By the descriptor: what was looked at is what is connected to, and its path may be of any length.
-        let place = format!("/proc/self/fd/{}", held.as_raw_fd());
-        let stream = UnixStream::connect(place).await.map_err(unreached)?;
-        drop(held);
+        let stream = socket::connect(socket).await.map_err(unreached)?;
         Ok(Self {
             peer: Peer::of(&stream),
             stream,
@@ -372,21 +363,6 @@ impl Monitor {
             }
         }
     }
-}
-
-/// The socket itself, through no symbolic link in its place: who may write into the folder could lead us elsewhere.
-fn hold(socket: &Path) -> io::Result<OwnedFd> {
-    held::ask(socket, || {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = rustix::fs::open(socket, flags, Mode::empty())?;
-        match FileType::from_raw_mode(rustix::fs::fstat(&open)?.st_mode) {
-            FileType::Socket => Ok(open),
-            FileType::Symlink => Err(io::Error::other(
-                "it is a symbolic link: name the socket itself",
-            )),
-            _ => Err(io::Error::other("it is no socket")),
-        }
-    })
 }
 
 fn unreached(error: io::Error) -> Error {
