@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
-use crate::engine::{EngineError, Plan};
+use crate::engine::{EngineError, Live, Plan};
 use crate::inventory::RunState;
 
 /// A machine that runs or is paused.
@@ -92,6 +92,8 @@ pub struct Described {
     pub jobs: Vec<String>,
     /// An agent answers in its guest.
     pub agent: bool,
+    /// Who opens its files.
+    pub live: Live,
 }
 
 /// The disks that a machine writes to, by disk id; one that its definition does not name has the name that the machine
