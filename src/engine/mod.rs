@@ -67,7 +67,7 @@ use crate::id::VmId;
 use crate::inventory::{Disk, Format, Image, Machine, RunState};
 use crate::text::{Argument, Text};
 
-pub use capture::{Capture, Plan};
+pub use capture::{Capture, Live, Plan};
 pub use drivers::{Driver, Drivers};
 pub use failure::At;
 pub(crate) use graph::is_file as is_in_files;

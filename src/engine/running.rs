@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use crate::engine::{EngineError, Plan};
+use crate::engine::{EngineError, Live, Plan};
 use crate::inventory::RunState;
 use crate::text::Text;
 
@@ -108,6 +108,8 @@ pub struct Described {
     pub jobs: Vec<String>,
     /// An agent answers in its guest.
     pub agent: bool,
+    /// Who opens its files.
+    pub live: Live,
     /// What else keeps it from being captured.
     pub obstacle: Option<Text>,
 }

@@ -21,7 +21,7 @@ use tokio::time::sleep;
 
 use crate::engine::failure::At;
 use crate::engine::{
-    Described, EngineError, EngineErrorKind, Event, Fence, Graph, Node, Plan, QuiesceError,
+    Described, EngineError, EngineErrorKind, Event, Fence, Graph, Live, Node, Plan, QuiesceError,
     Running, overlay,
 };
 use crate::inventory::{Machine, RunState};
@@ -290,7 +290,12 @@ impl Running for Qemu {
         let state = state_of(&answers.next().unwrap_or_default());
         let exports = answers.next().unwrap_or_default();
         let machine = Arc::clone(&self.machine);
-        let looked = self.apart(move || look(&machine, told, &exports)).await?;
+        let peer = self.link.peer.clone();
+        let looked = move || Looked {
+            user: peer.and_then(|peer| peer.user()).filter(is_other),
+            ..look(&machine, told, &exports)
+        };
+        let looked = self.apart(looked).await?;
         let mut known = self.watch.kept();
         known.disks = looked.disks;
         drop(known);
@@ -299,6 +304,7 @@ impl Running for Qemu {
             graph: self.graph(&looked.devices),
             jobs: looked.jobs,
             agent: false,
+            live: Live { user: looked.user },
             obstacle: looked.obstacle,
         })
     }
@@ -435,6 +441,7 @@ struct Looked {
     devices: Vec<Device>,
     disks: BTreeMap<String, (String, PathBuf)>,
     jobs: Vec<String>,
+    user: Option<u32>,
     obstacle: Option<Text>,
 }
 
@@ -464,6 +471,7 @@ fn look(machine: &Machine, told: Told, exports: &Value) -> Looked {
         disks: disks.collect(),
         obstacle: obstacle(machine, &found, &wanted, exports),
         jobs: found.jobs,
+        user: None,
         devices: found.disks.into_iter().map(|(device, _)| device).collect(),
     }
 }
@@ -504,6 +512,11 @@ fn obstacle(
         }
         _ => None,
     }
+}
+
+/// Whether this user needs to be given what this process may do by itself.
+fn is_other(user: &u32) -> bool {
+    *user != 0 && *user != rustix::process::geteuid().as_raw()
 }
 
 fn node(file: &Path, device: &Device) -> Node {

@@ -46,6 +46,14 @@ impl Peer {
         started(self.pid) == Some(self.started)
     }
 
+    /// The user id whose rights count when it opens a file, if the kernel tells.
+    pub(super) fn user(&self) -> Option<u32> {
+        let status = fs::read_to_string(self.folder().join("status")).ok()?;
+        let mut lines = status.lines();
+        let ids = lines.find_map(|line| line.strip_prefix("Uid:"))?;
+        ids.split_ascii_whitespace().nth(3)?.parse().ok()
+    }
+
     /// The files that it has open. Blocks.
     ///
     /// # Errors

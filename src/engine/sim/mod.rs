@@ -25,8 +25,8 @@ use crate::engine::failure::At;
 use crate::engine::revert;
 use crate::engine::sim::running::{Bells, Guests};
 use crate::engine::{
-    Capture, Compute, Driver, EngineError, EngineErrorKind, Hold, InTurn, Machines, Plan, Prepared,
-    Recorded, Revert, RevertPlan, RevertRequest, Running, Stamp, Top,
+    Capture, Compute, Driver, EngineError, EngineErrorKind, Hold, InTurn, Live, Machines, Plan,
+    Prepared, Recorded, Revert, RevertPlan, RevertRequest, Running, Stamp, Top,
 };
 use crate::held;
 use crate::id::{SetId, VmId};
@@ -432,6 +432,7 @@ impl Capture for Sim {
         machine: &Machine,
         disk: &Disk,
         set: SetId,
+        live: Option<Live>,
     ) -> Result<Option<Plan>, EngineError> {
         let at = At::disk(machine, disk);
         if !self.pass(&at, machine.id, Some(&disk.id), Step::Plan)? {
@@ -448,6 +449,7 @@ impl Capture for Sim {
                 new_file: machine.directory.join(name),
                 seen: Stamp::default(),
                 place: None,
+                live,
             },
         }))
     }
@@ -630,7 +632,7 @@ mod tests {
         let (_dir, sim) = sim(1);
         let (set, machine) = (SetId::from_u128(1), sim.machine(machine_id(1)).unwrap());
         let disk = &machine.disks[0];
-        let plan = sim.plan(&machine, disk, set).unwrap().unwrap();
+        let plan = sim.plan(&machine, disk, set, None).unwrap().unwrap();
         sim.prepare(&plan).unwrap();
         sim.cut(&plan).unwrap();
         let kept = Capture::captured(&*sim, &plan);
@@ -655,7 +657,10 @@ mod tests {
         let (_dir, sim) = sim(2);
         let set = SetId::from_u128(1);
         let machine = sim.machine(machine_id(1)).unwrap();
-        let plan = sim.plan(&machine, &machine.disks[0], set).unwrap().unwrap();
+        let plan = sim
+            .plan(&machine, &machine.disks[0], set, None)
+            .unwrap()
+            .unwrap();
         let order = |step, trouble| {
             sim.order(Fault {
                 machine: machine.id,

@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use crate::engine::failure::At;
 use crate::engine::running::{Described, Event, Fence, Graph, Node, QuiesceError, Running};
 use crate::engine::sim::{Caught, Key, Sim, Step, Trouble, World, key};
-use crate::engine::{Compute, EngineError, EngineErrorKind, Plan};
+use crate::engine::{Compute, EngineError, EngineErrorKind, Live, Plan};
 use crate::id::VmId;
 use crate::inventory::RunState;
 use crate::text::catalog::engine as texts;
@@ -335,6 +335,7 @@ impl Running for Monitor {
             graph,
             jobs: jobs.unwrap_or_default(),
             agent,
+            live: Live::default(),
             obstacle: None,
         })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::engine::{Described, EngineError, EngineErrorKind, Plan, Running};
+use crate::engine::{Described, EngineError, EngineErrorKind, Live, Plan, Running};
 use crate::inventory::{Consistency, Machine, RunState};
 use crate::snapshot::create::{Member, Runs};
 use crate::snapshot::saga::accept::{self, Needs};
@@ -46,7 +46,7 @@ fn at_rest(state: RunState) -> Option<Message> {
     }
 }
 
-/// What a machine that is not off is captured from; nothing if it is off. Blocks.
+/// What a machine that is not off is captured from, and what drivers need to know of it; nothing if it is off. Blocks.
 ///
 /// # Errors
 /// It cannot be captured now, and why.
@@ -54,7 +54,7 @@ pub(crate) fn look(
     core: &Core,
     machine: &Machine,
     consistency: Consistency,
-) -> Result<Option<Runs>, Refused> {
+) -> Result<Option<(Runs, Live)>, Refused> {
     let invalid = |text: Text| Err(Refused::InvalidState(text));
     let named = |message: Message| message.with("machine", &machine.name);
     let Some(monitor) = core.deps.compute.running(machine.id) else {
@@ -97,12 +97,13 @@ pub(crate) fn look(
     if let Some(disk) = differing(machine, &told) {
         return invalid(named(texts::MEMBER_DISKS).with("disk", disk));
     }
-    Ok(Some(Runs {
+    let runs = Runs {
         goes_on: told.state == RunState::Running,
         quiesces,
         graph: told.graph,
         takes: BTreeSet::new(),
-    }))
+    };
+    Ok(Some((runs, told.live)))
 }
 
 /// The first disk that the machine does not have as its definition says, or has beside it.
