@@ -186,6 +186,11 @@ impl Capture for Overlay {
             let text = links::allowing(text, machine, disk);
             return Err(EngineError { kind, text });
         }
+        if live.is_some() {
+            let text = at.text(texts::OVERLAY_RUNS, &disk.file);
+            let kind = EngineErrorKind::Unsupported;
+            return Err(EngineError { kind, text });
+        }
         let Some(top) = chain.first() else {
             return Ok(None);
         };

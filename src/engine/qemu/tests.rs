@@ -1,5 +1,7 @@
 //! Monitors that are none, lie, or stand still. Time is the runtime's own, and stands until nothing else is to be done.
 
+mod link;
+
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};

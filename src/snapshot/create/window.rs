@@ -16,7 +16,7 @@ use tokio::sync::broadcast::error::TryRecvError;
 
 use crate::engine::{EngineError, EngineErrorKind, Event, Graph, QuiesceError, Running};
 use crate::id::VmId;
-use crate::inventory::RunState;
+use crate::inventory::{RunState, Trouble};
 use crate::snapshot::create::running::no_answer;
 use crate::snapshot::create::{Create, Member, Runs};
 use crate::snapshot::saga::core::Core;
@@ -248,14 +248,18 @@ enum Look {
 /// Lets a machine go on that was stopped.
 async fn resume(core: &Core, create: &Create, id: VmId, look: Look, limit: Duration) -> Done {
     let resumed = with_machine(core, create, id, limit, |machine, name| async move {
+        // One that somebody has reset meanwhile waits to be started.
         if look == Look::Before
-            && let RunState::Troubled(_) = machine.state().await?
+            && let RunState::Troubled(trouble) = machine.state().await?
+            && trouble != Trouble::Prelaunch
         {
             return Ok(()); // it does not stand still for this operation
         }
         machine.resume().await?;
         match machine.state().await? {
-            RunState::Paused => Err(failed(texts::STILL_STOPPED.with("machine", name))),
+            RunState::Paused | RunState::Troubled(Trouble::Prelaunch) => {
+                Err(failed(texts::STILL_STOPPED.with("machine", name)))
+            }
             _ => Ok(()),
         }
     });

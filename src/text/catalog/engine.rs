@@ -77,6 +77,7 @@ super::messages! {
     BACKING_FORMAT = "engine.backing-format", "machine {machine}, disk {disk}: {file} names a backing file of format {format}; only qcow2 and raw are supported";
     BACKING_FORMAT_UNKNOWN = "engine.backing-format-unknown", "machine {machine}, disk {disk}: {file} does not record the format of its backing file {backing}, and neither its suffix nor its beginning tells it for sure; say it (groupshot vm set {machine} --backing-format {file}=FORMAT; before an import qemu-img rebase -u -F FORMAT -b {backing} {file})";
     CHAIN_LOOP = "engine.chain-loop", "machine {machine}, disk {disk}: the backing chain comes back to {file}";
+    OVERLAY_RUNS = "engine.overlay-runs", "machine {machine}, disk {disk}: {file} cannot be cloned where it lies, and an overlay is made only while the machine is powered off";
     CHAIN_CAP = "engine.chain-cap", "machine {machine}, disk {disk}: a snapshot would make its chain of files deeper than {limit} (chain_cap in the configuration)";
     CHAIN_DEEP = "engine.chain-deep", "machine {machine}, disk {disk}: the backing chain of {file} is deeper than {limit} files";
     OUTSIDE_ROOTS = "engine.outside-roots", "machine {machine}, disk {disk}: {file} lies outside the configured image folders ({roots})";
@@ -147,6 +148,7 @@ super::messages! {
     DISK_FORMAT = "engine.disk-format", "machine {machine}, disk {disk}: QEMU has {file} open as {found}, and it was said to be {format}";
     DISK_SIZE = "engine.disk-size", "machine {machine}, disk {disk}: {file} holds a disk of {size} bytes, and QEMU shows its guest one of {found}";
     FOUND_BY_NAME = "engine.found-by-name", "machine {machine}: this process may not see which files its QEMU has open (that takes CAP_SYS_PTRACE, or the same user); the images were compared by their names alone";
+    RUNS_UNASKED = "engine.runs-unasked", "machine {machine}, disk {disk}: something has {file} open for writing; power the machine off, or name the QMP monitors of its QEMU (--qmp)";
     RUNS_ELSEWHERE = "engine.runs-elsewhere", "machine {machine}, disk {disk}: something has {file} open for writing, and nobody listens at {socket}; start the machine with that monitor, or name the socket that it has";
     DEFINITION_FORMAT = "engine.definition-format", "{file}: format = {format}; this version reads format = 1";
     DEFINITION_ID = "engine.definition-id", "{file}: id {id} is not the GUID of its folder";
