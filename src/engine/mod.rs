@@ -80,7 +80,7 @@ pub use retain::{
     Survey, Untold, Watch, Whose,
 };
 pub use revert::{Prepared, Revert, RevertPlan, RevertRequest};
-pub use running::{Described, Event, Graph, Node, QuiesceError, Running};
+pub use running::{Described, Event, Graph, Node, QuiesceError, Quiesced, Running, ThawError};
 pub use space::Reserve;
 pub use uses::Uses;
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::broadcast;
@@ -40,13 +41,14 @@ pub trait Running: Send + Sync + 'static {
     /// They are still in use; it is tried again.
     async fn detach(&self, plans: &[&Plan]) -> Result<(), EngineError>;
 
-    /// Has the guest's applications write what they hold, and freezes its file systems; how many.
+    /// Has the guest's applications write what they hold, and freezes its file systems.
     ///
     /// # Errors
-    /// [`QuiesceError`]. Unless they [were frozen before](QuiesceError::Before), some may be frozen, now or later.
-    async fn quiesce(&self) -> Result<usize, QuiesceError>;
+    /// [`QuiesceError`]. Unless the guest is [as it was](QuiesceError::Untouched), some may be frozen, now or later.
+    async fn quiesce(&self) -> Result<Quiesced, QuiesceError>;
 
-    /// Whether file systems of the guest are frozen. Not while it is stopped: the agent runs in it.
+    /// Whether file systems of the guest are frozen. Not while it is stopped: the agent runs in it. Asked once more after a
+    /// thaw, so that nobody stays connected to the agent.
     ///
     /// # Errors
     /// The agent does not tell.
@@ -55,8 +57,8 @@ pub trait Running: Send + Sync + 'static {
     /// Thaws them. May be repeated.
     ///
     /// # Errors
-    /// Some may still be frozen.
-    async fn thaw(&self) -> Result<(), EngineError>;
+    /// [`ThawError`].
+    async fn thaw(&self) -> Result<(), ThawError>;
 
     /// Stops its processors with nothing in flight to its disks, and says in the same breath what these are. May be
     /// repeated.
@@ -107,13 +109,31 @@ pub struct Node {
     pub size: u64,
 }
 
+/// A guest at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quiesced {
+    /// How many file systems are frozen.
+    pub count: usize,
+    /// For how long, from now on; it thaws them by itself then.
+    pub limit: Option<Duration>,
+}
+
 /// Why a guest was not brought to rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QuiesceError {
-    /// Somebody else had frozen it before; nothing was changed.
-    Before(EngineError),
+    /// It was not asked to: somebody else had frozen it before, or the agent does not answer.
+    Untouched(EngineError),
     /// Anything else.
     Failed(EngineError),
+}
+
+/// Why a guest was not thawed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ThawError {
+    /// Some file systems may still be frozen.
+    Frozen(EngineError),
+    /// All are thawed, and the guest says that they had not stayed frozen until then.
+    NotHeld(EngineError),
 }
 
 /// What somebody else did to a machine.
