@@ -174,8 +174,7 @@ impl Told {
                 .get("filename")
                 .and_then(Value::as_str)
                 .unwrap_or_default();
-            let name = name.strip_prefix("disconnected:").unwrap_or(name);
-            self.is_at(name, socket)
+            peer::is_at(self.peer.as_ref(), name, socket)
         };
         let mut all = sockets.qmp.iter().chain(&sockets.agent);
         all.find(|socket| !devices().any(|device| named(device, socket)))
@@ -190,26 +189,13 @@ impl Told {
             let text = |key: &str| device.get(key).and_then(Value::as_str);
             let (label, name) = (text("label")?.to_ascii_lowercase(), text("filename")?);
             let is_monitor = label.contains("mon") || label.contains("qmp");
-            if !is_monitor || !is_connected(name) || self.is_at(name, &self.socket) {
+            let is_own = || peer::is_at(self.peer.as_ref(), name, &self.socket);
+            if !is_monitor || !is_connected(name) || is_own() {
                 return None;
             }
             Some(name.to_owned())
         });
         others.collect()
-    }
-
-    /// Whether the character device of this name is at this socket.
-    fn is_at(&self, name: &str, socket: &Path) -> bool {
-        let Some(path) = name.strip_prefix("unix:") else {
-            return false;
-        };
-        let path = Path::new(path.split(",server=").next().unwrap_or(path));
-        let found = self.peer.as_ref().and_then(|peer| peer.named(path).ok());
-        match (found, peer::id(socket).ok()) {
-            (Some(found), Some(meant)) => found == meant,
-            // Its folder cannot be seen from here.
-            _ => path.file_name() == socket.file_name(),
-        }
     }
 }
 
