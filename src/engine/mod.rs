@@ -80,7 +80,9 @@ pub use retain::{
     Survey, Untold, Watch, Whose,
 };
 pub use revert::{Prepared, Revert, RevertPlan, RevertRequest};
-pub use running::{Described, Dues, Event, Fence, Freed, Graph, Node, QuiesceError, Running};
+pub use running::{
+    Described, Dues, Event, Fence, Freed, Graph, Node, QuiesceError, Quiesced, Running, ThawError,
+};
 pub use space::Reserve;
 pub use uses::Uses;
 

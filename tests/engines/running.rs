@@ -48,8 +48,11 @@ async fn keeps_the_contract(it: &dyn Running, storage: &dyn Capture, plan: &Plan
         it.attach(taken).await.unwrap();
     }
     // A guest is frozen once; what is frozen is thawed as often as one likes.
-    assert!(it.quiesce().await.unwrap() > 0);
-    assert!(matches!(it.quiesce().await, Err(QuiesceError::Before(_))));
+    assert!(it.quiesce().await.unwrap().count > 0);
+    assert!(matches!(
+        it.quiesce().await,
+        Err(QuiesceError::Untouched(_))
+    ));
     assert!(it.is_frozen().await.unwrap());
     // Nothing is captured while it runs.
     assert!(capture(it, storage, plan, taken).await.is_err());

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::inventory::Sockets;
 
+use super::agent;
 use super::blocks::{self, Device, Finder};
 use super::peer::{self, FileId, Peer};
 use super::qmp::{Command, Error, Monitor, Patience};
@@ -41,6 +42,8 @@ pub(crate) struct Found {
     pub(crate) others: Vec<String>,
     /// Jobs at work on its disks.
     pub(crate) jobs: Vec<String>,
+    /// An agent listens in its guest.
+    pub(crate) agent: bool,
     /// A socket of the machine that is not one of this process.
     pub(crate) apart: Option<PathBuf>,
 }
@@ -165,6 +168,10 @@ impl Told {
             by_name: open.is_none(),
             others: self.others(),
             jobs: self.jobs(),
+            agent: sockets.agent.as_ref().is_some_and(|socket| {
+                let is_agent = |name: &str| peer::is_at(self.peer.as_ref(), name, socket);
+                agent::listens(&self.chardevs, is_agent)
+            }),
             apart: self.apart.clone().or_else(|| self.missing(sockets)),
         }
     }
@@ -188,8 +195,7 @@ impl Told {
                 .get("filename")
                 .and_then(Value::as_str)
                 .unwrap_or_default();
-            let name = name.strip_prefix("disconnected:").unwrap_or(name);
-            self.is_at(name, socket)
+            peer::is_at(self.peer.as_ref(), name, socket)
         };
         let mut all = sockets.qmp.iter().chain(&sockets.agent);
         all.find(|socket| !devices().any(|device| named(device, socket)))
@@ -204,26 +210,13 @@ impl Told {
             let text = |key: &str| device.get(key).and_then(Value::as_str);
             let (label, name) = (text("label")?.to_ascii_lowercase(), text("filename")?);
             let is_monitor = label.contains("mon") || label.contains("qmp");
-            if !is_monitor || !is_connected(name) || self.is_at(name, &self.socket) {
+            let is_own = || peer::is_at(self.peer.as_ref(), name, &self.socket);
+            if !is_monitor || !is_connected(name) || is_own() {
                 return None;
             }
             Some(name.to_owned())
         });
         others.collect()
-    }
-
-    /// Whether the character device of this name is at this socket.
-    fn is_at(&self, name: &str, socket: &Path) -> bool {
-        let Some(path) = name.strip_prefix("unix:") else {
-            return false;
-        };
-        let path = Path::new(path.split(",server=").next().unwrap_or(path));
-        let found = self.peer.as_ref().and_then(|peer| peer.named(path).ok());
-        match (found, peer::id(socket).ok()) {
-            (Some(found), Some(meant)) => found == meant,
-            // Its folder cannot be seen from here.
-            _ => path.file_name() == socket.file_name(),
-        }
     }
 }
 

@@ -22,13 +22,14 @@ use tokio::time::sleep;
 use crate::engine::failure::At;
 use crate::engine::{
     Described, EngineError, EngineErrorKind, Event, Fence, Graph, Live, Node, Plan, QuiesceError,
-    Running, overlay,
+    Quiesced, Running, ThawError, overlay,
 };
 use crate::inventory::{Machine, RunState};
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
 
 use super::admit::{self, Wanted};
+use super::agent::Agent;
 use super::blocks::{self, Device, Finder};
 use super::inspect::{Found, Told, questions};
 use super::link::Link;
@@ -64,16 +65,20 @@ pub(crate) struct Qemu {
     machine: Arc<Machine>,
     watch: Watch,
     link: Arc<Link>,
+    agent: Option<Arc<Agent>>,
 }
 
 impl Qemu {
     /// The machine by its watch; `None` while that is not connected.
     pub(crate) fn of(machine: Arc<Machine>, watch: Watch) -> Option<Self> {
         let link = watch.link()?;
+        let socket = machine.sockets.agent.as_ref();
+        let agent = socket.map(|socket| watch.agent(&machine.name, socket));
         Some(Self {
             machine,
             watch,
             link,
+            agent,
         })
     }
 
@@ -303,7 +308,7 @@ impl Running for Qemu {
             state,
             graph: self.graph(&looked.devices),
             jobs: looked.jobs,
-            agent: false,
+            agent: looked.agent,
             live: Live { user: looked.user },
             obstacle: looked.obstacle,
         })
@@ -367,16 +372,18 @@ impl Running for Qemu {
         Ok(())
     }
 
-    async fn quiesce(&self) -> Result<usize, QuiesceError> {
-        Err(QuiesceError::Failed(self.no_agent()))
+    async fn quiesce(&self) -> Result<Quiesced, QuiesceError> {
+        let agent = self.agent().map_err(QuiesceError::Untouched)?;
+        agent.quiesce().await
     }
 
     async fn is_frozen(&self) -> Result<bool, EngineError> {
-        Err(self.no_agent())
+        self.agent()?.is_frozen().await
     }
 
-    async fn thaw(&self) -> Result<(), EngineError> {
-        Err(self.no_agent())
+    async fn thaw(&self) -> Result<(), ThawError> {
+        let agent = self.agent().map_err(ThawError::Frozen)?;
+        agent.thaw().await
     }
 
     async fn stop(&self) -> Result<Graph, EngineError> {
@@ -407,7 +414,7 @@ impl Running for Qemu {
         self.ask_one("cont", json!({})).await.map(drop)
     }
 
-    async fn fence(&self) -> Result<Option<Fence>, EngineError> {
+    async fn fence(&self, quiesces: bool) -> Result<Option<Fence>, EngineError> {
         let monitor = self.link.duplicate();
         let monitor = monitor.map_err(|e| self.failed(&Error::Socket(e)))?;
         let sockets = &self.machine.sockets;
@@ -419,7 +426,10 @@ impl Running for Qemu {
                 .chain(others)
                 .cloned()
                 .collect(),
-            agent: None,
+            agent: match quiesces {
+                true => Some(self.agent()?.duplicate().await?),
+                false => None,
+            },
             agent_socket: sockets.agent.clone(),
         }))
     }
@@ -430,9 +440,10 @@ impl Running for Qemu {
 }
 
 impl Qemu {
-    fn no_agent(&self) -> EngineError {
-        let text = texts::NO_AGENT.with("machine", &self.machine.name);
-        error(EngineErrorKind::Failed, text)
+    fn agent(&self) -> Result<&Agent, EngineError> {
+        let missing = || texts::NO_AGENT.with("machine", &self.machine.name);
+        let agent = self.agent.as_deref();
+        agent.ok_or_else(|| error(EngineErrorKind::Failed, missing()))
     }
 }
 
@@ -441,6 +452,7 @@ struct Looked {
     devices: Vec<Device>,
     disks: BTreeMap<String, (String, PathBuf)>,
     jobs: Vec<String>,
+    agent: bool,
     user: Option<u32>,
     obstacle: Option<Text>,
 }
@@ -471,6 +483,7 @@ fn look(machine: &Machine, told: Told, exports: &Value) -> Looked {
         disks: disks.collect(),
         obstacle: obstacle(machine, &found, &wanted, exports),
         jobs: found.jobs,
+        agent: found.agent,
         user: None,
         devices: found.disks.into_iter().map(|(device, _)| device).collect(),
     }

@@ -99,6 +99,21 @@ impl Peer {
     }
 }
 
+/// Whether the character device that QEMU calls by this name is at this socket, with a client or without. Blocks.
+pub(super) fn is_at(peer: Option<&Peer>, name: &str, socket: &Path) -> bool {
+    let name = name.strip_prefix("disconnected:").unwrap_or(name);
+    let Some(path) = name.strip_prefix("unix:") else {
+        return false;
+    };
+    let path = Path::new(path.split(",server=").next().unwrap_or(path));
+    let found = peer.and_then(|peer| peer.named(path).ok());
+    match (found, id(socket).ok()) {
+        (Some(found), Some(meant)) => found == meant,
+        // Its folder cannot be seen from here.
+        _ => path.file_name() == socket.file_name(),
+    }
+}
+
 /// Device and inode of what stands there, links followed. Blocks.
 pub(super) fn id(file: &Path) -> io::Result<FileId> {
     held::metadata(file).map(|it| (it.dev(), it.ino()))

@@ -6,7 +6,7 @@
 //! has something to be done by a QEMU sends it over the connection of its watch, by a [`Link`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Event;
 use crate::id::VmId;
 
+use super::agent::Agent;
 use super::blocks::{self, Finder};
 use super::link::{Link, Turns};
 use super::live::Known;
@@ -125,6 +126,8 @@ struct Shown {
     bell: broadcast::Sender<Event>,
     /// What whoever asks needs to know again.
     known: Mutex<Known>,
+    /// The agent of its guest, for whoever may have frozen that.
+    agent: Mutex<Option<(PathBuf, Arc<Agent>)>>,
 }
 
 impl Default for Shown {
@@ -137,6 +140,7 @@ impl Default for Shown {
             link: ArcSwapOption::empty(),
             bell: broadcast::channel(EVENTS).0,
             known: Mutex::default(),
+            agent: Mutex::default(),
         }
     }
 }
@@ -182,6 +186,21 @@ impl Watch {
         self.0.bell.subscribe()
     }
 
+    /// The agent of the machine, behind this socket: the same for everybody, as it knows what was asked of the guest.
+    pub(super) fn agent(&self, machine: &str, socket: &Path) -> Arc<Agent> {
+        let kept = self.0.agent.lock();
+        let mut kept = kept.unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((at, agent)) if at == socket => Arc::clone(agent),
+            _ => {
+                let agent = Arc::new(Agent::new(machine, socket.to_owned()));
+                *kept = Some((socket.to_owned(), Arc::clone(&agent)));
+                agent
+            }
+        }
+    }
+
+    /// What is kept for whoever asks, until the QEMU is gone.
     pub(super) fn kept(&self) -> MutexGuard<'_, Known> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

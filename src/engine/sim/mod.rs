@@ -106,6 +106,9 @@ pub enum Trouble {
     Dies,
     /// At a step of [`Running`]: it is done, and right afterwards somebody else lets the machine run.
     Resumed,
+    /// At [`Running::quiesce`]: it is done, and the guest stays at rest for 8 s. At [`Running::thaw`]: it is done, and the
+    /// guest says that it was thawed before.
+    Lapses,
 }
 
 /// A fault on order.
@@ -298,7 +301,7 @@ impl Sim {
             None => return Ok(true),
             Some(Trouble::Lie) => return Ok(false),
             Some(Trouble::Fail(kind)) => kind,
-            Some(Trouble::Dies | Trouble::Resumed) => EngineErrorKind::Failed, // of machines that run
+            Some(Trouble::Dies | Trouble::Resumed | Trouble::Lapses) => EngineErrorKind::Failed, // of machines that run
             Some(Trouble::Hang | Trouble::Late) => {
                 let mut world = self.world();
                 let now = world.releases;

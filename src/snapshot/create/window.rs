@@ -14,7 +14,9 @@ use futures_util::future::{self, BoxFuture};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
-use crate::engine::{EngineError, EngineErrorKind, Event, Graph, QuiesceError, Running};
+use crate::engine::{
+    EngineError, EngineErrorKind, Event, Graph, QuiesceError, Quiesced, Running, ThawError,
+};
 use crate::id::VmId;
 use crate::inventory::{RunState, Trouble};
 use crate::snapshot::create::running::no_answer;
@@ -60,7 +62,7 @@ pub(super) fn run(frame: Frame<Create>) -> BoxFuture<'static, Done> {
         let (core, create) = (&*operation.core, &operation.kind);
         let mut guests = guests(core, create)?;
         frame.pass("freeze", "before")?;
-        frame.bounded(freeze(create, &guests)).await?;
+        frame.bounded(freeze(&frame, &guests)).await?;
         frame.pass("freeze", "after")?;
         frame.pass("stop", "before")?;
         frame.bounded(stop(create, &guests)).await?;
@@ -153,15 +155,19 @@ async fn all(work: impl Iterator<Item = impl Future<Output = Done>>) -> Done {
     done.into_iter().collect()
 }
 
-async fn freeze(create: &Create, guests: &[Guest<'_>]) -> Done {
+async fn freeze(frame: &Frame<Create>, guests: &[Guest<'_>]) -> Done {
+    let create = &frame.operation().kind;
     let quiesced = guests.iter().filter(|guest| guest.runs.quiesces);
     all(quiesced.map(|guest| async {
         let id = guest.member.machine;
         create.standing().frozen.insert(id, false);
         match guest.machine.quiesce().await {
-            Ok(0) => Err(of(guest.member, texts::NOTHING_FROZEN)),
-            Ok(_) => Ok(()),
-            Err(QuiesceError::Before(error)) => {
+            Ok(Quiesced { count: 0, .. }) => Err(of(guest.member, texts::NOTHING_FROZEN)),
+            Ok(Quiesced { limit, .. }) => {
+                limit.into_iter().for_each(|limit| frame.shorten(limit));
+                Ok(())
+            }
+            Err(QuiesceError::Untouched(error)) => {
                 create.standing().frozen.remove(&id); // not ours to thaw
                 Err(error)
             }
@@ -280,7 +286,11 @@ async fn thaw(core: &Core, create: &Create, id: VmId) -> Told {
         if let Some(seen) = create.standing().frozen.get_mut(&id) {
             *seen = true;
         }
-        machine.thaw().await?;
+        match machine.thaw().await {
+            Ok(()) => {}
+            Err(ThawError::NotHeld(error)) => *told = Some(error),
+            Err(ThawError::Frozen(error)) => return Err(error),
+        }
         match machine.is_frozen().await? {
             true => Err(failed(texts::STILL_FROZEN.with("machine", name))),
             false => Ok(()),

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::snapshot::saga::word::Word;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
-/// From the opening of a window until all machines are captured.
+/// From the opening of a window until all machines are captured, if no guest has less patience.
 const BUDGET: Duration = Duration::from_secs(30);
 /// For letting one machine go on, before it is tried again.
 pub(crate) const RELEASE: Duration = Duration::from_secs(5);
@@ -63,13 +63,36 @@ pub(crate) async fn within<T>(
 pub(crate) struct Frame<K: Kind> {
     operation: Arc<Operation<K>>,
     word: Arc<Word>,
+    limit: Mutex<Limit>,
+}
+
+/// How long a window may stay open.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    /// By the clock of the server.
     until: Duration,
+    /// The time that there was, for who asks why it is up.
+    budget: Duration,
 }
 
 impl<K: Kind> Frame<K> {
     /// What this is the window of.
     pub(crate) fn operation(&self) -> &Operation<K> {
         &self.operation
+    }
+
+    /// There is no more time than this from now on.
+    pub(crate) fn shorten(&self, budget: Duration) {
+        let clock = &self.operation.core.deps.clock;
+        let until = clock.elapsed().saturating_add(budget);
+        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        if until < limit.until {
+            *limit = Limit { until, budget };
+        }
+    }
+
+    fn limit(&self) -> Limit {
+        *self.limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Passes the fail point `<kind>.<name>.<side>`.
@@ -98,8 +121,9 @@ impl<K: Kind> Frame<K> {
             if self.operation.is_cancelled() {
                 return Err(refused(texts::WINDOW_CANCELLED.text()));
             }
-            if clock.elapsed() >= self.until {
-                let seconds = i64::try_from(BUDGET.as_secs()).unwrap_or(i64::MAX);
+            let limit = self.limit();
+            if clock.elapsed() >= limit.until {
+                let seconds = i64::try_from(limit.budget.as_secs()).unwrap_or(i64::MAX);
                 return Err(refused(texts::WINDOW_LATE.with("seconds", seconds)));
             }
         }
@@ -174,7 +198,10 @@ impl<K: Kind> Operation<K> {
                 let frame = Frame {
                     operation: Arc::clone(&self),
                     word,
-                    until,
+                    limit: Mutex::new(Limit {
+                        until,
+                        budget: BUDGET,
+                    }),
                 };
                 let done = run(frame).await;
                 if done.is_err() {

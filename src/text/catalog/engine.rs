@@ -38,7 +38,7 @@ super::messages! {
     UNKNOWN_DRIVER = "engine.unknown-driver", "machine {machine}, disk {disk}: storage driver {driver} is not part of this program";
     NOT_PREPARED = "engine.not-prepared", "machine {machine}, disk {disk}: the snapshot of {file} was not prepared";
     NOT_STOPPED = "engine.not-stopped", "machine {machine}, disk {disk}: {file} cannot be captured while the machine runs";
-    NO_AGENT = "engine.no-agent", "machine {machine}: no guest agent is asked";
+    NO_AGENT = "engine.no-agent", "machine {machine}: its definition names no socket of a guest agent";
     ATTACH_FAILED = "engine.attach-failed", "machine {machine}, disk {disk}: its QEMU cannot open {file}: {cause}";
     ATTACHED_OTHER = "engine.attached-other", "machine {machine}, disk {disk}: its QEMU has not opened the file that is {file} here: it sees another one by that name";
     STILL_USED = "engine.still-used", "machine {machine}, disk {disk}: its QEMU still uses {file}";
@@ -47,6 +47,22 @@ super::messages! {
     NO_FLUSH = "engine.no-flush", "machine {machine}: its QEMU has {device} ({file}) open with cache.no-flush=on (cache=unsafe), so that nobody knows what is written; start it with another cache, or write no_flush_ok = true into section [qemu] of its definition";
     NO_MONITOR = "engine.no-monitor", "machine {machine} does not answer on its monitor";
     FROZEN_BEFORE = "engine.frozen-before", "machine {machine}: somebody else has frozen its file systems";
+    NOT_HELD = "engine.not-held", "machine {machine}: its file systems did not stay frozen: {cause}";
+    AGENT_FAILED = "engine.agent-failed", "machine {machine}: the guest agent at {file} {cause}";
+    /// What is wrong with an agent.
+    AGENT_NOBODY = "engine.agent-nobody", "is not there: nobody listens at the socket; see that the QEMU of the machine makes it";
+    /// What is wrong with an agent.
+    AGENT_SOCKET = "engine.agent-socket", "cannot be reached: {cause}";
+    /// What is wrong with an agent.
+    AGENT_LATE = "engine.agent-late", "does not answer {command}: see that it runs in the guest, that the guest runs, and that no other client has the socket";
+    /// What is wrong with an agent.
+    AGENT_CLOSED = "engine.agent-closed", "has lost its connection: its QEMU has ended, or was told to close it";
+    /// What is wrong with an agent.
+    AGENT_FOREIGN = "engine.agent-foreign", "answers {command} with something else than an agent of QEMU; see that this is its socket";
+    /// What is wrong with an agent.
+    AGENT_FLOOD = "engine.agent-flood", "says more than anybody has asked for; see that this is its socket, and what runs in the guest";
+    /// What is wrong with an agent.
+    AGENT_REFUSED = "engine.agent-refused", "refuses {command}: {cause}";
     NOT_CUT = "engine.not-cut", "machine {machine}, disk {disk}: the snapshot of {file} was not captured";
     DATA_DIRECTORY = "engine.data-directory", "the data directory";
     SPACE_LOW = "engine.space-low", "machine {machine}, disk {disk}: the file system of {file} has {free:size} free, {needed:size} must stay free";
