@@ -68,6 +68,12 @@ impl Plan {
         self.file().place.is_some()
     }
 
+    /// Whether the machine was off when it was planned.
+    #[must_use]
+    pub const fn is_off(&self) -> bool {
+        self.own.live.is_none()
+    }
+
     pub(in crate::engine) const fn file(&self) -> &NewFile {
         &self.own
     }

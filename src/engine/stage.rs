@@ -202,7 +202,8 @@ pub(crate) fn trouble(plan: &Plan, error: &io::Error) -> EngineError {
     }
 }
 
-/// Opens the old top, if it is as it was when planned.
+/// Opens the old top, if it is as it was when planned; of a machine that is not off it is the same file, whatever was
+/// written to it.
 pub(crate) fn source(plan: &Plan) -> Result<File, EngineError> {
     let at = At::plan(plan);
     let file = &plan.disk.file;
@@ -212,7 +213,12 @@ pub(crate) fn source(plan: &Plan) -> Result<File, EngineError> {
     };
     let open = open.map_err(|e| at.io(file, &e))?;
     let now = Stamp::of(&open.metadata().map_err(|e| at.io(file, &e))?);
-    match now == plan.file().seen {
+    let seen = plan.file().seen;
+    let is_same = match plan.is_off() {
+        true => now == seen,
+        false => (now.device, now.inode) == (seen.device, seen.inode),
+    };
+    match is_same {
         true => Ok(open),
         false => Err(at.error(EngineErrorKind::Failed, texts::CHANGED, file)),
     }

@@ -43,6 +43,7 @@ super::messages! {
     ATTACHED_OTHER = "engine.attached-other", "machine {machine}, disk {disk}: its QEMU has not opened the file that is {file} here: it sees another one by that name";
     STILL_USED = "engine.still-used", "machine {machine}, disk {disk}: its QEMU still uses {file}";
     MONITOR_TAKEN = "engine.monitor-taken", "machine {machine}: somebody else is connected to a monitor of its QEMU ({others}) and may manage it; have them disconnect, or write unmanaged_ok = true into section [qemu] of its definition: its disks are captured by clones only then";
+    JOB_BEGUN = "engine.job-begun", "machine {machine}: the job {job} has begun to work on its disks";
     EXPORTED = "engine.exported", "machine {machine}: its QEMU exports disks ({exports}), which somebody may write; end that first";
     NO_FLUSH = "engine.no-flush", "machine {machine}: its QEMU has {device} ({file}) open with cache.no-flush=on (cache=unsafe), so that nobody knows what is written; start it with another cache, or write no_flush_ok = true into section [qemu] of its definition";
     NO_MONITOR = "engine.no-monitor", "machine {machine} does not answer on its monitor";
