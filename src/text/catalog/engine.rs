@@ -38,6 +38,8 @@ super::messages! {
     UNKNOWN_DRIVER = "engine.unknown-driver", "machine {machine}, disk {disk}: storage driver {driver} is not part of this program";
     NOT_PREPARED = "engine.not-prepared", "machine {machine}, disk {disk}: the snapshot of {file} was not prepared";
     NOT_STOPPED = "engine.not-stopped", "machine {machine}, disk {disk}: {file} cannot be captured while the machine runs";
+    MAY_NOT_PASS = "engine.may-not-pass", "machine {machine}, disk {disk}: the machine runs as user {user}, who cannot be let through the folder {file} to its new file by an access control list ({cause}): keep the data directory on a file system with such lists, as a directory of the user that the server runs as, or power the machine off";
+    CLONE_DAMAGED = "engine.clone-damaged", "machine {machine}, disk {disk}: what was captured of {file} is not a whole disk ({cause}); the machine goes on, take the set again";
     NO_MONITOR = "engine.no-monitor", "machine {machine} does not answer on its monitor";
     FROZEN_BEFORE = "engine.frozen-before", "machine {machine}: somebody else has frozen its file systems";
     NOT_CUT = "engine.not-cut", "machine {machine}, disk {disk}: the snapshot of {file} was not captured";
