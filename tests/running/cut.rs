@@ -440,7 +440,8 @@ fn a_machine_that_cannot_be_captured_as_it_runs_is_refused_and_told_why() {
     }
     site.wait_for_journals();
     // It names no agent.
-    let created = wire.create(&group, "application").unwrap();
+    let rest = [("ElementName", "rest"), ("ConsistencyLevel", "1")];
+    let created = wire.create_with(&group, &rest).unwrap();
     assert_eq!(created.value, INVALID_STATE);
     let why = wire.why(&created);
     assert!(why.contains("agent"), "{why}");

@@ -6,6 +6,7 @@ mod busy;
 mod destroy;
 mod flipped;
 mod freed;
+mod gone_on;
 mod hidden;
 mod running;
 mod table;

@@ -37,21 +37,21 @@ const COUNT: u32 = 4;
 /// By their numbers.
 const OFF: u32 = 1;
 const PLAIN: u32 = 2;
-const TAKER: u32 = 3;
+pub(super) const TAKER: u32 = 3;
 const LAST: u32 = 4;
 
-struct Scene {
+pub(super) struct Scene {
     root: PathBuf,
     level: Consistency,
     clock: Arc<ManualClock>,
-    store: Arc<MemoryStore>,
+    pub(super) store: Arc<MemoryStore>,
     jobs: Arc<Jobs>,
-    sim: Arc<Sim>,
+    pub(super) sim: Arc<Sim>,
     coordinator: Arc<Coordinator>,
 }
 
 impl Scene {
-    async fn new(root: &Path, level: Consistency, passage: Passage) -> Self {
+    pub(super) async fn new(root: &Path, level: Consistency, passage: Passage) -> Self {
         let store = Arc::new(MemoryStore::new());
         let members = (1..=COUNT).map(machine_id).collect();
         let machines = CollectionKind::Machines;
@@ -121,7 +121,7 @@ impl Scene {
         }
     }
 
-    fn order(&self, n: u32, step: Step, trouble: Trouble, times: u32) {
+    pub(super) fn order(&self, n: u32, step: Step, trouble: Trouble, times: u32) {
         self.sim.order(Fault {
             machine: machine_id(n),
             disk: None,
@@ -142,7 +142,7 @@ impl Scene {
         job
     }
 
-    async fn take(&self) -> Job {
+    pub(super) async fn take(&self) -> Job {
         let accepted = self.create().await.unwrap();
         self.end(accepted).await
     }
@@ -156,7 +156,7 @@ impl Scene {
     }
 
     /// What every machine did before, but for those that have died.
-    fn assert_all_go_on(&self, died: &[u32], at: &str) {
+    pub(super) fn assert_all_go_on(&self, died: &[u32], at: &str) {
         for n in 1..=COUNT {
             let paused = self.level == Consistency::Crash;
             let state = match n {

@@ -192,8 +192,9 @@ impl Qemu {
         }
     }
 
-    /// Has QEMU go on with what lies under an overlay that is in use, with all that the overlay holds.
-    async fn merge(&self, commit: &Commit<'_>) -> Result<(), EngineError> {
+    /// Has QEMU go on with what lies under the overlay of a plan that is in use, with all that the overlay holds. That both
+    /// are equal is noted while nothing can be written, as later only one of them is.
+    async fn merge(&self, plan: &Plan, commit: &Commit<'_>) -> Result<(), EngineError> {
         let is_job = |it: &Value| it.get("id").and_then(Value::as_str) == Some(commit.job);
         let mut begun = false;
         loop {
@@ -207,7 +208,15 @@ impl Qemu {
                 }
                 // It may have gone on by itself since.
                 Some(Some("ready")) => self.job("job-complete", commit.job).await?,
-                Some(Some("pending")) => self.job("job-finalize", commit.job).await?,
+                Some(Some("pending")) => {
+                    let own = plan.clone();
+                    let noted = self.apart(move || own.note_put_back()).await?;
+                    if noted.is_err() {
+                        self.job("job-cancel", commit.job).await?;
+                    }
+                    noted?;
+                    self.job("job-finalize", commit.job).await?;
+                }
                 Some(_) => {}
             }
             begun = true;
@@ -245,11 +254,15 @@ impl Qemu {
                 overlay: &node,
                 base,
             };
-            self.merge(&commit).await?;
+            self.merge(plan, &commit).await?;
             let nodes = self.nodes().await?;
             match nodes.files.get(&overlay) {
                 None => return Ok(()),
-                Some(left) if nodes.top(left).is_some() => return Err(still_used()),
+                Some(left) if nodes.top(left).is_some() => {
+                    let own = plan.clone();
+                    self.apart(move || own.forget_put_back()).await??;
+                    return Err(still_used());
+                }
                 Some(left) => node = left.clone(),
             }
         }
@@ -403,13 +416,15 @@ impl Running for Qemu {
     }
 
     async fn stop(&self) -> Result<Graph, EngineError> {
+        // A stop of somebody else is told before the first is answered.
         let asked = vec![
+            ("query-status", json!({})),
             ("stop", json!({})),
             ("query-block", json!({})),
             ("query-jobs", json!({})),
         ];
         let answers = self.ask(asked).await?;
-        let [_, blocks, jobs] = &answers[..] else {
+        let [_, _, blocks, jobs] = &answers[..] else {
             return Err(self.failed(&Error::Foreign("it answers with less than was asked")));
         };
         // A job writes on while the machine stands still.
