@@ -1,4 +1,5 @@
 //! Machines that a real QEMU runs.
 
+mod agent;
 mod import;
 mod states;
