@@ -17,6 +17,7 @@ pub mod blocks;
 mod inspect;
 pub(crate) mod peer;
 pub mod qmp;
+pub mod release;
 pub(crate) mod section;
 mod socket;
 pub(crate) mod watch;
