@@ -42,6 +42,17 @@ pub(in crate::engine) struct NewFile {
     /// The folder of the old top, where the new file is made in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::engine) place: Option<Beside>,
+    /// What the machine was if it was not off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::engine) live: Option<Live>,
+}
+
+/// A machine that is not off, as far as the storage of its disks goes: something has their files open and writes to them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// The user id whose rights count when it opens a file; none where this process has to see to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
 }
 
 impl Plan {
@@ -65,13 +76,18 @@ impl Plan {
 /// Captures disks.
 pub trait Capture: Send + Sync + 'static {
     /// A plan to capture the disk, or `None` if this driver cannot capture it (found by trying, not by the name of the
-    /// file system). Leaves nothing behind.
+    /// file system). `live` is what has the disk open if the machine is not off. Leaves nothing behind.
     ///
     /// # Errors
     /// No driver can capture the disk: missing, locked, unreadable, no space. [`crate::engine::EngineErrorKind::Unsupported`] if it is
     /// not snapshottable.
-    fn plan(&self, machine: &Machine, disk: &Disk, set: SetId)
-    -> Result<Option<Plan>, EngineError>;
+    fn plan(
+        &self,
+        machine: &Machine,
+        disk: &Disk,
+        set: SetId,
+        live: Option<Live>,
+    ) -> Result<Option<Plan>, EngineError>;
 
     /// Is there the space that `prepare` asks for? Writes nothing.
     ///
@@ -122,4 +138,43 @@ pub trait Capture: Send + Sync + 'static {
         machine: Option<&Machine>,
         known: &BTreeSet<Sealed>,
     ) -> Result<Vec<Sealed>, EngineError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::Format;
+
+    #[test]
+    fn a_plan_of_a_machine_that_is_off_stands_in_the_journal_as_ever() {
+        let plan = |live| Plan {
+            driver: "test".to_owned(),
+            set: SetId::from_u128(1),
+            machine: VmId::from_u128(2),
+            machine_name: "m".to_owned(),
+            disk: Disk {
+                id: "disk0".to_owned(),
+                file: "/images/a.raw".into(),
+                format: Format::Raw,
+                size: 1,
+            },
+            own: NewFile {
+                new_file: "/data/a.qcow2".into(),
+                seen: Stamp::default(),
+                place: None,
+                live,
+            },
+        };
+        for (live, wanted) in [
+            (None, None),
+            (Some(Live::default()), Some("{}")),
+            (Some(Live { user: Some(7) }), Some("{\"user\":7}")),
+        ] {
+            let plan = plan(live);
+            let written = serde_json::to_value(&plan).unwrap();
+            let live = written.get("live").map(ToString::to_string);
+            assert_eq!(live.as_deref(), wanted);
+            assert_eq!(serde_json::from_value::<Plan>(written).unwrap(), plan);
+        }
+    }
 }

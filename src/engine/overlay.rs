@@ -21,8 +21,8 @@ use crate::engine::qcow2::writer::NewImage;
 use crate::engine::space::Reserve;
 use crate::engine::stage::Found;
 use crate::engine::{
-    Capture, Driver, EngineError, EngineErrorKind, Hold, Plan, Prepared, Read, Retain, Revert,
-    RevertPlan, RevertRequest, Stamp, Top,
+    Capture, Driver, EngineError, EngineErrorKind, Hold, Live, Plan, Prepared, Read, Retain,
+    Revert, RevertPlan, RevertRequest, Stamp, Top,
 };
 use crate::engine::{exchange, image as images, reflink, stage};
 use crate::held::{self, Foreign};
@@ -172,6 +172,7 @@ impl Capture for Overlay {
         machine: &Machine,
         disk: &Disk,
         set: SetId,
+        live: Option<Live>,
     ) -> Result<Option<Plan>, EngineError> {
         let at = At::disk(machine, disk);
         let chain = images::open(&at, machine, disk, &disk.file, (&self.roots, None))?;
@@ -183,6 +184,11 @@ impl Capture for Overlay {
             };
             let kind = EngineErrorKind::Unsupported;
             let text = links::allowing(text, machine, disk);
+            return Err(EngineError { kind, text });
+        }
+        if live.is_some() {
+            let text = at.text(texts::OVERLAY_RUNS, &disk.file);
+            let kind = EngineErrorKind::Unsupported;
             return Err(EngineError { kind, text });
         }
         let Some(top) = chain.first() else {
@@ -208,6 +214,7 @@ impl Capture for Overlay {
                     .join(format!("{}.qcow2", disk.id)),
                 seen: Stamp::of(&meta),
                 place: None,
+                live,
             },
         };
         if chain.len() >= self.chain_cap {

@@ -23,8 +23,8 @@ use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::space::Reserve;
 use crate::engine::stage::Found;
 use crate::engine::{
-    Capture, Driver, EngineError, EngineErrorKind, Hold, Plan, Prepared, Read, Retain, Revert,
-    RevertPlan, RevertRequest, Stamp, Top,
+    Capture, Driver, EngineError, EngineErrorKind, Hold, Live, Plan, Prepared, Read, Retain,
+    Revert, RevertPlan, RevertRequest, Stamp, Top,
 };
 use crate::engine::{exchange, image, stage};
 use crate::held::{self, Folder};
@@ -107,6 +107,7 @@ impl Capture for Reflink {
         machine: &Machine,
         disk: &Disk,
         set: SetId,
+        live: Option<Live>,
     ) -> Result<Option<Plan>, EngineError> {
         let at = At::disk(machine, disk);
         let file = recorded(machine, disk);
@@ -145,6 +146,7 @@ impl Capture for Reflink {
                 new_file: beside.join(FOLDER).join(set.to_string()).join(name),
                 seen: Stamp::of(&meta),
                 place: Some(place.clone()),
+                live,
             },
         };
         // A failed trial (FICLONE unsupported, other mount, folder not writable) is no fault of the disk: another driver

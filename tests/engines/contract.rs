@@ -64,7 +64,7 @@ fn keeps_the_contract<R: Rig>(new: impl Fn() -> R) {
 fn plan(rig: &dyn Rig, number: u128) -> Plan {
     let machine = rig.machine();
     rig.storage()
-        .plan(&machine, &machine.disks[0], set(number))
+        .plan(&machine, &machine.disks[0], set(number), None)
         .unwrap()
         .expect("the driver holds the disk")
 }

@@ -238,6 +238,8 @@ impl Rig for FileRig {
             definition: self.data.join("vm.toml"),
             created: Timestamp::UNIX_EPOCH,
             overlay_ok: true,
+            unmanaged_ok: false,
+            no_flush_ok: false,
             images: imported(&self.file(), &[self.images.join("base.raw")]),
             relative: Default::default(),
             sockets: Default::default(),

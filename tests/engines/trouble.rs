@@ -34,6 +34,8 @@ fn machine(image: &Path) -> Machine {
         definition: PathBuf::from("/"),
         created: Timestamp::UNIX_EPOCH,
         overlay_ok: true,
+        unmanaged_ok: false,
+        no_flush_ok: false,
         images: imported(image, &[]),
         relative: Default::default(),
         sockets: Default::default(),
@@ -49,7 +51,7 @@ fn image(dir: &Path) -> PathBuf {
 /// Plans, expects `prepare` to fail so, and that undo leaves the data directory as it was.
 fn prepare_fails(driver: &dyn Driver, machine: &Machine, data: &Path, kind: EngineErrorKind) {
     let plan = driver
-        .plan(machine, &machine.disks[0], set(1))
+        .plan(machine, &machine.disks[0], set(1), None)
         .unwrap()
         .unwrap();
     let error = driver.prepare(&plan).unwrap_err();
@@ -100,7 +102,7 @@ fn a_disk_that_changed_since_the_plan_is_not_cut() {
     let machine = machine(&image);
     let overlay = Overlay::new(dir.path(), NO_RESERVE, 32);
     let plan = overlay
-        .plan(&machine, &machine.disks[0], set(1))
+        .plan(&machine, &machine.disks[0], set(1), None)
         .unwrap()
         .unwrap();
     overlay.prepare(&plan).unwrap();
@@ -123,7 +125,7 @@ fn only_a_file_that_the_server_made_changes_its_mode() {
     let mut tops = Vec::new();
     for number in 1..=2 {
         let plan = overlay
-            .plan(&machine, &machine.disks[0], set(number))
+            .plan(&machine, &machine.disks[0], set(number), None)
             .unwrap()
             .unwrap();
         overlay.prepare(&plan).unwrap();
@@ -150,7 +152,7 @@ fn a_disk_that_no_driver_holds_is_told_from_one_in_trouble() {
         NO_RESERVE,
         1,
     ))]);
-    let plan = |m: &Machine| shallow.plan(m, &m.disks[0], set(1)).unwrap_err();
+    let plan = |m: &Machine| shallow.plan(m, &m.disks[0], set(1), None).unwrap_err();
     let error = plan(&machine);
     assert_eq!(error.kind, EngineErrorKind::Unsupported);
     let words = error.to_string();
@@ -170,7 +172,10 @@ fn reflink_leaves_alone_what_cannot_be_cloned() {
     let tmpfs = Mount::tmpfs("size=4m");
     let machine = machine(&image(tmpfs.path()));
     let reflink = Reflink::new(NO_RESERVE);
-    assert_eq!(reflink.plan(&machine, &machine.disks[0], set(1)), Ok(None));
+    assert_eq!(
+        reflink.plan(&machine, &machine.disks[0], set(1), None),
+        Ok(None)
+    );
     assert_eq!(
         fs::read_dir(tmpfs.path()).unwrap().count(),
         1,
@@ -207,7 +212,7 @@ fn whoever_could_use_the_base_can_use_the_overlay() {
     let machine = machine(&image);
     let overlay = Overlay::new(dir.path(), NO_RESERVE, 32);
     let plan = overlay
-        .plan(&machine, &machine.disks[0], set(1))
+        .plan(&machine, &machine.disks[0], set(1), None)
         .unwrap()
         .unwrap();
     overlay.prepare(&plan).unwrap();

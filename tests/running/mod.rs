@@ -1,4 +1,5 @@
 //! Machines that a real QEMU runs.
 
+mod cut;
 mod import;
 mod states;

@@ -25,6 +25,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::support::server::guards;
+
 use super::running::{Guarded, LAST, PLAIN, Scene, TAKER, World, dies_at, nothing};
 
 /// Of the simulated machines, those that run.
@@ -104,21 +106,6 @@ async fn scene(root: &Path, guarded: Guarded, passage: Passage) -> Scene {
     let scene = Scene::guarded(root, LEVEL, guarded, passage).await;
     RUN.iter().for_each(|n| connect(&scene.sim, *n));
     scene
-}
-
-/// The guards that live and have a word of this data directory.
-fn guards(root: &Path) -> Vec<Pid> {
-    let root = root.canonicalize().unwrap();
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = processes.filter_map(|it| it.file_name().to_str()?.parse().ok());
-    let is_guard = |pid: &i32| {
-        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let files = std::fs::read_dir(format!("/proc/{pid}/fd"));
-        let mut files = files.into_iter().flatten().flatten();
-        words.ends_with(b"\0guard\0")
-            && files.any(|it| std::fs::read_link(it.path()).is_ok_and(|it| it.starts_with(&root)))
-    };
-    pids.filter(is_guard).map(Pid::from_raw).collect()
 }
 
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {

@@ -426,6 +426,37 @@ async fn a_window_that_takes_too_long_is_closed() {
     }
 }
 
+/// Windows thaws by itself after 10 s.
+#[tokio::test]
+async fn a_guest_that_stays_frozen_for_8_s_leaves_the_window_no_more() {
+    let root = tempfile::tempdir().unwrap();
+    let scene = Scene::new(root.path(), Consistency::Application, nothing()).await;
+    scene.order(PLAIN, Step::Quiesce, Trouble::Lapses, 1);
+    scene.order(TAKER, Step::Transact, Trouble::Late, 1);
+    let accepted = scene.create().await.unwrap();
+    while scene.sim.hanging() == 0 {
+        tokio::task::yield_now().await;
+    }
+    scene.clock.advance(Duration::from_secs(9));
+    let job = scene.end(accepted).await;
+    assert_eq!(job.state, JobState::Exception);
+    let error = job.error.unwrap().description.english();
+    assert!(error.contains("within 8 s"), "{error}");
+    scene.assert_untouched(&[], "8 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_says_at_its_thaw_that_it_had_not_stayed_frozen_undoes_the_set() {
+    let root = tempfile::tempdir().unwrap();
+    let scene = Scene::new(root.path(), Consistency::Application, nothing()).await;
+    scene.order(PLAIN, Step::Thaw, Trouble::Lapses, 1);
+    let job = scene.take().await;
+    assert_eq!(job.state, JobState::Exception);
+    let error = job.error.unwrap().description.english();
+    assert!(error.contains("did not stay frozen: "), "{error}");
+    scene.assert_untouched(&[], "not held");
+}
+
 #[tokio::test]
 async fn a_cancel_closes_a_window_that_waits() {
     let root = tempfile::tempdir().unwrap();

@@ -28,8 +28,8 @@ use crate::engine::links;
 use crate::engine::names;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{
-    Compute, Doubt, EngineError, EngineErrorKind, Hold, InTurn, Judge, Machines, Recorded, Top,
-    name, stage,
+    Compute, Doubt, EngineError, EngineErrorKind, Hold, InTurn, Judge, Machines, Recorded, Running,
+    Top, name, stage,
 };
 use crate::held;
 use crate::id::VmId;
@@ -189,6 +189,13 @@ impl Compute for Library {
         self.0.look();
         let written = || self.0.running.load().contains(&id);
         self.0.states.shown(id, written)
+    }
+
+    fn running(&self, id: VmId) -> Option<Arc<dyn Running>> {
+        let (known, _) = self.0.known(id);
+        let machine = known?.machine.clone()?;
+        let way = self.0.states.way(machine)?;
+        Some(Arc::new(way))
     }
 
     fn looked(&self) -> BoxFuture<'static, ()> {

@@ -7,14 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::engine::failure::At;
-use crate::engine::running::{Described, Event, Fence, Graph, Node, QuiesceError, Running};
+use crate::engine::running::{
+    Described, Event, Fence, Graph, Node, QuiesceError, Quiesced, Running, ThawError,
+};
 use crate::engine::sim::{Caught, Key, Sim, Step, Trouble, World, key};
-use crate::engine::{Compute, EngineError, EngineErrorKind, Plan};
+use crate::engine::{Compute, EngineError, EngineErrorKind, Live, Plan};
 use crate::id::VmId;
 use crate::inventory::RunState;
 use crate::text::catalog::engine as texts;
@@ -240,7 +243,12 @@ enum Left {
     Resumed,
     /// All of it, and no answer before [`Sim::release`].
     Late,
+    /// The same, and what is at rest does not stay so for long.
+    Lapsed,
 }
+
+/// For how long a guest stays at rest that does not do so for long.
+const LAPSE: Duration = Duration::from_secs(8);
 
 /// The way to one machine.
 struct Monitor {
@@ -249,12 +257,13 @@ struct Monitor {
 }
 
 impl Monitor {
-    fn at(&self) -> At {
+    fn name(&self) -> String {
         let machine = self.sim.machine(self.id);
-        At::new(
-            machine.map_or_else(|| self.id.to_string(), |m| m.name.clone()),
-            "*",
-        )
+        machine.map_or_else(|| self.id.to_string(), |m| m.name.clone())
+    }
+
+    fn at(&self) -> At {
+        At::new(self.name(), "*")
     }
 
     fn gone(&self) -> EngineError {
@@ -276,6 +285,7 @@ impl Monitor {
             Trouble::Lie => Ok(Left::Nothing),
             Trouble::Late => Ok(Left::Late),
             Trouble::Resumed => Ok(Left::Resumed),
+            Trouble::Lapses => Ok(Left::Lapsed),
             Trouble::Hang => {
                 self.sim.stand().await;
                 failed(EngineErrorKind::Failed)
@@ -294,7 +304,7 @@ impl Monitor {
     /// What happens once the work of a call is done.
     async fn done(&self, left: Left) -> Result<(), EngineError> {
         match left {
-            Left::All | Left::Nothing => Ok(()),
+            Left::All | Left::Nothing | Left::Lapsed => Ok(()),
             Left::Resumed => {
                 self.sim.go_on(self.id);
                 Ok(())
@@ -348,7 +358,16 @@ impl Running for Monitor {
             graph,
             jobs: jobs.unwrap_or_default(),
             agent,
+            live: Live::default(),
+            obstacle: None,
         })
+    }
+
+    async fn state(&self) -> Result<RunState, EngineError> {
+        let left = self.call(Step::Describe).await?;
+        let state = self.sim.state(self.id);
+        self.done(left).await?;
+        Ok(state)
     }
 
     fn takes(&self, _: &Plan) -> bool {
@@ -379,7 +398,7 @@ impl Running for Monitor {
         self.done(left).await
     }
 
-    async fn quiesce(&self) -> Result<usize, QuiesceError> {
+    async fn quiesce(&self) -> Result<Quiesced, QuiesceError> {
         let left = self.call(Step::Quiesce).await;
         let left = left.map_err(QuiesceError::Failed)?;
         if left != Left::Nothing {
@@ -392,12 +411,16 @@ impl Running for Monitor {
             if !world.guests.frozen.insert(self.id) {
                 let kind = EngineErrorKind::Failed;
                 let before = self.at().error(kind, texts::FROZEN_BEFORE, Path::new(""));
-                return Err(QuiesceError::Before(before));
+                return Err(QuiesceError::Untouched(before));
             }
             world.guests.act(self.id, Act::Frozen);
         }
+        let lapses = left == Left::Lapsed;
         self.done(left).await.map_err(QuiesceError::Failed)?;
-        Ok(1)
+        Ok(Quiesced {
+            count: 1,
+            limit: lapses.then_some(LAPSE),
+        })
     }
 
     async fn is_frozen(&self) -> Result<bool, EngineError> {
@@ -410,10 +433,11 @@ impl Running for Monitor {
         Ok(frozen)
     }
 
-    async fn thaw(&self) -> Result<(), EngineError> {
-        let left = self.call(Step::Thaw).await?;
+    async fn thaw(&self) -> Result<(), ThawError> {
+        let left = self.call(Step::Thaw).await;
+        let left = left.map_err(ThawError::Frozen)?;
         if self.sim.state(self.id) != RunState::Running {
-            return Err(self.gone());
+            return Err(ThawError::Frozen(self.gone()));
         }
         if left != Left::Nothing {
             let mut world = self.sim.world();
@@ -421,7 +445,18 @@ impl Running for Monitor {
                 world.guests.act(self.id, Act::Thawed);
             }
         }
-        self.done(left).await
+        let lapsed = left == Left::Lapsed;
+        self.done(left).await.map_err(ThawError::Frozen)?;
+        match lapsed {
+            false => Ok(()),
+            true => {
+                let text = texts::NOT_HELD.with("machine", self.name());
+                Err(ThawError::NotHeld(EngineError {
+                    kind: EngineErrorKind::Failed,
+                    text: text.with("cause", "it was thawed before"),
+                }))
+            }
+        }
     }
 
     async fn stop(&self) -> Result<Graph, EngineError> {
@@ -463,7 +498,7 @@ impl Running for Monitor {
         self.done(left).await
     }
 
-    async fn fence(&self) -> Result<Option<Fence>, EngineError> {
+    async fn fence(&self, _: bool) -> Result<Option<Fence>, EngineError> {
         let fence = self.sim.world().guests.fences.get(&self.id).cloned();
         let Some(fence) = fence else {
             return Ok(None);

@@ -38,7 +38,7 @@ pub(crate) fn plan_member(
     leave_out: bool,
     consistency: Consistency,
 ) -> Result<Planned, Refused> {
-    let mut runs = running::look(core, &machine, consistency)?;
+    let (mut runs, live) = running::look(core, &machine, consistency)?.unzip();
     let hold = match runs {
         None => core.deps.compute.hold(&machine).map_err(refused)?,
         Some(_) => Hold::default(), // whatever runs it holds its images
@@ -50,7 +50,7 @@ pub(crate) fn plan_member(
     }
     let (mut plans, mut left_out, mut why) = (Vec::new(), Vec::new(), None);
     for disk in &machine.disks {
-        match core.deps.storage.plan(&machine, disk, set) {
+        match core.deps.storage.plan(&machine, disk, set, live) {
             Ok(plan) => plans.push(plan),
             Err(e) if e.kind == EngineErrorKind::Unsupported => {
                 left_out.push(disk.id.clone());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::engine::{Described, EngineError, EngineErrorKind, Plan, Running};
+use crate::engine::{Described, EngineError, EngineErrorKind, Live, Plan, Running};
 use crate::inventory::{Consistency, Machine, RunState};
 use crate::snapshot::create::{Member, Runs};
 use crate::snapshot::saga::accept::{self, Needs};
@@ -46,7 +46,7 @@ fn at_rest(state: RunState) -> Option<Message> {
     }
 }
 
-/// What a machine that is not off is captured from; nothing if it is off. Blocks.
+/// What a machine that is not off is captured from, and what drivers need to know of it; nothing if it is off. Blocks.
 ///
 /// # Errors
 /// It cannot be captured now, and why.
@@ -54,7 +54,7 @@ pub(crate) fn look(
     core: &Core,
     machine: &Machine,
     consistency: Consistency,
-) -> Result<Option<Runs>, Refused> {
+) -> Result<Option<(Runs, Live)>, Refused> {
     let invalid = |text: Text| Err(Refused::InvalidState(text));
     let named = |message: Message| message.with("machine", &machine.name);
     let Some(monitor) = core.deps.compute.running(machine.id) else {
@@ -88,18 +88,22 @@ pub(crate) fn look(
     if frozen {
         return invalid(named(texts::MEMBER_FROZEN));
     }
+    if let Some(obstacle) = told.obstacle {
+        return invalid(obstacle);
+    }
     if let Some(job) = told.jobs.first() {
         return invalid(named(texts::MEMBER_JOBS).with("job", job));
     }
     if let Some(disk) = differing(machine, &told) {
         return invalid(named(texts::MEMBER_DISKS).with("disk", disk));
     }
-    Ok(Some(Runs {
+    let runs = Runs {
         goes_on: told.state == RunState::Running,
         quiesces,
         graph: told.graph,
         takes: BTreeSet::new(),
-    }))
+    };
+    Ok(Some((runs, told.live)))
 }
 
 /// The first disk that the machine does not have as its definition says, or has beside it.
@@ -160,10 +164,16 @@ pub(super) fn monitor(
     member: &Member,
 ) -> Result<Option<Arc<dyn Running>>, EngineError> {
     let compute = &core.deps.compute;
-    match compute.running(member.machine) {
-        Some(monitor) => Ok(Some(monitor)),
-        None if compute.state(member.machine) == RunState::Off => Ok(None),
-        None => Err(no_answer(&member.name)),
+    if let Some(monitor) = compute.running(member.machine) {
+        return Ok(Some(monitor));
+    }
+    match (
+        compute.state(member.machine),
+        compute.running(member.machine),
+    ) {
+        (RunState::Off, _) => Ok(None),
+        (_, Some(monitor)) => Ok(Some(monitor)),
+        (_, None) => Err(no_answer(&member.name)),
     }
 }
 

@@ -15,10 +15,11 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
 use crate::engine::{
-    Dues, EngineError, EngineErrorKind, Event, Fence, Graph, QuiesceError, Running,
+    Dues, EngineError, EngineErrorKind, Event, Fence, Graph, QuiesceError, Quiesced, Running,
+    ThawError,
 };
 use crate::id::VmId;
-use crate::inventory::RunState;
+use crate::inventory::{RunState, Trouble};
 use crate::snapshot::create::running::no_answer;
 use crate::snapshot::create::{Create, Member, Runs};
 use crate::snapshot::saga::core::Core;
@@ -63,7 +64,7 @@ pub(super) fn run(frame: Frame<Create>) -> BoxFuture<'static, Done> {
         let (core, create) = (&*operation.core, &operation.kind);
         let mut guests = guests(core, create)?;
         frame.pass("freeze", "before")?;
-        frame.bounded(freeze(create, &guests)).await?;
+        frame.bounded(freeze(&frame, &guests)).await?;
         frame.pass("freeze", "after")?;
         frame.pass("stop", "before")?;
         frame.bounded(stop(create, &guests)).await?;
@@ -106,7 +107,7 @@ pub(super) fn fences<'a>(
                 name: guest.member.name.clone(),
                 dues,
             };
-            let fence = within(core, RELEASE, guest.machine.fence()).await;
+            let fence = within(core, RELEASE, guest.machine.fence(guest.runs.quiesces)).await;
             let fence = fence.unwrap_or_else(|| Err(no_answer(&guest.member.name)))?;
             Ok(fence.map(|fence| (ward, fence)))
         });
@@ -169,15 +170,19 @@ async fn all(work: impl Iterator<Item = impl Future<Output = Done>>) -> Done {
     done.into_iter().collect()
 }
 
-async fn freeze(create: &Create, guests: &[Guest<'_>]) -> Done {
+async fn freeze(frame: &Frame<Create>, guests: &[Guest<'_>]) -> Done {
+    let create = &frame.operation().kind;
     let quiesced = guests.iter().filter(|guest| guest.runs.quiesces);
     all(quiesced.map(|guest| async {
         let id = guest.member.machine;
         create.standing().frozen.insert(id, false);
         match guest.machine.quiesce().await {
-            Ok(0) => Err(of(guest.member, texts::NOTHING_FROZEN)),
-            Ok(_) => Ok(()),
-            Err(QuiesceError::Before(error)) => {
+            Ok(Quiesced { count: 0, .. }) => Err(of(guest.member, texts::NOTHING_FROZEN)),
+            Ok(Quiesced { limit, .. }) => {
+                limit.into_iter().for_each(|limit| frame.shorten(limit));
+                Ok(())
+            }
+            Err(QuiesceError::Untouched(error)) => {
                 create.standing().frozen.remove(&id); // not ours to thaw
                 Err(error)
             }
@@ -264,14 +269,18 @@ enum Look {
 /// Lets a machine go on that was stopped.
 async fn resume(core: &Core, create: &Create, id: VmId, look: Look, limit: Duration) -> Done {
     let resumed = with_machine(core, create, id, limit, |machine, name| async move {
+        // One that somebody has reset meanwhile waits to be started.
         if look == Look::Before
-            && let RunState::Troubled(_) = machine.describe().await?.state
+            && let RunState::Troubled(trouble) = machine.state().await?
+            && trouble != Trouble::Prelaunch
         {
             return Ok(()); // it does not stand still for this operation
         }
         machine.resume().await?;
-        match machine.describe().await?.state {
-            RunState::Paused => Err(failed(texts::STILL_STOPPED.with("machine", name))),
+        match machine.state().await? {
+            RunState::Paused | RunState::Troubled(Trouble::Prelaunch) => {
+                Err(failed(texts::STILL_STOPPED.with("machine", name)))
+            }
             _ => Ok(()),
         }
     });
@@ -291,7 +300,13 @@ async fn thaw(core: &Core, create: &Create, id: VmId) -> Done {
         if let Some(seen) = create.standing().frozen.get_mut(&id) {
             *seen = true;
         }
-        machine.thaw().await?;
+        match machine.thaw().await {
+            Ok(()) => {}
+            Err(ThawError::NotHeld(error)) => {
+                create.standing().doubts.insert(id, error);
+            }
+            Err(ThawError::Frozen(error)) => return Err(error),
+        }
         match machine.is_frozen().await? {
             true => Err(failed(texts::STILL_FROZEN.with("machine", name))),
             false => Ok(()),
@@ -313,13 +328,19 @@ async fn with_machine<'a, F: Future<Output = Done>>(
     let mut members = create.intent.members.iter();
     let name = members.find(|member| member.machine == id);
     let name = name.map_or("", |member| member.name.as_str());
-    let Some(machine) = core.deps.compute.running(id) else {
-        let compute = Arc::clone(&core.deps.compute);
-        let state = tokio::task::spawn_blocking(move || compute.state(id)).await;
-        return match state {
-            Ok(RunState::Off) => Ok(()),
-            _ => Err(no_answer(name)),
-        };
+    let compute = &core.deps.compute;
+    let machine = match compute.running(id) {
+        Some(machine) => machine,
+        None => {
+            let shared = Arc::clone(compute);
+            let state = tokio::task::spawn_blocking(move || shared.state(id)).await;
+            // At a start nobody has a monitor before the state is known.
+            match (state, compute.running(id)) {
+                (Ok(RunState::Off), _) => return Ok(()),
+                (_, Some(machine)) => machine,
+                (_, None) => return Err(no_answer(name)),
+            }
+        }
     };
     let done = within(core, limit, work(machine, name)).await;
     done.unwrap_or_else(|| Err(no_answer(name)))

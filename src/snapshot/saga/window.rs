@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::pin;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -68,13 +68,36 @@ pub(crate) async fn within<T>(
 pub(crate) struct Frame<K: Kind> {
     operation: Arc<Operation<K>>,
     word: Arc<Word>,
+    limit: Mutex<Limit>,
+}
+
+/// How long a window may stay open.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    /// By the clock of the server.
     until: Duration,
+    /// The time that there was, for who asks why it is up.
+    budget: Duration,
 }
 
 impl<K: Kind> Frame<K> {
     /// What this is the window of.
     pub(crate) fn operation(&self) -> &Operation<K> {
         &self.operation
+    }
+
+    /// There is no more time than this from now on.
+    pub(crate) fn shorten(&self, budget: Duration) {
+        let clock = &self.operation.core.deps.clock;
+        let until = clock.elapsed().saturating_add(budget);
+        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+        if until < limit.until {
+            *limit = Limit { until, budget };
+        }
+    }
+
+    fn limit(&self) -> Limit {
+        *self.limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Passes the fail point `<kind>.<name>.<side>`.
@@ -104,9 +127,9 @@ impl<K: Kind> Frame<K> {
             if self.operation.is_cancelled() {
                 return Err(refused(texts::WINDOW_CANCELLED.text()));
             }
-            if clock.elapsed() >= self.until {
-                let window = self.operation.core.deps.limits.window;
-                let seconds = i64::try_from(window.as_secs()).unwrap_or(i64::MAX);
+            let limit = self.limit();
+            if clock.elapsed() >= limit.until {
+                let seconds = i64::try_from(limit.budget.as_secs()).unwrap_or(i64::MAX);
                 return Err(refused(texts::WINDOW_LATE.with("seconds", seconds)));
             }
         }
@@ -241,7 +264,10 @@ impl<K: Kind> Operation<K> {
                 let frame = Frame {
                     operation: Arc::clone(&self),
                     word,
-                    until,
+                    limit: Mutex::new(Limit {
+                        until,
+                        budget: self.core.deps.limits.window,
+                    }),
                 };
                 let done = run(frame).await;
                 if done.is_err() {

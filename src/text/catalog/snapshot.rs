@@ -13,7 +13,7 @@ super::messages! {
     REFUSED_TOGETHER = "snapshot.refused-together", "{first}; {others}";
     REFUSED_MORE = "snapshot.refused-more", "and {count} more machines likewise";
     MEMBER_GONE = "snapshot.member-gone", "member machine {machine} of collection {collection} no longer exists; `groupshot collection remove {of} {machine}` takes it out";
-    MEMBER_RUNNING = "snapshot.member-running", "machine {machine} is {state}; only machines that are powered off can be captured";
+    MEMBER_RUNNING = "snapshot.member-running", "machine {machine} is {state}, and no monitor is known by which it can be made to stand still; it can be captured while it is powered off";
     MEMBER_PAUSED = "snapshot.member-paused", "machine {machine} is {state}, so nothing in it can be brought to rest; ConsistencyLevel 2 (crash) captures it as it is";
     MEMBER_TROUBLED = "snapshot.member-troubled", "machine {machine} is {state}; it can be captured once it runs, is paused or is powered off";
     MEMBER_NO_AGENT = "snapshot.member-no-agent", "machine {machine} is running and no guest agent answers in it; ConsistencyLevel 2 (crash) captures it without one";
@@ -102,7 +102,7 @@ super::messages! {
     LOST_OF = "snapshot.lost-of", "machine {machine}, disk {disk} ({lost})";
     DESTROYING = "snapshot.destroying", "destroying snapshot set {set}";
     DESTROYING_MEMBER = "snapshot.destroying-member", "destroying the snapshot of one machine in snapshot set {set}";
-    DESTROY_RUNNING = "snapshot.destroy-running", "machine {machine} is {state}; snapshots are destroyed only while their machine is powered off";
+    DESTROY_RUNNING = "snapshot.destroy-running", "machine {machine} is {state}; a snapshot that it may lie on is destroyed only while it is powered off";
     DESTROY_WAITS = "snapshot.destroy-waits", "snapshot set {set} is destroyed; the merge of its files waits: {cause}";
     DESTROY_RECOVERING = "snapshot.destroy-recovering", "snapshot set {set} is destroyed; its files are still being merged";
     TIDYING = "snapshot.tidying", "merging hidden layers of machine {machine}";
