@@ -301,6 +301,11 @@ fn a_server_that_dies_in_the_window_leaves_machines_to_its_guard_and_the_set_to_
             assert!(died.elapsed() < SOON, "{point}: it stands still");
             std::thread::sleep(Duration::from_millis(5));
         }
+        while !guards(&site.data).is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let found = text(&run_in(&site.data, &["doctor"], "").stdout);
+        assert!(found.contains("its guard let web go"), "{point}: {found}");
         println!(
             "{point}: it ran again {:?} after it was seen dead",
             died.elapsed()
