@@ -40,10 +40,8 @@ fn fields(
         states,
     }: &Rescued,
 ) -> Json {
-    let states = states
-        .iter()
-        .map(|(name, state)| (name.clone(), json!(state.word())));
-    let states: serde_json::Map<_, _> = states.collect();
+    let states = states.iter();
+    let states = states.map(|(name, state)| json!({"machine": name, "state": state.word()}));
     let of = |it: &InFlight| json!({"kind": it.kind, "set": it.set.to_string(), "job": it.job.to_string(), "machines": it.machines});
     let stuck = found.stuck.iter().map(|stuck| {
         let mut object = of(&stuck.operation);
@@ -58,7 +56,7 @@ fn fields(
         "undone": found.undone.iter().map(of).collect::<Vec<_>>(),
         "stuck": stuck.collect::<Vec<_>>(),
         "lostJobs": jobs.collect::<Vec<_>>(),
-        "states": states,
+        "states": states.collect::<Vec<_>>(),
     })
 }
 

@@ -145,9 +145,7 @@ impl<K: Kind> Frame<K> {
         cut.then_some(())
             .ok_or_else(|| refused(texts::WINDOW_FIRED.text()))
     }
-}
 
-impl<K: Kind> Frame<K> {
     /// The guard is still there, if there is one.
     fn guarded(&self) -> Result<(), EngineError> {
         match self.operation.guard().as_mut().is_some_and(Guard::is_gone) {
