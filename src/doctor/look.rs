@@ -442,7 +442,7 @@ impl Doctor {
             let text = "a snapshot keeps it, and its mode lets it be written";
             let cure = Cure::Mode(file, machine);
             let ailment = ailment(Kind::FrozenWritable, Severity::Warning, object, text);
-            found.push(ailment.cured("set its mode to 0444", cure));
+            found.push(ailment.cured("take its write bits", cure));
         }
         found
     }

@@ -68,6 +68,31 @@ impl Plan {
         self.file().place.is_some()
     }
 
+    /// Whether the machine was off when it was planned.
+    #[must_use]
+    pub const fn is_off(&self) -> bool {
+        self.own.live.is_none()
+    }
+
+    /// Makes the old file of a machine that has gone on with its new one durable, and notes beside the new one, durably
+    /// too, that the old one has all that was written since: the new one is stale from then on, though it holds data. To be
+    /// called before the machine is back on the old one, when both are equal and nothing is written any more; if it stays on
+    /// the new one after all, [`Plan::forget_put_back`] comes before it writes there. Blocks.
+    ///
+    /// # Errors
+    /// It is not noted.
+    pub fn note_put_back(&self) -> Result<(), EngineError> {
+        stage::note_put_back(self)
+    }
+
+    /// Takes the note back, durably. Blocks.
+    ///
+    /// # Errors
+    /// It may stand still.
+    pub fn forget_put_back(&self) -> Result<(), EngineError> {
+        stage::forget_put_back(self)
+    }
+
     pub(in crate::engine) const fn file(&self) -> &NewFile {
         &self.own
     }
@@ -103,7 +128,16 @@ pub trait Capture: Send + Sync + 'static {
     /// [`EngineError`]; call `undo` then.
     fn prepare(&self, plan: &Plan) -> Result<(), EngineError>;
 
-    /// Captures. Fast; the writers stand still.
+    /// Of a machine that is not off: makes durable what it has written so far, last of all that comes before it is
+    /// stopped, so that it need not stand still for that.
+    ///
+    /// # Errors
+    /// [`EngineError`]; call `undo` then.
+    fn flush(&self, _plan: &Plan) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// Captures. Fast; the writers stand still. Not called where the machine [does it](crate::engine::Running::takes).
     ///
     /// # Errors
     /// [`EngineError`]; call `undo` then.
@@ -120,6 +154,24 @@ pub trait Capture: Send + Sync + 'static {
 
     /// The disk as the snapshot keeps it after the cut.
     fn captured(&self, plan: &Plan) -> SnapshotDisk;
+
+    /// Lets the machine write the old top again, which `settle` has closed: before one that runs is back on it. May be
+    /// done at any time before `undo`, and again.
+    ///
+    /// # Errors
+    /// [`EngineError`]; recovery tries again.
+    fn reopen(&self, _plan: &Plan) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// The new top, if a machine that captured its disk itself has written to it since, and was not put back on the old
+    /// one: what it holds is nowhere else. Asked only when nothing has it open any more.
+    ///
+    /// # Errors
+    /// That cannot be told; recovery tries again.
+    fn outlived(&self, _plan: &Plan) -> Result<Option<Top>, EngineError> {
+        Ok(None)
+    }
 
     /// Removes whatever of the plan is there. The old top is the active file again (or still).
     ///

@@ -41,6 +41,7 @@ pub mod sim;
 pub mod space;
 pub mod turn;
 
+mod acl;
 mod actives;
 mod exchange;
 mod extents;

@@ -44,7 +44,7 @@ pub trait Running: Send + Sync + 'static {
     async fn attach(&self, plans: &[&Plan]) -> Result<(), EngineError>;
 
     /// Has it forget the files of these plans, also where it went on with them: it is then back on those from before, with
-    /// all that it has written. May be repeated, and done without `attach`.
+    /// all that it has written, and [`Plan::note_put_back`] comes before that. May be repeated, and done without `attach`.
     ///
     /// # Errors
     /// They are still in use; it is tried again.

@@ -260,7 +260,7 @@ impl Coordinator {
         found.into_iter().collect()
     }
 
-    /// Sets the mode of such a file to 0444. If it was as it was sealed it is sealed anew, by its descriptor; other damage
+    /// Takes the write bits of such a file. If it was as it was sealed it is sealed anew, by its descriptor; other damage
     /// stays. Who is killed in between leaves a file that looks changed, and no file without a seal.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use groupshot::engine::drivers::Drivers;
 use groupshot::engine::overlay::Overlay;
 use groupshot::engine::reflink::Reflink;
 use groupshot::engine::space::Reserve;
-use groupshot::engine::{Capture, Driver, EngineErrorKind};
+use groupshot::engine::{Capture, Driver, EngineErrorKind, Live};
 use groupshot::id::VmId;
 use groupshot::inventory::{Disk, Format, Machine};
 use jiff::Timestamp;
@@ -138,7 +138,7 @@ fn only_a_file_that_the_server_made_changes_its_mode() {
         tops.push((plan, top.file));
     }
     assert_eq!(mode(&image), 0o640, "the operator's own");
-    assert_eq!(mode(&tops[0].1), 0o444, "ours, frozen");
+    assert_eq!(mode(&tops[0].1), 0o440, "ours, frozen");
     overlay.undo(&tops[1].0).unwrap();
     assert_eq!(mode(&tops[0].1), 0o640, "ours, active again");
 }
@@ -152,9 +152,11 @@ fn a_disk_that_no_driver_holds_is_told_from_one_in_trouble() {
         NO_RESERVE,
         1,
     ))]);
-    let plan = |m: &Machine| shallow.plan(m, &m.disks[0], set(1), None).unwrap_err();
+    let planned = |m: &Machine, live| shallow.plan(m, &m.disks[0], set(1), live).unwrap_err();
+    let plan = |m: &Machine| planned(m, None);
     let error = plan(&machine);
     assert_eq!(error.kind, EngineErrorKind::Unsupported);
+    assert_eq!(planned(&machine, Some(Live::default())), error);
     let words = error.to_string();
     assert!(
         words.contains("chain_cap") && words.contains("web-1"),
@@ -164,6 +166,34 @@ fn a_disk_that_no_driver_holds_is_told_from_one_in_trouble() {
     assert_eq!(plan(&machine).kind, EngineErrorKind::Missing);
     machine.disks[0].file = "/dev/zero".into();
     assert_eq!(plan(&machine).kind, EngineErrorKind::Unsupported);
+}
+
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn a_user_who_cannot_be_let_through_is_told_with_the_folder() {
+    let (dir, data) = (tempfile::tempdir().unwrap(), Mount::ramfs());
+    let machine = machine(&image(dir.path()));
+    let overlay = Overlay::new(data.path(), NO_RESERVE, 32);
+    let plan = |user| {
+        let live = Some(Live { user });
+        let plan = overlay.plan(&machine, &machine.disks[0], set(1), live);
+        plan.unwrap().unwrap()
+    };
+    let other = plan(Some(65534));
+    let error = overlay.room(&other).unwrap_err();
+    assert_eq!(error.kind, EngineErrorKind::Denied);
+    for part in ["disk0", "65534", data.path().to_str().unwrap()] {
+        assert!(error.text.english().contains(part), "{part}: {error}");
+    }
+    assert_eq!(overlay.prepare(&other), Err(error));
+    overlay.undo(&other).unwrap();
+    // Who may pass anyway, or is as this process, needs no list.
+    for user in [None, Some(0)] {
+        let own = plan(user);
+        overlay.room(&own).unwrap();
+        overlay.prepare(&own).unwrap();
+        overlay.undo(&own).unwrap();
+    }
 }
 
 #[test]

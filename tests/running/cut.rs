@@ -212,7 +212,12 @@ fn what_somebody_else_does_to_a_machine_meanwhile_fails_its_set() {
     let add =
         json!({"driver": "raw", "node-name": "new", "file": {"driver": "file", "filename": other}});
     web.tell("blockdev-add", &add);
-    let table: [(&str, &str, Act); 5] = [
+    let table: [(&str, &str, Act); 6] = [
+        ("create.stop.before", "copy0", |web| {
+            let copy = web.sockets.path().join("copy");
+            let mirror = json!({"job-id": "copy0", "device": "virtio0", "target": copy, "sync": "full", "format": "raw"});
+            web.tell("drive-mirror", &mirror);
+        }),
         ("create.stop.after", "resumed", |web| {
             web.tell("cont", &json!({}));
         }),
@@ -247,8 +252,15 @@ fn what_somebody_else_does_to_a_machine_meanwhile_fails_its_set() {
         site.wait_for_journals();
         assert!(site.kept().is_empty(), "{word}: {:?}", site.kept());
         server.stop();
+        for job in web.tell("query-block-jobs", &json!({})).as_array().unwrap() {
+            let end = json!({"device": job["device"], "force": true});
+            web.tell("block-job-cancel", &end);
+            while web.tell("query-jobs", &json!({})) != json!([]) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
     }
-    // One more disk, and one that is gone again.
+    // One more disk.
     let gate = Gate::new();
     let server = site.serve_with(&[&gate.at("create.stop.before")]);
     let wire = Wire::new(&server);
@@ -274,6 +286,40 @@ fn fails(wire: &Wire, job: &str, word: &str) -> Job {
         "{word}: {job:?}"
     );
     job
+}
+
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn a_machine_that_dies_while_its_set_is_taken_fails_it_and_the_others_go_on() {
+    let site = Site::new(Ground::Xfs);
+    let mut web = Guest::new(&site, "web", &[Image::Qcow2], 1);
+    let mut db = Guest::new(&site, "db", &[Image::Raw], 2);
+    web.start(&site, &[]);
+    db.start(&site, &[]);
+    let gate = Gate::new();
+    let server = site.serve_with(&[&gate.at("create.stop.after")]);
+    let wire = Wire::new(&server);
+    let ids = [&web.machine.id, &db.machine.id].map(String::as_str);
+    let group = wire.define("all", &ids).unwrap();
+    known(&server, "web", "running");
+    known(&server, "db", "running");
+    let (job, _) = begin(&wire, &group, "set");
+    gate.reached();
+    web.qemu().signal(Signal::SIGKILL);
+    web.qemu = None;
+    gate.open();
+    fails(&wire, &job, "shut down");
+    assert_eq!(db.status(), "running");
+    known(&server, "web", "off");
+    site.wait_for_journals();
+    assert!(site.kept().is_empty(), "{:?}", site.kept());
+    web.start(&site, &[]);
+    known(&server, "web", "running");
+    let set = take(&wire, &group, "set");
+    holds(&wire, &set, &web.machine, "web");
+    holds(&wire, &set, &db.machine, "db");
+    web.quit();
+    db.quit();
 }
 
 #[test]
@@ -439,8 +485,9 @@ fn a_machine_that_cannot_be_captured_as_it_runs_is_refused_and_told_why() {
         std::thread::sleep(Duration::from_millis(50));
     }
     site.wait_for_journals();
-    // Nobody asks its guest anything yet.
-    let created = wire.create(&group, "application").unwrap();
+    // It names no agent.
+    let rest = [("ElementName", "rest"), ("ConsistencyLevel", "1")];
+    let created = wire.create_with(&group, &rest).unwrap();
     assert_eq!(created.value, INVALID_STATE);
     let why = wire.why(&created);
     assert!(why.contains("agent"), "{why}");

@@ -6,6 +6,7 @@ mod busy;
 mod destroy;
 mod flipped;
 mod freed;
+mod gone_on;
 mod guarded;
 mod hidden;
 mod running;

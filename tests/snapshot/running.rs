@@ -69,7 +69,7 @@ impl Default for Guarded {
 }
 
 impl Scene {
-    async fn new(root: &Path, level: Consistency, passage: Passage) -> Self {
+    pub(super) async fn new(root: &Path, level: Consistency, passage: Passage) -> Self {
         Self::guarded(root, level, Guarded::default(), passage).await
     }
 
@@ -163,7 +163,7 @@ impl Scene {
         }
     }
 
-    fn order(&self, n: u32, step: Step, trouble: Trouble, times: u32) {
+    pub(super) fn order(&self, n: u32, step: Step, trouble: Trouble, times: u32) {
         self.sim.order(Fault {
             machine: machine_id(n),
             disk: None,

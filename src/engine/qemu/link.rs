@@ -92,8 +92,8 @@ struct Turn {
     next: u64,
     /// Those that are not answered.
     left: VecDeque<&'static str>,
-    /// The event that it brings about, until that has come.
-    brings: Option<&'static str>,
+    /// What the next of them brings about has come.
+    is_told: bool,
     answers: Vec<Value>,
     refused: Option<Error>,
     answer: oneshot::Sender<Result<Vec<Value>, Error>>,
@@ -130,8 +130,8 @@ impl Turns {
         let left: VecDeque<_> = request.commands.into_iter().map(|(name, _)| name).collect();
         self.0.push_back(Turn {
             next,
-            brings: left.iter().find_map(|name| brought_by(name)),
             left,
+            is_told: false,
             answers: Vec::new(),
             refused: None,
             answer: request.answer,
@@ -145,6 +145,7 @@ impl Turns {
             return;
         };
         turn.next += 1;
+        turn.is_told = false;
         let name = turn.left.pop_front().unwrap_or_default();
         match answer {
             Ok(answer) => turn.answers.push(answer),
@@ -160,8 +161,8 @@ impl Turns {
         }
     }
 
-    /// What somebody else has done to the machine, if it is that of which an event of this name tells. A command is answered
-    /// after the events that it brings about.
+    /// What somebody else has done to the machine, if it is that of which an event of this name tells. What a command brings
+    /// about is told before it is answered, and after all that came before it.
     pub(super) fn foreign(&mut self, name: &str) -> Option<Event> {
         let event = match name {
             "STOP" => Event::Stopped,
@@ -170,10 +171,13 @@ impl Turns {
             "SHUTDOWN" => Event::ShutDown,
             _ => return None,
         };
-        let mut turns = self.0.iter_mut();
-        match turns.find(|turn| turn.brings == Some(name)) {
+        let brings = |turn: &&mut Turn| {
+            let next = turn.left.front();
+            !turn.is_told && next.and_then(|next| brought_by(next)) == Some(name)
+        };
+        match self.0.front_mut().filter(brings) {
             Some(ours) => {
-                ours.brings = None;
+                ours.is_told = true;
                 None
             }
             None => Some(event),

@@ -1,7 +1,7 @@
 //! The port [`Running`] to a QEMU, by the connection that its watch holds.
 //!
 //! ```text
-//!   describe ▶ attach: blockdev-add, compared ▶ stop + query-block ▶ cut: one transaction ▶ cont
+//!   describe ▶ attach: blockdev-add, compared ▶ stop + query-block + query-jobs ▶ cut: one transaction ▶ cont
 //!   detach: block-commit where the overlay is on top, then blockdev-del
 //! ```
 //!
@@ -192,47 +192,43 @@ impl Qemu {
         }
     }
 
-    /// Has QEMU go on with what lies under an overlay that is in use, with all that the overlay holds.
-    async fn merge(
-        &self,
-        job: &str,
-        top: &Device,
-        overlay: &str,
-        base: &str,
-    ) -> Result<(), EngineError> {
-        let commit = json!({
-            "job-id": job,
-            "device": top.root,
-            "top-node": overlay,
-            // Without it, it would go down to the bottom.
-            "base-node": base,
-        });
-        let is_job = |it: &Value| it.get("id").and_then(Value::as_str) == Some(job);
+    /// Has QEMU go on with what lies under the overlay of a plan that is in use, with all that the overlay holds. That both
+    /// are equal is noted while nothing can be written, as later only one of them is.
+    async fn merge(&self, plan: &Plan, commit: &Commit<'_>) -> Result<(), EngineError> {
+        let is_job = |it: &Value| it.get("id").and_then(Value::as_str) == Some(commit.job);
         let mut begun = false;
         loop {
             let jobs = self.ask_one("query-jobs", json!({})).await?;
             let mut jobs = jobs.as_array().into_iter().flatten();
-            let status = jobs.find(|it| is_job(it)).map(|it| {
-                let status = it.get("status").and_then(Value::as_str);
-                status.unwrap_or_default().to_owned()
-            });
-            match status.as_deref() {
+            let job = jobs.find(|it| is_job(it));
+            match job.map(|job| job.get("status").and_then(Value::as_str)) {
                 None if begun => return Ok(()),
                 None => {
-                    self.ask_one("block-commit", commit.clone()).await?;
+                    self.ask_one("block-commit", commit.arguments()).await?;
                 }
-                Some("ready") => {
-                    // It may have gone on by itself since.
-                    let complete = vec![("job-complete", json!({"id": job}))];
-                    match self.link.ask(complete, LIMIT).await {
-                        Ok(_) | Err(Error::Refused(..)) => {}
-                        Err(error) => return Err(self.failed(&error)),
+                // It may have gone on by itself since.
+                Some(Some("ready")) => self.job("job-complete", commit.job).await?,
+                Some(Some("pending")) => {
+                    let own = plan.clone();
+                    let noted = self.apart(move || own.note_put_back()).await?;
+                    if noted.is_err() {
+                        self.job("job-cancel", commit.job).await?;
                     }
+                    noted?;
+                    self.job("job-finalize", commit.job).await?;
                 }
                 Some(_) => {}
             }
             begun = true;
             sleep(GLANCE).await;
+        }
+    }
+
+    /// Has a job go on, unless it is not where it was.
+    async fn job(&self, verb: &'static str, job: &str) -> Result<(), EngineError> {
+        match self.link.ask(vec![(verb, json!({"id": job}))], LIMIT).await {
+            Ok(_) | Err(Error::Refused(..)) => Ok(()),
+            Err(error) => Err(self.failed(&error)),
         }
     }
 
@@ -252,11 +248,21 @@ impl Qemu {
             let base = self.id(&plan.disk.file).await?;
             let base = base.and_then(|base| nodes.files.get(&base));
             let base = base.ok_or_else(still_used)?;
-            self.merge(job, top, &node, base).await?;
+            let commit = Commit {
+                job,
+                device: &top.root,
+                overlay: &node,
+                base,
+            };
+            self.merge(plan, &commit).await?;
             let nodes = self.nodes().await?;
             match nodes.files.get(&overlay) {
                 None => return Ok(()),
-                Some(left) if nodes.top(left).is_some() => return Err(still_used()),
+                Some(left) if nodes.top(left).is_some() => {
+                    let own = plan.clone();
+                    self.apart(move || own.forget_put_back()).await??;
+                    return Err(still_used());
+                }
                 Some(left) => node = left.clone(),
             }
         }
@@ -266,6 +272,29 @@ impl Qemu {
             Err(Error::Refused(..)) => Err(still_used()),
             Err(error) => Err(self.failed(&error)),
         }
+    }
+}
+
+/// A merge of an overlay into what lies under it.
+struct Commit<'a> {
+    job: &'a str,
+    /// The node on top, a filter or the overlay itself.
+    device: &'a str,
+    overlay: &'a str,
+    base: &'a str,
+}
+
+impl Commit<'_> {
+    fn arguments(&self) -> Value {
+        json!({
+            "job-id": self.job,
+            "device": self.device,
+            // Without it a filter would be merged away with the overlay.
+            "top-node": self.overlay,
+            // Without it all would go down to the bottom of the chain.
+            "base-node": self.base,
+            "auto-finalize": false,
+        })
     }
 }
 
@@ -387,9 +416,23 @@ impl Running for Qemu {
     }
 
     async fn stop(&self) -> Result<Graph, EngineError> {
-        let asked = vec![("stop", json!({})), ("query-block", json!({}))];
+        // A stop of somebody else is told before the first is answered.
+        let asked = vec![
+            ("query-status", json!({})),
+            ("stop", json!({})),
+            ("query-block", json!({})),
+            ("query-jobs", json!({})),
+        ];
         let answers = self.ask(asked).await?;
-        let blocks = answers.last().unwrap_or(&Value::Null);
+        let [_, _, blocks, jobs] = &answers[..] else {
+            return Err(self.failed(&Error::Foreign("it answers with less than was asked")));
+        };
+        // A job writes on while the machine stands still.
+        if let Some(job) = jobs.as_array().and_then(|jobs| jobs.first()) {
+            let job = job.get("id").and_then(Value::as_str).unwrap_or_default();
+            let text = texts::JOB_BEGUN.with("machine", &self.machine.name);
+            return Err(error(EngineErrorKind::Failed, text.with("job", job)));
+        }
         Ok(self.graph(&blocks::devices(blocks, &Value::Null)))
     }
 

@@ -505,6 +505,15 @@ impl Capture for Sim {
         }
     }
 
+    fn outlived(&self, plan: &Plan) -> Result<Option<Top>, EngineError> {
+        let world = self.world();
+        let content = (plan.machine, plan.disk.id.clone());
+        let now = world.generations.get(&content).copied().unwrap_or(0);
+        let caught = world.plans.get(&key(plan));
+        let written = matches!(caught, Some(Caught::Cut(then)) if *then != now);
+        Ok(written.then(|| self.top_after(plan)))
+    }
+
     fn undo(&self, plan: &Plan) -> Result<(), EngineError> {
         if self.pass_plan(plan, Step::Undo)? {
             self.world().plans.remove(&key(plan));

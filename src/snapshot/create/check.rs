@@ -150,7 +150,7 @@ fn plan(
     member: &mut Member,
 ) -> Result<String, Text> {
     let storage = &core.deps.storage;
-    let plan = storage.plan(machine, disk, set, live).map_err(|error| {
+    let plan = draft::planned(core, machine, disk, set, live).map_err(|error| {
         let EngineError { kind, text } = &error;
         if *kind == EngineErrorKind::Unsupported {
             member.left_out.push(text.clone());
@@ -158,7 +158,8 @@ fn plan(
             member.refused.get_or_insert(refused(error.clone()));
         }
         text.clone()
-    })?;
+    });
+    let (plan, _) = plan?;
     let room = storage.of(&plan).and_then(|driver| driver.room(&plan));
     room.map_err(|error| {
         member

@@ -73,7 +73,9 @@ pub(super) fn run(frame: Frame<Create>) -> BoxFuture<'static, Done> {
         frame.bounded(capture(core, create, &guests)).await?;
         frame.pass("capture", "after")?;
         frame.pass("word", "before")?;
+        let told = frame.bounded(told(&guests)).await;
         guests.iter_mut().try_for_each(undisturbed)?;
+        told?;
         frame.commit()?;
         frame.pass("word", "after")?;
         // From here on a machine that does not go on is waited for: the set stands.
@@ -242,6 +244,14 @@ async fn capture(core: &Core, create: &Create, guests: &[Guest<'_>]) -> Done {
         .iter()
         .for_each(|guest| create.captured(guest.member.machine, now));
     Ok(())
+}
+
+/// Has everyone answer once more: what somebody else has done to a machine before that is told by then.
+async fn told(guests: &[Guest<'_>]) -> Done {
+    all(guests
+        .iter()
+        .map(|guest| async { guest.machine.state().await.map(drop) }))
+    .await
 }
 
 /// Whether nobody else has touched the machine since the window was opened.

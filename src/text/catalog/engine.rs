@@ -38,11 +38,14 @@ super::messages! {
     UNKNOWN_DRIVER = "engine.unknown-driver", "machine {machine}, disk {disk}: storage driver {driver} is not part of this program";
     NOT_PREPARED = "engine.not-prepared", "machine {machine}, disk {disk}: the snapshot of {file} was not prepared";
     NOT_STOPPED = "engine.not-stopped", "machine {machine}, disk {disk}: {file} cannot be captured while the machine runs";
+    MAY_NOT_PASS = "engine.may-not-pass", "machine {machine}, disk {disk}: the machine runs as user {user}, who cannot be let through the folder {file} to its new file by an access control list ({cause}): keep the data directory on a file system with such lists, as a directory of the user that the server runs as, or power the machine off";
+    CLONE_DAMAGED = "engine.clone-damaged", "machine {machine}, disk {disk}: what was captured of {file} is not a whole disk ({cause}); the machine goes on, take the set again";
     NO_AGENT = "engine.no-agent", "machine {machine}: its definition names no socket of a guest agent";
     ATTACH_FAILED = "engine.attach-failed", "machine {machine}, disk {disk}: its QEMU cannot open {file}: {cause}";
     ATTACHED_OTHER = "engine.attached-other", "machine {machine}, disk {disk}: its QEMU has not opened the file that is {file} here: it sees another one by that name";
     STILL_USED = "engine.still-used", "machine {machine}, disk {disk}: its QEMU still uses {file}";
     MONITOR_TAKEN = "engine.monitor-taken", "machine {machine}: somebody else is connected to a monitor of its QEMU ({others}) and may manage it; have them disconnect, or write unmanaged_ok = true into section [qemu] of its definition: its disks are captured by clones only then";
+    JOB_BEGUN = "engine.job-begun", "machine {machine}: the job {job} has begun to work on its disks";
     EXPORTED = "engine.exported", "machine {machine}: its QEMU exports disks ({exports}), which somebody may write; end that first";
     NO_FLUSH = "engine.no-flush", "machine {machine}: its QEMU has {device} ({file}) open with cache.no-flush=on (cache=unsafe), so that nobody knows what is written; start it with another cache, or write no_flush_ok = true into section [qemu] of its definition";
     NO_MONITOR = "engine.no-monitor", "machine {machine} does not answer on its monitor";
@@ -93,7 +96,6 @@ super::messages! {
     BACKING_FORMAT = "engine.backing-format", "machine {machine}, disk {disk}: {file} names a backing file of format {format}; only qcow2 and raw are supported";
     BACKING_FORMAT_UNKNOWN = "engine.backing-format-unknown", "machine {machine}, disk {disk}: {file} does not record the format of its backing file {backing}, and neither its suffix nor its beginning tells it for sure; say it (groupshot vm set {machine} --backing-format {file}=FORMAT; before an import qemu-img rebase -u -F FORMAT -b {backing} {file})";
     CHAIN_LOOP = "engine.chain-loop", "machine {machine}, disk {disk}: the backing chain comes back to {file}";
-    OVERLAY_RUNS = "engine.overlay-runs", "machine {machine}, disk {disk}: {file} cannot be cloned where it lies, and an overlay is made only while the machine is powered off";
     CHAIN_CAP = "engine.chain-cap", "machine {machine}, disk {disk}: a snapshot would make its chain of files deeper than {limit} (chain_cap in the configuration)";
     CHAIN_DEEP = "engine.chain-deep", "machine {machine}, disk {disk}: the backing chain of {file} is deeper than {limit} files";
     OUTSIDE_ROOTS = "engine.outside-roots", "machine {machine}, disk {disk}: {file} lies outside the configured image folders ({roots})";

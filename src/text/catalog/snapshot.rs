@@ -20,6 +20,9 @@ super::messages! {
     MEMBER_FROZEN = "snapshot.member-frozen", "machine {machine}: somebody else has frozen its file systems";
     MEMBER_JOBS = "snapshot.member-jobs", "machine {machine}: the job {job} is at work on its disks";
     MEMBER_DISKS = "snapshot.member-disks", "machine {machine}: disk {disk} is not as its definition says in what runs now";
+    MEMBER_NOT_CLONED = "snapshot.member-not-cloned", "machine {machine}, disk {disk}: {file} cannot be cloned where it lies, so the machine would have to go on with another file, which whatever runs it cannot be asked for: move the image to XFS or btrfs, or power the machine off";
+    OUTLIVED = "snapshot.outlived", "machine {machine}, disk {disk}: the machine had gone on with {file} and has ended; what it wrote there is nowhere else, so that file stays its active one, and the file under it becomes a hidden layer (`groupshot doctor --fix` merges both while the machine is off)";
+    NOT_PUT_BACK = "snapshot.not-put-back", "machine {machine}, disk {disk}: {file} holds what the machine had written, which was not put into the file under it, and the machine does not run on it any more; it stays there for you to look at";
     NO_ANSWER = "snapshot.no-answer", "machine {machine} does not answer on its monitor";
     WORD_FAILED = "snapshot.word-failed", "no machine was stopped, as the commit word cannot be written: {cause}";
     WINDOW_FAILED = "snapshot.window-failed", "no machine was stopped: {cause}";

@@ -84,6 +84,8 @@ async fn what_others_do_to_a_machine_is_told_apart_from_what_was_asked_for() {
             Some("stop") => event("STOP") + &done,
             Some("cont") => event("RESUME") + &done,
             Some("twice") => event("RESET") + &event("SHUTDOWN") + &done,
+            Some("early") => event("STOP") + &done,
+            Some("late") => done + &event("STOP"),
             Some("meanwhile") => event("RESUME") + &event("STOP") + &done,
             _ => done,
         }
@@ -105,6 +107,16 @@ async fn what_others_do_to_a_machine_is_told_apart_from_what_was_asked_for() {
         Event::ShutDown,
     ];
     assert_eq!(told, expected);
+    // Before ours was begun, or after it had ended.
+    for other in ["early", "late"] {
+        let both = vec![(other, json!({})), ("query-block", json!({}))];
+        scene
+            .link
+            .ask(std::mem::take(&mut both), LIMIT)
+            .await
+            .unwrap();
+        assert_eq!(events.try_recv(), Ok(Event::Stopped), "{other}");
+    }
     // One stop brings one event about: another one is of somebody else.
     let both = vec![("stop", json!({})), ("meanwhile", json!({}))];
     scene.link.ask(both, LIMIT).await.unwrap();
