@@ -149,7 +149,16 @@ impl Doctor {
             let file = journal.file.display().to_string();
             match journal.told {
                 Ok((what, job)) => {
-                    let text = format!("the {what} (job {job}) has not ended");
+                    let mut text = format!("the {what} (job {job}) has not ended");
+                    let (let_go, left) = journal.let_go;
+                    if !let_go.is_empty() {
+                        let names = let_go.join(", ");
+                        text += &format!("; the server died or hung, and its guard let {names} go");
+                    }
+                    if !left.is_empty() {
+                        let names = left.join(", ");
+                        text += &format!(", but {names} did not say that it goes on");
+                    }
                     let fix = "finish or undo it, as the start of the server does";
                     ailment(Kind::OpenJournal, Severity::Warning, file, text)
                         .cured(fix, Cure::Recover)

@@ -5,6 +5,7 @@ mod ask;
 mod checkup;
 mod fitness;
 mod frozen;
+mod guard;
 mod here;
 mod identity;
 mod likeness;
@@ -37,6 +38,7 @@ use crate::tls::TlsError;
 pub use ask::{history, unlock};
 pub use checkup::Checkup;
 pub use fitness::{Fitness, fitness};
+pub use guard::guard;
 pub use here::{HERE_FAILPOINTS, Here, HereState, here};
 pub use likeness::Differing;
 pub use machines::{
@@ -45,7 +47,7 @@ pub use machines::{
 };
 pub use rebuild::{REBUILD_FAILPOINTS, Rebuild, RebuildState, Stands, rebuild};
 pub use relocate::{RELOCATE_FAILPOINTS, Relocated, Relocation, relocate};
-pub use rescue::rescue;
+pub use rescue::{Rescued, rescue};
 pub use run::{Reload, Server};
 pub use systemd::{Notify, Sockets};
 

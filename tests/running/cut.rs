@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::support::gate::Gate;
 use crate::support::qemu::{Qemu, Sockets};
-use crate::support::server::Server;
+use crate::support::server::{Server, guards, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds, format};
 use crate::support::wire::{Job, STARTED, Wire};
 
@@ -323,7 +324,7 @@ fn a_machine_that_dies_while_its_set_is_taken_fails_it_and_the_others_go_on() {
 
 #[test]
 #[ignore = "needs root and QEMU's tools, which ./check installs"]
-fn a_server_that_dies_in_the_window_lets_machines_go_at_its_next_start() {
+fn a_server_that_dies_in_the_window_leaves_machines_to_its_guard_and_the_set_to_the_next_start() {
     let site = Site::new(Ground::Xfs);
     let mut web = Guest::new(&site, "web", &[Image::Qcow2, Image::Raw], 1);
     web.start(&site, &[]);
@@ -341,6 +342,20 @@ fn a_server_that_dies_in_the_window_lets_machines_go_at_its_next_start() {
         // It may be dead before it has answered.
         let _answer = wire.create_with(&group, &crash("set"));
         assert!(server.wait(SOON).is_some(), "{point} was never passed");
+        let died = Instant::now();
+        while web.status() != "running" {
+            assert!(died.elapsed() < SOON, "{point}: it stands still");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        while !guards(&site.data).is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let found = text(&run_in(&site.data, &["doctor"], "").stdout);
+        assert!(found.contains("its guard let web go"), "{point}: {found}");
+        println!(
+            "{point}: it ran again {:?} after it was seen dead",
+            died.elapsed()
+        );
         let server = site.serve();
         let wire = Wire::new(&server);
         known(&server, "web", "running");
@@ -353,6 +368,37 @@ fn a_server_that_dies_in_the_window_lets_machines_go_at_its_next_start() {
             holds(&wire, set, &web.machine, point);
         }
     }
+    web.quit();
+}
+
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn where_the_guard_is_killed_too_a_rescue_lets_machines_go_and_says_that_they_run() {
+    let site = Site::new(Ground::Xfs);
+    let mut web = Guest::new(&site, "web", &[Image::Qcow2], 1);
+    web.start(&site, &[]);
+    let gate = Gate::new();
+    let mut server = site.serve_with(&[&gate.at("create.stop.after")]);
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&web.machine.id]).unwrap();
+    known(&server, "web", "running");
+    let _begun = begin(&wire, &group, "set");
+    gate.reached();
+    assert_eq!(web.status(), "paused");
+    for pid in guards(&site.data) {
+        kill(pid, Signal::SIGKILL).unwrap();
+    }
+    kill(
+        Pid::from_raw(server.pid().try_into().unwrap()),
+        Signal::SIGKILL,
+    )
+    .unwrap();
+    assert!(server.wait(SOON).is_some());
+    assert_eq!(web.status(), "paused");
+    let told = text(&run_in(&site.data, &["rescue"], "").stdout);
+    assert!(told.contains("machine web: let go, running"), "{told}");
+    assert!(told.contains("undone"), "{told}");
+    assert_eq!(web.status(), "running");
     web.quit();
 }
 

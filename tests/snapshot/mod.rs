@@ -7,6 +7,7 @@ mod destroy;
 mod flipped;
 mod freed;
 mod gone_on;
+mod guarded;
 mod hidden;
 mod running;
 mod table;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
+use groupshot::audit::Audit;
 use groupshot::clock::ManualClock;
 use groupshot::engine::sim::{Act, Fault, Sim, Step, Trouble, machine_id};
 use groupshot::engine::{Compute, EngineErrorKind, drivers::Drivers};
@@ -33,25 +34,51 @@ use super::world::{Left, collection, group, put, request};
 
 const LIMIT: Duration = Duration::from_secs(600);
 const FAILS: Trouble = Trouble::Fail(EngineErrorKind::Failed);
-const COUNT: u32 = 4;
+pub(super) const COUNT: u32 = 4;
 /// By their numbers.
-const OFF: u32 = 1;
-const PLAIN: u32 = 2;
+pub(super) const OFF: u32 = 1;
+pub(super) const PLAIN: u32 = 2;
 pub(super) const TAKER: u32 = 3;
-const LAST: u32 = 4;
+pub(super) const LAST: u32 = 4;
 
 pub(super) struct Scene {
-    root: PathBuf,
+    pub(super) root: PathBuf,
     level: Consistency,
     clock: Arc<ManualClock>,
     pub(super) store: Arc<MemoryStore>,
     jobs: Arc<Jobs>,
     pub(super) sim: Arc<Sim>,
-    coordinator: Arc<Coordinator>,
+    pub(super) coordinator: Arc<Coordinator>,
+}
+
+/// Who watches over machines that outlive the process, and for how long.
+pub(super) struct Guarded {
+    pub(super) program: PathBuf,
+    pub(super) window: Duration,
+    pub(super) audit: Audit,
+}
+
+impl Default for Guarded {
+    fn default() -> Self {
+        Self {
+            program: env!("CARGO_BIN_EXE_groupshot").into(),
+            window: Limits::default().window,
+            audit: Audit::default(),
+        }
+    }
 }
 
 impl Scene {
     pub(super) async fn new(root: &Path, level: Consistency, passage: Passage) -> Self {
+        Self::guarded(root, level, Guarded::default(), passage).await
+    }
+
+    pub(super) async fn guarded(
+        root: &Path,
+        level: Consistency,
+        guarded: Guarded,
+        passage: Passage,
+    ) -> Self {
         let store = Arc::new(MemoryStore::new());
         let members = (1..=COUNT).map(machine_id).collect();
         let machines = CollectionKind::Machines;
@@ -70,17 +97,28 @@ impl Scene {
         }
         sim.set_taker(machine_id(TAKER), true);
         (1..=COUNT).for_each(|n| sim.write(machine_id(n), "disk0", u64::from(n)));
-        let scene = Self::over(root, level, store, sim, passage);
+        let scene = Self::over_with(root, level, store, sim, guarded, passage);
         scene.coordinator.recover().await.unwrap();
         scene
     }
 
     /// A process over what is there.
-    fn over(
+    pub(super) fn over(
         root: &Path,
         level: Consistency,
         store: Arc<MemoryStore>,
         sim: Arc<Sim>,
+        passage: Passage,
+    ) -> Self {
+        Self::over_with(root, level, store, sim, Guarded::default(), passage)
+    }
+
+    fn over_with(
+        root: &Path,
+        level: Consistency,
+        store: Arc<MemoryStore>,
+        sim: Arc<Sim>,
+        guarded: Guarded,
         passage: Passage,
     ) -> Self {
         let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
@@ -91,11 +129,15 @@ impl Scene {
             compute: sim.clone(),
             storage: Drivers::new(vec![sim.clone()]),
             frozen: Arc::default(),
-            audit: Default::default(),
+            audit: guarded.audit,
             clock: clock.clone(),
             data_dir: root.to_owned(),
             exports: Exports::default(),
-            limits: Limits { parallel: 2 },
+            limits: Limits {
+                parallel: 2,
+                window: guarded.window,
+            },
+            guard: guarded.program,
         };
         Self {
             root: root.to_owned(),
@@ -171,14 +213,14 @@ impl Scene {
     }
 
     /// Journals and words.
-    fn journals(&self) -> Vec<PathBuf> {
+    pub(super) fn journals(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.root.join("journal")).unwrap();
         let files = entries.map(|e| e.unwrap().path());
         files.filter(|file| !is_spare(file)).collect()
     }
 
     /// Nothing of a set is there.
-    fn assert_untouched(&self, died: &[u32], at: &str) {
+    pub(super) fn assert_untouched(&self, died: &[u32], at: &str) {
         self.assert_all_go_on(died, at);
         assert_eq!(self.journals(), Vec::<PathBuf>::new(), "{at}");
         let state = self.store.state();
@@ -188,7 +230,7 @@ impl Scene {
     }
 
     /// The one set holds every machine as it was.
-    fn assert_whole(&self, at: &str) {
+    pub(super) fn assert_whole(&self, at: &str) {
         self.assert_all_go_on(&[], at);
         assert_eq!(self.journals(), Vec::<PathBuf>::new(), "{at}");
         let state = self.store.state();
@@ -218,7 +260,7 @@ fn assert_one_moment(acts: &[(VmId, Act)], at: &str) {
     }
 }
 
-fn nothing() -> Passage {
+pub(super) fn nothing() -> Passage {
     Box::new(|_| Ok(()))
 }
 
@@ -617,11 +659,11 @@ async fn a_cancel_at_every_step_of_each_phase_undoes_or_comes_too_late() {
 }
 
 /// What a process leaves that dies at one moment: files, records, and the machines, which run on.
-type Death = (Left, Arc<Sim>);
-type Kept = Arc<Mutex<Option<Death>>>;
+pub(super) type Death = (Left, Arc<Sim>);
+pub(super) type Kept = Arc<Mutex<Option<Death>>>;
 
 /// Remembers what a process would leave that dies at `point`; it fails at `also`.
-fn dies_at(
+pub(super) fn dies_at(
     root: &Path,
     point: &'static str,
     also: &'static str,
@@ -647,13 +689,13 @@ fn dies_at(
 
 /// What a passage looks at.
 #[derive(Default)]
-struct World {
+pub(super) struct World {
     store: Option<Arc<MemoryStore>>,
     sim: Option<Arc<Sim>>,
 }
 
 impl World {
-    fn of(scene: &Scene) -> Self {
+    pub(super) fn of(scene: &Scene) -> Self {
         Self {
             store: Some(scene.store.clone()),
             sim: Some(scene.sim.clone()),

@@ -162,7 +162,11 @@ impl World {
             clock,
             data_dir: data,
             exports: Exports::default(),
-            limits: Limits { parallel: 1 },
+            limits: Limits {
+                parallel: 1,
+                ..Limits::default()
+            },
+            guard: env!("CARGO_BIN_EXE_groupshot").into(),
         };
         Self {
             root: root.to_owned(),

@@ -20,6 +20,7 @@ mod link;
 pub(crate) mod live;
 pub(crate) mod peer;
 pub mod qmp;
+pub mod release;
 pub(crate) mod section;
 mod socket;
 pub(crate) mod watch;

@@ -23,7 +23,7 @@ pub(super) async fn connect(socket: &Path) -> io::Result<UnixStream> {
 }
 
 /// The socket itself, through no symbolic link in its place: who may write into the folder could lead us elsewhere.
-fn hold(socket: &Path) -> io::Result<OwnedFd> {
+pub(super) fn hold(socket: &Path) -> io::Result<OwnedFd> {
     held::ask(socket, || {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = rustix::fs::open(socket, flags, Mode::empty())?;

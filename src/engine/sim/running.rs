@@ -4,6 +4,7 @@
 //! an effect is noted, so that a test sees in which order machines were stopped, captured and let go.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,8 @@ pub(super) struct Guests {
     /// Disks that have another size than their definition says, or are not in it.
     sizes: BTreeMap<(VmId, String), u64>,
     acts: Vec<(VmId, Act)>,
+    /// By what others reach those that outlive the process.
+    fences: BTreeMap<VmId, Arc<Fence>>,
 }
 
 impl Guests {
@@ -99,6 +102,20 @@ impl Sim {
             true => world.guests.takers.insert(id),
             false => world.guests.takers.remove(&id),
         };
+    }
+
+    /// The machine outlives this process, and others reach it by this.
+    pub fn set_fence(&self, id: VmId, fence: Fence) {
+        self.world().guests.fences.insert(id, Arc::new(fence));
+    }
+
+    /// Somebody else lets the machine go on.
+    pub fn go_on(&self, id: VmId) {
+        let mut world = self.world();
+        world.states.insert(id, RunState::Running);
+        world.guests.act(id, Act::Resumed);
+        drop(world);
+        self.ring(id, Event::Resumed);
     }
 
     /// Somebody else freezes the guest.
@@ -289,11 +306,7 @@ impl Monitor {
         match left {
             Left::All | Left::Nothing | Left::Lapsed => Ok(()),
             Left::Resumed => {
-                let mut world = self.sim.world();
-                world.states.insert(self.id, RunState::Running);
-                world.guests.act(self.id, Act::Resumed);
-                drop(world);
-                self.sim.ring(self.id, Event::Resumed);
+                self.sim.go_on(self.id);
                 Ok(())
             }
             Left::Late => {
@@ -486,7 +499,20 @@ impl Running for Monitor {
     }
 
     async fn fence(&self, _: bool) -> Result<Option<Fence>, EngineError> {
-        Ok(None)
+        let fence = self.sim.world().guests.fences.get(&self.id).cloned();
+        let Some(fence) = fence else {
+            return Ok(None);
+        };
+        let own = |connection: &OwnedFd| {
+            let own = connection.try_clone();
+            own.map_err(|e| self.at().io(Path::new(""), &e))
+        };
+        Ok(Some(Fence {
+            monitor: own(&fence.monitor)?,
+            monitor_sockets: fence.monitor_sockets.clone(),
+            agent: fence.agent.as_ref().map(own).transpose()?,
+            agent_socket: fence.agent_socket.clone(),
+        }))
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::engine::{At, Plan};
+use crate::engine::{At, EngineError, Plan};
 use crate::held;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{LeftOut, Position, SnapshotSet, What};
@@ -28,6 +28,7 @@ use crate::snapshot::damage;
 use crate::snapshot::left_out::told_with;
 use crate::snapshot::orphans;
 use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::guard::wire::Report;
 use crate::snapshot::saga::kind::{Fate, Kind, Step, Words};
 use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::snapshot::saga::plan::one;
@@ -67,6 +68,8 @@ struct Standing {
     stopped: BTreeSet<VmId>,
     /// Those whose guest was frozen, and whether it was seen to be so since it runs again.
     frozen: BTreeMap<VmId, bool>,
+    /// Why the capture of a machine is not what was promised.
+    doubts: BTreeMap<VmId, EngineError>,
 }
 
 impl Create {
@@ -172,7 +175,7 @@ impl Kind for Create {
         self.intent.boot.as_deref()
     }
 
-    fn was_open(&mut self) {
+    fn was_open(&mut self, guard: Option<&Report>) {
         let mut standing = Standing::default();
         for member in &self.intent.members {
             let Some(runs) = &member.runs else {
@@ -182,7 +185,8 @@ impl Kind for Create {
                 standing.stopped.insert(member.machine);
             }
             if runs.quiesces {
-                standing.frozen.insert(member.machine, false);
+                let seen = guard.is_some_and(|it| it.was_frozen(member.machine));
+                standing.frozen.insert(member.machine, seen);
             }
         }
         self.standing = Mutex::new(standing);

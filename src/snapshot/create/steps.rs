@@ -60,6 +60,7 @@ pub(crate) const TAKE: &[Step<Create>] = &[
         doing: texts::CUTTING,
         work: Work::Window {
             run: window::run,
+            fences: window::fences,
             release: window::release,
         },
     },

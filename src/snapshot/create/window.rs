@@ -15,13 +15,15 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
 use crate::engine::{
-    EngineError, EngineErrorKind, Event, Graph, QuiesceError, Quiesced, Running, ThawError,
+    Dues, EngineError, EngineErrorKind, Event, Fence, Graph, QuiesceError, Quiesced, Running,
+    ThawError,
 };
 use crate::id::VmId;
 use crate::inventory::{RunState, Trouble};
 use crate::snapshot::create::running::no_answer;
 use crate::snapshot::create::{Create, Member, Runs};
 use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::guard::wire::Ward;
 use crate::snapshot::saga::window::{Frame, RELEASE, Released, within};
 use crate::text::catalog::snapshot as texts;
 use crate::text::{Message, Text};
@@ -85,12 +87,34 @@ pub(super) fn run(frame: Frame<Create>) -> BoxFuture<'static, Done> {
         frame.pass("thaw", "before")?;
         let (slow, _) = standing(create);
         let frozen = frozen.difference(&slow).map(|id| thaw(core, create, *id));
-        let thawed = gathered(future::join_all(frozen).await);
-        frame.pass("thaw", "after")?;
-        match thawed.doubts.into_iter().next() {
-            None => Ok(()),
-            Some(doubt) => Err(doubt),
-        }
+        let _waited_for = future::join_all(frozen).await;
+        frame.pass("thaw", "after")
+    })
+}
+
+/// What the guard is given of the members that will stand still and outlive this process.
+pub(super) fn fences<'a>(
+    core: &'a Core,
+    create: &'a Create,
+) -> BoxFuture<'a, Result<Vec<(Ward, Fence)>, EngineError>> {
+    Box::pin(async move {
+        let guests = guests(core, create)?;
+        let each = guests.iter().map(|guest| async move {
+            let dues = Dues {
+                goes_on: guest.runs.goes_on,
+                thaws: guest.runs.quiesces,
+            };
+            let ward = Ward {
+                machine: guest.member.machine,
+                name: guest.member.name.clone(),
+                dues,
+            };
+            let fence = within(core, RELEASE, guest.machine.fence(guest.runs.quiesces)).await;
+            let fence = fence.unwrap_or_else(|| Err(no_answer(&guest.member.name)))?;
+            Ok(fence.map(|fence| (ward, fence)))
+        });
+        let each = future::join_all(each).await;
+        each.into_iter().filter_map(Result::transpose).collect()
     })
 }
 
@@ -103,16 +127,19 @@ pub(super) fn release<'a>(core: &'a Core, create: &'a Create) -> BoxFuture<'a, R
         let each = all.into_iter().map(|id| async move {
             if stopped.contains(&id) {
                 let resumed = resume(core, create, id, Look::Before, RELEASE).await;
-                if let Err(error) = resumed {
-                    return (Some(error), None);
-                }
+                resumed?;
             }
             match frozen.contains(&id) {
                 true => thaw(core, create, id).await,
-                false => (None, None),
+                false => Ok(()),
             }
         });
-        gathered(future::join_all(each).await)
+        let each = future::join_all(each).await;
+        let doubts = create.standing().doubts.clone();
+        Released {
+            failed: each.into_iter().filter_map(Done::err).collect(),
+            doubts: doubts.into_iter().collect(),
+        }
     })
 }
 
@@ -121,18 +148,6 @@ fn standing(create: &Create) -> (BTreeSet<VmId>, BTreeSet<VmId>) {
     let standing = create.standing();
     let frozen = standing.frozen.keys().copied().collect();
     (standing.stopped.clone(), frozen)
-}
-
-/// Why a machine does not go on, and why its capture is not what was promised.
-type Told = (Option<EngineError>, Option<EngineError>);
-
-fn gathered(told: Vec<Told>) -> Released {
-    let mut released = Released::default();
-    for (error, doubt) in told {
-        released.failed.extend(error);
-        released.doubts.extend(doubt);
-    }
-    released
 }
 
 fn guests<'a>(core: &Core, create: &'a Create) -> Result<Vec<Guest<'a>>, EngineError> {
@@ -285,20 +300,21 @@ async fn resume(core: &Core, create: &Create, id: VmId, look: Look, limit: Durat
 }
 
 /// Thaws a guest that was frozen. Its machine runs.
-async fn thaw(core: &Core, create: &Create, id: VmId) -> Told {
-    let mut doubt = None;
-    let told = &mut doubt;
+async fn thaw(core: &Core, create: &Create, id: VmId) -> Done {
     let thawed = with_machine(core, create, id, RELEASE, |machine, name| async move {
         let seen = create.standing().frozen.get(&id).copied();
         if !machine.is_frozen().await? && seen == Some(false) {
-            *told = Some(failed(texts::THAWED_EARLY.with("machine", name)));
+            let doubt = failed(texts::THAWED_EARLY.with("machine", name));
+            create.standing().doubts.insert(id, doubt);
         }
         if let Some(seen) = create.standing().frozen.get_mut(&id) {
             *seen = true;
         }
         match machine.thaw().await {
             Ok(()) => {}
-            Err(ThawError::NotHeld(error)) => *told = Some(error),
+            Err(ThawError::NotHeld(error)) => {
+                create.standing().doubts.insert(id, error);
+            }
             Err(ThawError::Frozen(error)) => return Err(error),
         }
         match machine.is_frozen().await? {
@@ -306,11 +322,9 @@ async fn thaw(core: &Core, create: &Create, id: VmId) -> Told {
             false => Ok(()),
         }
     });
-    let thawed = thawed.await;
-    if thawed.is_ok() {
-        create.standing().frozen.remove(&id);
-    }
-    (thawed.err(), doubt)
+    thawed.await?;
+    create.standing().frozen.remove(&id);
+    Ok(())
 }
 
 /// Has something done by a machine, within its time; one that is off has nothing to do any more.

@@ -19,6 +19,9 @@ impl<K: Kind> Operation<K> {
         }
         // Machines first: some may stand still.
         let mut standing = self.let_go_on().await.failed;
+        if standing.is_empty() {
+            self.disarm().await;
+        }
         if let Some(word) = self.word.get() {
             word.fire(); // also where all were captured: whoever recovers this goes back as well
         }
@@ -60,6 +63,9 @@ impl<K: Kind> Operation<K> {
             self.end_before_undo(error).await?;
             self.wait(why, &mut pause).await;
             standing = self.let_go_on().await.failed;
+            if standing.is_empty() {
+                self.disarm().await;
+            }
         }
         if pause > RETRY.0 {
             self.lease.doing(K::WORDS.undoing.with("set", self.set())); // it waits no more

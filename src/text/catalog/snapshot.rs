@@ -26,6 +26,8 @@ super::messages! {
     NO_ANSWER = "snapshot.no-answer", "machine {machine} does not answer on its monitor";
     WORD_FAILED = "snapshot.word-failed", "no machine was stopped, as the commit word cannot be written: {cause}";
     WINDOW_FAILED = "snapshot.window-failed", "no machine was stopped: {cause}";
+    GUARD_FAILED = "snapshot.guard-failed", "no machine was stopped, as there is no guard that would let them go if this server died: {cause}";
+    GUARD_GONE = "snapshot.guard-gone", "the guard that lets machines go if this server dies has been ended by somebody; take the set again";
     WINDOW_CANCELLED = "snapshot.window-cancelled", "the job was cancelled while machines stood still";
     WINDOW_LATE = "snapshot.window-late", "not all machines were captured within {seconds} s";
     WINDOW_FIRED = "snapshot.window-fired", "the machines were let go before all of them were captured";
