@@ -6,7 +6,8 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use groupshot::cim::schema::VIRTUALIZATION_V2;
-use groupshot::client::{Client, Object, Reference, Value};
+use groupshot::cim::{Path, Value};
+use groupshot::client::{Client, Object};
 use groupshot::config::Config;
 use groupshot::server::Server;
 use tokio::runtime::Runtime;
@@ -56,7 +57,7 @@ pub(crate) fn run(short: bool) {
 struct Rig {
     runtime: Runtime,
     client: Client,
-    group: Reference,
+    group: Path,
     /// On the disk of the data directory.
     file: File,
 }
@@ -80,7 +81,7 @@ impl Rig {
                 let took = microseconds(|| answer = Some(self.call(name, set.as_ref())));
                 let answer = answer.unwrap();
                 assert_eq!(answer.number("ReturnValue"), Some(0), "{name}: {answer:?}");
-                let made = answer.get("ResultingSnapshotCollection").reference();
+                let made = answer.get("ResultingSnapshotCollection").as_reference();
                 set = made.cloned().or(set);
                 syncs.push(sync);
                 times.push((took, took / sync));
@@ -99,7 +100,7 @@ impl Rig {
         }
     }
 
-    fn call(&self, name: &str, set: Option<&Reference>) -> Object {
+    fn call(&self, name: &str, set: Option<&Path>) -> Object {
         let set = || Value::from(set.unwrap().clone());
         let (method, arguments) = match name {
             "create" => {
@@ -118,8 +119,8 @@ impl Rig {
     }
 }
 
-fn object(class: &str) -> Reference {
-    Reference::new(VIRTUALIZATION_V2, class)
+fn object(class: &str) -> Path {
+    Path::new(VIRTUALIZATION_V2, class)
 }
 
 fn microseconds(work: impl FnOnce()) -> f64 {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use groupshot::cim::Schema;
 use groupshot::framing::Charset;
 use groupshot::soap::Envelope;
-use groupshot::wsman::request::{Limits, Request};
+use groupshot::wsman::request::{Request, RequestLimits};
 use groupshot::xml;
 
 use crate::{ceiling, median, verdict};
@@ -19,7 +19,7 @@ pub(crate) fn run(short: bool) {
     let recorded = include_str!("../fixtures/wire/pypsrp-basic/invoke.request.txt");
     let (_, body) = recorded.split_once("\n\n").unwrap();
     let body = body.replace("@COLLECTION@", "11111111-1111-1111-1111-111111111111");
-    let (schema, limits) = (Schema::builtin(), Limits::default());
+    let (schema, limits) = (Schema::builtin(), RequestLimits::default());
     let typed = || {
         let (text, _) = Charset::decode(body.as_bytes(), None).unwrap();
         let document = xml::parse(&text).unwrap();

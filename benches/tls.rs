@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use groupshot::config::{Config, EngineKind};
+use groupshot::config::Config;
+use groupshot::engine::settings::EngineKind;
 use groupshot::server::Server;
 use groupshot::tls::{Trust, connector};
 use tokio::runtime::Runtime;

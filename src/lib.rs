@@ -25,6 +25,7 @@ pub mod document;
 pub mod failpoint;
 pub mod held;
 pub mod id;
+pub mod settings;
 pub mod telemetry;
 pub mod text;
 // layer 1

@@ -9,12 +9,12 @@ use groupshot::cim::schema::VIRTUALIZATION_V2;
 use groupshot::engine::qcow2::header::Header;
 use groupshot::framing::Charset;
 use groupshot::soap::Envelope;
-use groupshot::wsman::request::{Limits, Request};
+use groupshot::wsman::request::{Request, RequestLimits};
 use groupshot::xml;
 
 #[test]
 fn envelope() {
-    let (schema, limits) = (Schema::builtin(), Limits::default());
+    let (schema, limits) = (Schema::builtin(), RequestLimits::default());
     let read = |bytes: &[u8]| {
         let (text, _) = Charset::decode(bytes, None).ok()?;
         let document = xml::parse(&text).ok()?;

@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
         "clock",
         "audit",
         "id",
+        "settings",
     ],
     &["xml", "cim", "inventory"],
     &["framing", "soap", "wscim", "wsman", "handler"],
@@ -354,6 +355,28 @@ const LOOKS: &[&str] = &[
     ".exists()",
 ];
 
+/// What providers name of `engine`: what was observed of machines, which they are handed. A port may wait for files.
+const OBSERVED: &[&str] = &["Machines", "Observed"];
+
+#[test]
+fn providers_ask_no_engine() {
+    let mut asked = Vec::new();
+    for (path, text) in sources() {
+        let Ok(below) = path.strip_prefix(src().join("provider")) else {
+            continue;
+        };
+        // `text::catalog::engine` has the texts of it.
+        let code = code(&text).replace("catalog::engine", "");
+        let used = code.split("engine::").skip(1).flat_map(paths);
+        for first in used.filter_map(|names| names.into_iter().next()) {
+            if !OBSERVED.contains(&first.as_str()) {
+                asked.push((below.display().to_string(), first));
+            }
+        }
+    }
+    assert!(asked.is_empty(), "{asked:?}");
+}
+
 #[test]
 fn no_provider_looks_at_a_file() {
     let mut broken = Vec::new();
@@ -378,26 +401,118 @@ const USED_KINDS: &[(&str, &str)] = &[
 
 #[test]
 fn the_saga_names_no_kind_and_a_kind_no_other() {
-    let is_kind = |folder: &str| !["", "saga"].contains(&folder);
+    let folder = |file: &str| {
+        let below = file.strip_prefix("snapshot/")?;
+        Some(
+            below
+                .split_once('/')
+                .map_or("", |(folder, _)| folder)
+                .to_owned(),
+        )
+    };
     let mut needed = BTreeSet::new();
-    for (file, used) in uses_within("snapshot") {
-        let own = folder(&file);
+    for (file, used) in uses() {
+        let Some(own) = folder(&file).filter(|own| !own.is_empty()) else {
+            continue;
+        };
         for to in used {
-            let other = folder(&to);
-            if own.is_empty() || other == own || !is_kind(&other) {
+            let Some(other) = folder(&to).filter(|it| !["", "saga", &own].contains(&&**it)) else {
                 continue;
-            }
+            };
             let known = USED_KINDS.iter().find(|used| **used == (&own, &other));
-            let known = known.unwrap_or_else(|| panic!("src/snapshot/{file} must not use {to}"));
+            let known = known.unwrap_or_else(|| panic!("src/{file} must not use {to}"));
             needed.insert(*known);
         }
     }
     assert!(needed.iter().eq(USED_KINDS), "the list holds who needs it");
 }
 
+/// Modules in which files of different folders use each other, if by way of others, and why. It may only shrink.
+const CIRCLES: &[(&str, &str)] = &[
+    (
+        "cim",
+        "a value may be a path, and the keys of a path are values",
+    ),
+    (
+        "engine",
+        "an adapter names the ports and errors, and these the drivers",
+    ),
+    (
+        "text",
+        "a text finds its words in the catalogue, which is made of messages",
+    ),
+];
+
+/// Modules whose files do not use each other in a circle. A `mod.rs` does not count: it has the types of its folder, and
+/// calls its files. It may only grow.
+const STRAIGHT: &[&str] = &["operation", "server", "wsman"];
+
 #[test]
-fn no_circle_of_files_leaves_a_folder_of_snapshot() {
-    let uses = uses_within("snapshot");
+fn no_circle_of_files_leaves_a_folder() {
+    let mut uses = uses();
+    let module = |file: &str| file.split('/').next().unwrap().to_owned();
+    for (file, used) in &mut uses {
+        // The layers see to the others.
+        used.retain(|to| module(to) == module(file));
+    }
+    let mut needed = BTreeSet::new();
+    let mut broken = Vec::new();
+    let folder = |file: &str| Path::new(file).parent().unwrap().to_owned();
+    for (a, b) in in_circles(&uses) {
+        if folder(&a) == folder(&b) {
+            continue;
+        }
+        match CIRCLES.iter().any(|(circle, _)| **circle == module(&a)) {
+            true => _ = needed.insert(module(&a)),
+            false => broken.push(format!("{a} and {b}")),
+        }
+    }
+    uses.retain(|file, _| STRAIGHT.contains(&&*module(file)) && !file.ends_with("/mod.rs"));
+    let left: BTreeSet<_> = uses.keys().cloned().collect();
+    for used in uses.values_mut() {
+        used.retain(|to| left.contains(to));
+    }
+    let straight = in_circles(&uses).into_iter();
+    broken.extend(straight.map(|(a, b)| format!("{a} and {b}")));
+    let broken = broken.join("\n");
+    assert!(
+        broken.is_empty(),
+        "use each other, if by way of others:\n{broken}"
+    );
+    assert!(
+        needed.iter().eq(CIRCLES.iter().map(|(module, _)| module)),
+        "the list holds who needs it: {needed:?}"
+    );
+}
+
+#[test]
+fn a_circle_of_files_is_seen() {
+    let uses = |pairs: &[(&str, &str)]| -> BTreeMap<String, BTreeSet<String>> {
+        let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (from, to) in pairs {
+            let to = to.to_string();
+            uses.entry(to.clone()).or_default();
+            uses.entry(from.to_string()).or_default().insert(to);
+        }
+        uses
+    };
+    assert_eq!(in_circles(&uses(&[("a", "b"), ("b", "c"), ("a", "c")])), []);
+    let found = in_circles(&uses(&[("a", "b"), ("b", "c"), ("c", "a"), ("c", "d")]));
+    let pairs = [("a", "b"), ("a", "c"), ("b", "c")];
+    let pairs = pairs.map(|(a, b)| (a.to_owned(), b.to_owned()));
+    assert_eq!(found, pairs);
+    let names =
+        |text: &str| -> Vec<String> { paths(text).iter().map(|names| names.join(" ")).collect() };
+    assert_eq!(names("a::b;"), ["a b"]);
+    assert_eq!(
+        names("a::{self, b::{c, D as E}, f::g};"),
+        ["a", "a b c", "a b D", "a f g"]
+    );
+    assert_eq!(names("a::B::new(c)"), ["a B new"]);
+}
+
+/// The pairs of files that use each other, directly or by way of others.
+fn in_circles(uses: &BTreeMap<String, BTreeSet<String>>) -> Vec<(String, String)> {
     let reached = |from: &String| {
         let (mut seen, mut todo) = (BTreeSet::new(), vec![from.clone()]);
         while let Some(file) = todo.pop() {
@@ -407,14 +522,102 @@ fn no_circle_of_files_leaves_a_folder_of_snapshot() {
         seen
     };
     let reached: BTreeMap<_, _> = uses.keys().map(|file| (file, reached(file))).collect();
+    let mut found = Vec::new();
     for (a, from_a) in &reached {
-        for b in from_a.iter().filter(|b| folder(b) != folder(a)) {
-            assert!(
-                !reached[b].contains(*a),
-                "src/snapshot: {a} and {b} use each other, if by way of others"
-            );
-        }
+        let back = from_a.iter().filter(|b| a < b && reached[b].contains(*a));
+        found.extend(back.map(|b| ((*a).clone(), b.clone())));
     }
+    found
+}
+
+/// The files below `src`, each with those of them that it uses outside its tests. What a module re-exports is used where it
+/// is defined, and a re-export is no use.
+fn uses() -> BTreeMap<String, BTreeSet<String>> {
+    let files: BTreeMap<Vec<String>, (String, String)> = sources()
+        .into_iter()
+        .filter_map(|(path, text)| {
+            let file = path.strip_prefix(src()).unwrap().to_str()?.to_owned();
+            let is_test = file.contains("/tests") || file.ends_with("/fixture.rs");
+            let code = code(&text);
+            let code = code.lines().map(|line| line.split("//").next().unwrap());
+            let code = code.collect::<Vec<_>>().join("\n");
+            let code = code.replace("pub(in crate::", "pub(in ");
+            let module = file.trim_end_matches(".rs").trim_end_matches("/mod");
+            let module = module.split('/').map(str::to_owned).collect();
+            (!is_test && file != "lib.rs" && file != "main.rs").then_some((module, (file, code)))
+        })
+        .collect();
+    let children = |module: &[String]| -> BTreeSet<&str> {
+        let below = files.keys().filter(|it| it.len() == module.len() + 1);
+        let below = below.filter(|it| it.starts_with(module));
+        below.map(|it| it.last().unwrap().as_str()).collect()
+    };
+    // The paths that a file names, whole.
+    let whole = |module: &[String], code: &str| -> Vec<Vec<String>> {
+        let mut found = Vec::new();
+        for root in ["crate::", "super::"].into_iter().chain(children(module)) {
+            let mut from = 0;
+            while let Some(at) = code[from..].find(root).map(|at| from + at) {
+                from = at + root.len();
+                let before = code[..at].chars().next_back();
+                if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
+                    continue;
+                }
+                let named = match root {
+                    "crate::" => paths(&code[from..]),
+                    "super::" => paths(&code[at..]),
+                    _ if code[from..].starts_with("::") => paths(&code[at..]),
+                    _ => continue,
+                };
+                found.extend(named.into_iter().map(|mut names| {
+                    let up = names.iter().take_while(|name| *name == "super").count();
+                    names.drain(..up);
+                    let base = match root {
+                        "crate::" => &[][..],
+                        _ => &module[..module.len() - up],
+                    };
+                    [base, &names].concat()
+                }));
+            }
+        }
+        found
+    };
+    let mut shown: BTreeMap<Vec<String>, Vec<String>> = BTreeMap::new();
+    let mut codes = BTreeMap::new();
+    for (module, (_, code)) in &files {
+        let mut rest = String::new();
+        for statement in code.split_inclusive(';') {
+            let Some(at) = statement.find("pub use ") else {
+                rest.push_str(statement);
+                continue;
+            };
+            rest.push_str(&statement[..at]);
+            for path in whole(module, &statement[at..]) {
+                let name = path.last().unwrap().clone();
+                shown.insert([&module[..], &[name]].concat(), path);
+            }
+        }
+        codes.insert(module, rest);
+    }
+    let file_of = |path: &[String]| {
+        let mut path = path.to_vec();
+        // A name may be shown by several modules, one above the other.
+        for _ in 0..4 {
+            let known = (1..=path.len()).find_map(|n| Some((n, shown.get(&path[..n])?)));
+            let Some((n, real)) = known else { break };
+            path = [real, &path[n..]].concat();
+        }
+        let found = (1..=path.len()).rev().find_map(|n| files.get(&path[..n]));
+        found.map(|(file, _)| file.clone())
+    };
+    let mut uses = BTreeMap::new();
+    for (module, (file, _)) in &files {
+        let used = whole(module, &codes[module]);
+        let used = used.iter().filter_map(|path| file_of(path));
+        let used: BTreeSet<_> = used.filter(|used| used != file).collect();
+        uses.insert(file.clone(), used);
+    }
+    uses
 }
 
 /// Files of `snapshot` that use modules of `engine` which are no ports, and which. It may only shrink.
@@ -446,7 +649,7 @@ fn snapshot_uses_the_ports_of_engine_and_nothing_behind_them() {
             .split("engine::")
             .skip(1)
         {
-            let firsts = named(path)
+            let firsts = paths(path)
                 .into_iter()
                 .filter_map(|names| names.into_iter().next());
             let modules = firsts.filter(|first| is_module(first));
@@ -495,74 +698,74 @@ fn snapshot_knows_no_driver_by_its_name_and_no_name_of_its_files() {
     }
 }
 
-/// The files of a module, each with those of it that it uses outside its tests. Paths are those below its folder.
-fn uses_within(module: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let root = src().join(module);
-    let files: BTreeMap<_, _> = sources()
-        .into_iter()
-        .filter_map(|(path, text)| {
-            let below = path.strip_prefix(&root).ok()?;
-            Some((below.to_str()?.to_owned(), text))
-        })
-        .collect();
-    let mut uses = BTreeMap::new();
-    for (file, text) in &files {
-        let code = code(text);
-        let code = code.lines().map(|line| line.split("//").next().unwrap());
-        let code: String = code.collect();
-        assert!(
-            !code.contains("super::"),
-            "{module}/{file}: write `crate::…` for `super::…`"
-        );
-        let mut used = BTreeSet::new();
-        for path in code.split(&format!("crate::{module}::")).skip(1) {
-            for names in named(path) {
-                // The longest beginning that is a file.
-                let files = (0..=names.len()).rev().find_map(|n| {
-                    let start = names[..n].join("/");
-                    let own = [format!("{start}.rs"), format!("{start}/mod.rs")];
-                    own.into_iter().find(|own| files.contains_key(own))
+/// The paths that a text begins with: those of a `use` line, `a::{self, b::c}` are two, or the one of an expression.
+fn paths(text: &str) -> Vec<Vec<String>> {
+    let (mut stem, mut rest) = (Vec::new(), text);
+    loop {
+        if let Some(braced) = rest.strip_prefix('{') {
+            let below = items(braced)
+                .into_iter()
+                .flat_map(|item| paths(item.trim_start()));
+            return below.map(|path| [&stem[..], &path].concat()).collect();
+        }
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+        let (name, after) = rest.split_at(end.unwrap_or(rest.len()));
+        if !name.is_empty() && name != "self" {
+            stem.push(name.to_owned());
+        }
+        match after.strip_prefix("::") {
+            Some(next) => rest = next,
+            None => return vec![stem],
+        }
+    }
+}
+
+/// What stands between the commas up to the end of a brace.
+fn items(text: &str) -> Vec<&str> {
+    let (mut found, mut depth, mut start) = (Vec::new(), 0, 0);
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                found.push(&text[start..at]);
+                start = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    found.retain(|item| !item.trim().is_empty());
+    found
+}
+
+/// Names that say nothing without their module: one type at most has each. Those of the kinds of operation (`Intent`,
+/// `Record`) are used with their module.
+const GENERAL: &[&str] = &["Config", "Kind", "Limits", "Options", "Settings"];
+
+#[test]
+fn a_general_name_has_one_meaning() {
+    for name in GENERAL {
+        let mut found = Vec::new();
+        for (path, text) in sources() {
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            for line in code.lines().filter(|line| !line.starts_with(' ')) {
+                let words = words(line.split("//").next().unwrap());
+                let named = words.windows(2).any(|two| {
+                    ["enum", "struct", "trait", "type"].contains(&two[0]) && two[1] == *name
                 });
-                used.insert(files.unwrap_or_else(|| {
-                    panic!("{module}/{file}: name the file that has {names:?}, not its re-export")
-                }));
+                if named {
+                    found.push(path.display().to_string());
+                }
             }
         }
-        used.remove(file);
-        uses.insert(file.clone(), used);
+        assert!(
+            found.len() <= 1,
+            "`{name}`: say whose, as in `TlsSettings`: {found:?}"
+        );
     }
-    uses
-}
-
-/// The paths that a path of a `use` line begins with, up to a second brace: `a::{self, b::c}` are two.
-fn named(path: &str) -> Vec<Vec<String>> {
-    let words = |text: &str| -> Vec<String> {
-        let words = text.split("::").map(|word| {
-            let word = word.trim_start();
-            word.chars()
-                .take_while(|c| c.is_alphanumeric() || *c == '_')
-                .collect::<String>()
-        });
-        words.take_while(|w| !w.is_empty() && w != "self").collect()
-    };
-    let end = path.find(|c: char| !(c.is_alphanumeric() || "_:{".contains(c)));
-    let Some((stem, rest)) = path[..end.unwrap_or(path.len())]
-        .split_once('{')
-        .map(|(stem, _)| (stem, &path[stem.len() + 1..]))
-    else {
-        return vec![words(path)];
-    };
-    let within = rest.split('}').next().unwrap();
-    let within = within.split(',').filter(|item| !item.trim().is_empty());
-    within
-        .map(|item| [words(stem), words(item)].concat())
-        .collect()
-}
-
-/// The folder of a file of a module; empty for the module itself.
-fn folder(file: &str) -> String {
-    let (folder, _) = file.split_once('/').unwrap_or(("", file));
-    folder.to_owned()
 }
 
 #[test]

@@ -6,11 +6,11 @@ use std::sync::LazyLock;
 use groupshot::cim::Schema;
 use groupshot::framing::Charset;
 use groupshot::soap::Envelope;
-use groupshot::wsman::request::{Limits, Request};
+use groupshot::wsman::request::{RequestLimits, Request};
 use groupshot::xml;
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::builtin);
-static LIMITS: LazyLock<Limits> = LazyLock::new(Limits::default);
+static LIMITS: LazyLock<RequestLimits> = LazyLock::new(RequestLimits::default);
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Ok((text, _)) = Charset::decode(bytes, None) else {

@@ -20,6 +20,7 @@
 
 mod about;
 mod desk;
+mod settings;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ use desk::{Desk, Seat, Sheet};
 
 pub use about::{About, Named, SHORTEST, names};
 pub use desk::Written;
+pub use settings::AuditTo;
 
 /// Longest text of a line that a client has a say in, in characters.
 const LONGEST: usize = 512;

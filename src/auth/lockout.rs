@@ -28,20 +28,11 @@ const ADDRESS_FACTOR: u32 = 10;
 
 /// When a user or an address is locked out, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
+pub(super) struct Limit {
     /// Wrong passwords in a row for one user from one address; 0 locks nobody out.
-    pub failures: u32,
+    pub(super) failures: u32,
     /// How long it lasts, and how long a failure counts.
-    pub time: Duration,
-}
-
-impl Default for Limit {
-    fn default() -> Self {
-        Self {
-            failures: 10,
-            time: Duration::from_secs(300),
-        }
-    }
+    pub(super) time: Duration,
 }
 
 /// Counts failures.

@@ -17,6 +17,7 @@ mod basic;
 pub mod certificate;
 mod lockout;
 mod password;
+pub mod settings;
 pub mod throttle;
 pub mod users;
 
@@ -28,32 +29,12 @@ use crate::clock::SharedClock;
 use crate::handler::Identity;
 use crate::text::Text;
 
-pub use lockout::{Limit, network};
+pub use lockout::network;
 
 use basic::Basic;
 use certificate::{Certificate, Mapping};
+use settings::AuthSettings;
 use users::Users;
-
-/// What the operator allows; `[auth]` of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// Is Basic offered?
-    pub basic: bool,
-    /// May a password come over plain HTTP from another host? (Windows: AllowUnencrypted, Q-10)
-    pub allow_unencrypted: bool,
-    /// How many wrong passwords lock a user and an address out.
-    pub lockout: Limit,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            basic: true,
-            allow_unencrypted: false,
-            lockout: Limit::default(),
-        }
-    }
-}
 
 /// What clients with a certificate send as `Authorization`. It proves nothing by itself.
 const MUTUAL: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/https/mutual";
@@ -75,7 +56,7 @@ pub struct Authenticator {
     basic: Arc<Basic>,
     mappings: Vec<Mapping>,
     audit: Audit,
-    settings: Settings,
+    settings: AuthSettings,
 }
 
 impl Authenticator {
@@ -83,9 +64,9 @@ impl Authenticator {
     ///
     /// # Errors
     /// The system's words, if it has no random numbers to give.
-    pub fn new(users: Users, settings: Settings, clock: SharedClock) -> Result<Self, String> {
+    pub fn new(users: Users, settings: AuthSettings, clock: SharedClock) -> Result<Self, String> {
         Ok(Self {
-            basic: Arc::new(Basic::new(users, settings.lockout, clock)?),
+            basic: Arc::new(Basic::new(users, settings.lockout(), clock)?),
             mappings: Vec::new(),
             audit: Audit::default(),
             settings,

@@ -22,7 +22,7 @@ struct House {
 }
 
 impl House {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: AuthSettings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         users::add(dir.path(), "änn", Role::Operator, "pass:wörd").unwrap();
         let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
@@ -52,7 +52,7 @@ fn basic(name: &str, password: &str) -> String {
 
 #[tokio::test]
 async fn a_3_basic_takes_utf_8_names_and_passwords_with_colons() {
-    let house = House::new(Settings::default());
+    let house = House::new(AuthSettings::default());
     assert_eq!(house.knows("änn", "pass:wörd").await, Some(Role::Operator));
     for (name, password) in [
         ("änn", "pass"),
@@ -68,7 +68,7 @@ async fn a_3_basic_takes_utf_8_names_and_passwords_with_colons() {
 
 #[tokio::test]
 async fn a_header_that_is_not_basic_proves_nothing() {
-    let house = House::new(Settings::default());
+    let house = House::new(AuthSettings::default());
     let good = basic("änn", "pass:wörd");
     let lower = good.replace("Basic", "bAsIc ");
     assert!(
@@ -109,10 +109,10 @@ async fn a_3_basic_is_closed_on_plain_http_from_elsewhere() {
         (far, false, true, true),
         (mapped, false, false, true),
     ] {
-        let house = House::new(Settings {
+        let house = House::new(AuthSettings {
             basic: true,
             allow_unencrypted,
-            ..Settings::default()
+            ..AuthSettings::default()
         });
         let channel = Channel {
             peer,
@@ -124,17 +124,17 @@ async fn a_3_basic_is_closed_on_plain_http_from_elsewhere() {
         assert_eq!(known.is_some(), open, "{channel:?}");
         assert_eq!(!house.auth.challenges(channel).is_empty(), open);
     }
-    let off = House::new(Settings {
+    let off = House::new(AuthSettings {
         basic: false,
         allow_unencrypted: true,
-        ..Settings::default()
+        ..AuthSettings::default()
     });
     assert_eq!(off.knows("änn", "pass:wörd").await, None);
 }
 
 #[tokio::test]
 async fn a_running_server_follows_the_users_file() {
-    let house = House::new(Settings::default());
+    let house = House::new(AuthSettings::default());
     let dir = house.dir.path();
     assert!(house.knows("änn", "pass:wörd").await.is_some());
 
@@ -159,7 +159,7 @@ async fn a_running_server_follows_the_users_file() {
 
 #[tokio::test]
 async fn a_verified_pair_is_believed_for_five_minutes_without_a_hash() {
-    let house = House::new(Settings::default());
+    let house = House::new(AuthSettings::default());
     assert!(house.knows("änn", "pass:wörd").await.is_some());
     // With no turn to be had a hash would wait for ever.
     let turns = house.auth.basic.take_all_turns();
@@ -173,13 +173,11 @@ async fn a_verified_pair_is_believed_for_five_minutes_without_a_hash() {
     assert!(house.knows("änn", "pass:wörd").await.is_some());
 }
 
-fn strict() -> Settings {
-    Settings {
-        lockout: Limit {
-            failures: 3,
-            time: Duration::from_secs(60),
-        },
-        ..Settings::default()
+fn strict() -> AuthSettings {
+    AuthSettings {
+        lockout_failures: 3,
+        lockout_seconds: 60,
+        ..AuthSettings::default()
     }
 }
 
@@ -258,7 +256,7 @@ async fn a_11_unknown_names_cost_a_hash_and_are_locked_out_like_known_ones() {
 
 #[tokio::test]
 async fn a_11_every_judgement_costs_one_hash_whether_the_name_is_known_or_not() {
-    let house = House::new(Settings::default());
+    let house = House::new(AuthSettings::default());
     for (name, password, cost) in [
         ("änn", "guess", 1),
         ("nobody", "guess", 1),
@@ -330,12 +328,9 @@ async fn a_11_credentials_that_are_no_text_count_for_their_address() {
 
 #[tokio::test]
 async fn who_guesses_at_one_address_keeps_nobody_else_waiting_for_longer_than_a_hash() {
-    let settings = Settings {
-        lockout: Limit {
-            failures: 0,
-            ..Limit::default()
-        },
-        ..Settings::default()
+    let settings = AuthSettings {
+        lockout_failures: 0,
+        ..AuthSettings::default()
     };
     let house = House::new(settings);
     let turns = house.auth.basic.take_all_turns();
@@ -400,13 +395,9 @@ async fn what_a_failed_logon_has_led_to_is_told_though_its_client_hangs_up() {
     let hung = hung();
     let _places = hung.fill(QUEUE).await;
     let failures = 1;
-    let lockout = Limit {
-        failures,
-        ..Limit::default()
-    };
-    let settings = Settings {
-        lockout,
-        ..Settings::default()
+    let settings = AuthSettings {
+        lockout_failures: failures,
+        ..AuthSettings::default()
     };
     let certified = rcgen::generate_simple_self_signed(["nobody".to_owned()]).unwrap();
     let certificate = Certificate::read(certified.cert.der()).unwrap();
@@ -439,13 +430,9 @@ async fn what_a_failed_logon_has_led_to_is_told_though_its_client_hangs_up() {
 async fn nobody_is_unlocked_of_whom_no_line_can_be_kept() {
     let hung = hung();
     let failures = 1;
-    let lockout = Limit {
-        failures,
-        ..Limit::default()
-    };
-    let house = House::new(Settings {
-        lockout,
-        ..Settings::default()
+    let house = House::new(AuthSettings {
+        lockout_failures: failures,
+        ..AuthSettings::default()
     });
     assert_eq!(house.knows("änn", "wrong").await, None);
     let auth = house.auth.with_audit(hung.audit.clone());
@@ -470,7 +457,7 @@ async fn nobody_is_unlocked_of_whom_no_line_can_be_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn logons_that_cost_no_hash_are_told_seldom_with_a_count_and_not_of_who_is_locked_out() {
-    let house = House::new(Settings::default());
+    let house = House::new(AuthSettings::default());
     let file = house.dir.path().join("audit.log");
     let audit = Audit::to_file(&file, house.clock.clone()).unwrap();
     let auth = house.auth.with_audit(audit);
@@ -515,7 +502,7 @@ async fn logons_that_cost_no_hash_are_told_seldom_with_a_count_and_not_of_who_is
 /// The count in a line is of such logons as the line tells of.
 #[tokio::test(start_paused = true)]
 async fn each_reason_of_a_logon_that_costs_no_hash_has_its_own_count() {
-    let house = House::new(Settings::default());
+    let house = House::new(AuthSettings::default());
     let file = house.dir.path().join("audit.log");
     let audit = Audit::to_file(&file, house.clock.clone()).unwrap();
     let mut counted = Vec::new();

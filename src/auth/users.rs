@@ -264,7 +264,7 @@ fn edit_as(
 
 /// No file is no users.
 fn read(file: &Path, trust: Trust) -> Result<Option<document::Document<Document>>, UserError> {
-    let text = match held::read_any(file) {
+    let text = match held::read_short(file) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) if held::foreign(&e).is_some() => {
@@ -423,7 +423,7 @@ impl std::fmt::Debug for Users {
 }
 
 fn stamp(file: &Path) -> Option<Stamp> {
-    let meta = fs::metadata(file).ok()?;
+    let meta = fs::symlink_metadata(file).ok()?;
     Some((meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()))
 }
 

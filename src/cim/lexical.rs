@@ -5,6 +5,7 @@
 use super::datetime::DateTime;
 use super::path::Path;
 use super::value::{Type, TypeError, Value};
+use crate::xml::WHITE_SPACE;
 
 /// Longest piece of a refused text that an error repeats, in characters.
 const QUOTED_MAX: usize = 64;
@@ -152,13 +153,8 @@ impl Value {
     }
 }
 
-/// The blanks of XML, which may stand around every value but a string or a character.
-pub(super) fn trim(text: &str) -> &str {
-    text.trim_matches([' ', '\t', '\r', '\n'])
-}
-
 fn boolean(text: &str) -> Option<bool> {
-    let text = trim(text);
+    let text = text.trim_matches(WHITE_SPACE);
     let is = |word: &str| text.eq_ignore_ascii_case(word);
     if is("true") || is("1") {
         Some(true)
@@ -171,7 +167,7 @@ fn boolean(text: &str) -> Option<bool> {
 
 /// Reads an integer, decimal or hex.
 pub(super) fn integer(text: &str) -> Option<i128> {
-    let text = trim(text);
+    let text = text.trim_matches(WHITE_SPACE);
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -189,7 +185,7 @@ pub(super) fn integer(text: &str) -> Option<i128> {
 
 /// Reads an `xs:double`; a number too great for the type is refused, not read as infinity.
 fn real64(text: &str) -> Option<f64> {
-    let text = trim(text);
+    let text = text.trim_matches(WHITE_SPACE);
     if let Some(n) = named_real(text) {
         return Some(n);
     }
@@ -200,7 +196,7 @@ fn real64(text: &str) -> Option<f64> {
 }
 
 fn real32(text: &str) -> Option<f32> {
-    let text = trim(text);
+    let text = text.trim_matches(WHITE_SPACE);
     if let Some(n) = named_real(text) {
         return Some(if n.is_nan() {
             f32::NAN

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
-use crate::client::{Client, Object, Reference};
+use crate::cim::Path;
+use crate::client::{Client, Object};
 
 use super::contents::{DISK, SETTINGS, literal, members, name, query_machines};
 use super::failure::Failure;
@@ -101,7 +102,7 @@ impl Actives {
             0..=FEW => {
                 let mut all = Vec::new();
                 for id in machines.keys() {
-                    let settings = Reference::new(NAMESPACE, SETTINGS);
+                    let settings = Path::new(NAMESPACE, SETTINGS);
                     let settings = settings.key("InstanceID", format!("{PREFIX}{id}").as_str());
                     let association = "Msvm_VirtualSystemSettingDataComponent";
                     all.append(&mut client.linked(&settings, association, DISK).await?);

@@ -2,7 +2,8 @@
 
 use serde_json::Value as Json;
 
-use crate::client::{Client, Object, Reference, Value};
+use crate::cim::{Path, Value};
+use crate::client::{Client, Object};
 
 use super::actives::{Before, Changed};
 use super::failure::Failure;
@@ -13,7 +14,7 @@ use super::output::{Output, one_line};
 /// one did.
 pub(super) async fn accepted(
     client: &Client,
-    target: &Reference,
+    target: &Path,
     method: &str,
     arguments: &[(&str, Value)],
     values: &[u64],
@@ -27,7 +28,7 @@ pub(super) async fn accepted(
 
 async fn refused(client: &Client, method: &str, answer: &Object) -> Failure {
     let value = answer.text("ReturnValue");
-    let reason = match answer.get("Job").reference() {
+    let reason = match answer.get("Job").as_reference() {
         Some(job) => client.get(job).await.ok(),
         None => None,
     };
@@ -40,7 +41,7 @@ async fn refused(client: &Client, method: &str, answer: &Object) -> Failure {
 
 /// What CreateSnapshot and CheckSnapshot are given.
 pub(super) fn snapshot_arguments(
-    collection: Reference,
+    collection: Path,
     settings: &str,
     kind: &str,
 ) -> [(&'static str, Value); 3] {
@@ -53,7 +54,7 @@ pub(super) fn snapshot_arguments(
 
 /// The id of the job that came with an answer.
 pub(super) fn job_id(answer: &Object) -> Option<&str> {
-    answer.get("Job").reference()?.text("InstanceID")
+    answer.get("Job").as_reference()?.text("InstanceID")
 }
 
 /// Follows the job of an accepted call, if there is one and if that is wanted, and tells the result.
@@ -149,7 +150,7 @@ async fn followed(
     output: &Output,
     result: &Json,
 ) -> Result<Option<String>, Failure> {
-    let Some(running) = answer.get("Job").reference() else {
+    let Some(running) = answer.get("Job").as_reference() else {
         return Ok(Some(String::new()));
     };
     if no_wait {

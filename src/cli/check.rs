@@ -2,7 +2,8 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::client::{Client, Error, Object, Reference};
+use crate::cim::Path;
+use crate::client::{Client, Error, Object};
 
 use super::call::snapshot_arguments;
 use super::failure::Failure;
@@ -24,7 +25,7 @@ const LISTS: [(&str, &str, &str); 7] = [
 /// Calls CheckSnapshot.
 pub(super) async fn call(
     client: &Client,
-    collection: Reference,
+    collection: Path,
     settings: &str,
     kind: &str,
 ) -> Result<Object, Failure> {
@@ -64,7 +65,7 @@ pub(super) fn tell(answer: &Object, output: &Output) -> Result<(), Failure> {
 
 /// For each disk its value of every list.
 fn disks(answer: &Object) -> Vec<[&str; LISTS.len()]> {
-    let list = |name| answer.all(name).map(|v| v.text().unwrap_or_default());
+    let list = |name| answer.all(name).map(|v| v.as_str().unwrap_or_default());
     let mut lists = LISTS.map(|(.., name)| list(name));
     let count = list("Disks").count();
     (0..count)

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use clap::Subcommand;
 use serde_json::json;
 
-use crate::client::{Client, Object, Reference, Value};
+use crate::cim::{Path, Value};
+use crate::client::{Client, Object};
 use crate::id::VmId;
 use crate::text::catalog::provider::GROUP_GONE;
 
@@ -13,7 +14,7 @@ use super::failure::Failure;
 use super::naming::pick;
 use super::output::{Output, count, one_line, table};
 use super::remote::{
-    COLLECTION, GROUPS, Kind, MACHINE, NAMESPACE, Remote, all, find, find_each, reference,
+    COLLECTION, GROUPS, MACHINE, NAMESPACE, ObjectKind, Remote, all, find, find_each, reference,
     sendable, service,
 };
 
@@ -159,11 +160,7 @@ async fn create(
 }
 
 /// Defines a collection on the server; the reference to it.
-pub(super) async fn define(
-    client: &Client,
-    name: &str,
-    groups: bool,
-) -> Result<Reference, Failure> {
+pub(super) async fn define(client: &Client, name: &str, groups: bool) -> Result<Path, Failure> {
     let kind = if groups { "1" } else { "0" };
     let answer = call(
         client,
@@ -171,7 +168,7 @@ pub(super) async fn define(
         &[("Name", name.into()), ("Type", kind.into())],
     )
     .await?;
-    let reference = answer.get("DefinedCollection").reference().cloned();
+    let reference = answer.get("DefinedCollection").as_reference().cloned();
     reference.ok_or_else(|| Failure::failed("the server named no collection in its answer"))
 }
 
@@ -212,7 +209,7 @@ async fn change(
                 )));
             }
             (Ok(found), _) => reference(kind, &found),
-            (Err(_), Some(id)) => Reference::new(NAMESPACE, kind.class)
+            (Err(_), Some(id)) => Path::new(NAMESPACE, kind.class)
                 .key("CreationClassName", kind.class)
                 .key(kind.key, id.as_str()),
             (Err(failure), None) => return Err(failure),
@@ -238,7 +235,7 @@ async fn change(
 }
 
 /// By its id or its name.
-fn is_named(object: &Object, kind: Kind, name: &str) -> bool {
+fn is_named(object: &Object, kind: ObjectKind, name: &str) -> bool {
     let id = name.trim_matches(['{', '}']);
     object.text("ElementName") == name || object.text(kind.key).eq_ignore_ascii_case(id)
 }
@@ -316,7 +313,7 @@ async fn groups_of(client: &Client, id: &str) -> Result<Vec<Object>, Failure> {
     let mut groups = Vec::new();
     for link in client.enumerate(NAMESPACE, LINKS).await? {
         if end(&link, "Member", COLLECTION.key) == Some(id)
-            && let Some(group) = link.get("Collection").reference()
+            && let Some(group) = link.get("Collection").as_reference()
         {
             groups.push(client.get(group).await?);
         }
@@ -333,7 +330,7 @@ pub(super) async fn call(
     super::call::accepted(client, &service(SERVICE), method, arguments, &[0]).await
 }
 
-fn member_kind(collection: &Object) -> Kind {
+fn member_kind(collection: &Object) -> ObjectKind {
     match collection.class == GROUPS {
         true => COLLECTION,
         false => MACHINE,
@@ -342,5 +339,5 @@ fn member_kind(collection: &Object) -> Kind {
 
 /// The key of one end of an association.
 pub(super) fn end<'a>(link: &'a Object, role: &str, key: &str) -> Option<&'a str> {
-    link.get(role).reference()?.text(key)
+    link.get(role).as_reference()?.text(key)
 }

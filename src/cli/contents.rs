@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::client::{Client, Object, Reference};
+use crate::cim::Path;
+use crate::client::{Client, Object};
 
 use super::failure::Failure;
 use super::remote::{MACHINE, NAMESPACE, SNAPSHOT_SET};
@@ -57,14 +58,14 @@ impl Contents {
 
 /// The settings that each member of a set keeps.
 pub(super) async fn members(client: &Client, set: &str) -> Result<Vec<Object>, Failure> {
-    let set = Reference::new(NAMESPACE, SNAPSHOT_SET.class).key(SNAPSHOT_SET.key, set);
+    let set = Path::new(NAMESPACE, SNAPSHOT_SET.class).key(SNAPSHOT_SET.key, set);
     let members = client.linked(&set, "Msvm_CollectedSnapshots", SETTINGS);
     Ok(members.await?)
 }
 
 /// The reference to a member.
-pub(super) fn member_reference(member: &Object) -> Reference {
-    Reference::new(NAMESPACE, SETTINGS).key("InstanceID", member.text("InstanceID"))
+pub(super) fn member_reference(member: &Object) -> Path {
+    Path::new(NAMESPACE, SETTINGS).key("InstanceID", member.text("InstanceID"))
 }
 
 /// Machines and disks of these members.

@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 
 use crate::doctor::line::{Answer, Progress, Tell, Wish};
-use crate::doctor::{Finding, Kind, Severity};
+use crate::doctor::{Finding, FindingKind, Severity};
 use crate::server::Checkup;
 
 use super::failure::Failure;
@@ -87,7 +87,7 @@ async fn fix(checkup: &Checkup, command: &Doctor, output: &Output) -> Result<Vec
             continue;
         };
         let wanted = match command.yes {
-            true => kind != Kind::Damaged || command.accept_damaged,
+            true => kind != FindingKind::Damaged || command.accept_damaged,
             false => confirm(&format!("{object}: {text}. {}?", capital(&fix)))?,
         };
         if !wanted {

@@ -6,7 +6,8 @@ use clap::Subcommand;
 use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
-use crate::client::{Client, Object, Reference};
+use crate::cim::Path;
+use crate::client::{Client, Object};
 
 use super::failure::{Exit, Failure};
 use super::naming::pick;
@@ -122,8 +123,8 @@ async fn show(client: &Client, id: &str, output: &Output) -> Result<(), Failure>
     })
 }
 
-pub(super) fn reference(id: &str) -> Reference {
-    Reference::new(NAMESPACE, CLASS).key("InstanceID", id)
+pub(super) fn reference(id: &str) -> Path {
+    Path::new(NAMESPACE, CLASS).key("InstanceID", id)
 }
 
 /// The id that is meant: that of the job whose id is the word, or begins so.
@@ -140,7 +141,7 @@ async fn full_id(client: &Client, wanted: &str) -> Result<String, Failure> {
 }
 
 /// Asks the server to end the job; `false` if that is not possible any more.
-async fn cancel(client: &Client, job: &Reference) -> Result<bool, Failure> {
+async fn cancel(client: &Client, job: &Path) -> Result<bool, Failure> {
     let arguments = [("RequestedState", TERMINATE.into())];
     let answer = client.invoke(job, "RequestStateChange", &arguments).await?;
     match answer.number("ReturnValue") {
@@ -155,11 +156,7 @@ async fn cancel(client: &Client, job: &Reference) -> Result<bool, Failure> {
 
 /// Shows the job's progress until it has ended. Ctrl-C asks the server to end it and goes on waiting; a second one ends
 /// this process.
-pub(super) async fn wait(
-    client: &Client,
-    job: &Reference,
-    output: &Output,
-) -> Result<Object, Failure> {
+pub(super) async fn wait(client: &Client, job: &Path, output: &Output) -> Result<Object, Failure> {
     // Before anything is shown: from then on Ctrl-C means the job.
     let interrupts = listen(job, output)?;
     followed(client, job, output, (None, Some(&interrupts))).await
@@ -168,13 +165,13 @@ pub(super) async fn wait(
 /// The same where somebody else hears Ctrl-C.
 pub(super) async fn wait_for_end(
     client: &Client,
-    job: &Reference,
+    job: &Path,
     output: &Output,
 ) -> Result<Object, Failure> {
     followed(client, job, output, (None, None)).await
 }
 
-fn listen(job: &Reference, output: &Output) -> Result<Interrupts, Failure> {
+fn listen(job: &Path, output: &Output) -> Result<Interrupts, Failure> {
     let id = job.text("InstanceID").unwrap_or_default();
     let goes_on = format!(
         "interrupted; how job {id} ends is not waited for: `groupshot job show {id}` tells"
@@ -185,7 +182,7 @@ fn listen(job: &Reference, output: &Output) -> Result<Interrupts, Failure> {
 /// The same; no longer than until the job has shown the same for `patience`.
 async fn followed(
     client: &Client,
-    job: &Reference,
+    job: &Path,
     output: &Output,
     (patience, interrupts): (Option<Duration>, Option<&Interrupts>),
 ) -> Result<Object, Failure> {

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::server::{self, StartError};
 
 use super::failure::{Exit, Failure};
+use super::output::Output;
 use super::owner;
 
 /// Where the server keeps everything.
@@ -29,6 +30,15 @@ impl DataDir {
         let path = self.named()?;
         server::require_answer(&path)?;
         owner::become_owner(&path)?;
+        Ok(path)
+    }
+
+    /// [`DataDir::path`] for a command that only reads it: that it is not the one that it was is told.
+    pub(super) fn to_read(&self, output: &Output) -> Result<PathBuf, Failure> {
+        let path = self.path()?;
+        if let Some(told) = server::not_own(&path) {
+            output.note(told);
+        }
         Ok(path)
     }
 

@@ -119,7 +119,7 @@ enum Command {
 }
 
 /// How long whoever reads the log is waited for at the end.
-const LAST_LINES: Duration = Duration::from_secs(1);
+const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// Runs the program with the arguments it was started with.
 pub fn main() -> ExitCode {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+use crate::config::Config;
 use crate::engine::relocate::{Move, Moves};
 use crate::server::{self, Differing, Here, HereState, Relocated, Relocation};
 
@@ -18,6 +19,9 @@ use super::remote::block_on;
 pub(super) struct Relocate {
     #[command(flatten)]
     data: DataDir,
+    /// The server's configuration file, for its image_roots.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// A folder that was moved, as recorded paths name it. May be repeated, each with its --to.
     #[arg(long, value_name = "OLD")]
     from: Vec<PathBuf>,
@@ -31,7 +35,7 @@ pub(super) struct Relocate {
     #[arg(long)]
     apply: bool,
     /// The data directory was copied or restored, and its paths lead into it: check every file and bind it here.
-    #[arg(long, conflicts_with_all = ["from", "to", "definitions"])]
+    #[arg(long, conflicts_with_all = ["from", "to", "definitions", "config"])]
     here: bool,
     /// Frozen files that are copies of what is recorded, by owner, length and time, count as that from now on. Else each is
     /// asked for.
@@ -47,11 +51,13 @@ pub(super) fn run(wish: &Relocate, output: &Output) -> Result<(), Failure> {
     if wish.here {
         return here(wish, &data_dir, output);
     }
+    let config = wish.config.as_deref().map(Config::load).transpose()?;
+    let roots = config.unwrap_or_default().engine.image_roots;
     let moves = Moves::new(moves(wish, &data_dir)?).map_err(Failure::usage)?;
     let confirmed = |d: &Differing| confirmed(wish, d);
     let told = block_on(async {
-        let (definitions, apply) = (wish.definitions, wish.apply);
-        let done = server::relocate(&data_dir, &moves, definitions, apply, &confirmed);
+        let how = (wish.definitions, wish.apply);
+        let done = server::relocate(&data_dir, &moves, &roots, how, &confirmed);
         Ok(done.await?)
     })?;
     if told.state == Relocation::Unasked {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::client::{self, Client, Credentials, Object, Reference};
+use crate::cim::Path;
+use crate::client::{self, Client, Credentials, Object};
 use crate::tls::Trust;
 
 use super::failure::Failure;
@@ -130,13 +131,13 @@ pub(super) fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> 
 }
 
 /// The only instance of a service class.
-pub(super) fn service(class: &str) -> Reference {
-    Reference::new(NAMESPACE, class)
+pub(super) fn service(class: &str) -> Path {
+    Path::new(NAMESPACE, class)
 }
 
 /// Which objects a name may mean.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kind {
+pub(super) struct ObjectKind {
     /// For messages: `virtual machine`.
     pub(super) word: &'static str,
     /// The class that is enumerated.
@@ -147,7 +148,7 @@ pub(super) struct Kind {
     pub(super) key: &'static str,
 }
 
-pub(super) const MACHINE: Kind = Kind {
+pub(super) const MACHINE: ObjectKind = ObjectKind {
     word: "virtual machine",
     class: "Msvm_ComputerSystem",
     classes: &["Msvm_ComputerSystem"],
@@ -155,13 +156,13 @@ pub(super) const MACHINE: Kind = Kind {
 };
 /// Collections of collections.
 pub(super) const GROUPS: &str = "Msvm_ManagementCollection";
-pub(super) const COLLECTION: Kind = Kind {
+pub(super) const COLLECTION: ObjectKind = ObjectKind {
     word: "collection",
     class: "CIM_CollectionOfMSEs",
     classes: &["Msvm_VirtualSystemCollection", GROUPS],
     key: "CollectionID",
 };
-pub(super) const SNAPSHOT_SET: Kind = Kind {
+pub(super) const SNAPSHOT_SET: ObjectKind = ObjectKind {
     word: "snapshot set",
     class: "Msvm_SnapshotCollection",
     classes: &["Msvm_SnapshotCollection"],
@@ -169,7 +170,7 @@ pub(super) const SNAPSHOT_SET: Kind = Kind {
 };
 
 /// Every object of the kind; of computer systems the virtual machines only, not the host.
-pub(super) async fn all(client: &Client, kind: Kind) -> Result<Vec<Object>, Failure> {
+pub(super) async fn all(client: &Client, kind: ObjectKind) -> Result<Vec<Object>, Failure> {
     let mut objects = client.enumerate(NAMESPACE, kind.class).await?;
     if kind.class == MACHINE.class {
         objects.retain(|o| is_guid(o.text("Name")));
@@ -178,7 +179,11 @@ pub(super) async fn all(client: &Client, kind: Kind) -> Result<Vec<Object>, Fail
 }
 
 /// The object with that id or that name. What is named by its id needs no list.
-pub(super) async fn find(client: &Client, kind: Kind, wanted: &str) -> Result<Object, Failure> {
+pub(super) async fn find(
+    client: &Client,
+    kind: ObjectKind,
+    wanted: &str,
+) -> Result<Object, Failure> {
     if let Some(object) = by_id(client, kind, wanted).await? {
         return Ok(object);
     }
@@ -186,12 +191,12 @@ pub(super) async fn find(client: &Client, kind: Kind, wanted: &str) -> Result<Ob
 }
 
 /// The object with that id; `None` if it is no id, or nothing has it.
-async fn by_id(client: &Client, kind: Kind, wanted: &str) -> Result<Option<Object>, Failure> {
+async fn by_id(client: &Client, kind: ObjectKind, wanted: &str) -> Result<Option<Object>, Failure> {
     let Ok(id) = wanted.trim_matches(['{', '}']).parse::<crate::id::VmId>() else {
         return Ok(None);
     };
     for class in kind.classes {
-        let mut target = Reference::new(NAMESPACE, class).key(kind.key, id.to_string().as_str());
+        let mut target = Path::new(NAMESPACE, *class).key(kind.key, id.to_string().as_str());
         if kind.class == MACHINE.class {
             target = target.key("CreationClassName", *class);
         }
@@ -207,7 +212,7 @@ async fn by_id(client: &Client, kind: Kind, wanted: &str) -> Result<Option<Objec
 /// Objects by id or name, in this order; the list of all is asked for once, and only if a name needs it.
 pub(super) async fn find_each(
     client: &Client,
-    kind: Kind,
+    kind: ObjectKind,
     wanted: &[String],
 ) -> Result<Vec<Result<Object, Failure>>, Failure> {
     let (mut found, mut known) = (Vec::new(), None);
@@ -228,7 +233,7 @@ pub(super) async fn find_each(
 /// The object with that id or that name, among all of the kind.
 pub(super) fn one<'a>(
     client: &Client,
-    kind: Kind,
+    kind: ObjectKind,
     all: &'a [Object],
     wanted: &str,
 ) -> Result<&'a Object, Failure> {
@@ -249,8 +254,8 @@ pub(super) fn one<'a>(
 }
 
 /// The reference to an object that was enumerated.
-pub(super) fn reference(kind: Kind, object: &Object) -> Reference {
-    let reference = Reference::new(NAMESPACE, &object.class);
+pub(super) fn reference(kind: ObjectKind, object: &Object) -> Path {
+    let reference = Path::new(NAMESPACE, object.class.as_str());
     match kind.class == MACHINE.class {
         true => reference
             .key("CreationClassName", object.text("CreationClassName"))

@@ -5,12 +5,14 @@ use std::mem::{self, ManuallyDrop};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, EngineKind, MACHINES_MAX};
+use crate::config::Config;
+use crate::engine::settings::{EngineKind, MACHINES_MAX};
 use crate::server::{Notify, Reload, Server, Sockets};
 use crate::telemetry;
 
@@ -132,23 +134,34 @@ fn announce(server: &Server) {
     }
 }
 
-/// Comes back when the terminal has hung up.
+/// How often it is looked whether the terminal is still there.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Comes back when the terminal has hung up. Not every process on it is sent a SIGHUP then: one in the background is
+/// not.
 async fn reload_on_hangup(
     mut hangup: Signal,
     terminal: Terminal,
     reload: Reload,
     notify: Arc<Notify>,
 ) {
-    while hangup.recv().await.is_some() {
+    let mut looks = tokio::time::interval(LOOK);
+    loop {
+        let signalled = tokio::select! {
+            Some(()) = hangup.recv() => true,
+            _ = looks.tick(), if terminal.is_there() => false,
+            else => return std::future::pending().await, // no signal can come any more
+        };
         if terminal.has_hung_up() {
             return;
         }
-        notify.reloading();
-        let reload = reload.clone();
-        let _ = tokio::task::spawn_blocking(move || reload.now()).await;
-        notify.ready("Files read again");
+        if signalled {
+            notify.reloading();
+            let reload = reload.clone();
+            let _ = tokio::task::spawn_blocking(move || reload.now()).await;
+            notify.ready("Files read again");
+        }
     }
-    std::future::pending().await // no signal can come any more
 }
 
 pub(super) fn start_logging(config: &Config) -> Result<(), Failure> {

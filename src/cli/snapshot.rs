@@ -5,7 +5,8 @@ use std::fmt::{self, Display};
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 
-use crate::client::{Client, Object, Reference, Value};
+use crate::cim::{Path, Value};
+use crate::client::{Client, Object};
 use crate::xml::Writer;
 
 use super::actives::Before;
@@ -156,7 +157,7 @@ async fn create(wish: &Create, output: &Output) -> Result<(), Failure> {
         kind(wish),
     )
     .await?;
-    let set = answer.get("ResultingSnapshotCollection").reference();
+    let set = answer.get("ResultingSnapshotCollection").as_reference();
     let set = set
         .and_then(|s| s.text(SNAPSHOT_SET.key))
         .unwrap_or_default();
@@ -243,7 +244,7 @@ fn sure(question: &str, otherwise: &str) -> Result<(), Failure> {
 struct Chosen {
     id: String,
     name: String,
-    reference: Reference,
+    reference: Path,
 }
 
 impl Chosen {
@@ -325,7 +326,7 @@ async fn export(wish: &Export, output: &Output) -> Result<(), Failure> {
 /// Calls CreateSnapshot; a return value other than 0 and 4096 is a failure.
 pub(super) async fn call_create(
     client: &Client,
-    collection: Reference,
+    collection: Path,
     settings: &str,
     kind: &str,
 ) -> Result<Object, Failure> {
@@ -334,7 +335,7 @@ pub(super) async fn call_create(
 }
 
 /// Calls ApplySnapshot of a set; a return value other than 0 and 4096 is a failure.
-pub(super) async fn call_apply(client: &Client, set: Reference) -> Result<Object, Failure> {
+pub(super) async fn call_apply(client: &Client, set: Path) -> Result<Object, Failure> {
     accepted(
         client,
         "ApplySnapshot",
@@ -435,9 +436,9 @@ fn is_damaged(description: &str) -> bool {
 }
 
 /// References to the member snapshots of a set.
-fn members<'a>(links: &'a [Object], set: &str) -> impl Iterator<Item = &'a Reference> {
+fn members<'a>(links: &'a [Object], set: &str) -> impl Iterator<Item = &'a Path> {
     links
         .iter()
         .filter(move |l| end(l, "Collection", SNAPSHOT_SET.key) == Some(set))
-        .filter_map(|l| l.get("Member").reference())
+        .filter_map(|l| l.get("Member").as_reference())
 }

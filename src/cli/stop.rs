@@ -20,9 +20,9 @@ use super::failure::Failure;
 use super::output::Output;
 
 /// What an orderly end may take beyond the time of requests and operations.
-const ORDERLY: Duration = Duration::from_secs(5);
+const ORDERLY: Duration = Duration::from_secs(15);
 /// How long a reader of standard error is waited for.
-const LAST_WORD: Duration = Duration::from_secs(1);
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Cancelled with the first SIGTERM or SIGINT. The process ends with the second one, and when it still lives so long
 /// after `limit` counted from the first, or from when somebody else has cancelled it.
@@ -183,7 +183,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
-    async fn a_process_that_does_not_end_in_order_is_ended_5_s_after_its_time() {
+    async fn a_process_that_does_not_end_in_order_is_ended_15_s_after_its_time() {
         let (began, mut signals) = (Instant::now(), 0);
         let stop = CancellationToken::new();
         let signal = async || {
@@ -195,8 +195,8 @@ mod tests {
         };
         let why = too_late(signal, &stop, LIMIT).await;
         assert!(stop.is_cancelled());
-        assert_eq!(began.elapsed(), Duration::from_secs(7 + 30 + 5));
-        assert!(why.starts_with("stopped 5 s late"), "{why}");
+        assert_eq!(began.elapsed(), Duration::from_secs(7 + 30 + 15));
+        assert!(why.starts_with("stopped 15 s late"), "{why}");
 
         // Also where no signal has ended it; a second one ends it at once.
         let began = Instant::now();

@@ -23,6 +23,11 @@ impl Terminal {
         Self(terminal.ok().map(File::from))
     }
 
+    /// Is there one to care for?
+    pub(super) fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Has it hung up?
     pub(super) fn has_hung_up(&self) -> bool {
         let Some(terminal) = &self.0 else {

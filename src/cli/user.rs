@@ -111,7 +111,7 @@ pub(super) fn run(command: &Command, output: &Output) -> Result<(), Failure> {
             })
         }
         Command::List { data } => {
-            let users = users::list(&server::existing_data_dir(&data.path()?)?)?;
+            let users = users::list(&server::existing_data_dir(&data.to_read(output)?)?)?;
             let mut rows = vec![["NAME", "ROLE"].map(str::to_owned).to_vec()];
             let row = |u: &users::User| vec![u.name.clone(), u.role.to_string()];
             rows.extend(users.iter().map(row));

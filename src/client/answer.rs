@@ -1,13 +1,16 @@
 //! Reading: from the body of an envelope to generic values. Every reader gives `None` where the body is
 //! not what was asked for.
 
+use std::sync::LazyLock;
+
+use crate::cim::{Path, Schema, Value};
 use crate::soap::ns;
-use crate::wscim::uri::WMI;
+use crate::wscim::{Names, Reference};
 use crate::xml::Element;
 
 use super::Identity;
 use super::error::Fault;
-use super::value::{Object, Reference, Value};
+use super::value::Object;
 
 /// One page of an enumeration.
 pub(super) struct Page {
@@ -90,42 +93,26 @@ fn value(element: Element<'_>) -> Value {
     if matches!(element.attribute(ns::XSI, "nil"), Some("true" | "1")) {
         return Value::Null;
     }
-    if let Some(reference) = reference(element) {
-        return Value::Reference(reference);
+    if let Some(path) = reference(element) {
+        return path.into();
     }
     // cim:Datetime, cim:Interval and the like wrap the text.
     let holder = element.children().next().unwrap_or(element);
-    Value::Text(holder.text().into_owned())
+    Value::String(holder.text().into_owned())
 }
 
-/// The reference in an element: its own content, or an `a:EndpointReference` inside.
-fn reference(element: Element<'_>) -> Option<Reference> {
+/// The reference in an element: its own content, or an `a:EndpointReference` inside. Whatever address it has, it is of
+/// the server that was asked.
+fn reference(element: Element<'_>) -> Option<Path> {
+    static NO_CLASSES: LazyLock<Schema> = LazyLock::new(|| Schema::new([]));
+    let reference = Reference {
+        schema: &NO_CLASSES,
+        namespace: "",
+        names: Names::default(),
+    };
     let wrapped = element.child(ns::ADDRESSING, "EndpointReference");
-    let parameters = wrapped
-        .unwrap_or(element)
-        .child(ns::ADDRESSING, "ReferenceParameters")?;
-    let resource = parameters.child(ns::WSMAN, "ResourceURI")?;
-    let resource = resource.trimmed();
-    let class = last_segment(&resource).to_owned();
-    let path = resource
-        .strip_prefix(WMI)
-        .and_then(|p| p.strip_suffix(&class));
-    let mut namespace = path.map(|p| p.trim_matches('/').to_owned());
-    let mut keys = Vec::new();
-    let selectors = parameters.child(ns::WSMAN, "SelectorSet");
-    for selector in selectors.into_iter().flat_map(|set| set.children()) {
-        let name = selector.attribute("", "Name")?;
-        if name.eq_ignore_ascii_case("__cimnamespace") {
-            namespace = Some(selector.text().into_owned());
-        } else {
-            keys.push((name.to_owned(), value(selector)));
-        }
-    }
-    Some(Reference {
-        namespace: namespace.unwrap_or_default(),
-        class,
-        keys,
-    })
+    let path = reference.read(wrapped.unwrap_or(element)).ok()?;
+    Some(Path { host: None, ..path })
 }
 
 fn local(qname: &str) -> &str {

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
+use crate::cim::{Path, Value};
 use crate::id::WireId;
 use crate::soap::ns;
-use crate::wscim::Family;
+use crate::wscim::{Family, epr};
 use crate::wsman::uri;
 use crate::xml::Writer;
-
-use super::value::{Reference, Value};
 
 /// The largest answer that is asked for, in octets.
 const ENVELOPE_MAX: &str = "512000";
@@ -28,7 +27,7 @@ pub(super) fn identify() -> String {
     w.into_string()
 }
 
-pub(super) fn get(target: &Reference, timeout: Duration) -> String {
+pub(super) fn get(target: &Path, timeout: Duration) -> String {
     request(target, uri::GET, timeout, |_| {})
 }
 
@@ -39,15 +38,10 @@ pub(super) enum Wanted<'a> {
     /// What a WQL query asks for.
     Query(&'a str),
     /// What associations of a class link to an object: object, association, class of the wanted objects.
-    Linked(&'a Reference, &'a str, &'a str),
+    Linked(&'a Path, &'a str, &'a str),
 }
 
-pub(super) fn enumerate(
-    of: &Reference,
-    wanted: &Wanted<'_>,
-    page: usize,
-    timeout: Duration,
-) -> String {
+pub(super) fn enumerate(of: &Path, wanted: &Wanted<'_>, page: usize, timeout: Duration) -> String {
     request(of, uri::ENUMERATE, timeout, |w| {
         w.open("n", "Enumerate", &[("xmlns:n", ns::ENUMERATION)]);
         w.empty("w", "OptimizeEnumeration", &[]);
@@ -63,11 +57,11 @@ pub(super) fn enumerate(
     })
 }
 
-fn linked(w: &mut Writer, object: &Reference, association: &str, result: &str) {
+fn linked(w: &mut Writer, object: &Path, association: &str, result: &str) {
     w.open("w", "Filter", &[("Dialect", uri::ASSOCIATION_FILTER)]);
     w.open("b", "AssociatedInstances", &[("xmlns:b", ns::BINDING)]);
     w.open("b", "Object", &[]);
-    endpoint(w, object);
+    epr::write(w, object, Family::Wmi);
     w.close("b", "Object");
     w.element("b", "AssociationClassName", &[], association);
     w.element("b", "ResultClassName", &[], result);
@@ -75,7 +69,7 @@ fn linked(w: &mut Writer, object: &Reference, association: &str, result: &str) {
     w.close("w", "Filter");
 }
 
-pub(super) fn pull(of: &Reference, context: &str, page: usize, timeout: Duration) -> String {
+pub(super) fn pull(of: &Path, context: &str, page: usize, timeout: Duration) -> String {
     request(of, uri::PULL, timeout, |w| {
         w.open("n", "Pull", &[("xmlns:n", ns::ENUMERATION)]);
         w.element("n", "EnumerationContext", &[], context);
@@ -85,7 +79,7 @@ pub(super) fn pull(of: &Reference, context: &str, page: usize, timeout: Duration
 }
 
 pub(super) fn invoke(
-    target: &Reference,
+    target: &Path,
     method: &str,
     arguments: &[(&str, Value)],
     timeout: Duration,
@@ -101,12 +95,12 @@ pub(super) fn invoke(
         for (name, value) in arguments {
             match value {
                 Value::Null => w.empty("p", name, &[("xsi:nil", "true")]),
-                Value::Text(text) => w.element("p", name, &[], text),
-                Value::Reference(reference) => {
+                Value::Reference(path) => {
                     w.open("p", name, &[]);
-                    endpoint(w, reference);
+                    epr::write(w, path, Family::Wmi);
                     w.close("p", name);
                 }
+                other => w.element("p", name, &[], &other.lexical().unwrap_or_default()),
             }
         }
         w.close("p", &input);
@@ -114,7 +108,7 @@ pub(super) fn invoke(
 }
 
 fn request(
-    target: &Reference,
+    target: &Path,
     action: &str,
     timeout: Duration,
     body: impl FnOnce(&mut Writer),
@@ -144,7 +138,7 @@ fn request(
     let seconds = format!("PT{}.{:03}S", timeout.as_secs(), timeout.subsec_millis());
     w.element("w", "OperationTimeout", &[], &seconds);
     if !target.keys.is_empty() {
-        selectors(&mut w, target);
+        epr::write_selectors(&mut w, target, Family::Wmi);
     }
     w.close("s", "Header");
     w.open("s", "Body", &[]);
@@ -154,32 +148,11 @@ fn request(
     w.into_string()
 }
 
-fn resource_uri(target: &Reference) -> String {
-    Family::Wmi.class_uri(&target.namespace, &target.class)
+fn resource_uri(target: &Path) -> String {
+    Family::Wmi.class_uri(namespace(target), target.class.as_str())
 }
 
-fn endpoint(w: &mut Writer, reference: &Reference) {
-    w.element("a", "Address", &[], ns::ANONYMOUS);
-    w.open("a", "ReferenceParameters", &[]);
-    w.element("w", "ResourceURI", &[], &resource_uri(reference));
-    selectors(w, reference);
-    w.close("a", "ReferenceParameters");
-}
-
-fn selectors(w: &mut Writer, reference: &Reference) {
-    w.open("w", "SelectorSet", &[]);
-    for (name, value) in &reference.keys {
-        w.open("w", "Selector", &[("Name", name)]);
-        match value {
-            Value::Null => {}
-            Value::Text(text) => w.text(text),
-            Value::Reference(reference) => {
-                w.open("a", "EndpointReference", &[]);
-                endpoint(w, reference);
-                w.close("a", "EndpointReference");
-            }
-        }
-        w.close("w", "Selector");
-    }
-    w.close("w", "SelectorSet");
+/// The namespace of a path; an answer without one leads nowhere.
+pub(super) fn namespace(path: &Path) -> &str {
+    path.namespace.as_deref().unwrap_or_default()
 }

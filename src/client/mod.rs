@@ -1,7 +1,8 @@
 //! A WS-Management client for the command line: speaks to any server, ours or another, without a schema.
 //!
 //! A call writes one envelope (`envelope`), sends it over a kept-alive connection (`connection`) and reads
-//! what comes back (`answer`): a generic [`Object`] or an [`Error`].
+//! what comes back (`answer`): a generic [`Object`] or an [`Error`]. References and values are those of `cim`, written and read by
+//! `wscim`.
 
 mod answer;
 mod connection;
@@ -16,15 +17,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::cim::{Path, Value};
 use crate::soap::ns;
 use crate::tls::Trust;
 
 pub use connection::Credentials;
 pub use error::{Error, Fault};
-pub use value::{Object, Reference, Value};
+pub use value::Object;
 
 use connection::Connection;
-use envelope::Wanted;
+use envelope::{Wanted, namespace};
 
 /// How many instances are asked for at once.
 const PAGE: usize = 500;
@@ -91,7 +93,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`]; a [`Fault`] with subcode `DestinationUnreachable` if there is none.
-    pub async fn get(&self, target: &Reference) -> Result<Object, Error> {
+    pub async fn get(&self, target: &Path) -> Result<Object, Error> {
         let body = self.call(envelope::get(target, self.timeout)).await?;
         self.read(&body, answer::instance)
     }
@@ -101,8 +103,7 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn enumerate(&self, namespace: &str, class: &str) -> Result<Vec<Object>, Error> {
-        self.pages(&Reference::new(namespace, class), &Wanted::All)
-            .await
+        self.pages(&Path::new(namespace, class), &Wanted::All).await
     }
 
     /// What a WQL query asks for. Of a query that names properties the objects have no more than those.
@@ -110,7 +111,7 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn query(&self, namespace: &str, wql: &str) -> Result<Vec<Object>, Error> {
-        self.pages(&Reference::new(namespace, "*"), &Wanted::Query(wql))
+        self.pages(&Path::new(namespace, "*"), &Wanted::Query(wql))
             .await
     }
 
@@ -120,16 +121,16 @@ impl Client {
     /// [`Error`].
     pub async fn linked(
         &self,
-        object: &Reference,
+        object: &Path,
         association: &str,
         result: &str,
     ) -> Result<Vec<Object>, Error> {
         let wanted = Wanted::Linked(object, association, result);
-        self.pages(&Reference::new(&object.namespace, "*"), &wanted)
+        self.pages(&Path::new(namespace(object), "*"), &wanted)
             .await
     }
 
-    async fn pages(&self, of: &Reference, wanted: &Wanted<'_>) -> Result<Vec<Object>, Error> {
+    async fn pages(&self, of: &Path, wanted: &Wanted<'_>) -> Result<Vec<Object>, Error> {
         let request = envelope::enumerate(of, wanted, PAGE, self.timeout);
         let body = self.call(request).await?;
         let mut page = self.read(&body, answer::page)?;
@@ -149,7 +150,7 @@ impl Client {
     /// [`Error`]. A return value that is not 0 is no error here.
     pub async fn invoke(
         &self,
-        target: &Reference,
+        target: &Path,
         method: &str,
         arguments: &[(&str, Value)],
     ) -> Result<Object, Error> {

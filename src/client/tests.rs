@@ -23,12 +23,12 @@ fn an_output_with_nil_text_time_and_reference_is_read() {
         answer::instance,
     )
     .unwrap();
-    let job = Reference::new("root/virtualization/v2", "Msvm_ConcreteJob").key("InstanceID", "42");
-    assert_eq!(output.get("Job"), &Value::Reference(job));
+    let job = Path::new("root/virtualization/v2", "Msvm_ConcreteJob").key("InstanceID", "42");
+    assert_eq!(output.get("Job"), &Value::from(job));
     assert_eq!(output.text("When"), "2024-05-01T12:30:15Z");
     assert_eq!(output.get("Nothing"), &Value::Null);
     assert_eq!(output.get("Missing"), &Value::Null);
-    assert_eq!(output.get("Empty"), &Value::Text(String::new()));
+    assert_eq!(output.get("Empty"), &Value::from(""));
     assert_eq!(output.all("L").count(), 2);
     assert_eq!(output.number("returnvalue"), Some(4096));
 }
@@ -40,8 +40,8 @@ fn a_reference_of_the_dmtf_family_takes_its_namespace_from_the_selector() {
         answer::instance,
     )
     .unwrap();
-    let expected = Reference::new("root/interop", "CIM_A").key("K", "v");
-    assert_eq!(output.get("R").reference(), Some(&expected));
+    let expected = Path::new("root/interop", "CIM_A").key("K", "v");
+    assert_eq!(output.get("R").as_reference(), Some(&expected));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_fault_gives_reason_subcode_detail_and_code() {
 
 #[test]
 fn requests_are_well_formed_and_keep_what_they_were_given() {
-    let target = Reference::new("root/virtualization/v2", "Msvm_X").key("Name", "a<&\"b");
+    let target = Path::new("root/virtualization/v2", "Msvm_X").key("Name", "a<&\"b");
     let arguments = [
         ("Text", Value::from(" <x> ")),
         ("Ref", target.clone().into()),
@@ -133,7 +133,7 @@ fn requests_are_well_formed_and_keep_what_they_were_given() {
     assert_eq!(input.namespace(), header("ResourceURI").text());
     let sent = answer::instance(root.child(ns::SOAP, "Body").unwrap()).unwrap();
     assert_eq!(sent.get("Text"), &Value::from(" <x> "));
-    assert_eq!(sent.get("Ref"), &Value::Reference(target));
+    assert_eq!(sent.get("Ref"), &Value::from(target));
     assert_eq!(sent.get("None"), &Value::Null);
 }
 

@@ -21,16 +21,6 @@ pub struct Mistake {
     pub text: String,
 }
 
-/// A value that has the right type and still makes no sense.
-pub(super) struct Senseless {
-    /// `limits.envelope`.
-    pub(super) key: &'static str,
-    /// The key that it does not go with. What is told of a value that could not be read would be guessed.
-    pub(super) other: Option<&'static str>,
-    /// How the sentence that begins with the key goes on.
-    pub(super) reason: String,
-}
-
 /// Reads the text of a file. One that is no TOML has one mistake: what follows it may mean anything.
 pub(super) fn read(text: &str) -> Result<Config, Vec<Mistake>> {
     let table = DeTable::parse(text).map_err(|error| vec![syntax(text, &error)])?;

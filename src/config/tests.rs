@@ -1,6 +1,9 @@
 //! The file as operators write it.
 
+use std::time::Duration;
+
 use super::*;
+use crate::engine::settings::EngineKind;
 
 #[test]
 fn an_empty_file_gives_the_defaults() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::audit::{About, Written};
 use crate::doctor::line::{Progress, Tell};
 use crate::doctor::look::{self, Ailment};
-use crate::doctor::{Doctor, Kind};
+use crate::doctor::{Doctor, FindingKind};
 use crate::engine::Top;
 use crate::engine::import;
 use crate::id::{JobId, VmId};
@@ -67,7 +67,7 @@ impl Doctor {
     /// Why it was not, in one line.
     pub async fn fix(
         self: &Arc<Self>,
-        kind: Kind,
+        kind: FindingKind,
         object: &str,
         tell: &Tell,
     ) -> Result<String, String> {
@@ -132,7 +132,7 @@ impl Doctor {
         }
     }
 
-    async fn found(self: &Arc<Self>, kind: Kind, object: &str) -> Option<Ailment> {
+    async fn found(self: &Arc<Self>, kind: FindingKind, object: &str) -> Option<Ailment> {
         let all = self.ailments().await;
         let mut all: Vec<_> = all.into_iter().filter(|a| a.finding.kind == kind).collect();
         let exact = all.iter().position(|a| a.finding.object == object);
@@ -231,7 +231,7 @@ impl Doctor {
 }
 
 /// As scripts read it: `pending-merge`.
-fn word(kind: Kind) -> String {
+fn word(kind: FindingKind) -> String {
     let word = serde_json::to_value(kind).unwrap_or_default();
     word.as_str().unwrap_or_default().to_owned()
 }

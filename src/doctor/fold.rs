@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::doctor::look::{Ailment, ailment};
-use crate::doctor::{Concerned, Doctor, Kind, Severity};
+use crate::doctor::{Concerned, Doctor, FindingKind, Severity};
 use crate::engine::EngineErrorKind;
 use crate::held;
 use crate::inventory::Image;
@@ -108,15 +108,19 @@ impl Doctor {
         // Of those that are about the file what is kept counts most.
         let lead = found.into_iter().min_by_key(|a| {
             let is_own = a.finding.object == object;
-            (!is_own, a.finding.kind != Kind::KeptMissing, a.finding.kind)
+            (
+                !is_own,
+                a.finding.kind != FindingKind::KeptMissing,
+                a.finding.kind,
+            )
         });
         let Some(mut one) = lead else {
-            return ailment(Kind::Unknown, Severity::Warning, object, "");
+            return ailment(FindingKind::Unknown, Severity::Warning, object, "");
         };
         if one.finding.object != object {
             one.finding.kind = match missing {
-                true => Kind::ImageMissing,
-                false => Kind::ImageUnreadable,
+                true => FindingKind::ImageMissing,
+                false => FindingKind::ImageUnreadable,
             };
             one.finding.object = object;
         }
@@ -141,7 +145,7 @@ impl Doctor {
 
     /// The findings, with one for all images outside the roots: that these are too narrow is one cause.
     fn outside(&self, found: Vec<Ailment>) -> Vec<Ailment> {
-        let is_outside = |a: &Ailment| a.finding.kind == Kind::ImageOutsideRoots;
+        let is_outside = |a: &Ailment| a.finding.kind == FindingKind::ImageOutsideRoots;
         let (outside, mut all): (Vec<_>, Vec<_>) = found.into_iter().partition(is_outside);
         if outside.len() < 2 {
             all.extend(outside);
@@ -158,7 +162,12 @@ impl Doctor {
             self::machines(&machines),
         );
         let object = "[engine] image_roots";
-        let mut one = ailment(Kind::ImageOutsideRoots, Severity::Error, object, text);
+        let mut one = ailment(
+            FindingKind::ImageOutsideRoots,
+            Severity::Error,
+            object,
+            text,
+        );
         one.finding.files = files.into_iter().collect();
         one.finding.machines = machines;
         all.push(one);
@@ -177,7 +186,10 @@ impl Doctor {
             })
         };
         let mut places: BTreeMap<PathBuf, Quiet> = BTreeMap::new();
-        for it in found.iter().filter(|a| a.finding.kind == Kind::Silent) {
+        for it in found
+            .iter()
+            .filter(|a| a.finding.kind == FindingKind::Silent)
+        {
             let file = PathBuf::from(&it.finding.object);
             let place = place(&file, it.stands.is_some());
             let quiet = places.entry(place).or_default();
@@ -188,7 +200,7 @@ impl Doctor {
         }
         let follows = |it: &Ailment| {
             let is_of = |place: &PathBuf| it.is_below(place, EngineErrorKind::Silent);
-            it.finding.kind == Kind::Silent || places.keys().any(is_of)
+            it.finding.kind == FindingKind::Silent || places.keys().any(is_of)
         };
         let rest = found.into_iter().filter(|it| !follows(it));
         let mut all: Vec<Ailment> = rest.collect();
@@ -222,7 +234,7 @@ impl Doctor {
             _ => place,
         };
         let mut one = ailment(
-            Kind::Silent,
+            FindingKind::Silent,
             Severity::Error,
             object.display().to_string(),
             text,
@@ -281,8 +293,8 @@ impl Doctor {
             }
         };
         let kind = match away {
-            Away::Gone | Away::Empty => Kind::FolderMissing,
-            Away::Closed => Kind::FolderUnreadable,
+            Away::Gone | Away::Empty => FindingKind::FolderMissing,
+            Away::Closed => FindingKind::FolderUnreadable,
         };
         let text = format!(
             "{what}; {} in it, of {} and {}",
@@ -341,8 +353,8 @@ pub(super) fn by_name(all: impl Iterator<Item = Concerned>) -> Vec<Concerned> {
     all
 }
 
-fn is_missing(kind: Kind) -> bool {
-    matches!(kind, Kind::ImageMissing | Kind::KeptMissing)
+fn is_missing(kind: FindingKind) -> bool {
+    matches!(kind, FindingKind::ImageMissing | FindingKind::KeptMissing)
 }
 
 /// The highest folder above a missing file that is not there, or the one that is there and empty, as the place of a
@@ -409,7 +421,7 @@ mod tests {
     #[test]
     fn of_findings_that_share_a_file_none_is_lost_nor_any_reason() {
         let found = |kind, file: &str, text| {
-            let mut one = ailment(Kind::ImageUnreadable, Severity::Error, text, text);
+            let mut one = ailment(FindingKind::ImageUnreadable, Severity::Error, text, text);
             one.cause = Some((kind, PathBuf::from(file)));
             one
         };
@@ -418,7 +430,7 @@ mod tests {
             found(EngineErrorKind::Denied, "/shared", "second"),
             found(EngineErrorKind::Unsupported, "/shared", "third"),
             found(EngineErrorKind::Denied, "/own", "fourth"),
-            ailment(Kind::Orphan, Severity::Warning, "/shared", "fifth"),
+            ailment(FindingKind::Orphan, Severity::Warning, "/shared", "fifth"),
         ];
         let (alone, several) = by_file(all);
         let texts = |all: &[Ailment]| -> Vec<String> {

@@ -39,7 +39,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::doctor::{Doctor, Finding, Kind};
+use crate::doctor::{Doctor, Finding, FindingKind};
 use crate::held::{Folder, Identity};
 use crate::id::VmId;
 use crate::inventory::{Ended, Query, RunState};
@@ -79,7 +79,7 @@ pub enum Wish {
     /// One repair.
     Fix {
         /// Of this kind.
-        kind: Kind,
+        kind: FindingKind,
         /// The object of the finding.
         object: String,
         /// Whether its progress is to be told.
@@ -217,17 +217,11 @@ impl Doctor {
                 }
             }
             Wish::States => {
-                let compute = Arc::clone(&self.deps.compute);
+                let compute = &self.deps.compute;
                 compute.looked().await;
-                let states = tokio::task::spawn_blocking(move || {
-                    let machines = compute.machines();
-                    let state = |id: &VmId| (*id, Doing::from(compute.shown_state(*id)));
-                    machines.keys().map(state).collect()
-                });
-                match states.await {
-                    Ok(states) => Answer::States(states),
-                    Err(error) => Answer::Error(error.to_string()),
-                }
+                let observed = compute.observed();
+                let state = |id: &VmId| (*id, Doing::from(observed.state(*id)));
+                Answer::States(observed.machines.keys().map(state).collect())
             }
             Wish::Remove { machine } => match self.remove(machine).await {
                 Ok(()) => Answer::Done(format!("machine {machine} removed")),
@@ -521,7 +515,7 @@ mod tests {
         });
         let tell = Tell::new(None);
         let ask = |silence| asked(dir.path(), Wish::Renew, &tell, silence);
-        let error = ask(SOON).unwrap_err();
+        let error = ask(Duration::from_secs(3)).unwrap_err();
         let given_up = [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut];
         assert!(given_up.contains(&error.kind()), "{error}");
         assert!(matches!(ask(SILENCE).unwrap(), Answer::Done(_)));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::doctor::cure::{Cure, actives};
 use crate::doctor::fold;
-use crate::doctor::{Concerned, Doctor, Finding, Kind, Severity};
+use crate::doctor::{Concerned, Doctor, Finding, FindingKind, Severity};
 use crate::engine::definition;
 use crate::engine::failure::{self, At};
 use crate::engine::graph;
@@ -121,7 +121,7 @@ impl Doctor {
         let images: BTreeSet<_> = images.map(|file| file.display().to_string()).collect();
         found.retain(|a| {
             let is_told = || images.contains(&a.finding.object);
-            a.finding.kind != Kind::ImageUnreadable || a.refused.is_some() || !is_told()
+            a.finding.kind != FindingKind::ImageUnreadable || a.refused.is_some() || !is_told()
         });
         if at_rest {
             let refused = found.iter().filter(|a| a.refused.is_some());
@@ -132,7 +132,9 @@ impl Doctor {
         found.extend(self.orphans());
         found.extend(self.space());
         let warnings = (self.deps.certificates)().into_iter();
-        found.extend(warnings.map(|w| ailment(Kind::Certificate, Severity::Warning, "tls", w)));
+        found.extend(
+            warnings.map(|w| ailment(FindingKind::Certificate, Severity::Warning, "tls", w)),
+        );
         found
     }
 
@@ -160,12 +162,12 @@ impl Doctor {
                         text += &format!(", but {names} did not say that it goes on");
                     }
                     let fix = "finish or undo it, as the start of the server does";
-                    ailment(Kind::OpenJournal, Severity::Warning, file, text)
+                    ailment(FindingKind::OpenJournal, Severity::Warning, file, text)
                         .cured(fix, Cure::Recover)
                 }
                 Err(why) => {
                     let text = format!("the journal {why}; the server does not start, keep a copy");
-                    ailment(Kind::JournalUnreadable, Severity::Error, file, text)
+                    ailment(FindingKind::JournalUnreadable, Severity::Error, file, text)
                 }
             }
         };
@@ -195,22 +197,28 @@ impl Doctor {
             let text = format!(
                 "recorded paths lie there, and their files are here: the data directory was moved; no server starts and no orphan is moved before `groupshot relocate --data-dir {data_dir} --from {from} --apply`"
             );
-            ailment(Kind::DataDirectoryMoved, Severity::Error, from, text)
+            ailment(FindingKind::DataDirectoryMoved, Severity::Error, from, text)
         });
         told.collect()
     }
 
     fn copied(&self) -> Vec<Ailment> {
         let object = self.deps.data_dir.display().to_string();
-        let told = (self.deps.directory)()
-            .map(|text| ailment(Kind::DataDirectoryCopied, Severity::Error, object, text));
+        let told = (self.deps.directory)().map(|text| {
+            ailment(
+                FindingKind::DataDirectoryCopied,
+                Severity::Error,
+                object,
+                text,
+            )
+        });
         told.into_iter().collect()
     }
 
     fn records(&self) -> Vec<Ailment> {
         let object = self.deps.data_dir.join(held::SETS).display().to_string();
         let told = (self.deps.records)()
-            .map(|text| ailment(Kind::SetRecords, Severity::Error, object, text));
+            .map(|text| ailment(FindingKind::SetRecords, Severity::Error, object, text));
         told.into_iter().collect()
     }
 
@@ -218,7 +226,7 @@ impl Doctor {
         let told = |set: Forgotten| {
             let object = set.folder.display().to_string();
             let text = set.told(&self.deps.data_dir);
-            let mut one = ailment(Kind::SetUnknown, Severity::Error, object, text);
+            let mut one = ailment(FindingKind::SetUnknown, Severity::Error, object, text);
             let name = |id| self.deps.compute.machine(id).map(|m| m.name.clone());
             let machines = set.machines.iter();
             let machines = machines.map(|id| Concerned::new(id, &name(*id).unwrap_or_default()));
@@ -235,7 +243,7 @@ impl Doctor {
     fn users(&self) -> Vec<Ailment> {
         let object = self.deps.data_dir.join("users.json").display().to_string();
         let told = (self.deps.users)()
-            .map(|text| ailment(Kind::UsersUnreadable, Severity::Error, object, text));
+            .map(|text| ailment(FindingKind::UsersUnreadable, Severity::Error, object, text));
         told.into_iter().collect()
     }
 
@@ -259,7 +267,7 @@ impl Doctor {
             if holder.stands.is_empty() {
                 let text =
                     format!("{doing}{held}; it is tried again by itself until its cause is gone");
-                return vec![ailment(Kind::Stuck, Severity::Error, job, text)];
+                return vec![ailment(FindingKind::Stuck, Severity::Error, job, text)];
             }
             let files = holder.stands.values().flat_map(|stand| &stand.files);
             let mut objects: BTreeSet<_> = files.map(|f| f.display().to_string()).collect();
@@ -268,7 +276,7 @@ impl Doctor {
             }
             let stands = format!("{job} waits for it ({doing}){held}");
             let told = objects.into_iter().map(|object| {
-                let mut one = ailment(Kind::Silent, Severity::Error, object, "");
+                let mut one = ailment(FindingKind::Silent, Severity::Error, object, "");
                 one.stands = Some(stands.clone());
                 one
             });
@@ -283,7 +291,7 @@ impl Doctor {
         let roots = self.deps.export_roots.iter().filter(hangs);
         let told = roots.map(|root| {
             let mut one = ailment(
-                Kind::Silent,
+                FindingKind::Silent,
                 Severity::Error,
                 root.display().to_string(),
                 "",
@@ -298,12 +306,15 @@ impl Doctor {
         let problems = (self.deps.library)().into_iter();
         let told = problems.map(|p| {
             let object = p.file.display().to_string();
-            if p.kind == Kind::PathIdle {
+            if p.kind == FindingKind::PathIdle {
                 return ailment(p.kind, Severity::Warning, object, p.text);
             }
             let Some(machine) = self.without_tops(&p.file) else {
                 let mut one = ailment(p.kind, Severity::Error, object, p.text);
-                if matches!(p.kind, Kind::ImageMissing | Kind::ImageUnreadable) {
+                if matches!(
+                    p.kind,
+                    FindingKind::ImageMissing | FindingKind::ImageUnreadable
+                ) {
                     let why = held::metadata(&p.file).err();
                     let why = why.map_or(EngineErrorKind::Unsupported, |e| failure::kind(&e));
                     one.cause = Some((why, p.file));
@@ -358,7 +369,7 @@ impl Doctor {
                 names.join(", ")
             );
             let folder = it.folder.display().to_string();
-            ailment(Kind::ImageExposed, Severity::Info, folder, text)
+            ailment(FindingKind::ImageExposed, Severity::Info, folder, text)
         });
         told.collect()
     }
@@ -370,7 +381,7 @@ impl Doctor {
             let text = Root::resolve(root).exposed()?;
             let object = root.display().to_string();
             Some(ailment(
-                Kind::ExportExposed,
+                FindingKind::ExportExposed,
                 Severity::Warning,
                 object,
                 text,
@@ -407,9 +418,9 @@ impl Doctor {
                     disk.id
                 );
                 let kind = match error.kind() {
-                    _ if held::is_silence(&error) => Kind::Silent,
-                    ErrorKind::NotFound | ErrorKind::NotADirectory => Kind::KeptMissing,
-                    _ => Kind::Unknown,
+                    _ if held::is_silence(&error) => FindingKind::Silent,
+                    ErrorKind::NotFound | ErrorKind::NotADirectory => FindingKind::KeptMissing,
+                    _ => FindingKind::Unknown,
                 };
                 let mut one = ailment(kind, Severity::Error, object, text);
                 one.cause = Some((failure::kind(&error), file.to_path_buf()));
@@ -421,7 +432,7 @@ impl Doctor {
                     "another process has it open for writing; a snapshot of machine {of} needs it as it is"
                 );
                 found.push(ailment(
-                    Kind::FrozenOpen,
+                    FindingKind::FrozenOpen,
                     Severity::Error,
                     object.clone(),
                     text,
@@ -430,7 +441,7 @@ impl Doctor {
             if named.contains(file) && frozen.as_ref().is_some_and(|f| !f.holds(file)) {
                 let text = "it is not locked against writers; the server tries again by itself";
                 found.push(ailment(
-                    Kind::FrozenUnlocked,
+                    FindingKind::FrozenUnlocked,
                     Severity::Warning,
                     object,
                     text,
@@ -441,7 +452,7 @@ impl Doctor {
             let object = file.display().to_string();
             let text = "a snapshot keeps it, and its mode lets it be written";
             let cure = Cure::Mode(file, machine);
-            let ailment = ailment(Kind::FrozenWritable, Severity::Warning, object, text);
+            let ailment = ailment(FindingKind::FrozenWritable, Severity::Warning, object, text);
             found.push(ailment.cured("take its write bits", cure));
         }
         found
@@ -475,7 +486,7 @@ impl Doctor {
                 let name = &disk.set_name;
                 let text = format!("{changed}; set `{name}` is neither applied nor exported{on}");
                 let fix = "accept the disk as it is now";
-                return ailment(Kind::Damaged, Severity::Error, object, text)
+                return ailment(FindingKind::Damaged, Severity::Error, object, text)
                     .cured(fix, Cure::Accept(disks));
             }
             let machines = disks
@@ -495,7 +506,7 @@ impl Doctor {
             );
             let files: Vec<_> = files.iter().map(|f| f.display().to_string()).collect();
             let object = disks.first().map(of_files).unwrap_or_default();
-            let mut one = ailment(Kind::Damaged, Severity::Error, object, text);
+            let mut one = ailment(FindingKind::Damaged, Severity::Error, object, text);
             if files.len() > 1 {
                 one.finding.files = files;
             }
@@ -525,7 +536,7 @@ impl Doctor {
                 collection.id,
             );
             let object = format!("collection {}", collection.name);
-            let mut one = ailment(Kind::MemberGone, Severity::Warning, object, text);
+            let mut one = ailment(FindingKind::MemberGone, Severity::Warning, object, text);
             one.finding.machines = gone;
             Some(one)
         });
@@ -542,13 +553,13 @@ impl Doctor {
             if let Some(file) = self.deps.compute.silent(machine.id) {
                 // In words once it is known what else is there.
                 let object = file.display().to_string();
-                found.push(ailment(Kind::Silent, Severity::Error, object, ""));
+                found.push(ailment(FindingKind::Silent, Severity::Error, object, ""));
                 continue;
             }
             if self.deps.compute.state(machine.id) != RunState::Off {
                 let text = "another process has a disk image of it open for writing: it runs";
                 let object = format!("machine {}", machine.name);
-                found.push(ailment(Kind::Running, Severity::Info, object, text));
+                found.push(ailment(FindingKind::Running, Severity::Info, object, text));
             }
             let (told, on) = self.disks(machine, &changed);
             found.extend(told);
@@ -579,7 +590,12 @@ impl Doctor {
                     false => Severity::Info,
                 };
                 let text = links::unlinked(disk, below);
-                found.push(ailment(Kind::Unlinked, severity, object.clone(), text));
+                found.push(ailment(
+                    FindingKind::Unlinked,
+                    severity,
+                    object.clone(),
+                    text,
+                ));
             }
             // As the refusal of a set does.
             let within = (&Roots::default(), None);
@@ -595,7 +611,7 @@ impl Doctor {
                 // A merge gives its files other names.
                 Err(_) if self.is_at_work(machine.id) => continue,
                 Err(error) => {
-                    let (kind, text) = (Kind::ImageUnreadable, error.to_string());
+                    let (kind, text) = (FindingKind::ImageUnreadable, error.to_string());
                     let mut unreadable = ailment(kind, Severity::Error, object, text);
                     unreadable.machine = Some(Concerned::new(&machine.id, &machine.name));
                     let refused = error.kind == EngineErrorKind::Unsupported;
@@ -613,7 +629,12 @@ impl Doctor {
                     "{own} files of snapshot sets lie on each other, and chain_cap is {}: delete older sets",
                     self.deps.chain_cap
                 );
-                found.push(ailment(Kind::ChainDeep, Severity::Warning, object, text));
+                found.push(ailment(
+                    FindingKind::ChainDeep,
+                    Severity::Warning,
+                    object,
+                    text,
+                ));
             }
             let below = layers.iter().skip(1);
             let below = below.filter_map(|l| held::canonicalize(&l.file).ok());
@@ -647,7 +668,7 @@ impl Doctor {
                 Ok((free, needed)) => {
                     let (free, needed) = (size_exactly(free), size_exactly(needed));
                     let text = format!("free on its file system: {free}, and {needed} must stay free: no set can be taken there");
-                    let mut low = ailment(Kind::SpaceLow, Severity::Warning, object, text);
+                    let mut low = ailment(FindingKind::SpaceLow, Severity::Warning, object, text);
                     if folders.len() > 1 {
                         let all = folders.iter().map(|f| f.display().to_string());
                         low.finding.files = all.collect();
@@ -689,7 +710,10 @@ impl Ailment {
     pub(super) fn file(&self) -> Option<PathBuf> {
         let is_about_files = matches!(
             self.finding.kind,
-            Kind::ImageMissing | Kind::ImageUnreadable | Kind::KeptMissing | Kind::Unknown
+            FindingKind::ImageMissing
+                | FindingKind::ImageUnreadable
+                | FindingKind::KeptMissing
+                | FindingKind::Unknown
         );
         let (_, file) = self.cause.as_ref().filter(|_| is_about_files)?;
         Some(file.clone())
@@ -714,7 +738,7 @@ impl Ailment {
 }
 
 pub(super) fn ailment(
-    kind: Kind,
+    kind: FindingKind,
     severity: Severity,
     object: impl Into<String>,
     text: impl Into<String>,
@@ -744,7 +768,7 @@ pub(super) fn ailment(
 /// way out, and any other would be wrong. That folder may be above the one that it is in now: what only names the latter has
 /// another reason.
 fn leave_out_what_a_move_explains(found: &mut Vec<Ailment>, data_dir: &Path) {
-    let moved = |a: &&Ailment| a.finding.kind == Kind::DataDirectoryMoved;
+    let moved = |a: &&Ailment| a.finding.kind == FindingKind::DataDirectoryMoved;
     let from: Vec<_> = found
         .iter()
         .filter(moved)
@@ -752,8 +776,8 @@ fn leave_out_what_a_move_explains(found: &mut Vec<Ailment>, data_dir: &Path) {
         .collect();
     let here = format!("{}/", data_dir.display());
     found.retain(|a| match a.finding.kind {
-        Kind::FolderMissing => !from.contains(&a.finding.object),
-        Kind::DefinitionUnreadable => {
+        FindingKind::FolderMissing => !from.contains(&a.finding.object),
+        FindingKind::DefinitionUnreadable => {
             let text = &a.finding.text;
             let names = |from: &String| match from.starts_with(&here) {
                 true => text.contains(&format!("{from}/")),
@@ -767,7 +791,7 @@ fn leave_out_what_a_move_explains(found: &mut Vec<Ailment>, data_dir: &Path) {
 
 pub(super) fn unknown(object: impl Into<String>, error: &impl ToString) -> Ailment {
     let text = format!("it could not be looked at: {}", error.to_string());
-    ailment(Kind::Unknown, Severity::Warning, object, text)
+    ailment(FindingKind::Unknown, Severity::Warning, object, text)
 }
 
 #[cfg(test)]
@@ -783,10 +807,15 @@ mod tests {
         ] {
             let unreadable = |text: String| {
                 let object = format!("{here}/machines/1/vm.toml");
-                ailment(Kind::DefinitionUnreadable, Severity::Error, object, text)
+                ailment(
+                    FindingKind::DefinitionUnreadable,
+                    Severity::Error,
+                    object,
+                    text,
+                )
             };
             let moved = ailment(
-                Kind::DataDirectoryMoved,
+                FindingKind::DataDirectoryMoved,
                 Severity::Error,
                 there,
                 "it was moved",

@@ -27,7 +27,7 @@ use crate::store::Store;
 /// What can be wrong; the codes are part of the contract with scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum FindingKind {
     /// A journal that is damaged or from another version: no server starts.
     JournalUnreadable,
     /// An operation that has not ended, and no server works on it.
@@ -116,7 +116,7 @@ pub enum Severity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What is wrong.
-    pub kind: Kind,
+    pub kind: FindingKind,
     /// How much it matters.
     pub severity: Severity,
     /// What it is about: a file, a machine, a disk of a set. With `kind` it names the finding.
@@ -166,7 +166,7 @@ impl Finding {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LibraryProblem {
     /// Which kind.
-    pub kind: Kind,
+    pub kind: FindingKind,
     /// The file.
     pub file: PathBuf,
     /// In words.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::doctor::look::{Ailment, ailment};
-use crate::doctor::{Doctor, Kind, Severity};
+use crate::doctor::{Doctor, FindingKind, Severity};
 use crate::engine::definition::{DEFINITION, MACHINES};
 use crate::engine::graph;
 use crate::id::VmId;
@@ -16,8 +16,8 @@ impl Doctor {
         let copies = self.deps.coordinator.unsound_copies().into_iter();
         let told = copies.map(|copy| {
             let kind = match copy.gone {
-                true => Kind::KeptMissing,
-                false => Kind::KeptChanged,
+                true => FindingKind::KeptMissing,
+                false => FindingKind::KeptChanged,
             };
             let object = copy.file.display().to_string();
             ailment(kind, Severity::Error, object, copy.text.english())
@@ -48,7 +48,7 @@ impl Doctor {
             );
             let file = self.home(id).join(DEFINITION);
             let object = file.display().to_string();
-            ailment(Kind::KeptMissing, Severity::Error, object, text)
+            ailment(FindingKind::KeptMissing, Severity::Error, object, text)
         });
         told.collect()
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::doctor::cure::Cure;
 use crate::doctor::look::{Ailment, ailment, object_of, unknown};
-use crate::doctor::{Doctor, Finding, Kind, Severity};
+use crate::doctor::{Doctor, Finding, FindingKind, Severity};
 use crate::engine::qcow2::chain;
 use crate::held;
 use crate::id::VmId;
@@ -49,17 +49,17 @@ impl Doctor {
                     (Some(work), _) => {
                         let by = format!("{}, job {}", work.told().english(), work.job);
                         let text = format!("{of} still needs it; at work there: {by}");
-                        ailment(Kind::HiddenLayer, Severity::Info, object, text)
+                        ailment(FindingKind::HiddenLayer, Severity::Info, object, text)
                     }
                     (None, None) => {
                         let fix = "merge what lies on it into it";
                         let text = format!("{of} still needs it until it is merged");
-                        ailment(Kind::PendingMerge, Severity::Warning, object, text)
+                        ailment(FindingKind::PendingMerge, Severity::Warning, object, text)
                             .cured(fix, Cure::Tidy(machine.id))
                     }
                     (None, Some(why)) => {
                         let text = format!("{of} still needs it: {}", why.english());
-                        ailment(Kind::HiddenLayer, Severity::Info, object, text)
+                        ailment(FindingKind::HiddenLayer, Severity::Info, object, text)
                     }
                 });
             }
@@ -78,11 +78,11 @@ impl Doctor {
                 left.machine_name, left.disk
             );
             match why {
-                None => ailment(Kind::Leftover, Severity::Warning, object, of)
+                None => ailment(FindingKind::Leftover, Severity::Warning, object, of)
                     .cured("remove it", Cure::Tidy(left.machine)),
                 Some(why) => {
                     let text = format!("{of}; {}", why.english());
-                    ailment(Kind::Leftover, Severity::Warning, object, text)
+                    ailment(FindingKind::Leftover, Severity::Warning, object, text)
                 }
             }
         });
@@ -105,23 +105,23 @@ impl Doctor {
             let whole = |id: VmId| self.deps.compute.machine(id).is_some();
             if !self.deps.coordinator.is_in_sets(&file) {
                 let text = "nothing here names it; it may be of another data directory";
-                ailment(Kind::Orphan, Severity::Info, object, text)
+                ailment(FindingKind::Orphan, Severity::Info, object, text)
             } else if is_frozen(&file) {
                 let text = "nothing names it, and it is frozen: a set has captured it that neither the database nor a record knows, or one that is deleted has left it; put the record of the set back from a backup and run `groupshot doctor --rebuild`, or move the file away yourself";
-                ailment(Kind::Orphan, Severity::Warning, object, text)
+                ailment(FindingKind::Orphan, Severity::Warning, object, text)
             } else if owner(&file).is_some_and(|id| !whole(id)) {
                 let text = "nothing names it, but its machine cannot be read or is away: it may be the active file; mend the machine first";
-                ailment(Kind::Orphan, Severity::Warning, object, text)
+                ailment(FindingKind::Orphan, Severity::Warning, object, text)
             } else if owner(&file).is_some_and(may_be_kept) {
                 let text = "nothing names it, but it may be what a set kept that nothing knows any more; see to that first";
-                ailment(Kind::Orphan, Severity::Warning, object, text)
+                ailment(FindingKind::Orphan, Severity::Warning, object, text)
             } else if let Some(missing) = &missing {
                 let text = format!("nothing names it, but {} is named and not there: what was moved or is away may need it; mend that first", missing.display());
-                ailment(Kind::Orphan, Severity::Warning, object, text)
+                ailment(FindingKind::Orphan, Severity::Warning, object, text)
             } else {
                 let text = "no machine, set or journal names it";
                 let fix = "move it into orphans/ of the data directory";
-                ailment(Kind::Orphan, Severity::Warning, object, text)
+                ailment(FindingKind::Orphan, Severity::Warning, object, text)
                     .cured(fix, Cure::SetAside(file))
             }
         });

@@ -17,7 +17,7 @@ use crate::engine::failure::At;
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::editor::Editor;
 use crate::engine::qcow2::header::Header;
-use crate::engine::qcow2::tables::{Kind, Tables, damaged, length, read_padded, size};
+use crate::engine::qcow2::tables::{ExtentKind, Tables, damaged, length, read_padded, size};
 use crate::engine::qcow2::unpack::Unpacker;
 use crate::engine::qcow2::writer::NewImage;
 use crate::held::{self, Folder};
@@ -176,9 +176,9 @@ impl Content {
             run = length;
             match kind {
                 None => {}
-                Some(Kind::Zero) => return Ok((Place::Zero, run)),
-                Some(Kind::Data(host)) => return Ok((Place::Stored(n, host), run)),
-                Some(Kind::Compressed(host, bytes)) => {
+                Some(ExtentKind::Zero) => return Ok((Place::Zero, run)),
+                Some(ExtentKind::Data(host)) => return Ok((Place::Stored(n, host), run)),
+                Some(ExtentKind::Compressed(host, bytes)) => {
                     return Ok((Place::Packed(n, host, bytes), run));
                 }
             }

@@ -107,7 +107,7 @@ impl Definition {
     pub(crate) fn load_exported(file: &Path) -> Result<Self, Text> {
         let absolute = std::path::absolute(file);
         let mut it = absolute.map_err(Argument::from).and_then(|file| {
-            let text = held::read_text(&file).map_err(|e| reader::told_of_file(&e))?;
+            let text = held::read_any_text(&file).map_err(|e| reader::told_of_file(&e))?;
             let mut it: Self = toml::from_str(&text).map_err(|e| told(&text, &e))?;
             for disk in &mut it.disk {
                 disk.path = file.with_file_name(&disk.path);

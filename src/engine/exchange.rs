@@ -18,7 +18,7 @@ use rustix::fs::{
 use crate::engine::acl::NAME as ACL;
 use crate::engine::beside::Beside;
 use crate::engine::failure::{At, kind};
-use crate::engine::fsxattr;
+use crate::engine::fsxattr::{self, Project};
 use crate::engine::links;
 use crate::engine::locks::ImageLock;
 use crate::engine::qcow2::chain::{self, Roots};
@@ -137,10 +137,7 @@ fn make(
         let file = stage::create_file(&new)?;
         let mut lost = fsxattr::take_hints(&file, &base);
         content(&file)?;
-        lost.extend(match &revert.file().in_place {
-            Some(_) => take_over(&file, &base)?,
-            None => take_over_writable(&file, &base)?,
-        });
+        lost.extend(take_over(&file, &base)?);
         tell(
             revert
                 .file()
@@ -396,12 +393,10 @@ pub(crate) fn take_over(file: &File, base: &File) -> io::Result<Vec<Text>> {
             Err(e) => return Err(e),
         }
     }
-    if let (Ok(own), Ok(theirs)) = (fsxattr::of(file), fsxattr::of(base))
-        && own.id != theirs.id
-        && let Err(e) = fsxattr::set(file, theirs.id)
+    if let Ok(Project { id, .. }) = fsxattr::of(base)
+        && let Err(e) = take_project(file, id)
     {
-        let text = texts::PROJECT_LOST.with("id", theirs.id);
-        lost.push(text.with("cause", e));
+        lost.push(texts::PROJECT_LOST.with("id", id).with("cause", e));
     }
     lost.extend(take_flags(file, base));
     let mode = theirs.mode() & 0o7777;
@@ -412,12 +407,37 @@ pub(crate) fn take_over(file: &File, base: &File) -> io::Result<Vec<Text>> {
     Ok(lost)
 }
 
-/// [`take_over`] for a file that becomes a writable one of ours.
+/// [`take_over`] for an overlay over an image that stays: its owner can write to it, whatever the mode of the image.
 pub(crate) fn take_over_writable(file: &File, base: &File) -> io::Result<Vec<Text>> {
-    let lost = take_over(file, base)?;
-    let mode = file.metadata()?.mode() & 0o7777;
-    held::set_mode(file, mode | 0o600)?;
+    let mut lost = take_over(file, base)?;
+    let mode = base.metadata()?.mode() & 0o7777;
+    if make_writable(file)? {
+        lost.push(texts::MODE_LOST.with("mode", format!("{mode:o}")));
+    }
     Ok(lost)
+}
+
+/// Has the owner of a file read and write it. Whether that is another mode than before.
+///
+/// # Errors
+/// The I/O error.
+pub(crate) fn make_writable(file: &File) -> io::Result<bool> {
+    let mode = file.metadata()?.mode() & 0o7777;
+    let wanted = mode | 0o600;
+    if wanted != mode {
+        held::set_mode(file, wanted)?;
+    }
+    Ok(wanted != mode)
+}
+
+/// Gives the file to a project; a file system without projects has all files in none.
+fn take_project(file: &File, id: u32) -> io::Result<()> {
+    match fsxattr::of(file) {
+        Ok(own) if own.id == id => Ok(()),
+        Err(_) if id == 0 => Ok(()),
+        Ok(_) => fsxattr::set(file, id),
+        Err(error) => Err(error),
+    }
 }
 
 /// Tells the log what is not kept.
@@ -445,8 +465,12 @@ const FLAGS: &[(u32, Message)] = &[
 
 /// Makes these flags the same; what cannot be is given back.
 fn take_flags(file: &File, base: &File) -> Vec<Text> {
-    let (Ok(own), Ok(theirs)) = (ioctl_getflags(file), ioctl_getflags(base)) else {
-        return Vec::new();
+    let Ok(theirs) = ioctl_getflags(base) else {
+        return Vec::new(); // it has none
+    };
+    let Ok(own) = ioctl_getflags(file) else {
+        let lost = FLAGS.iter().filter(|(bit, _)| theirs.bits() & bit != 0);
+        return lost.map(|(_, flag)| flag.text()).collect();
     };
     let kept = FLAGS.iter().fold(0, |all, (bit, _)| all | bit);
     let wanted = (own.bits() & !kept) | (theirs.bits() & kept);
@@ -510,5 +534,22 @@ fn trouble(revert: &RevertPlan, error: &io::Error) -> EngineError {
         text: At::revert(revert)
             .text(texts::REVERT_FAILED, &revert.disk.file)
             .with("cause", error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As on a file system that has no inode flags.
+    #[test]
+    fn flags_are_told_where_a_file_has_none() {
+        let base = tempfile::tempfile().unwrap();
+        let (pipe, _other) = io::pipe().unwrap();
+        let pipe = File::from(std::os::fd::OwnedFd::from(pipe));
+        assert!(ioctl_getflags(&pipe).is_err());
+        assert_eq!(take_flags(&pipe, &base), []);
+        held::set_flags(&base, IFlags::NODUMP.bits()).unwrap();
+        assert_eq!(take_flags(&pipe, &base), [texts::FLAG_NO_DUMP.text()]);
     }
 }

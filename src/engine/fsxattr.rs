@@ -6,7 +6,9 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
+use rustix::io::Errno;
 use rustix::ioctl::{Getter, Opcode, Setter, ioctl, opcode};
 
 use crate::text::Text;
@@ -36,6 +38,25 @@ const EXTENT_SIZE: u32 = 0x800;
 const NO_DEFRAG: u32 = 0x2000;
 /// `FS_XFLAG_COWEXTSIZE`
 const COW_EXTENT_SIZE: u32 = 0x1_0000;
+
+/// The extent size hint that QEMU's tools give images, bytes.
+const QEMUS_EXTENT_SIZE: u32 = 1 << 20;
+
+impl Fsxattr {
+    /// With one hint of another file.
+    fn with(self, other: &Self, bit: u32) -> Self {
+        let mut it = Self {
+            flags: (self.flags & !bit) | (other.flags & bit),
+            ..self
+        };
+        match bit {
+            EXTENT_SIZE => it.extent_size = other.extent_size,
+            COW_EXTENT_SIZE => it.cow_extent_size = other.cow_extent_size,
+            _ => {}
+        }
+        it
+    }
+}
 
 /// The project of a file or folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,41 +94,59 @@ pub(crate) fn set(file: &File, project: u32) -> io::Result<()> {
 /// Has XFS lay out what is written to the file as it does with `base`: extent size hints, and whether it may be
 /// defragmented. In words what of it is refused. The extent size can only be changed as long as the file has no content.
 pub(crate) fn take_hints(file: &File, base: &File) -> Vec<Text> {
-    let (Ok(mut own), Ok(theirs)) = (get(file), get(base)) else {
-        return Vec::new(); // neither has any
+    let Ok(theirs) = get(base) else {
+        return Vec::new(); // it has none
     };
-    let take = |own: Fsxattr, bit: u32| Fsxattr {
-        flags: (own.flags & !bit) | (theirs.flags & bit),
-        ..own
-    };
-    let mut lost = Vec::new();
-    let (extent_size, cow_extent_size) = (theirs.extent_size, theirs.cow_extent_size);
-    for (bit, text) in [
-        (
-            EXTENT_SIZE,
-            texts::EXTENT_SIZE_LOST.with("bytes", extent_size),
-        ),
+    let (bytes, cow_bytes) = (theirs.extent_size, theirs.cow_extent_size);
+    let hints = [
+        (EXTENT_SIZE, texts::EXTENT_SIZE_LOST.with("bytes", bytes)),
         (
             COW_EXTENT_SIZE,
-            texts::COW_EXTENT_SIZE_LOST.with("bytes", cow_extent_size),
+            texts::COW_EXTENT_SIZE_LOST.with("bytes", cow_bytes),
         ),
         (NO_DEFRAG, texts::NO_DEFRAG_LOST.text()),
-    ] {
-        let mut wanted = take(own, bit);
-        match bit {
-            EXTENT_SIZE => wanted.extent_size = extent_size,
-            COW_EXTENT_SIZE => wanted.cow_extent_size = cow_extent_size,
-            _ => {}
-        }
-        if wanted == own {
+    ];
+    let mut lost = Vec::new();
+    for (bit, text) in hints {
+        let Err(cause) = take_hint(file, &theirs, bit) else {
             continue;
-        }
-        match put(file, wanted) {
-            Ok(()) => own = wanted,
-            Err(cause) => lost.push(text.with("cause", cause)),
+        };
+        // QEMU's tools give it to each image that they make on XFS. An overlay on another file system goes without, as
+        // they would have made it there.
+        let is_default = bit == EXTENT_SIZE && bytes == QEMUS_EXTENT_SIZE;
+        if !(is_default && are_apart(file, base)) {
+            lost.push(text.with("cause", cause));
         }
     }
     lost
+}
+
+/// Gives the file one hint, or takes it away.
+///
+/// # Errors
+/// Why the file does not have it.
+fn take_hint(file: &File, theirs: &Fsxattr, bit: u32) -> io::Result<()> {
+    let own = match get(file) {
+        Err(_) if theirs.flags & bit == 0 => return Ok(()),
+        own => own?,
+    };
+    let wanted = own.with(theirs, bit);
+    if wanted == own {
+        return Ok(());
+    }
+    put(file, wanted)?;
+    // ext4 takes it without a word and does not keep it.
+    let now = get(file)?;
+    match now.with(theirs, bit) == now {
+        true => Ok(()),
+        false => Err(Errno::OPNOTSUPP.into()),
+    }
+}
+
+/// Whether the files are on two file systems.
+fn are_apart(one: &File, other: &File) -> bool {
+    let device = |file: &File| file.metadata().ok().map(|it| it.dev());
+    device(one) != device(other)
 }
 
 fn get(file: impl AsFd) -> io::Result<Fsxattr> {

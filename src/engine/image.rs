@@ -66,9 +66,14 @@ impl Seen {
     ///
     /// # Errors
     /// As [`chain::open`].
-    pub(crate) fn at(at: &At, named: &Path, format: Format) -> Result<Self, EngineError> {
+    pub(crate) fn at(
+        at: &At,
+        named: &Path,
+        format: Format,
+        roots: &Roots,
+    ) -> Result<Self, EngineError> {
         let real = held::canonicalize(named).map_err(|e| at.io(named, &e))?;
-        let layers = chain::open(at, &real, format, &Roots::default())?;
+        let layers = chain::open(at, &real, format, roots)?;
         Self::of(named, &layers).map_err(|e| at.io(named, &e))
     }
 }

@@ -2,7 +2,6 @@
 //! its monitor whether they are its disks.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -451,7 +450,7 @@ impl Used {
                 continue;
             }
             let folder = directory.join(id.to_string());
-            let text = fs::read_to_string(folder.join(DEFINITION)).unwrap_or_default();
+            let text = held::read_text(&folder.join(DEFINITION)).unwrap_or_default();
             let (name, paths) = definition::paths(&text).unwrap_or_default();
             let name = if name.is_empty() {
                 id.to_string()

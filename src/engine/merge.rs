@@ -21,7 +21,7 @@ use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::qcow2::editor::{self, Editor};
 use crate::engine::qcow2::header::Header;
-use crate::engine::qcow2::tables::{Extent, Kind, Tables, size};
+use crate::engine::qcow2::tables::{Extent, ExtentKind, Tables, size};
 use crate::engine::{EngineError, EngineErrorKind, image};
 use crate::held::{self, Foreign, Identity, Origin};
 use crate::inventory::{Format, Machine};
@@ -255,7 +255,7 @@ impl Merge<'_> {
             let extents = tables.extents(window.0, window.1);
             for it in extents.map_err(|e| self.at.io(self.child, &e))? {
                 total += it.length;
-                if it.kind == Kind::Zero && !zeroes_take {
+                if it.kind == ExtentKind::Zero && !zeroes_take {
                     continue;
                 }
                 let (first, end) = (it.at / cluster, (it.at + it.length).div_ceil(cluster));
@@ -451,7 +451,7 @@ impl Work<'_> {
             let beyond = end > old;
             if !parts.is_empty() || beyond {
                 let covered: u64 = parts.iter().map(|p| p.length).sum();
-                let zero = parts.iter().all(|p| p.kind == Kind::Zero);
+                let zero = parts.iter().all(|p| p.kind == ExtentKind::Zero);
                 if zero && (covered == end - at || (parts.is_empty() && at >= old)) {
                     clear(editor, below, at, &mut pieces)?;
                 } else {
@@ -534,9 +534,9 @@ fn piece(extent: &Extent, to: u64) -> Piece {
         to,
         length: extent.length,
         from: match extent.kind {
-            Kind::Zero => Source::Zero,
-            Kind::Data(at) => Source::Child(at),
-            Kind::Compressed(..) => Source::View(extent.at),
+            ExtentKind::Zero => Source::Zero,
+            ExtentKind::Data(at) => Source::Child(at),
+            ExtentKind::Compressed(..) => Source::View(extent.at),
         },
     }
 }
@@ -575,7 +575,7 @@ fn within(rest: &mut &[Extent], at: u64, end: u64) -> Vec<Extent> {
                 at: first,
                 length: (e.at + e.length).min(end) - first,
                 kind: match e.kind {
-                    Kind::Data(host) => Kind::Data(host + skipped),
+                    ExtentKind::Data(host) => ExtentKind::Data(host + skipped),
                     other => other,
                 },
             }

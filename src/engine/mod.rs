@@ -26,6 +26,7 @@ pub mod links;
 pub mod locks;
 pub mod merge;
 pub(crate) mod names;
+pub mod observed;
 pub mod overlay;
 pub mod qcow2;
 pub mod qemu;
@@ -37,6 +38,7 @@ pub mod retain;
 pub mod revert;
 pub mod running;
 pub mod setting;
+pub mod settings;
 pub mod sim;
 pub mod space;
 pub mod turn;
@@ -62,6 +64,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::engine::qcow2::chain::Roots;
 use crate::id::VmId;
@@ -75,6 +78,7 @@ pub(crate) use graph::is_file as is_in_files;
 pub use hold::{Frozen, Guard, Hold};
 pub(crate) use import::referred;
 pub use locks::FrozenFiles;
+pub use observed::Observed;
 pub use read::{Flat, Kept, Read, Step, Target};
 pub use retain::{
     Census, Chained, Inodes, Layer, Merge, Merged, Named, Records, Retain, Scene, Stands, Subject,
@@ -140,13 +144,16 @@ pub type InTurn = Box<dyn Send>;
 
 /// Knows and runs machines.
 pub trait Compute: Send + Sync + 'static {
-    /// The machines now. Cheap: a shared snapshot that the engine renews when definitions change.
-    fn machines(&self) -> Arc<Machines>;
+    /// All machines as they were observed last, and each change of that from now on.
+    fn observe(&self) -> watch::Receiver<Arc<Observed>>;
 
-    /// [`Compute::machines`] as they were known last: waits for nothing, for who has to name them on a thread that serves.
-    fn known(&self) -> Arc<Machines> {
-        self.machines()
+    /// What was observed last. Waits for nothing and looks at no file: for threads that serve.
+    fn observed(&self) -> Arc<Observed> {
+        Arc::clone(&self.observe().borrow())
     }
+
+    /// The machines now: a shared snapshot that is renewed when definitions change. May wait a moment for files.
+    fn machines(&self) -> Arc<Machines>;
 
     /// One machine.
     fn machine(&self, id: VmId) -> Option<Arc<Machine>> {
@@ -156,12 +163,7 @@ pub trait Compute: Send + Sync + 'static {
     /// What it does at this moment. Looks at files: to be called from blocking threads.
     fn state(&self, id: VmId) -> RunState;
 
-    /// What it did when it was last looked at, within a second where its files answer. Opens no file itself.
-    fn shown_state(&self, id: VmId) -> RunState {
-        self.state(id)
-    }
-
-    /// Waits a moment until [`Compute::machines`] tells what is so, to within a second, and is never held up by a file
+    /// Waits a moment until [`Compute::observed`] tells what is so, to within a second, and is never held up by a file
     /// that does not answer.
     fn looked(&self) -> BoxFuture<'static, ()> {
         future::ready(()).boxed()
@@ -187,19 +189,14 @@ pub trait Compute: Send + Sync + 'static {
         None
     }
 
-    /// Why a machine that is there is not among [`Compute::machines`]: what describes it cannot be read, or tells of active
-    /// files that cannot be the active ones.
-    fn trouble(&self, _id: VmId) -> Option<Text> {
-        None
+    /// [`Observed::trouble`] by [`Compute::machines`].
+    fn trouble(&self, id: VmId) -> Option<Text> {
+        let _looked = self.machines();
+        self.observed().trouble(id).cloned()
     }
 
     /// Whether that is because of active files that cannot be the active ones.
     fn is_doubtful(&self, _id: VmId) -> bool {
-        false
-    }
-
-    /// Whether the active file of one of its disks is away, cannot be read, or lies where it must not.
-    fn is_ailing(&self, _id: VmId) -> bool {
         false
     }
 

@@ -66,7 +66,9 @@ pub(crate) fn over(at: &At, base: &Top, new: &Path) -> Result<(), EngineError> {
         let file = stage::create_file(&ours)?;
         let mut lost = fsxattr::take_hints(&file, &layer.open);
         image.write(&file)?;
-        lost.extend(exchange::take_over_writable(&file, &layer.open)?);
+        lost.extend(exchange::take_over(&file, &layer.open)?);
+        // What it had before it was frozen is not known.
+        exchange::make_writable(&file)?;
         exchange::tell(new, &lost);
         file.sync_all()?;
         ours.folder()?.sync()

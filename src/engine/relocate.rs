@@ -19,6 +19,7 @@ use crate::engine::library;
 use crate::engine::locks::ImageLock;
 use crate::engine::merge;
 use crate::engine::qcow2::backing;
+use crate::engine::qcow2::chain::Roots;
 use crate::engine::qcow2::header::{Header, has_magic};
 use crate::engine::{EngineError, Top, image};
 use crate::held::{self, Foreign, Identity};
@@ -192,6 +193,7 @@ pub struct Places {
     moves: Moves,
     /// What is recorded of imported images and of what lies under them.
     images: Vec<(VmId, Image)>,
+    roots: Roots,
 }
 
 impl Places {
@@ -204,6 +206,7 @@ impl Places {
             sets: data_dir.join(held::SETS),
             moves: moves.clone(),
             images: Vec::new(),
+            roots: Roots::default(),
         };
         let machines = library::machines_directory(data_dir);
         let ids = match library::machine_ids(&machines) {
@@ -227,6 +230,12 @@ impl Places {
             }
         }
         Ok(it)
+    }
+
+    /// No file outside `roots` is opened to be written.
+    #[must_use]
+    pub fn within(self, roots: Roots) -> Self {
+        Self { roots, ..self }
     }
 
     /// What is recorded of the image of that name.
@@ -259,9 +268,11 @@ impl Places {
     /// [`Places::open`] of a file whose header is to be written: one of ours, or what is to be taken for an image.
     ///
     /// # Errors
-    /// As there; it is not what was imported, or nothing is recorded of it.
+    /// As there; it lies outside the roots, is not what was imported, or nothing is recorded of it.
     pub fn open_to_write(&self, file: &Path) -> io::Result<File> {
-        let (real, open) = (self.real(file), self.open(file)?);
+        let real = self.real(file);
+        self.roots.require(&real)?;
+        let open = self.open(file)?;
         if !is_ours(&self.sets, &real) {
             let unrecorded = || io::Error::other("nothing is recorded of an image there");
             let image = self.image(&real).ok_or_else(unrecorded)?;
@@ -300,13 +311,13 @@ impl Survey {
     ///
     /// # Errors
     /// A folder or file of the library cannot be read.
-    pub fn take(data_dir: &Path, moves: &Moves, named: &[Named]) -> io::Result<Self> {
-        let (mut it, places) = (Self::default(), Places::of(data_dir, moves)?);
-        for machine in it.machines(data_dir, moves)? {
-            it.chain(&places, &machine);
+    pub fn take(data_dir: &Path, places: &Places, named: &[Named]) -> io::Result<Self> {
+        let mut it = Self::default();
+        for machine in it.machines(data_dir, &places.moves)? {
+            it.chain(places, &machine);
         }
         for named in named {
-            it.chain(&places, named);
+            it.chain(places, named);
         }
         Ok(it)
     }
@@ -333,7 +344,7 @@ impl Survey {
         let mut named = Vec::new();
         let (definition, tops) = (folder.join(DEFINITION), folder.join(TOPS));
         let at = |file: &Path, e: io::Error| io::Error::other(format!("{}: {e}", file.display()));
-        let text = fs::read_to_string(&definition).map_err(|e| at(&definition, e))?;
+        let text = held::read_text(&definition).map_err(|e| at(&definition, e))?;
         let (machine, paths) = match definition::paths(&text) {
             Ok(read) => read,
             Err(cause) => {
@@ -684,7 +695,7 @@ impl Defined {
     /// # Errors
     /// It cannot be read or written.
     pub fn write(&self) -> io::Result<()> {
-        let text = fs::read_to_string(&self.definition)?;
+        let text = held::read_text(&self.definition)?;
         let new = definition::with_path(&text, &self.disk, &self.to);
         let new = new.map_err(|text| io::Error::other(Reason::new(text, ())))?;
         match new == text {

@@ -10,6 +10,7 @@ use crate::engine::failure::At;
 use crate::engine::image::{self, Seen};
 use crate::engine::library::{self, machines_directory};
 use crate::engine::locks;
+use crate::engine::qcow2::chain::Roots;
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
 use crate::id::VmId;
@@ -40,12 +41,12 @@ pub struct Shown {
     devices: Vec<u64>,
 }
 
-/// What stands at the paths of the images of a machine now.
+/// What stands at the paths of the images of a machine now, if it lies in these roots with all that is under it.
 ///
 /// # Errors
 /// [`EngineErrorKind::Missing`] if there is no such machine; as [`chain::open`](crate::engine::qcow2::chain::open): what
 /// lies under an image that cannot be read is not known.
-pub fn shown(data_dir: &Path, id: VmId) -> Result<Vec<Shown>, EngineError> {
+pub fn shown(data_dir: &Path, id: VmId, roots: &Roots) -> Result<Vec<Shown>, EngineError> {
     let folder = machines_directory(data_dir).join(id.to_string());
     if !folder.is_dir() {
         return Err(library::unknown(id));
@@ -56,15 +57,20 @@ pub fn shown(data_dir: &Path, id: VmId) -> Result<Vec<Shown>, EngineError> {
     let tops = Tops::load(&file).map_err(|e| untold(&file, e))?;
     let disks = defined.disk.iter();
     disks
-        .map(|disk| shown_of(&defined.name, disk, &tops))
+        .map(|disk| shown_of(&defined.name, disk, &tops, roots))
         .collect()
 }
 
-fn shown_of(machine: &str, disk: &DiskEntry, tops: &Tops) -> Result<Shown, EngineError> {
+fn shown_of(
+    machine: &str,
+    disk: &DiskEntry,
+    tops: &Tops,
+    roots: &Roots,
+) -> Result<Shown, EngineError> {
     let at = At::new(machine, &disk.id);
     let top = tops.tops.get(&disk.id).filter(|top| top.file == disk.path);
     let format = top.map_or(disk.format, |top| top.format);
-    let seen = Seen::at(&at, &disk.path, format)?;
+    let seen = Seen::at(&at, &disk.path, format, roots)?;
     Ok(Shown {
         disk: disk.id.clone(),
         image: seen.image,
@@ -77,11 +83,16 @@ fn shown_of(machine: &str, disk: &DiskEntry, tops: &Tops) -> Result<Shown, Engin
 ///
 /// # Errors
 /// As [`shown`]; [`EngineErrorKind::Unsupported`] naming the image.
-pub fn require_shown(data_dir: &Path, id: VmId, accepted: &[Shown]) -> Result<(), EngineError> {
+pub fn require_shown(
+    data_dir: &Path,
+    id: VmId,
+    accepted: &[Shown],
+    roots: &Roots,
+) -> Result<(), EngineError> {
     let folder = machines_directory(data_dir).join(id.to_string());
     let failed = |text: Text| error(EngineErrorKind::Failed, text);
     let defined = Definition::load(&folder.join(DEFINITION), id).map_err(failed)?;
-    let now = shown(data_dir, id)?;
+    let now = shown(data_dir, id, roots)?;
     now.iter()
         .try_for_each(|now| require_one(&defined.name, accepted, now))
 }
@@ -103,7 +114,12 @@ fn require_one(machine: &str, accepted: &[Shown], now: &Shown) -> Result<(), Eng
 /// # Errors
 /// [`EngineErrorKind::Missing`] if there is no such machine, [`EngineErrorKind::Locked`] if the file was written by
 /// another meanwhile, else [`EngineErrorKind::Failed`]; nothing was written then.
-pub fn change(data_dir: &Path, id: VmId, changes: &Changes) -> Result<bool, EngineError> {
+pub fn change(
+    data_dir: &Path,
+    id: VmId,
+    changes: &Changes,
+    roots: &Roots,
+) -> Result<bool, EngineError> {
     let folder = machines_directory(data_dir).join(id.to_string());
     if !folder.is_dir() {
         return Err(library::unknown(id));
@@ -115,7 +131,7 @@ pub fn change(data_dir: &Path, id: VmId, changes: &Changes) -> Result<bool, Engi
     let old = held::read_text(&file).map_err(|e| unread(e.into()))?;
     let new = edited(&old, changes).map_err(|e| unread(e.into()))?;
     let accepting = || match &changes.accept_images {
-        Some(shown) => accept(&folder, &new, id, shown),
+        Some(shown) => accept(&folder, (&new, id), shown, roots),
         None => Ok(false),
     };
     if new == old {
@@ -141,7 +157,12 @@ pub fn change(data_dir: &Path, id: VmId, changes: &Changes) -> Result<bool, Engi
 
 /// Records what was shown at the paths of the images in place of what was recorded of them, durably, if it still
 /// stands there.
-fn accept(folder: &Path, text: &str, id: VmId, shown: &[Shown]) -> Result<bool, EngineError> {
+fn accept(
+    folder: &Path,
+    (text, id): (&str, VmId),
+    shown: &[Shown],
+    roots: &Roots,
+) -> Result<bool, EngineError> {
     let failed = |text: Text| error(EngineErrorKind::Failed, text);
     let defined = Definition::parse(text, &folder.join(DEFINITION), id).map_err(failed)?;
     let file = folder.join(TOPS);
@@ -149,7 +170,7 @@ fn accept(folder: &Path, text: &str, id: VmId, shown: &[Shown]) -> Result<bool, 
     let load = || Tops::load(&file).map_err(told);
     let turned = definition::in_turn(folder, told, load, |tops| {
         for disk in &defined.disk {
-            let now = shown_of(&defined.name, disk, tops)?;
+            let now = shown_of(&defined.name, disk, tops, roots)?;
             require_one(&defined.name, shown, &now)?;
             // Nobody is about to write one or to remove it.
             let at = At::new(&defined.name, &disk.id);
@@ -229,7 +250,6 @@ mod tests {
 
     use super::*;
     use crate::engine::import::{self, NewDisk, NewMachine};
-    use crate::engine::qcow2::chain::Roots;
     use crate::inventory::Format;
 
     fn only(overlay_ok: Option<bool>) -> Changes {
@@ -308,13 +328,13 @@ mod tests {
         for file in [&image, &other, &secret] {
             fs::write(file, [1; 4096]).unwrap();
         }
-        let id = imported(&data_dir, &image);
+        let (id, anywhere) = (imported(&data_dir, &image), Roots::default());
         let tops = machines_directory(&data_dir)
             .join(id.to_string())
             .join(TOPS);
         fs::rename(&other, &image).unwrap();
         fs::hard_link(&image, home.join("second")).unwrap();
-        let shown = shown(&data_dir, id).unwrap();
+        let shown = shown(&data_dir, id, &anywhere).unwrap();
         assert_eq!(shown[0].image.links, 2);
         let changes = Changes {
             accept_images: Some(shown),
@@ -329,8 +349,9 @@ mod tests {
         ];
         for exchange in exchanges {
             exchange();
-            let refused = require_shown(&data_dir, id, changes.accept_images.as_ref().unwrap());
-            let also = change(&data_dir, id, &changes);
+            let accepted = changes.accept_images.as_ref().unwrap();
+            let refused = require_shown(&data_dir, id, accepted, &anywhere);
+            let also = change(&data_dir, id, &changes, &anywhere);
             for error in [refused.unwrap_err(), also.unwrap_err()] {
                 assert_eq!(error.kind, EngineErrorKind::Unsupported, "{error}");
                 assert!(error.to_string().contains("not what was shown"), "{error}");
@@ -339,7 +360,7 @@ mod tests {
             fs::remove_file(&image).unwrap();
         }
         fs::rename(&aside, &image).unwrap();
-        assert!(change(&data_dir, id, &changes).unwrap());
+        assert!(change(&data_dir, id, &changes, &anywhere).unwrap());
         let recorded = Tops::load(&tops).unwrap().images["disk0"].inode;
         assert_eq!(recorded, fs::metadata(&image).unwrap().ino());
     }

@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::identity::{Foreign, Identity, Kind};
+use super::identity::{FileKind, Foreign, Identity};
 use super::silence::{Call, ask};
 use crate::text::catalog::held as texts;
 use crate::text::{Reason, size};
@@ -417,6 +417,22 @@ pub fn read(file: &Path) -> io::Result<Vec<u8>> {
     ask(file, || whole(open(file, false)?, OWN_MOST))
 }
 
+/// [`read`] of a file that people write too, and that is short.
+///
+/// # Errors
+/// As [`open`]; `FileTooLarge`.
+pub fn read_short(file: &Path) -> io::Result<Vec<u8>> {
+    ask(file, || whole(open(file, false)?, MOST))
+}
+
+/// [`read_short`] of a text.
+///
+/// # Errors
+/// As there; `InvalidData` if it is not UTF-8.
+pub fn read_text(file: &Path) -> io::Result<String> {
+    text(read_short(file)?)
+}
+
 /// All of a regular file, wherever a link leads; nothing that stands in its place holds the reader up.
 ///
 /// # Errors
@@ -446,9 +462,13 @@ pub(super) fn whole(file: impl Read, most: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// As [`open_any`]; `InvalidData` if it is not UTF-8.
-pub fn read_text(file: &Path) -> io::Result<String> {
+pub fn read_any_text(file: &Path) -> io::Result<String> {
+    text(read_any(file)?)
+}
+
+fn text(bytes: Vec<u8>) -> io::Result<String> {
     let invalid = |e| io::Error::new(io::ErrorKind::InvalidData, e);
-    String::from_utf8(read_any(file)?).map_err(invalid)
+    String::from_utf8(bytes).map_err(invalid)
 }
 
 /// [`open`] for reading, wherever a link leads.
@@ -477,8 +497,8 @@ fn opened(from: impl AsFd, name: &Path, link: OFlags, access: OFlags) -> io::Res
     let flags = OFlags::PATH | OFlags::CLOEXEC | link;
     let held = openat(from, name, flags, Mode::empty())?;
     match Identity::of(&held)?.kind {
-        Kind::File => again(&held, access),
-        Kind::Link => Err(Foreign::Link.into()),
+        FileKind::File => again(&held, access),
+        FileKind::Link => Err(Foreign::Link.into()),
         _ => Err(Foreign::NotRegular.into()),
     }
 }
@@ -491,7 +511,7 @@ pub(super) fn again(held: impl AsFd, access: OFlags) -> io::Result<File> {
 
 fn is_link(from: impl AsFd, name: &Path) -> bool {
     let it = Identity::at(from, name, AtFlags::SYMLINK_NOFOLLOW);
-    it.is_ok_and(|it| it.kind == Kind::Link)
+    it.is_ok_and(|it| it.kind == FileKind::Link)
 }
 
 /// A name that stands for itself: one component, not `.` or `..`.

@@ -32,12 +32,12 @@ pub struct Identity {
     /// Length in bytes.
     pub length: u64,
     /// What kind of file.
-    pub kind: Kind,
+    pub kind: FileKind,
 }
 
 /// Kinds of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// A regular file.
     File,
     /// A directory.
@@ -164,7 +164,7 @@ pub fn is_led(path: &Path) -> io::Result<bool> {
         let it = super::ask(&next, || {
             Identity::at(CWD, &next, AtFlags::SYMLINK_NOFOLLOW)
         })?;
-        if it.kind != Kind::Link {
+        if it.kind != FileKind::Link {
             reached = next;
             continue;
         }
@@ -198,11 +198,11 @@ impl From<&Statx> for Identity {
             mode: raw & 0o7777,
             length: stat.stx_size,
             kind: match FileType::from_raw_mode(raw) {
-                FileType::RegularFile => Kind::File,
-                FileType::Directory => Kind::Folder,
-                FileType::Symlink => Kind::Link,
-                FileType::Socket => Kind::Socket,
-                _ => Kind::Other,
+                FileType::RegularFile => FileKind::File,
+                FileType::Directory => FileKind::Folder,
+                FileType::Symlink => FileKind::Link,
+                FileType::Socket => FileKind::Socket,
+                _ => FileKind::Other,
             },
         }
     }

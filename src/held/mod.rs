@@ -39,9 +39,12 @@ mod standing;
 pub use change::{
     remove_attribute, set_attribute, set_flags, set_mode, set_owner, take_flags, writable,
 };
-pub use folder::{Folder, Way, open, open_any, open_straight, read, read_any, read_text};
+pub use folder::{
+    Folder, Way, open, open_any, open_straight, read, read_any, read_any_text, read_short,
+    read_text,
+};
 pub use identity::{
-    Exposed, Foreign, Identity, Keep, Kind, exposed, foreign, is_led, is_trusted, look_at,
+    Exposed, FileKind, Foreign, Identity, Keep, exposed, foreign, is_led, is_trusted, look_at,
 };
 pub use made::{Origin, exposed_above};
 pub use mapped::MappedWord;

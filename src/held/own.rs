@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, openat, renameat};
 use rustix::io::Errno;
 
 use super::folder::{FILE, Folder, Way, regular};
-use super::identity::{Foreign, Identity, Kind, foreign};
+use super::identity::{FileKind, Foreign, Identity, foreign};
 use crate::failpoint;
 
 /// The folder of a data directory for what sets keep, with a record of each.
@@ -190,7 +190,7 @@ pub fn make_folders(folder: &Path, own: usize) -> io::Result<Folder> {
 /// The folder of that name, made durably if it is not there; never a link.
 fn make_child(above: &Folder, name: &OsStr) -> io::Result<Folder> {
     match above.look(name)?.map(|it| it.kind) {
-        Some(Kind::Link) => Err(Foreign::Link.into()),
+        Some(FileKind::Link) => Err(Foreign::Link.into()),
         Some(_) => above.child(name),
         None => {
             let made = above.make(name, MODE)?;

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, RenameFlags, renameat_with, unlinkat};
 use rustix::io::Errno;
 
 use super::folder::{Folder, single};
-use super::identity::{Foreign, Identity, Keep, Kind, TRASH};
+use super::identity::{FileKind, Foreign, Identity, Keep, TRASH};
 use super::made::Origin;
 
 impl Folder {
@@ -29,13 +29,13 @@ impl Folder {
     ) -> io::Result<()> {
         let (name, other_name) = (single(name.as_ref())?, single(other_name.as_ref())?);
         other.require_private()?;
-        require(other, other_name, new, Kind::File)?;
-        require(self, name, old, Kind::File)?;
+        require(other, other_name, new, FileKind::File)?;
+        require(self, name, old, FileKind::File)?;
         let swap = || renameat_with(other, other_name, self, name, RenameFlags::EXCHANGE);
         swap()?;
         let came = other.look(other_name)?;
         let found = came.map_or(0, |it| it.inode);
-        if found == old && came.is_some_and(|it| it.kind == Kind::File) {
+        if found == old && came.is_some_and(|it| it.kind == FileKind::File) {
             return Ok(());
         }
         swap()?;
@@ -56,7 +56,7 @@ impl Folder {
     /// The I/O error; [`Foreign::Other`] if another file stands there, and is there again; [`Foreign::Kept`] if
     /// it could not be put back.
     pub fn remove(&self, name: impl AsRef<OsStr>, inode: u64) -> io::Result<bool> {
-        self.remove_as(single(name.as_ref())?, inode, Kind::File)
+        self.remove_as(single(name.as_ref())?, inode, FileKind::File)
     }
 
     /// Removes the regular file of that name, whichever it is. `false` if nothing stands there; anything else that
@@ -73,7 +73,7 @@ impl Folder {
     }
 
     /// Removes what stands under that name if it is of this kind. `false` if nothing or something else stands there.
-    pub(super) fn remove_any(&self, name: &OsStr, kind: Kind) -> io::Result<bool> {
+    pub(super) fn remove_any(&self, name: &OsStr, kind: FileKind) -> io::Result<bool> {
         let name = single(name)?;
         match self.look(name)?.filter(|it| it.kind == kind) {
             None => Ok(false),
@@ -82,7 +82,7 @@ impl Folder {
     }
 
     /// [`Folder::remove`] of anything but a folder.
-    pub(super) fn remove_as(&self, name: &OsStr, inode: u64, kind: Kind) -> io::Result<bool> {
+    pub(super) fn remove_as(&self, name: &OsStr, inode: u64, kind: FileKind) -> io::Result<bool> {
         if self.identity()?.is_private() {
             return match self.look(name)? {
                 None => Ok(false),
@@ -105,7 +105,7 @@ impl Folder {
     }
 
     /// [`Folder::remove`] by way of `trash`, which is new, and in which the file has its inode as its name.
-    fn through(&self, trash: &Self, name: &OsStr, inode: u64, kind: Kind) -> io::Result<bool> {
+    fn through(&self, trash: &Self, name: &OsStr, inode: u64, kind: FileKind) -> io::Result<bool> {
         let inside = inode.to_string();
         let inside = OsStr::new(&inside);
         self.rename_new(name, trash, inside)?;
@@ -125,7 +125,7 @@ impl Folder {
     }
 
     /// Removes the file with that inode where a process that died had moved it to.
-    fn remove_left(&self, inode: u64, kind: Kind) -> io::Result<()> {
+    fn remove_left(&self, inode: u64, kind: FileKind) -> io::Result<()> {
         let inside = inode.to_string();
         let names = self.names()?.into_iter();
         for aside in names.filter(|name| name.as_bytes().starts_with(TRASH.as_bytes())) {
@@ -256,7 +256,7 @@ impl Folder {
         self.require_private()?;
         for name in self.names()? {
             match self.look(&name)? {
-                Some(it) if it.kind == Kind::Folder => {
+                Some(it) if it.kind == FileKind::Folder => {
                     self.child(&name)?.empty()?;
                     self.remove_folder(&name)?;
                 }
@@ -274,12 +274,12 @@ fn kept(found: u64, place: Keep) -> io::Error {
 }
 
 /// Refuses unless something of that kind and with that inode stands there.
-fn require(folder: &Folder, name: &OsStr, inode: u64, kind: Kind) -> io::Result<()> {
+fn require(folder: &Folder, name: &OsStr, inode: u64, kind: FileKind) -> io::Result<()> {
     let there = folder.look(name)?.ok_or(io::ErrorKind::NotFound)?;
     match there.kind {
         found if found == kind && there.inode == inode => Ok(()),
-        Kind::Link if kind != Kind::Link => Err(Foreign::Link.into()),
-        found if found == kind || kind != Kind::File => Err(Foreign::Other {
+        FileKind::Link if kind != FileKind::Link => Err(Foreign::Link.into()),
+        found if found == kind || kind != FileKind::File => Err(Foreign::Other {
             expected: inode,
             found: there.inode,
         }

@@ -45,14 +45,22 @@ static TABLE: Mutex<Table> = Mutex::new(Table {
     calls: BTreeMap::new(),
     next: 0,
     tick: 0,
+    attended: 0,
+    resting: false,
 });
 static CHANGED: Condvar = Condvar::new();
+/// Something is under way again.
+static BEGUN: Condvar = Condvar::new();
 
 /// Calls that are under way.
 struct Table {
     calls: BTreeMap<u64, Standing>,
     next: u64,
     tick: u64,
+    /// Threads that are [watched](super::standing).
+    attended: usize,
+    /// Nothing is under way, and nobody ticks.
+    resting: bool,
 }
 
 struct Standing {
@@ -65,6 +73,13 @@ struct Standing {
 }
 
 impl Table {
+    /// Has somebody tick from now on, as long as anything is under way.
+    fn wake(&mut self) {
+        if std::mem::take(&mut self.resting) {
+            BEGUN.notify_all();
+        }
+    }
+
     /// The call that stands where a look at the file would.
     fn before(&self, file: &Path) -> Option<&Standing> {
         // Nobody waits for themselves.
@@ -379,6 +394,7 @@ impl Call {
             silent: false,
         };
         table.calls.insert(id, call);
+        table.wake();
         Ok(Self(id))
     }
 }
@@ -424,17 +440,40 @@ fn leave_signals_to_others() {
 fn watching_ticks() {
     leave_signals_to_others();
     loop {
+        rest();
         thread::sleep(TICK);
         judge(|table| {
             table.tick += 1;
             let now = table.tick;
-            let slow = |call: &&mut Standing| now - call.since >= SLOW_AFTER;
+            let slow = |call: &&mut Standing| now.saturating_sub(call.since) >= SLOW_AFTER;
             let slow = table.calls.values_mut().filter(slow);
-            let stand = |call: &mut Standing| stand(call, now - call.since >= SILENT_AFTER);
+            let stand =
+                |call: &mut Standing| stand(call, now.saturating_sub(call.since) >= SILENT_AFTER);
             slow.filter_map(stand).collect()
         });
         super::standing::tick();
     }
+}
+
+/// Waits until anything is under way.
+fn rest() {
+    let mut table = table();
+    table.resting = table.calls.is_empty() && table.attended == 0;
+    let resting = |table: &mut Table| table.resting;
+    drop(BEGUN.wait_while(table, resting));
+}
+
+/// A thread is to be watched from now on.
+pub(super) fn attend() {
+    watch();
+    let mut table = table();
+    table.attended += 1;
+    table.wake();
+}
+
+/// It is not to be watched any more.
+pub(super) fn leave() {
+    table().attended -= 1;
 }
 
 /// Has `stand` say which places have become silent. They are told when the table is free again: nobody may wait there
@@ -457,12 +496,17 @@ pub fn give_up(file: &Path) -> bool {
     found
 }
 
-/// Has others wait for a look at this file that is under way, as for one that is slow; whether there is one.
+/// Has others wait for a look at this file that is under way, as for one that is slow and is never given up for its time;
+/// whether there is one.
 #[cfg(test)]
 pub(crate) fn slow_down(file: &Path) -> bool {
     let mut table = table();
     let standing = table.calls.values_mut().find(|call| call.file == file);
-    standing.map(|call| stand(call, false)).is_some()
+    let slowed = standing.map(|call| {
+        call.since = u64::MAX;
+        stand(call, false)
+    });
+    slowed.is_some()
 }
 
 /// A place that has just become silent.
@@ -580,17 +624,29 @@ mod tests {
         assert!(!is_silent(file) && ask(file, || Ok(())).is_ok());
     }
 
+    #[test]
+    fn whoever_begins_to_work_on_files_has_somebody_tick() {
+        let ticks = || !table().resting;
+        table().resting = true;
+        assert!(ask(Path::new("/nowhere/ticks/a.raw"), || Ok(ticks())).unwrap());
+        table().resting = true;
+        assert!(super::super::standing::Post::default().attend(ticks));
+    }
+
     /// Whoever logs may be kept by the log.
     #[test]
     fn what_is_told_of_a_place_is_told_when_the_table_is_free() {
         struct Looking(mpsc::Sender<bool>);
         impl io::Write for Looking {
+            #[expect(clippy::disallowed_methods, reason = "a bound for a test that fails")]
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 // Others have it for a moment only.
-                let free = (0..1_000_000).any(|_| {
+                let begun = std::time::Instant::now();
+                let mut free = false;
+                while !free && begun.elapsed() < Duration::from_secs(60) {
                     thread::yield_now();
-                    TABLE.try_lock().is_ok()
-                });
+                    free = TABLE.try_lock().is_ok();
+                }
                 self.0.send(free).unwrap();
                 Ok(bytes.len())
             }
@@ -609,9 +665,10 @@ mod tests {
         });
         let (free, was_free) = mpsc::channel();
         let _heard = telemetry::heard_by(move || Box::new(Looking(free.clone())));
-        while !give_up(file) {
-            thread::yield_now();
+        while !slow_down(file) {
+            thread::yield_now(); // the time of the watch does not count for it then
         }
+        assert!(give_up(file));
         assert!(was_free.recv().unwrap());
         go.send(()).unwrap();
         assert!(standing.join().unwrap().is_ok());

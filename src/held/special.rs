@@ -10,7 +10,7 @@ use rustix::fs::{readlinkat, renameat, symlinkat};
 use rustix::io::Errno;
 
 use super::folder::{Folder, single};
-use super::identity::{Identity, Kind};
+use super::identity::{FileKind, Identity};
 
 impl Folder {
     /// Where the link of that name leads; `None` if none stands there.
@@ -38,7 +38,7 @@ impl Folder {
     ) -> io::Result<()> {
         let (name, aside) = (single(name.as_ref())?, single(aside.as_ref())?);
         let there = self.look(name)?.map(|it| it.kind);
-        if there.is_some_and(|kind| kind != Kind::Link) {
+        if there.is_some_and(|kind| kind != FileKind::Link) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         self.remove_link(aside)?;
@@ -58,7 +58,7 @@ impl Folder {
     /// # Errors
     /// The I/O error; as [`Folder::remove`].
     pub fn remove_link(&self, name: impl AsRef<OsStr>) -> io::Result<bool> {
-        self.remove_any(name.as_ref(), Kind::Link)
+        self.remove_any(name.as_ref(), FileKind::Link)
     }
 
     /// Opens a socket of that name and mode, and tells what it is. One that is there is of a dead process and goes;
@@ -72,10 +72,10 @@ impl Folder {
         mode: u32,
     ) -> io::Result<(UnixListener, Identity)> {
         let name = single(name.as_ref())?;
-        self.remove_any(name, Kind::Socket)?;
+        self.remove_any(name, FileKind::Socket)?;
         let listener = UnixListener::bind(self.place(name))?;
         let made = self.look(name)?.ok_or(io::ErrorKind::NotFound)?;
-        if made.kind != Kind::Socket {
+        if made.kind != FileKind::Socket {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         self.set_mode_of(name, &made, mode)?;
@@ -87,6 +87,6 @@ impl Folder {
     /// # Errors
     /// The I/O error; as [`Folder::remove`].
     pub fn remove_socket(&self, name: impl AsRef<OsStr>, made: &Identity) -> io::Result<bool> {
-        self.remove_as(single(name.as_ref())?, made.inode, Kind::Socket)
+        self.remove_as(single(name.as_ref())?, made.inode, FileKind::Socket)
     }
 }

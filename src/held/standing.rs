@@ -50,7 +50,7 @@ struct State {
 impl Post {
     /// Does the work on this thread, and has it watched meanwhile.
     pub fn attend<T>(&self, work: impl FnOnce() -> T) -> T {
-        silence::watch();
+        silence::attend();
         let number = gettid().as_raw_nonzero().get();
         self.state().thread = Some(thread::current().id());
         watched().insert(number, self.clone());
@@ -95,6 +95,7 @@ impl Drop for Watched {
         if let Some(post) = watched().remove(&self.0) {
             *post.state() = State::default();
         }
+        silence::leave();
     }
 }
 

@@ -165,7 +165,7 @@ fn a_socket_takes_the_place_of_a_dead_one_and_of_nothing_else() {
     for folder in [&world.ours, &world.shared] {
         let held = Folder::open(folder).unwrap();
         let (first, made) = held.listen("s", 0o600).unwrap();
-        assert_eq!(made.kind, Kind::Socket);
+        assert_eq!(made.kind, FileKind::Socket);
         drop(first);
         let (_second, new) = held.listen("s", 0o600).unwrap();
         let stands = || held.look("s").unwrap().map(|it| (it.inode, it.mode));

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Limits;
+use super::TransportLimits;
 
 /// Most that is read of a body which nobody wants, so that its sender hears the answer before the
 /// connection closes.
@@ -28,7 +28,11 @@ pub(super) enum BodyError {
 }
 
 /// The whole body, of so many octets at most. One that says beforehand that it is too large is not touched.
-pub(super) async fn read<B>(body: &mut B, most: usize, limits: &Limits) -> Result<Bytes, BodyError>
+pub(super) async fn read<B>(
+    body: &mut B,
+    most: usize,
+    limits: &TransportLimits,
+) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
 {

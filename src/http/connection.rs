@@ -21,7 +21,7 @@ use crate::auth::throttle::{ByKey, ByNetwork, Throttle};
 use crate::auth::{Authenticator, Channel};
 use crate::handler::{Answer, Caller, Handler, Identity, Message};
 
-use super::Limits;
+use super::TransportLimits;
 use super::body::{self, BodyError};
 use super::handshake::Peer;
 use super::origin::{self, Origin};
@@ -42,7 +42,7 @@ const PATH_SHOWN: usize = 100;
 pub(super) struct Shared {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) auth: Arc<Authenticator>,
-    pub(super) limits: Limits,
+    pub(super) limits: TransportLimits,
     pub(super) allowed_origins: Vec<Origin>,
     pub(super) audit: Audit,
     /// Rate limit of the log line about users with too many connections.
@@ -115,7 +115,7 @@ impl Connection {
     /// Everything that is decided without the handler, cheapest first.
     async fn admit(&self, head: &Parts, body: &mut Incoming) -> Result<Admitted, Refusal> {
         if self.place.phase.has_two_lengths() {
-            let reason = "it has both Content-Length and Transfer-Encoding";
+            let reason = "it says twice how long its body is (by two headers of Content-Length, or by one and Transfer-Encoding)";
             return Err(Refusal::bad_request(reason));
         }
         if !is_plainly_chunked(&head.headers) {

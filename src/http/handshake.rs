@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::certificate::Certificate;
 use crate::tls::{Live, Shown};
 
-use super::Limits;
+use super::TransportLimits;
 
 /// The handshakes that are under way.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl Handshakes {
         &self,
         socket: TcpStream,
         acceptor: TlsAcceptor,
-        limits: &Limits,
+        limits: &TransportLimits,
         end: &CancellationToken,
     ) -> Option<TlsStream<TcpStream>> {
         let turn = self.begin(limits.handshakes, end);

@@ -18,7 +18,7 @@ use crate::auth::throttle::{ByKey, ByNetwork, Throttle};
 use crate::handler::Handler;
 use crate::tls::Live;
 
-use super::Settings;
+use super::TransportSettings;
 use super::connection::{Connection, Shared};
 use super::handshake::{Handshakes, Peer};
 use super::places::{Entered, Places};
@@ -51,7 +51,7 @@ pub async fn serve(
     listener: TcpListener,
     handler: Arc<dyn Handler>,
     auth: Arc<Authenticator>,
-    settings: impl Into<Settings>,
+    settings: impl Into<TransportSettings>,
     stop: CancellationToken,
 ) {
     let plain = Listener {
@@ -68,10 +68,10 @@ pub async fn serve_all(
     listeners: Vec<Listener>,
     handler: Arc<dyn Handler>,
     auth: Arc<Authenticator>,
-    settings: impl Into<Settings>,
+    settings: impl Into<TransportSettings>,
     stop: CancellationToken,
 ) {
-    let Settings {
+    let TransportSettings {
         limits,
         allowed_origins,
         audit,

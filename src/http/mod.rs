@@ -26,6 +26,7 @@ mod places;
 mod refusal;
 mod reply;
 mod serving;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -38,17 +39,17 @@ pub use origin::{NoOrigin, Origin};
 
 /// What listeners are run with.
 #[derive(Clone, Default)]
-pub struct Settings {
+pub struct TransportSettings {
     /// How much a client may ask of the transport.
-    pub limits: Limits,
+    pub limits: TransportLimits,
     /// Origins whose web pages may send requests; requests from pages of any other origin are refused.
     pub allowed_origins: Vec<Origin>,
     /// The audit log; records cross-site requests.
     pub audit: Audit,
 }
 
-impl From<Limits> for Settings {
-    fn from(limits: Limits) -> Self {
+impl From<TransportLimits> for TransportSettings {
+    fn from(limits: TransportLimits) -> Self {
         Self {
             limits,
             ..Self::default()
@@ -58,7 +59,7 @@ impl From<Limits> for Settings {
 
 /// How much a client may ask of the transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct TransportLimits {
     /// Concurrent connections. One more evicts an unauthenticated connection, or one that a user has left idle or is slow
     /// on; if there is none it is answered 503, or just closed if it is TLS.
     pub connections: usize,
@@ -82,7 +83,7 @@ pub struct Limits {
     pub drain: Duration,
 }
 
-impl Limits {
+impl TransportLimits {
     /// How long a body may have taken of which so many octets are there.
     fn body(&self, octets: u64) -> Duration {
         let slowest = self.grace.saturating_add(self.at_rate(octets));
@@ -96,7 +97,7 @@ impl Limits {
     }
 }
 
-impl Default for Limits {
+impl Default for TransportLimits {
     fn default() -> Self {
         Self {
             connections: 300,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::Limits;
+use super::TransportLimits;
 use super::follow::Follower;
 
 /// Octets a second that a user's client takes or sends at the least, unless it is slow.
@@ -114,7 +114,7 @@ impl Phase {
     }
 
     /// Has it been at this for too long?
-    pub(super) fn is_overdue(&self, limits: &Limits) -> bool {
+    pub(super) fn is_overdue(&self, limits: &TransportLimits) -> bool {
         let now = self.get();
         let most = match now.doing {
             Doing::Idle => limits.idle,

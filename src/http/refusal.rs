@@ -7,7 +7,7 @@ use hyper::{Response, StatusCode};
 use crate::text::Text;
 use crate::text::catalog::http as texts;
 
-use super::Limits;
+use super::TransportLimits;
 use super::reply::Reply;
 
 /// Why a request gets no further.
@@ -91,7 +91,7 @@ impl Refusal {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text)
     }
 
-    pub(super) fn too_slow(limits: &Limits) -> Self {
+    pub(super) fn too_slow(limits: &TransportLimits) -> Self {
         let text = texts::TOO_SLOW
             .with("seconds", limits.packet_retrieval.as_secs())
             .with("rate", limits.rate)

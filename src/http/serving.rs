@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::Limits;
+use super::TransportLimits;
 use super::connection::Connection;
 use super::phase::Watched;
 
@@ -86,7 +86,7 @@ where
 }
 
 /// How often the clocks are looked at: often enough to be right within a quarter of a limit.
-fn tick(limits: &Limits) -> Duration {
+fn tick(limits: &TransportLimits) -> Duration {
     (limits.header.min(limits.idle) / 4).max(Duration::from_millis(10))
 }
 

@@ -13,9 +13,10 @@ use super::connection::{Connection, Shared};
 use super::places::{Entered, Places};
 use super::serving::{Ends, serve};
 use super::*;
+use crate::auth::Authenticator;
+use crate::auth::settings::AuthSettings;
 use crate::auth::throttle::{ByKey, ByNetwork, Throttle};
 use crate::auth::users::Users;
-use crate::auth::{self, Authenticator};
 use crate::clock::SystemClock;
 use crate::handler::{Answer, Caller, Handler, Message};
 
@@ -46,12 +47,12 @@ fn connect(octets: usize, buffer: usize) -> (DuplexStream, Arc<Answers>) {
     let dir = tempfile::tempdir().unwrap();
     let clock = SystemClock::shared();
     let users = Users::follow(dir.path(), clock.clone()).unwrap();
-    let auth = Authenticator::new(users, auth::Settings::default(), clock).unwrap();
+    let auth = Authenticator::new(users, AuthSettings::default(), clock).unwrap();
     let handler = Arc::new(Answers {
         octets,
         waited: Mutex::default(),
     });
-    let limits = Limits::default();
+    let limits = TransportLimits::default();
     let shared = Arc::new(Shared {
         handler: handler.clone(),
         auth: Arc::new(auth),

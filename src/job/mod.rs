@@ -15,6 +15,7 @@
 
 mod end;
 mod live;
+pub mod settings;
 mod sweep;
 mod worker;
 

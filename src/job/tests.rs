@@ -49,6 +49,30 @@ fn new_job() -> NewJob {
     }
 }
 
+/// What the store has of a job in this state, which came to it when time began.
+pub(super) fn record(state: JobState) -> Job {
+    let new = new_job();
+    let at = Timestamp::UNIX_EPOCH;
+    Job {
+        id: new.id,
+        kind: new.kind,
+        service: new.service,
+        state,
+        percent: 0,
+        status: new.status,
+        cancellable: false,
+        owner: new.owner,
+        affected: new.affected,
+        about: new.about,
+        set: new.set,
+        error: None,
+        cancel: None,
+        submitted: at,
+        started: at,
+        changed: at,
+    }
+}
+
 fn words(text: &str) -> Text {
     texts::CANCELLED.with("user", text)
 }

@@ -1,18 +1,17 @@
 //! Get of `winrm/config`: the limits and switches as Windows' service names them. MS-WSMV, rule Q-20.
 
 use crate::soap::Vocabulary;
-use crate::wsman::config::{self, Config, Part};
+use crate::wsman::config::{self, Part, WinrmConfig};
 use crate::wsman::fault::Fault;
 
 use super::Server;
-use super::exchange::Exchange;
-use super::page::ITEMS_MAX;
+use super::exchange::{Exchange, ITEMS_MAX};
 
 /// Answers with the configuration that is in force, or a part of it.
 pub(super) fn get(server: &Server, exchange: &Exchange<'_>, part: Part) -> Result<String, Fault> {
     let settings = &server.settings;
     let contexts = server.contexts.limits();
-    let config = Config {
+    let config = WinrmConfig {
         max_envelope_size: settings.limits.max_envelope_size,
         timeout: settings.limits.timeout,
         max_batch_items: ITEMS_MAX,

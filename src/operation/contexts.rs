@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use crate::id::WireId;
 
@@ -89,6 +90,8 @@ pub(super) enum Unusable {
 pub(super) struct Contexts {
     limits: ContextLimits,
     table: Mutex<Table>,
+    /// One was opened.
+    opened: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +127,7 @@ impl Contexts {
         Self {
             limits,
             table: Mutex::default(),
+            opened: Notify::new(),
         }
     }
 
@@ -182,7 +186,15 @@ impl Contexts {
         );
         drop(table);
         drop(gone);
+        self.opened.notify_one();
         Ok(())
+    }
+
+    /// Waits until any is open. For one who sweeps.
+    pub(super) async fn any(&self) {
+        while self.len() == 0 {
+            self.opened.notified().await;
+        }
     }
 
     /// Takes the cursor of a context for one Pull; nobody else can until the [`Lease`] ends.
@@ -392,6 +404,19 @@ mod tests {
         Ok(lease.give_back(cursor, seconds(now)))
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn nobody_sweeps_while_nothing_is_open() {
+        let contexts = Contexts::new(LIMITS);
+        let mut any = std::pin::pin!(contexts.any());
+        assert!(tokio::time::timeout(LIMITS.idle, &mut any).await.is_err());
+        open(&contexts, "ann", 0).unwrap();
+        assert!(tokio::time::timeout(LIMITS.idle, any).await.is_ok());
+        contexts.any().await;
+        contexts.sweep(LIMITS.idle);
+        let again = tokio::time::timeout(LIMITS.idle, contexts.any()).await;
+        assert!(again.is_err(), "it is forgotten");
+    }
+
     #[test]
     fn e_10_each_user_and_all_together_have_a_limit() {
         let contexts = Contexts::new(LIMITS);
@@ -438,12 +463,15 @@ mod tests {
     }
 
     impl Drop for Watched {
+        #[expect(clippy::disallowed_methods, reason = "a bound for a test that fails")]
         fn drop(&mut self) {
             // Whoever takes it here for a moment lets it go again.
-            let is_free = (0..100_000).any(|_| {
+            let begun = std::time::Instant::now();
+            let mut is_free = false;
+            while !is_free && begun.elapsed() < Duration::from_secs(60) {
                 std::thread::yield_now();
-                self.0.table.try_lock().is_ok()
-            });
+                is_free = self.0.table.try_lock().is_ok();
+            }
             let _ = self.1.send((std::thread::current().id(), is_free));
         }
     }

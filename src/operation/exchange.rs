@@ -12,7 +12,8 @@ use crate::wsman::enumeration::{Budget, Count};
 use crate::wsman::fault::{Fault, table};
 use crate::wsman::request::Headers;
 
-use super::page::ITEMS_MAX;
+/// The most items of one page, whatever the client asks for (rule Q-3).
+pub(super) const ITEMS_MAX: usize = 32_000;
 
 /// One request whose headers are read and whose user is known.
 pub(super) struct Exchange<'a> {

@@ -27,7 +27,9 @@ pub(super) fn get(
     exchange: &Exchange<'_>,
     target: &Target,
 ) -> Result<String, Fault> {
-    let found = server.registry.get(&exchange.context, &target.path);
+    let found = server
+        .registry
+        .get(&exchange.context, &target.class, &target.path);
     // The work cannot be stopped halfway; a client that gave up meanwhile is told so (rule H-19).
     if server.left(exchange.headers, exchange.began).is_zero() {
         let limit = exchange.headers.timeout;

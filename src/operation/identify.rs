@@ -6,7 +6,7 @@ use crate::framing::Charset;
 use crate::handler::{Answer, Caller};
 use crate::wsman::identify::{Product, envelope};
 
-use super::Settings;
+use super::ProtocolSettings;
 
 const VENDOR: &str = "Groupshot";
 /// [DSP0226] annex C: HTTP with Basic, HTTPS with Basic, HTTPS with certificates on both sides.
@@ -21,7 +21,7 @@ pub(super) struct IdentifyReplies {
 }
 
 impl IdentifyReplies {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &ProtocolSettings) -> Self {
         let answer = |version, profiles: &[&str]| {
             let product = Product {
                 vendor: VENDOR,

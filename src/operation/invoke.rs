@@ -15,7 +15,7 @@ use crate::soap::Vocabulary;
 use crate::text::catalog::operation as texts;
 use crate::wscim;
 use crate::wsman::fault::{Fault, Tried, table};
-use crate::wsman::request;
+use crate::wsman::request::{self, Target};
 
 use super::Server;
 use super::exchange::Exchange;
@@ -37,7 +37,7 @@ pub(super) async fn invoke(
         // Rate-limited: a user without the role could otherwise flood the audit log.
         if let Some(times) = server.denied.happened((identity.user.clone(), method)) {
             let arguments = Arguments::new(call.method.clone(), call.arguments);
-            let about = about(server, exchange, &call.target.path, &arguments);
+            let about = about(server, exchange, &call.target, &arguments);
             let mut entry = Entry::new(server, exchange, (&call.target.path, &call.method), about);
             entry.times = times;
             let left = server.left(exchange.headers, exchange.began);
@@ -55,12 +55,12 @@ pub(super) async fn invoke(
     let work = Work {
         registry: server.registry.clone(),
         context: exchange.context.clone(),
-        path: call.target.path,
+        target: call.target,
         arguments: Arguments::new(Method::clone(&method), call.arguments),
         method: method.clone(),
         _turn: turn,
     };
-    let (path, limit) = (work.path.clone(), exchange.headers.timeout);
+    let (path, limit) = (work.target.path.clone(), exchange.headers.timeout);
     let left = server.left(exchange.headers, exchange.began);
     let outcome = match reads {
         true => tokio::time::timeout(left, work.call())
@@ -68,8 +68,8 @@ pub(super) async fn invoke(
             .map_err(|_| timed_out(&method, limit))?,
         // A task of its own: neither the timeout nor a client that hangs up stops what has begun.
         false => {
-            let about = about(server, exchange, &work.path, &work.arguments);
-            let mut entry = Entry::new(server, exchange, (&work.path, &method), about);
+            let about = about(server, exchange, &work.target, &work.arguments);
+            let mut entry = Entry::new(server, exchange, (&work.target.path, &method), about);
             entry.outcome.1 = Some("NotBegun".to_owned());
             if !entry.wait(left).await {
                 return Err(super::late(exchange.headers));
@@ -109,7 +109,7 @@ pub(super) async fn invoke(
 struct Work {
     registry: Arc<Registry>,
     context: Context,
-    path: Path,
+    target: Target,
     method: Arc<Method>,
     arguments: Arguments,
     /// It is under way until its end, whether somebody waits for the answer or not.
@@ -141,7 +141,8 @@ impl Failure {
 
 impl Work {
     async fn call(self) -> Result<Outcome, Failure> {
-        let found = self.registry.get(&self.context, &self.path);
+        let Target { class, path } = &self.target;
+        let found = self.registry.get(&self.context, class, path);
         let found = found.map_err(Failure::Sought)?;
         self.registry
             .call(&self.context, &found, &self.method, self.arguments)
@@ -151,10 +152,10 @@ impl Work {
 
     /// The call, and its line in the audit log.
     async fn call_audited(self, mut entry: Entry) -> Result<Outcome, Failure> {
-        let (registry, context, path) = (
+        let (registry, context, target) = (
             self.registry.clone(),
             self.context.clone(),
-            self.path.clone(),
+            self.target.clone(),
         );
         let outcome = match AssertUnwindSafe(self.call()).catch_unwind().await {
             Ok(outcome) => outcome,
@@ -169,7 +170,7 @@ impl Work {
                 .iter()
                 .map(|(name, value)| (*name, value))
                 .collect();
-            let made = registry.about(&context, &path, &results);
+            let made = registry.about(&context, &target.class, &target.path, &results);
             entry.about = std::mem::take(&mut entry.about).and(&made);
         }
         match &outcome {
@@ -265,9 +266,16 @@ impl Drop for Entry {
 }
 
 /// What the call is about, as far as its parameters tell.
-fn about(server: &Server, exchange: &Exchange<'_>, path: &Path, arguments: &Arguments) -> About {
+fn about(
+    server: &Server,
+    exchange: &Exchange<'_>,
+    target: &Target,
+    arguments: &Arguments,
+) -> About {
     let values: Vec<(&str, &Value)> = arguments.named().collect();
-    server.registry.about(&exchange.context, path, &values)
+    server
+        .registry
+        .about(&exchange.context, &target.class, &target.path, &values)
 }
 
 fn write(exchange: &Exchange<'_>, method: &Method, outcome: &Outcome) -> String {

@@ -43,8 +43,8 @@ use crate::provider::{Context, Pace, Registry};
 use crate::text::catalog::operation as texts;
 use crate::wsman::fault::{Attempt, Fault, FaultHeaders, table};
 use crate::wsman::request::{
-    Client, Glance, Headers, Incoming, Limits, Operation, Received, Rejected, Request, attempt,
-    receive,
+    Client, Glance, Headers, Incoming, Operation, Received, Rejected, Request, RequestLimits,
+    attempt, receive,
 };
 
 pub use contexts::ContextLimits;
@@ -63,9 +63,9 @@ const QUOTES: [usize; 2] = [256, 32];
 
 /// Configuration of the protocol layer: limits, and what Identify and `winrm/config` report.
 #[derive(Debug, Clone, Default)]
-pub struct Settings {
+pub struct ProtocolSettings {
     /// Size and time of one request.
-    pub limits: Limits,
+    pub limits: RequestLimits,
     /// Open enumerations.
     pub contexts: ContextLimits,
     /// Is Basic offered at all?
@@ -95,14 +95,18 @@ pub struct Server {
     workers: Workers,
     /// Calls that a role does not allow, by user and method.
     denied: ByKey<(Arc<str>, String)>,
-    settings: Settings,
+    settings: ProtocolSettings,
     clock: SharedClock,
 }
 
 impl Server {
     /// A server over these providers.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, settings: Settings, clock: SharedClock) -> Arc<Self> {
+    pub fn new(
+        registry: Arc<Registry>,
+        settings: ProtocolSettings,
+        clock: SharedClock,
+    ) -> Arc<Self> {
         Arc::new(Self {
             registry,
             contexts: Contexts::new(settings.contexts),
@@ -115,7 +119,12 @@ impl Server {
         })
     }
 
-    /// Forgets enumerations that nobody pulls any more; to be called every few seconds.
+    /// Waits until there is an enumeration that may have to be swept.
+    pub async fn enumerates(&self) {
+        self.contexts.any().await;
+    }
+
+    /// Forgets enumerations that nobody pulls any more; to be called every few seconds as long as there are some.
     pub fn sweep(&self) {
         self.contexts.sweep(self.clock.elapsed());
     }
@@ -300,7 +309,7 @@ impl Server {
 /// A message, and what it is read with.
 struct Reading {
     registry: Arc<Registry>,
-    limits: Limits,
+    limits: RequestLimits,
     caller: Caller,
     message: Message,
 }

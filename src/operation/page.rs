@@ -22,8 +22,6 @@ use super::class;
 use super::cursor::{Cursor, Item, Look, Shape};
 use super::workers::Failed;
 
-/// The most items of one page, whatever the client asks for (rule Q-3).
-pub(super) const ITEMS_MAX: usize = 32_000;
 /// Inline budget: how long an evaluation may run on the async thread before it moves to a worker. About the cost of one
 /// Get.
 const HERE: Duration = Duration::from_micros(200);

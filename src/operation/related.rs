@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cim::Instance;
-use crate::cim::query::{Kind, Related};
+use crate::cim::query::{Related, RelatedKind};
 use crate::provider::{Context, Error, Instances, Registry, Traversal};
 
 /// The instances that the query asks for.
@@ -17,7 +17,7 @@ pub(super) fn instances(
 ) -> Result<Instances, Error> {
     let text = |name: &Option<crate::cim::Name>| name.as_ref().map(|n| n.as_str().to_owned());
     let traversal = match related.kind {
-        Kind::Associators => Traversal {
+        RelatedKind::Associators => Traversal {
             association: related.assoc_class.clone(),
             role: text(&related.role),
             result: related.result_class.clone(),
@@ -25,15 +25,15 @@ pub(super) fn instances(
             association_qualifier: text(&related.required_assoc_qualifier),
         },
         // There the result is the association itself.
-        Kind::References => Traversal {
+        RelatedKind::References => Traversal {
             association: related.result_class.clone(),
             role: text(&related.role),
             ..Traversal::default()
         },
     };
     let found = match related.kind {
-        Kind::Associators => registry.associators(context, &related.object, &traversal),
-        Kind::References => registry.references(context, &related.object, &traversal),
+        RelatedKind::Associators => registry.associators(context, &related.object, &traversal),
+        RelatedKind::References => registry.references(context, &related.object, &traversal),
     }?;
     let (qualifier, keys_only) = (related.required_qualifier.clone(), related.keys_only);
     let wanted = move |item: &Result<Instance, Error>| match (&qualifier, item) {

@@ -7,18 +7,18 @@ use std::sync::Arc;
 use crate::auth::{Authenticator, users};
 use crate::config::Config;
 use crate::doctor::line::{Answer, Tell, Wish};
-use crate::doctor::{self, Doctor, Freeze, Kind, LibraryProblem};
+use crate::doctor::{self, Doctor, FindingKind, Freeze, LibraryProblem};
 use crate::engine::definition::{DEFINITION, MACHINES, TOPS};
 use crate::engine::library::{Library, Problem};
 use crate::engine::qcow2::chain::Roots;
 use crate::held;
+use crate::store::State;
 use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::sqlite::{self, OpenError};
 use crate::tls;
 
-use super::machines::roots;
+use super::adapters::{reserve, roots};
 use super::parts::Parts;
-use super::run::{gone, reserve};
 use super::{
     StartError, ask, existing_data_dir, frozen, identity, no_data_dir, records, relocate,
     require_database,
@@ -132,6 +132,12 @@ pub(super) fn doctor(
     })
 }
 
+/// That the users are gone, if certificates are not all that anybody logs on with.
+pub(super) fn gone(data_dir: &Path, config: &Config, state: &State) -> Option<String> {
+    let work = !state.sets.is_empty() || !state.collections.is_empty();
+    users::gone(data_dir, work && config.roles.mappings.is_empty())
+}
+
 fn freeze(parts: &Parts) -> Freeze {
     let (frozen, store) = (parts.frozen.clone(), parts.store.clone());
     Box::new(move || {
@@ -147,19 +153,19 @@ fn problems(library: Option<&Library>, roots: &Roots) -> Vec<LibraryProblem> {
     let problem = |p: &Problem| {
         let name = p.file.file_name().unwrap_or_default();
         let kind = if p.idle_disk.is_some() && name == DEFINITION {
-            Kind::PathIdle
+            FindingKind::PathIdle
         } else if name == DEFINITION || name == TOPS {
-            Kind::DefinitionUnreadable
+            FindingKind::DefinitionUnreadable
         } else if let Err(error) = held::metadata(&p.file) {
             match error.kind() {
-                _ if held::is_silence(&error) => Kind::Silent,
-                ErrorKind::NotFound | ErrorKind::NotADirectory => Kind::ImageMissing,
-                _ => Kind::ImageUnreadable,
+                _ if held::is_silence(&error) => FindingKind::Silent,
+                ErrorKind::NotFound | ErrorKind::NotADirectory => FindingKind::ImageMissing,
+                _ => FindingKind::ImageUnreadable,
             }
         } else if roots.admit(&p.file).is_ok_and(|inside| !inside) {
-            Kind::ImageOutsideRoots
+            FindingKind::ImageOutsideRoots
         } else {
-            Kind::ImageUnreadable
+            FindingKind::ImageUnreadable
         };
         LibraryProblem {
             kind,

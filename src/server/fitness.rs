@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::{Resource, getrlimit};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
+use crate::audit::AuditTo;
 use crate::auth::users;
 use crate::clock::SystemClock;
-use crate::config::{AuditTo, Config};
+use crate::config::Config;
 use crate::engine::definition::MACHINES;
+use crate::engine::library;
 use crate::held;
 use crate::snapshot::require_journals;
 use crate::store::lock::{DirectoryLock, LockError};
@@ -21,7 +23,6 @@ use crate::text::size_exactly;
 use crate::tls;
 
 use super::parts::export_roots;
-use super::run::cannot_listen;
 use super::systemd::Sockets;
 use super::{
     JOURNAL, StartError, enough_files, existing_data_dir, has_served, machines, nearest,
@@ -241,12 +242,22 @@ fn in_use(data_dir: &Path) -> Option<String> {
 fn writable_parts(data_dir: &Path) -> Result<(), StartError> {
     for name in [JOURNAL, MACHINES, held::SETS, sqlite::FILE] {
         let part = data_dir.join(name);
-        if part.symlink_metadata().is_ok() {
-            let permitted = permits(&part, Access::WRITE_OK | Access::READ_OK);
-            permitted.map_err(|e| StartError::file(data_dir, &part, &e))?;
+        if part.symlink_metadata().is_err() {
+            continue;
         }
+        let usable = || {
+            // As whoever makes files in them has it: no link, and nobody else can exchange what is in it.
+            if name != sqlite::FILE {
+                held::Folder::open(&part)?.require_private()?;
+            }
+            permits(&part, Access::WRITE_OK | Access::READ_OK)
+        };
+        usable().map_err(|e| StartError::file(data_dir, &part, &e))?;
     }
-    Ok(())
+    match data_dir.join(MACHINES).symlink_metadata() {
+        Ok(_) => Ok(library::require_private(data_dir)?),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Whether the audit file can be written, or made.
@@ -293,6 +304,16 @@ fn free(addresses: &[SocketAddr]) -> Result<(), StartError> {
         taken.push(tried.map_err(|e| cannot_listen(*address, &e))?);
     }
     Ok(())
+}
+
+/// Why there is no listening.
+pub(super) fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartError {
+    let text = format!("cannot listen on {address}: {error}");
+    match error.kind() {
+        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => StartError::Busy(text),
+        io::ErrorKind::PermissionDenied => StartError::Denied(text),
+        _ => StartError::Failed(text),
+    }
 }
 
 /// Whether the files for TLS are sound, those of a certificate of the server's own too.

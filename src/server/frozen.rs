@@ -18,7 +18,7 @@ use crate::store::{Change, State, Store};
 
 /// After this time files that could not be frozen are tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// After this time all are looked through again: an operation may have let one go and left it as it was.
+/// So long after an operation has let a file go all are looked through again: it may have left the file as it was.
 const RENEW: Duration = Duration::from_secs(5);
 
 /// Follows the store until `stop`. What cannot be frozen is logged once, until sets change, and tried again.
@@ -32,8 +32,7 @@ pub(super) async fn follow(
     loop {
         let seen = store.state().revision;
         let complete = told(renew(&store, &frozen).await, quiet);
-        let pause = if complete { RENEW } else { RETRY };
-        let due = stop.run_until_cancelled(due(&mut commits, seen, pause));
+        let due = stop.run_until_cancelled(due(&mut commits, seen, again(&frozen, complete)));
         quiet = match due.await.flatten() {
             Some(Due::Changed) => false,
             Some(Due::Again) => true,
@@ -50,8 +49,18 @@ enum Due {
     Again,
 }
 
-/// Waits for the next commit after revision `seen` that changes sets, at most `pause`; none once the store is gone.
-async fn due(commits: &mut Commits, seen: u64, pause: Duration) -> Option<Due> {
+/// Waits until a renewal is due that no commit asks for; forever if all is frozen and nothing is let go.
+async fn again(frozen: &FrozenFiles, complete: bool) {
+    if complete {
+        frozen.let_go().await;
+        tokio::time::sleep(RENEW).await;
+    } else {
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Waits for the next commit after revision `seen` that changes sets, or until `again`; none once the store is gone.
+async fn due(commits: &mut Commits, seen: u64, again: impl Future<Output = ()>) -> Option<Due> {
     let changed = async {
         loop {
             match commits.next().await? {
@@ -61,8 +70,10 @@ async fn due(commits: &mut Commits, seen: u64, pause: Duration) -> Option<Due> {
             }
         }
     };
-    let changed = tokio::time::timeout(pause, changed).await;
-    changed.unwrap_or(Some(Due::Again))
+    tokio::select! {
+        due = changed => due,
+        () = again => Some(Due::Again),
+    }
 }
 
 fn is_of_set(change: &Change) -> bool {
@@ -112,9 +123,13 @@ pub(super) fn files(state: &State) -> BTreeMap<PathBuf, At> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::{sleep, timeout};
+
     use super::*;
-    use crate::id::{CollectionId, SetId};
+    use crate::id::{CollectionId, JobId, SetId};
     use crate::store::memory::MemoryStore;
+
+    const HOUR: Duration = Duration::from_secs(3600);
 
     async fn commit(store: &MemoryStore, change: Change) {
         store.transact(Box::new(|_| vec![change])).await.unwrap();
@@ -122,34 +137,55 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn sets_that_change_are_due_at_once_and_nothing_else_is() {
-        let store = MemoryStore::new();
+        let (store, frozen) = (MemoryStore::new(), FrozenFiles::default());
         let mut commits = store.subscribe();
         commit(&store, Change::RemoveSet(SetId::random())).await;
         let seen = store.state().revision;
         commit(&store, Change::RemoveCollection(CollectionId::random())).await;
-        let quiet = due(&mut commits, seen, RENEW).await;
-        assert!(
-            matches!(quiet, Some(Due::Again)),
-            "no set has changed since"
-        );
+        let quiet = timeout(HOUR, due(&mut commits, seen, again(&frozen, true))).await;
+        assert!(quiet.is_err(), "no set has changed since");
         commit(&store, Change::RemoveSet(SetId::random())).await;
-        let due = due(&mut commits, seen, RENEW).await;
+        let due = due(&mut commits, seen, again(&frozen, true)).await;
         assert!(matches!(due, Some(Due::Changed)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_could_not_be_frozen_is_due_again_after_a_second_whatever_else_is_committed() {
         let store = Arc::new(MemoryStore::new());
+        let frozen = FrozenFiles::default();
         let mut commits = store.subscribe();
         let other = Arc::clone(&store);
         let busy = tokio::spawn(async move {
             loop {
                 commit(&other, Change::RemoveCollection(CollectionId::random())).await;
-                tokio::time::sleep(RETRY / 10).await;
+                sleep(RETRY / 10).await;
             }
         });
-        let again = tokio::time::timeout(2 * RETRY, due(&mut commits, 0, RETRY)).await;
+        let due = timeout(2 * RETRY, due(&mut commits, 0, again(&frozen, false))).await;
         busy.abort();
-        assert!(matches!(again, Ok(Some(Due::Again))));
+        assert!(matches!(due, Ok(Some(Due::Again))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_operation_has_let_go_is_looked_at_again_without_a_commit() {
+        let (store, frozen) = (MemoryStore::new(), FrozenFiles::default());
+        let mut commits = store.subscribe();
+        frozen.release([]);
+        let again = again(&frozen, true);
+        let due = timeout(2 * RENEW, due(&mut commits, 0, again)).await;
+        assert!(matches!(due, Ok(Some(Due::Again))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_follows_too_slowly_looks_at_the_state_instead() {
+        let (store, frozen) = (MemoryStore::new(), FrozenFiles::default());
+        let mut commits = store.subscribe();
+        commit(&store, Change::RemoveSet(SetId::random())).await;
+        // Many more than wait for one subscriber; none of them was held up.
+        for _ in 0..1000 {
+            commit(&store, Change::RemoveJob(JobId::random())).await;
+        }
+        let due = timeout(HOUR, due(&mut commits, 0, again(&frozen, true))).await;
+        assert!(matches!(due, Ok(Some(Due::Changed))));
     }
 }

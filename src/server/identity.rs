@@ -239,7 +239,7 @@ impl Binding {
 /// The file, if it is there; in words why it is not what was written.
 fn read(data_dir: &Path) -> Result<Option<Result<Binding, String>>, StartError> {
     let file = data_dir.join(FILE);
-    let bytes = match held::read_any(&file) {
+    let bytes = match held::read_short(&file) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| failed(data_dir, &e))?,
     };

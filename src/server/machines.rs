@@ -13,7 +13,7 @@ use crate::doctor::line::{self, Answer, Doing, Wish};
 use crate::engine::import::{self, Imported, NewMachine};
 use crate::engine::library;
 use crate::engine::links::{self, Named};
-use crate::engine::qcow2::chain::{self, Roots};
+use crate::engine::qcow2::chain;
 use crate::engine::recorded::{self, Said};
 use crate::engine::reflink::Reflink;
 use crate::engine::setting::{self, Changes, Shown};
@@ -29,6 +29,7 @@ use crate::snapshot::{
 use crate::store::lock::{DirectoryLock, LockError};
 use crate::store::{Change, Store};
 
+use super::adapters::roots;
 use super::ask::{nobody, unanswered, unexpected};
 use super::parts::Parts;
 use super::{StartError, existing_data_dir, identity, make_data_dir, relocate, take_store};
@@ -38,15 +39,6 @@ const GLANCE: Duration = Duration::from_secs(1);
 /// How long a server that runs may take to read the library again, and others to have their turn, before nobody waits
 /// for it.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// The folders that images may lie in, as configured; empty allows all. What the server makes lies in its data
-/// directory, or beside an image.
-pub(super) fn roots(data_dir: &Path, folders: &[PathBuf]) -> Roots {
-    match folders {
-        [] => Roots::default(),
-        folders => Roots::new(&[folders, &[data_dir.to_owned()]].concat()),
-    }
-}
 
 /// Takes a machine into the library of a data directory (made if missing), if its images lie in `folders`
 /// (anywhere if there are none).
@@ -259,16 +251,15 @@ pub(super) fn require_unmoved(data_dir: &Path) -> Result<(), StartError> {
 /// or by what the files tell in a moment. No image is waited for.
 ///
 /// # Errors
-/// [`StartError`] if the library cannot be read.
+/// [`StartError`] if the library cannot be read; [`StartError::Refused`] if the data directory is not the one that it
+/// was: its records may name what the original runs on.
 pub fn recorded_machines(data_dir: &Path) -> Result<Vec<Machine>, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
+    identity::require(&data_dir)?;
     let sets = RecordedSets::of(&data_dir);
     let machines = library::recorded(&data_dir)?;
     let mut sure: Vec<_> = machines.values().map(|m| Machine::clone(m)).collect();
     require_unmoved(&data_dir)?;
-    if identity::finding(&data_dir).is_some() {
-        return Ok(sure);
-    }
     sure.retain(|m| !is_doubted(&sets.judge_names(m)));
     let (tell, told) = mpsc::channel();
     let judge = {
@@ -292,13 +283,19 @@ fn is_doubted(judged: &Result<(), Doubt>) -> bool {
     matches!(judged, Err(Doubt::Tops(_)))
 }
 
-/// What stands at the paths of the images of a machine now, to be shown before it is accepted.
+/// What stands at the paths of the images of a machine now, to be shown before it is accepted, if its files lie in
+/// `folders` (anywhere if there are none).
 ///
 /// # Errors
 /// [`StartError`] naming machine, disk and file.
-pub fn shown_images(data_dir: &Path, id: VmId) -> Result<Vec<Shown>, StartError> {
+pub fn shown_images(
+    data_dir: &Path,
+    id: VmId,
+    folders: &[PathBuf],
+) -> Result<Vec<Shown>, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
-    bounded(move || setting::shown(&data_dir, id))
+    let folders = folders.to_owned();
+    bounded(move || setting::shown(&data_dir, id, &roots(&data_dir, &folders)))
 }
 
 /// Changes the definition of a machine as the operator wishes, and records what is said of its images; says whether there was anything to change. A server
@@ -311,6 +308,7 @@ pub fn change_machine(
     id: VmId,
     changes: &Changes,
     said: &Said,
+    folders: &[PathBuf],
 ) -> Result<bool, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
     relocate::writable(&data_dir)?;
@@ -326,13 +324,15 @@ pub fn change_machine(
     };
     let work = {
         let (data_dir, changes, said) = (data_dir.clone(), changes.clone(), said.clone());
+        let folders = folders.to_owned();
         move || {
+            let roots = roots(&data_dir, &folders);
             // Before anything is recorded.
             if let Some(shown) = &changes.accept_images {
-                setting::require_shown(&data_dir, id, shown)?;
+                setting::require_shown(&data_dir, id, shown, &roots)?;
             }
             let recorded = !said.is_empty() && recorded::record(&data_dir, id, &said)?;
-            Ok::<_, EngineError>(setting::change(&data_dir, id, &changes)? || recorded)
+            Ok::<_, EngineError>(setting::change(&data_dir, id, &changes, &roots)? || recorded)
         }
     };
     let changed = match held::bounded(work).map_err(StartError::failed)? {
@@ -387,11 +387,12 @@ pub async fn choose_tops(
     machine: VmId,
     named: BTreeMap<String, PathBuf>,
     what: Choosing,
+    config: &Config,
 ) -> Result<ShownTops, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
     let store = take_store(&data_dir)?;
     relocate::writable(&data_dir)?;
-    let parts = Parts::open(&data_dir, &Config::default(), store)?;
+    let parts = Parts::open(&data_dir, config, store)?;
     relocate::in_place(&parts, &data_dir).await?;
     let chosen = parts.coordinator.choose_tops(machine, named, what).await;
     parts.coordinator.close();

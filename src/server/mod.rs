@@ -1,7 +1,9 @@
 //! The composition root: joins every port to its adapter. `run` is the server, `machines` the library of
 //! machines for the commands that act on a data directory.
 
+mod adapters;
 mod ask;
+mod astray;
 mod checkup;
 mod fitness;
 mod frozen;
@@ -264,18 +266,20 @@ pub fn existing_data_dir(data_dir: &Path) -> Result<PathBuf, StartError> {
     let found = data_dir.canonicalize().map_err(failed)?;
     if nix::unistd::geteuid().is_root() {
         let entries = || -> Result<Vec<PathBuf>, Error> {
-            let journals = match found.join(JOURNAL).read_dir() {
-                Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
-                read => read?
-                    .map(|it| Ok(it?.path()))
-                    .collect::<Result<_, Error>>()?,
-            };
             let own = OWN.iter().map(|name| found.join(name));
-            Ok([found.clone()]
-                .into_iter()
-                .chain(own)
-                .chain(journals)
-                .collect())
+            let mut all: Vec<_> = [found.clone()].into_iter().chain(own).collect();
+            for folder in [JOURNAL, MACHINES] {
+                match found.join(folder).read_dir() {
+                    Err(e)
+                        if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&e.kind()) => {}
+                    read => {
+                        for entry in read? {
+                            all.push(entry?.path());
+                        }
+                    }
+                }
+            }
+            Ok(all)
         };
         for file in entries().map_err(failed)? {
             require_roots(&found, &file)?;
@@ -336,6 +340,12 @@ fn no_data_dir(data_dir: &Path, error: &Error) -> StartError {
 /// [`StartError`].
 pub fn require_own(data_dir: &Path) -> Result<(), StartError> {
     identity::require(data_dir)
+}
+
+/// What a command that only reads a data directory tells of it, if it is not the one that it was.
+#[must_use]
+pub fn not_own(data_dir: &Path) -> Option<String> {
+    identity::finding(&data_dir.canonicalize().ok()?)
 }
 
 /// The store, for a command that only works while no server has the data directory.

@@ -16,7 +16,7 @@ use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
 
 use super::StartError;
-use super::run::{Adapters, audit, engine, reserve};
+use super::adapters::{Adapters, audit, engine, reserve};
 
 /// This program, also where its file was replaced since.
 const GUARD: &str = "/proc/self/exe";

@@ -1,7 +1,7 @@
 //! `groupshot relocate`: recorded paths after the data directory or image folders were moved.
 //!
 //! ```text
-//!   look, check everything ▶ relocate.json ▶ headers ▶ tops.json ▶ vm.toml ▶ records ▶ relocate.json goes
+//!   look, check everything ▶ relocate.json ▶ headers ▶ tops.json ▶ vm.toml ▶ links ▶ records ▶ relocate.json goes
 //! ```
 //!
 //! `relocate.json` says what will stand where, so what a dead process began is done again from its start, and no
@@ -31,7 +31,8 @@ use crate::snapshot::{is_blank, seal_open};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, State, Store};
 
-use super::here::{Place, left_of, whose};
+use super::adapters::roots;
+use super::astray::{Place, left_of, whose};
 use super::identity::{self, Standing};
 use super::likeness::{Differing, Likeness};
 use super::parts::Parts;
@@ -141,15 +142,16 @@ struct KeptSeals {
 
 /// Looks what of a data directory names paths in folders that were moved, and checks what lies in the new
 /// places; with `apply` writes the new paths, those in `vm.toml` only if `definitions` are asked for, if each frozen file
-/// that is a copy is confirmed. What a dead process began is finished instead.
+/// that is a copy is confirmed. No header of a file outside `folders` is written, if there are any. What a dead process
+/// began is finished instead.
 ///
 /// # Errors
 /// [`StartError`]; after an error with `apply` it may be called again.
 pub async fn relocate(
     data_dir: &Path,
     moves: &Moves,
-    definitions: bool,
-    apply: bool,
+    folders: &[PathBuf],
+    (definitions, apply): (bool, bool),
     confirm: &(dyn Fn(&Differing) -> bool + Sync),
 ) -> Result<Relocated, StartError> {
     raise_open_files();
@@ -164,7 +166,7 @@ pub async fn relocate(
         let mut told = plan.told(Relocation::Begun);
         if apply {
             plan.require_own(&data_dir, &standing)?;
-            let held = plan.hold(&data_dir)?;
+            let held = plan.hold(&data_dir, folders)?;
             plan.carry_out(&data_dir, &store, &held).await?;
             told.state = Relocation::Done;
         }
@@ -177,8 +179,9 @@ pub async fn relocate(
     find_out_what_is_silent(&data_dir);
     let state = store.state();
     // What it holds stays held until all of it is written.
-    let survey = Survey::take(&data_dir, moves, &named(&state)).map_err(StartError::failed)?;
-    let places = Places::of(&data_dir, moves).map_err(StartError::failed)?;
+    let places = places(&data_dir, moves, folders)?;
+    let survey = Survey::take(&data_dir, &places, &named(&state));
+    let survey = survey.map_err(StartError::failed)?;
     let (plan, mut told) = plan(&state, &places, moves, definitions, &survey);
     if let Standing::Other(binding, found) = &standing {
         let place = Place {
@@ -206,6 +209,12 @@ pub async fn relocate(
         told.state = Relocation::Done;
     }
     Ok(told)
+}
+
+/// The files that are named, of which none outside `folders` is written (anywhere if there are none).
+fn places(data_dir: &Path, moves: &Moves, folders: &[PathBuf]) -> Result<Places, StartError> {
+    let places = Places::of(data_dir, moves).map_err(StartError::failed)?;
+    Ok(places.within(roots(data_dir, folders)))
 }
 
 /// What is to be written, and how that is told.
@@ -611,9 +620,9 @@ impl Plan {
     }
 
     /// Holds every image whose header will be written, after the process that planned is dead.
-    fn hold(&self, data_dir: &Path) -> Result<Held, StartError> {
+    fn hold(&self, data_dir: &Path, folders: &[PathBuf]) -> Result<Held, StartError> {
         let moves = Moves::new(self.moves.clone()).map_err(StartError::Failed)?;
-        let places = Places::of(data_dir, &moves).map_err(StartError::failed)?;
+        let places = places(data_dir, &moves, folders)?;
         let headers = self.headers.iter();
         let held = headers.map(|h| Ok((h.file.clone(), h.hold(&places)?)));
         let held: Result<_, EngineError> = held.collect();
@@ -646,6 +655,8 @@ impl Plan {
             it.write().map_err(|e| failed(&it.definition, e))?;
             pass("definition", "after")?;
         }
+        // Whoever starts a machine by its link writes where that leads: in a copy, to the original.
+        library::link_all(data_dir)?;
         let plan = self.clone();
         let changes = Box::new(move |state: &State| plan.changes(state, &written));
         store.transact(changes).await.map_err(StartError::failed)?;

@@ -50,7 +50,7 @@ pub async fn rescue(data_dir: &Path, config: &Config) -> Result<Rescued, StartEr
 
 /// What these machines do now. Blocks.
 fn states(compute: &dyn Compute, names: Vec<String>) -> BTreeMap<String, RunState> {
-    let machines = compute.known();
+    let machines = compute.machines();
     let states = names.into_iter().filter_map(|name| {
         let machine = machines.values().find(|it| it.name == name)?;
         Some((name, compute.state(machine.id)))

@@ -8,7 +8,6 @@
 //! `groupshot serve` closes nothing else itself: closing a file can stand as any look at it (`held`). The kernel does it when the
 //! process is gone, and lets the data directory go at the very end.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
@@ -22,20 +21,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::Audit;
+use crate::auth::Authenticator;
 use crate::auth::users::{self, Users};
-use crate::auth::{self, Authenticator};
 use crate::cim::Schema;
 use crate::clock::SharedClock;
-use crate::config::{self, AuditTo, Config, EngineKind};
+use crate::config::{Config, LimitSettings};
 use crate::doctor::line::Socket;
-use crate::engine::Compute;
-use crate::engine::drivers::Drivers;
-use crate::engine::library::Library;
 use crate::engine::locks::FrozenFiles;
-use crate::engine::overlay::Overlay;
-use crate::engine::reflink::Reflink;
-use crate::engine::sim::Sim;
-use crate::engine::space::Reserve;
 use crate::held;
 use crate::http::{self, Listener};
 use crate::id::JobId;
@@ -43,10 +35,9 @@ use crate::job::Jobs;
 use crate::operation;
 use crate::provider::virtualization;
 use crate::snapshot::{Coordinator, Recovered};
-use crate::store::State;
 use crate::store::sqlite::SqliteStore;
 use crate::tls::Live;
-use crate::wsman::request::Limits;
+use crate::wsman::request::RequestLimits;
 
 use super::parts::Parts;
 use super::systemd::{Notify, Sockets};
@@ -171,14 +162,15 @@ impl Server {
             schema: Arc::new(Schema::builtin()),
             store,
             jobs: jobs.clone(),
-            compute,
+            machines: compute.observe(),
             coordinator: coordinator.clone(),
             clock: clock.clone(),
             host: host.clone(),
             inline_wait: config.snapshot.inline_wait,
             kept: Arc::default(),
         })
-        .map_err(StartError::failed)?;
+        .map_err(StartError::failed)?
+        .with_ready(Box::new(move || compute.looked()));
         let settings = settings(config, &host, &audit);
         let operation = operation::Server::new(Arc::new(registry), settings, clock.clone());
         let listeners = listeners(&data_dir, config, sockets, &clock).await?;
@@ -355,7 +347,7 @@ impl Server {
         auth: Arc<Authenticator>,
         config: &Config,
     ) {
-        let settings = http::Settings {
+        let settings = http::TransportSettings {
             limits: transport(&config.limits),
             // What is no origin was refused when the file was read.
             allowed_origins: config.http.origins().unwrap_or_default(),
@@ -374,8 +366,11 @@ impl Server {
             .spawn(async move { coordinator.watch_files(stop).await });
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
-            let mut ticks = tokio::time::interval(SWEEP);
-            while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let due = || async {
+                operation.enumerates().await;
+                tokio::time::sleep(SWEEP).await;
+            };
+            while stop.run_until_cancelled(due()).await.is_some() {
                 operation.sweep();
             }
         });
@@ -421,16 +416,6 @@ fn warn(warnings: &[String]) {
     }
 }
 
-/// The audit log that is configured.
-pub(super) fn audit(config: &Config, clock: &SharedClock) -> Result<Audit, StartError> {
-    match &config.log.audit {
-        AuditTo::Off => Ok(Audit::default()),
-        AuditTo::Log => Ok(Audit::to_log(clock.clone())),
-        AuditTo::File(path) => Audit::to_file(path, clock.clone())
-            .map_err(|e| StartError::Config(format!("log.audit: {}: {e}", path.display()))),
-    }
-}
-
 /// Plain HTTP first, then HTTPS if it is configured or a socket for it was handed over.
 async fn listeners(
     data_dir: &Path,
@@ -473,23 +458,7 @@ async fn sockets(
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind(address).await;
-    bound.map_err(|e| cannot_listen(address, &e))
-}
-
-/// Why there is no listening.
-pub(super) fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> StartError {
-    let text = format!("cannot listen on {address}: {error}");
-    match error.kind() {
-        ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable => StartError::Busy(text),
-        ErrorKind::PermissionDenied => StartError::Denied(text),
-        _ => StartError::Failed(text),
-    }
-}
-
-/// That the users are gone, if certificates are not all that anybody logs on with.
-pub(super) fn gone(data_dir: &Path, config: &Config, state: &State) -> Option<String> {
-    let work = !state.sets.is_empty() || !state.collections.is_empty();
-    users::gone(data_dir, work && config.roles.mappings.is_empty())
+    bound.map_err(|e| fitness::cannot_listen(address, &e))
 }
 
 fn authenticator(
@@ -502,7 +471,7 @@ fn authenticator(
     if let Err(error) = users::vouch(data_dir) {
         tracing::warn!(%error, "The users file gets no checksum");
     }
-    if let Some(text) = gone(data_dir, config, &parts.store.state()) {
+    if let Some(text) = checkup::gone(data_dir, config, &parts.store.state()) {
         tracing::error!("{text}");
     } else if users.is_empty() && config.roles.mappings.is_empty() {
         tracing::warn!(
@@ -510,80 +479,16 @@ fn authenticator(
             data_dir.display()
         );
     }
-    let settings = auth::Settings {
-        basic: config.auth.basic,
-        allow_unencrypted: config.auth.allow_unencrypted,
-        lockout: auth::Limit {
-            failures: config.auth.lockout_failures,
-            time: Duration::from_secs(config.auth.lockout_seconds),
-        },
-    };
-    let auth = Authenticator::new(users, settings, clock).map_err(StartError::Failed)?;
-    let mappings: Result<Vec<_>, _> = config.roles.mappings.iter().map(|m| m.mapping()).collect();
-    let mappings = mappings.map_err(StartError::Config)?;
+    let auth = Authenticator::new(users, config.auth, clock).map_err(StartError::Failed)?;
+    let mappings = config.roles.mappings().map_err(StartError::Config)?;
     Ok(Arc::new(
         auth.with_mappings(mappings).with_audit(parts.audit.clone()),
     ))
 }
 
-/// The engine, its storage drivers, and the library if it is the engine.
-pub(super) struct Adapters {
-    pub(super) compute: Arc<dyn Compute>,
-    pub(super) storage: Drivers,
-    pub(super) library: Option<Arc<Library>>,
-}
-
-/// The engine that the configuration names, with its storage drivers, the preferred one first.
-pub(super) fn engine(
-    data_dir: &Path,
-    config: &Config,
-    clock: &SharedClock,
-) -> Result<Adapters, StartError> {
-    match config.engine.default {
-        EngineKind::Library => {
-            let roots = machines::roots(data_dir, &config.engine.image_roots);
-            let library = Library::open_judged(data_dir, clock.clone(), roots.clone());
-            let library = Arc::new(library?);
-            let reserve = reserve(config);
-            Ok(Adapters {
-                compute: library.clone(),
-                library: Some(library),
-                storage: Drivers::new(vec![
-                    Arc::new(
-                        Reflink::new(reserve)
-                            .within(roots.clone())
-                            .at_most(config.snapshot.clone_extents),
-                    ),
-                    Arc::new(
-                        Overlay::new(data_dir, reserve, config.snapshot.chain_cap)
-                            .within(roots.clone()),
-                    ),
-                ])
-                .within(roots),
-            })
-        }
-        EngineKind::Sim => {
-            let sim = Sim::new(data_dir, config.engine.machines, clock.now())
-                .map_err(StartError::failed)?;
-            Ok(Adapters {
-                compute: sim.clone(),
-                storage: Drivers::new(vec![sim]),
-                library: None,
-            })
-        }
-    }
-}
-
-pub(super) fn reserve(config: &Config) -> Reserve {
-    Reserve {
-        bytes: config.snapshot.reserve,
-        ..Reserve::default()
-    }
-}
-
 /// How much a client may ask of the transport.
-fn transport(limits: &config::Limits) -> http::Limits {
-    http::Limits {
+fn transport(limits: &LimitSettings) -> http::TransportLimits {
+    http::TransportLimits {
         connections: limits.connections,
         header: limits.header_timeout,
         // The time of the operation counts from there too: what comes later can only be late.
@@ -591,18 +496,18 @@ fn transport(limits: &config::Limits) -> http::Limits {
         idle: limits.idle_timeout,
         user_connections: limits.user_connections,
         drain: limits.stop_timeout,
-        ..http::Limits::default()
+        ..http::TransportLimits::default()
     }
 }
 
-fn settings(config: &Config, host: &str, audit: &Audit) -> operation::Settings {
+fn settings(config: &Config, host: &str, audit: &Audit) -> operation::ProtocolSettings {
     let limits = &config.limits;
-    operation::Settings {
-        limits: Limits {
+    operation::ProtocolSettings {
+        limits: RequestLimits {
             max_envelope_size: usize::try_from(limits.envelope).unwrap_or(usize::MAX),
             timeout: limits.operation_timeout,
             host: host.to_owned(),
-            ..Limits::default()
+            ..RequestLimits::default()
         },
         contexts: operation::ContextLimits {
             per_user: limits.per_user,
@@ -640,59 +545,21 @@ fn host_name() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
-    use crate::clock::SystemClock;
-    use crate::engine::{At, Kept};
-    use crate::inventory::{Format, SnapshotDisk};
-
-    #[test]
-    fn the_folders_for_images_hold_for_what_a_driver_has_kept_that_is_not_configured() {
-        let folder = tempfile::tempdir().unwrap();
-        let [data, images, outside] =
-            ["data", "images", "outside"].map(|name| folder.path().join(name));
-        for folder in [&data, &images, &outside] {
-            fs::create_dir(folder).unwrap();
-            fs::write(folder.join("a.raw"), [1; 512]).unwrap();
-        }
-        let mut config = Config::default();
-        config.engine.default = EngineKind::Library;
-        config.engine.image_roots = vec![images.clone()];
-        let Adapters { storage, .. } = engine(&data, &config, &SystemClock::shared()).unwrap();
-        let is_read = |folder: &Path| {
-            let disk = SnapshotDisk {
-                id: "disk0".into(),
-                file: folder.join("a.raw"),
-                format: Format::Raw,
-                size: 512,
-                driver: "another".into(),
-                sealed: Vec::new(),
-                damage: None,
-            };
-            let kept = Kept {
-                at: &At::new("m", "disk0"),
-                machine: None,
-                disk: &disk,
-            };
-            storage.reader(&disk).unwrap().sources(kept).is_ok()
-        };
-        assert_eq!([&images, &outside].map(|f| is_read(f)), [true, false]);
-    }
 
     #[test]
     fn a_body_is_not_taken_beyond_the_time_of_its_operation() {
         let seconds = |packet, operation| {
-            let limits = config::Limits {
+            let limits = LimitSettings {
                 packet_timeout: Duration::from_secs(packet),
                 operation_timeout: Duration::from_secs(operation),
-                ..config::Limits::default()
+                ..LimitSettings::default()
             };
             transport(&limits).packet_retrieval.as_secs()
         };
         assert_eq!(seconds(120, 60), 60);
         assert_eq!(seconds(30, 60), 30);
-        let as_they_are = transport(&config::Limits::default());
+        let as_they_are = transport(&LimitSettings::default());
         assert_eq!(as_they_are.packet_retrieval.as_secs(), 60);
     }
 }

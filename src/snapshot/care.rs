@@ -34,9 +34,6 @@ use crate::store::{Change, State};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
-/// Where files that nothing names are moved to, below the data directory.
-pub(super) const ASIDE: &str = "orphans";
-
 /// A journal of an operation that has not ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenJournal {
@@ -239,7 +236,7 @@ impl Coordinator {
             let text = format!("{} is not nobody's any more", file.display());
             return Err(SetAside::Needed(text));
         }
-        let moved = move_aside(&sets, below, &self.core.deps.data_dir.join(ASIDE));
+        let moved = move_aside(&sets, below, &self.core.deps.data_dir.join(orphans::ASIDE));
         moved.map_err(|e| SetAside::Io(file.to_owned(), e))
     }
 
@@ -360,7 +357,7 @@ pub fn move_to_orphans(data_dir: &Path, file: &Path) -> io::Result<PathBuf> {
     let sets = data_dir.join(SETS);
     let below = file.strip_prefix(&sets);
     let below = below.map_err(|_| io::ErrorKind::InvalidInput)?;
-    move_aside(&sets, below, &data_dir.join(ASIDE))
+    move_aside(&sets, below, &data_dir.join(orphans::ASIDE))
 }
 
 /// Moves what stands at `below` in one folder of ours to the same place in another, under a number if that is taken.

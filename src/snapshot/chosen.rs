@@ -261,6 +261,13 @@ fn choice(lost: &Lost<'_>, disk: &DiskEntry, named: &Path) -> Result<Choice, Str
     let at = At::new(lost.name(), &disk.id);
     let graph = Graph::read(&at, [(file.clone(), format)], []);
     let mut graph = graph.map_err(|e| e.to_string())?;
+    let roots = lost.core().deps.compute.roots();
+    for node in graph.chain(&file) {
+        // What cannot be reached is nobody's to be opened.
+        let real = held::canonicalize(&node.file);
+        let inside = real.map_or(Ok(()), |real| roots.require(&real));
+        inside.map_err(|e| format!("{}: {e}", node.file.display()))?;
+    }
     // What cannot be read may lie on it.
     let mut is_seen = lost.lay(&at, &mut graph).is_ok();
     for (other, format) in candidates.iter().filter(|(other, _)| *other != file) {

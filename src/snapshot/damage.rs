@@ -4,6 +4,7 @@
 //! What this program itself changes (a merge, the names in a header, a mode) is sealed again while the machine
 //! is still leased; a look passes over whatever is leased.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fs::File;
@@ -18,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Event, Written};
-use crate::engine::{At, Drivers, EngineError, EngineErrorKind, Kept, Machines};
+use crate::engine::{At, Drivers, EngineError, EngineErrorKind, Kept};
 use crate::held;
 use crate::id::{JobId, SetId, SnapshotId, VmId};
 use crate::inventory::{Damage, Leftover, Seal, Sealed, Snapshot, SnapshotDisk, SnapshotSet};
@@ -27,12 +28,12 @@ use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::leases::{Leases, Mode, Resource};
 use crate::snapshot::saga::plan::{joined, refused};
-use crate::snapshot::spaces::Spaces;
-use crate::store::{self, Change, State, StoreError};
+use crate::store::{self, Change, State, Store, StoreError};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
-/// How often the files of all sets are looked at while the server runs.
+/// How often the files of all sets are looked at while the server runs: others change them, and no file system tells of
+/// that in all cases.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// How long a look waits for an operation that only closes its journal.
@@ -217,10 +218,8 @@ pub(crate) async fn notice(
         released.mark_unchanged();
         let (shared, wanted) = (Arc::clone(core), Arc::clone(&wanted));
         let compared = move || {
-            let machines = shared.deps.compute.machines();
             let state = shared.deps.store.state();
-            let drivers = &shared.deps.storage;
-            compare(&state, (&machines, drivers), &shared.spaces, &*wanted)
+            compare(&state, &shared, &*wanted)
         };
         let found = match tokio::task::spawn_blocking(move || held::look(compared)).await {
             Ok(Ok(found)) => found,
@@ -284,12 +283,10 @@ impl Told {
     }
 }
 
-fn compare(
-    state: &State,
-    (machines, drivers): (&Machines, &Drivers),
-    spaces: &Spaces,
-    wanted: impl Fn(&SnapshotSet) -> bool,
-) -> Vec<Found> {
+fn compare(state: &State, core: &Core, wanted: impl Fn(&SnapshotSet) -> bool) -> Vec<Found> {
+    let (drivers, spaces) = (&core.deps.storage, &core.spaces);
+    // Only what has no seals yet needs them.
+    let machines = LazyCell::new(|| core.deps.compute.machines());
     let mut seen: BTreeMap<&Path, Option<Seal>> = BTreeMap::new();
     let mut found = Vec::new();
     let look_at = |file: &Path| {
@@ -508,13 +505,21 @@ pub(crate) async fn resolve_links(core: &Arc<Core>) -> Result<(), StoreError> {
 
 /// Looks at the files of every set again and again until `stop`, and marks sets that were changed.
 pub(crate) async fn watch(core: &Arc<Core>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(PERIOD);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+    let due = || async {
+        until_any_set(&*core.deps.store).await;
+        tokio::time::sleep(PERIOD).await;
+    };
+    while stop.run_until_cancelled(due()).await.is_some() {
         if let Err(error) = look_at_all(core).await {
             tracing::warn!(%error, "A look at the files of snapshot sets could not be recorded");
         }
     }
+}
+
+/// Waits until there is a set.
+async fn until_any_set(store: &dyn Store) {
+    let mut commits = store.subscribe();
+    while store.state().sets.is_empty() && commits.next().await.is_some() {}
 }
 
 /// A person says that the disk is good as it is now.
@@ -594,8 +599,35 @@ pub(crate) async fn accept_damage(
 mod tests {
     use std::fs;
 
+    use jiff::SignedDuration;
+
     use super::*;
-    use crate::inventory::Format;
+    use crate::id::CollectionId;
+    use crate::inventory::{Format, SetKind};
+    use crate::store::memory::MemoryStore;
+
+    #[tokio::test(start_paused = true)]
+    async fn no_file_is_looked_at_until_there_is_a_set() {
+        let store = MemoryStore::new();
+        let mut any = std::pin::pin!(until_any_set(&store));
+        assert!(tokio::time::timeout(6 * PERIOD, &mut any).await.is_err());
+        let other = Change::RemoveCollection(CollectionId::random());
+        store.transact(Box::new(|_| vec![other])).await.unwrap();
+        assert!(tokio::time::timeout(6 * PERIOD, &mut any).await.is_err());
+        let set = Change::PutSet(SnapshotSet {
+            id: SetId::random(),
+            name: "nightly".to_owned(),
+            kind: SetKind::Standard,
+            collection: None,
+            created: Timestamp::UNIX_EPOCH,
+            members: Vec::new(),
+            window: SignedDuration::ZERO,
+            owner: "ann".to_owned(),
+            job: JobId::random(),
+        });
+        store.transact(Box::new(|_| vec![set])).await.unwrap();
+        assert!(tokio::time::timeout(PERIOD, any).await.is_ok());
+    }
 
     #[test]
     fn a_record_without_seals_is_read_and_not_damaged() {

@@ -16,6 +16,7 @@ pub mod apply;
 pub mod create;
 pub mod destroy;
 pub mod export;
+pub mod settings;
 
 mod care;
 mod chosen;

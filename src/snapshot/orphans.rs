@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::{At, EngineErrorKind, Retain, Whose};
-use crate::held::{self, Folder, Kind};
+use crate::held::{self, FileKind, Folder};
 use crate::id::VmId;
 use crate::inventory::{Format, Sealed};
 use crate::snapshot::damage;
@@ -19,6 +19,9 @@ use crate::snapshot::forgotten;
 use crate::snapshot::known::Known;
 use crate::snapshot::saga::core::Core;
 use crate::store::record::{self, SETS};
+
+/// Where files that nothing names are moved to, below the data directory.
+pub(super) const ASIDE: &str = "orphans";
 
 /// The files in `sets/` and beside the images that no machine, no set and no journal names, and that lie under no
 /// named one. Only while nothing is at work: empty folders go. Blocks, but not for what does not answer.
@@ -347,7 +350,7 @@ fn walk_in(
     for name in folder.names().unwrap_or_default() {
         let path = folder.path().join(&name);
         let found = folder.look(&name).ok().flatten();
-        if depth > 0 && found.is_some_and(|it| it.kind == Kind::Folder) {
+        if depth > 0 && found.is_some_and(|it| it.kind == FileKind::Folder) {
             if let Ok(child) = folder.child(&name) {
                 walk_in(&child, depth - 1, ours, named, orphans);
             }

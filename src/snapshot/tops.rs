@@ -652,7 +652,7 @@ impl<'a> Lost<'a> {
 
     /// Where files that nothing names are moved to.
     pub(super) fn aside(&self) -> PathBuf {
-        self.core.deps.data_dir.join(care::ASIDE)
+        self.core.deps.data_dir.join(orphans::ASIDE)
     }
 
     /// Whether a deleted set has left the file.

@@ -10,6 +10,7 @@
 mod client;
 mod own;
 mod server;
+pub mod settings;
 
 use std::fmt::Write as _;
 use std::io;
@@ -179,7 +180,10 @@ fn check(files: &Files, now: Timestamp) -> Result<Vec<String>, TlsError> {
 /// [`TlsError`].
 pub fn check_in(files: &Files, directory: &Path, now: Timestamp) -> Result<Vec<String>, TlsError> {
     match files.pair.is_none() && !own::is_made(directory)? {
-        true => check(files, now),
+        true => {
+            own::can_make(directory)?;
+            check(files, now)
+        }
         false => Ok(read(files, directory, now)?.warnings),
     }
 }
@@ -256,6 +260,11 @@ type Read = fn(&Path) -> io::Result<Vec<u8>>;
 /// All of a regular file. Where it does not answer, that is the error.
 fn regular(file: &Path) -> io::Result<Vec<u8>> {
     answered(file, held::read_any)
+}
+
+/// [`regular`], which no link stands in the place of.
+fn own_file(file: &Path) -> io::Result<Vec<u8>> {
+    answered(file, held::read_short)
 }
 
 /// A look at a file that may not come back.

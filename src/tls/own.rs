@@ -11,6 +11,7 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType,
 };
+use rustix::fs::{Access, AtFlags, accessat};
 
 use crate::held::{self, Folder};
 
@@ -31,6 +32,19 @@ pub(super) fn is_made(directory: &Path) -> Result<bool, TlsError> {
         Err(error) if held::is_silence(&error) => Err(TlsError::new(&certificate, &error)),
         looked => Ok(looked.is_ok()),
     }
+}
+
+/// Refuses a directory in which they could not be made; what is not there yet is made with them.
+pub(super) fn can_make(directory: &Path) -> Result<(), TlsError> {
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    let allowed = super::answered(directory, move |directory| {
+        let folder = match Folder::open(directory) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        Ok(accessat(&folder, ".", access, AtFlags::EACCESS)?)
+    });
+    allowed.map_err(|e| TlsError::new(directory, &e))
 }
 
 /// Makes both unless the certificate is there. The certificate is written last: with it the pair is whole.

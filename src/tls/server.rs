@@ -18,7 +18,7 @@ use x509_parser::parse_x509_certificate;
 
 use crate::held;
 
-use super::{Files, Shown, TlsError, Version, regular, words};
+use super::{Files, Read, Shown, TlsError, Version, own_file, regular, words};
 
 /// How long before its end a certificate is warned of, in seconds.
 const SOON: i64 = 14 * 86_400;
@@ -32,13 +32,18 @@ pub(super) fn build(
     now: Timestamp,
 ) -> Result<Shown, TlsError> {
     let provider = Arc::new(ring::default_provider());
-    let chain = super::certificates(certificate, regular)?;
+    // Of the server's own, none is read through a link.
+    let read: Read = match files.pair {
+        Some(_) => regular,
+        None => own_file,
+    };
+    let chain = super::certificates(certificate, read)?;
     let mut warnings = Vec::new();
     let shown = chain.first().map(AsRef::as_ref).unwrap_or_default();
     warnings.extend(validity(certificate, shown, now)?);
     warnings.extend(readable_by_others(key));
     let fingerprint = super::fingerprint(shown);
-    let pair = super::key(key, regular)?;
+    let pair = super::key(key, read)?;
     // Said here in our words; rustls would say that keys are inconsistent.
     CertifiedKey::from_der(chain.clone(), pair.clone_key(), &provider)
         .map_err(|error| does_not_fit(certificate, key, &error))?;

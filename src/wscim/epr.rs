@@ -322,14 +322,22 @@ pub fn is_namespace(selector: &str) -> bool {
 /// Writes `a:Address` and `a:ReferenceParameters`: the inside of a reference property (rule I-12).
 /// The prefixes `a` and `w` are those of the envelope.
 pub fn write(w: &mut Writer, path: &Path, family: Family) {
-    let namespace = path
-        .namespace
-        .as_deref()
-        .unwrap_or(crate::cim::schema::VIRTUALIZATION_V2);
+    let namespace = namespace(path);
     w.element("a", "Address", &[], ns::ANONYMOUS);
     w.open("a", "ReferenceParameters", &[]);
     let uri = family.class_uri(namespace, path.class.as_str());
     w.element("w", "ResourceURI", &[], &uri);
+    write_selectors(w, path, family);
+    w.close("a", "ReferenceParameters");
+}
+
+fn namespace(path: &Path) -> &str {
+    let named = path.namespace.as_deref();
+    named.unwrap_or(crate::cim::schema::VIRTUALIZATION_V2)
+}
+
+/// Writes `w:SelectorSet` with the keys of the path.
+pub fn write_selectors(w: &mut Writer, path: &Path, family: Family) {
     w.open("w", "SelectorSet", &[]);
     for (name, value) in &path.keys {
         let attributes = [("Name", name.as_str())];
@@ -342,10 +350,14 @@ pub fn write(w: &mut Writer, path: &Path, family: Family) {
         w.close("w", "Selector");
     }
     if family == Family::Dmtf {
-        w.element("w", "Selector", &[("Name", NAMESPACE_SELECTOR)], namespace);
+        w.element(
+            "w",
+            "Selector",
+            &[("Name", NAMESPACE_SELECTOR)],
+            namespace(path),
+        );
     }
     w.close("w", "SelectorSet");
-    w.close("a", "ReferenceParameters");
 }
 
 /// Writes an `a:EndpointReference`: an item of an enumeration, a reference key in a selector (rule E-7).

@@ -7,7 +7,7 @@ use crate::xml::Writer;
 
 /// The settings that clients can read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct WinrmConfig {
     /// MaxEnvelopeSizekb, in octets; rounded down to kilobytes.
     pub max_envelope_size: usize,
     /// MaxTimeoutms.
@@ -68,7 +68,7 @@ impl Part {
 
 /// Writes `cfg:Config` or a part of it: the body of the answer to Get. The elements stand in the order of
 /// MS-WSMV's schema.
-pub fn write(w: &mut Writer, config: &Config, part: Part) {
+pub fn write(w: &mut Writer, config: &WinrmConfig, part: Part) {
     let root = [("xmlns:cfg", part.namespace()), ("xml:lang", "en-US")];
     match part {
         Part::All => {
@@ -84,7 +84,7 @@ pub fn write(w: &mut Writer, config: &Config, part: Part) {
     }
 }
 
-fn service(w: &mut Writer, config: &Config, attributes: &[(&str, &str)]) {
+fn service(w: &mut Writer, config: &WinrmConfig, attributes: &[(&str, &str)]) {
     w.open("cfg", "Service", attributes);
     setting(
         w,
@@ -102,7 +102,7 @@ fn service(w: &mut Writer, config: &Config, attributes: &[(&str, &str)]) {
     w.close("cfg", "Service");
 }
 
-fn auth(w: &mut Writer, config: &Config, attributes: &[(&str, &str)]) {
+fn auth(w: &mut Writer, config: &WinrmConfig, attributes: &[(&str, &str)]) {
     w.open("cfg", "Auth", attributes);
     setting(w, "Basic", config.basic);
     setting(w, "Kerberos", config.kerberos);
@@ -121,8 +121,8 @@ mod tests {
     use super::*;
     use crate::xml::parse;
 
-    fn config() -> Config {
-        Config {
+    fn config() -> WinrmConfig {
+        WinrmConfig {
             max_envelope_size: 512_000,
             timeout: Duration::from_secs(60),
             max_batch_items: 32_000,

@@ -6,7 +6,7 @@ use crate::cim::Schema;
 use crate::cim::mof::{Place, Source, compile};
 
 use super::fault::Fault;
-use super::request::{Incoming, Limits, Received, Request, receive};
+use super::request::{Incoming, Received, Request, RequestLimits, receive};
 
 const MOF: &str = r#"
 class T_Element { string Caption; };
@@ -113,7 +113,7 @@ impl Ask {
             anonymous: false,
             body: self.text.as_bytes(),
         };
-        receive(&message, schema(), &Limits::default())
+        receive(&message, schema(), &RequestLimits::default())
     }
 
     pub(crate) fn request(&self) -> Request {

@@ -9,7 +9,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use read::{Children, Document, Element, Error, Kind, allowed, parse, parse_first};
+pub use read::{Children, Document, Element, Error, ErrorKind, allowed, parse, parse_first};
 pub use write::{Writer, escape};
 
 /// Deepest nesting of elements that is read.

@@ -24,14 +24,14 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// What is wrong.
-    pub kind: Kind,
+    pub kind: ErrorKind,
     /// Byte offset in the text.
     pub at: usize,
 }
 
 /// What is wrong with a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrorKind {
     /// Not well-formed; the words are the reader's.
     Malformed(String),
     /// A document type declaration.
@@ -67,7 +67,7 @@ pub enum Kind {
     Incomplete,
 }
 
-impl Kind {
+impl ErrorKind {
     /// In words.
     #[must_use]
     pub fn text(&self) -> Text {
@@ -92,7 +92,7 @@ impl Kind {
         }
     }
 }
-told_by_text!(Kind);
+told_by_text!(ErrorKind);
 
 impl Error {
     /// In words.
@@ -177,7 +177,7 @@ fn read(text: &str, first_only: bool) -> Result<Document<'_>, Error> {
     let is_plain = is_plain(text.as_bytes());
     if !is_plain && let Some(at) = forbidden(text.as_bytes()) {
         return Err(Error {
-            kind: Kind::Character,
+            kind: ErrorKind::Character,
             at,
         });
     }
@@ -236,12 +236,12 @@ struct Build<'a> {
 }
 
 impl<'a> Build<'a> {
-    fn error<T>(&self, kind: Kind) -> Result<T, Error> {
+    fn error<T>(&self, kind: ErrorKind) -> Result<T, Error> {
         Err(Error { kind, at: self.at })
     }
 
     fn malformed<T>(&self, cause: &impl std::fmt::Display) -> Result<T, Error> {
-        self.error(Kind::Malformed(cause.to_string()))
+        self.error(ErrorKind::Malformed(cause.to_string()))
     }
 
     fn read(&mut self, outermost: usize) -> Result<(), Error> {
@@ -255,7 +255,7 @@ impl<'a> Build<'a> {
                 Ok(Event::Start(tag)) => {
                     let n = self.element(&tag, outermost)?;
                     if self.open.len() == DEPTH_MAX {
-                        return self.error(Kind::Depth);
+                        return self.error(ErrorKind::Depth);
                     }
                     self.open.push(n);
                 }
@@ -279,24 +279,24 @@ impl<'a> Build<'a> {
                 Ok(Event::CData(text)) if !self.open.is_empty() => {
                     self.characters(text.xml10_content())?;
                 }
-                Ok(Event::CData(_)) => return self.error(Kind::OutsideRoot),
+                Ok(Event::CData(_)) => return self.error(ErrorKind::OutsideRoot),
                 Ok(Event::GeneralRef(reference)) => self.reference(&reference)?,
                 Ok(Event::Comment(_)) => {}
                 Ok(Event::Decl(declaration)) if self.at == 0 => match declaration.version() {
                     Ok(version) if version.starts_with("1.") => {}
-                    Ok(version) => return self.error(Kind::Version(version.into_owned())),
+                    Ok(version) => return self.error(ErrorKind::Version(version.into_owned())),
                     Err(e) => return self.malformed(&e),
                 },
                 Ok(Event::Decl(_) | Event::PI(_)) => {
-                    return self.error(Kind::ProcessingInstruction);
+                    return self.error(ErrorKind::ProcessingInstruction);
                 }
-                Ok(Event::DocType(_)) => return self.error(Kind::Doctype),
+                Ok(Event::DocType(_)) => return self.error(ErrorKind::Doctype),
                 Ok(Event::Eof) => break,
                 Err(e) => return self.malformed(&e),
             }
         }
         if self.document.nodes.is_empty() || !self.open.is_empty() {
-            return self.error(Kind::Incomplete);
+            return self.error(ErrorKind::Incomplete);
         }
         Ok(())
     }
@@ -323,12 +323,12 @@ impl<'a> Build<'a> {
 
     fn end(&mut self, name: &str) -> Result<(), Error> {
         let Some(n) = self.open.pop() else {
-            return self.error(Kind::OutsideRoot);
+            return self.error(ErrorKind::OutsideRoot);
         };
         let start = self.document.tag(n).map_or("", |t| t.name);
         if !same(start, name) {
             let text = format!("the end tag of {start} is missing before that of {name}");
-            return self.error(Kind::Malformed(text));
+            return self.error(ErrorKind::Malformed(text));
         }
         self.close(n);
         Ok(())
@@ -345,21 +345,21 @@ impl<'a> Build<'a> {
         if !self.open.is_empty() {
             self.document.nodes.push(Node::Text(text));
         } else if !text.trim_matches(WHITE_SPACE).is_empty() {
-            return self.error(Kind::OutsideRoot);
+            return self.error(ErrorKind::OutsideRoot);
         }
         Ok(())
     }
 
     fn reference(&mut self, reference: &BytesRef<'a>) -> Result<(), Error> {
         if self.open.is_empty() {
-            return self.error(Kind::OutsideRoot);
+            return self.error(ErrorKind::OutsideRoot);
         }
         let text = match reference.resolve_char_ref() {
             Ok(Some(c)) if allowed(c) => Cow::Owned(c.to_string()),
-            Ok(Some(_)) => return self.error(Kind::Character),
+            Ok(Some(_)) => return self.error(ErrorKind::Character),
             Ok(None) => match resolve_predefined_entity(reference) {
                 Some(text) => Cow::Borrowed(text),
-                None => return self.error(Kind::UnknownEntity(reference.to_string())),
+                None => return self.error(ErrorKind::UnknownEntity(reference.to_string())),
             },
             Err(e) => return self.malformed(&e),
         };
@@ -370,7 +370,7 @@ impl<'a> Build<'a> {
     /// Adds the element and what its tag declares; its `end` is set when it closes.
     fn element(&mut self, tag: &BytesStart<'a>, outermost: usize) -> Result<usize, Error> {
         if self.open.is_empty() && !self.document.nodes.is_empty() {
-            return self.error(Kind::OutsideRoot);
+            return self.error(ErrorKind::OutsideRoot);
         }
         // The event lends its parts from itself only; the same bytes of the text live longer.
         let inside = self.at + 1..self.at + 1 + tag.len();
@@ -412,7 +412,7 @@ impl<'a> Build<'a> {
         attributes.with_checks(false);
         for (n, attribute) in attributes.enumerate() {
             if n == ATTRIBUTES_MAX {
-                return self.error(Kind::Attributes);
+                return self.error(ErrorKind::Attributes);
             }
             let attribute = attribute.or_else(|e| self.malformed(&e))?;
             let value = self.attribute_value(&attribute)?;
@@ -450,7 +450,7 @@ impl<'a> Build<'a> {
         }
         match attribute.normalized_value(XmlVersion::Implicit1_0) {
             Ok(value) if attribute.value.contains('<') || !value.chars().all(allowed) => {
-                self.error(Kind::Character)
+                self.error(ErrorKind::Character)
             }
             Ok(value) => Ok(value),
             Err(e) => self.malformed(&e),
@@ -475,7 +475,7 @@ impl<'a> Build<'a> {
             let same =
                 |a: &Attribute<'_>| a.local == local && same(uri(a.namespace), uri(namespace));
             if before.iter().any(same) {
-                return self.error(Kind::DuplicateAttribute(local.to_owned()));
+                return self.error(ErrorKind::DuplicateAttribute(local.to_owned()));
             }
             if let Some(attribute) = self.document.attributes.get_mut(n) {
                 attribute.namespace = namespace;
@@ -493,7 +493,7 @@ impl<'a> Build<'a> {
         scope: usize,
     ) -> Result<usize, Error> {
         if uri.len() > NAME_MAX {
-            return self.error(Kind::NameLength);
+            return self.error(ErrorKind::NameLength);
         }
         let is_xml = prefix == "xml";
         let is_bad = is_xml != (uri == XML_NAMESPACE)
@@ -501,11 +501,11 @@ impl<'a> Build<'a> {
             || uri == XMLNS_NAMESPACE
             || (uri.is_empty() && !prefix.is_empty());
         if is_bad {
-            return self.error(Kind::BadDeclaration(prefix.to_owned()));
+            return self.error(ErrorKind::BadDeclaration(prefix.to_owned()));
         }
         let found = self.document.binding(prefix, scope);
         if found.is_some_and(|found| found > outer) {
-            return self.error(Kind::DuplicateAttribute(format!("xmlns:{prefix}")));
+            return self.error(ErrorKind::DuplicateAttribute(format!("xmlns:{prefix}")));
         }
         self.bind(prefix, uri, scope)
     }
@@ -514,7 +514,7 @@ impl<'a> Build<'a> {
         let before = self.document.bindings.get(outer);
         let in_scope = before.map_or(0, |b| b.in_scope) + 1;
         if in_scope > NAMESPACES_MAX {
-            return self.error(Kind::Namespaces);
+            return self.error(ErrorKind::Namespaces);
         }
         self.document.bindings.push(Binding {
             prefix,
@@ -527,7 +527,7 @@ impl<'a> Build<'a> {
 
     fn split(&self, name: &'a str) -> Result<(&'a str, &'a str), Error> {
         if name.len() > NAME_MAX {
-            return self.error(Kind::NameLength);
+            return self.error(ErrorKind::NameLength);
         }
         // Prefixes are short: a loop finds the colon sooner than a search that is made for long texts.
         let colon = name.bytes().position(|b| b == b':');
@@ -543,14 +543,14 @@ impl<'a> Build<'a> {
             {
                 Ok((prefix, local))
             }
-            _ => self.error(Kind::Name(name.to_owned())),
+            _ => self.error(ErrorKind::Name(name.to_owned())),
         }
     }
 
     fn resolve(&self, prefix: &str, scope: usize) -> Result<usize, Error> {
         match self.document.binding(prefix, scope) {
             Some(found) => Ok(found),
-            None => self.error(Kind::UnknownPrefix(prefix.to_owned())),
+            None => self.error(ErrorKind::UnknownPrefix(prefix.to_owned())),
         }
     }
 }

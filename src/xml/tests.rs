@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn kind(text: &str) -> Kind {
+fn kind(text: &str) -> ErrorKind {
     parse(text).expect_err(text).kind
 }
 
@@ -95,81 +95,93 @@ fn n_4_hostile_and_broken_texts_are_refused_with_their_reason() {
             .map(|n| format!("xmlns:c{n}='u' "))
             .collect::<String>(),
     );
-    let table: &[(&str, Kind)] = &[
-        ("<!DOCTYPE a><a/>", Kind::Doctype),
+    let table: &[(&str, ErrorKind)] = &[
+        ("<!DOCTYPE a><a/>", ErrorKind::Doctype),
         (
             "<!DOCTYPE a [<!ENTITY x 'y'><!ENTITY z '&x;&x;'>]><a>&z;</a>",
-            Kind::Doctype,
+            ErrorKind::Doctype,
         ),
-        ("<?pi x?><a/>", Kind::ProcessingInstruction),
-        ("<a><?pi x?></a>", Kind::ProcessingInstruction),
-        (" <?xml version='1.0'?><a/>", Kind::ProcessingInstruction),
-        ("<a>&nbsp;</a>", Kind::UnknownEntity("nbsp".into())),
-        ("<p:a/>", Kind::UnknownPrefix("p".into())),
-        ("<a p:k='1'/>", Kind::UnknownPrefix("p".into())),
+        ("<?pi x?><a/>", ErrorKind::ProcessingInstruction),
+        ("<a><?pi x?></a>", ErrorKind::ProcessingInstruction),
+        (
+            " <?xml version='1.0'?><a/>",
+            ErrorKind::ProcessingInstruction,
+        ),
+        ("<a>&nbsp;</a>", ErrorKind::UnknownEntity("nbsp".into())),
+        ("<p:a/>", ErrorKind::UnknownPrefix("p".into())),
+        ("<a p:k='1'/>", ErrorKind::UnknownPrefix("p".into())),
         (
             "<b><p:a xmlns:p='u'/><p:c/></b>",
-            Kind::UnknownPrefix("p".into()),
+            ErrorKind::UnknownPrefix("p".into()),
         ),
-        ("<a xmlns:p=''/>", Kind::BadDeclaration("p".into())),
-        ("<a xmlns:xml='u'/>", Kind::BadDeclaration("xml".into())),
-        ("<a xmlns:xml=''/>", Kind::BadDeclaration("xml".into())),
-        ("<a xmlns:xmlns='u'/>", Kind::BadDeclaration("xmlns".into())),
+        ("<a xmlns:p=''/>", ErrorKind::BadDeclaration("p".into())),
+        (
+            "<a xmlns:xml='u'/>",
+            ErrorKind::BadDeclaration("xml".into()),
+        ),
+        ("<a xmlns:xml=''/>", ErrorKind::BadDeclaration("xml".into())),
+        (
+            "<a xmlns:xmlns='u'/>",
+            ErrorKind::BadDeclaration("xmlns".into()),
+        ),
         (
             "<a xmlns:xmlns='http://www.w3.org/2000/xmlns/'/>",
-            Kind::BadDeclaration("xmlns".into()),
+            ErrorKind::BadDeclaration("xmlns".into()),
         ),
         (
             "<a xmlns:p='http://www.w3.org/2000/xmlns/'/>",
-            Kind::BadDeclaration("p".into()),
+            ErrorKind::BadDeclaration("p".into()),
         ),
         (
             "<a xmlns:p='http://www.w3.org/XML/1998/namespace'/>",
-            Kind::BadDeclaration("p".into()),
+            ErrorKind::BadDeclaration("p".into()),
         ),
         (
             "<a xmlns='http://www.w3.org/XML/1998/namespace'/>",
-            Kind::BadDeclaration(String::new()),
+            ErrorKind::BadDeclaration(String::new()),
         ),
         (
             "<a xmlns:xml='http://www.w3.org/XML/1998/namespace/'/>",
-            Kind::BadDeclaration("xml".into()),
+            ErrorKind::BadDeclaration("xml".into()),
         ),
         (
             "<a xmlns:xml='http://www.w3.org/XML/1998/namespace' xmlns:xml='http://www.w3.org/XML/1998/namespace'/>",
-            Kind::DuplicateAttribute("xmlns:xml".into()),
+            ErrorKind::DuplicateAttribute("xmlns:xml".into()),
         ),
-        ("<a>\u{1}</a>", Kind::Character),
-        ("<a>&#1;</a>", Kind::Character),
-        ("<a k='&#x1F;'/>", Kind::Character),
-        ("<a>&#xFFFE;</a>", Kind::Character),
-        ("<1a/>", Kind::Name("1a".into())),
-        ("<a:b:c xmlns:a='u'/>", Kind::Name("a:b:c".into())),
-        ("<:a/>", Kind::Name(":a".into())),
+        ("<a>\u{1}</a>", ErrorKind::Character),
+        ("<a>&#1;</a>", ErrorKind::Character),
+        ("<a k='&#x1F;'/>", ErrorKind::Character),
+        ("<a>&#xFFFE;</a>", ErrorKind::Character),
+        ("<1a/>", ErrorKind::Name("1a".into())),
+        ("<a:b:c xmlns:a='u'/>", ErrorKind::Name("a:b:c".into())),
+        ("<:a/>", ErrorKind::Name(":a".into())),
         (
             "<a xmlns:p='u' xmlns:q='u' p:k='1' q:k='2'/>",
-            Kind::DuplicateAttribute("k".into()),
+            ErrorKind::DuplicateAttribute("k".into()),
         ),
-        ("<a k='1' k='2'/>", Kind::DuplicateAttribute("k".into())),
+        (
+            "<a k='1' k='2'/>",
+            ErrorKind::DuplicateAttribute("k".into()),
+        ),
         (
             "<a xmlns:p='u' xmlns:p='v'/>",
-            Kind::DuplicateAttribute("xmlns:p".into()),
+            ErrorKind::DuplicateAttribute("xmlns:p".into()),
         ),
-        ("<a k='<'/>", Kind::Character),
-        (&deep, Kind::Depth),
-        (&wide, Kind::Attributes),
-        (&many, Kind::Namespaces),
-        (&long("<a xmlns='N'/>"), Kind::NameLength),
-        (&long("<a xmlns:p='N'><p:b/></a>"), Kind::NameLength),
-        (&long("<N/>"), Kind::NameLength),
-        (&long("<a N='1'/>"), Kind::NameLength),
-        ("<a/>x", Kind::OutsideRoot),
-        ("x<a/>", Kind::OutsideRoot),
-        ("<a/><b/>", Kind::OutsideRoot),
-        ("<a/>&lt;", Kind::OutsideRoot),
-        ("<a/><![CDATA[x]]>", Kind::OutsideRoot),
-        ("", Kind::Incomplete),
-        ("<a><b/>", Kind::Incomplete),
+        ("<a k='<'/>", ErrorKind::Character),
+        (&deep, ErrorKind::Depth),
+        (&wide, ErrorKind::Attributes),
+        (&many, ErrorKind::Namespaces),
+        (&long("<a xmlns='N'/>"), ErrorKind::NameLength),
+        (&long("<a xmlns:p='N'><p:b/></a>"), ErrorKind::NameLength),
+        (&long("<N/>"), ErrorKind::NameLength),
+        (&long("<a N='1'/>"), ErrorKind::NameLength),
+        ("<a/>x", ErrorKind::OutsideRoot),
+        ("x<a/>", ErrorKind::OutsideRoot),
+        ("<a/><b/>", ErrorKind::OutsideRoot),
+        ("<a/>&lt;", ErrorKind::OutsideRoot),
+        ("<a/><![CDATA[x]]>", ErrorKind::OutsideRoot),
+        ("", ErrorKind::Incomplete),
+        ("<a><b/>", ErrorKind::Incomplete),
     ];
     for (text, expected) in table {
         assert_eq!(kind(text), *expected, "{:.60}", text);
@@ -193,7 +205,7 @@ fn not_well_formed_is_malformed_and_says_where() {
         "<a>&#0;</a>",
         "<a>&#x110000;</a>",
     ] {
-        assert!(matches!(kind(text), Kind::Malformed(_)), "{text}");
+        assert!(matches!(kind(text), ErrorKind::Malformed(_)), "{text}");
     }
     let error = parse("<a><b></c></a>").unwrap_err();
     assert_eq!(error.at, 6);
@@ -208,7 +220,7 @@ fn nesting_up_to_the_limit_is_read() {
     let text = format!("{}{}", "<a>".repeat(DEPTH_MAX), "</a>".repeat(DEPTH_MAX));
     assert!(parse(&text).is_ok());
     let text = format!("<a>{text}</a>");
-    assert_eq!(kind(&text), Kind::Depth);
+    assert_eq!(kind(&text), ErrorKind::Depth);
 }
 
 #[test]

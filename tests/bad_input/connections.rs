@@ -104,7 +104,7 @@ fn framing() {
                 &format!("Content-Length: {n}\r\nContent-Length: {n}\r\n"),
                 &body,
             ),
-            Good,
+            Status(400),
         ),
         (
             "two lengths in one",
@@ -428,12 +428,12 @@ fn q_1_oversized() {
 /// Slow clients are cut off at the configured limits, and hold nobody else up.
 #[test]
 fn t_13_q_9_slow() {
-    let limit = Duration::from_secs(2);
+    let limit = Duration::from_secs(10);
     let patience = Duration::from_secs(60);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("groupshot.toml");
     let text =
-        "[limits]\nheader_timeout = \"2s\"\npacket_timeout = \"2s\"\nidle_timeout = \"2s\"\n";
+        "[limits]\nheader_timeout = \"10s\"\npacket_timeout = \"10s\"\nidle_timeout = \"10s\"\n";
     std::fs::write(&file, text).unwrap();
     let file = file.to_str().unwrap();
     let mut table = Table::with(&["--engine", "sim", "--machines", "2", "--config", file]);

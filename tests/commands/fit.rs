@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -379,6 +379,56 @@ fn files_for_tls_are_refused_by_both() {
     ] {
         place.refused(what, &format!("{tls}{files}"), 3);
     }
+}
+
+/// Nobody makes files of ours by way of what somebody else has put there, or may exchange.
+#[test]
+fn what_stands_in_the_place_of_a_folder_of_the_server_is_refused_by_both() {
+    let place = Place::new();
+    let options = Options {
+        data: Some(&place.data),
+        ..Options::default()
+    };
+    Server::with(&options).stop();
+    let machine = "machines/51C752F5-DCC1-4097-A24C-D6081FE7DCE1";
+    let aside = place.home.path().join("aside");
+    for name in ["journal", "machines", "sets", machine] {
+        let folder = place.data.join(name);
+        if !folder.is_dir() {
+            fs::create_dir(&folder).unwrap();
+        }
+        let mode = |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o777);
+        place.refused(&format!("{name} that all may change"), FREE, 1);
+        mode(0o750);
+        fs::rename(&folder, &aside).unwrap();
+        symlink(&aside, &folder).unwrap();
+        place.refused(&format!("a link in place of {name}"), FREE, 1);
+        fs::remove_file(&folder).unwrap();
+        if name != machine {
+            fs::write(&folder, "").unwrap();
+            place.refused(&format!("a file in place of {name}"), FREE, 1);
+            fs::remove_file(&folder).unwrap();
+        }
+        fs::rename(&aside, &folder).unwrap();
+    }
+    fs::remove_dir(place.data.join(machine)).unwrap();
+    Server::with(&options).stop();
+}
+
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn a_folder_in_which_no_certificate_can_be_made_is_refused_by_both() {
+    let mut place = Place::new();
+    place.user = Some(65534);
+    std::os::unix::fs::chown(&place.data, place.user, place.user).unwrap();
+    fs::create_dir(place.data.join("tls")).unwrap();
+    let secure = format!("{FREE}\nhttps = \"127.0.0.1:0\"");
+    place.refused("a folder of root for the certificate", &secure, 3);
+    fs::remove_dir(place.data.join("tls")).unwrap();
+    let file = place.home.path().join("groupshot.toml");
+    let good = place.run(&["config", "check", file.to_str().unwrap()]);
+    assert!(good.status.success(), "{}", text(&good.stderr));
 }
 
 #[test]

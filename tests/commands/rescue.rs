@@ -19,7 +19,7 @@ fn rescue(site: &Site, args: &[&str]) -> Output {
 fn dies_at(site: &Site, point: &str, call: impl FnOnce(&Wire)) {
     let mut server = site.serve_with(&[&format!("{point}=abort")]);
     call(&Wire::new(&server));
-    let status = server.wait(Duration::from_secs(30));
+    let status = server.wait(Duration::from_secs(60));
     assert!(status.expect("it dies").code().is_none(), "{point}");
     assert_eq!(site.journals().len(), 1, "{point}");
 }

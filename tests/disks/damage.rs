@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::support::gate::Gate;
 use crate::support::server::{Server, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds, older_database};
+use crate::support::until;
 use crate::support::wire::{Shown, Wire};
 
 const INVALID_STATE: u64 = 5;
@@ -66,7 +67,13 @@ impl Scene {
     }
 
     /// The audit lines about damage.
+    /// What the audit log tells of it, once it does: the mark is durable a moment before.
     fn alerts(&self) -> Vec<serde_json::Value> {
+        until("an alert", || !self.told().is_empty());
+        self.told()
+    }
+
+    fn told(&self) -> Vec<serde_json::Value> {
         let log = fs::read_to_string(self.site.images.join("audit.log")).unwrap();
         let lines = log.lines().map(|l| serde_json::from_str(l).unwrap());
         lines

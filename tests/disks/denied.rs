@@ -138,7 +138,7 @@ fn what_root_makes_in_the_data_directory_is_its_owners() {
 #[test]
 #[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn root_serves_no_data_directory_that_another_user_has_written() {
-    let (site, _, _) = scene(Ground::Host, &["--overlay-ok"]);
+    let (site, machine, _) = scene(Ground::Host, &["--overlay-ok"]);
     let here = site.data.display().to_string();
     let refused = |file: &str, advice: &str| {
         let options = Options {
@@ -166,7 +166,8 @@ fn root_serves_no_data_directory_that_another_user_has_written() {
     tools::run("chown", &["-R", "0:0", &here]);
     let mut server = site.serve();
     server.stop();
-    for name in ["journal/left.log", "machines"] {
+    let machine = format!("machines/{}", machine.id);
+    for name in ["journal/left.log", "machines", &machine] {
         let file = site.data.join(name);
         if !file.exists() {
             fs::write(&file, "").unwrap();

@@ -672,14 +672,117 @@ fn an_apply_over_overlays_keeps_the_inode_flags_of_ext4() {
         let told = told.split(' ').next().unwrap().to_owned();
         ["A", "d", "s"].map(|flag| told.contains(flag))
     };
-    let before = site.top(&machine, 0);
-    assert_eq!(flags(&before), [true; 3]);
+    for wanted in [0o444, 0o640] {
+        let before = site.top(&machine, 0);
+        assert_eq!(flags(&before), [true; 3]);
+        fs::set_permissions(&before, fs::Permissions::from_mode(wanted)).unwrap();
+        let applied = wire.apply(&set).unwrap();
+        let job = wire.end(&applied.job.unwrap()).unwrap();
+        assert_eq!(job.state, 7, "{job:?}");
+        site.wait_for_journals();
+        let top = site.top(&machine, 0);
+        assert_ne!(top, before);
+        assert_eq!(flags(&top), [true; 3], "{job:?}");
+        let mode = top.metadata().unwrap().mode() & 0o7777;
+        assert_eq!(mode, wanted, "{job:?}");
+    }
+}
+
+/// An overlay that a machine goes on in has to be written. That its image was not is told.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn an_overlay_over_an_image_that_is_only_read_is_told() {
+    let site = Site::new(Ground::Ext4);
+    let machine = site.machine("web", &[Image::Raw], 1);
+    fs::set_permissions(&machine.images[0], fs::Permissions::from_mode(0o444)).unwrap();
+    let server = site.serve();
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&machine.id]).unwrap();
+    wire.take(&group, "x");
+    let mode = site.top(&machine, 0).metadata().unwrap().mode() & 0o7777;
+    assert_eq!(mode, 0o644);
+    assert!(server.log().contains("lost=mode 444"), "{}", server.log());
+}
+
+/// The overlay lies on a file system that has no hints, no projects, or neither flags nor anything else.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn what_the_file_system_of_an_overlay_does_not_have_is_told() {
+    for data in [
+        Mount::file_system("ext4"),
+        Mount::file_system("btrfs"),
+        Mount::tmpfs("size=256m"),
+    ] {
+        let images = Mount::file_system_with("xfs", &["-m", "reflink=0"]);
+        let site = Site::on(&images, &data);
+        // QEMU's tools give each image an extent size hint of 1 MiB: that nobody has chosen.
+        let plain = site.machine("plain", &[Image::Qcow2], 1);
+        let chosen = site.machine("chosen", &[Image::Raw], 1);
+        let told = |file: &Path| run("xfs_io", &["-r", "-c", "extsize", path(file)]);
+        assert!(told(&plain.images[0]).contains("[1048576]"));
+        let image = &chosen.images[0];
+        // A hint can be given as long as there is no content.
+        let content = fs::read(image).unwrap();
+        File::create(image).unwrap();
+        let set = ["-c", "extsize 131072", "-c", "chattr +f", "-c", "chproj 42"];
+        run("xfs_io", &[&set[..], &[path(image)]].concat());
+        let mut open = File::options().write(true).open(image).unwrap();
+        std::io::Write::write_all(&mut open, &content).unwrap();
+        let server = site.serve();
+        let wire = Wire::new(&server);
+        let group = wire.define("all", &[&plain.id, &chosen.id]).unwrap();
+        let set = wire.take(&group, "x");
+        let lost = [
+            "extent size hint of 131072 bytes",
+            "from being defragmented",
+            "project id 42",
+        ];
+        let log = server.log();
+        for lost in lost {
+            assert!(log.contains(lost), "{lost}: {log}");
+        }
+        assert!(!log.contains("1048576"), "{log}");
+        site.wait_for_journals();
+        // The overlay has none of it, so an apply loses nothing.
+        let applied = wire.apply(&set).unwrap();
+        let job = wire.end(&applied.job.unwrap()).unwrap();
+        assert_eq!(job.state, 7, "{job:?}");
+    }
+}
+
+/// Where it has them, an overlay gets the hints of the image.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn an_overlay_on_xfs_has_the_hints_of_its_image() {
+    let mount = Mount::file_system_with("xfs", &["-m", "reflink=0"]);
+    let site = Site::whole_on(&mount);
+    let machine = site.machine("web", &[Image::Qcow2], 1);
+    run("xfs_io", &["-c", "chattr +f", path(&machine.images[0])]);
+    let server = site.serve();
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&machine.id]).unwrap();
+    let set = wire.take(&group, "x");
+    site.wait_for_journals();
+    let hints = |file: &Path| {
+        ["extsize", "lsattr"].map(|asked| {
+            let told = run("xfs_io", &["-r", "-c", asked, path(file)]);
+            told.split([' ', '\n']).next().unwrap().to_owned()
+        })
+    };
+    let (image, captured) = (hints(&machine.images[0]), site.top(&machine, 0));
+    assert!(
+        image[0].contains("[1048576]") && image[1].contains('f'),
+        "{image:?}"
+    );
+    assert_ne!(captured, machine.images[0]);
+    assert_eq!(hints(&captured), image);
     let applied = wire.apply(&set).unwrap();
     let job = wire.end(&applied.job.unwrap()).unwrap();
     assert_eq!(job.state, 7, "{job:?}");
-    let top = site.top(&machine, 0);
-    assert_ne!(top, before);
-    assert_eq!(flags(&top), [true; 3], "{job:?}");
+    site.wait_for_journals();
+    assert_eq!(hints(&site.top(&machine, 0)), image);
+    let log = server.log();
+    assert!(!log.contains("does not keep all"), "{log}");
 }
 
 #[test]

@@ -266,7 +266,7 @@ fn an_overlay_is_made_only_where_the_definition_allows_it() {
     let definition = site.data.join("machines").join(&plain).join("vm.toml");
     let text = fs::read_to_string(&definition).unwrap();
     fs::write(&definition, text + "[qemu]\noverlay_ok = true\n").unwrap();
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
     loop {
         let created = wire.create(&group, "both").unwrap();
         if created.value == STARTED {

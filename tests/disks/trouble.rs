@@ -10,6 +10,7 @@ use crate::support::gate::Gate;
 use crate::support::server::{Options, Server, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds};
 use crate::support::tools::{Bound, Mount};
+use crate::support::until;
 use crate::support::wire::{Created, Job, STARTED, Wire};
 
 const FAILED: u64 = 2;
@@ -167,9 +168,14 @@ fn one_refusal_on_a_full_disk_is_one_line_of_the_log() {
         log: Some(log.path()),
         ..Options::default()
     });
-    let lines = |part: &str| {
+    let counted = |part: &str| {
         let log = fs::read_to_string(log.path()).unwrap();
         log.lines().filter(|line| line.contains(part)).count()
+    };
+    // A thread of the server writes them, behind the answer perhaps.
+    let lines = |part: &str| {
+        until(part, || counted(part) > 0);
+        counted(part)
     };
     let machine = site.machine("web", &[Image::Raw], 1);
     let wire = Wire::new(&server);
@@ -255,8 +261,8 @@ fn on_a_full_file_system_a_set_is_deleted_and_all_else_is_refused_with_what_is_m
             free().0 > before.0 + u64::try_from(SIZE / 2).unwrap(),
             "it gives room back"
         );
-        let lines = fs::read_to_string(&audit).unwrap() + &server.log();
-        assert!(lines.contains("DestroySnapshot"), "{lines}");
+        let lines = || fs::read_to_string(&audit).unwrap() + &server.log();
+        until("a line", || lines().contains("DestroySnapshot"));
         drop(full);
         wire.take(&group, "after");
         site.wait_for_journals();

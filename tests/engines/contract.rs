@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use groupshot::engine::{
     At, Census, Compute, EngineError, Hold, InTurn, Kept, Layer, Live, Machines, Merged, Named,
-    Plan, Read, Recorded, Records, Reserve, Retain, RevertRequest, Scene, Stands, Subject, Survey,
-    Target, Top, Watch, Whose,
+    Observed, Plan, Read, Recorded, Records, Reserve, Retain, RevertRequest, Scene, Stands,
+    Subject, Survey, Target, Top, Watch, Whose,
 };
 use groupshot::id::{JobId, SetId, SnapshotId, VmId};
 use groupshot::inventory::{Format, Machine, RunState, Seal, Sealed, SnapshotDisk};
+use tokio::sync::watch;
 
 use super::rigs::{FileRig, Image, Rig, SimRig, set};
 use crate::support::tools;
@@ -590,6 +591,10 @@ impl Records for Of {
 struct One(Machine);
 
 impl Compute for One {
+    fn observe(&self) -> watch::Receiver<Arc<Observed>> {
+        watch::Sender::new(Arc::new(Observed::of(self.machines()))).subscribe()
+    }
+
     fn machines(&self) -> Arc<Machines> {
         Arc::new([(self.0.id, Arc::new(self.0.clone()))].into())
     }

@@ -17,6 +17,7 @@ use groupshot::inventory::{Format, Machine, RunState};
 use jiff::Timestamp;
 
 use crate::support::tools::{self, Opened};
+use crate::support::until;
 
 /// A data directory with a folder for images beside it.
 struct Place(tempfile::TempDir);
@@ -106,9 +107,60 @@ fn who_may_not_wait_is_given_the_machines_as_they_were_known_last() {
     let (library, clock) = place.open();
     place.import("web", &[&place.raw("a.raw")]).unwrap();
     clock.advance(SECOND);
-    assert_eq!(library.known().len(), 0, "no look is begun for it");
-    assert_eq!(library.machines().len(), 1);
-    assert_eq!(library.known().len(), 1);
+    assert_eq!(
+        library.observed().machines.len(),
+        0,
+        "no look is begun for it"
+    );
+    until("a look", || library.machines().len() == 1);
+    assert_eq!(library.observed().machines.len(), 1);
+}
+
+#[test]
+fn each_change_of_what_is_observed_is_published_and_nothing_else() {
+    let place = Place::new();
+    let (library, clock) = place.open();
+    let mut observed = library.observe();
+    let look = || {
+        clock.advance(SECOND);
+        library.catch_up();
+    };
+    let image = place.raw("a.raw");
+    let machine = place.import("web", &[&image]).unwrap();
+    assert!(!observed.has_changed().unwrap(), "nobody has looked");
+    look();
+    assert!(observed.has_changed().unwrap());
+    let seen = Arc::clone(&observed.borrow_and_update());
+    assert_eq!(*seen.machines[&machine.id], machine);
+    assert_eq!(seen.state(machine.id), RunState::Off);
+    assert!(!seen.is_ailing(machine.id) && seen.trouble(machine.id).is_none());
+    look();
+    assert!(!observed.has_changed().unwrap(), "nothing is new");
+
+    fs::remove_file(&image).unwrap();
+    look();
+    assert!(observed.borrow_and_update().is_ailing(machine.id));
+    let text = fs::read_to_string(&machine.definition).unwrap();
+    fs::write(&machine.definition, format!("colour = 3\n{text}")).unwrap();
+    look();
+    let now = Arc::clone(&observed.borrow_and_update());
+    let trouble = now.trouble(machine.id).unwrap().english();
+    assert!(trouble.contains("colour"), "{trouble}");
+    assert!(now.machines.is_empty() && seen.machines.len() == 1);
+    // What this process records is shown before it says so.
+    fs::write(&machine.definition, text).unwrap();
+    fs::write(&image, [3; 4096]).unwrap();
+    look();
+    observed.mark_unchanged();
+    let top = Top {
+        file: place.raw("b.raw"),
+        format: Format::Raw,
+    };
+    let tops = BTreeMap::from([("disk0".to_owned(), top.clone())]);
+    library.set_tops(machine.id, &tops).unwrap();
+    assert!(observed.has_changed().unwrap());
+    let now = observed.borrow_and_update();
+    assert_eq!(now.machines[&machine.id].disks[0].file, top.file);
 }
 
 #[test]
@@ -211,12 +263,15 @@ fn a_running_server_notices_within_a_second_and_keeps_its_snapshot_till_then() {
     let machine = place.import("web-1", &[&place.raw("a.raw")]).unwrap();
     assert!(Arc::ptr_eq(&before, &library.machines()));
     clock.advance(SECOND);
+    library.catch_up();
     let after = library.machines();
     assert_eq!(after.len(), 1);
     clock.advance(SECOND);
+    library.catch_up();
     assert!(Arc::ptr_eq(&after, &library.machines()), "nothing changed");
     remove(&place.data(), machine.id, |_| Vec::new()).unwrap();
     clock.advance(SECOND);
+    library.catch_up();
     assert!(library.machines().is_empty());
 }
 
@@ -229,7 +284,7 @@ fn a_broken_definition_is_left_out_and_listed_until_it_is_mended() {
     fs::write(&bad.definition, format!("colour = 3\n{text}")).unwrap();
     let (library, clock) = place.open();
     assert_eq!(library.machines().keys().collect::<Vec<_>>(), [&good.id]);
-    let problems = library.problems();
+    let problems = library.problems_now();
     assert_eq!(problems[0].file, bad.definition);
     assert!(
         problems[0].text.english().contains("colour"),
@@ -237,8 +292,9 @@ fn a_broken_definition_is_left_out_and_listed_until_it_is_mended() {
     );
     fs::write(&bad.definition, text).unwrap();
     clock.advance(SECOND);
+    library.catch_up();
     assert_eq!(library.machines().len(), 2);
-    assert!(library.problems().is_empty());
+    assert!(library.problems_now().is_empty());
 }
 
 #[test]
@@ -249,12 +305,13 @@ fn a_machine_whose_image_is_gone_stays_and_says_so() {
     let (library, clock) = place.open();
     fs::remove_file(&image).unwrap();
     clock.advance(SECOND);
+    library.catch_up();
     assert_eq!(
         library.machine(machine.id).unwrap().disks[0].size,
         4096,
         "as last seen"
     );
-    assert!(library.problems()[0].text.english().contains("a.raw"));
+    assert!(library.problems_now()[0].text.english().contains("a.raw"));
     assert_eq!(library.state(machine.id), RunState::Off);
     let error = library.hold(&machine).unwrap_err();
     assert_eq!(error.kind, EngineErrorKind::Missing);

@@ -97,14 +97,15 @@ fn a_file_that_does_not_answer_keeps_no_machine_but_its_own_from_work() {
     }
     assert_eq!(library.silent(hung).as_deref(), Some(&*remote.image));
     assert!(library.silent(healthy).is_none());
-    assert!(library.is_ailing(hung) && !library.is_ailing(healthy));
+    library.catch_up();
+    assert!(library.observed().is_ailing(hung) && !library.observed().is_ailing(healthy));
     // What happens to other machines is seen.
     let qemu = Opened::new(&image, &[]);
     let new = machine(data, "new", &third);
     clock.advance(SECOND);
     library.catch_up();
-    assert_eq!(library.shown_state(healthy), RunState::Held);
-    assert_eq!(library.shown_state(hung), RunState::Off);
+    assert_eq!(library.observed().state(healthy), RunState::Held);
+    assert_eq!(library.observed().state(hung), RunState::Off);
     assert!(library.machine(new).is_some());
     assert_eq!(library.machine(hung).unwrap(), known);
     drop(qemu);
@@ -131,7 +132,7 @@ fn a_file_that_does_not_answer_keeps_no_machine_but_its_own_from_work() {
     assert_eq!(library.machines().len(), 3);
     let shown = library.machine(healthy).unwrap();
     assert_eq!(shown.disks[0].file, other, "the late look is of before");
-    assert!(!library.is_ailing(hung));
+    assert!(!library.observed().is_ailing(hung));
 }
 
 #[test]
@@ -154,14 +155,14 @@ fn a_library_opens_while_a_file_does_not_answer_and_knows_the_rest() {
     assert!(library.machine(healthy).is_some());
     let shown = library.machine(hung).unwrap();
     assert_eq!(shown.disks[0].size, size, "as it was recorded");
-    assert!(library.is_ailing(hung) && library.silent(hung).is_some());
+    assert!(library.observed().is_ailing(hung) && library.silent(hung).is_some());
     remote.go_on();
     while library.silent(hung).is_some() {
         yield_now();
     }
     clock.advance(SECOND);
     library.catch_up();
-    assert!(!library.is_ailing(hung));
+    assert!(!library.observed().is_ailing(hung));
 }
 
 #[test]
@@ -178,15 +179,15 @@ fn what_runs_is_shown_by_the_look_and_told_at_once_to_who_must_know() {
     let qemu = Opened::new(&image, &[]);
     assert_eq!(library.state(id), RunState::Held);
     assert_eq!(
-        library.shown_state(id),
+        library.observed().state(id),
         RunState::Off,
         "no file is opened to show it"
     );
     clock.advance(SECOND);
     library.catch_up();
-    assert_eq!(library.shown_state(id), RunState::Held);
+    assert_eq!(library.observed().state(id), RunState::Held);
     drop(qemu);
     clock.advance(SECOND);
     library.catch_up();
-    assert_eq!(library.shown_state(id), RunState::Off);
+    assert_eq!(library.observed().state(id), RunState::Off);
 }

@@ -100,7 +100,7 @@ fn wait(client: &mut Cmdlets, id: &str) -> Object {
 
 /// Waits until it is so.
 fn until(mut so: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(60);
     while !so() {
         assert!(Instant::now() < until, "it does not end");
         std::thread::sleep(Duration::from_millis(50));

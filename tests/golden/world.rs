@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use groupshot::cim::Schema;
 use groupshot::clock::{ManualClock, SharedClock};
+use groupshot::engine::Compute;
 use groupshot::engine::drivers::Drivers;
 use groupshot::engine::sim::{self, Sim};
 use groupshot::framing::Charset;
@@ -14,7 +15,7 @@ use groupshot::handler::{Caller, Handler, Message};
 use groupshot::id::{JobId, VmId};
 use groupshot::inventory::JobState;
 use groupshot::job::Jobs;
-use groupshot::operation::{ContextLimits, Server, Settings};
+use groupshot::operation::{ContextLimits, ProtocolSettings, Server};
 use groupshot::provider::virtualization;
 use groupshot::snapshot::{self, Coordinator};
 use groupshot::store::Store;
@@ -80,19 +81,19 @@ impl World {
             schema: Arc::new(Schema::builtin()),
             store,
             jobs: jobs.clone(),
-            compute: sim.clone(),
+            machines: sim.observe(),
             coordinator,
             clock: shared.clone(),
             host: HOST.into(),
             inline_wait: options.inline_wait,
             kept: Arc::default(),
         };
-        let settings = Settings {
+        let settings = ProtocolSettings {
             contexts: options.contexts.unwrap_or_default(),
             basic: true,
             connections: 300,
             machine: HOST.to_owned(),
-            ..Settings::default()
+            ..ProtocolSettings::default()
         };
         let registry = Arc::new(virtualization::registry(deps).unwrap());
         let server = Server::new(registry, settings, shared);

@@ -93,6 +93,30 @@ async fn t_12_a_length_beside_chunks_is_refused_wherever_it_stands() {
     }
 }
 
+/// Also of two that say the same: what stands in front may have counted one of them and passed on another.
+#[tokio::test]
+async fn t_12_a_second_length_is_refused_wherever_it_stands() {
+    let server = Server::start().await;
+    let sound = signed_post("x");
+    let length = "Content-Length: 1\r\n";
+    for second in [length, "Accept: */*\r\ncontent-length:1\r\n"] {
+        let twice = sound.replace(length, &format!("{length}{second}"));
+        assert_ne!(twice, sound);
+        for before in [String::new(), signed_post("first")] {
+            let mut client = server.connect().await;
+            let all = [before.clone(), twice.clone(), sound.clone()];
+            client.send(all.concat()).await;
+            if !before.is_empty() {
+                assert_eq!(client.reply().await.status, 200);
+            }
+            let reply = client.reply().await;
+            assert_eq!((reply.status, reply.closes()), (400, true), "{second}");
+            assert!(reply.body.contains("Content-Length"), "{}", reply.body);
+            assert!(client.is_closed().await, "{second}");
+        }
+    }
+}
+
 /// RFC 9112 6.1: by any other a server in front may find another end of the body.
 #[tokio::test]
 async fn t_12_only_chunked_once_is_taken_as_a_coding() {

@@ -2,17 +2,17 @@
 
 use super::*;
 
-fn roomy(connections: usize, user_connections: usize) -> Limits {
-    Limits {
+fn roomy(connections: usize, user_connections: usize) -> TransportLimits {
+    TransportLimits {
         connections,
         user_connections,
-        ..Limits::default()
+        ..TransportLimits::default()
     }
 }
 
 #[tokio::test]
 async fn who_says_nothing_gives_way_to_who_comes() {
-    let server = Server::with(roomy(3, 9), Settings::default()).await;
+    let server = Server::with(roomy(3, 9), AuthSettings::default()).await;
     let mut user = server.connect().await;
     user.send(signed_post("x")).await;
     assert_eq!(user.reply().await.status, 200);
@@ -32,7 +32,7 @@ async fn who_says_nothing_gives_way_to_who_comes() {
 /// A body of nobody's that drips (Identify needs no user) holds a place no better than silence.
 #[tokio::test]
 async fn a_slow_body_of_nobody_gives_way_too() {
-    let server = Server::with(roomy(1, 9), Settings::default()).await;
+    let server = Server::with(roomy(1, 9), AuthSettings::default()).await;
     let mut slow = server.connect().await;
     let head = "POST /wsman-anon/identify HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nab";
     slow.send(head).await;
@@ -42,7 +42,7 @@ async fn a_slow_body_of_nobody_gives_way_too() {
 
 #[tokio::test]
 async fn q_22_one_connection_too_many_of_a_user_is_503_and_others_are_not_concerned() {
-    let server = Server::with(roomy(9, 2), Settings::default()).await;
+    let server = Server::with(roomy(9, 2), AuthSettings::default()).await;
     let mut both = Vec::new();
     for _ in 0..2 {
         let mut client = server.connect().await;

@@ -16,12 +16,13 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use groupshot::audit::Audit;
+use groupshot::auth::Authenticator;
 use groupshot::auth::certificate::Mapping;
+use groupshot::auth::settings::AuthSettings;
 use groupshot::auth::users::{self, Users};
-use groupshot::auth::{Authenticator, Limit, Settings};
 use groupshot::clock::SystemClock;
 use groupshot::handler::{Answer, Caller, Handler, Message, Role};
-use groupshot::http::{self, Limits, Listener};
+use groupshot::http::{self, Listener, TransportLimits};
 use groupshot::tls::Live;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -84,16 +85,16 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
-        Self::with(Limits::default(), Settings::default()).await
+        Self::with(TransportLimits::default(), AuthSettings::default()).await
     }
 
-    async fn with(transport: impl Into<http::Settings>, settings: Settings) -> Self {
+    async fn with(transport: impl Into<http::TransportSettings>, settings: AuthSettings) -> Self {
         Self::listening(transport, settings, None, Vec::new()).await
     }
 
     async fn listening(
-        transport: impl Into<http::Settings>,
-        settings: Settings,
+        transport: impl Into<http::TransportSettings>,
+        settings: AuthSettings,
         tls: Option<Arc<Live>>,
         mappings: Vec<Mapping>,
     ) -> Self {

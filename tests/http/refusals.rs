@@ -97,12 +97,12 @@ async fn a_3_a_request_of_a_foreign_page_is_403_on_every_path() {
     let console = "https://console.example".parse().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("audit");
-    let settings = http::Settings {
+    let settings = http::TransportSettings {
         allowed_origins: vec![console],
         audit: Audit::to_file(&file, SystemClock::shared()).unwrap(),
-        ..http::Settings::default()
+        ..http::TransportSettings::default()
     };
-    let server = Server::with(settings, Settings::default()).await;
+    let server = Server::with(settings, AuthSettings::default()).await;
     let auth = authorization();
     let marks = [
         "Origin: https://pages.example",
@@ -185,14 +185,12 @@ async fn a_3_a_request_of_a_foreign_page_is_403_on_every_path() {
 /// A wrong password in such a request counts for nobody: the lock-out is not a page's to cause.
 #[tokio::test]
 async fn a_11_a_foreign_page_can_try_no_password() {
-    let strict = Settings {
-        lockout: Limit {
-            failures: 1,
-            time: Duration::from_secs(3600),
-        },
-        ..Settings::default()
+    let strict = AuthSettings {
+        lockout_failures: 1,
+        lockout_seconds: 3600,
+        ..AuthSettings::default()
     };
-    let server = Server::with(Limits::default(), strict).await;
+    let server = Server::with(TransportLimits::default(), strict).await;
     let wrong = BASE64_STANDARD.encode("ann:wrong");
     let page = format!("Authorization: Basic {wrong}\r\nOrigin: https://pages.example\r\n");
     for _ in 0..3 {
@@ -267,12 +265,12 @@ async fn a_2_without_good_credentials_there_is_one_challenge_and_basic_is_last()
 
 #[tokio::test]
 async fn a_3_with_no_scheme_open_the_answer_is_403() {
-    let closed = Settings {
+    let closed = AuthSettings {
         basic: false,
         allow_unencrypted: false,
-        ..Settings::default()
+        ..AuthSettings::default()
     };
-    let server = Server::with(Limits::default(), closed).await;
+    let server = Server::with(TransportLimits::default(), closed).await;
     let reply = server.ask(signed_post("x")).await;
     assert_eq!(reply.status, 403);
     assert!(reply.all("www-authenticate").is_empty());
@@ -280,14 +278,12 @@ async fn a_3_with_no_scheme_open_the_answer_is_403() {
 
 #[tokio::test]
 async fn a_11_a_locked_out_user_hears_the_same_with_the_right_password() {
-    let strict = Settings {
-        lockout: Limit {
-            failures: 2,
-            time: Duration::from_secs(3600),
-        },
-        ..Settings::default()
+    let strict = AuthSettings {
+        lockout_failures: 2,
+        lockout_seconds: 3600,
+        ..AuthSettings::default()
     };
-    let server = Server::with(Limits::default(), strict).await;
+    let server = Server::with(TransportLimits::default(), strict).await;
     let mut busy = server.connect().await;
     busy.send(signed_post("x")).await;
     assert_eq!(busy.reply().await.status, 200);
@@ -346,11 +342,11 @@ async fn a_handler_that_panics_is_500_with_words_and_the_connection_lives() {
 
 #[tokio::test]
 async fn q_8_one_connection_too_many_is_503() {
-    let limits = Limits {
+    let limits = TransportLimits {
         connections: 2,
-        ..Limits::default()
+        ..TransportLimits::default()
     };
-    let server = Server::with(limits, Settings::default()).await;
+    let server = Server::with(limits, AuthSettings::default()).await;
     let mut at_work = Vec::new();
     for waiting in 1..=2 {
         let mut client = server.connect().await;

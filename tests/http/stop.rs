@@ -25,11 +25,11 @@ async fn a_running_request_is_finished_before_the_server_stops() {
 
 #[tokio::test]
 async fn a_request_that_does_not_end_is_cut_off_at_the_deadline() {
-    let limits = Limits {
+    let limits = TransportLimits {
         drain: Duration::from_millis(100),
-        ..Limits::default()
+        ..TransportLimits::default()
     };
-    let server = Server::with(limits, Settings::default()).await;
+    let server = Server::with(limits, AuthSettings::default()).await;
     let mut busy = server.connect().await;
     busy.send(signed_post("wait")).await;
     assert_eq!(server.ask(signed_post("x")).await.status, 200);

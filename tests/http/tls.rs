@@ -31,8 +31,8 @@ struct Site {
 }
 
 struct Wishes {
-    limits: Limits,
-    settings: Settings,
+    limits: TransportLimits,
+    settings: AuthSettings,
     min_version: Version,
     mappings: Vec<Mapping>,
     revoked: Option<i32>,
@@ -41,8 +41,8 @@ struct Wishes {
 impl Default for Wishes {
     fn default() -> Self {
         Self {
-            limits: Limits::default(),
-            settings: Settings::default(),
+            limits: TransportLimits::default(),
+            settings: AuthSettings::default(),
             min_version: Version::Tls12,
             mappings: vec![mapping(
                 Owner::subject("CN=carol, O=Example").unwrap(),
@@ -252,9 +252,9 @@ async fn a_30_the_header_alone_and_a_certificate_without_user_prove_nothing() {
     let plain = Server::start().await;
     assert_eq!(plain.ask(post(MUTUAL, "x")).await.status, 401);
     let site = Site::start(Wishes {
-        settings: Settings {
+        settings: AuthSettings {
             basic: false,
-            ..Settings::default()
+            ..AuthSettings::default()
         },
         ..Wishes::default()
     })
@@ -311,11 +311,11 @@ async fn a_31_a_certificate_is_recognised_by_subject_name_or_fingerprint() {
         (two(subject(), name("dns:erin.example.com")), false),
     ] {
         let told = format!("{mappings:?}");
-        let settings = Settings::default();
+        let settings = AuthSettings::default();
         let tls = Some(live.clone());
         let site = Site {
             ca: Authority::new(dir.path(), "unused"),
-            server: Server::listening(Limits::default(), settings, tls, mappings).await,
+            server: Server::listening(TransportLimits::default(), settings, tls, mappings).await,
             live: live.clone(),
             dir: tempfile::tempdir().unwrap(),
         };
@@ -370,11 +370,11 @@ async fn an_expired_revocation_list_lets_nobody_in_by_certificate() {
 /// A site with room for three handshakes, and five connections that say nothing or half a word.
 async fn crowded(handshake: Duration) -> (Site, Vec<Client>) {
     let site = Site::start(Wishes {
-        limits: Limits {
+        limits: TransportLimits {
             handshakes: 3,
             handshake,
             header: Duration::from_secs(60),
-            ..Limits::default()
+            ..TransportLimits::default()
         },
         ..Wishes::default()
     })

@@ -6,7 +6,7 @@ use crate::support::gate::Gate;
 use crate::support::site::{Ground, Image, Site};
 use crate::support::wire::Wire;
 
-use super::at_each_step::assert_killed;
+use super::at_each_step::{assert_killed, assert_killed_again};
 use super::ledger::{Ledger, Refusal};
 
 /// The only point before the commit.
@@ -39,11 +39,7 @@ fn dies_at(site: &Site, gone: &str, order: &str, again: &[&str]) {
     }
     assert_killed(&mut server, &what);
     for point in again {
-        let started = site.try_serve(&[&format!("{point}=abort")]);
-        let said = started
-            .err()
-            .unwrap_or_else(|| panic!("{what}: {point} was not passed"));
-        assert!(said.contains("signal: 9"), "{what}: {said}");
+        assert_killed_again(site.try_serve(&[&format!("{point}=abort")]), &what, point);
     }
     let server = site.serve();
     let wire = Wire::new(&server);

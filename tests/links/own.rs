@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::scene::{Scene, seen};
-use crate::support::server::{run_in, text};
+use crate::support::server::{Options, Server, run_in, text};
 use crate::support::site::{Ground, Image};
 use crate::support::tools::run;
 use crate::support::wire::{Job, Wire};
@@ -90,6 +90,62 @@ fn no_pipe_in_the_place_of_a_file_that_is_read_holds_anybody_up() {
         assert!(said.contains(file.to_str().unwrap()), "{name}: {said}");
         fs::rename(&aside, &file).unwrap();
     }
+    drop(scene.site.serve());
+}
+
+/// Also where the link leads to what stood there.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn nothing_in_the_data_directory_is_read_through_a_link() {
+    let scene = open_to_all();
+    let secure = "[listen]\nhttp = \"127.0.0.1:0\"\nhttps = \"127.0.0.1:0\"\n";
+    drop(scene.site.serve_configured(secure));
+    let config = scene.site.configuration(secure);
+    let aside = scene.site.data.join("aside");
+    let linked = |file: &Path| {
+        fs::rename(file, &aside).unwrap();
+        symlink(&aside, file).unwrap();
+    };
+    let back = |file: &Path| {
+        fs::remove_file(file).unwrap();
+        fs::rename(&aside, file).unwrap();
+    };
+    for name in [
+        "users.json",
+        "directory.json",
+        "tls/certificate.pem",
+        "tls/key.pem",
+    ] {
+        let file = scene.site.data.join(name);
+        linked(&file);
+        let started = Server::try_with(&Options {
+            args: &["--config", config.to_str().unwrap()],
+            data: Some(&scene.site.data),
+            ..Options::default()
+        });
+        let said = started.map_or_else(|said| said, |_| "it started".to_owned());
+        assert!(
+            said.contains(name) && said.contains("link"),
+            "{name}: {said}"
+        );
+        if name == "users.json" {
+            let out = run_in(&scene.site.data, &["user", "list"], "");
+            assert_eq!(out.status.code(), Some(3), "{}", text(&out.stderr));
+        }
+        back(&file);
+    }
+    // The machine cannot be used.
+    let file = scene.site.data.join("machines").join(&scene.machine.id);
+    let file = file.join("vm.toml");
+    linked(&file);
+    let out = run_in(&scene.site.data, &["vm", "list"], "");
+    let said = text(&out.stderr);
+    assert!(
+        said.contains(file.to_str().unwrap()) && said.contains("link"),
+        "{said}"
+    );
+    assert!(!text(&out.stdout).contains(&scene.machine.id));
+    back(&file);
     drop(scene.site.serve());
 }
 

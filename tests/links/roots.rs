@@ -1,10 +1,12 @@
 //! Every operation keeps to `image_roots`, also when they were narrowed after a set was taken.
 
 use std::fs;
+use std::path::Path;
 
 use super::scene::{COMPLETED, INVALID_STATE, Scene, end, seen};
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image};
+use crate::support::tools::run;
 use crate::support::wire::{STARTED, Wire};
 
 /// A machine with a set, and a configuration under which its images lie outside.
@@ -104,4 +106,95 @@ fn no_mode_of_a_clone_outside_of_image_roots_is_set() {
     let said = scene.doctor(&["--config", file.to_str().unwrap(), "--fix", "--yes"]);
     assert_eq!(seen(&kept), before, "{said}");
     assert!(said.contains("image folders"), "{said}");
+}
+
+/// A configuration that admits images below these folders alone.
+fn only(scene: &Scene, folder: &Path) -> String {
+    let text = format!("[engine]\nimage_roots = [{folder:?}]\n");
+    let file = scene.site.configuration(&text);
+    file.to_str().unwrap().to_owned()
+}
+
+/// The backing file is named by its whole path, in the header of an image that was imported.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn no_relocation_writes_a_header_outside_of_image_roots() {
+    let scene = Scene::new(Ground::Host, Image::Raw, &[]);
+    let (old, data) = (&scene.site.images, &scene.site.data);
+    let (image, base) = (old.join("top.qcow2"), old.join("base.raw"));
+    fs::copy(&scene.image, &base).unwrap();
+    let create = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b"];
+    let files = [&base, &image].map(|file| file.to_str().unwrap());
+    run("qemu-img", &[&create[..], &files].concat());
+    let imported = run_in(data, &["vm", "import", "top", image.to_str().unwrap()], "");
+    assert!(imported.status.success(), "{}", text(&imported.stderr));
+    let new = old.with_file_name("moved");
+    fs::rename(old, &new).unwrap();
+    let moved = new.join("top.qcow2");
+    let before = fs::read(&moved).unwrap();
+    let relocate = |roots: &Path| {
+        let config = only(&scene, roots);
+        let (old, new) = (old.to_str().unwrap(), new.to_str().unwrap());
+        let args = [
+            "relocate",
+            "--from",
+            old,
+            "--to",
+            new,
+            "--definitions",
+            "--apply",
+        ];
+        run_in(data, &[&args[..], &["--config", &config]].concat(), "")
+    };
+    let refused = relocate(&scene.site.data);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("image folders") && said.contains(moved.to_str().unwrap()),
+        "{said}"
+    );
+    assert!(fs::read(&moved).unwrap() == before);
+    let done = relocate(&new);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let info = run("qemu-img", &["info", moved.to_str().unwrap()]);
+    assert!(
+        info.contains(new.join("base.raw").to_str().unwrap()),
+        "{info}"
+    );
+}
+
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn no_file_outside_of_image_roots_becomes_an_image_or_an_active_file() {
+    let (scene, _, _) = narrowed(Ground::Host);
+    let data = &scene.site.data;
+    let (images, other) = (scene.site.images.clone(), scene.site.images.join("other"));
+    let machine = data.join("machines").join(&scene.machine.id);
+    let tops = || fs::read(machine.join("tops.json")).unwrap();
+    let active = scene.site.top(&scene.machine, 0);
+    let set = |roots: &Path, args: &[&str]| {
+        let config = only(&scene, roots);
+        let set = ["vm", "set", "web", "--yes", "--config", &config];
+        let out = run_in(data, &[&set[..], args].concat(), "");
+        (out.status.code(), text(&out.stderr))
+    };
+    let named = |file: &Path| format!("disk0={}", file.display());
+    let (image, overlay) = (named(&scene.image), named(&active));
+    for args in [
+        &["--accept-image"][..],
+        &["--active", &image],
+        &["--active", &overlay], // it lies on the image
+    ] {
+        let before = tops();
+        let (code, said) = set(&other, args);
+        assert_ne!(code, Some(0), "{args:?}: {said}");
+        assert!(said.contains("image folders"), "{args:?}: {said}");
+        assert!(
+            said.contains(scene.image.to_str().unwrap()),
+            "{args:?}: {said}"
+        );
+        assert!(tops() == before, "{args:?}");
+        let (code, said) = set(&images, args);
+        assert_eq!(code, Some(0), "{args:?}: {said}");
+    }
 }

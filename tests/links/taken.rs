@@ -8,12 +8,19 @@ use crate::support::site::{Ground, Image};
 use crate::support::wire::Wire;
 
 /// A write lock on the byte that the command line names, or a write lease, kept until the process is killed.
-const TAKES: &str = "import fcntl, os, signal, struct, sys
+const TAKES: &str = "import fcntl, os, signal, struct, sys, time
 file, what = sys.argv[1:]
 if what == 'lease':
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     fd = os.open(file, os.O_RDWR)
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    for _ in range(600):  # the server may look at it just now
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            break
+        except BlockingIOError:
+            time.sleep(0.05)
+    else:
+        sys.exit('no lease')
 else:
     fd = os.open(file, os.O_RDWR)
     lock = struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, int(what), 1, 0)

@@ -305,12 +305,14 @@ fn a_call_that_is_denied_again_and_again_is_told_once_in_ten_seconds_for_each_us
     let class = schema
         .class(VIRTUALIZATION_V2, "Msvm_CollectionManagementService")
         .unwrap();
+    let mut most = 0;
     for (user, method) in [
         ("rita", "DefineCollection"),
         ("rita", "DestroyCollection"),
         ("otto", "DestroyCollection"),
     ] {
         let message = call(class, class.method(method).unwrap());
+        let begun = Instant::now();
         for _ in 0..30 {
             assert!(
                 ask(address, user, &message)
@@ -318,9 +320,14 @@ fn a_call_that_is_denied_again_and_again_is_told_once_in_ten_seconds_for_each_us
                     .contains("w:AccessDenied")
             );
         }
+        // One in 10 s: on a busy host the calls take longer.
+        most += 1 + usize::try_from(begun.elapsed().as_secs() / 10).unwrap();
     }
-    assert_eq!(lines(&file).len(), 3);
-    assert_eq!(server.said().matches("Call refused").count(), 3);
+    assert!(most < 90, "slower than the rate");
+    assert!((3..=most).contains(&lines(&file).len()), "{most}");
+    let said = || server.said().matches("Call refused").count();
+    until("it is logged", || said() >= 3);
+    assert!(said() <= most, "{most}");
 }
 
 #[test]

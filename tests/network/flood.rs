@@ -63,6 +63,7 @@ fn served(open: &dyn Fn() -> Connection, body: &str) -> Response {
 
 #[test]
 fn a_thousand_silent_and_a_thousand_slow_connections_harm_nobody() {
+    let begun = Instant::now();
     let mut server = Run::start("", |command| {
         command.args(["--tls-listen", "127.0.0.1:0"]);
     });
@@ -120,7 +121,9 @@ fn a_thousand_silent_and_a_thousand_slow_connections_harm_nobody() {
         .lines()
         .filter(|l| l.contains("too many"))
         .count();
-    assert!((1..=20).contains(&lines), "{lines} lines in the log");
+    // Of two kinds, each once in 10 s.
+    let most = 4 + 2 * usize::try_from(begun.elapsed().as_secs() / 10).unwrap();
+    assert!((1..=most).contains(&lines), "{lines} lines in the log");
     server.signal(Signal::SIGTERM);
     assert!(server.wait(Duration::from_secs(60)).unwrap().success());
 }

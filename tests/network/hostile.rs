@@ -87,9 +87,10 @@ fn attacks() -> Vec<(&'static str, Vec<u8>, Option<u16>, &'static str)> {
 #[test]
 fn what_is_no_honest_request_is_refused_and_told_of_in_the_log() {
     for (name, bytes, status, word) in attacks() {
-        let server = Run::start("[limits]\nheader_timeout = \"1s\"\n", |_| ());
+        let server = Run::start("[limits]\nheader_timeout = \"3s\"\n", |_| ());
         let address = server.address("http");
         assert!(!server.said().contains("refused"), "{}", server.said());
+        let begun = Instant::now();
         for _ in 0..3 {
             let mut connection = Connection::open(address);
             let _ = connection.send(&bytes); // the server may close before it has read all
@@ -99,7 +100,9 @@ fn what_is_no_honest_request_is_refused_and_told_of_in_the_log() {
         until(name, || server.said().contains("request refused"));
         let said = server.said();
         let lines: Vec<_> = said.lines().filter(|l| l.contains("refused")).collect();
-        assert_eq!(lines.len(), 1, "{name}: seldom: {said}");
+        // One in 10 s: on a busy host three take longer.
+        let most = 1 + usize::try_from(begun.elapsed().as_secs() / 10).unwrap();
+        assert!((1..=most).contains(&lines.len()), "{name}: {said}");
         assert!(
             lines[0].contains(word) && lines[0].contains("WARN"),
             "{name}: {said}"

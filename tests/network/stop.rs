@@ -89,13 +89,22 @@ struct OnTerminal {
 
 impl OnTerminal {
     fn start(prefix: &str) -> Self {
+        Self::by(|serve| format!("echo $$ > pid.part; mv pid.part pid; exec {prefix} {serve}"))
+    }
+
+    /// In a process group that is not the one in the foreground: a terminal that hangs up sends it no signal.
+    fn in_background() -> Self {
+        Self::by(|serve| format!("set -m; {serve} & echo $! > pid.part; mv pid.part pid; wait"))
+    }
+
+    /// By that line of a shell around the command.
+    fn by(line: impl Fn(&str) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let line = format!(
-            "cd '{}'; echo $$ > pid.part; mv pid.part pid; exec {prefix} '{}' serve --engine sim --listen 127.0.0.1:0 \
-             --data-dir data > out 2> log",
-            folder.path().display(),
+        let serve = format!(
+            "'{}' serve --engine sim --listen 127.0.0.1:0 --data-dir data > out 2> log",
             binary().display()
         );
+        let line = format!("cd '{}'; {}", folder.path().display(), line(&serve));
         let script = terminal(&line)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -149,6 +158,16 @@ fn serve_ends_when_its_terminal_has_hung_up_and_reads_files_again_while_it_has_n
         log.contains("terminal has hung up") && log.contains("Stopping"),
         "{log}"
     );
+}
+
+#[test]
+fn serve_in_the_background_ends_with_its_terminal_too() {
+    let mut server = OnTerminal::in_background();
+    server.script.kill().unwrap();
+    server.script.wait().unwrap();
+    until("it ends", || !server.lives());
+    let log = server.read("log");
+    assert!(log.contains("terminal has hung up"), "{log}");
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn the_manager_hears_of_start_reload_life_and_stop() {
         let mut server = Run::start("", |command| {
             command
                 .env("NOTIFY_SOCKET", &name)
-                .env("WATCHDOG_USEC", "400000");
+                .env("WATCHDOG_USEC", "4000000");
         });
         let ready = manager.hears();
         assert!(

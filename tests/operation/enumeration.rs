@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use groupshot::handler::{Identity, Role};
-use groupshot::operation::{ContextLimits, Settings};
+use groupshot::operation::{ContextLimits, ProtocolSettings};
 
 use super::rig::{Ask, Reply, Rig, uri};
 
@@ -352,9 +352,9 @@ async fn e_10_too_many_open_enumerations_are_a_quota_fault() {
     };
     let rig = Rig::with(
         3,
-        Settings {
+        ProtocolSettings {
             contexts,
-            ..Settings::default()
+            ..ProtocolSettings::default()
         },
     );
     let first = open(&rig).await;
@@ -414,7 +414,7 @@ async fn e_15_release_ends_an_enumeration() {
 
 #[tokio::test]
 async fn q_3_a_page_has_at_most_32000_items() {
-    let settings = Settings::default();
+    let settings = ProtocolSettings::default();
     let rig = Rig::with(40_000, settings);
     let mode = "<w:EnumerationMode>EnumerateEPR</w:EnumerationMode>";
     let reply = rig

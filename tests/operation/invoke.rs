@@ -7,7 +7,7 @@ use std::time::Duration;
 use groupshot::audit::Audit;
 use groupshot::clock::ManualClock;
 use groupshot::handler::Role;
-use groupshot::operation::Settings;
+use groupshot::operation::ProtocolSettings;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -117,9 +117,9 @@ async fn a_call_for_whose_line_there_is_no_place_in_time_is_not_begun() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("audit.log");
     let audit = Audit::to_file(&file, ManualClock::at(Timestamp::UNIX_EPOCH)).unwrap();
-    let settings = Settings {
+    let settings = ProtocolSettings {
         audit: audit.clone(),
-        ..Settings::default()
+        ..ProtocolSettings::default()
     };
     let rig = Rig::with(0, settings);
     let mut places = Vec::new();
@@ -146,7 +146,8 @@ async fn a_call_for_whose_line_there_is_no_place_in_time_is_not_begun() {
 
     places.pop();
     tokio::time::resume();
-    rig.send(&ask).await.ok();
+    let ask = service("Slow", "<p:Milliseconds>0</p:Milliseconds>");
+    rig.send(&ask.text()).await.ok();
     assert_eq!(rig.things.finished.load(Ordering::SeqCst), 1);
     let lines = fs::read_to_string(&file).unwrap();
     assert_eq!(lines.lines().count(), 1, "{lines}");
@@ -164,9 +165,9 @@ async fn a_method_that_panics_is_an_internal_error() {
 async fn q_22_one_request_too_many_of_a_user_is_a_quota_fault() {
     let rig = Rig::with(
         0,
-        Settings {
+        ProtocolSettings {
             user_requests: Some(2),
-            ..Settings::default()
+            ..ProtocolSettings::default()
         },
     );
     let slow = service("Slow", "<p:Milliseconds>5000</p:Milliseconds>").text();
@@ -203,9 +204,9 @@ async fn a_call_that_panics_is_told_of_too() {
     let clock = groupshot::clock::SystemClock::shared();
     let rig = Rig::with(
         0,
-        Settings {
+        ProtocolSettings {
             audit: Audit::to_file(&file, clock).unwrap(),
-            ..Settings::default()
+            ..ProtocolSettings::default()
         },
     );
     rig.send(&service("Panic", "").text()).await.fault();

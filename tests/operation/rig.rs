@@ -11,7 +11,7 @@ use groupshot::cim::schema::{self, VIRTUALIZATION_V2};
 use groupshot::cim::{Class, Instance, Method, Path, Schema, Value};
 use groupshot::clock::{Clock, ManualClock};
 use groupshot::handler::{Answer, Caller, Handler, Identity, Message, Role};
-use groupshot::operation::{Server, Settings};
+use groupshot::operation::{ProtocolSettings, Server};
 use groupshot::provider::{Arguments, Context, Error, Instances, Outcome, Provider, Registry};
 
 /// Classes of the tests. The methods of `Msvm_ConcreteJob` are the only ones that a reader may call.
@@ -82,10 +82,10 @@ impl Gate {
 
 impl Rig {
     pub(super) fn new(count: usize) -> Self {
-        Self::with(count, Settings::default())
+        Self::with(count, ProtocolSettings::default())
     }
 
-    pub(super) fn with(count: usize, settings: Settings) -> Self {
+    pub(super) fn with(count: usize, settings: ProtocolSettings) -> Self {
         let mut sources: Vec<Source<'_>> = schema::embedded()
             .filter(|s| s.name.ends_with("qualifiers.mof"))
             .collect();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use groupshot::cim::schema::VIRTUALIZATION_V2;
 use groupshot::cim::{Class, Instance, Path, Schema, Value};
 use groupshot::clock::SystemClock;
+use groupshot::engine::Compute;
 use groupshot::engine::drivers::Drivers;
 use groupshot::engine::sim::{self, Fault, Sim, Step, Trouble};
 use groupshot::handler::{Identity, Role};
@@ -65,7 +66,7 @@ impl World {
                 schema: schema.clone(),
                 store: store.clone(),
                 jobs: jobs.clone(),
-                compute: sim.clone(),
+                machines: sim.observe(),
                 coordinator,
                 clock,
                 host: Arc::from(HOST),
@@ -114,7 +115,7 @@ impl World {
     }
 
     pub(super) fn get(&self, path: &Path) -> Result<Instance, Error> {
-        self.registry.get(&self.ctx(), path)
+        self.registry.find(&self.ctx(), path)
     }
 
     /// Calls a method of the only instance of a service.
@@ -146,7 +147,8 @@ impl World {
             assert!(method.parameter(name).is_some(), "no parameter {name}");
         }
         let arguments = Arguments::new(method.clone(), values.collect());
-        self.registry.invoke(ctx, path, method, arguments).await
+        let found = self.registry.find(ctx, path)?;
+        self.registry.call(ctx, &found, method, arguments).await
     }
 
     /// A group of machines with these numbers.

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use groupshot::server::HERE_FAILPOINTS;
 
-use super::ok;
+use super::{assert_linked, ok};
 use crate::support::server::{Options, Server, binary, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site, assert_holds};
 use crate::support::tools::{self};
@@ -119,9 +119,19 @@ fn a_copied_data_directory_is_refused_by_everything_that_writes() {
         assert!(said.contains(&moved), "{args:?}: {said}");
     }
     // Who only reads is told.
-    let list = run_in(&dup, &["vm", "list"], "");
-    assert!(ok(&list).contains("web"));
-    assert!(text(&list.stderr).contains("directory.json"));
+    let reads: [(&[&str], &str); 3] = [
+        (&["vm", "list"], "web"),
+        (&["vm", "show", "web"], "web"),
+        (&["user", "list"], "admin"),
+    ];
+    for (args, shown) in reads {
+        let read = run_in(&dup, args, "");
+        assert!(ok(&read).contains(shown), "{args:?}");
+        assert!(text(&read.stderr).contains("directory.json"), "{args:?}");
+    }
+    // A machine that is started by such a path writes what the original runs on.
+    assert_refused(&run_in(&dup, &["vm", "path", "web"], ""));
+    assert_refused(&run_in(&dup, &["history"], ""));
     let found = run_in(&dup, &["doctor"], "");
     let found = text(&found.stdout);
     assert!(found.contains("data-directory-copied"), "{found}");
@@ -195,6 +205,11 @@ fn a_copy_that_is_bound_and_its_original_take_nothing_from_each_other() {
         "",
     ));
     assert!(told.contains("written"), "{told}");
+    // By its link nobody starts the machine of the copy from what the original runs on.
+    let active = original.site.top(&original.web, 0);
+    assert_linked(&data, &original.web, 0, &active);
+    let copied = dup.join(active.strip_prefix(&data).unwrap());
+    assert_linked(&dup, &original.web, 0, &copied);
     let again = ok(&run_in(&dup, &["relocate", "--here"], ""));
     assert!(again.contains("bound here already"), "{again}");
     for (first, second) in [(&data, &dup), (&dup, &data)] {

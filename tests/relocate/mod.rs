@@ -122,6 +122,19 @@ impl Filled {
         }
     }
 
+    /// The stable link to each active disk leads to it, before any server has looked.
+    fn assert_linked(&self) {
+        for machine in &self.machines {
+            for disk in 0..machine.images.len() {
+                let active = self.site.top(machine, disk);
+                // To an image that names its backing file from its own folder no link leads.
+                if machine.name != "db" || active != machine.images[disk] {
+                    assert_linked(&self.site.data, machine, disk, &active);
+                }
+            }
+        }
+    }
+
     /// Nothing of ours and no definition says the old path any more.
     fn assert_forgotten(&self, old: &Path) {
         let old = format!("{}/", old.display());
@@ -148,6 +161,12 @@ fn arguments<'a>(moved: &'a [(PathBuf, PathBuf)], more: &[&'a str]) -> Vec<&'a s
     }
     args.extend(more);
     args
+}
+
+/// The stable link to a disk in this data directory leads to that file.
+fn assert_linked(data: &Path, machine: &Machine, disk: usize, active: &Path) {
+    let link = data.join(format!("machines/by-name/{}/disk{disk}", machine.name));
+    assert_eq!(fs::read_link(&link).unwrap(), active, "{}", link.display());
 }
 
 fn ok(out: &Output) -> String {
@@ -199,6 +218,7 @@ fn every_disk_and_set_goes_along(ground: Ground) {
         for (old, _) in &moved {
             filled.assert_forgotten(old);
         }
+        filled.assert_linked();
         let server = filled.site.serve();
         filled.assert_whole(&Wire::new(&server));
         drop(server);
@@ -315,6 +335,7 @@ fn killed_at_each_step_a_relocation_is_finished_by_the_next_run() {
         for (old, _) in &moved {
             filled.assert_forgotten(old);
         }
+        filled.assert_linked();
         let server = filled.site.serve();
         filled.assert_whole(&Wire::new(&server));
     }

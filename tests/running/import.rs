@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::support::qemu::Sockets;
 use crate::support::server::{run_in, text};
 use crate::support::site::{Ground, Image, Site};
+use crate::support::until;
 
 /// A site with the sockets of a machine.
 struct Scene {
@@ -44,13 +45,27 @@ impl Scene {
         )
     }
 
+    /// The same, once its QEMU answers in time, which it may not do on a busy host.
+    fn answered(&self, data: &Path, args: &[&str]) -> Output {
+        let mut out = self.import_to(data, args);
+        for _ in 0..20 {
+            if text(&out.stderr).contains("does not greet") {
+                out = self.import_to(data, args);
+            }
+        }
+        out
+    }
+
     fn run(&self, args: &[&str]) -> Output {
         run_in(&self.site.data, args, "")
     }
 
     /// The import is refused with all these words.
     fn refused(&self, args: &[&str], words: &[&str]) {
-        let out = self.import(args);
+        let out = match words.iter().any(|word| word.contains("does not greet")) {
+            true => self.import(args),
+            false => self.answered(&self.site.data, args),
+        };
         let said = text(&out.stderr);
         assert_eq!(out.status.code(), Some(1), "{said}");
         for word in words {
@@ -63,7 +78,7 @@ impl Scene {
     /// The import goes well, into a data directory of its own.
     fn taken(&self, args: &[&str]) -> TempDir {
         let data = tempfile::tempdir().unwrap();
-        let out = self.import_to(data.path(), args);
+        let out = self.answered(data.path(), args);
         assert!(out.status.success(), "{}", text(&out.stderr));
         data
     }
@@ -104,12 +119,18 @@ fn a_running_machine_is_imported_when_its_qemu_has_exactly_these_images() {
         cd.to_str().unwrap(),
     ]);
     let own = scene.taken(&images);
-    let shown = run_in(own.path(), &["--json", "vm", "show", "web"], "");
-    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
-    assert_eq!(shown["state"], "running");
+    let lists = |state: &str| {
+        let listed = || run_in(own.path(), &["vm", "list"], "").stdout;
+        until(state, || text(&listed()).contains(state));
+    };
+    lists("running");
+    let shown = || -> Value {
+        let shown = run_in(own.path(), &["--json", "vm", "show", "web"], "");
+        serde_json::from_slice(&shown.stdout).unwrap()
+    };
+    until("running", || shown()["state"] == "running");
+    let shown = shown();
     assert_eq!(shown["qmp"][1], scene.sockets.qmp(2).to_str().unwrap());
-    let listed = text(&run_in(own.path(), &["vm", "list"], "").stdout);
-    assert!(listed.contains("running"), "{listed}");
 
     scene.refused(&images[..1], &["web", "also writes virtio0", "data.raw"]);
     scene.refused(
@@ -258,7 +279,8 @@ fn a_monitor_of_somebody_else_is_left_to_them() {
         ],
     );
     scene.taken(&[named, "--unmanaged-ok"]);
-    let both = scene.import(&[named, "--unmanaged-ok", "--overlay-ok"]);
+    let more = [named, "--unmanaged-ok", "--overlay-ok"];
+    let both = scene.answered(&scene.site.data, &more);
     assert_eq!(both.status.code(), Some(2), "overlays would go stale");
     drop(connected);
     // Somebody has the monitors themselves.
@@ -269,7 +291,7 @@ fn a_monitor_of_somebody_else_is_left_to_them() {
     scene.refused(&[named], &["does not greet"]);
     drop((first, second));
     // Of two machines only one can be behind a socket.
-    assert!(scene.import(&[named]).status.success());
+    assert!(scene.answered(&scene.site.data, &[named]).status.success());
     let other = scene.site.image("other", Image::Raw, 1);
     let socket = scene.sockets.qmp(1);
     let out = scene.run(&[

@@ -8,12 +8,13 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::qemu::{Qemu, Sockets};
-use crate::support::server::{Server, text};
+use crate::support::server::{Server, run_in, text};
 use crate::support::site::{Ground, Image, Machine, Site};
+use crate::support::until;
 use crate::support::wire::Wire;
 
-/// What is promised, with what a busy host takes on top.
-const SOON: Duration = Duration::from_millis(2500);
+/// Far above the second that is promised, which the tests of `engine::qemu` hold by a clock of their own: a busy host.
+const SOON: Duration = Duration::from_secs(60);
 
 const ENABLED: u64 = 2;
 const DISABLED: u64 = 3;
@@ -160,15 +161,18 @@ fn a_qemu_that_does_not_answer_shows_its_machine_as_held() {
         ),
     ]);
     let client = UnixStream::connect(scene.sockets.qmp(1)).unwrap();
-    let listed =
-        || text(&crate::support::server::run_in(&scene.site.data, &["vm", "list"], "").stdout);
-    assert!(listed().contains("held"), "{}", listed());
+    // On a busy host the monitor may answer too late for one look.
+    let lists = |state: &str| {
+        let listed = || run_in(&scene.site.data, &["vm", "list"], "").stdout;
+        until(state, || text(&listed()).contains(state));
+    };
+    lists("held");
     drop(client);
-    assert!(listed().contains("running"), "{}", listed());
+    lists("running");
     qemu.tell("stop", &json!({}));
-    assert!(listed().contains("paused"), "{}", listed());
+    lists("paused");
     qemu.quit();
-    assert!(listed().contains("off"), "{}", listed());
+    lists("off");
 }
 
 /// A start with `-snapshot` takes no lock on the image for writing.
@@ -206,11 +210,13 @@ fn machines_without_a_monitor_cost_no_thread_and_those_with_one_share_it() {
     };
     import("plain", &[]);
     assert_eq!(threads(), 0);
+    // A thread has its name once it runs.
     for n in 1..=2 {
         import(
             &format!("web{n}"),
             &["--qmp", sockets.qmp(n).to_str().unwrap()],
         );
     }
+    until("a thread", || threads() > 0);
     assert_eq!(threads(), 1);
 }

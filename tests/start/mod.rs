@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::server::{Options, Server, run_in, text};
 use crate::support::site::{Ground, Image, Site, assert_holds, is_spare};
+use crate::support::until;
 use crate::support::wire::Wire;
 
 mod journals;
@@ -437,7 +438,11 @@ fn users_that_are_gone_are_told_at_the_start_and_by_the_check_up() {
         let server = site.serve();
         let found = doctor();
         fs::write(&file, &whole).unwrap();
-        let told = (tells(&server.log()), tells(&text(&found.stdout)));
+        let in_check_up = tells(&text(&found.stdout));
+        if in_check_up {
+            until("a line of the log", || tells(&server.log()));
+        }
+        let told = (tells(&server.log()), in_check_up);
         (told, found.status.code())
     };
     // A directory in which nothing was done yet has no users at first.

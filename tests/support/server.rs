@@ -169,7 +169,7 @@ impl Server {
         let pid = Pid::from_raw(self.child.id().try_into().unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).unwrap();
         let status = self
-            .wait(Duration::from_secs(60))
+            .wait(Duration::from_secs(120))
             .expect("it ends when asked to");
         assert!(status.success(), "{status}");
     }

@@ -103,16 +103,21 @@ pub(crate) struct Mount {
 impl Mount {
     /// A fresh loop-mounted `xfs`, `btrfs` or `ext4` of 320 MiB.
     pub(crate) fn file_system(kind: &str) -> Self {
+        Self::file_system_with(kind, &[])
+    }
+
+    /// The same, made with these options.
+    pub(crate) fn file_system_with(kind: &str, options: &[&str]) -> Self {
         let (home, at) = Self::place();
         let image = home.path().join("image");
         std::fs::File::create(&image)
             .unwrap()
             .set_len(320 << 20)
             .unwrap();
-        run(
-            &format!("mkfs.{kind}"),
-            &[OsStr::new("-q"), image.as_os_str()],
-        );
+        let options = options.iter().map(OsStr::new);
+        let options = [OsStr::new("-q")].into_iter().chain(options);
+        let args: Vec<_> = options.chain([image.as_os_str()]).collect();
+        run(&format!("mkfs.{kind}"), &args);
         run(
             "mount",
             &[

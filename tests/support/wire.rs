@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use groupshot::cim::schema::VIRTUALIZATION_V2;
-use groupshot::client::{Client, Credentials, Error, Object, Reference, Value};
+use groupshot::cim::{Path, Value};
+use groupshot::client::{Client, Credentials, Error, Object};
 
 use super::server::{PASSWORD, Server, USER};
 
@@ -92,7 +93,7 @@ impl Wire {
         }
     }
 
-    fn get(&self, target: &Reference) -> Result<Object, Error> {
+    fn get(&self, target: &Path) -> Result<Object, Error> {
         self.runtime.block_on(self.client.get(target))
     }
 
@@ -103,7 +104,7 @@ impl Wire {
 
     fn invoke(
         &self,
-        target: &Reference,
+        target: &Path,
         method: &str,
         arguments: &[(&str, Value)],
     ) -> Result<Object, Error> {
@@ -123,7 +124,11 @@ impl Wire {
         let arguments = [("Name", name.into()), ("Type", "0".into())];
         let answer = self.invoke(&service, "DefineCollection", &arguments)?;
         assert_eq!(answer.number("ReturnValue"), Some(0), "{answer:?}");
-        let group = answer.get("DefinedCollection").reference().unwrap().clone();
+        let group = answer
+            .get("DefinedCollection")
+            .as_reference()
+            .unwrap()
+            .clone();
         let id = group.text("CollectionID").unwrap().to_owned();
         for machine in machines {
             let answer = self.add_member(&id, machine)?;
@@ -180,7 +185,7 @@ impl Wire {
         let group = object("Msvm_VirtualSystemCollection").key("CollectionID", group);
         let arguments = [
             ("Collection", group.into()),
-            ("SnapshotSettings", Value::Text(settings)),
+            ("SnapshotSettings", Value::String(settings)),
             ("SnapshotType", "1".into()),
         ];
         let service = object("Msvm_CollectionSnapshotService");
@@ -247,7 +252,7 @@ impl Wire {
         arguments.extend(settings.map(|text| ("ExportSettingData", Value::from(text))));
         let service = object("Msvm_CollectionSnapshotService");
         let answer = self.invoke(&service, "ExportSnapshot", &arguments)?;
-        let job = answer.get("Job").reference();
+        let job = answer.get("Job").as_reference();
         Ok(Created {
             value: answer.number("ReturnValue").unwrap(),
             job: job.and_then(|j| j.text("InstanceID")).map(str::to_owned),
@@ -267,14 +272,14 @@ impl Wire {
     pub(crate) fn affected(&self, job: &str) -> Vec<(String, String)> {
         let links = self.all("Msvm_AffectedJobElement").unwrap();
         let of_job = links.iter().filter(|l| {
-            let element = l.get("AffectingElement").reference();
+            let element = l.get("AffectingElement").as_reference();
             element.and_then(|e| e.text("InstanceID")) == Some(job)
         });
         let element = |l: &Object| {
-            let element = l.get("AffectedElement").reference().unwrap();
+            let element = l.get("AffectedElement").as_reference().unwrap();
             let keys = ["CollectionID", "Name"].map(|k| element.text(k));
             let key = keys.into_iter().flatten().next().unwrap();
-            (element.class.clone(), key.to_owned())
+            (element.class.to_string(), key.to_owned())
         };
         of_job.map(element).collect()
     }
@@ -381,7 +386,9 @@ impl Wire {
                 id: id.clone(),
                 machine: settings[&id].text("VirtualSystemIdentifier").to_owned(),
                 definition: root.join(settings[&id].text("ConfigurationFile")),
-                notes: notes.filter_map(|n| n.text().map(str::to_owned)).collect(),
+                notes: notes
+                    .filter_map(|n| n.as_str().map(str::to_owned))
+                    .collect(),
                 disks: disks.get(&id).cloned().unwrap_or_default(),
             });
         }
@@ -422,7 +429,7 @@ impl Wire {
 
 fn created(answer: &Object) -> Created {
     let key = |parameter: &str, key: &str| {
-        let reference = answer.get(parameter).reference();
+        let reference = answer.get(parameter).as_reference();
         reference.and_then(|r| r.text(key)).map(str::to_owned)
     };
     Created {
@@ -432,13 +439,13 @@ fn created(answer: &Object) -> Created {
     }
 }
 
-fn object(class: &str) -> Reference {
-    Reference::new(VIRTUALIZATION_V2, class)
+fn object(class: &str) -> Path {
+    Path::new(VIRTUALIZATION_V2, class)
 }
 
 fn end(link: &Object, role: &str, key: &str) -> String {
     link.get(role)
-        .reference()
+        .as_reference()
         .unwrap()
         .text(key)
         .unwrap()

@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::civil;
 use jiff::{SignedDuration, Timestamp};
 
-use super::lexical::trim;
+use crate::xml::WHITE_SPACE;
 
 /// Length of the CIM form in bytes.
 const CIM_LEN: usize = 25;
@@ -99,7 +99,7 @@ impl DateTime {
     /// Reads any of the forms: CIM, `xs:dateTime`, `xs:date`, `xs:duration`; blanks around are dropped.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let text = trim(text);
+        let text = text.trim_matches(WHITE_SPACE);
         if text.starts_with('P') {
             return Self::parse_duration(text);
         }

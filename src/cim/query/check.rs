@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::filter::{Column, Comparand, Condition, Filter, Object, Source, System};
 use super::like::{Pattern, lower};
 use super::syntax::{
-    Body, Clause, Columns, Expr, Kind, Literal, Op, Operand, Property, Statement, Word,
+    Body, Clause, Columns, Expr, Literal, Op, Operand, Property, RelatedKind, Statement, Word,
 };
 use super::{Equality, Error, Language, Place, Query, Related, Scope, Select};
 use crate::cim::{Class, DateTime, Name, Path, Status, Type, Value};
@@ -143,7 +143,7 @@ impl Scope<'_> {
 
 fn related(
     scope: &Scope<'_>,
-    kind: Kind,
+    kind: RelatedKind,
     object: &Word,
     clauses: &[(Clause, Word)],
 ) -> Result<Related, Error> {

@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::Equality;
+use super::effort::{Effort, Free, Stopped};
 use super::like::Pattern;
 use super::syntax::Op;
 use crate::cim::{Class, DateTime, Instance, Name, Path, Type, Value};
@@ -89,28 +90,6 @@ pub(super) enum Source {
     /// The element of the array that [`Condition::Each`] looks at.
     Element,
     System(System, Arc<str>),
-}
-
-/// Counts what a condition costs, and stops it where it has cost enough.
-pub trait Effort {
-    /// So many more values, characters or classes were looked at.
-    ///
-    /// # Errors
-    /// [`Stopped`]: the time is up.
-    fn spend(&self, steps: usize) -> Result<(), Stopped>;
-}
-
-/// A condition was not judged to its end, for want of time. It may be judged anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stopped;
-
-/// No limit.
-struct Free;
-
-impl Effort for Free {
-    fn spend(&self, _steps: usize) -> Result<(), Stopped> {
-        Ok(())
-    }
 }
 
 /// What a condition is asked about.

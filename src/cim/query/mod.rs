@@ -15,6 +15,7 @@
 
 mod check;
 mod cursor;
+mod effort;
 mod filter;
 mod lexer;
 mod like;
@@ -38,10 +39,11 @@ use super::status::Status;
 use super::value::Value;
 use crate::text::{Argument, Message, Text};
 
-pub use filter::{Column, Effort, Filter, Stopped};
+pub use effort::{Effort, Stopped};
+pub use filter::{Column, Filter};
 pub use parser::parse;
 pub use selector::select as selector_filter;
-pub use syntax::{Kind, Statement};
+pub use syntax::{RelatedKind, Statement};
 pub use xpath::{fuzz as fuzz_xpath, select as xpath_filter};
 
 /// The longest query, in bytes.
@@ -95,7 +97,7 @@ pub struct Select {
 #[derive(Debug, Clone)]
 pub struct Related {
     /// Which of the two.
-    pub kind: Kind,
+    pub kind: RelatedKind,
     /// The object, resolved against the schema.
     pub object: Path,
     /// `ResultClass`: associated instances, or associations, of this class or below it.

@@ -13,7 +13,7 @@
 
 use super::lexer::{Token, token};
 use super::syntax::{
-    Body, Clause, Columns, Expr, Kind, Literal, Op, Operand, Property, Statement, Word,
+    Body, Clause, Columns, Expr, Literal, Op, Operand, Property, RelatedKind, Statement, Word,
 };
 use super::tokens::{Lexeme, Tokens, joined};
 use super::{Error, Language, TERMS_MAX};
@@ -77,8 +77,8 @@ impl Parser {
         }
         let wql = !self.is_cql();
         let kind = match () {
-            () if wql && self.tokens.word("ASSOCIATORS") => Kind::Associators,
-            () if wql && self.tokens.word("REFERENCES") => Kind::References,
+            () if wql && self.tokens.word("ASSOCIATORS") => RelatedKind::Associators,
+            () if wql && self.tokens.word("REFERENCES") => RelatedKind::References,
             () if wql => {
                 return Err(self.tokens.expected(texts::SELECT_OR_RELATED));
             }
@@ -396,7 +396,7 @@ impl Parser {
         Ok(text)
     }
 
-    fn related(&mut self, kind: Kind) -> Result<Body, Error> {
+    fn related(&mut self, kind: RelatedKind) -> Result<Body, Error> {
         if !self.tokens.word("OF") {
             return Err(self.tokens.expected("OF"));
         }
@@ -426,10 +426,10 @@ impl Parser {
         })
     }
 
-    fn clause(&mut self, kind: Kind) -> Result<(Clause, Word), Error> {
+    fn clause(&mut self, kind: RelatedKind) -> Result<(Clause, Word), Error> {
         let place = self.tokens.place();
         let applies = |clause: &Clause| {
-            kind == Kind::Associators
+            kind == RelatedKind::Associators
                 || !matches!(
                     clause,
                     Clause::AssocClass | Clause::ResultRole | Clause::RequiredAssocQualifier

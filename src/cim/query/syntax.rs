@@ -20,7 +20,7 @@ pub(super) enum Body {
         condition: Option<Box<Expr>>,
     },
     Related {
-        kind: Kind,
+        kind: RelatedKind,
         /// What stands in the braces.
         object: Word,
         clauses: Vec<(Clause, Word)>,
@@ -37,7 +37,7 @@ pub(super) enum Columns {
 
 /// Which related instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RelatedKind {
     /// The instances at the other end of associations.
     Associators,
     /// The associations themselves.
@@ -230,8 +230,8 @@ impl fmt::Display for Statement {
                 clauses,
             } => {
                 let verb = match kind {
-                    Kind::Associators => "ASSOCIATORS",
-                    Kind::References => "REFERENCES",
+                    RelatedKind::Associators => "ASSOCIATORS",
+                    RelatedKind::References => "REFERENCES",
                 };
                 write!(f, "{verb} OF {{{object}}}")?;
                 for (n, (clause, value)) in clauses.iter().enumerate() {

@@ -626,7 +626,7 @@ fn related_objects_are_named_in_every_form() {
         let Ok(Query::Related(related)) = Query::read(Language::Wql, &text, &scope(&schema)) else {
             panic!("{text}");
         };
-        assert_eq!(related.kind, Kind::Associators);
+        assert_eq!(related.kind, RelatedKind::Associators);
         assert_eq!(related.object.text("Name"), Some(GUID));
         assert_eq!(
             related.result_class.unwrap().name,

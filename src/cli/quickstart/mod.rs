@@ -15,9 +15,10 @@ use std::time::Duration;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::AuditTo;
 use crate::auth::users;
 use crate::client::Credentials;
-use crate::config::{AuditTo, Config};
+use crate::config::Config;
 use crate::handler::Role;
 use crate::held;
 use crate::id::WireId;

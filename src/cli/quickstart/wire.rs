@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::client::{Client, Credentials, Object, Reference};
+use crate::cim::Path;
+use crate::client::{Client, Credentials, Object};
 use crate::inventory::Machine;
 
 use super::super::contents::{self, Contents};
@@ -50,7 +51,7 @@ impl Wire {
         &self,
         name: &str,
         machines: &[Machine],
-    ) -> Result<Reference, Failure> {
+    ) -> Result<Path, Failure> {
         let known = all(&self.client, COLLECTION).await?;
         if let Some(found) = known.iter().find(|c| c.text("ElementName") == name) {
             let id = found.text(COLLECTION.key);
@@ -65,7 +66,7 @@ impl Wire {
             "→ Msvm_CollectionManagementService.DefineCollection Name={name} Type=0\n← 0, collection {id}"
         ))?;
         for machine in machines {
-            let member = Reference::new(NAMESPACE, MACHINE.class)
+            let member = Path::new(NAMESPACE, MACHINE.class)
                 .key("CreationClassName", MACHINE.class)
                 .key("Name", machine.id.to_string().as_str());
             let arguments = [
@@ -82,14 +83,14 @@ impl Wire {
     }
 
     /// Takes a set, follows its job if there is one; the id of the set.
-    pub(super) async fn create(&self, of: &Reference, name: &str) -> Result<String, Failure> {
+    pub(super) async fn create(&self, of: &Path, name: &str) -> Result<String, Failure> {
         let settings = snapshot::named(name);
         say(format_args!(
             "→ Msvm_CollectionSnapshotService.CreateSnapshot Collection={} SnapshotType=1 ElementName={name}",
             of.text(COLLECTION.key).unwrap_or_default()
         ))?;
         let answer = snapshot::call_create(&self.client, of.clone(), &settings, "1").await?;
-        let set = answer.get("ResultingSnapshotCollection").reference();
+        let set = answer.get("ResultingSnapshotCollection").as_reference();
         let set = set
             .and_then(|s| s.text(SNAPSHOT_SET.key))
             .unwrap_or_default();
@@ -105,14 +106,14 @@ impl Wire {
         say(format_args!(
             "\n→ Msvm_CollectionSnapshotService.ApplySnapshot SnapshotCollection={set} (`{name}`)"
         ))?;
-        let target = Reference::new(NAMESPACE, SNAPSHOT_SET.class).key(SNAPSHOT_SET.key, set);
+        let target = Path::new(NAMESPACE, SNAPSHOT_SET.class).key(SNAPSHOT_SET.key, set);
         let answer = snapshot::call_apply(&self.client, target).await?;
         self.follow(&answer, answer.text("ReturnValue")).await
     }
 
     /// Tells an answer, and its job to the end if it has one.
     async fn follow(&self, answer: &Object, told: &str) -> Result<(), Failure> {
-        let Some(job) = answer.get("Job").reference() else {
+        let Some(job) = answer.get("Job").as_reference() else {
             say(format_args!("← {told}, no job: it is done"))?;
             return Ok(());
         };

@@ -153,8 +153,9 @@ pub(in crate::cli) fn run(command: &Command, output: &Output) -> Result<(), Fail
         }
         Command::List { data } => list(data, output),
         Command::Show { data, machine } => {
+            let data_dir = data.to_read(output)?;
             let machine = find(data, machine)?;
-            let states = states(&data.path()?, slice::from_ref(&machine), output);
+            let states = states(&data_dir, slice::from_ref(&machine), output);
             let state = states.get(&machine.id);
             output.result(shown(&machine, state), || in_words(&machine, state))
         }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+use crate::config::Config;
 use crate::engine::definition::{DEFINITION, MACHINES};
 use crate::engine::recorded::Said;
 use crate::engine::setting::{Changes, Shown};
@@ -26,6 +27,9 @@ use crate::cli::remote::block_on;
 pub(in crate::cli) struct Set {
     #[command(flatten)]
     data: DataDir,
+    /// The server's configuration file, for its image_roots.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Name or id.
     machine: String,
     #[command(flatten)]
@@ -84,8 +88,13 @@ fn backing_format(text: &str) -> Result<(String, Format), String> {
 
 impl Change {
     /// With what stands at the paths of the images now, if that is to be accepted.
-    fn changes(&self, data_dir: &Path, machine: &Machine) -> Result<Changes, Failure> {
-        let shown = || server::shown_images(data_dir, machine.id);
+    fn changes(
+        &self,
+        data_dir: &Path,
+        machine: &Machine,
+        roots: &[PathBuf],
+    ) -> Result<Changes, Failure> {
+        let shown = || server::shown_images(data_dir, machine.id, roots);
         Ok(Changes {
             overlay_ok: match (self.overlay_ok, self.no_overlay_ok) {
                 (true, _) => Some(true),
@@ -105,23 +114,26 @@ impl Change {
 }
 
 pub(super) fn run(wish: &Set, output: &Output) -> Result<(), Failure> {
+    let config = wish.config.as_deref().map(Config::load).transpose()?;
+    let config = config.unwrap_or_default();
     if !wish.change.active.is_empty() {
-        return choose(wish, output);
+        return choose(wish, &config, output);
     }
+    let roots = &config.engine.image_roots;
     let data_dir = wish.data.path()?;
     let (id, name) = defined(&data_dir, &wish.machine)?;
     let (machines, _) = server::machines(&data_dir)?;
     let Some(machine) = machines.into_iter().find(|machine| machine.id == id) else {
-        return allow(wish, id, &name, output);
+        return allow(wish, (id, &name), roots, output);
     };
-    let changes = wish.change.changes(&data_dir, &machine)?;
+    let changes = wish.change.changes(&data_dir, &machine, roots)?;
     let said = wish.change.said();
     let mut consequences = consequences(&machine, &changes);
     consequences.extend(taken(&said));
     if !consequences.is_empty() && !wish.yes {
         agree(&consequences, &machine.name)?;
     }
-    let changed = server::change_machine(&data_dir, machine.id, &changes, &said)?;
+    let changed = server::change_machine(&data_dir, machine.id, &changes, &said, roots)?;
     if wish.yes && changed {
         consequences.iter().for_each(|line| output.note(line));
     }
@@ -159,7 +171,12 @@ fn defined(data_dir: &Path, wanted: &str) -> Result<(VmId, String), Failure> {
 
 /// Whether overlays are allowed for a machine of which nothing but its definition is known: it may need one to be known
 /// again.
-fn allow(wish: &Set, id: VmId, name: &str, output: &Output) -> Result<(), Failure> {
+fn allow(
+    wish: &Set,
+    (id, name): (VmId, &str),
+    roots: &[PathBuf],
+    output: &Output,
+) -> Result<(), Failure> {
     let data_dir = wish.data.path()?;
     let (change, shown) = (&wish.change, one_line(name));
     let said = change.said();
@@ -182,7 +199,7 @@ fn allow(wish: &Set, id: VmId, name: &str, output: &Output) -> Result<(), Failur
         overlay_ok: Some(change.overlay_ok),
         accept_images: None,
     };
-    let changed = server::change_machine(&data_dir, id, &changes, &said)?;
+    let changed = server::change_machine(&data_dir, id, &changes, &said, roots)?;
     if wish.yes && changed {
         output.note(told);
     }
@@ -201,7 +218,7 @@ fn allow(wish: &Set, id: VmId, name: &str, output: &Output) -> Result<(), Failur
 }
 
 /// The active files that the operator names. The machine is one of which nobody may know them.
-fn choose(wish: &Set, output: &Output) -> Result<(), Failure> {
+fn choose(wish: &Set, config: &Config, output: &Output) -> Result<(), Failure> {
     let data_dir = wish.data.path()?;
     let (id, name) = defined(&data_dir, &wish.machine)?;
     let mut named = BTreeMap::new();
@@ -215,7 +232,7 @@ fn choose(wish: &Set, output: &Output) -> Result<(), Failure> {
         named.insert(disk, file);
     }
     let choose = |what| {
-        let chosen = server::choose_tops(&data_dir, id, named.clone(), what);
+        let chosen = server::choose_tops(&data_dir, id, named.clone(), what, config);
         block_on(async { Ok(chosen.await?) })
     };
     let what = match wish.yes {

@@ -15,6 +15,7 @@ use crate::engine::definition::{
 use crate::engine::failure::At;
 use crate::engine::graph::{self, Chain, Whose};
 use crate::engine::image;
+use crate::engine::observed::Condition;
 use crate::engine::qcow2::backing;
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::header::Header;
@@ -60,6 +61,19 @@ impl Entry {
     pub(super) fn silent(&self) -> Option<&Path> {
         let mut files = self.seen.iter().map(|(file, _)| file.as_path());
         files.find(|file| held::is_silent(file))
+    }
+
+    /// What is to be shown of it, if anybody has a file of it open for writing, or nobody. Looks at none.
+    pub(super) fn condition(&self, written: bool) -> Condition {
+        let is_of = |disk: &Disk| self.problems.iter().any(|p| p.file == disk.file);
+        let mut disks = self.machine.iter().flat_map(|m| &m.disks);
+        let is_silent = held::is_any_silent() && self.silent().is_some();
+        let broken = self.problems.first().filter(|_| self.machine.is_none());
+        Condition {
+            written,
+            ailing: is_silent || disks.any(is_of),
+            trouble: broken.map(|p| p.text.clone()),
+        }
     }
 
     /// The active files that are there, by device and inode. Looks at none.

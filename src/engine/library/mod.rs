@@ -1,9 +1,10 @@
 //! The embedded library of machines: one folder each under `machines/` of the data directory.
 //!
-//! Readers share one snapshot: the machines, what is wrong with them, and which of them run. It is renewed at most once
-//! a second, when someone asks; so a running server notices an import within a second and sleeps when nobody asks. The
-//! files are looked at by a thread of the library, and by one at a time: whoever asks waits for it for a moment, and not
-//! at all while a file does not answer (a hung mount). They see what was known last then.
+//! Readers share one view ([`Observed`]): the machines, what is wrong with them, and which of them run. It is renewed at
+//! most once a second, when a request begins; so a running server notices an import within a second and sleeps when
+//! nobody asks. The files are looked at by a thread of the library, and by one at a time: a request waits for it for a
+//! moment before it begins, and not at all while a file does not answer (a hung mount). It sees what was known last then.
+//! What monitors say is taken up when they say it.
 
 mod entry;
 mod shelf;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::clock::SharedClock;
 use crate::engine::actives;
@@ -28,12 +30,12 @@ use crate::engine::links;
 use crate::engine::names;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{
-    Compute, Doubt, EngineError, EngineErrorKind, Hold, InTurn, Judge, Machines, Recorded, Running,
-    Top, name, stage,
+    Compute, Doubt, EngineError, EngineErrorKind, Hold, InTurn, Judge, Machines, Observed,
+    Recorded, Running, Top, name, stage,
 };
-use crate::held;
+use crate::held::{self, FileKind, Foreign};
 use crate::id::VmId;
-use crate::inventory::{Disk, Image, Machine, RunState};
+use crate::inventory::{Image, Machine, RunState};
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
 
@@ -123,6 +125,7 @@ impl Library {
         let directory = machines_directory(data_dir);
         let fail = |e: io::Error| directory_failed(&directory, &e);
         stage::make_dirs(&directory, 1).map_err(fail)?;
+        require_private(data_dir)?;
         for id in machine_ids(&directory).map_err(fail)? {
             // A process that died while it replaced the file left this.
             let _ = held::discard(&directory.join(id.to_string()).join(TOPS_NEW), 1, None);
@@ -152,29 +155,24 @@ impl Library {
         }
     }
 
-    /// What is wrong with files of the library now.
+    /// What is wrong with files of the library, by a look that is made now. Blocks.
     #[must_use]
-    pub fn problems(&self) -> Arc<Vec<Problem>> {
-        self.0.look();
-        self.0.problems.load_full()
-    }
-
-    /// [`Library::problems`] by a look that is made now.
-    #[must_use]
-    pub fn problems_now(&self) -> Arc<Vec<Problem>> {
+    pub fn problems_now(&self) -> Vec<Problem> {
         self.0.renew(AT_START);
-        self.0.problems.load_full()
+        let book = self.0.lock();
+        let problems = book.entries.values().flat_map(|e| e.problems.clone());
+        problems.collect()
     }
 }
 
 impl Compute for Library {
-    fn machines(&self) -> Arc<Machines> {
-        self.0.look();
-        self.0.machines.load_full()
+    fn observe(&self) -> watch::Receiver<Arc<Observed>> {
+        self.0.states.observe()
     }
 
-    fn known(&self) -> Arc<Machines> {
-        self.0.machines.load_full()
+    fn machines(&self) -> Arc<Machines> {
+        self.0.look();
+        Arc::clone(&self.observed().machines)
     }
 
     /// As its monitor says, if it has one and that is of a process with its disks; else off, unless another process has a
@@ -183,12 +181,6 @@ impl Compute for Library {
         let machine = self.machine(id);
         let written = || machine.is_some_and(|m| m.disks.iter().any(is_written));
         self.0.states.now(id, written)
-    }
-
-    fn shown_state(&self, id: VmId) -> RunState {
-        self.0.look();
-        let written = || self.0.running.load().contains(&id);
-        self.0.states.shown(id, written)
     }
 
     fn running(&self, id: VmId) -> Option<Arc<dyn Running>> {
@@ -215,25 +207,8 @@ impl Compute for Library {
         self.0.silent(id)
     }
 
-    fn trouble(&self, id: VmId) -> Option<Text> {
-        let folder = self.0.directory.join(id.to_string());
-        let problems = self.problems();
-        let is_broken = self.machine(id).is_none();
-        let mut own = problems
-            .iter()
-            .filter(|p| is_broken && p.file.parent() == Some(&folder));
-        own.next().map(|p| p.text.clone())
-    }
-
     fn is_doubtful(&self, id: VmId) -> bool {
         self.0.is_doubtful(id)
-    }
-
-    fn is_ailing(&self, id: VmId) -> bool {
-        let problems = self.problems();
-        let is_one = |disk: &Disk| problems.iter().any(|p| p.file == disk.file);
-        let machine = self.machine(id);
-        self.silent(id).is_some() || machine.is_some_and(|m| m.disks.iter().any(is_one))
     }
 
     fn below(&self, id: VmId, disk: &str) -> Option<Vec<PathBuf>> {
@@ -337,10 +312,28 @@ fn unlinked(machine: VmId, error: &io::Error) {
     tracing::warn!(%machine, %error, "Links to its active files could not all be made");
 }
 
-/// Makes the links to one machine, if one is new, and the names of all.
-pub(crate) fn link(directory: &Path, machines: &Machines, new: Option<&Machine>) {
-    if let (Err(error), Some(new)) = (follow(None, new), new) {
-        unlinked(new.id, &error);
+/// Has the links of all machines lead to their active files as these are recorded now, and the names to the machines.
+/// What cannot be made is logged.
+///
+/// # Errors
+/// As [`scan`].
+pub fn link_all(data_dir: &Path) -> Result<(), EngineError> {
+    let (machines, _) = scan(data_dir)?;
+    let all = machines.values().map(|m| &**m);
+    link(&machines_directory(data_dir), &machines, all);
+    Ok(())
+}
+
+/// Makes the links to the machines that are new, and the names of all.
+pub(crate) fn link<'a>(
+    directory: &Path,
+    machines: &Machines,
+    new: impl IntoIterator<Item = &'a Machine>,
+) {
+    for machine in new {
+        if let Err(error) = links::follow(machine) {
+            unlinked(machine.id, &error);
+        }
     }
     let named = named(directory).unwrap_or_default().into_iter();
     let names = links::names(named.map(|it| {
@@ -441,6 +434,30 @@ pub(crate) fn unknown(id: VmId) -> EngineError {
         kind: EngineErrorKind::Missing,
         text: texts::MACHINE_UNKNOWN.with("machine", id),
     }
+}
+
+/// Refuses a machine whose folder is a link, or in which others than root and this process's user can exchange what is
+/// recorded of it.
+///
+/// # Errors
+/// [`EngineError`] names the folder.
+pub fn require_private(data_dir: &Path) -> Result<(), EngineError> {
+    let directory = machines_directory(data_dir);
+    let failed = |e: io::Error| directory_failed(&directory, &e);
+    let folder = held::Folder::open(&directory).map_err(failed)?;
+    for id in machine_ids(&directory).map_err(failed)? {
+        let name = id.to_string();
+        let refused = |it: Foreign| directory_failed(&directory.join(&name), &it.into());
+        match folder.look(&name).map_err(failed)? {
+            Some(it) if it.kind == FileKind::Link => return Err(refused(Foreign::Link)),
+            Some(it) if it.kind == FileKind::Folder && !it.is_private() => {
+                let (owner, mode) = (it.owner, it.mode);
+                return Err(refused(Foreign::Shared { owner, mode }));
+            }
+            _ => {} // none of a machine: told by whoever reads it
+        }
+    }
+    Ok(())
 }
 
 /// The folders that are named as a GUID is written; all else (an import under way) is passed over.

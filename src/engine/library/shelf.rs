@@ -10,13 +10,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::clock::SharedClock;
 use crate::engine::definition::{self, DEFINITION, Definition, SeenTop, TOPS, Tops};
 use crate::engine::failure::kind;
 use crate::engine::links::{self, Names};
+use crate::engine::observed::{Condition, Conditions};
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{Doubt, EngineError, EngineErrorKind, Judge, Machines, Top};
 use crate::held::{self, NotReplaced};
@@ -26,7 +26,7 @@ use crate::text::catalog::engine as texts;
 
 use super::entry::{Entry, is_written, load};
 use super::states::{States, monitored};
-use super::{Problem, follow, machine_ids, unknown, unlinked};
+use super::{follow, machine_ids, unknown, unlinked};
 
 const RENEW_AFTER_MILLIS: u64 = 1000;
 /// How long whoever asks waits for a look at the files. On disks that answer it takes a fraction of that.
@@ -43,11 +43,7 @@ pub(super) struct Shelf {
     judged: bool,
     judge: OnceLock<Judge>,
     clock: SharedClock,
-    pub(super) machines: ArcSwap<Machines>,
-    pub(super) problems: ArcSwap<Vec<Problem>>,
-    /// Those of which a disk was open for writing elsewhere at the last look.
-    pub(super) running: ArcSwap<BTreeSet<VmId>>,
-    /// What their monitors say.
+    /// What their monitors say, and what is shown of all.
     pub(super) states: States,
     book: Mutex<Book>,
     /// Held by who has the links of a machine follow the newest state.
@@ -67,6 +63,7 @@ pub(super) struct Shelf {
 #[derive(Default)]
 pub(super) struct Book {
     pub(super) entries: BTreeMap<VmId, Arc<Entry>>,
+    /// Those of which a disk was open for writing elsewhere when it was looked at last.
     running: BTreeSet<VmId>,
     /// Those of which the links could not all be made: the next look tries again.
     unlinked: BTreeSet<VmId>,
@@ -76,6 +73,23 @@ pub(super) struct Book {
     tops: BTreeMap<VmId, u64>,
     /// Something in it is not published.
     dirty: bool,
+}
+
+impl Book {
+    fn machines(&self) -> Machines {
+        let entries = self.entries.iter();
+        let machine = |(id, e): (&VmId, &Arc<Entry>)| Some((*id, Arc::clone(e.machine.as_ref()?)));
+        entries.filter_map(machine).collect()
+    }
+
+    /// Of those machines of which there is anything to tell.
+    fn conditions(&self) -> Conditions {
+        let condition = |(id, entry): (&VmId, &Arc<Entry>)| {
+            let condition = entry.condition(self.running.contains(id));
+            (condition != Condition::default()).then_some((*id, condition))
+        };
+        self.entries.iter().filter_map(condition).collect()
+    }
 }
 
 /// The looks at all machines, one after the other, each by a thread of its own. One that stands at a file that does not
@@ -113,9 +127,6 @@ impl Shelf {
             directory,
             roots,
             clock,
-            machines: ArcSwap::default(),
-            problems: ArcSwap::default(),
-            running: ArcSwap::default(),
             states: States::default(),
             book: Mutex::default(),
             leading: Mutex::default(),
@@ -276,24 +287,10 @@ impl Shelf {
                 self.renew_running(id);
             }
         }
-        // Also what a look has found that was left behind.
-        let (is_dirty, is_unnamed) = {
-            let book = self.lock();
-            (book.dirty, book.unnamed)
-        };
-        if is_dirty {
-            self.publish();
-        } else if is_unnamed {
-            self.name();
-        }
-        let (running, monitored) = {
-            let book = self.lock();
-            (book.running.clone(), monitored(&book.entries))
-        };
+        let monitored = monitored(&self.lock().entries);
         self.states.follow(monitored);
-        if **self.running.load() != running {
-            self.running.store(Arc::new(running));
-        }
+        // Also what a look has found that was left behind.
+        self.publish();
     }
 
     /// The file of the machine that does not answer, if one is known not to.
@@ -509,14 +506,16 @@ impl Shelf {
     /// Shows what is known.
     fn publish(&self) {
         let mut book = self.lock();
-        book.dirty = false;
-        let machine = |(id, e): (&VmId, &Arc<Entry>)| Some((*id, Arc::clone(e.machine.as_ref()?)));
-        self.machines
-            .store(Arc::new(book.entries.iter().filter_map(machine).collect()));
-        let problems = book.entries.values().flat_map(|e| e.problems.clone());
-        self.problems.store(Arc::new(problems.collect()));
+        let is_dirty = std::mem::take(&mut book.dirty);
+        let machines = is_dirty.then(|| Arc::new(book.machines()));
+        // As long as the book is locked, or an older state might have the last word.
+        let conditions = book.conditions();
+        self.states.renew(machines, conditions);
+        let is_unnamed = book.unnamed;
         drop(book);
-        self.name();
+        if is_dirty || is_unnamed {
+            self.name();
+        }
     }
 
     /// Adds `tops` to what `old` finds in the file; `made` are files of this program that were put in the place of images.
@@ -631,6 +630,11 @@ mod tests {
             imported.unwrap().id
         }
 
+        fn shown(&self, id: VmId) -> Option<Arc<Machine>> {
+            let observed = self.shelf.states.observe();
+            observed.borrow().machines.get(&id).cloned()
+        }
+
         fn set_top(&self, id: VmId, file: &Path) -> Result<(), EngineError> {
             let file = file.to_owned();
             let format = Format::Raw;
@@ -648,9 +652,9 @@ mod tests {
         // A look that has put this machine into the book and stands at the next one.
         let turn = world.shelf.looks().begun;
         world.shelf.renew_one(id, Some(turn), false);
-        assert!(!world.shelf.machines.load().contains_key(&id));
+        assert!(world.shown(id).is_none());
         assert!(world.shelf.renew(BOUND));
-        assert!(world.shelf.machines.load().contains_key(&id));
+        assert!(world.shown(id).is_some());
         // The same for one that went.
         fs::remove_dir_all(world.shelf.directory.join(id.to_string())).unwrap();
         let mut book = world.shelf.lock();
@@ -658,7 +662,7 @@ mod tests {
         book.dirty = true;
         drop(book);
         assert!(world.shelf.renew(BOUND));
-        assert!(!world.shelf.machines.load().contains_key(&id));
+        assert!(world.shown(id).is_none());
     }
 
     /// In a process of its own, whose file descriptors are no other test's.
@@ -722,7 +726,7 @@ mod tests {
         let world = World::new();
         let id = world.machine("web");
         assert!(world.shelf.renew(BOUND));
-        let before = world.shelf.machines.load().get(&id).cloned().unwrap();
+        let before = world.shown(id).unwrap();
         let second = world.dir.path().join("b.raw");
         fs::write(&second, [2; 4096]).unwrap();
         world.set_top(id, &second).unwrap();

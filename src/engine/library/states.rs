@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
+use crate::engine::Machines;
+use crate::engine::observed::{Conditions, Observed};
 use crate::engine::qemu::live::Qemu;
 use crate::engine::qemu::peer::FileId;
-use crate::engine::qemu::watch::{Speaker, View, Watch, Watches};
+use crate::engine::qemu::watch::{Pace, Speaker, View, Watch, Watches};
 use crate::id::VmId;
 use crate::inventory::{Machine, RunState};
 
@@ -18,11 +21,11 @@ use super::entry::{Entry, file_ids, is_written};
 /// How long a monitor that nobody has asked yet is waited for.
 const FIRST: Duration = Duration::from_millis(1500);
 
-/// The monitors of machines that have one. The others cost nothing.
-#[derive(Default)]
+/// The monitors of machines that have one, which cost the others nothing, and what is shown of all machines.
 pub(super) struct States {
     watches: Watches,
-    watched: ArcSwap<BTreeMap<VmId, Watched>>,
+    watched: Arc<ArcSwap<BTreeMap<VmId, Watched>>>,
+    shown: watch::Sender<Arc<Observed>>,
 }
 
 /// The monitors of machines that have one, each with the active files.
@@ -45,7 +48,51 @@ struct Watched {
     files: Vec<FileId>,
 }
 
+impl Default for States {
+    fn default() -> Self {
+        let (watched, shown) = (Arc::<ArcSwap<_>>::default(), watch::Sender::default());
+        let (of, at) = (Arc::clone(&watched), shown.clone());
+        Self {
+            watches: Watches::telling(Pace::default(), move || show(&at, &of.load(), |_| false)),
+            watched,
+            shown,
+        }
+    }
+}
+
+/// Shows what `renew` and the monitors change, if that is anything new.
+fn show(
+    shown: &watch::Sender<Arc<Observed>>,
+    watched: &BTreeMap<VmId, Watched>,
+    renew: impl FnOnce(&mut Observed) -> bool,
+) {
+    shown.send_if_modified(|shown| {
+        let mut now = Observed::clone(shown);
+        let is_new = renew(&mut now);
+        let state = |(id, it): (&VmId, &Watched)| {
+            let state = it.state(&it.watch.view(), || now.is_written(*id));
+            (*id, state)
+        };
+        let states = watched.iter().map(state).collect();
+        let is_new = now.renew_states(states) || is_new;
+        if is_new {
+            *shown = Arc::new(now);
+        }
+        is_new
+    });
+}
+
 impl States {
+    pub(super) fn observe(&self) -> watch::Receiver<Arc<Observed>> {
+        self.shown.subscribe()
+    }
+
+    /// Shows these machines, where they are others, and what their files show.
+    pub(super) fn renew(&self, machines: Option<Arc<Machines>>, conditions: Conditions) {
+        let renew = |shown: &mut Observed| shown.renew(machines, conditions);
+        show(&self.shown, &self.watched.load(), renew);
+    }
+
     /// Watches the monitors of these machines, and of no others.
     pub(super) fn follow(&self, wanted: Monitored) {
         if wanted.is_empty() && self.watched.load().is_empty() {
@@ -62,15 +109,8 @@ impl States {
         self.watched.store(Arc::new(watched.collect()));
     }
 
-    /// The state by the monitor, and where that says nothing by whether a file is `written`.
-    pub(super) fn shown(&self, id: VmId, written: impl FnOnce() -> bool) -> RunState {
-        match self.watched.load().get(&id) {
-            Some(watched) => watched.state(&watched.watch.view(), written),
-            None => by_locks(written()),
-        }
-    }
-
-    /// The same; a monitor that was never asked is waited for. Blocks.
+    /// The state by the monitor, and where that says nothing by whether a file is `written`; a monitor that was never asked
+    /// is waited for. Blocks.
     pub(super) fn now(&self, id: VmId, written: impl FnOnce() -> bool) -> RunState {
         let watched = self.watched.load().get(&id).cloned();
         match watched {

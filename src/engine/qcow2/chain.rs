@@ -14,8 +14,8 @@ use crate::engine::failure::At;
 use crate::engine::{EngineError, EngineErrorKind, space};
 use crate::held::{self, Folder, Foreign, Identity};
 use crate::inventory::Format;
-use crate::text::Text;
 use crate::text::catalog::engine as texts;
+use crate::text::{Reason, Text};
 
 pub use super::backing::by_suffix;
 
@@ -75,9 +75,25 @@ impl Roots {
     /// That the file lies outside, with the folders.
     #[must_use]
     pub fn outside(&self, at: &At, file: &Path) -> Text {
-        let folders: Vec<_> = self.0.iter().map(|r| r.display().to_string()).collect();
         at.text(texts::OUTSIDE_ROOTS, file)
-            .with("roots", folders.join(", "))
+            .with("roots", self.told())
+    }
+
+    /// Refuses a path that has no links any more and lies outside.
+    ///
+    /// # Errors
+    /// That it does, with the folders.
+    pub fn require(&self, real: &Path) -> io::Result<()> {
+        let text = || texts::LIES_OUTSIDE.with("roots", self.told());
+        match self.admit_real(real) {
+            true => Ok(()),
+            false => Err(io::Error::other(Reason::new(text(), ()))),
+        }
+    }
+
+    fn told(&self) -> String {
+        let folders: Vec<_> = self.0.iter().map(|r| r.display().to_string()).collect();
+        folders.join(", ")
     }
 }
 

@@ -121,12 +121,12 @@ pub(crate) struct Extent {
     /// Bytes.
     pub(crate) length: u64,
     /// What is there.
-    pub(crate) kind: Kind,
+    pub(crate) kind: ExtentKind,
 }
 
 /// See [`Extent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ExtentKind {
     /// Zeroes.
     Zero,
     /// The bytes from this offset of the file on.
@@ -179,13 +179,13 @@ impl Tables {
 
     /// What the image holds at `at`, `None` for nothing, and for how many of the next `limit` bytes that goes on;
     /// at least one byte. The disk must reach as far.
-    pub(crate) fn run(&mut self, at: u64, limit: u64) -> io::Result<(Option<Kind>, u64)> {
+    pub(crate) fn run(&mut self, at: u64, limit: u64) -> io::Result<(Option<ExtentKind>, u64)> {
         let (kind, mut length) = self.first(at)?;
         while length < limit {
             let (next, more) = self.first(at.saturating_add(length))?;
             let goes_on = match (kind, next) {
-                (None, None) | (Some(Kind::Zero), Some(Kind::Zero)) => true,
-                (Some(Kind::Data(a)), Some(Kind::Data(b))) => a + length == b,
+                (None, None) | (Some(ExtentKind::Zero), Some(ExtentKind::Zero)) => true,
+                (Some(ExtentKind::Data(a)), Some(ExtentKind::Data(b))) => a + length == b,
                 _ => false,
             };
             if !goes_on {
@@ -197,7 +197,7 @@ impl Tables {
     }
 
     /// [`Tables::run`] as far as one entry tells it.
-    fn first(&mut self, at: u64) -> io::Result<(Option<Kind>, u64)> {
+    fn first(&mut self, at: u64) -> io::Result<(Option<ExtentKind>, u64)> {
         let (cluster, covers) = (self.cluster(), self.header.covers());
         let index = size(at / covers);
         let Some(entry) = self.l1.get(index) else {
@@ -211,19 +211,19 @@ impl Tables {
         let raw = self.raw(table, (at % covers) >> self.header.cluster_bits)?;
         Ok(match Entry::read(raw, &self.header)? {
             Entry::Unallocated => (None, rest),
-            Entry::Zero(_) => (Some(Kind::Zero), rest),
-            Entry::Data(at) => (Some(Kind::Data(self.host(at, inside)?)), rest),
+            Entry::Zero(_) => (Some(ExtentKind::Zero), rest),
+            Entry::Data(at) => (Some(ExtentKind::Data(self.host(at, inside)?)), rest),
             Entry::Compressed(at, bytes) => {
                 self.host(at, 0)?;
-                (Some(Kind::Compressed(at, bytes)), rest)
+                (Some(ExtentKind::Compressed(at, bytes)), rest)
             }
             Entry::Mixed(at, bits) => {
                 let (part, length) = (inside * PARTS / cluster, cluster / PARTS);
                 let rest = length - inside % length;
                 let is = |bit: u64| bits >> bit & 1 != 0;
                 match at {
-                    Some(at) if is(part) => (Some(Kind::Data(self.host(at, inside)?)), rest),
-                    _ if is(part + PARTS) => (Some(Kind::Zero), rest),
+                    Some(at) if is(part) => (Some(ExtentKind::Data(self.host(at, inside)?)), rest),
+                    _ if is(part + PARTS) => (Some(ExtentKind::Zero), rest),
                     _ => (None, rest),
                 }
             }

@@ -130,6 +130,8 @@ struct Shown {
     known: Mutex<Known>,
     /// The agent of its guest, for whoever may have frozen that.
     agent: Mutex<Option<(PathBuf, Arc<Agent>)>>,
+    /// For those who follow all watches.
+    changed: Arc<Notify>,
 }
 
 impl Default for Shown {
@@ -143,6 +145,7 @@ impl Default for Shown {
             bell: broadcast::channel(EVENTS).0,
             known: Mutex::default(),
             agent: Mutex::default(),
+            changed: Arc::default(),
         }
     }
 }
@@ -171,6 +174,7 @@ impl Watch {
         self.0.view.store(Arc::new(view));
         drop(turn);
         self.0.told.notify_all();
+        self.0.changed.notify_one();
     }
 
     /// Has the files of the process looked at again: it may have opened others.
@@ -248,11 +252,14 @@ impl Drop for Open {
 }
 
 /// All watches; dropping it ends them.
-#[derive(Debug)]
 pub(crate) struct Watches {
     pace: Pace,
     all: Mutex<All>,
     end: CancellationToken,
+    /// The view of one is another one.
+    changed: Arc<Notify>,
+    /// Called then; once for changes that come at the same time.
+    told: Arc<dyn Fn() + Send + Sync>,
 }
 
 #[derive(Debug, Default)]
@@ -281,18 +288,15 @@ impl Drop for Watches {
     }
 }
 
-impl Default for Watches {
-    fn default() -> Self {
-        Self::new(Pace::default())
-    }
-}
-
 impl Watches {
-    pub(crate) fn new(pace: Pace) -> Self {
+    /// No watches yet. What is `told` of changes, on the thread of all watches, must not block.
+    pub(crate) fn telling(pace: Pace, told: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             pace,
             all: Mutex::default(),
             end: CancellationToken::new(),
+            changed: Arc::default(),
+            told: Arc::new(told),
         }
     }
 
@@ -308,7 +312,10 @@ impl Watches {
             let Some(runtime) = self.runtime(&mut all) else {
                 break; // told
             };
-            let watch = Watch::default();
+            let watch = Watch(Arc::new(Shown {
+                changed: Arc::clone(&self.changed),
+                ..Shown::default()
+            }));
             let task = Task::new(sockets.clone(), self.pace, watch.clone());
             let kept = Kept {
                 sockets: sockets.clone(),
@@ -336,9 +343,15 @@ impl Watches {
             .max_blocking_threads(LOOKING)
             .build()?;
         let (handle, end) = (runtime.handle().clone(), self.end.clone());
+        let (changed, told) = (Arc::clone(&self.changed), Arc::clone(&self.told));
         let named = thread::Builder::new().name("monitors".to_owned());
         named.spawn(move || {
-            runtime.block_on(end.cancelled());
+            runtime.block_on(end.run_until_cancelled(async move {
+                loop {
+                    changed.notified().await;
+                    told();
+                }
+            }));
             // A look at a file that does not answer is left behind.
             runtime.shutdown_background();
         })?;

@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -25,8 +24,8 @@ use crate::engine::failure::At;
 use crate::engine::revert;
 use crate::engine::sim::running::{Bells, Guests};
 use crate::engine::{
-    Capture, Compute, Driver, EngineError, EngineErrorKind, Hold, InTurn, Live, Machines, Plan,
-    Prepared, Recorded, Revert, RevertPlan, RevertRequest, Running, Stamp, Top,
+    Capture, Compute, Driver, EngineError, EngineErrorKind, Hold, InTurn, Live, Machines, Observed,
+    Plan, Prepared, Recorded, Revert, RevertPlan, RevertRequest, Running, Stamp, Top,
 };
 use crate::held;
 use crate::id::{SetId, VmId};
@@ -128,7 +127,7 @@ pub struct Fault {
 
 /// Simulated machines and their storage.
 pub struct Sim {
-    machines: ArcSwap<Machines>,
+    shown: watch::Sender<Arc<Observed>>,
     /// Where a library of the same data directory has its machines: files of theirs are needed.
     library: PathBuf,
     world: Mutex<World>,
@@ -197,12 +196,13 @@ impl Sim {
         };
         let machines = (1..=count).map(machine).collect();
         let library = data_dir.join(MACHINES);
-        Ok(Self::of(Arc::new(machines), library, World::default()))
+        let machines = Observed::of(Arc::new(machines));
+        Ok(Self::of(machines, library, World::default()))
     }
 
-    fn of(machines: Arc<Machines>, library: PathBuf, world: World) -> Arc<Self> {
+    fn of(shown: Observed, library: PathBuf, world: World) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
-            machines: ArcSwap::new(machines),
+            shown: watch::Sender::new(Arc::new(shown)),
             library,
             world: Mutex::new(world),
             released: Condvar::new(),
@@ -238,10 +238,17 @@ impl Sim {
     /// Makes the machine run, pause or stop.
     pub fn set_state(&self, id: VmId, state: RunState) {
         let mut world = self.world();
-        world.states.insert(id, state);
+        self.put_state(&mut world, id, state);
         if state == RunState::Off {
             world.guests.end(id);
         }
+    }
+
+    /// The state before.
+    fn put_state(&self, world: &mut World, id: VmId, state: RunState) -> Option<RunState> {
+        self.shown
+            .send_modify(|shown| Arc::make_mut(shown).put_state(id, state));
+        world.states.insert(id, state)
     }
 
     /// The machine writes to its disk: its content is `generation` from now on.
@@ -357,8 +364,12 @@ fn key(plan: &Plan) -> Key {
 }
 
 impl Compute for Sim {
+    fn observe(&self) -> watch::Receiver<Arc<Observed>> {
+        self.shown.subscribe()
+    }
+
     fn machines(&self) -> Arc<Machines> {
-        self.machines.load_full()
+        Arc::clone(&self.shown.borrow().machines)
     }
 
     fn state(&self, id: VmId) -> RunState {
@@ -391,10 +402,9 @@ impl Compute for Sim {
         }
         if new != *old {
             let new = Arc::new(new);
-            self.machines.rcu(|all| {
-                let mut all = Machines::clone(all);
-                all.insert(id, Arc::clone(&new));
-                all
+            self.shown.send_modify(|shown| {
+                let machines = &mut Arc::make_mut(shown).machines;
+                Arc::make_mut(machines).insert(id, new);
             });
         }
         Ok(())
@@ -607,6 +617,20 @@ mod tests {
         let second = &all[&machine_id(2)];
         assert!(second.definition.is_file() && second.directory.is_dir());
         assert!(Arc::ptr_eq(&all, &sim.machines()), "one shared snapshot");
+    }
+
+    #[test]
+    fn each_state_of_a_machine_is_published() {
+        let (_dir, sim) = sim(2);
+        let mut observed = sim.observe();
+        let before = sim.observed();
+        sim.set_state(machine_id(2), RunState::Paused);
+        assert!(observed.has_changed().unwrap());
+        let now = observed.borrow_and_update();
+        let states = [1, 2].map(|number| now.state(machine_id(number)));
+        assert_eq!(states, [RunState::Off, RunState::Paused]);
+        assert!(Arc::ptr_eq(&now.machines, &before.machines));
+        assert_eq!(before.state(machine_id(2)), RunState::Off);
     }
 
     #[test]

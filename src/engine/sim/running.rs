@@ -17,7 +17,7 @@ use crate::engine::running::{
     Described, Event, Fence, Graph, Node, QuiesceError, Quiesced, Running, ThawError,
 };
 use crate::engine::sim::{Caught, Key, Sim, Step, Trouble, World, key};
-use crate::engine::{Compute, EngineError, EngineErrorKind, Live, Plan};
+use crate::engine::{Compute, EngineError, EngineErrorKind, Live, Observed, Plan};
 use crate::id::VmId;
 use crate::inventory::RunState;
 use crate::text::catalog::engine as texts;
@@ -112,7 +112,7 @@ impl Sim {
     /// Somebody else lets the machine go on.
     pub fn go_on(&self, id: VmId) {
         let mut world = self.world();
-        world.states.insert(id, RunState::Running);
+        self.put_state(&mut world, id, RunState::Running);
         world.guests.act(id, Act::Resumed);
         drop(world);
         self.ring(id, Event::Resumed);
@@ -186,7 +186,11 @@ impl Sim {
             plans: world.plans.clone(),
             guests: world.guests.clone(),
         };
-        Self::of(self.machines(), self.library.clone(), world)
+        Self::of(
+            Observed::clone(&self.observed()),
+            self.library.clone(),
+            world,
+        )
     }
 
     /// A machine has a monitor as long as a process runs it.
@@ -292,7 +296,7 @@ impl Monitor {
             }
             Trouble::Dies => {
                 let mut world = self.sim.world();
-                world.states.insert(self.id, RunState::Off);
+                self.sim.put_state(&mut world, self.id, RunState::Off);
                 world.guests.end(self.id);
                 drop(world);
                 self.sim.ring(self.id, Event::ShutDown);
@@ -463,7 +467,7 @@ impl Running for Monitor {
         let left = self.call(Step::Stop).await?;
         if left != Left::Nothing {
             let mut world = self.sim.world();
-            let state = world.states.insert(self.id, RunState::Paused);
+            let state = self.sim.put_state(&mut world, self.id, RunState::Paused);
             if state == Some(RunState::Running) {
                 world.guests.act(self.id, Act::Stopped);
             }
@@ -490,7 +494,7 @@ impl Running for Monitor {
         let left = self.call(Step::Resume).await?;
         if left != Left::Nothing {
             let mut world = self.sim.world();
-            let state = world.states.insert(self.id, RunState::Running);
+            let state = self.sim.put_state(&mut world, self.id, RunState::Running);
             if state == Some(RunState::Paused) {
                 world.guests.act(self.id, Act::Resumed);
             }

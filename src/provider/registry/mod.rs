@@ -163,19 +163,27 @@ impl Registry {
             .try_fold(0, |sum, n| Some(n? + sum))
     }
 
-    /// The instance at `path`. Its class may be a superclass if the keys identify the instance (rule X-1). Without keys
-    /// it is the instance of a singleton class (rule X-2). A [partial](Path::partial) path matches if exactly one
-    /// instance has these keys (rule X-3).
+    /// The instance at `path`, which a reference or a query names.
     ///
     /// # Errors
-    /// [`Status::NotFound`]; [`Status::InvalidParameter`] if keys are missing or not those of the class, or if
-    /// several instances have those of a partial path.
-    pub fn get(&self, ctx: &Context, path: &Path) -> Result<Instance, Error> {
+    /// As [`Registry::get`]; [`Status::NotFound`] too if there is no such class.
+    pub fn find(&self, ctx: &Context, path: &Path) -> Result<Instance, Error> {
         let namespace = path.namespace.as_deref().unwrap_or(VIRTUALIZATION_V2);
         let class = self
             .schema
             .class(namespace, path.class.as_str())
             .ok_or_else(|| Error::new(Status::NotFound, not_found(path)))?;
+        self.get(ctx, class, path)
+    }
+
+    /// The instance of `class`, which `path` names, with the keys of `path`. The class may be a superclass if the keys
+    /// identify the instance (rule X-1). Without keys it is the instance of a singleton class (rule X-2). A
+    /// [partial](Path::partial) path matches if exactly one instance has these keys (rule X-3).
+    ///
+    /// # Errors
+    /// [`Status::NotFound`]; [`Status::InvalidParameter`] if keys are missing or not those of the class, or if
+    /// several instances have those of a partial path.
+    pub fn get(&self, ctx: &Context, class: &Arc<Class>, path: &Path) -> Result<Instance, Error> {
         if path.keys.is_empty() {
             return self.only_instance(ctx, class);
         }
@@ -206,25 +214,11 @@ impl Registry {
         }
     }
 
-    /// Calls `method` on the instance at `path`.
+    /// Calls `method`, which the class of the instance or one above it has. References among the arguments may be
+    /// [partial](Path::partial) too.
     ///
     /// # Errors
-    /// As [`Registry::get`] and [`Registry::call`].
-    pub async fn invoke(
-        &self,
-        ctx: &Context,
-        path: &Path,
-        method: &Method,
-        arguments: Arguments,
-    ) -> Result<Outcome, Error> {
-        let target = self.get(ctx, path)?;
-        self.call(ctx, &target, method, arguments).await
-    }
-
-    /// Calls `method` on an instance. References among the arguments may be [partial](Path::partial) too.
-    ///
-    /// # Errors
-    /// What the provider raises; [`Status::MethodNotAvailable`].
+    /// What the provider raises; [`Status::MethodNotAvailable`] if the instance has none.
     pub async fn call(
         &self,
         ctx: &Context,
@@ -232,27 +226,27 @@ impl Registry {
         method: &Method,
         arguments: Arguments,
     ) -> Result<Outcome, Error> {
-        let leaf = instance.class();
-        let not_available = || {
+        let provider = self.provider(instance.class()).ok_or_else(|| {
             let text = texts::METHOD_NOT_AVAILABLE.with("method", &method.name);
             Error::new(Status::MethodNotAvailable, text)
-        };
-        let provider = self.provider(leaf).ok_or_else(not_available)?;
-        let method = leaf
-            .method(method.name.as_str())
-            .ok_or_else(not_available)?;
+        })?;
         let arguments = self.with_whole_arguments(ctx, arguments);
         provider
             .invoke(ctx, &instance.path()?, method, arguments)
             .await
     }
 
-    /// What a call on the object is about, as far as these parameters or results tell. The object need not exist.
+    /// What a call on an object of `class` is about, as far as these parameters or results tell. The object at `path` need
+    /// not exist.
     #[must_use]
-    pub fn about(&self, ctx: &Context, path: &Path, values: &[(&str, &Value)]) -> About {
-        let namespace = path.namespace.as_deref().unwrap_or(VIRTUALIZATION_V2);
-        let class = self.schema.class(namespace, path.class.as_str());
-        let provider = class.and_then(|class| self.provider(class));
+    pub fn about(
+        &self,
+        ctx: &Context,
+        class: &Class,
+        path: &Path,
+        values: &[(&str, &Value)],
+    ) -> About {
+        let provider = self.provider(class);
         provider.map_or_else(About::default, |provider| provider.about(ctx, path, values))
     }
 

@@ -82,7 +82,7 @@ impl Registry {
                 if inner.host.is_some() {
                     return Err(Error::new(Status::NotFound, not_found(inner)));
                 }
-                **inner = self.get(ctx, inner)?.path()?;
+                **inner = self.find(ctx, inner)?.path()?;
             }
         }
         Ok(whole)
@@ -97,7 +97,7 @@ impl Registry {
     pub(super) fn whole(&self, ctx: &Context, value: Value) -> Value {
         match value {
             Value::Reference(path) if path.lacks_keys() && path.host.is_none() => {
-                let found = self.get(ctx, &path).and_then(|found| Ok(found.path()?));
+                let found = self.find(ctx, &path).and_then(|found| Ok(found.path()?));
                 match found {
                     Ok(found) => Value::from(Path {
                         class: path.class,

@@ -327,7 +327,7 @@ fn e_30_a_deep_enumeration_chains_the_leaves() {
 fn x_1_the_keys_choose_the_leaf() {
     let registry = registry();
     let ctx = ctx(&registry);
-    let get = |path: Path| registry.get(&ctx, &path);
+    let get = |path: Path| registry.find(&ctx, &path);
     for class in ["CIM_Base", "T_Two", "t_two"] {
         let found = get(path(class).key("Name", "x")).unwrap();
         assert_eq!(found.class().name, "T_Two");
@@ -352,12 +352,12 @@ fn x_1_the_keys_choose_the_leaf() {
 fn x_2_no_keys_mean_the_instance_of_a_class_that_has_one_by_nature() {
     let registry = registry();
     let ctx = ctx(&registry);
-    registry.get(&ctx, &path("T_Service")).unwrap();
+    registry.find(&ctx, &path("T_Service")).unwrap();
     for class in ["T_One", "T_Two", "T_System", "CIM_Base", "T_Link"] {
-        let which = registry.get(&ctx, &path(class)).unwrap_err();
+        let which = registry.find(&ctx, &path(class)).unwrap_err();
         assert_eq!(which.status, Status::InvalidParameter, "{class}");
     }
-    let none = registry.get(&ctx, &path("T_Embedded")).unwrap_err();
+    let none = registry.find(&ctx, &path("T_Embedded")).unwrap_err();
     assert_eq!(none.status, Status::NotFound);
 }
 
@@ -366,7 +366,7 @@ fn x_3_keys_that_fit_one_instance_name_it_and_no_other_is_made() {
     let registry = registry();
     let ctx = ctx(&registry);
     let get = |path: Path| {
-        let found = registry.get(&ctx, &partial(path));
+        let found = registry.find(&ctx, &partial(path));
         found.map(|found| found.path().unwrap())
     };
     for class in ["T_System", "t_system"] {
@@ -407,7 +407,7 @@ fn x_3_keys_that_fit_one_instance_name_it_and_no_other_is_made() {
         "{words}"
     );
     // Only selectors may leave keys out.
-    let text = registry.get(&ctx, &path("T_System").key("Name", "s0"));
+    let text = registry.find(&ctx, &path("T_System").key("Name", "s0"));
     assert_eq!(text.unwrap_err().status, Status::InvalidParameter);
 }
 
@@ -437,14 +437,16 @@ async fn a_method_reaches_the_provider_of_the_leaf() {
     let ctx = ctx(&registry);
     let class = registry.schema().class(VIRTUALIZATION_V2, "T_One").unwrap();
     let ping = class.method("Ping").unwrap();
-    let arguments = || Arguments::new(ping.clone(), Vec::new());
-    let above = path("CIM_Base").key("InstanceID", "a");
-    let outcome = registry.invoke(&ctx, &above, ping, arguments()).await;
+    let call = async |path: Path| {
+        let found = registry.find(&ctx, &path)?;
+        let arguments = Arguments::new(ping.clone(), Vec::new());
+        registry.call(&ctx, &found, ping, arguments).await
+    };
+    let outcome = call(path("CIM_Base").key("InstanceID", "a")).await;
     assert_eq!(outcome.unwrap().return_value, 7_u32.into());
-    let nobody = path("T_One").key("InstanceID", "z");
-    let outcome = registry.invoke(&ctx, &nobody, ping, arguments()).await;
-    assert_eq!(outcome.unwrap_err().status, Status::NotFound);
-    let without = path("T_Two").key("Name", "x");
-    let outcome = registry.invoke(&ctx, &without, ping, arguments()).await;
-    assert_eq!(outcome.unwrap_err().status, Status::MethodNotAvailable);
+    let nobody = call(path("T_One").key("InstanceID", "z")).await;
+    assert_eq!(nobody.unwrap_err().status, Status::NotFound);
+    // Its provider has no methods.
+    let without = call(system("s0")).await;
+    assert_eq!(without.unwrap_err().status, Status::MethodNotAvailable);
 }

@@ -40,14 +40,14 @@ impl Registry {
     /// The association instances that refer to the object at `path`, each once.
     ///
     /// # Errors
-    /// As [`Registry::get`] for the object itself.
+    /// As [`Registry::find`] for the object itself.
     pub fn references(
         self: &Arc<Self>,
         ctx: &Context,
         path: &Path,
         traversal: &Traversal,
     ) -> Result<Instances, Error> {
-        let start = self.get(ctx, path)?;
+        let start = self.find(ctx, path)?;
         let object = start.path()?;
         let ways = self.ways(start.class(), traversal);
         let mut entries: Vec<&Way> = Vec::new();
@@ -92,14 +92,14 @@ impl Registry {
     /// classes.
     ///
     /// # Errors
-    /// As [`Registry::get`] for the object itself.
+    /// As [`Registry::find`] for the object itself.
     pub fn associators(
         self: &Arc<Self>,
         ctx: &Context,
         path: &Path,
         traversal: &Traversal,
     ) -> Result<Instances, Error> {
-        let start = self.get(ctx, path)?;
+        let start = self.find(ctx, path)?;
         let object = start.path()?;
         let ways = self.ways(start.class(), traversal);
         let mut parts = Vec::new();
@@ -231,7 +231,7 @@ impl Registry {
         end: &Path,
         wanted: Option<&Arc<Class>>,
     ) -> Option<Result<Instance, Error>> {
-        match self.get(ctx, end) {
+        match self.find(ctx, end) {
             Ok(found) => wanted
                 .is_none_or(|w| found.class().is_a(w.name.as_str()))
                 .then_some(Ok(found)),

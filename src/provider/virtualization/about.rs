@@ -7,7 +7,7 @@ use crate::id::{CollectionId, SetId, SnapshotId, VmId};
 use crate::inventory::Snapshot;
 use crate::snapshot;
 
-use super::Deps;
+use super::deps::Deps;
 use super::element::{Element, Owner};
 use super::view::View;
 
@@ -74,7 +74,7 @@ pub(super) fn add(view: &View, element: &Element, about: About) -> About {
 }
 
 fn machine(view: &View, id: VmId, about: About) -> About {
-    let name = view.machines.get(&id).map(|m| m.name.as_str());
+    let name = view.observed.machines.get(&id).map(|m| m.name.as_str());
     about.machine(id, name.unwrap_or_default())
 }
 
@@ -87,7 +87,7 @@ fn collection(view: &View, id: CollectionId, about: About) -> About {
 pub(super) fn members(view: &View, id: CollectionId) -> About {
     let all = snapshot::machines_of(&view.state, id);
     let named = all.into_iter().map(|id| {
-        let name = view.machines.get(&id).map(|m| m.name.clone());
+        let name = view.observed.machines.get(&id).map(|m| m.name.clone());
         (id, name.unwrap_or_default())
     });
     About::default().machines(named)

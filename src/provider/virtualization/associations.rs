@@ -15,7 +15,7 @@ use crate::inventory::{
 use crate::provider::{Context, Error, Instances, Provider, Status};
 use crate::text::catalog::provider as texts;
 
-use super::Deps;
+use super::deps::Deps;
 use super::element::{Element, Owner};
 use super::view::{Elements, View};
 

@@ -11,7 +11,7 @@ use crate::provider::{Context, Error, Instances, Provider};
 use crate::text::Language;
 use crate::text::catalog::provider as texts;
 
-use super::Deps;
+use super::deps::Deps;
 use super::element::{Element, GROUP_OF_GROUPS, MACHINE_GROUP};
 use super::view::View;
 
@@ -31,13 +31,13 @@ impl Provider for Groups {
         } else {
             CollectionKind::Collections
         };
-        let (class, deps, language) = (class.clone(), self.0.clone(), ctx.language);
+        let (class, language) = (class.clone(), ctx.language);
         Ok(Box::new(view.groups(kind).filter_map(move |group| {
             let collection = collection(&view, &group)?;
             Some(instance(
                 &class,
                 collection,
-                gone(&deps, &view, collection, language).as_deref(),
+                gone(&view, collection, language).as_deref(),
             ))
         })))
     }
@@ -51,8 +51,7 @@ impl Provider for Groups {
         let view = self.0.view();
         let group = Element::find(&view, class.name.as_str(), path);
         let collection = group.as_ref().and_then(|group| collection(&view, group));
-        let made = collection
-            .map(|c| instance(class, c, gone(&self.0, &view, c, ctx.language).as_deref()));
+        let made = collection.map(|c| instance(class, c, gone(&view, c, ctx.language).as_deref()));
         made.transpose()
     }
 }
@@ -65,11 +64,11 @@ fn collection<'a>(view: &'a View, group: &Element) -> Option<&'a Collection> {
 }
 
 /// That members of it are in the library no more, with their ids.
-fn gone(deps: &Deps, view: &View, collection: &Collection, language: Language) -> Option<String> {
+fn gone(view: &View, collection: &Collection, language: Language) -> Option<String> {
     let away = collection.machines.iter();
-    let away = away.filter(|id| !view.machines.contains_key(id));
+    let away = away.filter(|id| !view.observed.machines.contains_key(id));
     // What is there and cannot be read is not gone.
-    let gone = away.filter(|id| deps.compute.trouble(**id).is_none());
+    let gone = away.filter(|id| view.observed.trouble(**id).is_none());
     let ids: Vec<_> = gone.map(ToString::to_string).collect();
     let told = || {
         texts::GROUP_GONE

@@ -6,13 +6,14 @@ use async_trait::async_trait;
 
 use crate::cim::query::Equality;
 use crate::cim::{Class, DateTime, Instance, Method, Path};
+use crate::engine::Observed;
 use crate::id::VmId;
 use crate::inventory::{JobKind, Machine, RunState};
 use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider};
 use crate::text::catalog::provider as texts;
 use crate::text::{Language, Message};
 
-use super::Deps;
+use super::deps::Deps;
 use super::element::{COMPUTER_SYSTEM, Element};
 use super::names::{self, MachineNames};
 use super::outcome;
@@ -65,7 +66,7 @@ impl Provider for ComputerSystems {
             let id = name.parse().ok();
             id.map(Element::Machine).into_iter().collect()
         } else if let Some(name) = names::text(wanted, "ElementName") {
-            let ids = self.1.find(&view.machines, name).into_iter();
+            let ids = self.1.find(&view.observed.machines, name).into_iter();
             ids.map(Element::Machine).collect::<Vec<_>>()
         } else {
             return Ok(None);
@@ -76,7 +77,7 @@ impl Provider for ComputerSystems {
     }
 
     fn count(&self, _ctx: &Context, _class: &Class) -> Option<u64> {
-        let machines = self.0.compute.machines().len();
+        let machines = self.0.machines.borrow().machines.len();
         u64::try_from(machines).ok().map(|n| n + 1)
     }
 
@@ -129,9 +130,11 @@ fn instance(
 ) -> Result<Option<Instance>, Error> {
     match element {
         Element::Machine(id) => {
-            let machine = view.machines.get(id);
+            let machine = view.observed.machines.get(id);
             machine
-                .map(|machine| virtual_machine(deps, class, *id, machine, language))
+                .map(|machine| {
+                    virtual_machine((deps, &view.observed), class, *id, machine, language)
+                })
                 .transpose()
         }
         _ => host(class, &view.host, language).map(Some),
@@ -148,19 +151,19 @@ fn host(class: &Arc<Class>, name: &str, language: Language) -> Result<Instance, 
 }
 
 fn virtual_machine(
-    deps: &Deps,
+    (deps, observed): (&Deps, &Observed),
     class: &Arc<Class>,
     id: VmId,
     machine: &Machine,
     language: Language,
 ) -> Result<Instance, Error> {
-    let state = deps.compute.shown_state(id);
+    let state = observed.state(id);
     let enabled = match state {
         RunState::Running | RunState::Held | RunState::Troubled(_) => ENABLED,
         RunState::Off => DISABLED,
         RunState::Paused => QUIESCE,
     };
-    let trouble = state.trouble();
+    let health = (observed.is_ailing(id), state.trouble());
     system(class, &id.to_string(), language)?
         .with("Caption", "Virtual Machine")?
         .with("Description", "Microsoft Virtual Machine")?
@@ -168,18 +171,18 @@ fn virtual_machine(
         .with("EnabledState", enabled)?
         .with("InstallDate", DateTime::utc(machine.created))
         .map_err(Error::from)
-        .and_then(|instance| with_status(instance, deps, (id, trouble), language))
+        .and_then(|instance| with_status(instance, operation(deps, id), health, language))
 }
 
 /// Adds HealthState and OperationalStatus: first whether the active files are usable and the processors in no trouble,
 /// second the operation that has leased the machine, if any.
 fn with_status(
     instance: Instance,
-    deps: &Deps,
-    (id, trouble): (VmId, Option<&str>),
+    operation: Option<(u16, Message)>,
+    health: (bool, Option<&str>),
     language: Language,
 ) -> Result<Instance, Error> {
-    let (code, words, health) = match (deps.compute.is_ailing(id), trouble) {
+    let (code, words, health) = match health {
         (true, _) => (DEGRADED, texts::STATUS_DEGRADED.text(), MAJOR_FAILURE),
         (false, Some(trouble)) => {
             let words = texts::STATUS_TROUBLED.with("trouble", trouble);
@@ -188,7 +191,7 @@ fn with_status(
         (false, None) => (OK, texts::STATUS_OK.text(), HEALTHY),
     };
     let (mut codes, mut descriptions) = (vec![code], vec![words.render(language)]);
-    if let Some((code, words)) = operation(deps, id) {
+    if let Some((code, words)) = operation {
         codes.push(code);
         descriptions.push(words.text().render(language));
     }

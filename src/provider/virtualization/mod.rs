@@ -1,21 +1,22 @@
 //! The providers of `root/virtualization/v2`, one file or folder for each class, registered in [`registry`].
 //!
-//! `element` maps between objects and CIM paths, `view` is a consistent read view of store and machines, `reference`
-//! reads parameters, `outcome` builds return values and refusals, `associations` holds all associations in one table,
-//! `about` says for the audit log what a call concerned.
+//! `element` maps between objects and CIM paths, `view` is a consistent read view of store and machines, `service` holds
+//! what the services share (a table of methods each), `call` reads parameters, `outcome` builds return values and refusals,
+//! `associations` holds all associations in one table, `about` says for the audit log what a call concerned.
 
 mod about;
 mod associations;
+mod call;
 mod collection_management_service;
 mod collection_of_mses;
 mod collection_snapshot_service;
 mod computer_system;
 mod concrete_job;
+mod deps;
 mod element;
 mod kept;
 mod names;
 mod outcome;
-mod reference;
 mod service;
 mod snapshot_check;
 mod snapshot_collection;
@@ -25,66 +26,20 @@ mod virtual_system_setting_data;
 mod virtual_system_snapshot_service;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::cim::Schema;
-use crate::clock::SharedClock;
-use crate::engine::Compute;
-use crate::job::Jobs;
-use crate::snapshot::Coordinator;
-use crate::store::Store;
-
-use super::{Provider, Registry, RegistryError};
+use crate::provider::{Provider, Registry, RegistryError};
 
 use associations::Associations;
-use collection_management_service::CollectionManagementService;
 use collection_of_mses::Groups;
-use collection_snapshot_service::CollectionSnapshotService;
 use computer_system::ComputerSystems;
 use concrete_job::ConcreteJobs;
+pub use deps::Deps;
 pub use kept::Kept;
 use names::MachineNames;
-use snapshot_check::SnapshotCheck;
+use service::ServiceProvider;
 use snapshot_collection::SnapshotCollections;
 use storage_allocation_setting_data::Disks;
-use view::View;
-use virtual_system_setting_data::Settings;
-use virtual_system_snapshot_service::VirtualSystemSnapshotService;
-
-/// The dependencies of the providers.
-#[derive(Clone)]
-pub struct Deps {
-    /// The classes.
-    pub schema: Arc<Schema>,
-    /// Collections, sets, jobs.
-    pub store: Arc<dyn Store>,
-    /// The job service over that store.
-    pub jobs: Arc<Jobs>,
-    /// Machines.
-    pub compute: Arc<dyn Compute>,
-    /// Takes snapshot sets.
-    pub coordinator: Arc<Coordinator>,
-    /// Time.
-    pub clock: SharedClock,
-    /// Name of this host, upper case.
-    pub host: Arc<str>,
-    /// `[snapshot] inline_wait`: how long a call waits for its own job; zero means never.
-    pub inline_wait: Duration,
-    /// An index of the files that snapshots name.
-    pub kept: Arc<Kept>,
-}
-
-impl Deps {
-    /// A view of the present state.
-    fn view(&self) -> View {
-        View {
-            state: self.store.state(),
-            machines: self.compute.machines(),
-            host: self.host.clone(),
-            kept: self.kept.clone(),
-        }
-    }
-}
+use virtual_system_setting_data::VirtualSystemSettings;
 
 /// Classes that only live as text inside parameters, or are only referred to.
 const EMBEDDED_ONLY: &[&str] = &[
@@ -101,21 +56,60 @@ const EMBEDDED_ONLY: &[&str] = &[
 /// [`RegistryError`] if schema and providers do not match.
 pub fn registry(deps: Deps) -> Result<Registry, RegistryError> {
     let schema = deps.schema.clone();
-    let compute = deps.compute.clone();
     let names = Arc::new(MachineNames::default());
     let providers: Vec<Arc<dyn Provider>> = vec![
         Arc::new(ComputerSystems(deps.clone(), names.clone())),
-        Arc::new(Settings(deps.clone(), names)),
+        Arc::new(VirtualSystemSettings(deps.clone(), names)),
         Arc::new(Disks(deps.clone())),
         Arc::new(Groups(deps.clone())),
         Arc::new(SnapshotCollections(deps.clone())),
         Arc::new(ConcreteJobs(deps.clone())),
-        Arc::new(CollectionSnapshotService(deps.clone())),
-        Arc::new(CollectionManagementService(deps.clone())),
-        Arc::new(VirtualSystemSnapshotService(deps.clone())),
-        Arc::new(SnapshotCheck(deps.clone())),
+        Arc::new(ServiceProvider(
+            deps.clone(),
+            &collection_snapshot_service::TABLE,
+        )),
+        Arc::new(ServiceProvider(
+            deps.clone(),
+            &collection_management_service::TABLE,
+        )),
+        Arc::new(ServiceProvider(
+            deps.clone(),
+            &virtual_system_snapshot_service::TABLE,
+        )),
+        Arc::new(ServiceProvider(deps.clone(), &snapshot_check::TABLE)),
         Arc::new(Associations(deps)),
     ];
-    let registry = Registry::new(schema, providers, EMBEDDED_ONLY)?;
-    Ok(registry.with_ready(Box::new(move || compute.looked())))
+    Registry::new(schema, providers, EMBEDDED_ONLY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cim::Schema;
+    use crate::cim::schema::VIRTUALIZATION_V2;
+
+    /// Methods that would stop or start the service itself.
+    const OF_THE_SERVICE: [&str; 3] = ["RequestStateChange", "StartService", "StopService"];
+
+    #[test]
+    fn a_service_has_a_row_for_each_method_of_its_class() {
+        let schema = Schema::builtin();
+        for table in [
+            &collection_snapshot_service::TABLE,
+            &collection_management_service::TABLE,
+            &virtual_system_snapshot_service::TABLE,
+            &snapshot_check::TABLE,
+        ] {
+            for class in table.classes {
+                let class = schema.class(VIRTUALIZATION_V2, class).unwrap();
+                let declared = class.methods.iter().map(|m| m.name.as_str());
+                let declared = declared.filter(|name| !OF_THE_SERVICE.contains(name));
+                let mut declared: Vec<_> = declared.collect();
+                let mut rows: Vec<_> = table.methods.iter().map(service::Row::name).collect();
+                declared.sort_unstable();
+                rows.sort_unstable();
+                assert_eq!(rows, declared, "{}", class.name);
+            }
+        }
+    }
 }

@@ -3,15 +3,16 @@
 use crate::audit::About;
 use crate::cim::{Method, Value};
 use crate::id::{CollectionId, JobId};
-use crate::inventory::{JobError, JobKind, JobState, Service, What};
+use crate::inventory::{JobError, JobKind, JobState};
 use crate::job::NewJob;
-use crate::provider::{Arguments, Context, Outcome};
+use crate::provider::{Context, Outcome};
 use crate::snapshot::Refused;
 use crate::text::Text;
 use crate::text::catalog::provider as texts;
 
-use super::Deps;
 use super::about;
+use super::call::Call;
+use super::deps::Deps;
 use super::element::Element;
 
 /// 0: Completed with No Error.
@@ -114,32 +115,21 @@ pub(super) async fn started(
     outcome
 }
 
-/// The call of a method of a service.
-pub(super) struct Call<'a> {
-    /// What the providers stand on.
-    pub(super) deps: &'a Deps,
-    /// Who calls.
-    pub(super) ctx: &'a Context,
-    /// Whose method it is.
-    pub(super) service: Service,
-    /// The method.
-    pub(super) method: &'a Method,
-}
-
 /// The answer to a refused call. Where the method has an output parameter `Job`, it names a job that ended
 /// before it began and carries the reason (`docs/semantics.md` §1.2).
-pub(super) async fn refused(call: &Call<'_>, arguments: &Arguments, refusal: Refusal) -> Outcome {
+pub(super) async fn refused(call: &Call<'_>, refusal: Refusal) -> Outcome {
     let (deps, ctx) = (call.deps, call.ctx);
     let mut outcome = value(refusal.code);
-    // What it was refused for may have taken a while: nobody is to wait for the next look on this thread.
-    deps.compute.looked().await;
+    let Some(service) = call.service else {
+        return outcome;
+    };
     let new = NewJob {
         id: JobId::random(),
-        kind: kind(call.method),
-        service: call.service,
+        kind: call.kind,
+        service,
         owner: ctx.identity.user.to_string(),
         affected: Vec::new(),
-        about: about(call, arguments),
+        about: about(call),
         set: None,
         status: texts::JOB_REFUSED.text(),
     };
@@ -149,11 +139,7 @@ pub(super) async fn refused(call: &Call<'_>, arguments: &Arguments, refusal: Ref
         details: Vec::new(),
     };
     let named = call.method.parameter("Job").is_some();
-    match deps
-        .jobs
-        .refused(new, what(call.method), named, error)
-        .await
-    {
+    match deps.jobs.refused(new, call.what, named, error).await {
         Ok(job) if named => {
             let path = Element::Job(job).path(&deps.host);
             outcome.outputs.push(("Job", path.into()));
@@ -166,10 +152,10 @@ pub(super) async fn refused(call: &Call<'_>, arguments: &Arguments, refusal: Ref
 }
 
 /// What a refused call is about. A set that was not taken has the machines that it would have had.
-fn about(call: &Call<'_>, arguments: &Arguments) -> About {
+fn about(call: &Call<'_>) -> About {
     let (deps, schema) = (call.deps, &call.ctx.schema);
-    let mut about = about::of(deps, schema, arguments.named());
-    if kind(call.method) != JobKind::CreateSnapshotSet {
+    let mut about = about::of(deps, schema, call.arguments.named());
+    if call.kind != JobKind::CreateSnapshotSet {
         return about;
     }
     let named = about.collections.iter().filter_map(|it| it.id.parse().ok());
@@ -183,27 +169,4 @@ fn about(call: &Call<'_>, arguments: &Arguments) -> About {
 /// The refusal of a method that nothing here backs.
 pub(super) fn not_supported(code: u16, method: &Method) -> Refusal {
     Refusal::new(code, texts::NOT_SUPPORTED.with("method", &method.name))
-}
-
-/// What the history calls it.
-fn what(method: &Method) -> What {
-    match method.name.as_str() {
-        "ConvertToReferencePoint" => What::Convert,
-        _ => What::of_kind(kind(method)),
-    }
-}
-
-fn kind(method: &Method) -> JobKind {
-    match method.name.as_str() {
-        "CreateSnapshot" => JobKind::CreateSnapshotSet,
-        "ApplySnapshot" => JobKind::ApplySnapshotSet,
-        "DestroySnapshot" => JobKind::DestroySnapshotSet,
-        "ExportSnapshot" => JobKind::ExportSnapshotSet,
-        "DefineCollection" => JobKind::DefineCollection,
-        "DestroyCollection" => JobKind::DestroyCollection,
-        "RenameCollection" => JobKind::RenameCollection,
-        "AddMember" => JobKind::AddMember,
-        "RemoveMember" | "RemoveMemberById" => JobKind::RemoveMember,
-        _ => JobKind::Other,
-    }
 }

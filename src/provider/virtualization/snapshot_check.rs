@@ -3,71 +3,43 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-
-use crate::audit::About;
-use crate::cim::{Class, Instance, Method, Path, Value};
-use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider};
-use crate::snapshot::{Checked, CheckedDisk};
+use crate::cim::{Class, Instance, Value};
+use crate::inventory::JobKind;
+use crate::provider::{Error, Outcome};
+use crate::snapshot::{Checked, CheckedDisk, CreateRequest};
 use crate::text::Language;
 use crate::text::catalog::provider as texts;
 
-use super::Deps;
-use super::about;
+use super::call::Call;
 use super::collection_snapshot_service::create_snapshot;
-use super::element::{Element, SNAPSHOT_CHECK, SNAPSHOT_CHECK_ID};
-use super::outcome::{self, Refusal, snapshot};
+use super::element::{SNAPSHOT_CHECK, SNAPSHOT_CHECK_ID};
+use super::outcome::{self, Refusal};
+use super::service::{Row, ServiceMethod, Table};
 
-/// Serves `Groupshot_SnapshotCheck`.
-pub(super) struct SnapshotCheck(pub(super) Deps);
+/// `Groupshot_SnapshotCheck`. Nothing is kept of its refused calls.
+pub(super) static TABLE: Table = Table {
+    classes: &[SNAPSHOT_CHECK],
+    service: None,
+    instance: |_, class, language| instance(class, language),
+    methods: &[Row::of::<CheckSnapshot>()],
+};
 
-#[async_trait]
-impl Provider for SnapshotCheck {
-    fn classes(&self) -> &'static [&'static str] {
-        &[SNAPSHOT_CHECK]
+/// The in-parameters, or what CreateSnapshot would say to them: that is the answer.
+struct CheckSnapshot(Result<CreateRequest, Refusal>);
+
+impl ServiceMethod for CheckSnapshot {
+    const NAME: &'static str = "CheckSnapshot";
+    const KIND: JobKind = JobKind::Other;
+
+    fn read(call: &Call<'_>) -> Result<Self, Refusal> {
+        Ok(Self(create_snapshot::request(call)))
     }
 
-    fn is_singleton(&self, _class: &Class) -> bool {
-        true
-    }
-
-    fn enumerate(&self, ctx: &Context, class: &Arc<Class>) -> Result<Instances, Error> {
-        Ok(Box::new(std::iter::once(instance(class, ctx.language))))
-    }
-
-    fn count(&self, _ctx: &Context, _class: &Class) -> Option<u64> {
-        Some(1)
-    }
-
-    fn get(
-        &self,
-        ctx: &Context,
-        class: &Arc<Class>,
-        path: &Path,
-    ) -> Result<Option<Instance>, Error> {
-        Element::find(&self.0.view(), SNAPSHOT_CHECK, path)
-            .map(|_| instance(class, ctx.language))
-            .transpose()
-    }
-
-    fn about(&self, ctx: &Context, _path: &Path, values: &[(&str, &Value)]) -> About {
-        about::of(&self.0, &ctx.schema, values.iter().copied())
-    }
-
-    async fn invoke(
-        &self,
-        ctx: &Context,
-        _path: &Path,
-        method: &Method,
-        arguments: Arguments,
-    ) -> Result<Outcome, Error> {
-        if method.name != *"CheckSnapshot" {
-            let refusal = outcome::not_supported(snapshot::NOT_SUPPORTED, method);
-            return Ok(outcome::value(refusal.code));
-        }
-        Ok(match create_snapshot::request(&self.0, ctx, &arguments) {
-            Ok(request) => told(self.0.coordinator.check(request).await, ctx.language),
-            Err(refusal) => explained(Some(refusal), ctx.language),
+    async fn run(self, call: &Call<'_>) -> Result<Outcome, Refusal> {
+        let language = call.ctx.language;
+        Ok(match self.0 {
+            Ok(request) => told(call.deps.coordinator.check(request).await, language),
+            Err(refusal) => explained(Some(refusal), language),
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::provider::{Context, Error, Instances, Provider, Status};
 use crate::text::Language;
 use crate::text::catalog::provider as texts;
 
-use super::Deps;
+use super::deps::Deps;
 use super::element::{Element, SET};
 use super::view::View;
 

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use crate::cim::{Class, Instance, Path};
 use crate::provider::{Context, Error, Instances, Provider};
 
-use super::Deps;
+use super::deps::Deps;
 use super::element::{DISK, Element, Owner, disk_id};
 use super::view::View;
 
@@ -102,7 +102,7 @@ fn instance(
 fn file_and_size<'a>(view: &'a View, owner: Owner, disk: &str) -> Option<(&'a FilePath, u64)> {
     match owner {
         Owner::Machine(id) => {
-            let mut disks = view.machines.get(&id)?.disks.iter();
+            let mut disks = view.observed.machines.get(&id)?.disks.iter();
             let found = disks.find(|d| d.id == disk)?;
             Some((&found.file, found.size))
         }

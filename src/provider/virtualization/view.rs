@@ -1,4 +1,4 @@
-//! A consistent read view (the store's state and the engine's machines of one moment), and lazy iterators over its
+//! A consistent read view (the store's state and what is observed of machines, of one moment), and lazy iterators over its
 //! elements.
 
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::engine::Machines;
+use crate::engine::Observed;
 use crate::id::{SnapshotId, VmId};
 use crate::inventory::{CollectionKind, Position, Service, Snapshot, SnapshotSet};
 use crate::store::State;
@@ -17,13 +17,13 @@ use super::kept::Kept;
 /// Elements one after another.
 pub(super) type Elements = Box<dyn Iterator<Item = Element> + Send>;
 
-/// The store's state and the engine's machines of the moment at which the view was taken.
+/// The store's state and what is observed of machines, of the moment at which the view was taken.
 #[derive(Clone)]
 pub(super) struct View {
     /// Collections, sets, positions, jobs.
     pub(super) state: Arc<State>,
     /// Machines.
-    pub(super) machines: Arc<Machines>,
+    pub(super) observed: Arc<Observed>,
     /// Name of the host.
     pub(super) host: Arc<str>,
     /// The files that snapshots name.
@@ -35,7 +35,9 @@ impl View {
     pub(super) fn has(&self, element: &Element) -> bool {
         match element {
             Element::Host | Element::Service(_) | Element::SnapshotCheck => true,
-            Element::Machine(id) | Element::ActiveSettings(id) => self.machines.contains_key(id),
+            Element::Machine(id) | Element::ActiveSettings(id) => {
+                self.observed.machines.contains_key(id)
+            }
             Element::SnapshotSettings(id) => self.state.snapshots.contains_key(id),
             Element::Disk(owner, disk) => self.disk_ids(*owner).iter().any(|d| d == disk),
             Element::Group(id, kind) => {
@@ -49,18 +51,18 @@ impl View {
 
     /// The machines.
     pub(super) fn machines(&self) -> Elements {
-        Box::new(walk(self.machines.clone()).map(|(id, _)| Element::Machine(id)))
+        Box::new(walk(self.observed.machines.clone()).map(|(id, _)| Element::Machine(id)))
     }
 
     /// The machines that ever had a snapshot and still exist.
     pub(super) fn positioned(&self) -> impl Iterator<Item = (VmId, Position)> + Send + use<> {
-        let machines = self.machines.clone();
+        let machines = self.observed.machines.clone();
         walk(self.state.positions.clone()).filter(move |(id, _)| machines.contains_key(id))
     }
 
     /// Active settings of all machines.
     pub(super) fn active_settings(&self) -> Elements {
-        Box::new(walk(self.machines.clone()).map(|(id, _)| Element::ActiveSettings(id)))
+        Box::new(walk(self.observed.machines.clone()).map(|(id, _)| Element::ActiveSettings(id)))
     }
 
     /// Every snapshot with its set, set by set.
@@ -154,9 +156,13 @@ impl View {
     /// Ids of the disks that a machine has or a snapshot keeps.
     pub(super) fn disk_ids(&self, owner: Owner) -> Vec<String> {
         match owner {
-            Owner::Machine(id) => self.machines.get(&id).map_or_else(Vec::new, |machine| {
-                machine.disks.iter().map(|d| d.id.clone()).collect()
-            }),
+            Owner::Machine(id) => self
+                .observed
+                .machines
+                .get(&id)
+                .map_or_else(Vec::new, |machine| {
+                    machine.disks.iter().map(|d| d.id.clone()).collect()
+                }),
             Owner::Snapshot(id) => self.snapshot(id).map_or_else(Vec::new, |snapshot| {
                 snapshot.disks.iter().map(|d| d.id.clone()).collect()
             }),

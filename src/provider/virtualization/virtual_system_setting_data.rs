@@ -12,16 +12,16 @@ use crate::provider::{Context, Error, Instances, Provider};
 use crate::text::catalog::provider as texts;
 use crate::text::{Language, Message};
 
-use super::Deps;
+use super::deps::Deps;
 use super::element::{Element, SETTINGS, settings_id};
 use super::names::{self, MachineNames};
 use super::view::{Elements, View};
 
 /// Serves `Msvm_VirtualSystemSettingData`.
-pub(super) struct Settings(pub(super) Deps, pub(super) Arc<MachineNames>);
+pub(super) struct VirtualSystemSettings(pub(super) Deps, pub(super) Arc<MachineNames>);
 
 #[async_trait]
-impl Provider for Settings {
+impl Provider for VirtualSystemSettings {
     fn classes(&self) -> &'static [&'static str] {
         &[SETTINGS]
     }
@@ -50,7 +50,7 @@ impl Provider for Settings {
             let found: Vec<Element> = id.into_iter().flat_map(of_machine).collect();
             Box::new(found.into_iter())
         } else if let Some(name) = names::text(wanted, "ElementName") {
-            let active = self.1.find(&view.machines, name).into_iter();
+            let active = self.1.find(&view.observed.machines, name).into_iter();
             Box::new(
                 active
                     .map(Element::ActiveSettings)
@@ -67,7 +67,7 @@ impl Provider for Settings {
 
     fn count(&self, _ctx: &Context, _class: &Class) -> Option<u64> {
         let view = self.0.view();
-        u64::try_from(view.machines.len() + view.state.snapshots.len()).ok()
+        u64::try_from(view.observed.machines.len() + view.state.snapshots.len()).ok()
     }
 
     fn get(
@@ -91,7 +91,7 @@ fn instance(
     language: Language,
 ) -> Result<Option<Instance>, Error> {
     let made = match element {
-        Element::ActiveSettings(id) => match view.machines.get(id) {
+        Element::ActiveSettings(id) => match view.observed.machines.get(id) {
             Some(machine) => active(class, machine),
             None => return Ok(None),
         },

@@ -126,7 +126,7 @@ fn define(operation: &Operation<Create>, member: &Member) -> Result<(), EngineEr
         let name = to.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         folder.remove_ours(name)?;
         let mut bytes = Vec::new();
-        held::open_any(&member.definition.from)?.read_to_end(&mut bytes)?;
+        held::open(&member.definition.from, false)?.read_to_end(&mut bytes)?;
         let mut target = folder.create_new(name, 0o640)?;
         target.write_all(&bytes)?;
         target.sync_all()?;

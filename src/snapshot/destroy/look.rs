@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use crate::engine::{EngineError, EngineErrorKind, Named, Scene, Subject, Survey};
 use crate::held;
-use crate::snapshot::care::ASIDE;
 use crate::snapshot::destroy::Member;
 use crate::snapshot::forgotten;
 use crate::snapshot::known::{self, Known};
 use crate::snapshot::names::{self, Told};
+use crate::snapshot::orphans::ASIDE;
 use crate::snapshot::saga::core::Core;
 use crate::text::catalog::snapshot as texts;
 

@@ -111,7 +111,7 @@ impl Unanswered {
         match self {
             Self::Panicked(error) => panicked(&error),
             Self::Silent(file) => {
-                let machines = core.deps.compute.known();
+                let machines = Arc::clone(&core.deps.compute.observed().machines);
                 let has = |m: &&Arc<Machine>| {
                     let mut disks = m.disks.iter();
                     let below = |d: &Disk| core.deps.compute.below(m.id, &d.id);

@@ -272,8 +272,9 @@ impl Core {
     }
 
     fn name(&self, machine: VmId) -> String {
-        let known = self.deps.compute.known();
+        let known = self.deps.compute.observed();
         known
+            .machines
             .get(&machine)
             .map_or_else(|| machine.to_string(), |m| m.name.clone())
     }

@@ -143,7 +143,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             let other = tokio::task::spawn_blocking(|| 7);
-            let other = tokio::time::timeout(Duration::from_secs(10), other).await;
+            let other = tokio::time::timeout(Duration::from_secs(60), other).await;
             assert!(other.is_ok_and(|done| done.is_ok()), "no thread was left");
             assert_eq!(turn.load(Ordering::SeqCst), threads / 2);
             drop(open);

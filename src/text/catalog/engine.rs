@@ -98,6 +98,7 @@ super::messages! {
     CHAIN_LOOP = "engine.chain-loop", "machine {machine}, disk {disk}: the backing chain comes back to {file}";
     CHAIN_CAP = "engine.chain-cap", "machine {machine}, disk {disk}: a snapshot would make its chain of files deeper than {limit} (chain_cap in the configuration)";
     CHAIN_DEEP = "engine.chain-deep", "machine {machine}, disk {disk}: the backing chain of {file} is deeper than {limit} files";
+    LIES_OUTSIDE = "engine.lies-outside", "it lies outside the configured image folders ({roots})";
     OUTSIDE_ROOTS = "engine.outside-roots", "machine {machine}, disk {disk}: {file} lies outside the configured image folders ({roots})";
 
     NAME_EMPTY = "engine.name-empty", "a machine needs a name";

@@ -4,7 +4,7 @@ use crate::cim::Status;
 use crate::text::Text;
 use crate::xml::Writer;
 
-use super::{Fault, Kind, table};
+use super::{Fault, FaultKind, table};
 
 /// What was tried; decides the fault of [`Status::InvalidParameter`] and its like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Fault {
     }
 }
 
-fn kind(status: Status, tried: Tried) -> &'static Kind {
+fn kind(status: Status, tried: Tried) -> &'static FaultKind {
     match status {
         Status::Failed => &table::INTERNAL_ERROR,
         Status::AccessDenied => &table::ACCESS_DENIED,

@@ -61,7 +61,7 @@ impl Action {
 
 /// A row of the table of faults.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Kind {
+pub struct FaultKind {
     /// Our name of the row, mostly Windows'.
     pub name: &'static str,
     /// Code.
@@ -79,7 +79,7 @@ pub struct Kind {
 /// Most characters of each thing that a fault quotes.
 const QUOTE_MAX: usize = 2048;
 
-impl Kind {
+impl FaultKind {
     /// A fault of this kind. What its text quotes of the request it quotes several times, so it is shortened.
     #[must_use]
     pub fn fault(&'static self, text: Text) -> Fault {
@@ -96,7 +96,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// What it is.
-    pub kind: &'static Kind,
+    pub kind: &'static FaultKind,
     /// Why, for people.
     pub text: Text,
     /// The CIM status behind it: the fault then carries a CIM error instance (rule F-20).

@@ -3,12 +3,12 @@
 //! Subcodes and details are those of DSP0226 annex and DSP0227; the numbers and most names are Windows'
 //! `ERROR_WSMAN_*`. A row without a number of its own carries that of `UNSUPPORTED_FEATURE`.
 
-use super::{Action, Code, Kind};
+use super::{Action, Code, FaultKind};
 
 /// Declares the kinds and their list.
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $name:ident = $code:ident $subcode:literal $detail:literal $action:ident $number:literal;)*) => {
-        $($(#[doc = $doc])* pub static $name: Kind = Kind {
+        $($(#[doc = $doc])* pub static $name: FaultKind = FaultKind {
             name: stringify!($name),
             code: Code::$code,
             subcode: $subcode,
@@ -17,7 +17,7 @@ macro_rules! kinds {
             number: $number,
         };)*
         /// Every kind.
-        pub static ALL: &[&Kind] = &[$(&$name),*];
+        pub static ALL: &[&FaultKind] = &[$(&$name),*];
     };
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::cim_error::Tried;
-use super::{Attempt, Code, Extra, Fault, FaultHeaders, Kind, table};
+use super::{Attempt, Code, Extra, Fault, FaultHeaders, FaultKind, table};
 use crate::cim::Status;
 use crate::soap::ns;
 use crate::text::Language;
@@ -22,8 +22,8 @@ const HEADERS: FaultHeaders<'static> = FaultHeaders {
     attempt: None,
 };
 
-/// Every fault code, by the list of which [`Kind`] is right: code, subcode, detail, action, number.
-const ROWS: &[(&Kind, &str, &str, &str, &str, u32)] = {
+/// Every fault code, by the list of which [`FaultKind`] is right: code, subcode, detail, action, number.
+const ROWS: &[(&FaultKind, &str, &str, &str, &str, u32)] = {
     use table as t;
     const A: &str = "http://schemas.xmlsoap.org/ws/2004/08/addressing/fault";
     const W: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman/fault";
@@ -672,7 +672,7 @@ fn f_22_every_status_has_its_fault_and_hresult() {
     use Status as S;
     use Tried::{Invoke, Select, Write};
     use table as t;
-    let rows: &[(Status, Tried, &Kind, &str)] = &[
+    let rows: &[(Status, Tried, &FaultKind, &str)] = &[
         (S::Failed, Invoke, &t::INTERNAL_ERROR, "0x80041001"),
         (S::AccessDenied, Invoke, &t::ACCESS_DENIED, "0x80041003"),
         (

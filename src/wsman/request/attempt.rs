@@ -8,14 +8,14 @@ use crate::wsman::fault::Attempt;
 use crate::wsman::uri::{Action, Resource, plain_namespace};
 use crate::xml::{self, Element};
 
-use super::{Incoming, Limits, receive, target};
+use super::{Incoming, RequestLimits, headers, receive};
 
 /// Most characters of what a client sent that are told back to it here.
 const LONGEST: usize = 512;
 
 /// What the message wanted; `None` if it is no request, or is about nothing that a provider has.
 #[must_use]
-pub fn attempt(message: &Incoming<'_>, schema: &Schema, limits: &Limits) -> Option<Attempt> {
+pub fn attempt(message: &Incoming<'_>, schema: &Schema, limits: &RequestLimits) -> Option<Attempt> {
     let (text, _) = receive::decode(message).ok()?;
     let document = xml::parse(&text).ok()?;
     let envelope = Envelope::parse(document.root()).ok()?;
@@ -46,7 +46,7 @@ pub fn attempt(message: &Incoming<'_>, schema: &Schema, limits: &Limits) -> Opti
         _ => return None,
     };
     Some(Attempt {
-        family: target::family(&uri),
+        family: headers::family(&uri),
         namespace,
         operation,
         parameter: parameter.map(|text| shortened(&text)),
@@ -54,7 +54,11 @@ pub fn attempt(message: &Incoming<'_>, schema: &Schema, limits: &Limits) -> Opti
 }
 
 /// The namespace that the request is about, as [`target`] finds it.
-fn namespace(resource: &Resource<'_>, selectors: &[epr::Selector<'_>], limits: &Limits) -> String {
+fn namespace(
+    resource: &Resource<'_>,
+    selectors: &[epr::Selector<'_>],
+    limits: &RequestLimits,
+) -> String {
     let named = match resource {
         Resource::Class(class) => class.namespace.as_deref(),
         Resource::AllClasses(_, namespace) => namespace.as_deref(),

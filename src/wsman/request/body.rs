@@ -10,7 +10,7 @@ use crate::soap::ns;
 use crate::text::Text;
 use crate::text::catalog::wire;
 use crate::wscim::{self, Reference, SelectorError};
-use crate::wsman::fault::{Fault, Kind, table};
+use crate::wsman::fault::{Fault, FaultKind, table};
 use crate::wsman::uri::ASSOCIATION_FILTER;
 use crate::xml::Element;
 
@@ -98,7 +98,7 @@ fn context(body: Element<'_>) -> Result<String, Fault> {
 /// `xs:duration` or `xs:dateTime`; whether a moment is past is for whoever has a clock.
 fn expires(element: Element<'_>) -> Result<Expires, Fault> {
     let text = element.trimmed();
-    let wrong = |kind: &'static Kind| kind.fault(wire::EXPIRES.with("value", &text));
+    let wrong = |kind: &'static FaultKind| kind.fault(wire::EXPIRES.with("value", &text));
     if text.starts_with("-P") {
         return Err(wrong(&table::ENUMERATE_INVALID_EXPIRATION_TIME));
     }

@@ -3,16 +3,15 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::cim::{DateTime, Schema};
+use crate::cim::DateTime;
 use crate::soap::{Envelope, must_understand, ns};
 use crate::text::Language;
 use crate::text::catalog::wire;
-use crate::wscim::epr::Names;
 use crate::wsman::fault::{Extra, Fault, table};
-use crate::wsman::uri::{Action, Family, LENGTH_MAX};
+use crate::wsman::uri::{Family, LENGTH_MAX, WMI, strip_prefix};
 use crate::xml::{Element, Writer, XML_NAMESPACE};
 
-use super::{ClassOptions, Headers, Limits, Operation, Request, body, target};
+use super::{ClassOptions, Headers, RequestLimits};
 
 /// Smallest MaxEnvelopeSize that a client may ask for (rule H-20).
 pub(super) const ENVELOPE_MIN: usize = 8192;
@@ -24,7 +23,7 @@ const OPTIONS_MAX: usize = 256;
 /// The header blocks that are looked at, by what they are.
 #[derive(Debug, Default)]
 pub(super) struct Blocks<'d> {
-    to: Option<Element<'d>>,
+    pub(super) to: Option<Element<'d>>,
     action: Option<Element<'d>>,
     message_id: Option<Element<'d>>,
     reply_to: Option<Element<'d>>,
@@ -48,7 +47,7 @@ impl<'d> Blocks<'d> {
     ///
     /// # Errors
     /// A known block stands twice (rule H-4), or an unknown one must be understood (rule H-3).
-    fn sort(envelope: &Envelope<'d>) -> Result<Self, Fault> {
+    pub(super) fn sort(envelope: &Envelope<'d>) -> Result<Self, Fault> {
         let mut blocks = Self::default();
         for block in envelope.headers() {
             let Some((slot, once)) = blocks.slot(block) else {
@@ -133,7 +132,7 @@ pub(super) fn reply_parameters(envelope: &Envelope<'_>) -> String {
 
 /// The time of an operation: what a request wants, no longer than the limit, which also counts where it wants nothing
 /// that can be read (rule H-19).
-pub(super) fn time(envelope: &Envelope<'_>, limits: &Limits) -> Duration {
+pub(super) fn time(envelope: &Envelope<'_>, limits: &RequestLimits) -> Duration {
     let mut blocks = envelope.headers();
     let block = blocks.find(|b| b.is(ns::WSMAN, "OperationTimeout"));
     block
@@ -143,7 +142,7 @@ pub(super) fn time(envelope: &Envelope<'_>, limits: &Limits) -> Duration {
 
 /// How large the fault for a request that is refused may be, if it says so (rule H-20): the least that one may allow where
 /// that makes no sense.
-pub(super) fn fault_size(envelope: &Envelope<'_>, limits: &Limits) -> Option<usize> {
+pub(super) fn fault_size(envelope: &Envelope<'_>, limits: &RequestLimits) -> Option<usize> {
     let mut blocks = envelope.headers();
     let block = blocks.find(|b| b.is(ns::WSMAN, "MaxEnvelopeSize"))?;
     let size = octets(&block.trimmed()).unwrap_or(ENVELOPE_MIN);
@@ -190,90 +189,16 @@ fn parameters(address: Element<'_>) -> Result<String, Fault> {
     Err(table::ENCODING_LIMIT.fault(text))
 }
 
-/// Reads the whole request.
-pub(super) fn parse(
-    envelope: &Envelope<'_>,
-    schema: &Schema,
-    limits: &Limits,
-    host: &str,
-) -> Result<Request, Fault> {
-    let payload = envelope.payload();
-    if asks_identity(envelope) {
-        return Ok(identify(limits));
-    }
-    if !envelope.has_header() {
-        return Err(table::SCHEMA_VALIDATION_ERROR.fault(wire::NO_HEADER.text()));
-    }
-    let blocks = Blocks::sort(envelope)?;
-    let headers = blocks.headers(limits)?;
-    let action = Action::of(&headers.action);
-    if action == Action::End {
-        return Ok(Request {
-            headers,
-            operation: Operation::End,
-        });
-    }
-    blocks.answerable()?;
-    let to = blocks.to.map(|to| to.trimmed()).unwrap_or_default();
-    let names = Names {
-        own: &limits.host,
-        to: &to,
-        host,
-    };
-    let asked = target::Asked::new(&blocks, &headers, (schema, names), limits)?;
-    let operation = match action {
-        Action::Get => asked.get(),
-        Action::Write => asked.write(),
-        Action::Enumerate => asked.enumerate().and_then(|wanted| {
-            body::enumerate(payload, wanted, &asked.scope(limits), &asked.reference())
-        }),
-        Action::Pull => body::pull(payload),
-        Action::Release => body::release(payload),
-        Action::Method(class, method) => {
-            let (target, method) = asked.method(class, method)?;
-            body::invoke(payload, target, method, &asked.reference())
-        }
-        Action::End => Ok(Operation::End),
-        Action::NotOffered | Action::Unknown => Err(action_not_supported(&headers.action)),
-    }?;
-    Ok(Request { headers, operation })
-}
-
-/// Whether it is Identify, which anybody may ask.
-pub(super) fn asks_identity(envelope: &Envelope<'_>) -> bool {
-    let payload = envelope.payload();
-    payload.is_some_and(|p| p.is(ns::IDENTITY, "Identify"))
-}
-
-fn action_not_supported(action: &str) -> Fault {
-    table::ACTION_NOT_SUPPORTED
-        .fault(wire::ACTION_NOT_SUPPORTED.with("action", action))
-        .with(Extra::Action(action.to_owned()))
-}
-
-/// Identify needs no header; those that are there have no effect (rule O-1).
-fn identify(limits: &Limits) -> Request {
-    Request {
-        headers: Headers {
-            message_id: None,
-            action: String::new(),
-            resource_uri: String::new(),
-            family: Family::Dmtf,
-            max_envelope_size: limits.max_envelope_size,
-            timeout: limits.timeout,
-            language: Language::default(),
-            precise_arrays: false,
-            show_types: false,
-            class_options: ClassOptions::default(),
-            wants_count: false,
-            reply_parameters: String::new(),
-        },
-        operation: Operation::Identify,
+/// The family of a resource URI; of one that is of none, the DMTF family.
+pub(super) fn family(resource_uri: &str) -> Family {
+    match strip_prefix(resource_uri, WMI) {
+        Some(_) => Family::Wmi,
+        None => Family::Dmtf,
     }
 }
 
 impl Blocks<'_> {
-    fn headers(&self, limits: &Limits) -> Result<Headers, Fault> {
+    pub(super) fn headers(&self, limits: &RequestLimits) -> Result<Headers, Fault> {
         let message_id = required(self.message_id, "a:MessageID")?.trimmed();
         if message_id.is_empty() || is_too_long(&message_id) {
             let text = wire::MESSAGE_ID.with("max", LENGTH_MAX);
@@ -293,7 +218,7 @@ impl Blocks<'_> {
         Ok(Headers {
             message_id: Some(message_id.into_owned()),
             action: action.into_owned(),
-            family: target::family(&resource_uri),
+            family: family(&resource_uri),
             resource_uri,
             max_envelope_size: self.max_envelope_size(limits)?,
             timeout: self.timeout(limits)?,
@@ -307,7 +232,7 @@ impl Blocks<'_> {
     }
 
     /// ReplyTo and FaultTo must say that the answer goes back on the connection (rules H-13, H-14).
-    fn answerable(&self) -> Result<(), Fault> {
+    pub(super) fn answerable(&self) -> Result<(), Fault> {
         anonymous(required(self.reply_to, "a:ReplyTo")?, "a:ReplyTo")?;
         match self.fault_to {
             Some(fault_to) => anonymous(fault_to, "a:FaultTo"),
@@ -315,7 +240,7 @@ impl Blocks<'_> {
         }
     }
 
-    fn max_envelope_size(&self, limits: &Limits) -> Result<usize, Fault> {
+    fn max_envelope_size(&self, limits: &RequestLimits) -> Result<usize, Fault> {
         let Some(block) = self.max_envelope_size else {
             return Ok(limits.max_envelope_size);
         };
@@ -333,7 +258,7 @@ impl Blocks<'_> {
         Ok(size.min(limits.max_envelope_size))
     }
 
-    fn timeout(&self, limits: &Limits) -> Result<Duration, Fault> {
+    fn timeout(&self, limits: &RequestLimits) -> Result<Duration, Fault> {
         let Some(block) = self.operation_timeout else {
             return Ok(limits.timeout);
         };

@@ -6,6 +6,7 @@ mod body;
 mod classes;
 mod filter;
 mod headers;
+mod parse;
 mod receive;
 mod target;
 #[cfg(test)]
@@ -31,7 +32,7 @@ pub use receive::{Glance, Incoming, Received, Rejected, receive};
 
 /// What the server allows a client to ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct RequestLimits {
     /// Largest answer in octets (MaxEnvelopeSizekb); also the size where the client names none.
     pub max_envelope_size: usize,
     /// Longest time for an operation (MaxTimeoutms); also the time where the client names none.
@@ -42,7 +43,7 @@ pub struct Limits {
     pub host: String,
 }
 
-impl Default for Limits {
+impl Default for RequestLimits {
     fn default() -> Self {
         Self {
             max_envelope_size: 500 * 1024,
@@ -267,9 +268,9 @@ impl Request {
     pub fn parse(
         envelope: &Envelope<'_>,
         schema: &Schema,
-        limits: &Limits,
+        limits: &RequestLimits,
         host: &str,
     ) -> Result<Self, Fault> {
-        headers::parse(envelope, schema, limits, host)
+        parse::parse(envelope, schema, limits, host)
     }
 }

@@ -11,7 +11,7 @@ use crate::text::catalog::{operation, wire};
 use crate::wsman::fault::{Fault, table};
 use crate::xml;
 
-use super::{Client, Limits, Request, headers};
+use super::{Client, Request, RequestLimits, headers, parse};
 
 /// A message as HTTP hands it over.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +93,7 @@ impl Glance {
     /// Looks at the header, as far as it is whole within the first 16384 octets of the message. It takes little time,
     /// however long the message is.
     #[must_use]
-    pub fn at(message: &Incoming<'_>, limits: &Limits) -> Self {
+    pub fn at(message: &Incoming<'_>, limits: &RequestLimits) -> Self {
         let mut glance = Self {
             time: limits.timeout,
             charset: Charset::default(),
@@ -145,7 +145,7 @@ impl Glance {
 
 /// Reads a message. Takes any bytes, and never panics.
 #[must_use]
-pub fn receive(message: &Incoming<'_>, schema: &Schema, limits: &Limits) -> Received {
+pub fn receive(message: &Incoming<'_>, schema: &Schema, limits: &RequestLimits) -> Received {
     let (charset, client, request) = match decode(message) {
         Ok((text, charset)) => {
             let (client, request) = read(&text, message, schema, limits);
@@ -189,7 +189,7 @@ fn read(
     text: &str,
     message: &Incoming<'_>,
     schema: &Schema,
-    limits: &Limits,
+    limits: &RequestLimits,
 ) -> (Client, Result<Request, Box<Rejected>>) {
     let unknown = Client::of(message.user_agent, "");
     // Its header may be whole all the same.
@@ -215,7 +215,7 @@ fn read(
         Err(e) => return (unknown, Err(refused(e.into()))),
     };
     let client = Client::of(message.user_agent, &headers::to(&envelope));
-    let request = match message.anonymous && !headers::asks_identity(&envelope) {
+    let request = match message.anonymous && !parse::asks_identity(&envelope) {
         true => Err(table::ACCESS_DENIED.fault(operation::AUTHENTICATION_NEEDED.text())),
         false => Request::parse(&envelope, schema, limits, message.host),
     };

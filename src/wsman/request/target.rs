@@ -10,23 +10,13 @@ use crate::text::Text;
 use crate::text::catalog::wire;
 use crate::wscim::epr::{self, Names, Reference, Selector, SelectorError, SelectorValue};
 use crate::wsman::fault::{Fault, table};
-use crate::wsman::uri::{
-    ClassUri, Family, LENGTH_MAX, Resource, WMI, plain_namespace, strip_prefix,
-};
+use crate::wsman::uri::{ClassUri, LENGTH_MAX, Resource, plain_namespace};
 
 use super::headers::{Blocks, is_too_long};
-use super::{ClassList, Headers, Limits, Operation, Target};
+use super::{ClassList, Headers, Operation, RequestLimits, Target};
 
 /// Most text in the selectors of a request, in bytes.
 const SELECTOR_TEXT_MAX: usize = 32 * 1024;
-
-/// The family of a resource URI; of one that is of none, the DMTF family.
-pub(super) fn family(resource_uri: &str) -> Family {
-    match strip_prefix(resource_uri, WMI) {
-        Some(_) => Family::Wmi,
-        None => Family::Dmtf,
-    }
-}
 
 /// What the resource of an Enumerate stands for.
 pub(super) enum Wanted {
@@ -54,7 +44,7 @@ impl<'r> Asked<'r> {
         blocks: &Blocks<'r>,
         headers: &'r Headers,
         (schema, names): (&'r Schema, Names<'r>),
-        limits: &'r Limits,
+        limits: &'r RequestLimits,
     ) -> Result<Self, Fault> {
         let uri = &*headers.resource_uri;
         if uri.is_empty() {
@@ -113,7 +103,7 @@ impl<'r> Asked<'r> {
     }
 
     /// What a query is checked against.
-    pub(super) fn scope<'a>(&'a self, limits: &'a Limits) -> Scope<'a> {
+    pub(super) fn scope<'a>(&'a self, limits: &'a RequestLimits) -> Scope<'a> {
         Scope {
             schema: self.schema,
             namespace: &self.namespace,

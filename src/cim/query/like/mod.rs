@@ -1,6 +1,6 @@
 //! Patterns of LIKE: `%` any text, `_` one character, `[a-z]`, `[abc]` and `[^a]` one character of a set.
 
-use super::filter::{Effort, Stopped};
+use super::effort::{Effort, Stopped};
 
 /// Judges one text after another; made once for a query.
 ///

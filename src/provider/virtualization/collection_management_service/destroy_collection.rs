@@ -2,25 +2,39 @@
 
 use crate::audit::About;
 use crate::id::CollectionId;
-use crate::inventory::{Collection, SnapshotSet, What};
+use crate::inventory::{Collection, JobKind, SnapshotSet};
 use crate::provider::Outcome;
 use crate::store::{Change, State};
 
+use super::super::call::Call;
 use super::super::outcome::Refusal;
-use super::{Call, check_free, existing};
+use super::super::service::ServiceMethod;
+use super::{check_free, collection, commit, existing};
 
-pub(super) async fn invoke(call: &Call<'_>) -> Result<Outcome, Refusal> {
-    let id = call.collection()?;
-    let coordinator = call.deps.coordinator.clone();
-    call.commit(What::DestroyCollection, About::default(), move |state| {
-        existing(state, id)?;
-        check_free(&coordinator, id)?;
-        for group in groups_with(state, id) {
-            check_free(&coordinator, group.id)?;
-        }
-        Ok(changes(state, id))
-    })
-    .await
+/// The in-parameter.
+pub(super) struct DestroyCollection(CollectionId);
+
+impl ServiceMethod for DestroyCollection {
+    const NAME: &'static str = "DestroyCollection";
+    const KIND: JobKind = JobKind::DestroyCollection;
+
+    fn read(call: &Call<'_>) -> Result<Self, Refusal> {
+        collection(call).map(Self)
+    }
+
+    async fn run(self, call: &Call<'_>) -> Result<Outcome, Refusal> {
+        let Self(id) = self;
+        let coordinator = call.deps.coordinator.clone();
+        commit(call, About::default(), move |state| {
+            existing(state, id)?;
+            check_free(&coordinator, id)?;
+            for group in groups_with(state, id) {
+                check_free(&coordinator, group.id)?;
+            }
+            Ok(changes(state, id))
+        })
+        .await
+    }
 }
 
 /// The group leaves the groups that hold it, and the link of each of its sets ends.

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 
 use crate::audit::About;
 use crate::id::{CollectionId, VmId};
-use crate::inventory::{Collection, CollectionKind, What};
+use crate::inventory::{Collection, CollectionKind, JobKind};
 use crate::provider::Outcome;
 use crate::store::{Change, State};
 use crate::text::catalog::provider as texts;
 
+use super::super::call::Call;
 use super::super::element::Element;
 use super::super::outcome::Refusal;
-use super::super::reference;
-use super::{Call, check_free, existing, invalid};
+use super::super::service::ServiceMethod;
+use super::{check_free, collection, commit, existing, invalid};
 
 /// What can be in a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,78 +22,126 @@ enum Member {
     Group(CollectionId),
 }
 
-pub(super) async fn add(call: &Call<'_>) -> Result<Outcome, Refusal> {
-    let member = existing_member(call)?;
-    let id = call.collection()?;
-    let coordinator = call.deps.coordinator.clone();
-    call.commit(What::AddMember, About::default(), move |state| {
-        let mut collection = existing(state, id)?;
-        if has(&collection, member) {
-            return Ok(Vec::new());
-        }
-        match (collection.kind, member) {
-            (CollectionKind::Machines, Member::Machine(machine)) => {
-                collection.machines.push(machine);
-            }
-            (CollectionKind::Collections, Member::Group(group)) => {
-                existing(state, group)?;
-                check_no_cycle(state, group, id)?;
-                collection.collections.push(group);
-            }
-            (CollectionKind::Machines, Member::Group(_)) => {
-                return Err(invalid(texts::ONLY_MACHINES.with("collection", id)));
-            }
-            (CollectionKind::Collections, Member::Machine(_)) => {
-                return Err(invalid(texts::ONLY_COLLECTIONS.with("collection", id)));
-            }
-        }
-        check_free(&coordinator, id)?;
-        Ok(vec![Change::PutCollection(collection)])
-    })
-    .await
+/// The in-parameters.
+pub(super) struct AddMember {
+    member: Member,
+    id: CollectionId,
 }
 
-pub(super) async fn remove(call: &Call<'_>) -> Result<Outcome, Refusal> {
-    let member = named_member(call)?;
-    let id = call.collection()?;
-    let coordinator = call.deps.coordinator.clone();
-    call.commit(What::RemoveMember, About::default(), move |state| {
-        let collection = existing(state, id)?;
-        if !has(&collection, member) {
-            return Err(invalid(texts::NO_MEMBER.with("collection", id)));
-        }
-        check_free(&coordinator, id)?;
-        Ok(vec![Change::PutCollection(without(collection, member))])
-    })
-    .await
+impl ServiceMethod for AddMember {
+    const NAME: &'static str = "AddMember";
+    const KIND: JobKind = JobKind::AddMember;
+
+    fn read(call: &Call<'_>) -> Result<Self, Refusal> {
+        Ok(Self {
+            member: existing_member(call)?,
+            id: collection(call)?,
+        })
+    }
+
+    async fn run(self, call: &Call<'_>) -> Result<Outcome, Refusal> {
+        let Self { member, id } = self;
+        let coordinator = call.deps.coordinator.clone();
+        commit(call, About::default(), move |state| {
+            let mut collection = existing(state, id)?;
+            if has(&collection, member) {
+                return Ok(Vec::new());
+            }
+            match (collection.kind, member) {
+                (CollectionKind::Machines, Member::Machine(machine)) => {
+                    collection.machines.push(machine);
+                }
+                (CollectionKind::Collections, Member::Group(group)) => {
+                    existing(state, group)?;
+                    check_no_cycle(state, group, id)?;
+                    collection.collections.push(group);
+                }
+                (CollectionKind::Machines, Member::Group(_)) => {
+                    return Err(invalid(texts::ONLY_MACHINES.with("collection", id)));
+                }
+                (CollectionKind::Collections, Member::Machine(_)) => {
+                    return Err(invalid(texts::ONLY_COLLECTIONS.with("collection", id)));
+                }
+            }
+            check_free(&coordinator, id)?;
+            Ok(vec![Change::PutCollection(collection)])
+        })
+        .await
+    }
 }
 
-/// As [`remove`], with the collection by its id, and content if the member is not there.
-pub(super) async fn remove_by_id(call: &Call<'_>) -> Result<Outcome, Refusal> {
-    let member = named_member(call)?;
-    let text = call.arguments.get("CollectionId").as_str();
-    let id: CollectionId = text.and_then(|t| t.parse().ok()).ok_or_else(|| {
-        let text = texts::ID_IS_NO_GUID
-            .with("parameter", "CollectionId")
-            .with("value", text.unwrap_or_default());
-        invalid(text)
-    })?;
-    let coordinator = call.deps.coordinator.clone();
-    call.commit(What::RemoveMember, About::default(), move |state| {
-        let collection = existing(state, id)?;
-        if !has(&collection, member) {
-            return Ok(Vec::new());
-        }
-        check_free(&coordinator, id)?;
-        Ok(vec![Change::PutCollection(without(collection, member))])
-    })
-    .await
+/// The in-parameters.
+pub(super) struct RemoveMember {
+    member: Member,
+    id: CollectionId,
+}
+
+impl ServiceMethod for RemoveMember {
+    const NAME: &'static str = "RemoveMember";
+    const KIND: JobKind = JobKind::RemoveMember;
+
+    fn read(call: &Call<'_>) -> Result<Self, Refusal> {
+        Ok(Self {
+            member: named_member(call)?,
+            id: collection(call)?,
+        })
+    }
+
+    async fn run(self, call: &Call<'_>) -> Result<Outcome, Refusal> {
+        let Self { member, id } = self;
+        let coordinator = call.deps.coordinator.clone();
+        commit(call, About::default(), move |state| {
+            let collection = existing(state, id)?;
+            if !has(&collection, member) {
+                return Err(invalid(texts::NO_MEMBER.with("collection", id)));
+            }
+            check_free(&coordinator, id)?;
+            Ok(vec![Change::PutCollection(without(collection, member))])
+        })
+        .await
+    }
+}
+
+/// The in-parameters. As [`RemoveMember`], with the collection by its id, and content if the member is not there.
+pub(super) struct RemoveMemberById {
+    member: Member,
+    id: CollectionId,
+}
+
+impl ServiceMethod for RemoveMemberById {
+    const NAME: &'static str = "RemoveMemberById";
+    const KIND: JobKind = JobKind::RemoveMember;
+
+    fn read(call: &Call<'_>) -> Result<Self, Refusal> {
+        let member = named_member(call)?;
+        let text = call.arguments.get("CollectionId").as_str();
+        let id = text.and_then(|t| t.parse().ok()).ok_or_else(|| {
+            let text = texts::ID_IS_NO_GUID
+                .with("parameter", "CollectionId")
+                .with("value", text.unwrap_or_default());
+            invalid(text)
+        })?;
+        Ok(Self { member, id })
+    }
+
+    async fn run(self, call: &Call<'_>) -> Result<Outcome, Refusal> {
+        let Self { member, id } = self;
+        let coordinator = call.deps.coordinator.clone();
+        commit(call, About::default(), move |state| {
+            let collection = existing(state, id)?;
+            if !has(&collection, member) {
+                return Ok(Vec::new());
+            }
+            check_free(&coordinator, id)?;
+            Ok(vec![Change::PutCollection(without(collection, member))])
+        })
+        .await
+    }
 }
 
 /// The existing machine or group that the parameter `Member` refers to.
 fn existing_member(call: &Call<'_>) -> Result<Member, Refusal> {
-    let (deps, ctx, arguments) = (call.deps, call.ctx, call.arguments);
-    match reference::element(deps, ctx, arguments, "Member", "CIM_ManagedElement") {
+    match call.element("Member", "CIM_ManagedElement") {
         Ok(Element::Machine(id)) => Ok(Member::Machine(id)),
         Ok(Element::Group(id, _)) => Ok(Member::Group(id)),
         Ok(other) => Err(invalid(texts::NOT_COLLECTABLE.with("class", other.class()))),

@@ -1,33 +1,41 @@
 //! `ApplySnapshot`: every machine of a set goes back to its snapshot. `docs/semantics.md` §1 to §3.
 
-use crate::provider::{Arguments, Context, Outcome};
+use crate::inventory::JobKind;
+use crate::provider::Outcome;
 use crate::snapshot::ApplyRequest;
 use crate::text::Text;
 use crate::text::catalog::provider as texts;
 
-use super::super::Deps;
+use super::super::call::Call;
 use super::super::element::Element;
 use super::super::outcome::{self, Refusal, snapshot};
-use super::super::reference;
+use super::super::service::ServiceMethod;
 
-pub(super) async fn invoke(
-    deps: &Deps,
-    ctx: &Context,
-    arguments: &Arguments,
-) -> Result<Outcome, Refusal> {
-    let (parameter, declared) = ("SnapshotCollection", "CIM_Collection");
-    let set = match reference::element(deps, ctx, arguments, parameter, declared) {
-        Ok(Element::Set(set)) => set,
-        Ok(_) => return Err(invalid(texts::NO_SNAPSHOT_SET.with("parameter", parameter))),
-        Err(text) => return Err(invalid(text)),
-    };
-    let request = ApplyRequest {
-        set,
-        only: None,
-        owner: ctx.identity.user.to_string(),
-    };
-    let accepted = deps.coordinator.apply(request).await?;
-    Ok(outcome::started(deps, ctx, accepted.job, Vec::new()).await)
+/// The in-parameters.
+pub(super) struct ApplySnapshot(ApplyRequest);
+
+impl ServiceMethod for ApplySnapshot {
+    const NAME: &'static str = "ApplySnapshot";
+    const KIND: JobKind = JobKind::ApplySnapshotSet;
+
+    fn read(call: &Call<'_>) -> Result<Self, Refusal> {
+        let parameter = "SnapshotCollection";
+        let set = match call.element(parameter, "CIM_Collection") {
+            Ok(Element::Set(set)) => set,
+            Ok(_) => return Err(invalid(texts::NO_SNAPSHOT_SET.with("parameter", parameter))),
+            Err(text) => return Err(invalid(text)),
+        };
+        Ok(Self(ApplyRequest {
+            set,
+            only: None,
+            owner: call.ctx.identity.user.to_string(),
+        }))
+    }
+
+    async fn run(self, call: &Call<'_>) -> Result<Outcome, Refusal> {
+        let accepted = call.deps.coordinator.apply(self.0).await?;
+        Ok(outcome::started(call.deps, call.ctx, accepted.job, Vec::new()).await)
+    }
 }
 
 fn invalid(text: Text) -> Refusal {

@@ -3,44 +3,48 @@
 //! The parameters become a [`CreateRequest`]; the coordinator does the rest. `docs/semantics.md` §1 to §3.
 
 use crate::cim::Value;
-use crate::inventory::{self, Consistency, NAME_MAX, SetKind};
-use crate::provider::{Arguments, Context, Outcome};
-use crate::snapshot::{Accepted, CreateRequest};
+use crate::id::CollectionId;
+use crate::inventory::{self, Consistency, JobKind, NAME_MAX, SetKind};
+use crate::provider::{Context, Outcome};
+use crate::snapshot::CreateRequest;
 use crate::text::catalog::provider as texts;
 use crate::text::{Text, is_blank};
 
-use super::super::Deps;
+use super::super::call::Call;
 use super::super::element::Element;
 use super::super::outcome::{self, Refusal, snapshot};
-use super::super::reference;
+use super::super::service::ServiceMethod;
 use super::settings;
 
 const SETTINGS_CLASS: &str = "Msvm_VirtualSystemSnapshotSettingData";
 
-/// Answers the call.
-pub(super) async fn invoke(
-    deps: &Deps,
-    ctx: &Context,
-    arguments: &Arguments,
-) -> Result<Outcome, Refusal> {
-    let request = request(deps, ctx, arguments)?;
-    let accepted = deps
-        .coordinator
-        .create(request)
-        .await
-        .map_err(Refusal::from)?;
-    Ok(answer(deps, ctx, accepted).await)
+/// The in-parameters.
+pub(super) struct CreateSnapshot(CreateRequest);
+
+impl ServiceMethod for CreateSnapshot {
+    const NAME: &'static str = "CreateSnapshot";
+    const KIND: JobKind = JobKind::CreateSnapshotSet;
+
+    fn read(call: &Call<'_>) -> Result<Self, Refusal> {
+        request(call).map(Self)
+    }
+
+    /// 0 and the set if it is ready within the inline time, else 4096, the job and the reference that the set will
+    /// have.
+    async fn run(self, call: &Call<'_>) -> Result<Outcome, Refusal> {
+        let accepted = call.deps.coordinator.create(self.0).await?;
+        let set = Element::Set(accepted.set).path(&call.deps.host);
+        let set = ("ResultingSnapshotCollection", Value::from(set));
+        Ok(outcome::started(call.deps, call.ctx, accepted.job, vec![set]).await)
+    }
 }
 
 /// Parses and validates the parameters.
-pub(crate) fn request(
-    deps: &Deps,
-    ctx: &Context,
-    arguments: &Arguments,
-) -> Result<CreateRequest, Refusal> {
-    let collection = collection(deps, ctx, arguments)?;
-    let kind = kind(arguments.get("SnapshotType"))?;
-    let wishes = wishes(ctx, arguments.get("SnapshotSettings")).map_err(invalid)?;
+pub(crate) fn request(call: &Call<'_>) -> Result<CreateRequest, Refusal> {
+    let collection = collection(call)?;
+    let kind = kind(call.arguments.get("SnapshotType"))?;
+    let settings = call.arguments.get("SnapshotSettings");
+    let wishes = wishes(call.ctx, settings).map_err(invalid)?;
     Ok(CreateRequest {
         collection,
         name: wishes.name,
@@ -50,29 +54,16 @@ pub(crate) fn request(
             SetKind::Recovery => Consistency::Application,
         }),
         ignore_non_snapshottable_disks: wishes.ignore_non_snapshottable_disks,
-        owner: ctx.identity.user.to_string(),
+        owner: call.ctx.identity.user.to_string(),
     })
-}
-
-/// The answer to an accepted call: 0 and the set if it is ready within the inline time, else 4096, the job
-/// and the reference that the set will have.
-async fn answer(deps: &Deps, ctx: &Context, accepted: Accepted) -> Outcome {
-    let set = Element::Set(accepted.set).path(&deps.host);
-    let set = ("ResultingSnapshotCollection", Value::from(set));
-    outcome::started(deps, ctx, accepted.job, vec![set]).await
 }
 
 fn invalid(text: Text) -> Refusal {
     Refusal::new(snapshot::INVALID_PARAMETER, text)
 }
 
-fn collection(
-    deps: &Deps,
-    ctx: &Context,
-    arguments: &Arguments,
-) -> Result<crate::id::CollectionId, Refusal> {
-    let declared = "CIM_CollectionOfMSEs";
-    match reference::element(deps, ctx, arguments, "Collection", declared) {
+fn collection(call: &Call<'_>) -> Result<CollectionId, Refusal> {
+    match call.element("Collection", "CIM_CollectionOfMSEs") {
         Ok(Element::Group(id, _)) => Ok(id),
         // Not reached: only groups are of the declared class.
         Ok(_) => Err(invalid(

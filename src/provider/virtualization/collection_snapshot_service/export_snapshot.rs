@@ -3,56 +3,60 @@
 //! `docs/semantics.md` §1 and §3.
 
 use crate::cim::Value;
-use crate::provider::{Arguments, Context, Outcome};
+use crate::inventory::JobKind;
+use crate::provider::{Context, Outcome};
 use crate::snapshot::{ExportRefused, ExportRequest};
 use crate::text::Text;
 use crate::text::catalog::provider as texts;
 
-use super::super::Deps;
+use super::super::call::Call;
 use super::super::element::Element;
 use super::super::outcome::{self, Refusal, management};
-use super::super::reference;
+use super::super::service::ServiceMethod;
 use super::settings;
 
 const SETTINGS_CLASS: &str = "Msvm_CollectionSnapshotExportSettingData";
 
-pub(super) async fn invoke(
-    deps: &Deps,
-    ctx: &Context,
-    arguments: &Arguments,
-) -> Result<Outcome, Refusal> {
-    let request = request(deps, ctx, arguments)?;
-    let exported = deps.coordinator.export(request).await;
-    let accepted = exported.map_err(|refused| {
-        let (code, text) = match refused {
-            ExportRefused::Failed(text) => (management::FAILED, text),
-            ExportRefused::NotSupported(text) => (management::NOT_SUPPORTED, text),
-            ExportRefused::InvalidParameter(text) => (management::INVALID_PARAMETER, text),
-            ExportRefused::InUse(text) => (management::IN_USE, text),
-            ExportRefused::InvalidState(text) => (management::INVALID_STATE, text),
-        };
-        Refusal::new(code, text)
-    })?;
-    Ok(outcome::started(deps, ctx, accepted.job, Vec::new()).await)
-}
+/// The in-parameters.
+pub(super) struct ExportSnapshot(ExportRequest);
 
-fn request(deps: &Deps, ctx: &Context, arguments: &Arguments) -> Result<ExportRequest, Refusal> {
-    let (parameter, declared) = ("SnapshotCollection", "CIM_Collection");
-    let set = match reference::element(deps, ctx, arguments, parameter, declared) {
-        Ok(Element::Set(id)) => id,
-        Ok(_) => return Err(invalid(texts::NO_SNAPSHOT_SET.with("parameter", parameter))),
-        Err(text) => return Err(invalid(text)),
-    };
-    let Some(directory) = arguments.get("ExportDirectory").as_str() else {
-        let text = texts::PARAMETER_NULL.with("parameter", "ExportDirectory");
-        return Err(invalid(text));
-    };
-    Ok(ExportRequest {
-        set,
-        directory: directory.to_owned(),
-        storage: storage(ctx, arguments.get("ExportSettingData"))?,
-        owner: ctx.identity.user.to_string(),
-    })
+impl ServiceMethod for ExportSnapshot {
+    const NAME: &'static str = "ExportSnapshot";
+    const KIND: JobKind = JobKind::ExportSnapshotSet;
+
+    fn read(call: &Call<'_>) -> Result<Self, Refusal> {
+        let parameter = "SnapshotCollection";
+        let set = match call.element(parameter, "CIM_Collection") {
+            Ok(Element::Set(id)) => id,
+            Ok(_) => return Err(invalid(texts::NO_SNAPSHOT_SET.with("parameter", parameter))),
+            Err(text) => return Err(invalid(text)),
+        };
+        let Some(directory) = call.arguments.get("ExportDirectory").as_str() else {
+            let text = texts::PARAMETER_NULL.with("parameter", "ExportDirectory");
+            return Err(invalid(text));
+        };
+        Ok(Self(ExportRequest {
+            set,
+            directory: directory.to_owned(),
+            storage: storage(call.ctx, call.arguments.get("ExportSettingData"))?,
+            owner: call.ctx.identity.user.to_string(),
+        }))
+    }
+
+    async fn run(self, call: &Call<'_>) -> Result<Outcome, Refusal> {
+        let exported = call.deps.coordinator.export(self.0).await;
+        let accepted = exported.map_err(|refused| {
+            let (code, text) = match refused {
+                ExportRefused::Failed(text) => (management::FAILED, text),
+                ExportRefused::NotSupported(text) => (management::NOT_SUPPORTED, text),
+                ExportRefused::InvalidParameter(text) => (management::INVALID_PARAMETER, text),
+                ExportRefused::InUse(text) => (management::IN_USE, text),
+                ExportRefused::InvalidState(text) => (management::INVALID_STATE, text),
+            };
+            Refusal::new(code, text)
+        })?;
+        Ok(outcome::started(call.deps, call.ctx, accepted.job, Vec::new()).await)
+    }
 }
 
 /// Do ExportSettingData ask for the disks too? By default they do.

@@ -7,7 +7,7 @@ use crate::provider::{Context, Error, Outcome, Status};
 use crate::text::Text;
 use crate::text::catalog::provider as texts;
 
-use super::super::Deps;
+use super::super::deps::Deps;
 use super::super::element::Element;
 use super::super::outcome;
 

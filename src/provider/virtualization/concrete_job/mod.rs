@@ -14,8 +14,8 @@ use crate::provider::{Arguments, Context, Error, Instances, Outcome, Provider, S
 use crate::text::catalog::provider as texts;
 use crate::text::{Language, Message, Text};
 
-use super::Deps;
 use super::about;
+use super::deps::Deps;
 use super::element::{Element, JOB};
 use super::outcome;
 

@@ -7,7 +7,7 @@ use crate::job::{CancelKind, Cancelled};
 use crate::provider::{Arguments, Context, Error, Outcome, Status};
 use crate::text::catalog::provider as texts;
 
-use super::super::Deps;
+use super::super::deps::Deps;
 use super::super::outcome;
 
 /// Not Supported: a real state, which these jobs do not have.

@@ -1,23 +1,32 @@
 //! `ApplySnapshot`: one machine goes back to its snapshot, whichever set that belongs to. `docs/semantics.md` §1 to §3.
 
-use crate::provider::{Arguments, Context, Outcome};
+use crate::inventory::JobKind;
+use crate::provider::Outcome;
 use crate::snapshot::ApplyRequest;
 
-use super::super::Deps;
+use super::super::call::Call;
 use super::super::outcome::{self, Refusal};
+use super::super::service::ServiceMethod;
 use super::snapshot_of;
 
-pub(super) async fn invoke(
-    deps: &Deps,
-    ctx: &Context,
-    arguments: &Arguments,
-) -> Result<Outcome, Refusal> {
-    let (set, snapshot) = snapshot_of(deps, ctx, arguments, "Snapshot")?;
-    let request = ApplyRequest {
-        set,
-        only: Some(snapshot),
-        owner: ctx.identity.user.to_string(),
-    };
-    let accepted = deps.coordinator.apply(request).await?;
-    Ok(outcome::started(deps, ctx, accepted.job, Vec::new()).await)
+/// The in-parameter.
+pub(super) struct ApplySnapshot(ApplyRequest);
+
+impl ServiceMethod for ApplySnapshot {
+    const NAME: &'static str = "ApplySnapshot";
+    const KIND: JobKind = JobKind::ApplySnapshotSet;
+
+    fn read(call: &Call<'_>) -> Result<Self, Refusal> {
+        let (set, snapshot) = snapshot_of(call, "Snapshot")?;
+        Ok(Self(ApplyRequest {
+            set,
+            only: Some(snapshot),
+            owner: call.ctx.identity.user.to_string(),
+        }))
+    }
+
+    async fn run(self, call: &Call<'_>) -> Result<Outcome, Refusal> {
+        let accepted = call.deps.coordinator.apply(self.0).await?;
+        Ok(outcome::started(call.deps, call.ctx, accepted.job, Vec::new()).await)
+    }
 }

@@ -1,26 +1,34 @@
 //! `DestroySnapshot`: destroys the snapshot of one machine, whichever set that belongs to; the last one takes its set along.
 //! `docs/semantics.md` §1 to §3.
 
-use crate::inventory::Service;
-use crate::provider::{Arguments, Context, Outcome};
+use crate::inventory::{JobKind, Service};
+use crate::provider::Outcome;
 use crate::snapshot::DestroyRequest;
 
-use super::super::Deps;
+use super::super::call::Call;
 use super::super::outcome::{self, Refusal};
+use super::super::service::ServiceMethod;
 use super::snapshot_of;
 
-pub(super) async fn invoke(
-    deps: &Deps,
-    ctx: &Context,
-    arguments: &Arguments,
-) -> Result<Outcome, Refusal> {
-    let (set, snapshot) = snapshot_of(deps, ctx, arguments, "AffectedSnapshot")?;
-    let request = DestroyRequest {
-        set,
-        snapshot: Some(snapshot),
-        service: Service::VirtualSystemSnapshot,
-        owner: ctx.identity.user.to_string(),
-    };
-    let accepted = deps.coordinator.destroy(request).await?;
-    Ok(outcome::started(deps, ctx, accepted.job, Vec::new()).await)
+/// The in-parameter.
+pub(super) struct DestroySnapshot(DestroyRequest);
+
+impl ServiceMethod for DestroySnapshot {
+    const NAME: &'static str = "DestroySnapshot";
+    const KIND: JobKind = JobKind::DestroySnapshotSet;
+
+    fn read(call: &Call<'_>) -> Result<Self, Refusal> {
+        let (set, snapshot) = snapshot_of(call, "AffectedSnapshot")?;
+        Ok(Self(DestroyRequest {
+            set,
+            snapshot: Some(snapshot),
+            service: Service::VirtualSystemSnapshot,
+            owner: call.ctx.identity.user.to_string(),
+        }))
+    }
+
+    async fn run(self, call: &Call<'_>) -> Result<Outcome, Refusal> {
+        let accepted = call.deps.coordinator.destroy(self.0).await?;
+        Ok(outcome::started(call.deps, call.ctx, accepted.job, Vec::new()).await)
+    }
 }

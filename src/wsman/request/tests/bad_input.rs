@@ -1,9 +1,9 @@
 //! What hostile and broken clients send: always a fault, never a panic, never a wrong reading.
 
 use crate::framing::Charset;
-use crate::wsman::fault::{Kind, table};
+use crate::wsman::fault::{FaultKind, table};
 use crate::wsman::fixture::{Ask, schema};
-use crate::wsman::request::{Incoming, Limits, Received, receive};
+use crate::wsman::request::{Incoming, Received, RequestLimits, receive};
 
 fn take(content_type: Option<&str>, body: &[u8]) -> Received {
     let message = Incoming {
@@ -13,7 +13,7 @@ fn take(content_type: Option<&str>, body: &[u8]) -> Received {
         anonymous: false,
         body,
     };
-    receive(&message, schema(), &Limits::default())
+    receive(&message, schema(), &RequestLimits::default())
 }
 
 /// Who has not logged on has nothing read but Identify, however much stands in the body.
@@ -27,7 +27,7 @@ fn a_11_of_nobody_nothing_but_identify_is_read() {
             anonymous: true,
             body: text.as_bytes(),
         };
-        receive(&message, schema(), &Limits::default()).request
+        receive(&message, schema(), &RequestLimits::default()).request
     };
     let wrong = Ask::get("<nonsense/>").text;
     let rejected = read(&wrong).unwrap_err();
@@ -37,7 +37,7 @@ fn a_11_of_nobody_nothing_but_identify_is_read() {
     assert!(read(identify).is_ok());
 }
 
-fn refused(content_type: Option<&str>, body: &[u8], kind: &'static Kind, names: &str) {
+fn refused(content_type: Option<&str>, body: &[u8], kind: &'static FaultKind, names: &str) {
     let rejected = take(content_type, body).request.unwrap_err();
     assert_eq!(rejected.fault.kind.name, kind.name, "{rejected:?}");
     let text = rejected.fault.text.english();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::wsman::fault::{Kind, table};
+use crate::wsman::fault::{FaultKind, table};
 use crate::wsman::fixture::{Ask, DMTF, ENUMERATE, WMI, selectors};
 use crate::wsman::request::{Enumerate, Expires, Mode, Operation, Polymorphism, Pull, Source};
 
@@ -34,7 +34,7 @@ fn pulled(children: &str) -> Pull {
     }
 }
 
-fn refused(ask: &Ask, kind: &'static Kind, names: &str) {
+fn refused(ask: &Ask, kind: &'static FaultKind, names: &str) {
     let fault = ask.fault();
     assert_eq!(fault.kind.name, kind.name, "{fault:?}");
     let text = fault.text.english();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::cim::Schema;
-use crate::wsman::request::{Incoming, Limits, Operation, Request, receive};
+use crate::wsman::request::{Incoming, Operation, Request, RequestLimits, receive};
 
 /// The body of a recorded HTTP request and its `Content-Type`.
 fn recorded(path: &Path) -> (Option<String>, Vec<u8>) {
@@ -72,7 +72,7 @@ fn recorded_requests_are_read_or_refused_as_they_should_be() {
                 anonymous: false,
                 body: &body,
             };
-            let outcome = match receive(&message, &schema, &Limits::default()).request {
+            let outcome = match receive(&message, &schema, &RequestLimits::default()).request {
                 Ok(request) => name(&request).to_owned(),
                 Err(rejected) => {
                     assert!(rejected.relates_to.is_some(), "{}", file.display());

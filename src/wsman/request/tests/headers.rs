@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use crate::text::Language;
-use crate::wsman::fault::{Extra, Fault, Kind, table};
+use crate::wsman::fault::{Extra, Fault, FaultKind, table};
 use crate::wsman::fixture::{Ask, GET, WMI};
 use crate::wsman::request::{Client, Operation};
 use crate::wsman::uri::Family;
 
-fn assert_fault(fault: &Fault, kind: &'static Kind, names: &str) {
+fn assert_fault(fault: &Fault, kind: &'static FaultKind, names: &str) {
     assert_eq!(fault.kind.name, kind.name, "{fault:?}");
     let text = fault.text.english();
     assert!(text.contains(names), "{names:?} is not named in {text:?}");
 }
 
 /// Asserts that a request with `from` replaced by `to` is refused as `kind`, naming `names`.
-fn refused(ask: &Ask, from: &str, to: &str, kind: &'static Kind, names: &str) {
+fn refused(ask: &Ask, from: &str, to: &str, kind: &'static FaultKind, names: &str) {
     assert_fault(&ask.replace(from, to).fault(), kind, names);
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cim::cimxml::EMBEDDED_MAX;
 use crate::cim::{DateTime, Path, Value};
-use crate::wsman::fault::{Kind, table};
+use crate::wsman::fault::{FaultKind, table};
 use crate::wsman::fixture::{Ask, DMTF, V2, WMI, reference, selectors};
 use crate::wsman::request::{Invoke, Operation};
 
@@ -33,7 +33,7 @@ fn argument(children: &str, name: &str) -> Value {
     invoke.arguments[at.unwrap()].clone()
 }
 
-fn refused(ask: &Ask, kind: &'static Kind, names: &str) {
+fn refused(ask: &Ask, kind: &'static FaultKind, names: &str) {
     let fault = ask.fault();
     assert_eq!(fault.kind.name, kind.name, "{fault:?}");
     let text = fault.text.english();

@@ -2,7 +2,7 @@
 
 use crate::cim::Value;
 use crate::wsman::config::Part;
-use crate::wsman::fault::{Kind, table};
+use crate::wsman::fault::{FaultKind, table};
 use crate::wsman::fixture::{Ask, DMTF, ENUMERATE, GET, V2, WMI, reference, selectors};
 use crate::wsman::request::{Operation, Target};
 use crate::wsman::uri;
@@ -18,7 +18,7 @@ fn target(ask: &Ask) -> Target {
     }
 }
 
-fn refused(ask: &Ask, kind: &'static Kind, names: &str) {
+fn refused(ask: &Ask, kind: &'static FaultKind, names: &str) {
     let fault = ask.fault();
     assert_eq!(fault.kind.name, kind.name, "{fault:?}");
     let text = fault.text.english();

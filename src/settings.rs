@@ -1,38 +1,67 @@
-//! How single values are read: lengths of time, sizes, where the audit goes.
+//! What the sections of the configuration share: how lengths of time and sizes are read, and what is told of a value that
+//! makes no sense. Each section is in the module that it is for, with its defaults and checks; `config` joins them.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserializer, de};
 
-use super::AuditTo;
+/// No wait that is configured is longer.
+pub const DAY: Duration = Duration::from_secs(86_400);
+/// Nor is any number of things larger: what is counted fits into memory.
+pub const COUNT_MAX: usize = 1_000_000_000;
 
-/// `true`, `false` or the path of a file.
-pub(super) fn audit_to<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AuditTo, D::Error> {
-    struct Visitor;
-    impl de::Visitor<'_> for Visitor {
-        type Value = AuditTo;
+/// A value that has the right type and still makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Senseless {
+    /// `limits.envelope`.
+    pub key: &'static str,
+    /// The key that it does not go with. What is told of a value that could not be read would be guessed.
+    pub other: Option<&'static str>,
+    /// How the sentence that begins with the key goes on.
+    pub reason: String,
+}
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("true (in the log), false (nowhere) or the path of a file")
-        }
-
-        fn visit_bool<E: de::Error>(self, on: bool) -> Result<AuditTo, E> {
-            Ok(if on { AuditTo::Log } else { AuditTo::Off })
-        }
-
-        fn visit_str<E: de::Error>(self, path: &str) -> Result<AuditTo, E> {
-            match path {
-                "" => Err(E::invalid_value(de::Unexpected::Str(path), &self)),
-                path => Ok(AuditTo::File(path.into())),
-            }
+impl Senseless {
+    /// One that is senseless by itself.
+    #[must_use]
+    pub fn new(key: &'static str, reason: impl Into<String>) -> Self {
+        Self {
+            key,
+            other: None,
+            reason: reason.into(),
         }
     }
-    deserializer.deserialize_any(Visitor)
+
+    /// One that needs another key, which is not given.
+    #[must_use]
+    pub fn alone(key: &'static str, other: &'static str) -> Self {
+        Self {
+            key,
+            other: Some(other),
+            reason: format!("needs {other} beside it"),
+        }
+    }
+
+    /// That these paths are absolute.
+    pub fn relative<'p>(
+        key: &'static str,
+        paths: &'p [PathBuf],
+    ) -> impl Iterator<Item = Self> + use<'p> {
+        let relative = paths.iter().filter(|path| !path.is_absolute());
+        relative.map(move |path| {
+            let reason = format!("must hold absolute paths, not `{}`", path.display());
+            Self::new(key, reason)
+        })
+    }
 }
 
 /// A length of time: whole seconds, or text with units (`1h 30m`, `2s`, `500ms`).
-pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+///
+/// # Errors
+/// It is none.
+pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     struct Visitor;
     impl de::Visitor<'_> for Visitor {
         type Value = Duration;
@@ -58,7 +87,10 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
 }
 
 /// A number of octets: a number, or text with a unit (`512KiB`, `10GiB`).
-pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+///
+/// # Errors
+/// It is none.
+pub fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     struct Visitor;
     impl de::Visitor<'_> for Visitor {
         type Value = u64;
