@@ -8,10 +8,10 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
+use rustix::fs::fgetxattr;
 use rustix::io::Errno;
 
-use crate::held::Folder;
+use crate::held::{self, Folder};
 
 /// The extended attribute.
 pub(crate) const NAME: &str = "system.posix_acl_access";
@@ -63,12 +63,7 @@ pub(crate) fn let_pass(folder: &Folder, user: u32) -> io::Result<()> {
         None => of_mode(found.mode),
     };
     match with_user(&old, user) {
-        Some(new) => Ok(fsetxattr(
-            folder,
-            NAME,
-            &encoded(&new),
-            XattrFlags::empty(),
-        )?),
+        Some(new) => held::set_attribute(folder, NAME, &encoded(&new)),
         None => Ok(()),
     }
 }

@@ -42,7 +42,7 @@ impl<'a> Runs<'a> {
     /// The guest fills its disk, and flushes it.
     fn writes(&self, pattern: u8) {
         for command in [format!("write -P {pattern} 0 {SIZE}"), "flush".to_owned()] {
-            let line = format!("qemu-io -d dev0 \"{command}\"");
+            let line = format!("qemu-io -d /machine/peripheral/dev0/virtio-backend \"{command}\"");
             let said = self.tell("human-monitor-command", &json!({"command-line": line}));
             assert!(!said.to_string().contains("rror"), "{said}");
         }

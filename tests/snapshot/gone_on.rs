@@ -12,8 +12,8 @@ use groupshot::engine::library::Library;
 use groupshot::engine::locks::ImageLock;
 use groupshot::engine::sim::{Sim, Step, Trouble, machine_id};
 use groupshot::engine::{
-    At, Compute, Described, EngineError, Event, Graph, Hold, InTurn, Live, Machines, Node, Plan,
-    QuiesceError, Recorded, Running, Top,
+    At, Compute, Described, EngineError, Event, Fence, Graph, Hold, InTurn, Live, Machines, Node,
+    Plan, QuiesceError, Quiesced, Recorded, Running, ThawError, Top,
 };
 use groupshot::failpoint::FailedOnOrder;
 use groupshot::id::VmId;
@@ -63,7 +63,11 @@ impl Running for Guest {
             jobs: Vec::new(),
             agent: false,
             live: Live::default(),
+            obstacle: None,
         })
+    }
+    async fn state(&self) -> Result<RunState, EngineError> {
+        Ok(*self.state.lock().unwrap())
     }
     fn takes(&self, _: &Plan) -> bool {
         self.takes
@@ -82,13 +86,16 @@ impl Running for Guest {
         }
         Ok(())
     }
-    async fn quiesce(&self) -> Result<usize, QuiesceError> {
-        Ok(0)
+    async fn quiesce(&self) -> Result<Quiesced, QuiesceError> {
+        Ok(Quiesced {
+            count: 0,
+            limit: None,
+        })
     }
     async fn is_frozen(&self) -> Result<bool, EngineError> {
         Ok(false)
     }
-    async fn thaw(&self) -> Result<(), EngineError> {
+    async fn thaw(&self) -> Result<(), ThawError> {
         Ok(())
     }
     async fn stop(&self) -> Result<Graph, EngineError> {
@@ -102,6 +109,9 @@ impl Running for Guest {
     async fn resume(&self) -> Result<(), EngineError> {
         self.set(RunState::Running);
         Ok(())
+    }
+    async fn fence(&self, _: bool) -> Result<Option<Fence>, EngineError> {
+        Ok(None)
     }
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()

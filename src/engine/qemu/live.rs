@@ -39,6 +39,8 @@ use super::watch::Watch;
 
 /// The longest that any answer is waited for. Callers have less patience, where it matters.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long it is waited until the watch sees a new file.
+const SEEN: Duration = Duration::from_secs(2);
 /// Between two looks at a job.
 const GLANCE: Duration = Duration::from_millis(20);
 
@@ -380,14 +382,16 @@ impl Running for Qemu {
         }
         // What it has opened is what was made: in its mount namespace another file may have the name.
         let nodes = self.nodes().await?;
+        let mut opened = Vec::new();
         for plan in plans {
             let [_, file] = plan.names();
             let id = self.id(&file).await?;
-            if id.is_none_or(|id| !nodes.files.contains_key(&id)) {
-                let kind = EngineErrorKind::Failed;
-                return Err(At::plan(plan).error(kind, texts::ATTACHED_OTHER, &file));
-            }
+            let id = id.filter(|id| nodes.files.contains_key(id));
+            opened.push(id.ok_or_else(|| {
+                At::plan(plan).error(EngineErrorKind::Failed, texts::ATTACHED_OTHER, &file)
+            })?);
         }
+        self.watch.sees(&opened, SEEN).await;
         Ok(())
     }
 
@@ -450,7 +454,9 @@ impl Running for Qemu {
             }
         }
         let transaction = json!({"actions": actions});
-        self.ask_one("transaction", transaction).await.map(drop)
+        self.ask_one("transaction", transaction).await?;
+        self.watch.look_again(); // where only the files of disks are seen, it has others now
+        Ok(())
     }
 
     async fn resume(&self) -> Result<(), EngineError> {

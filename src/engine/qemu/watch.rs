@@ -60,6 +60,8 @@ impl Default for Pace {
 const NONSENSE: u32 = 40;
 /// How much is read in a tick, bytes.
 const BYTES: u64 = 2 << 20;
+/// Between two looks whether it sees a file.
+const GLANCE: Duration = Duration::from_millis(20);
 /// Events that whoever listens has not taken yet.
 const EVENTS: usize = 64;
 
@@ -174,6 +176,25 @@ impl Watch {
     /// Has the files of the process looked at again: it may have opened others.
     pub(crate) fn look_again(&self) {
         self.0.again.notify_one();
+    }
+
+    /// Waits until these files are seen open, by which the machine is known once they are its active ones. Where that
+    /// cannot be seen, it is once they are.
+    pub(super) async fn sees(&self, files: &[FileId], bound: Duration) {
+        let seen = async {
+            while !self.has_open(files) {
+                self.look_again();
+                sleep(GLANCE).await;
+            }
+        };
+        let _unseen = timeout(bound, seen).await;
+    }
+
+    fn has_open(&self, wanted: &[FileId]) -> bool {
+        match &*self.view() {
+            View::Speaks(it) => wanted.iter().all(|id| it.files.contains(id)),
+            _ => false,
+        }
     }
 
     /// The way to its QEMU, if that is connected.

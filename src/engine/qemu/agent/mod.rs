@@ -159,7 +159,11 @@ impl Agent {
             state.is_shared = true;
             own
         };
-        done.await.map_err(|error| self.failed(&error))
+        let done = done.await;
+        if done.is_err() && state.asked == Asked::Unknown {
+            *state = State::default();
+        }
+        done.map_err(|error| self.failed(&error))
     }
 
     /// Freezes the file systems of the guest. Holds the connection from now on, as [`Agent::duplicate`] does.

@@ -110,11 +110,7 @@ async fn what_others_do_to_a_machine_is_told_apart_from_what_was_asked_for() {
     // Before ours was begun, or after it had ended.
     for other in ["early", "late"] {
         let both = vec![(other, json!({})), ("query-block", json!({}))];
-        scene
-            .link
-            .ask(std::mem::take(&mut both), LIMIT)
-            .await
-            .unwrap();
+        scene.link.ask(both, LIMIT).await.unwrap();
         assert_eq!(events.try_recv(), Ok(Event::Stopped), "{other}");
     }
     // One stop brings one event about: another one is of somebody else.
