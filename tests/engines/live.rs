@@ -1,5 +1,6 @@
 //! Disks of a QEMU that runs, captured by our drivers with the commands that a set gives it.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -10,12 +11,13 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::rigs::{FileRig, Image, Rig, SIZE, set};
-use crate::support::qemu::{Qemu, Sockets};
+use crate::support::qemu::{Client, Qemu, Sockets};
 use crate::support::tools;
 
 /// A QEMU with the disk of the rig, and what it was before.
 struct Runs<'a> {
     rig: &'a FileRig,
+    monitor: RefCell<Client>,
     qemu: Qemu,
 }
 
@@ -36,7 +38,13 @@ impl<'a> Runs<'a> {
             "virtio-blk-pci,drive=disk0,id=dev0",
         ];
         let qemu = sockets.start(&[&disk[..], more].concat());
-        Self { rig, qemu }
+        let monitor = RefCell::new(qemu.client());
+        Self { rig, monitor, qemu }
+    }
+
+    fn quit(self) {
+        drop(self.monitor);
+        self.qemu.quit();
     }
 
     /// The guest fills its disk, and flushes it.
@@ -59,7 +67,7 @@ impl<'a> Runs<'a> {
     }
 
     fn tell(&self, command: &str, arguments: &Value) -> Value {
-        self.qemu.tell(command, arguments)
+        self.monitor.borrow_mut().tell(command, arguments)
     }
 
     fn attach(&self, plan: &Plan) {
@@ -113,7 +121,7 @@ fn the_old_file_of_a_qemu_that_goes_on_with_an_overlay_stays_as_it_was_at_the_cu
             .seal(&plan, Some(&machine), &BTreeSet::new())
             .unwrap();
         assert_eq!(sealed, again, "the guest writes to the overlay alone");
-        runs.qemu.quit();
+        runs.quit();
         rig.assert_captured(&plan, 7);
         let Top { file, .. } = storage.top_after(&plan);
         tools::assert_clean(&file);
@@ -142,7 +150,7 @@ fn a_clone_of_a_qemu_that_stands_still_is_whole() {
         storage.settle(&plan).unwrap();
         runs.writes(8);
         rig.assert_captured(&plan, 7);
-        runs.qemu.quit();
+        runs.quit();
         rig.assert_top(&storage.top_after(&plan), 8);
         rig.assert_captured(&plan, 7);
     }
@@ -226,6 +234,6 @@ fn a_qemu_of_another_user_gets_to_its_overlay_and_nobody_else_does() {
         &[&listed[..], &[folder.to_str().unwrap()]].concat(),
     );
     assert!(!ok);
-    runs.qemu.quit();
+    runs.quit();
     rig.assert_captured(&plan, 1);
 }
