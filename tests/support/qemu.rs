@@ -130,8 +130,12 @@ impl Qemu {
 
     /// Has it end, and waits for that.
     pub(crate) fn quit(mut self) {
-        self.tell("quit", &json!({}));
-        self.child.wait().unwrap();
+        while self.child.try_wait().unwrap().is_none() {
+            if let Some(mut client) = self.connect() {
+                client.ask("quit", &json!({})); // it may be gone before it answers
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
