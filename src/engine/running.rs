@@ -69,12 +69,12 @@ pub trait Running: Send + Sync + 'static {
     /// [`ThawError`].
     async fn thaw(&self) -> Result<(), ThawError>;
 
-    /// Stops its processors with nothing in flight to its disks, and says in the same breath what these are. May be
-    /// repeated.
+    /// Stops its processors with nothing in flight to its disks, and says in the same breath what it did until then and
+    /// what its disks are. May be repeated.
     ///
     /// # Errors
     /// It may be stopped all the same, now or later.
-    async fn stop(&self) -> Result<Graph, EngineError>;
+    async fn stop(&self) -> Result<(RunState, Graph), EngineError>;
 
     /// While it is stopped: captures all these disks, which it [takes](Running::takes), or none.
     ///

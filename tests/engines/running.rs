@@ -57,7 +57,7 @@ async fn keeps_the_contract(it: &dyn Running, storage: &dyn Capture, plan: &Plan
     // Nothing is captured while it runs.
     assert!(capture(it, storage, plan, taken).await.is_err());
     for _ in 0..2 {
-        assert_eq!(it.stop().await.unwrap(), told.graph);
+        assert_eq!(it.stop().await.unwrap(), (RunState::Running, told.graph));
     }
     assert_eq!(it.describe().await.unwrap().state, RunState::Paused);
     assert!(it.is_frozen().await.is_err(), "the agent does not run");

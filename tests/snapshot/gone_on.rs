@@ -22,7 +22,7 @@ use groupshot::snapshot::{CreateRequest, Passage, Refused};
 use groupshot::store::Store;
 use groupshot::store::memory::MemoryStore;
 use groupshot::text::Text;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::running;
 use super::world::{Left, World, furnish, group, request};
@@ -98,9 +98,10 @@ impl Running for Guest {
     async fn thaw(&self) -> Result<(), ThawError> {
         Ok(())
     }
-    async fn stop(&self) -> Result<Graph, EngineError> {
+    async fn stop(&self) -> Result<(RunState, Graph), EngineError> {
+        let before = *self.state.lock().unwrap();
         self.set(RunState::Paused);
-        Ok(self.graph.clone())
+        Ok((before, self.graph.clone()))
     }
     async fn cut(&self, plans: &[&Plan]) -> Result<(), EngineError> {
         *self.on.lock().unwrap() = Some(plans[0].names()[1].clone());
@@ -125,6 +126,9 @@ struct Host {
 }
 
 impl Compute for Host {
+    fn observe(&self) -> watch::Receiver<Arc<Observed>> {
+        self.library.observe()
+    }
     fn machines(&self) -> Arc<Machines> {
         self.library.machines()
     }

@@ -74,6 +74,11 @@ impl Link {
         done.unwrap_or(Err(Error::Late(first)))
     }
 
+    /// Ends the connection for everybody who has it, so that QEMU lets in the next one.
+    pub(super) fn end(&self) {
+        let _gone = rustix::net::shutdown(&self.own, rustix::net::Shutdown::Both);
+    }
+
     /// Another descriptor of the connection, which stays open as long as that does.
     ///
     /// # Errors
@@ -140,9 +145,14 @@ impl Turns {
     }
 
     /// Takes the answer to a command, which come in the order of the commands.
-    pub(super) fn take(&mut self, id: u64, answer: Result<Value, String>) {
-        let Some(turn) = self.0.front_mut().filter(|turn| turn.next == id) else {
-            return;
+    ///
+    /// # Errors
+    /// One of those before is missing: somebody else who has the connection has read it.
+    pub(super) fn take(&mut self, id: u64, answer: Result<Value, String>) -> Result<(), Error> {
+        let turn = match self.0.front_mut() {
+            Some(turn) if turn.next == id => turn,
+            Some(turn) if turn.next < id => return Err(Error::Closed),
+            _ => return Ok(()),
         };
         turn.next += 1;
         turn.is_told = false;
@@ -159,6 +169,7 @@ impl Turns {
             let done = turn.refused.map_or(Ok(turn.answers), Err);
             let _nobody_waits = turn.answer.send(done);
         }
+        Ok(())
     }
 
     /// What somebody else has done to the machine, if it is that of which an event of this name tells. What a command brings

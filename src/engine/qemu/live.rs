@@ -206,6 +206,9 @@ impl Qemu {
             match job.map(|job| job.get("status").and_then(Value::as_str)) {
                 None if begun => return Ok(()),
                 None => {
+                    // Of an attempt that somebody else has ended.
+                    let own = plan.clone();
+                    self.apart(move || own.forget_put_back()).await??;
                     self.ask_one("block-commit", commit.arguments()).await?;
                 }
                 // It may have gone on by itself since.
@@ -214,6 +217,9 @@ impl Qemu {
                     let own = plan.clone();
                     let noted = self.apart(move || own.note_put_back()).await?;
                     if noted.is_err() {
+                        // It may be there all the same, and the overlay is written again.
+                        let own = plan.clone();
+                        self.apart(move || own.forget_put_back()).await??;
                         self.job("job-cancel", commit.job).await?;
                     }
                     noted?;
@@ -419,7 +425,7 @@ impl Running for Qemu {
         agent.thaw().await
     }
 
-    async fn stop(&self) -> Result<Graph, EngineError> {
+    async fn stop(&self) -> Result<(RunState, Graph), EngineError> {
         // A stop of somebody else is told before the first is answered.
         let asked = vec![
             ("query-status", json!({})),
@@ -428,7 +434,7 @@ impl Running for Qemu {
             ("query-jobs", json!({})),
         ];
         let answers = self.ask(asked).await?;
-        let [_, _, blocks, jobs] = &answers[..] else {
+        let [before, _, blocks, jobs] = &answers[..] else {
             return Err(self.failed(&Error::Foreign("it answers with less than was asked")));
         };
         // A job writes on while the machine stands still.
@@ -437,7 +443,8 @@ impl Running for Qemu {
             let text = texts::JOB_BEGUN.with("machine", &self.machine.name);
             return Err(error(EngineErrorKind::Failed, text.with("job", job)));
         }
-        Ok(self.graph(&blocks::devices(blocks, &Value::Null)))
+        let graph = self.graph(&blocks::devices(blocks, &Value::Null));
+        Ok((state_of(before), graph))
     }
 
     async fn cut(&self, plans: &[&Plan]) -> Result<(), EngineError> {

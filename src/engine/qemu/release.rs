@@ -27,6 +27,8 @@ use crate::engine::{Dues, Fence, Freed};
 use super::qmp::LINE_MAX;
 use super::socket;
 
+/// Longest line of an agent: it answers little, and whoever is root in its guest says what.
+const AGENT_LINE_MAX: usize = 16 << 10;
 /// How much is read at a time.
 const PIECE: usize = 16 << 10;
 /// Ends whatever stands unfinished on a connection, on both kinds of it.
@@ -226,7 +228,7 @@ impl<'a> Talk<'a> {
     }
 
     /// The next line.
-    fn line(&mut self) -> io::Result<Vec<u8>> {
+    fn line(&mut self, longest: usize) -> io::Result<Vec<u8>> {
         let mut searched = 0;
         loop {
             let new = self.read.get(searched..).unwrap_or_default();
@@ -234,7 +236,7 @@ impl<'a> Talk<'a> {
                 return Ok(self.read.drain(..=searched + end).collect());
             }
             searched = self.read.len();
-            if searched > LINE_MAX {
+            if searched > longest {
                 return Err(ErrorKind::InvalidData.into());
             }
             self.wait(PollFlags::IN)?;
@@ -251,7 +253,7 @@ impl<'a> Talk<'a> {
     /// Passes over everything up to the greeting.
     fn greeting(&mut self) -> io::Result<()> {
         loop {
-            let line = self.line()?;
+            let line = self.line(LINE_MAX)?;
             if serde_json::from_slice(&line).is_ok_and(|line: Line| line.greeting.is_some()) {
                 return Ok(());
             }
@@ -261,7 +263,7 @@ impl<'a> Talk<'a> {
     /// Whether the machine goes on; it has answered then.
     fn answer(&mut self) -> io::Result<bool> {
         loop {
-            let line = self.line()?;
+            let line = self.line(LINE_MAX)?;
             let Ok(line) = serde_json::from_slice::<Line>(&line) else {
                 continue;
             };
@@ -281,7 +283,7 @@ impl<'a> Talk<'a> {
         let command = format!("{{\"execute\":\"{command}\",\"arguments\":{{\"id\":{id}}}}}\n");
         self.send(&[BREAK, command.as_bytes()].concat())?;
         loop {
-            let line = self.line()?;
+            let line = self.line(AGENT_LINE_MAX)?;
             let Some(line) = line.strip_prefix(b"\xff") else {
                 continue;
             };
@@ -295,7 +297,7 @@ impl<'a> Talk<'a> {
     /// What the agent answers; an error if that is one.
     fn ask(&mut self, command: &[u8]) -> io::Result<Value> {
         self.send(command)?;
-        let line = self.line()?;
+        let line = self.line(AGENT_LINE_MAX)?;
         let answer = serde_json::from_slice::<Answer>(&line)?;
         Ok(answer.returned)
     }

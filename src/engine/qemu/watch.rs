@@ -245,7 +245,9 @@ struct Open(Watch);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.0.link.store(None);
+        if let Some(link) = self.0.0.link.swap(None) {
+            link.end(); // others may keep it
+        }
         *self.0.kept() = Known::default();
         self.0.ring(Event::ShutDown);
     }
@@ -460,7 +462,16 @@ impl Task {
                                 None => return (mute("it does not tell its status", &files), NONSENSE),
                             }
                         }
-                        Ok(Said::Reply(id, answer)) => turns.take(id, answer),
+                        Ok(Said::Reply(id, answer)) => {
+                            let is_missing = asked.is_some_and(|asked| asked < id);
+                            let taken = match is_missing {
+                                true => Err(Error::Closed),
+                                false => turns.take(id, answer),
+                            };
+                            if let Err(error) = taken {
+                                return left(&error, peer.as_ref(), &files);
+                            }
+                        }
                         Ok(Said::Event(name)) => {
                             dirty |= TELLING.contains(&name.as_str());
                             if let Some(event) = turns.foreign(&name) {

@@ -463,8 +463,9 @@ impl Running for Monitor {
         }
     }
 
-    async fn stop(&self) -> Result<Graph, EngineError> {
+    async fn stop(&self) -> Result<(RunState, Graph), EngineError> {
         let left = self.call(Step::Stop).await?;
+        let before = self.sim.state(self.id);
         if left != Left::Nothing {
             let mut world = self.sim.world();
             let state = self.sim.put_state(&mut world, self.id, RunState::Paused);
@@ -473,7 +474,7 @@ impl Running for Monitor {
             }
         }
         self.done(left).await?;
-        Ok(self.graph())
+        Ok((before, self.graph()))
     }
 
     async fn cut(&self, plans: &[&Plan]) -> Result<(), EngineError> {

@@ -181,12 +181,13 @@ impl Kind for Create {
             let Some(runs) = &member.runs else {
                 continue;
             };
-            if runs.goes_on {
+            // What the guard has let go may stand still again since, for somebody else.
+            let freed = guard.map(|it| it.freed(member.machine)).unwrap_or_default();
+            if runs.goes_on && !freed.goes_on {
                 standing.stopped.insert(member.machine);
             }
-            if runs.quiesces {
-                let seen = guard.is_some_and(|it| it.was_frozen(member.machine));
-                standing.frozen.insert(member.machine, seen);
+            if runs.quiesces && !(freed.is_thawed && freed.was_frozen) {
+                standing.frozen.insert(member.machine, freed.was_frozen);
             }
         }
         self.standing = Mutex::new(standing);

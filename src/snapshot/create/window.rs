@@ -22,6 +22,7 @@ use crate::id::VmId;
 use crate::inventory::{RunState, Trouble};
 use crate::snapshot::create::running::no_answer;
 use crate::snapshot::create::{Create, Member, Runs};
+use crate::snapshot::saga::accept;
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::guard::wire::Ward;
 use crate::snapshot::saga::window::{Frame, RELEASE, Released, within};
@@ -136,7 +137,11 @@ pub(super) fn release<'a>(core: &'a Core, create: &'a Create) -> BoxFuture<'a, R
         });
         let each = future::join_all(each).await;
         let doubts = create.standing().doubts.clone();
+        let (stopped, frozen) = standing(create);
+        let members = create.intent.members.iter().map(|member| member.machine);
+        let free = members.filter(|id| !stopped.contains(id) && !frozen.contains(id));
         Released {
+            free: free.collect(),
             failed: each.into_iter().filter_map(Done::err).collect(),
             doubts: doubts.into_iter().collect(),
         }
@@ -199,7 +204,17 @@ async fn stop(create: &Create, guests: &[Guest<'_>]) -> Done {
         if guest.runs.goes_on {
             create.standing().stopped.insert(guest.member.machine);
         }
-        let graph = guest.machine.stop().await?;
+        let (before, graph) = guest.machine.stop().await?;
+        let wanted = match guest.runs.goes_on {
+            true => RunState::Running,
+            false => RunState::Paused,
+        };
+        if before != wanted {
+            // It stands still for another reason, and is not let go for this one.
+            create.standing().stopped.remove(&guest.member.machine);
+            let text = texts::STANDS_ALREADY.with("machine", &guest.member.name);
+            return Err(failed(text.with("state", accept::named(before))));
+        }
         match differing(&guest.runs.graph, &graph) {
             None => Ok(()),
             Some(disk) => {

@@ -7,6 +7,7 @@ use crate::audit::About;
 use crate::inventory::{Ended, Ending, Job, JobError};
 use crate::snapshot::saga::kind::{Kind, Work};
 use crate::snapshot::saga::operation::{FAILED, Operation, RETRY, Stop, Trouble, Way, texts_of};
+use crate::snapshot::saga::window::RELEASE_PAUSE;
 use crate::snapshot::saga::story;
 use crate::store::{Change, State, StoreError};
 
@@ -63,6 +64,9 @@ impl<K: Kind> Operation<K> {
             self.end_before_undo(error).await?;
             self.wait(why, &mut pause).await;
             standing = self.let_go_on().await.failed;
+            if !standing.is_empty() {
+                pause = pause.min(RELEASE_PAUSE);
+            }
             if standing.is_empty() {
                 self.disarm().await;
             }

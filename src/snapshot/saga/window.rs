@@ -34,12 +34,16 @@ const MARGIN: Duration = Duration::from_secs(1);
 const GUARDS: Duration = Duration::from_secs(25);
 /// For letting one machine go on, before it is tried again.
 pub(crate) const RELEASE: Duration = Duration::from_secs(5);
+/// The longest pause before a machine that stands still is asked again to go on.
+pub(super) const RELEASE_PAUSE: Duration = Duration::from_secs(1);
 /// How often it is looked whether the time is up, or the job was cancelled.
 const TICK: Duration = Duration::from_millis(10);
 
 /// What came of an attempt to let machines go.
 #[derive(Debug, Default)]
 pub(crate) struct Released {
+    /// The machines that are owed nothing any more.
+    pub(crate) free: Vec<VmId>,
     /// Why some do not go on yet.
     pub(crate) failed: Vec<EngineError>,
     /// Why what was captured of a machine is not what was promised, though all were captured.
@@ -286,7 +290,13 @@ impl<K: Kind> Operation<K> {
 
     /// Lets every machine go on that stands still for this operation. May be repeated.
     pub(super) async fn let_go_on(&self) -> Released {
-        release_of(&self.core, &self.kind).await
+        let released = release_of(&self.core, &self.kind).await;
+        if !released.failed.is_empty()
+            && let Some(guard) = &*self.guard()
+        {
+            guard.free(released.free.iter().copied());
+        }
+        released
     }
 
     /// All are captured: waits until every machine goes on. Goes back if what was captured is not what was promised.
@@ -305,6 +315,7 @@ impl<K: Kind> Operation<K> {
             let why = why.with("cause", &first.text);
             self.lease.stuck(why.clone());
             self.wait(why, &mut pause).await;
+            pause = pause.min(RELEASE_PAUSE);
         }
         let doubts = self.doubted(doubts).await;
         let Some(first) = doubts.first() else {

@@ -36,6 +36,7 @@ super::messages! {
     THAWED_EARLY = "snapshot.thawed-early", "machine {machine}: its file systems did not stay frozen until it was captured";
     STILL_FROZEN = "snapshot.still-frozen", "machine {machine}: its file systems are still frozen";
     STILL_STOPPED = "snapshot.still-stopped", "machine {machine} still stands still";
+    STANDS_ALREADY = "snapshot.stands-already", "machine {machine} was {state} when it was to be stopped for the set, which is not as it was when the set was accepted";
     INTERFERED = "snapshot.interfered", "machine {machine} was {event} by somebody else while the set was taken";
     EVENT_STOPPED = "snapshot.event-stopped", "stopped";
     EVENT_RESUMED = "snapshot.event-resumed", "resumed";

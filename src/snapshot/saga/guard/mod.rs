@@ -24,6 +24,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::engine::Fence;
+use crate::id::VmId;
 use crate::snapshot::saga::guard::wire::{Reply, Ward};
 use crate::snapshot::saga::word::Word;
 
@@ -92,9 +93,16 @@ impl Guard {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// These machines are owed nothing any more, whatever becomes of the others. Blocks as long as the guard is not up to it.
+    pub(crate) fn free(&self, machines: impl IntoIterator<Item = VmId>) {
+        for machine in machines {
+            let _gone = wire::say(&self.pair, &wire::Word::Free(machine));
+        }
+    }
+
     /// It is not needed any more. Blocks until it has ended; if it is at work, until that is done.
     pub(crate) fn disarm(mut self) {
-        let _gone = wire::done(&self.pair);
+        let _gone = wire::say(&self.pair, &wire::Word::Done);
         let ended = is_readable(&self.pair, ENDING); // it has closed its end
         if !matches!(ended, Ok(true)) {
             tracing::warn!(pid = self.child.id(), "The guard does not end by itself");

@@ -1,9 +1,10 @@
 //! The guard itself: a process that waits for the end of a window, and lets machines go if that does not come.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use rustix::process::setsid;
 use crate::clock::{Clock, SharedClock};
 use crate::engine::{Dues, Fence, Freed};
 use crate::held;
+use crate::id::VmId;
 use crate::snapshot::saga::guard::is_readable;
 use crate::snapshot::saga::guard::wire::{self, Cause, Reply, Report};
 use crate::snapshot::saga::word::Word;
@@ -24,7 +26,7 @@ pub type Release = fn(&Fence, Dues, &dyn Clock) -> Freed;
 const SCORE: &[u8] = b"-900";
 const SCORES: &str = "/proc/self/oom_score_adj";
 /// What the work on one machine needs, bytes.
-const STACK: usize = 256 << 10;
+const STACK: usize = 1 << 20;
 
 /// Guards the machines that are handed over on `pair`, and comes back when they need no guard any more.
 ///
@@ -47,7 +49,10 @@ pub fn run(pair: &OwnedFd, release: Release, clock: &SharedClock) -> io::Result<
 /// All that is done before it is ready, so that nothing can fail later.
 struct Guarding {
     word: Word,
-    patience: Duration,
+    until: Duration,
+    clock: SharedClock,
+    /// The machines that are owed nothing any more.
+    free: Arc<Mutex<BTreeSet<VmId>>>,
     /// Whoever works on a machine waits there.
     gate: Arc<Barrier>,
     work: Vec<(wire::Ward, thread::JoinHandle<Freed>)>,
@@ -59,13 +64,25 @@ fn begin(pair: &OwnedFd, release: Release, clock: &SharedClock) -> io::Result<Gu
     word.hold()?;
     setsid()?; // who ends the server at its terminal does not end it
     let gate = Arc::new(Barrier::new(handed.wards.len() + 1));
+    let until = clock.elapsed().saturating_add(handed.patience);
+    let free = Arc::new(Mutex::new(BTreeSet::new()));
     let mut work = Vec::new();
     for (ward, fence) in handed.wards {
         let (gate, clock, dues) = (Arc::clone(&gate), Arc::clone(clock), ward.dues);
+        let (free, machine) = (Arc::clone(&free), ward.machine);
         let thread = thread::Builder::new().stack_size(STACK);
         let thread = thread.spawn(move || {
             gate.wait();
-            release(&fence, dues, &*clock)
+            let is_free = free.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_free = is_free.contains(&machine);
+            match is_free {
+                true => Freed {
+                    goes_on: dues.goes_on,
+                    was_frozen: dues.thaws,
+                    is_thawed: dues.thaws,
+                },
+                false => release(&fence, dues, &*clock),
+            }
         })?;
         work.push((ward, thread));
     }
@@ -74,7 +91,9 @@ fn begin(pair: &OwnedFd, release: Release, clock: &SharedClock) -> io::Result<Gu
     let _not_permitted = mlockall(MlockAllFlags::CURRENT);
     Ok(Guarding {
         word,
-        patience: handed.patience,
+        until,
+        clock: Arc::clone(clock),
+        free,
         gate,
         work,
     })
@@ -82,10 +101,19 @@ fn begin(pair: &OwnedFd, release: Release, clock: &SharedClock) -> io::Result<Gu
 
 impl Guarding {
     fn watch(self, pair: &OwnedFd) {
-        let cause = match is_readable(pair, self.patience) {
-            Ok(true) if wire::is_done(pair) => return,
-            Ok(true) => Cause::Died,
-            _ => Cause::Late,
+        let cause = loop {
+            let left = self.until.saturating_sub(self.clock.elapsed());
+            match is_readable(pair, left) {
+                Ok(true) => match wire::said(pair) {
+                    Some(wire::Word::Done) => return,
+                    Some(wire::Word::Free(machine)) => {
+                        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+                        free.insert(machine);
+                    }
+                    None => break Cause::Died,
+                },
+                _ => break Cause::Late,
+            }
         };
         // Where it was CUT, the set stands, and the machines go on all the same.
         let _whose = self.word.fire_first();

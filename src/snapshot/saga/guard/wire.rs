@@ -58,9 +58,14 @@ pub(crate) enum Reply {
     Failed(String),
 }
 
-/// That the guard is not needed any more.
-#[derive(Serialize, Deserialize)]
-struct Done {}
+/// What the server says later.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Word {
+    /// This machine is owed nothing any more.
+    Free(VmId),
+    /// Nor is any other: the guard is not needed any more.
+    Done,
+}
 
 /// What a guard has been given.
 pub(crate) struct HandedOver {
@@ -98,10 +103,16 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// What came of it at this machine.
+    pub(crate) fn freed(&self, machine: VmId) -> Freed {
+        let mut wards = self.wards.iter();
+        let found = wards.find(|(ward, _)| ward.machine == machine);
+        found.map(|(_, freed)| *freed).unwrap_or_default()
+    }
+
     /// Whether the guest of the machine was seen frozen when it went on.
     pub(crate) fn was_frozen(&self, machine: VmId) -> bool {
-        let mut wards = self.wards.iter();
-        wards.any(|(ward, freed)| ward.machine == machine && freed.was_frozen)
+        self.freed(machine).was_frozen
     }
 
     /// The machines that have not said that they have all they are owed, by name.
@@ -190,17 +201,17 @@ pub(super) fn reply(pair: &OwnedFd) -> io::Result<Reply> {
     heard(pair).map(|(reply, _)| reply)
 }
 
-/// Says that the guard is not needed any more.
+/// Says so.
 ///
 /// # Errors
 /// It is gone.
-pub(super) fn done(pair: &OwnedFd) -> io::Result<()> {
-    tell(pair, &Done {}, &[])
+pub(super) fn say(pair: &OwnedFd, word: &Word) -> io::Result<()> {
+    tell(pair, word, &[])
 }
 
-/// Whether that was said; else the server is gone. Blocks.
-pub(super) fn is_done(pair: &OwnedFd) -> bool {
-    heard::<Done>(pair).is_ok()
+/// What is said; nothing if the server is gone. Blocks.
+pub(super) fn said(pair: &OwnedFd) -> Option<Word> {
+    heard(pair).ok().map(|(word, _)| word)
 }
 
 fn tell(pair: &OwnedFd, message: &impl Serialize, files: &[BorrowedFd<'_>]) -> io::Result<()> {
