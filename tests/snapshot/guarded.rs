@@ -116,6 +116,15 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Whether its parent can know that it has ended: what ends has no words and no files some time before.
+fn is_dead(pid: Pid) -> bool {
+    let line = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = line.rsplit(") ").next().unwrap_or_default();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let threads = threads.map_or(0, |all| all.flatten().count());
+    line.is_empty() || (state.starts_with('Z') && threads <= 1)
+}
+
 fn is_before_the_word(point: &str) -> bool {
     let place = |wanted: &str| WINDOW_FAILPOINTS.iter().position(|it| *it == wanted);
     place(point) < place("create.word.after")
@@ -178,7 +187,7 @@ async fn a_guard_that_is_killed_before_the_word_fails_the_set_and_later_changes_
             let all = guards(&path);
             all.iter()
                 .for_each(|pid| kill(*pid, Signal::SIGKILL).unwrap());
-            until("it is dead", || guards(&path).is_empty());
+            until("it is dead", || all.iter().all(|pid| is_dead(*pid)));
         });
         let scene = scene(root.path(), Guarded::default(), killed).await;
         let job = scene.take().await;
