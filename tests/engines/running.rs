@@ -56,8 +56,9 @@ async fn keeps_the_contract(it: &dyn Running, storage: &dyn Capture, plan: &Plan
     assert!(it.is_frozen().await.unwrap());
     // Nothing is captured while it runs.
     assert!(capture(it, storage, plan, taken).await.is_err());
-    for _ in 0..2 {
-        assert_eq!(it.stop().await.unwrap(), (RunState::Running, told.graph));
+    for before in [RunState::Running, RunState::Paused] {
+        let stopped = it.stop().await.unwrap();
+        assert_eq!(stopped, (before, told.graph.clone()));
     }
     assert_eq!(it.describe().await.unwrap().state, RunState::Paused);
     assert!(it.is_frozen().await.is_err(), "the agent does not run");

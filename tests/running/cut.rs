@@ -352,7 +352,7 @@ fn a_server_that_dies_in_the_window_leaves_machines_to_its_guard_and_the_set_to_
         }
         let found = text(&run_in(&site.data, &["doctor"], "").stdout);
         assert!(found.contains("its guard let web go"), "{point}: {found}");
-        println!(
+        eprintln!(
             "{point}: it ran again {:?} after it was seen dead",
             died.elapsed()
         );

@@ -13,7 +13,7 @@ use groupshot::engine::locks::ImageLock;
 use groupshot::engine::sim::{Sim, Step, Trouble, machine_id};
 use groupshot::engine::{
     At, Compute, Described, EngineError, Event, Fence, Graph, Hold, InTurn, Live, Machines, Node,
-    Plan, QuiesceError, Quiesced, Recorded, Running, ThawError, Top,
+    Observed, Plan, QuiesceError, Quiesced, Recorded, Running, ThawError, Top,
 };
 use groupshot::failpoint::FailedOnOrder;
 use groupshot::id::VmId;

@@ -179,8 +179,9 @@ impl Compute for Library {
     /// disk open for writing: then something holds the machine.
     fn state(&self, id: VmId) -> RunState {
         let machine = self.machine(id);
-        let written = || machine.is_some_and(|m| m.disks.iter().any(is_written));
-        self.0.states.now(id, written)
+        let disks = machine.iter().flat_map(|m| &m.disks);
+        let written = || disks.clone().any(is_written);
+        self.0.states.settled(id, written)
     }
 
     fn running(&self, id: VmId) -> Option<Arc<dyn Running>> {

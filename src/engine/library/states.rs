@@ -119,6 +119,18 @@ impl States {
         }
     }
 
+    /// The same for an operation on the machine: a QEMU that does not answer just now, or has opened its files just now, is
+    /// waited for a moment. Blocks.
+    pub(super) fn settled(&self, id: VmId, written: impl Fn() -> bool) -> RunState {
+        let state = self.now(id, &written);
+        let watched = self.watched.load().get(&id).cloned();
+        let Some(watched) = watched.filter(|_| state == RunState::Held) else {
+            return state;
+        };
+        let speaks = |view: &View| matches!(view, View::Speaks(it) if watched.has_one(&it.files));
+        watched.state(&watched.watch.once(FIRST, speaks), written)
+    }
+
     /// The way to a machine whose monitor is that of a process with its disks. Looks at no file and waits for nobody.
     pub(super) fn way(&self, machine: Arc<Machine>) -> Option<Qemu> {
         let watched = self.watched.load().get(&machine.id).cloned()?;

@@ -158,10 +158,15 @@ impl Watch {
 
     /// What is known, once anything is. Blocks.
     pub(crate) fn known(&self, bound: Duration) -> Arc<View> {
-        if *self.view() == View::Unknown {
+        self.once(bound, |view| *view != View::Unknown)
+    }
+
+    /// What is known, once it is this. Blocks.
+    pub(crate) fn once(&self, bound: Duration, is_it: impl Fn(&View) -> bool) -> Arc<View> {
+        if !is_it(&self.view()) {
             let turn = self.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            let unknown = |(): &mut ()| *self.view() == View::Unknown;
-            let _late = self.0.told.wait_timeout_while(turn, bound, unknown);
+            let other = |(): &mut ()| !is_it(&self.view());
+            let _late = self.0.told.wait_timeout_while(turn, bound, other);
         }
         self.view()
     }

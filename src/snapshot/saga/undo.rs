@@ -7,8 +7,8 @@ use crate::audit::About;
 use crate::inventory::{Ended, Ending, Job, JobError};
 use crate::snapshot::saga::kind::{Kind, Work};
 use crate::snapshot::saga::operation::{FAILED, Operation, RETRY, Stop, Trouble, Way, texts_of};
-use crate::snapshot::saga::window::RELEASE_PAUSE;
 use crate::snapshot::saga::story;
+use crate::snapshot::saga::window::RELEASE_PAUSE;
 use crate::store::{Change, State, StoreError};
 
 impl<K: Kind> Operation<K> {

@@ -118,7 +118,7 @@ impl Report {
     /// The machines that have not said that they have all they are owed, by name.
     pub(crate) fn left(&self) -> Vec<String> {
         let is_left = |(ward, freed): &&(Ward, Freed)| {
-            ward.dues.goes_on > freed.goes_on || ward.dues.thaws > freed.is_thawed
+            (ward.dues.goes_on && !freed.goes_on) || (ward.dues.thaws && !freed.is_thawed)
         };
         let left = self.wards.iter().filter(is_left);
         left.map(|(ward, _)| ward.name.clone()).collect()
