@@ -46,7 +46,7 @@ fn attacks() -> Vec<(&'static str, Vec<u8>, Option<u16>, &'static str)> {
                 smuggled,
             ),
             Some(400),
-            "Content-Length and Transfer-Encoding",
+            "says twice how long its body is",
         ),
         (
             "a length beside a coding that is none",
