@@ -77,7 +77,7 @@ pub struct Library(Arc<Shelf>);
 
 impl Library {
     /// Opens the library of a data directory and loads every machine. A broken definition is logged, left
-    /// out and listed by [`Library::problems`].
+    /// out and listed by [`Library::problems_now`].
     ///
     /// # Errors
     /// The folder `machines` can be neither made nor read.
