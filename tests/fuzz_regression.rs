@@ -123,6 +123,13 @@ fn qmp() {
 }
 
 #[test]
+fn agent() {
+    replay("agent", |bytes| {
+        assert!(groupshot::engine::qemu::agent::fuzz(bytes))
+    });
+}
+
+#[test]
 fn query_block() {
     replay("query_block", |bytes| {
         if let Ok(text) = std::str::from_utf8(bytes) {

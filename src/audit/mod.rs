@@ -143,6 +143,19 @@ pub enum Event<'a> {
         /// The changed files.
         files: Vec<PathBuf>,
     },
+    /// The guard of a window had to let machines go.
+    GuardFired {
+        /// Id of the set.
+        set: String,
+        /// Id of the job.
+        job: String,
+        /// `died` (the server), `late`
+        cause: &'a str,
+        /// The machines, by name.
+        machines: Vec<String>,
+        /// Those of them that have not told the guard that they go on and are thawed.
+        left: Vec<String>,
+    },
     /// The operator has ended lock-outs.
     Unlocked {
         /// Of this user.

@@ -13,6 +13,7 @@ mod configuration;
 mod contents;
 mod doctor;
 mod failure;
+mod guard;
 mod history;
 mod job;
 mod local;
@@ -99,6 +100,8 @@ enum Command {
     Relocate(relocate::Relocate),
     /// End what operations in flight left when the server died, without a server.
     Rescue(rescue::Rescue),
+    #[command(hide = true)]
+    Guard(guard::Guard),
     /// CIM classes: compile MOF, show what is built in.
     #[command(subcommand)]
     Schema(schema::Command),
@@ -175,6 +178,7 @@ impl Command {
             | Self::Snapshot(_)
             | Self::Job(_)
             | Self::User(_)
+            | Self::Guard(_)
             | Self::Schema(_)
             | Self::History(_)
             | Self::Completions(_)
@@ -226,6 +230,7 @@ fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::User(command) => user::run(&command, output),
         Command::Relocate(command) => relocate::run(&command, output),
         Command::Rescue(command) => rescue::run(&command, output),
+        Command::Guard(_) => guard::run(),
         Command::Schema(command) => schema::run(&command, output),
         Command::Config(command) => configuration::run(&command, output),
         Command::Doctor(command) => doctor::run(&command, output),

@@ -3,8 +3,8 @@
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-use crate::server;
-use crate::snapshot::{InFlight, Recovered};
+use crate::server::{self, Rescued};
+use crate::snapshot::InFlight;
 
 use super::failure::Failure;
 use super::local::{ConfigFile, DataDir};
@@ -25,7 +25,7 @@ pub(super) fn run(wish: &Rescue, output: &Output) -> Result<(), Failure> {
     let (data_dir, config) = (wish.data.path()?, wish.config.load()?);
     let found = block_on(async { Ok(server::rescue(&data_dir, &config).await?) })?;
     output.result(fields(&found), || in_words(&found))?;
-    match found.stuck.len() {
+    match found.recovered.stuck.len() {
         0 => Ok(()),
         stuck => Err(Failure::failed(format_args!(
             "{} cannot be ended now; put right what it says and run it again",
@@ -34,7 +34,14 @@ pub(super) fn run(wish: &Rescue, output: &Output) -> Result<(), Failure> {
     }
 }
 
-fn fields(found: &Recovered) -> Json {
+fn fields(
+    Rescued {
+        recovered: found,
+        states,
+    }: &Rescued,
+) -> Json {
+    let states = states.iter();
+    let states = states.map(|(name, state)| json!({"machine": name, "state": state.word()}));
     let of = |it: &InFlight| json!({"kind": it.kind, "set": it.set.to_string(), "job": it.job.to_string(), "machines": it.machines});
     let stuck = found.stuck.iter().map(|stuck| {
         let mut object = of(&stuck.operation);
@@ -49,15 +56,25 @@ fn fields(found: &Recovered) -> Json {
         "undone": found.undone.iter().map(of).collect::<Vec<_>>(),
         "stuck": stuck.collect::<Vec<_>>(),
         "lostJobs": jobs.collect::<Vec<_>>(),
+        "states": states.collect::<Vec<_>>(),
     })
 }
 
-fn in_words(found: &Recovered) -> String {
+fn in_words(
+    Rescued {
+        recovered: found,
+        states,
+    }: &Rescued,
+) -> String {
     let mut text = String::new();
     let mut tell = |it: &InFlight, end: &str, machines: &str| {
         text += &format!("{} of set {}, job {}: {end}\n", it.kind, it.set, it.job);
         for machine in &it.machines {
-            text += &format!("  machine {machine}: {machines}\n");
+            let state = states
+                .get(machine)
+                .map(|state| format!(", {}", state.word()));
+            let state = state.unwrap_or_default();
+            text += &format!("  machine {machine}: {machines}{state}\n");
         }
     };
     for it in &found.finished {

@@ -213,7 +213,7 @@ impl Doctor {
             Cure::Mode(file, machine) => {
                 let closed = coordinator.close_to_writers(&file, machine).await;
                 closed.map_err(why)?;
-                Ok("the mode is 0444".to_owned())
+                Ok("it cannot be written any more".to_owned())
             }
             Cure::Tops(machine) => {
                 let tops = coordinator.write_lost_tops(machine).await?;

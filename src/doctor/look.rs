@@ -151,7 +151,16 @@ impl Doctor {
             let file = journal.file.display().to_string();
             match journal.told {
                 Ok((what, job)) => {
-                    let text = format!("the {what} (job {job}) has not ended");
+                    let mut text = format!("the {what} (job {job}) has not ended");
+                    let (let_go, left) = journal.let_go;
+                    if !let_go.is_empty() {
+                        let names = let_go.join(", ");
+                        text += &format!("; the server died or hung, and its guard let {names} go");
+                    }
+                    if !left.is_empty() {
+                        let names = left.join(", ");
+                        text += &format!(", but {names} did not say that it goes on");
+                    }
                     let fix = "finish or undo it, as the start of the server does";
                     ailment(FindingKind::OpenJournal, Severity::Warning, file, text)
                         .cured(fix, Cure::Recover)
@@ -444,7 +453,7 @@ impl Doctor {
             let text = "a snapshot keeps it, and its mode lets it be written";
             let cure = Cure::Mode(file, machine);
             let ailment = ailment(FindingKind::FrozenWritable, Severity::Warning, object, text);
-            found.push(ailment.cured("set its mode to 0444", cure));
+            found.push(ailment.cured("take its write bits", cure));
         }
         found
     }

@@ -42,6 +42,17 @@ pub(in crate::engine) struct NewFile {
     /// The folder of the old top, where the new file is made in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::engine) place: Option<Beside>,
+    /// What the machine was if it was not off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::engine) live: Option<Live>,
+}
+
+/// A machine that is not off, as far as the storage of its disks goes: something has their files open and writes to them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// The user id whose rights count when it opens a file; none where this process has to see to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
 }
 
 impl Plan {
@@ -57,6 +68,31 @@ impl Plan {
         self.file().place.is_some()
     }
 
+    /// Whether the machine was off when it was planned.
+    #[must_use]
+    pub const fn is_off(&self) -> bool {
+        self.own.live.is_none()
+    }
+
+    /// Makes the old file of a machine that has gone on with its new one durable, and notes beside the new one, durably
+    /// too, that the old one has all that was written since: the new one is stale from then on, though it holds data. To be
+    /// called before the machine is back on the old one, when both are equal and nothing is written any more; if it stays on
+    /// the new one after all, [`Plan::forget_put_back`] comes before it writes there. Blocks.
+    ///
+    /// # Errors
+    /// It is not noted.
+    pub fn note_put_back(&self) -> Result<(), EngineError> {
+        stage::note_put_back(self)
+    }
+
+    /// Takes the note back, durably. Blocks.
+    ///
+    /// # Errors
+    /// It may stand still.
+    pub fn forget_put_back(&self) -> Result<(), EngineError> {
+        stage::forget_put_back(self)
+    }
+
     pub(in crate::engine) const fn file(&self) -> &NewFile {
         &self.own
     }
@@ -65,13 +101,18 @@ impl Plan {
 /// Captures disks.
 pub trait Capture: Send + Sync + 'static {
     /// A plan to capture the disk, or `None` if this driver cannot capture it (found by trying, not by the name of the
-    /// file system). Leaves nothing behind.
+    /// file system). `live` is what has the disk open if the machine is not off. Leaves nothing behind.
     ///
     /// # Errors
     /// No driver can capture the disk: missing, locked, unreadable, no space. [`crate::engine::EngineErrorKind::Unsupported`] if it is
     /// not snapshottable.
-    fn plan(&self, machine: &Machine, disk: &Disk, set: SetId)
-    -> Result<Option<Plan>, EngineError>;
+    fn plan(
+        &self,
+        machine: &Machine,
+        disk: &Disk,
+        set: SetId,
+        live: Option<Live>,
+    ) -> Result<Option<Plan>, EngineError>;
 
     /// Is there the space that `prepare` asks for? Writes nothing.
     ///
@@ -87,7 +128,16 @@ pub trait Capture: Send + Sync + 'static {
     /// [`EngineError`]; call `undo` then.
     fn prepare(&self, plan: &Plan) -> Result<(), EngineError>;
 
-    /// Captures. Fast; the writers stand still.
+    /// Of a machine that is not off: makes durable what it has written so far, last of all that comes before it is
+    /// stopped, so that it need not stand still for that.
+    ///
+    /// # Errors
+    /// [`EngineError`]; call `undo` then.
+    fn flush(&self, _plan: &Plan) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// Captures. Fast; the writers stand still. Not called where the machine [does it](crate::engine::Running::takes).
     ///
     /// # Errors
     /// [`EngineError`]; call `undo` then.
@@ -104,6 +154,24 @@ pub trait Capture: Send + Sync + 'static {
 
     /// The disk as the snapshot keeps it after the cut.
     fn captured(&self, plan: &Plan) -> SnapshotDisk;
+
+    /// Lets the machine write the old top again, which `settle` has closed: before one that runs is back on it. May be
+    /// done at any time before `undo`, and again.
+    ///
+    /// # Errors
+    /// [`EngineError`]; recovery tries again.
+    fn reopen(&self, _plan: &Plan) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// The new top, if a machine that captured its disk itself has written to it since, and was not put back on the old
+    /// one: what it holds is nowhere else. Asked only when nothing has it open any more.
+    ///
+    /// # Errors
+    /// That cannot be told; recovery tries again.
+    fn outlived(&self, _plan: &Plan) -> Result<Option<Top>, EngineError> {
+        Ok(None)
+    }
 
     /// Removes whatever of the plan is there. The old top is the active file again (or still).
     ///
@@ -122,4 +190,43 @@ pub trait Capture: Send + Sync + 'static {
         machine: Option<&Machine>,
         known: &BTreeSet<Sealed>,
     ) -> Result<Vec<Sealed>, EngineError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::Format;
+
+    #[test]
+    fn a_plan_of_a_machine_that_is_off_stands_in_the_journal_as_ever() {
+        let plan = |live| Plan {
+            driver: "test".to_owned(),
+            set: SetId::from_u128(1),
+            machine: VmId::from_u128(2),
+            machine_name: "m".to_owned(),
+            disk: Disk {
+                id: "disk0".to_owned(),
+                file: "/images/a.raw".into(),
+                format: Format::Raw,
+                size: 1,
+            },
+            own: NewFile {
+                new_file: "/data/a.qcow2".into(),
+                seen: Stamp::default(),
+                place: None,
+                live,
+            },
+        };
+        for (live, wanted) in [
+            (None, None),
+            (Some(Live::default()), Some("{}")),
+            (Some(Live { user: Some(7) }), Some("{\"user\":7}")),
+        ] {
+            let plan = plan(live);
+            let written = serde_json::to_value(&plan).unwrap();
+            let live = written.get("live").map(ToString::to_string);
+            assert_eq!(live.as_deref(), wanted);
+            assert_eq!(serde_json::from_value::<Plan>(written).unwrap(), plan);
+        }
+    }
 }

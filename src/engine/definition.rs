@@ -82,6 +82,16 @@ impl Definition {
         self.qemu.as_ref().is_some_and(|q| q.overlay_ok)
     }
 
+    /// Whether somebody else may manage the machine.
+    pub(crate) fn unmanaged_ok(&self) -> bool {
+        self.qemu.as_ref().is_some_and(|q| q.unmanaged_ok)
+    }
+
+    /// Whether its QEMU may have disks open that it never writes out.
+    pub(crate) fn no_flush_ok(&self) -> bool {
+        self.qemu.as_ref().is_some_and(|q| q.no_flush_ok)
+    }
+
     /// Where whatever runs it is asked.
     pub(crate) fn sockets(&self) -> Sockets {
         self.qemu.as_ref().map(Section::sockets).unwrap_or_default()

@@ -9,7 +9,7 @@ use crate::engine::files::Chains;
 use crate::engine::graph;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{
-    Capture, EngineError, EngineErrorKind, Plan, Read, Retain, Revert, RevertPlan,
+    Capture, EngineError, EngineErrorKind, Live, Plan, Read, Retain, Revert, RevertPlan,
 };
 use crate::id::SetId;
 use crate::inventory::{Disk, Machine, SnapshotDisk};
@@ -59,9 +59,15 @@ impl Drivers {
     /// # Errors
     /// [`EngineErrorKind::Unsupported`] if none can: such a disk is "not snapshottable". Any other kind if it cannot be
     /// captured at present. An error of one driver ends the search.
-    pub fn plan(&self, machine: &Machine, disk: &Disk, set: SetId) -> Result<Plan, EngineError> {
+    pub fn plan(
+        &self,
+        machine: &Machine,
+        disk: &Disk,
+        set: SetId,
+        live: Option<Live>,
+    ) -> Result<Plan, EngineError> {
         for driver in &self.list {
-            if let Some(plan) = driver.plan(machine, disk, set)? {
+            if let Some(plan) = driver.plan(machine, disk, set, live)? {
                 return Ok(plan);
             }
         }

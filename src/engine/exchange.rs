@@ -15,6 +15,7 @@ use rustix::fs::{
     Access, AtFlags, IFlags, accessat, fgetxattr, flistxattr, ioctl_ficlone, ioctl_getflags,
 };
 
+use crate::engine::acl::NAME as ACL;
 use crate::engine::beside::Beside;
 use crate::engine::failure::{At, kind};
 use crate::engine::fsxattr::{self, Project};
@@ -36,7 +37,6 @@ use crate::text::{Argument, Language, Message, Text};
 
 /// Access rules beyond the mode that a new top takes over from the old one.
 const ATTRIBUTES: &[&str] = &[ACL, "security.selinux"];
-const ACL: &str = "system.posix_acl_access";
 /// Extended attributes that others have noted on a file.
 const NOTES: &[&str] = &["user.", "trusted."];
 

@@ -17,7 +17,7 @@ use crate::engine::retain::{
 };
 use crate::engine::space::Reserve;
 use crate::engine::{Compute, EngineError, EngineErrorKind, Hold, Stamp, Uses};
-use crate::engine::{graph, image, kept, names, survey};
+use crate::engine::{graph, image, kept, names, stage, survey};
 use crate::held::{self, Foreign, Identity, Origin};
 use crate::id::VmId;
 use crate::inventory::{Format, Machine, Seal, Sealed};
@@ -222,7 +222,7 @@ impl<T: InFiles> Retain for T {
             _ => {}
         }
         let before = seal()?;
-        held::set_mode(&open, 0o444)?;
+        held::set_mode(&open, stage::kept_mode(Identity::of(&open)?.mode))?;
         open.sync_all()?;
         Ok((before, seal()?))
     }

@@ -647,6 +647,8 @@ mod tests {
             definition: world.join("vm.toml"),
             created: Timestamp::UNIX_EPOCH,
             overlay_ok: false,
+            unmanaged_ok: false,
+            no_flush_ok: false,
             images: BTreeMap::new(),
             relative: BTreeMap::new(),
             sockets: Default::default(),

@@ -6,7 +6,7 @@
 //! meanwhile. [`Running`] is the port to a machine that runs. The ports, and what they are asked with, are named by
 //! `crate::engine::…`; `snapshot` uses nothing else of this module (`tests/tidy.rs`).
 //!
-//! Adapters: `library` and `sim` are engines; `reflink`, `overlay` and `sim` are drivers; `sim` alone has a [`Running`]. An
+//! Adapters: `library` and `sim` are engines, whose [`Running`] is `qemu::live` and `sim`; `reflink`, `overlay` and `sim` are drivers. An
 //! engine knows machines and files, not CIM, not the store. Calls of a driver block and are made from blocking threads.
 
 pub mod beside;
@@ -43,6 +43,7 @@ pub mod sim;
 pub mod space;
 pub mod turn;
 
+mod acl;
 mod actives;
 mod exchange;
 mod extents;
@@ -70,7 +71,7 @@ use crate::id::VmId;
 use crate::inventory::{Disk, Format, Image, Machine, RunState};
 use crate::text::{Argument, Text};
 
-pub use capture::{Capture, Plan};
+pub use capture::{Capture, Live, Plan};
 pub use drivers::{Driver, Drivers};
 pub use failure::At;
 pub(crate) use graph::is_file as is_in_files;
@@ -84,7 +85,9 @@ pub use retain::{
     Survey, Untold, Watch, Whose,
 };
 pub use revert::{Prepared, Revert, RevertPlan, RevertRequest};
-pub use running::{Described, Event, Graph, Node, QuiesceError, Running};
+pub use running::{
+    Described, Dues, Event, Fence, Freed, Graph, Node, QuiesceError, Quiesced, Running, ThawError,
+};
 pub use space::Reserve;
 pub use uses::Uses;
 

@@ -1,8 +1,12 @@
 //! The driver for every file system: a new, empty qcow2 overlay becomes the active file and the old one is frozen as its
 //! backing file. The machine must then be started from the overlay, so its definition has to allow that (`overlay_ok`).
 //!
-//! The overlay is in the data directory and names the old active file by its absolute path. An old active file that the
-//! server made itself becomes 0444; the operator's own imported file keeps its mode.
+//! The overlay is in the data directory and names the old active file by its absolute path. Nobody may write to an old
+//! active file any more that the server made itself; the operator's own imported file keeps its mode.
+//!
+//! A machine that runs goes on with its overlay itself ([`crate::engine::Running::cut`]). It has the overlay open from
+//! before that, under its final name; whoever runs it gets there by an entry in the access control lists of the folders of
+//! sets. Nothing here locks either file before the machine has gone on.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -10,22 +14,26 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::engine::acl;
 use crate::engine::capture::NewFile;
 use crate::engine::failure::{At, ours};
 use crate::engine::files::InFiles;
 use crate::engine::fsxattr;
 use crate::engine::graph;
 use crate::engine::links;
+use crate::engine::locks::FrozenLock;
 use crate::engine::qcow2::chain::{self, Roots};
+use crate::engine::qcow2::header::Header;
+use crate::engine::qcow2::tables::Tables;
 use crate::engine::qcow2::writer::NewImage;
 use crate::engine::space::Reserve;
 use crate::engine::stage::Found;
 use crate::engine::{
-    Capture, Driver, EngineError, EngineErrorKind, Hold, Plan, Prepared, Read, Retain, Revert,
-    RevertPlan, RevertRequest, Stamp, Top,
+    Capture, Driver, EngineError, EngineErrorKind, Hold, Live, Plan, Prepared, Read, Retain,
+    Revert, RevertPlan, RevertRequest, Stamp, Top,
 };
 use crate::engine::{exchange, image as images, reflink, stage};
-use crate::held::{self, Foreign};
+use crate::held::{self, Folder, Foreign};
 use crate::id::{JobId, SetId};
 use crate::inventory::{Disk, Format, Machine, Sealed, SnapshotDisk};
 use crate::text::catalog::engine as texts;
@@ -127,8 +135,20 @@ impl Overlay {
         stage::sync_folder(plan)
     }
 
-    /// Sets the mode of an old top that is ours; the operator's own files are left alone.
-    fn set_mode(&self, plan: &Plan, mode: u32) -> Result<(), EngineError> {
+    /// Lets the user of a machine that runs get to its overlay, through each folder from the data directory down.
+    fn let_in(&self, plan: &Plan, user: u32) -> Result<(), EngineError> {
+        let data_dir = self.sets.parent().unwrap_or(&self.sets);
+        let mut folders: Vec<_> = plan.file().new_file.ancestors().skip(1).collect();
+        folders.retain(|folder| folder.starts_with(data_dir));
+        for folder in folders.into_iter().rev() {
+            let passes = Folder::follow(folder).and_then(|held| acl::let_pass(&held, user));
+            passes.map_err(|e| cannot_pass(plan, folder, user, &e))?;
+        }
+        Ok(())
+    }
+
+    /// Sets the mode of an old top that is ours to what `mode` makes of it; the operator's own files are left alone.
+    fn set_mode(&self, plan: &Plan, mode: impl Fn(u32) -> u32) -> Result<(), EngineError> {
         let file = &plan.disk.file;
         if !file.starts_with(&self.sets) {
             return Ok(());
@@ -137,11 +157,15 @@ impl Overlay {
         let set = || {
             let (folder, name) = held::folder_of_ours(file, graph::own_folders(file))?;
             let open = folder.open_file(name, false)?;
-            let (expected, found) = (plan.file().seen.inode, open.metadata()?.ino());
+            let meta = open.metadata()?;
+            let (expected, found) = (plan.file().seen.inode, meta.ino());
             if expected != found {
                 return Err(Foreign::Other { expected, found }.into());
             }
-            held::set_mode(&open, mode)?;
+            let old = meta.mode() & 0o7777;
+            if mode(old) != old {
+                held::set_mode(&open, mode(old))?;
+            }
             open.sync_all()
         };
         set().map_err(|e: io::Error| At::plan(plan).io(file, &e))
@@ -174,10 +198,13 @@ impl Capture for Overlay {
         machine: &Machine,
         disk: &Disk,
         set: SetId,
+        live: Option<Live>,
     ) -> Result<Option<Plan>, EngineError> {
         let at = At::disk(machine, disk);
         let chain = images::open(&at, machine, disk, &disk.file, (&self.roots, None))?;
-        chain::require_whole(&at, &chain)?;
+        // What a machine is writing now need not be whole, and is not read.
+        let stands = usize::from(live.is_some());
+        chain::require_whole(&at, chain.get(stands..).unwrap_or_default())?;
         if !machine.overlay_ok {
             let text = match reflink::forbidden(&disk.file) {
                 Some(why) => at.text(texts::CLONE_DENIED, &disk.file).with("cause", why),
@@ -210,6 +237,7 @@ impl Capture for Overlay {
                     .join(format!("{}.qcow2", disk.id)),
                 seen: Stamp::of(&meta),
                 place: None,
+                live,
             },
         };
         if chain.len() >= self.chain_cap {
@@ -225,8 +253,18 @@ impl Capture for Overlay {
     }
 
     fn room(&self, plan: &Plan) -> Result<(), EngineError> {
-        let place = texts::DATA_DIRECTORY.text();
-        self.reserve.require(&At::plan(plan), self.there(), place)
+        let (place, there) = (texts::DATA_DIRECTORY.text(), self.there());
+        if let Some(user) = plan
+            .file()
+            .live
+            .and_then(|live| live.user)
+            .filter(|u| *u != 0)
+            && !acl::is_known(there).unwrap_or(true)
+        {
+            let error = io::ErrorKind::Unsupported.into();
+            return Err(cannot_pass(plan, there, user, &error));
+        }
+        self.reserve.require(&At::plan(plan), there, place)
     }
 
     fn prepare(&self, plan: &Plan) -> Result<(), EngineError> {
@@ -235,16 +273,31 @@ impl Capture for Overlay {
         }
         let at = At::plan(plan);
         let source = stage::source(plan)?;
-        stage::make_dirs(&self.sets, 1).map_err(|e| ours(plan, &self.sets, &e))?;
         self.room(plan)?;
+        stage::make_dirs(&self.sets, 1).map_err(|e| ours(plan, &self.sets, &e))?;
         Self::stage(plan, &source).map_err(|e| ours(plan, &plan.file().new_file, &e))?;
-        // What the machine wrote last may still be in memory only.
-        source.sync_all().map_err(|e| at.io(&plan.disk.file, &e))
+        let Some(live) = plan.file().live else {
+            // What the machine wrote last may still be in memory only.
+            return source.sync_all().map_err(|e| at.io(&plan.disk.file, &e));
+        };
+        if let Some(user) = live.user {
+            self.let_in(plan, user)?;
+        }
+        stage::commit(plan)?;
+        stage::sync_folder(plan).map_err(|e| stage::trouble(plan, &e))
+    }
+
+    fn flush(&self, plan: &Plan) -> Result<(), EngineError> {
+        stage::flush(plan)
     }
 
     /// Checks that the old active file has not changed since the plan, and gives the overlay its final name. With the
     /// machine off there is nothing else to capture.
     fn cut(&self, plan: &Plan) -> Result<(), EngineError> {
+        if !plan.is_off() {
+            let kind = EngineErrorKind::Unsupported;
+            return Err(At::plan(plan).error(kind, texts::NOT_STOPPED, &plan.disk.file));
+        }
         match stage::probe(plan)? {
             Found::Cut => Ok(()),
             Found::Prepared => {
@@ -260,8 +313,33 @@ impl Capture for Overlay {
     }
 
     fn settle(&self, plan: &Plan) -> Result<(), EngineError> {
+        if !plan.is_off() {
+            // It reads the old top only, or it has not gone on with the overlay.
+            FrozenLock::take(&At::plan(plan), &plan.disk.file)?;
+        }
         stage::settle(plan)?;
-        self.set_mode(plan, 0o444)
+        self.set_mode(plan, stage::kept_mode)
+    }
+
+    fn reopen(&self, plan: &Plan) -> Result<(), EngineError> {
+        // The overlay has the mode that its base had before `settle`.
+        match held::symlink_metadata(&plan.file().new_file) {
+            Ok(overlay) => self.set_mode(plan, |_| overlay.mode() & 0o7777),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn outlived(&self, plan: &Plan) -> Result<Option<Top>, EngineError> {
+        if plan.is_off() {
+            return Ok(None);
+        }
+        let Some(file) = stage::gone_on(plan)? else {
+            return Ok(None);
+        };
+        let new = &plan.file().new_file;
+        let written = held::ask(new, || holds_data(&file));
+        let written = written.map_err(|e| At::plan(plan).io(new, &e))?;
+        Ok(written.then(|| self.top_after(plan)))
     }
 
     fn top_after(&self, plan: &Plan) -> Top {
@@ -284,10 +362,7 @@ impl Capture for Overlay {
     }
 
     fn undo(&self, plan: &Plan) -> Result<(), EngineError> {
-        // The overlay has the mode that its base had before `settle`.
-        if let Ok(overlay) = held::symlink_metadata(&plan.file().new_file) {
-            self.set_mode(plan, overlay.mode() & 0o7777)?;
-        }
+        self.reopen(plan)?;
         stage::undo(plan)
     }
 
@@ -344,9 +419,92 @@ impl Revert for Overlay {
     }
 }
 
+/// Whether anything was written to an overlay, or discarded in it.
+fn holds_data(file: &File) -> io::Result<bool> {
+    let header = Header::load(file)?;
+    let header = header.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    let size = header.size;
+    let mut tables = Tables::open(file.try_clone()?, header)?;
+    let mut at = 0;
+    while at < size {
+        let (kind, length) = tables.run(at, size - at)?;
+        if kind.is_some() {
+            return Ok(true);
+        }
+        at += length;
+    }
+    Ok(false)
+}
+
+/// Whoever runs the machine cannot get to its overlay.
+fn cannot_pass(plan: &Plan, folder: &Path, user: u32, error: &io::Error) -> EngineError {
+    let text = At::plan(plan).text(texts::MAY_NOT_PASS, folder);
+    EngineError {
+        kind: EngineErrorKind::Denied,
+        text: text.with("user", user).with("cause", error),
+    }
+}
+
 fn image(plan: &Plan) -> NewImage<'_> {
     NewImage {
         size: plan.disk.size,
         backing: Some((&plan.disk.file, plan.disk.format)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::engine::qcow2::editor::Editor;
+    use crate::id::VmId;
+
+    #[test]
+    fn an_overlay_whose_data_was_put_back_is_stale() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.raw");
+        fs::write(&file, vec![1; 1 << 20]).unwrap();
+        let overlay = Overlay::new(folder.path(), Reserve::default(), 32);
+        let plan = |live| Plan {
+            driver: NAME.to_owned(),
+            set: SetId::from_u128(1),
+            machine: VmId::from_u128(2),
+            machine_name: "m".to_owned(),
+            disk: Disk {
+                id: "disk0".to_owned(),
+                file: file.clone(),
+                format: Format::Raw,
+                size: 1 << 20,
+            },
+            own: NewFile {
+                new_file: folder.path().join("sets/1/2/disk0.qcow2"),
+                seen: Stamp::of(&fs::metadata(&file).unwrap()),
+                place: None,
+                live,
+            },
+        };
+        let plan = plan(Some(Live::default()));
+        let new = plan.file().new_file.clone();
+        assert_eq!(overlay.outlived(&plan), Ok(None), "it is not there");
+        overlay.prepare(&plan).unwrap();
+        assert!(new.exists() && overlay.cut(&plan).is_err());
+        assert_eq!(overlay.outlived(&plan), Ok(None), "it is empty");
+        let open = File::options().read(true).write(true).open(&new).unwrap();
+        let header = Header::load(&open).unwrap().unwrap();
+        let mut editor = Editor::open(open, header).unwrap();
+        editor.clear(0, true).unwrap(); // a discard of the guest
+        editor.begin().unwrap();
+        editor.end().unwrap();
+        let kept = Ok(Some(overlay.top_after(&plan)));
+        assert_eq!(overlay.outlived(&plan), kept);
+        plan.note_put_back().unwrap();
+        assert_eq!(overlay.outlived(&plan), Ok(None), "its data was put back");
+        plan.forget_put_back().unwrap();
+        assert_eq!(overlay.outlived(&plan), kept, "it was not, after all");
+        plan.note_put_back().unwrap();
+        overlay.undo(&plan).unwrap();
+        assert!(!folder.path().join("sets/1").exists());
+        assert_eq!(overlay.outlived(&plan), Ok(None));
     }
 }

@@ -20,11 +20,13 @@ use crate::engine::extents;
 use crate::engine::failure::{At, kind};
 use crate::engine::files::InFiles;
 use crate::engine::qcow2::chain::{self, Layer, Roots};
+use crate::engine::qcow2::editor;
+use crate::engine::qcow2::header::Header;
 use crate::engine::space::Reserve;
 use crate::engine::stage::Found;
 use crate::engine::{
-    Capture, Driver, EngineError, EngineErrorKind, Hold, Plan, Prepared, Read, Retain, Revert,
-    RevertPlan, RevertRequest, Stamp, Top,
+    Capture, Driver, EngineError, EngineErrorKind, Hold, Live, Plan, Prepared, Read, Retain,
+    Revert, RevertPlan, RevertRequest, Stamp, Top,
 };
 use crate::engine::{exchange, image, stage};
 use crate::held::{self, Folder};
@@ -34,6 +36,8 @@ use crate::text::Text;
 use crate::text::catalog::engine as texts;
 
 const NAME: &str = "reflink";
+/// The size of a raw disk is a multiple of this.
+const SECTOR: u64 = 512;
 
 /// The reflink driver.
 #[derive(Debug)]
@@ -107,6 +111,7 @@ impl Capture for Reflink {
         machine: &Machine,
         disk: &Disk,
         set: SetId,
+        live: Option<Live>,
     ) -> Result<Option<Plan>, EngineError> {
         let at = At::disk(machine, disk);
         let file = recorded(machine, disk);
@@ -122,7 +127,9 @@ impl Capture for Reflink {
             place => place?,
         };
         let chain = image::open(&at, machine, disk, file, (&self.roots, Some(&place)))?;
-        chain::require_whole(&at, &chain)?;
+        // What a machine is writing now need not be whole; the clone is looked at.
+        let stands = usize::from(live.is_some());
+        chain::require_whole(&at, chain.get(stands..).unwrap_or_default())?;
         let Some(top) = chain.first() else {
             return Ok(None);
         };
@@ -145,6 +152,7 @@ impl Capture for Reflink {
                 new_file: beside.join(FOLDER).join(set.to_string()).join(name),
                 seen: Stamp::of(&meta),
                 place: Some(place.clone()),
+                live,
             },
         };
         // A failed trial (FICLONE unsupported, other mount, folder not writable) is no fault of the disk: another driver
@@ -171,8 +179,15 @@ impl Capture for Reflink {
         stage(plan, &source)
             .and_then(|_| stage::sync_folder(plan))
             .map_err(|e| stage::trouble(plan, &e))?;
-        // What the machine wrote last may still be in memory only.
-        source.sync_all().map_err(|e| at.io(&plan.disk.file, &e))
+        match plan.is_off() {
+            // What the machine wrote last may still be in memory only.
+            true => source.sync_all().map_err(|e| at.io(&plan.disk.file, &e)),
+            false => Ok(()),
+        }
+    }
+
+    fn flush(&self, plan: &Plan) -> Result<(), EngineError> {
+        stage::flush(plan)
     }
 
     fn cut(&self, plan: &Plan) -> Result<(), EngineError> {
@@ -206,7 +221,7 @@ impl Capture for Reflink {
         }
         // The clone gets the image's mode without the write bits, so it is no more readable than the image.
         let mode = held::Identity::of(&source).map_err(io)?.mode;
-        held::set_mode(&target, mode & 0o444 | 0o400).map_err(io)?;
+        held::set_mode(&target, stage::kept_mode(mode)).map_err(io)?;
         // A writer that came while we cloned shows here at the latest.
         stage::source(plan)?;
         stage::commit(plan)
@@ -214,7 +229,11 @@ impl Capture for Reflink {
 
     fn settle(&self, plan: &Plan) -> Result<(), EngineError> {
         require_place(plan)?;
-        stage::settle(plan)
+        stage::settle(plan)?;
+        match plan.is_off() {
+            true => Ok(()),
+            false => require_whole(plan),
+        }
     }
 
     fn top_after(&self, plan: &Plan) -> Top {
@@ -312,6 +331,43 @@ impl Revert for Reflink {
 /// The path of the active file of a disk as it was recorded at import, links resolved.
 fn recorded<'a>(machine: &'a Machine, disk: &'a Disk) -> &'a Path {
     machine.image(&disk.file).map_or(&disk.file, |i| &i.file)
+}
+
+/// Refuses a clone that is not a whole disk of the planned size: that a machine was stopped does not prove that its
+/// writes have arrived.
+fn require_whole(plan: &Plan) -> Result<(), EngineError> {
+    let look = || -> io::Result<()> {
+        let clone = stage::place(plan)?;
+        let open = clone.folder()?.open_file(clone.name(), false)?;
+        let size = match plan.disk.format {
+            Format::Raw => open.metadata()?.len().next_multiple_of(SECTOR),
+            Format::Qcow2 => {
+                let header = Header::load(&open)?;
+                let damaged = |_| io::Error::from(io::ErrorKind::InvalidData);
+                let header = header.map_err(damaged)?;
+                let size = header.size;
+                editor::check(&open, &header)?;
+                size
+            }
+        };
+        match size == plan.disk.size {
+            true => Ok(()),
+            false => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("it has {size} bytes and not {}", plan.disk.size),
+            )),
+        }
+    };
+    let file = &plan.disk.file;
+    look().map_err(|e| match e.kind() {
+        io::ErrorKind::InvalidData => EngineError {
+            kind: EngineErrorKind::Failed,
+            text: At::plan(plan)
+                .text(texts::CLONE_DAMAGED, file)
+                .with("cause", e),
+        },
+        _ => stage::trouble(plan, &e),
+    })
 }
 
 /// Refuses if another folder stands in the place of the one that was planned in.

@@ -5,13 +5,17 @@
 //! takes too long; what was asked may then still happen, so everything that lets a machine go on may be repeated.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use crate::engine::{EngineError, Plan};
+use crate::engine::{EngineError, Live, Plan};
 use crate::inventory::RunState;
+use crate::text::Text;
 
 /// A machine that runs or is paused.
 #[async_trait]
@@ -21,6 +25,12 @@ pub trait Running: Send + Sync + 'static {
     /// # Errors
     /// It does not tell.
     async fn describe(&self) -> Result<Described, EngineError>;
+
+    /// What it does now, and nothing else of what it is like.
+    ///
+    /// # Errors
+    /// It does not tell.
+    async fn state(&self) -> Result<RunState, EngineError>;
 
     /// Whether it captures this disk itself, by [`Running::cut`], as it has to go on with another file. Else the storage
     /// driver captures the file while the machine stands still.
@@ -34,19 +44,20 @@ pub trait Running: Send + Sync + 'static {
     async fn attach(&self, plans: &[&Plan]) -> Result<(), EngineError>;
 
     /// Has it forget the files of these plans, also where it went on with them: it is then back on those from before, with
-    /// all that it has written. May be repeated, and done without `attach`.
+    /// all that it has written, and [`Plan::note_put_back`] comes before that. May be repeated, and done without `attach`.
     ///
     /// # Errors
     /// They are still in use; it is tried again.
     async fn detach(&self, plans: &[&Plan]) -> Result<(), EngineError>;
 
-    /// Has the guest's applications write what they hold, and freezes its file systems; how many.
+    /// Has the guest's applications write what they hold, and freezes its file systems.
     ///
     /// # Errors
-    /// [`QuiesceError`]. Unless they [were frozen before](QuiesceError::Before), some may be frozen, now or later.
-    async fn quiesce(&self) -> Result<usize, QuiesceError>;
+    /// [`QuiesceError`]. Unless the guest is [as it was](QuiesceError::Untouched), some may be frozen, now or later.
+    async fn quiesce(&self) -> Result<Quiesced, QuiesceError>;
 
-    /// Whether file systems of the guest are frozen. Not while it is stopped: the agent runs in it.
+    /// Whether file systems of the guest are frozen. Not while it is stopped: the agent runs in it. Asked once more after a
+    /// thaw, so that nobody stays connected to the agent.
     ///
     /// # Errors
     /// The agent does not tell.
@@ -55,15 +66,15 @@ pub trait Running: Send + Sync + 'static {
     /// Thaws them. May be repeated.
     ///
     /// # Errors
-    /// Some may still be frozen.
-    async fn thaw(&self) -> Result<(), EngineError>;
+    /// [`ThawError`].
+    async fn thaw(&self) -> Result<(), ThawError>;
 
-    /// Stops its processors with nothing in flight to its disks, and says in the same breath what these are. May be
-    /// repeated.
+    /// Stops its processors with nothing in flight to its disks, and says in the same breath what it did until then and
+    /// what its disks are. May be repeated.
     ///
     /// # Errors
     /// It may be stopped all the same, now or later.
-    async fn stop(&self) -> Result<Graph, EngineError>;
+    async fn stop(&self) -> Result<(RunState, Graph), EngineError>;
 
     /// While it is stopped: captures all these disks, which it [takes](Running::takes), or none.
     ///
@@ -76,6 +87,13 @@ pub trait Running: Send + Sync + 'static {
     /// # Errors
     /// It may be stopped still.
     async fn resume(&self) -> Result<(), EngineError>;
+
+    /// By what a process of its own, the guard, lets it go if this one cannot; asked for before it is stopped, with
+    /// the connection by which its guest is frozen if it is to be. `None` for one that does not outlive this process.
+    ///
+    /// # Errors
+    /// It cannot be told; nobody may stop it then.
+    async fn fence(&self, quiesces: bool) -> Result<Option<Fence>, EngineError>;
 
     /// What happens to it from now on that was not asked for by a call of this port.
     fn events(&self) -> broadcast::Receiver<Event>;
@@ -92,6 +110,10 @@ pub struct Described {
     pub jobs: Vec<String>,
     /// An agent answers in its guest.
     pub agent: bool,
+    /// Who opens its files.
+    pub live: Live,
+    /// What else keeps it from being captured.
+    pub obstacle: Option<Text>,
 }
 
 /// The disks that a machine writes to, by disk id; one that its definition does not name has the name that the machine
@@ -99,7 +121,7 @@ pub struct Described {
 pub type Graph = BTreeMap<String, Node>;
 
 /// A disk as the machine that runs has it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// The active file.
     pub file: PathBuf,
@@ -107,13 +129,64 @@ pub struct Node {
     pub size: u64,
 }
 
+/// A guest at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quiesced {
+    /// How many file systems are frozen.
+    pub count: usize,
+    /// For how long, from now on; it thaws them by itself then.
+    pub limit: Option<Duration>,
+}
+
 /// Why a guest was not brought to rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QuiesceError {
-    /// Somebody else had frozen it before; nothing was changed.
-    Before(EngineError),
+    /// It was not asked to: somebody else had frozen it before, or the agent does not answer.
+    Untouched(EngineError),
     /// Anything else.
     Failed(EngineError),
+}
+
+/// Why a guest was not thawed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ThawError {
+    /// Some file systems may still be frozen.
+    Frozen(EngineError),
+    /// All are thawed, and the guest says that they had not stayed frozen until then.
+    NotHeld(EngineError),
+}
+
+/// By what a guard reaches a machine.
+#[derive(Debug)]
+pub struct Fence {
+    /// The connection to the monitor by which it is stopped: a duplicate.
+    pub monitor: OwnedFd,
+    /// The sockets of its monitors, the best first.
+    pub monitor_sockets: Vec<PathBuf>,
+    /// The connection by which its guest is frozen, if it is open already: a duplicate.
+    pub agent: Option<OwnedFd>,
+    /// The socket of the agent of its guest, if it has one.
+    pub agent_socket: Option<PathBuf>,
+}
+
+/// What a guard gives back to a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dues {
+    /// It ran before, and goes on.
+    pub goes_on: bool,
+    /// Its guest may be frozen, and is thawed.
+    pub thaws: bool,
+}
+
+/// What came of that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freed {
+    /// It has said that it goes on.
+    pub goes_on: bool,
+    /// Its guest was still frozen then.
+    pub was_frozen: bool,
+    /// Its guest has said that it is thawed.
+    pub is_thawed: bool,
 }
 
 /// What somebody else did to a machine.

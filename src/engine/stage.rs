@@ -2,6 +2,9 @@
 //!
 //! The name alone tells how far a plan got, so each call is idempotent: `prepare` and `cut` return at once if the file
 //! has its final name. Whether an operation rolls forward or back is decided by its journal only.
+//!
+//! A machine that runs opens its new file itself, before it goes on with it, and a file that it has open is never renamed.
+//! So that one has its final name from `prepare` on, and the name tells only that it is whole.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -145,6 +148,12 @@ pub(crate) fn settle(plan: &Plan) -> Result<(), EngineError> {
     synced.map_err(|e| trouble(plan, &e))
 }
 
+/// Makes durable what a machine has written to its disk until now.
+pub(crate) fn flush(plan: &Plan) -> Result<(), EngineError> {
+    let synced = source(plan)?.sync_data();
+    synced.map_err(|e| At::plan(plan).io(&plan.disk.file, &e))
+}
+
 /// Seals what was captured, with all under it. A file that was captured where it stands must be the one that was planned.
 pub(crate) fn seal(
     plan: &Plan,
@@ -164,7 +173,8 @@ pub(crate) fn seal(
 }
 
 /// Removes both names of the file, and then the directories above it as far as they are empty.
-/// Others may make and remove the same directories meanwhile.
+/// Others may make and remove the same directories meanwhile. The staged name goes last: it may be [a note](Plan::note_put_back)
+/// on the other one.
 ///
 /// # Errors
 /// [`EngineErrorKind::Unsupported`]: its folder of images is away, or another stands in its place, and what was made
@@ -180,8 +190,8 @@ pub(crate) fn undo(plan: &Plan) -> Result<(), EngineError> {
     };
     let undone = || {
         let file = file?;
-        staging(plan)?.discard(None)?;
         file.discard(None)?;
+        staging(plan)?.discard(None)?;
         file.remove_folders(LEVELS)
     };
     undone().map_err(|e| trouble(plan, &e))
@@ -202,7 +212,44 @@ pub(crate) fn trouble(plan: &Plan, error: &io::Error) -> EngineError {
     }
 }
 
-/// Opens the old top, if it is as it was when planned.
+/// [`Plan::note_put_back`].
+pub(super) fn note_put_back(plan: &Plan) -> Result<(), EngineError> {
+    flush(plan)?;
+    let noted = create(plan).and_then(|note| {
+        note.sync_all()?;
+        sync_folder(plan)
+    });
+    noted.map_err(|e| trouble(plan, &e))
+}
+
+/// [`Plan::forget_put_back`].
+pub(super) fn forget_put_back(plan: &Plan) -> Result<(), EngineError> {
+    let forgotten = staging(plan).and_then(|note| note.discard(None));
+    forgotten.map(drop).map_err(|e| trouble(plan, &e))
+}
+
+/// The new file of a machine that has gone on with it, open, unless it is noted as stale, or not there.
+pub(crate) fn gone_on(plan: &Plan) -> Result<Option<File>, EngineError> {
+    let open = || {
+        let file = place(plan)?;
+        if staging(plan)?.look()?.is_some() || file.look()?.is_none() {
+            return Ok(None);
+        }
+        file.folder()?.open_file(file.name(), false).map(Some)
+    };
+    match open() {
+        Err(e) if is_gone(&e) => Ok(None),
+        open => open.map_err(|e| trouble(plan, &e)),
+    }
+}
+
+/// The permission bits of a file that a set keeps: nobody writes it, nobody reads it who could not read it before.
+pub(crate) const fn kept_mode(mode: u32) -> u32 {
+    mode & 0o444 | 0o400
+}
+
+/// Opens the old top, if it is as it was when planned; of a machine that is not off it is the same file, whatever was
+/// written to it.
 pub(crate) fn source(plan: &Plan) -> Result<File, EngineError> {
     let at = At::plan(plan);
     let file = &plan.disk.file;
@@ -212,7 +259,12 @@ pub(crate) fn source(plan: &Plan) -> Result<File, EngineError> {
     };
     let open = open.map_err(|e| at.io(file, &e))?;
     let now = Stamp::of(&open.metadata().map_err(|e| at.io(file, &e))?);
-    match now == plan.file().seen {
+    let seen = plan.file().seen;
+    let is_same = match plan.is_off() {
+        true => now == seen,
+        false => (now.device, now.inode) == (seen.device, seen.inode),
+    };
+    match is_same {
         true => Ok(open),
         false => Err(at.error(EngineErrorKind::Failed, texts::CHANGED, file)),
     }
@@ -262,6 +314,7 @@ mod tests {
                 new_file: root.path().join(format!("own/{set}/{machine}")),
                 seen,
                 place: None,
+                live: None,
             },
         };
         std::thread::scope(|scope| {

@@ -12,7 +12,7 @@ use crate::engine::merge::{self, Inodes};
 use crate::engine::names::{is_of_apply, overlays};
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::retain::{Layer, Merge, Named, Scene, Survey};
-use crate::engine::{Compute, EngineError, EngineErrorKind, image};
+use crate::engine::{Compute, EngineError, EngineErrorKind, image, stage};
 use crate::held::{self, Foreign, Identity, Origin};
 use crate::id::VmId;
 use crate::inventory::{Format, Image, Machine, Seal};
@@ -387,11 +387,11 @@ impl Survey for Files {
         // Until an active file, which is written, it is as all that is kept.
         let active = self.names(&merge.child).any(|n| n.by.is_none());
         let inodes = merge.inodes;
+        let child = merge::expected(&merge.child, inodes.child).and_then(Identity::of);
+        let mode = child.map_or(0o600, |child| child.mode & 0o777);
         let mode = match active {
-            true => merge::expected(&merge.child, inodes.child)
-                .and_then(Identity::of)
-                .map_or(0o600, |child| child.mode & 0o777),
-            false => 0o444,
+            true => mode,
+            false => stage::kept_mode(mode),
         };
         let lower = merge::expected(&merge.parent, inodes.parent).map_err(parent)?;
         let set = held::set_mode(&lower, mode).and_then(|()| lower.sync_all());

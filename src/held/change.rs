@@ -29,11 +29,11 @@ pub fn set_owner(held: &File, owner: u32, group: u32) -> io::Result<()> {
     std::os::unix::fs::fchown(held, Some(owner), Some(group))
 }
 
-/// Sets an extended attribute of an open file.
+/// Sets an extended attribute of an open file or folder.
 ///
 /// # Errors
 /// The I/O error.
-pub fn set_attribute(held: &File, name: &str, value: &[u8]) -> io::Result<()> {
+pub fn set_attribute(held: impl AsFd, name: &str, value: &[u8]) -> io::Result<()> {
     Ok(fsetxattr(held, name, value, XattrFlags::empty())?)
 }
 

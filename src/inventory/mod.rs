@@ -106,6 +106,10 @@ pub struct Machine {
     pub created: Timestamp,
     /// Whoever starts it looks up its active files first, so an overlay may become one.
     pub overlay_ok: bool,
+    /// Somebody else may manage it.
+    pub unmanaged_ok: bool,
+    /// Whatever runs it may have disks open that it never writes out, whatever the guest asks for.
+    pub no_flush_ok: bool,
     /// What is recorded of its imported images, by disk id.
     pub images: BTreeMap<String, Image>,
     /// What its active files name from their own folders, by disk id.

@@ -164,8 +164,12 @@ fn bounded<T: Send + 'static>(
 pub fn not_clonable<'a>(machine: &'a Machine, config: &Config) -> Vec<&'a Disk> {
     let extents = config.snapshot.clone_extents;
     let reflink = Reflink::new(Reserve::default()).at_most(extents);
-    let cannot =
-        |disk: &&Disk| !matches!(reflink.plan(machine, disk, SetId::random()), Ok(Some(_)));
+    let cannot = |disk: &&Disk| {
+        !matches!(
+            reflink.plan(machine, disk, SetId::random(), None),
+            Ok(Some(_))
+        )
+    };
     machine.disks.iter().filter(cannot).collect()
 }
 

@@ -7,6 +7,7 @@ mod astray;
 mod checkup;
 mod fitness;
 mod frozen;
+mod guard;
 mod here;
 mod identity;
 mod likeness;
@@ -39,6 +40,7 @@ use crate::tls::TlsError;
 pub use ask::{history, unlock};
 pub use checkup::Checkup;
 pub use fitness::{Fitness, fitness};
+pub use guard::guard;
 pub use here::{HERE_FAILPOINTS, Here, HereState, here};
 pub use likeness::Differing;
 pub use machines::{
@@ -47,7 +49,7 @@ pub use machines::{
 };
 pub use rebuild::{REBUILD_FAILPOINTS, Rebuild, RebuildState, Stands, rebuild};
 pub use relocate::{RELOCATE_FAILPOINTS, Relocated, Relocation, relocate};
-pub use rescue::rescue;
+pub use rescue::{Rescued, rescue};
 pub use run::{Reload, Server};
 pub use systemd::{Notify, Sockets};
 

@@ -18,6 +18,9 @@ use crate::store::sqlite::SqliteStore;
 use super::StartError;
 use super::adapters::{Adapters, audit, engine, reserve};
 
+/// This program, also where its file was replaced since.
+const GUARD: &str = "/proc/self/exe";
+
 /// Every port joined to its adapter; nothing is recovered yet.
 pub(super) struct Parts {
     pub(super) clock: SharedClock,
@@ -68,6 +71,7 @@ impl Parts {
                 reserve: reserve(config),
             },
             limits: snapshot::Limits::default(),
+            guard: GUARD.into(),
         });
         if let Some(library) = &library {
             let judge = Arc::downgrade(&coordinator);

@@ -289,6 +289,8 @@ impl Server {
                 _ = ticks.tick() => {}
             }
         }
+        // What is still open then is closed by the guard.
+        let _late = timeout(REST, self.coordinator.windows()).await;
         self.coordinator.close();
         let left: Vec<_> = self.running_jobs().map(|id| id.to_string()).collect();
         if !left.is_empty() {

@@ -41,6 +41,8 @@ pub struct OpenJournal {
     pub file: PathBuf,
     /// What the operation does, in words, and its job; or why the journal cannot be understood.
     pub told: Result<(String, JobId), String>,
+    /// The machines that its guard had to let go, by name; and those of them that have not said that they go on.
+    pub let_go: (Vec<String>, Vec<String>),
 }
 
 /// Why a file was not moved aside.
@@ -150,9 +152,16 @@ impl Coordinator {
     /// The folder or a file cannot be read.
     pub fn open_journals(&self) -> io::Result<Vec<OpenJournal>> {
         let all = journals(&self.core)?;
-        let journal = |(file, story): Read| OpenJournal {
-            file,
-            told: story.map(|story| (story.told(), story.job())),
+        let folder = self.core.journals();
+        let journal = |(file, story): Read| {
+            let word = story.as_ref().ok().map(|story| story.word(&folder));
+            let word = word.and_then(Result::ok).flatten();
+            let report = word.and_then(|word| word.reported());
+            OpenJournal {
+                file,
+                told: story.map(|story| (story.told(), story.job())),
+                let_go: report.map_or_else(Default::default, |it| (it.machines(), it.left())),
+            }
         };
         Ok(all.into_iter().map(journal).collect())
     }
@@ -248,7 +257,7 @@ impl Coordinator {
         found.into_iter().collect()
     }
 
-    /// Sets the mode of such a file to 0444. If it was as it was sealed it is sealed anew, by its descriptor; other damage
+    /// Takes the write bits of such a file. If it was as it was sealed it is sealed anew, by its descriptor; other damage
     /// stays. Who is killed in between leaves a file that looks changed, and no file without a seal.
     ///
     /// # Errors

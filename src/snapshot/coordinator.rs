@@ -161,6 +161,12 @@ impl Coordinator {
         self.core.tasks.wait().await;
     }
 
+    /// Comes back when no window is open any more: machines go on then, or were told to.
+    pub async fn windows(&self) {
+        self.core.windows.close();
+        self.core.windows.wait().await;
+    }
+
     /// Removes what is kept ready for requests to come. Those that come all the same take longer.
     pub fn close(&self) {
         self.core.spares.close();

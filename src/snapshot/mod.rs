@@ -61,5 +61,5 @@ pub use saga::core::{Deps, Limits, Passage};
 pub use saga::leases::{Busy, Holder, Lease, Leases, Mode, Resource, Stand};
 pub use saga::recovery::{InFlight, Recovered, RecoveryError, Stuck};
 pub(crate) use saga::spares::is_blank;
-pub use saga::{claims, journal};
+pub use saga::{claims, guard, journal};
 pub use tops::RecordedSets;

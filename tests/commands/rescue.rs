@@ -56,8 +56,8 @@ fn each_operation_is_finished_or_undone_and_every_machine_let_go() {
     let told = ok(&rescue(&site, &[]));
     for part in [
         "finished, the set is complete",
-        "machine web: let go",
-        "machine db: let go",
+        "machine web: let go, off",
+        "machine db: let go, off",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }

@@ -4,6 +4,7 @@
 mod contract;
 mod flatten;
 mod library;
+mod live;
 mod merge;
 mod rigs;
 mod running;

@@ -11,7 +11,7 @@ use groupshot::engine::overlay::Overlay;
 use groupshot::engine::reflink::Reflink;
 use groupshot::engine::sim::{Sim, machine_id};
 use groupshot::engine::space::Reserve;
-use groupshot::engine::{Compute, Driver, Plan, Top};
+use groupshot::engine::{Compute, Driver, Live, Plan, Top};
 use groupshot::id::{SetId, VmId};
 use groupshot::inventory::{self, Disk, Format, Machine};
 use jiff::Timestamp;
@@ -24,6 +24,20 @@ pub(super) const SIZE: u64 = 8 << 20;
 pub(super) trait Rig {
     fn storage(&self) -> &dyn Driver;
     fn machine(&self) -> Machine;
+    /// What the machine is while its disk is captured, unless it is off.
+    fn live(&self) -> Option<Live> {
+        None
+    }
+    /// Whether the machine goes on with the new file itself, so that nothing is left to the driver.
+    fn takes(&self) -> bool {
+        false
+    }
+    /// The disk is captured, by whoever does it.
+    fn capture(&self, plan: &Plan) {
+        if !self.takes() {
+            self.storage().cut(plan).unwrap();
+        }
+    }
     /// The machine writes: all of its disk is `pattern` afterwards.
     fn write(&self, top: &Top, pattern: u8);
     /// The capture holds `pattern` all over.
@@ -119,6 +133,7 @@ pub(super) enum Image {
 pub(super) struct FileRig {
     storage: Box<dyn Driver>,
     image: Image,
+    live: Option<Live>,
     images: PathBuf,
     data: PathBuf,
     _temp: Option<tempfile::TempDir>,
@@ -157,6 +172,7 @@ impl FileRig {
         let rig = Self {
             storage: storage(&data),
             image,
+            live: None,
             images,
             data,
             _temp: temp,
@@ -164,6 +180,12 @@ impl FileRig {
         };
         rig.make();
         rig
+    }
+
+    /// The same with a machine that is not off.
+    pub(super) fn that_runs(self, live: Live) -> Self {
+        let live = Some(live);
+        Self { live, ..self }
     }
 
     fn make(&self) {
@@ -223,6 +245,12 @@ impl Rig for FileRig {
     fn storage(&self) -> &dyn Driver {
         &*self.storage
     }
+    fn live(&self) -> Option<Live> {
+        self.live
+    }
+    fn takes(&self) -> bool {
+        self.live.is_some() && self.storage.name() == "overlay"
+    }
     fn machine(&self) -> Machine {
         let disk = Disk {
             id: "disk0".into(),
@@ -238,6 +266,8 @@ impl Rig for FileRig {
             definition: self.data.join("vm.toml"),
             created: Timestamp::UNIX_EPOCH,
             overlay_ok: true,
+            unmanaged_ok: false,
+            no_flush_ok: false,
             images: imported(&self.file(), &[self.images.join("base.raw")]),
             relative: Default::default(),
             sockets: Default::default(),

@@ -1,7 +1,7 @@
 //! The contract of a machine that runs: what the window of a set and its recovery may ask of it, again and again.
 
 use groupshot::engine::sim::{Sim, machine_id};
-use groupshot::engine::{Capture, Compute, Event, Plan, QuiesceError, Running};
+use groupshot::engine::{Capture, Compute, Event, Live, Plan, QuiesceError, Running};
 use groupshot::id::SetId;
 use groupshot::inventory::RunState;
 use jiff::Timestamp;
@@ -17,7 +17,12 @@ async fn the_simulation_keeps_the_contract_of_a_machine_that_runs() {
         sim.set_agent(id, true);
         sim.set_taker(id, takes);
         let machine = sim.machine(id).unwrap();
-        let plan = sim.plan(&machine, &machine.disks[0], SetId::from_u128(1));
+        let plan = sim.plan(
+            &machine,
+            &machine.disks[0],
+            SetId::from_u128(1),
+            Some(Live::default()),
+        );
         let plan = plan.unwrap().unwrap();
         sim.prepare(&plan).unwrap();
         let it = sim.running(id).unwrap();
@@ -43,13 +48,17 @@ async fn keeps_the_contract(it: &dyn Running, storage: &dyn Capture, plan: &Plan
         it.attach(taken).await.unwrap();
     }
     // A guest is frozen once; what is frozen is thawed as often as one likes.
-    assert!(it.quiesce().await.unwrap() > 0);
-    assert!(matches!(it.quiesce().await, Err(QuiesceError::Before(_))));
+    assert!(it.quiesce().await.unwrap().count > 0);
+    assert!(matches!(
+        it.quiesce().await,
+        Err(QuiesceError::Untouched(_))
+    ));
     assert!(it.is_frozen().await.unwrap());
     // Nothing is captured while it runs.
     assert!(capture(it, storage, plan, taken).await.is_err());
-    for _ in 0..2 {
-        assert_eq!(it.stop().await.unwrap(), told.graph);
+    for before in [RunState::Running, RunState::Paused] {
+        let stopped = it.stop().await.unwrap();
+        assert_eq!(stopped, (before, told.graph.clone()));
     }
     assert_eq!(it.describe().await.unwrap().state, RunState::Paused);
     assert!(it.is_frozen().await.is_err(), "the agent does not run");

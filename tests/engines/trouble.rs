@@ -7,7 +7,7 @@ use groupshot::engine::drivers::Drivers;
 use groupshot::engine::overlay::Overlay;
 use groupshot::engine::reflink::Reflink;
 use groupshot::engine::space::Reserve;
-use groupshot::engine::{Capture, Driver, EngineErrorKind};
+use groupshot::engine::{Capture, Driver, EngineErrorKind, Live};
 use groupshot::id::VmId;
 use groupshot::inventory::{Disk, Format, Machine};
 use jiff::Timestamp;
@@ -34,6 +34,8 @@ fn machine(image: &Path) -> Machine {
         definition: PathBuf::from("/"),
         created: Timestamp::UNIX_EPOCH,
         overlay_ok: true,
+        unmanaged_ok: false,
+        no_flush_ok: false,
         images: imported(image, &[]),
         relative: Default::default(),
         sockets: Default::default(),
@@ -49,7 +51,7 @@ fn image(dir: &Path) -> PathBuf {
 /// Plans, expects `prepare` to fail so, and that undo leaves the data directory as it was.
 fn prepare_fails(driver: &dyn Driver, machine: &Machine, data: &Path, kind: EngineErrorKind) {
     let plan = driver
-        .plan(machine, &machine.disks[0], set(1))
+        .plan(machine, &machine.disks[0], set(1), None)
         .unwrap()
         .unwrap();
     let error = driver.prepare(&plan).unwrap_err();
@@ -100,7 +102,7 @@ fn a_disk_that_changed_since_the_plan_is_not_cut() {
     let machine = machine(&image);
     let overlay = Overlay::new(dir.path(), NO_RESERVE, 32);
     let plan = overlay
-        .plan(&machine, &machine.disks[0], set(1))
+        .plan(&machine, &machine.disks[0], set(1), None)
         .unwrap()
         .unwrap();
     overlay.prepare(&plan).unwrap();
@@ -123,7 +125,7 @@ fn only_a_file_that_the_server_made_changes_its_mode() {
     let mut tops = Vec::new();
     for number in 1..=2 {
         let plan = overlay
-            .plan(&machine, &machine.disks[0], set(number))
+            .plan(&machine, &machine.disks[0], set(number), None)
             .unwrap()
             .unwrap();
         overlay.prepare(&plan).unwrap();
@@ -136,7 +138,7 @@ fn only_a_file_that_the_server_made_changes_its_mode() {
         tops.push((plan, top.file));
     }
     assert_eq!(mode(&image), 0o640, "the operator's own");
-    assert_eq!(mode(&tops[0].1), 0o444, "ours, frozen");
+    assert_eq!(mode(&tops[0].1), 0o440, "ours, frozen");
     overlay.undo(&tops[1].0).unwrap();
     assert_eq!(mode(&tops[0].1), 0o640, "ours, active again");
 }
@@ -150,9 +152,11 @@ fn a_disk_that_no_driver_holds_is_told_from_one_in_trouble() {
         NO_RESERVE,
         1,
     ))]);
-    let plan = |m: &Machine| shallow.plan(m, &m.disks[0], set(1)).unwrap_err();
+    let planned = |m: &Machine, live| shallow.plan(m, &m.disks[0], set(1), live).unwrap_err();
+    let plan = |m: &Machine| planned(m, None);
     let error = plan(&machine);
     assert_eq!(error.kind, EngineErrorKind::Unsupported);
+    assert_eq!(planned(&machine, Some(Live::default())), error);
     let words = error.to_string();
     assert!(
         words.contains("chain_cap") && words.contains("web-1"),
@@ -166,11 +170,42 @@ fn a_disk_that_no_driver_holds_is_told_from_one_in_trouble() {
 
 #[test]
 #[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn a_user_who_cannot_be_let_through_is_told_with_the_folder() {
+    let (dir, data) = (tempfile::tempdir().unwrap(), Mount::ramfs());
+    let machine = machine(&image(dir.path()));
+    let overlay = Overlay::new(data.path(), NO_RESERVE, 32);
+    let plan = |user| {
+        let live = Some(Live { user });
+        let plan = overlay.plan(&machine, &machine.disks[0], set(1), live);
+        plan.unwrap().unwrap()
+    };
+    let other = plan(Some(65534));
+    let error = overlay.room(&other).unwrap_err();
+    assert_eq!(error.kind, EngineErrorKind::Denied);
+    for part in ["disk0", "65534", data.path().to_str().unwrap()] {
+        assert!(error.text.english().contains(part), "{part}: {error}");
+    }
+    assert_eq!(overlay.prepare(&other), Err(error));
+    overlay.undo(&other).unwrap();
+    // Who may pass anyway, or is as this process, needs no list.
+    for user in [None, Some(0)] {
+        let own = plan(user);
+        overlay.room(&own).unwrap();
+        overlay.prepare(&own).unwrap();
+        overlay.undo(&own).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn reflink_leaves_alone_what_cannot_be_cloned() {
     let tmpfs = Mount::tmpfs("size=4m");
     let machine = machine(&image(tmpfs.path()));
     let reflink = Reflink::new(NO_RESERVE);
-    assert_eq!(reflink.plan(&machine, &machine.disks[0], set(1)), Ok(None));
+    assert_eq!(
+        reflink.plan(&machine, &machine.disks[0], set(1), None),
+        Ok(None)
+    );
     assert_eq!(
         fs::read_dir(tmpfs.path()).unwrap().count(),
         1,
@@ -207,7 +242,7 @@ fn whoever_could_use_the_base_can_use_the_overlay() {
     let machine = machine(&image);
     let overlay = Overlay::new(dir.path(), NO_RESERVE, 32);
     let plan = overlay
-        .plan(&machine, &machine.disks[0], set(1))
+        .plan(&machine, &machine.disks[0], set(1), None)
         .unwrap()
         .unwrap();
     overlay.prepare(&plan).unwrap();

@@ -70,7 +70,11 @@ impl World {
             data_dir: data.path().canonicalize().unwrap(),
             // One machine after the other, so that progress comes in one order.
             exports: snapshot::Exports::default(),
-            limits: snapshot::Limits { parallel: 1 },
+            limits: snapshot::Limits {
+                parallel: 1,
+                ..snapshot::Limits::default()
+            },
+            guard: env!("CARGO_BIN_EXE_groupshot").into(),
         });
         coordinator.recover().await.unwrap();
         let deps = virtualization::Deps {

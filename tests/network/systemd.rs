@@ -165,7 +165,7 @@ fn the_units_are_sound() {
     let service = read("groupshot.service");
     for line in [
         "Type=notify",
-        "KillMode=mixed",
+        "KillMode=process",
         "OOMPolicy=continue",
         "NoNewPrivileges=yes",
     ] {

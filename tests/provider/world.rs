@@ -58,6 +58,7 @@ impl World {
             data_dir: directory.path().to_owned(),
             exports: Exports::default(),
             limits: Limits::default(),
+            guard: env!("CARGO_BIN_EXE_groupshot").into(),
         });
         coordinator.recover().await.unwrap();
         let registry = Arc::new(

@@ -334,6 +334,11 @@ fn one_monitor_is_warned_of_and_a_machine_that_runs_without_it_is_refused() {
         ])
     };
     let qemu = scene.sockets.start(&["-drive", &drive(&image, "qcow2")]);
+    let said = text(&scene.run(&["vm", "import", "web", named]).stderr);
+    assert!(
+        said.contains("open for writing") && said.contains("--qmp"),
+        "{said}"
+    );
     let said = text(&import(&none).stderr);
     assert!(
         said.contains("open for writing") && said.contains("none"),

@@ -1,4 +1,6 @@
 //! Machines that a real QEMU runs.
 
+mod agent;
+mod cut;
 mod import;
 mod states;

@@ -81,7 +81,8 @@ impl Scene {
     }
 
     fn refused(&self, group: &str, word: &str) {
-        let created = self.wire.create(group, "set").unwrap();
+        let rest = [("ElementName", "set"), ("ConsistencyLevel", "1")];
+        let created = self.wire.create_with(group, &rest).unwrap();
         assert_eq!(created.value, 5, "{created:?}");
         let why = self.wire.why(&created);
         assert!(why.contains("web") && why.contains(word), "{word}: {why}");

@@ -6,6 +6,8 @@ mod busy;
 mod destroy;
 mod flipped;
 mod freed;
+mod gone_on;
+mod guarded;
 mod hidden;
 mod running;
 mod table;

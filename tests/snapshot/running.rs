@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
+use groupshot::audit::Audit;
 use groupshot::clock::ManualClock;
 use groupshot::engine::sim::{Act, Fault, Sim, Step, Trouble, machine_id};
 use groupshot::engine::{Compute, EngineErrorKind, drivers::Drivers};
@@ -33,25 +34,51 @@ use super::world::{Left, collection, group, put, request};
 
 const LIMIT: Duration = Duration::from_secs(600);
 const FAILS: Trouble = Trouble::Fail(EngineErrorKind::Failed);
-const COUNT: u32 = 4;
+pub(super) const COUNT: u32 = 4;
 /// By their numbers.
-const OFF: u32 = 1;
-const PLAIN: u32 = 2;
-const TAKER: u32 = 3;
-const LAST: u32 = 4;
+pub(super) const OFF: u32 = 1;
+pub(super) const PLAIN: u32 = 2;
+pub(super) const TAKER: u32 = 3;
+pub(super) const LAST: u32 = 4;
 
-struct Scene {
-    root: PathBuf,
+pub(super) struct Scene {
+    pub(super) root: PathBuf,
     level: Consistency,
     clock: Arc<ManualClock>,
-    store: Arc<MemoryStore>,
+    pub(super) store: Arc<MemoryStore>,
     jobs: Arc<Jobs>,
-    sim: Arc<Sim>,
-    coordinator: Arc<Coordinator>,
+    pub(super) sim: Arc<Sim>,
+    pub(super) coordinator: Arc<Coordinator>,
+}
+
+/// Who watches over machines that outlive the process, and for how long.
+pub(super) struct Guarded {
+    pub(super) program: PathBuf,
+    pub(super) window: Duration,
+    pub(super) audit: Audit,
+}
+
+impl Default for Guarded {
+    fn default() -> Self {
+        Self {
+            program: env!("CARGO_BIN_EXE_groupshot").into(),
+            window: Limits::default().window,
+            audit: Audit::default(),
+        }
+    }
 }
 
 impl Scene {
-    async fn new(root: &Path, level: Consistency, passage: Passage) -> Self {
+    pub(super) async fn new(root: &Path, level: Consistency, passage: Passage) -> Self {
+        Self::guarded(root, level, Guarded::default(), passage).await
+    }
+
+    pub(super) async fn guarded(
+        root: &Path,
+        level: Consistency,
+        guarded: Guarded,
+        passage: Passage,
+    ) -> Self {
         let store = Arc::new(MemoryStore::new());
         let members = (1..=COUNT).map(machine_id).collect();
         let machines = CollectionKind::Machines;
@@ -70,17 +97,28 @@ impl Scene {
         }
         sim.set_taker(machine_id(TAKER), true);
         (1..=COUNT).for_each(|n| sim.write(machine_id(n), "disk0", u64::from(n)));
-        let scene = Self::over(root, level, store, sim, passage);
+        let scene = Self::over_with(root, level, store, sim, guarded, passage);
         scene.coordinator.recover().await.unwrap();
         scene
     }
 
     /// A process over what is there.
-    fn over(
+    pub(super) fn over(
         root: &Path,
         level: Consistency,
         store: Arc<MemoryStore>,
         sim: Arc<Sim>,
+        passage: Passage,
+    ) -> Self {
+        Self::over_with(root, level, store, sim, Guarded::default(), passage)
+    }
+
+    fn over_with(
+        root: &Path,
+        level: Consistency,
+        store: Arc<MemoryStore>,
+        sim: Arc<Sim>,
+        guarded: Guarded,
         passage: Passage,
     ) -> Self {
         let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
@@ -91,11 +129,15 @@ impl Scene {
             compute: sim.clone(),
             storage: Drivers::new(vec![sim.clone()]),
             frozen: Arc::default(),
-            audit: Default::default(),
+            audit: guarded.audit,
             clock: clock.clone(),
             data_dir: root.to_owned(),
             exports: Exports::default(),
-            limits: Limits { parallel: 2 },
+            limits: Limits {
+                parallel: 2,
+                window: guarded.window,
+            },
+            guard: guarded.program,
         };
         Self {
             root: root.to_owned(),
@@ -121,7 +163,7 @@ impl Scene {
         }
     }
 
-    fn order(&self, n: u32, step: Step, trouble: Trouble, times: u32) {
+    pub(super) fn order(&self, n: u32, step: Step, trouble: Trouble, times: u32) {
         self.sim.order(Fault {
             machine: machine_id(n),
             disk: None,
@@ -142,7 +184,7 @@ impl Scene {
         job
     }
 
-    async fn take(&self) -> Job {
+    pub(super) async fn take(&self) -> Job {
         let accepted = self.create().await.unwrap();
         self.end(accepted).await
     }
@@ -156,7 +198,7 @@ impl Scene {
     }
 
     /// What every machine did before, but for those that have died.
-    fn assert_all_go_on(&self, died: &[u32], at: &str) {
+    pub(super) fn assert_all_go_on(&self, died: &[u32], at: &str) {
         for n in 1..=COUNT {
             let paused = self.level == Consistency::Crash;
             let state = match n {
@@ -171,14 +213,14 @@ impl Scene {
     }
 
     /// Journals and words.
-    fn journals(&self) -> Vec<PathBuf> {
+    pub(super) fn journals(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.root.join("journal")).unwrap();
         let files = entries.map(|e| e.unwrap().path());
         files.filter(|file| !is_spare(file)).collect()
     }
 
     /// Nothing of a set is there.
-    fn assert_untouched(&self, died: &[u32], at: &str) {
+    pub(super) fn assert_untouched(&self, died: &[u32], at: &str) {
         self.assert_all_go_on(died, at);
         assert_eq!(self.journals(), Vec::<PathBuf>::new(), "{at}");
         let state = self.store.state();
@@ -188,7 +230,7 @@ impl Scene {
     }
 
     /// The one set holds every machine as it was.
-    fn assert_whole(&self, at: &str) {
+    pub(super) fn assert_whole(&self, at: &str) {
         self.assert_all_go_on(&[], at);
         assert_eq!(self.journals(), Vec::<PathBuf>::new(), "{at}");
         let state = self.store.state();
@@ -218,7 +260,7 @@ fn assert_one_moment(acts: &[(VmId, Act)], at: &str) {
     }
 }
 
-fn nothing() -> Passage {
+pub(super) fn nothing() -> Passage {
     Box::new(|_| Ok(()))
 }
 
@@ -382,6 +424,37 @@ async fn a_window_that_takes_too_long_is_closed() {
             scene.assert_untouched(&[], &at);
         }
     }
+}
+
+/// Windows thaws by itself after 10 s.
+#[tokio::test]
+async fn a_guest_that_stays_frozen_for_8_s_leaves_the_window_no_more() {
+    let root = tempfile::tempdir().unwrap();
+    let scene = Scene::new(root.path(), Consistency::Application, nothing()).await;
+    scene.order(PLAIN, Step::Quiesce, Trouble::Lapses, 1);
+    scene.order(TAKER, Step::Transact, Trouble::Late, 1);
+    let accepted = scene.create().await.unwrap();
+    while scene.sim.hanging() == 0 {
+        tokio::task::yield_now().await;
+    }
+    scene.clock.advance(Duration::from_secs(9));
+    let job = scene.end(accepted).await;
+    assert_eq!(job.state, JobState::Exception);
+    let error = job.error.unwrap().description.english();
+    assert!(error.contains("within 8 s"), "{error}");
+    scene.assert_untouched(&[], "8 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_says_at_its_thaw_that_it_had_not_stayed_frozen_undoes_the_set() {
+    let root = tempfile::tempdir().unwrap();
+    let scene = Scene::new(root.path(), Consistency::Application, nothing()).await;
+    scene.order(PLAIN, Step::Thaw, Trouble::Lapses, 1);
+    let job = scene.take().await;
+    assert_eq!(job.state, JobState::Exception);
+    let error = job.error.unwrap().description.english();
+    assert!(error.contains("did not stay frozen: "), "{error}");
+    scene.assert_untouched(&[], "not held");
 }
 
 #[tokio::test]
@@ -586,11 +659,11 @@ async fn a_cancel_at_every_step_of_each_phase_undoes_or_comes_too_late() {
 }
 
 /// What a process leaves that dies at one moment: files, records, and the machines, which run on.
-type Death = (Left, Arc<Sim>);
-type Kept = Arc<Mutex<Option<Death>>>;
+pub(super) type Death = (Left, Arc<Sim>);
+pub(super) type Kept = Arc<Mutex<Option<Death>>>;
 
 /// Remembers what a process would leave that dies at `point`; it fails at `also`.
-fn dies_at(
+pub(super) fn dies_at(
     root: &Path,
     point: &'static str,
     also: &'static str,
@@ -616,13 +689,13 @@ fn dies_at(
 
 /// What a passage looks at.
 #[derive(Default)]
-struct World {
+pub(super) struct World {
     store: Option<Arc<MemoryStore>>,
     sim: Option<Arc<Sim>>,
 }
 
 impl World {
-    fn of(scene: &Scene) -> Self {
+    pub(super) fn of(scene: &Scene) -> Self {
         Self {
             store: Some(scene.store.clone()),
             sim: Some(scene.sim.clone()),

@@ -48,7 +48,11 @@ impl Simulated {
             clock,
             data_dir: root.to_owned(),
             exports: Exports::default(),
-            limits: Limits { parallel: 4 },
+            limits: Limits {
+                parallel: 4,
+                ..Limits::default()
+            },
+            guard: env!("CARGO_BIN_EXE_groupshot").into(),
         };
         let members = (1..=count).map(machine_id).collect();
         let machines = CollectionKind::Machines;

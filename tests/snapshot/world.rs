@@ -132,6 +132,17 @@ impl World {
         passage: Passage,
         audit: Audit,
     ) -> Self {
+        Self::under(root, store, passage, audit, |library| library)
+    }
+
+    /// The same with whatever knows the machines of the library.
+    pub(super) fn under(
+        root: &Path,
+        store: Arc<MemoryStore>,
+        passage: Passage,
+        audit: Audit,
+        compute: impl FnOnce(Arc<Library>) -> Arc<dyn Compute>,
+    ) -> Self {
         let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
         let clock: Arc<dyn Clock> = clock;
         let jobs = Jobs::new(store.clone(), clock.clone(), Duration::from_secs(300));
@@ -144,14 +155,18 @@ impl World {
         let deps = Deps {
             store: store.clone(),
             jobs: jobs.clone(),
-            compute: library.clone(),
+            compute: compute(library.clone()),
             storage: Drivers::new(vec![Arc::new(Overlay::new(&data, reserve, 32))]),
             frozen: Arc::default(),
             audit,
             clock,
             data_dir: data,
             exports: Exports::default(),
-            limits: Limits { parallel: 1 },
+            limits: Limits {
+                parallel: 1,
+                ..Limits::default()
+            },
+            guard: env!("CARGO_BIN_EXE_groupshot").into(),
         };
         Self {
             root: root.to_owned(),

@@ -2,6 +2,7 @@
 
 pub(crate) mod disk;
 pub(crate) mod gate;
+pub(crate) mod guest;
 pub(crate) mod http;
 pub(crate) mod journal;
 pub(crate) mod pages;

@@ -96,45 +96,79 @@ impl Qemu {
     }
 
     /// A client of the monitor of the test. QEMU may still be busy with the end of the one before.
-    fn connect(&self) -> Option<(UnixStream, BufReader<UnixStream>)> {
-        let mut to = UnixStream::connect(self.home.join("test")).ok()?;
+    fn connect(&self) -> Option<Client> {
+        let to = UnixStream::connect(self.home.join("test")).ok()?;
         to.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        let mut from = BufReader::new(to.try_clone().ok()?);
+        let from = BufReader::new(to.try_clone().ok()?);
+        let mut client = Client { to, from };
         let mut line = String::new();
-        from.read_line(&mut line).ok().filter(|read| *read > 0)?;
-        to.write_all(b"{\"execute\": \"qmp_capabilities\"}\n")
-            .ok()?;
-        from.read_line(&mut line).ok().filter(|read| *read > 0)?;
-        to.set_read_timeout(None).ok()?;
-        Some((to, from))
+        client
+            .from
+            .read_line(&mut line)
+            .ok()
+            .filter(|read| *read > 0)?;
+        client.ask("qmp_capabilities", &json!({}))?;
+        // One that comes right after another may be cut off with it.
+        client.ask("query-version", &json!({}))?;
+        client.to.set_read_timeout(None).ok()?;
+        Some(client)
+    }
+
+    /// A client that keeps all others out, the next of the test too, until it is dropped.
+    pub(crate) fn client(&self) -> Client {
+        let client = (0..50).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            self.connect()
+        });
+        client.unwrap()
     }
 
     /// Has it carry out a command, at the monitor of the test.
     pub(crate) fn tell(&self, command: &str, arguments: &Value) -> Value {
-        let (mut to, mut from) = (0..50)
-            .find_map(|_| {
-                std::thread::sleep(Duration::from_millis(20));
-                self.connect()
-            })
-            .unwrap();
-        let asked = json!({"execute": command, "arguments": arguments, "id": "test"});
-        writeln!(to, "{asked}").unwrap();
-        loop {
-            let mut line = String::new();
-            let read = from.read_line(&mut line).unwrap();
-            assert!(read > 0, "{command}: QEMU is gone");
-            let said: Value = serde_json::from_str(&line).unwrap();
-            if said["id"] == "test" {
-                assert!(said.get("error").is_none(), "{command}: {said}");
-                return said["return"].clone();
-            }
-        }
+        self.client().tell(command, arguments)
     }
 
     /// Has it end, and waits for that.
     pub(crate) fn quit(mut self) {
-        self.tell("quit", &json!({}));
-        self.child.wait().unwrap();
+        while self.child.try_wait().unwrap().is_none() {
+            if let Some(mut client) = self.connect() {
+                client.ask("quit", &json!({})); // it may be gone before it answers
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A client of the monitor of the test.
+pub(crate) struct Client {
+    to: UnixStream,
+    from: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// What QEMU answers; `None` if it hangs up.
+    fn ask(&mut self, command: &str, arguments: &Value) -> Option<Value> {
+        let asked = json!({"execute": command, "arguments": arguments, "id": "test"});
+        writeln!(self.to, "{asked}").ok()?;
+        loop {
+            let mut line = String::new();
+            self.from
+                .read_line(&mut line)
+                .ok()
+                .filter(|read| *read > 0)?;
+            let said: Value = serde_json::from_str(&line).unwrap();
+            if said["id"] == "test" {
+                return Some(said);
+            }
+        }
+    }
+
+    /// Has QEMU carry out a command.
+    pub(crate) fn tell(&mut self, command: &str, arguments: &Value) -> Value {
+        let said = self.ask(command, arguments);
+        let said = said.unwrap_or_else(|| panic!("{command}: QEMU is gone"));
+        assert!(said.get("error").is_none(), "{command}: {said}");
+        said["return"].clone()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The real `groupshot` as a child process on loopback, ended by pid when the test is over.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
 
 /// User and password of every test server.
 pub(crate) const USER: &str = "admin";
@@ -164,7 +166,7 @@ impl Server {
 
     /// SIGTERM, and waits for the orderly end.
     pub(crate) fn stop(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).unwrap();
         let status = self
             .wait(Duration::from_secs(120))
@@ -266,4 +268,19 @@ pub(crate) fn on_a_terminal(
 /// Bytes as text, for messages.
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The guards that live and have a word of this data directory.
+pub(crate) fn guards(root: &Path) -> Vec<Pid> {
+    let root = root.canonicalize().unwrap();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|it| it.file_name().to_str()?.parse().ok());
+    let is_guard = |pid: &i32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let files = fs::read_dir(format!("/proc/{pid}/fd"));
+        let mut files = files.into_iter().flatten().flatten();
+        words.ends_with(b"\0guard\0")
+            && files.any(|it| fs::read_link(it.path()).is_ok_and(|it| it.starts_with(&root)))
+    };
+    pids.filter(is_guard).map(Pid::from_raw).collect()
 }

@@ -164,6 +164,16 @@ impl Mount {
         }
     }
 
+    /// A file system without access control lists.
+    pub(crate) fn ramfs() -> Self {
+        let (home, at) = Self::place();
+        run("mount", &["-t", "ramfs", "ramfs", at.to_str().unwrap()]);
+        Self {
+            at,
+            _home: Some(home),
+        }
+    }
+
     fn place() -> (tempfile::TempDir, PathBuf) {
         let home = tempfile::tempdir().unwrap();
         let at = home.path().join("mnt");

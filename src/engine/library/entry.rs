@@ -297,6 +297,8 @@ fn machine(folder: PathBuf, defined: Definition, stored: Tops, disks: Vec<Disk>)
     Machine {
         id: defined.id,
         overlay_ok: defined.overlay_ok(),
+        unmanaged_ok: defined.unmanaged_ok(),
+        no_flush_ok: defined.no_flush_ok(),
         sockets: defined.sockets(),
         name: defined.name,
         disks,

@@ -31,7 +31,7 @@ use crate::engine::names;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{
     Compute, Doubt, EngineError, EngineErrorKind, Hold, InTurn, Judge, Machines, Observed,
-    Recorded, Top, name, stage,
+    Recorded, Running, Top, name, stage,
 };
 use crate::held::{self, FileKind, Foreign};
 use crate::id::VmId;
@@ -179,8 +179,16 @@ impl Compute for Library {
     /// disk open for writing: then something holds the machine.
     fn state(&self, id: VmId) -> RunState {
         let machine = self.machine(id);
-        let written = || machine.is_some_and(|m| m.disks.iter().any(is_written));
-        self.0.states.now(id, written)
+        let disks = machine.iter().flat_map(|m| &m.disks);
+        let written = || disks.clone().any(is_written);
+        self.0.states.settled(id, written)
+    }
+
+    fn running(&self, id: VmId) -> Option<Arc<dyn Running>> {
+        let (known, _) = self.0.known(id);
+        let machine = known?.machine.clone()?;
+        let way = self.0.states.way(machine)?;
+        Some(Arc::new(way))
     }
 
     fn looked(&self) -> BoxFuture<'static, ()> {

@@ -10,8 +10,9 @@ use tokio::sync::watch;
 
 use crate::engine::Machines;
 use crate::engine::observed::{Conditions, Observed};
+use crate::engine::qemu::live::Qemu;
 use crate::engine::qemu::peer::FileId;
-use crate::engine::qemu::watch::{Pace, View, Watch, Watches};
+use crate::engine::qemu::watch::{Pace, Speaker, View, Watch, Watches};
 use crate::id::VmId;
 use crate::inventory::{Machine, RunState};
 
@@ -117,19 +118,48 @@ impl States {
             None => by_locks(written()),
         }
     }
+
+    /// The same for an operation on the machine: a QEMU that does not answer just now, or has opened its files just now, is
+    /// waited for a moment. Blocks.
+    pub(super) fn settled(&self, id: VmId, written: impl Fn() -> bool) -> RunState {
+        let state = self.now(id, &written);
+        let watched = self.watched.load().get(&id).cloned();
+        let Some(watched) = watched.filter(|_| state == RunState::Held) else {
+            return state;
+        };
+        let speaks = |view: &View| matches!(view, View::Speaks(it) if watched.has_one(&it.files));
+        watched.state(&watched.watch.once(FIRST, speaks), written)
+    }
+
+    /// The way to a machine whose monitor is that of a process with its disks. Looks at no file and waits for nobody.
+    pub(super) fn way(&self, machine: Arc<Machine>) -> Option<Qemu> {
+        let watched = self.watched.load().get(&machine.id).cloned()?;
+        match &*watched.watch.view() {
+            // One that is late for the moment may answer who waits for it.
+            View::Speaks(Speaker { files, .. }) | View::Mute(_, Some(files))
+                if watched.has_one(files) =>
+            {
+                Qemu::of(machine, watched.watch)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Watched {
+    fn has_one(&self, files: &BTreeSet<FileId>) -> bool {
+        self.files.iter().any(|id| files.contains(id))
+    }
+
     fn state(&self, view: &View, written: impl FnOnce() -> bool) -> RunState {
-        let has_one = |files: &BTreeSet<FileId>| self.files.iter().any(|id| files.contains(id));
         match view {
-            View::Speaks(it) if has_one(&it.files) => RunState::of_status(&it.status),
+            View::Speaks(it) if self.has_one(&it.files) => RunState::of_status(&it.status),
             View::Speaks(_) => {
                 // It is that of another machine; or it has opened the files since.
                 self.watch.look_again();
                 by_locks(written())
             }
-            View::Mute(_, Some(files)) if has_one(files) => RunState::Held,
+            View::Mute(_, Some(files)) if self.has_one(files) => RunState::Held,
             View::Mute(..) | View::Absent | View::Unknown => by_locks(written()),
         }
     }

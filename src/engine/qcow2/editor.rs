@@ -45,31 +45,45 @@ struct L2 {
     changed: bool,
 }
 
+/// Reads all tables of an image and compares its refcounts with them; writes nothing.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`] for an image that is damaged; else the I/O error.
+pub(crate) fn check(file: &File, header: &Header) -> io::Result<()> {
+    counted(file, header).map(drop)
+}
+
+/// The refcounts as the tables say they must be, compared with those of the file, and the L1 table.
+fn counted(file: &File, header: &Header) -> io::Result<(Refcounts, Vec<u64>)> {
+    let cluster = 1_u64 << header.cluster_bits;
+    let mut refcounts = Refcounts::open(file, header, file.metadata()?.len())?;
+    let l1_entries = u64::from(header.l1_entries);
+    let l1 = read_table(file, header.l1_offset, size(l1_entries))?;
+    refcounts.count(0, cluster)?;
+    refcounts.count(header.l1_offset, l1_entries * 8)?;
+    for raw in &l1 {
+        let Some(offset) = l2_offset(*raw, header)? else {
+            continue;
+        };
+        refcounts.count(offset, cluster)?;
+        let table = read_table(file, offset, size(cluster / 8))?;
+        for raw in table.chunks(RawEntry::width(header)).map(raw_entry) {
+            if let Some((offset, bytes)) = extent(Entry::read(raw, header)?, cluster) {
+                refcounts.count(offset, bytes)?;
+            }
+        }
+    }
+    refcounts.compare(file)?;
+    Ok((refcounts, l1))
+}
+
 impl Editor {
     /// Reads all tables, checks the refcounts against them and repairs what a dead writer leaked.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] for an image that is damaged; it was not written then.
     pub(crate) fn open(file: File, header: Header) -> io::Result<Self> {
-        let cluster = 1_u64 << header.cluster_bits;
-        let mut refcounts = Refcounts::open(&file, &header, file.metadata()?.len())?;
-        let l1_entries = u64::from(header.l1_entries);
-        let l1 = read_table(&file, header.l1_offset, size(l1_entries))?;
-        refcounts.count(0, cluster)?;
-        refcounts.count(header.l1_offset, l1_entries * 8)?;
-        for raw in &l1 {
-            let Some(offset) = l2_offset(*raw, &header)? else {
-                continue;
-            };
-            refcounts.count(offset, cluster)?;
-            let table = read_table(&file, offset, size(cluster / 8))?;
-            for raw in table.chunks(RawEntry::width(&header)).map(raw_entry) {
-                if let Some((offset, bytes)) = extent(Entry::read(raw, &header)?, cluster) {
-                    refcounts.count(offset, bytes)?;
-                }
-            }
-        }
-        refcounts.compare(&file)?;
+        let (mut refcounts, l1) = counted(&file, &header)?;
         refcounts.publish(&file)?;
         let it = Self {
             file,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::chain::{self, DEPTH_MAX, Layer, Roots};
+use super::editor::{self, Editor};
 use super::header::{Header, HeaderError};
 use super::writer::NewImage;
 use super::{EXT_BITMAPS, EXT_DATA_FILE};
@@ -387,5 +388,31 @@ fn a_chain_stays_inside_the_configured_folders() {
         assert!(open(&top).is_ok());
         let error = open_in(&top, &roots).unwrap_err();
         assert_eq!(error.kind, EngineErrorKind::Denied, "{error}");
+    }
+}
+
+#[test]
+fn what_is_damaged_is_found_without_writing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = qcow2(dir.path(), "a.qcow2", None, Some(Format::Qcow2));
+    let open = || File::options().read(true).write(true).open(&path).unwrap();
+    let header = Header::load(&open()).unwrap().unwrap();
+    let mut editor = Editor::open(open(), header).unwrap();
+    editor.clear(0, true).unwrap();
+    editor.begin().unwrap();
+    editor.end().unwrap();
+    let header = Header::load(&open()).unwrap().unwrap();
+    editor::check(&open(), &header).unwrap();
+    let whole = fs::read(&path).unwrap();
+    // A count of zero for the header, and an entry that leads behind the end.
+    let table = usize::try_from(header.refcount_offset).unwrap();
+    let block = u64::from_be_bytes(whole[table..table + 8].try_into().unwrap());
+    for (at, bytes) in [(block, vec![0; 2]), (header.l1_offset, vec![0x40; 8])] {
+        open().write_all_at(&bytes, at).unwrap();
+        let before = fs::read(&path).unwrap();
+        let error = editor::check(&open(), &header).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{error}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+        fs::write(&path, &whole).unwrap();
     }
 }

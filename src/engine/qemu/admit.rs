@@ -47,7 +47,7 @@ pub(crate) fn admit(
         }
     }
     let Some(first) = sockets.qmp.first() else {
-        return Ok(Vec::new());
+        return off(machine, None, images).map(|()| Vec::new());
     };
     let failed = |socket: &Path, cause: String| {
         let text = texts::MONITOR_FAILED.with("machine", machine);
@@ -56,7 +56,7 @@ pub(crate) fn admit(
     let asked = inspect::inspect(sockets);
     let asked = asked.map_err(|e| error(EngineErrorKind::Failed, failed(first, e.to_string())))?;
     let found = match asked {
-        Asked::Nobody => return off(machine, first, images).map(|()| Vec::new()),
+        Asked::Nobody => return off(machine, Some(first), images).map(|()| Vec::new()),
         Asked::Mute(socket, cause) => {
             let text = failed(&socket, cause.to_string());
             return Err(error(EngineErrorKind::Locked, text));
@@ -85,20 +85,29 @@ pub(crate) fn admit(
     })
 }
 
-/// Nobody listens: nothing may run it then.
-fn off(machine: &str, socket: &Path, images: &[Wanted<'_>]) -> Result<(), EngineError> {
+/// Nobody listens, or no socket is named: nothing may run it then.
+fn off(machine: &str, socket: Option<&Path>, images: &[Wanted<'_>]) -> Result<(), EngineError> {
     let is_written = |it: &&Wanted<'_>| locks::is_written(it.file).unwrap_or(false);
     match images.iter().find(is_written) {
         None => Ok(()),
         Some(it) => {
-            let text = At::new(machine, it.disk).text(texts::RUNS_ELSEWHERE, it.file);
-            let text = text.with("socket", socket.display());
+            let at = At::new(machine, it.disk);
+            let text = match socket {
+                Some(socket) => at
+                    .text(texts::RUNS_ELSEWHERE, it.file)
+                    .with("socket", socket.display()),
+                None => at.text(texts::RUNS_UNASKED, it.file),
+            };
             Err(error(EngineErrorKind::Locked, text))
         }
     }
 }
 
-fn fits(machine: &str, found: &Found, images: &[Wanted<'_>]) -> Result<(), EngineError> {
+/// Refuses a QEMU that has other disks than these images, or shows its guest something else.
+///
+/// # Errors
+/// [`EngineErrorKind::Unsupported`] naming what does not fit.
+pub(super) fn fits(machine: &str, found: &Found, images: &[Wanted<'_>]) -> Result<(), EngineError> {
     let captured = || found.disks.iter().filter(|(device, _)| device.is_captured);
     for image in images {
         let at = At::new(machine, image.disk);

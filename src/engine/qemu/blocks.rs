@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::inventory::Format;
+use crate::inventory::Format as Kind;
 
 use super::peer::{self, FileId, Peer};
 
@@ -37,6 +37,25 @@ pub(crate) struct Device {
     pub(crate) file: Option<String>,
     /// Virtual size in bytes.
     pub(crate) size: u64,
+    /// The name of the node on top: of a filter, or of the format node.
+    pub(crate) root: String,
+    /// Its format node, unless that cannot be told.
+    pub(crate) format: Option<Format>,
+    /// Device, node and file as QEMU names them.
+    pub(crate) key: String,
+}
+
+/// A node that holds a format, or a file that is one by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Format {
+    /// Its name.
+    pub(crate) node: String,
+    /// It goes around the page cache of the host.
+    pub(crate) direct: bool,
+    /// It writes no cache out, whatever the guest asks for.
+    pub(crate) no_flush: bool,
+    /// What becomes of zeroes that the guest writes.
+    pub(crate) detect_zeroes: String,
 }
 
 impl Device {
@@ -63,18 +82,66 @@ fn device(block: &Value, nodes: &[Value]) -> Option<Device> {
     let name = names.find(|name| !name.is_empty());
     let (driver, file) = stored(inserted, nodes);
     let image = inserted.get("image").unwrap_or(&Value::Null);
+    let root = named(inserted, "node-name");
+    let places = [text("device"), text("qdev"), Some(&root)].map(Option::unwrap_or_default);
+    let key = [&places[..], &[&named(inserted, "file")]]
+        .concat()
+        .join("\n");
     Some(Device {
         name: name.unwrap_or("a disk without a name").to_owned(),
         is_captured: !flag(inserted, "ro")
             && !flag(block, "removable")
             && !is_flash(text("device").unwrap_or_default(), text("qdev")),
+        format: below(inserted, file.as_deref(), nodes).and_then(format),
         driver,
         file,
         size: image
             .get("virtual-size")
             .and_then(Value::as_u64)
             .unwrap_or(0),
+        root,
+        key,
     })
+}
+
+/// The format nodes in the answer to `query-named-block-nodes`, each with the name of its file.
+pub(super) fn formats(nodes: &Value) -> Vec<(String, Option<String>)> {
+    let nodes = nodes.as_array().into_iter().flatten();
+    let formats = nodes.filter(|node| is_format(&named(node, "drv")));
+    formats
+        .map(|node| (named(node, "node-name"), stored(node, &[]).1))
+        .collect()
+}
+
+/// The format node of a disk of this file, under this node.
+fn below<'a>(top: &'a Value, file: Option<&str>, nodes: &'a [Value]) -> Option<&'a Value> {
+    let driver = named(top, "drv");
+    if is_format(&driver) {
+        return Some(top);
+    }
+    let mut formats = nodes.iter().filter(|node| is_format(&named(node, "drv")));
+    let found = formats.find(|node| file.is_some() && stored(node, &[]).1.as_deref() == file);
+    found.or_else(|| FILES.contains(&driver.as_str()).then_some(top))
+}
+
+fn format(node: &Value) -> Option<Format> {
+    let cached = |key| {
+        node.get("cache")
+            .and_then(|cache| cache.get(key)?.as_bool())
+    };
+    let name = named(node, "node-name");
+    (!name.is_empty()).then(|| Format {
+        node: name,
+        direct: cached("direct") == Some(true),
+        no_flush: cached("no-flush") == Some(true),
+        detect_zeroes: named(node, "detect_zeroes"),
+    })
+}
+
+/// A text of a node; empty if it has none of that name.
+fn named(node: &Value, key: &str) -> String {
+    let text = node.get(key).and_then(Value::as_str);
+    text.unwrap_or_default().to_owned()
 }
 
 /// Whether it holds the variables of the firmware: by its device, or by the name that QEMU gives such a drive.
@@ -108,7 +175,7 @@ fn stored(node: &Value, nodes: &[Value]) -> (String, Option<String>) {
     let below = same.find_map(|node| text(node, "drv").filter(|driver| is_format(driver)));
     match below {
         Some(format) => (format, Some(file)),
-        None if FILES.contains(&driver.as_str()) => (Format::Raw.as_str().to_owned(), Some(file)),
+        None if FILES.contains(&driver.as_str()) => (Kind::Raw.as_str().to_owned(), Some(file)),
         None => (driver, None),
     }
 }
@@ -121,7 +188,7 @@ fn followed(options: &Value) -> Option<(String, Option<String>)> {
         let driver = at.get("driver")?.as_str()?;
         if FILES.contains(&driver) {
             let file = at.get("filename")?.as_str()?.to_owned();
-            let format = format.unwrap_or(Format::Raw.as_str()).to_owned();
+            let format = format.unwrap_or(Kind::Raw.as_str()).to_owned();
             return Some((format, Some(file)));
         }
         if is_format(driver) {
@@ -136,7 +203,7 @@ fn followed(options: &Value) -> Option<(String, Option<String>)> {
 }
 
 fn is_format(driver: &str) -> bool {
-    [Format::Qcow2, Format::Raw]
+    [Kind::Qcow2, Kind::Raw]
         .iter()
         .any(|f| f.as_str() == driver)
 }

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use crate::inventory::Sockets;
 
+use super::agent;
 use super::blocks::{self, Device, Finder};
 use super::peer::{self, FileId, Peer};
-use super::qmp::{Error, Monitor, Patience};
+use super::qmp::{Command, Error, Monitor, Patience};
 
 /// One who waits at a shell has so much of it.
 const PATIENCE: Patience = Patience {
@@ -41,6 +42,8 @@ pub(crate) struct Found {
     pub(crate) others: Vec<String>,
     /// Jobs at work on its disks.
     pub(crate) jobs: Vec<String>,
+    /// An agent listens in its guest.
+    pub(crate) agent: bool,
     /// A socket of the machine that is not one of this process.
     pub(crate) apart: Option<PathBuf>,
 }
@@ -63,7 +66,7 @@ pub(crate) fn inspect(sockets: &Sockets) -> io::Result<Asked> {
 }
 
 /// What QEMU has said.
-struct Told {
+pub(super) struct Told {
     socket: PathBuf,
     peer: Option<Peer>,
     blocks: Value,
@@ -72,6 +75,18 @@ struct Told {
     chardevs: Value,
     jobs: [Value; 2],
     apart: Option<PathBuf>,
+}
+
+/// What it is asked for that; more may be asked behind.
+pub(super) fn questions() -> Vec<Command> {
+    vec![
+        ("query-block", json!({})),
+        ("query-named-block-nodes", json!({"flat": true})),
+        ("query-fdsets", json!({})),
+        ("query-chardev", json!({})),
+        ("query-block-jobs", json!({})),
+        ("query-jobs", json!({})),
+    ]
 }
 
 async fn ask(sockets: &[PathBuf]) -> Result<Option<Told>, (PathBuf, Error)> {
@@ -102,34 +117,36 @@ async fn ask(sockets: &[PathBuf]) -> Result<Option<Told>, (PathBuf, Error)> {
 
 async fn told_by(monitor: &mut Monitor, socket: &Path) -> Result<Told, Error> {
     let mut answers = Vec::new();
-    for (command, arguments) in [
-        ("query-block", json!({})),
-        ("query-named-block-nodes", json!({"flat": true})),
-        ("query-fdsets", json!({})),
-        ("query-chardev", json!({})),
-        ("query-block-jobs", json!({})),
-        ("query-jobs", json!({})),
-    ] {
+    for (command, arguments) in questions() {
         let answer = monitor.execute(command, arguments, PATIENCE.reply).await;
         answers.push(answer?);
     }
-    let mut answers = answers.into_iter();
-    let mut next = || answers.next().unwrap_or(Value::Null);
-    Ok(Told {
-        socket: socket.to_owned(),
-        peer: monitor.peer().cloned(),
-        blocks: next(),
-        nodes: next(),
-        sets: next(),
-        chardevs: next(),
-        jobs: [next(), next()],
-        apart: None,
-    })
+    let peer = monitor.peer().cloned();
+    Ok(Told::of(&mut answers.into_iter(), peer, socket))
 }
 
 impl Told {
+    /// What the process has answered to the [`questions`], at this socket.
+    pub(super) fn of(
+        answers: &mut impl Iterator<Item = Value>,
+        peer: Option<Peer>,
+        socket: &Path,
+    ) -> Self {
+        let mut next = || answers.next().unwrap_or(Value::Null);
+        Self {
+            socket: socket.to_owned(),
+            peer,
+            blocks: next(),
+            nodes: next(),
+            sets: next(),
+            chardevs: next(),
+            jobs: [next(), next()],
+            apart: None,
+        }
+    }
+
     /// Compares what was said with the process. Blocks.
-    fn found(self, sockets: &Sockets) -> Found {
+    pub(super) fn found(self, sockets: &Sockets) -> Found {
         let open = self.peer.as_ref().and_then(|peer| peer.files().ok());
         // The socket of a manager may be made by the manager's process: what that has open is none of QEMU's.
         let open = open.filter(|open| !open.is_empty());
@@ -151,6 +168,10 @@ impl Told {
             by_name: open.is_none(),
             others: self.others(),
             jobs: self.jobs(),
+            agent: sockets.agent.as_ref().is_some_and(|socket| {
+                let is_agent = |name: &str| peer::is_at(self.peer.as_ref(), name, socket);
+                agent::listens(&self.chardevs, is_agent)
+            }),
             apart: self.apart.clone().or_else(|| self.missing(sockets)),
         }
     }
@@ -174,8 +195,7 @@ impl Told {
                 .get("filename")
                 .and_then(Value::as_str)
                 .unwrap_or_default();
-            let name = name.strip_prefix("disconnected:").unwrap_or(name);
-            self.is_at(name, socket)
+            peer::is_at(self.peer.as_ref(), name, socket)
         };
         let mut all = sockets.qmp.iter().chain(&sockets.agent);
         all.find(|socket| !devices().any(|device| named(device, socket)))
@@ -190,26 +210,13 @@ impl Told {
             let text = |key: &str| device.get(key).and_then(Value::as_str);
             let (label, name) = (text("label")?.to_ascii_lowercase(), text("filename")?);
             let is_monitor = label.contains("mon") || label.contains("qmp");
-            if !is_monitor || !is_connected(name) || self.is_at(name, &self.socket) {
+            let is_own = || peer::is_at(self.peer.as_ref(), name, &self.socket);
+            if !is_monitor || !is_connected(name) || is_own() {
                 return None;
             }
             Some(name.to_owned())
         });
         others.collect()
-    }
-
-    /// Whether the character device of this name is at this socket.
-    fn is_at(&self, name: &str, socket: &Path) -> bool {
-        let Some(path) = name.strip_prefix("unix:") else {
-            return false;
-        };
-        let path = Path::new(path.split(",server=").next().unwrap_or(path));
-        let found = self.peer.as_ref().and_then(|peer| peer.named(path).ok());
-        match (found, peer::id(socket).ok()) {
-            (Some(found), Some(meant)) => found == meant,
-            // Its folder cannot be seen from here.
-            _ => path.file_name() == socket.file_name(),
-        }
     }
 }
 

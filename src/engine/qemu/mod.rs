@@ -5,7 +5,7 @@
 //!                                   │                        │
 //!                                inspect (one look)        watch (a task a machine)
 //!                                   ├───────── blocks ───────┤
-//!                                   └───────── qmp, peer ────┘ ─▶ socket, /proc
+//!                                   └───────── qmp, peer ────┘ ─▶ socket, /proc      agent ─▶ socket
 //! ```
 //!
 //! The process at the other end is not trusted further than to tell of its own machine: it may be another one's, of
@@ -13,11 +13,16 @@
 //! it means is compared with what it has open, by device and inode (`docs/threat-model.md`).
 
 pub(crate) mod admit;
+pub mod agent;
 pub mod blocks;
 mod inspect;
+mod link;
+pub(crate) mod live;
 pub(crate) mod peer;
 pub mod qmp;
+pub mod release;
 pub(crate) mod section;
+mod socket;
 pub(crate) mod watch;
 
 #[cfg(test)]

@@ -46,6 +46,14 @@ impl Peer {
         started(self.pid) == Some(self.started)
     }
 
+    /// The user id whose rights count when it opens a file, if the kernel tells.
+    pub(super) fn user(&self) -> Option<u32> {
+        let status = fs::read_to_string(self.folder().join("status")).ok()?;
+        let mut lines = status.lines();
+        let ids = lines.find_map(|line| line.strip_prefix("Uid:"))?;
+        ids.split_ascii_whitespace().nth(3)?.parse().ok()
+    }
+
     /// The files that it has open. Blocks.
     ///
     /// # Errors
@@ -88,6 +96,21 @@ impl Peer {
 
     fn folder(&self) -> PathBuf {
         Path::new("/proc").join(self.pid.to_string())
+    }
+}
+
+/// Whether the character device that QEMU calls by this name is at this socket, with a client or without. Blocks.
+pub(super) fn is_at(peer: Option<&Peer>, name: &str, socket: &Path) -> bool {
+    let name = name.strip_prefix("disconnected:").unwrap_or(name);
+    let Some(path) = name.strip_prefix("unix:") else {
+        return false;
+    };
+    let path = Path::new(path.split(",server=").next().unwrap_or(path));
+    let found = peer.and_then(|peer| peer.named(path).ok());
+    match (found, id(socket).ok()) {
+        (Some(found), Some(meant)) => found == meant,
+        // Its folder cannot be seen from here.
+        _ => path.file_name() == socket.file_name(),
     }
 }
 

@@ -7,11 +7,10 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{FileType, Mode, OFlags};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
@@ -19,9 +18,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::held;
-
 use super::peer::Peer;
+use super::socket;
 
 /// Longest line that is read. The description of 64 disks with 32 layers each takes less.
 pub(super) const LINE_MAX: usize = 2 << 20;
@@ -31,6 +29,9 @@ const PIECE: usize = 64 << 10;
 const BEFORE_ANSWER: (u32, u64) = (10_000, 8 << 20);
 /// Events that are kept for whoever asks for them next.
 const EVENTS_MAX: usize = 256;
+
+/// A command and its arguments.
+pub(super) type Command = (&'static str, Value);
 
 /// How long a monitor is waited for.
 #[derive(Debug, Clone, Copy)]
@@ -114,8 +115,8 @@ struct Answer {
 }
 
 impl Said {
-    /// Takes a line for what it is. Only what answers the command `awaited` is read whole.
-    pub(super) fn of(line: &[u8], awaited: Option<u64>) -> Self {
+    /// Takes a line for what it is. Only what answers one of the commands `awaited` is read whole.
+    pub(super) fn of(line: &[u8], awaited: &[u64]) -> Self {
         if !line.trim_ascii_start().starts_with(b"{") {
             return Self::Other;
         }
@@ -128,7 +129,7 @@ impl Said {
         if outer.greeting.is_some() {
             return Self::Greeting;
         }
-        let Some(id) = outer.id.filter(|id| Some(*id) == awaited) else {
+        let Some(id) = outer.id.filter(|id| awaited.contains(id)) else {
             return Self::Other;
         };
         if let Some(error) = outer.error {
@@ -178,8 +179,8 @@ impl Lines {
         Some(from + found?)
     }
 
-    /// The next whole line, while this answer is awaited.
-    pub(super) fn next(&mut self, awaited: Option<u64>) -> Option<Said> {
+    /// The next whole line, while these answers are awaited.
+    pub(super) fn next(&mut self, awaited: &[u64]) -> Option<Said> {
         let end = self.end()?;
         let line = self.buffer.get(self.given..end).unwrap_or_default();
         let said = Said::of(line, awaited);
@@ -195,8 +196,8 @@ pub(crate) struct Monitor {
     peer: Option<Peer>,
     lines: Lines,
     last: u64,
-    /// The command that has not been answered yet.
-    awaited: Option<u64>,
+    /// The commands that have not been answered yet.
+    awaited: Vec<u64>,
     /// Bytes that were read.
     taken: u64,
     events: VecDeque<String>,
@@ -222,20 +223,13 @@ impl Monitor {
     }
 
     async fn open(socket: &Path) -> Result<Self, Error> {
-        let path = socket.to_owned();
-        let held = tokio::task::spawn_blocking(move || hold(&path)).await;
-        let held = held.map_err(|e| Error::Socket(io::Error::other(e)))?;
-        let held = held.map_err(unreached)?;
-        // By the descriptor: what was looked at is what is connected to, and its path may be of any length.
-        let place = format!("/proc/self/fd/{}", held.as_raw_fd());
-        let stream = UnixStream::connect(place).await.map_err(unreached)?;
-        drop(held);
+        let stream = socket::connect(socket).await.map_err(unreached)?;
         Ok(Self {
             peer: Peer::of(&stream),
             stream,
             lines: Lines::default(),
             last: 0,
-            awaited: None,
+            awaited: Vec::new(),
             taken: 0,
             events: VecDeque::new(),
         })
@@ -262,6 +256,14 @@ impl Monitor {
     /// How much was read of it, in bytes.
     pub(super) const fn taken(&self) -> u64 {
         self.taken
+    }
+
+    /// Another descriptor of the connection.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.stream.as_fd().try_clone_to_owned()
     }
 
     /// Who listens at the other end, if the kernel tells.
@@ -300,14 +302,25 @@ impl Monitor {
     }
 
     /// Sends a command; its id.
-    pub(super) async fn ask(&mut self, command: &str, arguments: Value) -> Result<u64, Error> {
-        self.last += 1;
-        self.awaited = Some(self.last);
-        let line = json!({"execute": command, "arguments": arguments, "id": self.last});
-        let line = format!("{line}\n");
-        let written = self.stream.write_all(line.as_bytes()).await;
-        written.map_err(|_| Error::Closed)?;
+    pub(super) async fn ask(&mut self, name: &'static str, arguments: Value) -> Result<u64, Error> {
+        self.tell(&[(name, arguments)]).await?;
         Ok(self.last)
+    }
+
+    /// Sends these commands in one piece, each to be carried out right after the one before; the id of the first. The
+    /// others have the numbers that follow.
+    pub(super) async fn tell(&mut self, commands: &[Command]) -> Result<u64, Error> {
+        let first = self.last + 1;
+        let mut lines = String::new();
+        for (name, arguments) in commands {
+            self.last += 1;
+            self.awaited.push(self.last);
+            let line = json!({"execute": name, "arguments": arguments, "id": self.last});
+            lines += &format!("{line}\n");
+        }
+        let written = self.stream.write_all(lines.as_bytes()).await;
+        written.map_err(|_| Error::Closed)?;
+        Ok(first)
     }
 
     /// What it says next, events that were kept first. May be given up at any time.
@@ -327,9 +340,9 @@ impl Monitor {
 
     async fn read(&mut self) -> Result<Said, Error> {
         loop {
-            if let Some(said) = self.lines.next(self.awaited) {
-                if matches!(said, Said::Reply(..)) {
-                    self.awaited = None; // a second one is none
+            if let Some(said) = self.lines.next(&self.awaited) {
+                if let Said::Reply(id, _) = said {
+                    self.awaited.retain(|awaited| *awaited != id); // a second one is none
                 }
                 return Ok(said);
             }
@@ -352,21 +365,6 @@ impl Monitor {
     }
 }
 
-/// The socket itself, through no symbolic link in its place: who may write into the folder could lead us elsewhere.
-fn hold(socket: &Path) -> io::Result<OwnedFd> {
-    held::ask(socket, || {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = rustix::fs::open(socket, flags, Mode::empty())?;
-        match FileType::from_raw_mode(rustix::fs::fstat(&open)?.st_mode) {
-            FileType::Socket => Ok(open),
-            FileType::Symlink => Err(io::Error::other(
-                "it is a symbolic link: name the socket itself",
-            )),
-            _ => Err(io::Error::other("it is no socket")),
-        }
-    })
-}
-
 fn unreached(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Absent,
@@ -383,13 +381,13 @@ pub fn fuzz(bytes: &[u8]) -> bool {
         let mut lines = Lines::default();
         let fits = lines.add(bytes);
         assert!(fits || bytes.len() > LINE_MAX);
-        std::iter::from_fn(|| lines.next(Some(1))).collect()
+        std::iter::from_fn(|| lines.next(&[1])).collect()
     };
     let mut lines = Lines::default();
     let mut pieces = Vec::new();
     for piece in bytes.chunks(7) {
         lines.add(piece);
-        pieces.extend(std::iter::from_fn(|| lines.next(Some(1))));
+        pieces.extend(std::iter::from_fn(|| lines.next(&[1])));
     }
     whole == pieces
 }

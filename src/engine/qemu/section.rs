@@ -14,7 +14,7 @@ use crate::text::catalog::engine as texts;
 const MONITORS_MAX: usize = 2;
 
 /// Keys of the section that are of this host, and mean nothing on another one.
-const OF_THE_HOST: &[&str] = &["qmp", "agent", "unmanaged_ok"];
+const OF_THE_HOST: &[&str] = &["qmp", "agent", "unmanaged_ok", "no_flush_ok"];
 
 /// Folders that managers of machines have their sockets in. A monitor there is the manager's, which goes wrong without it.
 const MANAGED: &[(&str, &str)] = &[
@@ -45,6 +45,9 @@ pub(crate) struct Section {
     /// Somebody else may manage the machine.
     #[serde(default, skip_serializing_if = "is_not")]
     pub(crate) unmanaged_ok: bool,
+    /// Its QEMU may have disks open that it never writes out.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub(crate) no_flush_ok: bool,
     #[serde(flatten)]
     others: toml::Table,
 }
@@ -62,6 +65,7 @@ impl Section {
             qmp: sockets.qmp.clone(),
             agent: sockets.agent.clone(),
             unmanaged_ok,
+            no_flush_ok: false,
             others: toml::Table::new(),
         };
         (it != Self::default()).then_some(it)

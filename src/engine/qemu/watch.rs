@@ -2,25 +2,30 @@
 //!
 //! One thread has one task a machine; it begins with the first machine that has a monitor. A task connects when the socket
 //! appears, asks for the state after every event that may have changed it and four times a second, and publishes what it knows;
-//! whoever asks reads that and waits for nobody. What a process has open is looked at by threads that may block.
+//! whoever asks reads that and waits for nobody. What a process has open is looked at by threads that may block. Whoever
+//! has something to be done by a QEMU sends it over the connection of its watch, by a [`Link`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::Event;
 use crate::id::VmId;
 
+use super::agent::Agent;
 use super::blocks::{self, Finder};
+use super::link::{Link, Turns};
+use super::live::Known;
 use super::peer::{FileId, Peer};
 use super::qmp::{Error, Monitor, Patience, Said};
 
@@ -55,6 +60,10 @@ impl Default for Pace {
 const NONSENSE: u32 = 40;
 /// How much is read in a tick, bytes.
 const BYTES: u64 = 2 << 20;
+/// Between two looks whether it sees a file.
+const GLANCE: Duration = Duration::from_millis(20);
+/// Events that whoever listens has not taken yet.
+const EVENTS: usize = 64;
 
 /// Threads that look at sockets and at what processes have open. No machine has more than two at work, so that those whose
 /// files do not answer leave some to the others.
@@ -113,6 +122,14 @@ struct Shown {
     told: Condvar,
     /// Somebody misses a file.
     again: Notify,
+    /// The way to its QEMU, while that is connected.
+    link: ArcSwapOption<Link>,
+    /// What others do to the machine.
+    bell: broadcast::Sender<Event>,
+    /// What whoever asks needs to know again.
+    known: Mutex<Known>,
+    /// The agent of its guest, for whoever may have frozen that.
+    agent: Mutex<Option<(PathBuf, Arc<Agent>)>>,
     /// For those who follow all watches.
     changed: Arc<Notify>,
 }
@@ -124,6 +141,10 @@ impl Default for Shown {
             turn: Mutex::default(),
             told: Condvar::new(),
             again: Notify::new(),
+            link: ArcSwapOption::empty(),
+            bell: broadcast::channel(EVENTS).0,
+            known: Mutex::default(),
+            agent: Mutex::default(),
             changed: Arc::default(),
         }
     }
@@ -137,10 +158,15 @@ impl Watch {
 
     /// What is known, once anything is. Blocks.
     pub(crate) fn known(&self, bound: Duration) -> Arc<View> {
-        if *self.view() == View::Unknown {
+        self.once(bound, |view| *view != View::Unknown)
+    }
+
+    /// What is known, once it is this. Blocks.
+    pub(crate) fn once(&self, bound: Duration, is_it: impl Fn(&View) -> bool) -> Arc<View> {
+        if !is_it(&self.view()) {
             let turn = self.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            let unknown = |(): &mut ()| *self.view() == View::Unknown;
-            let _late = self.0.told.wait_timeout_while(turn, bound, unknown);
+            let other = |(): &mut ()| !is_it(&self.view());
+            let _late = self.0.told.wait_timeout_while(turn, bound, other);
         }
         self.view()
     }
@@ -159,6 +185,76 @@ impl Watch {
     /// Has the files of the process looked at again: it may have opened others.
     pub(crate) fn look_again(&self) {
         self.0.again.notify_one();
+    }
+
+    /// Waits until these files are seen open, by which the machine is known once they are its active ones. Where that
+    /// cannot be seen, it is once they are.
+    pub(super) async fn sees(&self, files: &[FileId], bound: Duration) {
+        let seen = async {
+            while !self.has_open(files) {
+                self.look_again();
+                sleep(GLANCE).await;
+            }
+        };
+        let _unseen = timeout(bound, seen).await;
+    }
+
+    fn has_open(&self, wanted: &[FileId]) -> bool {
+        match &*self.view() {
+            View::Speaks(it) => wanted.iter().all(|id| it.files.contains(id)),
+            _ => false,
+        }
+    }
+
+    /// The way to its QEMU, if that is connected.
+    pub(super) fn link(&self) -> Option<Arc<Link>> {
+        self.0.link.load_full()
+    }
+
+    /// What others do to the machine from now on.
+    pub(super) fn events(&self) -> broadcast::Receiver<Event> {
+        self.0.bell.subscribe()
+    }
+
+    /// The agent of the machine, behind this socket: the same for everybody, as it knows what was asked of the guest.
+    pub(super) fn agent(&self, machine: &str, socket: &Path) -> Arc<Agent> {
+        let kept = self.0.agent.lock();
+        let mut kept = kept.unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((at, agent)) if at == socket => Arc::clone(agent),
+            _ => {
+                let agent = Arc::new(Agent::new(machine, socket.to_owned()));
+                *kept = Some((socket.to_owned(), Arc::clone(&agent)));
+                agent
+            }
+        }
+    }
+
+    /// What is kept for whoever asks, until the QEMU is gone.
+    pub(super) fn kept(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the way to its QEMU, until this is dropped: then nobody can tell what it does.
+    fn open(&self, link: Link) -> Open {
+        self.0.link.store(Some(Arc::new(link)));
+        Open(self.clone())
+    }
+
+    fn ring(&self, event: Event) {
+        let _nobody_listens = self.0.bell.send(event);
+    }
+}
+
+struct Open(Watch);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(link) = self.0.0.link.swap(None) {
+            link.end(); // others may keep it
+        }
+        *self.0.kept() = Known::default();
+        self.0.ring(Event::ShutDown);
     }
 }
 
@@ -296,7 +392,7 @@ impl Task {
     async fn run(mut self) {
         loop {
             let (view, rest) = match self.connect().await {
-                Ok(monitor) => self.attend(monitor).await,
+                Ok((monitor, socket)) => self.attend(monitor, socket).await,
                 Err(view) => (view, 1),
             };
             self.watch.show(view);
@@ -305,11 +401,11 @@ impl Task {
     }
 
     /// The first monitor that greets.
-    async fn connect(&mut self) -> Result<Monitor, View> {
+    async fn connect(&mut self) -> Result<(Monitor, PathBuf), View> {
         let mut mute = None;
         for socket in &self.sockets {
             match Monitor::reach(socket, self.pace.patience).await {
-                Ok(monitor) => return Ok(monitor),
+                Ok(monitor) => return Ok((monitor, socket.clone())),
                 // One that ends, unless it lives on.
                 Err((Error::Closed, peer)) if !peer.as_ref().is_some_and(Peer::lives) => {}
                 Err((Error::Absent, _)) => {}
@@ -330,13 +426,19 @@ impl Task {
     }
 
     /// Follows a QEMU until it is gone or makes no sense any more, and for how many ticks it is then left alone.
-    async fn attend(&mut self, mut monitor: Monitor) -> (View, u32) {
+    async fn attend(&mut self, mut monitor: Monitor, socket: PathBuf) -> (View, u32) {
         let peer = monitor.peer().cloned();
         let mut files = Arc::default();
+        let (link, mut requests) = match Link::of(&monitor, socket) {
+            Ok(linked) => linked,
+            Err(error) => return left(&Error::Socket(error), peer.as_ref(), &files),
+        };
         match self.files(&mut monitor, &files).await {
             Ok(seen) => files = seen,
             Err(error) => return left(&error, peer.as_ref(), &files),
         }
+        let _open = self.watch.open(link);
+        let mut turns = Turns::default();
         let mut ticks = interval(self.pace.tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut asked, mut waited, mut dirty) = (None, 0, true);
@@ -365,21 +467,45 @@ impl Task {
                                 None => return (mute("it does not tell its status", &files), NONSENSE),
                             }
                         }
-                        Ok(Said::Event(name)) => dirty |= TELLING.contains(&name.as_str()),
-                        Ok(_) => {}
+                        Ok(Said::Reply(id, answer)) => {
+                            let is_missing = asked.is_some_and(|asked| asked < id);
+                            let taken = match is_missing {
+                                true => Err(Error::Closed),
+                                false => turns.take(id, answer),
+                            };
+                            if let Err(error) = taken {
+                                return left(&error, peer.as_ref(), &files);
+                            }
+                        }
+                        Ok(Said::Event(name)) => {
+                            dirty |= TELLING.contains(&name.as_str());
+                            if let Some(event) = turns.foreign(&name) {
+                                self.watch.ring(event);
+                            }
+                        }
+                        Ok(Said::Greeting | Said::Other) => {}
                         Err(error) => return left(&error, peer.as_ref(), &files),
                     }
                 }
                 _ = ticks.tick() => {
                     (lines, looked, dirty, taken) = (0, false, true, monitor.taken());
-                    if asked.is_some() {
+                    // Whoever has something long done waits for the answer themselves.
+                    if asked.is_some() && !turns.are_awaited() {
                         waited += 1;
                         if waited >= self.pace.late {
                             self.watch.show(mute("it does not answer", &files));
                         }
                     }
                 }
-                () = self.watch.0.again.notified(), if asked.is_none() && !looked => {
+                Some(request) = requests.recv(), if turns.have_room() => {
+                    let sending = turns.send(&mut monitor, request);
+                    match timeout(self.pace.patience.reply, sending).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => return left(&error, peer.as_ref(), &files),
+                        Err(_) => return (mute("it does not listen", &files), NONSENSE),
+                    }
+                }
+                () = self.watch.0.again.notified(), if asked.is_none() && turns.is_empty() && !looked => {
                     looked = true;
                     match self.files(&mut monitor, &files).await {
                         Ok(now) => files = now,

@@ -24,8 +24,8 @@ use crate::engine::failure::At;
 use crate::engine::revert;
 use crate::engine::sim::running::{Bells, Guests};
 use crate::engine::{
-    Capture, Compute, Driver, EngineError, EngineErrorKind, Hold, InTurn, Machines, Observed, Plan,
-    Prepared, Recorded, Revert, RevertPlan, RevertRequest, Running, Stamp, Top,
+    Capture, Compute, Driver, EngineError, EngineErrorKind, Hold, InTurn, Live, Machines, Observed,
+    Plan, Prepared, Recorded, Revert, RevertPlan, RevertRequest, Running, Stamp, Top,
 };
 use crate::held;
 use crate::id::{SetId, VmId};
@@ -105,6 +105,9 @@ pub enum Trouble {
     Dies,
     /// At a step of [`Running`]: it is done, and right afterwards somebody else lets the machine run.
     Resumed,
+    /// At [`Running::quiesce`]: it is done, and the guest stays at rest for 8 s. At [`Running::thaw`]: it is done, and the
+    /// guest says that it was thawed before.
+    Lapses,
 }
 
 /// A fault on order.
@@ -183,6 +186,8 @@ impl Sim {
                 definition: definition.clone(),
                 created: now,
                 overlay_ok: false,
+                unmanaged_ok: false,
+                no_flush_ok: false,
                 images: BTreeMap::new(),
                 relative: BTreeMap::new(),
                 sockets: Default::default(),
@@ -303,7 +308,7 @@ impl Sim {
             None => return Ok(true),
             Some(Trouble::Lie) => return Ok(false),
             Some(Trouble::Fail(kind)) => kind,
-            Some(Trouble::Dies | Trouble::Resumed) => EngineErrorKind::Failed, // of machines that run
+            Some(Trouble::Dies | Trouble::Resumed | Trouble::Lapses) => EngineErrorKind::Failed, // of machines that run
             Some(Trouble::Hang | Trouble::Late) => {
                 let mut world = self.world();
                 let now = world.releases;
@@ -440,6 +445,7 @@ impl Capture for Sim {
         machine: &Machine,
         disk: &Disk,
         set: SetId,
+        live: Option<Live>,
     ) -> Result<Option<Plan>, EngineError> {
         let at = At::disk(machine, disk);
         if !self.pass(&at, machine.id, Some(&disk.id), Step::Plan)? {
@@ -456,6 +462,7 @@ impl Capture for Sim {
                 new_file: machine.directory.join(name),
                 seen: Stamp::default(),
                 place: None,
+                live,
             },
         }))
     }
@@ -506,6 +513,15 @@ impl Capture for Sim {
             sealed: Vec::new(),
             damage: None,
         }
+    }
+
+    fn outlived(&self, plan: &Plan) -> Result<Option<Top>, EngineError> {
+        let world = self.world();
+        let content = (plan.machine, plan.disk.id.clone());
+        let now = world.generations.get(&content).copied().unwrap_or(0);
+        let caught = world.plans.get(&key(plan));
+        let written = matches!(caught, Some(Caught::Cut(then)) if *then != now);
+        Ok(written.then(|| self.top_after(plan)))
     }
 
     fn undo(&self, plan: &Plan) -> Result<(), EngineError> {
@@ -652,7 +668,7 @@ mod tests {
         let (_dir, sim) = sim(1);
         let (set, machine) = (SetId::from_u128(1), sim.machine(machine_id(1)).unwrap());
         let disk = &machine.disks[0];
-        let plan = sim.plan(&machine, disk, set).unwrap().unwrap();
+        let plan = sim.plan(&machine, disk, set, None).unwrap().unwrap();
         sim.prepare(&plan).unwrap();
         sim.cut(&plan).unwrap();
         let kept = Capture::captured(&*sim, &plan);
@@ -677,7 +693,10 @@ mod tests {
         let (_dir, sim) = sim(2);
         let set = SetId::from_u128(1);
         let machine = sim.machine(machine_id(1)).unwrap();
-        let plan = sim.plan(&machine, &machine.disks[0], set).unwrap().unwrap();
+        let plan = sim
+            .plan(&machine, &machine.disks[0], set, None)
+            .unwrap()
+            .unwrap();
         let order = |step, trouble| {
             sim.order(Fault {
                 machine: machine.id,

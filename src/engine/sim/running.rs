@@ -4,16 +4,20 @@
 //! an effect is noted, so that a test sees in which order machines were stopped, captured and let go.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::engine::failure::At;
-use crate::engine::running::{Described, Event, Graph, Node, QuiesceError, Running};
+use crate::engine::running::{
+    Described, Event, Fence, Graph, Node, QuiesceError, Quiesced, Running, ThawError,
+};
 use crate::engine::sim::{Caught, Key, Sim, Step, Trouble, World, key};
-use crate::engine::{Compute, EngineError, EngineErrorKind, Observed, Plan};
+use crate::engine::{Compute, EngineError, EngineErrorKind, Live, Observed, Plan};
 use crate::id::VmId;
 use crate::inventory::RunState;
 use crate::text::catalog::engine as texts;
@@ -53,6 +57,8 @@ pub(super) struct Guests {
     /// Disks that have another size than their definition says, or are not in it.
     sizes: BTreeMap<(VmId, String), u64>,
     acts: Vec<(VmId, Act)>,
+    /// By what others reach those that outlive the process.
+    fences: BTreeMap<VmId, Arc<Fence>>,
 }
 
 impl Guests {
@@ -96,6 +102,20 @@ impl Sim {
             true => world.guests.takers.insert(id),
             false => world.guests.takers.remove(&id),
         };
+    }
+
+    /// The machine outlives this process, and others reach it by this.
+    pub fn set_fence(&self, id: VmId, fence: Fence) {
+        self.world().guests.fences.insert(id, Arc::new(fence));
+    }
+
+    /// Somebody else lets the machine go on.
+    pub fn go_on(&self, id: VmId) {
+        let mut world = self.world();
+        self.put_state(&mut world, id, RunState::Running);
+        world.guests.act(id, Act::Resumed);
+        drop(world);
+        self.ring(id, Event::Resumed);
     }
 
     /// Somebody else freezes the guest.
@@ -227,7 +247,12 @@ enum Left {
     Resumed,
     /// All of it, and no answer before [`Sim::release`].
     Late,
+    /// The same, and what is at rest does not stay so for long.
+    Lapsed,
 }
+
+/// For how long a guest stays at rest that does not do so for long.
+const LAPSE: Duration = Duration::from_secs(8);
 
 /// The way to one machine.
 struct Monitor {
@@ -236,12 +261,13 @@ struct Monitor {
 }
 
 impl Monitor {
-    fn at(&self) -> At {
+    fn name(&self) -> String {
         let machine = self.sim.machine(self.id);
-        At::new(
-            machine.map_or_else(|| self.id.to_string(), |m| m.name.clone()),
-            "*",
-        )
+        machine.map_or_else(|| self.id.to_string(), |m| m.name.clone())
+    }
+
+    fn at(&self) -> At {
+        At::new(self.name(), "*")
     }
 
     fn gone(&self) -> EngineError {
@@ -263,6 +289,7 @@ impl Monitor {
             Trouble::Lie => Ok(Left::Nothing),
             Trouble::Late => Ok(Left::Late),
             Trouble::Resumed => Ok(Left::Resumed),
+            Trouble::Lapses => Ok(Left::Lapsed),
             Trouble::Hang => {
                 self.sim.stand().await;
                 failed(EngineErrorKind::Failed)
@@ -281,13 +308,9 @@ impl Monitor {
     /// What happens once the work of a call is done.
     async fn done(&self, left: Left) -> Result<(), EngineError> {
         match left {
-            Left::All | Left::Nothing => Ok(()),
+            Left::All | Left::Nothing | Left::Lapsed => Ok(()),
             Left::Resumed => {
-                let mut world = self.sim.world();
-                self.sim.put_state(&mut world, self.id, RunState::Running);
-                world.guests.act(self.id, Act::Resumed);
-                drop(world);
-                self.sim.ring(self.id, Event::Resumed);
+                self.sim.go_on(self.id);
                 Ok(())
             }
             Left::Late => {
@@ -339,7 +362,16 @@ impl Running for Monitor {
             graph,
             jobs: jobs.unwrap_or_default(),
             agent,
+            live: Live::default(),
+            obstacle: None,
         })
+    }
+
+    async fn state(&self) -> Result<RunState, EngineError> {
+        let left = self.call(Step::Describe).await?;
+        let state = self.sim.state(self.id);
+        self.done(left).await?;
+        Ok(state)
     }
 
     fn takes(&self, _: &Plan) -> bool {
@@ -370,7 +402,7 @@ impl Running for Monitor {
         self.done(left).await
     }
 
-    async fn quiesce(&self) -> Result<usize, QuiesceError> {
+    async fn quiesce(&self) -> Result<Quiesced, QuiesceError> {
         let left = self.call(Step::Quiesce).await;
         let left = left.map_err(QuiesceError::Failed)?;
         if left != Left::Nothing {
@@ -383,12 +415,16 @@ impl Running for Monitor {
             if !world.guests.frozen.insert(self.id) {
                 let kind = EngineErrorKind::Failed;
                 let before = self.at().error(kind, texts::FROZEN_BEFORE, Path::new(""));
-                return Err(QuiesceError::Before(before));
+                return Err(QuiesceError::Untouched(before));
             }
             world.guests.act(self.id, Act::Frozen);
         }
+        let lapses = left == Left::Lapsed;
         self.done(left).await.map_err(QuiesceError::Failed)?;
-        Ok(1)
+        Ok(Quiesced {
+            count: 1,
+            limit: lapses.then_some(LAPSE),
+        })
     }
 
     async fn is_frozen(&self) -> Result<bool, EngineError> {
@@ -401,10 +437,11 @@ impl Running for Monitor {
         Ok(frozen)
     }
 
-    async fn thaw(&self) -> Result<(), EngineError> {
-        let left = self.call(Step::Thaw).await?;
+    async fn thaw(&self) -> Result<(), ThawError> {
+        let left = self.call(Step::Thaw).await;
+        let left = left.map_err(ThawError::Frozen)?;
         if self.sim.state(self.id) != RunState::Running {
-            return Err(self.gone());
+            return Err(ThawError::Frozen(self.gone()));
         }
         if left != Left::Nothing {
             let mut world = self.sim.world();
@@ -412,11 +449,23 @@ impl Running for Monitor {
                 world.guests.act(self.id, Act::Thawed);
             }
         }
-        self.done(left).await
+        let lapsed = left == Left::Lapsed;
+        self.done(left).await.map_err(ThawError::Frozen)?;
+        match lapsed {
+            false => Ok(()),
+            true => {
+                let text = texts::NOT_HELD.with("machine", self.name());
+                Err(ThawError::NotHeld(EngineError {
+                    kind: EngineErrorKind::Failed,
+                    text: text.with("cause", "it was thawed before"),
+                }))
+            }
+        }
     }
 
-    async fn stop(&self) -> Result<Graph, EngineError> {
+    async fn stop(&self) -> Result<(RunState, Graph), EngineError> {
         let left = self.call(Step::Stop).await?;
+        let before = self.sim.state(self.id);
         if left != Left::Nothing {
             let mut world = self.sim.world();
             let state = self.sim.put_state(&mut world, self.id, RunState::Paused);
@@ -425,7 +474,7 @@ impl Running for Monitor {
             }
         }
         self.done(left).await?;
-        Ok(self.graph())
+        Ok((before, self.graph()))
     }
 
     async fn cut(&self, plans: &[&Plan]) -> Result<(), EngineError> {
@@ -452,6 +501,23 @@ impl Running for Monitor {
             }
         }
         self.done(left).await
+    }
+
+    async fn fence(&self, _: bool) -> Result<Option<Fence>, EngineError> {
+        let fence = self.sim.world().guests.fences.get(&self.id).cloned();
+        let Some(fence) = fence else {
+            return Ok(None);
+        };
+        let own = |connection: &OwnedFd| {
+            let own = connection.try_clone();
+            own.map_err(|e| self.at().io(Path::new(""), &e))
+        };
+        Ok(Some(Fence {
+            monitor: own(&fence.monitor)?,
+            monitor_sockets: fence.monitor_sockets.clone(),
+            agent: fence.agent.as_ref().map(own).transpose()?,
+            agent_socket: fence.agent_socket.clone(),
+        }))
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

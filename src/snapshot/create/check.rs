@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::engine::{EngineError, EngineErrorKind, Hold};
+use crate::engine::{EngineError, EngineErrorKind, Hold, Live};
 use crate::id::{JobId, SetId};
 use crate::inventory::{Consistency, Disk, Machine};
 use crate::snapshot::create::{CreateRequest, draft, running, selection};
@@ -106,6 +106,7 @@ fn member(
         Ok(None) => core.deps.compute.hold(&machine),
         Ok(Some(_)) | Err(_) => Ok(Hold::default()), // whatever runs it holds its images
     };
+    let live = runs.as_ref().ok().and_then(|runs| Some(runs.as_ref()?.1));
     it.refused = runs.err();
     // What the definition said before the images were held may be old.
     let machine = core.deps.compute.machine(machine.id).unwrap_or(machine);
@@ -120,7 +121,7 @@ fn member(
         let driver = match (&hold, &misnamed) {
             (Err(error), _) => Err(error.text.clone()),
             (Ok(_), Some((id, why))) if *id == disk.id => Err(why.clone()),
-            (Ok(_), _) => plan(core, set, &machine, disk, &mut it),
+            (Ok(_), _) => plan(core, set, (&machine, live), disk, &mut it),
         };
         it.disks.push(CheckedDisk {
             machine: Arc::clone(&machine),
@@ -144,12 +145,12 @@ fn member(
 fn plan(
     core: &Core,
     set: SetId,
-    machine: &Machine,
+    (machine, live): (&Machine, Option<Live>),
     disk: &Disk,
     member: &mut Member,
 ) -> Result<String, Text> {
     let storage = &core.deps.storage;
-    let plan = storage.plan(machine, disk, set).map_err(|error| {
+    let plan = draft::planned(core, machine, disk, set, live).map_err(|error| {
         let EngineError { kind, text } = &error;
         if *kind == EngineErrorKind::Unsupported {
             member.left_out.push(text.clone());
@@ -157,7 +158,8 @@ fn plan(
             member.refused.get_or_insert(refused(error.clone()));
         }
         text.clone()
-    })?;
+    });
+    let (plan, _) = plan?;
     let room = storage.of(&plan).and_then(|driver| driver.room(&plan));
     room.map_err(|error| {
         member

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::engine::{EngineErrorKind, Hold, Plan};
+use crate::engine::{EngineError, EngineErrorKind, Hold, Live, Plan};
 use crate::id::{SetId, SnapshotId, VmId};
-use crate::inventory::{Consistency, Machine, NAME_MAX, Snapshot, SnapshotSet};
+use crate::inventory::{Consistency, Disk, Machine, NAME_MAX, Snapshot, SnapshotSet};
 use crate::snapshot::create::selection::Selection;
 use crate::snapshot::create::{CreateRequest, FileCopy, Intent, Member, Runs, running};
 use crate::snapshot::saga::answer::{Accepted, Refused};
@@ -38,7 +38,7 @@ pub(crate) fn plan_member(
     leave_out: bool,
     consistency: Consistency,
 ) -> Result<Planned, Refused> {
-    let mut runs = running::look(core, &machine, consistency)?;
+    let (mut runs, live) = running::look(core, &machine, consistency)?.unzip();
     let hold = match runs {
         None => core.deps.compute.hold(&machine).map_err(refused)?,
         Some(_) => Hold::default(), // whatever runs it holds its images
@@ -50,8 +50,13 @@ pub(crate) fn plan_member(
     }
     let (mut plans, mut left_out, mut why) = (Vec::new(), Vec::new(), None);
     for disk in &machine.disks {
-        match core.deps.storage.plan(&machine, disk, set) {
-            Ok(plan) => plans.push(plan),
+        match planned(core, &machine, disk, set, live) {
+            Ok((plan, takes)) => {
+                if let (Some(runs), true) = (&mut runs, takes) {
+                    runs.takes.insert(disk.id.clone());
+                }
+                plans.push(plan);
+            }
             Err(e) if e.kind == EngineErrorKind::Unsupported => {
                 left_out.push(disk.id.clone());
                 why = why.or(Some(e.text));
@@ -64,9 +69,6 @@ pub(crate) fn plan_member(
     {
         return Err(not_captured(&machine, plans.is_empty(), leave_out, cause));
     }
-    if let Some(runs) = &mut runs {
-        runs.takes = running::taken(core, &machine, &plans);
-    }
     Ok(Planned {
         machine,
         hold,
@@ -74,6 +76,22 @@ pub(crate) fn plan_member(
         left_out,
         runs,
     })
+}
+
+/// The plan of a disk, and whether its machine carries it out.
+///
+/// # Errors
+/// As [`crate::engine::Drivers::plan`], and [`EngineErrorKind::Unsupported`] if the machine would have to and cannot.
+pub(crate) fn planned(
+    core: &Core,
+    machine: &Machine,
+    disk: &Disk,
+    set: SetId,
+    live: Option<Live>,
+) -> Result<(Plan, bool), EngineError> {
+    let plan = core.deps.storage.plan(machine, disk, set, live)?;
+    let takes = live.is_some() && running::takes(core, &plan)?;
+    Ok((plan, takes))
 }
 
 /// The refusal of a machine with a disk that cannot be captured, or with `none` that can. Leaving that disk out is

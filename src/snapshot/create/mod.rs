@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::engine::{At, Plan};
+use crate::engine::{At, EngineError, Plan};
 use crate::held;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{LeftOut, Position, SnapshotSet, What};
@@ -28,8 +28,10 @@ use crate::snapshot::damage;
 use crate::snapshot::left_out::told_with;
 use crate::snapshot::orphans;
 use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::guard::wire::Report;
 use crate::snapshot::saga::kind::{Fate, Kind, Step, Words};
 use crate::snapshot::saga::leases::{Mode, Resource};
+use crate::snapshot::saga::plan::one;
 use crate::snapshot::stands::stands;
 use crate::store::{Change, State, record};
 use crate::text::Text;
@@ -55,6 +57,8 @@ pub(crate) struct Create {
     digests: Mutex<Digests>,
     /// Which machines may stand still for it.
     standing: Mutex<Standing>,
+    /// What the undo had to leave.
+    left: Mutex<Vec<Text>>,
 }
 
 /// The machines that an operation has stopped, or may have, and that do not go on yet.
@@ -64,6 +68,8 @@ struct Standing {
     stopped: BTreeSet<VmId>,
     /// Those whose guest was frozen, and whether it was seen to be so since it runs again.
     frozen: BTreeMap<VmId, bool>,
+    /// Why the capture of a machine is not what was promised.
+    doubts: BTreeMap<VmId, EngineError>,
 }
 
 impl Create {
@@ -82,6 +88,15 @@ impl Create {
 
     fn digests(&self) -> MutexGuard<'_, Digests> {
         self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a file that the undo had to leave.
+    fn stays(&self, text: Text) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if !left.contains(&text) {
+            tracing::warn!(why = text.english(), "A file that was to be removed stays");
+            left.push(text);
+        }
     }
 
     /// The set as it is published.
@@ -124,6 +139,7 @@ impl Kind for Create {
             seals: Mutex::default(),
             digests: Mutex::default(),
             standing: Mutex::default(),
+            left: Mutex::default(),
         }
     }
 
@@ -159,17 +175,19 @@ impl Kind for Create {
         self.intent.boot.as_deref()
     }
 
-    fn was_open(&mut self) {
+    fn was_open(&mut self, guard: Option<&Report>) {
         let mut standing = Standing::default();
         for member in &self.intent.members {
             let Some(runs) = &member.runs else {
                 continue;
             };
-            if runs.goes_on {
+            // What the guard has let go may stand still again since, for somebody else.
+            let freed = guard.map(|it| it.freed(member.machine)).unwrap_or_default();
+            if runs.goes_on && !freed.goes_on {
                 standing.stopped.insert(member.machine);
             }
-            if runs.quiesces {
-                standing.frozen.insert(member.machine, false);
+            if runs.quiesces && !(freed.is_thawed && freed.was_frozen) {
+                standing.frozen.insert(member.machine, freed.was_frozen);
             }
         }
         self.standing = Mutex::new(standing);
@@ -206,13 +224,21 @@ impl Kind for Create {
         let mut members = self.intent.members.iter();
         let stands = members.all(|member| {
             let old = member.plans.iter().map(|plan| &plan.disk);
-            let new = committed.then_some(&member.tops);
+            let new = (committed || member.runs.is_some()).then_some(&member.tops);
             stands(core, member.machine, old, new)
         });
         let made = || {
             let members = self.intent.members.iter();
             members.flat_map(|member| {
-                let files = member.plans.iter().flat_map(Plan::names);
+                // What a machine went on with on its own has become its active file, perhaps.
+                let runs = member.runs.as_ref();
+                let machine = runs.and_then(|_| core.deps.compute.machine(member.machine));
+                let tops = machine.map(|machine| machine.tops()).unwrap_or_default();
+                let goes = move |plan: &&Plan| {
+                    let top = tops.get(&plan.disk.id);
+                    top.is_none_or(|top| Some(top) != member.tops.get(&plan.disk.id))
+                };
+                let files = member.plans.iter().filter(goes).flat_map(Plan::names);
                 files.chain([member.definition.to.clone()])
             })
         };
@@ -234,6 +260,11 @@ impl Kind for Create {
         let disks = members.flat_map(|m| m.disks.iter().map(move |d| (m, d)));
         let kept = disks.map(|(m, d)| (d.file.clone(), At::new(&m.machine_name, &d.id)));
         kept.collect()
+    }
+
+    fn left(&self) -> Option<Text> {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        one(left.iter().cloned())
     }
 
     fn publish(&self, state: &State) -> Option<(Text, Vec<Change>)> {

@@ -1,17 +1,19 @@
 //! Members that are not off: what is looked at before a set of them is accepted, and what they open for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::engine::{Described, EngineError, EngineErrorKind, Plan, Running};
+use crate::engine::{At, Described, EngineError, EngineErrorKind, Live, Plan, Running};
 use crate::inventory::{Consistency, Machine, RunState};
-use crate::snapshot::create::{Member, Runs};
+use crate::snapshot::create::{Create, Member, Runs};
 use crate::snapshot::saga::accept::{self, Needs};
 use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::operation::Operation;
 use crate::snapshot::saga::plan::refused;
 use crate::snapshot::saga::window::within;
 use crate::text::catalog::snapshot as texts;
@@ -46,7 +48,7 @@ fn at_rest(state: RunState) -> Option<Message> {
     }
 }
 
-/// What a machine that is not off is captured from; nothing if it is off. Blocks.
+/// What a machine that is not off is captured from, and what drivers need to know of it; nothing if it is off. Blocks.
 ///
 /// # Errors
 /// It cannot be captured now, and why.
@@ -54,7 +56,7 @@ pub(crate) fn look(
     core: &Core,
     machine: &Machine,
     consistency: Consistency,
-) -> Result<Option<Runs>, Refused> {
+) -> Result<Option<(Runs, Live)>, Refused> {
     let invalid = |text: Text| Err(Refused::InvalidState(text));
     let named = |message: Message| message.with("machine", &machine.name);
     let Some(monitor) = core.deps.compute.running(machine.id) else {
@@ -88,18 +90,22 @@ pub(crate) fn look(
     if frozen {
         return invalid(named(texts::MEMBER_FROZEN));
     }
+    if let Some(obstacle) = told.obstacle {
+        return invalid(obstacle);
+    }
     if let Some(job) = told.jobs.first() {
         return invalid(named(texts::MEMBER_JOBS).with("job", job));
     }
     if let Some(disk) = differing(machine, &told) {
         return invalid(named(texts::MEMBER_DISKS).with("disk", disk));
     }
-    Ok(Some(Runs {
+    let runs = Runs {
         goes_on: told.state == RunState::Running,
         quiesces,
         graph: told.graph,
         takes: BTreeSet::new(),
-    }))
+    };
+    Ok(Some((runs, told.live)))
 }
 
 /// The first disk that the machine does not have as its definition says, or has beside it.
@@ -114,12 +120,22 @@ fn differing(machine: &Machine, told: &Described) -> Option<String> {
     changed.next().map(|disk| disk.id.clone()).or_else(unknown)
 }
 
-/// The disks that the machine captures itself.
-pub(crate) fn taken(core: &Core, machine: &Machine, plans: &[Plan]) -> BTreeSet<String> {
-    let monitor = core.deps.compute.running(machine.id);
-    let takes = |plan: &&Plan| monitor.as_ref().is_some_and(|it| it.takes(plan));
-    let taken = plans.iter().filter(takes);
-    taken.map(|plan| plan.disk.id.clone()).collect()
+/// Whether the machine captures a disk itself.
+///
+/// # Errors
+/// It would have to, and cannot: afterwards it has another file, with which only it can go on.
+pub(crate) fn takes(core: &Core, plan: &Plan) -> Result<bool, EngineError> {
+    let monitor = core.deps.compute.running(plan.machine);
+    if monitor.is_some_and(|monitor| monitor.takes(plan)) {
+        return Ok(true);
+    }
+    match core.deps.storage.of(plan)?.top_after(plan).file == plan.disk.file {
+        true => Ok(false),
+        false => Err(EngineError {
+            kind: EngineErrorKind::Unsupported,
+            text: At::plan(plan).text(texts::MEMBER_NOT_CLONED, &plan.disk.file),
+        }),
+    }
 }
 
 /// Makes the files of a member known to the machine that will go on with them. Blocks.
@@ -136,19 +152,68 @@ pub(super) fn attach(core: &Core, member: &Member) -> Result<(), EngineError> {
     ask(core, &member.name, monitor.attach(&taken))
 }
 
-/// Has the machine forget them. One that nothing runs any more has forgotten them. Blocks.
+/// Has the machine go back to its old files and forget the new ones; the disks whose new files stay. Those are files that
+/// the machine has written to, and that were not put back: what they hold is nowhere else. If nothing runs the machine any
+/// more, such a file becomes the active one, and the old one a hidden layer under it. Blocks.
 ///
 /// # Errors
 /// It is tried again.
-pub(super) fn detach(core: &Core, member: &Member) -> Result<(), EngineError> {
+pub(super) fn go_back(
+    operation: &Operation<Create>,
+    member: &Member,
+) -> Result<BTreeSet<String>, EngineError> {
+    let (core, drivers) = (&operation.core, operation.drivers());
+    let frozen = member.plans.iter().filter(|plan| !plan.is_off());
+    let frozen = frozen.map(|plan| Ok(drivers.of(plan)?.captured(plan).file));
+    let frozen = frozen.collect::<Result<Vec<_>, EngineError>>()?;
+    core.deps
+        .frozen
+        .release(frozen.iter().map(PathBuf::as_path));
     let taken = member.taken();
     if taken.is_empty() {
-        return Ok(());
+        return Ok(BTreeSet::new());
     }
-    match monitor(core, member)? {
-        Some(monitor) => ask(core, &member.name, monitor.detach(&taken)),
-        None => Ok(()),
+    let machine = operation.present(member.machine, &member.name, &member.definition.from)?;
+    let tops = machine.as_ref().map(|machine| machine.tops());
+    let (mut stay, mut rest) = (BTreeMap::new(), Vec::new());
+    for plan in taken {
+        let new = drivers.of(plan)?.top_after(plan);
+        let is_active = tops.as_ref().and_then(|tops| tops.get(&plan.disk.id)) == Some(&new);
+        if is_active && new.file != plan.disk.file {
+            stay.insert(plan.disk.id.clone(), (texts::OUTLIVED, new)); // an earlier attempt left it so
+        } else {
+            drivers.of(plan)?.reopen(plan)?;
+            rest.push(plan);
+        }
     }
+    if !rest.is_empty() {
+        let monitor = monitor(core, member)?;
+        match (&monitor, &machine) {
+            (Some(monitor), _) => ask(core, &member.name, monitor.detach(&rest))?,
+            (None, Some(machine)) => operation.hold(machine)?, // nobody starts it while that is decided
+            (None, None) => {}
+        }
+        let mut outlived = BTreeMap::new();
+        for plan in rest {
+            if let Some(top) = drivers.of(plan)?.outlived(plan)? {
+                outlived.insert(plan.disk.id.clone(), top);
+            }
+        }
+        let ended = monitor.is_none() && machine.is_some();
+        if ended && !outlived.is_empty() {
+            operation.compute().set_tops(member.machine, &outlived)?;
+        }
+        let what = match ended {
+            true => texts::OUTLIVED,
+            false => texts::NOT_PUT_BACK,
+        };
+        stay.extend(outlived.into_iter().map(|(disk, top)| (disk, (what, top))));
+    }
+    for (disk, (what, top)) in &stay {
+        let text = what.with("machine", &member.name).with("disk", disk);
+        operation.kind.stays(text.with("file", top.file.display()));
+    }
+    Ok(stay.into_keys().collect())
 }
 
 /// The way to a member; none if it is off. Blocks.
@@ -160,10 +225,16 @@ pub(super) fn monitor(
     member: &Member,
 ) -> Result<Option<Arc<dyn Running>>, EngineError> {
     let compute = &core.deps.compute;
-    match compute.running(member.machine) {
-        Some(monitor) => Ok(Some(monitor)),
-        None if compute.state(member.machine) == RunState::Off => Ok(None),
-        None => Err(no_answer(&member.name)),
+    if let Some(monitor) = compute.running(member.machine) {
+        return Ok(Some(monitor));
+    }
+    match (
+        compute.state(member.machine),
+        compute.running(member.machine),
+    ) {
+        (RunState::Off, _) => Ok(None),
+        (_, Some(monitor)) => Ok(Some(monitor)),
+        (_, None) => Err(no_answer(&member.name)),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use crate::document;
-use crate::engine::{EngineError, EngineErrorKind};
+use crate::engine::{At, EngineError, EngineErrorKind};
 use crate::held;
 use crate::snapshot::create::{Create, Member, Record, running, window};
 use crate::snapshot::damage;
@@ -60,6 +60,7 @@ pub(crate) const TAKE: &[Step<Create>] = &[
         doing: texts::CUTTING,
         work: Work::Window {
             run: window::run,
+            fences: window::fences,
             release: window::release,
         },
     },
@@ -156,11 +157,12 @@ fn prepare(operation: &Operation<Create>, member: &Member) -> Result<(), EngineE
 }
 
 fn undo_disks(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
-    running::detach(&operation.core, member)?;
+    let stay = running::go_back(operation, member)?;
     let drivers = operation.drivers();
     let undone = member
         .plans
         .iter()
+        .filter(|plan| !stay.contains(&plan.disk.id))
         .map(|plan| {
             let undone = drivers.of(plan)?.undo(plan);
             let made = plan.names().map(|file| Unreached {
@@ -177,12 +179,14 @@ fn undo_disks(operation: &Operation<Create>, member: &Member) -> Result<(), Engi
     undone.into_iter().collect() // only now, so that a failure stops the undo of no other disk
 }
 
-/// Of a machine that is off; others come in the window.
+/// Of a machine that is off. Others come in the window, and it is the last thing before it that what they have written
+/// is made durable.
 fn cut(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
-    if member.runs.is_some() {
-        return Ok(());
-    }
     let drivers = operation.drivers();
+    if member.runs.is_some() {
+        let mut plans = member.plans.iter();
+        return plans.try_for_each(|plan| drivers.of(plan)?.flush(plan));
+    }
     for plan in &member.plans {
         drivers.of(plan)?.cut(plan)?;
     }
@@ -199,6 +203,12 @@ fn settle(operation: &Operation<Create>, member: &Member) -> Result<(), EngineEr
     for plan in &member.plans {
         let driver = drivers.of(plan)?;
         driver.settle(plan)?;
+        if member.runs.is_some() {
+            // Nothing is held of it: whoever starts it on an old file now would write to what the set keeps.
+            let kept = (driver.captured(plan).file, At::plan(plan));
+            let frozen = &operation.core.deps.frozen;
+            frozen.take_over([], &BTreeMap::from([kept]));
+        }
         let seals = driver.seal(plan, machine.as_deref(), &known)?;
         if let Some(sealed) = seals.first()
             && let Ok(meta) = held::symlink_metadata(&sealed.file)

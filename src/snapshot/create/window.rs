@@ -14,12 +14,17 @@ use futures_util::future::{self, BoxFuture};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
-use crate::engine::{EngineError, EngineErrorKind, Event, Graph, QuiesceError, Running};
+use crate::engine::{
+    Dues, EngineError, EngineErrorKind, Event, Fence, Graph, QuiesceError, Quiesced, Running,
+    ThawError,
+};
 use crate::id::VmId;
-use crate::inventory::RunState;
+use crate::inventory::{RunState, Trouble};
 use crate::snapshot::create::running::no_answer;
 use crate::snapshot::create::{Create, Member, Runs};
+use crate::snapshot::saga::accept;
 use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::guard::wire::Ward;
 use crate::snapshot::saga::window::{Frame, RELEASE, Released, within};
 use crate::text::catalog::snapshot as texts;
 use crate::text::{Message, Text};
@@ -60,7 +65,7 @@ pub(super) fn run(frame: Frame<Create>) -> BoxFuture<'static, Done> {
         let (core, create) = (&*operation.core, &operation.kind);
         let mut guests = guests(core, create)?;
         frame.pass("freeze", "before")?;
-        frame.bounded(freeze(create, &guests)).await?;
+        frame.bounded(freeze(&frame, &guests)).await?;
         frame.pass("freeze", "after")?;
         frame.pass("stop", "before")?;
         frame.bounded(stop(create, &guests)).await?;
@@ -69,7 +74,9 @@ pub(super) fn run(frame: Frame<Create>) -> BoxFuture<'static, Done> {
         frame.bounded(capture(core, create, &guests)).await?;
         frame.pass("capture", "after")?;
         frame.pass("word", "before")?;
+        let told = frame.bounded(told(&guests)).await;
         guests.iter_mut().try_for_each(undisturbed)?;
+        told?;
         frame.commit()?;
         frame.pass("word", "after")?;
         // From here on a machine that does not go on is waited for: the set stands.
@@ -81,12 +88,34 @@ pub(super) fn run(frame: Frame<Create>) -> BoxFuture<'static, Done> {
         frame.pass("thaw", "before")?;
         let (slow, _) = standing(create);
         let frozen = frozen.difference(&slow).map(|id| thaw(core, create, *id));
-        let thawed = gathered(future::join_all(frozen).await);
-        frame.pass("thaw", "after")?;
-        match thawed.doubts.into_iter().next() {
-            None => Ok(()),
-            Some(doubt) => Err(doubt),
-        }
+        let _waited_for = future::join_all(frozen).await;
+        frame.pass("thaw", "after")
+    })
+}
+
+/// What the guard is given of the members that will stand still and outlive this process.
+pub(super) fn fences<'a>(
+    core: &'a Core,
+    create: &'a Create,
+) -> BoxFuture<'a, Result<Vec<(Ward, Fence)>, EngineError>> {
+    Box::pin(async move {
+        let guests = guests(core, create)?;
+        let each = guests.iter().map(|guest| async move {
+            let dues = Dues {
+                goes_on: guest.runs.goes_on,
+                thaws: guest.runs.quiesces,
+            };
+            let ward = Ward {
+                machine: guest.member.machine,
+                name: guest.member.name.clone(),
+                dues,
+            };
+            let fence = within(core, RELEASE, guest.machine.fence(guest.runs.quiesces)).await;
+            let fence = fence.unwrap_or_else(|| Err(no_answer(&guest.member.name)))?;
+            Ok(fence.map(|fence| (ward, fence)))
+        });
+        let each = future::join_all(each).await;
+        each.into_iter().filter_map(Result::transpose).collect()
     })
 }
 
@@ -99,16 +128,23 @@ pub(super) fn release<'a>(core: &'a Core, create: &'a Create) -> BoxFuture<'a, R
         let each = all.into_iter().map(|id| async move {
             if stopped.contains(&id) {
                 let resumed = resume(core, create, id, Look::Before, RELEASE).await;
-                if let Err(error) = resumed {
-                    return (Some(error), None);
-                }
+                resumed?;
             }
             match frozen.contains(&id) {
                 true => thaw(core, create, id).await,
-                false => (None, None),
+                false => Ok(()),
             }
         });
-        gathered(future::join_all(each).await)
+        let each = future::join_all(each).await;
+        let doubts = create.standing().doubts.clone();
+        let (stopped, frozen) = standing(create);
+        let members = create.intent.members.iter().map(|member| member.machine);
+        let free = members.filter(|id| !stopped.contains(id) && !frozen.contains(id));
+        Released {
+            free: free.collect(),
+            failed: each.into_iter().filter_map(Done::err).collect(),
+            doubts: doubts.into_iter().collect(),
+        }
     })
 }
 
@@ -117,18 +153,6 @@ fn standing(create: &Create) -> (BTreeSet<VmId>, BTreeSet<VmId>) {
     let standing = create.standing();
     let frozen = standing.frozen.keys().copied().collect();
     (standing.stopped.clone(), frozen)
-}
-
-/// Why a machine does not go on, and why its capture is not what was promised.
-type Told = (Option<EngineError>, Option<EngineError>);
-
-fn gathered(told: Vec<Told>) -> Released {
-    let mut released = Released::default();
-    for (error, doubt) in told {
-        released.failed.extend(error);
-        released.doubts.extend(doubt);
-    }
-    released
 }
 
 fn guests<'a>(core: &Core, create: &'a Create) -> Result<Vec<Guest<'a>>, EngineError> {
@@ -153,15 +177,19 @@ async fn all(work: impl Iterator<Item = impl Future<Output = Done>>) -> Done {
     done.into_iter().collect()
 }
 
-async fn freeze(create: &Create, guests: &[Guest<'_>]) -> Done {
+async fn freeze(frame: &Frame<Create>, guests: &[Guest<'_>]) -> Done {
+    let create = &frame.operation().kind;
     let quiesced = guests.iter().filter(|guest| guest.runs.quiesces);
     all(quiesced.map(|guest| async {
         let id = guest.member.machine;
         create.standing().frozen.insert(id, false);
         match guest.machine.quiesce().await {
-            Ok(0) => Err(of(guest.member, texts::NOTHING_FROZEN)),
-            Ok(_) => Ok(()),
-            Err(QuiesceError::Before(error)) => {
+            Ok(Quiesced { count: 0, .. }) => Err(of(guest.member, texts::NOTHING_FROZEN)),
+            Ok(Quiesced { limit, .. }) => {
+                limit.into_iter().for_each(|limit| frame.shorten(limit));
+                Ok(())
+            }
+            Err(QuiesceError::Untouched(error)) => {
                 create.standing().frozen.remove(&id); // not ours to thaw
                 Err(error)
             }
@@ -176,7 +204,17 @@ async fn stop(create: &Create, guests: &[Guest<'_>]) -> Done {
         if guest.runs.goes_on {
             create.standing().stopped.insert(guest.member.machine);
         }
-        let graph = guest.machine.stop().await?;
+        let (before, graph) = guest.machine.stop().await?;
+        let wanted = match guest.runs.goes_on {
+            true => RunState::Running,
+            false => RunState::Paused,
+        };
+        if before != wanted {
+            // It stands still for another reason, and is not let go for this one.
+            create.standing().stopped.remove(&guest.member.machine);
+            let text = texts::STANDS_ALREADY.with("machine", &guest.member.name);
+            return Err(failed(text.with("state", accept::named(before))));
+        }
         match differing(&guest.runs.graph, &graph) {
             None => Ok(()),
             Some(disk) => {
@@ -223,6 +261,14 @@ async fn capture(core: &Core, create: &Create, guests: &[Guest<'_>]) -> Done {
     Ok(())
 }
 
+/// Has everyone answer once more: what somebody else has done to a machine before that is told by then.
+async fn told(guests: &[Guest<'_>]) -> Done {
+    all(guests
+        .iter()
+        .map(|guest| async { guest.machine.state().await.map(drop) }))
+    .await
+}
+
 /// Whether nobody else has touched the machine since the window was opened.
 fn undisturbed(guest: &mut Guest<'_>) -> Done {
     let event = match guest.events.try_recv() {
@@ -248,14 +294,18 @@ enum Look {
 /// Lets a machine go on that was stopped.
 async fn resume(core: &Core, create: &Create, id: VmId, look: Look, limit: Duration) -> Done {
     let resumed = with_machine(core, create, id, limit, |machine, name| async move {
+        // One that somebody has reset meanwhile waits to be started.
         if look == Look::Before
-            && let RunState::Troubled(_) = machine.describe().await?.state
+            && let RunState::Troubled(trouble) = machine.state().await?
+            && trouble != Trouble::Prelaunch
         {
             return Ok(()); // it does not stand still for this operation
         }
         machine.resume().await?;
-        match machine.describe().await?.state {
-            RunState::Paused => Err(failed(texts::STILL_STOPPED.with("machine", name))),
+        match machine.state().await? {
+            RunState::Paused | RunState::Troubled(Trouble::Prelaunch) => {
+                Err(failed(texts::STILL_STOPPED.with("machine", name)))
+            }
             _ => Ok(()),
         }
     });
@@ -265,28 +315,31 @@ async fn resume(core: &Core, create: &Create, id: VmId, look: Look, limit: Durat
 }
 
 /// Thaws a guest that was frozen. Its machine runs.
-async fn thaw(core: &Core, create: &Create, id: VmId) -> Told {
-    let mut doubt = None;
-    let told = &mut doubt;
+async fn thaw(core: &Core, create: &Create, id: VmId) -> Done {
     let thawed = with_machine(core, create, id, RELEASE, |machine, name| async move {
         let seen = create.standing().frozen.get(&id).copied();
         if !machine.is_frozen().await? && seen == Some(false) {
-            *told = Some(failed(texts::THAWED_EARLY.with("machine", name)));
+            let doubt = failed(texts::THAWED_EARLY.with("machine", name));
+            create.standing().doubts.insert(id, doubt);
         }
         if let Some(seen) = create.standing().frozen.get_mut(&id) {
             *seen = true;
         }
-        machine.thaw().await?;
+        match machine.thaw().await {
+            Ok(()) => {}
+            Err(ThawError::NotHeld(error)) => {
+                create.standing().doubts.insert(id, error);
+            }
+            Err(ThawError::Frozen(error)) => return Err(error),
+        }
         match machine.is_frozen().await? {
             true => Err(failed(texts::STILL_FROZEN.with("machine", name))),
             false => Ok(()),
         }
     });
-    let thawed = thawed.await;
-    if thawed.is_ok() {
-        create.standing().frozen.remove(&id);
-    }
-    (thawed.err(), doubt)
+    thawed.await?;
+    create.standing().frozen.remove(&id);
+    Ok(())
 }
 
 /// Has something done by a machine, within its time; one that is off has nothing to do any more.
@@ -300,13 +353,19 @@ async fn with_machine<'a, F: Future<Output = Done>>(
     let mut members = create.intent.members.iter();
     let name = members.find(|member| member.machine == id);
     let name = name.map_or("", |member| member.name.as_str());
-    let Some(machine) = core.deps.compute.running(id) else {
-        let compute = Arc::clone(&core.deps.compute);
-        let state = tokio::task::spawn_blocking(move || compute.state(id)).await;
-        return match state {
-            Ok(RunState::Off) => Ok(()),
-            _ => Err(no_answer(name)),
-        };
+    let compute = &core.deps.compute;
+    let machine = match compute.running(id) {
+        Some(machine) => machine,
+        None => {
+            let shared = Arc::clone(compute);
+            let state = tokio::task::spawn_blocking(move || shared.state(id)).await;
+            // At a start nobody has a monitor before the state is known.
+            match (state, compute.running(id)) {
+                (Ok(RunState::Off), _) => return Ok(()),
+                (_, Some(machine)) => machine,
+                (_, None) => return Err(no_answer(name)),
+            }
+        }
     };
     let done = within(core, limit, work(machine, name)).await;
     done.unwrap_or_else(|| Err(no_answer(name)))

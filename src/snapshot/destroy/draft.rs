@@ -15,7 +15,7 @@ use crate::snapshot::saga::core::Core;
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
-/// What a destroy and a tidy need of a machine: that nothing runs it, so that its files can be merged. `gone` is said if
+/// What a destroy with something to merge and a tidy need of a machine: that nothing runs it. `gone` is said if
 /// it is not there.
 pub(super) fn needs(gone: Text) -> Needs {
     Needs::new(gone, |state| {
@@ -23,11 +23,40 @@ pub(super) fn needs(gone: Text) -> Needs {
     })
 }
 
+/// What a destroy needs where there is nothing to merge: the machine may run.
+fn needs_of_unused(gone: Text) -> Needs {
+    Needs::new(gone, |state| {
+        (state == RunState::Held).then_some(texts::DESTROY_RUNNING)
+    })
+}
+
+/// Whether the active files of the machine lie on nothing that the snapshot keeps, as far as is known of each.
+fn is_unused(core: &Core, snapshot: &Snapshot) -> bool {
+    let compute = &core.deps.compute;
+    let Some(machine) = compute.machine(snapshot.machine) else {
+        return false;
+    };
+    let mut disks = machine.disks.iter();
+    disks.all(|active| {
+        let below = compute.below(machine.id, &active.id);
+        let is_apart = |file: &PathBuf| {
+            let below = below.as_ref();
+            *file != active.file && below.is_some_and(|below| !below.contains(file))
+        };
+        snapshot.disks.iter().all(|kept| is_apart(&kept.file))
+    })
+}
+
 /// Everything that will be looked at: after a death nothing else leads to a layer that nobody names.
 pub(super) fn draft(core: &Core, snapshot: Snapshot) -> Result<Member, Refused> {
     let compute = &core.deps.compute;
     if compute.machine(snapshot.machine).is_some() || compute.trouble(snapshot.machine).is_some() {
-        admit(core, snapshot.machine, needs(texts::DESTROY_RUNNING.text()))?;
+        let gone = texts::DESTROY_RUNNING.text();
+        let needs = match is_unused(core, &snapshot) {
+            true => needs_of_unused(gone),
+            false => needs(gone),
+        };
+        admit(core, snapshot.machine, needs)?;
     }
     let seals = snapshot.disks.iter().flat_map(|d| d.sealed.clone());
     let damaged = snapshot.disks.iter().filter_map(|d| d.damage.clone());

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -58,6 +59,8 @@ pub struct Deps {
     pub exports: Exports,
     /// Bounds.
     pub limits: Limits,
+    /// The program that is started as the guard of a window: this one.
+    pub guard: PathBuf,
 }
 
 impl Deps {
@@ -71,11 +74,16 @@ impl Deps {
 pub struct Limits {
     /// Members that are worked on at the same time, at least 1.
     pub parallel: usize,
+    /// From the opening of a window until all machines are captured.
+    pub window: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { parallel: 16 }
+        Self {
+            parallel: 16,
+            window: Duration::from_secs(30),
+        }
     }
 }
 
@@ -100,6 +108,8 @@ pub(crate) struct Core {
     /// Filled once something could not be made durable.
     pub(crate) broken: watch::Sender<Option<String>>,
     pub(crate) tasks: TaskTracker,
+    /// Windows that are open.
+    pub(crate) windows: TaskTracker,
     pub(crate) passage: Passage,
 }
 
@@ -116,6 +126,7 @@ impl Core {
             crowds: Crowds::default(),
             broken: watch::Sender::new(None),
             tasks: TaskTracker::new(),
+            windows: TaskTracker::new(),
             passage,
         })
     }

@@ -13,11 +13,12 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::engine::{At, EngineError};
+use crate::engine::{At, EngineError, Fence};
 use crate::id::{JobId, SetId};
 use crate::inventory::What;
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::crowd::Queue;
+use crate::snapshot::saga::guard::wire::{Report, Ward};
 use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::snapshot::saga::operation::Operation;
 use crate::snapshot::saga::window::{Frame, Released};
@@ -104,8 +105,8 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
         None
     }
 
-    /// A dead process may have stopped any of its machines.
-    fn was_open(&mut self) {}
+    /// A dead process may have stopped any of its machines; what its guard has done since, if it had to.
+    fn was_open(&mut self, _: Option<&Report>) {}
 
     /// Takes up what a later record of its journal tells.
     fn replay(&mut self, record: Self::Record);
@@ -207,6 +208,10 @@ pub(crate) type WholeWork<K> = fn(&Operation<K>) -> Result<(), EngineError>;
 /// Work on all parts at once while machines stand still; gives back once they were asked to go on.
 pub(crate) type WindowWork<K> = fn(Frame<K>) -> BoxFuture<'static, Result<(), EngineError>>;
 
+/// By what a guard reaches the machines that will stand still for it, and what each is owed then.
+pub(crate) type Fences<K> =
+    for<'a> fn(&'a Core, &'a K) -> BoxFuture<'a, Result<Vec<(Ward, Fence)>, EngineError>>;
+
 /// Lets every machine go on that stands still for it. May be repeated.
 pub(crate) type Release<K> = for<'a> fn(&'a Core, &'a K) -> BoxFuture<'a, Released>;
 
@@ -223,6 +228,8 @@ pub(crate) enum Work<K: Kind> {
     Window {
         /// Does it, and swaps the commit word.
         run: WindowWork<K>,
+        /// Comes before it: what the guard is given.
+        fences: Fences<K>,
         /// Its undo, before anything is written; and the rest of it, where some machine did not go on at once.
         release: Release<K>,
     },

@@ -3,7 +3,7 @@
 //! `accept` leases what a request is about, `plan` finds out what is done to each part, `start` makes intent and job
 //! durable. `kind` says what a kind of operation brings along: its intent and records, its step tables, what it works on.
 //! `operation` runs the steps, `undo` is the way back, `journal` and `spares` are the files, `story` what a
-//! journal tells, `window` the part in which machines stand still, `word` how that part commits, `recovery` finishes or undoes what a dead process left, `journals` asks without doing so. `leases` says
+//! journal tells, `window` the part in which machines stand still, `word` how that part commits, `guard` who lets machines go if this process cannot, `recovery` finishes or undoes what a dead process left, `journals` asks without doing so. `leases` says
 //! who holds what, `claims` who uses which file. Nothing here names a kind.
 
 pub(crate) mod accept;
@@ -11,6 +11,7 @@ pub(crate) mod answer;
 pub mod claims;
 pub(crate) mod core;
 pub(crate) mod crowd;
+pub mod guard;
 pub mod journal;
 pub(crate) mod journals;
 pub(crate) mod kind;

@@ -23,6 +23,7 @@ use crate::id::{SetId, VmId};
 use crate::inventory::{JobError, Machine};
 use crate::job::Worker;
 use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::guard::Guard;
 use crate::snapshot::saga::journal::{Journal, Line, WriteError};
 use crate::snapshot::saga::kind::{Kind, PartWork, Step, WholeWork, Work};
 use crate::snapshot::saga::leases::{Lease, Stand};
@@ -62,7 +63,7 @@ pub(crate) enum GoOn {
     /// It was not captured: back.
     Back(JobError),
     /// Its word is CUT, and no record says so yet. What speaks against the capture.
-    Window(Vec<EngineError>),
+    Window(Vec<(VmId, EngineError)>),
     /// It was committed. `published`: only what comes after that is left.
     Finish { published: bool },
 }
@@ -79,6 +80,8 @@ pub(crate) struct Operation<K: Kind> {
     pub(crate) lease: Lease,
     /// Its commit word, once machines may stand still for it.
     pub(crate) word: OnceLock<Arc<Word>>,
+    /// Who lets them go if this process cannot.
+    pub(crate) guard: Mutex<Option<Guard>>,
     /// How often it has waited.
     pub(crate) waited: AtomicU32,
 }
@@ -208,9 +211,9 @@ impl<K: Kind> Operation<K> {
                         return Err(self.unable(step, failures));
                     }
                 }
-                Work::Window { run, .. } => {
+                Work::Window { run, fences, .. } => {
                     if self.kind.stops_in().is_some() {
-                        self.window(step, run).await?;
+                        self.window(step, run, fences).await?;
                     }
                 }
                 Work::Record(record) => {

@@ -348,7 +348,7 @@ pub(crate) fn take_up<K: Kind>(
     let released = released.flatten();
     let is_open = word.as_ref().is_some_and(|word| !word.is_free());
     if is_open && !released.as_ref().is_some_and(let_go) {
-        kind.was_open();
+        kind.was_open(word.as_ref().and_then(Word::reported).as_ref());
     }
     let doubts = released.map(|it| it.doubts).unwrap_or_default();
     let is_cut = word.as_ref().is_some_and(Word::is_cut);
@@ -379,6 +379,7 @@ pub(crate) fn take_up<K: Kind>(
         word: word
             .map(|word| OnceLock::from(Arc::new(word)))
             .unwrap_or_default(),
+        guard: Mutex::default(),
         waited: AtomicU32::new(PATIENT),
     });
     let verdict = resumed.verdict.subscribe();

@@ -45,6 +45,7 @@ pub(crate) async fn start<K: Kind>(
         holds: Mutex::new(holds),
         lease,
         word: OnceLock::new(),
+        guard: Mutex::default(),
         waited: AtomicU32::new(0),
     });
     tracing::info!(what = K::NAME, %set, job = %id, machines, "Operation began");

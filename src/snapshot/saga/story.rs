@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Ending, JobError};
 use crate::snapshot::saga::core::Core;
+use crate::snapshot::saga::guard::wire::Report;
 use crate::snapshot::saga::journal::{INTENT, Journal, Line, Unreadable, place_of};
 use crate::snapshot::saga::kind::{Fate, Kind};
 use crate::snapshot::saga::leases::Resource;
@@ -150,8 +151,8 @@ pub(crate) trait Story: Send + Sync {
     /// It cannot be read.
     fn word(&self, journals: &Path) -> io::Result<Option<Word>>;
 
-    /// Lets them go.
-    fn release<'a>(&'a self, core: &'a Core) -> BoxFuture<'a, Released>;
+    /// Lets them go; what the guard of the dead process has done already.
+    fn release<'a>(&'a self, core: &'a Core, guard: Option<&'a Report>) -> BoxFuture<'a, Released>;
 
     /// Checks it against what is recorded, as [`require`] does. Blocks.
     ///
@@ -245,10 +246,10 @@ impl<K: Kind> Story for Told<K> {
         }
     }
 
-    fn release<'a>(&'a self, core: &'a Core) -> BoxFuture<'a, Released> {
+    fn release<'a>(&'a self, core: &'a Core, guard: Option<&'a Report>) -> BoxFuture<'a, Released> {
         Box::pin(async move {
             let mut kind = self.anew();
-            kind.was_open();
+            kind.was_open(guard);
             release_of(core, &kind).await
         })
     }

@@ -8,6 +8,7 @@ use crate::inventory::{Ended, Ending, Job, JobError};
 use crate::snapshot::saga::kind::{Kind, Work};
 use crate::snapshot::saga::operation::{FAILED, Operation, RETRY, Stop, Trouble, Way, texts_of};
 use crate::snapshot::saga::story;
+use crate::snapshot::saga::window::RELEASE_PAUSE;
 use crate::store::{Change, State, StoreError};
 
 impl<K: Kind> Operation<K> {
@@ -19,6 +20,9 @@ impl<K: Kind> Operation<K> {
         }
         // Machines first: some may stand still.
         let mut standing = self.let_go_on().await.failed;
+        if standing.is_empty() {
+            self.disarm().await;
+        }
         if let Some(word) = self.word.get() {
             word.fire(); // also where all were captured: whoever recovers this goes back as well
         }
@@ -60,6 +64,12 @@ impl<K: Kind> Operation<K> {
             self.end_before_undo(error).await?;
             self.wait(why, &mut pause).await;
             standing = self.let_go_on().await.failed;
+            if !standing.is_empty() {
+                pause = pause.min(RELEASE_PAUSE);
+            }
+            if standing.is_empty() {
+                self.disarm().await;
+            }
         }
         if pause > RETRY.0 {
             self.lease.doing(K::WORDS.undoing.with("set", self.set())); // it waits no more

@@ -7,13 +7,17 @@
 //! that of two who try one loses, who then does no more.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use rustix::fs::{FlockOperation, flock};
+
 use crate::held::{Folder, MappedWord};
 use crate::id::JobId;
+use crate::snapshot::saga::guard::wire::Report;
 
 const ARMED: u32 = u32::from_ne_bytes(*b"ARMD");
 const CUT: u32 = u32::from_ne_bytes(*b"CUT\n");
@@ -24,10 +28,18 @@ const ROOM: usize = 4096;
 /// The same as a length.
 const ROOM_LENGTH: u64 = 4096;
 const SUFFIX: &str = "word";
+/// Where the guard says what it has done.
+const REPORT: u64 = 64;
+/// The longest report that is read: of far more machines than a set has.
+const REPORT_MAX: u64 = 4 << 20;
 
 /// An open commit word.
 #[derive(Debug)]
-pub(crate) struct Word(MappedWord);
+pub(crate) struct Word {
+    word: MappedWord,
+    /// What it stands in. The guard has a lock on it as long as it lives, and says in it what it has done.
+    file: File,
+}
 
 impl Word {
     /// Makes the word of a job in the folder of journals, ARMED. Blocks.
@@ -46,12 +58,26 @@ impl Word {
         file.write_all_at(&page, 0)?;
         file.sync_all()?;
         folder.sync()?;
-        let word = Self(MappedWord::of(&file)?);
+        let word = Self::of(file)?;
         // The first store after a sync waits for the file system: here, not while machines stand still. It comes after a
         // write, which fails where there is no room; a store would kill the process.
-        file.write_all_at(&ARMED.to_ne_bytes(), 0)?;
-        word.0.store(ARMED);
+        word.file.write_all_at(&ARMED.to_ne_bytes(), 0)?;
+        word.word.store(ARMED);
         Ok(word)
+    }
+
+    /// The word in this file.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    pub(crate) fn of(file: File) -> io::Result<Self> {
+        let word = MappedWord::of(&file)?;
+        Ok(Self { word, file })
+    }
+
+    /// What it stands in.
+    pub(crate) const fn file(&self) -> &File {
+        &self.file
     }
 
     /// The word that a dead process left, if it left one. One that was cut off says nothing: it is neither. Blocks.
@@ -66,7 +92,7 @@ impl Word {
                 if file.metadata()?.len() < ROOM_LENGTH {
                     file.set_len(ROOM_LENGTH)?;
                 }
-                Ok(Some(Self(MappedWord::of(&file)?)))
+                Self::of(file).map(Some)
             }
         }
     }
@@ -74,27 +100,61 @@ impl Word {
     /// ARMED becomes CUT; `false` if it was not ARMED any more.
     #[must_use]
     pub(crate) fn cut(&self) -> bool {
-        self.0.swap(ARMED, CUT)
+        self.word.swap(ARMED, CUT)
     }
 
     /// CUT becomes FREE: nothing is left to be let go.
     pub(crate) fn free(&self) {
-        let _unless_fired = self.0.swap(CUT, FREE);
+        let _unless_fired = self.word.swap(CUT, FREE);
     }
 
     /// It becomes FIRED: nothing becomes of the set, whatever was captured.
     pub(crate) fn fire(&self) {
-        self.0.store(FIRED);
+        self.word.store(FIRED);
+    }
+
+    /// ARMED becomes FIRED; `false` if it was not ARMED any more.
+    pub(crate) fn fire_first(&self) -> bool {
+        self.word.swap(ARMED, FIRED)
+    }
+
+    /// Takes the lock that tells of a guard, until this process and whoever has the file from it have closed it.
+    ///
+    /// # Errors
+    /// There is a guard, or the file system has no locks.
+    pub(crate) fn hold(&self) -> io::Result<()> {
+        Ok(flock(&self.file, FlockOperation::NonBlockingLockExclusive)?)
+    }
+
+    /// Whether a guard may still be at work: of a word that another process has armed.
+    pub(crate) fn is_guarded(&self) -> bool {
+        flock(&self.file, FlockOperation::NonBlockingLockShared).is_err()
+    }
+
+    /// Leaves with the word what the guard has done. Where there is no room for it, nothing is left.
+    pub(crate) fn report(&self, report: &Report) {
+        let bytes = serde_json::to_vec(report).unwrap_or_default();
+        let _no_room = self.file.write_all_at(&bytes, REPORT);
+    }
+
+    /// What a guard has done, if it had to do something.
+    pub(crate) fn reported(&self) -> Option<Report> {
+        let length = self.file.metadata().ok()?.len().min(REPORT_MAX);
+        let length = usize::try_from(length.checked_sub(REPORT)?).ok()?;
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, REPORT).ok()?;
+        let bytes = bytes.split(|byte| *byte == 0).next()?;
+        serde_json::from_slice(bytes).ok()
     }
 
     /// Whether all were captured: CUT or FREE.
     pub(crate) fn is_cut(&self) -> bool {
-        [CUT, FREE].contains(&self.0.load())
+        [CUT, FREE].contains(&self.word.load())
     }
 
     /// Whether it is FREE.
     pub(crate) fn is_free(&self) -> bool {
-        self.0.load() == FREE
+        self.word.load() == FREE
     }
 
     /// Removes the word of a job, if there is one. Whoever has it open keeps it. Blocks.

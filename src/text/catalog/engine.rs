@@ -38,8 +38,34 @@ super::messages! {
     UNKNOWN_DRIVER = "engine.unknown-driver", "machine {machine}, disk {disk}: storage driver {driver} is not part of this program";
     NOT_PREPARED = "engine.not-prepared", "machine {machine}, disk {disk}: the snapshot of {file} was not prepared";
     NOT_STOPPED = "engine.not-stopped", "machine {machine}, disk {disk}: {file} cannot be captured while the machine runs";
+    MAY_NOT_PASS = "engine.may-not-pass", "machine {machine}, disk {disk}: the machine runs as user {user}, who cannot be let through the folder {file} to its new file by an access control list ({cause}): keep the data directory on a file system with such lists, as a directory of the user that the server runs as, or power the machine off";
+    CLONE_DAMAGED = "engine.clone-damaged", "machine {machine}, disk {disk}: what was captured of {file} is not a whole disk ({cause}); the machine goes on, take the set again";
+    NO_AGENT = "engine.no-agent", "machine {machine}: its definition names no socket of a guest agent";
+    ATTACH_FAILED = "engine.attach-failed", "machine {machine}, disk {disk}: its QEMU cannot open {file}: {cause}";
+    ATTACHED_OTHER = "engine.attached-other", "machine {machine}, disk {disk}: its QEMU has not opened the file that is {file} here: it sees another one by that name";
+    STILL_USED = "engine.still-used", "machine {machine}, disk {disk}: its QEMU still uses {file}";
+    MONITOR_TAKEN = "engine.monitor-taken", "machine {machine}: somebody else is connected to a monitor of its QEMU ({others}) and may manage it; have them disconnect, or write unmanaged_ok = true into section [qemu] of its definition: its disks are captured by clones only then";
+    JOB_BEGUN = "engine.job-begun", "machine {machine}: the job {job} has begun to work on its disks";
+    EXPORTED = "engine.exported", "machine {machine}: its QEMU exports disks ({exports}), which somebody may write; end that first";
+    NO_FLUSH = "engine.no-flush", "machine {machine}: its QEMU has {device} ({file}) open with cache.no-flush=on (cache=unsafe), so that nobody knows what is written; start it with another cache, or write no_flush_ok = true into section [qemu] of its definition";
     NO_MONITOR = "engine.no-monitor", "machine {machine} does not answer on its monitor";
     FROZEN_BEFORE = "engine.frozen-before", "machine {machine}: somebody else has frozen its file systems";
+    NOT_HELD = "engine.not-held", "machine {machine}: its file systems did not stay frozen: {cause}";
+    AGENT_FAILED = "engine.agent-failed", "machine {machine}: the guest agent at {file} {cause}";
+    /// What is wrong with an agent.
+    AGENT_NOBODY = "engine.agent-nobody", "is not there: nobody listens at the socket; see that the QEMU of the machine makes it";
+    /// What is wrong with an agent.
+    AGENT_SOCKET = "engine.agent-socket", "cannot be reached: {cause}";
+    /// What is wrong with an agent.
+    AGENT_LATE = "engine.agent-late", "does not answer {command}: see that it runs in the guest, that the guest runs, and that no other client has the socket";
+    /// What is wrong with an agent.
+    AGENT_CLOSED = "engine.agent-closed", "has lost its connection: its QEMU has ended, or was told to close it";
+    /// What is wrong with an agent.
+    AGENT_FOREIGN = "engine.agent-foreign", "answers {command} with something else than an agent of QEMU; see that this is its socket";
+    /// What is wrong with an agent.
+    AGENT_FLOOD = "engine.agent-flood", "says more than anybody has asked for; see that this is its socket, and what runs in the guest";
+    /// What is wrong with an agent.
+    AGENT_REFUSED = "engine.agent-refused", "refuses {command}: {cause}";
     NOT_CUT = "engine.not-cut", "machine {machine}, disk {disk}: the snapshot of {file} was not captured";
     DATA_DIRECTORY = "engine.data-directory", "the data directory";
     SPACE_LOW = "engine.space-low", "machine {machine}, disk {disk}: the file system of {file} has {free:size} free, {needed:size} must stay free";
@@ -135,12 +161,13 @@ super::messages! {
     MONITOR_APART = "engine.monitor-apart", "machine {machine}: {file} is no socket of the QEMU that answers at the first monitor";
     MONITOR_SHARED = "engine.monitor-shared", "machine {machine}: somebody else is connected to a monitor of its QEMU ({others}) and may manage it; if it is to be taken in all the same, say --unmanaged-ok: its disks are captured by clones only then";
     MONITOR_JOBS = "engine.monitor-jobs", "machine {machine}: jobs are at work on the disks of its QEMU ({jobs}); take it in once they have ended";
-    DISK_STRANGE = "engine.disk-strange", "machine {machine}: its QEMU also writes {device} ({file}), which is none of these images; name all its writable disks";
+    DISK_STRANGE = "engine.disk-strange", "machine {machine}: its QEMU also writes {device} ({file}), which is no disk of the machine: all that it writes have to be named";
     DISK_UNTOLD = "engine.disk-untold", "machine {machine}: which file the disk {device} of its QEMU is ({file}) cannot be told: {cause}";
     DISK_NOT_OPEN = "engine.disk-not-open", "machine {machine}, disk {disk}: the QEMU behind the monitor does not write {file} as a disk; it writes {others}";
     DISK_FORMAT = "engine.disk-format", "machine {machine}, disk {disk}: QEMU has {file} open as {found}, and it was said to be {format}";
     DISK_SIZE = "engine.disk-size", "machine {machine}, disk {disk}: {file} holds a disk of {size} bytes, and QEMU shows its guest one of {found}";
     FOUND_BY_NAME = "engine.found-by-name", "machine {machine}: this process may not see which files its QEMU has open (that takes CAP_SYS_PTRACE, or the same user); the images were compared by their names alone";
+    RUNS_UNASKED = "engine.runs-unasked", "machine {machine}, disk {disk}: something has {file} open for writing; power the machine off, or name the QMP monitors of its QEMU (--qmp)";
     RUNS_ELSEWHERE = "engine.runs-elsewhere", "machine {machine}, disk {disk}: something has {file} open for writing, and nobody listens at {socket}; start the machine with that monitor, or name the socket that it has";
     DEFINITION_FORMAT = "engine.definition-format", "{file}: format = {format}; this version reads format = 1";
     DEFINITION_ID = "engine.definition-id", "{file}: id {id} is not the GUID of its folder";

@@ -1,5 +1,7 @@
 //! Monitors that are none, lie, or stand still. Time is the runtime's own, and stands until nothing else is to be done.
 
+mod link;
+
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -172,14 +174,14 @@ fn a_flood_before_an_answer_is_given_up_and_keeps_no_clock_from_running() {
 fn only_the_answer_that_is_awaited_is_read_whole() {
     let line = b"{\"return\": [1, {\"a\": null}], \"id\": 7}";
     assert_eq!(
-        Said::of(line, Some(7)),
+        Said::of(line, &[7]),
         Said::Reply(7, Ok(json!([1, {"a": null}])))
     );
     for (line, awaited) in [
-        (&line[..], None),
-        (&line[..], Some(8)),
-        (&b"{\"return\": {}}"[..], Some(7)),
-        (&b"[\"STOP\", null, 7, null, {}]"[..], Some(7)),
+        (&line[..], &[][..]),
+        (&line[..], &[8]),
+        (&b"{\"return\": {}}"[..], &[7]),
+        (&b"[\"STOP\", null, 7, null, {}]"[..], &[7]),
     ] {
         assert_eq!(Said::of(line, awaited), Said::Other);
     }

@@ -1,0 +1,611 @@
+//! The port [`Running`] to a QEMU, by the connection that its watch holds.
+//!
+//! ```text
+//!   describe ▶ attach: blockdev-add, compared ▶ stop + query-block + query-jobs ▶ cut: one transaction ▶ cont
+//!   detach: block-commit where the overlay is on top, then blockdev-del
+//! ```
+//!
+//! Between `stop` and `cont` no file is looked at: what QEMU says of its disks is compared, as text, with what it said when
+//! they were described. Before and after that, nodes are found by their files, as other names may be of any time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+use tokio::time::sleep;
+
+use crate::engine::failure::At;
+use crate::engine::{
+    Described, EngineError, EngineErrorKind, Event, Fence, Graph, Live, Node, Plan, QuiesceError,
+    Quiesced, Running, ThawError, overlay,
+};
+use crate::inventory::{Machine, RunState};
+use crate::text::Text;
+use crate::text::catalog::engine as texts;
+
+use super::admit::{self, Wanted};
+use super::agent::Agent;
+use super::blocks::{self, Device, Finder};
+use super::inspect::{Found, Told, questions};
+use super::link::Link;
+use super::peer::{self, FileId};
+use super::qmp::{Command, Error};
+use super::watch::Watch;
+
+/// The longest that any answer is waited for. Callers have less patience, where it matters.
+const LIMIT: Duration = Duration::from_secs(30);
+/// How long it is waited until the watch sees a new file.
+const SEEN: Duration = Duration::from_secs(2);
+/// Between two looks at a job.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// What is kept between calls, as long as a QEMU is connected.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Which disk and file is meant by what QEMU calls a disk, when it was described last.
+    disks: BTreeMap<String, (String, PathBuf)>,
+    /// What a cut puts over which node, by the file of an overlay.
+    attached: BTreeMap<PathBuf, Covering>,
+}
+
+/// An overlay that a QEMU has open.
+#[derive(Debug, Clone)]
+struct Covering {
+    /// The format node of the disk.
+    base: String,
+    /// The node of the overlay.
+    node: String,
+}
+
+/// A machine that a QEMU runs.
+pub(crate) struct Qemu {
+    machine: Arc<Machine>,
+    watch: Watch,
+    link: Arc<Link>,
+    agent: Option<Arc<Agent>>,
+}
+
+impl Qemu {
+    /// The machine by its watch; `None` while that is not connected.
+    pub(crate) fn of(machine: Arc<Machine>, watch: Watch) -> Option<Self> {
+        let link = watch.link()?;
+        let socket = machine.sockets.agent.as_ref();
+        let agent = socket.map(|socket| watch.agent(&machine.name, socket));
+        Some(Self {
+            machine,
+            watch,
+            link,
+            agent,
+        })
+    }
+
+    async fn ask(&self, commands: Vec<Command>) -> Result<Vec<Value>, EngineError> {
+        let answers = self.link.ask(commands, LIMIT).await;
+        answers.map_err(|error| self.failed(&error))
+    }
+
+    async fn ask_one(&self, command: &'static str, what: Value) -> Result<Value, EngineError> {
+        let answers = self.ask(vec![(command, what)]).await?;
+        Ok(answers.into_iter().next().unwrap_or_default())
+    }
+
+    fn failed(&self, error: &Error) -> EngineError {
+        let text = texts::MONITOR_FAILED.with("machine", &self.machine.name);
+        let text = text.with("file", self.link.socket.display());
+        EngineError {
+            kind: match error {
+                Error::Late(_) | Error::Busy => EngineErrorKind::Silent,
+                Error::Closed | Error::Absent => EngineErrorKind::Missing,
+                _ => EngineErrorKind::Failed,
+            },
+            text: text.with("cause", error.to_string()),
+        }
+    }
+
+    /// Looks at files on a thread that may block.
+    async fn apart<T: Send + 'static>(
+        &self,
+        look: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let looked = tokio::task::spawn_blocking(look).await;
+        looked.map_err(|e| self.failed(&Error::Socket(io::Error::other(e))))
+    }
+
+    /// The disks of these devices, by what is known of them since they were described.
+    fn graph(&self, devices: &[Device]) -> Graph {
+        let known = self.watch.kept();
+        let captured = devices.iter().filter(|device| device.is_captured);
+        let graph = captured.map(|device| match known.disks.get(&device.key) {
+            Some((disk, file)) => (disk.clone(), node(file, device)),
+            None => (device.name.clone(), node(Path::new(device.place()), device)),
+        });
+        graph.collect()
+    }
+
+    /// The nodes of QEMU that hold a format, each by the file that it is.
+    async fn nodes(&self) -> Result<Nodes, EngineError> {
+        let asked = vec![
+            ("query-block", json!({})),
+            ("query-named-block-nodes", json!({"flat": true})),
+            ("query-fdsets", json!({})),
+        ];
+        let answers = self.ask(asked).await?;
+        let [blocks, nodes, sets] = &answers[..] else {
+            return Ok(Nodes::default());
+        };
+        let devices = blocks::devices(blocks, nodes);
+        let (formats, sets) = (blocks::formats(nodes), sets.clone());
+        let peer = self.link.peer.clone();
+        self.apart(move || {
+            let open = peer.as_ref().and_then(|peer| peer.files().ok());
+            let finder = Finder {
+                peer: peer.as_ref(),
+                open: open.as_ref().filter(|open| !open.is_empty()),
+                sets: &sets,
+            };
+            let found = formats.into_iter().filter_map(|(node, file)| {
+                let file = finder.find(&file?).ok()?;
+                Some((file, node))
+            });
+            Nodes {
+                files: found.collect(),
+                devices,
+            }
+        })
+        .await
+    }
+
+    /// A file of this host.
+    async fn id(&self, file: &Path) -> Result<Option<FileId>, EngineError> {
+        let file = file.to_owned();
+        self.apart(move || peer::id(&file).ok()).await
+    }
+
+    /// Opens the overlay of a plan in QEMU, over this format node.
+    async fn open(
+        &self,
+        plan: &Plan,
+        node: &str,
+        base: &blocks::Format,
+    ) -> Result<(), EngineError> {
+        let [_, file] = plan.names();
+        let at = At::plan(plan);
+        let add = json!({
+            "driver": "qcow2",
+            "node-name": node,
+            "backing": null,
+            "discard": "unmap",
+            "detect-zeroes": base.detect_zeroes,
+            "cache": {"direct": base.direct, "no-flush": base.no_flush},
+            "file": {"driver": "file", "filename": file},
+        });
+        match self.link.ask(vec![("blockdev-add", add)], LIMIT).await {
+            Ok(_) => Ok(()),
+            Err(Error::Refused(_, why)) => {
+                let text = at.text(texts::ATTACH_FAILED, &file).with("cause", why);
+                Err(error(EngineErrorKind::Failed, text))
+            }
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// Has QEMU go on with what lies under the overlay of a plan that is in use, with all that the overlay holds. That both
+    /// are equal is noted while nothing can be written, as later only one of them is.
+    async fn merge(&self, plan: &Plan, commit: &Commit<'_>) -> Result<(), EngineError> {
+        let is_job = |it: &Value| it.get("id").and_then(Value::as_str) == Some(commit.job);
+        let mut begun = false;
+        loop {
+            let jobs = self.ask_one("query-jobs", json!({})).await?;
+            let mut jobs = jobs.as_array().into_iter().flatten();
+            let job = jobs.find(|it| is_job(it));
+            match job.map(|job| job.get("status").and_then(Value::as_str)) {
+                None if begun => return Ok(()),
+                None => {
+                    // Of an attempt that somebody else has ended.
+                    let own = plan.clone();
+                    self.apart(move || own.forget_put_back()).await??;
+                    self.ask_one("block-commit", commit.arguments()).await?;
+                }
+                // It may have gone on by itself since.
+                Some(Some("ready")) => self.job("job-complete", commit.job).await?,
+                Some(Some("pending")) => {
+                    let own = plan.clone();
+                    let noted = self.apart(move || own.note_put_back()).await?;
+                    if noted.is_err() {
+                        // It may be there all the same, and the overlay is written again.
+                        let own = plan.clone();
+                        self.apart(move || own.forget_put_back()).await??;
+                        self.job("job-cancel", commit.job).await?;
+                    }
+                    noted?;
+                    self.job("job-finalize", commit.job).await?;
+                }
+                Some(_) => {}
+            }
+            begun = true;
+            sleep(GLANCE).await;
+        }
+    }
+
+    /// Has a job go on, unless it is not where it was.
+    async fn job(&self, verb: &'static str, job: &str) -> Result<(), EngineError> {
+        match self.link.ask(vec![(verb, json!({"id": job}))], LIMIT).await {
+            Ok(_) | Err(Error::Refused(..)) => Ok(()),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// Has QEMU forget the overlay of a plan.
+    async fn close(&self, plan: &Plan, job: &str) -> Result<(), EngineError> {
+        let [_, file] = plan.names();
+        let Some(overlay) = self.id(&file).await? else {
+            return Ok(()); // nobody can have it open
+        };
+        let nodes = self.nodes().await?;
+        let Some(node) = nodes.files.get(&overlay) else {
+            return Ok(());
+        };
+        let still_used = || At::plan(plan).error(EngineErrorKind::Locked, texts::STILL_USED, &file);
+        let mut node = node.clone();
+        if let Some(top) = nodes.top(&node) {
+            let base = self.id(&plan.disk.file).await?;
+            let base = base.and_then(|base| nodes.files.get(&base));
+            let base = base.ok_or_else(still_used)?;
+            let commit = Commit {
+                job,
+                device: &top.root,
+                overlay: &node,
+                base,
+            };
+            self.merge(plan, &commit).await?;
+            let nodes = self.nodes().await?;
+            match nodes.files.get(&overlay) {
+                None => return Ok(()),
+                Some(left) if nodes.top(left).is_some() => {
+                    let own = plan.clone();
+                    self.apart(move || own.forget_put_back()).await??;
+                    return Err(still_used());
+                }
+                Some(left) => node = left.clone(),
+            }
+        }
+        let delete = vec![("blockdev-del", json!({"node-name": node}))];
+        match self.link.ask(delete, LIMIT).await {
+            Ok(_) => Ok(()),
+            Err(Error::Refused(..)) => Err(still_used()),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+}
+
+/// A merge of an overlay into what lies under it.
+struct Commit<'a> {
+    job: &'a str,
+    /// The node on top, a filter or the overlay itself.
+    device: &'a str,
+    overlay: &'a str,
+    base: &'a str,
+}
+
+impl Commit<'_> {
+    fn arguments(&self) -> Value {
+        json!({
+            "job-id": self.job,
+            "device": self.device,
+            // Without it a filter would be merged away with the overlay.
+            "top-node": self.overlay,
+            // Without it all would go down to the bottom of the chain.
+            "base-node": self.base,
+            "auto-finalize": false,
+        })
+    }
+}
+
+/// The format nodes of a QEMU.
+#[derive(Default)]
+struct Nodes {
+    files: BTreeMap<FileId, String>,
+    devices: Vec<Device>,
+}
+
+impl Nodes {
+    /// The device that has this node on top, below filters.
+    fn top(&self, node: &str) -> Option<&Device> {
+        let has = |device: &&Device| device.format.as_ref().is_some_and(|it| it.node == node);
+        self.devices.iter().find(has)
+    }
+}
+
+#[async_trait]
+impl Running for Qemu {
+    async fn describe(&self) -> Result<Described, EngineError> {
+        let mut asked = questions();
+        asked.push(("query-status", json!({})));
+        asked.push(("query-block-exports", json!({})));
+        let mut answers = self.ask(asked).await?.into_iter();
+        let told = Told::of(&mut answers, self.link.peer.clone(), &self.link.socket);
+        let state = state_of(&answers.next().unwrap_or_default());
+        let exports = answers.next().unwrap_or_default();
+        let machine = Arc::clone(&self.machine);
+        let peer = self.link.peer.clone();
+        let looked = move || Looked {
+            user: peer.and_then(|peer| peer.user()).filter(is_other),
+            ..look(&machine, told, &exports)
+        };
+        let looked = self.apart(looked).await?;
+        let mut known = self.watch.kept();
+        known.disks = looked.disks;
+        drop(known);
+        Ok(Described {
+            state,
+            graph: self.graph(&looked.devices),
+            jobs: looked.jobs,
+            agent: looked.agent,
+            live: Live { user: looked.user },
+            obstacle: looked.obstacle,
+        })
+    }
+
+    async fn state(&self) -> Result<RunState, EngineError> {
+        let status = self.ask_one("query-status", json!({})).await?;
+        Ok(state_of(&status))
+    }
+
+    fn takes(&self, plan: &Plan) -> bool {
+        plan.driver == overlay::NAME
+    }
+
+    async fn attach(&self, plans: &[&Plan]) -> Result<(), EngineError> {
+        let nodes = self.nodes().await?;
+        let mut names = BTreeSet::new();
+        for (number, plan) in plans.iter().enumerate() {
+            let [_, file] = plan.names();
+            let (at, top) = (At::plan(plan), self.id(&plan.disk.file).await?);
+            let base = top.and_then(|top| nodes.top(nodes.files.get(&top)?)?.format.as_ref());
+            let base = base.ok_or_else(|| {
+                at.error(EngineErrorKind::Failed, texts::CHANGED, &plan.disk.file)
+            })?;
+            let overlay = self.id(&file).await?;
+            let node = match overlay.and_then(|id| nodes.files.get(&id)) {
+                Some(there) => there.clone(),
+                None => {
+                    let node = name(plan, number);
+                    self.open(plan, &node, base).await?;
+                    names.insert(node.clone());
+                    node
+                }
+            };
+            let covering = Covering {
+                base: base.node.clone(),
+                node,
+            };
+            self.watch.kept().attached.insert(file, covering);
+        }
+        // What it has opened is what was made: in its mount namespace another file may have the name.
+        let nodes = self.nodes().await?;
+        let mut opened = Vec::new();
+        for plan in plans {
+            let [_, file] = plan.names();
+            let id = self.id(&file).await?;
+            let id = id.filter(|id| nodes.files.contains_key(id));
+            opened.push(id.ok_or_else(|| {
+                At::plan(plan).error(EngineErrorKind::Failed, texts::ATTACHED_OTHER, &file)
+            })?);
+        }
+        self.watch.sees(&opened, SEEN).await;
+        Ok(())
+    }
+
+    async fn detach(&self, plans: &[&Plan]) -> Result<(), EngineError> {
+        for (number, plan) in plans.iter().enumerate() {
+            self.close(plan, &format!("{}-undo", name(plan, number)))
+                .await?;
+            let [_, file] = plan.names();
+            self.watch.kept().attached.remove(&file);
+        }
+        Ok(())
+    }
+
+    async fn quiesce(&self) -> Result<Quiesced, QuiesceError> {
+        let agent = self.agent().map_err(QuiesceError::Untouched)?;
+        agent.quiesce().await
+    }
+
+    async fn is_frozen(&self) -> Result<bool, EngineError> {
+        self.agent()?.is_frozen().await
+    }
+
+    async fn thaw(&self) -> Result<(), ThawError> {
+        let agent = self.agent().map_err(ThawError::Frozen)?;
+        agent.thaw().await
+    }
+
+    async fn stop(&self) -> Result<(RunState, Graph), EngineError> {
+        // A stop of somebody else is told before the first is answered.
+        let asked = vec![
+            ("query-status", json!({})),
+            ("stop", json!({})),
+            ("query-block", json!({})),
+            ("query-jobs", json!({})),
+        ];
+        let answers = self.ask(asked).await?;
+        let [before, _, blocks, jobs] = &answers[..] else {
+            return Err(self.failed(&Error::Foreign("it answers with less than was asked")));
+        };
+        // A job writes on while the machine stands still.
+        if let Some(job) = jobs.as_array().and_then(|jobs| jobs.first()) {
+            let job = job.get("id").and_then(Value::as_str).unwrap_or_default();
+            let text = texts::JOB_BEGUN.with("machine", &self.machine.name);
+            return Err(error(EngineErrorKind::Failed, text.with("job", job)));
+        }
+        let graph = self.graph(&blocks::devices(blocks, &Value::Null));
+        Ok((state_of(before), graph))
+    }
+
+    async fn cut(&self, plans: &[&Plan]) -> Result<(), EngineError> {
+        let mut actions = Vec::new();
+        {
+            let known = self.watch.kept();
+            for plan in plans {
+                let [_, file] = plan.names();
+                let covering = known.attached.get(&file).ok_or_else(|| {
+                    At::plan(plan).error(EngineErrorKind::Failed, texts::NOT_PREPARED, &file)
+                })?;
+                let data = json!({"node": covering.base, "overlay": covering.node});
+                actions.push(json!({"type": "blockdev-snapshot", "data": data}));
+            }
+        }
+        let transaction = json!({"actions": actions});
+        self.ask_one("transaction", transaction).await?;
+        self.watch.look_again(); // where only the files of disks are seen, it has others now
+        Ok(())
+    }
+
+    async fn resume(&self) -> Result<(), EngineError> {
+        self.ask_one("cont", json!({})).await.map(drop)
+    }
+
+    async fn fence(&self, quiesces: bool) -> Result<Option<Fence>, EngineError> {
+        let monitor = self.link.duplicate();
+        let monitor = monitor.map_err(|e| self.failed(&Error::Socket(e)))?;
+        let sockets = &self.machine.sockets;
+        // The one that it is connected to greets again first.
+        let others = sockets.qmp.iter().filter(|it| **it != self.link.socket);
+        Ok(Some(Fence {
+            monitor,
+            monitor_sockets: std::iter::once(&self.link.socket)
+                .chain(others)
+                .cloned()
+                .collect(),
+            agent: match quiesces {
+                true => Some(self.agent()?.duplicate().await?),
+                false => None,
+            },
+            agent_socket: sockets.agent.clone(),
+        }))
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.watch.events()
+    }
+}
+
+impl Qemu {
+    fn agent(&self) -> Result<&Agent, EngineError> {
+        let missing = || texts::NO_AGENT.with("machine", &self.machine.name);
+        let agent = self.agent.as_deref();
+        agent.ok_or_else(|| error(EngineErrorKind::Failed, missing()))
+    }
+}
+
+/// What was found out about a QEMU and its files.
+struct Looked {
+    devices: Vec<Device>,
+    disks: BTreeMap<String, (String, PathBuf)>,
+    jobs: Vec<String>,
+    agent: bool,
+    user: Option<u32>,
+    obstacle: Option<Text>,
+}
+
+/// Compares what QEMU has said with the definition. Blocks.
+fn look(machine: &Machine, told: Told, exports: &Value) -> Looked {
+    let found = told.found(&machine.sockets);
+    let wanted: Vec<_> = machine
+        .disks
+        .iter()
+        .filter_map(|disk| {
+            Some(Wanted {
+                disk: &disk.id,
+                file: &disk.file,
+                id: peer::id(&disk.file).ok()?,
+                format: disk.format,
+                size: disk.size,
+            })
+        })
+        .collect();
+    let disks = found.disks.iter().filter_map(|(device, id)| {
+        let id = id.as_ref().ok()?;
+        let wanted = wanted.iter().find(|it| it.id == *id)?;
+        let disk = (wanted.disk.to_owned(), wanted.file.to_owned());
+        Some((device.key.clone(), disk))
+    });
+    Looked {
+        disks: disks.collect(),
+        obstacle: obstacle(machine, &found, &wanted, exports),
+        jobs: found.jobs,
+        agent: found.agent,
+        user: None,
+        devices: found.disks.into_iter().map(|(device, _)| device).collect(),
+    }
+}
+
+/// What keeps the machine from being captured, that its own operator has to see to.
+fn obstacle(
+    machine: &Machine,
+    found: &Found,
+    wanted: &[Wanted<'_>],
+    exports: &Value,
+) -> Option<Text> {
+    let name = &machine.name;
+    if let Err(error) = admit::fits(name, found, wanted) {
+        return Some(error.text);
+    }
+    if !machine.unmanaged_ok && !found.others.is_empty() {
+        let text = texts::MONITOR_TAKEN.with("machine", name);
+        return Some(text.with("others", found.others.join(", ")));
+    }
+    // Whether it may be written through one is not told.
+    let exports = exports.as_array().into_iter().flatten();
+    let exported = exports.filter_map(|export| export.get("id")?.as_str());
+    let exported: Vec<_> = exported.collect();
+    if !exported.is_empty() {
+        let text = texts::EXPORTED.with("machine", name);
+        return Some(text.with("exports", exported.join(", ")));
+    }
+    let mut captured = found.disks.iter().filter(|(device, _)| device.is_captured);
+    let careless = captured.find(|(device, _)| {
+        let format = device.format.as_ref();
+        format.is_some_and(|format| format.no_flush)
+    });
+    match careless {
+        Some((device, _)) if !machine.no_flush_ok => {
+            let text = texts::NO_FLUSH.with("machine", name);
+            let text = text.with("device", device.name.as_str());
+            Some(text.with("file", device.place()))
+        }
+        _ => None,
+    }
+}
+
+/// Whether this user needs to be given what this process may do by itself.
+fn is_other(user: &u32) -> bool {
+    *user != 0 && *user != rustix::process::geteuid().as_raw()
+}
+
+fn node(file: &Path, device: &Device) -> Node {
+    Node {
+        file: file.to_owned(),
+        size: device.size,
+    }
+}
+
+fn state_of(status: &Value) -> RunState {
+    let status = status.get("status").and_then(Value::as_str);
+    RunState::of_status(status.unwrap_or_default())
+}
+
+/// Of the node of an overlay; at most 31 characters.
+fn name(plan: &Plan, number: usize) -> String {
+    let set: String = plan.set.to_string().chars().take(8).collect();
+    format!("gs-{set}-{number}")
+}
+
+fn error(kind: EngineErrorKind, text: Text) -> EngineError {
+    EngineError { kind, text }
+}

@@ -1,0 +1,290 @@
+//! Scripted monitors and agents over real sockets.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
+
+use crate::clock::SystemClock;
+
+use super::*;
+
+/// So that what gets no answer is not waited for long.
+const IMPATIENT: Pace = Pace {
+    in_band: Duration::from_millis(50),
+    anew: Duration::from_millis(200),
+    pause: Duration::from_millis(5),
+    limit: Duration::from_millis(1500),
+};
+const GOES_ON: Dues = Dues {
+    goes_on: true,
+    thaws: false,
+};
+const THAWS: Dues = Dues {
+    goes_on: false,
+    thaws: true,
+};
+
+struct Scene {
+    fence: Fence,
+    monitor: UnixStream,
+    home: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (monitor, ours) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap(); // as that of a server is
+        let home = tempfile::tempdir().unwrap();
+        Self {
+            fence: Fence {
+                monitor: ours.into(),
+                monitor_sockets: vec![home.path().join("1"), home.path().join("2")],
+                agent: None,
+                agent_socket: None,
+            },
+            monitor,
+            home,
+        }
+    }
+
+    fn listener(&self, name: &str) -> UnixListener {
+        UnixListener::bind(self.home.path().join(name)).unwrap()
+    }
+
+    /// With an agent behind this end of its connection.
+    fn agent(&mut self) -> UnixStream {
+        let (agent, ours) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        self.fence.agent = Some(ours.into());
+        agent
+    }
+
+    fn release(&self, dues: Dues, pace: Pace) -> Freed {
+        at_pace(&self.fence, dues, &*SystemClock::shared(), pace)
+    }
+}
+
+/// Answers each line by what the script says; what it was told until the other side went.
+fn speak(
+    mut stream: UnixStream,
+    mut script: impl FnMut(&str) -> Option<String> + Send + 'static,
+) -> JoinHandle<Vec<String>> {
+    thread::spawn(move || {
+        let mut told = Vec::new();
+        let mut from = BufReader::new(stream.try_clone().unwrap());
+        let mut line = Vec::new();
+        while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            let text = String::from_utf8_lossy(&line).into_owned();
+            if let Some(answer) = script(&text) {
+                let _gone = stream.write_all(answer.as_bytes());
+            }
+            told.push(text);
+            line.clear();
+        }
+        told
+    })
+}
+
+fn cont_is_done(line: &str) -> Option<String> {
+    let is_cont = line.contains("\"cont\"") && line.contains("\"guard\"");
+    is_cont.then(|| "{\"return\": {}, \"id\": \"guard\"}\n".to_owned())
+}
+
+#[test]
+fn a_machine_goes_on_in_band_whatever_stood_on_the_connection() {
+    let mut scene = Scene::new();
+    // What the dead process did not read, and the half of what it was sending.
+    let unread = b"{\"return\": {}, \"id\": 7}\n{\"event\": \"STOP\"}\n{\"return\": \"guard\"}\n";
+    scene.monitor.write_all(unread).unwrap();
+    let dead = UnixStream::from(scene.fence.monitor.try_clone().unwrap());
+    (&dead).write_all(b"{\"execute\": \"transac").unwrap();
+    let monitor = speak(scene.monitor.try_clone().unwrap(), |line| {
+        let error = "{\"error\": {\"class\": \"GenericError\", \"desc\": \"JSON parse error\"}}\n";
+        match line.contains('\u{fffd}') {
+            true => Some(error.to_owned()),
+            false => cont_is_done(line),
+        }
+    });
+    let freed = scene.release(GOES_ON, PACE);
+    assert!(freed.goes_on && !freed.was_frozen && !freed.is_thawed);
+    drop((dead, scene));
+    let told = monitor.join().unwrap();
+    assert_eq!(told.len(), 2, "one command, after the break: {told:?}");
+    assert!(told[1].contains("cont"), "{told:?}");
+}
+
+#[test]
+fn a_refusal_is_an_answer_and_nobody_reaches_the_monitor_anew() {
+    let scene = Scene::new();
+    let listener = scene.listener("1");
+    listener.set_nonblocking(true).unwrap();
+    let _monitor = speak(scene.monitor.try_clone().unwrap(), |line| {
+        let error = "{\"id\": \"guard\", \"error\": {\"class\": \"GenericError\", \"desc\": \"reset it\"}}\n";
+        line.contains("cont").then(|| error.to_owned())
+    });
+    assert!(!scene.release(GOES_ON, PACE).goes_on);
+    assert!(listener.accept().is_err());
+}
+
+#[test]
+fn a_monitor_that_does_not_answer_is_fenced_and_the_second_one_is_taken_where_somebody_has_the_first()
+ {
+    let scene = Scene::new();
+    let _nobody_is_greeted = scene.listener("1");
+    let second = scene.listener("2");
+    let answers = thread::spawn(move || {
+        let (mut stream, _) = second.accept().unwrap();
+        stream.write_all(b"{\"QMP\": {\"version\": {}}}\n").unwrap();
+        let mut able = false;
+        let told = speak(stream, move |line| {
+            able |= line.contains("qmp_capabilities");
+            cont_is_done(line).filter(|_| able)
+        });
+        told.join().unwrap()
+    });
+    assert!(scene.release(GOES_ON, IMPATIENT).goes_on);
+    assert_eq!(answers.join().unwrap().len(), 2);
+    // Nothing of a slow process arrives any more.
+    let mut slow = UnixStream::from(scene.fence.monitor.try_clone().unwrap());
+    assert!(slow.write_all(b"{\"execute\": \"stop\"}\n").is_err());
+    let mut read = Vec::new();
+    scene
+        .monitor
+        .try_clone()
+        .unwrap()
+        .read_to_end(&mut read)
+        .unwrap();
+    assert!(read.ends_with(CONT));
+}
+
+#[test]
+fn who_is_gone_floods_or_says_nonsense_holds_nobody_up_for_long() {
+    // Nobody is at the other end, nor at the sockets.
+    let scene = Scene::new();
+    scene.monitor.shutdown(std::net::Shutdown::Both).unwrap();
+    assert!(!scene.release(GOES_ON, IMPATIENT).goes_on);
+    // A line that does not end, and one that is no answer.
+    let scene = Scene::new();
+    let mut monitor = scene.monitor.try_clone().unwrap();
+    let flood = thread::spawn(move || {
+        let _fenced = monitor.write_all(b"[1]\n\xff\xfe\n{\"id\": \"guard\"}\n");
+        while monitor.write_all(&[b' '; 4096]).is_ok() {}
+    });
+    assert!(!scene.release(GOES_ON, IMPATIENT).goes_on);
+    flood.join().unwrap();
+}
+
+#[test]
+fn one_that_is_owed_nothing_is_told_nothing() {
+    let mut scene = Scene::new();
+    let agent = scene.agent();
+    let dues = Dues {
+        goes_on: false,
+        thaws: false,
+    };
+    assert_eq!(scene.release(dues, PACE), Freed::default());
+    let told = [&scene.monitor, &agent].map(|it| {
+        it.set_nonblocking(true).unwrap();
+        (&*it).read(&mut [0; 1]).map_err(|e| e.kind())
+    });
+    assert_eq!(
+        told,
+        [Err(ErrorKind::WouldBlock), Err(ErrorKind::WouldBlock)]
+    );
+}
+
+/// Frozen for so many thaws.
+fn frozen_for(mut times: usize) -> impl FnMut(&str) -> Option<String> + Send + 'static {
+    move |line| {
+        let command = line.trim_start_matches('\u{fffd}');
+        let returned = |value: &str| Some(format!("{{\"return\": {value}}}\n"));
+        match command {
+            "\n" => {
+                Some("{\"error\": {\"class\": \"GenericError\", \"desc\": \"parse\"}}\n".to_owned())
+            }
+            it if it.contains("guest-sync-delimited") => {
+                let id: Value = serde_json::from_str(it).unwrap();
+                let id = &id["arguments"]["id"];
+                // Behind it, what another one has asked for before.
+                Some(format!("{{\"return\": 1}}\n\u{fffd}{{\"return\": {id}}}\n"))
+            }
+            it if it.contains("status") && times > 0 => returned("\"frozen\""),
+            it if it.contains("status") => returned("\"thawed\""),
+            it if it.contains("thaw") => {
+                times = times.saturating_sub(1);
+                returned("1")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The same with the delimiter as it is on the wire.
+fn speak_as_agent(
+    stream: UnixStream,
+    mut script: impl FnMut(&str) -> Option<String> + Send + 'static,
+) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let mut to = stream.try_clone().unwrap();
+        let mut from = BufReader::new(stream);
+        let mut line = Vec::new();
+        while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            if let Some(answer) = script(&String::from_utf8_lossy(&line)) {
+                for (n, part) in answer.split('\u{fffd}').enumerate() {
+                    let delimiter: &[u8] = if n > 0 { b"\xff" } else { b"" };
+                    let _gone = to.write_all(&[delimiter, part.as_bytes()].concat());
+                }
+            }
+            line.clear();
+        }
+    })
+}
+
+#[test]
+fn a_guest_is_thawed_until_it_says_so() {
+    for (times, was_frozen) in [(0, false), (1, true), (3, true)] {
+        let mut scene = Scene::new();
+        speak_as_agent(scene.agent(), frozen_for(times));
+        let freed = scene.release(THAWS, PACE);
+        assert_eq!(
+            (freed.was_frozen, freed.is_thawed),
+            (was_frozen, true),
+            "{times}"
+        );
+    }
+}
+
+#[test]
+fn a_guest_that_cannot_be_thawed_as_it_says_was_not_held_until_then() {
+    let mut scene = Scene::new();
+    let mut script = frozen_for(1);
+    speak_as_agent(scene.agent(), move |line| {
+        let answer = script(line);
+        match line.contains("guest-fsfreeze-thaw") {
+            true => Some(
+                "{\"error\": {\"class\": \"GenericError\", \"desc\": \"VSS timeout\"}}\n"
+                    .to_owned(),
+            ),
+            false => answer,
+        }
+    });
+    let freed = scene.release(THAWS, PACE);
+    assert_eq!((freed.was_frozen, freed.is_thawed), (false, true));
+}
+
+#[test]
+fn an_agent_that_does_not_answer_is_reached_anew() {
+    let mut scene = Scene::new();
+    let _silent = scene.agent();
+    let socket: PathBuf = scene.home.path().join("agent");
+    scene.fence.agent_socket = Some(socket);
+    let listener = scene.listener("agent");
+    thread::spawn(move || speak_as_agent(listener.accept().unwrap().0, frozen_for(1)));
+    let freed = scene.release(THAWS, IMPATIENT);
+    assert!(freed.was_frozen && freed.is_thawed);
+    // And one that nobody reaches.
+    let mut scene = Scene::new();
+    let _silent = scene.agent();
+    assert_eq!(scene.release(THAWS, IMPATIENT), Freed::default());
+}
