@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::beside::Beside;
-use crate::engine::{EngineError, Stamp, Top, stage};
+use crate::engine::{EngineError, Hold, Stamp, Top, stage};
 use crate::id::{SetId, VmId};
 use crate::inventory::{Disk, Machine, Sealed, SnapshotDisk};
 
@@ -45,6 +45,29 @@ pub(in crate::engine) struct NewFile {
     /// What the machine was if it was not off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::engine) live: Option<Live>,
+    /// The new file once it was made, where that is known.
+    #[serde(skip)]
+    pub(in crate::engine) made: Option<FileId>,
+}
+
+/// A file by device and inode.
+pub type FileId = (u64, u64);
+
+/// What stands where the new file of a plan is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NewThere {
+    /// The file.
+    pub file: Option<FileId>,
+    /// It is noted that nothing in it is of use any more: see [`Plan::note_put_back`].
+    pub is_stale: bool,
+}
+
+impl NewThere {
+    /// Whether the file that was made is not what stands here. Devices have other numbers after a boot.
+    #[must_use]
+    pub fn lacks(&self, made: FileId) -> bool {
+        self.file.is_none_or(|(_, inode)| inode != made.1)
+    }
 }
 
 /// A machine that is not off, as far as the storage of its disks goes: something has their files open and writes to them.
@@ -91,6 +114,17 @@ impl Plan {
     /// It may stand still.
     pub fn forget_put_back(&self) -> Result<(), EngineError> {
         stage::forget_put_back(self)
+    }
+
+    pub(in crate::engine) const fn made(&self) -> Option<FileId> {
+        self.own.made
+    }
+
+    /// The same, with what its new file is.
+    #[must_use]
+    pub fn with_made(mut self, made: Option<FileId>) -> Self {
+        self.own.made = made;
+        self
     }
 
     pub(in crate::engine) const fn file(&self) -> &NewFile {
@@ -173,6 +207,22 @@ pub trait Capture: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// What stands at the place of a new file that the machine opens itself.
+    ///
+    /// # Errors
+    /// That cannot be seen.
+    fn new_there(&self, _plan: &Plan) -> Result<NewThere, EngineError> {
+        Ok(NewThere::default())
+    }
+
+    /// Keeps everybody else from a new file that the machine had open itself and has no more; nothing if it is not there.
+    ///
+    /// # Errors
+    /// [`crate::engine::EngineErrorKind::Locked`] if somebody has it.
+    fn hold_new(&self, _plan: &Plan) -> Result<Hold, EngineError> {
+        Ok(Hold::default())
+    }
+
     /// Removes whatever of the plan is there. The old top is the active file again (or still).
     ///
     /// # Errors
@@ -215,6 +265,7 @@ mod tests {
                 seen: Stamp::default(),
                 place: None,
                 live,
+                made: None,
             },
         };
         for (live, wanted) in [

@@ -36,6 +36,7 @@ pub mod reflink;
 pub mod relocate;
 pub mod retain;
 pub mod revert;
+pub mod runner;
 pub mod running;
 pub mod setting;
 pub mod settings;
@@ -71,7 +72,7 @@ use crate::id::VmId;
 use crate::inventory::{Disk, Format, Image, Machine, RunState};
 use crate::text::{Argument, Text};
 
-pub use capture::{Capture, Live, Plan};
+pub use capture::{Capture, FileId, Live, NewThere, Plan};
 pub use drivers::{Driver, Drivers};
 pub use failure::At;
 pub(crate) use graph::is_file as is_in_files;
@@ -85,6 +86,7 @@ pub use retain::{
     Survey, Untold, Watch, Whose,
 };
 pub use revert::{Prepared, Revert, RevertPlan, RevertRequest};
+pub use runner::{Process, Runner};
 pub use running::{
     Described, Dues, Event, Fence, Freed, Graph, Node, QuiesceError, Quiesced, Running, ThawError,
 };

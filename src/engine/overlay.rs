@@ -21,7 +21,7 @@ use crate::engine::files::InFiles;
 use crate::engine::fsxattr;
 use crate::engine::graph;
 use crate::engine::links;
-use crate::engine::locks::FrozenLock;
+use crate::engine::locks::{FrozenLock, ImageLock};
 use crate::engine::qcow2::chain::{self, Roots};
 use crate::engine::qcow2::header::Header;
 use crate::engine::qcow2::tables::Tables;
@@ -29,8 +29,8 @@ use crate::engine::qcow2::writer::NewImage;
 use crate::engine::space::Reserve;
 use crate::engine::stage::Found;
 use crate::engine::{
-    Capture, Driver, EngineError, EngineErrorKind, Hold, Live, Plan, Prepared, Read, Retain,
-    Revert, RevertPlan, RevertRequest, Stamp, Top,
+    Capture, Driver, EngineError, EngineErrorKind, Hold, Live, NewThere, Plan, Prepared, Read,
+    Retain, Revert, RevertPlan, RevertRequest, Stamp, Top,
 };
 use crate::engine::{exchange, image as images, reflink, stage};
 use crate::held::{self, Folder, Foreign};
@@ -238,6 +238,7 @@ impl Capture for Overlay {
                 seen: Stamp::of(&meta),
                 place: None,
                 live,
+                made: None,
             },
         };
         if chain.len() >= self.chain_cap {
@@ -325,6 +326,8 @@ impl Capture for Overlay {
         // The overlay has the mode that its base had before `settle`.
         match held::symlink_metadata(&plan.file().new_file) {
             Ok(overlay) => self.set_mode(plan, |_| overlay.mode() & 0o7777),
+            // It is elsewhere, and in use perhaps.
+            Err(_) if plan.file().made.is_some() => self.set_mode(plan, |mode| mode | 0o200),
             Err(_) => Ok(()),
         }
     }
@@ -340,6 +343,21 @@ impl Capture for Overlay {
         let written = held::ask(new, || holds_data(&file));
         let written = written.map_err(|e| At::plan(plan).io(new, &e))?;
         Ok(written.then(|| self.top_after(plan)))
+    }
+
+    fn new_there(&self, plan: &Plan) -> Result<NewThere, EngineError> {
+        match plan.is_off() {
+            true => Ok(NewThere::default()),
+            false => stage::new_there(plan),
+        }
+    }
+
+    fn hold_new(&self, plan: &Plan) -> Result<Hold, EngineError> {
+        let new = &plan.file().new_file;
+        match stage::open_new(plan)? {
+            Some(file) => ImageLock::of(&At::plan(plan), new, file).map(Hold::on),
+            None => Ok(Hold::default()),
+        }
     }
 
     fn top_after(&self, plan: &Plan) -> Top {
@@ -482,6 +500,7 @@ mod tests {
                 seen: Stamp::of(&fs::metadata(&file).unwrap()),
                 place: None,
                 live,
+                made: None,
             },
         };
         let plan = plan(Some(Live::default()));

@@ -153,6 +153,7 @@ impl Capture for Reflink {
                 seen: Stamp::of(&meta),
                 place: Some(place.clone()),
                 live,
+                made: None,
             },
         };
         // A failed trial (FICLONE unsupported, other mount, folder not writable) is no fault of the disk: another driver

@@ -13,13 +13,19 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use crate::engine::{EngineError, Live, Plan};
+use crate::engine::{EngineError, Live, Plan, Runner};
 use crate::inventory::RunState;
 use crate::text::Text;
 
 /// A machine that runs or is paused.
 #[async_trait]
 pub trait Running: Send + Sync + 'static {
+    /// What this leads to, whatever is at the sockets of the machine by now: a process that has ended is replaced by no
+    /// other. Nothing where that cannot be told.
+    fn runner(&self) -> Runner {
+        Runner::default()
+    }
+
     /// What it is like now.
     ///
     /// # Errors
@@ -44,10 +50,11 @@ pub trait Running: Send + Sync + 'static {
     async fn attach(&self, plans: &[&Plan]) -> Result<(), EngineError>;
 
     /// Has it forget the files of these plans, also where it went on with them: it is then back on those from before, with
-    /// all that it has written, and [`Plan::note_put_back`] comes before that. May be repeated, and done without `attach`.
+    /// all that it has written, and [`Plan::note_put_back`] comes before that. A file that was [made](Plan::with_made) is
+    /// found by what it is, also where it has another name by now. May be repeated, and done without `attach`.
     ///
     /// # Errors
-    /// They are still in use; it is tried again.
+    /// They are still in use, or a file is not at its place and nothing shows that it is not; it is tried again.
     async fn detach(&self, plans: &[&Plan]) -> Result<(), EngineError>;
 
     /// Has the guest's applications write what they hold, and freezes its file systems.
@@ -112,6 +119,8 @@ pub struct Described {
     pub agent: bool,
     /// Who opens its files.
     pub live: Live,
+    /// What runs it.
+    pub runner: Runner,
     /// What else keeps it from being captured.
     pub obstacle: Option<Text>,
 }
@@ -167,6 +176,8 @@ pub struct Fence {
     pub agent: Option<OwnedFd>,
     /// The socket of the agent of its guest, if it has one.
     pub agent_socket: Option<PathBuf>,
+    /// What was stopped. Whoever else is at the sockets is told nothing.
+    pub runner: Runner,
 }
 
 /// What a guard gives back to a machine.
@@ -187,6 +198,9 @@ pub struct Freed {
     pub was_frozen: bool,
     /// Its guest has said that it is thawed.
     pub is_thawed: bool,
+    /// What was stopped has ended, and is owed nothing any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
 }
 
 /// What somebody else did to a machine.

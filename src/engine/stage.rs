@@ -9,12 +9,13 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::engine::beside::Beside;
 use crate::engine::failure::{At, kind, ours};
 use crate::engine::qcow2::chain::Roots;
-use crate::engine::{EngineError, EngineErrorKind, Kept, Plan, Stamp};
+use crate::engine::{EngineError, EngineErrorKind, Kept, NewThere, Plan, Stamp};
 use crate::engine::{files, graph};
 use crate::held::{self, Folder, Foreign, Ours};
 use crate::inventory::{Machine, Sealed, SnapshotDisk};
@@ -230,12 +231,34 @@ pub(super) fn forget_put_back(plan: &Plan) -> Result<(), EngineError> {
 
 /// The new file of a machine that has gone on with it, open, unless it is noted as stale, or not there.
 pub(crate) fn gone_on(plan: &Plan) -> Result<Option<File>, EngineError> {
+    match new_there(plan)?.is_stale {
+        true => Ok(None),
+        false => open_new(plan),
+    }
+}
+
+/// What stands at the place of the new file.
+pub(crate) fn new_there(plan: &Plan) -> Result<NewThere, EngineError> {
+    let is_stale = match staging(plan).and_then(|note| note.look()) {
+        Err(e) if is_gone(&e) => false,
+        note => note.map_err(|e| trouble(plan, &e))?.is_some(),
+    };
+    let meta = open_new(plan)?.map(|file| file.metadata()).transpose();
+    let meta = meta.map_err(|e| trouble(plan, &e))?;
+    Ok(NewThere {
+        file: meta.map(|meta| (meta.dev(), meta.ino())),
+        is_stale,
+    })
+}
+
+/// The new file, open, if it is there.
+pub(crate) fn open_new(plan: &Plan) -> Result<Option<File>, EngineError> {
     let open = || {
         let file = place(plan)?;
-        if staging(plan)?.look()?.is_some() || file.look()?.is_none() {
-            return Ok(None);
+        match file.look()? {
+            None => Ok(None),
+            Some(_) => file.folder()?.open_file(file.name(), false).map(Some),
         }
-        file.folder()?.open_file(file.name(), false).map(Some)
     };
     match open() {
         Err(e) if is_gone(&e) => Ok(None),
@@ -315,6 +338,7 @@ mod tests {
                 seen,
                 place: None,
                 live: None,
+                made: None,
             },
         };
         std::thread::scope(|scope| {

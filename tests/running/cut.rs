@@ -1,5 +1,6 @@
 //! Sets of machines that QEMU runs: what is kept, how machines go on, and what somebody else does meanwhile.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use crate::support::gate::Gate;
 use crate::support::qemu::{Qemu, Sockets};
 use crate::support::server::{Server, guards, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds, format};
+use crate::support::until;
 use crate::support::wire::{Job, STARTED, Wire};
 
 /// What a server does to a machine that a dead one has left stopped.
@@ -293,6 +295,13 @@ fn fails(wire: &Wire, job: &str, word: &str) -> Job {
     job
 }
 
+/// Whether a process of ours keeps everybody else from a file, as the kernel lists its locks.
+fn is_held(file: &Path) -> bool {
+    let wanted = format!(":{} 301 301", std::fs::metadata(file).unwrap().ino());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().any(|line| line.ends_with(&wanted))
+}
+
 #[test]
 #[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn a_machine_that_dies_while_its_set_is_taken_fails_it_and_the_others_go_on() {
@@ -312,11 +321,15 @@ fn a_machine_that_dies_while_its_set_is_taken_fails_it_and_the_others_go_on() {
     gate.reached();
     web.qemu().signal(Signal::SIGKILL);
     web.qemu = None;
+    // Nobody starts it on a file of which it is not decided yet what becomes of it.
+    until("it is closed", || is_held(&web.machine.images[0]));
+    assert!(!is_held(&db.machine.images[0]), "its QEMU has that");
     gate.open();
     fails(&wire, &job, "shut down");
     assert_eq!(db.status(), "running");
     known(&server, "web", "off");
     site.wait_for_journals();
+    assert!(!is_held(&web.machine.images[0]), "it is decided");
     assert!(site.kept().is_empty(), "{:?}", site.kept());
     web.start(&site, &[]);
     known(&server, "web", "running");
@@ -499,6 +512,47 @@ fn a_machine_that_cannot_be_captured_as_it_runs_is_refused_and_told_why() {
     web.quit();
 }
 
+/// A server and its guard die while `web` stands still.
+fn both_die(site: &Site, web: &Guest) {
+    let gate = Gate::new();
+    let mut server = site.serve_with(&[&gate.at("create.capture.after")]);
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&web.machine.id]).unwrap();
+    known(&server, "web", "running");
+    let _begun = begin(&wire, &group, "set");
+    gate.reached();
+    for pid in guards(&site.data) {
+        kill(pid, Signal::SIGKILL).unwrap();
+    }
+    let server_pid = Pid::from_raw(server.pid().try_into().unwrap());
+    kill(server_pid, Signal::SIGKILL).unwrap();
+    assert!(server.wait(SOON).is_some());
+    assert_eq!(web.status(), "paused");
+}
+
+/// On its old file, by whoever watches over it; and stopped by somebody, for a reason of their own.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn a_qemu_that_was_started_in_the_place_of_the_one_that_was_stopped_is_not_touched() {
+    for ground in [Ground::Xfs, Ground::Ext4] {
+        let site = Site::new(ground);
+        let mut web = Guest::new(&site, "web", &[Image::Qcow2], 1);
+        web.start(&site, &[]);
+        both_die(&site, &web);
+        web.qemu().signal(Signal::SIGKILL);
+        web.qemu = None;
+        web.start(&site, &[]);
+        web.tell("stop", &json!({}));
+        let told = text(&run_in(&site.data, &["rescue"], "").stdout);
+        assert!(told.contains("undone"), "{told}");
+        assert_eq!(web.status(), "paused", "nobody has asked it to go on");
+        assert!(site.kept().is_empty(), "{:?}", site.kept());
+        web.write(0, 0, 4096, 7);
+        web.quit();
+        assert_holds(&web.machine.images[0], &web.machine.content[0], "its file");
+    }
+}
+
 /// Where nothing can be cloned.
 fn over(web: &Guest, set: &str, wire: &Wire, base: &Path) {
     let file = kept(wire, set, &web.machine, 0);
@@ -605,4 +659,62 @@ fn a_set_by_overlays_that_fails_leaves_the_machine_on_its_old_files_with_all_it_
         let image = &web.machine.images[disk];
         assert_holds(image, &web.machine.content[disk], "the image");
     }
+}
+
+/// The file that its QEMU went on with.
+fn overlay(web: &Guest) -> PathBuf {
+    let blocks = web.tell("query-block", &json!({}));
+    let mut files = blocks.as_array().unwrap().iter();
+    let file = files.find_map(|it| it["inserted"]["file"].as_str());
+    PathBuf::from(file.unwrap())
+}
+
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn an_overlay_that_somebody_has_moved_away_is_put_back_all_the_same_and_stays_where_it_is() {
+    let site = Site::new(Ground::Ext4);
+    let mut web = Guest::new(&site, "web", &[Image::Qcow2], 1);
+    web.start(&site, &[]);
+    let before = web.nodes();
+    for dies in [false, true] {
+        let gate = Gate::new();
+        let mut server = site.serve_with(&[&gate.at("create.capture.after")]);
+        let wire = Wire::new(&server);
+        let group = wire.define("all", &[&web.machine.id]).unwrap();
+        known(&server, "web", "running");
+        let (job, _) = begin(&wire, &group, "set");
+        gate.reached();
+        let (new, moved) = (overlay(&web), site.images.join(format!("moved-{dies}")));
+        assert_ne!(new, web.machine.images[0], "it goes on with an overlay");
+        std::fs::rename(&new, &moved).unwrap();
+        // What it writes now is in the overlay alone.
+        web.tell("cont", &json!({}));
+        web.write(0, 65536, 65536, if dies { 6 } else { 5 });
+        if dies {
+            let server_pid = Pid::from_raw(server.pid().try_into().unwrap());
+            kill(server_pid, Signal::SIGKILL).unwrap();
+            assert!(server.wait(SOON).is_some());
+            gate.open();
+            while !guards(&site.data).is_empty() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            drop(server);
+            server = site.serve();
+        } else {
+            gate.open();
+            let job = fails(&wire, &job, "resumed");
+            assert!(job.error.contains(new.to_str().unwrap()), "{job:?}");
+        }
+        site.wait_for_journals();
+        assert_eq!((web.status(), web.nodes()), ("running".into(), before));
+        assert_eq!(overlay(&web), web.machine.images[0]);
+        assert!(
+            moved.exists() && site.kept().is_empty(),
+            "{:?}",
+            site.kept()
+        );
+        server.stop();
+    }
+    web.quit();
+    assert_holds(&web.machine.images[0], &web.machine.content[0], "its file");
 }

@@ -1,5 +1,6 @@
 //! What a server shows of machines that QEMU runs, stops and ends, over the wire and by `vm list`.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -145,8 +146,9 @@ fn a_qemu_that_does_not_answer_shows_its_machine_as_held() {
     qemu.quit();
     scene.shows(DISABLED, OK, "off");
     let other = scene.sockets.start(&[]);
-    scene.shows(DISABLED, OK, "off");
+    scene.shows(ENABLED, OK, "held");
     other.quit();
+    scene.shows(DISABLED, OK, "off");
     // A client that came first has the only monitor.
     let qemu = scene.start(&[]);
     drop(qemu);
@@ -173,6 +175,40 @@ fn a_qemu_that_does_not_answer_shows_its_machine_as_held() {
     lists("paused");
     qemu.quit();
     lists("off");
+}
+
+/// A start on a file under the active one, without a monitor.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn a_machine_of_which_any_file_is_written_is_held() {
+    let scene = Scene::new(1);
+    let group = scene.wire.define("all", &[&scene.machine.id]).unwrap();
+    scene.shows(DISABLED, OK, "off");
+    scene.wire.take(&group, "set");
+    assert_ne!(scene.site.top(&scene.machine, 0), scene.image());
+    let mut server = scene.server;
+    server.stop(); // it keeps that file from whoever would write it
+    let lists = |state: &str| {
+        let listed = || run_in(&scene.site.data, &["vm", "list"], "").stdout;
+        until(state, || text(&listed()).contains(&format!("  {state}  ")));
+    };
+    lists("off");
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(&scene.machine.images[0], mode).unwrap();
+    let drive = format!(
+        "file={},format=qcow2,if=virtio",
+        scene.machine.images[0].display()
+    );
+    let qemu = scene.sockets.start_with(&["-drive", &drive]);
+    lists("held");
+    let again = scene.site.serve();
+    let shown = || {
+        let shown = again.local(&["--json", "vm", "show", "web"]);
+        serde_json::from_slice::<Value>(&shown.stdout).unwrap()["state"].clone()
+    };
+    until("held", || shown() == "held");
+    qemu.quit();
+    until("off", || shown() == "off");
 }
 
 /// A start with `-snapshot` takes no lock on the image for writing.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use groupshot::audit::Audit;
@@ -13,7 +14,7 @@ use groupshot::engine::locks::ImageLock;
 use groupshot::engine::sim::{Sim, Step, Trouble, machine_id};
 use groupshot::engine::{
     At, Compute, Described, EngineError, Event, Fence, Graph, Hold, InTurn, Live, Machines, Node,
-    Observed, Plan, QuiesceError, Quiesced, Recorded, Running, ThawError, Top,
+    Observed, Plan, QuiesceError, Quiesced, Recorded, Runner, Running, ThawError, Top,
 };
 use groupshot::failpoint::FailedOnOrder;
 use groupshot::id::VmId;
@@ -26,7 +27,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::running;
 use super::world::{Left, World, furnish, group, request};
-use crate::support::tools;
+use crate::support::{tools, until};
 
 /// A machine that runs, without a process: it writes where it is told to.
 struct Guest {
@@ -63,6 +64,7 @@ impl Running for Guest {
             jobs: Vec::new(),
             agent: false,
             live: Live::default(),
+            runner: Runner::default(),
             obstacle: None,
         })
     }
@@ -347,6 +349,72 @@ async fn what_a_machine_has_written_to_its_overlay_before_it_died_stays() {
     again.coordinator.recover().await.unwrap();
     again.coordinator.idle().await;
     stays(&again, "recovered");
+}
+
+/// Its machine has ended, so nobody has it open any more.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+async fn an_overlay_that_was_moved_away_is_waited_for_and_what_stands_in_its_place_is_left() {
+    let root = tempfile::tempdir().unwrap();
+    let away = root.path().join("away");
+    let to = away.clone();
+    let scene = Scene::new(root.path(), (true, true), |guest, store| {
+        let fails = fails(true, true, Dead::default())(guest.clone(), store);
+        Box::new(move |point| {
+            let failed = fails(point);
+            if point == "create.abort.after" {
+                fs::rename(guest.on().unwrap(), &to).unwrap();
+            }
+            failed
+        })
+    })
+    .await;
+    let accepted = scene.world.coordinator.create(as_it_runs()).await.unwrap();
+    let job = scene
+        .world
+        .jobs
+        .wait(accepted.job, Duration::from_secs(60))
+        .await
+        .unwrap();
+    assert_eq!(job.state, JobState::Exception, "{job:?}");
+    let on = scene.guest.on().unwrap();
+    let waits = || {
+        let held = scene.world.coordinator.machine_holder(scene.guest.id);
+        held.map(|it| it.doing.english()).unwrap_or_default()
+    };
+    let says = |words: &str| {
+        until(words, || {
+            let said = waits();
+            said.contains(words) && said.contains(on.to_str().unwrap())
+        });
+    };
+    says("is not at its place");
+    fs::write(&on, "another").unwrap();
+    says("another file stands in the place");
+    assert_eq!(fs::read(&on).unwrap(), b"another");
+    assert_eq!(scene.top(), scene.image(), "nothing is decided");
+    fs::rename(&away, &on).unwrap();
+    scene.world.coordinator.idle().await;
+    assert_eq!(scene.top(), on, "it is the active file now");
+    tools::assert_clean(&on);
+    let read = ["-r", "-c", "read -P 9 0 4096"];
+    tools::run("qemu-io", &[&read[..], &[on.to_str().unwrap()]].concat());
+}
+
+/// A process that has removed what it may remove has died before its journal was gone.
+#[tokio::test]
+async fn what_a_dead_process_has_removed_itself_is_not_waited_for() {
+    let root = tempfile::tempdir().unwrap();
+    let dead = Dead::default();
+    let scene = Scene::new(root.path(), (true, true), fails(false, true, dead.clone())).await;
+    scene.take().await;
+    let left = dead.lock().unwrap().take().unwrap();
+    let store = left.restore(root.path()).await;
+    assert!(!scene.guest.on().unwrap().exists(), "it was empty");
+    let again = over(root.path(), store, Box::new(|_| Ok(())), &scene.guest);
+    again.coordinator.recover().await.unwrap();
+    again.coordinator.idle().await;
+    again.assert_untouched("recovered");
 }
 
 #[tokio::test]

@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 use futures_util::future;
 use groupshot::audit::Audit;
 use groupshot::clock::SystemClock;
-use groupshot::engine::sim::{Sim, machine_id};
-use groupshot::engine::{Compute, Fence};
+use groupshot::engine::sim::{Sim, Step, Trouble, machine_id};
+use groupshot::engine::{Compute, EngineErrorKind, Fence, Runner};
 use groupshot::inventory::{Consistency, JobState, RunState};
 use groupshot::snapshot::Passage;
 use groupshot::snapshot::create::WINDOW_FAILPOINTS;
+use groupshot::store::Store;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -98,6 +99,7 @@ fn connect(sim: &Arc<Sim>, n: u32) {
         monitor_sockets: Vec::new(),
         agent: Some(end()),
         agent_socket: None,
+        runner: Runner::default(),
     };
     sim.set_fence(machine_id(n), fence);
 }
@@ -303,6 +305,81 @@ async fn a_recovery_waits_for_the_guard_and_believes_what_it_has_seen() {
     }
 }
 
+/// One that has the number of the other is it; who runs the machine by now stands still, or is frozen, for somebody else.
+#[tokio::test(start_paused = true)]
+async fn another_process_than_was_stopped_is_not_let_go_and_not_thawed() {
+    for (point, is_whole) in [("create.stop.after", false), ("create.word.after", true)] {
+        let root = tempfile::tempdir().unwrap();
+        let (passage, left, world) = dies_at(root.path(), point, "");
+        let scene = Scene::guarded(root.path(), LEVEL, Guarded::default(), passage).await;
+        RUN.iter()
+            .for_each(|n| scene.sim.set_runner(machine_id(*n), 1));
+        *world.lock().unwrap() = World::of(&scene);
+        scene.take().await;
+        let (files, sim) = left.lock().unwrap().take().unwrap();
+        let store = files.restore(&scene.root).await;
+        sim.set_runner(machine_id(PLAIN), 2);
+        let again = Scene::over(&scene.root, LEVEL, store, sim, nothing());
+        again.coordinator.recover().await.unwrap();
+        again.coordinator.idle().await;
+        let sim = &again.sim;
+        for n in [TAKER, LAST] {
+            assert_eq!(sim.state(machine_id(n)), RunState::Running, "{point}: {n}");
+            assert!(!sim.is_frozen(machine_id(n)), "{point}: {n}");
+        }
+        assert_eq!(sim.state(machine_id(PLAIN)), RunState::Paused, "{point}");
+        assert!(sim.is_frozen(machine_id(PLAIN)), "{point}");
+        assert_eq!(again.journals(), Vec::<PathBuf>::new(), "{point}");
+        let sets = again.store.state().sets.len();
+        assert_eq!(sets, usize::from(is_whole), "{point}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_process_than_was_planned_for_is_not_stopped() {
+    let root = tempfile::tempdir().unwrap();
+    let sim: Arc<std::sync::OnceLock<Arc<Sim>>> = Arc::default();
+    let seen = sim.clone();
+    let passage = at("create.window.before", move || {
+        seen.get().unwrap().set_runner(machine_id(PLAIN), 2);
+    });
+    let scene = Scene::guarded(root.path(), LEVEL, Guarded::default(), passage).await;
+    RUN.iter()
+        .for_each(|n| scene.sim.set_runner(machine_id(*n), 1));
+    sim.set(scene.sim.clone()).ok().unwrap();
+    let job = scene.take().await;
+    assert_eq!(job.state, JobState::Exception);
+    let why = job.error.unwrap().description.english();
+    assert!(why.contains("has ended"), "{why}");
+    scene.assert_untouched(&[], "another one");
+    let acts = scene.sim.acts();
+    let of_running = acts.iter().filter(|(id, _)| *id != machine_id(OFF));
+    assert_eq!(of_running.count(), 0, "{acts:?}");
+}
+
+/// Its files are taken while nothing is decided of them.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_ends_and_is_started_by_somebody_at_once_fails_the_set_which_names_that() {
+    let root = tempfile::tempdir().unwrap();
+    let scene = Scene::guarded(root.path(), LEVEL, Guarded::default(), nothing()).await;
+    scene.order(TAKER, Step::Transact, Trouble::Dies, 1);
+    scene.order(
+        TAKER,
+        Step::Hold,
+        Trouble::Fail(EngineErrorKind::Locked),
+        99,
+    );
+    let job = scene.take().await;
+    assert_eq!(job.state, JobState::Exception);
+    let error = job.error.unwrap();
+    let mut told = error.details.iter().chain([&error.description]);
+    assert!(
+        told.any(|text| text.english().contains("fail at Hold")),
+        "{error:?}"
+    );
+    scene.assert_untouched(&[TAKER], "somebody has it");
+}
+
 const HERE: &str = "GROUPSHOT_TEST_GUARDED";
 const POINT: &str = "GROUPSHOT_TEST_GUARDED_POINT";
 
@@ -331,6 +408,7 @@ async fn the_process_that_dies_in_a_window() {
             monitor_sockets: Vec::new(),
             agent: Some(agent),
             agent_socket: None,
+            runner: Runner::default(),
         };
         scene.sim.set_fence(machine_id(n), fence);
     }

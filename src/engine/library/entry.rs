@@ -317,9 +317,16 @@ pub(super) fn file_ids(machine: &Machine) -> Vec<FileId> {
     ids.map(|stamp| (stamp.device, stamp.inode)).collect()
 }
 
-/// Whether another process has the active file open for writing.
-pub(super) fn is_written(disk: &Disk) -> bool {
-    locks::is_written(&disk.file).unwrap_or(false)
+/// Whether another process has the active file open for writing, or one of these that lie under it.
+pub(super) fn is_written(disk: &Disk, below: &[PathBuf]) -> bool {
+    let mut chain = std::iter::once(&disk.file).chain(below);
+    chain.any(|file| locks::is_written(file).unwrap_or(false))
+}
+
+/// What lies under an active file now.
+pub(super) fn chain_of(disk: &Disk) -> Vec<PathBuf> {
+    let (layers, _) = chain::readable(&disk.file, disk.format);
+    layers.into_iter().skip(1).map(|it| it.file).collect()
 }
 
 fn disk(entry: &DiskEntry, stored: &Tops) -> Disk {

@@ -175,12 +175,17 @@ impl Compute for Library {
         Arc::clone(&self.observed().machines)
     }
 
-    /// As its monitor says, if it has one and that is of a process with its disks; else off, unless another process has a
-    /// disk open for writing: then something holds the machine.
+    /// As its monitor says, if it has one and that is of a process with its disks. Something holds the machine if anybody
+    /// else is there, or nobody and another process has a file of a disk open for writing; else it is off.
     fn state(&self, id: VmId) -> RunState {
         let machine = self.machine(id);
         let disks = machine.iter().flat_map(|m| &m.disks);
-        let written = || disks.clone().any(is_written);
+        let written = || {
+            disks.clone().any(|disk| {
+                let below = self.below(id, &disk.id).unwrap_or_default();
+                is_written(disk, &below)
+            })
+        };
         self.0.states.settled(id, written)
     }
 

@@ -21,7 +21,7 @@ use crate::engine::qcow2::chain::Roots;
 use crate::engine::{Doubt, EngineError, EngineErrorKind, Judge, Machines, Top};
 use crate::held::{self, NotReplaced};
 use crate::id::VmId;
-use crate::inventory::{Image, Machine};
+use crate::inventory::{Disk, Image, Machine};
 use crate::text::catalog::engine as texts;
 
 use super::entry::{Entry, is_written, load};
@@ -495,7 +495,9 @@ impl Shelf {
     fn renew_running(&self, id: VmId) {
         let (known, _) = self.known(id);
         let machine = known.as_ref().and_then(|e| e.machine.as_ref());
-        let runs = machine.is_some_and(|m| m.disks.iter().any(is_written));
+        let below = |disk: &Disk| known.as_ref().and_then(|it| it.below.get(&disk.id));
+        let written = |disk: &Disk| is_written(disk, below(disk).map_or(&[], Vec::as_slice));
+        let runs = machine.is_some_and(|m| m.disks.iter().any(written));
         let mut book = self.lock();
         match runs {
             true => book.running.insert(id),

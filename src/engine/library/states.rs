@@ -16,7 +16,7 @@ use crate::engine::qemu::watch::{Pace, Speaker, View, Watch, Watches};
 use crate::id::VmId;
 use crate::inventory::{Machine, RunState};
 
-use super::entry::{Entry, file_ids, is_written};
+use super::entry::{Entry, chain_of, file_ids, is_written};
 
 /// How long a monitor that nobody has asked yet is waited for.
 const FIRST: Duration = Duration::from_millis(1500);
@@ -114,7 +114,11 @@ impl States {
     pub(super) fn now(&self, id: VmId, written: impl FnOnce() -> bool) -> RunState {
         let watched = self.watched.load().get(&id).cloned();
         match watched {
-            Some(watched) => watched.state(&watched.watch.known(FIRST), written),
+            Some(watched) => match &*watched.watch.known(FIRST) {
+                // Somebody keeps who asks waiting.
+                View::Unknown => RunState::Held,
+                view => watched.state(view, written),
+            },
             None => by_locks(written()),
         }
     }
@@ -128,7 +132,10 @@ impl States {
             return state;
         };
         let speaks = |view: &View| matches!(view, View::Speaks(it) if watched.has_one(&it.files));
-        watched.state(&watched.watch.once(FIRST, speaks), written)
+        match &*watched.watch.once(FIRST, speaks) {
+            View::Unknown => RunState::Held,
+            view => watched.state(view, written),
+        }
     }
 
     /// The way to a machine whose monitor is that of a process with its disks. Looks at no file and waits for nobody.
@@ -155,12 +162,13 @@ impl Watched {
         match view {
             View::Speaks(it) if self.has_one(&it.files) => RunState::of_status(&it.status),
             View::Speaks(_) => {
-                // It is that of another machine; or it has opened the files since.
+                // It is that of another machine; or it has opened the files since; or it goes on with others.
                 self.watch.look_again();
-                by_locks(written())
+                RunState::Held
             }
-            View::Mute(_, Some(files)) if self.has_one(files) => RunState::Held,
-            View::Mute(..) | View::Absent | View::Unknown => by_locks(written()),
+            // Whatever it has open: where that cannot be seen, no lock tells of one that only reads a file under its own.
+            View::Mute(..) => RunState::Held,
+            View::Absent | View::Unknown => by_locks(written()),
         }
     }
 }
@@ -181,6 +189,77 @@ pub fn states<'a>(machines: impl IntoIterator<Item = &'a Machine>) -> BTreeMap<V
     let wanted = monitored.map(|m| (m.id, (m.sockets.qmp.clone(), file_ids(m))));
     // All at once: who is waited for first has given the others the time.
     states.follow(wanted.collect());
-    let state = |m: &&Machine| (m.id, states.now(m.id, || m.disks.iter().any(is_written)));
+    let written = |m: &Machine| m.disks.iter().any(|disk| is_written(disk, &chain_of(disk)));
+    let state = |m: &&Machine| (m.id, states.now(m.id, || written(m)));
     machines.iter().map(state).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn watched(files: &[FileId]) -> Watched {
+        Watched {
+            watch: Watch::default(),
+            files: files.to_vec(),
+        }
+    }
+
+    /// A QEMU that runs on an overlay that nobody knows, or with `-snapshot`, takes no lock of a writer on the active file.
+    #[test]
+    fn a_machine_at_whose_monitor_somebody_is_is_never_off() {
+        let own = (1, 2);
+        let of = |files: &[FileId]| Some(Arc::new(files.iter().copied().collect::<BTreeSet<_>>()));
+        let mute = |files| View::Mute("it does not greet".to_owned(), files);
+        let speaks = |files| {
+            View::Speaks(Speaker {
+                peer: None,
+                status: "running".to_owned(),
+                files,
+            })
+        };
+        let table = [
+            (mute(None), RunState::Held),
+            (mute(of(&[])), RunState::Held),
+            (mute(of(&[(1, 3)])), RunState::Held),
+            (mute(of(&[own])), RunState::Held),
+            (speaks(of(&[]).unwrap()), RunState::Held),
+            (speaks(of(&[own]).unwrap()), RunState::Running),
+        ];
+        for (view, expected) in table {
+            for written in [true, false] {
+                let state = watched(&[own]).state(&view, || written);
+                assert_eq!(state, expected, "{view:?}");
+            }
+        }
+        assert_eq!(
+            watched(&[own]).state(&View::Absent, || false),
+            RunState::Off
+        );
+        assert_eq!(
+            watched(&[own]).state(&View::Absent, || true),
+            RunState::Held
+        );
+    }
+
+    #[test]
+    fn monitors_that_keep_who_asks_waiting_say_that_somebody_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let sockets = ["1", "2"].map(|name| dir.path().join(name));
+        let _silent = sockets.each_ref().map(|it| UnixListener::bind(it).unwrap());
+        let id = VmId::from_u128(1);
+        let states = States::default();
+        states.follow([(id, (sockets.to_vec(), vec![(1, 2)]))].into());
+        // Both together take longer than a first answer is waited for.
+        assert_eq!(states.now(id, || false), RunState::Held);
+        assert_eq!(states.settled(id, || false), RunState::Held);
+        drop(dir);
+        let until = std::iter::repeat_with(|| states.now(id, || false));
+        let mut looks = until.take(3000).inspect(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+        });
+        assert!(looks.any(|state| state == RunState::Off), "nobody listens");
+    }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::engine::Event;
+use crate::engine::{Event, Runner};
 
 use super::peer::Peer;
 use super::qmp::{Command, Error, Monitor};
@@ -32,6 +32,8 @@ pub(crate) struct Link {
     own: OwnedFd,
     /// Its process, where the kernel tells.
     pub(super) peer: Option<Peer>,
+    /// The same with the socket, as far as one connection tells.
+    pub(super) runner: Runner,
     /// Where it was connected to.
     pub(super) socket: PathBuf,
 }
@@ -47,6 +49,11 @@ impl Link {
             requests,
             own: monitor.duplicate()?,
             peer: monitor.peer().cloned(),
+            runner: Runner {
+                process: monitor.peer().cloned(),
+                has_disks: false,
+                sockets: [(socket.clone(), monitor.stamp())].into(),
+            },
             socket,
         };
         Ok((link, asked))

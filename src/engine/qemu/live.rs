@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use crate::engine::failure::At;
 use crate::engine::{
     Described, EngineError, EngineErrorKind, Event, Fence, Graph, Live, Node, Plan, QuiesceError,
-    Quiesced, Running, ThawError, overlay,
+    Quiesced, Runner, Running, ThawError, overlay,
 };
 use crate::inventory::{Machine, RunState};
 use crate::text::Text;
@@ -35,6 +35,7 @@ use super::inspect::{Found, Told, questions};
 use super::link::Link;
 use super::peer::{self, FileId};
 use super::qmp::{Command, Error};
+use super::socket;
 use super::watch::Watch;
 
 /// The longest that any answer is waited for. Callers have less patience, where it matters.
@@ -148,12 +149,16 @@ impl Qemu {
                 open: open.as_ref().filter(|open| !open.is_empty()),
                 sets: &sets,
             };
-            let found = formats.into_iter().filter_map(|(node, file)| {
-                let file = finder.find(&file?).ok()?;
-                Some((file, node))
+            let found = formats.iter().filter_map(|(node, file)| {
+                let file = finder.find(file.as_deref()?).ok()?;
+                Some((file, node.clone()))
             });
             Nodes {
                 files: found.collect(),
+                names: formats
+                    .iter()
+                    .filter_map(|(node, file)| Some((file.clone()?.into(), node.clone())))
+                    .collect(),
                 devices,
             }
         })
@@ -243,18 +248,20 @@ impl Qemu {
     /// Has QEMU forget the overlay of a plan.
     async fn close(&self, plan: &Plan, job: &str) -> Result<(), EngineError> {
         let [_, file] = plan.names();
-        let Some(overlay) = self.id(&file).await? else {
-            return Ok(()); // nobody can have it open
-        };
+        let (there, made) = (self.id(&file).await?, plan.made());
+        let is_away = made.is_some_and(|made| there != Some(made));
         let nodes = self.nodes().await?;
-        let Some(node) = nodes.files.get(&overlay) else {
-            return Ok(());
+        let base = self.id(&plan.disk.file).await?;
+        let base = base.and_then(|base| nodes.files.get(&base));
+        let Some(mut node) = nodes.of(&file, made.or(there)) else {
+            // It is not in use if the disk is that of before.
+            return match is_away && !base.is_some_and(|base| nodes.top(base).is_some()) {
+                true => Err(At::plan(plan).error(EngineErrorKind::Missing, texts::AWAY, &file)),
+                false => Ok(()),
+            };
         };
         let still_used = || At::plan(plan).error(EngineErrorKind::Locked, texts::STILL_USED, &file);
-        let mut node = node.clone();
         if let Some(top) = nodes.top(&node) {
-            let base = self.id(&plan.disk.file).await?;
-            let base = base.and_then(|base| nodes.files.get(&base));
             let base = base.ok_or_else(still_used)?;
             let commit = Commit {
                 job,
@@ -264,14 +271,14 @@ impl Qemu {
             };
             self.merge(plan, &commit).await?;
             let nodes = self.nodes().await?;
-            match nodes.files.get(&overlay) {
+            match nodes.of(&file, made.or(there)) {
                 None => return Ok(()),
-                Some(left) if nodes.top(left).is_some() => {
+                Some(left) if nodes.top(&left).is_some() => {
                     let own = plan.clone();
                     self.apart(move || own.forget_put_back()).await??;
                     return Err(still_used());
                 }
-                Some(left) => node = left.clone(),
+                Some(left) => node = left,
             }
         }
         let delete = vec![("blockdev-del", json!({"node-name": node}))];
@@ -310,10 +317,18 @@ impl Commit<'_> {
 #[derive(Default)]
 struct Nodes {
     files: BTreeMap<FileId, String>,
+    /// By the names under which they were opened, which may lead elsewhere by now.
+    names: BTreeMap<PathBuf, String>,
     devices: Vec<Device>,
 }
 
 impl Nodes {
+    /// The node of what is this file, or was it when it was opened.
+    fn of(&self, name: &Path, file: Option<FileId>) -> Option<String> {
+        let found = file.and_then(|file| self.files.get(&file));
+        found.or_else(|| self.names.get(name)).cloned()
+    }
+
     /// The device that has this node on top, below filters.
     fn top(&self, node: &str) -> Option<&Device> {
         let has = |device: &&Device| device.format.as_ref().is_some_and(|it| it.node == node);
@@ -323,6 +338,10 @@ impl Nodes {
 
 #[async_trait]
 impl Running for Qemu {
+    fn runner(&self) -> Runner {
+        self.link.runner.clone()
+    }
+
     async fn describe(&self) -> Result<Described, EngineError> {
         let mut asked = questions();
         asked.push(("query-status", json!({})));
@@ -333,8 +352,10 @@ impl Running for Qemu {
         let exports = answers.next().unwrap_or_default();
         let machine = Arc::clone(&self.machine);
         let peer = self.link.peer.clone();
+        let reached = self.link.runner.clone();
         let looked = move || Looked {
             user: peer.and_then(|peer| peer.user()).filter(is_other),
+            runner: runner(&machine, reached),
             ..look(&machine, told, &exports)
         };
         let looked = self.apart(looked).await?;
@@ -347,6 +368,7 @@ impl Running for Qemu {
             jobs: looked.jobs,
             agent: looked.agent,
             live: Live { user: looked.user },
+            runner: looked.runner,
             obstacle: looked.obstacle,
         })
     }
@@ -412,16 +434,16 @@ impl Running for Qemu {
     }
 
     async fn quiesce(&self) -> Result<Quiesced, QuiesceError> {
-        let agent = self.agent().map_err(QuiesceError::Untouched)?;
+        let agent = self.agent().await.map_err(QuiesceError::Untouched)?;
         agent.quiesce().await
     }
 
     async fn is_frozen(&self) -> Result<bool, EngineError> {
-        self.agent()?.is_frozen().await
+        self.agent().await?.is_frozen().await
     }
 
     async fn thaw(&self) -> Result<(), ThawError> {
-        let agent = self.agent().map_err(ThawError::Frozen)?;
+        let agent = self.agent().await.map_err(ThawError::Frozen)?;
         agent.thaw().await
     }
 
@@ -483,10 +505,11 @@ impl Running for Qemu {
                 .cloned()
                 .collect(),
             agent: match quiesces {
-                true => Some(self.agent()?.duplicate().await?),
+                true => Some(self.agent().await?.duplicate().await?),
                 false => None,
             },
             agent_socket: sockets.agent.clone(),
+            runner: self.link.runner.clone(),
         }))
     }
 
@@ -496,10 +519,13 @@ impl Running for Qemu {
 }
 
 impl Qemu {
-    fn agent(&self) -> Result<&Agent, EngineError> {
+    /// The agent behind the QEMU that is connected, and no other.
+    async fn agent(&self) -> Result<&Agent, EngineError> {
         let missing = || texts::NO_AGENT.with("machine", &self.machine.name);
         let agent = self.agent.as_deref();
-        agent.ok_or_else(|| error(EngineErrorKind::Failed, missing()))
+        let agent = agent.ok_or_else(|| error(EngineErrorKind::Failed, missing()))?;
+        agent.is_of(self.link.peer.as_ref()).await;
+        Ok(agent)
     }
 }
 
@@ -510,6 +536,7 @@ struct Looked {
     jobs: Vec<String>,
     agent: bool,
     user: Option<u32>,
+    runner: Runner,
     obstacle: Option<Text>,
 }
 
@@ -541,7 +568,32 @@ fn look(machine: &Machine, told: Told, exports: &Value) -> Looked {
         jobs: found.jobs,
         agent: found.agent,
         user: None,
+        runner: Runner::default(),
         devices: found.disks.into_iter().map(|(device, _)| device).collect(),
+    }
+}
+
+/// What was reached, with all its sockets. A process of which is seen that it has no file of the machine open has made the
+/// sockets for another one, and tells nothing. Blocks.
+fn runner(machine: &Machine, reached: Runner) -> Runner {
+    let files = reached.process.as_ref().and_then(|it| it.files().ok());
+    let files = files.filter(|files| !files.is_empty());
+    let is_open = |files: &BTreeSet<FileId>| {
+        let mut disks = machine.disks.iter();
+        disks.any(|disk| peer::id(&disk.file).is_ok_and(|id| files.contains(&id)))
+    };
+    let has_disks = files.as_ref().map(is_open);
+    let sockets = &machine.sockets;
+    let others = sockets.qmp.iter().chain(&sockets.agent).filter_map(|it| {
+        let held = socket::hold(it).ok()?;
+        Some((it.clone(), socket::stamp(held).ok()?))
+    });
+    let mut sockets: BTreeMap<_, _> = others.collect();
+    sockets.extend(reached.sockets);
+    Runner {
+        process: reached.process.filter(|_| has_disks != Some(false)),
+        has_disks: has_disks == Some(true),
+        sockets,
     }
 }
 

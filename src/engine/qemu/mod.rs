@@ -15,6 +15,7 @@
 pub(crate) mod admit;
 pub mod agent;
 pub mod blocks;
+mod credentials;
 mod inspect;
 mod link;
 pub(crate) mod live;

@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
-use tokio::net::UnixStream;
 
+use crate::engine::runner::Process;
 use crate::held;
+
+use super::credentials;
 
 /// Most descriptors of a process that are looked at.
 const FILES_MAX: usize = 16 << 10;
@@ -17,33 +20,13 @@ const FILES_MAX: usize = 16 << 10;
 /// A file by device and inode.
 pub(crate) type FileId = (u64, u64);
 
-/// The process that listens at a socket, as the kernel tells it. Its pid may be given to another process later; with the
-/// start time, and within one boot of the host, it is its name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Peer {
-    /// Its pid. That of who has made the socket, where a manager hands it down.
-    pub(crate) pid: i32,
-    /// When it was started, in ticks since the boot.
-    pub(crate) started: u64,
-    /// Which boot that was.
-    pub(crate) boot: String,
-}
+/// The process that listens at a socket, as the kernel tells it.
+pub(crate) type Peer = Process;
 
-impl Peer {
+impl Process {
     /// Of this connection; `None` for a process of another pid namespace, or one that has ended.
-    pub(super) fn of(stream: &UnixStream) -> Option<Self> {
-        let pid = stream.peer_cred().ok()?.pid()?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        Some(Self {
-            pid: (pid > 0).then_some(pid)?,
-            started: started(pid)?,
-            boot: boot.trim().to_owned(),
-        })
-    }
-
-    /// Whether it still lives.
-    pub(crate) fn lives(&self) -> bool {
-        started(self.pid) == Some(self.started)
+    pub(super) fn at(connection: impl AsFd) -> Option<Self> {
+        Self::of(credentials::pid(connection)?)
     }
 
     /// The user id whose rights count when it opens a file, if the kernel tells.
@@ -127,11 +110,4 @@ fn seen(place: &Path) -> io::Result<(FileId, FileType)> {
     let device = rustix::fs::makedev(it.stx_dev_major, it.stx_dev_minor);
     let kind = FileType::from_raw_mode(it.stx_mode.into());
     Ok(((device, it.stx_ino), kind))
-}
-
-/// The start time of a process: the 22nd field of its line, counted behind its name, which may hold anything.
-fn started(pid: i32) -> Option<u64> {
-    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, behind) = line.rsplit_once(')')?;
-    behind.split_ascii_whitespace().nth(19)?.parse().ok()
 }

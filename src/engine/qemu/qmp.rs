@@ -18,6 +18,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::engine::Stamp;
+
 use super::peer::Peer;
 use super::socket;
 
@@ -194,6 +196,8 @@ impl Lines {
 pub(crate) struct Monitor {
     stream: UnixStream,
     peer: Option<Peer>,
+    /// What its socket looked like.
+    stamp: Stamp,
     lines: Lines,
     last: u64,
     /// The commands that have not been answered yet.
@@ -223,9 +227,10 @@ impl Monitor {
     }
 
     async fn open(socket: &Path) -> Result<Self, Error> {
-        let stream = socket::connect(socket).await.map_err(unreached)?;
+        let (stream, stamp) = socket::connect(socket).await.map_err(unreached)?;
         Ok(Self {
-            peer: Peer::of(&stream),
+            peer: Peer::at(&stream),
+            stamp,
             stream,
             lines: Lines::default(),
             last: 0,
@@ -269,6 +274,11 @@ impl Monitor {
     /// Who listens at the other end, if the kernel tells.
     pub(crate) fn peer(&self) -> Option<&Peer> {
         self.peer.as_ref()
+    }
+
+    /// What the socket looked like that it was reached by.
+    pub(super) const fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     /// Has a command carried out, and keeps the events that come meanwhile. Not to be called again after

@@ -406,8 +406,8 @@ impl Task {
         for socket in &self.sockets {
             match Monitor::reach(socket, self.pace.patience).await {
                 Ok(monitor) => return Ok((monitor, socket.clone())),
-                // One that ends, unless it lives on.
-                Err((Error::Closed, peer)) if !peer.as_ref().is_some_and(Peer::lives) => {}
+                // One that ends.
+                Err((Error::Closed, Some(peer))) if !peer.lives() => {}
                 Err((Error::Absent, _)) => {}
                 Err((error, peer)) => {
                     mute.get_or_insert((format!("{}: {error}", socket.display()), peer));
@@ -587,7 +587,8 @@ fn left(error: &Error, peer: Option<&Peer>, files: &Arc<BTreeSet<FileId>>) -> (V
         _ => NONSENSE,
     };
     match error {
-        Error::Closed if !peer.is_some_and(Peer::lives) => (View::Absent, rest),
+        // Where it cannot be seen whether it lives, the next attempt tells.
+        Error::Closed if peer.is_some_and(|peer| !peer.lives()) => (View::Absent, rest),
         _ => (mute(&error.to_string(), files), rest),
     }
 }

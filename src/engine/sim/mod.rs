@@ -463,6 +463,7 @@ impl Capture for Sim {
                 seen: Stamp::default(),
                 place: None,
                 live,
+                made: None,
             },
         }))
     }

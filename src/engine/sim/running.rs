@@ -17,7 +17,7 @@ use crate::engine::running::{
     Described, Event, Fence, Graph, Node, QuiesceError, Quiesced, Running, ThawError,
 };
 use crate::engine::sim::{Caught, Key, Sim, Step, Trouble, World, key};
-use crate::engine::{Compute, EngineError, EngineErrorKind, Live, Observed, Plan};
+use crate::engine::{Compute, EngineError, EngineErrorKind, Live, Observed, Plan, Runner, Stamp};
 use crate::id::VmId;
 use crate::inventory::RunState;
 use crate::text::catalog::engine as texts;
@@ -57,6 +57,8 @@ pub(super) struct Guests {
     /// Disks that have another size than their definition says, or are not in it.
     sizes: BTreeMap<(VmId, String), u64>,
     acts: Vec<(VmId, Act)>,
+    /// Which process runs a machine, by a number.
+    runners: BTreeMap<VmId, u64>,
     /// By what others reach those that outlive the process.
     fences: BTreeMap<VmId, Arc<Fence>>,
 }
@@ -107,6 +109,11 @@ impl Sim {
     /// The machine outlives this process, and others reach it by this.
     pub fn set_fence(&self, id: VmId, fence: Fence) {
         self.world().guests.fences.insert(id, Arc::new(fence));
+    }
+
+    /// The process with this number runs the machine from now on.
+    pub fn set_runner(&self, id: VmId, number: u64) {
+        self.world().guests.runners.insert(id, number);
     }
 
     /// Somebody else lets the machine go on.
@@ -347,6 +354,21 @@ impl Monitor {
 
 #[async_trait]
 impl Running for Monitor {
+    fn runner(&self) -> Runner {
+        let runner = self.sim.world().guests.runners.get(&self.id).copied();
+        let Some(number) = runner else {
+            return Runner::default();
+        };
+        let stamp = Stamp {
+            inode: number,
+            ..Stamp::default()
+        };
+        Runner {
+            sockets: [("/monitor".into(), stamp)].into(),
+            ..Runner::default()
+        }
+    }
+
     async fn describe(&self) -> Result<Described, EngineError> {
         let left = self.call(Step::Describe).await?;
         let graph = self.graph();
@@ -363,6 +385,7 @@ impl Running for Monitor {
             jobs: jobs.unwrap_or_default(),
             agent,
             live: Live::default(),
+            runner: self.runner(),
             obstacle: None,
         })
     }
@@ -517,6 +540,7 @@ impl Running for Monitor {
             monitor_sockets: fence.monitor_sockets.clone(),
             agent: fence.agent.as_ref().map(own).transpose()?,
             agent_socket: fence.agent_socket.clone(),
+            runner: fence.runner.clone(),
         }))
     }
 

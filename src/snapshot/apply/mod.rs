@@ -86,6 +86,7 @@ impl Apply {
 
 impl Kind for Apply {
     type Part = Member;
+    type Guests = ();
     type Intent = Intent;
     type Record = Record;
 

@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Graph, Plan, Top};
+use crate::engine::{FileId, Graph, Plan, Runner, Top};
 use crate::id::VmId;
 use crate::inventory::{Sealed, SnapshotSet};
 
 /// The seals of captured disks, by machine and disk id.
 pub type Seals = BTreeMap<VmId, BTreeMap<String, Vec<Sealed>>>;
+
+/// What new files are, by machine and disk id.
+pub type Made = BTreeMap<VmId, BTreeMap<String, FileId>>;
 
 /// SHA-256 of the copies of definitions, by machine.
 pub type Digests = BTreeMap<VmId, String>;
@@ -33,7 +36,17 @@ pub struct Intent {
 #[serde(tag = "record", rename_all = "kebab-case")]
 pub enum Record {
     /// Every file is made and durable.
-    Prepared,
+    Prepared {
+        /// Those that machines open themselves.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        made: Made,
+    },
+    /// It goes back, and nothing that this machine has written is in its new files alone, but for those that stay: the
+    /// others may be removed from here on.
+    Decided {
+        /// The machine.
+        machine: VmId,
+    },
     /// The commit: every member is captured. From here it only goes forward.
     Cut {
         /// When each machine was captured.
@@ -76,6 +89,9 @@ pub struct Runs {
     pub graph: Graph,
     /// The disks that it captures itself.
     pub takes: BTreeSet<String>,
+    /// What runs it: no other process is let go, thawed or put back for it. Older journals do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner: Option<Runner>,
 }
 
 impl Member {
@@ -133,5 +149,30 @@ impl Intent {
             set.window = SignedDuration::ZERO;
         }
         set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_tells_neither_processes_nor_new_files_is_read() {
+        let record = r#"{"record":"prepared"}"#;
+        let prepared: Record = serde_json::from_str(record).unwrap();
+        let nothing = Record::Prepared {
+            made: Made::default(),
+        };
+        assert_eq!(prepared, nothing);
+        assert_eq!(serde_json::to_string(&nothing).unwrap(), record);
+        let text = r#"{"goes_on":true,"quiesces":false,"graph":{},"takes":[]}"#;
+        let runs: Runs = serde_json::from_str(text).unwrap();
+        assert_eq!(runs.runner, None);
+        assert_eq!(serde_json::to_string(&runs).unwrap(), text);
+        let all = Record::Prepared {
+            made: [(VmId::from_u128(1), [("disk0".to_owned(), (7, 8))].into())].into(),
+        };
+        let written = serde_json::to_string(&all).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&written).unwrap(), all);
     }
 }

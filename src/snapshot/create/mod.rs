@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::engine::{At, EngineError, Plan};
+use crate::engine::{At, EngineError, FileId, Plan};
 use crate::held;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{LeftOut, Position, SnapshotSet, What};
@@ -39,7 +39,7 @@ use crate::text::catalog::snapshot as texts;
 
 pub(crate) use check::check;
 pub use check::{Checked, CheckedDisk};
-pub use intent::{Digests, FileCopy, Intent, Member, Record, Runs, Seals};
+pub use intent::{Digests, FileCopy, Intent, Made, Member, Record, Runs, Seals};
 pub use request::CreateRequest;
 pub(crate) use request::create;
 pub use selection::machines_of;
@@ -55,6 +55,10 @@ pub(crate) struct Create {
     seals: Mutex<Seals>,
     /// What stands in the copies of the definitions.
     digests: Mutex<Digests>,
+    /// What the files are that machines have opened for it.
+    made: Mutex<Made>,
+    /// The machines of whose files it is recorded which may go.
+    decided: Mutex<BTreeSet<VmId>>,
     /// Which machines may stand still for it.
     standing: Mutex<Standing>,
     /// What the undo had to leave.
@@ -70,6 +74,8 @@ struct Standing {
     frozen: BTreeMap<VmId, bool>,
     /// Why the capture of a machine is not what was promised.
     doubts: BTreeMap<VmId, EngineError>,
+    /// Why the files of one that has ended could not be kept from others.
+    taken: BTreeMap<VmId, EngineError>,
 }
 
 impl Create {
@@ -88,6 +94,20 @@ impl Create {
 
     fn digests(&self) -> MutexGuard<'_, Digests> {
         self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all_made(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The new file of a plan, if it was made and its machine opens it itself.
+    fn made(&self, plan: &Plan) -> Option<FileId> {
+        let made = self.all_made();
+        made.get(&plan.machine)?.get(&plan.disk.id).copied()
+    }
+
+    fn decided(&self) -> MutexGuard<'_, BTreeSet<VmId>> {
+        self.decided.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a file that the undo had to leave.
@@ -114,6 +134,7 @@ impl Create {
 
 impl Kind for Create {
     type Part = Member;
+    type Guests = window::Guests;
     type Intent = Intent;
     type Record = Record;
 
@@ -138,6 +159,8 @@ impl Kind for Create {
             times: Mutex::default(),
             seals: Mutex::default(),
             digests: Mutex::default(),
+            made: Mutex::default(),
+            decided: Mutex::default(),
             standing: Mutex::default(),
             left: Mutex::default(),
         }
@@ -183,6 +206,9 @@ impl Kind for Create {
             };
             // What the guard has let go may stand still again since, for somebody else.
             let freed = guard.map(|it| it.freed(member.machine)).unwrap_or_default();
+            if freed.ended {
+                continue;
+            }
             if runs.goes_on && !freed.goes_on {
                 standing.stopped.insert(member.machine);
             }
@@ -194,15 +220,20 @@ impl Kind for Create {
     }
 
     fn replay(&mut self, record: Record) {
-        if let Record::Cut {
-            times,
-            seals,
-            definitions,
-        } = record
-        {
-            self.times = Mutex::new(times);
-            self.seals = Mutex::new(seals);
-            self.digests = Mutex::new(definitions);
+        match record {
+            Record::Prepared { made } => self.made = Mutex::new(made),
+            Record::Decided { machine } => {
+                self.decided().insert(machine);
+            }
+            Record::Cut {
+                times,
+                seals,
+                definitions,
+            } => {
+                self.times = Mutex::new(times);
+                self.seals = Mutex::new(seals);
+                self.digests = Mutex::new(definitions);
+            }
         }
     }
 

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::engine::{At, Described, EngineError, EngineErrorKind, Live, Plan, Running};
+use crate::engine::{
+    At, Compute, Described, EngineError, EngineErrorKind, Live, Plan, Runner, Running,
+};
+use crate::id::VmId;
 use crate::inventory::{Consistency, Machine, RunState};
-use crate::snapshot::create::{Create, Member, Runs};
+use crate::snapshot::create::{Create, Member, Record, Runs};
 use crate::snapshot::saga::accept::{self, Needs};
 use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::core::Core;
@@ -99,11 +102,18 @@ pub(crate) fn look(
     if let Some(disk) = differing(machine, &told) {
         return invalid(named(texts::MEMBER_DISKS).with("disk", disk));
     }
+    if told.runner.process.is_none() && told.runner != Runner::default() {
+        tracing::info!(
+            machine = machine.name,
+            "Which process runs the machine cannot be told: it is known by its sockets alone"
+        );
+    }
     let runs = Runs {
         goes_on: told.state == RunState::Running,
         quiesces,
         graph: told.graph,
         takes: BTreeSet::new(),
+        runner: Some(told.runner).filter(|it| *it != Runner::default()),
     };
     Ok(Some((runs, told.live)))
 }
@@ -147,9 +157,10 @@ pub(super) fn attach(core: &Core, member: &Member) -> Result<(), EngineError> {
     if taken.is_empty() {
         return Ok(());
     }
-    let monitor = monitor(core, member)?;
-    let monitor = monitor.ok_or_else(|| no_answer(&member.name))?;
-    ask(core, &member.name, monitor.attach(&taken))
+    match Sought::of(member).find(&*core.deps.compute)? {
+        Found::Runs(monitor) => ask(core, &member.name, monitor.attach(&taken)),
+        Found::Ended => Err(has_ended(&member.name)),
+    }
 }
 
 /// Has the machine go back to its old files and forget the new ones; the disks whose new files stay. Those are files that
@@ -169,14 +180,20 @@ pub(super) fn go_back(
     core.deps
         .frozen
         .release(frozen.iter().map(PathBuf::as_path));
-    let taken = member.taken();
+    // What is decided is looked for no more.
+    let is_decided = operation.kind.decided().contains(&member.machine);
+    let made = |plan| operation.kind.made(plan).filter(|_| !is_decided);
+    let taken = member.taken().into_iter();
+    let taken: Vec<_> = taken
+        .map(|plan| plan.clone().with_made(made(plan)))
+        .collect();
     if taken.is_empty() {
         return Ok(BTreeSet::new());
     }
     let machine = operation.present(member.machine, &member.name, &member.definition.from)?;
     let tops = machine.as_ref().map(|machine| machine.tops());
     let (mut stay, mut rest) = (BTreeMap::new(), Vec::new());
-    for plan in taken {
+    for plan in &taken {
         let new = drivers.of(plan)?.top_after(plan);
         let is_active = tops.as_ref().and_then(|tops| tops.get(&plan.disk.id)) == Some(&new);
         if is_active && new.file != plan.disk.file {
@@ -187,11 +204,17 @@ pub(super) fn go_back(
         }
     }
     if !rest.is_empty() {
-        let monitor = monitor(core, member)?;
-        match (&monitor, &machine) {
-            (Some(monitor), _) => ask(core, &member.name, monitor.detach(&rest))?,
-            (None, Some(machine)) => operation.hold(machine)?, // nobody starts it while that is decided
-            (None, None) => {}
+        let found = Sought::of(member).find(&*core.deps.compute)?;
+        let mut is_off = false;
+        match (&found, &machine) {
+            (Found::Runs(monitor), _) => ask(core, &member.name, monitor.detach(&rest))?,
+            (Found::Ended, Some(machine)) => is_off = close(operation, machine)?,
+            (Found::Ended, None) => {}
+        }
+        rest.iter()
+            .try_for_each(|plan| require_there(operation, plan, &found))?;
+        if matches!(found, Found::Ended) {
+            close_new(operation, &rest)?;
         }
         let mut outlived = BTreeMap::new();
         for plan in rest {
@@ -199,11 +222,10 @@ pub(super) fn go_back(
                 outlived.insert(plan.disk.id.clone(), top);
             }
         }
-        let ended = monitor.is_none() && machine.is_some();
-        if ended && !outlived.is_empty() {
+        if is_off && !outlived.is_empty() {
             operation.compute().set_tops(member.machine, &outlived)?;
         }
-        let what = match ended {
+        let what = match is_off {
             true => texts::OUTLIVED,
             false => texts::NOT_PUT_BACK,
         };
@@ -216,25 +238,198 @@ pub(super) fn go_back(
     Ok(stay.into_keys().collect())
 }
 
-/// The way to a member; none if it is off. Blocks.
+/// Refuses to go on where the new file of a plan is not at its place any more, and may hold what is nowhere else; or where
+/// another one stands there, which is not ours to remove.
+fn require_there(
+    operation: &Operation<Create>,
+    plan: &Plan,
+    found: &Found,
+) -> Result<(), EngineError> {
+    let driver = operation.drivers().of(plan)?;
+    let there = driver.new_there(plan)?;
+    let made = operation.kind.made(plan);
+    if !made.is_some_and(|made| there.lacks(made)) {
+        return Ok(());
+    }
+    let file = driver.top_after(plan).file;
+    let says = |message: Message| At::plan(plan).text(message, &file);
+    let missing = |text| EngineError {
+        kind: EngineErrorKind::Missing,
+        text,
+    };
+    if there.file.is_some() {
+        return Err(missing(says(texts::NEW_REPLACED)));
+    }
+    // It is removed, or was put back and its machine has forgotten it.
+    let is_decided = operation.kind.decided().contains(&plan.machine);
+    match found {
+        Found::Ended if !is_decided && !there.is_stale => Err(missing(says(texts::NEW_AWAY))),
+        _ if is_decided => Ok(()),
+        _ => {
+            operation.kind.stays(says(texts::PUT_BACK_AWAY));
+            Ok(())
+        }
+    }
+}
+
+/// Records that it is decided which of the new files of a machine stay, so that a process that finds the others gone does
+/// not look for them.
 ///
 /// # Errors
-/// It is not off, and there is no way to it.
-pub(super) fn monitor(
-    core: &Core,
-    member: &Member,
-) -> Result<Option<Arc<dyn Running>>, EngineError> {
-    let compute = &core.deps.compute;
-    if let Some(monitor) = compute.running(member.machine) {
-        return Ok(Some(monitor));
+/// It cannot be recorded.
+pub(super) fn decide(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
+    let machine = member.machine;
+    if !operation.kind.all_made().contains_key(&machine)
+        || operation.kind.decided().contains(&machine)
+    {
+        return Ok(());
     }
-    match (
-        compute.state(member.machine),
-        compute.running(member.machine),
-    ) {
-        (RunState::Off, _) => Ok(None),
-        (_, Some(monitor)) => Ok(Some(monitor)),
-        (_, None) => Err(no_answer(&member.name)),
+    match operation.record(&Record::Decided { machine }) {
+        // Room is what the undo makes.
+        Err(error) if error.kind == EngineErrorKind::Full => {
+            tracing::warn!(%machine, %error, "It is not recorded which of its files stay");
+        }
+        recorded => recorded?,
+    }
+    operation.kind.decided().insert(machine);
+    Ok(())
+}
+
+/// What has become of what ran a member when its set was accepted.
+pub(super) enum Found {
+    /// It is there.
+    Runs(Arc<dyn Running>),
+    /// It has ended, whoever runs the machine now.
+    Ended,
+}
+
+/// What ran a member then, to be looked for: nobody else is told anything in its place.
+#[derive(Debug, Clone)]
+pub(super) struct Sought {
+    machine: VmId,
+    name: String,
+    runner: Option<Runner>,
+}
+
+impl Sought {
+    pub(super) fn of(member: &Member) -> Self {
+        let runner = member.runs.as_ref().and_then(|runs| runs.runner.clone());
+        Self {
+            machine: member.machine,
+            name: member.name.clone(),
+            runner,
+        }
+    }
+
+    /// By the monitor of the machine; nothing if nobody is there. Waits for nothing.
+    ///
+    /// # Errors
+    /// It lives, and another one is there in its place.
+    pub(super) fn at_monitor(&self, compute: &dyn Compute) -> Result<Option<Found>, EngineError> {
+        let Some(monitor) = compute.running(self.machine) else {
+            return Ok(None);
+        };
+        let Some(runner) = &self.runner else {
+            return Ok(Some(Found::Runs(monitor)));
+        };
+        match runner.is(&monitor.runner()) {
+            Some(false) if runner.lives() => Err(EngineError {
+                kind: EngineErrorKind::Silent,
+                text: texts::RUNNER_UNREACHED.with("machine", &self.name),
+            }),
+            Some(false) => Ok(Some(Found::Ended)),
+            Some(true) | None => Ok(Some(Found::Runs(monitor))),
+        }
+    }
+
+    /// The same by all that is seen of the machine. Blocks.
+    ///
+    /// # Errors
+    /// It is not off, and there is no way to it.
+    pub(super) fn find(&self, compute: &dyn Compute) -> Result<Found, EngineError> {
+        if let Some(found) = self.at_monitor(compute)? {
+            return Ok(found);
+        }
+        if self.runner.as_ref().is_some_and(Runner::has_ended) {
+            return Ok(Found::Ended);
+        }
+        // At a start nobody has a monitor before the state is known.
+        match (compute.state(self.machine), self.at_monitor(compute)?) {
+            (RunState::Off, _) => Ok(Found::Ended),
+            (_, Some(found)) => Ok(found),
+            (_, None) => Err(no_answer(&self.name)),
+        }
+    }
+}
+
+/// Keeps everybody from the old files of a machine that has ended, until it is decided what becomes of the new ones. Whether
+/// it is off: another process may have them by now, which the job tells. Blocks.
+fn close(operation: &Operation<Create>, machine: &Machine) -> Result<bool, EngineError> {
+    match operation.hold_ended(machine) {
+        Err(error) if error.kind == EngineErrorKind::Locked => {
+            operation.kind.stays(error.text);
+            Ok(false)
+        }
+        held => held.map(|()| true),
+    }
+}
+
+/// The same for the new ones.
+///
+/// # Errors
+/// Somebody has one.
+fn close_new(operation: &Operation<Create>, plans: &[&Plan]) -> Result<(), EngineError> {
+    for plan in plans {
+        let driver = operation.drivers().of(plan)?;
+        let new = driver.top_after(plan).file;
+        if new != plan.disk.file {
+            operation.hold_also(plan.machine, &new, || driver.hold_new(plan))?;
+        }
+    }
+    Ok(())
+}
+
+/// If what ran a member has ended: keeps everybody from starting it on files of which it is not decided yet whether a set
+/// keeps them. Of one whose disks are all cloned none is. Blocks.
+///
+/// # Errors
+/// Somebody has such a file.
+pub(super) fn close_ended(
+    operation: &Operation<Create>,
+    member: &Member,
+) -> Result<(), EngineError> {
+    let taken = member.taken();
+    match taken.is_empty() {
+        true => Ok(()),
+        false => close_if_ended(operation, member).map(drop),
+    }
+}
+
+/// The same of all its active files, at once; whether it has ended. Blocks.
+///
+/// # Errors
+/// Somebody has one of them.
+pub(super) fn close_if_ended(
+    operation: &Operation<Create>,
+    member: &Member,
+) -> Result<bool, EngineError> {
+    let found = Sought::of(member).find(&*operation.core.deps.compute);
+    if !matches!(found, Ok(Found::Ended)) {
+        return Ok(false); // it runs, or its own locks keep others away
+    }
+    let machine = operation.present(member.machine, &member.name, &member.definition.from)?;
+    if let Some(machine) = machine {
+        operation.hold_ended(&machine)?;
+    }
+    close_new(operation, &member.taken())?;
+    Ok(true)
+}
+
+/// That what was to be captured is not there any more.
+pub(super) fn has_ended(machine: &str) -> EngineError {
+    EngineError {
+        kind: EngineErrorKind::Failed,
+        text: texts::HAS_ENDED.with("machine", machine),
     }
 }
 

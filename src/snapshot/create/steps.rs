@@ -42,7 +42,9 @@ pub(crate) const TAKE: &[Step<Create>] = &[
         name: "prepared",
         percent: 50,
         doing: texts::RECORDING,
-        work: Work::Record(|_| Record::Prepared),
+        work: Work::Record(|create| Record::Prepared {
+            made: create.all_made().clone(),
+        }),
     },
     Step {
         name: "cut",
@@ -61,6 +63,7 @@ pub(crate) const TAKE: &[Step<Create>] = &[
         work: Work::Window {
             run: window::run,
             fences: window::fences,
+            keep: window::keep,
             release: window::release,
         },
     },
@@ -153,11 +156,19 @@ fn prepare(operation: &Operation<Create>, member: &Member) -> Result<(), EngineE
         .plans
         .iter()
         .try_for_each(|plan| drivers.of(plan)?.prepare(plan))?;
+    for plan in member.taken() {
+        if let Some(file) = drivers.of(plan)?.new_there(plan)?.file {
+            let mut made = operation.kind.all_made();
+            let made = made.entry(member.machine).or_default();
+            made.insert(plan.disk.id.clone(), file);
+        }
+    }
     running::attach(&operation.core, member)
 }
 
 fn undo_disks(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
     let stay = running::go_back(operation, member)?;
+    running::decide(operation, member)?;
     let drivers = operation.drivers();
     let undone = member
         .plans
@@ -198,6 +209,7 @@ fn cut(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError
 fn settle(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
     let drivers = operation.drivers();
     let known = damage::known(&operation.core.deps.store.state(), member.machine);
+    running::close_ended(operation, member)?;
     let machine = operation.compute().machine(member.machine);
     let mut sealed = BTreeMap::new();
     for plan in &member.plans {

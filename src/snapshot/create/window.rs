@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::{self, BoxFuture};
 use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::TryRecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use crate::engine::{
     Dues, EngineError, EngineErrorKind, Event, Fence, Graph, QuiesceError, Quiesced, Running,
@@ -20,11 +20,13 @@ use crate::engine::{
 };
 use crate::id::VmId;
 use crate::inventory::{RunState, Trouble};
-use crate::snapshot::create::running::no_answer;
+use crate::snapshot::create::running::{self, Found, Sought, has_ended, no_answer};
 use crate::snapshot::create::{Create, Member, Runs};
 use crate::snapshot::saga::accept;
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::guard::wire::Ward;
+use crate::snapshot::saga::kind::Fenced;
+use crate::snapshot::saga::operation::Operation;
 use crate::snapshot::saga::window::{Frame, RELEASE, Released, within};
 use crate::text::catalog::snapshot as texts;
 use crate::text::{Message, Text};
@@ -48,8 +50,22 @@ pub const WINDOW_FAILPOINTS: [&str; 12] = [
     "create.thaw.after",
 ];
 
-/// A member that runs or is paused.
-struct Guest<'a> {
+/// How often it is looked whether what told of its end has ended.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// A member that runs or is paused, as it was found before the window.
+struct Guest {
+    /// Its place among the members.
+    place: usize,
+    machine: Arc<dyn Running>,
+    events: Receiver<Event>,
+}
+
+/// All of them.
+pub(crate) struct Guests(Vec<Guest>);
+
+/// The same with what is known of it.
+struct Seen<'a> {
     member: &'a Member,
     runs: &'a Runs,
     machine: Arc<dyn Running>,
@@ -59,13 +75,25 @@ struct Guest<'a> {
 type Done = Result<(), EngineError>;
 
 /// Goes through the window.
-pub(super) fn run(frame: Frame<Create>) -> BoxFuture<'static, Done> {
+pub(super) fn run(frame: Frame<Create>, guests: Guests) -> BoxFuture<'static, Done> {
+    Box::pin(async move {
+        let through = through(&frame, guests).await;
+        through.map_err(|error| somebody_has(&frame.operation().kind).unwrap_or(error))
+    })
+}
+
+/// Why the files of a machine that has ended meanwhile are not kept from others: it says more than that it has.
+fn somebody_has(create: &Create) -> Option<EngineError> {
+    create.standing().taken.values().next().cloned()
+}
+
+fn through(frame: &Frame<Create>, guests: Guests) -> BoxFuture<'_, Done> {
     Box::pin(async move {
         let operation = frame.operation();
         let (core, create) = (&*operation.core, &operation.kind);
-        let mut guests = guests(core, create)?;
+        let mut guests = seen(create, guests.0);
         frame.pass("freeze", "before")?;
-        frame.bounded(freeze(&frame, &guests)).await?;
+        frame.bounded(freeze(frame, &guests)).await?;
         frame.pass("freeze", "after")?;
         frame.pass("stop", "before")?;
         frame.bounded(stop(create, &guests)).await?;
@@ -77,6 +105,7 @@ pub(super) fn run(frame: Frame<Create>) -> BoxFuture<'static, Done> {
         let told = frame.bounded(told(&guests)).await;
         guests.iter_mut().try_for_each(undisturbed)?;
         told?;
+        somebody_has(create).map_or(Ok(()), Err)?;
         frame.commit()?;
         frame.pass("word", "after")?;
         // From here on a machine that does not go on is waited for: the set stands.
@@ -93,30 +122,79 @@ pub(super) fn run(frame: Frame<Create>) -> BoxFuture<'static, Done> {
     })
 }
 
-/// What the guard is given of the members that will stand still and outlive this process.
+/// Finds the members that will stand still, and what the guard is given of those that outlive this process.
 pub(super) fn fences<'a>(
     core: &'a Core,
     create: &'a Create,
-) -> BoxFuture<'a, Result<Vec<(Ward, Fence)>, EngineError>> {
+) -> BoxFuture<'a, Result<Fenced<Create>, EngineError>> {
     Box::pin(async move {
         let guests = guests(core, create)?;
         let each = guests.iter().map(|guest| async move {
+            let Some((member, runs)) = known(create, guest) else {
+                return Ok(None);
+            };
             let dues = Dues {
-                goes_on: guest.runs.goes_on,
-                thaws: guest.runs.quiesces,
+                goes_on: runs.goes_on,
+                thaws: runs.quiesces,
             };
             let ward = Ward {
-                machine: guest.member.machine,
-                name: guest.member.name.clone(),
+                machine: member.machine,
+                name: member.name.clone(),
                 dues,
             };
-            let fence = within(core, RELEASE, guest.machine.fence(guest.runs.quiesces)).await;
-            let fence = fence.unwrap_or_else(|| Err(no_answer(&guest.member.name)))?;
-            Ok(fence.map(|fence| (ward, fence)))
+            let fence = within(core, RELEASE, guest.machine.fence(runs.quiesces)).await;
+            let fence = fence.unwrap_or_else(|| Err(no_answer(&member.name)))?;
+            Ok(fence.map(|fence| {
+                let runner = runs.runner.clone().unwrap_or_default();
+                (ward, Fence { runner, ..fence })
+            }))
         });
         let each = future::join_all(each).await;
-        each.into_iter().filter_map(Result::transpose).collect()
+        let wards = each.into_iter().filter_map(Result::transpose);
+        let wards = wards.collect::<Result<_, EngineError>>()?;
+        let guests = Guests(guests);
+        Ok(Fenced { wards, guests })
     })
+}
+
+/// Closes the files of each member that ends, as soon as it has.
+pub(super) fn keep(operation: Arc<Operation<Create>>, guests: &Guests) -> BoxFuture<'static, ()> {
+    let each = guests.0.iter().map(|guest| {
+        let events = guest.events.resubscribe();
+        closed_in_time(Arc::clone(&operation), guest.place, events)
+    });
+    let each = future::join_all(each.collect::<Vec<_>>());
+    Box::pin(async move { drop(each.await) })
+}
+
+async fn closed_in_time(
+    operation: Arc<Operation<Create>>,
+    place: usize,
+    mut events: Receiver<Event>,
+) {
+    loop {
+        match events.recv().await {
+            Ok(Event::ShutDown) | Err(RecvError::Closed) => break,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+        }
+    }
+    // It may only have shut its guest down, or be on its way.
+    loop {
+        let own = Arc::clone(&operation);
+        let closed = tokio::task::spawn_blocking(move || {
+            let member = own.kind.intent.members.get(place);
+            let closed = member.map_or(Ok(true), |it| running::close_if_ended(&own, it));
+            if let (Err(error), Some(member)) = (&closed, member) {
+                let mut standing = own.kind.standing();
+                standing.taken.insert(member.machine, error.clone());
+            }
+            !matches!(closed, Ok(false))
+        });
+        if closed.await.unwrap_or(true) {
+            return;
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
 }
 
 /// Lets every machine go on, and then its guest, all at once: none waits for another one.
@@ -155,20 +233,41 @@ fn standing(create: &Create) -> (BTreeSet<VmId>, BTreeSet<VmId>) {
     (standing.stopped.clone(), frozen)
 }
 
-fn guests<'a>(core: &Core, create: &'a Create) -> Result<Vec<Guest<'a>>, EngineError> {
-    let members = create.intent.members.iter();
-    let guests = members.filter_map(|member| Some((member, member.runs.as_ref()?)));
-    let guests = guests.map(|(member, runs)| {
-        let machine = core.deps.compute.running(member.machine);
-        let machine = machine.ok_or_else(|| no_answer(&member.name))?;
+fn guests(core: &Core, create: &Create) -> Result<Vec<Guest>, EngineError> {
+    let members = create.intent.members.iter().enumerate();
+    let guests = members.filter(|(_, member)| member.runs.is_some());
+    let guests = guests.map(|(place, member)| {
+        let found = Sought::of(member).at_monitor(&*core.deps.compute)?;
+        let machine = match found {
+            Some(Found::Runs(machine)) => machine,
+            Some(Found::Ended) => return Err(has_ended(&member.name)),
+            None => return Err(no_answer(&member.name)),
+        };
         Ok(Guest {
-            member,
-            runs,
+            place,
             events: machine.events(),
             machine,
         })
     });
     guests.collect()
+}
+
+fn known<'a>(create: &'a Create, guest: &Guest) -> Option<(&'a Member, &'a Runs)> {
+    let member = create.intent.members.get(guest.place)?;
+    Some((member, member.runs.as_ref()?))
+}
+
+fn seen(create: &Create, guests: Vec<Guest>) -> Vec<Seen<'_>> {
+    let seen = guests.into_iter().filter_map(|guest| {
+        let (member, runs) = known(create, &guest)?;
+        Some(Seen {
+            member,
+            runs,
+            machine: guest.machine,
+            events: guest.events,
+        })
+    });
+    seen.collect()
 }
 
 /// Everyone is waited for, also after a failure; the first one counts.
@@ -177,7 +276,7 @@ async fn all(work: impl Iterator<Item = impl Future<Output = Done>>) -> Done {
     done.into_iter().collect()
 }
 
-async fn freeze(frame: &Frame<Create>, guests: &[Guest<'_>]) -> Done {
+async fn freeze(frame: &Frame<Create>, guests: &[Seen<'_>]) -> Done {
     let create = &frame.operation().kind;
     let quiesced = guests.iter().filter(|guest| guest.runs.quiesces);
     all(quiesced.map(|guest| async {
@@ -199,7 +298,7 @@ async fn freeze(frame: &Frame<Create>, guests: &[Guest<'_>]) -> Done {
     .await
 }
 
-async fn stop(create: &Create, guests: &[Guest<'_>]) -> Done {
+async fn stop(create: &Create, guests: &[Seen<'_>]) -> Done {
     all(guests.iter().map(|guest| async {
         if guest.runs.goes_on {
             create.standing().stopped.insert(guest.member.machine);
@@ -235,7 +334,7 @@ fn differing<'a>(planned: &'a Graph, found: &'a Graph) -> Option<&'a String> {
 }
 
 /// What machines capture comes first: what fails there is undone by a machine that has not gone on yet.
-async fn capture(core: &Core, create: &Create, guests: &[Guest<'_>]) -> Done {
+async fn capture(core: &Core, create: &Create, guests: &[Seen<'_>]) -> Done {
     let taken = guests.iter().map(|guest| async {
         let taken = guest.member.taken();
         match taken.is_empty() {
@@ -262,7 +361,7 @@ async fn capture(core: &Core, create: &Create, guests: &[Guest<'_>]) -> Done {
 }
 
 /// Has everyone answer once more: what somebody else has done to a machine before that is told by then.
-async fn told(guests: &[Guest<'_>]) -> Done {
+async fn told(guests: &[Seen<'_>]) -> Done {
     all(guests
         .iter()
         .map(|guest| async { guest.machine.state().await.map(drop) }))
@@ -270,7 +369,7 @@ async fn told(guests: &[Guest<'_>]) -> Done {
 }
 
 /// Whether nobody else has touched the machine since the window was opened.
-fn undisturbed(guest: &mut Guest<'_>) -> Done {
+fn undisturbed(guest: &mut Seen<'_>) -> Done {
     let event = match guest.events.try_recv() {
         Err(TryRecvError::Empty) => return Ok(()),
         Ok(Event::Stopped) => texts::EVENT_STOPPED,
@@ -351,21 +450,20 @@ async fn with_machine<'a, F: Future<Output = Done>>(
     work: impl FnOnce(Arc<dyn Running>, &'a str) -> F,
 ) -> Done {
     let mut members = create.intent.members.iter();
-    let name = members.find(|member| member.machine == id);
-    let name = name.map_or("", |member| member.name.as_str());
-    let compute = &core.deps.compute;
-    let machine = match compute.running(id) {
-        Some(machine) => machine,
+    let Some(member) = members.find(|member| member.machine == id) else {
+        return Ok(());
+    };
+    let (sought, name) = (Sought::of(member), member.name.as_str());
+    let found = match sought.at_monitor(&*core.deps.compute)? {
+        Some(found) => found,
         None => {
-            let shared = Arc::clone(compute);
-            let state = tokio::task::spawn_blocking(move || shared.state(id)).await;
-            // At a start nobody has a monitor before the state is known.
-            match (state, compute.running(id)) {
-                (Ok(RunState::Off), _) => return Ok(()),
-                (_, Some(machine)) => machine,
-                (_, None) => return Err(no_answer(name)),
-            }
+            let compute = Arc::clone(&core.deps.compute);
+            let found = tokio::task::spawn_blocking(move || sought.find(&*compute)).await;
+            found.unwrap_or_else(|_| Err(no_answer(name)))?
         }
+    };
+    let Found::Runs(machine) = found else {
+        return Ok(()); // and nobody else is told anything in its place
     };
     let done = within(core, limit, work(machine, name)).await;
     done.unwrap_or_else(|| Err(no_answer(name)))

@@ -162,6 +162,7 @@ pub const MERGE_FAILPOINTS: &[&str] = &[
 
 impl Kind for Destroy {
     type Part = Member;
+    type Guests = ();
     type Intent = Intent;
     type Record = Record;
 

@@ -89,6 +89,7 @@ impl Export {
 
 impl Kind for Export {
     type Part = ();
+    type Guests = ();
     type Intent = Intent;
     type Record = Record;
 

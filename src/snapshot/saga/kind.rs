@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -29,6 +30,8 @@ use crate::text::{Message, Text};
 pub(crate) trait Kind: Send + Sync + Sized + 'static {
     /// What its steps work on, several at a time: one machine, usually.
     type Part: Send + Sync + 'static;
+    /// What its window goes through with: the machines, as they were found before it.
+    type Guests: Send + 'static;
     /// The first record of its journal: all that recovery needs to know, before anything is made.
     type Intent: Clone + Serialize + DeserializeOwned + Send + Sync + 'static;
     /// What its journal tells later, tagged with a name of its own: `record`.
@@ -206,11 +209,23 @@ pub(crate) type PartWork<K> = fn(&Operation<K>, &<K as Kind>::Part) -> Result<()
 pub(crate) type WholeWork<K> = fn(&Operation<K>) -> Result<(), EngineError>;
 
 /// Work on all parts at once while machines stand still; gives back once they were asked to go on.
-pub(crate) type WindowWork<K> = fn(Frame<K>) -> BoxFuture<'static, Result<(), EngineError>>;
+pub(crate) type WindowWork<K> =
+    fn(Frame<K>, <K as Kind>::Guests) -> BoxFuture<'static, Result<(), EngineError>>;
 
-/// By what a guard reaches the machines that will stand still for it, and what each is owed then.
+/// Finds the machines that will stand still, once for all that comes.
 pub(crate) type Fences<K> =
-    for<'a> fn(&'a Core, &'a K) -> BoxFuture<'a, Result<Vec<(Ward, Fence)>, EngineError>>;
+    for<'a> fn(&'a Core, &'a K) -> BoxFuture<'a, Result<Fenced<K>, EngineError>>;
+
+/// The machines of a window.
+pub(crate) struct Fenced<K: Kind> {
+    /// By what a guard reaches those that outlive this process, and what each is owed.
+    pub(crate) wards: Vec<(Ward, Fence)>,
+    /// The same machines, for the window itself.
+    pub(crate) guests: K::Guests,
+}
+
+/// Closes the files of those that end meanwhile; goes on beside the window until that is over.
+pub(crate) type Keep<K> = fn(Arc<Operation<K>>, &<K as Kind>::Guests) -> BoxFuture<'static, ()>;
 
 /// Lets every machine go on that stands still for it. May be repeated.
 pub(crate) type Release<K> = for<'a> fn(&'a Core, &'a K) -> BoxFuture<'a, Released>;
@@ -228,8 +243,10 @@ pub(crate) enum Work<K: Kind> {
     Window {
         /// Does it, and swaps the commit word.
         run: WindowWork<K>,
-        /// Comes before it: what the guard is given.
+        /// Comes before it: what it and the guard are given.
         fences: Fences<K>,
+        /// Runs beside it.
+        keep: Keep<K>,
         /// Its undo, before anything is written; and the rest of it, where some machine did not go on at once.
         release: Release<K>,
     },

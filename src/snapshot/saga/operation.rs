@@ -211,9 +211,11 @@ impl<K: Kind> Operation<K> {
                         return Err(self.unable(step, failures));
                     }
                 }
-                Work::Window { run, fences, .. } => {
+                Work::Window {
+                    run, fences, keep, ..
+                } => {
                     if self.kind.stops_in().is_some() {
-                        self.window(step, run, fences).await?;
+                        self.window(step, run, fences, keep).await?;
                     }
                 }
                 Work::Record(record) => {
@@ -589,6 +591,17 @@ impl<K: Kind> Operation<K> {
         let mut holds = self.holds();
         if let Entry::Vacant(place) = holds.entry(machine.id) {
             place.insert(self.core.deps.compute.hold(machine)?);
+        }
+        Ok(())
+    }
+
+    /// [`Operation::hold`] of one of which new files may be held already: its active ones too, if they are not.
+    pub(crate) fn hold_ended(&self, machine: &Machine) -> Result<(), EngineError> {
+        let mut holds = self.holds();
+        let hold = holds.entry(machine.id).or_default();
+        let mut files = machine.disks.iter().map(|disk| &disk.file);
+        if !files.all(|file| hold.covers(file)) {
+            hold.join(self.core.deps.compute.hold(machine)?);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::{self, BoxFuture};
 use tokio::runtime::Builder;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::audit::Event;
 use crate::engine::{EngineError, EngineErrorKind, Fence};
@@ -22,7 +23,7 @@ use crate::snapshot::saga::core::{Core, JOURNALS};
 use crate::snapshot::saga::guard::Guard;
 use crate::snapshot::saga::guard::wire::{Report, Ward};
 use crate::snapshot::saga::journals;
-use crate::snapshot::saga::kind::{Fences, Kind, Release, Step, WindowWork, Work};
+use crate::snapshot::saga::kind::{Fences, Keep, Kind, Release, Step, WindowWork, Work};
 use crate::snapshot::saga::operation::{Operation, RETRY, Stop, failed, panicked_at, texts_of};
 use crate::snapshot::saga::word::Word;
 use crate::text::Text;
@@ -184,6 +185,7 @@ impl<K: Kind> Operation<K> {
         step: &Step<K>,
         run: WindowWork<K>,
         fences: Fences<K>,
+        keep: Keep<K>,
     ) -> Result<(), Stop> {
         let _open = self.core.windows.token();
         let operation = Arc::clone(self);
@@ -196,14 +198,17 @@ impl<K: Kind> Operation<K> {
         };
         let word = armed.map_err(|e| self.unable(step, vec![e]))?;
         let word = Arc::clone(self.word.get_or_init(|| word));
-        let fences = fences(&self.core, &self.kind).await;
-        let fences = fences.map_err(|e| self.unable(step, vec![e]))?;
-        if !fences.is_empty() {
-            let guard = self.start_guard(Arc::clone(&word), fences).await;
+        let fenced = fences(&self.core, &self.kind).await;
+        let fenced = fenced.map_err(|e| self.unable(step, vec![e]))?;
+        // Not on the runtime of the window: what that waits for keeps nobody's files open to others.
+        let keeping = tokio::spawn(keep(Arc::clone(self), &fenced.guests));
+        let _keeping = AbortOnDropHandle::new(keeping);
+        if !fenced.wards.is_empty() {
+            let guard = self.start_guard(Arc::clone(&word), fenced.wards).await;
             *self.guard() = Some(guard.map_err(|e| self.unable(step, vec![e]))?);
         }
         let operation = Arc::clone(self);
-        let on_its_own = move || operation.on_its_own(word, run);
+        let on_its_own = move || operation.on_its_own(word, move |frame| run(frame, fenced.guests));
         let done = match self.blocking("", on_its_own).await {
             Ok(done) => done,
             Err(panicked) => Err(panicked_at(&panicked, step.name)),
@@ -254,7 +259,11 @@ impl<K: Kind> Operation<K> {
     }
 
     /// Goes through the window on a thread and runtime of its own. Blocks.
-    fn on_its_own(self: Arc<Self>, word: Arc<Word>, run: WindowWork<K>) -> Result<(), EngineError> {
+    fn on_its_own(
+        self: Arc<Self>,
+        word: Arc<Word>,
+        run: impl FnOnce(Frame<K>) -> BoxFuture<'static, Result<(), EngineError>> + Send + 'static,
+    ) -> Result<(), EngineError> {
         let failed = |cause: String| refused(texts::WINDOW_FAILED.with("cause", cause));
         let mut runtime = Builder::new_current_thread();
         let runtime = runtime.enable_all().build();

@@ -43,6 +43,7 @@ super::messages! {
     NO_AGENT = "engine.no-agent", "machine {machine}: its definition names no socket of a guest agent";
     ATTACH_FAILED = "engine.attach-failed", "machine {machine}, disk {disk}: its QEMU cannot open {file}: {cause}";
     ATTACHED_OTHER = "engine.attached-other", "machine {machine}, disk {disk}: its QEMU has not opened the file that is {file} here: it sees another one by that name";
+    AWAY = "engine.away", "machine {machine}, disk {disk}: {file} is not at its place, and the machine may go on with it under another name; put it back there";
     STILL_USED = "engine.still-used", "machine {machine}, disk {disk}: its QEMU still uses {file}";
     MONITOR_TAKEN = "engine.monitor-taken", "machine {machine}: somebody else is connected to a monitor of its QEMU ({others}) and may manage it; have them disconnect, or write unmanaged_ok = true into section [qemu] of its definition: its disks are captured by clones only then";
     JOB_BEGUN = "engine.job-begun", "machine {machine}: the job {job} has begun to work on its disks";
@@ -63,6 +64,7 @@ super::messages! {
     /// What is wrong with an agent.
     AGENT_FOREIGN = "engine.agent-foreign", "answers {command} with something else than an agent of QEMU; see that this is its socket";
     /// What is wrong with an agent.
+    AGENT_OTHER = "engine.agent-other", "process {pid} has made that socket, which is not the one at the monitor";
     AGENT_FLOOD = "engine.agent-flood", "says more than anybody has asked for; see that this is its socket, and what runs in the guest";
     /// What is wrong with an agent.
     AGENT_REFUSED = "engine.agent-refused", "refuses {command}: {cause}";

@@ -23,6 +23,11 @@ super::messages! {
     MEMBER_NOT_CLONED = "snapshot.member-not-cloned", "machine {machine}, disk {disk}: {file} cannot be cloned where it lies, so the machine would have to go on with another file, which whatever runs it cannot be asked for: move the image to XFS or btrfs, or power the machine off";
     OUTLIVED = "snapshot.outlived", "machine {machine}, disk {disk}: the machine had gone on with {file} and has ended; what it wrote there is nowhere else, so that file stays its active one, and the file under it becomes a hidden layer (`groupshot doctor --fix` merges both while the machine is off)";
     NOT_PUT_BACK = "snapshot.not-put-back", "machine {machine}, disk {disk}: {file} holds what the machine had written, which was not put into the file under it, and the machine does not run on it any more; it stays there for you to look at";
+    NEW_AWAY = "snapshot.new-away", "machine {machine}, disk {disk}: {file} is not at its place, and may hold what the machine has written before it ended; put it back there, or, if it is lost for good, make an empty file {file}.part beside its place, which says so";
+    NEW_REPLACED = "snapshot.new-replaced", "machine {machine}, disk {disk}: another file stands in the place of {file}; put back what was there";
+    PUT_BACK_AWAY = "snapshot.put-back-away", "machine {machine}, disk {disk}: somebody has moved {file} away; all that it holds was put into the file under it, and it can be removed";
+    HAS_ENDED = "snapshot.has-ended", "machine {machine}: the QEMU that was to be captured has ended";
+    RUNNER_UNREACHED = "snapshot.runner-unreached", "machine {machine}: another process listens at the monitor of its QEMU, which still lives and cannot be reached";
     NO_ANSWER = "snapshot.no-answer", "machine {machine} does not answer on its monitor";
     WORD_FAILED = "snapshot.word-failed", "no machine was stopped, as the commit word cannot be written: {cause}";
     WINDOW_FAILED = "snapshot.window-failed", "no machine was stopped: {cause}";

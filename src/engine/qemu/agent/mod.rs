@@ -29,6 +29,7 @@ use crate::engine::{EngineError, EngineErrorKind};
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
 
+use super::peer::Peer;
 use super::socket;
 
 /// Longest line that is kept. An answer that is wanted here has some hundred bytes.
@@ -76,6 +77,8 @@ enum Error {
     Closed,
     /// It answers this command as no agent does.
     Foreign(&'static str),
+    /// Another process than that at the monitor has made its socket.
+    Other(i32),
     /// It says more than anybody has asked for.
     Flood,
     /// It has refused this command, and why in its own words.
@@ -90,6 +93,7 @@ impl Error {
             Self::Late(command) => texts::AGENT_LATE.with("command", *command),
             Self::Closed => texts::AGENT_CLOSED.text(),
             Self::Foreign(command) => texts::AGENT_FOREIGN.with("command", *command),
+            Self::Other(pid) => texts::AGENT_OTHER.with("pid", i64::from(*pid)),
             Self::Flood => texts::AGENT_FLOOD.text(),
             Self::Refused(command, why) => texts::AGENT_REFUSED
                 .with("command", *command)
@@ -117,9 +121,21 @@ pub struct Agent {
 struct State {
     /// The connection. As a descriptor, for a window has a runtime of its own, and streams end with theirs.
     held: Option<OwnedFd>,
+    /// The process at the monitor: with no other one there is anything to be said.
+    of: Option<Peer>,
     /// Somebody has a duplicate of it, for a freeze to come.
     is_shared: bool,
     asked: Asked,
+}
+
+impl State {
+    /// The connection, and all that was asked.
+    fn forget(&mut self) {
+        *self = Self {
+            of: self.of.take(),
+            ..Self::default()
+        };
+    }
 }
 
 /// What was asked of the guest since it was last seen thawed.
@@ -145,6 +161,11 @@ impl Agent {
         }
     }
 
+    /// It is that of this process, from the next connection on; of any, where none is named.
+    pub(super) async fn is_of(&self, process: Option<&Peer>) {
+        self.state.lock().await.of = process.cloned();
+    }
+
     /// A duplicate of the connection, for who thaws if this process does not. Held from now on, until
     /// [`Agent::is_frozen`] denies it after a thaw. The descriptor does not block, and must stay so.
     ///
@@ -152,8 +173,9 @@ impl Agent {
     /// There is no agent, or it does not answer.
     pub async fn duplicate(&self) -> Result<OwnedFd, EngineError> {
         let mut state = self.state.lock().await;
+        let state = &mut *state;
         let done = async {
-            self.synced(&mut state.held).await?;
+            self.synced(state).await?;
             let held = state.held.as_ref().ok_or(Error::Closed)?;
             let own = held.try_clone().map_err(Error::Socket);
             state.is_shared = true;
@@ -161,7 +183,7 @@ impl Agent {
         };
         let done = done.await;
         if done.is_err() && state.asked == Asked::Unknown {
-            *state = State::default();
+            state.forget();
         }
         done.map_err(|error| self.failed(&error))
     }
@@ -181,7 +203,7 @@ impl Agent {
             Ok(looked) => looked,
             Err(error) => {
                 if state.asked == Asked::Status {
-                    *state = State::default();
+                    state.forget();
                 }
                 return Err(QuiesceError::Untouched(error));
             }
@@ -205,7 +227,7 @@ impl Agent {
     /// A session with a guest that is not frozen, and whether it is Windows.
     async fn looked(&self, state: &mut State) -> Result<(Session, bool), EngineError> {
         let looked = async {
-            let mut session = self.synced(&mut state.held).await?;
+            let mut session = self.synced(state).await?;
             let frozen = session.is_frozen(self.patience).await?;
             let is_windows = !frozen && session.is_windows(self.patience).await?;
             Ok((session, frozen, is_windows))
@@ -224,11 +246,12 @@ impl Agent {
     /// The agent does not tell.
     pub async fn is_frozen(&self) -> Result<bool, EngineError> {
         let mut state = self.state.lock().await;
+        let state = &mut *state;
         if state.asked == Asked::Status {
             return Ok(false);
         }
         let told = async {
-            let mut session = self.synced(&mut state.held).await?;
+            let mut session = self.synced(state).await?;
             session.is_frozen(self.patience).await
         };
         let told = told.await;
@@ -247,11 +270,11 @@ impl Agent {
         let mut state = self.state.lock().await;
         let state = &mut *state;
         if state.asked == Asked::Status {
-            *state = State::default();
+            state.forget();
             return Ok(());
         }
         let thawed = async {
-            let mut session = self.synced(&mut state.held).await?;
+            let mut session = self.synced(state).await?;
             session.thaw(self.patience).await
         };
         let thawed = thawed.await;
@@ -270,16 +293,21 @@ impl Agent {
 
     /// A session in which the next line answers the next command, on the connection that is held; on another one if there is
     /// none, or QEMU has closed it.
-    async fn synced(&self, held: &mut Option<OwnedFd>) -> Result<Session, Error> {
-        if let Some(connection) = held.as_ref() {
+    async fn synced(&self, state: &mut State) -> Result<Session, Error> {
+        if let Some(connection) = state.held.as_ref() {
             let synced = Session::begin(connection, self.patience).await;
             if !matches!(synced, Err(Error::Closed)) {
                 return synced;
             }
         }
-        let stream = socket::connect(&self.socket);
-        let stream = stream.await.and_then(UnixStream::into_std);
-        let connection = held.insert(stream.map_err(Error::Socket)?.into());
+        let (stream, _) = socket::connect(&self.socket).await.map_err(Error::Socket)?;
+        if let (Some(wanted), Some(found)) = (&state.of, Peer::at(&stream))
+            && *wanted != found
+        {
+            return Err(Error::Other(found.pid));
+        }
+        let stream = stream.into_std().map_err(Error::Socket)?;
+        let connection = state.held.insert(stream.into());
         Session::begin(connection, self.patience).await
     }
 

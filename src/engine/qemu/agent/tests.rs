@@ -547,3 +547,21 @@ fn an_agent_listens_if_qemu_says_so_of_its_own_device() {
         assert_eq!(found, expected, "{chardevs}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_whose_socket_another_process_has_made_than_the_monitor_is_told_nothing() {
+    let scene = Scene::new(linux);
+    let own = Peer::of(std::process::id().try_into().unwrap()).unwrap();
+    let other = Peer {
+        started: own.started + 1,
+        ..own.clone()
+    };
+    scene.agent.is_of(Some(&other)).await;
+    let error = of_quiesce(scene.agent.quiesce().await.unwrap_err());
+    assert!(error.contains("not the one at the monitor"), "{error}");
+    assert!(scene.agent.thaw().await.is_err() && scene.agent.is_frozen().await.is_err());
+    assert!(scene.guest.lock().unwrap().done.is_empty());
+    scene.agent.is_of(Some(&own)).await;
+    assert_eq!(scene.agent.quiesce().await.unwrap().count, 2);
+    scene.agent.thaw().await.unwrap();
+}

@@ -22,8 +22,9 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::clock::Clock;
-use crate::engine::{Dues, Fence, Freed};
+use crate::engine::{Dues, Fence, Freed, Runner};
 
+use super::peer::Peer;
 use super::qmp::LINE_MAX;
 use super::socket;
 
@@ -67,40 +68,52 @@ pub fn release(fence: &Fence, dues: Dues, clock: &dyn Clock) -> Freed {
 fn at_pace(fence: &Fence, dues: Dues, clock: &dyn Clock, pace: Pace) -> Freed {
     let mut freed = Freed::default();
     if dues.goes_on {
-        freed.goes_on = go_on(fence, clock, pace);
+        go_on(fence, clock, pace, &mut freed);
     }
-    if dues.thaws {
+    if dues.thaws && !freed.ended {
         let until = clock.elapsed() + pace.limit;
         thaw(fence, clock, pace, until, &mut freed);
     }
     freed
 }
 
-/// Has the machine go on: in band, then by each of its monitors in turn.
-fn go_on(fence: &Fence, clock: &dyn Clock, pace: Pace) -> bool {
+/// Has the machine go on: in band, which nobody else hears, then by each of its monitors in turn.
+fn go_on(fence: &Fence, clock: &dyn Clock, pace: Pace, freed: &mut Freed) {
     let until = clock.elapsed() + pace.limit;
     let mut talk = Talk::over(&fence.monitor, clock, pace.in_band);
     let in_band = talk.send(&[BREAK, CONT].concat());
     match in_band.and_then(|()| talk.answer()) {
-        Ok(done) => return done,
+        Ok(done) => {
+            freed.goes_on = done;
+            return;
+        }
         Err(_) => fence_off(&fence.monitor),
     }
     let mut sockets = fence.monitor_sockets.iter().cycle();
     while clock.elapsed() < until
         && let Some(socket) = sockets.next()
     {
-        let reached = reach(socket).and_then(|connection| {
+        let reached = reach(socket, &fence.runner).and_then(|reached| {
+            let Reached::It(connection) = reached else {
+                return Ok(None);
+            };
             let mut talk = Talk::over(&connection, clock, pace.anew);
             talk.greeting()?;
             talk.send(&[CAPABLE, CONT].concat())?;
-            talk.answer()
+            talk.answer().map(Some)
         });
         match reached {
-            Ok(done) => return done,
+            Ok(Some(done)) => {
+                freed.goes_on = done;
+                return;
+            }
+            Ok(None) => {
+                freed.ended = true;
+                return;
+            }
             Err(_) => rest(pace.pause),
         }
     }
-    false
 }
 
 /// Thaws the guest, and waits until it says that it is.
@@ -115,9 +128,12 @@ fn thaw(fence: &Fence, clock: &dyn Clock, pace: Pace, until: Duration, freed: &m
     while let Some(socket) = &fence.agent_socket
         && let Some(left) = until.checked_sub(clock.elapsed())
     {
-        let thawed = reach(socket).and_then(|connection| {
-            let mut talk = Talk::over(&connection, clock, left);
-            thaw_on(&mut talk, freed)
+        let thawed = reach(socket, &fence.runner).and_then(|reached| match reached {
+            Reached::It(connection) => thaw_on(&mut Talk::over(&connection, clock, left), freed),
+            Reached::Ended => {
+                freed.ended = true;
+                Ok(())
+            }
         });
         match thawed {
             Ok(()) => return,
@@ -148,14 +164,35 @@ fn fence_off(connection: &OwnedFd) {
     let _gone = shutdown(connection, Shutdown::Both);
 }
 
-/// A new connection; it does not block.
-fn reach(socket: &Path) -> io::Result<OwnedFd> {
+/// What came of an attempt to reach what was stopped.
+enum Reached {
+    /// It, by this connection, which does not block.
+    It(OwnedFd),
+    /// It has ended, whoever is there now.
+    Ended,
+}
+
+/// A new connection to what was stopped.
+fn reach(socket: &Path, stopped: &Runner) -> io::Result<Reached> {
+    if stopped.has_ended() {
+        return Ok(Reached::Ended);
+    }
     let held = socket::hold(socket)?;
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let connection = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     let place = format!("/proc/self/fd/{}", held.as_raw_fd());
     connect(&connection, &SocketAddrUnix::new(place.as_str())?)?;
-    Ok(connection)
+    let found = Runner {
+        process: Peer::at(&connection),
+        has_disks: false,
+        sockets: [(socket.to_owned(), socket::stamp(&held)?)].into(),
+    };
+    match stopped.is(&found) {
+        // It lives on, and another one has bound its socket anew.
+        Some(false) if stopped.lives() => Err(ErrorKind::AddrInUse.into()),
+        Some(false) => Ok(Reached::Ended),
+        Some(true) | None => Ok(Reached::It(connection)),
+    }
 }
 
 fn rest(pause: Duration) {

@@ -42,6 +42,7 @@ impl Scene {
                 monitor_sockets: vec![home.path().join("1"), home.path().join("2")],
                 agent: None,
                 agent_socket: None,
+                runner: Runner::default(),
             },
             monitor,
             home,
@@ -287,4 +288,125 @@ fn an_agent_that_does_not_answer_is_reached_anew() {
     let mut scene = Scene::new();
     let _silent = scene.agent();
     assert_eq!(scene.release(THAWS, IMPATIENT), Freed::default());
+}
+
+/// Whoever is at the socket of a monitor and of an agent: what each was told.
+fn strangers(scene: &Scene) -> impl FnOnce() -> Vec<u8> + use<> {
+    let all = ["1", "2", "agent"].map(|name| scene.listener(name));
+    let told = all.map(|listener| {
+        listener.set_nonblocking(true).unwrap();
+        move || {
+            let mut told = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept() {
+                stream.set_nonblocking(false).unwrap();
+                stream.read_to_end(&mut told).unwrap();
+            }
+            told
+        }
+    });
+    || told.into_iter().flat_map(|it| it()).collect()
+}
+
+/// A process that is none of these, which ends when this is dropped.
+struct Stopped(process::Child);
+
+impl Stopped {
+    fn new() -> Self {
+        let mut child = process::Command::new("cat");
+        child.stdin(process::Stdio::piped());
+        Self(child.spawn().unwrap())
+    }
+
+    fn runner(&self) -> Runner {
+        Runner {
+            process: Some(Peer::of(self.0.id().try_into().unwrap()).unwrap()),
+            has_disks: true,
+            ..Runner::default()
+        }
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const BOTH: Dues = Dues {
+    goes_on: true,
+    thaws: true,
+};
+
+#[test]
+fn whoever_is_at_the_sockets_in_the_place_of_what_was_stopped_is_told_nothing() {
+    let scene_of = |runner| {
+        let mut scene = Scene::new();
+        scene.monitor.shutdown(std::net::Shutdown::Both).unwrap();
+        scene.fence.agent_socket = Some(scene.home.path().join("agent"));
+        scene.fence.runner = runner;
+        scene
+    };
+    let ended = Freed {
+        ended: true,
+        ..Freed::default()
+    };
+    // It has ended, and another process is there.
+    let stopped = Stopped::new();
+    let runner = stopped.runner();
+    drop(stopped);
+    let scene = scene_of(runner);
+    let told = strangers(&scene);
+    assert_eq!(scene.release(BOTH, PACE), ended);
+    assert_eq!(scene.release(THAWS, PACE), ended);
+    assert_eq!(told(), b"");
+    // It lives, and another process has bound its sockets anew: it stands still, and nobody knows.
+    let stopped = Stopped::new();
+    let scene = scene_of(stopped.runner());
+    let told = strangers(&scene);
+    assert_eq!(scene.release(BOTH, IMPATIENT), Freed::default());
+    assert_eq!(told(), b"");
+    // Its process cannot be seen, and another socket is there than was.
+    let scene = scene_of(Runner::default());
+    drop(strangers(&scene));
+    let sockets = ["1", "2", "agent"].map(|name| {
+        let socket = scene.home.path().join(name);
+        let stamp = socket::stamp(socket::hold(&socket).unwrap()).unwrap();
+        std::fs::rename(&socket, socket.with_extension("old")).unwrap();
+        (socket, stamp)
+    });
+    let mut scene = scene;
+    scene.fence.runner.sockets = sockets.into();
+    let told = strangers(&scene);
+    assert_eq!(scene.release(BOTH, PACE), ended);
+    assert_eq!(told(), b"");
+}
+
+#[test]
+fn what_was_stopped_is_reached_anew_by_its_process_or_by_its_socket() {
+    for by_process in [true, false] {
+        let mut scene = Scene::new();
+        scene.monitor.shutdown(std::net::Shutdown::Both).unwrap();
+        let listener = scene.listener("1");
+        let socket = scene.home.path().join("1");
+        let stamp = socket::stamp(socket::hold(&socket).unwrap()).unwrap();
+        scene.fence.runner = match by_process {
+            // The listener is of this process.
+            true => Runner {
+                process: Peer::of(process::id().try_into().unwrap()),
+                has_disks: true,
+                ..Runner::default()
+            },
+            false => Runner {
+                sockets: [(socket, stamp)].into(),
+                ..Runner::default()
+            },
+        };
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"{\"QMP\": {\"version\": {}}}\n").unwrap();
+            speak(stream, cont_is_done).join().unwrap()
+        });
+        assert!(scene.release(GOES_ON, PACE).goes_on, "{by_process}");
+    }
 }

@@ -80,6 +80,7 @@ fn begin(pair: &OwnedFd, release: Release, clock: &SharedClock) -> io::Result<Gu
                     goes_on: dues.goes_on,
                     was_frozen: dues.thaws,
                     is_thawed: dues.thaws,
+                    ended: false,
                 },
                 false => release(&fence, dues, &*clock),
             }

@@ -14,7 +14,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Dues, Fence, Freed};
+use crate::engine::{Dues, Fence, Freed, Runner};
 use crate::id::VmId;
 
 /// The longest message: a machine with its sockets.
@@ -47,6 +47,7 @@ struct Handed {
     ward: Ward,
     monitor_sockets: Vec<PathBuf>,
     agent_socket: Option<PathBuf>,
+    runner: Runner,
 }
 
 /// What the guard answers.
@@ -118,7 +119,8 @@ impl Report {
     /// The machines that have not said that they have all they are owed, by name.
     pub(crate) fn left(&self) -> Vec<String> {
         let is_left = |(ward, freed): &&(Ward, Freed)| {
-            (ward.dues.goes_on && !freed.goes_on) || (ward.dues.thaws && !freed.is_thawed)
+            !freed.ended
+                && ((ward.dues.goes_on && !freed.goes_on) || (ward.dues.thaws && !freed.is_thawed))
         };
         let left = self.wards.iter().filter(is_left);
         left.map(|(ward, _)| ward.name.clone()).collect()
@@ -151,6 +153,7 @@ pub(super) fn hand_over(
             ward: ward.clone(),
             monitor_sockets: fence.monitor_sockets.clone(),
             agent_socket: fence.agent_socket.clone(),
+            runner: fence.runner.clone(),
         };
         let connections = [Some(&fence.monitor), fence.agent.as_ref()];
         let connections: Vec<_> = connections.iter().flatten().map(|it| it.as_fd()).collect();
@@ -175,6 +178,7 @@ pub(super) fn take_over(pair: &OwnedFd) -> io::Result<HandedOver> {
             monitor_sockets: handed.monitor_sockets,
             agent: connections.next(),
             agent_socket: handed.agent_socket,
+            runner: handed.runner,
         };
         wards.push((handed.ward, fence));
     }
