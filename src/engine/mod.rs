@@ -71,7 +71,7 @@ use crate::id::VmId;
 use crate::inventory::{Disk, Format, Image, Machine, RunState};
 use crate::text::{Argument, Text};
 
-pub use capture::{Capture, Live, Plan};
+pub use capture::{Capture, Live, Plan, PutBack};
 pub use drivers::{Driver, Drivers};
 pub use failure::At;
 pub(crate) use graph::is_file as is_in_files;
@@ -86,7 +86,8 @@ pub use retain::{
 };
 pub use revert::{Prepared, Revert, RevertPlan, RevertRequest};
 pub use running::{
-    Described, Dues, Event, Fence, Freed, Graph, Node, QuiesceError, Quiesced, Running, ThawError,
+    Described, Dues, Event, Fence, Freed, Graph, Node, Process, QuiesceError, Quiesced, Running,
+    ThawError,
 };
 pub use space::Reserve;
 pub use uses::Uses;

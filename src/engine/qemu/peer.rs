@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 use tokio::net::UnixStream;
 
+use crate::engine::Process;
 use crate::held;
 
 /// Most descriptors of a process that are looked at.
@@ -43,7 +44,15 @@ impl Peer {
 
     /// Whether it still lives.
     pub(crate) fn lives(&self) -> bool {
-        started(self.pid) == Some(self.started)
+        lives(self.process())
+    }
+
+    /// The same for other processes of ours in this run of the host.
+    pub(super) const fn process(&self) -> Process {
+        Process {
+            pid: self.pid,
+            started: self.started,
+        }
     }
 
     /// The user id whose rights count when it opens a file, if the kernel tells.
@@ -129,9 +138,17 @@ fn seen(place: &Path) -> io::Result<(FileId, FileType)> {
     Ok(((device, it.stx_ino), kind))
 }
 
-/// The start time of a process: the 22nd field of its line, counted behind its name, which may hold anything.
+/// Whether a process still lives.
+pub(super) fn lives(process: Process) -> bool {
+    started(process.pid) == Some(process.started)
+}
+
+/// The start time of a process: the 22nd field of its line, counted behind its name, which may hold anything. One that has
+/// ended has a line until its parent has asked for it.
 fn started(pid: i32) -> Option<u64> {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, behind) = line.rsplit_once(')')?;
-    behind.split_ascii_whitespace().nth(19)?.parse().ok()
+    let mut fields = behind.split_ascii_whitespace();
+    let has_ended = matches!(fields.next()?, "Z" | "X");
+    fields.nth(18).filter(|_| !has_ended)?.parse().ok()
 }

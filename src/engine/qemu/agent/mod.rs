@@ -122,6 +122,36 @@ struct State {
     asked: Asked,
 }
 
+/// The connection while it is used: closed afterwards, also by who is given up meanwhile, unless it is to be kept, or the
+/// guest may be frozen.
+struct Held<'a> {
+    state: &'a mut State,
+    is_kept: bool,
+}
+
+impl<'a> Held<'a> {
+    fn of(state: &'a mut State) -> Self {
+        let is_kept = state.asked == Asked::Freeze;
+        Self { state, is_kept }
+    }
+
+    const fn keep(&mut self) {
+        self.is_kept = true;
+    }
+
+    const fn place(&mut self) -> &mut Option<OwnedFd> {
+        &mut self.state.held
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            (self.state.held, self.state.is_shared) = (None, false);
+        }
+    }
+}
+
 /// What was asked of the guest since it was last seen thawed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Asked {
@@ -153,17 +183,25 @@ impl Agent {
     pub async fn duplicate(&self) -> Result<OwnedFd, EngineError> {
         let mut state = self.state.lock().await;
         let done = async {
-            self.synced(&mut state.held).await?;
-            let held = state.held.as_ref().ok_or(Error::Closed)?;
-            let own = held.try_clone().map_err(Error::Socket);
-            state.is_shared = true;
-            own
+            let mut held = Held::of(&mut state);
+            self.synced(held.place()).await?;
+            let own = held.place().as_ref().ok_or(Error::Closed)?;
+            let own = own.try_clone().map_err(Error::Socket)?;
+            held.keep();
+            Ok::<_, Error>(own)
         };
         let done = done.await;
-        if done.is_err() && state.asked == Asked::Unknown {
+        state.is_shared |= done.is_ok();
+        done.map_err(|error| self.failed(&error))
+    }
+
+    /// Leaves the socket to others, unless the guest was asked to freeze and has not said since that it is thawed. The end
+    /// of everything that began with [`Agent::duplicate`]; may be repeated.
+    pub async fn leave(&self) {
+        let mut state = self.state.lock().await;
+        if state.asked != Asked::Freeze {
             *state = State::default();
         }
-        done.map_err(|error| self.failed(&error))
     }
 
     /// Freezes the file systems of the guest. Holds the connection from now on, as [`Agent::duplicate`] does.
@@ -227,14 +265,17 @@ impl Agent {
         if state.asked == Asked::Status {
             return Ok(false);
         }
+        let is_shared = state.is_shared;
         let told = async {
-            let mut session = self.synced(&mut state.held).await?;
+            // Whoever else has frozen it needs the socket to thaw it.
+            let mut held = Held::of(&mut state);
+            if is_shared {
+                held.keep();
+            }
+            let mut session = self.synced(held.place()).await?;
             session.is_frozen(self.patience).await
         };
         let told = told.await;
-        if state.asked == Asked::Unknown && !state.is_shared {
-            state.held = None; // whoever else has frozen it needs the socket to thaw it
-        }
         told.map_err(|error| self.failed(&error))
     }
 
