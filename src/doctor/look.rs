@@ -159,7 +159,7 @@ impl Doctor {
                     }
                     if !left.is_empty() {
                         let names = left.join(", ");
-                        text += &format!(", but {names} did not say that it goes on");
+                        text += &format!("; {names}: stuck, not known to go on");
                     }
                     let fix = "finish or undo it, as the start of the server does";
                     ailment(FindingKind::OpenJournal, Severity::Warning, file, text)

@@ -4,12 +4,14 @@
 //! once.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::beside::Beside;
 use crate::engine::{EngineError, Hold, Stamp, Top, stage};
+use crate::held;
 use crate::id::{SetId, VmId};
 use crate::inventory::{Disk, Machine, Sealed, SnapshotDisk};
 
@@ -129,6 +131,33 @@ impl Plan {
 
     pub(in crate::engine) const fn file(&self) -> &NewFile {
         &self.own
+    }
+}
+
+/// A job of a machine that puts back what its new file holds, by which another process knows what to do with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutBack {
+    /// What the machine calls it.
+    pub job: String,
+    /// Where [`Plan::note_put_back`] leaves its note.
+    pub note: PathBuf,
+}
+
+impl PutBack {
+    /// Whether it is noted that all was put back, durably from now on: the job may take its last step then, and must not be
+    /// given up any more. Blocks.
+    ///
+    /// # Errors
+    /// That cannot be seen, or made durable.
+    pub fn is_noted(&self) -> io::Result<bool> {
+        let note = match held::open(&self.note, false) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            note => note?,
+        };
+        // Whoever made it may have died before it was durable.
+        note.sync_all()?;
+        held::sync_folder(self.note.parent().unwrap_or(Path::new("/")))?;
+        Ok(true)
     }
 }
 

@@ -72,7 +72,7 @@ use crate::id::VmId;
 use crate::inventory::{Disk, Format, Image, Machine, RunState};
 use crate::text::{Argument, Text};
 
-pub use capture::{Capture, FileId, Live, NewThere, Plan};
+pub use capture::{Capture, FileId, Live, NewThere, Plan, PutBack};
 pub use drivers::{Driver, Drivers};
 pub use failure::At;
 pub(crate) use graph::is_file as is_in_files;

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use crate::engine::{EngineError, Live, Plan, Runner};
+use crate::engine::{EngineError, Live, Plan, PutBack, Runner};
 use crate::inventory::RunState;
 use crate::text::Text;
 
@@ -70,6 +70,9 @@ pub trait Running: Send + Sync + 'static {
     /// The agent does not tell.
     async fn is_frozen(&self) -> Result<bool, EngineError>;
 
+    /// Leaves the agent to others, unless its guest was asked to freeze and is not known to be thawed. May be repeated.
+    async fn leave(&self);
+
     /// Thaws them. May be repeated.
     ///
     /// # Errors
@@ -95,12 +98,21 @@ pub trait Running: Send + Sync + 'static {
     /// It may be stopped still.
     async fn resume(&self) -> Result<(), EngineError>;
 
+    /// Ends what a dead process may have left at these plans right before the last step of [`Running::detach`]: nothing is
+    /// written to the disk meanwhile, though the machine runs. Finishes what is noted as put back, and takes back what is
+    /// not. May be repeated.
+    ///
+    /// # Errors
+    /// Its disks may stand still.
+    async fn unblock(&self, plans: &[&Plan]) -> Result<(), EngineError>;
+
     /// By what a process of its own, the guard, lets it go if this one cannot; asked for before it is stopped, with
-    /// the connection by which its guest is frozen if it is to be. `None` for one that does not outlive this process.
+    /// the connection by which its guest is frozen if it is to be, and what it may be left at once these plans, which it
+    /// [takes](Running::takes), are undone. `None` for one that does not outlive this process.
     ///
     /// # Errors
     /// It cannot be told; nobody may stop it then.
-    async fn fence(&self, quiesces: bool) -> Result<Option<Fence>, EngineError>;
+    async fn fence(&self, quiesces: bool, plans: &[&Plan]) -> Result<Option<Fence>, EngineError>;
 
     /// What happens to it from now on that was not asked for by a call of this port.
     fn events(&self) -> broadcast::Receiver<Event>;
@@ -178,6 +190,8 @@ pub struct Fence {
     pub agent_socket: Option<PathBuf>,
     /// What was stopped. Whoever else is at the sockets is told nothing.
     pub runner: Runner,
+    /// What keeps its disks from going on while it waits for its last step.
+    pub jobs: Vec<PutBack>,
 }
 
 /// What a guard gives back to a machine.
@@ -198,9 +212,12 @@ pub struct Freed {
     pub was_frozen: bool,
     /// Its guest has said that it is thawed.
     pub is_thawed: bool,
+    /// A job of ours that kept its disks from going on was ended.
+    #[serde(default)]
+    pub was_blocked: bool,
     /// What was stopped has ended, and is owed nothing any more.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub ended: bool,
+    #[serde(default)]
+    pub has_ended: bool,
 }
 
 /// What somebody else did to a machine.

@@ -389,6 +389,123 @@ fn a_server_that_dies_in_the_window_leaves_machines_to_its_guard_and_the_set_to_
     web.quit();
 }
 
+fn die(server: &mut Server) {
+    let pid = Pid::from_raw(server.pid().try_into().unwrap());
+    kill(pid, Signal::SIGKILL).unwrap();
+    assert!(server.wait(SOON).is_some());
+}
+
+/// However long it takes; and whoever looks meanwhile is told.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn a_qemu_that_hangs_when_its_server_dies_is_waited_for_by_the_guard() {
+    let site = Site::new(Ground::Xfs);
+    let mut web = Guest::new(&site, "web", &[Image::Qcow2], 1);
+    web.start(&site, &[]);
+    let gate = Gate::new();
+    let mut server = site.serve_with(&[&gate.at("create.stop.after")]);
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&web.machine.id]).unwrap();
+    known(&server, "web", "running");
+    let _begun = begin(&wire, &group, "set");
+    gate.reached();
+    assert_eq!(web.status(), "paused");
+    web.qemu().signal(Signal::SIGSTOP);
+    die(&mut server);
+    std::thread::sleep(Duration::from_secs(10));
+    assert_eq!(guards(&site.data).len(), 1, "the guard is at work");
+    let found = text(&run_in(&site.data, &["doctor"], "").stdout);
+    assert!(found.contains("web: stuck"), "{found}");
+    web.qemu().signal(Signal::SIGCONT);
+    let until = Instant::now() + SOON;
+    while web.status() != "running" {
+        assert!(Instant::now() < until, "it stands still");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    while !guards(&site.data).is_empty() {
+        assert!(Instant::now() < until, "the guard does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let found = text(&run_in(&site.data, &["doctor"], "").stdout);
+    assert!(
+        found.contains("its guard let web go") && !found.contains("stuck"),
+        "{found}"
+    );
+    let told = text(&run_in(&site.data, &["rescue"], "").stdout);
+    assert!(told.contains("undone"), "{told}");
+    web.quit();
+}
+
+/// It runs, and nothing that its guest writes gets to its disk.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn a_merge_that_a_dead_server_has_left_before_its_last_step_is_ended_by_the_guard() {
+    let site = Site::new(Ground::Ext4);
+    let mut web = Guest::new(&site, "web", &[Image::Qcow2], 1);
+    web.start(&site, &[]);
+    let gate = Gate::new();
+    let orders = [
+        gate.at("create.abort.after"),
+        "create.word.before=error".to_owned(),
+    ];
+    let mut server = site.serve_with(&[&orders[0], &orders[1]]);
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&web.machine.id]).unwrap();
+    known(&server, "web", "running");
+    let _begun = begin(&wire, &group, "set");
+    gate.reached();
+    assert_eq!(web.status(), "running");
+    assert_eq!(guards(&site.data).len(), 1, "it watches the undo");
+    web.write(0, 65536, 65536, 9);
+    // As the server does, and no further.
+    let blocks = web.tell("query-block", &json!({}));
+    let overlay = blocks[0]["inserted"]["node-name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(overlay.starts_with("gs-"), "{blocks}");
+    let nodes = web.tell("query-named-block-nodes", &json!({"flat": true}));
+    let image = web.machine.images[0].to_str().unwrap();
+    let mut nodes = nodes.as_array().unwrap().iter();
+    let base = nodes.find(|node| node["drv"] == "qcow2" && node["file"] == image);
+    let base = base.unwrap()["node-name"].as_str().unwrap();
+    let ours = format!("{}-undo-disk0", overlay.strip_suffix("-0").unwrap());
+    let commit = json!({"job-id": ours, "device": overlay, "top-node": overlay, "base-node": base, "auto-finalize": false});
+    web.tell("block-commit", &commit);
+    let comes_to = |status: &str| {
+        let until = Instant::now() + SOON;
+        loop {
+            let jobs = web.tell("query-jobs", &json!({}));
+            let found = jobs[0]["status"].as_str().unwrap_or("none").to_owned();
+            if found == status {
+                return;
+            }
+            assert!(Instant::now() < until, "{status}: {jobs}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    comes_to("ready");
+    web.tell("job-complete", &json!({"id": ours}));
+    comes_to("pending");
+    die(&mut server);
+    comes_to("none");
+    let until = Instant::now() + SOON;
+    while !guards(&site.data).is_empty() {
+        assert!(Instant::now() < until, "the guard does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // It is on the overlay still, and writes.
+    let blocks = web.tell("query-block", &json!({}));
+    assert_eq!(blocks[0]["inserted"]["node-name"], overlay.as_str());
+    web.write(0, 131_072, 65536, 10);
+    let told = text(&run_in(&site.data, &["rescue"], "").stdout);
+    assert!(told.contains("undone"), "{told}");
+    assert!(site.kept().is_empty(), "{:?}", site.kept());
+    web.write(0, 0, 4096, 11);
+    web.quit();
+    assert_holds(&web.machine.images[0], &web.machine.content[0], "the image");
+}
+
 #[test]
 #[ignore = "needs root and QEMU's tools, which ./check installs"]
 fn where_the_guard_is_killed_too_a_rescue_lets_machines_go_and_says_that_they_run() {

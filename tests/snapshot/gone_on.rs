@@ -113,7 +113,11 @@ impl Running for Guest {
         self.set(RunState::Running);
         Ok(())
     }
-    async fn fence(&self, _: bool) -> Result<Option<Fence>, EngineError> {
+    async fn leave(&self) {}
+    async fn unblock(&self, _: &[&Plan]) -> Result<(), EngineError> {
+        Ok(())
+    }
+    async fn fence(&self, _: bool, _: &[&Plan]) -> Result<Option<Fence>, EngineError> {
         Ok(None)
     }
     fn events(&self) -> broadcast::Receiver<Event> {

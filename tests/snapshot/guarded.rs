@@ -46,6 +46,7 @@ fn answer(
     let (mut answer, mut delimiter) = (json!({"return": {}}), None);
     match line["execute"].as_str()? {
         "cont" => goes_on(),
+        "query-status" => answer["return"] = json!({"status": "running"}),
         "guest-sync-delimited" => {
             answer["return"] = line["arguments"]["id"].clone();
             delimiter = Some(0xff);
@@ -100,6 +101,7 @@ fn connect(sim: &Arc<Sim>, n: u32) {
         agent: Some(end()),
         agent_socket: None,
         runner: Runner::default(),
+        jobs: Vec::new(),
     };
     sim.set_fence(machine_id(n), fence);
 }
@@ -260,6 +262,25 @@ async fn a_window_that_stands_still_is_ended_by_the_guard() {
     future::join_all(each).await;
 }
 
+/// As that of Windows does, which thaws by itself after 10 s: by then the guard has let all machines go.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guard_waits_no_longer_than_a_guest_stays_frozen() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().to_owned();
+    let stands = at("create.stop.after", move || {
+        let begun = Instant::now();
+        until("the guard has ended", || guards(&path).is_empty());
+        let waited = begun.elapsed();
+        assert!(waited < Duration::from_secs(20), "not {waited:?}");
+    });
+    let scene = scene(root.path(), Guarded::default(), stands).await;
+    scene.sim.set_lapse(Duration::from_millis(100));
+    scene.order(PLAIN, Step::Quiesce, Trouble::Lapses, 1);
+    let job = scene.take().await;
+    assert_eq!(job.state, JobState::Exception);
+    scene.assert_untouched(&[], "late");
+}
+
 /// What a dead server leaves is not touched before its guard has ended, and what that has seen of guests counts.
 #[tokio::test(start_paused = true)]
 async fn a_recovery_waits_for_the_guard_and_believes_what_it_has_seen() {
@@ -380,6 +401,89 @@ async fn a_machine_that_ends_and_is_started_by_somebody_at_once_fails_the_set_wh
     scene.assert_untouched(&[TAKER], "somebody has it");
 }
 
+/// A guard that is left over, as a machine is stuck, keeps nobody from starting: what it has left is done by the new process,
+/// which tells it so.
+#[tokio::test]
+async fn a_recovery_takes_over_from_a_guard_that_does_not_end() {
+    let root = tempfile::tempdir().unwrap();
+    let (passage, left, world) = dies_at(root.path(), "create.stop.after", "");
+    let scene = Scene::guarded(root.path(), LEVEL, Guarded::default(), passage).await;
+    *world.lock().unwrap() = World::of(&scene);
+    scene.take().await;
+    let (files, sim) = left.lock().unwrap().take().unwrap();
+    let store = files.restore(&scene.root).await;
+    let mut words = scene.journals();
+    words.retain(|file| file.extension().is_some_and(|it| it == "word"));
+    let word = std::fs::File::options()
+        .write(true)
+        .read(true)
+        .open(&words[0]);
+    let word = word.unwrap();
+    word.lock().unwrap();
+    assert_eq!(sim.state(machine_id(PLAIN)), RunState::Paused);
+    let again = Scene::over(&scene.root, LEVEL, store, sim, nothing());
+    let (coordinator, clock) = (again.coordinator.clone(), again.clock());
+    let recovering = tokio::spawn(async move { coordinator.recover().await });
+    let mut seconds = 0;
+    while !recovering.is_finished() {
+        clock.advance(Duration::from_secs(1));
+        seconds += 1;
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    recovering.await.unwrap().unwrap();
+    assert!((13..60).contains(&seconds), "after {seconds} s");
+    let mut said = [0; 4];
+    word.read_exact_at(&mut said, 8).unwrap();
+    assert_eq!(&said, b"OVER");
+    again.coordinator.idle().await;
+    again.assert_untouched(&[], "taken over");
+}
+
+/// Whatever an undo has at work holds up the disks of a machine that runs.
+#[tokio::test(start_paused = true)]
+async fn a_recovery_ends_what_an_undo_has_left_before_it_reads_any_journal() {
+    let root = tempfile::tempdir().unwrap();
+    let (passage, left, world) = dies_at(root.path(), "create.abort.after", "create.capture.after");
+    let scene = Scene::guarded(root.path(), LEVEL, Guarded::default(), passage).await;
+    *world.lock().unwrap() = World::of(&scene);
+    scene.take().await;
+    let (files, sim) = left.lock().unwrap().take().unwrap();
+    let store = files.restore(&scene.root).await;
+    sim.block(machine_id(TAKER));
+    std::fs::create_dir(scene.root.join("journal/strange.log")).unwrap();
+    let again = Scene::over(&scene.root, LEVEL, store, sim, nothing());
+    assert!(again.coordinator.recover().await.is_err());
+    assert!(!again.sim.is_blocked(machine_id(TAKER)));
+}
+
+/// What this process may do about the order in which the kernel ends processes.
+fn score_of_a_child() -> String {
+    let line = "echo -900 > /proc/self/oom_score_adj; cat /proc/self/oom_score_adj";
+    let told = Command::new("sh")
+        .args(["-c", line])
+        .stderr(Stdio::null())
+        .output();
+    String::from_utf8(told.unwrap().stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guard_is_among_the_last_that_a_host_short_of_memory_ends() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, seen) = (
+        root.path().to_owned(),
+        Arc::new(std::sync::Mutex::new(String::new())),
+    );
+    let scores = seen.clone();
+    let look = at("create.stop.after", move || {
+        let pid = guards(&path)[0];
+        let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"));
+        *scores.lock().unwrap() = score.unwrap();
+    });
+    let scene = scene(root.path(), Guarded::default(), look).await;
+    assert_eq!(scene.take().await.state, JobState::Completed);
+    assert_eq!(*seen.lock().unwrap(), score_of_a_child());
+}
+
 const HERE: &str = "GROUPSHOT_TEST_GUARDED";
 const POINT: &str = "GROUPSHOT_TEST_GUARDED_POINT";
 
@@ -409,6 +513,7 @@ async fn the_process_that_dies_in_a_window() {
             agent: Some(agent),
             agent_socket: None,
             runner: Runner::default(),
+            jobs: Vec::new(),
         };
         scene.sim.set_fence(machine_id(n), fence);
     }

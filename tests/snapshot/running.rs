@@ -156,6 +156,10 @@ impl Scene {
         Self::over(&self.root, self.level, store, sim, nothing())
     }
 
+    pub(super) fn clock(&self) -> Arc<ManualClock> {
+        self.clock.clone()
+    }
+
     fn request(&self) -> CreateRequest {
         CreateRequest {
             consistency: self.level,
@@ -209,6 +213,7 @@ impl Scene {
             };
             assert_eq!(self.sim.state(machine_id(n)), state, "{at}: {n}");
             assert!(!self.sim.is_frozen(machine_id(n)), "{at}: {n} is frozen");
+            assert!(!self.sim.is_held(machine_id(n)), "{at}: {n} has no agent");
         }
     }
 

@@ -21,8 +21,8 @@ use tokio::time::sleep;
 
 use crate::engine::failure::At;
 use crate::engine::{
-    Described, EngineError, EngineErrorKind, Event, Fence, Graph, Live, Node, Plan, QuiesceError,
-    Quiesced, Runner, Running, ThawError, overlay,
+    Described, EngineError, EngineErrorKind, Event, Fence, Graph, Live, Node, Plan, PutBack,
+    QuiesceError, Quiesced, Runner, Running, ThawError, overlay,
 };
 use crate::inventory::{Machine, RunState};
 use crate::text::Text;
@@ -202,13 +202,10 @@ impl Qemu {
     /// Has QEMU go on with what lies under the overlay of a plan that is in use, with all that the overlay holds. That both
     /// are equal is noted while nothing can be written, as later only one of them is.
     async fn merge(&self, plan: &Plan, commit: &Commit<'_>) -> Result<(), EngineError> {
-        let is_job = |it: &Value| it.get("id").and_then(Value::as_str) == Some(commit.job);
         let mut begun = false;
         loop {
             let jobs = self.ask_one("query-jobs", json!({})).await?;
-            let mut jobs = jobs.as_array().into_iter().flatten();
-            let job = jobs.find(|it| is_job(it));
-            match job.map(|job| job.get("status").and_then(Value::as_str)) {
+            match status_of(&jobs, commit.job) {
                 None if begun => return Ok(()),
                 None => {
                     // Of an attempt that somebody else has ended.
@@ -217,8 +214,8 @@ impl Qemu {
                     self.ask_one("block-commit", commit.arguments()).await?;
                 }
                 // It may have gone on by itself since.
-                Some(Some("ready")) => self.job("job-complete", commit.job).await?,
-                Some(Some("pending")) => {
+                Some("ready") => self.job("job-complete", commit.job).await?,
+                Some("pending") => {
                     let own = plan.clone();
                     let noted = self.apart(move || own.note_put_back()).await?;
                     if noted.is_err() {
@@ -424,9 +421,8 @@ impl Running for Qemu {
     }
 
     async fn detach(&self, plans: &[&Plan]) -> Result<(), EngineError> {
-        for (number, plan) in plans.iter().enumerate() {
-            self.close(plan, &format!("{}-undo", name(plan, number)))
-                .await?;
+        for plan in plans {
+            self.close(plan, &put_back(plan).job).await?;
             let [_, file] = plan.names();
             self.watch.kept().attached.remove(&file);
         }
@@ -440,6 +436,12 @@ impl Running for Qemu {
 
     async fn is_frozen(&self) -> Result<bool, EngineError> {
         self.agent().await?.is_frozen().await
+    }
+
+    async fn leave(&self) {
+        if let Some(agent) = &self.agent {
+            agent.leave().await;
+        }
     }
 
     async fn thaw(&self) -> Result<(), ThawError> {
@@ -492,7 +494,25 @@ impl Running for Qemu {
         self.ask_one("cont", json!({})).await.map(drop)
     }
 
-    async fn fence(&self, quiesces: bool) -> Result<Option<Fence>, EngineError> {
+    async fn unblock(&self, plans: &[&Plan]) -> Result<(), EngineError> {
+        let jobs = self.ask_one("query-jobs", json!({})).await?;
+        for plan in plans {
+            let back = put_back(plan);
+            if status_of(&jobs, &back.job) != Some("pending") {
+                continue;
+            }
+            let (job, note) = (back.job.clone(), back.note.clone());
+            let noted = self.apart(move || back.is_noted()).await?;
+            let verb = match noted.map_err(|e| At::plan(plan).io(&note, &e))? {
+                true => "job-finalize",
+                false => "job-cancel",
+            };
+            self.job(verb, &job).await?;
+        }
+        Ok(())
+    }
+
+    async fn fence(&self, quiesces: bool, plans: &[&Plan]) -> Result<Option<Fence>, EngineError> {
         let monitor = self.link.duplicate();
         let monitor = monitor.map_err(|e| self.failed(&Error::Socket(e)))?;
         let sockets = &self.machine.sockets;
@@ -510,6 +530,7 @@ impl Running for Qemu {
             },
             agent_socket: sockets.agent.clone(),
             runner: self.link.runner.clone(),
+            jobs: plans.iter().map(|plan| put_back(plan)).collect(),
         }))
     }
 
@@ -654,8 +675,32 @@ fn state_of(status: &Value) -> RunState {
 
 /// Of the node of an overlay; at most 31 characters.
 fn name(plan: &Plan, number: usize) -> String {
+    format!("{}-{number}", prefix(plan))
+}
+
+/// The job that merges the overlay of a plan back.
+fn put_back(plan: &Plan) -> PutBack {
+    let [note, _] = plan.names();
+    PutBack {
+        job: format!("{}-undo-{}", prefix(plan), plan.disk.id),
+        note,
+    }
+}
+
+fn prefix(plan: &Plan) -> String {
     let set: String = plan.set.to_string().chars().take(8).collect();
-    format!("gs-{set}-{number}")
+    format!("gs-{set}")
+}
+
+/// The status of a job in the answer to `query-jobs`, if it is there.
+fn status_of<'a>(jobs: &'a Value, job: &str) -> Option<&'a str> {
+    let mut jobs = jobs.as_array().into_iter().flatten();
+    let job = jobs.find(|it| it.get("id").and_then(Value::as_str) == Some(job))?;
+    Some(
+        job.get("status")
+            .and_then(Value::as_str)
+            .unwrap_or_default(),
+    )
 }
 
 fn error(kind: EngineErrorKind, text: Text) -> EngineError {

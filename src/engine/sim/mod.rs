@@ -88,6 +88,8 @@ pub enum Step {
     Transact,
     /// [`Running::resume`].
     Resume,
+    /// [`Running::unblock`].
+    Unblock,
 }
 
 /// What goes wrong there.

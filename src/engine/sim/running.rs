@@ -54,11 +54,17 @@ pub(super) struct Guests {
     takers: BTreeSet<VmId>,
     /// What they have opened for that.
     attached: BTreeSet<Key>,
+    /// Those whose disks wait for the last step of an undo.
+    blocked: BTreeSet<VmId>,
+    /// Those whose agent this process keeps from others.
+    held: BTreeSet<VmId>,
     /// Disks that have another size than their definition says, or are not in it.
     sizes: BTreeMap<(VmId, String), u64>,
     acts: Vec<(VmId, Act)>,
     /// Which process runs a machine, by a number.
     runners: BTreeMap<VmId, u64>,
+    /// For how long a guest stays at rest that does not do so for long.
+    lapse: Option<Duration>,
     /// By what others reach those that outlive the process.
     fences: BTreeMap<VmId, Arc<Fence>>,
 }
@@ -71,6 +77,8 @@ impl Guests {
     /// What runs the machine has ended, and all that it had in memory is gone.
     pub(super) fn end(&mut self, id: VmId) {
         self.frozen.remove(&id);
+        self.held.remove(&id);
+        self.blocked.remove(&id);
         self.attached.retain(|(_, machine, _)| *machine != id);
     }
 }
@@ -104,6 +112,11 @@ impl Sim {
             true => world.guests.takers.insert(id),
             false => world.guests.takers.remove(&id),
         };
+    }
+
+    /// For how long guests stay at rest that [do not do so for long](Trouble::Lapses), instead of 8 s.
+    pub fn set_lapse(&self, lapse: Duration) {
+        self.world().guests.lapse = Some(lapse);
     }
 
     /// The machine outlives this process, and others reach it by this.
@@ -149,6 +162,23 @@ impl Sim {
         self.world().guests.frozen.contains(&id)
     }
 
+    /// Whether this process keeps the agent of the guest from others.
+    #[must_use]
+    pub fn is_held(&self, id: VmId) -> bool {
+        self.world().guests.held.contains(&id)
+    }
+
+    /// An undo has left the machine right before its last step: it writes nothing to its disks.
+    pub fn block(&self, id: VmId) {
+        self.world().guests.blocked.insert(id);
+    }
+
+    /// Whether the disks of the machine wait for that.
+    #[must_use]
+    pub fn is_blocked(&self, id: VmId) -> bool {
+        self.world().guests.blocked.contains(&id)
+    }
+
     /// A job is at work on disks of the machine.
     pub fn begin_job(&self, id: VmId, name: &str) {
         let mut world = self.world();
@@ -183,6 +213,8 @@ impl Sim {
     #[must_use]
     pub fn fork(&self) -> Arc<Self> {
         let world = self.world();
+        let mut guests = world.guests.clone();
+        guests.held.clear(); // connections end with their process
         let world = World {
             faults: Vec::new(),
             hanging: 0,
@@ -191,7 +223,7 @@ impl Sim {
             states: world.states.clone(),
             generations: world.generations.clone(),
             plans: world.plans.clone(),
-            guests: world.guests.clone(),
+            guests,
         };
         Self::of(
             Observed::clone(&self.observed()),
@@ -436,17 +468,19 @@ impl Running for Monitor {
                 return Err(QuiesceError::Failed(self.gone()));
             }
             if !world.guests.frozen.insert(self.id) {
+                world.guests.held.remove(&self.id);
                 let kind = EngineErrorKind::Failed;
                 let before = self.at().error(kind, texts::FROZEN_BEFORE, Path::new(""));
                 return Err(QuiesceError::Untouched(before));
             }
+            world.guests.held.insert(self.id);
             world.guests.act(self.id, Act::Frozen);
         }
         let lapses = left == Left::Lapsed;
         self.done(left).await.map_err(QuiesceError::Failed)?;
         Ok(Quiesced {
             count: 1,
-            limit: lapses.then_some(LAPSE),
+            limit: lapses.then(|| self.sim.world().guests.lapse.unwrap_or(LAPSE)),
         })
     }
 
@@ -457,7 +491,17 @@ impl Running for Monitor {
         }
         let frozen = self.sim.is_frozen(self.id);
         self.done(left).await?;
+        if !frozen {
+            self.sim.world().guests.held.remove(&self.id);
+        }
         Ok(frozen)
+    }
+
+    async fn leave(&self) {
+        let mut world = self.sim.world();
+        if !world.guests.frozen.contains(&self.id) {
+            world.guests.held.remove(&self.id);
+        }
     }
 
     async fn thaw(&self) -> Result<(), ThawError> {
@@ -526,7 +570,18 @@ impl Running for Monitor {
         self.done(left).await
     }
 
-    async fn fence(&self, _: bool) -> Result<Option<Fence>, EngineError> {
+    async fn unblock(&self, plans: &[&Plan]) -> Result<(), EngineError> {
+        let left = self.call(Step::Unblock).await?;
+        if left != Left::Nothing && !plans.is_empty() {
+            self.sim.world().guests.blocked.remove(&self.id);
+        }
+        self.done(left).await
+    }
+
+    async fn fence(&self, quiesces: bool, _: &[&Plan]) -> Result<Option<Fence>, EngineError> {
+        if quiesces {
+            self.sim.world().guests.held.insert(self.id);
+        }
         let fence = self.sim.world().guests.fences.get(&self.id).cloned();
         let Some(fence) = fence else {
             return Ok(None);
@@ -541,6 +596,7 @@ impl Running for Monitor {
             agent: fence.agent.as_ref().map(own).transpose()?,
             agent_socket: fence.agent_socket.clone(),
             runner: fence.runner.clone(),
+            jobs: fence.jobs.clone(),
         }))
     }
 

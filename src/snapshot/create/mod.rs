@@ -70,6 +70,8 @@ pub(crate) struct Create {
 struct Standing {
     /// Those that were stopped.
     stopped: BTreeSet<VmId>,
+    /// Those at which an undo of a dead process may have left something that keeps their disks from going on.
+    blocked: BTreeSet<VmId>,
     /// Those whose guest was frozen, and whether it was seen to be so since it runs again.
     frozen: BTreeMap<VmId, bool>,
     /// Why the capture of a machine is not what was promised.
@@ -206,11 +208,14 @@ impl Kind for Create {
             };
             // What the guard has let go may stand still again since, for somebody else.
             let freed = guard.map(|it| it.freed(member.machine)).unwrap_or_default();
-            if freed.ended {
+            if freed.has_ended {
                 continue;
             }
             if runs.goes_on && !freed.goes_on {
                 standing.stopped.insert(member.machine);
+            }
+            if !member.taken().is_empty() {
+                standing.blocked.insert(member.machine);
             }
             if runs.quiesces && !(freed.is_thawed && freed.was_frozen) {
                 standing.frozen.insert(member.machine, freed.was_frozen);

@@ -142,7 +142,9 @@ pub(super) fn fences<'a>(
                 name: member.name.clone(),
                 dues,
             };
-            let fence = within(core, RELEASE, guest.machine.fence(runs.quiesces)).await;
+            let taken = member.taken();
+            let fence = guest.machine.fence(runs.quiesces, &taken);
+            let fence = within(core, RELEASE, fence).await;
             let fence = fence.unwrap_or_else(|| Err(no_answer(&member.name)))?;
             Ok(fence.map(|fence| {
                 let runner = runs.runner.clone().unwrap_or_default();
@@ -197,21 +199,33 @@ async fn closed_in_time(
     }
 }
 
-/// Lets every machine go on, and then its guest, all at once: none waits for another one.
+/// Lets every machine go on, and then its guest, all at once: none waits for another one. Whoever may freeze its guest again
+/// has the agent from then on.
 pub(super) fn release<'a>(core: &'a Core, create: &'a Create) -> BoxFuture<'a, Released> {
     Box::pin(async move {
         let (stopped, frozen) = standing(create);
-        let all: BTreeSet<_> = stopped.union(&frozen).copied().collect();
-        let (stopped, frozen) = (&stopped, &frozen);
-        let each = all.into_iter().map(|id| async move {
+        let blocked = create.standing().blocked.clone();
+        let (stopped, frozen, blocked) = (&stopped, &frozen, &blocked);
+        let members = create.intent.members.iter();
+        let each = members.filter_map(|member| Some((member, member.runs.as_ref()?)));
+        let each = each.map(|(member, runs)| async move {
+            let id = member.machine;
             if stopped.contains(&id) {
                 let resumed = resume(core, create, id, Look::Before, RELEASE).await;
                 resumed?;
             }
-            match frozen.contains(&id) {
-                true => thaw(core, create, id).await,
-                false => Ok(()),
+            if blocked.contains(&id) {
+                unblock(core, create, member).await?; // before its guest is asked to write
             }
+            if frozen.contains(&id) {
+                thaw(core, create, id).await?;
+            }
+            if runs.quiesces
+                && let Some(machine) = core.deps.compute.running(id)
+            {
+                let _busy = within(core, RELEASE, machine.leave()).await;
+            }
+            Done::Ok(())
         });
         let each = future::join_all(each).await;
         let doubts = create.standing().doubts.clone();
@@ -410,6 +424,17 @@ async fn resume(core: &Core, create: &Create, id: VmId, look: Look, limit: Durat
     });
     resumed.await?;
     create.standing().stopped.remove(&id);
+    Ok(())
+}
+
+/// Ends what an undo of a dead process may have left at a machine.
+async fn unblock(core: &Core, create: &Create, member: &Member) -> Done {
+    let id = member.machine;
+    let unblocked = with_machine(core, create, id, RELEASE, |machine, _| async move {
+        machine.unblock(&member.taken()).await
+    });
+    unblocked.await?;
+    create.standing().blocked.remove(&id);
     Ok(())
 }
 

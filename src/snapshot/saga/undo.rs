@@ -21,7 +21,7 @@ impl<K: Kind> Operation<K> {
         // Machines first: some may stand still.
         let mut standing = self.let_go_on().await.failed;
         if standing.is_empty() {
-            self.disarm().await;
+            self.undoes().await;
         }
         if let Some(word) = self.word.get() {
             word.fire(); // also where all were captured: whoever recovers this goes back as well
@@ -68,9 +68,10 @@ impl<K: Kind> Operation<K> {
                 pause = pause.min(RELEASE_PAUSE);
             }
             if standing.is_empty() {
-                self.disarm().await;
+                self.undoes().await;
             }
         }
+        self.disarm().await;
         if pause > RETRY.0 {
             self.lease.doing(K::WORDS.undoing.with("set", self.set())); // it waits no more
         }

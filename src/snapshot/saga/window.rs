@@ -31,8 +31,9 @@ use crate::text::catalog::snapshot as texts;
 
 /// So much longer than a window the guard waits.
 const MARGIN: Duration = Duration::from_secs(1);
-/// How long a start waits for the guards of dead processes.
-const GUARDS: Duration = Duration::from_secs(25);
+/// How long a start waits for the guards of dead processes before it does what they have left, and how long it then waits
+/// for them to hear of it.
+const GUARDS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3));
 /// For letting one machine go on, before it is tried again.
 pub(crate) const RELEASE: Duration = Duration::from_secs(5);
 /// The longest pause before a machine that stands still is asked again to go on.
@@ -98,6 +99,9 @@ impl<K: Kind> Frame<K> {
         let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
         if until < limit.until {
             *limit = Limit { until, budget };
+            if let Some(guard) = &*self.operation.guard() {
+                guard.within(budget.saturating_add(MARGIN));
+            }
         }
     }
 
@@ -235,6 +239,15 @@ impl<K: Kind> Operation<K> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Nobody stands still any more, and what was made is about to be undone: the guard ends, unless an undo may hold up a
+    /// machine.
+    pub(super) async fn undoes(&self) {
+        let watches = self.guard().as_ref().is_some_and(Guard::watches_undo);
+        if !watches {
+            self.disarm().await;
+        }
+    }
+
     /// Nobody stands still any more: ends the guard, and tells what it has done, if it had to.
     pub(super) async fn disarm(&self) {
         let Some(guard) = self.guard().take() else {
@@ -353,7 +366,7 @@ impl<K: Kind> Operation<K> {
 /// Says in the log and in the audit log what a guard has done.
 fn tell(core: &Core, set: SetId, job: JobId, report: &Report) {
     let (cause, machines, left) = (report.cause.name(), report.machines(), report.left());
-    tracing::error!(%set, %job, cause, machines = machines.join(", "), left = left.join(", "), "The guard has let machines go");
+    tracing::error!(%set, %job, cause, machines = machines.join(", "), stuck = left.join(", "), "The guard has let machines go");
     let audit = core.deps.audit.clone();
     let (set, job) = (set.to_string(), job.to_string());
     core.tasks.spawn(async move {
@@ -385,26 +398,30 @@ pub(crate) async fn release_all(core: &Arc<Core>) -> BTreeMap<JobId, Released> {
         let open = words.filter_map(|(word, story)| match word {
             Ok(word) => word
                 .filter(|word| !word.is_free())
-                .map(|word| (story, Some(word))),
+                .map(|word| (story, Some(Arc::new(word)))),
             Err(_) => Some((story, None)),
         });
         open.collect::<Vec<_>>()
     });
     let stories = read.await.unwrap_or_default();
-    let words = || stories.iter().filter_map(|(_, word)| word.as_ref());
-    let guards_end = async {
-        // It has the connections to the monitors, and does the same.
-        while words().any(Word::is_guarded) {
-            tokio::time::sleep(TICK).await;
-        }
-    };
-    if within(core, GUARDS, guards_end).await.is_none() {
+    let words = stories.iter().filter_map(|(_, word)| word.clone());
+    let words: Vec<_> = words.collect();
+    // It has the connections to the monitors, and does the same.
+    if within(core, GUARDS.0, guards_end(&words)).await.is_none() {
         tracing::error!(
-            "The guard of a dead process does not end; its machines may not be reached"
+            "The guard of a dead process does not end, as a machine is stuck; what it has left is done here"
         );
+        let taken = words.clone();
+        let take_over = move || taken.iter().for_each(|word| word.take_over());
+        if let Err(panicked) = tokio::task::spawn_blocking(take_over).await {
+            tracing::error!(%panicked, "Taking over from a guard panicked");
+        }
+        if within(core, GUARDS.1, guards_end(&words)).await.is_none() {
+            tracing::error!("A guard neither ends nor listens: is it stopped?");
+        }
     }
     let released = stories.iter().map(|(story, word)| async {
-        let report = word.as_ref().and_then(Word::reported);
+        let report = word.as_ref().and_then(|word| word.reported());
         if let Some(report) = &report {
             tell(core, story.set().0, story.job(), report);
         }
@@ -421,6 +438,13 @@ pub(crate) async fn release_all(core: &Arc<Core>) -> BTreeMap<JobId, Released> {
         }
     }
     released
+}
+
+/// Comes back when no guard has a hand on any of these words any more.
+async fn guards_end(words: &[Arc<Word>]) {
+    while words.iter().any(|word| word.is_guarded()) {
+        tokio::time::sleep(TICK).await;
+    }
 }
 
 /// What lets machines go, of a kind that stops some.

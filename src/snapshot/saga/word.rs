@@ -28,6 +28,8 @@ const ROOM: usize = 4096;
 /// The same as a length.
 const ROOM_LENGTH: u64 = 4096;
 const SUFFIX: &str = "word";
+/// What a later process says to a guard whose machines it lets go itself, and where.
+const OVER: (&[u8; 4], u64) = (b"OVER", 8);
 /// Where the guard says what it has done.
 const REPORT: u64 = 64;
 /// The longest report that is read: of far more machines than a set has.
@@ -131,9 +133,23 @@ impl Word {
         flock(&self.file, FlockOperation::NonBlockingLockShared).is_err()
     }
 
-    /// Leaves with the word what the guard has done. Where there is no room for it, nothing is left.
+    /// Tells a guard that does not end that this process does what is left: it ends as soon as it looks. Blocks.
+    pub(crate) fn take_over(&self) {
+        let (word, place) = OVER;
+        let _no_room = self.file.write_all_at(word, place);
+    }
+
+    /// Whether a later process has said so.
+    pub(crate) fn is_taken_over(&self) -> bool {
+        let (word, place) = OVER;
+        let mut found = [0; 4];
+        self.file.read_exact_at(&mut found, place).is_ok() && found == *word
+    }
+
+    /// Leaves with the word what the guard has done so far. Where there is no room for it, nothing is left.
     pub(crate) fn report(&self, report: &Report) {
-        let bytes = serde_json::to_vec(report).unwrap_or_default();
+        let mut bytes = serde_json::to_vec(report).unwrap_or_default();
+        bytes.push(0); // the one before may be longer
         let _no_room = self.file.write_all_at(&bytes, REPORT);
     }
 

@@ -138,6 +138,32 @@ impl State {
     }
 }
 
+/// The connection while it is used: closed afterwards, also by who is given up meanwhile, unless it is to be kept, or the
+/// guest may be frozen.
+struct Held<'a> {
+    state: &'a mut State,
+    is_kept: bool,
+}
+
+impl<'a> Held<'a> {
+    fn of(state: &'a mut State) -> Self {
+        let is_kept = state.asked == Asked::Freeze;
+        Self { state, is_kept }
+    }
+
+    const fn keep(&mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            (self.state.held, self.state.is_shared) = (None, false);
+        }
+    }
+}
+
 /// What was asked of the guest since it was last seen thawed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Asked {
@@ -175,17 +201,25 @@ impl Agent {
         let mut state = self.state.lock().await;
         let state = &mut *state;
         let done = async {
-            self.synced(state).await?;
-            let held = state.held.as_ref().ok_or(Error::Closed)?;
-            let own = held.try_clone().map_err(Error::Socket);
-            state.is_shared = true;
-            own
+            let mut held = Held::of(state);
+            self.synced(held.state).await?;
+            let own = held.state.held.as_ref().ok_or(Error::Closed)?;
+            let own = own.try_clone().map_err(Error::Socket)?;
+            held.keep();
+            Ok::<_, Error>(own)
         };
         let done = done.await;
-        if done.is_err() && state.asked == Asked::Unknown {
+        state.is_shared |= done.is_ok();
+        done.map_err(|error| self.failed(&error))
+    }
+
+    /// Leaves the socket to others, unless the guest was asked to freeze and has not said since that it is thawed. The end
+    /// of everything that began with [`Agent::duplicate`]; may be repeated.
+    pub async fn leave(&self) {
+        let mut state = self.state.lock().await;
+        if state.asked != Asked::Freeze {
             state.forget();
         }
-        done.map_err(|error| self.failed(&error))
     }
 
     /// Freezes the file systems of the guest. Holds the connection from now on, as [`Agent::duplicate`] does.
@@ -250,14 +284,17 @@ impl Agent {
         if state.asked == Asked::Status {
             return Ok(false);
         }
+        let is_shared = state.is_shared;
         let told = async {
-            let mut session = self.synced(state).await?;
+            // Whoever else has frozen it needs the socket to thaw it.
+            let mut held = Held::of(state);
+            if is_shared {
+                held.keep();
+            }
+            let mut session = self.synced(held.state).await?;
             session.is_frozen(self.patience).await
         };
         let told = told.await;
-        if state.asked == Asked::Unknown && !state.is_shared {
-            state.held = None; // whoever else has frozen it needs the socket to thaw it
-        }
         told.map_err(|error| self.failed(&error))
     }
 

@@ -205,6 +205,34 @@ async fn an_agent_is_held_from_before_a_freeze_until_its_guest_is_thawed() {
     assert!(second.read(&mut piece).await.unwrap() > 0);
 }
 
+/// Whatever comes between: a set that is not taken, a question that is given up.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_was_not_asked_to_freeze_is_left_to_others() {
+    let scene = Scene::new(linux);
+    for _ in 0..2 {
+        drop(scene.agent.duplicate().await.unwrap());
+        assert!(!scene.agent.is_frozen().await.unwrap());
+        scene.agent.leave().await;
+        scene.assert_free().await;
+    }
+    // One that is frozen is not.
+    scene.agent.quiesce().await.unwrap();
+    scene.agent.leave().await;
+    let mut second = UnixStream::connect(scene.socket()).await.unwrap();
+    assert!(!is_served(&mut second).await);
+    scene.agent.thaw().await.unwrap();
+    scene.agent.leave().await;
+    drop(second);
+    scene.assert_free().await;
+    let slow = Scene::new(|command, guest| match command {
+        "guest-fsfreeze-status" => (1000, linux(command, guest).1),
+        _ => linux(command, guest),
+    });
+    let given_up = timeout(Duration::from_millis(500), slow.agent.is_frozen());
+    assert!(given_up.await.is_err());
+    slow.assert_free().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_freeze_that_comes_later_than_anybody_waits_is_thawed() {
     let scene = Scene::new(|command, guest| match command {

@@ -4,6 +4,10 @@
 //! It blocks, by `poll`, and needs little memory. The connections are shared with the process that made them, and so is
 //! whether they block: that is never changed. A command goes in band first, on the connection that is there: whoever
 //! reaches a monitor anew lets in first who waits there already, and the machine would go on standing.
+//!
+//! It goes on until the machine has said that it runs and its guest that it is thawed, however long that takes, unless the
+//! process of the machine ends or it is not needed any more. A machine that runs while a job of ours waits for its last
+//! step does not go on either: nothing is written to its disk.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -19,10 +23,11 @@ use rustix::net::{
 };
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::clock::Clock;
-use crate::engine::{Dues, Fence, Freed, Runner};
+use crate::engine::{Dues, Fence, Freed, PutBack, Runner};
+use crate::inventory::{RunState, Trouble};
 
 use super::peer::Peer;
 use super::qmp::LINE_MAX;
@@ -35,128 +40,227 @@ const PIECE: usize = 16 << 10;
 /// Ends whatever stands unfinished on a connection, on both kinds of it.
 const BREAK: &[u8] = b"\xff\n";
 const CAPABLE: &[u8] = b"{\"execute\":\"qmp_capabilities\"}\n";
-const CONT: &[u8] = b"{\"execute\":\"cont\",\"id\":\"guard\"}\n";
+/// What a command and its answer are called.
+const GO_ON: &str = "guard-cont";
+const STATE: &str = "guard-status";
+const JOBS: &str = "guard-jobs";
+const JOB: &str = "guard-job";
 const STATUS: &[u8] = b"{\"execute\":\"guest-fsfreeze-status\"}\n";
 const THAW: &[u8] = b"{\"execute\":\"guest-fsfreeze-thaw\"}\n";
 
-/// How long a guard tries.
+/// Waits so long, at most, and tells whether the machine is still owed anything by this process.
+pub type Needed<'a> = &'a dyn Fn(Duration) -> bool;
+
+/// How patiently a guard tries.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
     /// For an answer on the connection that is there.
     in_band: Duration,
     /// For a greeting and the answer on a new one.
     anew: Duration,
-    /// Between two attempts.
-    pause: Duration,
-    /// For the machine to go on; the same again for its guest.
-    limit: Duration,
+    /// For a guest: a freeze that nobody has heard of may still be under way.
+    guest: Duration,
+    /// Between two attempts: the first pause, and the longest.
+    pause: (Duration, Duration),
 }
 
 const PACE: Pace = Pace {
     in_band: Duration::from_secs(1),
     anew: Duration::from_secs(1),
-    pause: Duration::from_millis(50),
-    limit: Duration::from_secs(8),
+    guest: Duration::from_secs(4),
+    pause: (Duration::from_millis(50), Duration::from_secs(1)),
 };
 
 /// Gives a machine what it is owed.
 #[must_use]
-pub fn release(fence: &Fence, dues: Dues, clock: &dyn Clock) -> Freed {
-    at_pace(fence, dues, clock, PACE)
+pub fn release(fence: &Fence, dues: Dues, clock: &dyn Clock, needed: Needed<'_>) -> Freed {
+    at_pace(fence, dues, clock, needed, PACE)
 }
 
-fn at_pace(fence: &Fence, dues: Dues, clock: &dyn Clock, pace: Pace) -> Freed {
+fn at_pace(fence: &Fence, dues: Dues, clock: &dyn Clock, needed: Needed<'_>, pace: Pace) -> Freed {
     let mut freed = Freed::default();
-    if dues.goes_on {
-        go_on(fence, clock, pace, &mut freed);
+    let mut work = Work {
+        fence,
+        clock,
+        needed,
+        pace,
+        is_closed: false,
+        refused: 0,
+        has_ended: false,
+    };
+    if dues.goes_on || !fence.jobs.is_empty() {
+        work.go_on(dues.goes_on, &mut freed);
     }
-    if dues.thaws && !freed.ended {
-        let until = clock.elapsed() + pace.limit;
-        thaw(fence, clock, pace, until, &mut freed);
+    if dues.thaws && !work.has_ended {
+        work.thaw(&mut freed);
     }
+    freed.has_ended = !work.lives();
     freed
 }
 
-/// Has the machine go on: in band, which nobody else hears, then by each of its monitors in turn.
-fn go_on(fence: &Fence, clock: &dyn Clock, pace: Pace, freed: &mut Freed) {
-    let until = clock.elapsed() + pace.limit;
-    let mut talk = Talk::over(&fence.monitor, clock, pace.in_band);
-    let in_band = talk.send(&[BREAK, CONT].concat());
-    match in_band.and_then(|()| talk.answer()) {
-        Ok(done) => {
-            freed.goes_on = done;
-            return;
-        }
-        Err(_) => fence_off(&fence.monitor),
-    }
-    let mut sockets = fence.monitor_sockets.iter().cycle();
-    while clock.elapsed() < until
-        && let Some(socket) = sockets.next()
-    {
-        let reached = reach(socket, &fence.runner).and_then(|reached| {
-            let Reached::It(connection) = reached else {
-                return Ok(None);
+/// What a machine does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// It goes on.
+    Runs,
+    /// Not yet.
+    Waits,
+    /// It stands still for a reason of its own.
+    Stands,
+    /// Nothing any more.
+    Ended,
+}
+
+/// The work on one machine.
+struct Work<'a> {
+    fence: &'a Fence,
+    clock: &'a dyn Clock,
+    needed: Needed<'a>,
+    pace: Pace,
+    /// The connection that was there had been closed by the other side.
+    is_closed: bool,
+    /// So many attempts in a row found nobody at a socket.
+    refused: usize,
+    /// What was stopped has ended, whoever is at its sockets now.
+    has_ended: bool,
+}
+
+impl Work<'_> {
+    /// Has the machine go on: in band, then by each of its monitors in turn.
+    fn go_on(&mut self, resumes: bool, freed: &mut Freed) {
+        let mut sockets = self.fence.monitor_sockets.iter().cycle();
+        let (mut is_in_band, mut pause) = (true, self.pace.pause.0);
+        loop {
+            let seen = if is_in_band {
+                let mut talk = Talk::over(&self.fence.monitor, self.clock, self.pace.in_band);
+                let seen = talk
+                    .send(BREAK)
+                    .and_then(|()| talk.have_go_on(resumes, &self.fence.jobs, freed));
+                if let Err(error) = &seen {
+                    self.is_closed = is_end(error);
+                    is_in_band = false;
+                    fence_off(&self.fence.monitor);
+                }
+                seen
+            } else {
+                let Some(socket) = sockets.next() else {
+                    return;
+                };
+                let reached = reach(socket, &self.fence.runner);
+                self.note(&reached);
+                reached.and_then(|reached| {
+                    let Reached::It(connection) = reached else {
+                        return Ok(Seen::Ended);
+                    };
+                    let mut talk = Talk::over(&connection, self.clock, self.pace.anew);
+                    talk.greeting()?;
+                    talk.send(CAPABLE)?;
+                    talk.have_go_on(resumes, &self.fence.jobs, freed)
+                })
             };
-            let mut talk = Talk::over(&connection, clock, pace.anew);
-            talk.greeting()?;
-            talk.send(&[CAPABLE, CONT].concat())?;
-            talk.answer().map(Some)
-        });
+            match seen {
+                Ok(Seen::Runs) => {
+                    freed.goes_on = resumes;
+                    return;
+                }
+                Ok(Seen::Stands) => return,
+                Ok(Seen::Ended) => {
+                    self.has_ended = true;
+                    return;
+                }
+                Ok(Seen::Waits) | Err(_) => {}
+            }
+            if !self.rest(&mut pause) {
+                return;
+            }
+        }
+    }
+
+    /// Thaws the guest, and waits until it says that it is.
+    fn thaw(&mut self, freed: &mut Freed) {
+        let mut pause = self.pace.pause.0;
+        let mut in_band = self.fence.agent.as_ref();
+        loop {
+            let thawed = match (in_band.take(), &self.fence.agent_socket) {
+                (Some(agent), _) => {
+                    let thawed = self.thaw_on(agent, freed);
+                    if thawed.is_err() {
+                        fence_off(agent);
+                    }
+                    thawed
+                }
+                (None, Some(socket)) => {
+                    match reach(socket, &self.fence.runner) {
+                        Ok(Reached::It(connection)) => self.thaw_on(&connection, freed),
+                        Ok(Reached::Ended) => {
+                            self.has_ended = true;
+                            return;
+                        }
+                        Err(error) => Err(error),
+                    }
+                }
+                (None, None) => return,
+            };
+            if thawed.is_ok() || !self.rest(&mut pause) {
+                return;
+            }
+        }
+    }
+
+    fn thaw_on(&self, agent: &OwnedFd, freed: &mut Freed) -> io::Result<()> {
+        let mut talk = Talk::over(agent, self.clock, self.pace.guest);
+        talk.sync()?;
+        let mut pause = self.pace.pause.0;
+        while talk.is_frozen()? {
+            // One that says so and then that it cannot be thawed was not held until now (Windows).
+            freed.was_frozen = talk.ask(THAW).is_ok();
+            if !talk.is_frozen()? {
+                break;
+            }
+            if !self.rest(&mut pause) {
+                return Err(ErrorKind::Interrupted.into());
+            }
+            talk.until = self.clock.elapsed() + self.pace.guest;
+        }
+        freed.is_thawed = true;
+        Ok(())
+    }
+
+    /// Waits before the next attempt, longer each time; whether there is to be one.
+    fn rest(&self, pause: &mut Duration) -> bool {
+        let goes_on = self.lives() && (self.needed)(*pause);
+        *pause = (*pause * 2).min(self.pace.pause.1);
+        goes_on
+    }
+
+    fn note(&mut self, reached: &io::Result<Reached>) {
+        let nobody = [ErrorKind::NotFound, ErrorKind::ConnectionRefused];
         match reached {
-            Ok(Some(done)) => {
-                freed.goes_on = done;
-                return;
-            }
-            Ok(None) => {
-                freed.ended = true;
-                return;
-            }
-            Err(_) => rest(pace.pause),
+            Err(error) if nobody.contains(&error.kind()) => self.refused += 1,
+            _ => self.refused = 0,
+        }
+    }
+
+    /// Whether anything may still run the machine. The process that the kernel tells may be that of a manager, which has
+    /// made the socket.
+    fn lives(&self) -> bool {
+        let runner = &self.fence.runner;
+        if self.has_ended || runner.has_ended() {
+            return false;
+        }
+        let is_left = self.refused >= self.fence.monitor_sockets.len();
+        match &runner.process {
+            _ if runner.lives() => true,
+            Some(process) if process.lives() => !(self.is_closed && is_left),
+            _ => !is_left || (self.refused == 0 && !self.is_closed),
         }
     }
 }
 
-/// Thaws the guest, and waits until it says that it is.
-fn thaw(fence: &Fence, clock: &dyn Clock, pace: Pace, until: Duration, freed: &mut Freed) {
-    let half = pace.limit / 2; // a freeze that nobody has heard of may still be under way
-    if let Some(agent) = &fence.agent {
-        match thaw_on(&mut Talk::over(agent, clock, half), freed) {
-            Ok(()) => return,
-            Err(_) => fence_off(agent),
-        }
-    }
-    while let Some(socket) = &fence.agent_socket
-        && let Some(left) = until.checked_sub(clock.elapsed())
-    {
-        let thawed = reach(socket, &fence.runner).and_then(|reached| match reached {
-            Reached::It(connection) => thaw_on(&mut Talk::over(&connection, clock, left), freed),
-            Reached::Ended => {
-                freed.ended = true;
-                Ok(())
-            }
-        });
-        match thawed {
-            Ok(()) => return,
-            Err(_) => rest(pace.pause),
-        }
-    }
-}
-
-fn thaw_on(talk: &mut Talk<'_>, freed: &mut Freed) -> io::Result<()> {
-    talk.sync()?;
-    let is_frozen = |talk: &mut Talk<'_>| -> io::Result<bool> {
-        match talk.ask(STATUS)?.as_str() {
-            Some("frozen") => Ok(true),
-            Some("thawed") => Ok(false),
-            _ => Err(ErrorKind::InvalidData.into()),
-        }
-    };
-    while is_frozen(talk)? {
-        // One that says so and then that it cannot be thawed was not held until now (Windows).
-        freed.was_frozen = talk.ask(THAW).is_ok();
-    }
-    freed.is_thawed = true;
-    Ok(())
+/// Whether the other side has closed the connection.
+fn is_end(error: &io::Error) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, UnexpectedEof};
+    [UnexpectedEof, BrokenPipe, ConnectionReset, NotConnected].contains(&error.kind())
 }
 
 /// Nothing that a slow process still writes arrives any more, and who is at the other end turns to the next client.
@@ -195,10 +299,6 @@ fn reach(socket: &Path, stopped: &Runner) -> io::Result<Reached> {
     }
 }
 
-fn rest(pause: Duration) {
-    let _interrupted = poll(&mut [], Timespec::try_from(pause).ok().as_ref());
-}
-
 /// What is said on a connection, until a moment.
 struct Talk<'a> {
     connection: BorrowedFd<'a>,
@@ -212,10 +312,28 @@ struct Talk<'a> {
 struct Line {
     #[serde(rename = "QMP")]
     greeting: Option<IgnoredAny>,
-    id: Option<Value>,
+    id: Option<String>,
     #[serde(rename = "return")]
     returned: Option<IgnoredAny>,
     error: Option<IgnoredAny>,
+}
+
+/// What a monitor answers.
+#[derive(Deserialize)]
+struct Told<T> {
+    #[serde(rename = "return")]
+    returned: T,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    status: String,
+}
+
+#[derive(Deserialize)]
+struct Job {
+    id: String,
+    status: String,
 }
 
 /// What an agent answers.
@@ -297,18 +415,79 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Whether the machine goes on; it has answered then.
-    fn answer(&mut self) -> io::Result<bool> {
+    /// The answer to the command of this name; nothing if it was refused.
+    fn answer(&mut self, id: &str) -> io::Result<Option<Vec<u8>>> {
         loop {
-            let line = self.line(LINE_MAX)?;
-            let Ok(line) = serde_json::from_slice::<Line>(&line) else {
+            let bytes = self.line(LINE_MAX)?;
+            let Ok(line) = serde_json::from_slice::<Line>(&bytes) else {
                 continue;
             };
-            if line.id.as_ref().is_some_and(|id| id == "guard")
-                && (line.returned.is_some() || line.error.is_some())
-            {
-                return Ok(line.error.is_none());
+            if line.id.as_deref() != Some(id) {
+                continue;
             }
+            match (line.error, line.returned) {
+                (Some(_), _) => return Ok(None),
+                (None, Some(_)) => return Ok(Some(bytes)),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// Has the machine go on, and asks what it does then.
+    fn have_go_on(
+        &mut self,
+        resumes: bool,
+        jobs: &[PutBack],
+        freed: &mut Freed,
+    ) -> io::Result<Seen> {
+        let mut asked = String::new();
+        if resumes {
+            asked += &command("cont", GO_ON);
+        }
+        asked += &command("query-status", STATE);
+        if !jobs.is_empty() {
+            asked += &command("query-jobs", JOBS);
+        }
+        self.send(asked.as_bytes())?; // in one piece
+        let state = self.answer(STATE)?.as_deref().map(told::<Status>);
+        let state = state.transpose()?.map(|it| RunState::of_status(&it.status));
+        let is_blocked = !jobs.is_empty() && self.unblock(jobs, freed)?;
+        Ok(match state {
+            _ if is_blocked => Seen::Waits, // it is looked at once more
+            Some(RunState::Running) => Seen::Runs,
+            _ if !resumes => Seen::Runs, // it is owed nothing else
+            Some(RunState::Troubled(trouble)) if trouble != Trouble::Prelaunch => Seen::Stands,
+            _ => Seen::Waits,
+        })
+    }
+
+    /// Ends those of these jobs that wait for their last step, by what is noted of each; whether there were any.
+    fn unblock(&mut self, jobs: &[PutBack], freed: &mut Freed) -> io::Result<bool> {
+        let all = self.answer(JOBS)?.as_deref().map(told::<Vec<Job>>);
+        let all = all.transpose()?.unwrap_or_default();
+        let pending = |it: &&PutBack| {
+            let mut all = all.iter();
+            all.any(|job| job.id == it.job && job.status == "pending")
+        };
+        let mut found = false;
+        for job in jobs.iter().filter(pending) {
+            let verb = match job.is_noted()? {
+                true => "job-finalize",
+                false => "job-cancel",
+            };
+            let line = json!({"execute": verb, "arguments": {"id": job.job}, "id": JOB});
+            self.send(format!("{line}\n").as_bytes())?;
+            self.answer(JOB)?; // one that is refused is not where it was
+            (found, freed.was_blocked) = (true, true);
+        }
+        Ok(found)
+    }
+
+    fn is_frozen(&mut self) -> io::Result<bool> {
+        match self.ask(STATUS)?.as_str() {
+            Some("frozen") => Ok(true),
+            Some("thawed") => Ok(false),
+            _ => Err(ErrorKind::InvalidData.into()),
         }
     }
 
@@ -338,6 +517,17 @@ impl<'a> Talk<'a> {
         let answer = serde_json::from_slice::<Answer>(&line)?;
         Ok(answer.returned)
     }
+}
+
+/// A command without arguments, by this name.
+fn command(execute: &str, id: &str) -> String {
+    format!("{}\n", json!({"execute": execute, "id": id}))
+}
+
+/// What an answer tells.
+fn told<T: serde::de::DeserializeOwned>(line: &[u8]) -> io::Result<T> {
+    let told = serde_json::from_slice::<Told<T>>(line);
+    Ok(told.map_err(|_| ErrorKind::InvalidData)?.returned)
 }
 
 #[cfg(test)]

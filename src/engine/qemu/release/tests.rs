@@ -1,5 +1,6 @@
 //! Scripted monitors and agents over real sockets.
 
+use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -13,8 +14,8 @@ use super::*;
 const IMPATIENT: Pace = Pace {
     in_band: Duration::from_millis(50),
     anew: Duration::from_millis(200),
-    pause: Duration::from_millis(5),
-    limit: Duration::from_millis(1500),
+    guest: Duration::from_millis(750),
+    pause: (Duration::from_millis(5), Duration::from_millis(20)),
 };
 const GOES_ON: Dues = Dues {
     goes_on: true,
@@ -43,6 +44,7 @@ impl Scene {
                 agent: None,
                 agent_socket: None,
                 runner: Runner::default(),
+                jobs: Vec::new(),
             },
             monitor,
             home,
@@ -62,7 +64,35 @@ impl Scene {
     }
 
     fn release(&self, dues: Dues, pace: Pace) -> Freed {
-        at_pace(&self.fence, dues, &*SystemClock::shared(), pace)
+        self.release_while(dues, pace, &waits)
+    }
+
+    fn release_while(&self, dues: Dues, pace: Pace, needed: Needed<'_>) -> Freed {
+        at_pace(&self.fence, dues, &*SystemClock::shared(), needed, pace)
+    }
+}
+
+/// It is needed for ever.
+fn waits(pause: Duration) -> bool {
+    let _interrupted = poll(&mut [], Timespec::try_from(pause).ok().as_ref());
+    true
+}
+
+/// It is needed for so many attempts, one right after the other.
+fn times(count: u32) -> impl Fn(Duration) -> bool {
+    let left = Cell::new(count);
+    move |_| {
+        left.set(left.get().saturating_sub(1));
+        left.get() > 0
+    }
+}
+
+/// What runs a machine, if that is this process.
+fn this_process() -> Runner {
+    Runner {
+        process: Peer::of(process::id().try_into().unwrap()),
+        has_disks: true,
+        ..Runner::default()
     }
 }
 
@@ -87,9 +117,22 @@ fn speak(
     })
 }
 
-fn cont_is_done(line: &str) -> Option<String> {
-    let is_cont = line.contains("\"cont\"") && line.contains("\"guard\"");
-    is_cont.then(|| "{\"return\": {}, \"id\": \"guard\"}\n".to_owned())
+/// What a monitor answers whose machine is in this state once it was told to go on.
+fn in_state(state: &str, line: &str) -> Option<String> {
+    let returned = match line {
+        it if it.contains("guard-cont") => json!({}),
+        it if it.contains("guard-status") => json!({"status": state}),
+        _ => return None,
+    };
+    let asked: Value = serde_json::from_str(line).unwrap();
+    Some(format!(
+        "{}\n",
+        json!({"return": returned, "id": asked["id"]})
+    ))
+}
+
+fn runs(line: &str) -> Option<String> {
+    in_state("running", line)
 }
 
 #[test]
@@ -104,15 +147,170 @@ fn a_machine_goes_on_in_band_whatever_stood_on_the_connection() {
         let error = "{\"error\": {\"class\": \"GenericError\", \"desc\": \"JSON parse error\"}}\n";
         match line.contains('\u{fffd}') {
             true => Some(error.to_owned()),
-            false => cont_is_done(line),
+            false => runs(line),
         }
     });
     let freed = scene.release(GOES_ON, PACE);
-    assert!(freed.goes_on && !freed.was_frozen && !freed.is_thawed);
+    assert!(freed.goes_on && !freed.was_frozen && !freed.is_thawed && !freed.has_ended);
     drop((dead, scene));
     let told = monitor.join().unwrap();
-    assert_eq!(told.len(), 2, "one command, after the break: {told:?}");
+    assert_eq!(told.len(), 3, "two commands, after the break: {told:?}");
     assert!(told[1].contains("cont"), "{told:?}");
+}
+
+#[test]
+fn one_that_stays_stopped_is_told_again_and_not_too_often() {
+    let scene = Scene::new();
+    let mut left = 6;
+    let monitor = speak(scene.monitor.try_clone().unwrap(), move |line| {
+        left -= u32::from(line.contains("guard-status"));
+        in_state(if left == 0 { "running" } else { "paused" }, line)
+    });
+    let pauses = RefCell::new(Vec::new());
+    let needed = |pause: Duration| {
+        pauses.borrow_mut().push(pause.as_millis());
+        true
+    };
+    assert!(scene.release_while(GOES_ON, IMPATIENT, &needed).goes_on);
+    assert_eq!(*pauses.borrow(), [5, 10, 20, 20, 20]);
+    assert_eq!(PACE.pause.1, Duration::from_secs(1));
+    drop(scene);
+    let told = monitor.join().unwrap();
+    let conts = told.iter().filter(|line| line.contains("guard-cont"));
+    assert_eq!(conts.count(), 6, "{told:?}");
+}
+
+/// It stands still however often it is asked, and answers in the end.
+#[test]
+fn a_process_that_lives_is_waited_for_as_long_as_that_takes() {
+    let mut scene = Scene::new();
+    scene.fence.runner = this_process();
+    scene.fence.monitor_sockets.truncate(1);
+    let (silent, second) = (scene.listener("1"), scene.home.path().join("1"));
+    drop(silent); // nobody listens there now, and its process lives
+    let attempts = Cell::new(0);
+    let needed = |_| {
+        attempts.set(attempts.get() + 1);
+        if attempts.get() == 500 {
+            std::fs::remove_file(&second).unwrap();
+            let listener = UnixListener::bind(&second).unwrap();
+            thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.write_all(b"{\"QMP\": {}}\n").unwrap();
+                speak(stream, runs)
+            });
+        }
+        true
+    };
+    let freed = scene.release_while(GOES_ON, IMPATIENT, &needed);
+    assert!(freed.goes_on && !freed.has_ended);
+    assert_eq!(attempts.get(), 500);
+}
+
+#[test]
+fn a_process_that_has_ended_is_waited_for_no_more() {
+    let mut scene = Scene::new();
+    let _nobody_is_greeted = scene.listener("1");
+    // It has no more than its name: its parent has not asked for it yet.
+    let mut child = process::Command::new("sleep").arg("600").spawn().unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    scene.fence.runner = Runner {
+        process: Some(Peer::of(pid).unwrap()),
+        has_disks: true,
+        ..Runner::default()
+    };
+    let attempts = Cell::new(0);
+    let needed = |_| {
+        attempts.set(attempts.get() + 1);
+        if attempts.get() == 3 {
+            child_is_killed(pid);
+        }
+        assert!(attempts.get() < 100, "it is waited for");
+        true
+    };
+    let freed = scene.release_while(GOES_ON, IMPATIENT, &needed);
+    child.wait().unwrap();
+    assert!(freed.has_ended && !freed.goes_on);
+    assert!(attempts.get() >= 3);
+}
+
+fn child_is_killed(pid: i32) {
+    let pid = nix::unistd::Pid::from_raw(pid);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    // As long as it takes until it is a name only.
+    waits(Duration::from_millis(200));
+}
+
+#[test]
+fn who_is_not_needed_any_more_does_nothing_more() {
+    let mut scene = Scene::new();
+    scene.fence.runner = this_process();
+    let monitor = speak(scene.monitor.try_clone().unwrap(), |line| {
+        in_state("paused", line)
+    });
+    assert!(!scene.release_while(GOES_ON, PACE, &times(3)).goes_on);
+    drop(scene);
+    let told = monitor.join().unwrap();
+    let conts = told.iter().filter(|line| line.contains("guard-cont"));
+    assert_eq!(conts.count(), 3, "{told:?}");
+}
+
+/// Its disks do not go on, though it runs.
+#[test]
+fn a_job_of_ours_that_waits_for_its_last_step_ends_by_what_is_noted_and_no_other_is_touched() {
+    for (is_noted, verb) in [(true, "job-finalize"), (false, "job-cancel")] {
+        let mut scene = Scene::new();
+        let note = scene.home.path().join("disk0.qcow2.part");
+        if is_noted {
+            std::fs::write(&note, "").unwrap();
+        }
+        scene.fence.jobs = vec![PutBack {
+            job: "gs-1-undo-disk0".to_owned(),
+            note,
+        }];
+        let mut pending = true;
+        let monitor = speak(scene.monitor.try_clone().unwrap(), move |line| {
+            let job =
+                |id: &str, status: &str| json!({"id": id, "status": status, "type": "commit"});
+            let returned = match line {
+                it if it.contains("query-jobs") => match pending {
+                    true => json!([
+                        job("gs-1-undo-disk1", "pending"),
+                        job("copy0", "pending"),
+                        job("gs-1-undo-disk0", "pending")
+                    ]),
+                    false => json!([job("copy0", "pending"), job("gs-1-undo-disk0", "running")]),
+                },
+                it if it.contains("job-") => {
+                    pending = false;
+                    json!({})
+                }
+                it => return in_state("running", it),
+            };
+            let asked: Value = serde_json::from_str(line).unwrap();
+            Some(format!(
+                "{}\n",
+                json!({"return": returned, "id": asked["id"]})
+            ))
+        });
+        let nothing = Dues {
+            goes_on: false,
+            thaws: false,
+        };
+        let freed = scene.release(nothing, PACE);
+        assert!(freed.was_blocked && !freed.goes_on);
+        drop(scene);
+        let told = monitor.join().unwrap();
+        let acts: Vec<Value> = told
+            .iter()
+            .filter(|line| line.contains("\"job-"))
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(acts.len(), 1, "{told:?}");
+        assert_eq!(acts[0]["execute"], verb);
+        assert_eq!(acts[0]["arguments"]["id"], "gs-1-undo-disk0");
+        assert!(!told.iter().any(|line| line.contains("cont")), "{told:?}");
+    }
 }
 
 #[test]
@@ -121,10 +319,14 @@ fn a_refusal_is_an_answer_and_nobody_reaches_the_monitor_anew() {
     let listener = scene.listener("1");
     listener.set_nonblocking(true).unwrap();
     let _monitor = speak(scene.monitor.try_clone().unwrap(), |line| {
-        let error = "{\"id\": \"guard\", \"error\": {\"class\": \"GenericError\", \"desc\": \"reset it\"}}\n";
-        line.contains("cont").then(|| error.to_owned())
+        let error = "{\"id\": \"guard-cont\", \"error\": {\"class\": \"GenericError\", \"desc\": \"reset it\"}}\n";
+        match line.contains("guard-cont") {
+            true => Some(error.to_owned()),
+            false => in_state("internal-error", line),
+        }
     });
-    assert!(!scene.release(GOES_ON, PACE).goes_on);
+    let freed = scene.release(GOES_ON, PACE);
+    assert!(!freed.goes_on && !freed.has_ended);
     assert!(listener.accept().is_err());
 }
 
@@ -140,12 +342,12 @@ fn a_monitor_that_does_not_answer_is_fenced_and_the_second_one_is_taken_where_so
         let mut able = false;
         let told = speak(stream, move |line| {
             able |= line.contains("qmp_capabilities");
-            cont_is_done(line).filter(|_| able)
+            runs(line).filter(|_| able)
         });
         told.join().unwrap()
     });
     assert!(scene.release(GOES_ON, IMPATIENT).goes_on);
-    assert_eq!(answers.join().unwrap().len(), 2);
+    assert_eq!(answers.join().unwrap().len(), 3);
     // Nothing of a slow process arrives any more.
     let mut slow = UnixStream::from(scene.fence.monitor.try_clone().unwrap());
     assert!(slow.write_all(b"{\"execute\": \"stop\"}\n").is_err());
@@ -156,23 +358,32 @@ fn a_monitor_that_does_not_answer_is_fenced_and_the_second_one_is_taken_where_so
         .unwrap()
         .read_to_end(&mut read)
         .unwrap();
-    assert!(read.ends_with(CONT));
+    assert!(read.ends_with(command("query-status", STATE).as_bytes()));
 }
 
 #[test]
 fn who_is_gone_floods_or_says_nonsense_holds_nobody_up_for_long() {
-    // Nobody is at the other end, nor at the sockets.
-    let scene = Scene::new();
-    scene.monitor.shutdown(std::net::Shutdown::Both).unwrap();
-    assert!(!scene.release(GOES_ON, IMPATIENT).goes_on);
+    // Nobody is at the other end, nor at the sockets, though the process that has made them lives.
+    let mut scene = Scene::new();
+    let manager = Runner {
+        has_disks: false,
+        ..this_process()
+    };
+    for runner in [Runner::default(), manager] {
+        scene.fence.runner = runner.clone();
+        scene.monitor.shutdown(std::net::Shutdown::Both).unwrap();
+        let freed = scene.release(GOES_ON, IMPATIENT);
+        assert!(!freed.goes_on && freed.has_ended, "{runner:?}");
+    }
     // A line that does not end, and one that is no answer.
     let scene = Scene::new();
     let mut monitor = scene.monitor.try_clone().unwrap();
     let flood = thread::spawn(move || {
-        let _fenced = monitor.write_all(b"[1]\n\xff\xfe\n{\"id\": \"guard\"}\n");
+        let _fenced = monitor.write_all(b"[1]\n\xff\xfe\n{\"id\": \"guard-status\"}\n");
         while monitor.write_all(&[b' '; 4096]).is_ok() {}
     });
-    assert!(!scene.release(GOES_ON, IMPATIENT).goes_on);
+    let _nobody_is_greeted = scene.listener("1");
+    assert!(!scene.release_while(GOES_ON, IMPATIENT, &times(4)).goes_on);
     flood.join().unwrap();
 }
 
@@ -348,7 +559,7 @@ fn whoever_is_at_the_sockets_in_the_place_of_what_was_stopped_is_told_nothing() 
         scene
     };
     let ended = Freed {
-        ended: true,
+        has_ended: true,
         ..Freed::default()
     };
     // It has ended, and another process is there.
@@ -405,8 +616,26 @@ fn what_was_stopped_is_reached_anew_by_its_process_or_by_its_socket() {
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             stream.write_all(b"{\"QMP\": {\"version\": {}}}\n").unwrap();
-            speak(stream, cont_is_done).join().unwrap()
+            speak(stream, runs).join().unwrap()
         });
         assert!(scene.release(GOES_ON, PACE).goes_on, "{by_process}");
     }
+}
+
+/// A guest that says so is asked again as long as that goes on, and not too often.
+#[test]
+fn a_guest_that_never_thaws_costs_an_attempt_each_second() {
+    let mut scene = Scene::new();
+    speak_as_agent(scene.agent(), frozen_for(usize::MAX));
+    let pauses = RefCell::new(Vec::new());
+    let needed = |pause: Duration| {
+        pauses.borrow_mut().push(pause.as_millis());
+        pauses.borrow().len() < 9
+    };
+    let freed = scene.release_while(THAWS, PACE, &needed);
+    assert!(freed.was_frozen && !freed.is_thawed);
+    assert_eq!(
+        pauses.borrow()[..9],
+        [50, 100, 200, 400, 800, 1000, 1000, 1000, 1000]
+    );
 }

@@ -7,6 +7,9 @@
 //!          ── done ──▶ it ends     or   end of the pair, or its time is up ──▶ word FIRED, unless CUT; all go on
 //! ```
 //!
+//! Once it has fired it goes on until each machine has what it is owed or has ended, the server is done, or a later process
+//! has taken the rest over by the word.
+//!
 //! This is the side of the server; `process` is the other one, `wire` what is said between the two. The guard holds a
 //! lock on the file of the word as long as it lives: who recovers waits for that.
 
@@ -30,8 +33,8 @@ use crate::snapshot::saga::word::Word;
 
 /// How long it may take to be ready.
 const READY: Duration = Duration::from_secs(10);
-/// How long it may take to end, once it is not needed any more: it may be at work.
-const ENDING: Duration = Duration::from_secs(20);
+/// How long it may take to end, once it is not needed any more: it may be at work, and what it hears meanwhile counts.
+const ENDING: Duration = Duration::from_secs(5);
 /// What the program is called with to be one.
 const COMMAND: &str = "guard";
 
@@ -40,6 +43,9 @@ const COMMAND: &str = "guard";
 pub(crate) struct Guard {
     child: Child,
     pair: OwnedFd,
+    /// The machines, and whether an undo may leave a job at one.
+    machines: Vec<VmId>,
+    has_jobs: bool,
 }
 
 impl Guard {
@@ -62,7 +68,12 @@ impl Guard {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let mut guard = Self { child, pair };
+        let mut guard = Self {
+            child,
+            pair,
+            machines: wards.iter().map(|(ward, _)| ward.machine).collect(),
+            has_jobs: wards.iter().any(|(_, fence)| !fence.jobs.is_empty()),
+        };
         let ready = guard.hand_over(word, patience, wards);
         if let Err(error) = ready {
             guard.end();
@@ -93,14 +104,30 @@ impl Guard {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// These machines are owed nothing any more, whatever becomes of the others. Blocks as long as the guard is not up to it.
+    /// There is no more time than this from now on.
+    pub(crate) fn within(&self, patience: Duration) {
+        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let _gone = wire::say(&self.pair, &wire::Word::Within(patience));
+    }
+
+    /// All machines go on, and what was made for them is about to be undone: if this process dies meanwhile, it is left to
+    /// end what an undo has at work. Whether there can be anything.
+    pub(crate) fn watches_undo(&self) -> bool {
+        if self.has_jobs {
+            self.free(self.machines.iter().copied());
+            let _gone = wire::say(&self.pair, &wire::Word::Waits);
+        }
+        self.has_jobs
+    }
+
+    /// These machines are owed nothing any more, whatever becomes of the others.
     pub(crate) fn free(&self, machines: impl IntoIterator<Item = VmId>) {
         for machine in machines {
             let _gone = wire::say(&self.pair, &wire::Word::Free(machine));
         }
     }
 
-    /// It is not needed any more. Blocks until it has ended; if it is at work, until that is done.
+    /// It is not needed any more. Blocks until it has ended.
     pub(crate) fn disarm(mut self) {
         let _gone = wire::say(&self.pair, &wire::Word::Done);
         let ended = is_readable(&self.pair, ENDING); // it has closed its end

@@ -14,11 +14,11 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Dues, Fence, Freed, Runner};
+use crate::engine::{Dues, Fence, Freed, PutBack, Runner};
 use crate::id::VmId;
 
-/// The longest message: a machine with its sockets.
-const LONGEST: usize = 64 << 10;
+/// The longest message: a machine with its sockets and jobs.
+const LONGEST: usize = 128 << 10;
 /// Descriptors in one message.
 const FILES: usize = 2;
 
@@ -48,6 +48,7 @@ struct Handed {
     monitor_sockets: Vec<PathBuf>,
     agent_socket: Option<PathBuf>,
     runner: Runner,
+    jobs: Vec<PutBack>,
 }
 
 /// What the guard answers.
@@ -64,6 +65,10 @@ pub(crate) enum Reply {
 pub(super) enum Word {
     /// This machine is owed nothing any more.
     Free(VmId),
+    /// There are no more milliseconds than this from now on.
+    Within(u64),
+    /// Time does not matter any more, only whether the server lives.
+    Waits,
     /// Nor is any other: the guard is not needed any more.
     Done,
 }
@@ -116,11 +121,12 @@ impl Report {
         self.freed(machine).was_frozen
     }
 
-    /// The machines that have not said that they have all they are owed, by name.
+    /// The machines that are stuck: they live, and have not said that they have all they are owed; by name.
     pub(crate) fn left(&self) -> Vec<String> {
         let is_left = |(ward, freed): &&(Ward, Freed)| {
-            !freed.ended
-                && ((ward.dues.goes_on && !freed.goes_on) || (ward.dues.thaws && !freed.is_thawed))
+            let is_owed =
+                (ward.dues.goes_on && !freed.goes_on) || (ward.dues.thaws && !freed.is_thawed);
+            is_owed && !freed.has_ended
         };
         let left = self.wards.iter().filter(is_left);
         left.map(|(ward, _)| ward.name.clone()).collect()
@@ -154,6 +160,7 @@ pub(super) fn hand_over(
             monitor_sockets: fence.monitor_sockets.clone(),
             agent_socket: fence.agent_socket.clone(),
             runner: fence.runner.clone(),
+            jobs: fence.jobs.clone(),
         };
         let connections = [Some(&fence.monitor), fence.agent.as_ref()];
         let connections: Vec<_> = connections.iter().flatten().map(|it| it.as_fd()).collect();
@@ -179,6 +186,7 @@ pub(super) fn take_over(pair: &OwnedFd) -> io::Result<HandedOver> {
             agent: connections.next(),
             agent_socket: handed.agent_socket,
             runner: handed.runner,
+            jobs: handed.jobs,
         };
         wards.push((handed.ward, fence));
     }
@@ -205,12 +213,12 @@ pub(super) fn reply(pair: &OwnedFd) -> io::Result<Reply> {
     heard(pair).map(|(reply, _)| reply)
 }
 
-/// Says so.
+/// Says so, and waits for nobody.
 ///
 /// # Errors
-/// It is gone.
+/// It is gone, or does not listen.
 pub(super) fn say(pair: &OwnedFd, word: &Word) -> io::Result<()> {
-    tell(pair, word, &[])
+    tell_by(pair, word, &[], SendFlags::DONTWAIT)
 }
 
 /// What is said; nothing if the server is gone. Blocks.
@@ -219,6 +227,15 @@ pub(super) fn said(pair: &OwnedFd) -> Option<Word> {
 }
 
 fn tell(pair: &OwnedFd, message: &impl Serialize, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    tell_by(pair, message, files, SendFlags::empty())
+}
+
+fn tell_by(
+    pair: &OwnedFd,
+    message: &impl Serialize,
+    files: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<()> {
     let message = serde_json::to_vec(message)?;
     let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES))];
     let mut control = SendAncillaryBuffer::new(&mut room);
@@ -226,8 +243,8 @@ fn tell(pair: &OwnedFd, message: &impl Serialize, files: &[BorrowedFd<'_>]) -> i
         return Err(ErrorKind::InvalidInput.into());
     }
     let message = [IoSlice::new(&message)];
-    let sent =
-        rustix::io::retry_on_intr(|| sendmsg(pair, &message, &mut control, SendFlags::NOSIGNAL));
+    let flags = flags | SendFlags::NOSIGNAL;
+    let sent = rustix::io::retry_on_intr(|| sendmsg(pair, &message, &mut control, flags));
     sent.map(drop).map_err(io::Error::from)
 }
 
