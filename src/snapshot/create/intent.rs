@@ -34,6 +34,13 @@ pub struct Intent {
 pub enum Record {
     /// Every file is made and durable.
     Prepared,
+    /// Something else may have written the file that a machine had left, so what that has written since does not fit it.
+    Stale {
+        /// The machine.
+        machine: VmId,
+        /// The disk.
+        disk: String,
+    },
     /// The commit: every member is captured. From here it only goes forward.
     Cut {
         /// When each machine was captured.

@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::engine::{At, EngineError, Plan};
+use crate::engine::{At, Plan};
 use crate::held;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{LeftOut, Position, SnapshotSet, What};
@@ -32,6 +32,8 @@ use crate::snapshot::saga::guard::wire::Report;
 use crate::snapshot::saga::kind::{Fate, Kind, Step, Words};
 use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::snapshot::saga::plan::one;
+use crate::snapshot::saga::window::Standing;
+use crate::snapshot::saga::word::Note;
 use crate::snapshot::stands::stands;
 use crate::store::{Change, State, record};
 use crate::text::Text;
@@ -57,21 +59,12 @@ pub(crate) struct Create {
     digests: Mutex<Digests>,
     /// Which machines may stand still for it.
     standing: Mutex<Standing>,
+    /// Those that somebody else had stopped.
+    stood: BTreeSet<VmId>,
+    /// The disks whose old file something else may have written.
+    stale: Mutex<BTreeSet<(VmId, String)>>,
     /// What the undo had to leave.
     left: Mutex<Vec<Text>>,
-}
-
-/// The machines that an operation has stopped, or may have, and that do not go on yet.
-#[derive(Debug, Default)]
-struct Standing {
-    /// Those that were stopped.
-    stopped: BTreeSet<VmId>,
-    /// Those at which an undo of a dead process may have left something that keeps their disks from going on.
-    blocked: BTreeSet<VmId>,
-    /// Those whose guest was frozen, and whether it was seen to be so since it runs again.
-    frozen: BTreeMap<VmId, bool>,
-    /// Why the capture of a machine is not what was promised.
-    doubts: BTreeMap<VmId, EngineError>,
 }
 
 impl Create {
@@ -90,6 +83,10 @@ impl Create {
 
     fn digests(&self) -> MutexGuard<'_, Digests> {
         self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stale(&self) -> MutexGuard<'_, BTreeSet<(VmId, String)>> {
+        self.stale.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a file that the undo had to leave.
@@ -141,6 +138,8 @@ impl Kind for Create {
             seals: Mutex::default(),
             digests: Mutex::default(),
             standing: Mutex::default(),
+            stood: BTreeSet::new(),
+            stale: Mutex::default(),
             left: Mutex::default(),
         }
     }
@@ -177,7 +176,22 @@ impl Kind for Create {
         self.intent.boot.as_deref()
     }
 
-    fn was_open(&mut self, guard: Option<&Report>) {
+    fn recalls(&mut self, notes: &[Note]) {
+        for (member, note) in self.intent.members.iter().zip(notes) {
+            if let Some(captured) = note.captured {
+                self.captured(member.machine, captured);
+            }
+            if note.stood {
+                self.stood.insert(member.machine);
+            }
+        }
+    }
+
+    fn stands(&mut self, standing: Standing) {
+        self.standing = Mutex::new(standing);
+    }
+
+    fn was_open(&mut self, guard: Option<&Report>, settled: bool) {
         let mut standing = Standing::default();
         for member in &self.intent.members {
             let Some(runs) = &member.runs else {
@@ -185,13 +199,14 @@ impl Kind for Create {
             };
             // What the guard has let go may stand still again since, for somebody else.
             let freed = guard.map(|it| it.freed(member.machine)).unwrap_or_default();
-            if runs.goes_on && !freed.goes_on {
+            let stood = self.stood.contains(&member.machine);
+            if !settled && runs.goes_on && !freed.goes_on && !stood {
                 standing.stopped.insert(member.machine);
             }
             if !member.taken().is_empty() {
                 standing.blocked.insert(member.machine);
             }
-            if runs.quiesces && !(freed.is_thawed && freed.was_frozen) {
+            if !settled && runs.quiesces && !(freed.is_thawed && freed.was_frozen) {
                 standing.frozen.insert(member.machine, freed.was_frozen);
             }
         }
@@ -199,15 +214,18 @@ impl Kind for Create {
     }
 
     fn replay(&mut self, record: Record) {
-        if let Record::Cut {
-            times,
-            seals,
-            definitions,
-        } = record
-        {
-            self.times = Mutex::new(times);
-            self.seals = Mutex::new(seals);
-            self.digests = Mutex::new(definitions);
+        match record {
+            Record::Prepared => {}
+            Record::Stale { machine, disk } => drop(self.stale().insert((machine, disk))),
+            Record::Cut {
+                times,
+                seals,
+                definitions,
+            } => {
+                self.times = Mutex::new(times);
+                self.seals = Mutex::new(seals);
+                self.digests = Mutex::new(definitions);
+            }
         }
     }
 
