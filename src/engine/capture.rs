@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::beside::Beside;
@@ -205,6 +206,15 @@ pub trait Capture: Send + Sync + 'static {
     /// # Errors
     /// [`EngineError`]; call `undo` then.
     fn cut(&self, plan: &Plan) -> Result<(), EngineError>;
+
+    /// What was captured where it stands is as it was then: at this time or, of a machine that is off, when it was planned.
+    /// Nobody writes it now.
+    ///
+    /// # Errors
+    /// It may have changed, and why, or that cannot be told.
+    fn stays(&self, _plan: &Plan, _captured: Option<Timestamp>) -> Result<(), EngineError> {
+        Ok(())
+    }
 
     /// Makes the capture durable after the writers have gone on.
     ///

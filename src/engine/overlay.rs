@@ -14,6 +14,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 use crate::engine::acl;
 use crate::engine::capture::NewFile;
 use crate::engine::failure::{At, ours};
@@ -310,6 +312,24 @@ impl Capture for Overlay {
                 texts::NOT_PREPARED,
                 &plan.disk.file,
             )),
+        }
+    }
+
+    fn stays(&self, plan: &Plan, captured: Option<Timestamp>) -> Result<(), EngineError> {
+        let old = stage::source(plan)?;
+        if plan.is_off() {
+            return Ok(());
+        }
+        let (at, file) = (At::plan(plan), &plan.disk.file);
+        FrozenLock::take(&at, file)?;
+        let meta = old.metadata().map_err(|e| at.io(file, &e))?;
+        // The time of a capture is known to the microsecond.
+        let nanos = i32::try_from(meta.mtime_nsec()).unwrap_or(0);
+        let written = Timestamp::new(meta.mtime(), nanos).ok();
+        let micros = |time: Timestamp| time.as_microsecond();
+        match (written.map(micros), captured.map(micros)) {
+            (Some(written), Some(captured)) if written <= captured => Ok(()),
+            _ => Err(at.error(EngineErrorKind::Failed, texts::WRITTEN_SINCE, file)),
         }
     }
 

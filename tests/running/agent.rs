@@ -12,7 +12,8 @@ use crate::support::guest::Guest;
 use crate::support::qemu::Sockets;
 
 fn shown(chardevs: &Value) -> bool {
-    listens(chardevs, |name| name.contains("/qga"))
+    let told = serde_json::from_value(chardevs.clone()).unwrap();
+    listens(&told, |name| name.contains("/qga"))
 }
 
 #[tokio::test]

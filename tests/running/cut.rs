@@ -1,6 +1,7 @@
 //! Sets of machines that QEMU runs: what is kept, how machines go on, and what somebody else does meanwhile.
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::support::gate::Gate;
 use crate::support::qemu::{Qemu, Sockets};
 use crate::support::server::{Server, guards, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds, format};
-use crate::support::until;
+use crate::support::{tools, until};
 use crate::support::wire::{Job, STARTED, Wire};
 
 /// What a server does to a machine that a dead one has left stopped.
@@ -834,4 +835,63 @@ fn an_overlay_that_somebody_has_moved_away_is_put_back_all_the_same_and_stays_wh
     }
     web.quit();
     assert_holds(&web.machine.images[0], &web.machine.content[0], "its file");
+}
+
+/// What he may pass he may have to pass again, when his machine is started from an overlay.
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn a_user_who_was_let_through_opens_nothing_once_his_sets_are_gone() {
+    const NOBODY: u32 = 65534;
+    let site = Site::new(Ground::Ext4);
+    let set_mode = |folder: &Path, mode| {
+        std::fs::set_permissions(folder, Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(site.data.parent().unwrap(), 0o755);
+    set_mode(&site.data, 0o750);
+    let mut web = Guest::new(&site, "web", &[Image::Qcow2], 1);
+    let image = web.machine.images[0].clone();
+    std::os::unix::fs::chown(&image, Some(NOBODY), Some(NOBODY)).unwrap();
+    web.start(&site, &["-runas", "nobody"]);
+    let server = site.serve();
+    let wire = Wire::new(&server);
+    let group = wire.define("all", &[&web.machine.id]).unwrap();
+    known(&server, "web", "running");
+    let nobody = |script: &str, files: &[PathBuf]| {
+        let user = NOBODY.to_string();
+        let args = [
+            "--reuid",
+            &user,
+            "--regid",
+            &user,
+            "--clear-groups",
+            "sh",
+            "-c",
+            script,
+            "sh",
+        ];
+        let files = files.iter().map(|file| file.to_str().unwrap());
+        let args: Vec<_> = args.into_iter().chain(files).collect();
+        tools::try_run("setpriv", &args).1
+    };
+    let opened = "for f; do head -c1 \"$f\" > /dev/null 2>&1 && echo \"$f\"; done; true";
+    let passed = "cd \"$1\" && echo passed; ls \"$1\" 2>/dev/null";
+    assert!(!nobody(passed, std::slice::from_ref(&site.data)).contains("passed"));
+    let set = take(&wire, &group, "set");
+    let top = site.top(&web.machine, 0);
+    assert!(top.starts_with(&site.data), "{top:?}");
+    assert!(nobody(opened, std::slice::from_ref(&top)).contains(top.to_str().unwrap()));
+    web.quit();
+    known(&server, "web", "off");
+    let destroyed = wire.destroy(&set).unwrap();
+    let job = wire.end(&destroyed.job.unwrap()).unwrap();
+    assert_eq!((job.state, job.code), (DONE, 0), "{job:?}");
+    site.wait_for_journals();
+    assert!(site.kept().is_empty(), "{:?}", site.kept());
+    for folder in [site.data.clone(), site.data.join("sets")] {
+        assert_eq!(nobody(passed, &[folder]).trim(), "passed");
+    }
+    let (_, found) = tools::try_run("find", &[site.data.to_str().unwrap(), "-type", "f"]);
+    let ours: Vec<_> = found.lines().map(PathBuf::from).collect();
+    assert!(ours.len() > 5, "{ours:?}");
+    assert_eq!(nobody(opened, &ours).trim(), "");
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use groupshot::audit::Audit;
@@ -437,6 +437,123 @@ async fn only_what_is_noted_as_put_back_goes_with_its_set() {
         let told = job.error.unwrap().details;
         let is_named = |text: &Text| text.english().contains(on.to_str().unwrap());
         assert_eq!(told.iter().any(is_named), !notes, "{told:?}");
+    }
+}
+
+/// Whether somebody else may have the old file.
+fn is_free(image: &Path) -> bool {
+    ImageLock::take(&At::new("m0", "disk0"), image).is_ok()
+}
+
+#[tokio::test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+async fn the_old_file_of_a_machine_is_kept_from_others_as_soon_as_it_goes_on() {
+    for fails in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let image = root.path().join("images/m0.raw");
+        let seen = Arc::new(Mutex::new(None));
+        let (file, kept) = (image.clone(), seen.clone());
+        let passage = move |_, _| -> Passage {
+            Box::new(move |point| {
+                if point == "create.thaw.after" {
+                    *kept.lock().unwrap() = Some(!is_free(&file));
+                    if fails {
+                        return Err(FailedOnOrder(point.to_owned()));
+                    }
+                }
+                Ok(())
+            })
+        };
+        let scene = Scene::new(root.path(), (true, true), passage).await;
+        let job = scene.take().await;
+        let wanted = if fails { JobState::Exception } else { JobState::Completed };
+        assert_eq!(job.state, wanted, "{job:?}");
+        assert_eq!(*seen.lock().unwrap(), Some(true), "before anything waits for anybody");
+        assert_eq!(is_free(&image), fails);
+    }
+}
+
+/// What somebody does to the machines after the server has died.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Since {
+    Nothing,
+    /// The machine that is off is started on the file that the set keeps, and shut down again.
+    OtherWritten,
+    /// What ran the machine has ended.
+    Ended,
+    /// The same, and it was started on the old file, and shut down again.
+    EndedAndWritten,
+}
+
+/// The word is CUT, and the process dead. The guest has written to its overlay.
+#[tokio::test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+async fn what_was_captured_is_in_a_set_after_a_death_only_if_nobody_has_written_it_since() {
+    for since in [
+        Since::Nothing,
+        Since::OtherWritten,
+        Since::Ended,
+        Since::EndedAndWritten,
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let dead = Dead::default();
+        let left = dead.clone();
+        let passage = |guest: Arc<Guest>, store: Arc<MemoryStore>| -> Passage {
+            Box::new(move |point| {
+                if point != "create.word.after" {
+                    return Ok(());
+                }
+                tools::write(&guest.on().unwrap(), "qcow2", 9, "0", "4096");
+                *left.lock().unwrap() = Some(Left::take(&guest.root, &*store));
+                Err(FailedOnOrder(point.to_owned()))
+            })
+        };
+        let scene = Scene::new(root.path(), (true, true), passage).await;
+        assert_eq!(scene.take().await.state, JobState::Exception);
+        let on = scene.guest.on().unwrap();
+        let left = dead.lock().unwrap().take().unwrap();
+        let store = left.restore_below(&root.path().join("data")).await;
+        // By the clock of the test it was captured at the epoch.
+        let touch = |image: &Path, time: SystemTime| {
+            let image = fs::File::options().write(true).open(image).unwrap();
+            image.set_modified(time).unwrap();
+        };
+        touch(&scene.image(), SystemTime::UNIX_EPOCH);
+        match since {
+            Since::Nothing => {}
+            Since::OtherWritten => touch(&root.path().join("images/m1.raw"), SystemTime::now()),
+            Since::Ended => scene.guest.set(RunState::Off),
+            Since::EndedAndWritten => {
+                scene.guest.set(RunState::Off);
+                touch(&scene.image(), SystemTime::now());
+            }
+        }
+        let again = over(root.path(), store, Box::new(|_| Ok(())), &scene.guest);
+        again.coordinator.recover().await.unwrap();
+        again.coordinator.idle().await;
+        let at = format!("{since:?}");
+        let [job] = &again.jobs.all()[..] else {
+            panic!("{at}: one job");
+        };
+        match since {
+            Since::Nothing | Since::Ended => {
+                assert_eq!(job.state, JobState::Completed, "{at}: {job:?}");
+                again.assert_whole(&at);
+            }
+            Since::OtherWritten => {
+                assert_eq!(job.state, JobState::Exception, "{at}");
+                again.assert_untouched(&at);
+            }
+            Since::EndedAndWritten => {
+                assert_eq!(job.state, JobState::Exception, "{at}");
+                let top = again.machines()[&scene.guest.id].disks[0].file.clone();
+                assert_eq!(top, scene.image(), "{at}: nothing lies on a file that was changed");
+                assert!(on.exists(), "{at}: what the guest wrote is nowhere else");
+                let told = &job.error.as_ref().unwrap().details;
+                let is_named = |text: &Text| text.english().contains(on.to_str().unwrap());
+                assert!(told.iter().any(is_named), "{at}: {told:?}");
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! where guests are brought to rest, the fourth runs too. What runs on while a process dies is a [fork](Sim::fork).
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
@@ -836,6 +837,232 @@ async fn a_word_that_another_process_has_fired_fails_the_set() {
     let error = job.error.unwrap().description.english();
     assert!(error.contains("let go before"), "{error}");
     scene.assert_untouched(&[], "fired");
+}
+
+/// The word of a set, among the journals.
+fn word_in(journals: &Path) -> std::fs::File {
+    let files = std::fs::read_dir(journals).unwrap();
+    let mut files = files.map(|entry| entry.unwrap().path());
+    let word = files.find(|file| file.extension().is_some_and(|e| e == "word"));
+    let file = std::fs::File::options().read(true).write(true).open(word.unwrap());
+    file.unwrap()
+}
+
+/// A process that stood still finds when it goes on that it was let down meanwhile.
+#[tokio::test(start_paused = true)]
+async fn whoever_may_not_go_on_asks_no_machine_for_anything_more() {
+    for (point, act) in [
+        ("create.freeze.before", Act::Frozen),
+        ("create.stop.before", Act::Stopped),
+        ("create.capture.before", Act::Captured),
+    ] {
+        for late in [false, true] {
+            let root = tempfile::tempdir().unwrap();
+            let folder = root.path().join("journal");
+            let time: Arc<Mutex<Option<Arc<ManualClock>>>> = Arc::default();
+            let clock = time.clone();
+            let passage = Box::new(move |name: &str| {
+                if name == point {
+                    match late {
+                        false => word_in(&folder).write_all_at(b"FIRE", 0).unwrap(),
+                        true => {
+                            let clock = clock.lock().unwrap();
+                            clock.as_ref().unwrap().advance(Duration::from_secs(31));
+                        }
+                    }
+                }
+                Ok(())
+            });
+            let scene = Scene::new(root.path(), Consistency::Application, passage).await;
+            *time.lock().unwrap() = Some(scene.clock.clone());
+            let job = scene.take().await;
+            assert_eq!(job.state, JobState::Exception);
+            let acts = scene.sim.acts();
+            let of_running = |n: u32| move |it: &&(VmId, Act)| it.0 == machine_id(n) && it.1 == act;
+            for n in [PLAIN, TAKER, LAST] {
+                assert_eq!(acts.iter().filter(of_running(n)).count(), 0, "{point}: {acts:?}");
+            }
+            scene.assert_untouched(&[], point);
+        }
+    }
+}
+
+/// Time passes for the server as long as that does not end.
+async fn while_time_passes<T>(clock: Arc<ManualClock>, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        match tokio::time::timeout(Duration::from_millis(100), &mut work).await {
+            Ok(done) => return done,
+            Err(_) => clock.advance(Duration::from_millis(100)),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_are_captured_and_one_does_not_go_on_or_thaw_for_10_s_fails_the_set() {
+    for step in [Step::Resume, Step::Thaw] {
+        let root = tempfile::tempdir().unwrap();
+        let scene = Scene::new(root.path(), Consistency::Application, nothing()).await;
+        scene.order(TAKER, step, FAILS, 40);
+        let accepted = scene.create().await.unwrap();
+        let ended = while_time_passes(scene.clock(), scene.jobs.wait(accepted.job, LIMIT));
+        let job = ended.await.unwrap();
+        assert_eq!(job.state, JobState::Exception, "{step:?}");
+        let error = job.error.unwrap().description.english();
+        assert!(error.contains("is being undone"), "{step:?}: {error}");
+        let holder = scene.coordinator.machine_holder(machine_id(TAKER)).unwrap();
+        assert!(holder.stuck && holder.job == accepted.job, "{step:?}");
+        scene.coordinator.idle().await;
+        scene.assert_untouched(&[], &format!("{step:?}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_ends_the_wait_for_a_guest_that_does_not_thaw() {
+    let root = tempfile::tempdir().unwrap();
+    let scene = Scene::new(root.path(), Consistency::Application, nothing()).await;
+    scene.order(TAKER, Step::Thaw, FAILS, 40);
+    let accepted = scene.create().await.unwrap();
+    while !scene.sim.acts().iter().any(|(_, act)| *act == Act::Thawed) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (kind, by) = (CancelKind::Terminate, "somebody");
+    let cancelled = scene.jobs.cancel(accepted.job, kind, by).await.unwrap();
+    assert_eq!(cancelled, Cancelled::Accepted);
+    let job = scene.jobs.wait(accepted.job, LIMIT).await.unwrap();
+    assert_eq!(job.state, JobState::Terminated);
+    assert!(scene.sim.is_frozen(machine_id(TAKER)), "it is tried further");
+    scene.coordinator.idle().await;
+    scene.assert_untouched(&[], "cancelled");
+}
+
+/// What a set has let go is no business of it any more, though its undo may wait for days.
+#[tokio::test(start_paused = true)]
+async fn a_start_leaves_alone_what_a_failed_set_has_let_go() {
+    let root = tempfile::tempdir().unwrap();
+    let (passage, left, world) = dies_at(root.path(), "create.undone.before", "create.capture.after");
+    let scene = Scene::new(root.path(), Consistency::Application, passage).await;
+    *world.lock().unwrap() = World::of(&scene);
+    scene.take().await;
+    let (files, sim) = left.lock().unwrap().take().unwrap();
+    let store = files.restore(&scene.root).await;
+    // Others have paused the one and frozen the other since.
+    sim.set_state(machine_id(PLAIN), RunState::Paused);
+    sim.freeze(machine_id(TAKER));
+    let again = Scene::over(&scene.root, scene.level, store, sim, nothing());
+    let recovered = again.coordinator.recover().await.unwrap();
+    assert_eq!(recovered.undone.len(), 1, "{recovered:?}");
+    again.coordinator.idle().await;
+    assert_eq!(again.sim.state(machine_id(PLAIN)), RunState::Paused);
+    assert!(again.sim.is_frozen(machine_id(TAKER)));
+    assert_eq!(again.journals(), Vec::<PathBuf>::new());
+}
+
+/// The others were thawed, and seen frozen until then.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_answers_late_at_a_start_costs_no_set() {
+    let root = tempfile::tempdir().unwrap();
+    let (passage, left, world) = dies_at(root.path(), "create.word.after", "");
+    let scene = Scene::new(root.path(), Consistency::Application, passage).await;
+    *world.lock().unwrap() = World::of(&scene);
+    scene.take().await;
+    let (files, sim) = left.lock().unwrap().take().unwrap();
+    let store = files.restore(&scene.root).await;
+    let again = Scene::over(&scene.root, scene.level, store, sim, nothing());
+    again.order(TAKER, Step::Resume, FAILS, 1);
+    let recovered = again.coordinator.recover().await.unwrap();
+    again.coordinator.idle().await;
+    assert!(recovered.undone.is_empty(), "{recovered:?}");
+    again.assert_whole("late");
+}
+
+/// Where the note of a member stands in the file of the word.
+fn note(member: u32) -> u64 {
+    64 + 8 * u64::from(member - 1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_was_paused_by_others_is_noted_and_stays_so_after_a_death() {
+    // What is written.
+    let root = tempfile::tempdir().unwrap();
+    let (folder, handle) = (root.path().join("journal"), Handle::default());
+    let (sim, seen) = (handle.clone(), Arc::new(Mutex::new(0)));
+    let noted = seen.clone();
+    let passage = Box::new(move |name: &str| {
+        match name {
+            "create.stop.before" => {
+                let sim = sim.lock().unwrap();
+                let sim = sim.as_ref().unwrap();
+                sim.set_state(machine_id(PLAIN), RunState::Paused);
+            }
+            "create.abort.before" => {
+                let mut value = [0; 8];
+                let word = word_in(&folder);
+                word.read_exact_at(&mut value, note(PLAIN)).unwrap();
+                *noted.lock().unwrap() = u64::from_ne_bytes(value);
+            }
+            _ => {}
+        }
+        Ok(())
+    });
+    let scene = Scene::new(root.path(), Consistency::Crash, passage).await;
+    *handle.lock().unwrap() = Some(scene.sim.clone());
+    assert_eq!(scene.take().await.state, JobState::Exception);
+    assert_eq!(scene.sim.state(machine_id(PLAIN)), RunState::Paused);
+    assert_eq!(scene.sim.state(machine_id(TAKER)), RunState::Running);
+    assert_eq!(*seen.lock().unwrap(), 2);
+    // And what is read.
+    let root = tempfile::tempdir().unwrap();
+    let (passage, left, world) = dies_at(root.path(), "create.stop.after", "");
+    let scene = Scene::new(root.path(), Consistency::Crash, passage).await;
+    *world.lock().unwrap() = World::of(&scene);
+    scene.take().await;
+    let (files, sim) = left.lock().unwrap().take().unwrap();
+    let store = files.restore(&scene.root).await;
+    let word = word_in(&scene.root.join("journal"));
+    word.write_all_at(&2_u64.to_ne_bytes(), note(PLAIN)).unwrap();
+    let again = Scene::over(&scene.root, scene.level, store, sim, nothing());
+    again.coordinator.recover().await.unwrap();
+    again.coordinator.idle().await;
+    assert_eq!(again.sim.state(machine_id(PLAIN)), RunState::Paused);
+    assert_eq!(again.sim.state(machine_id(TAKER)), RunState::Running);
+}
+
+/// A set says when its members were captured: not when it was accepted, and not how long its guard took.
+#[tokio::test(start_paused = true)]
+async fn the_times_of_a_set_are_those_of_its_captures_also_after_a_death() {
+    let root = tempfile::tempdir().unwrap();
+    let (dies, left, world) = dies_at(root.path(), "create.word.after", "");
+    let time: Arc<Mutex<Option<Arc<ManualClock>>>> = Arc::default();
+    let clock = time.clone();
+    let passage = Box::new(move |name: &str| {
+        let seconds = match name {
+            "create.cut.after" => 10,  // the guard starts
+            "create.stop.after" => 2,  // all stand still
+            "create.word.before" => 1, // all are captured
+            _ => 0,
+        };
+        if let Some(clock) = clock.lock().unwrap().as_ref() {
+            clock.advance(Duration::from_secs(seconds));
+        }
+        dies(name)
+    });
+    let scene = Scene::new(root.path(), Consistency::Crash, passage).await;
+    *time.lock().unwrap() = Some(scene.clock.clone());
+    *world.lock().unwrap() = World::of(&scene);
+    assert_eq!(scene.take().await.state, JobState::Completed);
+    let captured = Timestamp::from_second(12).unwrap();
+    let assert_true = |scene: &Scene, at: &str| {
+        let state = scene.store.state();
+        let set = state.sets.values().next().unwrap();
+        assert_eq!(set.created, captured, "{at}");
+        assert!(set.window.is_zero(), "{at}: {}", set.window);
+        let times: Vec<_> = set.members.iter().map(|m| m.cut_at).collect();
+        assert_eq!(times, [captured; 4], "{at}");
+    };
+    assert_true(&scene, "taken");
+    let left = left.lock().unwrap().take().unwrap();
+    assert_true(&recovered(&scene, &left, "recovered").await, "recovered");
 }
 
 /// The word of another run of the host tells nothing, and nobody whom it stopped is there any more.

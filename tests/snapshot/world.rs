@@ -286,12 +286,17 @@ impl Left {
 
     /// Puts it back at its place, and a store with its records.
     pub(super) async fn restore(&self, root: &Path) -> Arc<MemoryStore> {
+        self.restore_below(root).await
+    }
+
+    /// The same for what is below a folder; the rest stays as it is now.
+    pub(super) async fn restore_below(&self, root: &Path) -> Arc<MemoryStore> {
         fs::remove_dir_all(root).unwrap();
         fs::create_dir_all(root).unwrap();
-        for folder in &self.folders {
+        for folder in self.folders.iter().filter(|it| it.starts_with(root)) {
             fs::create_dir_all(folder).unwrap();
         }
-        for (path, bytes) in &self.files {
+        for (path, bytes) in self.files.iter().filter(|(it, _)| it.starts_with(root)) {
             fs::write(path, bytes).unwrap();
             let file = fs::File::options().write(true).open(path).unwrap();
             file.set_modified(self.times[path]).unwrap();

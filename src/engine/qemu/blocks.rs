@@ -9,10 +9,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
-use serde_json::Value;
-
 use crate::inventory::Format as Kind;
 
+use super::answer::{Block, FdSet, List, Node, Options};
 use super::peer::{self, FileId, Peer};
 
 /// Most filters on each other that are followed.
@@ -67,81 +66,65 @@ impl Device {
 
 /// The disks in the answers to `query-block` and to `query-named-block-nodes`. What is not understood of one is left out
 /// of it, never the disk.
-pub(crate) fn devices(blocks: &Value, nodes: &Value) -> Vec<Device> {
-    let nodes = nodes.as_array().map(Vec::as_slice).unwrap_or_default();
-    let blocks = blocks.as_array().into_iter().flatten();
-    blocks.filter_map(|block| device(block, nodes)).collect()
+pub(crate) fn devices(blocks: &List<Block>, nodes: &List<Node>) -> Vec<Device> {
+    let nodes: Vec<_> = nodes.iter().collect();
+    let found = blocks.iter().filter_map(|block| device(block, &nodes));
+    found.collect()
 }
 
-fn device(block: &Value, nodes: &[Value]) -> Option<Device> {
-    let text = |key: &str| block.get(key).and_then(Value::as_str);
-    let flag = |of: &Value, key: &str| of.get(key).and_then(Value::as_bool).unwrap_or(false);
+fn device(block: &Block, nodes: &[&Node]) -> Option<Device> {
+    let nothing = Node::default();
     // A drive without a medium has nothing to lose.
-    let inserted = block.get("inserted")?;
-    let mut names = [text("device"), text("qdev")].into_iter().flatten();
-    let name = names.find(|name| !name.is_empty());
+    let inserted = block.inserted.as_ref()?.0.as_ref().unwrap_or(&nothing);
+    let (device, qdev) = (block.device.text(), block.qdev.text());
+    let name = [device, qdev].into_iter().find(|name| !name.is_empty());
     let (driver, file) = stored(inserted, nodes);
-    let image = inserted.get("image").unwrap_or(&Value::Null);
-    let root = named(inserted, "node-name");
-    let places = [text("device"), text("qdev"), Some(&root)].map(Option::unwrap_or_default);
-    let key = [&places[..], &[&named(inserted, "file")]]
-        .concat()
-        .join("\n");
+    let image = inserted.image.0.as_ref();
+    let root = inserted.node_name.text();
+    let key = [device, qdev, root, inserted.file.text()].join("\n");
     Some(Device {
         name: name.unwrap_or("a disk without a name").to_owned(),
-        is_captured: !flag(inserted, "ro")
-            && !flag(block, "removable")
-            && !is_flash(text("device").unwrap_or_default(), text("qdev")),
+        is_captured: !inserted.ro.is_so()
+            && !block.removable.is_so()
+            && !is_flash(device, block.qdev.0.as_deref()),
         format: below(inserted, file.as_deref(), nodes).and_then(format),
         driver,
         file,
-        size: image
-            .get("virtual-size")
-            .and_then(Value::as_u64)
-            .unwrap_or(0),
-        root,
+        size: image.and_then(|image| image.virtual_size.0).unwrap_or(0),
+        root: root.to_owned(),
         key,
     })
 }
 
 /// The format nodes in the answer to `query-named-block-nodes`, each with the name of its file.
-pub(super) fn formats(nodes: &Value) -> Vec<(String, Option<String>)> {
-    let nodes = nodes.as_array().into_iter().flatten();
-    let formats = nodes.filter(|node| is_format(&named(node, "drv")));
+pub(super) fn formats(nodes: &List<Node>) -> Vec<(String, Option<String>)> {
+    let formats = nodes.iter().filter(|node| is_format(node.drv.text()));
     formats
-        .map(|node| (named(node, "node-name"), stored(node, &[]).1))
+        .map(|node| (node.node_name.text().to_owned(), stored(node, &[]).1))
         .collect()
 }
 
 /// The format node of a disk of this file, under this node.
-fn below<'a>(top: &'a Value, file: Option<&str>, nodes: &'a [Value]) -> Option<&'a Value> {
-    let driver = named(top, "drv");
-    if is_format(&driver) {
+fn below<'a>(top: &'a Node, file: Option<&str>, nodes: &[&'a Node]) -> Option<&'a Node> {
+    let driver = top.drv.text();
+    if is_format(driver) {
         return Some(top);
     }
-    let mut formats = nodes.iter().filter(|node| is_format(&named(node, "drv")));
+    let mut formats = nodes.iter().filter(|node| is_format(node.drv.text()));
     let found = formats.find(|node| file.is_some() && stored(node, &[]).1.as_deref() == file);
-    found.or_else(|| FILES.contains(&driver.as_str()).then_some(top))
+    let found = found.copied();
+    found.or_else(|| FILES.contains(&driver).then_some(top))
 }
 
-fn format(node: &Value) -> Option<Format> {
-    let cached = |key| {
-        node.get("cache")
-            .and_then(|cache| cache.get(key)?.as_bool())
-    };
-    let name = named(node, "node-name");
+fn format(node: &Node) -> Option<Format> {
+    let cache = node.cache.0.as_ref();
+    let name = node.node_name.text();
     (!name.is_empty()).then(|| Format {
-        node: name,
-        direct: cached("direct") == Some(true),
-        no_flush: cached("no-flush") == Some(true),
-        detect_zeroes: named(node, "detect_zeroes"),
+        node: name.to_owned(),
+        direct: cache.is_some_and(|cache| cache.direct.is_so()),
+        no_flush: cache.is_some_and(|cache| cache.no_flush.is_so()),
+        detect_zeroes: node.detect_zeroes.text().to_owned(),
     })
-}
-
-/// A text of a node; empty if it has none of that name.
-fn named(node: &Value, key: &str) -> String {
-    let text = node.get(key).and_then(Value::as_str);
-    text.unwrap_or_default().to_owned()
 }
 
 /// Whether it holds the variables of the firmware: by its device, or by the name that QEMU gives such a drive.
@@ -155,47 +138,49 @@ fn is_flash(name: &str, device: Option<&str>) -> bool {
 }
 
 /// The driver of the format node and the name of its file.
-fn stored(node: &Value, nodes: &[Value]) -> (String, Option<String>) {
-    let text = |of: &Value, key: &str| Some(of.get(key)?.as_str()?.to_owned());
-    let driver = text(node, "drv").unwrap_or_default();
-    let Some(file) = text(node, "file") else {
+fn stored(node: &Node, nodes: &[&Node]) -> (String, Option<String>) {
+    let driver = node.drv.text().to_owned();
+    let Some(file) = &node.file.0 else {
         return (driver, None);
     };
     if let Some(options) = file.strip_prefix(JSON) {
-        let options = serde_json::from_str(options).unwrap_or(Value::Null);
+        let options = serde_json::from_str(options).unwrap_or_default();
         return followed(&options).unwrap_or((driver, None));
     }
     if is_format(&driver) {
-        return (driver, Some(file));
+        return (driver, Some(file.clone()));
     }
     // A filter that QEMU names as the file under it, or an image without a format node.
     let mut same = nodes
         .iter()
-        .filter(|node| text(node, "file").as_ref() == Some(&file));
-    let below = same.find_map(|node| text(node, "drv").filter(|driver| is_format(driver)));
+        .filter(|node| node.file.0.as_ref() == Some(file));
+    let below = same.find_map(|node| Some(node.drv.text()).filter(|driver| is_format(driver)));
     match below {
-        Some(format) => (format, Some(file)),
-        None if FILES.contains(&driver.as_str()) => (Kind::Raw.as_str().to_owned(), Some(file)),
+        Some(format) => (format.to_owned(), Some(file.clone())),
+        None if FILES.contains(&driver.as_str()) => {
+            (Kind::Raw.as_str().to_owned(), Some(file.clone()))
+        }
         None => (driver, None),
     }
 }
 
 /// The same by the options of a node and of all under it.
-fn followed(options: &Value) -> Option<(String, Option<String>)> {
+fn followed(options: &Options) -> Option<(String, Option<String>)> {
+    let nothing = Options::default();
     let mut at = options;
     let mut format = None;
     for _ in 0..FILTERS_MAX {
-        let driver = at.get("driver")?.as_str()?;
+        let driver = at.driver.0.as_deref()?;
         if FILES.contains(&driver) {
-            let file = at.get("filename")?.as_str()?.to_owned();
+            let file = at.filename.0.clone()?;
             let format = format.unwrap_or(Kind::Raw.as_str()).to_owned();
             return Some((format, Some(file)));
         }
         if is_format(driver) {
             format = Some(driver);
         }
-        match at.get("file") {
-            Some(below) => at = below,
+        match &at.file {
+            Some(below) => at = below.0.as_ref().unwrap_or(&nothing),
             None => return Some((format.unwrap_or(driver).to_owned(), None)),
         }
     }
@@ -214,7 +199,7 @@ pub(crate) struct Finder<'a> {
     /// What the process has open, if this one may see that.
     pub(crate) open: Option<&'a BTreeSet<FileId>>,
     /// The answer to `query-fdsets`.
-    pub(crate) sets: &'a Value,
+    pub(crate) sets: &'a List<FdSet>,
 }
 
 impl Finder<'_> {
@@ -244,13 +229,11 @@ impl Finder<'_> {
     }
 
     fn of_set(&self, peer: &Peer, set: &str) -> io::Result<FileId> {
-        let number = set.parse().ok();
-        let mut sets = self.sets.as_array().into_iter().flatten();
-        let set = sets
-            .find(|set| number.is_some() && set.get("fdset-id").and_then(Value::as_u64) == number);
-        let all = set.and_then(|set| set.get("fds")?.as_array());
-        let all = all.into_iter().flatten();
-        let numbers = all.filter_map(|it| it.get("fd").and_then(Value::as_u64));
+        let number = set.parse::<u64>().ok();
+        let mut sets = self.sets.iter();
+        let set = sets.find(|set| number.is_some() && set.fdset_id.0 == number);
+        let all = set.into_iter().flat_map(|set| set.fds.iter());
+        let numbers = all.filter_map(|it| it.fd.0);
         let files = numbers
             .map(|fd| peer.descriptor(fd))
             .collect::<io::Result<BTreeSet<_>>>()?;
@@ -264,8 +247,7 @@ impl Finder<'_> {
 #[must_use]
 pub fn fuzz(text: &str) -> bool {
     let (blocks, nodes) = text.split_once('\n').unwrap_or((text, ""));
-    let read = |text| serde_json::from_str(text).unwrap_or(Value::Null);
-    let blocks: Value = read(blocks);
-    let found = devices(&blocks, &read(nodes));
-    found.len() <= blocks.as_array().map_or(0, Vec::len)
+    let blocks: List<Block> = serde_json::from_str(blocks).unwrap_or_default();
+    let nodes = serde_json::from_str(nodes).unwrap_or_default();
+    devices(&blocks, &nodes).len() <= blocks.iter().count()
 }

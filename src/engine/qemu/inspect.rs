@@ -5,11 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::inventory::Sockets;
 
 use super::agent;
+use super::answer::{Answer, Chardev, Job, List};
 use super::blocks::{self, Device, Finder};
 use super::peer::{self, FileId, Peer};
 use super::qmp::{Command, Error, Monitor, Patience};
@@ -69,11 +70,8 @@ pub(crate) fn inspect(sockets: &Sockets) -> io::Result<Asked> {
 pub(super) struct Told {
     socket: PathBuf,
     peer: Option<Peer>,
-    blocks: Value,
-    nodes: Value,
-    sets: Value,
-    chardevs: Value,
-    jobs: [Value; 2],
+    /// To the [`questions`], in their order.
+    answers: Vec<Answer>,
     apart: Option<PathBuf>,
 }
 
@@ -122,25 +120,16 @@ async fn told_by(monitor: &mut Monitor, socket: &Path) -> Result<Told, Error> {
         answers.push(answer?);
     }
     let peer = monitor.peer().cloned();
-    Ok(Told::of(&mut answers.into_iter(), peer, socket))
+    Ok(Told::of(answers, peer, socket))
 }
 
 impl Told {
     /// What the process has answered to the [`questions`], at this socket.
-    pub(super) fn of(
-        answers: &mut impl Iterator<Item = Value>,
-        peer: Option<Peer>,
-        socket: &Path,
-    ) -> Self {
-        let mut next = || answers.next().unwrap_or(Value::Null);
+    pub(super) fn of(answers: Vec<Answer>, peer: Option<Peer>, socket: &Path) -> Self {
         Self {
             socket: socket.to_owned(),
             peer,
-            blocks: next(),
-            nodes: next(),
-            sets: next(),
-            chardevs: next(),
-            jobs: [next(), next()],
+            answers,
             apart: None,
         }
     }
@@ -150,12 +139,16 @@ impl Told {
         let open = self.peer.as_ref().and_then(|peer| peer.files().ok());
         // The socket of a manager may be made by the manager's process: what that has open is none of QEMU's.
         let open = open.filter(|open| !open.is_empty());
+        let [blocks, nodes, sets, chardevs, jobs @ ..] = &self.answers[..] else {
+            return self.nothing(open.is_none());
+        };
+        let (sets, chardevs) = (sets.read(), chardevs.read());
         let finder = Finder {
             peer: self.peer.as_ref(),
             open: open.as_ref(),
-            sets: &self.sets,
+            sets: &sets,
         };
-        let disks = blocks::devices(&self.blocks, &self.nodes);
+        let disks = blocks::devices(&blocks.read(), &nodes.read());
         let disks = disks.into_iter().map(|device| {
             let file = match &device.file {
                 Some(name) => finder.find(name),
@@ -166,49 +159,46 @@ impl Told {
         Found {
             disks: disks.collect(),
             by_name: open.is_none(),
-            others: self.others(),
-            jobs: self.jobs(),
+            others: self.others(&chardevs),
+            jobs: names(jobs),
             agent: sockets.agent.as_ref().is_some_and(|socket| {
                 let is_agent = |name: &str| peer::is_at(self.peer.as_ref(), name, socket);
-                agent::listens(&self.chardevs, is_agent)
+                agent::listens(&chardevs, is_agent)
             }),
-            apart: self.apart.clone().or_else(|| self.missing(sockets)),
+            apart: (self.apart.clone()).or_else(|| self.missing(&chardevs, sockets)),
         }
     }
 
-    /// By their names: those of the first list are called by their device.
-    fn jobs(&self) -> Vec<String> {
-        let all = self.jobs.iter().filter_map(Value::as_array).flatten();
-        let named = all.map(|job| {
-            let mut names = ["id", "device"].into_iter();
-            let name = names.find_map(|key| job.get(key)?.as_str());
-            name.unwrap_or("a job without a name").to_owned()
-        });
-        named.collect::<BTreeSet<_>>().into_iter().collect()
+    /// It has answered less than was asked.
+    fn nothing(&self, by_name: bool) -> Found {
+        Found {
+            disks: Vec::new(),
+            by_name,
+            others: Vec::new(),
+            jobs: Vec::new(),
+            agent: false,
+            apart: self.apart.clone(),
+        }
     }
 
     /// The first of the sockets at which this process has no character device.
-    fn missing(&self, sockets: &Sockets) -> Option<PathBuf> {
-        let devices = || self.chardevs.as_array().into_iter().flatten();
-        let named = |device: &Value, socket: &Path| {
-            let name = device
-                .get("filename")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            peer::is_at(self.peer.as_ref(), name, socket)
+    fn missing(&self, chardevs: &List<Chardev>, sockets: &Sockets) -> Option<PathBuf> {
+        let is_at = |device: &Chardev, socket: &Path| {
+            peer::is_at(self.peer.as_ref(), device.filename.text(), socket)
         };
         let mut all = sockets.qmp.iter().chain(&sockets.agent);
-        all.find(|socket| !devices().any(|device| named(device, socket)))
+        all.find(|socket| !chardevs.iter().any(|device| is_at(device, socket)))
             .cloned()
     }
 
     /// The monitors of the process that a client has, but for the one that was asked. A monitor is told by the name of
     /// its character device: QEMU's own for `-qmp` and `-monitor`, libvirt's, and such as say so.
-    fn others(&self) -> Vec<String> {
-        let all = self.chardevs.as_array().into_iter().flatten();
-        let others = all.filter_map(|device| {
-            let text = |key: &str| device.get(key).and_then(Value::as_str);
-            let (label, name) = (text("label")?.to_ascii_lowercase(), text("filename")?);
+    fn others(&self, chardevs: &List<Chardev>) -> Vec<String> {
+        let others = chardevs.iter().filter_map(|device| {
+            let (label, name) = (
+                device.label.text().to_ascii_lowercase(),
+                device.filename.text(),
+            );
             let is_monitor = label.contains("mon") || label.contains("qmp");
             let is_own = || peer::is_at(self.peer.as_ref(), name, &self.socket);
             if !is_monitor || !is_connected(name) || is_own() {
@@ -218,6 +208,20 @@ impl Told {
         });
         others.collect()
     }
+}
+
+/// Jobs by their names: those of the first list are called by their device.
+fn names(lists: &[Answer]) -> Vec<String> {
+    let lists = lists.iter().map(Answer::read::<List<Job>>);
+    let mut found = BTreeSet::new();
+    for list in lists {
+        found.extend(list.iter().map(|job| {
+            let mut names = [&job.id, &job.device].into_iter();
+            let name = names.find_map(|name| name.0.clone());
+            name.unwrap_or_else(|| "a job without a name".to_owned())
+        }));
+    }
+    found.into_iter().collect()
 }
 
 /// Whether a character device is a socket with somebody at its other end.

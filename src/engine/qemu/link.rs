@@ -7,12 +7,12 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::engine::{Event, Runner};
 
+use super::answer::Answer;
 use super::peer::Peer;
 use super::qmp::{Command, Error, Monitor};
 
@@ -22,7 +22,7 @@ const TURNS_MAX: usize = 16;
 /// Commands of one request.
 pub(super) struct Request {
     commands: Vec<Command>,
-    answer: oneshot::Sender<Result<Vec<Value>, Error>>,
+    answer: oneshot::Sender<Result<Vec<Answer>, Error>>,
 }
 
 /// The way to a QEMU, as long as its monitor is held.
@@ -68,7 +68,7 @@ impl Link {
         &self,
         commands: Vec<Command>,
         limit: Duration,
-    ) -> Result<Vec<Value>, Error> {
+    ) -> Result<Vec<Answer>, Error> {
         let first = commands.first().map_or("", |(name, _)| name);
         let (answer, answered) = oneshot::channel();
         let request = Request { commands, answer };
@@ -106,9 +106,9 @@ struct Turn {
     left: VecDeque<&'static str>,
     /// What the next of them brings about has come.
     is_told: bool,
-    answers: Vec<Value>,
+    answers: Vec<Answer>,
     refused: Option<Error>,
-    answer: oneshot::Sender<Result<Vec<Value>, Error>>,
+    answer: oneshot::Sender<Result<Vec<Answer>, Error>>,
 }
 
 impl Turns {
@@ -155,7 +155,7 @@ impl Turns {
     ///
     /// # Errors
     /// One of those before is missing: somebody else who has the connection has read it.
-    pub(super) fn take(&mut self, id: u64, answer: Result<Value, String>) -> Result<(), Error> {
+    pub(super) fn take(&mut self, id: u64, answer: Result<Answer, String>) -> Result<(), Error> {
         let turn = match self.0.front_mut() {
             Some(turn) if turn.next == id => turn,
             Some(turn) if turn.next < id => return Err(Error::Closed),

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio::time::sleep;
@@ -30,6 +31,7 @@ use crate::text::catalog::engine as texts;
 
 use super::admit::{self, Wanted};
 use super::agent::Agent;
+use super::answer::{Answer, Export, Job, List, Status};
 use super::blocks::{self, Device, Finder};
 use super::inspect::{Found, Told, questions};
 use super::link::Link;
@@ -42,6 +44,8 @@ use super::watch::Watch;
 const LIMIT: Duration = Duration::from_secs(30);
 /// How long it is waited until the watch sees a new file.
 const SEEN: Duration = Duration::from_secs(2);
+/// An answer of so many bytes is read on a thread of its own.
+const LONG: usize = 64 << 10;
 /// Between two looks at a job.
 const GLANCE: Duration = Duration::from_millis(20);
 
@@ -85,14 +89,26 @@ impl Qemu {
         })
     }
 
-    async fn ask(&self, commands: Vec<Command>) -> Result<Vec<Value>, EngineError> {
+    async fn ask(&self, commands: Vec<Command>) -> Result<Vec<Answer>, EngineError> {
         let answers = self.link.ask(commands, LIMIT).await;
         answers.map_err(|error| self.failed(&error))
     }
 
-    async fn ask_one(&self, command: &'static str, what: Value) -> Result<Value, EngineError> {
+    async fn ask_one(&self, command: &'static str, what: Value) -> Result<Answer, EngineError> {
         let answers = self.ask(vec![(command, what)]).await?;
-        Ok(answers.into_iter().next().unwrap_or_default())
+        let less = || self.failed(&Error::Foreign("it answers with less than was asked"));
+        answers.into_iter().next().ok_or_else(less)
+    }
+
+    /// What an answer tells. One that is long keeps nobody on this thread from their turn.
+    async fn read<T>(&self, answer: Answer) -> Result<T, EngineError>
+    where
+        T: DeserializeOwned + Default + Send + 'static,
+    {
+        match answer.len() < LONG {
+            true => Ok(answer.read()),
+            false => self.apart(move || answer.read()).await,
+        }
     }
 
     fn failed(&self, error: &Error) -> EngineError {
@@ -136,13 +152,14 @@ impl Qemu {
             ("query-fdsets", json!({})),
         ];
         let answers = self.ask(asked).await?;
-        let [blocks, nodes, sets] = &answers[..] else {
-            return Ok(Nodes::default());
-        };
-        let devices = blocks::devices(blocks, nodes);
-        let (formats, sets) = (blocks::formats(nodes), sets.clone());
         let peer = self.link.peer.clone();
         self.apart(move || {
+            let [blocks, nodes, sets] = &answers[..] else {
+                return Nodes::default();
+            };
+            let (nodes, sets) = (nodes.read(), sets.read());
+            let devices = blocks::devices(&blocks.read(), &nodes);
+            let formats = blocks::formats(&nodes);
             let open = peer.as_ref().and_then(|peer| peer.files().ok());
             let finder = Finder {
                 peer: peer.as_ref(),
@@ -205,6 +222,7 @@ impl Qemu {
         let mut begun = false;
         loop {
             let jobs = self.ask_one("query-jobs", json!({})).await?;
+            let jobs = self.read(jobs).await?;
             match status_of(&jobs, commit.job) {
                 None if begun => return Ok(()),
                 None => {
@@ -343,17 +361,18 @@ impl Running for Qemu {
         let mut asked = questions();
         asked.push(("query-status", json!({})));
         asked.push(("query-block-exports", json!({})));
-        let mut answers = self.ask(asked).await?.into_iter();
-        let told = Told::of(&mut answers, self.link.peer.clone(), &self.link.socket);
-        let state = state_of(&answers.next().unwrap_or_default());
-        let exports = answers.next().unwrap_or_default();
+        let mut answers = self.ask(asked).await?;
+        let less = || self.failed(&Error::Foreign("it answers with less than was asked"));
+        let exports = answers.pop().ok_or_else(less)?;
+        let state = answers.pop().as_ref().map(state_of).ok_or_else(less)?;
+        let told = Told::of(answers, self.link.peer.clone(), &self.link.socket);
         let machine = Arc::clone(&self.machine);
         let peer = self.link.peer.clone();
         let reached = self.link.runner.clone();
         let looked = move || Looked {
             user: peer.and_then(|peer| peer.user()).filter(is_other),
             runner: runner(&machine, reached),
-            ..look(&machine, told, &exports)
+            ..look(&machine, told, &exports.read())
         };
         let looked = self.apart(looked).await?;
         let mut known = self.watch.kept();
@@ -457,18 +476,25 @@ impl Running for Qemu {
             ("query-block", json!({})),
             ("query-jobs", json!({})),
         ];
-        let answers = self.ask(asked).await?;
-        let [before, _, blocks, jobs] = &answers[..] else {
+        let mut answers = self.ask(asked).await?.into_iter();
+        let (Some(before), Some(_), Some(blocks), Some(jobs)) = (
+            answers.next(),
+            answers.next(),
+            answers.next(),
+            answers.next(),
+        ) else {
             return Err(self.failed(&Error::Foreign("it answers with less than was asked")));
         };
+        let jobs: List<Job> = self.read(jobs).await?;
         // A job writes on while the machine stands still.
-        if let Some(job) = jobs.as_array().and_then(|jobs| jobs.first()) {
-            let job = job.get("id").and_then(Value::as_str).unwrap_or_default();
+        if let Some(job) = jobs.iter().next() {
             let text = texts::JOB_BEGUN.with("machine", &self.machine.name);
-            return Err(error(EngineErrorKind::Failed, text.with("job", job)));
+            let text = text.with("job", job.id.text());
+            return Err(error(EngineErrorKind::Failed, text));
         }
-        let graph = self.graph(&blocks::devices(blocks, &Value::Null));
-        Ok((state_of(before), graph))
+        let blocks = self.read(blocks).await?;
+        let graph = self.graph(&blocks::devices(&blocks, &List::default()));
+        Ok((state_of(&before), graph))
     }
 
     async fn cut(&self, plans: &[&Plan]) -> Result<(), EngineError> {
@@ -496,6 +522,7 @@ impl Running for Qemu {
 
     async fn unblock(&self, plans: &[&Plan]) -> Result<(), EngineError> {
         let jobs = self.ask_one("query-jobs", json!({})).await?;
+        let jobs = self.read(jobs).await?;
         for plan in plans {
             let back = put_back(plan);
             if status_of(&jobs, &back.job) != Some("pending") {
@@ -562,7 +589,7 @@ struct Looked {
 }
 
 /// Compares what QEMU has said with the definition. Blocks.
-fn look(machine: &Machine, told: Told, exports: &Value) -> Looked {
+fn look(machine: &Machine, told: Told, exports: &List<Export>) -> Looked {
     let found = told.found(&machine.sockets);
     let wanted: Vec<_> = machine
         .disks
@@ -623,7 +650,7 @@ fn obstacle(
     machine: &Machine,
     found: &Found,
     wanted: &[Wanted<'_>],
-    exports: &Value,
+    exports: &List<Export>,
 ) -> Option<Text> {
     let name = &machine.name;
     if let Err(error) = admit::fits(name, found, wanted) {
@@ -634,8 +661,7 @@ fn obstacle(
         return Some(text.with("others", found.others.join(", ")));
     }
     // Whether it may be written through one is not told.
-    let exports = exports.as_array().into_iter().flatten();
-    let exported = exports.filter_map(|export| export.get("id")?.as_str());
+    let exported = exports.iter().filter_map(|export| export.id.0.as_deref());
     let exported: Vec<_> = exported.collect();
     if !exported.is_empty() {
         let text = texts::EXPORTED.with("machine", name);
@@ -668,9 +694,8 @@ fn node(file: &Path, device: &Device) -> Node {
     }
 }
 
-fn state_of(status: &Value) -> RunState {
-    let status = status.get("status").and_then(Value::as_str);
-    RunState::of_status(status.unwrap_or_default())
+fn state_of(answer: &Answer) -> RunState {
+    RunState::of_status(answer.read::<Status>().status.text())
 }
 
 /// Of the node of an overlay; at most 31 characters.
@@ -693,14 +718,9 @@ fn prefix(plan: &Plan) -> String {
 }
 
 /// The status of a job in the answer to `query-jobs`, if it is there.
-fn status_of<'a>(jobs: &'a Value, job: &str) -> Option<&'a str> {
-    let mut jobs = jobs.as_array().into_iter().flatten();
-    let job = jobs.find(|it| it.get("id").and_then(Value::as_str) == Some(job))?;
-    Some(
-        job.get("status")
-            .and_then(Value::as_str)
-            .unwrap_or_default(),
-    )
+fn status_of<'a>(jobs: &'a List<Job>, job: &str) -> Option<&'a str> {
+    let job = jobs.iter().find(|it| it.id.text() == job)?;
+    Some(job.status.text())
 }
 
 fn error(kind: EngineErrorKind, text: Text) -> EngineError {

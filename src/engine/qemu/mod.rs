@@ -5,7 +5,7 @@
 //!                                   │                        │
 //!                                inspect (one look)        watch (a task a machine)
 //!                                   ├───────── blocks ───────┤
-//!                                   └───────── qmp, peer ────┘ ─▶ socket, /proc      agent ─▶ socket
+//!                                   └──── qmp, answer, peer ─┘ ─▶ socket, /proc      agent ─▶ socket
 //! ```
 //!
 //! The process at the other end is not trusted further than to tell of its own machine: it may be another one's, of
@@ -14,6 +14,7 @@
 
 pub(crate) mod admit;
 pub mod agent;
+pub mod answer;
 pub mod blocks;
 mod credentials;
 mod inspect;

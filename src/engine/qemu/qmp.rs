@@ -16,15 +16,22 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::engine::Stamp;
 
+use super::answer::Answer;
 use super::peer::Peer;
 use super::socket;
 
 /// Longest line that is read. The description of 64 disks with 32 layers each takes less.
 pub(super) const LINE_MAX: usize = 2 << 20;
+/// Longest answer to commands that describe no disks but something else, and longest one to the rest; also to an event.
+const LISTS_MAX: usize = 256 << 10;
+const SHORT_MAX: usize = 64 << 10;
+/// From this length on a line is looked at on a thread of its own: all monitors share theirs.
+const APART: usize = 128 << 10;
 /// How much is read at a time.
 const PIECE: usize = 64 << 10;
 /// How much may be said before the answer to a command: lines, and bytes.
@@ -85,14 +92,14 @@ pub(super) enum Said {
     /// It is ready for a client.
     Greeting,
     /// The answer to the command with this id; what it says of its error, if it is one.
-    Reply(u64, Result<Value, String>),
+    Reply(u64, Result<Answer, String>),
     /// Something has happened.
     Event(String),
     /// Nothing that is of use here: an answer to nobody, a member of a later version.
     Other,
 }
 
-/// A line, without what it returns: a [`Value`] takes many times as much room as its text.
+/// A line, without what it returns, which whoever has asked reads.
 #[derive(Deserialize)]
 struct Line {
     event: Option<String>,
@@ -109,15 +116,8 @@ struct Fault {
     desc: Option<String>,
 }
 
-/// The same line, once its answer is wanted.
-#[derive(Deserialize)]
-struct Answer {
-    #[serde(rename = "return")]
-    returned: Value,
-}
-
 impl Said {
-    /// Takes a line for what it is. Only what answers one of the commands `awaited` is read whole.
+    /// Takes a line for what it is. Only what answers one of the commands `awaited` is kept.
     pub(super) fn of(line: &[u8], awaited: &[u64]) -> Self {
         if !line.trim_ascii_start().starts_with(b"{") {
             return Self::Other;
@@ -137,11 +137,8 @@ impl Said {
         if let Some(error) = outer.error {
             return Self::Reply(id, Err(error.desc.unwrap_or_default()));
         }
-        let answer = outer
-            .returned
-            .and_then(|_| serde_json::from_slice(line).ok());
-        match answer {
-            Some(Answer { returned }) => Self::Reply(id, Ok(returned)),
+        match outer.returned {
+            Some(_) => Self::Reply(id, Ok(Answer::of(line.to_vec()))),
             None => Self::Other,
         }
     }
@@ -158,8 +155,8 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Adds what has arrived; whether the line that it belongs to may still become one.
-    pub(super) fn add(&mut self, bytes: &[u8]) -> bool {
+    /// Adds what has arrived; whether the line that it belongs to may still become one of at most this length.
+    pub(super) fn add(&mut self, bytes: &[u8], longest: usize) -> bool {
         if self.given > 0 {
             self.buffer.drain(..self.given);
             self.searched = self.searched.saturating_sub(self.given);
@@ -170,7 +167,7 @@ impl Lines {
             }
         }
         self.buffer.extend_from_slice(bytes);
-        self.buffer.len() <= LINE_MAX || self.end().is_some()
+        self.buffer.len() <= longest || self.end().is_some()
     }
 
     fn end(&mut self) -> Option<usize> {
@@ -181,13 +178,11 @@ impl Lines {
         Some(from + found?)
     }
 
-    /// The next whole line, while these answers are awaited.
-    pub(super) fn next(&mut self, awaited: &[u64]) -> Option<Said> {
+    /// The next whole line.
+    pub(super) fn next(&mut self) -> Option<&[u8]> {
         let end = self.end()?;
-        let line = self.buffer.get(self.given..end).unwrap_or_default();
-        let said = Said::of(line, awaited);
-        self.given = end + 1;
-        Some(said)
+        let begin = std::mem::replace(&mut self.given, end + 1);
+        self.buffer.get(begin..end)
     }
 }
 
@@ -200,8 +195,10 @@ pub(crate) struct Monitor {
     stamp: Stamp,
     lines: Lines,
     last: u64,
-    /// The commands that have not been answered yet.
-    awaited: Vec<u64>,
+    /// The commands that have not been answered yet, and how long an answer may be.
+    awaited: Vec<(u64, usize)>,
+    /// A long line that is looked at.
+    looking: Option<JoinHandle<Said>>,
     /// Bytes that were read.
     taken: u64,
     events: VecDeque<String>,
@@ -235,6 +232,7 @@ impl Monitor {
             lines: Lines::default(),
             last: 0,
             awaited: Vec::new(),
+            looking: None,
             taken: 0,
             events: VecDeque::new(),
         })
@@ -263,6 +261,18 @@ impl Monitor {
         self.taken
     }
 
+    /// Whether a long line is looked at by another thread.
+    #[cfg(test)]
+    pub(super) const fn is_looking(&self) -> bool {
+        self.looking.is_some()
+    }
+
+    /// How long a line may be now: what is asked for has its room, and nothing else.
+    pub(super) fn room(&self) -> usize {
+        let rooms = self.awaited.iter().map(|(_, room)| *room);
+        rooms.fold(SHORT_MAX, usize::max)
+    }
+
     /// Another descriptor of the connection.
     ///
     /// # Errors
@@ -288,7 +298,7 @@ impl Monitor {
         command: &'static str,
         arguments: Value,
         limit: Duration,
-    ) -> Result<Value, Error> {
+    ) -> Result<Answer, Error> {
         let work = async {
             let asked = self.ask(command, arguments).await?;
             let (lines_max, bytes_max) = BEFORE_ANSWER;
@@ -324,7 +334,7 @@ impl Monitor {
         let mut lines = String::new();
         for (name, arguments) in commands {
             self.last += 1;
-            self.awaited.push(self.last);
+            self.awaited.push((self.last, room_of(name)));
             let line = json!({"execute": name, "arguments": arguments, "id": self.last});
             lines += &format!("{line}\n");
         }
@@ -350,11 +360,22 @@ impl Monitor {
 
     async fn read(&mut self) -> Result<Said, Error> {
         loop {
-            if let Some(said) = self.lines.next(&self.awaited) {
-                if let Said::Reply(id, _) = said {
-                    self.awaited.retain(|awaited| *awaited != id); // a second one is none
+            // Who gives this up comes back to it.
+            if let Some(looking) = &mut self.looking {
+                let said = looking.await.unwrap_or(Said::Other);
+                self.looking = None;
+                return self.known(said);
+            }
+            if let Some(line) = self.lines.next() {
+                let awaited: Vec<_> = self.awaited.iter().map(|(id, _)| *id).collect();
+                if line.len() < APART {
+                    let said = Said::of(line, &awaited);
+                    return self.known(said);
                 }
-                return Ok(said);
+                let line = line.to_vec();
+                let look = move || Said::of(&line, &awaited);
+                self.looking = Some(tokio::task::spawn_blocking(look));
+                continue;
             }
             // Who always has more to say keeps no clock from running, and nobody else on this thread from their turn.
             tokio::task::yield_now().await;
@@ -364,7 +385,8 @@ impl Monitor {
                 Ok(0) => return Err(Error::Closed),
                 Ok(read) => {
                     self.taken += u64::try_from(read).unwrap_or(u64::MAX);
-                    if !self.lines.add(&piece) {
+                    let room = self.room();
+                    if !self.lines.add(&piece, room) {
                         return Err(Error::Foreign("a line of it does not end"));
                     }
                 }
@@ -372,6 +394,33 @@ impl Monitor {
                 Err(_) => return Err(Error::Closed),
             }
         }
+    }
+
+    /// Takes note of an answer; a second one is none.
+    fn known(&mut self, said: Said) -> Result<Said, Error> {
+        if let Said::Reply(id, answer) = &said {
+            let mut awaited = self.awaited.iter();
+            let room = awaited.find(|(awaited, _)| awaited == id).map(|it| it.1);
+            self.awaited.retain(|(awaited, _)| awaited != id);
+            let length = answer.as_ref().map_or(0, Answer::len);
+            if room.is_some_and(|room| length > room) {
+                return Err(Error::Foreign("it answers with more than was asked for"));
+            }
+        }
+        Ok(said)
+    }
+}
+
+/// How long the answer to a command may be.
+fn room_of(command: &str) -> usize {
+    match command {
+        "query-block" | "query-named-block-nodes" => LINE_MAX,
+        "query-fdsets"
+        | "query-chardev"
+        | "query-jobs"
+        | "query-block-jobs"
+        | "query-block-exports" => LISTS_MAX,
+        _ => SHORT_MAX,
     }
 }
 
@@ -387,17 +436,22 @@ fn unreached(error: io::Error) -> Error {
 /// What a hostile monitor sends, in pieces: for the fuzz target.
 #[must_use]
 pub fn fuzz(bytes: &[u8]) -> bool {
-    let whole: Vec<_> = {
-        let mut lines = Lines::default();
-        let fits = lines.add(bytes);
-        assert!(fits || bytes.len() > LINE_MAX);
-        std::iter::from_fn(|| lines.next(&[1])).collect()
+    let said = |lines: &mut Lines| {
+        let mut all = Vec::new();
+        while let Some(line) = lines.next() {
+            all.push(Said::of(line, &[1]));
+        }
+        all
     };
+    let mut lines = Lines::default();
+    let fits = lines.add(bytes, LINE_MAX);
+    assert!(fits || bytes.len() > LINE_MAX);
+    let whole = said(&mut lines);
     let mut lines = Lines::default();
     let mut pieces = Vec::new();
     for piece in bytes.chunks(7) {
-        lines.add(piece);
-        pieces.extend(std::iter::from_fn(|| lines.next(&[1])));
+        lines.add(piece, LINE_MAX);
+        pieces.extend(said(&mut lines));
     }
     whole == pieces
 }

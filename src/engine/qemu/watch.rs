@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, broadcast};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -23,6 +23,7 @@ use crate::engine::Event;
 use crate::id::VmId;
 
 use super::agent::Agent;
+use super::answer::{List, Status};
 use super::blocks::{self, Finder};
 use super::link::{Link, Turns};
 use super::live::Known;
@@ -58,8 +59,8 @@ impl Default for Pace {
 
 /// For how many ticks a process that makes no sense is left alone.
 const NONSENSE: u32 = 40;
-/// How much is read in a tick, bytes.
-const BYTES: u64 = 2 << 20;
+/// How much is read in a tick, bytes, beside what was asked for.
+const BYTES: u64 = 256 << 10;
 /// Between two looks whether it sees a file.
 const GLANCE: Duration = Duration::from_millis(20);
 /// Events that whoever listens has not taken yet.
@@ -453,12 +454,12 @@ impl Task {
                 }
             }
             tokio::select! {
-                said = monitor.said(), if lines < self.pace.lines && !is_fed(monitor.taken(), taken) => {
+                said = monitor.said(), if lines < self.pace.lines && !is_fed(&monitor, taken) => {
                     lines += 1;
                     match said {
                         Ok(Said::Reply(id, answer)) if Some(id) == asked => {
                             asked = None;
-                            match answer.ok().and_then(|it| Some(it.get("status")?.as_str()?.to_owned())) {
+                            match answer.ok().and_then(|it| it.read::<Status>().status.0) {
                                 Some(status) => self.watch.show(View::Speaks(Speaker {
                                     peer: peer.clone(),
                                     status,
@@ -541,9 +542,9 @@ impl Task {
             let finder = Finder {
                 peer: None,
                 open: None,
-                sets: &Value::Null,
+                sets: &List::default(),
             };
-            let devices = blocks::devices(&blocks, &nodes);
+            let devices = blocks::devices(&blocks.read(), &nodes.read());
             let names = devices.iter().filter_map(|device| device.file.as_deref());
             Some(names.filter_map(|name| finder.find(name).ok()).collect())
         });
@@ -572,8 +573,9 @@ impl Task {
 }
 
 /// Whether so much was read since the last tick that the rest waits for the next.
-fn is_fed(now: u64, before: u64) -> bool {
-    now.saturating_sub(before) > BYTES
+fn is_fed(monitor: &Monitor, before: u64) -> bool {
+    let room = u64::try_from(monitor.room()).unwrap_or(u64::MAX);
+    monitor.taken().saturating_sub(before) > BYTES.saturating_add(room)
 }
 
 fn mute(why: &str, files: &Arc<BTreeSet<FileId>>) -> View {

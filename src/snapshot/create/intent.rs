@@ -47,6 +47,13 @@ pub enum Record {
         /// The machine.
         machine: VmId,
     },
+    /// Something else may have written the file that a machine had left, so what that has written since does not fit it.
+    Stale {
+        /// The machine.
+        machine: VmId,
+        /// The disk.
+        disk: String,
+    },
     /// The commit: every member is captured. From here it only goes forward.
     Cut {
         /// When each machine was captured.

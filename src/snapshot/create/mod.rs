@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::engine::{At, EngineError, FileId, Plan};
+use crate::engine::{At, FileId, Plan};
 use crate::held;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{LeftOut, Position, SnapshotSet, What};
@@ -32,6 +32,8 @@ use crate::snapshot::saga::guard::wire::Report;
 use crate::snapshot::saga::kind::{Fate, Kind, Step, Words};
 use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::snapshot::saga::plan::one;
+use crate::snapshot::saga::window::Standing;
+use crate::snapshot::saga::word::Note;
 use crate::snapshot::stands::stands;
 use crate::store::{Change, State, record};
 use crate::text::Text;
@@ -61,23 +63,12 @@ pub(crate) struct Create {
     decided: Mutex<BTreeSet<VmId>>,
     /// Which machines may stand still for it.
     standing: Mutex<Standing>,
+    /// Those that somebody else had stopped.
+    stood: BTreeSet<VmId>,
+    /// The disks whose old file something else may have written.
+    stale: Mutex<BTreeSet<(VmId, String)>>,
     /// What the undo had to leave.
     left: Mutex<Vec<Text>>,
-}
-
-/// The machines that an operation has stopped, or may have, and that do not go on yet.
-#[derive(Debug, Default)]
-struct Standing {
-    /// Those that were stopped.
-    stopped: BTreeSet<VmId>,
-    /// Those at which an undo of a dead process may have left something that keeps their disks from going on.
-    blocked: BTreeSet<VmId>,
-    /// Those whose guest was frozen, and whether it was seen to be so since it runs again.
-    frozen: BTreeMap<VmId, bool>,
-    /// Why the capture of a machine is not what was promised.
-    doubts: BTreeMap<VmId, EngineError>,
-    /// Why the files of one that has ended could not be kept from others.
-    taken: BTreeMap<VmId, EngineError>,
 }
 
 impl Create {
@@ -110,6 +101,10 @@ impl Create {
 
     fn decided(&self) -> MutexGuard<'_, BTreeSet<VmId>> {
         self.decided.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stale(&self) -> MutexGuard<'_, BTreeSet<(VmId, String)>> {
+        self.stale.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a file that the undo had to leave.
@@ -164,6 +159,8 @@ impl Kind for Create {
             made: Mutex::default(),
             decided: Mutex::default(),
             standing: Mutex::default(),
+            stood: BTreeSet::new(),
+            stale: Mutex::default(),
             left: Mutex::default(),
         }
     }
@@ -200,7 +197,22 @@ impl Kind for Create {
         self.intent.boot.as_deref()
     }
 
-    fn was_open(&mut self, guard: Option<&Report>) {
+    fn recalls(&mut self, notes: &[Note]) {
+        for (member, note) in self.intent.members.iter().zip(notes) {
+            if let Some(captured) = note.captured {
+                self.captured(member.machine, captured);
+            }
+            if note.stood {
+                self.stood.insert(member.machine);
+            }
+        }
+    }
+
+    fn stands(&mut self, standing: Standing) {
+        self.standing = Mutex::new(standing);
+    }
+
+    fn was_open(&mut self, guard: Option<&Report>, settled: bool) {
         let mut standing = Standing::default();
         for member in &self.intent.members {
             let Some(runs) = &member.runs else {
@@ -211,13 +223,14 @@ impl Kind for Create {
             if freed.has_ended {
                 continue;
             }
-            if runs.goes_on && !freed.goes_on {
+            let stood = self.stood.contains(&member.machine);
+            if !settled && runs.goes_on && !freed.goes_on && !stood {
                 standing.stopped.insert(member.machine);
             }
             if !member.taken().is_empty() {
                 standing.blocked.insert(member.machine);
             }
-            if runs.quiesces && !(freed.is_thawed && freed.was_frozen) {
+            if !settled && runs.quiesces && !(freed.is_thawed && freed.was_frozen) {
                 standing.frozen.insert(member.machine, freed.was_frozen);
             }
         }
@@ -227,9 +240,8 @@ impl Kind for Create {
     fn replay(&mut self, record: Record) {
         match record {
             Record::Prepared { made } => self.made = Mutex::new(made),
-            Record::Decided { machine } => {
-                self.decided().insert(machine);
-            }
+            Record::Decided { machine } => drop(self.decided().insert(machine)),
+            Record::Stale { machine, disk } => drop(self.stale().insert((machine, disk))),
             Record::Cut {
                 times,
                 seals,

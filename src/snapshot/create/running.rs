@@ -216,20 +216,23 @@ pub(super) fn go_back(
         if matches!(found, Found::Ended) {
             close_new(operation, &rest)?;
         }
-        let mut outlived = BTreeMap::new();
+        let (mut goes_on, mut alone) = (BTreeMap::new(), BTreeMap::new());
         for plan in rest {
             if let Some(top) = drivers.of(plan)?.outlived(plan)? {
-                outlived.insert(plan.disk.id.clone(), top);
+                let disk = plan.disk.id.clone();
+                let stale = operation.kind.stale();
+                match is_off && !stale.contains(&(member.machine, disk.clone())) {
+                    true => goes_on.insert(disk, top),
+                    false => alone.insert(disk, top),
+                };
             }
         }
-        if is_off && !outlived.is_empty() {
-            operation.compute().set_tops(member.machine, &outlived)?;
+        if !goes_on.is_empty() {
+            operation.compute().set_tops(member.machine, &goes_on)?;
         }
-        let what = match is_off {
-            true => texts::OUTLIVED,
-            false => texts::NOT_PUT_BACK,
-        };
-        stay.extend(outlived.into_iter().map(|(disk, top)| (disk, (what, top))));
+        let told = |what| move |(disk, top)| (disk, (what, top));
+        stay.extend(goes_on.into_iter().map(told(texts::OUTLIVED)));
+        stay.extend(alone.into_iter().map(told(texts::NOT_PUT_BACK)));
     }
     for (disk, (what, top)) in &stay {
         let text = what.with("machine", &member.name).with("disk", disk);

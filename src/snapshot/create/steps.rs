@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use crate::document;
-use crate::engine::{At, EngineError, EngineErrorKind};
+use crate::engine::{At, EngineError, EngineErrorKind, Plan};
 use crate::held;
 use crate::snapshot::create::{Create, Member, Record, running, window};
 use crate::snapshot::damage;
@@ -65,6 +65,7 @@ pub(crate) const TAKE: &[Step<Create>] = &[
             fences: window::fences,
             keep: window::keep,
             release: window::release,
+            again,
         },
     },
     Step {
@@ -206,6 +207,59 @@ fn cut(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError
     Ok(())
 }
 
+/// The process that captured is dead, and whatever it held was anybody's since.
+fn again(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
+    let drivers = operation.drivers();
+    let mut kept = Vec::new();
+    for plan in &member.plans {
+        let driver = drivers.of(plan)?;
+        if driver.captured(plan).file == plan.disk.file {
+            kept.push((driver, plan));
+        }
+    }
+    if kept.is_empty() {
+        return Ok(()); // what was captured is a file of its own
+    }
+    if member.runs.is_some() {
+        let files = kept.iter();
+        let files = files.map(|(_, plan)| (plan.disk.file.clone(), At::plan(plan)));
+        operation.core.deps.frozen.take_over([], &files.collect());
+    } else if let Some(machine) =
+        operation.present(member.machine, &member.name, &member.definition.from)?
+    {
+        operation.hold(&machine)?;
+    }
+    let captured = operation.kind.times().get(&member.machine).copied();
+    let stays = kept.into_iter().map(|(driver, plan)| {
+        let stays = driver.stays(plan, captured);
+        stays.or_else(|error| stale(operation, member, plan, error))
+    });
+    stays.collect::<Vec<_>>().into_iter().collect()
+}
+
+/// The old file of a disk may have changed since it was captured: what its machine has written elsewhere since does not fit
+/// it any more.
+fn stale(
+    operation: &Operation<Create>,
+    member: &Member,
+    plan: &Plan,
+    error: EngineError,
+) -> Result<(), EngineError> {
+    let machine = member.machine;
+    let is_known = [EngineErrorKind::Failed, EngineErrorKind::Locked].contains(&error.kind);
+    if is_known
+        && member.runs.is_some()
+        && operation
+            .kind
+            .stale()
+            .insert((machine, plan.disk.id.clone()))
+    {
+        let disk = plan.disk.id.clone();
+        operation.record(&Record::Stale { machine, disk })?;
+    }
+    Err(error)
+}
+
 fn settle(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
     let drivers = operation.drivers();
     let known = damage::known(&operation.core.deps.store.state(), member.machine);
@@ -214,7 +268,13 @@ fn settle(operation: &Operation<Create>, member: &Member) -> Result<(), EngineEr
     let mut sealed = BTreeMap::new();
     for plan in &member.plans {
         let driver = drivers.of(plan)?;
-        driver.settle(plan)?;
+        match driver.settle(plan) {
+            // Somebody writes it, and whatever holds what its machine has written since is on another one.
+            Err(error) if error.kind == EngineErrorKind::Locked => {
+                stale(operation, member, plan, error)?;
+            }
+            settled => settled?,
+        }
         if member.runs.is_some() {
             // Nothing is held of it: whoever starts it on an old file now would write to what the set keeps.
             let kept = (driver.captured(plan).file, At::plan(plan));

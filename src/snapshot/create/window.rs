@@ -6,7 +6,8 @@
 //!
 //! Each arrow is a barrier: nobody goes over it before all are there, so all are captured while all stand still.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use crate::engine::{
-    Dues, EngineError, EngineErrorKind, Event, Fence, Graph, QuiesceError, Quiesced, Running,
-    ThawError,
+    At, Dues, EngineError, EngineErrorKind, Event, Fence, Graph, Plan, QuiesceError, Quiesced,
+    Running, ThawError,
 };
 use crate::id::VmId;
 use crate::inventory::{RunState, Trouble};
@@ -25,9 +26,10 @@ use crate::snapshot::create::{Create, Member, Runs};
 use crate::snapshot::saga::accept;
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::guard::wire::Ward;
-use crate::snapshot::saga::kind::Fenced;
+use crate::snapshot::saga::kind::{Fenced, Freeing};
 use crate::snapshot::saga::operation::Operation;
 use crate::snapshot::saga::window::{Frame, RELEASE, Released, within};
+use crate::snapshot::saga::word::Note;
 use crate::text::catalog::snapshot as texts;
 use crate::text::{Message, Text};
 
@@ -66,6 +68,7 @@ pub(crate) struct Guests(Vec<Guest>);
 
 /// The same with what is known of it.
 struct Seen<'a> {
+    number: usize,
     member: &'a Member,
     runs: &'a Runs,
     machine: Arc<dyn Running>,
@@ -92,14 +95,15 @@ fn through(frame: &Frame<Create>, guests: Guests) -> BoxFuture<'_, Done> {
         let operation = frame.operation();
         let (core, create) = (&*operation.core, &operation.kind);
         let mut guests = seen(create, guests.0);
+        let left = left(core, &guests)?;
         frame.pass("freeze", "before")?;
         frame.bounded(freeze(frame, &guests)).await?;
         frame.pass("freeze", "after")?;
         frame.pass("stop", "before")?;
-        frame.bounded(stop(create, &guests)).await?;
+        frame.bounded(stop(frame, &guests)).await?;
         frame.pass("stop", "after")?;
         frame.pass("capture", "before")?;
-        frame.bounded(capture(core, create, &guests)).await?;
+        frame.bounded(capture(frame, &guests)).await?;
         frame.pass("capture", "after")?;
         frame.pass("word", "before")?;
         let told = frame.bounded(told(&guests)).await;
@@ -111,13 +115,19 @@ fn through(frame: &Frame<Create>, guests: Guests) -> BoxFuture<'_, Done> {
         // From here on a machine that does not go on is waited for: the set stands.
         frame.pass("resume", "before")?;
         let (stopped, frozen) = standing(create);
-        let swift = |id| resume(core, create, id, Look::Afterwards, SWIFT);
+        let free = |id| frame.operation().is_free(id);
+        let swift = |id| resume(core, create, id, (Look::Afterwards, SWIFT), &free);
         let _waited_for = future::join_all(stopped.into_iter().map(swift)).await;
+        // From here on something else may have an old file, if its machine ends.
+        let frozen_files = Arc::clone(&core.deps.frozen);
+        let kept = frame.apart(move || frozen_files.take_over([], &left));
         frame.pass("resume", "after")?;
         frame.pass("thaw", "before")?;
         let (slow, _) = standing(create);
-        let frozen = frozen.difference(&slow).map(|id| thaw(core, create, *id));
-        let _waited_for = future::join_all(frozen).await;
+        let frozen = frozen.difference(&slow);
+        let frozen = frozen.map(|id| thaw(core, create, *id, &free));
+        let kept = within(core, RELEASE, kept);
+        let _waited_for = future::join(future::join_all(frozen), kept).await;
         frame.pass("thaw", "after")
     })
 }
@@ -199,26 +209,40 @@ async fn closed_in_time(
     }
 }
 
+/// The files that machines leave when they are captured, which are kept.
+fn left(core: &Core, guests: &[Seen<'_>]) -> Result<BTreeMap<PathBuf, At>, EngineError> {
+    let taken = guests.iter().flat_map(|guest| guest.member.taken());
+    let left = taken.map(|plan| {
+        let file = core.deps.storage.of(plan)?.captured(plan).file;
+        Ok((file, At::plan(plan)))
+    });
+    left.collect()
+}
+
 /// Lets every machine go on, and then its guest, all at once: none waits for another one. Whoever may freeze its guest again
 /// has the agent from then on.
-pub(super) fn release<'a>(core: &'a Core, create: &'a Create) -> BoxFuture<'a, Released> {
+pub(super) fn release<'a>(
+    core: &'a Core,
+    create: &'a Create,
+    free: Freeing<'a>,
+) -> BoxFuture<'a, Released> {
     Box::pin(async move {
-        let (stopped, frozen) = standing(create);
-        let blocked = create.standing().blocked.clone();
-        let (stopped, frozen, blocked) = (&stopped, &frozen, &blocked);
+        let standing = create.standing().clone();
+        let members = create.intent.members.iter().map(|member| member.machine);
+        members.filter(|id| standing.is_free(*id)).for_each(free);
+        let standing = &standing;
         let members = create.intent.members.iter();
         let each = members.filter_map(|member| Some((member, member.runs.as_ref()?)));
         let each = each.map(|(member, runs)| async move {
             let id = member.machine;
-            if stopped.contains(&id) {
-                let resumed = resume(core, create, id, Look::Before, RELEASE).await;
-                resumed?;
+            if standing.stopped.contains(&id) {
+                resume(core, create, id, (Look::Before, RELEASE), free).await?;
             }
-            if blocked.contains(&id) {
+            if standing.blocked.contains(&id) {
                 unblock(core, create, member).await?; // before its guest is asked to write
             }
-            if frozen.contains(&id) {
-                thaw(core, create, id).await?;
+            if standing.frozen.contains_key(&id) {
+                thaw(core, create, id, free).await?;
             }
             if runs.quiesces
                 && let Some(machine) = core.deps.compute.running(id)
@@ -228,14 +252,9 @@ pub(super) fn release<'a>(core: &'a Core, create: &'a Create) -> BoxFuture<'a, R
             Done::Ok(())
         });
         let each = future::join_all(each).await;
-        let doubts = create.standing().doubts.clone();
-        let (stopped, frozen) = standing(create);
-        let members = create.intent.members.iter().map(|member| member.machine);
-        let free = members.filter(|id| !stopped.contains(id) && !frozen.contains(id));
         Released {
-            free: free.collect(),
             failed: each.into_iter().filter_map(Done::err).collect(),
-            doubts: doubts.into_iter().collect(),
+            standing: create.standing().clone(),
         }
     })
 }
@@ -275,6 +294,7 @@ fn seen(create: &Create, guests: Vec<Guest>) -> Vec<Seen<'_>> {
     let seen = guests.into_iter().filter_map(|guest| {
         let (member, runs) = known(create, &guest)?;
         Some(Seen {
+            number: guest.place,
             member,
             runs,
             machine: guest.machine,
@@ -312,7 +332,8 @@ async fn freeze(frame: &Frame<Create>, guests: &[Seen<'_>]) -> Done {
     .await
 }
 
-async fn stop(create: &Create, guests: &[Seen<'_>]) -> Done {
+async fn stop(frame: &Frame<Create>, guests: &[Seen<'_>]) -> Done {
+    let create = &frame.operation().kind;
     all(guests.iter().map(|guest| async {
         if guest.runs.goes_on {
             create.standing().stopped.insert(guest.member.machine);
@@ -323,8 +344,7 @@ async fn stop(create: &Create, guests: &[Seen<'_>]) -> Done {
             false => RunState::Paused,
         };
         if before != wanted {
-            // It stands still for another reason, and is not let go for this one.
-            create.standing().stopped.remove(&guest.member.machine);
+            stood_already(frame, guest, before);
             let text = texts::STANDS_ALREADY.with("machine", &guest.member.name);
             return Err(failed(text.with("state", accept::named(before))));
         }
@@ -339,6 +359,29 @@ async fn stop(create: &Create, guests: &[Seen<'_>]) -> Done {
     .await
 }
 
+/// A machine was stopped, and what it did before that is not what it did when the set was accepted.
+fn stood_already(frame: &Frame<Create>, guest: &Guest<'_>, before: RunState) {
+    let (create, id) = (&frame.operation().kind, guest.member.machine);
+    if before == RunState::Running {
+        create.standing().stopped.insert(id); // somebody else has let it go
+        return;
+    }
+    // It stands still for another reason, and is let go for this one by nobody.
+    let is_free = {
+        let mut standing = create.standing();
+        standing.stopped.remove(&id);
+        standing.is_free(id)
+    };
+    let note = Note {
+        captured: None,
+        stood: true,
+    };
+    frame.note(guest.number, note);
+    if is_free {
+        frame.operation().is_free(id);
+    }
+}
+
 /// The first disk that is not in both as it is in the other.
 fn differing<'a>(planned: &'a Graph, found: &'a Graph) -> Option<&'a String> {
     let changed = |id: &&String| found.get(*id) != planned.get(*id);
@@ -348,30 +391,49 @@ fn differing<'a>(planned: &'a Graph, found: &'a Graph) -> Option<&'a String> {
 }
 
 /// What machines capture comes first: what fails there is undone by a machine that has not gone on yet.
-async fn capture(core: &Core, create: &Create, guests: &[Seen<'_>]) -> Done {
+async fn capture(frame: &Frame<Create>, guests: &[Seen<'_>]) -> Done {
+    let operation = frame.operation();
+    let (core, create) = (&*operation.core, &operation.kind);
+    let captured = |number, member: &Member| {
+        let now = core.deps.clock.now();
+        create.captured(member.machine, now);
+        let note = Note {
+            captured: Some(now),
+            stood: false,
+        };
+        frame.note(number, note);
+    };
+    // Nothing has changed in those that are off, so they are captured as they are when the others stand still.
+    let off = create.intent.members.iter().enumerate();
+    let off = off.filter(|(_, member)| member.runs.is_none());
+    off.for_each(|(number, member)| captured(number, member));
     let taken = guests.iter().map(|guest| async {
         let taken = guest.member.taken();
-        match taken.is_empty() {
-            true => Ok(()),
-            false => guest.machine.cut(&taken).await,
+        if !taken.is_empty() {
+            guest.machine.cut(&taken).await?;
         }
+        captured(guest.number, guest.member);
+        Ok(())
     });
     all(taken).await?;
-    let left = guests.iter().flat_map(|guest| guest.member.left());
-    let left = left.map(|plan| {
-        let (drivers, plan) = (core.deps.storage.clone(), plan.clone());
-        async move {
-            let cut = tokio::task::spawn_blocking(move || drivers.of(&plan)?.cut(&plan));
-            cut.await
-                .unwrap_or_else(|_| Err(failed(texts::INTERNAL.text())))
+    let left = guests.iter().map(|guest| async {
+        let left = guest.member.left();
+        if left.is_empty() {
+            return Ok(());
         }
+        all(left.into_iter().map(|plan| cut(core, plan))).await?;
+        captured(guest.number, guest.member);
+        Ok(())
     });
-    all(left).await?;
-    let now = core.deps.clock.now();
-    guests
-        .iter()
-        .for_each(|guest| create.captured(guest.member.machine, now));
-    Ok(())
+    all(left).await
+}
+
+/// Captures a disk by its driver.
+async fn cut(core: &Core, plan: &Plan) -> Done {
+    let (drivers, plan) = (core.deps.storage.clone(), plan.clone());
+    let cut = tokio::task::spawn_blocking(move || drivers.of(&plan)?.cut(&plan));
+    cut.await
+        .unwrap_or_else(|_| Err(failed(texts::INTERNAL.text())))
 }
 
 /// Has everyone answer once more: what somebody else has done to a machine before that is told by then.
@@ -405,7 +467,13 @@ enum Look {
 }
 
 /// Lets a machine go on that was stopped.
-async fn resume(core: &Core, create: &Create, id: VmId, look: Look, limit: Duration) -> Done {
+async fn resume(
+    core: &Core,
+    create: &Create,
+    id: VmId,
+    (look, limit): (Look, Duration),
+    free: Freeing<'_>,
+) -> Done {
     let resumed = with_machine(core, create, id, limit, |machine, name| async move {
         // One that somebody has reset meanwhile waits to be started.
         if look == Look::Before
@@ -423,7 +491,14 @@ async fn resume(core: &Core, create: &Create, id: VmId, look: Look, limit: Durat
         }
     });
     resumed.await?;
-    create.standing().stopped.remove(&id);
+    let is_free = {
+        let mut standing = create.standing();
+        standing.stopped.remove(&id);
+        standing.is_free(id)
+    };
+    if is_free {
+        free(id);
+    }
     Ok(())
 }
 
@@ -439,7 +514,7 @@ async fn unblock(core: &Core, create: &Create, member: &Member) -> Done {
 }
 
 /// Thaws a guest that was frozen. Its machine runs.
-async fn thaw(core: &Core, create: &Create, id: VmId) -> Done {
+async fn thaw(core: &Core, create: &Create, id: VmId, free: Freeing<'_>) -> Done {
     let thawed = with_machine(core, create, id, RELEASE, |machine, name| async move {
         let seen = create.standing().frozen.get(&id).copied();
         if !machine.is_frozen().await? && seen == Some(false) {
@@ -463,6 +538,7 @@ async fn thaw(core: &Core, create: &Create, id: VmId) -> Done {
     });
     thawed.await?;
     create.standing().frozen.remove(&id);
+    free(id);
     Ok(())
 }
 

@@ -15,14 +15,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::engine::{At, EngineError, Fence};
-use crate::id::{JobId, SetId};
+use crate::id::{JobId, SetId, VmId};
 use crate::inventory::What;
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::crowd::Queue;
 use crate::snapshot::saga::guard::wire::{Report, Ward};
 use crate::snapshot::saga::leases::{Mode, Resource};
 use crate::snapshot::saga::operation::Operation;
-use crate::snapshot::saga::window::{Frame, Released};
+use crate::snapshot::saga::window::{Frame, Released, Standing};
+use crate::snapshot::saga::word::Note;
 use crate::store::{Change, State};
 use crate::text::{Message, Text};
 
@@ -108,8 +109,15 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
         None
     }
 
-    /// A dead process may have stopped any of its machines; what its guard has done since, if it had to.
-    fn was_open(&mut self, _: Option<&Report>) {}
+    /// What a dead process has noted of its parts beside the word.
+    fn recalls(&mut self, _: &[Note]) {}
+
+    /// A dead process may have stopped any of its machines, unless they are `settled` since, and have begun to undo what it
+    /// did; what its guard has done since, if it had to.
+    fn was_open(&mut self, _guard: Option<&Report>, _settled: bool) {}
+
+    /// Where its machines stand since they were let go for it.
+    fn stands(&mut self, _: Standing) {}
 
     /// Takes up what a later record of its journal tells.
     fn replay(&mut self, record: Self::Record);
@@ -227,8 +235,11 @@ pub(crate) struct Fenced<K: Kind> {
 /// Closes the files of those that end meanwhile; goes on beside the window until that is over.
 pub(crate) type Keep<K> = fn(Arc<Operation<K>>, &<K as Kind>::Guests) -> BoxFuture<'static, ()>;
 
+/// Is told of each machine that is owed nothing any more, at once.
+pub(crate) type Freeing<'a> = &'a (dyn Fn(VmId) + Sync);
+
 /// Lets every machine go on that stands still for it. May be repeated.
-pub(crate) type Release<K> = for<'a> fn(&'a Core, &'a K) -> BoxFuture<'a, Released>;
+pub(crate) type Release<K> = for<'a> fn(&'a Core, &'a K, Freeing<'a>) -> BoxFuture<'a, Released>;
 
 /// The kinds of work.
 pub(crate) enum Work<K: Kind> {
@@ -249,6 +260,9 @@ pub(crate) enum Work<K: Kind> {
         keep: Keep<K>,
         /// Its undo, before anything is written; and the rest of it, where some machine did not go on at once.
         release: Release<K>,
+        /// Where a process died after the word: whether what was captured of a part is still as it was, which is kept so
+        /// from now on.
+        again: PartWork<K>,
     },
     /// One thing for all parts.
     Whole(WholeWork<K>),

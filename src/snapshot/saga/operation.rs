@@ -62,8 +62,8 @@ pub(crate) enum Verdict {
 pub(crate) enum GoOn {
     /// It was not captured: back.
     Back(JobError),
-    /// Its word is CUT, and no record says so yet. What speaks against the capture.
-    Window(Vec<(VmId, EngineError)>),
+    /// Its word is CUT, and no record says so yet.
+    Window,
     /// It was committed. `published`: only what comes after that is left.
     Finish { published: bool },
 }
@@ -172,7 +172,7 @@ impl<K: Kind> Operation<K> {
         let (forward, end) = match at {
             GoOn::Finish { published } => (true, self.finish(published).await),
             GoOn::Back(error) => (false, self.back(error).await),
-            GoOn::Window(doubts) => match self.from_window(doubts).await {
+            GoOn::Window => match self.from_window().await {
                 Ok(()) => (true, self.finish(false).await),
                 Err(Stop::Undo(error)) => (false, self.back(error).await),
                 Err(Stop::Broken(cause)) => (false, Err(cause)),

@@ -344,17 +344,18 @@ pub(crate) fn take_up<K: Kind>(
     let aborted = records.iter().any(|it| matches!(it, Record::Abort(_)));
     let back = read_story(&mut kind, records);
     let (word, released) = open.unzip();
-    let let_go = |it: &Released| it.failed.is_empty();
-    let released = released.flatten();
-    let is_open = word.as_ref().is_some_and(|word| !word.is_free());
-    if is_open && !released.as_ref().is_some_and(let_go) {
-        kind.was_open(word.as_ref().and_then(Word::reported).as_ref());
+    if let Some(word) = &word {
+        kind.recalls(&word.notes());
+        match released.flatten() {
+            Some(released) => kind.stands(released.standing),
+            None if word.is_free() => {}
+            None => kind.was_open(word.reported().as_ref(), word.is_settled()),
+        }
     }
-    let doubts = released.map(|it| it.doubts).unwrap_or_default();
     let is_cut = word.as_ref().is_some_and(Word::is_cut);
     let goes_on = match back {
         None => GoOn::Finish { published },
-        Some(_) if is_cut && !aborted => GoOn::Window(doubts),
+        Some(_) if is_cut && !aborted => GoOn::Window,
         Some(error) => GoOn::Back(error),
     };
     let operation = InFlight::of(&kind);

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{Ending, JobError};
 use crate::snapshot::saga::core::Core;
-use crate::snapshot::saga::guard::wire::Report;
 use crate::snapshot::saga::journal::{INTENT, Journal, Line, Unreadable, place_of};
 use crate::snapshot::saga::kind::{Fate, Kind};
 use crate::snapshot::saga::leases::Resource;
@@ -151,8 +150,8 @@ pub(crate) trait Story: Send + Sync {
     /// It cannot be read.
     fn word(&self, journals: &Path) -> io::Result<Option<Word>>;
 
-    /// Lets them go; what the guard of the dead process has done already.
-    fn release<'a>(&'a self, core: &'a Core, guard: Option<&'a Report>) -> BoxFuture<'a, Released>;
+    /// Lets them go, but for what the guard of the dead process has done already.
+    fn release<'a>(&'a self, core: &'a Core, word: Option<&'a Word>) -> BoxFuture<'a, Released>;
 
     /// Checks it against what is recorded, as [`require`] does. Blocks.
     ///
@@ -246,11 +245,13 @@ impl<K: Kind> Story for Told<K> {
         }
     }
 
-    fn release<'a>(&'a self, core: &'a Core, guard: Option<&'a Report>) -> BoxFuture<'a, Released> {
+    fn release<'a>(&'a self, core: &'a Core, word: Option<&'a Word>) -> BoxFuture<'a, Released> {
         Box::pin(async move {
             let mut kind = self.anew();
-            kind.was_open(guard);
-            release_of(core, &kind).await
+            kind.recalls(&word.map(Word::notes).unwrap_or_default());
+            let settled = word.is_some_and(Word::is_settled);
+            kind.was_open(word.and_then(Word::reported).as_ref(), settled);
+            release_of(core, &kind, &|_| {}).await
         })
     }
 

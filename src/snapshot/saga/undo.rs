@@ -25,6 +25,9 @@ impl<K: Kind> Operation<K> {
         }
         if let Some(word) = self.word.get() {
             word.fire(); // also where all were captured: whoever recovers this goes back as well
+            if standing.is_empty() {
+                word.back();
+            }
         }
         self.progress(0, K::WORDS.undoing.with("set", self.set()));
         let _only_before = self.core.pass(K::NAME, "abort", "before");
@@ -69,6 +72,9 @@ impl<K: Kind> Operation<K> {
             }
             if standing.is_empty() {
                 self.undoes().await;
+                if let Some(word) = self.word.get() {
+                    word.back();
+                }
             }
         }
         self.disarm().await;

@@ -5,15 +5,17 @@
 //! waits for a disk, the store, the log or the progress of a job. It ends with the commit word. Where it fails, machines
 //! are let go first, and only then is anything written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
 use futures_util::future::{self, BoxFuture};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Handle};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::audit::Event;
@@ -23,9 +25,13 @@ use crate::snapshot::saga::core::{Core, JOURNALS};
 use crate::snapshot::saga::guard::Guard;
 use crate::snapshot::saga::guard::wire::{Report, Ward};
 use crate::snapshot::saga::journals;
-use crate::snapshot::saga::kind::{Fences, Keep, Kind, Release, Step, WindowWork, Work};
-use crate::snapshot::saga::operation::{Operation, RETRY, Stop, failed, panicked_at, texts_of};
-use crate::snapshot::saga::word::Word;
+use crate::snapshot::saga::kind::{
+    Fences, Freeing, Keep, Kind, PartWork, Release, Step, WindowWork, Work,
+};
+use crate::snapshot::saga::operation::{
+    Operation, RETRY, Stop, Way, failed, panicked_at, texts_of,
+};
+use crate::snapshot::saga::word::{Note, Word};
 use crate::text::Text;
 use crate::text::catalog::snapshot as texts;
 
@@ -36,6 +42,8 @@ const MARGIN: Duration = Duration::from_secs(1);
 const GUARDS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3));
 /// For letting one machine go on, before it is tried again.
 pub(crate) const RELEASE: Duration = Duration::from_secs(5);
+/// How long a set whose members are all captured waits for one that does not go on, or whose guest stays frozen.
+const GOING_ON: Duration = Duration::from_secs(10);
 /// The longest pause before a machine that stands still is asked again to go on.
 pub(super) const RELEASE_PAUSE: Duration = Duration::from_secs(1);
 /// How often it is looked whether the time is up, or the job was cancelled.
@@ -44,12 +52,32 @@ const TICK: Duration = Duration::from_millis(10);
 /// What came of an attempt to let machines go.
 #[derive(Debug, Default)]
 pub(crate) struct Released {
-    /// The machines that are owed nothing any more.
-    pub(crate) free: Vec<VmId>,
     /// Why some do not go on yet.
     pub(crate) failed: Vec<EngineError>,
-    /// Why what was captured of a machine is not what was promised, though all were captured.
-    pub(crate) doubts: Vec<(VmId, EngineError)>,
+    /// Where all stand since.
+    pub(crate) standing: Standing,
+}
+
+/// The machines that an operation has stopped, or may have, and that do not go on yet.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Standing {
+    /// Those that were stopped.
+    pub(crate) stopped: BTreeSet<VmId>,
+    /// Those whose guest was frozen, and whether it was seen to be so since it runs again.
+    pub(crate) frozen: BTreeMap<VmId, bool>,
+    /// Those at which an undo of a dead process may have left something that keeps their disks from going on.
+    pub(crate) blocked: BTreeSet<VmId>,
+    /// Why what was captured of a machine is not what was promised.
+    pub(crate) doubts: BTreeMap<VmId, EngineError>,
+    /// Why the files of one that has ended could not be kept from others.
+    pub(crate) taken: BTreeMap<VmId, EngineError>,
+}
+
+impl Standing {
+    /// Whether a machine is owed nothing any more.
+    pub(crate) fn is_free(&self, machine: VmId) -> bool {
+        !self.stopped.contains(&machine) && !self.frozen.contains_key(&machine)
+    }
 }
 
 /// What `work` gives; nothing if it takes longer than that by the clock of the server.
@@ -75,6 +103,8 @@ pub(crate) struct Frame<K: Kind> {
     operation: Arc<Operation<K>>,
     word: Arc<Word>,
     limit: Mutex<Limit>,
+    /// The runtime that the window is not on.
+    others: Handle,
 }
 
 /// How long a window may stay open.
@@ -109,6 +139,19 @@ impl<K: Kind> Frame<K> {
         *self.limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes something of the part of this number, for whoever comes after this process.
+    pub(crate) fn note(&self, part: usize, note: Note) {
+        self.word.note(part, note);
+    }
+
+    /// Has work on files done where the window waits for it no longer than it wants to, not even with its end.
+    pub(crate) fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.others.spawn_blocking(work)
+    }
+
     /// Passes the fail point `<kind>.<name>.<side>`.
     ///
     /// # Errors
@@ -118,30 +161,46 @@ impl<K: Kind> Frame<K> {
         passed.map_err(|e| refused(texts::ORDERED.with("cause", e)))
     }
 
-    /// What `work` gives, as long as there is time left and nobody cancels.
+    /// What `work` gives, as long as this process may still ask machines for anything. It is looked at before each step of
+    /// the work: this process may have stood still since the one before, and the guard have let all machines go.
     ///
     /// # Errors
-    /// Of the work; that the time is up, or that somebody has cancelled.
+    /// Of the work; [`Frame::may_go_on`].
     pub(crate) async fn bounded<T>(
         &self,
         work: impl Future<Output = Result<T, EngineError>>,
     ) -> Result<T, EngineError> {
-        let clock = &self.operation.core.deps.clock;
         let mut work = pin!(work);
+        let mut work = poll_fn(|context| match self.may_go_on() {
+            Ok(()) => work.as_mut().poll(context),
+            Err(error) => Poll::Ready(Err(error)),
+        });
         loop {
+            // Whoever is polled once more after its time looks again.
             if let Ok(done) = tokio::time::timeout(TICK, &mut work).await {
                 return done;
             }
-            self.guarded()?;
-            if self.operation.is_cancelled() {
-                return Err(refused(texts::WINDOW_CANCELLED.text()));
-            }
-            let limit = self.limit();
-            if clock.elapsed() >= limit.until {
-                let seconds = i64::try_from(limit.budget.as_secs()).unwrap_or(i64::MAX);
-                return Err(refused(texts::WINDOW_LATE.with("seconds", seconds)));
-            }
         }
+    }
+
+    /// Whether the window is still open.
+    ///
+    /// # Errors
+    /// Somebody else has let the machines go, the guard is gone, somebody has cancelled, or the time is up.
+    fn may_go_on(&self) -> Result<(), EngineError> {
+        if !self.word.is_armed() {
+            return Err(refused(texts::WINDOW_FIRED.text()));
+        }
+        self.guarded()?;
+        if self.operation.is_cancelled() {
+            return Err(refused(texts::WINDOW_CANCELLED.text()));
+        }
+        let limit = self.limit();
+        if self.operation.core.deps.clock.elapsed() >= limit.until {
+            let seconds = i64::try_from(limit.budget.as_secs()).unwrap_or(i64::MAX);
+            return Err(refused(texts::WINDOW_LATE.with("seconds", seconds)));
+        }
+        Ok(())
     }
 
     /// All machines are captured: the word becomes CUT, and they may go on.
@@ -171,15 +230,25 @@ fn refused(text: Text) -> EngineError {
     }
 }
 
-/// The place of the window among the steps of a kind, with what lets machines go.
-fn place_of<K: Kind>() -> Option<(usize, Release<K>)> {
-    K::TAKE
-        .iter()
-        .enumerate()
-        .find_map(|(n, step)| match step.work {
-            Work::Window { release, .. } => Some((n, release)),
-            _ => None,
-        })
+/// The window among the steps of a kind.
+struct Place<K: Kind> {
+    number: usize,
+    step: &'static Step<K>,
+    release: Release<K>,
+    again: PartWork<K>,
+}
+
+fn place_of<K: Kind>() -> Option<Place<K>> {
+    let mut steps = K::TAKE.iter().enumerate();
+    steps.find_map(|(number, step)| match step.work {
+        Work::Window { release, again, .. } => Some(Place {
+            number,
+            step,
+            release,
+            again,
+        }),
+        _ => None,
+    })
 }
 
 impl<K: Kind> Operation<K> {
@@ -193,7 +262,10 @@ impl<K: Kind> Operation<K> {
     ) -> Result<(), Stop> {
         let _open = self.core.windows.token();
         let operation = Arc::clone(self);
-        let arm = move || Word::arm(&operation.core.journals(), operation.kind.job());
+        let arm = move || {
+            let (journals, kind) = (operation.core.journals(), &operation.kind);
+            Word::arm(&journals, kind.job(), kind.parts().len())
+        };
         let armed = match self.blocking("", arm).await {
             Ok(armed) => armed
                 .map(Arc::new)
@@ -219,7 +291,7 @@ impl<K: Kind> Operation<K> {
         };
         self.stop_if_cancelled()?;
         done.map_err(|e| self.unable(step, vec![e]))?;
-        self.go_on(Vec::new()).await
+        self.go_on().await
     }
 
     async fn start_guard(
@@ -263,7 +335,7 @@ impl<K: Kind> Operation<K> {
 
     /// What speaks against the capture of guests that were not frozen any more when they were asked: the guard may have
     /// thawed them, and seen them frozen until then.
-    async fn doubted(&self, doubts: Vec<(VmId, EngineError)>) -> Vec<EngineError> {
+    async fn doubted(&self, doubts: BTreeMap<VmId, EngineError>) -> Vec<EngineError> {
         self.disarm().await;
         let report = self.word.get().and_then(|word| word.reported());
         let is_left = |id: VmId| !report.as_ref().is_some_and(|it| it.was_frozen(id));
@@ -281,13 +353,15 @@ impl<K: Kind> Operation<K> {
         let mut runtime = Builder::new_current_thread();
         let runtime = runtime.enable_all().build();
         let runtime = runtime.map_err(|e| failed(e.to_string()))?;
+        let others = Handle::current();
         let through = move || {
             runtime.block_on(async move {
                 let until = self.core.deps.clock.elapsed();
                 let until = until.saturating_add(self.core.deps.limits.window);
                 let frame = Frame {
                     operation: Arc::clone(&self),
-                    word,
+                    word: Arc::clone(&word),
+                    others,
                     limit: Mutex::new(Limit {
                         until,
                         budget: self.core.deps.limits.window,
@@ -295,6 +369,11 @@ impl<K: Kind> Operation<K> {
                 };
                 let done = run(frame).await;
                 if done.is_err() {
+                    // From here on it cannot become CUT, and the guard need not hurry.
+                    let _was_armed = word.fire_first();
+                    if let Some(guard) = &*self.guard() {
+                        guard.longer(RELEASE.saturating_mul(2).saturating_add(MARGIN));
+                    }
                     // What does not go on now is tried again before anything is undone.
                     let _again = self.let_go_on().await;
                 }
@@ -312,54 +391,69 @@ impl<K: Kind> Operation<K> {
 
     /// Lets every machine go on that stands still for this operation. May be repeated.
     pub(super) async fn let_go_on(&self) -> Released {
-        let released = release_of(&self.core, &self.kind).await;
-        if !released.failed.is_empty()
-            && let Some(guard) = &*self.guard()
-        {
-            guard.free(released.free.iter().copied());
-        }
-        released
+        release_of(&self.core, &self.kind, &|machine| self.is_free(machine)).await
     }
 
-    /// All are captured: waits until every machine goes on. Goes back if what was captured is not what was promised.
-    pub(super) async fn go_on(
-        self: &Arc<Self>,
-        mut doubts: Vec<(VmId, EngineError)>,
-    ) -> Result<(), Stop> {
+    /// Tells the guard that a machine is owed nothing any more, whatever becomes of the others.
+    pub(crate) fn is_free(&self, machine: VmId) {
+        if let Some(guard) = &*self.guard() {
+            guard.free([machine]);
+        }
+    }
+
+    /// All are captured: waits until every machine goes on. Goes back if what was captured is not what was promised, if
+    /// that takes too long, or if somebody cancels.
+    pub(super) async fn go_on(self: &Arc<Self>) -> Result<(), Stop> {
+        let clock = &self.core.deps.clock;
+        let until = clock.elapsed().saturating_add(GOING_ON);
         let mut pause = RETRY.0;
-        loop {
-            let mut released = self.let_go_on().await;
+        let doubts = loop {
+            let released = self.let_go_on().await;
             let Some(first) = released.failed.first() else {
-                doubts.append(&mut released.doubts);
-                break;
+                break released.standing.doubts;
             };
+            self.stop_if_cancelled()?;
+            if clock.elapsed() >= until {
+                return Err(self.not_captured(released.failed));
+            }
             let why = K::WORDS.finish_waits.with("set", self.set());
             let why = why.with("cause", &first.text);
             self.lease.stuck(why.clone());
             self.wait(why, &mut pause).await;
             pause = pause.min(RELEASE_PAUSE);
-        }
-        let doubts = self.doubted(doubts).await;
-        let Some(first) = doubts.first() else {
-            if let Some(word) = self.word.get() {
-                word.free();
-            }
-            return Ok(());
         };
-        let what = K::WORDS.failed.with("set", self.set());
-        let doing = texts::CUTTING.text();
-        let what = what.with("doing", doing).with("cause", &first.text);
-        Err(Stop::Undo(failed(what, texts_of(doubts))))
+        let doubts = self.doubted(doubts).await;
+        if !doubts.is_empty() {
+            return Err(self.not_captured(doubts));
+        }
+        if let Some(word) = self.word.get() {
+            word.free();
+        }
+        Ok(())
     }
 
-    /// What a dead process left whose word is CUT: forward from there.
-    pub(super) async fn from_window(
-        self: &Arc<Self>,
-        doubts: Vec<(VmId, EngineError)>,
-    ) -> Result<(), Stop> {
-        self.go_on(doubts).await?;
-        let place = place_of::<K>().map_or(K::TAKE.len(), |(place, _)| place);
-        self.take(place + 1).await
+    /// All were captured, and what speaks against a set of that.
+    fn not_captured(&self, why: Vec<EngineError>) -> Stop {
+        let cause = why.first().map(|first| first.text.clone());
+        let what = K::WORDS.failed.with("set", self.set());
+        let what = what.with("doing", texts::CUTTING.text());
+        let what = what.with("cause", cause.unwrap_or_else(|| texts::INTERNAL.text()));
+        Stop::Undo(failed(what, texts_of(why)))
+    }
+
+    /// What a dead process left whose word is CUT: forward from there, if what was captured has stayed as it was since.
+    pub(super) async fn from_window(self: &Arc<Self>) -> Result<(), Stop> {
+        let Some(place) = place_of::<K>() else {
+            return self.take(K::TAKE.len()).await;
+        };
+        // Files may not answer, and some machine may stand still yet.
+        let _tried_again = self.let_go_on().await;
+        let changed = self.each(place.step, place.again, Way::All).await;
+        if !changed.is_empty() {
+            return Err(self.not_captured(changed));
+        }
+        self.go_on().await?;
+        self.take(place.number + 1).await
     }
 }
 
@@ -425,7 +519,7 @@ pub(crate) async fn release_all(core: &Arc<Core>) -> BTreeMap<JobId, Released> {
         if let Some(report) = &report {
             tell(core, story.set().0, story.job(), report);
         }
-        let released = story.release(core, report.as_ref()).await;
+        let released = story.release(core, word.as_deref()).await;
         (story.job(), released)
     });
     let released: BTreeMap<_, _> = future::join_all(released).await.into_iter().collect();
@@ -448,9 +542,13 @@ async fn guards_end(words: &[Arc<Word>]) {
 }
 
 /// What lets machines go, of a kind that stops some.
-pub(crate) fn release_of<'a, K: Kind>(core: &'a Core, kind: &'a K) -> BoxFuture<'a, Released> {
+pub(crate) fn release_of<'a, K: Kind>(
+    core: &'a Core,
+    kind: &'a K,
+    is_free: Freeing<'a>,
+) -> BoxFuture<'a, Released> {
     match place_of::<K>() {
-        Some((_, release)) => release(core, kind),
+        Some(place) => (place.release)(core, kind, is_free),
         None => Box::pin(future::ready(Released::default())),
     }
 }

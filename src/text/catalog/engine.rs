@@ -20,6 +20,7 @@ super::messages! {
     LOCKED_HERE = "engine.locked-here", "machine {machine}, disk {disk}: {file} is held by another operation of this server";
     LOCKED_OURS = "engine.locked-ours", "machine {machine}, disk {disk}: {file} is held by another Groupshot server or command";
     LOCK_UNAVAILABLE = "engine.lock-unavailable", "machine {machine}, disk {disk}: the file system of {file} has no locks ({cause})";
+    WRITTEN_SINCE = "engine.written-since", "machine {machine}, disk {disk}: {file} was written to after it was captured for the snapshot set, while no server kept it so";
     CHANGED = "engine.changed", "machine {machine}, disk {disk}: {file} changed while the snapshot set was being prepared";
     REVERT_FAILED = "engine.revert-failed", "machine {machine}, disk {disk}: the new content of {file}: {cause}";
     REPLACED = "engine.replaced", "machine {machine}, disk {disk}: {file} was replaced by another file meanwhile";

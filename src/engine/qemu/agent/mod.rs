@@ -29,6 +29,7 @@ use crate::engine::{EngineError, EngineErrorKind};
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
 
+use super::answer::{Chardev, List};
 use super::peer::Peer;
 use super::socket;
 
@@ -594,13 +595,9 @@ impl Lines {
 /// Whether an agent listens in the guest, by the answer to `query-chardev` of its QEMU, which knows that without asking the
 /// guest: also while it is stopped or frozen. Just after a reset nobody does. Which device is that of the agent is told by
 /// the name that QEMU has for it.
-pub fn listens(chardevs: &Value, is_agent: impl Fn(&str) -> bool) -> bool {
-    let mut devices = chardevs.as_array().into_iter().flatten();
-    devices.any(|device| {
-        let is_open = device.get("frontend-open").and_then(Value::as_bool);
-        let name = device.get("filename").and_then(Value::as_str);
-        is_open == Some(true) && name.is_some_and(&is_agent)
-    })
+pub fn listens(chardevs: &List<Chardev>, is_agent: impl Fn(&str) -> bool) -> bool {
+    let mut devices = chardevs.iter();
+    devices.any(|device| device.frontend_open.is_so() && is_agent(device.filename.text()))
 }
 
 /// What a hostile guest sends, in pieces: for the fuzz target. Whether it is cut in the same way however it arrives, and

@@ -189,16 +189,14 @@ impl Work<'_> {
                     }
                     thawed
                 }
-                (None, Some(socket)) => {
-                    match reach(socket, &self.fence.runner) {
-                        Ok(Reached::It(connection)) => self.thaw_on(&connection, freed),
-                        Ok(Reached::Ended) => {
-                            self.has_ended = true;
-                            return;
-                        }
-                        Err(error) => Err(error),
+                (None, Some(socket)) => match reach(socket, &self.fence.runner) {
+                    Ok(Reached::It(connection)) => self.thaw_on(&connection, freed),
+                    Ok(Reached::Ended) => {
+                        self.has_ended = true;
+                        return;
                     }
-                }
+                    Err(error) => Err(error),
+                },
                 (None, None) => return,
             };
             if thawed.is_ok() || !self.rest(&mut pause) {

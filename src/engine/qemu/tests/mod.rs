@@ -15,7 +15,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::sleep;
 
-use super::blocks::{Finder, devices};
+use super::answer::{Answer, Block, List, Node};
+use super::blocks::{self, Finder};
 use super::peer::id;
 use super::qmp::{Error, LINE_MAX, Monitor, Patience, Said};
 use super::watch::{Pace, View, Watch, watching};
@@ -25,6 +26,14 @@ const PATIENCE: Patience = Patience {
     reply: Duration::from_secs(5),
 };
 const GREETING: &str = "{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n";
+
+fn told<T: serde::de::DeserializeOwned>(value: &Value) -> T {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn devices(blocks: &Value, nodes: &Value) -> Vec<blocks::Device> {
+    blocks::devices(&told::<List<Block>>(blocks), &told::<List<Node>>(nodes))
+}
 
 /// A socket at which `serve` is done with each client.
 fn liar<F: Future<Output = ()> + Send>(
@@ -171,11 +180,15 @@ fn a_flood_before_an_answer_is_given_up_and_keeps_no_clock_from_running() {
 }
 
 #[test]
-fn only_the_answer_that_is_awaited_is_read_whole() {
+fn only_the_answer_that_is_awaited_is_kept() {
     let line = b"{\"return\": [1, {\"a\": null}], \"id\": 7}";
     assert_eq!(
         Said::of(line, &[7]),
-        Said::Reply(7, Ok(json!([1, {"a": null}])))
+        Said::Reply(7, Ok(Answer::of(line.to_vec())))
+    );
+    assert_eq!(
+        Answer::of(line.to_vec()).read::<Value>(),
+        json!([1, {"a": null}])
     );
     for (line, awaited) in [
         (&line[..], &[][..]),
@@ -184,6 +197,68 @@ fn only_the_answer_that_is_awaited_is_read_whole() {
         (&b"[\"STOP\", null, 7, null, {}]"[..], &[7]),
     ] {
         assert_eq!(Said::of(line, awaited), Said::Other);
+    }
+}
+
+/// Who runs a machine may say anything, as long as it likes.
+#[tokio::test(start_paused = true)]
+async fn what_a_monitor_answers_has_the_room_of_what_it_was_asked_and_no_more() {
+    const MIB: usize = 1 << 20;
+    let table = [
+        ("query-block", MIB, true),
+        ("query-named-block-nodes", MIB, true),
+        ("query-block", 2 * MIB, false),
+        ("query-jobs", 200 << 10, true),
+        ("query-jobs", 300 << 10, false),
+        ("query-status", 60 << 10, true),
+        ("query-status", 70 << 10, false),
+        ("cont", MIB, false),
+    ];
+    for (command, size, fits) in table {
+        let (_dir, socket) = answers(move |asked| match asked["execute"].as_str() {
+            Some(it) if it == command => {
+                // A tree of this has half a million values.
+                let list = format!("[{}0]", "[],".repeat(size / 3));
+                format!("{{\"return\": {list}, \"id\": {}}}\n", asked["id"])
+            }
+            _ => in_state("running", asked),
+        });
+        let mut monitor = Monitor::connect(&socket, PATIENCE).await.unwrap();
+        let answer = monitor.execute(command, json!({}), PATIENCE.reply).await;
+        match answer {
+            Ok(answer) => {
+                assert!(fits, "{command}: {size}");
+                assert_eq!(answer.read::<List<Block>>().iter().count(), 0);
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::Foreign(_)), "{command}: {error}");
+                assert!(!fits, "{command}: {size}: {error}");
+            }
+        }
+    }
+}
+
+/// Of an answer only what is wanted is kept, whatever else it holds.
+#[test]
+fn an_answer_is_read_into_what_is_wanted_of_it() {
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    let text = format!(
+        "{{\"x\": {deep}, \"return\": [7, {{\"device\": \"d\", \"qdev\": 3, \"inserted\": {{\"drv\": \"raw\", \"image\": {{\"virtual-size\": 512, \"backing-image\": {deep}}}}}}}, null], \"id\": 1}}"
+    );
+    let blocks = Answer::of(text.into_bytes()).read::<List<Block>>();
+    let found: Vec<_> = blocks.iter().collect();
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].device.text(), found[0].qdev.text()), ("d", ""));
+    let devices = blocks::devices(&blocks, &List::default());
+    assert_eq!(devices[0].size, 512);
+    for nonsense in [
+        "{}",
+        "{\"return\": 7}",
+        "[",
+        "{\"return\": [{\"device\": 1, \"device\": 2}]}",
+    ] {
+        let blocks = Answer::of(nonsense.as_bytes().to_vec()).read::<List<Block>>();
+        assert_eq!(blocks.iter().count(), 0, "{nonsense}");
     }
 }
 
@@ -207,7 +282,7 @@ async fn only_the_answer_to_what_was_asked_counts() {
         .execute("query-status", json!({}), PATIENCE.reply)
         .await
         .unwrap();
-    assert_eq!(status["status"], "running");
+    assert_eq!(status.read::<Value>()["status"], "running");
     let (_dir, refuses) = answers(|asked| match asked["execute"].as_str() {
         Some("query-status") => {
             format!("{}\n", json!({"error": {"desc": "no"}, "id": asked["id"]}))
@@ -455,6 +530,7 @@ async fn a_name_counts_for_the_file_that_its_process_has_open() {
     std::fs::write(&other, "").unwrap();
     let number = open.as_raw_fd();
     let sets = json!([{"fdset-id": 7, "fds": [{"fd": number}]}, {"fdset-id": 8, "fds": []}, 9]);
+    let sets = told(&sets);
     let files = peer.files().unwrap();
     let finder = Finder {
         peer: Some(peer),
@@ -553,4 +629,33 @@ fn the_flash_of_the_firmware_is_no_disk_of_the_guest() {
         let found = devices(&blocks, &Value::Null);
         assert_eq!(found[0].is_captured, captured, "{name} {qdev:?}");
     }
+}
+
+/// It shares that with all others, which would wait meanwhile.
+#[tokio::test]
+async fn a_long_answer_is_not_looked_at_on_the_thread_of_all_monitors() {
+    let (_dir, socket) = answers(|asked| match asked["execute"].as_str() {
+        Some("query-block") => {
+            let list = format!("[{}0]", "[],".repeat(200_000));
+            format!("{{\"return\": {list}, \"id\": {}}}\n", asked["id"])
+        }
+        _ => in_state("running", asked),
+    });
+    let mut monitor = Monitor::connect(&socket, PATIENCE).await.unwrap();
+    let id = monitor.ask("query-block", json!({})).await.unwrap();
+    // Given up again and again, as by a watch that has something else to do.
+    let mut is_looked_at = false;
+    let said = loop {
+        tokio::select! {
+            biased;
+            said = monitor.said() => break said.unwrap(),
+            () = tokio::task::yield_now() => is_looked_at |= monitor.is_looking(),
+        }
+    };
+    let Said::Reply(answered, Ok(answer)) = said else {
+        panic!("it is answered");
+    };
+    assert_eq!(answered, id);
+    assert!(answer.len() > 600_000);
+    assert!(is_looked_at && !monitor.is_looking(), "by another thread");
 }

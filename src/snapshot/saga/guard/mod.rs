@@ -127,6 +127,12 @@ impl Guard {
         }
     }
 
+    /// The window has failed, and this process lets machines go itself: it has so much time for that from now on.
+    pub(crate) fn longer(&self, patience: Duration) {
+        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let _gone = wire::say(&self.pair, &wire::Word::Longer(patience));
+    }
+
     /// It is not needed any more. Blocks until it has ended.
     pub(crate) fn disarm(mut self) {
         let _gone = wire::say(&self.pair, &wire::Word::Done);

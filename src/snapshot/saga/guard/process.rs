@@ -264,6 +264,11 @@ impl Guarding {
                 let until = self.clock.elapsed().saturating_add(patience);
                 self.until = self.until.map(|it| it.min(until));
             }
+            wire::Word::Longer(patience) => {
+                let patience = Duration::from_millis(patience);
+                let until = self.clock.elapsed().saturating_add(patience);
+                self.until = self.until.map(|_| until);
+            }
             wire::Word::Waits => self.until = None,
             wire::Word::Done => self.shared.state().is_over = true,
         }
@@ -352,7 +357,7 @@ mod tests {
     impl Scene {
         fn new(release: Release, jobs: Vec<PutBack>) -> Self {
             let journals = tempfile::tempdir().unwrap();
-            let word = Word::arm(journals.path(), JobId::from_u128(1)).unwrap();
+            let word = Word::arm(journals.path(), JobId::from_u128(1), 1).unwrap();
             let flags = SocketFlags::CLOEXEC;
             let (server, pair) =
                 socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();

@@ -67,6 +67,8 @@ pub(super) enum Word {
     Free(VmId),
     /// There are no more milliseconds than this from now on.
     Within(u64),
+    /// Whatever time there was, there are so many milliseconds from now on.
+    Longer(u64),
     /// Time does not matter any more, only whether the server lives.
     Waits,
     /// Nor is any other: the guard is not needed any more.
