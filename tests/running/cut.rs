@@ -13,8 +13,8 @@ use crate::support::gate::Gate;
 use crate::support::qemu::{Qemu, Sockets};
 use crate::support::server::{Server, guards, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds, format};
-use crate::support::{tools, until};
 use crate::support::wire::{Job, STARTED, Wire};
+use crate::support::{tools, until};
 
 /// What a server does to a machine that a dead one has left stopped.
 const SOON: Duration = Duration::from_secs(10);

@@ -17,14 +17,8 @@ use futures_util::future;
 use groupshot::audit::Audit;
 use groupshot::clock::SystemClock;
 use groupshot::engine::sim::{Sim, Step, Trouble, machine_id};
-<<<<<<< HEAD
 use groupshot::engine::{Compute, EngineErrorKind, Fence, Runner};
-||||||| 131f96c
-use groupshot::engine::{Compute, Fence};
-=======
-use groupshot::engine::{Compute, Fence};
 use groupshot::failpoint::FailedOnOrder;
->>>>>>> window
 use groupshot::inventory::{Consistency, JobState, RunState};
 use groupshot::snapshot::Passage;
 use groupshot::snapshot::create::WINDOW_FAILPOINTS;
@@ -481,10 +475,16 @@ async fn a_guard_lets_only_those_go_that_a_server_which_lives_cannot() {
     let job = scene.take().await;
     relents.await.unwrap();
     assert_eq!(job.state, JobState::Exception);
-    assert!(begun.elapsed() > Duration::from_secs(9), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() > Duration::from_secs(9),
+        "{:?}",
+        begun.elapsed()
+    );
     scene.assert_untouched(&[], "one hangs");
     let told = std::fs::read_to_string(&log).unwrap();
-    let told = told.lines().map(|it| serde_json::from_str::<Value>(it).unwrap());
+    let told = told
+        .lines()
+        .map(|it| serde_json::from_str::<Value>(it).unwrap());
     let fired: Vec<_> = told.filter(|it| it["event"] == "guard-fired").collect();
     assert_eq!(fired.len(), 1, "{fired:?}");
     assert_eq!(fired[0]["machines"], json!(["sim-000003"]));

@@ -360,7 +360,7 @@ async fn stop(frame: &Frame<Create>, guests: &[Seen<'_>]) -> Done {
 }
 
 /// A machine was stopped, and what it did before that is not what it did when the set was accepted.
-fn stood_already(frame: &Frame<Create>, guest: &Guest<'_>, before: RunState) {
+fn stood_already(frame: &Frame<Create>, guest: &Seen<'_>, before: RunState) {
     let (create, id) = (&frame.operation().kind, guest.member.machine);
     if before == RunState::Running {
         create.standing().stopped.insert(id); // somebody else has let it go
