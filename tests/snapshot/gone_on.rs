@@ -393,12 +393,15 @@ async fn an_overlay_that_was_moved_away_is_waited_for_and_what_stands_in_its_pla
         });
     };
     says("is not at its place");
+    fs::create_dir_all(on.parent().unwrap()).unwrap(); // it went with the copy of the definition
     fs::write(&on, "another").unwrap();
     says("another file stands in the place");
     assert_eq!(fs::read(&on).unwrap(), b"another");
     assert_eq!(scene.top(), scene.image(), "nothing is decided");
     fs::rename(&away, &on).unwrap();
-    scene.world.coordinator.idle().await;
+    let idle = scene.world.coordinator.idle();
+    let ends = tokio::time::timeout(Duration::from_secs(60), idle).await;
+    ends.expect("it is back");
     assert_eq!(scene.top(), on, "it is the active file now");
     tools::assert_clean(&on);
     let read = ["-r", "-c", "read -P 9 0 4096"];
@@ -417,7 +420,9 @@ async fn what_a_dead_process_has_removed_itself_is_not_waited_for() {
     assert!(!scene.guest.on().unwrap().exists(), "it was empty");
     let again = over(root.path(), store, Box::new(|_| Ok(())), &scene.guest);
     again.coordinator.recover().await.unwrap();
-    again.coordinator.idle().await;
+    let idle = again.coordinator.idle();
+    let ends = tokio::time::timeout(Duration::from_secs(30), idle).await;
+    ends.expect("it waits for nothing");
     again.assert_untouched("recovered");
 }
 

@@ -403,7 +403,7 @@ async fn a_machine_that_ends_and_is_started_by_somebody_at_once_fails_the_set_wh
     let error = job.error.unwrap();
     let mut told = error.details.iter().chain([&error.description]);
     assert!(
-        told.any(|text| text.english().contains("fail at Hold")),
+        told.any(|text| text.english().contains("fail at hold")),
         "{error:?}"
     );
     scene.assert_untouched(&[TAKER], "somebody has it");

@@ -134,10 +134,10 @@ impl Report {
         left.map(|(ward, _)| ward.name.clone()).collect()
     }
 
-    /// All of them, by name.
+    /// All of them that had not ended, by name.
     pub(crate) fn machines(&self) -> Vec<String> {
-        let names = self.wards.iter().map(|(ward, _)| ward.name.clone());
-        names.collect()
+        let wards = self.wards.iter().filter(|(_, freed)| !freed.ended);
+        wards.map(|(ward, _)| ward.name.clone()).collect()
     }
 }
 
