@@ -94,9 +94,7 @@ impl Shared {
     fn is_needed(&self, owed: Option<VmId>, pause: Duration) -> bool {
         let needs =
             |state: &mut State| !state.is_over && !owed.is_some_and(|it| state.free.contains(&it));
-        let waited = self
-            .changed
-            .wait_timeout_while(self.state(), pause, |state| needs(state));
+        let waited = self.changed.wait_timeout_while(self.state(), pause, needs);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         // Whoever goes on where a dead server has left it frees the word, or takes the rest over.
         needs(&mut state) && !self.word.is_taken_over() && !self.word.is_free()
