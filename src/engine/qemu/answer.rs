@@ -250,7 +250,7 @@ pub(crate) struct Cache {
 pub(crate) struct NodeOptions {
     pub(crate) driver: Told<String>,
     pub(crate) filename: Told<String>,
-    pub(crate) file: Option<Box<Told<NodeOptions>>>,
+    pub(crate) file: Option<Box<Told<Self>>>,
 }
 
 /// One of `query-fdsets`.
