@@ -399,9 +399,17 @@ async fn the_old_file_of_a_machine_is_kept_from_others_as_soon_as_it_goes_on() {
         };
         let scene = Scene::new(root.path(), (true, true), passage).await;
         let job = scene.take().await;
-        let wanted = if fails { JobState::Exception } else { JobState::Completed };
+        let wanted = if fails {
+            JobState::Exception
+        } else {
+            JobState::Completed
+        };
         assert_eq!(job.state, wanted, "{job:?}");
-        assert_eq!(*seen.lock().unwrap(), Some(true), "before anything waits for anybody");
+        assert_eq!(
+            *seen.lock().unwrap(),
+            Some(true),
+            "before anything waits for anybody"
+        );
         assert_eq!(is_free(&image), fails);
     }
 }
@@ -480,7 +488,11 @@ async fn what_was_captured_is_in_a_set_after_a_death_only_if_nobody_has_written_
             Since::EndedAndWritten => {
                 assert_eq!(job.state, JobState::Exception, "{at}");
                 let top = again.machines()[&scene.guest.id].disks[0].file.clone();
-                assert_eq!(top, scene.image(), "{at}: nothing lies on a file that was changed");
+                assert_eq!(
+                    top,
+                    scene.image(),
+                    "{at}: nothing lies on a file that was changed"
+                );
                 assert!(on.exists(), "{at}: what the guest wrote is nowhere else");
                 let told = &job.error.as_ref().unwrap().details;
                 let is_named = |text: &Text| text.english().contains(on.to_str().unwrap());

@@ -28,15 +28,15 @@ use serde_json::{Value, json};
 
 use crate::support::server::guards;
 
-use super::running::{COUNT, Guarded, LAST, OFF, PLAIN, Scene, TAKER, World, dies_at, nothing};
+use super::running::{Guarded, LAST, OFF, PLAIN, Scene, TAKER, World, dies_at, nothing};
 
 /// Of the simulated machines, those that run.
 const RUN: [u32; 3] = [PLAIN, TAKER, LAST];
 /// Longer than anything takes that ends at all.
 const LIMIT: Duration = Duration::from_secs(60);
 const LEVEL: Consistency = Consistency::Application;
-/// Where a guard leaves its report in the file of the word: behind a note of each member.
-const REPORT: usize = 64 + 8 * COUNT as usize;
+/// Where a guard leaves its report in the file of the word: behind a note of each of the four members.
+const REPORT: usize = 64 + 8 * 4;
 
 /// What a monitor and an agent answer, and what they do.
 fn answer(
@@ -315,7 +315,8 @@ async fn a_recovery_waits_for_the_guard_and_believes_what_it_has_seen() {
             ])
         });
         let report = json!({"cause": "Died", "wards": wards}).to_string();
-        word.write_all_at(report.as_bytes(), REPORT as u64).unwrap();
+        word.write_all_at(report.as_bytes(), u64::try_from(REPORT).unwrap())
+            .unwrap();
         word.lock().unwrap();
         let again = Scene::over(&scene.root, LEVEL, store, sim, nothing());
         let coordinator = again.coordinator.clone();
@@ -399,10 +400,16 @@ async fn a_guard_lets_only_those_go_that_a_server_which_lives_cannot() {
     let job = scene.take().await;
     relents.await.unwrap();
     assert_eq!(job.state, JobState::Exception);
-    assert!(begun.elapsed() > Duration::from_secs(9), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() > Duration::from_secs(9),
+        "{:?}",
+        begun.elapsed()
+    );
     scene.assert_untouched(&[], "one hangs");
     let told = std::fs::read_to_string(&log).unwrap();
-    let told = told.lines().map(|it| serde_json::from_str::<Value>(it).unwrap());
+    let told = told
+        .lines()
+        .map(|it| serde_json::from_str::<Value>(it).unwrap());
     let fired: Vec<_> = told.filter(|it| it["event"] == "guard-fired").collect();
     assert_eq!(fired.len(), 1, "{fired:?}");
     assert_eq!(fired[0]["machines"], json!(["sim-000003"]));

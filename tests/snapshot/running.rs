@@ -844,7 +844,10 @@ fn word_in(journals: &Path) -> std::fs::File {
     let files = std::fs::read_dir(journals).unwrap();
     let mut files = files.map(|entry| entry.unwrap().path());
     let word = files.find(|file| file.extension().is_some_and(|e| e == "word"));
-    let file = std::fs::File::options().read(true).write(true).open(word.unwrap());
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(word.unwrap());
     file.unwrap()
 }
 
@@ -880,7 +883,11 @@ async fn whoever_may_not_go_on_asks_no_machine_for_anything_more() {
             let acts = scene.sim.acts();
             let of_running = |n: u32| move |it: &&(VmId, Act)| it.0 == machine_id(n) && it.1 == act;
             for n in [PLAIN, TAKER, LAST] {
-                assert_eq!(acts.iter().filter(of_running(n)).count(), 0, "{point}: {acts:?}");
+                assert_eq!(
+                    acts.iter().filter(of_running(n)).count(),
+                    0,
+                    "{point}: {acts:?}"
+                );
             }
             scene.assert_untouched(&[], point);
         }
@@ -931,7 +938,10 @@ async fn a_cancel_ends_the_wait_for_a_guest_that_does_not_thaw() {
     assert_eq!(cancelled, Cancelled::Accepted);
     let job = scene.jobs.wait(accepted.job, LIMIT).await.unwrap();
     assert_eq!(job.state, JobState::Terminated);
-    assert!(scene.sim.is_frozen(machine_id(TAKER)), "it is tried further");
+    assert!(
+        scene.sim.is_frozen(machine_id(TAKER)),
+        "it is tried further"
+    );
     scene.coordinator.idle().await;
     scene.assert_untouched(&[], "cancelled");
 }
@@ -940,7 +950,8 @@ async fn a_cancel_ends_the_wait_for_a_guest_that_does_not_thaw() {
 #[tokio::test(start_paused = true)]
 async fn a_start_leaves_alone_what_a_failed_set_has_let_go() {
     let root = tempfile::tempdir().unwrap();
-    let (passage, left, world) = dies_at(root.path(), "create.undone.before", "create.capture.after");
+    let (passage, left, world) =
+        dies_at(root.path(), "create.undone.before", "create.capture.after");
     let scene = Scene::new(root.path(), Consistency::Application, passage).await;
     *world.lock().unwrap() = World::of(&scene);
     scene.take().await;
@@ -1020,7 +1031,8 @@ async fn a_machine_that_was_paused_by_others_is_noted_and_stays_so_after_a_death
     let (files, sim) = left.lock().unwrap().take().unwrap();
     let store = files.restore(&scene.root).await;
     let word = word_in(&scene.root.join("journal"));
-    word.write_all_at(&2_u64.to_ne_bytes(), note(PLAIN)).unwrap();
+    word.write_all_at(&2_u64.to_ne_bytes(), note(PLAIN))
+        .unwrap();
     let again = Scene::over(&scene.root, scene.level, store, sim, nothing());
     again.coordinator.recover().await.unwrap();
     again.coordinator.idle().await;

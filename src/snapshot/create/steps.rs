@@ -238,7 +238,10 @@ fn stale(
     let is_known = [EngineErrorKind::Failed, EngineErrorKind::Locked].contains(&error.kind);
     if is_known
         && member.runs.is_some()
-        && operation.kind.stale().insert((machine, plan.disk.id.clone()))
+        && operation
+            .kind
+            .stale()
+            .insert((machine, plan.disk.id.clone()))
     {
         let disk = plan.disk.id.clone();
         operation.record(&Record::Stale { machine, disk })?;

@@ -359,7 +359,10 @@ mod tests {
         word.report(&report);
         let read = Word::open(folder.path(), job).unwrap().unwrap();
         assert_eq!(read.notes()[..all.len()], all);
-        assert_eq!(read.notes()[all.len()..], vec![Note::default(); MANY - all.len()]);
+        assert_eq!(
+            read.notes()[all.len()..],
+            vec![Note::default(); MANY - all.len()]
+        );
         assert!(read.reported().is_some() && read.is_armed());
     }
 
