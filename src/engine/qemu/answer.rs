@@ -247,10 +247,10 @@ pub(crate) struct Cache {
 /// The options of a node by which QEMU names one, with those under it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Options {
+pub(crate) struct NodeOptions {
     pub(crate) driver: Told<String>,
     pub(crate) filename: Told<String>,
-    pub(crate) file: Option<Box<Told<Options>>>,
+    pub(crate) file: Option<Box<Told<Self>>>,
 }
 
 /// One of `query-fdsets`.
@@ -294,5 +294,15 @@ pub(crate) struct Export {
 }
 
 objects!(
-    Status, Block, Node, Image, Cache, Options, FdSet, Fd, Chardev, Job, Export
+    Status,
+    Block,
+    Node,
+    Image,
+    Cache,
+    NodeOptions,
+    FdSet,
+    Fd,
+    Chardev,
+    Job,
+    Export
 );

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use crate::inventory::Format as Kind;
 
-use super::answer::{Block, FdSet, List, Node, Options};
+use super::answer::{Block, FdSet, List, Node, NodeOptions};
 use super::peer::{self, FileId, Peer};
 
 /// Most filters on each other that are followed.
@@ -165,8 +165,8 @@ fn stored(node: &Node, nodes: &[&Node]) -> (String, Option<String>) {
 }
 
 /// The same by the options of a node and of all under it.
-fn followed(options: &Options) -> Option<(String, Option<String>)> {
-    let nothing = Options::default();
+fn followed(options: &NodeOptions) -> Option<(String, Option<String>)> {
+    let nothing = NodeOptions::default();
     let mut at = options;
     let mut format = None;
     for _ in 0..FILTERS_MAX {

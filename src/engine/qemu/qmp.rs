@@ -195,7 +195,7 @@ pub(crate) struct Monitor {
     awaited: Vec<(u64, usize)>,
     /// A long line that is looked at.
     looking: Option<JoinHandle<Said>>,
-    /// Bytes that were read.
+    /// Bytes that were read and were no answer that was awaited.
     taken: u64,
     events: VecDeque<String>,
 }
@@ -251,7 +251,7 @@ impl Monitor {
         }
     }
 
-    /// How much was read of it, in bytes.
+    /// How much was read of it, in bytes, beside what was asked for.
     pub(super) const fn taken(&self) -> u64 {
         self.taken
     }
@@ -295,7 +295,7 @@ impl Monitor {
             let (begun, mut lines) = (self.taken, 0);
             loop {
                 lines += 1;
-                if lines > lines_max || self.taken - begun > bytes_max {
+                if lines > lines_max || self.taken.saturating_sub(begun) > bytes_max {
                     return Err(Error::Foreign("it says too much that nobody has asked for"));
                 }
                 match self.read().await? {
@@ -393,6 +393,7 @@ impl Monitor {
             let room = awaited.find(|(awaited, _)| awaited == id).map(|it| it.1);
             self.awaited.retain(|(awaited, _)| awaited != id);
             let length = answer.as_ref().map_or(0, Answer::len);
+            self.taken = (self.taken).saturating_sub(u64::try_from(length).unwrap_or(u64::MAX));
             if room.is_some_and(|room| length > room) {
                 return Err(Error::Foreign("it answers with more than was asked for"));
             }

@@ -214,3 +214,28 @@ async fn a_duplicate_reaches_the_same_connection() {
         .unwrap();
     assert_eq!(events.recv().await, Ok(Event::Resumed));
 }
+
+/// Whoever stands still meanwhile does not wait for the next tick.
+#[tokio::test(start_paused = true)]
+async fn a_long_answer_keeps_no_other_waiting_for_its_turn() {
+    let (_dir, socket) = answers(|asked| match asked["execute"].as_str() {
+        Some("query-block") => {
+            let list = format!("[{}0]", "[],".repeat(500_000));
+            format!("{{\"return\": {list}, \"id\": {}}}\n", asked["id"])
+        }
+        _ => in_state("running", asked),
+    });
+    let seldom = Pace {
+        tick: Duration::from_secs(3600),
+        ..Pace::default()
+    };
+    let (watch, _task) = watching(vec![socket], seldom);
+    shows(&watch, speaks("running")).await;
+    let link = watch.link().unwrap();
+    for _ in 0..3 {
+        let asked = ["query-block", "query-jobs", "query-status"];
+        let asked = asked.map(|command| (command, json!({}))).to_vec();
+        let answered = link.ask(asked, LIMIT).await.unwrap();
+        assert_eq!(values(&answered)[2], json!({"status": "running"}));
+    }
+}

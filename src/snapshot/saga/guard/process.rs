@@ -64,8 +64,12 @@ pub fn run(pair: &OwnedFd, release: Release, clock: &SharedClock) -> io::Result<
 
 /// Where it is permitted: without it, a host short of memory may take it, or have it wait for its disk.
 fn stay() {
-    let _not_permitted = held::append(Path::new(SCORES), 0).and_then(|mut it| it.write_all(SCORE));
+    let _not_permitted = adjust(Path::new(SCORES));
     let _not_permitted = mlockall(MlockAllFlags::CURRENT);
+}
+
+fn adjust(scores: &Path) -> io::Result<()> {
+    held::append(scores, 0)?.write_all(SCORE)
 }
 
 /// What the parts of it know of each other.
@@ -94,9 +98,7 @@ impl Shared {
     fn is_needed(&self, owed: Option<VmId>, pause: Duration) -> bool {
         let needs =
             |state: &mut State| !state.is_over && !owed.is_some_and(|it| state.free.contains(&it));
-        let waited = self
-            .changed
-            .wait_timeout_while(self.state(), pause, |state| needs(state));
+        let waited = self.changed.wait_timeout_while(self.state(), pause, needs);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         // Whoever goes on where a dead server has left it frees the word, or takes the rest over.
         needs(&mut state) && !self.word.is_taken_over() && !self.word.is_free()
@@ -430,6 +432,14 @@ mod tests {
     fn waits(_: &Fence, _: Dues, _: &dyn Clock, needed: &dyn Fn(Duration) -> bool) -> Freed {
         while needed(Duration::from_secs(1)) {}
         Freed::default()
+    }
+
+    #[test]
+    fn the_score_of_a_guard_is_what_documents_say() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        adjust(file.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "-900");
+        assert_eq!(SCORES, "/proc/self/oom_score_adj");
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub(crate) enum Reply {
 }
 
 /// What the server says later.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) enum Word {
     /// This machine is owed nothing any more.
     Free(VmId),
