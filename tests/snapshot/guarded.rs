@@ -29,15 +29,15 @@ use serde_json::{Value, json};
 
 use crate::support::server::guards;
 
-use super::running::{COUNT, Guarded, LAST, OFF, PLAIN, Scene, TAKER, World, dies_at, nothing};
+use super::running::{Guarded, LAST, OFF, PLAIN, Scene, TAKER, World, dies_at, nothing};
 
 /// Of the simulated machines, those that run.
 const RUN: [u32; 3] = [PLAIN, TAKER, LAST];
 /// Longer than anything takes that ends at all.
 const LIMIT: Duration = Duration::from_secs(60);
 const LEVEL: Consistency = Consistency::Application;
-/// Where a guard leaves its report in the file of the word: behind a note of each member.
-const REPORT: usize = 64 + 8 * COUNT as usize;
+/// Where a guard leaves its report in the file of the word: behind a note of each of the four members.
+const REPORT: usize = 64 + 8 * 4;
 
 /// What a monitor and an agent answer, and what they do.
 fn answer(
@@ -316,7 +316,8 @@ async fn a_recovery_waits_for_the_guard_and_believes_what_it_has_seen() {
             ])
         });
         let report = json!({"cause": "Died", "wards": wards}).to_string();
-        word.write_all_at(report.as_bytes(), REPORT as u64).unwrap();
+        word.write_all_at(report.as_bytes(), u64::try_from(REPORT).unwrap())
+            .unwrap();
         word.lock().unwrap();
         let again = Scene::over(&scene.root, LEVEL, store, sim, nothing());
         let coordinator = again.coordinator.clone();
