@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::engine::{At, EngineError, FileId, Plan};
+use crate::engine::{At, Compute, EngineError, FileId, Followed, Plan, Stopped};
 use crate::held;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{LeftOut, Position, SnapshotSet, What};
@@ -61,6 +61,8 @@ pub(crate) struct Create {
     decided: Mutex<BTreeSet<VmId>>,
     /// Which machines may stand still for it.
     standing: Mutex<Standing>,
+    /// What has their monitors watched.
+    followed: Mutex<BTreeMap<VmId, Followed>>,
     /// What the undo had to leave.
     left: Mutex<Vec<Text>>,
 }
@@ -108,6 +110,14 @@ impl Create {
 
     fn decided(&self) -> MutexGuard<'_, BTreeSet<VmId>> {
         self.decided.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the monitor of a machine watched until the operation is over.
+    fn follow(&self, compute: &dyn Compute, stopped: &Stopped) {
+        let followed = self.followed.lock();
+        let mut followed = followed.unwrap_or_else(PoisonError::into_inner);
+        let new = || compute.follow(stopped);
+        followed.entry(stopped.machine).or_insert_with(new);
     }
 
     /// Notes a file that the undo had to leave.
@@ -162,6 +172,7 @@ impl Kind for Create {
             made: Mutex::default(),
             decided: Mutex::default(),
             standing: Mutex::default(),
+            followed: Mutex::default(),
             left: Mutex::default(),
         }
     }
