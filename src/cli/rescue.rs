@@ -25,8 +25,14 @@ pub(super) fn run(wish: &Rescue, output: &Output) -> Result<(), Failure> {
     let (data_dir, config) = (wish.data.path()?, wish.config.load()?);
     let found = block_on(async { Ok(server::rescue(&data_dir, &config).await?) })?;
     output.result(fields(&found), || in_words(&found))?;
+    let unknown = found.unknown();
     match found.recovered.stuck.len() {
-        0 => Ok(()),
+        0 if unknown.is_empty() => Ok(()),
+        0 => Err(Failure::failed(format_args!(
+            "what {} does now is not known ({}); see that it runs",
+            count(unknown.len(), "machine"),
+            unknown.join(", ")
+        ))),
         stuck => Err(Failure::failed(format_args!(
             "{} cannot be ended now; put right what it says and run it again",
             count(stuck, "operation")
@@ -70,11 +76,8 @@ fn in_words(
     let mut tell = |it: &InFlight, end: &str, machines: &str| {
         text += &format!("{} of set {}, job {}: {end}\n", it.kind, it.set, it.job);
         for machine in &it.machines {
-            let state = states
-                .get(machine)
-                .map(|state| format!(", {}", state.word()));
-            let state = state.unwrap_or_default();
-            text += &format!("  machine {machine}: {machines}{state}\n");
+            let state = states.get(machine).map_or("not known", |it| it.word());
+            text += &format!("  machine {machine}: {machines}, {state}\n");
         }
     };
     for it in &found.finished {

@@ -121,6 +121,18 @@ impl ImageLock {
         }
     }
 
+    /// The same; nothing if this process has it already.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unless_held(at: &At, path: &Path, file: File) -> Result<Option<Self>, EngineError> {
+        let id = id(&file).map_err(|e| at.io(path, &e))?;
+        match has(id) {
+            true => Ok(None),
+            false => Self::of(at, path, file).map(Some),
+        }
+    }
+
     /// The image, open for reading as long as it is held.
     #[must_use]
     pub fn file(&self) -> &File {
@@ -509,6 +521,14 @@ fn range(kind: libc::c_int, byte: i64) -> libc::flock {
         l_len: 1,
         l_pid: 0,
     }
+}
+
+/// What a machine that runs on this file holds, until it is dropped.
+#[cfg(test)]
+pub(super) fn as_a_machine(path: &Path) -> File {
+    let machine = File::open(path).unwrap();
+    assert!(claim(&machine, OWNER_USES, OWNER_UNSHARED).unwrap());
+    machine
 }
 
 #[cfg(test)]

@@ -88,7 +88,8 @@ pub use retain::{
 pub use revert::{Prepared, Revert, RevertPlan, RevertRequest};
 pub use runner::{Process, Runner};
 pub use running::{
-    Described, Dues, Event, Fence, Freed, Graph, Node, QuiesceError, Quiesced, Running, ThawError,
+    Described, Dues, Event, Fence, Followed, Freed, Graph, Node, QuiesceError, Quiesced, Running,
+    Stopped, ThawError,
 };
 pub use space::Reserve;
 pub use uses::Uses;
@@ -184,6 +185,23 @@ pub trait Compute: Send + Sync + 'static {
     /// The way to a machine that runs or is paused; none where this engine has no monitor of it. Cheap: connects nowhere.
     fn running(&self, _id: VmId) -> Option<Arc<dyn Running>> {
         None
+    }
+
+    /// Has the monitor of a machine that may be stopped watched by what was written down of it, until what this gives is
+    /// dropped: nothing that becomes of its definition ends that. Cheap.
+    fn follow(&self, _stopped: &Stopped) -> Followed {
+        None
+    }
+
+    /// Whoever is at the monitor of a machine that was stopped, if that is what ran it, or runs it now, whatever files it
+    /// has open. Cheap.
+    fn at_monitor(&self, stopped: &Stopped) -> Option<Arc<dyn Running>> {
+        self.running(stopped.machine)
+    }
+
+    /// Whether it is certain that a machine that was stopped runs no more: what cannot be seen is not. Blocks.
+    fn has_ended(&self, stopped: &Stopped) -> bool {
+        self.state(stopped.machine) == RunState::Off
     }
 
     /// The file of a machine that is known not to answer, as on a hung mount. Looks at none.

@@ -401,6 +401,11 @@ impl Capture for Overlay {
 
     fn undo(&self, plan: &Plan) -> Result<(), EngineError> {
         self.reopen(plan)?;
+        // Whoever says that it is not in use may have been told wrong.
+        let _alone = match plan.is_off() {
+            true => None,
+            false => alone(plan)?,
+        };
         stage::undo(plan)
     }
 
@@ -474,6 +479,18 @@ fn holds_data(file: &File) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Keeps everybody from the new file of a plan, if it is there and this process does not hold it already.
+///
+/// # Errors
+/// [`EngineErrorKind::Locked`] if somebody has it.
+fn alone(plan: &Plan) -> Result<Option<ImageLock>, EngineError> {
+    let new = &plan.file().new_file;
+    match stage::open_new(plan)? {
+        Some(file) => ImageLock::unless_held(&At::plan(plan), new, file),
+        None => Ok(None),
+    }
+}
+
 /// Whoever runs the machine cannot get to its overlay.
 fn cannot_pass(plan: &Plan, folder: &Path, user: u32, error: &io::Error) -> EngineError {
     let text = At::plan(plan).text(texts::MAY_NOT_PASS, folder);
@@ -498,32 +515,36 @@ mod tests {
     use crate::engine::qcow2::editor::Editor;
     use crate::id::VmId;
 
-    #[test]
-    fn an_overlay_whose_data_was_put_back_is_stale() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("a.raw");
+    fn planned(folder: &Path, live: Option<Live>) -> (Overlay, Plan) {
+        let file = folder.join("a.raw");
         fs::write(&file, vec![1; 1 << 20]).unwrap();
-        let overlay = Overlay::new(folder.path(), Reserve::default(), 32);
-        let plan = |live| Plan {
+        let seen = Stamp::of(&fs::metadata(&file).unwrap());
+        let plan = Plan {
             driver: NAME.to_owned(),
             set: SetId::from_u128(1),
             machine: VmId::from_u128(2),
             machine_name: "m".to_owned(),
             disk: Disk {
                 id: "disk0".to_owned(),
-                file: file.clone(),
+                file,
                 format: Format::Raw,
                 size: 1 << 20,
             },
             own: NewFile {
-                new_file: folder.path().join("sets/1/2/disk0.qcow2"),
-                seen: Stamp::of(&fs::metadata(&file).unwrap()),
+                new_file: folder.join("sets/1/2/disk0.qcow2"),
+                seen,
                 place: None,
                 live,
                 made: None,
             },
         };
-        let plan = plan(Some(Live::default()));
+        (Overlay::new(folder, Reserve::default(), 32), plan)
+    }
+
+    #[test]
+    fn an_overlay_whose_data_was_put_back_is_stale() {
+        let folder = tempfile::tempdir().unwrap();
+        let (overlay, plan) = planned(folder.path(), Some(Live::default()));
         let new = plan.file().new_file.clone();
         assert_eq!(overlay.outlived(&plan), Ok(None), "it is not there");
         overlay.prepare(&plan).unwrap();
@@ -545,5 +566,22 @@ mod tests {
         overlay.undo(&plan).unwrap();
         assert!(!folder.path().join("sets/1").exists());
         assert_eq!(overlay.outlived(&plan), Ok(None));
+    }
+    #[test]
+    fn an_overlay_that_somebody_runs_on_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (overlay, plan) = planned(folder.path(), Some(Live::default()));
+        let new = plan.file().new_file.clone();
+        overlay.prepare(&plan).unwrap();
+        let machine = crate::engine::locks::as_a_machine(&new);
+        let error = overlay.undo(&plan).unwrap_err();
+        assert_eq!(error.kind, EngineErrorKind::Locked, "{error}");
+        assert!(new.exists());
+        drop(machine);
+        // Whoever undoes it may hold it already.
+        let held = overlay.hold_new(&plan).unwrap();
+        overlay.undo(&plan).unwrap();
+        assert!(!new.exists());
+        drop(held);
     }
 }

@@ -4,9 +4,11 @@
 //! Each call goes to whatever runs the machine and waits for its answer. The caller bounds that, and drops a call that
 //! takes too long; what was asked may then still happen, so everything that lets a machine go on may be repeated.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use crate::engine::{EngineError, Live, Plan, PutBack, Runner};
-use crate::inventory::RunState;
+use crate::id::VmId;
+use crate::inventory::{RunState, Sockets};
 use crate::text::Text;
 
 /// A machine that runs or is paused.
@@ -193,6 +196,27 @@ pub struct Fence {
     /// What keeps its disks from going on while it waits for its last step.
     pub jobs: Vec<PutBack>,
 }
+
+/// A machine that an operation may have stopped, as it was before. By this it is found again, whatever has become of its
+/// definition and of its files since.
+#[derive(Debug, Clone)]
+pub struct Stopped {
+    /// The machine.
+    pub machine: VmId,
+    /// Its name, for texts.
+    pub name: String,
+    /// Its sockets; none where that was not written down.
+    pub sockets: Sockets,
+    /// What ran it.
+    pub runner: Runner,
+    /// Files of which it has at least one open for writing unless it has ended.
+    pub files: Vec<PathBuf>,
+    /// More of them, that may not be there.
+    pub new_files: Vec<PathBuf>,
+}
+
+/// What has a monitor watched for an operation, until all of it is dropped.
+pub type Followed = Option<Arc<dyn Any + Send + Sync>>;
 
 /// What a guard gives back to a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -119,11 +119,12 @@ pub struct Machine {
 }
 
 /// The sockets of whatever runs a machine, as its definition names them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sockets {
     /// QMP monitors. None: nothing is known of it while it runs.
     pub qmp: Vec<PathBuf>,
     /// The guest agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<PathBuf>,
 }
 

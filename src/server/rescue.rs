@@ -1,6 +1,6 @@
 //! `groupshot rescue`: what operations in flight left is brought to an end, and no listener is opened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::config::Config;
@@ -19,6 +19,20 @@ pub struct Rescued {
     pub recovered: Recovered,
     /// What their machines do now, by name.
     pub states: BTreeMap<String, RunState>,
+}
+
+impl Rescued {
+    /// The machines that these operations may have stopped, and of which nobody knows what they do now.
+    #[must_use]
+    pub fn unknown(&self) -> Vec<&str> {
+        let found = &self.recovered;
+        let stuck = found.stuck.iter().map(|it| &it.operation);
+        let all = found.finished.iter().chain(&found.undone).chain(stuck);
+        let stopped = all.filter(|it| it.stops).flat_map(|it| &it.machines);
+        let names = stopped.map(String::as_str);
+        let unknown = names.filter(|name| !self.states.contains_key(*name));
+        unknown.collect::<BTreeSet<_>>().into_iter().collect()
+    }
 }
 
 /// Recovers as a start of the server does, but waits for the end of each operation that is at work. What cannot

@@ -12,8 +12,9 @@ use groupshot::engine::import::{NewDisk, NewMachine, import, remove};
 use groupshot::engine::library::{Library, scan};
 use groupshot::engine::qcow2::chain::Roots;
 use groupshot::engine::qcow2::writer::NewImage;
-use groupshot::engine::{Compute, EngineError, EngineErrorKind, Hold, Top};
-use groupshot::inventory::{Format, Machine, RunState};
+use groupshot::engine::{Compute, EngineError, EngineErrorKind, Hold, Runner, Stopped, Top};
+use groupshot::id::VmId;
+use groupshot::inventory::{Format, Machine, RunState, Sockets};
 use jiff::Timestamp;
 
 use crate::support::tools::{self, Opened};
@@ -503,4 +504,44 @@ fn images_that_qemu_made_are_taken_or_refused() {
             Some(word) => assert!(got.unwrap_err().contains(word), "{}", file.display()),
         }
     }
+}
+
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn a_machine_has_ended_only_if_all_of_it_can_be_seen() {
+    let place = Place::new();
+    let library = Library::open(&place.data(), ManualClock::at(Timestamp::UNIX_EPOCH)).unwrap();
+    let (old, new) = (place.raw("old"), place.0.path().join("new"));
+    let sockets = Sockets {
+        qmp: vec![place.0.path().join("qmp")],
+        agent: None,
+    };
+    let stopped = Stopped {
+        machine: VmId::from_u128(7),
+        name: "web".to_owned(),
+        sockets,
+        runner: Runner::default(),
+        files: vec![old.clone()],
+        new_files: vec![new.clone()],
+    };
+    assert!(
+        !library.has_ended(&stopped),
+        "nobody has looked at its monitor"
+    );
+    let _followed = library.follow(&stopped);
+    assert!(library.has_ended(&stopped));
+    // Moved or on another file system, under a machine that runs.
+    let away = place.0.path().join("away");
+    fs::rename(&old, &away).unwrap();
+    assert!(!library.has_ended(&stopped));
+    fs::rename(&away, &old).unwrap();
+    for file in [&old, &new] {
+        let runs = Opened::new(&place.raw(file.file_name().unwrap().to_str().unwrap()), &[]);
+        assert!(!library.has_ended(&stopped));
+        drop(runs);
+        assert!(library.has_ended(&stopped));
+    }
+    // Somebody is at its monitor, and says nothing.
+    let _mute = std::os::unix::net::UnixListener::bind(&stopped.sockets.qmp[0]).unwrap();
+    until("it is seen", || !library.has_ended(&stopped));
 }

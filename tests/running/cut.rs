@@ -19,21 +19,21 @@ use crate::support::wire::{Job, STARTED, Wire};
 use crate::support::{tools, until};
 
 /// What a server does to a machine that a dead one has left stopped.
-const SOON: Duration = Duration::from_secs(10);
-const FAILED: u64 = 10;
-const DONE: u64 = 7;
+pub(super) const SOON: Duration = Duration::from_secs(10);
+pub(super) const FAILED: u64 = 10;
+pub(super) const DONE: u64 = 7;
 const INVALID_STATE: u64 = 5;
 
 /// A machine and what runs it.
-struct Guest {
-    machine: Machine,
-    sockets: Sockets,
-    qemu: Option<Qemu>,
+pub(super) struct Guest {
+    pub(super) machine: Machine,
+    pub(super) sockets: Sockets,
+    pub(super) qemu: Option<Qemu>,
 }
 
 impl Guest {
     /// A machine of these disks, each filled with `byte`, with both monitors.
-    fn new(site: &Site, name: &str, kinds: &[Image], byte: u8) -> Self {
+    pub(super) fn new(site: &Site, name: &str, kinds: &[Image], byte: u8) -> Self {
         let sockets = Sockets::new();
         let images: Vec<_> = kinds
             .iter()
@@ -55,7 +55,7 @@ impl Guest {
     }
 
     /// Starts it from its active files.
-    fn start(&mut self, site: &Site, more: &[&str]) {
+    pub(super) fn start(&mut self, site: &Site, more: &[&str]) {
         let disks = 0..self.machine.images.len();
         let drives: Vec<_> = disks
             .map(|n| {
@@ -68,39 +68,39 @@ impl Guest {
         self.qemu = Some(self.sockets.start(&args));
     }
 
-    fn qemu(&self) -> &Qemu {
+    pub(super) fn qemu(&self) -> &Qemu {
         self.qemu.as_ref().unwrap()
     }
 
-    fn tell(&self, command: &str, arguments: &Value) -> Value {
+    pub(super) fn tell(&self, command: &str, arguments: &Value) -> Value {
         self.qemu().tell(command, arguments)
     }
 
-    fn status(&self) -> String {
+    pub(super) fn status(&self) -> String {
         let told = self.tell("query-status", &json!({}));
         told["status"].as_str().unwrap().to_owned()
     }
 
     /// The guest writes to a disk.
-    fn write(&mut self, disk: usize, offset: usize, length: usize, byte: u8) {
+    pub(super) fn write(&mut self, disk: usize, offset: usize, length: usize, byte: u8) {
         let line = format!("qemu-io virtio{disk} \"write -P {byte} {offset} {length}\"");
         self.tell("human-monitor-command", &json!({"command-line": line}));
         self.machine.content[disk][offset..offset + length].fill(byte);
     }
 
-    fn quit(&mut self) {
+    pub(super) fn quit(&mut self) {
         self.qemu.take().unwrap().quit();
     }
 
     /// How many nodes its QEMU has.
-    fn nodes(&self) -> usize {
+    pub(super) fn nodes(&self) -> usize {
         let nodes = self.tell("query-named-block-nodes", &json!({"flat": true}));
         nodes.as_array().unwrap().len()
     }
 }
 
 /// Waits until the server knows it as running, paused or off.
-fn known(server: &Server, name: &str, state: &str) {
+pub(super) fn known(server: &Server, name: &str, state: &str) {
     let until = Instant::now() + SOON;
     loop {
         let shown = server.local(&["--json", "vm", "show", name]);
@@ -113,18 +113,18 @@ fn known(server: &Server, name: &str, state: &str) {
     }
 }
 
-fn crash(name: &str) -> [(&str, &str); 2] {
+pub(super) fn crash(name: &str) -> [(&str, &str); 2] {
     [("ElementName", name), ("ConsistencyLevel", "2")]
 }
 
 /// Begins a set that captures machines as they are; its job and id.
-fn begin(wire: &Wire, group: &str, name: &str) -> (String, String) {
+pub(super) fn begin(wire: &Wire, group: &str, name: &str) -> (String, String) {
     let created = wire.create_with(group, &crash(name)).unwrap();
     assert_eq!(created.value, STARTED, "{}", wire.why(&created));
     (created.job.unwrap(), created.set.unwrap())
 }
 
-fn take(wire: &Wire, group: &str, name: &str) -> String {
+pub(super) fn take(wire: &Wire, group: &str, name: &str) -> String {
     let (job, set) = begin(wire, group, name);
     let job = wire.end(&job).unwrap();
     assert_eq!((job.state, job.code), (DONE, 0), "{job:?}");
@@ -139,7 +139,7 @@ fn kept(wire: &Wire, set: &str, machine: &Machine, disk: usize) -> PathBuf {
     member.disks[&format!("disk{disk}")].clone()
 }
 
-fn holds(wire: &Wire, set: &str, machine: &Machine, what: &str) {
+pub(super) fn holds(wire: &Wire, set: &str, machine: &Machine, what: &str) {
     for (disk, content) in machine.content.iter().enumerate() {
         let file = kept(wire, set, machine, disk);
         assert_holds(&file, content, &format!("{what}: disk{disk}"));
@@ -217,7 +217,15 @@ fn what_somebody_else_does_to_a_machine_meanwhile_fails_its_set() {
     let add =
         json!({"driver": "raw", "node-name": "new", "file": {"driver": "file", "filename": other}});
     web.tell("blockdev-add", &add);
-    let table: [(&str, &str, Act); 6] = [
+    let table: [(&str, &str, Act); 7] = [
+        ("create.stop.before", "exports", |web| {
+            let socket = web.sockets.path().join("nbd");
+            let address = json!({"type": "unix", "data": {"path": socket}});
+            web.tell("nbd-server-start", &json!({"addr": address}));
+            let node = web.tell("query-block", &json!({}))[0]["inserted"]["node-name"].clone();
+            let export = json!({"type": "nbd", "id": "out", "node-name": node, "writable": true});
+            web.tell("block-export-add", &export);
+        }),
         ("create.stop.before", "copy0", |web| {
             let copy = web.sockets.path().join("copy");
             let mirror = json!({"job-id": "copy0", "device": "virtio0", "target": copy, "sync": "full", "format": "raw"});
@@ -262,6 +270,9 @@ fn what_somebody_else_does_to_a_machine_meanwhile_fails_its_set() {
         site.wait_for_journals();
         assert!(site.kept().is_empty(), "{word}: {:?}", site.kept());
         server.stop();
+        if word == "exports" {
+            web.tell("block-export-del", &json!({"id": "out"}));
+        }
         for job in web.tell("query-block-jobs", &json!({})).as_array().unwrap() {
             let end = json!({"device": job["device"], "force": true});
             web.tell("block-job-cancel", &end);
@@ -288,7 +299,7 @@ fn what_somebody_else_does_to_a_machine_meanwhile_fails_its_set() {
     web.quit();
 }
 
-fn fails(wire: &Wire, job: &str, word: &str) -> Job {
+pub(super) fn fails(wire: &Wire, job: &str, word: &str) -> Job {
     let job = wire.end(job).unwrap();
     assert_eq!(job.state, FAILED, "{word}: {job:?}");
     assert!(

@@ -4,3 +4,4 @@ mod agent;
 mod cut;
 mod import;
 mod states;
+mod unseen;

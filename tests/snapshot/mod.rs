@@ -13,4 +13,5 @@ mod running;
 mod table;
 mod trouble;
 mod unaudited;
+mod unlocked;
 mod world;

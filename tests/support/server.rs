@@ -43,6 +43,8 @@ pub(crate) struct Options<'a> {
     pub(crate) user: Option<u32>,
     /// Where its log goes, if a test reads it.
     pub(crate) log: Option<&'a Path>,
+    /// In a pid namespace of its own: it sees no process outside. It is only killed then, and its guards with it.
+    pub(crate) elsewhere: bool,
 }
 
 impl Server {
@@ -68,7 +70,15 @@ impl Server {
         if options.data.is_none() {
             add_user(&data);
         }
-        let mut command = Command::new(binary());
+        let mut command = match options.elsewhere {
+            true => Command::new("unshare"),
+            false => Command::new(binary()),
+        };
+        if options.elsewhere {
+            command
+                .args(["--pid", "--fork", "--kill-child", "--"])
+                .arg(binary());
+        }
         if let Some(user) = options.user {
             command.uid(user).gid(user);
         }

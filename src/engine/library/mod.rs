@@ -30,12 +30,12 @@ use crate::engine::links;
 use crate::engine::names;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{
-    Compute, Doubt, EngineError, EngineErrorKind, Hold, InTurn, Judge, Machines, Observed,
-    Recorded, Running, Top, name, stage,
+    Compute, Doubt, EngineError, EngineErrorKind, Followed, Hold, InTurn, Judge, Machines,
+    Observed, Recorded, Running, Stopped, Top, locks, name, stage,
 };
 use crate::held::{self, FileKind, Foreign};
 use crate::id::VmId;
-use crate::inventory::{Image, Machine, RunState};
+use crate::inventory::{Image, Machine, RunState, Sockets};
 use crate::text::Text;
 use crate::text::catalog::engine as texts;
 
@@ -138,6 +138,30 @@ impl Library {
         Ok(library)
     }
 
+    /// A machine as it was when it was stopped, as far as that was written down; the rest as it is now, where that is known.
+    fn as_stopped(&self, stopped: &Stopped) -> Machine {
+        let known = self.0.known(stopped.machine).0;
+        let known = known.and_then(|it| it.machine.as_deref().cloned());
+        let mut machine = known.unwrap_or_else(|| Machine {
+            id: stopped.machine,
+            name: stopped.name.clone(),
+            disks: Vec::new(),
+            directory: PathBuf::new(),
+            definition: PathBuf::new(),
+            created: jiff::Timestamp::UNIX_EPOCH,
+            overlay_ok: false,
+            unmanaged_ok: false,
+            no_flush_ok: false,
+            images: BTreeMap::new(),
+            relative: BTreeMap::new(),
+            sockets: Sockets::default(),
+        });
+        if !stopped.sockets.qmp.is_empty() {
+            machine.sockets = stopped.sockets.clone();
+        }
+        machine
+    }
+
     fn look_first(&self) {
         if !self.0.renew(AT_START) {
             tracing::warn!(directory = %self.0.directory.display(), "Not all machines are known yet: files of some do not answer");
@@ -194,6 +218,31 @@ impl Compute for Library {
         let machine = known?.machine.clone()?;
         let way = self.0.states.way(machine)?;
         Some(Arc::new(way))
+    }
+
+    fn follow(&self, stopped: &Stopped) -> Followed {
+        let machine = self.as_stopped(stopped);
+        let sockets = machine.sockets.qmp.clone();
+        self.0.states.keep(stopped.machine, sockets)
+    }
+
+    fn at_monitor(&self, stopped: &Stopped) -> Option<Arc<dyn Running>> {
+        let machine = Arc::new(self.as_stopped(stopped));
+        let way = self.0.states.reached(stopped, machine)?;
+        Some(Arc::new(way))
+    }
+
+    /// Its process is gone; or nobody listens at its monitor, and all files are there and none is open for writing.
+    fn has_ended(&self, stopped: &Stopped) -> bool {
+        let is_free = |file: &PathBuf| matches!(locks::is_written(file), Ok(false));
+        let is_no_more = |file: &PathBuf| match locks::is_written(file) {
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+            Ok(is_written) => !is_written,
+        };
+        stopped.runner.has_ended()
+            || (self.0.states.is_absent(stopped.machine)
+                && stopped.files.iter().all(is_free)
+                && stopped.new_files.iter().all(is_no_more))
     }
 
     fn looked(&self) -> BoxFuture<'static, ()> {

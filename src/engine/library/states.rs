@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::engine::Machines;
 use crate::engine::observed::{Conditions, Observed};
 use crate::engine::qemu::live::Qemu;
 use crate::engine::qemu::peer::FileId;
 use crate::engine::qemu::watch::{Pace, Speaker, View, Watch, Watches};
+use crate::engine::{Followed, Machines, Stopped};
 use crate::id::VmId;
 use crate::inventory::{Machine, RunState};
 
@@ -23,9 +23,79 @@ const FIRST: Duration = Duration::from_millis(1500);
 
 /// The monitors of machines that have one, which cost the others nothing, and what is shown of all machines.
 pub(super) struct States {
-    watches: Watches,
+    following: Arc<Following>,
     watched: Arc<ArcSwap<BTreeMap<VmId, Watched>>>,
     shown: watch::Sender<Arc<Observed>>,
+}
+
+/// Which monitors are watched.
+struct Following {
+    watches: Watches,
+    watched: Arc<ArcSwap<BTreeMap<VmId, Watched>>>,
+    wanted: Mutex<Wanted>,
+}
+
+#[derive(Default)]
+struct Wanted {
+    /// Those of the machines of the library.
+    known: Monitored,
+    /// The sockets that operations have written down, and how many of them.
+    kept: BTreeMap<VmId, (Vec<PathBuf>, usize)>,
+}
+
+/// An operation needs the monitor of a machine.
+struct Keep {
+    machine: VmId,
+    following: Weak<Following>,
+}
+
+impl Drop for Keep {
+    fn drop(&mut self) {
+        let Some(following) = self.following.upgrade() else {
+            return;
+        };
+        let mut wanted = following.wanted();
+        let is_last = wanted.kept.get_mut(&self.machine).is_none_or(|(_, keeps)| {
+            *keeps = keeps.saturating_sub(1);
+            *keeps == 0
+        });
+        if is_last {
+            wanted.kept.remove(&self.machine);
+        }
+        following.renew(&wanted);
+    }
+}
+
+impl Following {
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What an operation has written down comes before what a definition says by now.
+    fn renew(&self, wanted: &Wanted) {
+        let known = wanted.known.iter();
+        let mut sockets: BTreeMap<_, _> = known.map(|(id, (it, _))| (*id, it.clone())).collect();
+        let kept = wanted.kept.iter();
+        sockets.extend(kept.map(|(id, (it, _))| (*id, it.clone())));
+        let before = self.watched.load();
+        if sockets.is_empty() && before.is_empty() {
+            return;
+        }
+        let watched = self
+            .watches
+            .follow(&sockets)
+            .into_iter()
+            .map(|(id, watch)| {
+                let files = wanted.known.get(&id).map(|(_, files)| files.clone());
+                let files = files.unwrap_or_default();
+                watch.keep(wanted.kept.contains_key(&id));
+                if before.get(&id).is_some_and(|it| it.files != files) {
+                    watch.look_again(); // what is seen by the names of disks alone may be others too
+                }
+                (id, Watched { watch, files })
+            });
+        self.watched.store(Arc::new(watched.collect()));
+    }
 }
 
 /// The monitors of machines that have one, each with the active files.
@@ -52,8 +122,13 @@ impl Default for States {
     fn default() -> Self {
         let (watched, shown) = (Arc::<ArcSwap<_>>::default(), watch::Sender::default());
         let (of, at) = (Arc::clone(&watched), shown.clone());
-        Self {
+        let following = Following {
             watches: Watches::telling(Pace::default(), move || show(&at, &of.load(), |_| false)),
+            watched: Arc::clone(&watched),
+            wanted: Mutex::default(),
+        };
+        Self {
+            following: Arc::new(following),
             watched,
             shown,
         }
@@ -93,20 +168,25 @@ impl States {
         show(&self.shown, &self.watched.load(), renew);
     }
 
-    /// Watches the monitors of these machines, and of no others.
-    pub(super) fn follow(&self, wanted: Monitored) {
-        if wanted.is_empty() && self.watched.load().is_empty() {
-            return;
+    /// Watches the monitors of these machines, and of no others but those that operations keep.
+    pub(super) fn follow(&self, known: Monitored) {
+        let mut wanted = self.following.wanted();
+        wanted.known = known;
+        self.following.renew(&wanted);
+    }
+
+    /// Watches the monitor of a machine by these sockets until what this gives is dropped.
+    pub(super) fn keep(&self, machine: VmId, sockets: Vec<PathBuf>) -> Followed {
+        if sockets.is_empty() {
+            return None;
         }
-        let sockets = wanted
-            .iter()
-            .map(|(id, (sockets, _))| (*id, sockets.clone()));
-        let mut watches = self.watches.follow(&sockets.collect());
-        let watched = wanted.into_iter().filter_map(|(id, (_, files))| {
-            let watch = watches.remove(&id)?;
-            Some((id, Watched { watch, files }))
-        });
-        self.watched.store(Arc::new(watched.collect()));
+        let mut wanted = self.following.wanted();
+        wanted.kept.entry(machine).or_insert((sockets, 0)).1 += 1;
+        self.following.renew(&wanted);
+        Some(Arc::new(Keep {
+            machine,
+            following: Arc::downgrade(&self.following),
+        }))
     }
 
     /// The state by the monitor, and where that says nothing by whether a file is `written`; a monitor that was never asked
@@ -151,11 +231,28 @@ impl States {
             _ => None,
         }
     }
+
+    /// The same for one that was stopped: also whoever is seen to be what ran it then, whatever it has open.
+    pub(super) fn reached(&self, stopped: &Stopped, machine: Arc<Machine>) -> Option<Qemu> {
+        let watched = self.watched.load().get(&stopped.machine).cloned()?;
+        let is_it = watched.watch.runner()?;
+        match stopped.runner.is(&is_it) {
+            Some(true) => Qemu::of(machine, watched.watch),
+            Some(false) | None => self.way(machine),
+        }
+    }
+
+    /// Whether nobody listens at the monitor of a machine; also `false` where nobody has looked. Blocks.
+    pub(super) fn is_absent(&self, id: VmId) -> bool {
+        let watched = self.watched.load().get(&id).cloned();
+        watched.is_some_and(|it| *it.watch.known(FIRST) == View::Absent)
+    }
 }
 
 impl Watched {
+    /// Whether one of these is an active file, or one with which its QEMU goes on before that is recorded.
     fn has_one(&self, files: &BTreeSet<FileId>) -> bool {
-        self.files.iter().any(|id| files.contains(id))
+        self.files.iter().any(|id| files.contains(id)) || self.watch.has_attached(files)
     }
 
     fn state(&self, view: &View, written: impl FnOnce() -> bool) -> RunState {
@@ -196,9 +293,16 @@ pub fn states<'a>(machines: impl IntoIterator<Item = &'a Machine>) -> BTreeMap<V
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::UnixListener;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::inventory::Sockets;
 
     fn watched(files: &[FileId]) -> Watched {
         Watched {
@@ -258,8 +362,109 @@ mod tests {
         drop(dir);
         let until = std::iter::repeat_with(|| states.now(id, || false));
         let mut looks = until.take(3000).inspect(|_| {
-            std::thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(10));
         });
         assert!(looks.any(|state| state == RunState::Off), "nobody listens");
+    }
+
+    /// Greets whoever comes, and says that it runs; how many have come.
+    fn serve(socket: &Path) -> Arc<AtomicUsize> {
+        let (listener, came) = (UnixListener::bind(socket).unwrap(), Arc::default());
+        let count = Arc::<AtomicUsize>::clone(&came);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let mut client = client.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                thread::spawn(move || {
+                    client.write_all(b"{\"QMP\": {}}\n").unwrap();
+                    let lines = BufReader::new(client.try_clone().unwrap()).lines();
+                    for line in lines.map_while(Result::ok) {
+                        let asked: Value = serde_json::from_str(&line).unwrap();
+                        let said = match asked["execute"].as_str() {
+                            Some("query-status") => json!({"status": "running"}),
+                            _ => json!([]),
+                        };
+                        let said = json!({"return": said, "id": asked["id"]});
+                        let _gone = client.write_all(format!("{said}\n").as_bytes());
+                    }
+                });
+            }
+        });
+        came
+    }
+
+    fn machine(id: VmId, qmp: &Path) -> Arc<Machine> {
+        Arc::new(Machine {
+            id,
+            name: "web".to_owned(),
+            disks: Vec::new(),
+            directory: PathBuf::new(),
+            definition: PathBuf::new(),
+            created: jiff::Timestamp::UNIX_EPOCH,
+            overlay_ok: false,
+            unmanaged_ok: false,
+            no_flush_ok: false,
+            images: BTreeMap::new(),
+            relative: BTreeMap::new(),
+            sockets: Sockets {
+                qmp: vec![qmp.to_owned()],
+                agent: None,
+            },
+        })
+    }
+
+    fn soon(is_it: impl Fn() -> bool) -> bool {
+        let mut looks = (0..1000).map(|_| thread::sleep(Duration::from_millis(10)));
+        looks.any(|()| is_it())
+    }
+
+    /// What was stopped is found again by its process or socket: which files it has open may not be seen, and its definition
+    /// may be gone.
+    #[test]
+    fn the_monitor_of_a_stopped_machine_is_kept_and_found_without_its_files_and_definition() {
+        let dir = tempfile::tempdir().unwrap();
+        let (id, socket) = (VmId::from_u128(1), dir.path().join("qmp"));
+        let came = serve(&socket);
+        let states = States::default();
+        // Its library has seen other files.
+        states.follow([(id, (vec![socket.clone()], vec![(1, 2)]))].into());
+        let watched = || states.watched.load().get(&id).cloned();
+        assert!(soon(|| watched().unwrap().watch.runner().is_some()));
+        let stopped = Stopped {
+            machine: id,
+            name: "web".to_owned(),
+            sockets: machine(id, &socket).sockets.clone(),
+            runner: watched().unwrap().watch.runner().unwrap(),
+            files: Vec::new(),
+            new_files: Vec::new(),
+        };
+        let machine = machine(id, &socket);
+        assert!(states.way(Arc::clone(&machine)).is_none());
+        let reached = || states.reached(&stopped, Arc::clone(&machine)).is_some();
+        assert!(reached());
+        let keeps = [(); 2].map(|()| states.keep(id, vec![socket.clone()]).unwrap());
+        // It is named otherwise by now, or not at all.
+        for known in [
+            [(id, (vec![dir.path().join("other")], Vec::new()))].into(),
+            Monitored::new(),
+        ] {
+            states.follow(known);
+            assert!(reached());
+        }
+        let [first, last] = keeps;
+        drop(first);
+        assert!(reached());
+        assert_eq!(came.load(Ordering::SeqCst), 1, "all over one connection");
+        drop(last);
+        assert!(watched().is_none() && !reached());
+        // A process that has nobody told of it is asked for by what was written down.
+        let again = states.keep(id, vec![socket.clone()]);
+        assert!(soon(reached));
+        let mut other = stopped.clone();
+        let stamps = other.runner.sockets.values_mut();
+        stamps.for_each(|stamp| stamp.inode += 1);
+        other.runner.process = None;
+        assert!(states.reached(&other, Arc::clone(&machine)).is_none());
+        drop(again);
     }
 }

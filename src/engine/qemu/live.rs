@@ -1,7 +1,7 @@
 //! The port [`Running`] to a QEMU, by the connection that its watch holds.
 //!
 //! ```text
-//!   describe ▶ attach: blockdev-add, compared ▶ stop + query-block + query-jobs ▶ cut: one transaction ▶ cont
+//!   describe ▶ attach: blockdev-add, compared ▶ stop, query-block, -jobs, -exports ▶ cut: one transaction ▶ cont
 //!   detach: block-commit where the overlay is on top, then blockdev-del
 //! ```
 //!
@@ -65,6 +65,15 @@ struct Covering {
     base: String,
     /// The node of the overlay.
     node: String,
+    /// The overlay, once it is seen to be what was opened.
+    file: Option<FileId>,
+}
+
+impl Known {
+    pub(super) fn has_attached(&self, files: &BTreeSet<FileId>) -> bool {
+        let attached = self.attached.values().filter_map(|it| it.file);
+        attached.into_iter().any(|file| files.contains(&file))
+    }
 }
 
 /// A machine that a QEMU runs.
@@ -421,6 +430,7 @@ impl Running for Qemu {
             let covering = Covering {
                 base: base.node.clone(),
                 node,
+                file: None,
             };
             self.watch.kept().attached.insert(file, covering);
         }
@@ -431,9 +441,13 @@ impl Running for Qemu {
             let [_, file] = plan.names();
             let id = self.id(&file).await?;
             let id = id.filter(|id| nodes.files.contains_key(id));
-            opened.push(id.ok_or_else(|| {
+            let id = id.ok_or_else(|| {
                 At::plan(plan).error(EngineErrorKind::Failed, texts::ATTACHED_OTHER, &file)
-            })?);
+            })?;
+            opened.push(id);
+            if let Some(covering) = self.watch.kept().attached.get_mut(&file) {
+                covering.file = Some(id);
+            }
         }
         self.watch.sees(&opened, SEEN).await;
         Ok(())
@@ -475,9 +489,11 @@ impl Running for Qemu {
             ("stop", json!({})),
             ("query-block", json!({})),
             ("query-jobs", json!({})),
+            ("query-block-exports", json!({})),
         ];
         let mut answers = self.ask(asked).await?.into_iter();
-        let (Some(before), Some(_), Some(blocks), Some(jobs)) = (
+        let (Some(before), Some(_), Some(blocks), Some(jobs), Some(exports)) = (
+            answers.next(),
             answers.next(),
             answers.next(),
             answers.next(),
@@ -490,6 +506,11 @@ impl Running for Qemu {
         if let Some(job) = jobs.iter().next() {
             let text = texts::JOB_BEGUN.with("machine", &self.machine.name);
             let text = text.with("job", job.id.text());
+            return Err(error(EngineErrorKind::Failed, text));
+        }
+        // So does whoever has it through an export.
+        let exports = self.read(exports).await?;
+        if let Some(text) = exported(&self.machine.name, &exports) {
             return Err(error(EngineErrorKind::Failed, text));
         }
         let blocks = self.read(blocks).await?;
@@ -511,9 +532,7 @@ impl Running for Qemu {
             }
         }
         let transaction = json!({"actions": actions});
-        self.ask_one("transaction", transaction).await?;
-        self.watch.look_again(); // where only the files of disks are seen, it has others now
-        Ok(())
+        self.ask_one("transaction", transaction).await.map(drop)
     }
 
     async fn resume(&self) -> Result<(), EngineError> {
@@ -542,6 +561,7 @@ impl Running for Qemu {
     async fn fence(&self, quiesces: bool, plans: &[&Plan]) -> Result<Option<Fence>, EngineError> {
         let monitor = self.link.duplicate();
         let monitor = monitor.map_err(|e| self.failed(&Error::Socket(e)))?;
+        self.watch.lend();
         let sockets = &self.machine.sockets;
         // The one that it is connected to greets again first.
         let others = sockets.qmp.iter().filter(|it| **it != self.link.socket);
@@ -660,12 +680,8 @@ fn obstacle(
         let text = texts::MONITOR_TAKEN.with("machine", name);
         return Some(text.with("others", found.others.join(", ")));
     }
-    // Whether it may be written through one is not told.
-    let exported = exports.iter().filter_map(|export| export.id.0.as_deref());
-    let exported: Vec<_> = exported.collect();
-    if !exported.is_empty() {
-        let text = texts::EXPORTED.with("machine", name);
-        return Some(text.with("exports", exported.join(", ")));
+    if let Some(text) = exported(name, exports) {
+        return Some(text);
     }
     let mut captured = found.disks.iter().filter(|(device, _)| device.is_captured);
     let careless = captured.find(|(device, _)| {
@@ -680,6 +696,14 @@ fn obstacle(
         }
         _ => None,
     }
+}
+
+/// That others have disks of the machine through exports. Whether they may write is not told.
+fn exported(name: &str, exports: &List<Export>) -> Option<Text> {
+    let ids = exports.iter().map(|export| export.id.0.as_deref());
+    let ids: Vec<_> = ids.map(Option::unwrap_or_default).collect();
+    let text = texts::EXPORTED.with("machine", name);
+    (!ids.is_empty()).then(|| text.with("exports", ids.join(", ")))
 }
 
 /// Whether this user needs to be given what this process may do by itself.

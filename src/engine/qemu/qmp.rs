@@ -36,6 +36,8 @@ const APART: usize = 128 << 10;
 const PIECE: usize = 64 << 10;
 /// How much may be said before the answer to a command: lines, and bytes.
 const BEFORE_ANSWER: (u32, u64) = (10_000, 8 << 20);
+/// Ends a command of which only a part was sent.
+const BREAK: &[u8] = b"\xff\n";
 /// Events that are kept for whoever asks for them next.
 const EVENTS_MAX: usize = 256;
 
@@ -254,6 +256,16 @@ impl Monitor {
                 "it begins with something else than a greeting",
             )),
         }
+    }
+
+    /// Ends what stands unfinished on the connection, and forgets what was asked over it.
+    ///
+    /// # Errors
+    /// It has closed the connection.
+    pub(super) async fn renew(&mut self) -> Result<(), Error> {
+        (self.lines, self.awaited, self.looking) = (Lines::default(), Vec::new(), None);
+        let written = self.stream.write_all(BREAK).await;
+        written.map_err(|_| Error::Closed)
     }
 
     /// How much was read of it, in bytes, beside what was asked for.

@@ -6,7 +6,9 @@
 //! has something to be done by a QEMU sends it over the connection of its watch, by a [`Link`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -19,7 +21,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::Event;
+use crate::engine::{Event, Runner};
 use crate::id::VmId;
 
 use super::agent::Agent;
@@ -59,6 +61,8 @@ impl Default for Pace {
 
 /// For how many ticks a process that makes no sense is left alone.
 const NONSENSE: u32 = 40;
+/// For how many ticks one whose connection has ended.
+const ENDED: u32 = 1;
 /// How much is read in a tick, bytes, beside what was asked for.
 const BYTES: u64 = 256 << 10;
 /// Between two looks whether it sees a file.
@@ -133,6 +137,10 @@ struct Shown {
     agent: Mutex<Option<(PathBuf, Arc<Agent>)>>,
     /// For those who follow all watches.
     changed: Arc<Notify>,
+    /// An operation needs it.
+    is_kept: AtomicBool,
+    /// A guard has the connection too, or had it for the operation that needs it.
+    is_lent: AtomicBool,
 }
 
 impl Default for Shown {
@@ -147,6 +155,8 @@ impl Default for Shown {
             known: Mutex::default(),
             agent: Mutex::default(),
             changed: Arc::default(),
+            is_kept: AtomicBool::new(false),
+            is_lent: AtomicBool::new(false),
         }
     }
 }
@@ -207,6 +217,33 @@ impl Watch {
         }
     }
 
+    /// What is connected, if anything is.
+    pub(crate) fn runner(&self) -> Option<Runner> {
+        Some(self.link()?.runner.clone())
+    }
+
+    /// Whether one of these files was opened in its QEMU to go on with.
+    pub(crate) fn has_attached(&self, files: &BTreeSet<FileId>) -> bool {
+        self.kept().has_attached(files)
+    }
+
+    /// An operation needs it, or none does any more.
+    pub(crate) fn keep(&self, is_kept: bool) {
+        self.0.is_kept.store(is_kept, Ordering::Relaxed);
+        if !is_kept {
+            self.0.is_lent.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Somebody else gets the connection too, who needs it when nobody else can use it any more.
+    pub(super) fn lend(&self) {
+        self.0.is_lent.store(true, Ordering::Relaxed);
+    }
+
+    fn is_lent(&self) -> bool {
+        self.0.is_lent.load(Ordering::Relaxed) && self.0.is_kept.load(Ordering::Relaxed)
+    }
+
     /// The way to its QEMU, if that is connected.
     pub(super) fn link(&self) -> Option<Arc<Link>> {
         self.0.link.load_full()
@@ -251,7 +288,9 @@ struct Open(Watch);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if let Some(link) = self.0.0.link.swap(None) {
+        if let Some(link) = self.0.0.link.swap(None)
+            && !self.0.is_lent()
+        {
             link.end(); // others may keep it
         }
         *self.0.kept() = Known::default();
@@ -393,11 +432,28 @@ impl Task {
     async fn run(mut self) {
         loop {
             let (view, rest) = match self.connect().await {
-                Ok((monitor, socket)) => self.attend(monitor, socket).await,
+                Ok((monitor, socket)) => self.stay(monitor, &socket).await,
                 Err(view) => (view, 1),
             };
             self.watch.show(view);
             sleep(self.pace.tick * rest).await;
+        }
+    }
+
+    /// Follows a QEMU; and where that makes no sense any more, but a guard has the connection too, goes on over the same
+    /// one: it is the only way to a machine that may stand still, and whoever waits behind it would get the next.
+    async fn stay(&mut self, mut monitor: Monitor, socket: &Path) -> (View, u32) {
+        loop {
+            let (view, rest) = self.attend(&mut monitor, socket).await;
+            if rest == ENDED || !self.watch.is_lent() {
+                return (view, rest);
+            }
+            self.watch.show(view);
+            sleep(self.pace.tick).await;
+            let again = timeout(self.pace.patience.reply, monitor.renew()).await;
+            if !matches!(again, Ok(Ok(()))) {
+                sleep(self.pace.tick).await; // it takes nothing now
+            }
         }
     }
 
@@ -427,14 +483,14 @@ impl Task {
     }
 
     /// Follows a QEMU until it is gone or makes no sense any more, and for how many ticks it is then left alone.
-    async fn attend(&mut self, mut monitor: Monitor, socket: PathBuf) -> (View, u32) {
+    async fn attend(&mut self, monitor: &mut Monitor, socket: &Path) -> (View, u32) {
         let peer = monitor.peer().cloned();
         let mut files = Arc::default();
-        let (link, mut requests) = match Link::of(&monitor, socket) {
+        let (link, mut requests) = match Link::of(monitor, socket.to_owned()) {
             Ok(linked) => linked,
             Err(error) => return left(&Error::Socket(error), peer.as_ref(), &files),
         };
-        match self.files(&mut monitor, &files).await {
+        match self.files(monitor, &files).await {
             Ok(seen) => files = seen,
             Err(error) => return left(&error, peer.as_ref(), &files),
         }
@@ -444,6 +500,7 @@ impl Task {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut asked, mut waited, mut dirty) = (None, 0, true);
         let (mut lines, mut looked, mut taken) = (0, true, monitor.taken());
+        let mut held_back = false;
         loop {
             if dirty && asked.is_none() {
                 let asking = monitor.ask("query-status", json!({}));
@@ -490,6 +547,9 @@ impl Task {
                 }
                 _ = ticks.tick() => {
                     (lines, looked, dirty, taken) = (0, false, true, monitor.taken());
+                    if mem::take(&mut held_back) {
+                        self.watch.look_again();
+                    }
                     // Whoever has something long done waits for the answer themselves.
                     if asked.is_some() && !turns.are_awaited() {
                         waited += 1;
@@ -499,7 +559,7 @@ impl Task {
                     }
                 }
                 Some(request) = requests.recv(), if turns.have_room() => {
-                    let sending = turns.send(&mut monitor, request);
+                    let sending = turns.send(monitor, request);
                     match timeout(self.pace.patience.reply, sending).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => return left(&error, peer.as_ref(), &files),
@@ -507,8 +567,12 @@ impl Task {
                     }
                 }
                 () = self.watch.0.again.notified(), if asked.is_none() && turns.is_empty() && !looked => {
+                    if self.watch.is_lent() {
+                        held_back = true;
+                        continue;
+                    }
                     looked = true;
-                    match self.files(&mut monitor, &files).await {
+                    match self.files(monitor, &files).await {
                         Ok(now) => files = now,
                         Err(error) => return left(&error, peer.as_ref(), &files),
                     }
@@ -585,7 +649,7 @@ fn mute(why: &str, files: &Arc<BTreeSet<FileId>>) -> View {
 /// What is known once its monitor is of no use any more. A process that lives on without it may still run the machine.
 fn left(error: &Error, peer: Option<&Peer>, files: &Arc<BTreeSet<FileId>>) -> (View, u32) {
     let rest = match error {
-        Error::Closed => 1, // who ends closes first, and is gone in a moment
+        Error::Closed => ENDED, // who ends closes first, and is gone in a moment
         _ => NONSENSE,
     };
     match error {

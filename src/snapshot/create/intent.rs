@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{FileId, Graph, Plan, Runner, Top};
 use crate::id::VmId;
-use crate::inventory::{Sealed, SnapshotSet};
+use crate::inventory::{Sealed, SnapshotSet, Sockets};
 
 /// The seals of captured disks, by machine and disk id.
 pub type Seals = BTreeMap<VmId, BTreeMap<String, Vec<Sealed>>>;
@@ -99,6 +99,9 @@ pub struct Runs {
     /// What runs it: no other process is let go, thawed or put back for it. Older journals do not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner: Option<Runner>,
+    /// Where it is reached. Older journals do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<Sockets>,
 }
 
 impl Member {
@@ -174,7 +177,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&nothing).unwrap(), record);
         let text = r#"{"goes_on":true,"quiesces":false,"graph":{},"takes":[]}"#;
         let runs: Runs = serde_json::from_str(text).unwrap();
-        assert_eq!(runs.runner, None);
+        assert_eq!((&runs.runner, &runs.sockets), (&None, &None));
         assert_eq!(serde_json::to_string(&runs).unwrap(), text);
         let all = Record::Prepared {
             made: [(VmId::from_u128(1), [("disk0".to_owned(), (7, 8))].into())].into(),

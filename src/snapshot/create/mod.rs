@@ -20,7 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::engine::{At, FileId, Plan};
+use crate::engine::{At, Compute, FileId, Followed, Plan, Stopped};
 use crate::held;
 use crate::id::{JobId, SetId, VmId};
 use crate::inventory::{LeftOut, Position, SnapshotSet, What};
@@ -67,6 +67,8 @@ pub(crate) struct Create {
     stood: BTreeSet<VmId>,
     /// The disks whose old file something else may have written.
     stale: Mutex<BTreeSet<(VmId, String)>>,
+    /// What has their monitors watched.
+    followed: Mutex<BTreeMap<VmId, Followed>>,
     /// What the undo had to leave.
     left: Mutex<Vec<Text>>,
 }
@@ -105,6 +107,14 @@ impl Create {
 
     fn stale(&self) -> MutexGuard<'_, BTreeSet<(VmId, String)>> {
         self.stale.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the monitor of a machine watched until the operation is over.
+    fn follow(&self, compute: &dyn Compute, stopped: &Stopped) {
+        let followed = self.followed.lock();
+        let mut followed = followed.unwrap_or_else(PoisonError::into_inner);
+        let new = || compute.follow(stopped);
+        followed.entry(stopped.machine).or_insert_with(new);
     }
 
     /// Notes a file that the undo had to leave.
@@ -161,6 +171,7 @@ impl Kind for Create {
             standing: Mutex::default(),
             stood: BTreeSet::new(),
             stale: Mutex::default(),
+            followed: Mutex::default(),
             left: Mutex::default(),
         }
     }

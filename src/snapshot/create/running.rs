@@ -8,16 +8,14 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::engine::{
-    At, Compute, Described, EngineError, EngineErrorKind, Live, Plan, Runner, Running,
+    At, Compute, Described, EngineError, EngineErrorKind, Live, Plan, Runner, Running, Stopped,
 };
-use crate::id::VmId;
 use crate::inventory::{Consistency, Machine, RunState};
 use crate::snapshot::create::{Create, Member, Record, Runs};
 use crate::snapshot::saga::accept::{self, Needs};
 use crate::snapshot::saga::answer::Refused;
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::operation::Operation;
-use crate::snapshot::saga::plan::refused;
 use crate::snapshot::saga::window::within;
 use crate::text::catalog::snapshot as texts;
 use crate::text::{Message, Text};
@@ -76,7 +74,8 @@ pub(crate) fn look(
         let frozen = quiesces && told.agent && monitor.is_frozen().await?;
         Ok((told, quiesces, frozen))
     });
-    let (told, quiesces, frozen) = told.map_err(refused)?;
+    // What a machine or its guest does not tell, or tells wrong, is no failure of this server.
+    let (told, quiesces, frozen) = told.map_err(|error| Refused::InvalidState(error.text))?;
     if told.state == RunState::Off {
         return Ok(None);
     }
@@ -114,6 +113,7 @@ pub(crate) fn look(
         graph: told.graph,
         takes: BTreeSet::new(),
         runner: Some(told.runner).filter(|it| *it != Runner::default()),
+        sockets: Some(machine.sockets.clone()).filter(|it| !it.qmp.is_empty()),
     };
     Ok(Some((runs, told.live)))
 }
@@ -152,12 +152,13 @@ pub(crate) fn takes(core: &Core, plan: &Plan) -> Result<bool, EngineError> {
 ///
 /// # Errors
 /// It cannot open them.
-pub(super) fn attach(core: &Core, member: &Member) -> Result<(), EngineError> {
+pub(super) fn attach(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {
+    let (core, create) = (&operation.core, &operation.kind);
     let taken = member.taken();
     if taken.is_empty() {
         return Ok(());
     }
-    match Sought::of(member).find(&*core.deps.compute)? {
+    match Sought::of(core, create, member).find(&*core.deps.compute)? {
         Found::Runs(monitor) => ask(core, &member.name, monitor.attach(&taken)),
         Found::Ended => Err(has_ended(&member.name)),
     }
@@ -204,7 +205,8 @@ pub(super) fn go_back(
         }
     }
     if !rest.is_empty() {
-        let found = Sought::of(member).find(&*core.deps.compute)?;
+        let sought = Sought::of(core, &operation.kind, member);
+        let found = sought.find(&*core.deps.compute)?;
         let mut is_off = false;
         match (&found, &machine) {
             (Found::Runs(monitor), _) => ask(core, &member.name, monitor.detach(&rest))?,
@@ -309,19 +311,39 @@ pub(super) enum Found {
 /// What ran a member then, to be looked for: nobody else is told anything in its place.
 #[derive(Debug, Clone)]
 pub(super) struct Sought {
-    machine: VmId,
-    name: String,
+    stopped: Stopped,
     runner: Option<Runner>,
 }
 
 impl Sought {
-    pub(super) fn of(member: &Member) -> Self {
-        let runner = member.runs.as_ref().and_then(|runs| runs.runner.clone());
-        Self {
+    /// What ran this member, whose monitor is watched from now on until the operation is over.
+    pub(super) fn of(core: &Core, create: &Create, member: &Member) -> Self {
+        let runs = member.runs.as_ref();
+        let runner = runs.and_then(|runs| runs.runner.clone());
+        let sockets = runs.and_then(|runs| runs.sockets.clone());
+        let (mut files, mut new_files) = (Vec::new(), Vec::new());
+        for plan in &member.plans {
+            let [_, new] = plan.names();
+            files.push(plan.disk.file.clone());
+            // One that was made is there until it is decided that it may go.
+            let is_there = create.made(plan).is_some();
+            match is_there && !create.decided().contains(&member.machine) {
+                true => files.push(new),
+                false => new_files.push(new),
+            }
+        }
+        let stopped = Stopped {
             machine: member.machine,
             name: member.name.clone(),
-            runner,
+            sockets: sockets.unwrap_or_default(),
+            runner: runner.clone().unwrap_or_default(),
+            files,
+            new_files,
+        };
+        if runs.is_some() {
+            create.follow(&*core.deps.compute, &stopped);
         }
+        Self { stopped, runner }
     }
 
     /// By the monitor of the machine; nothing if nobody is there. Waits for nothing.
@@ -329,7 +351,7 @@ impl Sought {
     /// # Errors
     /// It lives, and another one is there in its place.
     pub(super) fn at_monitor(&self, compute: &dyn Compute) -> Result<Option<Found>, EngineError> {
-        let Some(monitor) = compute.running(self.machine) else {
+        let Some(monitor) = compute.at_monitor(&self.stopped) else {
             return Ok(None);
         };
         let Some(runner) = &self.runner else {
@@ -338,7 +360,7 @@ impl Sought {
         match runner.is(&monitor.runner()) {
             Some(false) if runner.lives() => Err(EngineError {
                 kind: EngineErrorKind::Silent,
-                text: texts::RUNNER_UNREACHED.with("machine", &self.name),
+                text: texts::RUNNER_UNREACHED.with("machine", &self.stopped.name),
             }),
             Some(false) => Ok(Some(Found::Ended)),
             Some(true) | None => Ok(Some(Found::Runs(monitor))),
@@ -348,7 +370,7 @@ impl Sought {
     /// The same by all that is seen of the machine. Blocks.
     ///
     /// # Errors
-    /// It is not off, and there is no way to it.
+    /// There is no way to it, and it is not certain that it has ended.
     pub(super) fn find(&self, compute: &dyn Compute) -> Result<Found, EngineError> {
         if let Some(found) = self.at_monitor(compute)? {
             return Ok(found);
@@ -357,10 +379,10 @@ impl Sought {
             return Ok(Found::Ended);
         }
         // At a start nobody has a monitor before the state is known.
-        match (compute.state(self.machine), self.at_monitor(compute)?) {
-            (RunState::Off, _) => Ok(Found::Ended),
-            (_, Some(found)) => Ok(found),
-            (_, None) => Err(no_answer(&self.name)),
+        match (compute.has_ended(&self.stopped), self.at_monitor(compute)?) {
+            (true, _) => Ok(Found::Ended),
+            (false, Some(found)) => Ok(found),
+            (false, None) => Err(no_answer(&self.stopped.name)),
         }
     }
 }
@@ -416,7 +438,8 @@ pub(super) fn close_if_ended(
     operation: &Operation<Create>,
     member: &Member,
 ) -> Result<bool, EngineError> {
-    let found = Sought::of(member).find(&*operation.core.deps.compute);
+    let sought = Sought::of(&operation.core, &operation.kind, member);
+    let found = sought.find(&*operation.core.deps.compute);
     if !matches!(found, Ok(Found::Ended)) {
         return Ok(false); // it runs, or its own locks keep others away
     }

@@ -164,7 +164,7 @@ fn prepare(operation: &Operation<Create>, member: &Member) -> Result<(), EngineE
             made.insert(plan.disk.id.clone(), file);
         }
     }
-    running::attach(&operation.core, member)
+    running::attach(operation, member)
 }
 
 fn undo_disks(operation: &Operation<Create>, member: &Member) -> Result<(), EngineError> {

@@ -9,11 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use futures_util::future::{self, BoxFuture};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::oneshot;
 
 use crate::engine::{
     At, Dues, EngineError, EngineErrorKind, Event, Fence, Graph, Plan, QuiesceError, Quiesced,
@@ -270,7 +272,8 @@ fn guests(core: &Core, create: &Create) -> Result<Vec<Guest>, EngineError> {
     let members = create.intent.members.iter().enumerate();
     let guests = members.filter(|(_, member)| member.runs.is_some());
     let guests = guests.map(|(place, member)| {
-        let found = Sought::of(member).at_monitor(&*core.deps.compute)?;
+        let sought = Sought::of(core, create, member);
+        let found = sought.at_monitor(&*core.deps.compute)?;
         let machine = match found {
             Some(Found::Runs(machine)) => machine,
             Some(Found::Ended) => return Err(has_ended(&member.name)),
@@ -554,20 +557,36 @@ async fn with_machine<'a, F: Future<Output = Done>>(
     let Some(member) = members.find(|member| member.machine == id) else {
         return Ok(());
     };
-    let (sought, name) = (Sought::of(member), member.name.as_str());
-    let found = match sought.at_monitor(&*core.deps.compute)? {
-        Some(found) => found,
-        None => {
-            let compute = Arc::clone(&core.deps.compute);
-            let found = tokio::task::spawn_blocking(move || sought.find(&*compute)).await;
-            found.unwrap_or_else(|_| Err(no_answer(name)))?
+    let name = member.name.as_str();
+    let sought = Sought::of(core, create, member);
+    let done = async {
+        let found = match sought.at_monitor(&*core.deps.compute)? {
+            Some(found) => found,
+            None => {
+                let compute = Arc::clone(&core.deps.compute);
+                let found = left_behind(move || sought.find(&*compute)).await;
+                found.unwrap_or_else(|| Err(no_answer(name)))?
+            }
+        };
+        match found {
+            Found::Runs(machine) => work(machine, name).await,
+            Found::Ended => Ok(()), // and nobody else is told anything in its place
         }
     };
-    let Found::Runs(machine) = found else {
-        return Ok(()); // and nobody else is told anything in its place
-    };
-    let done = within(core, limit, work(machine, name)).await;
+    let done = within(core, limit, done).await;
     done.unwrap_or_else(|| Err(no_answer(name)))
+}
+
+/// What `look` gives on a thread for which nobody waits in the end: a file that it looks at may not answer, and neither the
+/// start of the server nor the end of a window is kept by that.
+async fn left_behind<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (tell, told) = oneshot::channel();
+    let thread = thread::Builder::new().name("look".to_owned());
+    let began = thread.spawn(move || {
+        let _nobody_waits = tell.send(look());
+    });
+    began.ok()?;
+    told.await.ok()
 }
 
 fn of(member: &Member, message: Message) -> EngineError {

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::{At, EngineError, EngineErrorKind, Hold, Merge, Merged, Stamp, Survey, Watch};
 use crate::held;
+use crate::inventory::RunState;
 use crate::snapshot::destroy::free::Remover;
 use crate::snapshot::destroy::left::Left;
 use crate::snapshot::destroy::look::survey;
 use crate::snapshot::destroy::relink::{pass, relink, reseal, undefine, unsettled};
 use crate::snapshot::destroy::{CLEAN, Destroy, Member, Record, again};
 use crate::snapshot::known::Known;
+use crate::snapshot::saga::accept::named;
 use crate::snapshot::saga::claims::{FileGuard, FileUser};
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::kind::Kind as _;
@@ -168,6 +170,9 @@ fn before_relink(
             return Ok(Err(e.text));
         }
     }
+    if let Err(why) = require_off(core, member, merge) {
+        return Ok(Err(why));
+    }
     let survey = match again::held(core, member, &merge.parent, &|| false) {
         Ok(survey) => survey,
         Err(why) => return Ok(Err(why)),
@@ -177,6 +182,18 @@ fn before_relink(
     }
     let mut files = files.into_iter();
     Ok(files.try_for_each(|file| survey.require_own_above(file)))
+}
+
+/// That nothing runs the machine whose files are merged: where there are no locks, those that are held keep nobody out.
+fn require_off(core: &Core, member: &Member, merge: &Merge) -> Result<(), Text> {
+    match core.deps.compute.state(member.machine) {
+        RunState::Off => Ok(()),
+        state => {
+            let text = texts::MERGE_RUNNING.with("machine", &member.name);
+            let text = text.with("state", named(state));
+            Err(text.with("file", merge.parent.display()))
+        }
+    }
 }
 
 /// Whether a snapshot names the file.
@@ -221,6 +238,10 @@ fn one(
         {
             return Ok(Err(e.text));
         }
+    }
+    if let Err(why) = require_off(core, member, merge) {
+        files.iter().for_each(|file| drop(locks.remove(file)));
+        return Ok(Err(why));
     }
     // Others have come while the files were waited for.
     let survey = again::held(core, member, &merge.parent, &paused);

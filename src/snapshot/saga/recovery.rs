@@ -75,6 +75,8 @@ pub struct InFlight {
     pub job: JobId,
     /// Names of the machines that it works on.
     pub machines: Vec<String>,
+    /// It may have stopped some of them.
+    pub stops: bool,
 }
 
 impl InFlight {
@@ -84,6 +86,7 @@ impl InFlight {
             set: kind.set(),
             job: kind.job(),
             machines: kind.machines(),
+            stops: kind.stops_in().is_some(),
         }
     }
 }

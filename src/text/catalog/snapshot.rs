@@ -129,6 +129,7 @@ super::messages! {
     /// In records of earlier versions.
     CANCELLED = "snapshot.cancelled", "cancelled by {user}; everything was undone";
     PAUSED = "snapshot.paused", "{status}; cancelled by {user}";
+    MERGE_RUNNING = "snapshot.merge-running", "machine {machine} is {state}; nothing is merged into {file} until it is powered off";
     MERGE_PENDING = "snapshot.merge-pending", "a merge into {file} is pending";
     KEPT_BRANCHES = "snapshot.kept-branches", "{count} files lie on {file}: {children}";
     KEPT_READ_ONLY = "snapshot.kept-read-only", "{file} is read-only";

@@ -1,6 +1,7 @@
 //! What is asked over the connection of a watch, and what others do meanwhile.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use crate::engine::Event;
 
 use super::super::answer::Answer;
 use super::super::link::Link;
+use super::super::peer::id;
 use super::super::qmp::Error;
 use super::super::watch::{Pace, View, Watch, watching};
 use super::{GREETING, answers, in_state, liar, shows, speaks};
@@ -27,12 +29,12 @@ struct Scene {
 }
 
 async fn scene(answer: impl Fn(&Value) -> String + Send + Sync + 'static) -> Scene {
-    scene_at(answers(answer)).await
+    scene_at(answers(answer), "running").await
 }
 
-async fn scene_at((dir, socket): (TempDir, std::path::PathBuf)) -> Scene {
+async fn scene_at((dir, socket): (TempDir, std::path::PathBuf), status: &'static str) -> Scene {
     let (watch, task) = watching(vec![socket], Pace::default());
-    shows(&watch, speaks("running")).await;
+    shows(&watch, speaks(status)).await;
     Scene {
         link: watch.link().unwrap(),
         watch,
@@ -68,7 +70,7 @@ async fn commands_of_a_request_go_out_in_one_piece_and_are_answered_in_order() {
             to.write_all(said.as_bytes()).await.unwrap();
         }
     });
-    let scene = scene_at(socket).await;
+    let scene = scene_at(socket, "running").await;
     let commands = vec![("stop", json!({})), ("query-block", json!({}))];
     let answered = values(&scene.link.ask(commands, LIMIT).await.unwrap());
     let [behind, blocks] = &answered[..] else {
@@ -140,7 +142,7 @@ async fn a_qemu_that_is_gone_is_told_and_its_requests_end() {
             to.write_all(said.as_bytes()).await.unwrap();
         }
     });
-    let scene = scene_at((dir, socket)).await;
+    let scene = scene_at((dir, socket), "running").await;
     let mut events = scene.watch.events();
     let gone = scene.link.ask(vec![("quit", json!({}))], LIMIT).await;
     assert!(matches!(gone, Err(Error::Closed)), "{gone:?}");
@@ -176,7 +178,7 @@ async fn an_answer_that_comes_late_is_nobody_elses_and_the_machine_shows_as_sile
             to.write_all(said.as_bytes()).await.unwrap();
         }
     });
-    let scene = scene_at(socket).await;
+    let scene = scene_at(socket, "running").await;
     let late = scene.link.ask(vec![("slow", json!({}))], LIMIT).await;
     assert!(matches!(late, Err(Error::Late("slow"))), "{late:?}");
     // As long as somebody waited for it, it was not silent.
@@ -238,4 +240,80 @@ async fn a_long_answer_keeps_no_other_waiting_for_its_turn() {
         let answered = link.ask(asked, LIMIT).await.unwrap();
         assert_eq!(values(&answered)[2], json!({"status": "running"}));
     }
+}
+
+/// The guard of a stopped machine has the connection too, and may need it.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_lent_outlives_an_answer_without_sense() {
+    for lent in [true, false] {
+        let (wrong, came) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
+        let (lies, count) = (Arc::clone(&wrong), Arc::clone(&came));
+        let scene = scene_at(
+            liar(move |client| {
+                count.fetch_add(1, Ordering::SeqCst);
+                let lies = Arc::clone(&lies);
+                async move {
+                    let (from, mut to) = client.into_split();
+                    let mut pieces = BufReader::new(from).split(b'\n');
+                    let _gone = to.write_all(GREETING.as_bytes()).await;
+                    while let Ok(Some(line)) = pieces.next_segment().await {
+                        let Ok(asked) = serde_json::from_slice::<Value>(&line) else {
+                            continue; // what ends a broken command
+                        };
+                        let said = match lies.swap(false, Ordering::SeqCst) {
+                            true => format!("{}\n", json!({"return": 1, "id": asked["id"]})),
+                            false => in_state("paused", &asked),
+                        };
+                        if to.write_all(said.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }),
+            "paused",
+        )
+        .await;
+        scene.watch.keep(true);
+        let duplicate = scene.link.duplicate().unwrap();
+        if lent {
+            scene.watch.lend();
+        }
+        wrong.store(true, Ordering::SeqCst);
+        shows(&scene.watch, |view| matches!(view, View::Mute(..))).await;
+        let begun = tokio::time::Instant::now();
+        shows(&scene.watch, speaks("paused")).await;
+        assert_eq!(came.load(Ordering::SeqCst), if lent { 1 } else { 2 });
+        assert_eq!(begun.elapsed() < Duration::from_secs(1), lent);
+        let link = scene.watch.link().unwrap();
+        let asked = link.ask(vec![("cont", json!({}))], LIMIT).await;
+        assert_eq!(asked.unwrap().len(), 1);
+        let sent = std::os::unix::net::UnixStream::from(duplicate);
+        let sent = std::io::Write::write_all(&mut &sent, b"{}\n");
+        assert_eq!(sent.is_ok(), lent);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_process_has_open_is_not_looked_at_while_a_guard_has_its_connection() {
+    let scene = scene(|asked| in_state("running", asked)).await;
+    scene.watch.keep(true);
+    scene.watch.lend();
+    // This process is the one at the other end.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let opened = id(file.path()).unwrap();
+    let sees = |view: &View| matches!(view, View::Speaks(it) if it.files.contains(&opened));
+    for _ in 0..20 {
+        scene.watch.look_again();
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!sees(&scene.watch.view()));
+    scene.watch.keep(false);
+    let seen = |view: &View| {
+        scene.watch.look_again(); // by the names of disks, where others close files at the same time
+        sees(view)
+    };
+    shows(&scene.watch, seen).await;
 }
