@@ -136,7 +136,7 @@ impl Report {
 
     /// All of them that had not ended, by name.
     pub(crate) fn machines(&self) -> Vec<String> {
-        let wards = self.wards.iter().filter(|(_, freed)| !freed.ended);
+        let wards = self.wards.iter().filter(|(_, freed)| !freed.has_ended);
         wards.map(|(ward, _)| ward.name.clone()).collect()
     }
 }
