@@ -25,6 +25,11 @@ impl Process {
 
     /// Serves what is in a data directory.
     pub(crate) fn serving(data: tempfile::TempDir, args: &[&str]) -> Self {
+        Self::serving_in(data, args, &[])
+    }
+
+    /// The same in this environment.
+    pub(crate) fn serving_in(data: tempfile::TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
         let config = data.path().join("bench.toml");
         let audit = data.path().join("audit.log");
         let text = "[limits]\nenvelope = \"16MiB\"\nconnections = 1100\nuser_connections = 1100\nuser_requests = 1100\n";
@@ -42,6 +47,7 @@ impl Process {
             .arg(&config)
             .arg("--data-dir")
             .arg(data.path())
+            .envs(env.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -58,6 +64,11 @@ impl Process {
             address: address.parse().unwrap(),
             _data: data,
         }
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap())
     }
 
     /// Resident memory now, in MiB.

@@ -15,20 +15,20 @@ use crate::support::wire::{Job, STARTED, Wire};
 
 /// What a server does to a machine that a dead one has left stopped.
 const SOON: Duration = Duration::from_secs(10);
-const FAILED: u64 = 10;
-const DONE: u64 = 7;
-const INVALID_STATE: u64 = 5;
+pub(super) const FAILED: u64 = 10;
+pub(super) const DONE: u64 = 7;
+pub(super) const INVALID_STATE: u64 = 5;
 
 /// A machine and what runs it.
-struct Guest {
-    machine: Machine,
-    sockets: Sockets,
-    qemu: Option<Qemu>,
+pub(super) struct Guest {
+    pub(super) machine: Machine,
+    pub(super) sockets: Sockets,
+    pub(super) qemu: Option<Qemu>,
 }
 
 impl Guest {
     /// A machine of these disks, each filled with `byte`, with both monitors.
-    fn new(site: &Site, name: &str, kinds: &[Image], byte: u8) -> Self {
+    pub(super) fn new(site: &Site, name: &str, kinds: &[Image], byte: u8) -> Self {
         let sockets = Sockets::new();
         let images: Vec<_> = kinds
             .iter()
@@ -50,7 +50,7 @@ impl Guest {
     }
 
     /// Starts it from its active files.
-    fn start(&mut self, site: &Site, more: &[&str]) {
+    pub(super) fn start(&mut self, site: &Site, more: &[&str]) {
         let disks = 0..self.machine.images.len();
         let drives: Vec<_> = disks
             .map(|n| {
@@ -67,11 +67,11 @@ impl Guest {
         self.qemu.as_ref().unwrap()
     }
 
-    fn tell(&self, command: &str, arguments: &Value) -> Value {
+    pub(super) fn tell(&self, command: &str, arguments: &Value) -> Value {
         self.qemu().tell(command, arguments)
     }
 
-    fn status(&self) -> String {
+    pub(super) fn status(&self) -> String {
         let told = self.tell("query-status", &json!({}));
         told["status"].as_str().unwrap().to_owned()
     }
@@ -83,7 +83,7 @@ impl Guest {
         self.machine.content[disk][offset..offset + length].fill(byte);
     }
 
-    fn quit(&mut self) {
+    pub(super) fn quit(&mut self) {
         self.qemu.take().unwrap().quit();
     }
 
@@ -95,7 +95,7 @@ impl Guest {
 }
 
 /// Waits until the server knows it as running, paused or off.
-fn known(server: &Server, name: &str, state: &str) {
+pub(super) fn known(server: &Server, name: &str, state: &str) {
     let until = Instant::now() + SOON;
     loop {
         let shown = server.local(&["--json", "vm", "show", name]);
@@ -108,12 +108,12 @@ fn known(server: &Server, name: &str, state: &str) {
     }
 }
 
-fn crash(name: &str) -> [(&str, &str); 2] {
+pub(super) fn crash(name: &str) -> [(&str, &str); 2] {
     [("ElementName", name), ("ConsistencyLevel", "2")]
 }
 
 /// Begins a set that captures machines as they are; its job and id.
-fn begin(wire: &Wire, group: &str, name: &str) -> (String, String) {
+pub(super) fn begin(wire: &Wire, group: &str, name: &str) -> (String, String) {
     let created = wire.create_with(group, &crash(name)).unwrap();
     assert_eq!(created.value, STARTED, "{}", wire.why(&created));
     (created.job.unwrap(), created.set.unwrap())
@@ -212,7 +212,7 @@ fn what_somebody_else_does_to_a_machine_meanwhile_fails_its_set() {
     let add =
         json!({"driver": "raw", "node-name": "new", "file": {"driver": "file", "filename": other}});
     web.tell("blockdev-add", &add);
-    let table: [(&str, &str, Act); 6] = [
+    let table: [(&str, &str, Act); 7] = [
         ("create.stop.before", "copy0", |web| {
             let copy = web.sockets.path().join("copy");
             let mirror = json!({"job-id": "copy0", "device": "virtio0", "target": copy, "sync": "full", "format": "raw"});
@@ -230,12 +230,8 @@ fn what_somebody_else_does_to_a_machine_meanwhile_fails_its_set() {
         ("create.stop.before", "paused", |web| {
             web.tell("stop", &json!({}));
         }),
-        ("create.stop.before", "disk0", |web| {
-            web.tell(
-                "block_resize",
-                &json!({"device": "virtio0", "size": 2 * SIZE}),
-            );
-        }),
+        ("create.stop.before", "disk0", |web| grows(web, 0, 2 * SIZE)),
+        ("create.stop.after", "disk0", |web| grows(web, 0, 3 * SIZE)),
     ];
     for (point, word, act) in table {
         let gate = Gate::new();
@@ -283,7 +279,13 @@ fn what_somebody_else_does_to_a_machine_meanwhile_fails_its_set() {
     web.quit();
 }
 
-fn fails(wire: &Wire, job: &str, word: &str) -> Job {
+/// Gives a disk another size.
+fn grows(web: &Guest, disk: usize, size: usize) {
+    let device = format!("virtio{disk}");
+    web.tell("block_resize", &json!({"device": device, "size": size}));
+}
+
+pub(super) fn fails(wire: &Wire, job: &str, word: &str) -> Job {
     let job = wire.end(job).unwrap();
     assert_eq!(job.state, FAILED, "{word}: {job:?}");
     assert!(
@@ -600,6 +602,57 @@ fn a_set_by_overlays_that_fails_leaves_the_machine_on_its_old_files_with_all_it_
     let line = json!({"command-line": "qemu-io -d /machine/peripheral/vd0/virtio-backend \"write -P 77 0 65536\""});
     web.tell("human-monitor-command", &line);
     web.machine.content[0][..65536].fill(77);
+    web.quit();
+    for disk in 0..2 {
+        let image = &web.machine.images[disk];
+        assert_holds(image, &web.machine.content[disk], "the image");
+    }
+}
+
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn what_somebody_else_does_meanwhile_leaves_a_machine_on_its_old_files_in_their_new_size() {
+    let site = Site::new(Ground::Ext4);
+    let mut web = Guest::new(&site, "web", &[Image::Qcow2, Image::Raw], 1);
+    web.start(&site, &[]);
+    let before = web.nodes();
+    let table: [(&str, &str, Act); 5] = [
+        ("create.stop.after", "resumed", |web| {
+            web.tell("cont", &json!({}));
+        }),
+        ("create.capture.after", "resumed", |web| {
+            web.tell("cont", &json!({}));
+        }),
+        ("create.capture.after", "reset", |web| {
+            web.tell("system_reset", &json!({}));
+        }),
+        ("create.stop.after", "disk0", |web| grows(web, 0, 2 * SIZE)),
+        ("create.stop.after", "disk1", |web| grows(web, 1, 2 * SIZE)),
+    ];
+    for (point, word, act) in table {
+        let gate = Gate::new();
+        let mut server = site.serve_with(&[&gate.at(point)]);
+        let wire = Wire::new(&server);
+        let group = wire.define("all", &[&web.machine.id]).unwrap();
+        known(&server, "web", "running");
+        let (job, _) = begin(&wire, &group, "set");
+        gate.reached();
+        act(&web);
+        gate.open();
+        fails(&wire, &job, word);
+        assert_eq!(web.status(), "running", "{point}: {word}");
+        site.wait_for_journals();
+        assert_eq!(web.nodes(), before, "{point}: {word}");
+        assert!(site.kept().is_empty(), "{word}: {:?}", site.kept());
+        server.stop();
+    }
+    let told = web.tell("query-block", &json!({}));
+    for disk in 0..2 {
+        let size = &told[disk]["inserted"]["image"]["virtual-size"];
+        assert_eq!(*size, json!(2 * SIZE), "{told}");
+        web.machine.content[disk].resize(2 * SIZE, 0);
+        web.write(disk, SIZE, 65536, 9);
+    }
     web.quit();
     for disk in 0..2 {
         let image = &web.machine.images[disk];

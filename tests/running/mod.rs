@@ -1,6 +1,9 @@
 //! Machines that a real QEMU runs.
 
 mod agent;
+mod causal;
+mod counter;
 mod cut;
+mod death;
 mod import;
 mod states;
