@@ -16,6 +16,7 @@ use crate::support::site::{Ground, Machine, Site, format};
 use crate::support::tools;
 use crate::support::wire::{STARTED, Shown, Wire};
 
+use super::counter::head;
 use super::cut::{DONE, FAILED, known};
 
 /// Sets of one pair of guests: no chain is too deep.
@@ -164,25 +165,9 @@ fn take(wire: &Wire, group: &str, level: Level) -> String {
     created.set.unwrap()
 }
 
-/// So many sectors from the beginning of a disk, whatever runs on it.
-pub(super) fn head(image: &Path, sectors: usize) -> Vec<u8> {
-    let out = tempfile::NamedTempFile::new().unwrap();
-    let part = [
-        "bs=512".to_owned(),
-        format!("count={sectors}"),
-        format!("if={}", image.display()),
-        format!("of={}", out.path().display()),
-    ];
-    let how = ["dd", "-U", "-f", format(image), "-O", "raw"];
-    let part = part.iter().map(String::as_str);
-    let args: Vec<_> = how.into_iter().chain(part).collect();
-    tools::run("qemu-img", &args);
-    std::fs::read(out.path()).unwrap()
-}
-
 /// The number that a guest has written there last, which is 0 at first.
 fn number(image: &Path) -> u64 {
-    let sector = String::from_utf8(head(image, 1)).unwrap();
+    let sector = String::from_utf8(head(image, 1, "a number")).unwrap();
     let text = sector.trim_matches(['\0', ' ', '\n']);
     match text {
         "" => 0,

@@ -83,8 +83,25 @@ impl Counter {
 }
 
 /// The number on a disk of such a machine.
-pub(super) fn number(image: &Path) -> u64 {
-    let sectors = super::causal::head(image, 2);
+pub(super) fn number(image: &Path, what: &str) -> u64 {
+    let sectors = head(image, 2, what);
     let number = sectors[NUMBER..].first_chunk().unwrap();
     u32::from_le_bytes(*number).into()
+}
+
+/// So many sectors from the beginning of a disk, whatever runs on it.
+pub(super) fn head(image: &Path, sectors: usize, what: &str) -> Vec<u8> {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let part = [
+        "bs=512".to_owned(),
+        format!("count={sectors}"),
+        format!("if={}", image.display()),
+        format!("of={}", out.path().display()),
+    ];
+    let how = ["dd", "-U", "-f", format(image), "-O", "raw"];
+    let part = part.iter().map(String::as_str);
+    let args: Vec<_> = how.into_iter().chain(part).collect();
+    let (read, said) = tools::try_run("qemu-img", &args);
+    assert!(read, "{what}: {said}");
+    std::fs::read(out.path()).unwrap()
 }
