@@ -317,7 +317,7 @@ mod tests {
     use super::*;
     use crate::engine::capture::NewFile;
     use crate::id::{SetId, VmId};
-    use crate::inventory::{Disk, Format};
+    use crate::inventory::Disk;
 
     #[test]
     fn a_link_in_our_own_directories_is_refused_and_one_above_is_not() {
