@@ -3,7 +3,7 @@
 //! ```text
 //!   cargo bench                      everything
 //!   cargo bench -- parse wire        these parts: parse, wire, memory, enumerate, query, associate, fair, accept,
-//!                                    tls, merge, life
+//!                                    tls, merge, life, stun
 //!   cargo bench -- --short           few rounds, to see that everything still runs
 //! ```
 //!
@@ -34,10 +34,14 @@ mod memory;
 mod merge;
 mod parse;
 mod process;
+#[path = "../tests/support/qemu.rs"]
+#[expect(dead_code, reason = "tests need more of it")]
+mod qemu;
 mod query;
 #[path = "../tests/support/remote.rs"]
 #[expect(dead_code, reason = "tests need more of it")]
 mod remote;
+mod stun;
 mod subject;
 mod tls;
 mod wire;
@@ -45,7 +49,7 @@ mod wire;
 /// A part: its name, and what runs it; with `true` in few rounds.
 type Part = (&'static str, fn(bool));
 
-const PARTS: [Part; 11] = [
+const PARTS: [Part; 12] = [
     ("parse", parse::run),
     ("wire", wire::run),
     ("memory", memory::run),
@@ -57,6 +61,7 @@ const PARTS: [Part; 11] = [
     ("tls", tls::run),
     ("merge", merge::run),
     ("life", life::run),
+    ("stun", stun::run),
 ];
 
 fn main() {

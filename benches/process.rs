@@ -25,10 +25,17 @@ impl Process {
 
     /// Serves what is in a data directory.
     pub(crate) fn serving(data: tempfile::TempDir, args: &[&str]) -> Self {
+        Self::serving_in(data, args, &[])
+    }
+
+    /// The same in this environment.
+    pub(crate) fn serving_in(data: tempfile::TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
         let config = data.path().join("bench.toml");
         let audit = data.path().join("audit.log");
         let text = "[limits]\nenvelope = \"16MiB\"\nconnections = 1100\nuser_connections = 1100\nuser_requests = 1100\n";
-        let log = format!("[log]\nlevel = \"warn\"\naudit = {audit:?}\n");
+        // What fails on order is no news.
+        let level = if env.is_empty() { "warn" } else { "error" };
+        let log = format!("[log]\nlevel = {level:?}\naudit = {audit:?}\n");
         std::fs::write(&config, text.to_owned() + &log).unwrap();
         let mut child = Command::new("sh")
             .args([
@@ -42,6 +49,7 @@ impl Process {
             .arg(&config)
             .arg("--data-dir")
             .arg(data.path())
+            .envs(env.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -58,6 +66,11 @@ impl Process {
             address: address.parse().unwrap(),
             _data: data,
         }
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap())
     }
 
     /// Resident memory now, in MiB.

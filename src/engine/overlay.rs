@@ -336,7 +336,10 @@ impl Capture for Overlay {
     fn settle(&self, plan: &Plan) -> Result<(), EngineError> {
         if !plan.is_off() {
             // It reads the old top only, or it has not gone on with the overlay.
-            FrozenLock::take(&At::plan(plan), &plan.disk.file)?;
+            let (at, file) = (At::plan(plan), &plan.disk.file);
+            FrozenLock::take(&at, file)?;
+            let whole = stage::old_top(plan).and_then(|it| stage::require_size(plan, &it));
+            whole.map_err(|e| stage::not_whole(plan, &e).unwrap_or_else(|| at.io(file, &e)))?;
         }
         stage::settle(plan)?;
         self.set_mode(plan, stage::kept_mode)

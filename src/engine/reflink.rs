@@ -36,8 +36,6 @@ use crate::text::Text;
 use crate::text::catalog::engine as texts;
 
 const NAME: &str = "reflink";
-/// The size of a raw disk is a multiple of this.
-const SECTOR: u64 = 512;
 
 /// The reflink driver.
 #[derive(Debug)]
@@ -340,35 +338,14 @@ fn require_whole(plan: &Plan) -> Result<(), EngineError> {
     let look = || -> io::Result<()> {
         let clone = stage::place(plan)?;
         let open = clone.folder()?.open_file(clone.name(), false)?;
-        let size = match plan.disk.format {
-            Format::Raw => open.metadata()?.len().next_multiple_of(SECTOR),
-            Format::Qcow2 => {
-                let header = Header::load(&open)?;
-                let damaged = |_| io::Error::from(io::ErrorKind::InvalidData);
-                let header = header.map_err(damaged)?;
-                let size = header.size;
-                editor::check(&open, &header)?;
-                size
-            }
-        };
-        match size == plan.disk.size {
-            true => Ok(()),
-            false => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("it has {size} bytes and not {}", plan.disk.size),
-            )),
+        if plan.disk.format == Format::Qcow2 {
+            let header = Header::load(&open)?;
+            let header = header.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+            editor::check(&open, &header)?;
         }
+        stage::require_size(plan, &open)
     };
-    let file = &plan.disk.file;
-    look().map_err(|e| match e.kind() {
-        io::ErrorKind::InvalidData => EngineError {
-            kind: EngineErrorKind::Failed,
-            text: At::plan(plan)
-                .text(texts::CLONE_DAMAGED, file)
-                .with("cause", e),
-        },
-        _ => stage::trouble(plan, &e),
-    })
+    look().map_err(|e| stage::not_whole(plan, &e).unwrap_or_else(|| stage::trouble(plan, &e)))
 }
 
 /// Refuses if another folder stands in the place of the one that was planned in.

@@ -15,10 +15,12 @@ use std::path::{Path, PathBuf};
 use crate::engine::beside::Beside;
 use crate::engine::failure::{At, kind, ours};
 use crate::engine::qcow2::chain::Roots;
+use crate::engine::qcow2::header::Header;
+use crate::engine::qcow2::writer::SECTOR;
 use crate::engine::{EngineError, EngineErrorKind, Kept, NewThere, Plan, Stamp};
 use crate::engine::{files, graph};
 use crate::held::{self, Folder, Foreign, Ours};
-use crate::inventory::{Machine, Sealed, SnapshotDisk};
+use crate::inventory::{Format, Machine, Sealed, SnapshotDisk};
 use crate::text::catalog::engine as texts;
 
 /// What a plan has left on the disk, by inspection.
@@ -203,6 +205,39 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
     kind(error) == EngineErrorKind::Missing
 }
 
+/// Refuses what was captured of a machine that was not off if it is a disk of another size than was planned: a disk that
+/// somebody resizes between the stop of its machine and its capture is cut short by whatever covers it, and nothing tells.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`]: it has another size, or is damaged.
+pub(crate) fn require_size(plan: &Plan, captured: &File) -> io::Result<()> {
+    let size = match plan.disk.format {
+        Format::Raw => captured.metadata()?.len().next_multiple_of(SECTOR),
+        Format::Qcow2 => {
+            let header = Header::load(captured)?;
+            let header = header.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+            header.size
+        }
+    };
+    let planned = plan.disk.size;
+    match size == planned {
+        true => Ok(()),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it has {size} bytes and not {planned}"),
+        )),
+    }
+}
+
+/// That what was captured is no whole disk, if that is what the error says.
+pub(crate) fn not_whole(plan: &Plan, error: &io::Error) -> Option<EngineError> {
+    let text = At::plan(plan).text(texts::CLONE_DAMAGED, &plan.disk.file);
+    (error.kind() == io::ErrorKind::InvalidData).then(|| EngineError {
+        kind: EngineErrorKind::Failed,
+        text: text.with("cause", error),
+    })
+}
+
 /// What an error with the new file of a plan means.
 pub(crate) fn trouble(plan: &Plan, error: &io::Error) -> EngineError {
     match &plan.file().place {
@@ -276,11 +311,7 @@ pub(crate) const fn kept_mode(mode: u32) -> u32 {
 pub(crate) fn source(plan: &Plan) -> Result<File, EngineError> {
     let at = At::plan(plan);
     let file = &plan.disk.file;
-    let open = match plan.file().place.as_ref().filter(|place| place.has(file)) {
-        Some(place) => place.open(file),
-        None => held::open(file, false),
-    };
-    let open = open.map_err(|e| at.io(file, &e))?;
+    let open = old_top(plan).map_err(|e| at.io(file, &e))?;
     let now = Stamp::of(&open.metadata().map_err(|e| at.io(file, &e))?);
     let seen = plan.file().seen;
     let is_same = match plan.is_off() {
@@ -293,6 +324,15 @@ pub(crate) fn source(plan: &Plan) -> Result<File, EngineError> {
     }
 }
 
+/// Opens the old top, whatever has become of it.
+pub(crate) fn old_top(plan: &Plan) -> io::Result<File> {
+    let file = &plan.disk.file;
+    match plan.file().place.as_ref().filter(|place| place.has(file)) {
+        Some(place) => place.open(file),
+        None => held::open(file, false),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -300,7 +340,7 @@ mod tests {
     use super::*;
     use crate::engine::capture::NewFile;
     use crate::id::{SetId, VmId};
-    use crate::inventory::{Disk, Format};
+    use crate::inventory::Disk;
 
     #[test]
     fn a_link_in_our_own_directories_is_refused_and_one_above_is_not() {

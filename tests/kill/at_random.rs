@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use crate::support::chance::Chance;
 use crate::support::server::Server;
 use crate::support::site::{Ground, Image, SIZE, Site};
 use crate::support::wire::Wire;
 
-use super::chance::Chance;
 use super::ledger::{Ledger, Refusal};
 
 /// Deaths in a row on one site; then a fresh one, as chains grow with every set.

@@ -6,6 +6,5 @@ mod at_each_step;
 mod at_each_step_of_apply;
 mod at_each_step_of_destroy;
 mod at_random;
-mod chance;
 mod ledger;
 mod power_cut;

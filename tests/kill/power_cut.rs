@@ -13,12 +13,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::support::chance::Chance;
 use crate::support::server::Server;
 use crate::support::site::{Image, SIZE, Site};
 use crate::support::tools::{self, Mount};
 use crate::support::wire::Wire;
 
-use super::chance::Chance;
 use super::ledger::{Ledger, Refusal};
 
 /// Size of the file system that is cut.

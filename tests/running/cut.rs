@@ -22,7 +22,7 @@ use crate::support::{tools, until};
 pub(super) const SOON: Duration = Duration::from_secs(10);
 pub(super) const FAILED: u64 = 10;
 pub(super) const DONE: u64 = 7;
-const INVALID_STATE: u64 = 5;
+pub(super) const INVALID_STATE: u64 = 5;
 
 /// A machine and what runs it.
 pub(super) struct Guest {
@@ -217,7 +217,7 @@ fn what_somebody_else_does_to_a_machine_meanwhile_fails_its_set() {
     let add =
         json!({"driver": "raw", "node-name": "new", "file": {"driver": "file", "filename": other}});
     web.tell("blockdev-add", &add);
-    let table: [(&str, &str, Act); 7] = [
+    let table: [(&str, &str, Act); 8] = [
         ("create.stop.before", "exports", |web| {
             let socket = web.sockets.path().join("nbd");
             let address = json!({"type": "unix", "data": {"path": socket}});
@@ -243,12 +243,8 @@ fn what_somebody_else_does_to_a_machine_meanwhile_fails_its_set() {
         ("create.stop.before", "paused", |web| {
             web.tell("stop", &json!({}));
         }),
-        ("create.stop.before", "disk0", |web| {
-            web.tell(
-                "block_resize",
-                &json!({"device": "virtio0", "size": 2 * SIZE}),
-            );
-        }),
+        ("create.stop.before", "disk0", |web| grows(web, 0, 2 * SIZE)),
+        ("create.stop.after", "disk0", |web| grows(web, 0, 3 * SIZE)),
     ];
     for (point, word, act) in table {
         let gate = Gate::new();
@@ -297,6 +293,12 @@ fn what_somebody_else_does_to_a_machine_meanwhile_fails_its_set() {
     // Now it is seen before.
     refused(&wire, &group, &["web", "plugged", "other.raw"]);
     web.quit();
+}
+
+/// Gives a disk another size.
+fn grows(web: &Guest, disk: usize, size: usize) {
+    let device = format!("virtio{disk}");
+    web.tell("block_resize", &json!({"device": device, "size": size}));
 }
 
 pub(super) fn fails(wire: &Wire, job: &str, word: &str) -> Job {
@@ -915,4 +917,55 @@ fn a_user_who_was_let_through_opens_nothing_once_his_sets_are_gone() {
     let ours: Vec<_> = found.lines().map(PathBuf::from).collect();
     assert!(ours.len() > 5, "{ours:?}");
     assert_eq!(nobody(opened, &ours).trim(), "");
+}
+
+#[test]
+#[ignore = "needs root and QEMU's tools, which ./check installs"]
+fn what_somebody_else_does_meanwhile_leaves_a_machine_on_its_old_files_in_their_new_size() {
+    let site = Site::new(Ground::Ext4);
+    let mut web = Guest::new(&site, "web", &[Image::Qcow2, Image::Raw], 1);
+    web.start(&site, &[]);
+    let before = web.nodes();
+    let table: [(&str, &str, Act); 5] = [
+        ("create.stop.after", "resumed", |web| {
+            web.tell("cont", &json!({}));
+        }),
+        ("create.capture.after", "resumed", |web| {
+            web.tell("cont", &json!({}));
+        }),
+        ("create.capture.after", "reset", |web| {
+            web.tell("system_reset", &json!({}));
+        }),
+        ("create.stop.after", "disk0", |web| grows(web, 0, 2 * SIZE)),
+        ("create.stop.after", "disk1", |web| grows(web, 1, 2 * SIZE)),
+    ];
+    for (point, word, act) in table {
+        let gate = Gate::new();
+        let mut server = site.serve_with(&[&gate.at(point)]);
+        let wire = Wire::new(&server);
+        let group = wire.define("all", &[&web.machine.id]).unwrap();
+        known(&server, "web", "running");
+        let (job, _) = begin(&wire, &group, "set");
+        gate.reached();
+        act(&web);
+        gate.open();
+        fails(&wire, &job, word);
+        assert_eq!(web.status(), "running", "{point}: {word}");
+        site.wait_for_journals();
+        assert_eq!(web.nodes(), before, "{point}: {word}");
+        assert!(site.kept().is_empty(), "{word}: {:?}", site.kept());
+        server.stop();
+    }
+    let told = web.tell("query-block", &json!({}));
+    for disk in 0..2 {
+        let size = &told[disk]["inserted"]["image"]["virtual-size"];
+        assert_eq!(*size, json!(2 * SIZE), "{told}");
+        web.machine.content[disk].resize(2 * SIZE, 0);
+        web.write(disk, SIZE, 65536, 9);
+    }
+    web.quit();
+    for disk in 0..2 {
+        let image = &web.machine.images[disk];
+        assert_holds(image, &web.machine.content[disk], "the image");
+    }
 }

@@ -17,6 +17,9 @@ const READY: Duration = Duration::from_secs(120);
 pub(crate) struct Guest {
     pub(crate) qemu: Qemu,
     agent: PathBuf,
+    console: PathBuf,
+    /// It starts its agent.
+    has_agent: bool,
 }
 
 impl Guest {
@@ -33,6 +36,13 @@ impl Guest {
     /// Starts it with these disks, and waits until it is ready. What it does is told to it in the words of `guest.sh`; the
     /// other arguments are for QEMU.
     pub(crate) fn start(sockets: &Sockets, disks: [&Path; 2], does: &str, more: &[&str]) -> Self {
+        let guest = Self::boot(sockets, disks, does, more);
+        guest.ready();
+        guest
+    }
+
+    /// The same without waiting until it is ready.
+    pub(crate) fn boot(sockets: &Sockets, disks: [&Path; 2], does: &str, more: &[&str]) -> Self {
         let home = Path::new(env!("CARGO_MANIFEST_DIR")).join(".guest");
         let (kernel, initrd) = (home.join("vmlinux"), home.join("initrd"));
         assert!(
@@ -77,12 +87,19 @@ impl Guest {
             "-device",
             "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
         ];
-        let qemu = sockets.start(&[&args[..], more].concat());
-        let guest = Self { qemu, agent };
+        Self {
+            qemu: sockets.start(&[&args[..], more].concat()),
+            agent,
+            console,
+            has_agent: !does.contains("noagent"),
+        }
+    }
+
+    /// Waits until it is ready.
+    pub(crate) fn ready(&self) {
         let begun = Instant::now();
-        let said = || fs::read_to_string(&console).unwrap_or_default();
-        let agent = !does.contains("noagent");
-        while !said().contains("guest is ready") || guest.listens() != agent {
+        let said = || fs::read_to_string(&self.console).unwrap_or_default();
+        while !said().contains("guest is ready") || self.listens() != self.has_agent {
             assert!(
                 begun.elapsed() < READY,
                 "the guest is not ready: {}",
@@ -90,7 +107,6 @@ impl Guest {
             );
             std::thread::sleep(Duration::from_millis(50));
         }
-        guest
     }
 
     /// The socket of its agent.

@@ -1,5 +1,6 @@
 //! What several tests share: the real program as a child process, clients, real disks.
 
+pub(crate) mod chance;
 pub(crate) mod disk;
 pub(crate) mod gate;
 pub(crate) mod guest;

@@ -42,20 +42,20 @@ const BREAK: &[u8] = b"\xff\n";
 const EVENTS_MAX: usize = 256;
 
 /// A command and its arguments.
-pub(super) type Command = (&'static str, Value);
+pub type Command = (&'static str, Value);
 
 /// How long a monitor is waited for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub struct Patience {
     /// Until it greets. One that serves another client never does.
-    pub(crate) greeting: Duration,
+    pub greeting: Duration,
     /// Until it answers a command.
-    pub(crate) reply: Duration,
+    pub reply: Duration,
 }
 
 /// Why a monitor did not do what was asked.
 #[derive(Debug)]
-pub(crate) enum Error {
+pub enum Error {
     /// There is no socket, or nobody listens at it.
     Absent,
     /// The socket cannot be used.
@@ -90,7 +90,7 @@ impl fmt::Display for Error {
 
 /// What a monitor says in one line.
 #[derive(Debug, PartialEq)]
-pub(super) enum Said {
+pub enum Said {
     /// It is ready for a client.
     Greeting,
     /// The answer to the command with this id; what it says of its error, if it is one.
@@ -190,7 +190,7 @@ impl Lines {
 
 /// A connection to a monitor that has greeted and takes commands.
 #[derive(Debug)]
-pub(crate) struct Monitor {
+pub struct Monitor {
     stream: UnixStream,
     peer: Option<Peer>,
     /// What its socket looked like.
@@ -208,7 +208,10 @@ pub(crate) struct Monitor {
 
 impl Monitor {
     /// Connects and has the monitor take commands.
-    pub(crate) async fn connect(socket: &Path, patience: Patience) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn connect(socket: &Path, patience: Patience) -> Result<Self, Error> {
         let reached = Self::reach(socket, patience).await;
         reached.map_err(|(error, _)| error)
     }
@@ -305,7 +308,10 @@ impl Monitor {
 
     /// Has a command carried out, and keeps the events that come meanwhile. Not to be called again after
     /// [`Error::Late`]: the answer may still come.
-    pub(crate) async fn execute(
+    ///
+    /// # Errors
+    /// It refuses, is late, or is no monitor any more.
+    pub async fn execute(
         &mut self,
         command: &'static str,
         arguments: Value,
@@ -341,7 +347,10 @@ impl Monitor {
 
     /// Sends these commands in one piece, each to be carried out right after the one before; the id of the first. The
     /// others have the numbers that follow.
-    pub(super) async fn tell(&mut self, commands: &[Command]) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn tell(&mut self, commands: &[Command]) -> Result<u64, Error> {
         let first = self.last + 1;
         let mut lines = String::new();
         for (name, arguments) in commands {
@@ -356,7 +365,10 @@ impl Monitor {
     }
 
     /// What it says next, events that were kept first. May be given up at any time.
-    pub(super) async fn said(&mut self) -> Result<Said, Error> {
+    ///
+    /// # Errors
+    /// The connection is gone, or speaks something else.
+    pub async fn said(&mut self) -> Result<Said, Error> {
         match self.events.pop_front() {
             Some(name) => Ok(Said::Event(name)),
             None => self.read().await,

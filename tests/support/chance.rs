@@ -1,13 +1,13 @@
 //! Chance that can be repeated: the seed of a run is printed, and taken from the environment.
 
 /// xorshift64*: all that a test needs of chance.
-pub(super) struct Chance {
+pub(crate) struct Chance {
     state: u64,
-    pub(super) seed: u64,
+    pub(crate) seed: u64,
 }
 
 impl Chance {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             state: seed | 1,
             seed,
@@ -15,7 +15,7 @@ impl Chance {
     }
 
     /// From `GROUPSHOT_TEST_SEED`, else a seed of its own, which it prints.
-    pub(super) fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         let seed = std::env::var("GROUPSHOT_TEST_SEED")
             .ok()
             .map(|s| s.parse().unwrap());
@@ -28,7 +28,7 @@ impl Chance {
         Self::new(seed)
     }
 
-    pub(super) fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.state ^= self.state >> 12;
         self.state ^= self.state << 25;
         self.state ^= self.state >> 27;
