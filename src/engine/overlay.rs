@@ -210,6 +210,7 @@ impl Capture for Overlay {
                     .join(format!("{}.qcow2", disk.id)),
                 seen: Stamp::of(&meta),
                 place: None,
+                mode: Some(meta.mode() & 0o7777),
             },
         };
         if chain.len() >= self.chain_cap {
@@ -284,9 +285,11 @@ impl Capture for Overlay {
     }
 
     fn undo(&self, plan: &Plan) -> Result<(), EngineError> {
-        // The overlay has the mode that its base had before `settle`.
+        // Before the overlay is there `settle` has closed nothing. What an older version has planned tells no mode; there
+        // the overlay has that of its base.
         if let Ok(overlay) = held::symlink_metadata(&plan.file().new_file) {
-            self.set_mode(plan, overlay.mode() & 0o7777)?;
+            let mode = plan.file().mode.unwrap_or(overlay.mode());
+            self.set_mode(plan, mode & 0o7777)?;
         }
         stage::undo(plan)
     }

@@ -145,6 +145,7 @@ impl Capture for Reflink {
                 new_file: beside.join(FOLDER).join(set.to_string()).join(name),
                 seen: Stamp::of(&meta),
                 place: Some(place.clone()),
+                mode: None,
             },
         };
         // A failed trial (FICLONE unsupported, other mount, folder not writable) is no fault of the disk: another driver

@@ -262,6 +262,7 @@ mod tests {
                 new_file: root.path().join(format!("own/{set}/{machine}")),
                 seen,
                 place: None,
+                mode: None,
             },
         };
         std::thread::scope(|scope| {

@@ -12,7 +12,7 @@ use crate::engine::merge::{self, Inodes};
 use crate::engine::names::{is_of_apply, overlays};
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::retain::{Layer, Merge, Named, Scene, Survey};
-use crate::engine::{Compute, EngineError, EngineErrorKind, image};
+use crate::engine::{Compute, EngineError, EngineErrorKind, exchange, image};
 use crate::held::{self, Foreign, Identity, Origin};
 use crate::id::VmId;
 use crate::inventory::{Format, Image, Machine, Seal};
@@ -390,7 +390,9 @@ impl Survey for Files {
         let mode = match active {
             true => merge::expected(&merge.child, inodes.child)
                 .and_then(Identity::of)
-                .map_or(0o600, |child| child.mode & 0o777),
+                .map_or(exchange::ACTIVE, |child| {
+                    child.mode & 0o777 | exchange::ACTIVE
+                }),
             false => 0o444,
         };
         let lower = merge::expected(&merge.parent, inodes.parent).map_err(parent)?;
@@ -460,8 +462,9 @@ fn read(scene: &Scene, suspects: &BTreeSet<usize>) -> Result<Graph, EngineError>
 /// The folder of the image is not there, or another stands in its place.
 pub(crate) fn is_gone(compute: &dyn Compute, machine: VmId, clone: &Path) -> io::Result<bool> {
     let ours = graph::ours(clone)?;
-    let Some(machine) = compute.machine(machine) else {
-        return Ok(compute.trouble(machine).is_none());
+    let machine = match compute.known(machine) {
+        Ok(machine) => machine,
+        Err(trouble) => return Ok(trouble.is_none()),
     };
     let mut images = machine.images.values();
     let Some(image) = images.find(|i| i.file.parent() == Some(ours.root().path())) else {

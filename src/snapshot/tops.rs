@@ -687,7 +687,11 @@ impl<'a> Lost<'a> {
             .permissions()
             .mode();
         if ours && mode & 0o222 == 0 {
-            return Err(format!("what lay on {} is gone", file.display()));
+            let shown = file.display();
+            return Err(format!(
+                "what lay on {shown} is gone: nobody may write that file, as it is with those that sets keep; if somebody \
+                 has closed the active file itself, `chmod u+w {shown}` opens it again"
+            ));
         }
         let state = self.core.deps.store.state();
         let position = state.position(self.machine);

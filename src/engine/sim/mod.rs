@@ -456,6 +456,7 @@ impl Capture for Sim {
                 new_file: machine.directory.join(name),
                 seen: Stamp::default(),
                 place: None,
+                mode: None,
             },
         }))
     }
