@@ -186,15 +186,9 @@ pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartErr
     };
     let (machines, problems) = library::scan_judged(&data_dir, judge)?;
     let machines = machines.values().map(|m| Machine::clone(m)).collect();
-    let told = |p: &library::Problem| {
-        let (file, text) = (p.file.display().to_string(), p.text.english());
-        // Most texts begin with the file themselves.
-        match text.starts_with(&file) {
-            true => text,
-            false => format!("{file}: {text}"),
-        }
-    };
-    let problems = other.into_iter().chain(problems.iter().map(told));
+    let problems = other
+        .into_iter()
+        .chain(problems.iter().map(library::Problem::told));
     Ok((machines, problems.collect()))
 }
 
