@@ -17,6 +17,7 @@ use crate::engine::qcow2::chain;
 use crate::engine::recorded::{self, Said};
 use crate::engine::reflink::Reflink;
 use crate::engine::setting::{self, Changes, Shown};
+use crate::engine::settings::EngineKind;
 use crate::engine::space::Reserve;
 use crate::engine::turn;
 use crate::engine::{Capture, Doubt, EngineError, EngineErrorKind};
@@ -321,7 +322,7 @@ pub fn change_machine(
             if let Some(shown) = &changes.accept_images {
                 setting::require_shown(&data_dir, id, shown, &roots)?;
             }
-            let recorded = !said.is_empty() && recorded::record(&data_dir, id, &said)?;
+            let recorded = !said.is_empty() && recorded::record(&data_dir, id, &said, &roots)?;
             Ok::<_, EngineError>(setting::change(&data_dir, id, &changes, &roots)? || recorded)
         }
     };
@@ -367,8 +368,9 @@ pub fn machine_named(data_dir: &Path, name: &str) -> Result<Option<VmId>, StartE
     Ok(machines.find(has_it).map(|(id, _)| id))
 }
 
-/// Tells what becomes of the active files of a machine if its operator names these, by disk, and makes it so unless it is
-/// only to be shown. What is named is not written to where anything else needs it.
+/// Tells what becomes of the active files of a machine if its operator names these, by disk, if they lie in `folders`
+/// (anywhere if there are none), and makes it so unless it is only to be shown. What is named is not written to where
+/// anything else needs it.
 ///
 /// # Errors
 /// [`StartError`]; a server must not run.
@@ -377,12 +379,16 @@ pub async fn choose_tops(
     machine: VmId,
     named: BTreeMap<String, PathBuf>,
     what: Choosing,
-    config: &Config,
+    folders: &[PathBuf],
 ) -> Result<ShownTops, StartError> {
     let data_dir = existing_data_dir(data_dir)?;
     let store = take_store(&data_dir)?;
     relocate::writable(&data_dir)?;
-    let parts = Parts::open(&data_dir, config, store)?;
+    // Nothing else of a server's configuration counts here.
+    let mut config = Config::default();
+    config.engine.default = EngineKind::Library;
+    config.engine.image_roots = folders.to_owned();
+    let parts = Parts::open(&data_dir, &config, store)?;
     relocate::in_place(&parts, &data_dir).await?;
     let chosen = parts.coordinator.choose_tops(machine, named, what).await;
     parts.coordinator.close();

@@ -109,6 +109,10 @@ struct Plan {
     /// Of what deleted sets have left: copies that count as that, by the old path. An older version took none along.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     left: Vec<Sealed>,
+    /// Folders outside of which no header is written, whoever goes on with it; none from an older version, and anywhere if
+    /// there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    roots: Vec<PathBuf>,
 }
 
 /// A snapshot will name this file of a disk.
@@ -184,7 +188,8 @@ pub async fn relocate(
     let places = places(&data_dir, moves, folders)?;
     let survey = Survey::take(&data_dir, &places, &named(&state));
     let survey = survey.map_err(StartError::failed)?;
-    let (plan, mut told) = plan(&state, &places, moves, definitions, &survey);
+    let (mut plan, mut told) = plan(&state, &places, moves, definitions, &survey);
+    plan.roots = folders.to_owned();
     if let Standing::Other(binding, found) = &standing {
         let place = Place {
             data_dir: &data_dir,
@@ -441,6 +446,7 @@ impl Plan {
             copies: Vec::new(),
             seals: Vec::new(),
             left: Vec::new(),
+            roots: Vec::new(),
         }
     }
 
@@ -625,7 +631,7 @@ impl Plan {
     /// Holds every image whose header will be written, after the process that planned is dead.
     fn hold(&self, data_dir: &Path, folders: &[PathBuf]) -> Result<Held, StartError> {
         let moves = Moves::new(self.moves.clone()).map_err(StartError::Failed)?;
-        let places = places(data_dir, &moves, folders)?;
+        let places = places(data_dir, &moves, folders)?.within(roots(data_dir, &self.roots));
         let headers = self.headers.iter();
         let held = headers.map(|h| Ok((h.file.clone(), h.hold(&places)?)));
         let held: Result<_, EngineError> = held.collect();

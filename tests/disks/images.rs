@@ -9,7 +9,9 @@ use rustix::fs::{IFlags, XattrFlags};
 
 use crate::support::server::{Server, run_in, text};
 use crate::support::site::{Ground, Image, Machine, SIZE, Site, assert_holds};
-use crate::support::tools::{self, Mount, assert_clean, assert_equal, run, try_run};
+use crate::support::tools::{
+    self, Mount, assert_clean, assert_equal, forget_backing_format, run, try_run,
+};
 use crate::support::wire::{STARTED, Wire};
 
 use super::scene::Scene;
@@ -18,17 +20,6 @@ const INVALID_STATE: u64 = 5;
 
 fn path(file: &Path) -> &str {
     file.to_str().unwrap()
-}
-
-/// Takes the record of the backing format out of a header, as `qemu-img create -b` without `-F` wrote it once.
-fn forget_backing_format(image: &Path) {
-    let file = File::options().read(true).write(true).open(image).unwrap();
-    let mut header = [0; 4096];
-    file.read_exact_at(&mut header, 0).unwrap();
-    let kind = [0xe2, 0x79, 0x2a, 0xca];
-    let at = header.windows(4).position(|w| w == kind).unwrap();
-    file.write_all_at(&[0x11; 4], u64::try_from(at).unwrap())
-        .unwrap();
 }
 
 /// Virtual size in bytes as QEMU shows it.
