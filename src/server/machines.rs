@@ -33,7 +33,7 @@ use crate::store::{Change, Store};
 use super::adapters::roots;
 use super::ask::{nobody, unanswered, unexpected};
 use super::parts::Parts;
-use super::{StartError, existing_data_dir, identity, make_data_dir, relocate, take_store};
+use super::{StartError, identity, library_dir, make_data_dir, relocate, take_store};
 
 /// How long what files tell of recorded active files is waited for.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -52,6 +52,7 @@ pub fn import_machine(
     folders: &[PathBuf],
 ) -> Result<Imported, StartError> {
     let data_dir = make_data_dir(data_dir)?;
+    library::require_private(&data_dir)?;
     relocate::writable(&data_dir)?;
     untouched(&data_dir, new)?;
     let now = SystemClock::shared().now();
@@ -175,7 +176,7 @@ pub fn not_clonable<'a>(machine: &'a Machine, config: &Config) -> Vec<&'a Disk> 
 /// # Errors
 /// [`StartError`] if the library cannot be read.
 pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     let sets = RecordedSets::of(&data_dir);
     let other = identity::finding(&data_dir);
     require_unmoved(&data_dir)?;
@@ -202,7 +203,7 @@ pub fn machine_states(
     data_dir: &Path,
     machines: &[Machine],
 ) -> Result<BTreeMap<VmId, Doing>, StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     if is_served(&data_dir) {
         match line::ask(&data_dir, Wish::States, &nobody()) {
             Ok(Answer::States(states)) => return Ok(states),
@@ -245,7 +246,7 @@ pub(super) fn require_unmoved(data_dir: &Path) -> Result<(), StartError> {
 /// [`StartError`] if the library cannot be read; [`StartError::Refused`] if the data directory is not the one that it
 /// was: its records may name what the original runs on.
 pub fn recorded_machines(data_dir: &Path) -> Result<Vec<Machine>, StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     identity::require(&data_dir)?;
     let sets = RecordedSets::of(&data_dir);
     let machines = library::recorded(&data_dir)?;
@@ -284,7 +285,7 @@ pub fn shown_images(
     id: VmId,
     folders: &[PathBuf],
 ) -> Result<Vec<Shown>, StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     let folders = folders.to_owned();
     bounded(move || setting::shown(&data_dir, id, &roots(&data_dir, &folders)))
 }
@@ -301,7 +302,7 @@ pub fn change_machine(
     said: &Said,
     folders: &[PathBuf],
 ) -> Result<bool, StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     relocate::writable(&data_dir)?;
     if changes.accept_images.is_some() || !said.is_empty() {
         at_rest(&data_dir, id)?;
@@ -343,7 +344,7 @@ pub fn change_machine(
 /// # Errors
 /// [`StartError`] if the library cannot be read.
 pub fn named_machines(data_dir: &Path) -> Result<Vec<Named>, StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     let folder = library::machines_directory(&data_dir);
     match library::named(&folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -357,7 +358,7 @@ pub fn named_machines(data_dir: &Path) -> Result<Vec<Named>, StartError> {
 /// # Errors
 /// As [`named_machines`], and [`StartError::Failed`] if the data directory was moved.
 pub fn machine_named(data_dir: &Path, name: &str) -> Result<Option<VmId>, StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     require_unmoved(&data_dir)?;
     let led = links::leading(&library::machines_directory(&data_dir), name);
     let has_it = |(id, own): &Named| match own {
@@ -381,7 +382,7 @@ pub async fn choose_tops(
     what: Choosing,
     folders: &[PathBuf],
 ) -> Result<ShownTops, StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     let store = take_store(&data_dir)?;
     relocate::writable(&data_dir)?;
     // Nothing else of a server's configuration counts here.
@@ -420,9 +421,9 @@ pub async fn remove_machine(data_dir: &Path, id: VmId) -> Result<(), StartError>
         Err(StartError::Busy(_)) => return ask_to_remove(data_dir, id),
         Err(other) => return Err(other),
     };
-    relocate::writable(&existing_data_dir(data_dir)?)?;
+    relocate::writable(&library_dir(data_dir)?)?;
     let (state, started) = (store.state(), SystemClock::shared().now());
-    let (data_dir, here) = (existing_data_dir(data_dir)?, data_dir.to_owned());
+    let (data_dir, here) = (library_dir(data_dir)?, data_dir.to_owned());
     let open = in_flight(&data_dir).map_err(StartError::failed)?;
     if open.machines.contains(&id) {
         return Err(unended(&data_dir, &format!("it works on machine {id}")));

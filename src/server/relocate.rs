@@ -37,7 +37,7 @@ use super::astray::{Place, left_of, whose};
 use super::identity::{self, Standing};
 use super::likeness::{Differing, Likeness};
 use super::parts::Parts;
-use super::{JOURNAL, StartError, existing_data_dir, raise_open_files, take_store};
+use super::{JOURNAL, StartError, library_dir, raise_open_files, take_store};
 
 /// What was begun, in the data directory.
 pub(super) const FILE: &str = "relocate.json";
@@ -161,7 +161,7 @@ pub async fn relocate(
     confirm: &(dyn Fn(&Differing) -> bool + Sync),
 ) -> Result<Relocated, StartError> {
     raise_open_files();
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     let store = take_store(&data_dir)?;
     let asked = moves.all();
     let standing = identity::look(&data_dir)?;

@@ -33,7 +33,7 @@ use crate::engine::{
     Compute, Doubt, EngineError, EngineErrorKind, Hold, InTurn, Judge, Machines, Observed,
     Recorded, Top, name, stage,
 };
-use crate::held::{self, FileKind, Foreign};
+use crate::held::{self, FileKind, Folder, Foreign};
 use crate::id::VmId;
 use crate::inventory::{Image, Machine, RunState};
 use crate::text::Text;
@@ -479,28 +479,44 @@ pub(crate) fn unknown(id: VmId) -> EngineError {
     }
 }
 
-/// Refuses a machine whose folder is a link, or in which others than root and this process's user can exchange what is
-/// recorded of it.
+/// Refuses a library of which a folder is a link, or one in which others than root and this process's user can exchange
+/// what is recorded or linked there. One that is not there yet is none.
 ///
 /// # Errors
 /// [`EngineError`] names the folder.
 pub fn require_private(data_dir: &Path) -> Result<(), EngineError> {
     let directory = machines_directory(data_dir);
     let failed = |e: io::Error| directory_failed(&directory, &e);
-    let folder = held::Folder::open(&directory).map_err(failed)?;
+    let folder = match Folder::open(&directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(failed)?,
+    };
+    folder.require_private().map_err(failed)?;
+    require_own(&folder, links::BY_NAME)?;
     for id in machine_ids(&directory).map_err(failed)? {
         let name = id.to_string();
-        let refused = |it: Foreign| directory_failed(&directory.join(&name), &it.into());
-        match folder.look(&name).map_err(failed)? {
-            Some(it) if it.kind == FileKind::Link => return Err(refused(Foreign::Link)),
-            Some(it) if it.kind == FileKind::Folder && !it.is_private() => {
-                let (owner, mode) = (it.owner, it.mode);
-                return Err(refused(Foreign::Shared { owner, mode }));
-            }
-            _ => {} // none of a machine: told by whoever reads it
+        if require_own(&folder, &name)?
+            && let Ok(machine) = folder.passing(&name)
+        {
+            require_own(&machine, links::DISKS)?;
         }
     }
     Ok(())
+}
+
+/// Whether a folder of that name is there, which must be no link and private. What else stands there, or cannot be looked
+/// at, is told by whoever reads it.
+fn require_own(above: &Folder, name: &str) -> Result<bool, EngineError> {
+    let refused = |it: Foreign| Err(directory_failed(&above.path().join(name), &it.into()));
+    match above.look(name) {
+        Ok(Some(it)) if it.kind == FileKind::Link => refused(Foreign::Link),
+        Ok(Some(it)) if it.kind == FileKind::Folder && !it.is_private() => {
+            let (owner, mode) = (it.owner, it.mode);
+            refused(Foreign::Shared { owner, mode })
+        }
+        Ok(Some(it)) => Ok(it.kind == FileKind::Folder),
+        Ok(None) | Err(_) => Ok(false),
+    }
 }
 
 /// The folders that are named as a GUID is written; all else (an import under way) is passed over.
