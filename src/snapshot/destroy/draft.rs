@@ -25,8 +25,7 @@ pub(super) fn needs(gone: Text) -> Needs {
 
 /// Everything that will be looked at: after a death nothing else leads to a layer that nobody names.
 pub(super) fn draft(core: &Core, snapshot: Snapshot) -> Result<Member, Refused> {
-    let compute = &core.deps.compute;
-    if compute.machine(snapshot.machine).is_some() || compute.trouble(snapshot.machine).is_some() {
+    if !core.deps.compute.is_gone(snapshot.machine) {
         admit(core, snapshot.machine, needs(texts::DESTROY_RUNNING.text()))?;
     }
     let seals = snapshot.disks.iter().flat_map(|d| d.sealed.clone());
