@@ -47,11 +47,12 @@ pub(super) struct Relocate {
 }
 
 pub(super) fn run(wish: &Relocate, output: &Output) -> Result<(), Failure> {
+    // It may be readable for whoever calls, and not for the owner of the data directory.
+    let config = wish.config.as_deref().map(Config::load).transpose()?;
     let data_dir = wish.data.path()?;
     if wish.here {
         return here(wish, &data_dir, output);
     }
-    let config = wish.config.as_deref().map(Config::load).transpose()?;
     let roots = config.unwrap_or_default().engine.image_roots;
     let moves = Moves::new(moves(wish, &data_dir)?).map_err(Failure::usage)?;
     let confirmed = |d: &Differing| confirmed(wish, d);

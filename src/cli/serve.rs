@@ -5,7 +5,6 @@ use std::mem::{self, ManuallyDrop};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -134,9 +133,6 @@ fn announce(server: &Server) {
     }
 }
 
-/// How often it is looked whether the terminal is still there.
-const LOOK: Duration = Duration::from_secs(1);
-
 /// Comes back when the terminal has hung up. Not every process on it is sent a SIGHUP then: one in the background is
 /// not.
 async fn reload_on_hangup(
@@ -145,22 +141,18 @@ async fn reload_on_hangup(
     reload: Reload,
     notify: Arc<Notify>,
 ) {
-    let mut looks = tokio::time::interval(LOOK);
     loop {
-        let signalled = tokio::select! {
-            Some(()) = hangup.recv() => true,
-            _ = looks.tick(), if terminal.is_there() => false,
-            else => return std::future::pending().await, // no signal can come any more
-        };
+        tokio::select! {
+            Some(()) = hangup.recv() => {}
+            () = terminal.hang_up() => return,
+        }
         if terminal.has_hung_up() {
             return;
         }
-        if signalled {
-            notify.reloading();
-            let reload = reload.clone();
-            let _ = tokio::task::spawn_blocking(move || reload.now()).await;
-            notify.ready("Files read again");
-        }
+        notify.reloading();
+        let reload = reload.clone();
+        let _ = tokio::task::spawn_blocking(move || reload.now()).await;
+        notify.ready("Files read again");
     }
 }
 

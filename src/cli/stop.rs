@@ -20,12 +20,12 @@ use super::failure::Failure;
 use super::output::Output;
 
 /// What an orderly end may take beyond the time of requests and operations.
-const ORDERLY: Duration = Duration::from_secs(15);
-/// How long a reader of standard error is waited for.
+const ORDERLY: Duration = Duration::from_secs(10);
+/// How long a reader of standard error is waited for after that.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
-/// Cancelled with the first SIGTERM or SIGINT. The process ends with the second one, and when it still lives so long
-/// after `limit` counted from the first, or from when somebody else has cancelled it.
+/// Cancelled with the first SIGTERM or SIGINT. The process ends with the second one, and when it still lives `limit` and
+/// [`ORDERLY`] after the first, or after somebody else has cancelled it. Either takes up to [`LAST_WORD`].
 pub(super) fn listen(limit: Duration, output: Output) -> io::Result<CancellationToken> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
@@ -184,6 +184,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_process_that_does_not_end_in_order_is_ended_15_s_after_its_time() {
+        let told = Duration::from_secs(15) - LAST_WORD;
         let (began, mut signals) = (Instant::now(), 0);
         let stop = CancellationToken::new();
         let signal = async || {
@@ -195,13 +196,13 @@ mod tests {
         };
         let why = too_late(signal, &stop, LIMIT).await;
         assert!(stop.is_cancelled());
-        assert_eq!(began.elapsed(), Duration::from_secs(7 + 30 + 15));
-        assert!(why.starts_with("stopped 15 s late"), "{why}");
+        assert_eq!(began.elapsed(), Duration::from_secs(7 + 30) + told);
+        assert!(why.starts_with("stopped 10 s late"), "{why}");
 
         // Also where no signal has ended it; a second one ends it at once.
         let began = Instant::now();
         let why = too_late(async || std::future::pending().await, &stop, LIMIT).await;
-        assert_eq!(began.elapsed(), LIMIT + ORDERLY, "{why}");
+        assert_eq!(began.elapsed(), LIMIT + told, "{why}");
         let why = too_late(async || {}, &CancellationToken::new(), LIMIT).await;
         assert!(why.contains("second signal"), "{why}");
     }

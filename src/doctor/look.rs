@@ -519,8 +519,7 @@ impl Doctor {
     /// Members of collections that are in the library no more.
     fn gone(&self) -> Vec<Ailment> {
         let (state, compute) = (self.deps.store.state(), &self.deps.compute);
-        let machines = compute.machines();
-        let is_gone = |id: &&VmId| !machines.contains_key(id) && compute.trouble(**id).is_none();
+        let is_gone = |id: &&VmId| compute.is_gone(**id);
         let told = state.collections.values().filter_map(|collection| {
             let gone = collection.machines.iter().filter(is_gone);
             let gone: Vec<_> = gone.map(|id| Concerned::new(id, "")).collect();

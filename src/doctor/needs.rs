@@ -28,10 +28,9 @@ impl Doctor {
     /// Machines that sets hold and the library does not.
     pub(super) fn strangers(&self) -> Vec<Ailment> {
         let (state, compute) = (self.deps.store.state(), &self.deps.compute);
-        let machines = compute.machines();
         let mut last: BTreeMap<VmId, &Snapshot> = BTreeMap::new();
         let members = state.sets.values().flat_map(|set| &set.members);
-        let is_gone = |id| !machines.contains_key(&id) && compute.trouble(id).is_none();
+        let is_gone = |id| compute.is_gone(id);
         // The simulation has no files.
         let has_files = |m: &&Snapshot| m.disks.iter().any(graph::is_file);
         for member in members.filter(has_files).filter(|m| is_gone(m.machine)) {

@@ -97,7 +97,7 @@ impl Doctor {
         // Which of its files are active is told with the machine.
         let known = |file: &PathBuf| {
             let lost = |id: &VmId| self.without_tops(&self.tops(*id)).is_some();
-            let ailing = |id: &VmId| self.deps.compute.trouble(*id).is_some();
+            let ailing = |id: &VmId| matches!(self.deps.compute.known(*id), Err(Some(_)));
             owner(file).filter(ailing).filter(lost).is_none()
         };
         let told = orphans.filter(known).map(|file| {

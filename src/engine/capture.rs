@@ -45,6 +45,9 @@ pub(in crate::engine) struct NewFile {
     /// The folder of the old top, where the new file is made in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::engine) place: Option<Beside>,
+    /// The mode of the old top, where it is closed to writers; an undo gives it back. An older version noted none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::engine) mode: Option<u32>,
     /// What the machine was if it was not off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::engine) live: Option<Live>,

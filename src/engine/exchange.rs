@@ -137,7 +137,10 @@ fn make(
         let file = stage::create_file(&new)?;
         let mut lost = fsxattr::take_hints(&file, &base);
         content(&file)?;
-        lost.extend(take_over(&file, &base)?);
+        lost.extend(match &revert.file().in_place {
+            Some(_) => take_over(&file, &base)?,
+            None => take_over_writable(&file, &base)?,
+        });
         tell(
             revert
                 .file()
@@ -366,6 +369,18 @@ pub(crate) fn beside(
 /// # Errors
 /// The I/O error; owner, mode, list and label are kept or it fails.
 pub(crate) fn take_over(file: &File, base: &File) -> io::Result<Vec<Text>> {
+    take_over_as(file, base, |mode| mode)
+}
+
+/// [`take_over`] for a file of ours that becomes the active one: its owner can write to it, whatever the mode of the base.
+pub(crate) fn take_over_writable(file: &File, base: &File) -> io::Result<Vec<Text>> {
+    take_over_as(file, base, |mode| mode | ACTIVE)
+}
+
+/// A file of ours that its owner may not write is one that sets keep: nothing else tells that where records are lost.
+pub(crate) const ACTIVE: u32 = 0o600;
+
+fn take_over_as(file: &File, base: &File, as_mode: fn(u32) -> u32) -> io::Result<Vec<Text>> {
     let (own, theirs) = (file.metadata()?, base.metadata()?);
     if (own.uid(), own.gid()) != (theirs.uid(), theirs.gid()) {
         held::set_owner(file, theirs.uid(), theirs.gid())?;
@@ -400,34 +415,23 @@ pub(crate) fn take_over(file: &File, base: &File) -> io::Result<Vec<Text>> {
     }
     lost.extend(take_flags(file, base));
     let mode = theirs.mode() & 0o7777;
-    held::set_mode(file, mode)?;
+    held::set_mode(file, as_mode(mode))?;
     if file.metadata()?.mode() & 0o7777 != mode {
         lost.push(texts::MODE_LOST.with("mode", format!("{mode:o}")));
     }
     Ok(lost)
 }
 
-/// [`take_over`] for an overlay over an image that stays: its owner can write to it, whatever the mode of the image.
-pub(crate) fn take_over_writable(file: &File, base: &File) -> io::Result<Vec<Text>> {
-    let mut lost = take_over(file, base)?;
-    let mode = base.metadata()?.mode() & 0o7777;
-    if make_writable(file)? {
-        lost.push(texts::MODE_LOST.with("mode", format!("{mode:o}")));
-    }
-    Ok(lost)
-}
-
-/// Has the owner of a file read and write it. Whether that is another mode than before.
+/// Has the owner of a file read and write it.
 ///
 /// # Errors
 /// The I/O error.
-pub(crate) fn make_writable(file: &File) -> io::Result<bool> {
+pub(crate) fn make_writable(file: &File) -> io::Result<()> {
     let mode = file.metadata()?.mode() & 0o7777;
-    let wanted = mode | 0o600;
-    if wanted != mode {
-        held::set_mode(file, wanted)?;
+    match mode | ACTIVE {
+        wanted if wanted == mode => Ok(()),
+        wanted => held::set_mode(file, wanted),
     }
-    Ok(wanted != mode)
 }
 
 /// Gives the file to a project; a file system without projects has all files in none.
@@ -549,7 +553,9 @@ mod tests {
         let pipe = File::from(std::os::fd::OwnedFd::from(pipe));
         assert!(ioctl_getflags(&pipe).is_err());
         assert_eq!(take_flags(&pipe, &base), []);
-        held::set_flags(&base, IFlags::NODUMP.bits()).unwrap();
+        if held::set_flags(&base, IFlags::NODUMP.bits()).is_err() {
+            return; // nor does the file system of temporary files have any
+        }
         assert_eq!(take_flags(&pipe, &base), [texts::FLAG_NO_DUMP.text()]);
     }
 }

@@ -175,7 +175,7 @@ pub fn take_in(
         .map_or(Ok(()), Section::check)
         .map_err(unsupported)?;
     let definition = Definition::new(machine, new.name.clone(), disks, qemu);
-    let notes = asked(new, &definition, &opened)?;
+    let mut notes = asked(new, &definition, &opened)?;
     tops.complete = true;
     // Now that all of it has answered: others wait for their turn.
     let _one_at_a_time = exclusive(&directory).map_err(fail)?;
@@ -199,11 +199,12 @@ pub fn take_in(
     }
     write(&directory, &definition, &tops).map_err(fail)?;
     let (mut all, _) = library::scan(data_dir)?;
-    library::link(
-        &directory,
-        &all,
-        all.get(&definition.id).map(|m| m.as_ref()),
-    );
+    let new = all.get(&definition.id).map(|m| m.as_ref());
+    let unmade = library::link(&directory, &all, new);
+    notes.extend(unmade.iter().map(|it| {
+        let text = texts::LINK_UNMADE.with("link", it.link.display());
+        text.with("cause", &it.error)
+    }));
     let imported = all.remove(&definition.id);
     let machine = imported.ok_or_else(|| library::unknown(definition.id))?;
     Ok(Imported {
@@ -316,7 +317,7 @@ pub fn remove(
         .map_err(fail)?;
     held.sync().map_err(fail)?;
     let (left, _) = library::scan(data_dir)?;
-    library::link(&directory, &left, None);
+    let _lead_nowhere = library::link(&directory, &left, None);
     held.remove_tree(name(&gone), &own)
         .map_err(fail)
         .map(|_| ())

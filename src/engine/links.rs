@@ -15,12 +15,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::held;
+use crate::held::{self, Folder};
 use crate::id::VmId;
 use crate::inventory::{Disk, Machine, Relative};
 use crate::text::{self, Text};
@@ -28,11 +28,23 @@ use crate::text::{self, Text};
 /// The folder of links by name, among the folders of machines.
 pub const BY_NAME: &str = "by-name";
 /// The folder of links to active files, in the folder of a machine.
-const DISKS: &str = "disks";
+pub(crate) const DISKS: &str = "disks";
 /// How a link is called until it is in its place.
 const ASIDE: &str = ".new-";
 /// Longest name of a file, bytes.
 const LONGEST: usize = 255;
+
+/// Why links are not as they are wanted.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", link.display())]
+pub struct Unmade {
+    /// One that is not.
+    pub link: PathBuf,
+    /// What keeps it from that.
+    pub error: io::Error,
+    /// One may be left that leads where none should.
+    pub astray: bool,
+}
 
 /// A machine and the name that its definition gives, if it gives one.
 pub type Named = (VmId, Option<String>);
@@ -181,10 +193,44 @@ pub(crate) fn wanted(machine: &Machine) -> BTreeMap<String, PathBuf> {
 /// Has the links of a machine lead to its active files, and takes those of former disks away.
 ///
 /// # Errors
-/// The first link that could not be made; the others are.
-pub(crate) fn follow(machine: &Machine) -> io::Result<()> {
+/// [`Unmade`]; the others are.
+pub(crate) fn follow(machine: &Machine) -> Result<(), Unmade> {
     let folder = machine.directory.join(DISKS);
     set(&folder, &wanted(machine), &BTreeMap::new())
+}
+
+/// Takes the links of a machine away of whose active files nobody knows, where they lead to what is not there any more, or
+/// is somebody else's. Gives them.
+///
+/// # Errors
+/// [`Unmade`]: one may be left.
+pub(crate) fn forget(
+    machine: &Path,
+    is_moved: &dyn Fn(&Path) -> bool,
+) -> Result<Vec<PathBuf>, Unmade> {
+    let path = machine.join(DISKS);
+    let mut gone = Vec::new();
+    let forget = |gone: &mut Vec<PathBuf>| {
+        let folder = match Folder::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        for file in folder.names()? {
+            let to = folder.read_link(&file)?;
+            if to.is_some_and(|to| is_moved(&to)) && folder.remove_link(&file)? {
+                gone.push(path.join(file));
+            }
+        }
+        Ok(())
+    };
+    match forget(&mut gone) {
+        Ok(()) => Ok(gone),
+        Err(error) => Err(Unmade {
+            link: path,
+            error,
+            astray: true,
+        }),
+    }
 }
 
 /// Which names lead to a machine: those that one machine alone has, and that a folder can hold. With each goes whether
@@ -214,8 +260,8 @@ pub(crate) fn names(machines: impl IntoIterator<Item = (Named, bool)>) -> Names 
 /// Has the names in the folder of machines lead to them.
 ///
 /// # Errors
-/// The first link that could not be made; the others are.
-pub(crate) fn name(directory: &Path, names: &Names) -> io::Result<()> {
+/// [`Unmade`]; the others are.
+pub(crate) fn name(directory: &Path, names: &Names) -> Result<(), Unmade> {
     let wanted = names.lead.iter();
     let wanted = wanted.map(|(name, id)| (name.clone(), target(*id)));
     let keep = names.unreadable.iter();
@@ -224,44 +270,88 @@ pub(crate) fn name(directory: &Path, names: &Names) -> io::Result<()> {
 }
 
 /// Makes the links of a folder those that are wanted: what leads elsewhere is taken away first, but for what leads to
-/// `keep`. That gives way to what is wanted only if it is known that it has another name. What is no link is left.
+/// `keep`. That gives way to what is wanted only if it is known that it has another name. What is no link is left. One
+/// that cannot be led to where it should leads nowhere: by it a machine would be started from a stale file.
 fn set(
     folder: &Path,
     wanted: &BTreeMap<String, PathBuf>,
     keep: &BTreeMap<PathBuf, bool>,
-) -> io::Result<()> {
-    let (above, name) = held::place(folder)?;
-    let folder = above.make(name, 0o750)?;
-    let turn = Flock::lock(
-        folder.as_fd().try_clone_to_owned()?,
-        FlockArg::LockExclusive,
-    );
-    let _turn = turn.map_err(|(_, e)| io::Error::from(e))?;
+) -> Result<(), Unmade> {
+    let unopened = |error: io::Error| Unmade {
+        link: folder.to_owned(),
+        // Where links in a folder lead that cannot be opened is not known.
+        astray: !is_gone(folder),
+        error,
+    };
+    let (held, _turn) = opened(folder).map_err(unopened)?;
     let (mut stands, mut kept) = (BTreeMap::new(), BTreeSet::new());
-    for file in folder.names()? {
-        let Some(to) = folder.read_link(&file)? else {
-            continue;
+    let mut unmade: Option<Unmade> = None;
+    let mut fails = |name: &Path, error: io::Error, astray: bool| {
+        // One that leads elsewhere is told before one that is only missing.
+        if unmade.as_ref().is_none_or(|first| astray && !first.astray) {
+            let link = folder.join(name);
+            unmade = Some(Unmade {
+                link,
+                error,
+                astray,
+            });
+        }
+    };
+    for file in held.names().map_err(unopened)? {
+        let to = match held.read_link(&file) {
+            Ok(Some(to)) => to,
+            Ok(None) => continue,
+            Err(e) => {
+                fails(Path::new(&file), e, true);
+                continue;
+            }
         };
         let name = file.to_str().filter(|name| wanted.contains_key(*name));
         match (name, keep.get(&to)) {
             (Some(name), Some(false)) => drop(kept.insert(name.to_owned())),
             (Some(name), _) => drop(stands.insert(name.to_owned(), to)),
             (None, Some(_)) => {}
-            (None, None) => drop(folder.remove_link(&file)?),
+            (None, None) => {
+                if let Err(e) = held.remove_link(&file) {
+                    fails(Path::new(&file), e, true);
+                }
+            }
         }
     }
-    let mut failed = Ok(());
     let missing = wanted.iter().filter(|(name, _)| !kept.contains(*name));
     for (name, to) in missing.filter(|(name, to)| stands.get(*name) != Some(to)) {
         // The name of a link that is as long as a name may be has no room for more.
         let aside = format!("{ASIDE}{}", std::process::id());
-        failed = failed.and(folder.set_link(name, to, aside));
+        if let Err(error) = held.set_link(name, to, aside) {
+            let left = stands.contains_key(name) && held.remove_link(name).is_err();
+            fails(Path::new(name), error, left);
+        }
     }
-    failed
+    unmade.map_or(Ok(()), Err)
+}
+
+/// The folder of links, made if it is not there, for one at a time.
+fn opened(folder: &Path) -> io::Result<(Folder, Flock<OwnedFd>)> {
+    let (above, name) = held::place(folder)?;
+    let folder = above.make(name, 0o750)?;
+    folder.require_private()?;
+    let turn = Flock::lock(
+        folder.as_fd().try_clone_to_owned()?,
+        FlockArg::LockExclusive,
+    );
+    let turn = turn.map_err(|(_, e)| io::Error::from(e))?;
+    Ok((folder, turn))
+}
+
+fn is_gone(folder: &Path) -> bool {
+    let found = folder.symlink_metadata();
+    found.is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -326,6 +416,21 @@ mod tests {
             assert_eq!(leads("b"), Path::new("/2"));
         }
         set(&folder, &wanted, &none).unwrap();
+        // Where one cannot be led elsewhere it leads nowhere.
+        let aside = folder.join(format!("{ASIDE}{}", std::process::id()));
+        fs::create_dir(&aside).unwrap();
+        let other = BTreeMap::from([link("a", "/4"), link("d", "/5")]);
+        let unmade = set(&folder, &other, &none).unwrap_err();
+        assert_eq!((unmade.link, unmade.astray), (folder.join("a"), false));
+        assert!(!folder.join("a").is_symlink());
+        fs::remove_dir(&aside).unwrap();
+        set(&folder, &wanted, &none).unwrap();
+        // Others may put there what they wish.
+        let mode = |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o777);
+        assert!(set(&folder, &other, &none).unwrap_err().astray);
+        mode(0o750);
+        assert_eq!(leads("a"), Path::new("/3"));
         let mut left: Vec<_> = fs::read_dir(&folder)
             .unwrap()
             .map(|e| e.unwrap().file_name())

@@ -209,10 +209,20 @@ pub trait Compute: Send + Sync + 'static {
         None
     }
 
-    /// [`Observed::trouble`] by [`Compute::machines`].
-    fn trouble(&self, id: VmId) -> Option<Text> {
+    /// One machine, as it is seen in one look, or [`Observed::trouble`] of it.
+    ///
+    /// # Errors
+    /// Why a machine that is there is not known; `None` if there is none.
+    fn known(&self, id: VmId) -> Result<Arc<Machine>, Option<Text>> {
         let _looked = self.machines();
-        self.observed().trouble(id).cloned()
+        let observed = self.observed();
+        let machine = observed.machines.get(&id).cloned();
+        machine.ok_or_else(|| observed.trouble(id).cloned())
+    }
+
+    /// Whether nothing of the machine is there.
+    fn is_gone(&self, id: VmId) -> bool {
+        self.known(id).is_err_and(|trouble| trouble.is_none())
     }
 
     /// Whether that is because of active files that cannot be the active ones.

@@ -81,6 +81,8 @@ impl Observed {
         machines: Option<Arc<Machines>>,
         conditions: Conditions,
     ) -> bool {
+        // Those that a look has found as they were stay the same to whoever has made something of them.
+        let machines = machines.filter(|machines| **machines != *self.machines);
         let is_new = machines.is_some() || *self.conditions != conditions;
         if let Some(machines) = machines {
             self.machines = machines;
@@ -116,7 +118,10 @@ mod tests {
         };
         let conditions = Conditions::from([(one, written()), (two, written())]);
         assert!(seen.renew(None, conditions.clone()));
-        assert!(!seen.renew(None, conditions));
+        assert!(!seen.renew(None, conditions.clone()));
+        let machines = Arc::clone(&seen.machines);
+        assert!(!seen.renew(Some(Arc::default()), conditions));
+        assert!(Arc::ptr_eq(&machines, &seen.machines));
         let states = States::from([(one, RunState::Paused)]);
         assert!(seen.renew_states(states.clone()));
         assert!(!seen.renew_states(states));

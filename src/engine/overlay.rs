@@ -241,6 +241,7 @@ impl Capture for Overlay {
                 place: None,
                 live,
                 made: None,
+                mode: Some(meta.mode() & 0o7777),
             },
         };
         if chain.len() >= self.chain_cap {
@@ -346,11 +347,18 @@ impl Capture for Overlay {
     }
 
     fn reopen(&self, plan: &Plan) -> Result<(), EngineError> {
-        // The overlay has the mode that its base had before `settle`.
-        match held::symlink_metadata(&plan.file().new_file) {
-            Ok(overlay) => self.set_mode(plan, |_| overlay.mode() & 0o7777),
+        // Before the overlay is there `settle` has closed nothing. What an older version has planned tells no mode; there
+        // the overlay has that of its base.
+        let file = plan.file();
+        match held::symlink_metadata(&file.new_file) {
+            Ok(overlay) => {
+                let mode = file.mode.unwrap_or(overlay.mode());
+                self.set_mode(plan, |_| mode & 0o7777)
+            }
             // It is elsewhere, and in use perhaps.
-            Err(_) if plan.file().made.is_some() => self.set_mode(plan, |mode| mode | 0o200),
+            Err(_) if file.made.is_some() => {
+                self.set_mode(plan, |mode| file.mode.unwrap_or(mode | 0o200) & 0o7777)
+            }
             Err(_) => Ok(()),
         }
     }

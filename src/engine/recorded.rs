@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::definition::{self, SeenTop, TOPS, Tops};
 use crate::engine::failure::{At, kind};
-use crate::engine::qcow2::{backing, chain};
+use crate::engine::qcow2::backing;
+use crate::engine::qcow2::chain::{self, Layer, Roots};
 use crate::engine::{EngineError, EngineErrorKind, Hold, library};
 use crate::held;
 use crate::id::VmId;
@@ -35,8 +36,9 @@ impl Said {
 ///
 /// # Errors
 /// [`EngineErrorKind::Missing`] if there is no such machine, disk or file of one; [`EngineErrorKind::Locked`] while an
-/// operation or a process has a disk; nothing was recorded then.
-pub fn record(data_dir: &Path, id: VmId, said: &Said) -> Result<bool, EngineError> {
+/// operation or a process has a disk; [`EngineErrorKind::Denied`] if a file that is meant, or one under it, lies outside
+/// `roots`; nothing was recorded then.
+pub fn record(data_dir: &Path, id: VmId, said: &Said, roots: &Roots) -> Result<bool, EngineError> {
     let (machines, _) = library::scan(data_dir)?;
     let machine = machines.get(&id).ok_or_else(|| library::unknown(id))?;
     let _held = Hold::of(machine)?;
@@ -51,11 +53,17 @@ pub fn record(data_dir: &Path, id: VmId, said: &Said) -> Result<bool, EngineErro
     let turned = definition::in_turn(&machine.directory, failed, load, |new| {
         for (target, format) in &said.backing_formats {
             new.backing_formats
-                .insert(naming(machine, target)?, *format);
+                .insert(naming(machine, target, roots)?, *format);
         }
         for target in &said.whole {
             let disk = machine.disks.iter().find(|d| d.id == *target);
             let disk = disk.ok_or_else(|| unknown(machine, target))?;
+            let (layers, unread) = chain::readable(&disk.file, disk.format);
+            require_within(
+                &At::disk(machine, disk),
+                (&layers, unread.as_deref()),
+                roots,
+            )?;
             let seen = SeenTop::of(&disk.file, disk.format).ok_or_else(|| {
                 let at = At::disk(machine, disk);
                 at.io(&disk.file, &io::ErrorKind::InvalidData.into())
@@ -72,7 +80,7 @@ pub fn record(data_dir: &Path, id: VmId, said: &Said) -> Result<bool, EngineErro
 }
 
 /// The image whose header names no format that the target means.
-fn naming(machine: &Machine, target: &str) -> Result<PathBuf, EngineError> {
+fn naming(machine: &Machine, target: &str, roots: &Roots) -> Result<PathBuf, EngineError> {
     let of_disk = machine.disks.iter().find(|d| d.id == target);
     let disks: Vec<&Disk> = match of_disk {
         Some(disk) => vec![disk],
@@ -80,7 +88,7 @@ fn naming(machine: &Machine, target: &str) -> Result<PathBuf, EngineError> {
     };
     let path = held::canonicalize(Path::new(target)).ok();
     for disk in disks {
-        let (layers, _) = chain::readable(&disk.file, disk.format);
+        let (layers, unread) = chain::readable(&disk.file, disk.format);
         let mut silent = layers.iter().filter(|layer| {
             let header = layer.header.as_ref();
             let names = header.is_some_and(|h| backing::of(&layer.file, h).is_some());
@@ -90,10 +98,36 @@ fn naming(machine: &Machine, target: &str) -> Result<PathBuf, EngineError> {
             of_disk.is_some() || (path.is_some() && held::canonicalize(&layer.file).ok() == path)
         });
         if let Some(found) = found {
+            require_within(
+                &At::disk(machine, disk),
+                (&layers, unread.as_deref()),
+                roots,
+            )?;
             return Ok(found.file.clone());
         }
     }
     Err(unknown(machine, target))
+}
+
+/// Refuses a chain with a file outside `roots`, also the one whose format is to be said. What cannot be reached is nobody's
+/// to be opened.
+fn require_within(
+    at: &At,
+    (layers, unread): (&[Layer], Option<&Path>),
+    roots: &Roots,
+) -> Result<(), EngineError> {
+    let mut files = layers
+        .iter()
+        .map(|layer| layer.file.as_path())
+        .chain(unread);
+    let is_outside = |file: &&Path| roots.admit(file).is_ok_and(|inside| !inside);
+    match files.find(is_outside) {
+        None => Ok(()),
+        Some(file) => Err(EngineError {
+            kind: EngineErrorKind::Denied,
+            text: roots.outside(at, file),
+        }),
+    }
 }
 
 fn unknown(machine: &Machine, target: &str) -> EngineError {

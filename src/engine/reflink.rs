@@ -152,6 +152,7 @@ impl Capture for Reflink {
                 place: Some(place.clone()),
                 live,
                 made: None,
+                mode: None,
             },
         };
         // A failed trial (FICLONE unsupported, other mount, folder not writable) is no fault of the disk: another driver

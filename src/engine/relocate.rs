@@ -193,7 +193,8 @@ pub struct Places {
     moves: Moves,
     /// What is recorded of imported images and of what lies under them.
     images: Vec<(VmId, Image)>,
-    roots: Roots,
+    /// What is written lies in each of them.
+    roots: Vec<Roots>,
 }
 
 impl Places {
@@ -206,7 +207,7 @@ impl Places {
             sets: data_dir.join(held::SETS),
             moves: moves.clone(),
             images: Vec::new(),
-            roots: Roots::default(),
+            roots: Vec::new(),
         };
         let machines = library::machines_directory(data_dir);
         let ids = match library::machine_ids(&machines) {
@@ -232,10 +233,11 @@ impl Places {
         Ok(it)
     }
 
-    /// No file outside `roots` is opened to be written.
+    /// No file outside `roots` is opened to be written, nor outside of those that were said before.
     #[must_use]
-    pub fn within(self, roots: Roots) -> Self {
-        Self { roots, ..self }
+    pub fn within(mut self, roots: Roots) -> Self {
+        self.roots.push(roots);
+        self
     }
 
     /// What is recorded of the image of that name.
@@ -271,7 +273,7 @@ impl Places {
     /// As there; it lies outside the roots, is not what was imported, or nothing is recorded of it.
     pub fn open_to_write(&self, file: &Path) -> io::Result<File> {
         let real = self.real(file);
-        self.roots.require(&real)?;
+        self.roots.iter().try_for_each(|it| it.require(&real))?;
         let open = self.open(file)?;
         if !is_ours(&self.sets, &real) {
             let unrecorded = || io::Error::other("nothing is recorded of an image there");

@@ -379,6 +379,7 @@ mod tests {
                 place: None,
                 live: None,
                 made: None,
+                mode: None,
             },
         };
         std::thread::scope(|scope| {

@@ -12,7 +12,7 @@ use crate::engine::merge::{self, Inodes};
 use crate::engine::names::{is_of_apply, overlays};
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::retain::{Layer, Merge, Named, Scene, Survey};
-use crate::engine::{Compute, EngineError, EngineErrorKind, image, stage};
+use crate::engine::{Compute, EngineError, EngineErrorKind, exchange, image, stage};
 use crate::held::{self, Foreign, Identity, Origin};
 use crate::id::VmId;
 use crate::inventory::{Format, Image, Machine, Seal};
@@ -388,9 +388,9 @@ impl Survey for Files {
         let active = self.names(&merge.child).any(|n| n.by.is_none());
         let inodes = merge.inodes;
         let child = merge::expected(&merge.child, inodes.child).and_then(Identity::of);
-        let mode = child.map_or(0o600, |child| child.mode & 0o777);
+        let mode = child.map_or(exchange::ACTIVE, |child| child.mode & 0o777);
         let mode = match active {
-            true => mode,
+            true => mode | exchange::ACTIVE,
             false => stage::kept_mode(mode),
         };
         let lower = merge::expected(&merge.parent, inodes.parent).map_err(parent)?;
@@ -460,8 +460,9 @@ fn read(scene: &Scene, suspects: &BTreeSet<usize>) -> Result<Graph, EngineError>
 /// The folder of the image is not there, or another stands in its place.
 pub(crate) fn is_gone(compute: &dyn Compute, machine: VmId, clone: &Path) -> io::Result<bool> {
     let ours = graph::ours(clone)?;
-    let Some(machine) = compute.machine(machine) else {
-        return Ok(compute.trouble(machine).is_none());
+    let machine = match compute.known(machine) {
+        Ok(machine) => machine,
+        Err(trouble) => return Ok(trouble.is_none()),
     };
     let mut images = machine.images.values();
     let Some(image) = images.find(|i| i.file.parent() == Some(ours.root().path())) else {

@@ -300,6 +300,16 @@ impl Folder {
         ask(&file, || regular(self, name, access(write)))
     }
 
+    /// All of a regular file that people write too, and that is short.
+    ///
+    /// # Errors
+    /// As [`Folder::open_file`]; `FileTooLarge`.
+    pub fn read_short(&self, name: impl AsRef<OsStr>) -> io::Result<Vec<u8>> {
+        let name = single(name.as_ref())?;
+        let read = || whole(self.open_file(name, false)?, MOST);
+        ask(&self.path.join(name), read)
+    }
+
     /// Opens a regular file for reading and writing, and makes it, empty, if it is not there.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ struct Look<'a> {
     data_dir: &'a Path,
     /// Addresses that the server opens itself: none that were handed to it.
     addresses: Vec<SocketAddr>,
-    /// HTTPS is spoken, or may be.
+    /// HTTPS is spoken, or its files are named.
     secure: bool,
     /// A server has the data directory, and that is all right.
     running: bool,
@@ -105,8 +105,10 @@ pub fn fitness(config: &Config, data_dir: &Path) -> Fitness {
         config,
         data_dir,
         addresses: addresses.collect(),
-        // Whether HTTPS is switched on here or by `serve --tls-listen`, the files must be sound.
-        secure: true,
+        // Files that are named must be sound, also where `serve --tls-listen` is what switches HTTPS on.
+        secure: config.listen.https.is_some()
+            || config.tls.certificate.is_some()
+            || config.tls.client_ca.is_some(),
         running,
         starting: false,
         told: RefCell::default(),
@@ -254,10 +256,7 @@ fn writable_parts(data_dir: &Path) -> Result<(), StartError> {
         };
         usable().map_err(|e| StartError::file(data_dir, &part, &e))?;
     }
-    match data_dir.join(MACHINES).symlink_metadata() {
-        Ok(_) => Ok(library::require_private(data_dir)?),
-        Err(_) => Ok(()),
-    }
+    Ok(library::require_private(data_dir)?)
 }
 
 /// Whether the audit file can be written, or made.
@@ -318,11 +317,14 @@ pub(super) fn cannot_listen(address: SocketAddr, error: &io::Error) -> StartErro
 
 /// Whether the files for TLS are sound, those of a certificate of the server's own too.
 fn certificates(it: &Look<'_>) -> Result<(), StartError> {
-    if !it.secure {
+    if it.starting && !it.secure {
         return Ok(());
     }
     let (directory, now) = (it.data_dir.join("tls"), SystemClock::shared().now());
-    let told = tls::check_in(&it.config.tls.files(), &directory, now)?;
+    let told = match tls::check_in(&it.config.tls.files(), &directory, now) {
+        Err(error) if !it.secure => vec![format!("`serve --tls-listen` is refused: {error}")],
+        looked => looked?,
+    };
     it.told.borrow_mut().extend(told);
     Ok(())
 }

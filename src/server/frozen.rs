@@ -97,7 +97,7 @@ fn told(renewed: Result<Vec<EngineError>, Unanswered>, quiet: bool) -> bool {
         }
         Err(Unanswered::Panicked(error)) => {
             tracing::error!(%error, "Freezing the files of snapshot sets panicked");
-            true
+            false
         }
     }
 }
@@ -164,6 +164,14 @@ mod tests {
         let due = timeout(2 * RETRY, due(&mut commits, 0, again(&frozen, false))).await;
         busy.abort();
         assert!(matches!(due, Ok(Some(Due::Again))));
+    }
+
+    #[tokio::test]
+    async fn a_renewal_that_panicked_is_not_complete() {
+        let panicked = tokio::spawn(async { panic!("on order") })
+            .await
+            .unwrap_err();
+        assert!(!told(Err(Unanswered::Panicked(panicked)), false));
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ use super::astray::{Place, left_of, whose};
 use super::identity::{self, Standing};
 use super::likeness::{Differing, Likeness};
 use super::relocate::{find_out_what_is_silent, named, settled};
-use super::{StartError, existing_data_dir, raise_open_files, take_store};
+use super::{StartError, library_dir, raise_open_files, take_store};
 
 /// Every fail point, in the order in which they are passed.
 pub const HERE_FAILPOINTS: &[&str] = &[
@@ -72,7 +72,7 @@ pub async fn here(
     confirm: &(dyn Fn(&Differing) -> bool + Sync),
 ) -> Result<Here, StartError> {
     raise_open_files();
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     let store = take_store(&data_dir)?;
     settled(&data_dir)?;
     let mut told = Here {

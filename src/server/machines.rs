@@ -17,6 +17,7 @@ use crate::engine::qcow2::chain;
 use crate::engine::recorded::{self, Said};
 use crate::engine::reflink::Reflink;
 use crate::engine::setting::{self, Changes, Shown};
+use crate::engine::settings::EngineKind;
 use crate::engine::space::Reserve;
 use crate::engine::turn;
 use crate::engine::{Capture, Doubt, EngineError, EngineErrorKind};
@@ -32,7 +33,7 @@ use crate::store::{Change, Store};
 use super::adapters::roots;
 use super::ask::{nobody, unanswered, unexpected};
 use super::parts::Parts;
-use super::{StartError, existing_data_dir, identity, make_data_dir, relocate, take_store};
+use super::{StartError, identity, library_dir, make_data_dir, relocate, take_store};
 
 /// How long what files tell of recorded active files is waited for.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -51,6 +52,7 @@ pub fn import_machine(
     folders: &[PathBuf],
 ) -> Result<Imported, StartError> {
     let data_dir = make_data_dir(data_dir)?;
+    library::require_private(&data_dir)?;
     relocate::writable(&data_dir)?;
     untouched(&data_dir, new)?;
     let now = SystemClock::shared().now();
@@ -178,7 +180,7 @@ pub fn not_clonable<'a>(machine: &'a Machine, config: &Config) -> Vec<&'a Disk> 
 /// # Errors
 /// [`StartError`] if the library cannot be read.
 pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     let sets = RecordedSets::of(&data_dir);
     let other = identity::finding(&data_dir);
     require_unmoved(&data_dir)?;
@@ -190,15 +192,9 @@ pub fn machines(data_dir: &Path) -> Result<(Vec<Machine>, Vec<String>), StartErr
     };
     let (machines, problems) = library::scan_judged(&data_dir, judge)?;
     let machines = machines.values().map(|m| Machine::clone(m)).collect();
-    let told = |p: &library::Problem| {
-        let (file, text) = (p.file.display().to_string(), p.text.english());
-        // Most texts begin with the file themselves.
-        match text.starts_with(&file) {
-            true => text,
-            false => format!("{file}: {text}"),
-        }
-    };
-    let problems = other.into_iter().chain(problems.iter().map(told));
+    let problems = other
+        .into_iter()
+        .chain(problems.iter().map(library::Problem::told));
     Ok((machines, problems.collect()))
 }
 
@@ -211,7 +207,7 @@ pub fn machine_states(
     data_dir: &Path,
     machines: &[Machine],
 ) -> Result<BTreeMap<VmId, Doing>, StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     if is_served(&data_dir) {
         match line::ask(&data_dir, Wish::States, &nobody()) {
             Ok(Answer::States(states)) => return Ok(states),
@@ -254,7 +250,7 @@ pub(super) fn require_unmoved(data_dir: &Path) -> Result<(), StartError> {
 /// [`StartError`] if the library cannot be read; [`StartError::Refused`] if the data directory is not the one that it
 /// was: its records may name what the original runs on.
 pub fn recorded_machines(data_dir: &Path) -> Result<Vec<Machine>, StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     identity::require(&data_dir)?;
     let sets = RecordedSets::of(&data_dir);
     let machines = library::recorded(&data_dir)?;
@@ -293,7 +289,7 @@ pub fn shown_images(
     id: VmId,
     folders: &[PathBuf],
 ) -> Result<Vec<Shown>, StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     let folders = folders.to_owned();
     bounded(move || setting::shown(&data_dir, id, &roots(&data_dir, &folders)))
 }
@@ -310,7 +306,7 @@ pub fn change_machine(
     said: &Said,
     folders: &[PathBuf],
 ) -> Result<bool, StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     relocate::writable(&data_dir)?;
     if changes.accept_images.is_some() || !said.is_empty() {
         at_rest(&data_dir, id)?;
@@ -331,7 +327,7 @@ pub fn change_machine(
             if let Some(shown) = &changes.accept_images {
                 setting::require_shown(&data_dir, id, shown, &roots)?;
             }
-            let recorded = !said.is_empty() && recorded::record(&data_dir, id, &said)?;
+            let recorded = !said.is_empty() && recorded::record(&data_dir, id, &said, &roots)?;
             Ok::<_, EngineError>(setting::change(&data_dir, id, &changes, &roots)? || recorded)
         }
     };
@@ -352,7 +348,7 @@ pub fn change_machine(
 /// # Errors
 /// [`StartError`] if the library cannot be read.
 pub fn named_machines(data_dir: &Path) -> Result<Vec<Named>, StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     let folder = library::machines_directory(&data_dir);
     match library::named(&folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -366,7 +362,7 @@ pub fn named_machines(data_dir: &Path) -> Result<Vec<Named>, StartError> {
 /// # Errors
 /// As [`named_machines`], and [`StartError::Failed`] if the data directory was moved.
 pub fn machine_named(data_dir: &Path, name: &str) -> Result<Option<VmId>, StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     require_unmoved(&data_dir)?;
     let led = links::leading(&library::machines_directory(&data_dir), name);
     let has_it = |(id, own): &Named| match own {
@@ -377,8 +373,9 @@ pub fn machine_named(data_dir: &Path, name: &str) -> Result<Option<VmId>, StartE
     Ok(machines.find(has_it).map(|(id, _)| id))
 }
 
-/// Tells what becomes of the active files of a machine if its operator names these, by disk, and makes it so unless it is
-/// only to be shown. What is named is not written to where anything else needs it.
+/// Tells what becomes of the active files of a machine if its operator names these, by disk, if they lie in `folders`
+/// (anywhere if there are none), and makes it so unless it is only to be shown. What is named is not written to where
+/// anything else needs it.
 ///
 /// # Errors
 /// [`StartError`]; a server must not run.
@@ -387,12 +384,16 @@ pub async fn choose_tops(
     machine: VmId,
     named: BTreeMap<String, PathBuf>,
     what: Choosing,
-    config: &Config,
+    folders: &[PathBuf],
 ) -> Result<ShownTops, StartError> {
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     let store = take_store(&data_dir)?;
     relocate::writable(&data_dir)?;
-    let parts = Parts::open(&data_dir, config, store)?;
+    // Nothing else of a server's configuration counts here.
+    let mut config = Config::default();
+    config.engine.default = EngineKind::Library;
+    config.engine.image_roots = folders.to_owned();
+    let parts = Parts::open(&data_dir, &config, store)?;
     relocate::in_place(&parts, &data_dir).await?;
     let chosen = parts.coordinator.choose_tops(machine, named, what).await;
     parts.coordinator.close();
@@ -424,9 +425,9 @@ pub async fn remove_machine(data_dir: &Path, id: VmId) -> Result<(), StartError>
         Err(StartError::Busy(_)) => return ask_to_remove(data_dir, id),
         Err(other) => return Err(other),
     };
-    relocate::writable(&existing_data_dir(data_dir)?)?;
+    relocate::writable(&library_dir(data_dir)?)?;
     let (state, started) = (store.state(), SystemClock::shared().now());
-    let (data_dir, here) = (existing_data_dir(data_dir)?, data_dir.to_owned());
+    let (data_dir, here) = (library_dir(data_dir)?, data_dir.to_owned());
     let open = in_flight(&data_dir).map_err(StartError::failed)?;
     if open.machines.contains(&id) {
         return Err(unended(&data_dir, &format!("it works on machine {id}")));

@@ -28,6 +28,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::auth::users::{self, UserError};
 use crate::engine::definition::MACHINES;
+use crate::engine::library;
 use crate::engine::space;
 use crate::engine::{EngineError, EngineErrorKind};
 use crate::held;
@@ -285,6 +286,17 @@ pub fn existing_data_dir(data_dir: &Path) -> Result<PathBuf, StartError> {
             require_roots(&found, &file)?;
         }
     }
+    Ok(found)
+}
+
+/// [`existing_data_dir`] for a command that works with the library of machines by its paths: what is followed there nobody
+/// else can have put there.
+///
+/// # Errors
+/// As there; [`StartError`] naming the folder.
+fn library_dir(data_dir: &Path) -> Result<PathBuf, StartError> {
+    let found = existing_data_dir(data_dir)?;
+    library::require_private(&found)?;
     Ok(found)
 }
 

@@ -1,7 +1,7 @@
 //! `groupshot relocate`: recorded paths after the data directory or image folders were moved.
 //!
 //! ```text
-//!   look, check everything ▶ relocate.json ▶ headers ▶ tops.json ▶ vm.toml ▶ links ▶ records ▶ relocate.json goes
+//!   look, check everything ▶ relocate.json ▶ headers ▶ tops.json ▶ vm.toml ▶ records ▶ links ▶ relocate.json goes
 //! ```
 //!
 //! `relocate.json` says what will stand where, so what a dead process began is done again from its start, and no
@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ use crate::failpoint;
 use crate::held;
 use crate::id::{SetId, SnapshotId};
 use crate::inventory::{Damage, Leftover, Machine, Seal, Sealed, SnapshotDisk, SnapshotSet};
-use crate::snapshot::{is_blank, seal_open};
+use crate::snapshot::{RecordedSets, is_blank, seal_open};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Change, State, Store};
 
@@ -36,7 +37,7 @@ use super::astray::{Place, left_of, whose};
 use super::identity::{self, Standing};
 use super::likeness::{Differing, Likeness};
 use super::parts::Parts;
-use super::{JOURNAL, StartError, existing_data_dir, raise_open_files, take_store};
+use super::{JOURNAL, StartError, library_dir, raise_open_files, take_store};
 
 /// What was begun, in the data directory.
 pub(super) const FILE: &str = "relocate.json";
@@ -52,6 +53,7 @@ pub const RELOCATE_FAILPOINTS: &[&str] = &[
     "relocate.active.after",
     "relocate.definition.after",
     "relocate.records.after",
+    "relocate.links.after",
     "relocate.bound.after",
     "relocate.clear.after",
 ];
@@ -107,6 +109,10 @@ struct Plan {
     /// Of what deleted sets have left: copies that count as that, by the old path. An older version took none along.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     left: Vec<Sealed>,
+    /// Folders outside of which no header is written, whoever goes on with it; none from an older version, and anywhere if
+    /// there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    roots: Vec<PathBuf>,
 }
 
 /// A snapshot will name this file of a disk.
@@ -155,7 +161,7 @@ pub async fn relocate(
     confirm: &(dyn Fn(&Differing) -> bool + Sync),
 ) -> Result<Relocated, StartError> {
     raise_open_files();
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     let store = take_store(&data_dir)?;
     let asked = moves.all();
     let standing = identity::look(&data_dir)?;
@@ -167,7 +173,7 @@ pub async fn relocate(
         if apply {
             plan.require_own(&data_dir, &standing)?;
             let held = plan.hold(&data_dir, folders)?;
-            plan.carry_out(&data_dir, &store, &held).await?;
+            told.notes = plan.carry_out(&data_dir, &store, &held).await?;
             told.state = Relocation::Done;
         }
         return Ok(told);
@@ -182,7 +188,8 @@ pub async fn relocate(
     let places = places(&data_dir, moves, folders)?;
     let survey = Survey::take(&data_dir, &places, &named(&state));
     let survey = survey.map_err(StartError::failed)?;
-    let (plan, mut told) = plan(&state, &places, moves, definitions, &survey);
+    let (mut plan, mut told) = plan(&state, &places, moves, definitions, &survey);
+    plan.roots = folders.to_owned();
     if let Standing::Other(binding, found) = &standing {
         let place = Place {
             data_dir: &data_dir,
@@ -204,7 +211,8 @@ pub async fn relocate(
         }
         if !told.changes.is_empty() {
             plan.begin(&data_dir)?;
-            plan.carry_out(&data_dir, &store, &survey.held).await?;
+            let notes = plan.carry_out(&data_dir, &store, &survey.held).await?;
+            told.notes.extend(notes);
         }
         told.state = Relocation::Done;
     }
@@ -438,6 +446,7 @@ impl Plan {
             copies: Vec::new(),
             seals: Vec::new(),
             left: Vec::new(),
+            roots: Vec::new(),
         }
     }
 
@@ -622,19 +631,20 @@ impl Plan {
     /// Holds every image whose header will be written, after the process that planned is dead.
     fn hold(&self, data_dir: &Path, folders: &[PathBuf]) -> Result<Held, StartError> {
         let moves = Moves::new(self.moves.clone()).map_err(StartError::Failed)?;
-        let places = places(data_dir, &moves, folders)?;
+        let places = places(data_dir, &moves, folders)?.within(roots(data_dir, &self.roots));
         let headers = self.headers.iter();
         let held = headers.map(|h| Ok((h.file.clone(), h.hold(&places)?)));
         let held: Result<_, EngineError> = held.collect();
         held.map_err(StartError::failed)
     }
 
+    /// Writes all of it. Gives what the operator should know.
     async fn carry_out(
         &self,
         data_dir: &Path,
         store: &SqliteStore,
         held: &Held,
-    ) -> Result<(), StartError> {
+    ) -> Result<Vec<String>, StartError> {
         let mut written = BTreeMap::new();
         for header in &self.headers {
             let Some(image) = held.get(&header.file) else {
@@ -655,18 +665,54 @@ impl Plan {
             it.write().map_err(|e| failed(&it.definition, e))?;
             pass("definition", "after")?;
         }
-        // Whoever starts a machine by its link writes where that leads: in a copy, to the original.
-        library::link_all(data_dir)?;
         let plan = self.clone();
         let changes = Box::new(move |state: &State| plan.changes(state, &written));
         store.transact(changes).await.map_err(StartError::failed)?;
         pass("records", "after")?;
+        // By the new paths it is judged which files may be active.
+        let notes = self.link(data_dir, store.state())?;
+        pass("links", "after")?;
         identity::renew(data_dir)?;
         pass("bound", "after")?;
         held::remove_file(&data_dir.join(FILE))
             .and_then(|_| held::sync_folder(data_dir))
             .map_err(|e| failed(data_dir, e))?;
-        pass("clear", "after")
+        pass("clear", "after")?;
+        Ok(notes)
+    }
+
+    /// Has the links of machines lead to the new places: whoever starts one by its link writes where that leads, in a copy
+    /// to the original. Gives those that could not be made, and machines that have none.
+    ///
+    /// # Errors
+    /// A link is left that leads elsewhere.
+    fn link(&self, data_dir: &Path, state: Arc<State>) -> Result<Vec<String>, StartError> {
+        let sets = RecordedSets::with(data_dir, state);
+        let moves = Moves::new(self.moves.clone()).unwrap_or_default();
+        let is_moved = |to: &Path| moves.map(to).is_some();
+        let judge = move |machine: &Machine| sets.judge_tops(machine);
+        let linked = library::link_all(data_dir, judge, &is_moved)?;
+        if let Some(left) = linked.unmade.iter().find(|it| it.astray) {
+            return Err(StartError::io(
+                data_dir,
+                &io::Error::new(
+                    left.error.kind(),
+                    format!(
+                        "{left}: by it a machine is started from a file that is not its active one; put it right and run `groupshot relocate --apply --data-dir {}` again",
+                        data_dir.display()
+                    ),
+                ),
+            ));
+        }
+        let unmade = linked.unmade.iter();
+        let unmade = unmade.map(|it| format!("no machine can be started by {it}"));
+        let unvouched = linked.unvouched.iter().map(|(why, gone)| {
+            let gone = gone
+                .iter()
+                .map(|link| format!("; {} led to what was moved and is removed", link.display()));
+            why.told() + &gone.collect::<String>()
+        });
+        Ok(unmade.chain(unvouched).collect())
     }
 
     /// The sealed files that are what was sealed, or copies that were confirmed, as they are to be now.

@@ -10,7 +10,7 @@ use crate::snapshot::Recovered;
 
 use super::frozen;
 use super::parts::Parts;
-use super::{StartError, existing_data_dir, machines, raise_open_files, relocate, take_store};
+use super::{StartError, library_dir, machines, raise_open_files, relocate, take_store};
 
 /// What a rescue has done.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Rescued {
 /// [`StartError`]: a server runs, or a journal or the database needs somebody to look at it.
 pub async fn rescue(data_dir: &Path, config: &Config) -> Result<Rescued, StartError> {
     raise_open_files();
-    let data_dir = existing_data_dir(data_dir)?;
+    let data_dir = library_dir(data_dir)?;
     let store = take_store(&data_dir)?;
     relocate::writable(&data_dir)?;
     machines::require_unmoved(&data_dir)?;

@@ -281,7 +281,7 @@ fn choice(lost: &Lost<'_>, disk: &DiskEntry, named: &Path) -> Result<Choice, Str
     let is_accounted = keeper.is_some() || lost.is_left(&file, &graph);
     if is_frozen && !is_accounted {
         return Err(format!(
-            "{} is frozen, and nothing tells for whom: a set may have captured it that neither the database nor a record knows, and later the machine would be merged into it. Put the record of the set back from a backup and run `groupshot doctor --rebuild`, or copy the file and import the copy as a machine (`groupshot vm import`)",
+            "{} is frozen, and nothing tells for whom: a set may have captured it that neither the database nor a record knows, and later the machine would be merged into it. Put the record of the set back from a backup and run `groupshot doctor --rebuild`, or copy the file and import the copy as a machine (`groupshot vm import`). If no set has captured it and somebody has closed it himself, `chmod u+w {0}` opens it again",
             file.display()
         ));
     }

@@ -11,6 +11,7 @@ use crate::held::NotReplaced;
 use crate::id::{SetId, VmId};
 use crate::inventory::{Snapshot, SnapshotDisk, SnapshotSet};
 use crate::snapshot::saga::core::Core;
+use crate::store::State;
 use crate::store::record::{self, SETS, SetRecord};
 use crate::text::catalog::snapshot as texts;
 
@@ -109,8 +110,12 @@ impl Known {
     /// What is known now. Blocks.
     pub(crate) fn of(core: &Core) -> Self {
         // A set that is published meanwhile had its record before that, and has it on.
-        let state = core.deps.store.state();
-        Self::with(&core.deps.data_dir, BTreeMap::clone(&state.sets))
+        Self::in_state(&core.deps.data_dir, &core.deps.store.state())
+    }
+
+    /// What this state of the store and the records of sets tell. Blocks.
+    pub(crate) fn in_state(data_dir: &Path, state: &State) -> Self {
+        Self::with(data_dir, BTreeMap::clone(&state.sets))
     }
 
     /// What the records of sets alone tell. Blocks.

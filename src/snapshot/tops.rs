@@ -26,6 +26,7 @@ use crate::snapshot::known::{self, Known};
 use crate::snapshot::orphans;
 use crate::snapshot::saga::core::Core;
 use crate::snapshot::saga::leases::{Mode, Resource};
+use crate::store::State;
 use crate::store::record::SETS;
 use crate::text::catalog::snapshot as texts;
 
@@ -48,14 +49,11 @@ impl Coordinator {
     /// # Errors
     /// [`Doubt`].
     pub fn judge_tops(&self, machine: &Machine) -> Result<(), Doubt> {
-        judge(&self.core.deps.data_dir, machine, || {
+        let data_dir = &self.core.deps.data_dir;
+        judge(data_dir, machine, || {
             let state = self.core.deps.store.state();
-            let judged = Judged {
-                left: left(&self.core),
-                last: state.position(machine.id).parent,
-                ..Judged::new(&self.core.deps.data_dir, machine, Known::of(&self.core))
-            };
-            judged.doubt()
+            let known = Known::in_state(data_dir, &state);
+            Judged::in_state(data_dir, machine, (known, &state)).doubt()
         })
     }
 
@@ -93,10 +91,12 @@ impl Coordinator {
     }
 }
 
-/// Judges active files by the records of sets alone, for whoever has no database open.
+/// Judges active files by the records of sets, for whoever serves no data directory.
 pub struct RecordedSets {
     data_dir: PathBuf,
     known: Known,
+    /// What the database tells, if it is open.
+    state: Option<Arc<State>>,
 }
 
 impl RecordedSets {
@@ -106,6 +106,17 @@ impl RecordedSets {
         Self {
             data_dir: data_dir.to_owned(),
             known: Known::recorded(data_dir),
+            state: None,
+        }
+    }
+
+    /// [`RecordedSets::of`], with what a database tells that is open. Blocks.
+    #[must_use]
+    pub fn with(data_dir: &Path, state: Arc<State>) -> Self {
+        Self {
+            data_dir: data_dir.to_owned(),
+            known: Known::in_state(data_dir, &state),
+            state: Some(state),
         }
     }
 
@@ -129,7 +140,11 @@ impl RecordedSets {
     }
 
     fn judged<'a>(&'a self, machine: &'a Machine) -> Judged<'a> {
-        Judged::new(&self.data_dir, machine, self.known.clone())
+        let known = self.known.clone();
+        match &self.state {
+            Some(state) => Judged::in_state(&self.data_dir, machine, (known, state)),
+            None => Judged::new(&self.data_dir, machine, known),
+        }
     }
 }
 
@@ -184,6 +199,15 @@ impl<'a> Judged<'a> {
             kept,
             left: BTreeSet::new(),
             last: None,
+        }
+    }
+
+    /// With what the database tells.
+    fn in_state(data_dir: &'a Path, machine: &'a Machine, (known, state): (Known, &State)) -> Self {
+        Self {
+            left: left_in(state),
+            last: state.position(machine.id).parent,
+            ..Self::new(data_dir, machine, known)
         }
     }
 
@@ -371,7 +395,10 @@ pub(super) fn is_gone(file: &Path) -> bool {
 
 /// The files that deleted sets have left.
 fn left(core: &Core) -> BTreeSet<PathBuf> {
-    let state = core.deps.store.state();
+    left_in(&core.deps.store.state())
+}
+
+fn left_in(state: &State) -> BTreeSet<PathBuf> {
     state.leftovers.values().map(|l| l.file.clone()).collect()
 }
 
@@ -687,7 +714,11 @@ impl<'a> Lost<'a> {
             .permissions()
             .mode();
         if ours && mode & 0o222 == 0 {
-            return Err(format!("what lay on {} is gone", file.display()));
+            let shown = file.display();
+            return Err(format!(
+                "what lay on {shown} is gone: nobody may write that file, as it is with those that sets keep; if somebody \
+                 has closed the active file itself, `chmod u+w {shown}` opens it again"
+            ));
         }
         let state = self.core.deps.store.state();
         let position = state.position(self.machine);

@@ -262,11 +262,6 @@ fn regular(file: &Path) -> io::Result<Vec<u8>> {
     answered(file, held::read_any)
 }
 
-/// [`regular`], which no link stands in the place of.
-fn own_file(file: &Path) -> io::Result<Vec<u8>> {
-    answered(file, held::read_short)
-}
-
 /// A look at a file that may not come back.
 fn answered<T: Send + 'static>(
     file: &Path,

@@ -13,7 +13,7 @@ use rcgen::{
 };
 use rustix::fs::{Access, AtFlags, accessat};
 
-use crate::held::{self, Folder};
+use crate::held::Folder;
 
 use super::TlsError;
 
@@ -25,26 +25,50 @@ pub(super) fn files(directory: &Path) -> (PathBuf, PathBuf) {
     (directory.join("certificate.pem"), directory.join("key.pem"))
 }
 
+/// That directory, if it is there: no link, and nobody else can exchange what is in it.
+fn folder(directory: &Path) -> io::Result<Option<Folder>> {
+    super::answered(directory, |directory| {
+        let folder = match Folder::open(directory) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        folder.require_private()?;
+        Ok(Some(folder))
+    })
+}
+
 /// Whether they are there.
 pub(super) fn is_made(directory: &Path) -> Result<bool, TlsError> {
     let (certificate, _) = files(directory);
-    match super::answered(&certificate, held::metadata) {
-        Err(error) if held::is_silence(&error) => Err(TlsError::new(&certificate, &error)),
-        looked => Ok(looked.is_ok()),
-    }
+    let name = certificate.file_name().unwrap_or_default().to_owned();
+    let failed = |e| TlsError::new(directory, &e);
+    let Some(folder) = folder(directory).map_err(failed)? else {
+        return Ok(false);
+    };
+    let looked = super::answered(&certificate, move |_| folder.look(name));
+    let looked = looked.map_err(|e| TlsError::new(&certificate, &e))?;
+    Ok(looked.is_some())
+}
+
+/// All of one of them, from the directory as it is now.
+pub(super) fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let directory = file.parent().ok_or(io::ErrorKind::NotFound)?;
+    let folder = folder(directory)?.ok_or(io::ErrorKind::NotFound)?;
+    let name = file.file_name().unwrap_or_default().to_owned();
+    super::answered(file, move |_| folder.read_short(name))
 }
 
 /// Refuses a directory in which they could not be made; what is not there yet is made with them.
 pub(super) fn can_make(directory: &Path) -> Result<(), TlsError> {
     let access = Access::WRITE_OK | Access::EXEC_OK;
-    let allowed = super::answered(directory, move |directory| {
-        let folder = match Folder::open(directory) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            opened => opened?,
-        };
+    let failed = |e: io::Error| TlsError::new(directory, &e);
+    let Some(folder) = folder(directory).map_err(failed)? else {
+        return Ok(());
+    };
+    let allowed = super::answered(directory, move |_| {
         Ok(accessat(&folder, ".", access, AtFlags::EACCESS)?)
     });
-    allowed.map_err(|e| TlsError::new(directory, &e))
+    allowed.map_err(failed)
 }
 
 /// Makes both unless the certificate is there. The certificate is written last: with it the pair is whole.
@@ -58,7 +82,11 @@ pub(super) fn make_if_missing(
         return Ok(());
     }
     let made = make(host, now).map_err(|e| TlsError::new(&certificate, &e))?;
-    let folder = Folder::of(directory).and_then(|(above, name)| above.make(name, 0o700));
+    let folder = Folder::of(directory).and_then(|(above, name)| {
+        let folder = above.make(name, 0o700)?;
+        folder.require_private()?;
+        Ok(folder)
+    });
     let folder = folder.map_err(|e| TlsError::new(directory, &e))?;
     for (file, text) in [(&key, &made.1), (&certificate, &made.0)] {
         // Whole, and for this user alone, or none of that name.

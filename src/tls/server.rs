@@ -18,7 +18,7 @@ use x509_parser::parse_x509_certificate;
 
 use crate::held;
 
-use super::{Files, Read, Shown, TlsError, Version, own_file, regular, words};
+use super::{Files, Read, Shown, TlsError, Version, own, regular, words};
 
 /// How long before its end a certificate is warned of, in seconds.
 const SOON: i64 = 14 * 86_400;
@@ -32,10 +32,10 @@ pub(super) fn build(
     now: Timestamp,
 ) -> Result<Shown, TlsError> {
     let provider = Arc::new(ring::default_provider());
-    // Of the server's own, none is read through a link.
+    // Of the server's own, none is read through a link, nor from a folder in which others can exchange it.
     let read: Read = match files.pair {
         Some(_) => regular,
-        None => own_file,
+        None => own::read,
     };
     let chain = super::certificates(certificate, read)?;
     let mut warnings = Vec::new();

@@ -391,28 +391,71 @@ fn what_stands_in_the_place_of_a_folder_of_the_server_is_refused_by_both() {
     };
     Server::with(&options).stop();
     let machine = "machines/51C752F5-DCC1-4097-A24C-D6081FE7DCE1";
+    let (disks, by_name) = (&format!("{machine}/disks"), "machines/by-name");
+    let secure = &format!("{FREE}\nhttps = \"127.0.0.1:0\"");
     let aside = place.home.path().join("aside");
-    for name in ["journal", "machines", "sets", machine] {
+    for (name, config, code) in [
+        ("journal", FREE, 1),
+        ("machines", FREE, 1),
+        ("sets", FREE, 1),
+        (machine, FREE, 1),
+        (disks, FREE, 1),
+        (by_name, FREE, 1),
+        ("tls", secure, 3),
+    ] {
         let folder = place.data.join(name);
         if !folder.is_dir() {
             fs::create_dir(&folder).unwrap();
         }
         let mode = |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+        let refused = |what: &str| {
+            place.refused(&format!("{name}: {what}"), config, code);
+            if name.starts_with("machines") {
+                for args in [&["vm", "list"][..], &["relocate"], &["vm", "path", "x"]] {
+                    let out = place.run(args);
+                    let said = text(&out.stderr);
+                    assert_eq!(out.status.code(), Some(1), "{name} {what} {args:?}: {said}");
+                    assert!(said.contains(name), "{name} {what} {args:?}: {said}");
+                }
+            }
+        };
         mode(0o777);
-        place.refused(&format!("{name} that all may change"), FREE, 1);
+        refused("all may change it");
         mode(0o750);
         fs::rename(&folder, &aside).unwrap();
         symlink(&aside, &folder).unwrap();
-        place.refused(&format!("a link in place of {name}"), FREE, 1);
+        refused("a link in its place");
         fs::remove_file(&folder).unwrap();
-        if name != machine {
+        if !name.starts_with(machine) && name != by_name {
             fs::write(&folder, "").unwrap();
-            place.refused(&format!("a file in place of {name}"), FREE, 1);
+            refused("a file in its place");
             fs::remove_file(&folder).unwrap();
         }
         fs::rename(&aside, &folder).unwrap();
     }
-    fs::remove_dir(place.data.join(machine)).unwrap();
+    fs::remove_dir_all(place.data.join(machine)).unwrap();
+    Server::with(&options).stop();
+}
+
+/// It is looked at where HTTPS is to be spoken.
+#[test]
+fn what_stands_in_the_place_of_certificates_keeps_no_server_without_https_from_starting() {
+    let place = Place::new();
+    fs::write(place.data.join("tls"), "").unwrap();
+    let file = place.home.path().join("groupshot.toml");
+    fs::write(&file, FREE).unwrap();
+    let check = place.run(&["config", "check", file.to_str().unwrap()]);
+    let said = text(&check.stdout) + &text(&check.stderr);
+    assert_eq!(check.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("serve --tls-listen") && said.contains("tls: "),
+        "{said}"
+    );
+    let options = Options {
+        args: &["--config", file.to_str().unwrap()],
+        data: Some(&place.data),
+        ..Options::default()
+    };
     Server::with(&options).stop();
 }
 

@@ -66,8 +66,7 @@ impl Scene {
         (server, wire)
     }
 
-    /// The audit lines about damage.
-    /// What the audit log tells of it, once it does: the mark is durable a moment before.
+    /// The audit lines about damage, once there are some: the mark is durable a moment before.
     fn alerts(&self) -> Vec<serde_json::Value> {
         until("an alert", || !self.told().is_empty());
         self.told()

@@ -4,6 +4,7 @@
 mod alarm;
 mod away;
 mod capture;
+mod closed;
 mod damage;
 mod denied;
 pub(crate) mod doctor;

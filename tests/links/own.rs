@@ -115,6 +115,7 @@ fn nothing_in_the_data_directory_is_read_through_a_link() {
         "directory.json",
         "tls/certificate.pem",
         "tls/key.pem",
+        "tls",
     ] {
         let file = scene.site.data.join(name);
         linked(&file);

@@ -1,12 +1,14 @@
 //! Every operation keeps to `image_roots`, also when they were narrowed after a set was taken.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use super::scene::{COMPLETED, INVALID_STATE, Scene, end, seen};
-use crate::support::server::{run_in, text};
+use crate::support::server::{binary, run_in, text};
 use crate::support::site::{Ground, Image};
-use crate::support::tools::run;
+use crate::support::tools::{forget_backing_format, run};
 use crate::support::wire::{STARTED, Wire};
 
 /// A machine with a set, and a configuration under which its images lie outside.
@@ -99,7 +101,6 @@ fn no_mode_of_a_clone_outside_of_image_roots_is_set() {
     let wire = Wire::new(&server);
     let kept = wire.shown().unwrap().sets[&set].members[0].disks["disk0"].clone();
     drop(server);
-    use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(&kept, fs::Permissions::from_mode(0o644)).unwrap();
     let before = seen(&kept);
     let file = scene.site.configuration(&config);
@@ -110,7 +111,10 @@ fn no_mode_of_a_clone_outside_of_image_roots_is_set() {
 
 /// A configuration that admits images below these folders alone.
 fn only(scene: &Scene, folder: &Path) -> String {
-    let text = format!("[engine]\nimage_roots = [{folder:?}]\n");
+    // What else a server's configuration says is no matter of a command.
+    let text = format!(
+        "[engine]\ndefault = \"sim\"\nimage_roots = [{folder:?}]\n[log]\naudit = \"nowhere/audit.log\"\n"
+    );
     let file = scene.site.configuration(&text);
     file.to_str().unwrap().to_owned()
 }
@@ -154,13 +158,58 @@ fn no_relocation_writes_a_header_outside_of_image_roots() {
         "{said}"
     );
     assert!(fs::read(&moved).unwrap() == before);
-    let done = relocate(&new);
+    // Who goes on with what has died keeps to them, though nobody names them any more.
+    let config = only(&scene, &new);
+    let died = Command::new(binary())
+        .args(["relocate", "--definitions", "--apply", "--from"])
+        .args([old, Path::new("--to"), &new, Path::new("--data-dir"), data])
+        .args(["--config", &config])
+        .env("GROUPSHOT_FAILPOINTS", "relocate.planned.after=abort")
+        .output()
+        .unwrap();
+    assert_eq!(died.status.code(), None, "{}", text(&died.stderr));
+    let outside = old.with_file_name("outside.qcow2");
+    fs::rename(&moved, &outside).unwrap();
+    let recorded = |from: &Path, to: &Path| {
+        let id = machine_of(data, "top");
+        let file = data.join("machines").join(id).join("tops.json");
+        let mut tops: serde_json::Value =
+            serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        let image = &mut tops["images"]["disk0"];
+        assert_eq!(image["file"], from.to_str().unwrap());
+        image["file"] = to.to_str().unwrap().into();
+        tops.as_object_mut().unwrap().remove("checksum");
+        fs::write(&file, tops.to_string()).unwrap();
+    };
+    let was = old.join("top.qcow2");
+    recorded(&was, &outside);
+    let go_on = || run_in(data, &["relocate", "--apply"], "");
+    let refused = go_on();
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("image folders"), "{said}");
+    assert!(fs::read(&outside).unwrap() == before);
+    recorded(&outside, &was);
+    fs::rename(&outside, &moved).unwrap();
+    let done = go_on();
     assert!(done.status.success(), "{}", text(&done.stderr));
     let info = run("qemu-img", &["info", moved.to_str().unwrap()]);
     assert!(
         info.contains(new.join("base.raw").to_str().unwrap()),
         "{info}"
     );
+    // A configuration is read as whoever calls may read it, not as the owner of the data directory.
+    run("chown", &["-R", "65534:65534", data.to_str().unwrap()]);
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
+    let again = relocate(&new);
+    assert!(again.status.success(), "{}", text(&again.stderr));
+}
+
+/// The id of a machine.
+fn machine_of(data: &Path, name: &str) -> String {
+    let out = run_in(data, &["--json", "vm", "show", name], "");
+    let shown: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    shown["id"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -184,7 +233,12 @@ fn no_file_outside_of_image_roots_becomes_an_image_or_an_active_file() {
         &["--accept-image"][..],
         &["--active", &image],
         &["--active", &overlay], // it lies on the image
+        &["--accept-size", "disk0"],
+        &["--backing-format", "disk0=raw"],
     ] {
+        if args[0] == "--backing-format" {
+            forget_backing_format(&active);
+        }
         let before = tops();
         let (code, said) = set(&other, args);
         assert_ne!(code, Some(0), "{args:?}: {said}");

@@ -170,6 +170,30 @@ fn serve_in_the_background_ends_with_its_terminal_too() {
     assert!(log.contains("terminal has hung up"), "{log}");
 }
 
+/// Nor does the terminal itself have to be looked at.
+#[test]
+fn a_server_on_a_terminal_with_nothing_to_do_does_not_wake() {
+    let server = OnTerminal::start("");
+    let tasks = format!("/proc/{}/task", server.pid());
+    let wakes = || -> u64 {
+        let tasks = fs::read_dir(&tasks).unwrap().flatten();
+        let of = |task: fs::DirEntry| {
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            let mut lines = status.lines();
+            let count = lines.find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+            count.map_or(0, |count| count.trim().parse::<u64>().unwrap())
+        };
+        tasks.map(of).sum()
+    };
+    // What begins with it ends within some seconds.
+    until("nothing wakes it for five seconds", || {
+        let before = wakes();
+        std::thread::sleep(Duration::from_secs(5));
+        wakes() == before
+    });
+    assert!(server.lives());
+}
+
 #[test]
 fn serve_outlives_a_terminal_that_it_was_told_not_to_care_for() {
     let mut server = OnTerminal::start("nohup");

@@ -2,6 +2,7 @@
 //! kill, the rest; then every disk and every set is what it was, and can be worked on.
 
 mod copied;
+mod linked;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use groupshot::config::Config;
 use groupshot::server::choose_tops;
 use groupshot::snapshot::Choosing;
 
@@ -355,13 +354,7 @@ fn what_was_shown_of_an_active_file_is_what_is_done_or_nothing_is() {
     let choose = |what| {
         let machine = scene.web.id.parse().unwrap();
         let named = BTreeMap::from([("disk0".to_owned(), last.clone())]);
-        runtime.block_on(choose_tops(
-            &scene.site.data,
-            machine,
-            named,
-            what,
-            &Config::default(),
-        ))
+        runtime.block_on(choose_tops(&scene.site.data, machine, named, what, &[]))
     };
     let shown = choose(Choosing::Show).unwrap();
     assert!(shown.told[0].contains("as recorded"), "{shown:?}");

@@ -2,7 +2,9 @@
 //! the packages qemu-utils, xfsprogs and btrfs-progs.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -110,10 +112,7 @@ impl Mount {
     pub(crate) fn file_system_with(kind: &str, options: &[&str]) -> Self {
         let (home, at) = Self::place();
         let image = home.path().join("image");
-        std::fs::File::create(&image)
-            .unwrap()
-            .set_len(320 << 20)
-            .unwrap();
+        File::create(&image).unwrap().set_len(320 << 20).unwrap();
         let options = options.iter().map(OsStr::new);
         let options = [OsStr::new("-q")].into_iter().chain(options);
         let args: Vec<_> = options.chain([image.as_os_str()]).collect();
@@ -199,6 +198,17 @@ impl Drop for Mount {
             let _ = try_run("umount", &[OsStr::new("-l"), at]);
         }
     }
+}
+
+/// Takes the record of the backing format out of a header, as `qemu-img create -b` without `-F` wrote it once.
+pub(crate) fn forget_backing_format(image: &Path) {
+    let file = File::options().read(true).write(true).open(image).unwrap();
+    let mut header = [0; 4096];
+    file.read_exact_at(&mut header, 0).unwrap();
+    let kind = [0xe2, 0x79, 0x2a, 0xca];
+    let at = header.windows(4).position(|w| w == kind).unwrap();
+    file.write_all_at(&[0x11; 4], u64::try_from(at).unwrap())
+        .unwrap();
 }
 
 /// A folder that is read-only for everyone, until dropped.

@@ -116,10 +116,10 @@ impl Change {
 pub(super) fn run(wish: &Set, output: &Output) -> Result<(), Failure> {
     let config = wish.config.as_deref().map(Config::load).transpose()?;
     let config = config.unwrap_or_default();
-    if !wish.change.active.is_empty() {
-        return choose(wish, &config, output);
-    }
     let roots = &config.engine.image_roots;
+    if !wish.change.active.is_empty() {
+        return choose(wish, roots, output);
+    }
     let data_dir = wish.data.path()?;
     let (id, name) = defined(&data_dir, &wish.machine)?;
     let (machines, _) = server::machines(&data_dir)?;
@@ -218,7 +218,7 @@ fn allow(
 }
 
 /// The active files that the operator names. The machine is one of which nobody may know them.
-fn choose(wish: &Set, config: &Config, output: &Output) -> Result<(), Failure> {
+fn choose(wish: &Set, roots: &[PathBuf], output: &Output) -> Result<(), Failure> {
     let data_dir = wish.data.path()?;
     let (id, name) = defined(&data_dir, &wish.machine)?;
     let mut named = BTreeMap::new();
@@ -232,7 +232,7 @@ fn choose(wish: &Set, config: &Config, output: &Output) -> Result<(), Failure> {
         named.insert(disk, file);
     }
     let choose = |what| {
-        let chosen = server::choose_tops(&data_dir, id, named.clone(), what, config);
+        let chosen = server::choose_tops(&data_dir, id, named.clone(), what, roots);
         block_on(async { Ok(chosen.await?) })
     };
     let what = match wish.yes {

@@ -26,14 +26,14 @@ use crate::engine::actives;
 use crate::engine::definition::{self, MACHINES, TOPS, TOPS_NEW, Tops};
 use crate::engine::failure::kind;
 use crate::engine::image;
-use crate::engine::links;
+use crate::engine::links::{self, Unmade};
 use crate::engine::names;
 use crate::engine::qcow2::chain::Roots;
 use crate::engine::{
     Compute, Doubt, EngineError, EngineErrorKind, Followed, Hold, InTurn, Judge, Machines,
     Observed, Recorded, Running, Stopped, Top, locks, name, stage,
 };
-use crate::held::{self, FileKind, Foreign};
+use crate::held::{self, FileKind, Folder, Foreign};
 use crate::id::VmId;
 use crate::inventory::{Image, Machine, RunState, Sockets};
 use crate::text::Text;
@@ -68,6 +68,17 @@ impl Problem {
             file: file.to_owned(),
             text,
             idle_disk: None,
+        }
+    }
+
+    /// In words, with the file.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let (file, text) = (self.file.display().to_string(), self.text.english());
+        // Most texts begin with the file themselves.
+        match text.starts_with(&file) {
+            true => text,
+            false => format!("{file}: {text}"),
         }
     }
 }
@@ -355,7 +366,7 @@ impl Compute for Library {
 
 /// Has the links of a machine lead to its active files where those are others than before. One after the other, or an
 /// older state might have the last word.
-fn follow(before: Option<&Machine>, now: Option<&Machine>) -> io::Result<()> {
+fn follow(before: Option<&Machine>, now: Option<&Machine>) -> Result<(), Unmade> {
     let Some(machine) = now else { return Ok(()) };
     match before.is_some_and(|before| links::wanted(before) == links::wanted(machine)) {
         true => Ok(()),
@@ -363,31 +374,68 @@ fn follow(before: Option<&Machine>, now: Option<&Machine>) -> io::Result<()> {
     }
 }
 
-fn unlinked(machine: VmId, error: &io::Error) {
+fn unlinked(machine: VmId, error: &Unmade) {
     tracing::warn!(%machine, %error, "Links to its active files could not all be made");
 }
 
+/// What has become of the links of all machines.
+#[derive(Debug, Default)]
+pub struct Linked {
+    /// What is not as it is wanted.
+    pub unmade: Vec<Unmade>,
+    /// The machines whose links are not led anywhere, as nobody vouches for their active files or these cannot be read: why,
+    /// and the links that were taken away.
+    pub unvouched: Vec<(Problem, Vec<PathBuf>)>,
+}
+
 /// Has the links of all machines lead to their active files as these are recorded now, and the names to the machines.
-/// What cannot be made is logged.
+/// Links of a machine whose active files are not those that are recorded stay where they lead, but for those that lead to
+/// what `is_moved`.
 ///
 /// # Errors
 /// As [`scan`].
-pub fn link_all(data_dir: &Path) -> Result<(), EngineError> {
-    let (machines, _) = scan(data_dir)?;
+pub fn link_all(
+    data_dir: &Path,
+    judge: impl Fn(&Machine) -> Result<(), Doubt> + Send + Sync + 'static,
+    is_moved: &dyn Fn(&Path) -> bool,
+) -> Result<Linked, EngineError> {
+    let directory = machines_directory(data_dir);
+    let ids = match machine_ids(&directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Linked::default()),
+        ids => ids.map_err(|e| directory_failed(&directory, &e))?,
+    };
+    let (machines, problems) = scan_judged(data_dir, judge)?;
     let all = machines.values().map(|m| &**m);
-    link(&machines_directory(data_dir), &machines, all);
-    Ok(())
+    let mut linked = Linked {
+        unmade: link(&directory, &machines, all),
+        ..Linked::default()
+    };
+    for id in ids.iter().filter(|id| !machines.contains_key(id)) {
+        let folder = directory.join(id.to_string());
+        let why = problems.iter().find(|p| p.file.starts_with(&folder));
+        match links::forget(&folder, is_moved) {
+            Ok(gone) => {
+                let why = why.cloned();
+                linked.unvouched.extend(why.map(|why| (why, gone)));
+            }
+            Err(unmade) => linked.unmade.push(unmade),
+        }
+    }
+    Ok(linked)
 }
 
-/// Makes the links to the machines that are new, and the names of all.
+/// Makes the links to the machines that are new, and the names of all. What cannot be made is logged, and given back for
+/// those who have no log.
 pub(crate) fn link<'a>(
     directory: &Path,
     machines: &Machines,
     new: impl IntoIterator<Item = &'a Machine>,
-) {
+) -> Vec<Unmade> {
+    let mut unmade = Vec::new();
     for machine in new {
         if let Err(error) = links::follow(machine) {
             unlinked(machine.id, &error);
+            unmade.push(error);
         }
     }
     let named = named(directory).unwrap_or_default().into_iter();
@@ -397,7 +445,9 @@ pub(crate) fn link<'a>(
     }));
     if let Err(error) = links::name(directory, &names) {
         tracing::warn!(%error, "Links to machines by their names could not all be made");
+        unmade.push(error);
     }
+    unmade
 }
 
 /// Every machine of a data directory as its files are now, and what is wrong with the others. A file that does not
@@ -491,28 +541,44 @@ pub(crate) fn unknown(id: VmId) -> EngineError {
     }
 }
 
-/// Refuses a machine whose folder is a link, or in which others than root and this process's user can exchange what is
-/// recorded of it.
+/// Refuses a library of which a folder is a link, or one in which others than root and this process's user can exchange
+/// what is recorded or linked there. One that is not there yet is none.
 ///
 /// # Errors
 /// [`EngineError`] names the folder.
 pub fn require_private(data_dir: &Path) -> Result<(), EngineError> {
     let directory = machines_directory(data_dir);
     let failed = |e: io::Error| directory_failed(&directory, &e);
-    let folder = held::Folder::open(&directory).map_err(failed)?;
+    let folder = match Folder::open(&directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(failed)?,
+    };
+    folder.require_private().map_err(failed)?;
+    require_own(&folder, links::BY_NAME)?;
     for id in machine_ids(&directory).map_err(failed)? {
         let name = id.to_string();
-        let refused = |it: Foreign| directory_failed(&directory.join(&name), &it.into());
-        match folder.look(&name).map_err(failed)? {
-            Some(it) if it.kind == FileKind::Link => return Err(refused(Foreign::Link)),
-            Some(it) if it.kind == FileKind::Folder && !it.is_private() => {
-                let (owner, mode) = (it.owner, it.mode);
-                return Err(refused(Foreign::Shared { owner, mode }));
-            }
-            _ => {} // none of a machine: told by whoever reads it
+        if require_own(&folder, &name)?
+            && let Ok(machine) = folder.passing(&name)
+        {
+            require_own(&machine, links::DISKS)?;
         }
     }
     Ok(())
+}
+
+/// Whether a folder of that name is there, which must be no link and private. What else stands there, or cannot be looked
+/// at, is told by whoever reads it.
+fn require_own(above: &Folder, name: &str) -> Result<bool, EngineError> {
+    let refused = |it: Foreign| Err(directory_failed(&above.path().join(name), &it.into()));
+    match above.look(name) {
+        Ok(Some(it)) if it.kind == FileKind::Link => refused(Foreign::Link),
+        Ok(Some(it)) if it.kind == FileKind::Folder && !it.is_private() => {
+            let (owner, mode) = (it.owner, it.mode);
+            refused(Foreign::Shared { owner, mode })
+        }
+        Ok(Some(it)) => Ok(it.kind == FileKind::Folder),
+        Ok(None) | Err(_) => Ok(false),
+    }
 }
 
 /// The folders that are named as a GUID is written; all else (an import under way) is passed over.

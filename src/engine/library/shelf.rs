@@ -377,8 +377,9 @@ impl Shelf {
         let mut book = self.lock();
         let is_newest = !is_left && book.tops.get(&id).copied().unwrap_or_default() == tops;
         if is_newest {
-            book.entries.insert(id, new);
-            book.dirty = true;
+            let is_same = |old: Arc<Entry>| (&old.machine, &old.name) == (&new.machine, &new.name);
+            let old = book.entries.insert(id, Arc::clone(&new));
+            book.dirty |= !old.is_some_and(is_same);
         }
         drop(book);
         if is_newest {

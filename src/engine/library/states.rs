@@ -123,7 +123,7 @@ impl Default for States {
         let (watched, shown) = (Arc::<ArcSwap<_>>::default(), watch::Sender::default());
         let (of, at) = (Arc::clone(&watched), shown.clone());
         let following = Following {
-            watches: Watches::telling(Pace::default(), move || show(&at, &of.load(), |_| false)),
+            watches: Watches::telling(Pace::default(), move || show(&at, &of, |_| false)),
             watched: Arc::clone(&watched),
             wanted: Mutex::default(),
         };
@@ -138,12 +138,14 @@ impl Default for States {
 /// Shows what `renew` and the monitors change, if that is anything new.
 fn show(
     shown: &watch::Sender<Arc<Observed>>,
-    watched: &BTreeMap<VmId, Watched>,
+    watched: &ArcSwap<BTreeMap<VmId, Watched>>,
     renew: impl FnOnce(&mut Observed) -> bool,
 ) {
     shown.send_if_modified(|shown| {
         let mut now = Observed::clone(shown);
         let is_new = renew(&mut now);
+        // Read in this turn, or an older state might have the last word.
+        let watched = watched.load();
         let state = |(id, it): (&VmId, &Watched)| {
             let state = it.state(&it.watch.view(), || now.is_written(*id));
             (*id, state)
@@ -165,7 +167,7 @@ impl States {
     /// Shows these machines, where they are others, and what their files show.
     pub(super) fn renew(&self, machines: Option<Arc<Machines>>, conditions: Conditions) {
         let renew = |shown: &mut Observed| shown.renew(machines, conditions);
-        show(&self.shown, &self.watched.load(), renew);
+        show(&self.shown, &self.watched, renew);
     }
 
     /// Watches the monitors of these machines, and of no others but those that operations keep.
@@ -302,6 +304,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::engine::observed::States as Shown;
     use crate::inventory::Sockets;
 
     fn watched(files: &[FileId]) -> Watched {
@@ -466,5 +469,24 @@ mod tests {
         other.runner.process = None;
         assert!(states.reached(&other, Arc::clone(&machine)).is_none());
         drop(again);
+    }
+
+    #[test]
+    fn what_monitors_say_is_shown_of_the_machines_that_are_watched_at_that_moment() {
+        let id = VmId::from_u128(1);
+        let watches = Watches::telling(Pace::default(), || {});
+        let sockets = BTreeMap::from([(id, vec![PathBuf::from("/nowhere/monitor")])]);
+        let watch = watches.follow(&sockets).remove(&id).unwrap();
+        let files = Vec::new();
+        let of_one = BTreeMap::from([(id, Watched { watch, files })]);
+        let (shown, watched) = (watch::Sender::default(), ArcSwap::default());
+        // A look begins to follow a machine while another thread is about to show what monitors say.
+        show(&shown, &watched, |_| {
+            watched.store(Arc::new(of_one.clone()));
+            false
+        });
+        let mut now = Observed::clone(&shown.borrow());
+        let wanted = Shown::from([(id, RunState::Off)]);
+        assert!(!now.renew_states(wanted), "it is shown");
     }
 }

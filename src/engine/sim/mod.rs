@@ -470,6 +470,7 @@ impl Capture for Sim {
                 place: None,
                 live,
                 made: None,
+                mode: None,
             },
         }))
     }

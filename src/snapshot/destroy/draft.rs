@@ -49,8 +49,7 @@ fn is_unused(core: &Core, snapshot: &Snapshot) -> bool {
 
 /// Everything that will be looked at: after a death nothing else leads to a layer that nobody names.
 pub(super) fn draft(core: &Core, snapshot: Snapshot) -> Result<Member, Refused> {
-    let compute = &core.deps.compute;
-    if compute.machine(snapshot.machine).is_some() || compute.trouble(snapshot.machine).is_some() {
+    if !core.deps.compute.is_gone(snapshot.machine) {
         let gone = texts::DESTROY_RUNNING.text();
         let needs = match is_unused(core, &snapshot) {
             true => needs_of_unused(gone),

@@ -169,7 +169,7 @@ pub(crate) async fn tidy(
 /// The name of a machine that is powered off, or gone and has left something.
 fn name(core: &Core, machine: VmId) -> Result<String, Refused> {
     let compute = &core.deps.compute;
-    if compute.machine(machine).is_none() && compute.trouble(machine).is_none() {
+    if compute.is_gone(machine) {
         let state = core.deps.store.state();
         if let Some(left) = left::of(&state, machine).next() {
             return Ok(left.machine_name.clone());

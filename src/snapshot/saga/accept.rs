@@ -190,13 +190,15 @@ impl Needs {
 /// # Errors
 /// [`Refused::InvalidState`].
 pub(crate) fn admit(core: &Core, id: VmId, needs: Needs) -> Result<Arc<Machine>, Refused> {
-    let Some(machine) = core.deps.compute.machine(id) else {
-        let unreadable = core.deps.compute.trouble(id);
-        let unreadable = unreadable.map(|cause| {
-            let text = texts::MEMBER_TROUBLE.with("machine", id);
-            text.with("cause", cause)
-        });
-        return Err(Refused::InvalidState(unreadable.unwrap_or(needs.gone)));
+    let machine = match core.deps.compute.known(id) {
+        Ok(machine) => machine,
+        Err(trouble) => {
+            let unreadable = trouble.map(|cause| {
+                let text = texts::MEMBER_TROUBLE.with("machine", id);
+                text.with("cause", cause)
+            });
+            return Err(Refused::InvalidState(unreadable.unwrap_or(needs.gone)));
+        }
     };
     if let Some(file) = core.deps.compute.silent(id) {
         return Err(Refused::InvalidState(silent(&machine.name, &file)));

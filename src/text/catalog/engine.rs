@@ -177,6 +177,7 @@ super::messages! {
     DEFINITION_DISK = "engine.definition-disk", "{file}: disk {disk}: {cause}";
     TOPS_DAMAGED = "engine.tops-damaged", "{file} {cause}, and nobody knows the active files of the machine without it: put it back from a copy, or have `groupshot doctor --fix` make it anew";
     TOPS_DOUBTFUL = "engine.tops-doubtful", "{file} is an older copy or that of another machine: {cause}; nobody knows the active files of the machine by it: put the right one back, or have `groupshot doctor --fix` make it anew";
+    LINK_UNMADE = "engine.link-unmade", "no machine can be started by {link}, which cannot be made: {cause}";
     TOPS_WRITE = "engine.tops-write", "machine {machine}: its active files cannot be recorded: {cause}";
 
     ORDERED = "engine.ordered", "machine {machine}, disk {disk}: the simulation was ordered to fail at {step}";
