@@ -342,7 +342,7 @@ const TABLE: &[Entry] = &[
         &[DATA, JOURNALS],
         &["groupshot rescue # Finishes or undoes what a dead server left."],
     )
-    .also(&[(Failed, "an operation is left, or a journal is damaged.")]),
+    .also(&[(Failed, "an operation is left, a journal is damaged, or it is not known what a machine does now that may have been stopped.")]),
     entry(
         "schema check",
         ALONE,

@@ -223,7 +223,7 @@ fn what_somebody_else_does_to_a_machine_meanwhile_fails_its_set() {
             let address = json!({"type": "unix", "data": {"path": socket}});
             web.tell("nbd-server-start", &json!({"addr": address}));
             let node = web.tell("query-block", &json!({}))[0]["inserted"]["node-name"].clone();
-            let export = json!({"type": "nbd", "id": "out", "node-name": node, "writable": true});
+            let export = json!({"type": "nbd", "id": "out", "node-name": node, "writable": false});
             web.tell("block-export-add", &export);
         }),
         ("create.stop.before", "copy0", |web| {

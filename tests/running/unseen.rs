@@ -15,12 +15,21 @@ use crate::support::wire::{STARTED, Wire};
 
 /// A server that sees neither the pids nor the files of processes outside, with this fail point.
 fn serve(site: &Site, failpoint: &str) -> Server {
-    Server::with(&Options {
-        env: &[("GROUPSHOT_FAILPOINTS", failpoint)],
-        data: Some(&site.data),
-        elsewhere: true,
-        ..Options::default()
-    })
+    let end = Instant::now() + SOON;
+    loop {
+        let served = Server::try_with(&Options {
+            env: &[("GROUPSHOT_FAILPOINTS", failpoint)],
+            data: Some(&site.data),
+            elsewhere: true,
+            ..Options::default()
+        });
+        match served {
+            Ok(server) => return server,
+            // That of before is on its way.
+            Err(why) => assert!(why.contains("in use") && Instant::now() < end, "{why}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// A set as soon as the server has seen that the machine runs; its job and id.

@@ -1193,50 +1193,6 @@ async fn recovery_opens_without_a_machine_that_does_not_answer() {
     scene.assert_untouched(&[], "it answers again");
 }
 
-/// It can be seen again once this is dropped, or whoever waits for it would for ever.
-struct Unseen(Arc<Sim>);
-
-impl Drop for Unseen {
-    fn drop(&mut self) {
-        self.0.set_seen(machine_id(TAKER), true);
-        self.0.set_reached(machine_id(TAKER), true);
-    }
-}
-
-/// As where its image lies on a mount that hangs: nobody is told whether it runs.
-#[tokio::test]
-async fn a_machine_of_which_nothing_is_told_keeps_no_start() {
-    let root = tempfile::tempdir().unwrap();
-    let (passage, left, world) = dies_at(root.path(), "create.stop.after", "");
-    let scene = Scene::new(root.path(), Consistency::Crash, passage).await;
-    *world.lock().unwrap() = World::of(&scene);
-    scene.take().await;
-    let (files, sim) = left.lock().unwrap().take().unwrap();
-    let store = files.restore(&scene.root).await;
-    let scene = Scene::over(&scene.root, scene.level, store, sim, nothing());
-    scene.sim.set_reached(machine_id(TAKER), false);
-    scene.sim.set_seen(machine_id(TAKER), false);
-    let unseen = Unseen(scene.sim.clone());
-    let (clock, done) = (scene.clock.clone(), Arc::new(AtomicBool::new(false)));
-    let until = done.clone();
-    let time = tokio::spawn(async move {
-        while !until.load(Ordering::SeqCst) {
-            clock.advance(Duration::from_secs(1));
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    });
-    let recovering = scene.coordinator.recover();
-    let recovered = tokio::time::timeout(Duration::from_secs(60), recovering).await;
-    let recovered = recovered.expect("the start is kept").unwrap();
-    assert_eq!(recovered.stuck.len(), 1, "{recovered:?}");
-    assert_eq!(scene.sim.state(machine_id(PLAIN)), RunState::Running);
-    drop(unseen);
-    scene.coordinator.idle().await;
-    done.store(true, Ordering::SeqCst);
-    time.await.unwrap();
-    scene.assert_untouched(&[], "it is seen again");
-}
-
 /// Only a program that can let machines go may read it.
 #[tokio::test(start_paused = true)]
 async fn the_journal_of_a_set_of_running_machines_has_a_version_of_its_own() {

@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -376,9 +375,6 @@ impl Compute for Sim {
     }
 
     fn state(&self, id: VmId) -> RunState {
-        while self.world().guests.is_unseen(id) {
-            thread::sleep(Duration::from_millis(5));
-        }
         self.world()
             .states
             .get(&id)
@@ -740,10 +736,10 @@ mod tests {
             trouble: Trouble::Hang,
             times: 1,
         });
-        thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let held = scope.spawn(|| sim.hold(&machine));
             while sim.hanging() == 0 {
-                thread::yield_now();
+                std::thread::yield_now();
             }
             sim.release();
             assert!(held.join().unwrap().is_err());

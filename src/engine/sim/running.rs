@@ -45,8 +45,6 @@ pub enum Act {
 pub(super) struct Guests {
     /// Those with an agent.
     agents: BTreeSet<VmId>,
-    /// Those of which nobody is told what they do.
-    unseen: BTreeSet<VmId>,
     /// Those that are seen to run, and that nobody can ask for anything.
     unreached: BTreeSet<VmId>,
     frozen: BTreeSet<VmId>,
@@ -88,13 +86,6 @@ impl Guests {
 /// Where the events of a machine go.
 pub(super) type Bells = BTreeMap<VmId, broadcast::Sender<Event>>;
 
-impl Guests {
-    /// Whether whoever asks what the machine does is told nothing.
-    pub(super) fn is_unseen(&self, id: VmId) -> bool {
-        self.unseen.contains(&id)
-    }
-}
-
 impl Sim {
     /// Gives the guest of the machine an agent, or takes it.
     pub fn set_agent(&self, id: VmId, there: bool) {
@@ -111,15 +102,6 @@ impl Sim {
         match reached {
             true => world.guests.unreached.remove(&id),
             false => world.guests.unreached.insert(id),
-        };
-    }
-
-    /// Has whoever asks for the state of the machine wait until it may be seen again.
-    pub fn set_seen(&self, id: VmId, seen: bool) {
-        let mut world = self.world();
-        match seen {
-            true => world.guests.unseen.remove(&id),
-            false => world.guests.unseen.insert(id),
         };
     }
 
