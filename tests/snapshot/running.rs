@@ -843,7 +843,7 @@ async fn a_word_that_another_process_has_fired_fails_the_set() {
             let mut files = files.map(|entry| entry.unwrap().path());
             let word = files.find(|file| file.extension().is_some_and(|e| e == "word"));
             let word = std::fs::File::options().write(true).open(word.unwrap());
-            std::os::unix::fs::FileExt::write_all_at(&word.unwrap(), b"FIRE", 0).unwrap();
+            word.unwrap().write_all_at(b"FIRE", 0).unwrap();
         }
         Ok(())
     });
