@@ -308,6 +308,7 @@ mod tests {
                 place: None,
                 live,
                 made: None,
+                mode: None,
             },
         };
         for (live, wanted) in [

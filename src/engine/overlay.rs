@@ -547,6 +547,7 @@ mod tests {
                 place: None,
                 live,
                 made: None,
+                mode: None,
             },
         };
         (Overlay::new(folder, Reserve::default(), 32), plan)

@@ -370,7 +370,7 @@ fn a_failed_write_of_tops_leaves_the_old_ones() {
     let tops = machine.tops();
     assert!(library.set_tops(machine.id, &tops).is_err());
     assert_eq!(*library.machine(machine.id).unwrap(), machine);
-    let unknown = groupshot::id::VmId::from_u128(1);
+    let unknown = VmId::from_u128(1);
     let error = library.set_tops(unknown, &tops).unwrap_err();
     assert_eq!(error.kind, EngineErrorKind::Missing);
 }

@@ -392,7 +392,9 @@ fn a_server_that_dies_in_the_window_leaves_machines_to_its_guard_and_the_set_to_
             std::thread::sleep(Duration::from_millis(5));
         }
         let found = text(&run_in(&site.data, &["doctor"], "").stdout);
-        assert!(found.contains("its guard let web go"), "{point}: {found}");
+        // A server that has let it go has told the guard so.
+        let by_guard = found.contains("its guard let web go");
+        assert_eq!(by_guard, point != "create.resume.after", "{point}: {found}");
         eprintln!(
             "{point}: it ran again {:?} after it was seen dead",
             died.elapsed()

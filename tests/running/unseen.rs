@@ -85,7 +85,7 @@ fn a_machine_whose_process_and_files_cannot_be_seen_goes_on_after_every_set_by_o
         web.write(0, 0, 8192, 9);
         web.write(1, 0, 8192, 8);
     }
-    // Its guard dies with it: the next server lets the machine go.
+    // Its guard dies with it, most often before it has let the machine go: the next server does.
     for (point, whole) in [("create.capture.after", false), ("create.word.after", true)] {
         let mut server = serve(&site, &format!("{point}=abort"));
         let wire = Wire::new(&server);
@@ -101,7 +101,6 @@ fn a_machine_whose_process_and_files_cannot_be_seen_goes_on_after_every_set_by_o
             std::thread::sleep(Duration::from_millis(50));
         }
         assert!(server.wait(SOON).is_some(), "{point} was never passed");
-        assert_eq!(web.status(), "paused", "{point}");
         let server = serve(&site, "no.point=error");
         runs(&web, point);
         site.wait_for_journals();

@@ -184,7 +184,9 @@ impl Scene {
 
     async fn end(&self, accepted: Accepted) -> Job {
         let job = self.jobs.wait(accepted.job, LIMIT).await.unwrap();
-        assert!(job.state.is_terminal(), "{job:?}");
+        let holder = || self.coordinator.machine_holder(machine_id(TAKER));
+        let doing = || holder().map(|it| it.doing.english());
+        assert!(job.state.is_terminal(), "{:?}: {job:?}", doing());
         self.coordinator.idle().await;
         job
     }

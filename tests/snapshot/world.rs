@@ -340,14 +340,21 @@ fn unseal(path: &Path) {
     let Some(intent) = records.first_mut() else {
         return;
     };
-    if intent.rest["kind"] != "destroy" {
-        return;
-    }
-    let members = intent.rest["members"].as_array_mut().unwrap();
-    members.iter_mut().for_each(|m| m["sealed"] = json!([]));
-    for record in records.iter_mut().filter(|it| it.record == "merge") {
-        let merge = record.rest["merge"].as_object_mut().unwrap();
-        merge.remove("inodes");
+    match intent.rest["kind"].as_str() {
+        Some("destroy") => {
+            let members = intent.rest["members"].as_array_mut().unwrap();
+            members.iter_mut().for_each(|m| m["sealed"] = json!([]));
+            for record in records.iter_mut().filter(|it| it.record == "merge") {
+                let merge = record.rest["merge"].as_object_mut().unwrap();
+                merge.remove("inodes");
+            }
+        }
+        Some("create") => {
+            for record in records.iter_mut().filter(|it| it.record == "prepared") {
+                record.rest.remove("made");
+            }
+        }
+        _ => return,
     }
     fs::remove_file(path).unwrap();
     journal::write(path.parent().unwrap(), records);

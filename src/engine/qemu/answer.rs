@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 /// The line of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer(Vec<u8>);
+pub struct Answer(Vec<u8>);
 
 impl Answer {
     /// In this line, which is one.

@@ -599,9 +599,16 @@ impl<K: Kind> Operation<K> {
     pub(crate) fn hold_ended(&self, machine: &Machine) -> Result<(), EngineError> {
         let mut holds = self.holds();
         let hold = holds.entry(machine.id).or_default();
-        let mut files = machine.disks.iter().map(|disk| &disk.file);
-        if !files.all(|file| hold.covers(file)) {
-            hold.join(self.core.deps.compute.hold(machine)?);
+        // What is kept frozen is kept from everybody, from this process too.
+        let frozen = &self.core.deps.frozen;
+        let is_left = |file: &Path| !hold.covers(file) && !frozen.holds(file);
+        let disks = machine.disks.iter().filter(|disk| is_left(&disk.file));
+        let left = Machine {
+            disks: disks.cloned().collect(),
+            ..machine.clone()
+        };
+        if !left.disks.is_empty() {
+            hold.join(self.core.deps.compute.hold(&left)?);
         }
         Ok(())
     }

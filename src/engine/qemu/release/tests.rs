@@ -575,7 +575,10 @@ fn whoever_is_at_the_sockets_in_the_place_of_what_was_stopped_is_told_nothing() 
     let stopped = Stopped::new();
     let scene = scene_of(stopped.runner());
     let told = strangers(&scene);
-    assert_eq!(scene.release(BOTH, IMPATIENT), Freed::default());
+    assert_eq!(
+        scene.release_while(BOTH, IMPATIENT, &times(4)),
+        Freed::default()
+    );
     assert_eq!(told(), b"");
     // Its process cannot be seen, and another socket is there than was.
     let scene = scene_of(Runner::default());
