@@ -176,7 +176,7 @@ mod tests {
             if runner.has_ended() {
                 break;
             }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::park_timeout(std::time::Duration::from_millis(10));
         }
         assert!(runner.has_ended() && !runner.lives());
         child.wait().unwrap();

@@ -363,11 +363,8 @@ mod tests {
         assert_eq!(states.now(id, || false), RunState::Held);
         assert_eq!(states.settled(id, || false), RunState::Held);
         drop(dir);
-        let until = std::iter::repeat_with(|| states.now(id, || false));
-        let mut looks = until.take(3000).inspect(|_| {
-            thread::sleep(Duration::from_millis(10));
-        });
-        assert!(looks.any(|state| state == RunState::Off), "nobody listens");
+        let is_off = || states.now(id, || false) == RunState::Off;
+        assert!(soon(is_off), "nobody listens");
     }
 
     /// Greets whoever comes, and says that it runs; how many have come.
@@ -417,7 +414,7 @@ mod tests {
     }
 
     fn soon(is_it: impl Fn() -> bool) -> bool {
-        let mut looks = (0..1000).map(|_| thread::sleep(Duration::from_millis(10)));
+        let mut looks = (0..3000).map(|_| thread::park_timeout(Duration::from_millis(10)));
         looks.any(|()| is_it())
     }
 

@@ -279,7 +279,7 @@ impl Qemu {
         let base = base.and_then(|base| nodes.files.get(&base));
         let Some(mut node) = nodes.of(&file, made.or(there)) else {
             // It is not in use if the disk is that of before.
-            return match is_away && !base.is_some_and(|base| nodes.top(base).is_some()) {
+            return match is_away && base.is_none_or(|base| nodes.top(base).is_none()) {
                 true => Err(At::plan(plan).error(EngineErrorKind::Missing, texts::AWAY, &file)),
                 false => Ok(()),
             };

@@ -511,7 +511,7 @@ impl Task {
                 }
             }
             tokio::select! {
-                said = monitor.said(), if lines < self.pace.lines && !is_fed(&monitor, taken) => {
+                said = monitor.said(), if lines < self.pace.lines && !is_fed(monitor, taken) => {
                     lines += 1;
                     match said {
                         Ok(Said::Reply(id, answer)) if Some(id) == asked => {

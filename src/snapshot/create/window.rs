@@ -173,7 +173,7 @@ pub(super) fn fences<'a>(
 
 /// Closes the files of each member that ends, as soon as it has.
 pub(super) fn keep(operation: Arc<Operation<Create>>, guests: &Guests) -> BoxFuture<'static, ()> {
-    let each = guests.0.iter().map(|guest| {
+    let each = guests.0.iter().map(move |guest| {
         let events = guest.events.resubscribe();
         closed_in_time(Arc::clone(&operation), guest.place, events)
     });
