@@ -15,8 +15,8 @@ use tokio::io::unix::AsyncFd;
 pub(super) struct Terminal(Option<AsyncFd<File>>);
 
 impl Terminal {
-    /// To be called within the runtime, and before SIGHUP is listened for. Whoever ignores that signal (`nohup`) does not care for the
-    /// terminal; without a controlling terminal (`setsid`, systemd) there is none to care for.
+    /// To be called within the runtime, and before SIGHUP is listened for. Whoever ignores that signal (`nohup`) does not
+    /// care for the terminal; without a controlling terminal (`setsid`, systemd) there is none to care for.
     pub(super) fn at_start() -> Self {
         if hangup_is_ignored() {
             return Self(None);

@@ -12,6 +12,7 @@ use crate::engine::failure::At;
 use crate::engine::graph::{self, Under, Whose};
 use crate::engine::image::Seen;
 use crate::engine::library::{self, directory_failed, machines_directory};
+use crate::engine::links::Unmade;
 use crate::engine::locks;
 use crate::engine::names;
 use crate::engine::qcow2::chain::{self, Layer, Roots};
@@ -201,10 +202,7 @@ pub fn take_in(
     let (mut all, _) = library::scan(data_dir)?;
     let new = all.get(&definition.id).map(|m| m.as_ref());
     let unmade = library::link(&directory, &all, new);
-    notes.extend(unmade.iter().map(|it| {
-        let text = texts::LINK_UNMADE.with("link", it.link.display());
-        text.with("cause", &it.error)
-    }));
+    notes.extend(unmade.iter().map(Unmade::text));
     let imported = all.remove(&definition.id);
     let machine = imported.ok_or_else(|| library::unknown(definition.id))?;
     Ok(Imported {

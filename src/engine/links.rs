@@ -23,6 +23,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::held::{self, Folder};
 use crate::id::VmId;
 use crate::inventory::{Disk, Machine, Relative};
+use crate::text::catalog::engine as texts;
 use crate::text::{self, Text};
 
 /// The folder of links by name, among the folders of machines.
@@ -44,6 +45,15 @@ pub struct Unmade {
     pub error: io::Error,
     /// One may be left that leads where none should.
     pub astray: bool,
+}
+
+impl Unmade {
+    /// What that means to whoever starts machines by their links.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        let text = texts::LINK_UNMADE.with("link", self.link.display());
+        text.with("cause", &self.error)
+    }
 }
 
 /// A machine and the name that its definition gives, if it gives one.

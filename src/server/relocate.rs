@@ -688,7 +688,7 @@ impl Plan {
     /// A link is left that leads elsewhere.
     fn link(&self, data_dir: &Path, state: Arc<State>) -> Result<Vec<String>, StartError> {
         let sets = RecordedSets::with(data_dir, state);
-        let moves = Moves::new(self.moves.clone()).unwrap_or_default();
+        let moves = Moves::new(self.moves.clone()).map_err(StartError::Failed)?;
         let is_moved = |to: &Path| moves.map(to).is_some();
         let judge = move |machine: &Machine| sets.judge_tops(machine);
         let linked = library::link_all(data_dir, judge, &is_moved)?;
@@ -705,7 +705,7 @@ impl Plan {
             ));
         }
         let unmade = linked.unmade.iter();
-        let unmade = unmade.map(|it| format!("no machine can be started by {it}"));
+        let unmade = unmade.map(|it| it.text().english());
         let unvouched = linked.unvouched.iter().map(|(why, gone)| {
             let gone = gone
                 .iter()
